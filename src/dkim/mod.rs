@@ -1,0 +1,4 @@
+//! The seal: DKIM keys, the DNS records that publish them, signing, and verifying against given records.
+//!
+//! Pure: keys and records come in as bytes, DNS is never asked; the time in a signature is mail-auth's own clock.
+//! `Sealed` is the only thing the relay takes, and it is made only here. RFC 6376, 8301, 8463.

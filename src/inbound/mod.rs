@@ -1,0 +1,111 @@
+//! The listener: takes mail from applications over SMTP and hands it to an [`Intake`].
+//!
+//! `session` is the protocol without I/O, `connection` drives it over a socket, `listener` accepts and limits. Knows
+//! nothing of queue, upstreams or configuration files; both the gateway and the sandbox are built on it. RFC 5321,
+//! 6409, 3207, 4954, 2920.
+
+use crate::message::Envelope;
+use crate::message::budget::Share;
+use crate::smtp::{EhloName, Reply, ReversePath};
+use bytes::Bytes;
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One listener. Everything is resolved: no file is read, no name is looked up later.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub address: SocketAddr,
+    /// Greeting and EHLO reply.
+    pub hostname: String,
+    pub tls: Tls,
+    /// Who may send without a login.
+    pub allow: Vec<IpNet>,
+    pub auth: AuthMode,
+    pub line_endings: LineEndings,
+    /// Octets.
+    pub max_message_size: u64,
+    pub max_recipients: usize,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    /// For each command; DATA has a minimum rate besides.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub enum Tls {
+    /// STARTTLS is not advertised: Plausible's current client insists on verifying it, with no opt-out.
+    Off,
+    /// Required before MAIL.
+    StartTls(Arc<rustls::ServerConfig>),
+    Implicit(Arc<rustls::ServerConfig>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Only clients inside `allow`; AUTH is not offered.
+    Off,
+    /// Clients inside `allow`, or with a login.
+    Optional,
+    /// Only with a login.
+    Required,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LineEndings {
+    /// Bare CR and LF become CRLF.
+    #[default]
+    Normalize,
+    /// A bare CR or LF refuses the message.
+    Reject,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub peer: SocketAddr,
+    pub ehlo: EhloName,
+    /// EHLO was said, not HELO.
+    pub esmtp: bool,
+    /// Such as "TLSv1.3"; `None` in clear.
+    pub tls: Option<&'static str>,
+    /// Name of the `[[user]]` that logged in.
+    pub user: Option<Arc<str>>,
+}
+
+impl Client {
+    /// "with" clause of the Received field. RFC 3848.
+    pub fn protocol(&self) -> &'static str {
+        match (self.esmtp, self.tls.is_some(), self.user.is_some()) {
+            (false, _, _) => "SMTP",
+            (true, false, false) => "ESMTP",
+            (true, false, true) => "ESMTPA",
+            (true, true, false) => "ESMTPS",
+            (true, true, true) => "ESMTPSA",
+        }
+    }
+}
+
+/// One whole message as it came in, not yet judged.
+#[derive(Debug)]
+pub struct Received {
+    pub client: Client,
+    pub envelope: Envelope,
+    /// Un-stuffed, CRLF line ends only.
+    pub data: Bytes,
+    /// A bare CR or LF was made CRLF: the bytes are not those that the application may have signed.
+    pub line_endings_changed: bool,
+    /// What `data` occupies of the memory budget.
+    pub share: Share,
+}
+
+/// What stands behind a listener.
+pub trait Intake: Send + Sync + 'static {
+    /// At MAIL, once the session's own rules are satisfied: may this client send as `sender`, is there room for `size`
+    /// octets? The error is the reply to MAIL.
+    fn admit(&self, client: &Client, sender: &ReversePath, size: Option<u64>) -> Result<(), Reply>;
+
+    /// At the final dot. A positive reply takes responsibility for the message (RFC 5321 §6.1).
+    fn accept(&self, received: Received) -> impl Future<Output = Reply> + Send;
+}

@@ -1,0 +1,15 @@
+//! waxseal, an SMTP gateway: the modules in the order mail passes them.
+//!
+//! An application's mail comes in through `inbound`, is repaired and admitted by `intake`, sealed by `delivery` with
+//! `dkim`, and leaves through `relay`. Layers and the path are drawn in docs/flow.md; tests/layering.rs holds them.
+
+pub mod inbound;
+pub mod message;
+pub mod smtp;
+
+pub mod dkim;
+pub mod relay;
+pub mod tls;
+
+pub mod observe;
+pub mod pem;

@@ -1,0 +1,82 @@
+//! The memory budget for messages in flight (`max_memory`): whoever holds message bytes holds a `Share` of it.
+
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Octets per permit; also the step by which a share grows.
+const UNIT: usize = 4096;
+
+/// Shared by everything that holds message bytes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    units: Arc<Semaphore>,
+    total: u64,
+}
+
+impl Budget {
+    /// `octets` is rounded up to 4 KiB.
+    pub fn new(octets: u64) -> Self {
+        let units = usize::try_from(octets.div_ceil(UNIT as u64)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { units: Arc::new(Semaphore::new(units)), total: octets }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// True if `octets` would fit now. A later `grow` may still fail.
+    pub fn has_room_for(&self, octets: u64) -> bool {
+        (self.units.available_permits() as u64).saturating_mul(UNIT as u64) >= octets
+    }
+
+    pub fn share(&self) -> Share {
+        Share { budget: self.clone(), held: Vec::new(), octets: 0 }
+    }
+}
+
+/// What one message occupies; given back on drop.
+#[derive(Debug)]
+pub struct Share {
+    budget: Budget,
+    held: Vec<OwnedSemaphorePermit>,
+    octets: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the memory budget for messages is used up")]
+pub struct BudgetExceeded;
+
+impl Share {
+    /// Makes sure that the share covers `octets` in all.
+    pub fn grow(&mut self, octets: usize) -> Result<(), BudgetExceeded> {
+        if octets <= self.octets {
+            return Ok(());
+        }
+        let units = (octets - self.octets).div_ceil(UNIT);
+        let wanted = u32::try_from(units).map_err(|_| BudgetExceeded)?;
+        let permit = self.budget.units.clone().try_acquire_many_owned(wanted).map_err(|_| BudgetExceeded)?;
+        match self.held.first_mut() {
+            Some(first) => first.merge(permit),
+            None => self.held.push(permit),
+        }
+        self.octets += units * UNIT;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_grows_until_the_budget_is_used_up_and_gives_back() {
+        let budget = Budget::new(10 * 4096);
+        let (mut first, mut second) = (budget.share(), budget.share());
+        assert_eq!(first.grow(6 * 4096), Ok(()));
+        assert_eq!(first.grow(100), Ok(()), "already covered");
+        assert_eq!(second.grow(5 * 4096), Err(BudgetExceeded));
+        assert!(budget.has_room_for(4 * 4096) && !budget.has_room_for(4 * 4096 + 1));
+        drop(first);
+        assert_eq!(second.grow(10 * 4096), Ok(()));
+    }
+}

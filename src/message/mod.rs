@@ -1,0 +1,20 @@
+//! What a message is and what may be done to it: envelope, header block, repair, and the meaning of replies.
+//!
+//! Pure functions over bytes; time is passed in. Nothing here opens a socket or a file. RFC 5322, RFC 2045, RFC 6854.
+
+pub mod author;
+pub mod budget;
+pub mod envelope;
+pub mod headers;
+pub mod id;
+pub mod outcome;
+pub mod raw;
+pub mod repair;
+
+pub use author::{Author, AuthorError};
+pub use budget::Budget;
+pub use envelope::Envelope;
+pub use headers::Field;
+pub use id::MailId;
+pub use outcome::{Outcome, Reason, Step};
+pub use raw::RawMessage;

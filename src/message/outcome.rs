@@ -1,0 +1,235 @@
+//! What became of each recipient, and the one table that says what a provider's reply means for the mail.
+//!
+//! A reply before MAIL is about the upstream, never about the mail: a rotated password or an expired certificate defers
+//! and never fails a message. RFC 5321 §4.2.1, §4.5.3.1.10.
+
+use crate::smtp::Reply;
+use crate::smtp::reply::Severity;
+use std::fmt;
+
+/// Where in the dialogue with a provider something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// Waiting for one of the connections that the cap allows.
+    Permit,
+    /// Looking up the host's addresses.
+    Resolve,
+    Connect,
+    Greeting,
+    Ehlo,
+    StartTls,
+    TlsHandshake,
+    Auth,
+    Mail,
+    Rcpt,
+    Data,
+    /// The final dot: from here on the provider may have the message.
+    EndOfData,
+    /// Before any upstream was asked: sealing, policy, adapting.
+    Local,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Permit => "waiting for a free connection",
+            Self::Resolve => "name lookup",
+            Self::Connect => "connect",
+            Self::Greeting => "greeting",
+            Self::Ehlo => "EHLO",
+            Self::StartTls => "STARTTLS",
+            Self::TlsHandshake => "TLS handshake",
+            Self::Auth => "AUTH",
+            Self::Mail => "MAIL FROM",
+            Self::Rcpt => "RCPT TO",
+            Self::Data => "DATA",
+            Self::EndOfData => "final dot",
+            Self::Local => "gateway",
+        })
+    }
+}
+
+/// What went wrong, in the provider's words where it said any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    Reply(Reply),
+    /// No reply within the deadline.
+    TimedOut,
+    /// The connection broke, could not be made, or did not verify; the text says how.
+    Network(String),
+    /// A reason of the gateway's own, with the enhanced code that fits it.
+    Local {
+        enhanced: crate::smtp::EnhancedCode,
+        text: String,
+    },
+}
+
+/// Why a recipient was not delivered, complete enough to be understood alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Name of the upstream, if one was asked.
+    pub upstream: Option<String>,
+    pub step: Step,
+    pub cause: Cause,
+    /// What the reader can do about it, if something is known.
+    pub advice: Option<String>,
+    /// The final dot went out and no answer came back: the provider may have the message.
+    pub possible_duplicate: bool,
+}
+
+impl Reason {
+    pub fn new(upstream: Option<&str>, step: Step, cause: Cause) -> Self {
+        Self { upstream: upstream.map(str::to_owned), step, cause, advice: None, possible_duplicate: false }
+    }
+
+    pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    pub fn maybe_delivered(mut self) -> Self {
+        self.possible_duplicate = true;
+        self
+    }
+
+    pub fn reply(&self) -> Option<&Reply> {
+        match &self.cause {
+            Cause::Reply(reply) => Some(reply),
+            _ => None,
+        }
+    }
+}
+
+/// One line: `upstream "company", STARTTLS: 454 4.7.0 TLS not available; advice`.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(upstream) = &self.upstream {
+            write!(f, "upstream \"{upstream}\", ")?;
+        }
+        write!(f, "{}: ", self.step)?;
+        match &self.cause {
+            Cause::Reply(reply) => write!(f, "{reply}")?,
+            Cause::TimedOut => f.write_str("no answer in time")?,
+            Cause::Network(text) | Cause::Local { text, .. } => f.write_str(text)?,
+        }
+        if self.possible_duplicate {
+            f.write_str("; the message may have been delivered all the same")?;
+        }
+        self.advice.as_ref().map_or(Ok(()), |advice| write!(f, "; {advice}"))
+    }
+}
+
+/// Per recipient. Permanence is never a bool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// With the provider's reply to the final dot.
+    Delivered(Reply),
+    Deferred(Reason),
+    Failed(Reason),
+}
+
+/// What a reply means, and for how much of the mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// The step succeeded.
+    Accepted,
+    RecipientDeferred,
+    RecipientFailed,
+    /// All recipients not yet settled.
+    MessageDeferred,
+    MessageFailed,
+    /// Everything for this upstream waits; the message is not to blame.
+    UpstreamDeferred,
+}
+
+/// A reply by which a provider asks for a slower pace, although its code may say "permanent"
+/// (Gmail's `550 5.4.5`). A preset's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowDown {
+    pub code: u16,
+    /// Beginning of enhanced code and text; empty matches every reply with this code.
+    pub starts_with: &'static str,
+}
+
+impl SlowDown {
+    fn matches(&self, reply: &Reply) -> bool {
+        let text = match reply.enhanced() {
+            Some(enhanced) => format!("{enhanced} {}", reply.text()),
+            None => reply.text(),
+        };
+        reply.code() == self.code && text.starts_with(self.starts_with)
+    }
+}
+
+/// The one table. `slow_down`: the preset's patterns.
+pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
+    use Meaning::*;
+    let expected = match step {
+        Step::Data => reply.code() == 354,
+        Step::Auth => reply.code() == 235,
+        _ => reply.severity() == Severity::Completed,
+    };
+    if expected {
+        return Accepted;
+    }
+    if reply.code() == 421 || slow_down.iter().any(|pattern| pattern.matches(reply)) {
+        return UpstreamDeferred;
+    }
+    match (step, reply.code()) {
+        // "Authentication required", "credentials invalid": about us, not about the mail.
+        (Step::Mail | Step::Rcpt | Step::Data | Step::EndOfData, 530 | 535) => UpstreamDeferred,
+        // RFC 5321 §4.5.3.1.10: 552 was the old word for 452, "too many recipients".
+        (Step::Rcpt, 552) => RecipientDeferred,
+        (Step::Rcpt, 500..) => RecipientFailed,
+        (Step::Rcpt, _) => RecipientDeferred,
+        (Step::Mail | Step::Data | Step::EndOfData, 500..) => MessageFailed,
+        (Step::Mail | Step::Data | Step::EndOfData, _) => MessageDeferred,
+        _ => UpstreamDeferred,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::reply::ReplyParser;
+
+    #[test]
+    fn the_table_row_by_row() {
+        use Meaning::*;
+        let gmail = [SlowDown { code: 550, starts_with: "5.4.5" }];
+        for (step, line, expected) in [
+            (Step::Greeting, "220 hello", Accepted),
+            (Step::Greeting, "554 go away", UpstreamDeferred),
+            (Step::Ehlo, "500 what", UpstreamDeferred),
+            (Step::StartTls, "354 odd", UpstreamDeferred),
+            (Step::StartTls, "554 5.7.3 no", UpstreamDeferred),
+            (Step::Auth, "235 2.7.0 in", Accepted),
+            (Step::Auth, "535 5.7.8 wrong", UpstreamDeferred),
+            (Step::Mail, "250 ok", Accepted),
+            (Step::Mail, "451 4.3.0 later", MessageDeferred),
+            (Step::Mail, "550 5.7.1 sender not verified", MessageFailed),
+            (Step::Mail, "530 5.7.0 login first", UpstreamDeferred),
+            (Step::Mail, "421 4.7.0 bye", UpstreamDeferred),
+            (Step::Rcpt, "250 ok", Accepted),
+            (Step::Rcpt, "251 forwarding", Accepted),
+            (Step::Rcpt, "550 5.1.1 unknown", RecipientFailed),
+            (Step::Rcpt, "450 4.2.1 later", RecipientDeferred),
+            (Step::Rcpt, "452 4.5.3 too many", RecipientDeferred),
+            (Step::Rcpt, "552 too many", RecipientDeferred),
+            (Step::Rcpt, "421 bye", UpstreamDeferred),
+            (Step::Data, "354 go", Accepted),
+            (Step::Data, "250 odd", MessageDeferred),
+            (Step::Data, "554 5.5.1 no valid recipients", MessageFailed),
+            (Step::EndOfData, "250 2.0.0 queued", Accepted),
+            (Step::EndOfData, "354 odd", MessageDeferred),
+            (Step::EndOfData, "451 4.7.1 greylisted", MessageDeferred),
+            (Step::EndOfData, "550 5.7.1 spam", MessageFailed),
+            (Step::EndOfData, "535 5.7.8 expired", UpstreamDeferred),
+            (Step::EndOfData, "550 5.4.5 daily limit", UpstreamDeferred),
+        ] {
+            let parsed = ReplyParser::default().parse(format!("{line}\r\n").as_bytes());
+            let reply = parsed.expect("a reply").1.expect("a whole reply");
+            assert_eq!(meaning(step, &reply, &gmail), expected, "{step}: {line}");
+        }
+    }
+}

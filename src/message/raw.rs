@@ -1,0 +1,156 @@
+//! `RawMessage`: one message as a header block and a body, both bytes.
+//!
+//! The only place that decides where the header ends, so that signer, sender and policy never disagree (RFC 5322 §2.1).
+//! The body is shared, never copied; the header is edited in place.
+
+use super::headers::{Field, FieldRef, Fields};
+use bytes::Bytes;
+
+/// Octets. Larger header blocks are refused before anything scans them.
+pub const MAX_HEADER: usize = 256 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RawError {
+    #[error("the header is larger than 256 KiB")]
+    HeaderTooLarge,
+}
+
+/// Invariant: the header consists of whole fields that end with CRLF; CRLF are the only line ends in both parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawMessage {
+    header: Vec<u8>,
+    body: Bytes,
+}
+
+impl RawMessage {
+    /// `data` as `smtp::dot` decoded it: CRLF line ends only.
+    ///
+    /// A line that is neither field nor continuation ends the header; it becomes the first line of the body, with the
+    /// missing empty line put between, so that every later reader splits at the same place.
+    pub fn from_data(data: Bytes) -> Result<Self, RawError> {
+        let window = &data[..data.len().min(MAX_HEADER + 2)];
+        let mut fields = Fields::new(window);
+        fields.by_ref().for_each(drop);
+        let length = window.len() - fields.rest().len();
+        if length > MAX_HEADER {
+            return Err(RawError::HeaderTooLarge);
+        }
+        let mut header = data[..length].to_vec();
+        if !header.is_empty() && !header.ends_with(b"\r\n") {
+            header.extend_from_slice(b"\r\n");
+        }
+        let separator = if data[length..].starts_with(b"\r\n") { 2 } else { 0 };
+        Ok(Self { header, body: data.slice(length + separator..) })
+    }
+
+    /// Without the empty line that ends it.
+    pub fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// Behind the empty line.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Octets on the wire before dot-stuffing.
+    pub fn size(&self) -> usize {
+        self.header.len() + 2 + self.body.len()
+    }
+
+    /// One contiguous copy.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&self.header, &b"\r\n"[..], &self.body].concat()
+    }
+
+    pub fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.header)
+    }
+
+    /// Every field of this name, top to bottom.
+    pub fn fields_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = FieldRef<'a>> {
+        self.fields().filter(move |field| field.is(name))
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.fields_named(name).next().is_some()
+    }
+
+    /// Puts a field on top.
+    pub fn prepend(&mut self, field: &Field) {
+        self.header.splice(..0, field.as_bytes().iter().copied());
+    }
+
+    /// Puts a field below all others.
+    pub fn append(&mut self, field: &Field) {
+        self.header.extend_from_slice(field.as_bytes());
+    }
+
+    /// Takes off every field for which `unwanted` holds; returns how many.
+    pub fn remove_fields(&mut self, unwanted: impl Fn(&FieldRef<'_>) -> bool) -> usize {
+        let (mut kept, mut removed) = (Vec::with_capacity(self.header.len()), 0);
+        for field in self.fields() {
+            if unwanted(&field) {
+                removed += 1;
+            } else {
+                kept.extend_from_slice(field.raw());
+            }
+        }
+        self.header = kept;
+        removed
+    }
+
+    /// True if a server without 8BITMIME could not carry the body. RFC 6152.
+    pub fn body_is_eight_bit(&self) -> bool {
+        !self.body.is_ascii()
+    }
+
+    /// True if carrying the header needs SMTPUTF8. RFC 6532.
+    pub fn header_is_eight_bit(&self) -> bool {
+        !self.header.is_ascii()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(data: &'static [u8]) -> RawMessage {
+        RawMessage::from_data(Bytes::from_static(data)).expect("a message")
+    }
+
+    #[test]
+    fn the_header_ends_at_one_place() {
+        for (data, header, body) in [
+            (&b"A: 1\r\n\r\nbody\r\n"[..], &b"A: 1\r\n"[..], &b"body\r\n"[..]),
+            (b"A: 1\r\n\r\n\r\nbody\r\n", b"A: 1\r\n", b"\r\nbody\r\n"),
+            (b"A: 1\r\n", b"A: 1\r\n", b""),
+            (b"A: 1", b"A: 1\r\n", b""),
+            (b"\r\nbody", b"", b"body"),
+            (b"no header at all\r\n", b"", b"no header at all\r\n"),
+            (b"A: 1\r\nstray line\r\nB: 2\r\n\r\nbody", b"A: 1\r\n", b"stray line\r\nB: 2\r\n\r\nbody"),
+            (b" A: 1\r\n\r\nbody", b"", b" A: 1\r\n\r\nbody"),
+            (b"", b"", b""),
+        ] {
+            let message = message(data);
+            assert_eq!((message.header(), &message.body()[..]), (header, body), "{}", data.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn editing_leaves_the_other_fields_as_they_were() {
+        let mut message = message(b"A:  1 \r\n\tx\r\nBcc: y\r\n z\r\nB:2\r\n\r\nbody");
+        assert_eq!(message.remove_fields(|field| field.is("bcc")), 1);
+        message.prepend(&Field::new("Top", &["t"]).expect("a field"));
+        message.append(&Field::new("End", &["e"]).expect("a field"));
+        assert_eq!(message.to_bytes(), b"Top: t\r\nA:  1 \r\n\tx\r\nB:2\r\nEnd: e\r\n\r\nbody");
+    }
+
+    #[test]
+    fn an_endless_header_is_refused() {
+        let data = b"A: 1\r\n".repeat(MAX_HEADER / 6 + 10);
+        assert_eq!(RawMessage::from_data(data.into()), Err(RawError::HeaderTooLarge));
+        let one_line = [b"A: ".to_vec(), vec![b'x'; MAX_HEADER]].concat();
+        assert_eq!(RawMessage::from_data(one_line.into()), Err(RawError::HeaderTooLarge));
+    }
+}

@@ -1,0 +1,124 @@
+//! What every message gets before it is sealed: Date, Message-ID, a Received trace, no Bcc.
+//!
+//! Each step is small, pure and idempotent; sound fields stay byte-identical. RFC 5322 §3.6, RFC 5321 §4.4.
+
+use super::headers::Field;
+use super::id::MailId;
+use super::raw::RawMessage;
+use crate::smtp::EhloName;
+use std::net::IpAddr;
+
+/// RFC 5321 §6.3: a large number of Received fields means a loop.
+pub const MAX_RECEIVED: usize = 50;
+
+pub fn is_looping(message: &RawMessage) -> bool {
+    message.fields_named("Received").count() > MAX_RECEIVED
+}
+
+/// RFC 5322 §3.6.1: required; receivers count its absence as a sign of spam.
+pub fn add_missing_date(message: &mut RawMessage, now: jiff::Timestamp) {
+    if !message.has("Date") {
+        append(message, "Date", &[&rfc5322_date(now)]);
+    }
+}
+
+/// RFC 5322 §3.6.4; Gmail refuses mail without one. `host` stands behind the `@`.
+pub fn add_missing_message_id(message: &mut RawMessage, id: MailId, host: &str) {
+    if !message.has("Message-ID") {
+        append(message, "Message-ID", &[&format!("<{id}@{host}>")]);
+    }
+}
+
+/// RFC 5322 §3.6.3: blind copies are named in the envelope only.
+pub fn remove_bcc(message: &mut RawMessage) {
+    message.remove_fields(|field| field.is("Bcc") || field.is("Resent-Bcc"));
+}
+
+/// Where a message came from, for its Received field.
+#[derive(Debug, Clone)]
+pub struct Trace<'a> {
+    pub ehlo: &'a EhloName,
+    pub client: IpAddr,
+    /// The gateway's name.
+    pub by: &'a str,
+    /// "ESMTP", "ESMTPS", "ESMTPSA", … RFC 3848.
+    pub protocol: &'a str,
+    pub id: MailId,
+}
+
+/// RFC 5321 §4.4. The recipient is named nowhere: it could be a blind copy.
+pub fn add_received(message: &mut RawMessage, trace: &Trace<'_>, now: jiff::Timestamp) {
+    let literal = match trace.client.to_canonical() {
+        IpAddr::V4(address) => format!("([{address}])"),
+        IpAddr::V6(address) => format!("([IPv6:{address}])"),
+    };
+    let from = format!("from {} {literal}", trace.ehlo.as_str());
+    let by = format!("by {} with {} id {};", trace.by, trace.protocol, trace.id);
+    if let Ok(field) = Field::new("Received", &[&from, &by, &rfc5322_date(now)]) {
+        message.prepend(&field);
+    }
+}
+
+fn append(message: &mut RawMessage, name: &str, parts: &[&str]) {
+    if let Ok(field) = Field::new(name, parts) {
+        message.append(&field);
+    }
+}
+
+/// RFC 5322 §3.3, always in UTC: the gateway's zone is nobody's business.
+pub fn rfc5322_date(now: jiff::Timestamp) -> String {
+    now.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> jiff::Timestamp {
+        "2026-11-24T03:05:09Z".parse().expect("a time")
+    }
+
+    fn repaired(data: &'static str) -> String {
+        let mut message = RawMessage::from_data(data.into()).expect("a message");
+        let id = MailId::new(now(), 7);
+        for _ in 0..2 {
+            add_missing_date(&mut message, now());
+            add_missing_message_id(&mut message, id, "gw.example.com");
+            remove_bcc(&mut message);
+        }
+        String::from_utf8(message.to_bytes()).expect("UTF-8").replace(id.as_str(), "ID")
+    }
+
+    #[test]
+    fn before_and_after() {
+        for (before, after) in [
+            (
+                "From: a@b\r\n\r\nx",
+                "From: a@b\r\nDate: Tue, 24 Nov 2026 03:05:09 +0000\r\nMessage-ID: <ID@gw.example.com>\r\n\r\nx",
+            ),
+            ("date: today\r\nMESSAGE-ID: odd\r\n\r\n", "date: today\r\nMESSAGE-ID: odd\r\n\r\n"),
+            (
+                "Date: d\r\nBcc: secret@x,\r\n more@x\r\nMessage-ID: <m>\r\nBCC: y\r\n\r\nBcc: body",
+                "Date: d\r\nMessage-ID: <m>\r\n\r\nBcc: body",
+            ),
+        ] {
+            assert_eq!(repaired(before), after);
+        }
+    }
+
+    #[test]
+    fn the_trace_names_client_and_protocol() {
+        let mut message = RawMessage::from_data("A: 1\r\n\r\n".into()).expect("a message");
+        let ehlo = EhloName::parse(b"example.com>").expect("a name");
+        let id = MailId::new(now(), 7);
+        let trace =
+            Trace { ehlo: &ehlo, client: "::1".parse().expect("an address"), by: "gw", protocol: "ESMTPSA", id };
+        add_received(&mut message, &trace, now());
+        assert_eq!(
+            String::from_utf8_lossy(message.header()),
+            format!(
+                "Received: from example.com> ([IPv6:::1])\r\n\tby gw with ESMTPSA id {id}; Tue, 24 Nov 2026 03:05:09 +0000\r\nA: 1\r\n"
+            )
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Logging: one event is one line, whatever bytes a client or a provider put into it.
+//!
+//! Never logs a body or a secret; that is the callers' promise, kept by types (`Secret` prints `***`).
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    #[default]
+    Pretty,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    pub format: Format,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,waxseal::relay=debug`.
+    pub level: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { format: Format::Pretty, level: "info".to_owned() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "\"{level}\" is no log level: use error, warn, info, debug, trace, or a filter such as \"info,waxseal::relay=debug\""
+)]
+pub struct InvalidLevel {
+    level: String,
+}
+
+impl Options {
+    /// Checks the level without starting anything.
+    pub fn filter(&self) -> Result<EnvFilter, InvalidLevel> {
+        EnvFilter::builder().parse(&self.level).map_err(|_| InvalidLevel { level: self.level.clone() })
+    }
+}
+
+/// Sends events to standard output. A second call has no effect.
+pub fn start(options: &Options) -> Result<(), InvalidLevel> {
+    let filter = options.filter()?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine);
+    let _already_started = match options.format {
+        Format::Json => builder.json().flatten_event(true).with_target(false).try_init(),
+        Format::Pretty => builder.with_target(false).with_ansi(io::stdout().is_terminal()).try_init(),
+    };
+    Ok(())
+}
+
+/// Writes to standard output; control characters other than the colours' ESC sequences of the formatter and the final
+/// newline never reach it, because fields go through [`Clean`].
+#[derive(Debug, Clone, Copy)]
+struct OneLine;
+
+impl<'a> MakeWriter<'a> for OneLine {
+    type Writer = io::Stdout;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        io::stdout()
+    }
+}
+
+/// Prints a value with control characters and direction overrides (U+202E and its kin) replaced, for use as a log field
+/// that holds somebody else's text.
+#[derive(Debug, Clone, Copy)]
+pub struct Clean<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Clean<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Cleaner(f), "{}", self.0)
+    }
+}
+
+struct Cleaner<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Cleaner<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|character| self.0.write_char(if is_deceptive(character) { '?' } else { character }))
+    }
+}
+
+fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_stays_on_its_line() {
+        assert_eq!(Clean("a\r\nb\x1b[31m\u{202e}c\u{2028}d").to_string(), "a??b?[31m?c?d");
+    }
+
+    #[test]
+    fn a_wrong_level_is_named() {
+        let options = Options { level: "loud=very=much".into(), ..Options::default() };
+        assert!(options.filter().is_err_and(|error| error.to_string().contains("loud")));
+    }
+}

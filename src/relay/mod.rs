@@ -1,0 +1,53 @@
+//! The way out: connections to a provider, never in clear, never unverified, never above the cap.
+//!
+//! `pool` hands out a [`Ready`] connection, which holds its permit until the socket is closed; `smtp` is the client,
+//! whose types make a plaintext MAIL or AUTH unwritable. Takes `dkim::Sealed` and nothing else. RFC 5321, 3207, 4954,
+//! 2920, 8314.
+
+use crate::message::outcome::SlowDown;
+use crate::observe::Secret;
+use rustls::pki_types::ServerName;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One upstream. Everything is resolved but the host's addresses.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub name: Arc<str>,
+    pub host: String,
+    pub port: u16,
+    pub tls: TlsMode,
+    /// Whom the certificate must name.
+    pub server_name: ServerName<'static>,
+    pub tls_config: Arc<rustls::ClientConfig>,
+    pub credentials: Option<Credentials>,
+    /// What the gateway calls itself in EHLO.
+    pub ehlo_name: String,
+    pub max_connections: usize,
+    pub max_messages_per_connection: usize,
+    pub source_address: Option<IpAddr>,
+    /// For all addresses of the host together, TCP and TLS.
+    pub connect_timeout: Duration,
+    pub command_timeout: Duration,
+    /// For the reply to the final dot.
+    pub data_timeout: Duration,
+    /// After which an unused connection is closed.
+    pub idle_timeout: Duration,
+    /// Further connects in quick succession before an attempt counts as deferred.
+    pub connect_retries: u32,
+    pub slow_down: &'static [SlowDown],
+}
+
+/// There is no variant without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    StartTls,
+    Implicit,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub username: String,
+    pub password: Secret,
+}

@@ -1,0 +1,379 @@
+//! Addresses as SMTP spells them: `Mailbox`, `ReversePath`, `Domain`, `EhloName`.
+//!
+//! Parsed once at the edge, carried verbatim afterwards: a quoted local part stays quoted, an address literal stays
+//! literal. RFC 5321 §4.1.2 for the grammar, §4.5.3.1 for the lengths, RFC 6531 §3.3 for UTF-8.
+
+use std::fmt;
+
+/// Octets, RFC 5321 §4.5.3.1.1.
+const MAX_LOCAL_PART: usize = 64;
+/// Octets, RFC 5321 §4.5.3.1.2.
+const MAX_DOMAIN: usize = 255;
+/// Octets including the angle brackets, RFC 5321 §4.5.3.1.3.
+const MAX_PATH: usize = 256;
+
+/// Why a path was refused. The text is meant for the person who configured the sending application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    #[error("the address must stand in angle brackets, as in <user@example.com>")]
+    NoBrackets,
+    #[error("a display name stands before the address; set the sender to the bare address, as in <user@example.com>")]
+    DisplayName,
+    #[error("the local part must be 1 to 64 octets long")]
+    LocalPartLength,
+    #[error("the local part has a character that is not allowed there unquoted")]
+    LocalPartSyntax,
+    #[error("the domain is missing")]
+    NoDomain,
+    #[error("the domain is not a valid host name or address literal")]
+    DomainSyntax,
+    #[error("the path is longer than 256 octets")]
+    PathLength,
+    #[error("the address is not valid UTF-8")]
+    Utf8,
+    #[error("an empty recipient is not an address")]
+    Empty,
+    #[error("this relay has no local mailboxes; write the address with its domain")]
+    LocalPostmaster,
+}
+
+/// A domain name (ASCII labels or U-labels) or an address literal such as `[127.0.0.1]`.
+///
+/// Invariant: never empty, never longer than 255 octets, no white space, no control characters.
+/// Compares without regard to ASCII case.
+#[derive(Debug, Clone, Eq)]
+pub struct Domain(String);
+
+impl Domain {
+    /// A domain name or an address literal in brackets. RFC 5321 §4.1.2, §4.1.3.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() {
+            return Err(AddressError::NoDomain);
+        }
+        if text.len() > MAX_DOMAIN {
+            return Err(AddressError::DomainSyntax);
+        }
+        let valid = match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(literal) => is_address_literal(literal),
+            None => text.split('.').all(is_label),
+        };
+        if valid { Ok(Self(text.to_owned())) } else { Err(AddressError::DomainSyntax) }
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_literal(&self) -> bool {
+        self.0.starts_with('[')
+    }
+
+    /// True if this domain is `parent` or lies below it.
+    pub fn is_within(&self, parent: &Domain) -> bool {
+        let (name, parent) = (self.0.to_ascii_lowercase(), parent.0.to_ascii_lowercase());
+        name == parent || name.strip_suffix(&parent).is_some_and(|head| head.ends_with('.'))
+    }
+}
+
+impl PartialEq for Domain {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+}
+
+impl std::hash::Hash for Domain {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.to_ascii_lowercase().hash(state);
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a client calls itself in EHLO or HELO.
+///
+/// Real clients send names that are no domains (`EHLO {}`, `EHLO example.com>`); the name is only ever written into a
+/// Received header, so it is kept as cleaned text: printable ASCII without parentheses, backslashes or spaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EhloName(String);
+
+impl EhloName {
+    const MAX: usize = 255;
+
+    /// `None` if nothing was given.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let name: String = text
+            .iter()
+            .take(Self::MAX)
+            .map(|&byte| if byte.is_ascii_graphic() && !b"()\\\"".contains(&byte) { byte as char } else { '?' })
+            .collect();
+        (!name.is_empty()).then_some(Self(name))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One mailbox, exactly as it stood between the angle brackets (less a source route).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mailbox {
+    local_part: String,
+    domain: Domain,
+}
+
+impl Mailbox {
+    /// `local@domain` without brackets.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let at = end_of_local_part(text)?;
+        let (local_part, rest) = text.split_at(at);
+        let Some(domain) = rest.strip_prefix('@') else {
+            return Err(if local_part.eq_ignore_ascii_case("postmaster") {
+                AddressError::LocalPostmaster
+            } else if rest.is_empty() {
+                AddressError::NoDomain
+            } else {
+                AddressError::LocalPartSyntax
+            });
+        };
+        if local_part.is_empty() || local_part.len() > MAX_LOCAL_PART {
+            return Err(AddressError::LocalPartLength);
+        }
+        if text.len() + 2 > MAX_PATH {
+            return Err(AddressError::PathLength);
+        }
+        Ok(Self { local_part: local_part.to_owned(), domain: Domain::parse(domain)? })
+    }
+
+    /// Quotes included, if it was quoted.
+    pub fn local_part(&self) -> &str {
+        &self.local_part
+    }
+
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// True if carrying it needs SMTPUTF8. RFC 6531 §3.2.
+    pub fn is_internationalized(&self) -> bool {
+        !self.local_part.is_ascii() || !self.domain.0.is_ascii()
+    }
+}
+
+impl fmt::Display for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.local_part, self.domain)
+    }
+}
+
+/// The argument of MAIL FROM. The null path `<>` is a value of its own, never an empty string.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ReversePath {
+    Null,
+    Mailbox(Mailbox),
+}
+
+impl ReversePath {
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        match self {
+            Self::Null => None,
+            Self::Mailbox(mailbox) => Some(mailbox),
+        }
+    }
+}
+
+/// Without brackets; the null path is the empty string only in print.
+impl fmt::Display for ReversePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => Ok(()),
+            Self::Mailbox(mailbox) => mailbox.fmt(f),
+        }
+    }
+}
+
+/// Reads `<path>` at the start of `text` and returns the content (source route dropped) and what follows the `>`.
+///
+/// The closing bracket is searched outside quoted strings. RFC 5321 §4.1.2 (A-d-l is accepted and ignored).
+pub(super) fn split_path(text: &[u8]) -> Result<(&str, &[u8]), AddressError> {
+    if text.first() != Some(&b'<') {
+        return Err(if text.contains(&b'<') { AddressError::DisplayName } else { AddressError::NoBrackets });
+    }
+    let close = end_of_path(text).ok_or(AddressError::NoBrackets)?;
+    if close + 1 > MAX_PATH {
+        return Err(AddressError::PathLength);
+    }
+    let inner = std::str::from_utf8(&text[1..close]).map_err(|_| AddressError::Utf8)?;
+    Ok((drop_source_route(inner), &text[close + 1..]))
+}
+
+fn end_of_path(text: &[u8]) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, &byte) in text.iter().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'>' if !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+// RFC 5321 §3.3, appendix C: "@a,@b:user@c" is accepted, the route is ignored.
+fn drop_source_route(path: &str) -> &str {
+    if !path.starts_with('@') {
+        return path;
+    }
+    match path.split_once(':') {
+        Some((route, mailbox))
+            if route.split(',').all(|hop| hop.strip_prefix('@').is_some_and(|host| Domain::parse(host).is_ok())) =>
+        {
+            mailbox
+        }
+        _ => path,
+    }
+}
+
+fn end_of_local_part(text: &str) -> Result<usize, AddressError> {
+    if text.starts_with('"') { end_of_quoted_string(text) } else { end_of_dot_string(text) }
+}
+
+fn end_of_quoted_string(text: &str) -> Result<usize, AddressError> {
+    let mut escaped = false;
+    for (at, character) in text.char_indices().skip(1) {
+        match character {
+            _ if character.is_control() => return Err(AddressError::LocalPartSyntax),
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' if at == 1 => return Err(AddressError::LocalPartLength),
+            '"' => return Ok(at + 1),
+            _ => {}
+        }
+    }
+    Err(AddressError::LocalPartSyntax)
+}
+
+fn end_of_dot_string(text: &str) -> Result<usize, AddressError> {
+    let end = text.find('@').unwrap_or(text.len());
+    let local_part = &text[..end];
+    if local_part.is_empty() {
+        return Err(AddressError::LocalPartLength);
+    }
+    if local_part.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) {
+        Ok(end)
+    } else {
+        Err(AddressError::LocalPartSyntax)
+    }
+}
+
+// RFC 5322 §3.2.3 atext, less "%" and "!": both are routes in disguise ("user%victim@relay", "victim!user") that a
+// provider might follow. RFC 6531 §3.3 adds every non-ASCII character.
+fn is_atext(character: char) -> bool {
+    character.is_ascii_alphanumeric()
+        || "#$&'*+-/=?^_`{|}~".contains(character)
+        || (!character.is_ascii() && !character.is_control() && !character.is_whitespace())
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && label.len() <= 63
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.chars().all(|c| {
+            c.is_ascii_alphanumeric()
+                || c == '-'
+                || c == '_'
+                || (!c.is_ascii() && !c.is_control() && !c.is_whitespace())
+        })
+}
+
+fn is_address_literal(literal: &str) -> bool {
+    match literal.get(..5) {
+        Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => literal[5..].parse::<std::net::Ipv6Addr>().is_ok(),
+        _ => literal.parse::<std::net::Ipv4Addr>().is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailboxes_travel_verbatim() {
+        for text in [
+            "user@example.com",
+            "\"a b\"@c",
+            r#""a\"b"@c"#,
+            "\"a@b\"@example.com",
+            "a@[127.0.0.1]",
+            "a@[IPv6:::1]",
+            "jürgen@exämple.com",
+            "user+tag@sub.example.com",
+        ] {
+            assert_eq!(Mailbox::parse(text).map(|mailbox| mailbox.to_string()).as_deref(), Ok(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_hide_a_route_or_are_broken_are_refused() {
+        use AddressError::*;
+        for (text, error) in [
+            ("a%evil@us", LocalPartSyntax),
+            ("evil!a", LocalPartSyntax),
+            ("a@evil@us", DomainSyntax),
+            ("a@us:2025", DomainSyntax),
+            ("", LocalPartLength),
+            ("@us", LocalPartLength),
+            ("a", NoDomain),
+            ("a@", NoDomain),
+            ("Postmaster", LocalPostmaster),
+            ("\"\"@us", LocalPartLength),
+            ("a..b@us", LocalPartSyntax),
+            (".a@us", LocalPartSyntax),
+            ("a b@us", LocalPartSyntax),
+            ("a@-us", DomainSyntax),
+            ("a@us..com", DomainSyntax),
+            ("a@[300.0.0.1]", DomainSyntax),
+            ("\"a\u{0}b\"@us", LocalPartSyntax),
+        ] {
+            assert_eq!(Mailbox::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_those_of_rfc_5321() {
+        let local = "l".repeat(64);
+        assert!(Mailbox::parse(&format!("{local}@example.com")).is_ok());
+        assert_eq!(Mailbox::parse(&format!("{local}l@example.com")), Err(AddressError::LocalPartLength));
+        let label = "d".repeat(63);
+        let path = |last: usize| format!("<{local}@{label}.{label}.{}>", "e".repeat(last));
+        let longest = path(256 - path(0).len());
+        assert_eq!(longest.len(), 256);
+        assert!(split_path(longest.as_bytes()).is_ok_and(|(inner, _)| Mailbox::parse(inner).is_ok()));
+        assert_eq!(split_path(path(257 - path(0).len()).as_bytes()), Err(AddressError::PathLength));
+    }
+
+    #[test]
+    fn a_source_route_is_dropped_and_quotes_hide_brackets() {
+        assert_eq!(split_path(b"<@us,@x:a@evil> SIZE=1"), Ok(("a@evil", &b" SIZE=1"[..])));
+        assert_eq!(split_path(b"<\"a>b\"@c>"), Ok(("\"a>b\"@c", &b""[..])));
+        assert_eq!(split_path(b"Example <a@b>"), Err(AddressError::DisplayName));
+        assert_eq!(split_path(b"a@b"), Err(AddressError::NoBrackets));
+        assert_eq!(split_path(b"<a@\xff>"), Err(AddressError::Utf8));
+    }
+
+    #[test]
+    fn a_domain_lies_within_its_parent_only() {
+        let domain = |text| Domain::parse(text).expect("a domain");
+        assert!(domain("news.example.com").is_within(&domain("Example.com")));
+        assert!(domain("example.com").is_within(&domain("example.com")));
+        assert!(!domain("badexample.com").is_within(&domain("example.com")));
+        assert!(!domain("com").is_within(&domain("example.com")));
+    }
+}

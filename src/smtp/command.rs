@@ -1,0 +1,279 @@
+//! Commands a client may send, parsed from one line without its CRLF.
+//!
+//! Says what a line is, never whether it is allowed now; that is `inbound::session`. RFC 5321 §4.1.1, RFC 1870 §3,
+//! RFC 4954 §4, RFC 6152, RFC 6531 §3.4.
+
+use super::address::{AddressError, EhloName, Mailbox, ReversePath, split_path};
+use super::reply::{EnhancedCode, Reply};
+
+/// BODY= of MAIL. RFC 6152 §2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodyType {
+    #[default]
+    SevenBit,
+    EightBitMime,
+}
+
+/// Parameters of MAIL that waxseal advertises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MailParameters {
+    /// Octets, RFC 1870 §6.
+    pub size: Option<u64>,
+    pub body: BodyType,
+    pub smtputf8: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Ehlo(EhloName),
+    Helo(EhloName),
+    StartTls,
+    /// Mechanism in upper case, and the initial response as it stood (base64, or `=` for empty).
+    Auth {
+        mechanism: String,
+        initial: Option<String>,
+    },
+    Mail {
+        sender: ReversePath,
+        parameters: MailParameters,
+    },
+    Rcpt {
+        recipient: Mailbox,
+    },
+    Data,
+    Rset,
+    Noop,
+    Quit,
+    Vrfy,
+    Expn,
+    Help,
+}
+
+/// Why a line is no command, each with its reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("unknown command")]
+    Unknown,
+    /// A web browser was tricked into talking to us (CVE-2021-3618).
+    #[error("this is a web client")]
+    Http,
+    #[error("EHLO and HELO take a name")]
+    MissingName,
+    #[error("{verb} takes no argument")]
+    UnexpectedArgument { verb: &'static str },
+    #[error("{expected}")]
+    Syntax { expected: &'static str },
+    #[error("bad sender: {0}")]
+    Sender(AddressError),
+    #[error("bad recipient: {0}")]
+    Recipient(AddressError),
+    #[error("bad value of {name}")]
+    ParameterValue { name: &'static str },
+    #[error("unknown parameter {name}")]
+    UnknownParameter { name: String },
+    #[error("the command has a control character")]
+    ControlCharacter,
+}
+
+impl CommandError {
+    pub fn reply(&self) -> Reply {
+        let (code, enhanced) = match self {
+            Self::Unknown => return Reply::unknown_command(),
+            Self::Http => return Reply::not_a_mail_client(),
+            Self::ControlCharacter => (500, EnhancedCode::new(5, 5, 2)),
+            Self::Recipient(AddressError::LocalPostmaster) => (550, EnhancedCode::new(5, 1, 1)),
+            Self::Sender(_) => (501, EnhancedCode::new(5, 1, 7)),
+            Self::Recipient(_) => (501, EnhancedCode::new(5, 1, 3)),
+            Self::UnknownParameter { .. } => (555, EnhancedCode::new(5, 5, 4)),
+            Self::MissingName | Self::UnexpectedArgument { .. } | Self::Syntax { .. } | Self::ParameterValue { .. } => {
+                (501, EnhancedCode::new(5, 5, 4))
+            }
+        };
+        Reply::new(code, enhanced, sentence(&self.to_string()))
+    }
+}
+
+impl Command {
+    /// One line, CRLF taken off. Verbs in any case, trailing white space ignored.
+    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        let line = line.trim_ascii_end();
+        if line.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+            return Err(CommandError::ControlCharacter);
+        }
+        let end = line.iter().position(|&byte| byte == b' ' || byte == b'\t').unwrap_or(line.len());
+        let (verb, rest) = line.split_at(end);
+        let argument = rest.trim_ascii_start();
+        match verb.to_ascii_uppercase().as_slice() {
+            b"EHLO" => EhloName::parse(argument).map(Self::Ehlo).ok_or(CommandError::MissingName),
+            b"HELO" => EhloName::parse(argument).map(Self::Helo).ok_or(CommandError::MissingName),
+            b"STARTTLS" => bare(argument, "STARTTLS", Self::StartTls),
+            b"AUTH" => parse_auth(argument),
+            b"MAIL" => parse_mail(argument),
+            b"RCPT" => parse_rcpt(argument),
+            b"DATA" => bare(argument, "DATA", Self::Data),
+            b"RSET" => bare(argument, "RSET", Self::Rset),
+            b"QUIT" => bare(argument, "QUIT", Self::Quit),
+            b"NOOP" => Ok(Self::Noop),
+            b"VRFY" => Ok(Self::Vrfy),
+            b"EXPN" => Ok(Self::Expn),
+            b"HELP" => Ok(Self::Help),
+            b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" | b"TRACE" => {
+                Err(CommandError::Http)
+            }
+            _ => Err(CommandError::Unknown),
+        }
+    }
+}
+
+fn bare(argument: &[u8], verb: &'static str, command: Command) -> Result<Command, CommandError> {
+    if argument.is_empty() { Ok(command) } else { Err(CommandError::UnexpectedArgument { verb }) }
+}
+
+fn parse_auth(argument: &[u8]) -> Result<Command, CommandError> {
+    const EXPECTED: CommandError = CommandError::Syntax { expected: "expected: AUTH mechanism [initial-response]" };
+    let text = std::str::from_utf8(argument).map_err(|_| EXPECTED)?;
+    let mut words = text.split_ascii_whitespace();
+    let mechanism = words.next().ok_or(EXPECTED)?.to_ascii_uppercase();
+    let initial = words.next().map(str::to_owned);
+    if words.next().is_some() { Err(EXPECTED) } else { Ok(Command::Auth { mechanism, initial }) }
+}
+
+fn parse_mail(argument: &[u8]) -> Result<Command, CommandError> {
+    let expected = CommandError::Syntax { expected: "expected: MAIL FROM:<address> [parameters]" };
+    let path = after_keyword(argument, b"FROM:").ok_or(expected)?;
+    let (address, rest) = split_path(path).map_err(CommandError::Sender)?;
+    let sender = if address.is_empty() {
+        ReversePath::Null
+    } else {
+        ReversePath::Mailbox(Mailbox::parse(address).map_err(CommandError::Sender)?)
+    };
+    let mut parameters = MailParameters::default();
+    for (name, value) in split_parameters(rest)? {
+        match (name.to_ascii_uppercase().as_str(), value) {
+            ("SIZE", Some(value)) => {
+                let digits = value.len() <= 20 && value.bytes().all(|b| b.is_ascii_digit());
+                parameters.size = Some(
+                    digits
+                        .then(|| value.parse().ok())
+                        .flatten()
+                        .ok_or(CommandError::ParameterValue { name: "SIZE" })?,
+                );
+            }
+            ("BODY", Some(value)) => {
+                parameters.body = match value.to_ascii_uppercase().as_str() {
+                    "7BIT" => BodyType::SevenBit,
+                    "8BITMIME" => BodyType::EightBitMime,
+                    _ => return Err(CommandError::ParameterValue { name: "BODY" }),
+                };
+            }
+            ("SMTPUTF8", None) => parameters.smtputf8 = true,
+            ("SIZE", None) => return Err(CommandError::ParameterValue { name: "SIZE" }),
+            ("BODY", None) => return Err(CommandError::ParameterValue { name: "BODY" }),
+            ("SMTPUTF8", Some(_)) => return Err(CommandError::ParameterValue { name: "SMTPUTF8" }),
+            // RFC 4954 §5: a relay that does not vouch for the submitter takes AUTH= and drops it.
+            ("AUTH", Some(_)) => {}
+            _ => return Err(CommandError::UnknownParameter { name: name.to_owned() }),
+        }
+    }
+    Ok(Command::Mail { sender, parameters })
+}
+
+fn parse_rcpt(argument: &[u8]) -> Result<Command, CommandError> {
+    let expected = CommandError::Syntax { expected: "expected: RCPT TO:<address>" };
+    let path = after_keyword(argument, b"TO:").ok_or(expected)?;
+    let (address, rest) = split_path(path).map_err(CommandError::Recipient)?;
+    if address.is_empty() {
+        return Err(CommandError::Recipient(AddressError::Empty));
+    }
+    let recipient = Mailbox::parse(address).map_err(CommandError::Recipient)?;
+    match split_parameters(rest)?.into_iter().next() {
+        Some((name, _)) => Err(CommandError::UnknownParameter { name: name.to_owned() }),
+        None => Ok(Command::Rcpt { recipient }),
+    }
+}
+
+/// What follows `FROM:` or `TO:`. The current client of Plausible writes a space after the colon.
+fn after_keyword<'a>(argument: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = argument.split_at_checked(keyword.len())?;
+    head.eq_ignore_ascii_case(keyword).then(|| rest.trim_ascii_start())
+}
+
+// RFC 5321 §4.1.2 esmtp-param: keyword ["=" value], each behind a space.
+fn split_parameters(rest: &[u8]) -> Result<Vec<(&str, Option<&str>)>, CommandError> {
+    const EXPECTED: CommandError =
+        CommandError::Syntax { expected: "expected a space and parameters after the address" };
+    let rest = std::str::from_utf8(rest).map_err(|_| EXPECTED)?;
+    if rest.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !rest.starts_with(' ') {
+        return Err(EXPECTED);
+    }
+    rest.split_ascii_whitespace()
+        .map(|word| {
+            let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+            let named = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            if named && value != Some("") { Ok((name, value)) } else { Err(EXPECTED) }
+        })
+        .collect()
+}
+
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &[u8]) -> u16 {
+        Command::parse(line).map_or_else(|error| error.reply().code(), |_| 250)
+    }
+
+    #[test]
+    fn lines_and_their_codes() {
+        for (line, expected) in [
+            (&b"ehlo there"[..], 250),
+            (b"EHLO", 501),
+            (b"EHLO   ", 501),
+            (b"EHLO {}", 250),
+            (b"NOOP anything  ", 250),
+            (b"noop\t", 250),
+            (b"LHLO x", 500),
+            (b"", 500),
+            (b"MAIL FROM:<>", 250),
+            (b"MAIL FROM: <a@b>", 250),
+            (b"mail from:<a@b> size=10 body=8bitmime SMTPUTF8", 250),
+            (b"MAIL FROM:a@b", 501),
+            (b"MAIL LALA:<>", 501),
+            (b"MAIL FROM:<a@b>SIZE=1", 501),
+            (b"MAIL FROM:<a@b> SIZE=abc", 501),
+            (b"MAIL FROM:<a@b> SIZE=+1", 501),
+            (b"MAIL FROM:<a@b> SIZE=99999999999999999999999", 501),
+            (b"MAIL FROM:<a@b> BODY=foo", 501),
+            (b"MAIL FROM:<a@b> FOO=bar", 555),
+            (b"MAIL FROM:<a@b> RET=HDRS", 555),
+            (b"MAIL FROM:<a@\xff>", 501),
+            ("MAIL FROM:<jürgen@b>".as_bytes(), 250),
+            (b"RCPT TO:<>", 501),
+            (b"RCPT TO:<Postmaster>", 550),
+            (b"RCPT TO:<c@d> NOTIFY=NEVER", 555),
+            (b"RCPT TO:<a@b>\rRCPT TO:<c@d>", 500),
+            (b"RCPT TO:<a\x00@b>", 500),
+            (b"DATA now", 501),
+            (b"AUTH", 501),
+            (b"AUTH PLAIN a b", 501),
+            (b"GET / HTTP/1.1", 421),
+        ] {
+            assert_eq!(code(line), expected, "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_display_name_in_mail_from_is_named_in_the_reply() {
+        let error = Command::parse(b"MAIL FROM: Example <reports@example.com>").expect_err("a name is no path");
+        assert!(error.reply().text().contains("display name"), "{}", error.reply());
+        assert_eq!(error.reply().code(), 501);
+    }
+}

@@ -1,0 +1,273 @@
+//! Data framing: from the wire to a message and back.
+//!
+//! Only CRLF.CRLF ends data. Bare CR and LF become CRLF (or are reported), and what could be read as an end by a more
+//! lenient server is reported so that the message is refused whole: no byte sequence becomes two messages here or
+//! downstream (SMTP smuggling, CVE-2023-51764/51765/51766). RFC 5321 §4.1.1.4, §4.5.2, §2.3.8.
+
+/// What was odd in the data. The message is read to its true end in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Oddities {
+    pub bare_line_ending: bool,
+    /// A dot alone on a line that a bare CR or LF delimits.
+    pub stray_end: bool,
+    pub nul: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// At the start of a line; the flag says whether a CRLF (or the start) came before, not a bare CR or LF.
+    LineStart {
+        clean: bool,
+    },
+    /// One dot seen at the start of a line.
+    Dot {
+        clean: bool,
+    },
+    /// CR after such a dot.
+    DotCr {
+        clean: bool,
+    },
+    InLine,
+    /// CR seen somewhere in a line.
+    Cr,
+    Done,
+}
+
+/// Reads DATA as it arrives; any split of the input gives the same result.
+///
+/// The output has CRLF line ends only and is un-stuffed.
+#[derive(Debug)]
+pub struct DotDecoder {
+    state: State,
+    oddities: Oddities,
+}
+
+impl Default for DotDecoder {
+    fn default() -> Self {
+        Self { state: State::LineStart { clean: true }, oddities: Oddities::default() }
+    }
+}
+
+impl DotDecoder {
+    /// Consumes from the front of `input`, appends to `out`; returns the octets consumed. After the end was reached
+    /// nothing more is consumed: what follows belongs to the next command.
+    pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+        let mut at = 0;
+        while at < input.len() && self.state != State::Done {
+            if self.state == State::InLine {
+                let run = memchr::memchr3(b'\r', b'\n', 0, &input[at..]).unwrap_or(input.len() - at);
+                out.extend_from_slice(&input[at..at + run]);
+                at += run;
+                if at == input.len() {
+                    break;
+                }
+            }
+            self.step(input[at], out);
+            at += 1;
+        }
+        at
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    pub fn oddities(&self) -> Oddities {
+        self.oddities
+    }
+
+    fn step(&mut self, byte: u8, out: &mut Vec<u8>) {
+        self.state = match self.state {
+            State::LineStart { clean } => match byte {
+                b'.' => State::Dot { clean },
+                _ => self.in_line(byte, out),
+            },
+            State::Dot { clean } => match byte {
+                b'\r' => State::DotCr { clean },
+                b'\n' => self.stray_dot(out),
+                // RFC 5321 §4.5.2: the first dot of a line that has more is taken off. After a bare LF too: both of
+                // Plausible's clients stuff there.
+                b'.' => {
+                    out.push(b'.');
+                    State::InLine
+                }
+                _ => {
+                    // A dot and then something else: some clients forget to stuff; the dot is content then.
+                    out.push(b'.');
+                    self.in_line(byte, out)
+                }
+            },
+            State::DotCr { clean } => match byte {
+                b'\n' if clean => State::Done,
+                // The line after it does begin behind a true CRLF.
+                b'\n' => {
+                    self.stray_dot(out);
+                    State::LineStart { clean: true }
+                }
+                // ".\r" and no LF: the CR is bare, and the dot stood alone before it.
+                _ => {
+                    self.stray_dot(out);
+                    self.at_line_start(byte, out)
+                }
+            },
+            State::InLine => self.in_line(byte, out),
+            State::Cr => match byte {
+                b'\n' => {
+                    out.extend_from_slice(b"\r\n");
+                    State::LineStart { clean: true }
+                }
+                _ => {
+                    self.bare_break(out);
+                    self.at_line_start(byte, out)
+                }
+            },
+            State::Done => State::Done,
+        };
+    }
+
+    /// A byte that begins a line after a bare CR.
+    fn at_line_start(&mut self, byte: u8, out: &mut Vec<u8>) -> State {
+        if byte == b'.' { State::Dot { clean: false } } else { self.in_line(byte, out) }
+    }
+
+    fn in_line(&mut self, byte: u8, out: &mut Vec<u8>) -> State {
+        match byte {
+            b'\r' => State::Cr,
+            b'\n' => self.bare_break(out),
+            _ => {
+                self.oddities.nul |= byte == 0;
+                out.push(byte);
+                State::InLine
+            }
+        }
+    }
+
+    fn bare_break(&mut self, out: &mut Vec<u8>) -> State {
+        self.oddities.bare_line_ending = true;
+        out.extend_from_slice(b"\r\n");
+        State::LineStart { clean: false }
+    }
+
+    fn stray_dot(&mut self, out: &mut Vec<u8>) -> State {
+        self.oddities.stray_end = true;
+        self.oddities.bare_line_ending = true;
+        out.extend_from_slice(b".\r\n");
+        State::LineStart { clean: false }
+    }
+}
+
+/// Writes a message as DATA: every line that begins with a dot gets another, and `CRLF.CRLF` ends it.
+///
+/// `message` must have CRLF line ends only (`message::RawMessage` guarantees it). A message that does not end with
+/// CRLF gets one.
+pub fn encode(message: &[u8], out: &mut Vec<u8>) {
+    out.reserve(message.len() + 5);
+    let mut rest = message;
+    if rest.first() == Some(&b'.') {
+        out.push(b'.');
+    }
+    while let Some(at) = memchr::memchr(b'\n', rest) {
+        let (line, tail) = rest.split_at(at + 1);
+        out.extend_from_slice(line);
+        if tail.first() == Some(&b'.') {
+            out.push(b'.');
+        }
+        rest = tail;
+    }
+    out.extend_from_slice(rest);
+    if !message.is_empty() && !message.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(input: &[u8]) -> (Vec<u8>, usize, bool, Oddities) {
+        let (mut decoder, mut out) = (DotDecoder::default(), Vec::new());
+        let consumed = decoder.decode(input, &mut out);
+        (out, consumed, decoder.is_done(), decoder.oddities())
+    }
+
+    #[test]
+    fn framing_table() {
+        for (input, output, done) in [
+            (&b".\r\n"[..], &b""[..], true),
+            (b"a\r\n.\r\n", b"a\r\n", true),
+            (b"..a\r\n.\r\n", b".a\r\n", true),
+            (b".a\r\n.\r\n", b".a\r\n", true),
+            (b"a\n..b\r\n.\r\n", b"a\r\n.b\r\n", true),
+            (b"a\nb\rc\r\n.\r\n", b"a\r\nb\r\nc\r\n", true),
+            (b"a\r\r\n.\r\n", b"a\r\n\r\n", true),
+            (b"a\r\n.", b"a\r\n", false),
+        ] {
+            let (out, consumed, is_done, _) = decode(input);
+            assert_eq!((out.as_slice(), is_done), (output, done), "{}", input.escape_ascii());
+            assert_eq!(consumed, input.len());
+        }
+    }
+
+    #[test]
+    fn only_crlf_dot_crlf_ends_and_every_look_alike_is_reported() {
+        for lookalike in [
+            &b"\n.\n"[..],
+            b"\n.\r\n",
+            b"\r\n.\n",
+            b"\r.\r",
+            b"\r.\n",
+            b"\r.\r\n",
+            b"\n.\r",
+            b"\r\n.\r",
+            b"\r\n.\r\r\n",
+            b"\r\r\n.\r\r\n",
+            b"\r\n\0.\r\n",
+            b"\r\n.\0\r\n",
+        ] {
+            let input = [b"a", lookalike, b"MAIL FROM:<x@y>\r\n.\r\nQUIT\r\n"].concat();
+            let (_, consumed, done, oddities) = decode(&input);
+            assert!(done, "{}", lookalike.escape_ascii());
+            assert_eq!(&input[consumed..], b"QUIT\r\n", "{}", lookalike.escape_ascii());
+            assert!(oddities.stray_end || oddities.nul, "{}", lookalike.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_end_are_left() {
+        assert_eq!(decode(b"a\r\n.\r\nQUIT\r\n").1, 6);
+    }
+
+    fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(0), Just(b'a')], 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same(input in odd_bytes(), cut in 0usize..60) {
+            let cut = cut.min(input.len());
+            let (mut decoder, mut out) = (DotDecoder::default(), Vec::new());
+            let mut consumed = decoder.decode(&input[..cut], &mut out);
+            if consumed == cut {
+                consumed += decoder.decode(&input[cut..], &mut out);
+            }
+            prop_assert_eq!((out, consumed, decoder.is_done(), decoder.oddities()), decode(&input));
+        }
+
+        #[test]
+        fn what_was_decoded_survives_the_way_out(input in odd_bytes()) {
+            let (mut message, _, done, _) = decode(&[&input, &b"\r\n.\r\n"[..]].concat());
+            prop_assume!(done);
+            let mut wire = Vec::new();
+            encode(&message, &mut wire);
+            if !message.is_empty() && !message.ends_with(b"\r\n") {
+                message.extend_from_slice(b"\r\n");
+            }
+            let (back, consumed, done, oddities) = decode(&wire);
+            prop_assert!(done && !oddities.bare_line_ending && !oddities.stray_end);
+            prop_assert_eq!(consumed, wire.len());
+            prop_assert_eq!(back, message);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The only place that builds rustls configurations, for both directions.
