@@ -2,3 +2,9 @@
 //!
 //! Pure: keys and records come in as bytes, DNS is never asked; the time in a signature is mail-auth's own clock.
 //! `Sealed` is the only thing the relay takes, and it is made only here. RFC 6376, 8301, 8463.
+
+pub mod sealed;
+pub mod selector;
+
+pub use sealed::{Seal, Sealed, SignatureAlgorithm, SignatureName};
+pub use selector::{Selector, SelectorError};
