@@ -11,5 +11,7 @@ pub mod dkim;
 pub mod relay;
 pub mod tls;
 
+pub mod config;
+
 pub mod observe;
 pub mod pem;

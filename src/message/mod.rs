@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod headers;
 pub mod id;
 pub mod outcome;
+pub mod pattern;
 pub mod raw;
 pub mod repair;
 
@@ -17,4 +18,5 @@ pub use envelope::Envelope;
 pub use headers::Field;
 pub use id::MailId;
 pub use outcome::{Outcome, Reason, Step};
+pub use pattern::SenderPatterns;
 pub use raw::RawMessage;

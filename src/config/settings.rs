@@ -1,0 +1,145 @@
+//! What the configuration resolves to: every default filled in, every file read, every reference checked.
+//!
+//! A `Settings` that exists can be started. It holds each module's own `Options`; what was typed is in `file.rs`.
+
+use crate::inbound;
+use crate::message::SenderPatterns;
+use crate::observe::{Secret, log};
+use crate::relay;
+use crate::smtp::Domain;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub struct Settings {
+    /// For the greeting and the Received field.
+    pub hostname: String,
+    /// `hostname`, or an address literal if it has no dot.
+    pub ehlo_name: String,
+    pub data_dir: PathBuf,
+    pub unsigned: Unsigned,
+    /// Octets of messages in flight, both sides together.
+    pub max_memory: u64,
+    pub drain: Duration,
+    /// At least one.
+    pub listeners: Vec<ListenerSettings>,
+    pub users: Vec<UserSettings>,
+    pub dkim: Vec<DkimSettings>,
+    /// At least one.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// In order, the first match wins; at least one. Mail that matches none has no way out.
+    pub routes: Vec<RouteSettings>,
+    pub log: log::Options,
+}
+
+/// What happens to mail from a domain that has no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unsigned {
+    /// 550 at once.
+    Refuse,
+    Send,
+    /// Sent for these domains and those below them, refused for the rest.
+    Domains(Vec<Domain>),
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    pub options: inbound::Options,
+    /// Who may be the sender, in the envelope and in the From header.
+    pub senders: SenderPatterns,
+}
+
+#[derive(Debug, Clone)]
+pub struct UserSettings {
+    pub name: Arc<str>,
+    /// A PHC string, `$argon2id$...`.
+    pub password_hash: String,
+    /// `None`: whatever the listener allows.
+    pub senders: Option<SenderPatterns>,
+}
+
+#[derive(Debug)]
+pub struct DkimSettings {
+    pub domain: Domain,
+    pub selector: String,
+    /// `None` if the key came in the environment.
+    pub path: Option<PathBuf>,
+    /// PEM; `None`: the file does not exist yet and is to be made at start.
+    pub key: Option<Secret>,
+}
+
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    pub name: Arc<str>,
+    pub provider: Provider,
+    pub connections: Connections,
+    /// The upstream whose cap governs this one too; never one that itself shares.
+    pub share_limits_with: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Provider {
+    Smtp(Endpoint),
+    /// The provider inside the process; its endpoint is known once it runs.
+    Sandbox,
+}
+
+/// Where an upstream is and how it is spoken to.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+    pub tls: relay::TlsMode,
+    pub server_name: rustls::pki_types::ServerName<'static>,
+    pub tls_config: Arc<rustls::ClientConfig>,
+    pub credentials: Option<relay::Credentials>,
+    pub source_address: Option<std::net::IpAddr>,
+}
+
+/// How an upstream's connections are used; the fields are those of [`relay::Options`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connections {
+    pub max_connections: usize,
+    pub max_messages_per_connection: usize,
+    pub connect_timeout: Duration,
+    pub command_timeout: Duration,
+    pub data_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub connect_retries: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct RouteSettings {
+    pub name: Arc<str>,
+    /// The null sender `<>` matches only a pattern that is any.
+    pub senders: SenderPatterns,
+    pub recipients: SenderPatterns,
+    /// Names of upstreams, in the order in which they are tried; at least one.
+    pub upstreams: Vec<Arc<str>>,
+}
+
+impl UpstreamSettings {
+    /// What the relay takes, for `endpoint`.
+    pub fn options(&self, endpoint: &Endpoint, ehlo_name: &str) -> relay::Options {
+        relay::Options {
+            name: self.name.clone(),
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+            tls: endpoint.tls,
+            server_name: endpoint.server_name.clone(),
+            tls_config: endpoint.tls_config.clone(),
+            credentials: endpoint.credentials.clone(),
+            ehlo_name: ehlo_name.to_owned(),
+            max_connections: self.connections.max_connections,
+            max_messages_per_connection: self.connections.max_messages_per_connection,
+            source_address: endpoint.source_address,
+            connect_timeout: self.connections.connect_timeout,
+            command_timeout: self.connections.command_timeout,
+            data_timeout: self.connections.data_timeout,
+            idle_timeout: self.connections.idle_timeout,
+            connect_retries: self.connections.connect_retries,
+            slow_down: &[],
+        }
+    }
+}
