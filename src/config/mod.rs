@@ -6,6 +6,6 @@
 mod settings;
 
 pub use settings::{
-    Connections, DkimSettings, Endpoint, ListenerSettings, Provider, RouteSettings, Settings, Unsigned,
-    UpstreamSettings, UserSettings,
+    Connections, DkimSettings, Endpoint, ListenerSettings, Provider, RouteSettings, Settings, UpstreamSettings,
+    UserSettings,
 };

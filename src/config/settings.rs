@@ -2,6 +2,7 @@
 //!
 //! A `Settings` that exists can be started. It holds each module's own `Options`; what was typed is in `file.rs`.
 
+use crate::dkim::Unsigned;
 use crate::inbound;
 use crate::message::SenderPatterns;
 use crate::observe::{Secret, log};
@@ -31,16 +32,6 @@ pub struct Settings {
     /// In order, the first match wins; at least one. Mail that matches none has no way out.
     pub routes: Vec<RouteSettings>,
     pub log: log::Options,
-}
-
-/// What happens to mail from a domain that has no key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unsigned {
-    /// 550 at once.
-    Refuse,
-    Send,
-    /// Sent for these domains and those below them, refused for the rest.
-    Domains(Vec<Domain>),
 }
 
 #[derive(Debug, Clone)]

@@ -5,6 +5,8 @@
 
 pub mod sealed;
 pub mod selector;
+pub mod unsigned;
 
 pub use sealed::{Seal, Sealed, SignatureAlgorithm, SignatureName};
 pub use selector::{Selector, SelectorError};
+pub use unsigned::Unsigned;

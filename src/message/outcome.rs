@@ -92,6 +92,15 @@ impl Reason {
         self
     }
 
+    /// The upstream is to blame, not this message: another upstream may take it at once.
+    pub fn is_about_upstream(&self) -> bool {
+        match &self.cause {
+            Cause::Local { .. } => false,
+            Cause::TimedOut | Cause::Network(_) => true,
+            Cause::Reply(reply) => self.step < Step::Mail || matches!(reply.code(), 421 | 530 | 535),
+        }
+    }
+
     pub fn reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply(reply) => Some(reply),
