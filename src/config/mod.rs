@@ -3,6 +3,7 @@
 //! Everything wrong is reported at once, each with its place and a way out; nothing starts half-way. Never starts or
 //! connects anything.
 
+pub mod key_file;
 mod settings;
 
 pub use settings::{

@@ -1,0 +1,45 @@
+//! Private key files: written once, for the owner only, never over an existing key.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    #[error("{0} exists already and is left alone; choose another selector for a new key")]
+    Exists(PathBuf),
+    #[error("{path} cannot be written: {source}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// Folders that are missing are made, 0700; the file is 0600 and on disk when this returns.
+pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
+    let failed = |source| KeyFileError::Write { path: path.to_owned(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    }
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(KeyFileError::Exists(path.to_owned())),
+        Err(error) => return Err(failed(error)),
+    };
+    file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_is_for_its_owner_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dkim/example.com.wax1.pem");
+        create(&path, "first").unwrap();
+        assert!(matches!(create(&path, "second"), Err(KeyFileError::Exists(_))));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
