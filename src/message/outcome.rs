@@ -174,6 +174,8 @@ impl SlowDown {
 pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
     use Meaning::*;
     let expected = match step {
+        // A 221 to STARTTLS is a goodbye, not a go-ahead.
+        Step::Greeting | Step::StartTls => reply.code() == 220,
         Step::Data => reply.code() == 354,
         Step::Auth => reply.code() == 235,
         _ => reply.severity() == Severity::Completed,
@@ -211,6 +213,7 @@ mod tests {
             (Step::Greeting, "554 go away", UpstreamDeferred),
             (Step::Ehlo, "500 what", UpstreamDeferred),
             (Step::StartTls, "354 odd", UpstreamDeferred),
+            (Step::StartTls, "221 bye", UpstreamDeferred),
             (Step::StartTls, "554 5.7.3 no", UpstreamDeferred),
             (Step::Auth, "235 2.7.0 in", Accepted),
             (Step::Auth, "535 5.7.8 wrong", UpstreamDeferred),

@@ -156,29 +156,55 @@ impl DotDecoder {
     }
 }
 
-/// Writes a message as DATA: every line that begins with a dot gets another, and `CRLF.CRLF` ends it.
+/// Writes a message as DATA, piece by piece: every line that begins with a dot gets another, and `CRLF.CRLF` ends it.
+/// Any split of the message gives the same result.
 ///
-/// `message` must have CRLF line ends only (`message::RawMessage` guarantees it). A message that does not end with
-/// CRLF gets one.
-pub fn encode(message: &[u8], out: &mut Vec<u8>) {
-    out.reserve(message.len() + 5);
-    let mut rest = message;
-    if rest.first() == Some(&b'.') {
-        out.push(b'.');
+/// The message must have CRLF line ends only ([`has_only_crlf`]; `message::RawMessage` guarantees it). A message that
+/// does not end with CRLF gets one.
+#[derive(Debug)]
+pub struct DotEncoder {
+    at_line_start: bool,
+}
+
+impl Default for DotEncoder {
+    fn default() -> Self {
+        Self { at_line_start: true }
     }
-    while let Some(at) = memchr::memchr(b'\n', rest) {
-        let (line, tail) = rest.split_at(at + 1);
-        out.extend_from_slice(line);
-        if tail.first() == Some(&b'.') {
-            out.push(b'.');
+}
+
+impl DotEncoder {
+    /// Appends `piece` to `out`, stuffed.
+    pub fn encode(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            if self.at_line_start && rest[0] == b'.' {
+                out.push(b'.');
+            }
+            let end = memchr::memchr(b'\n', rest);
+            let (line, tail) = rest.split_at(end.map_or(rest.len(), |at| at + 1));
+            out.extend_from_slice(line);
+            self.at_line_start = end.is_some();
+            rest = tail;
         }
-        rest = tail;
     }
-    out.extend_from_slice(rest);
-    if !message.is_empty() && !message.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
+
+    /// Appends the end of data.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.at_line_start { b".\r\n" } else { b"\r\n.\r\n" });
     }
-    out.extend_from_slice(b".\r\n");
+}
+
+/// True if every CR is followed by LF, every LF follows a CR, and there is no NUL: what may be sent as data.
+pub fn has_only_crlf(bytes: &[u8]) -> bool {
+    let mut after_pair = 0;
+    for at in memchr::memchr3_iter(b'\r', b'\n', 0, bytes) {
+        match bytes[at] {
+            b'\r' if bytes.get(at + 1) == Some(&b'\n') => after_pair = at + 1,
+            b'\n' if at > 0 && at == after_pair => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -239,6 +265,38 @@ mod tests {
         assert_eq!(decode(b"a\r\n.\r\nQUIT\r\n").1, 6);
     }
 
+    fn encode(message: &[u8], cut: usize) -> Vec<u8> {
+        let (mut encoder, mut wire) = (DotEncoder::default(), Vec::new());
+        let (first, second) = message.split_at(cut.min(message.len()));
+        encoder.encode(first, &mut wire);
+        encoder.encode(second, &mut wire);
+        encoder.finish(&mut wire);
+        wire
+    }
+
+    #[test]
+    fn stuffing_table() {
+        for (message, wire) in [
+            (&b""[..], &b".\r\n"[..]),
+            (b"a\r\n", b"a\r\n.\r\n"),
+            (b"a", b"a\r\n.\r\n"),
+            (b".\r\n", b"..\r\n.\r\n"),
+            (b"a\r\n.b\r\n..\r\n", b"a\r\n..b\r\n...\r\n.\r\n"),
+        ] {
+            assert_eq!(encode(message, 0), wire, "{}", message.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_may_be_sent_as_data() {
+        for good in [&b""[..], b"a", b"a\r\n", b"\r\n\r\nb"] {
+            assert!(has_only_crlf(good), "{}", good.escape_ascii());
+        }
+        for bad in [&b"\r"[..], b"\n", b"a\nb\r\n", b"a\rb\r\n", b"\r\r\n", b"\r\n\n", b"a\0b\r\n"] {
+            assert!(!has_only_crlf(bad), "{}", bad.escape_ascii());
+        }
+    }
+
     fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
         proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(0), Just(b'a')], 0..60)
     }
@@ -256,16 +314,16 @@ mod tests {
         }
 
         #[test]
-        fn what_was_decoded_survives_the_way_out(input in odd_bytes()) {
-            let (mut message, _, done, _) = decode(&[&input, &b"\r\n.\r\n"[..]].concat());
+        fn what_was_decoded_survives_the_way_out(input in odd_bytes(), cut in 0usize..60) {
+            let (mut message, _, done, oddities) = decode(&[&input, &b"\r\n.\r\n"[..]].concat());
             prop_assume!(done);
-            let mut wire = Vec::new();
-            encode(&message, &mut wire);
+            prop_assert_eq!(has_only_crlf(&message), !oddities.nul);
+            let wire = encode(&message, cut);
             if !message.is_empty() && !message.ends_with(b"\r\n") {
                 message.extend_from_slice(b"\r\n");
             }
-            let (back, consumed, done, oddities) = decode(&wire);
-            prop_assert!(done && !oddities.bare_line_ending && !oddities.stray_end);
+            let (back, consumed, done, on_the_wire) = decode(&wire);
+            prop_assert!(done && !on_the_wire.bare_line_ending && !on_the_wire.stray_end);
             prop_assert_eq!(consumed, wire.len());
             prop_assert_eq!(back, message);
         }
