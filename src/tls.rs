@@ -1,1 +1,60 @@
 //! The only place that builds rustls configurations, for both directions.
+//!
+//! TLS 1.2 and 1.3 with aws-lc-rs. A client configuration always verifies: there is no switch that turns it off.
+//! RFC 8996, RFC 9325 §3.1.1.
+
+mod explain;
+mod verify;
+
+pub use explain::explain;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use std::sync::Arc;
+use verify::Verifier;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("this system has no root certificates; install the package \"ca-certificates\", or set `ca`")]
+    NoRoots,
+    /// Counted from 1, in the order of the file.
+    #[error("certificate number {number} cannot be used: {reason}")]
+    Certificate { number: usize, reason: String },
+    #[error("the private key does not belong to the first certificate")]
+    KeyMismatch,
+    #[error("{0}")]
+    Rustls(rustls::Error),
+}
+
+/// For connections to an upstream: the system's roots and `ca`, which may also hold the server's own certificate.
+pub fn client(ca: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+    let verifier = Verifier::new(ca, provider())?;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .map_err(TlsError::Rustls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// For a listener. `chain` begins with the server's own certificate.
+pub fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ServerConfig>, TlsError> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .map_err(TlsError::Rustls)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
+            other => TlsError::Rustls(other),
+        })?;
+    Ok(Arc::new(config))
+}
+
+static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
