@@ -4,6 +4,18 @@
 //! nothing of queue, upstreams or configuration files; both the gateway and the sandbox are built on it. RFC 5321,
 //! 6409, 3207, 4954, 2920.
 
+pub mod auth;
+mod connection;
+mod data;
+mod limits;
+mod lines;
+mod listener;
+mod login;
+mod session;
+mod starttls;
+
+pub use listener::{BindError, Listener};
+
 use crate::message::Envelope;
 use crate::message::budget::Share;
 use crate::smtp::{EhloName, Reply, ReversePath};

@@ -97,6 +97,7 @@ fixed_replies! {
     help = 214 2 . 0 . 0, "This is waxseal, a relay. Commands: EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP QUIT VRFY HELP";
     unknown_command = 500 5 . 5 . 1, "Unknown command";
     line_too_long = 500 5 . 5 . 2, "Line too long";
+    bare_line_feed = 500 5 . 5 . 2, "A command line ends with CRLF, not with a bare LF";
     not_implemented = 502 5 . 5 . 1, "Command not implemented";
     bad_sequence = 503 5 . 5 . 1, "Bad sequence of commands";
     nested_mail = 503 5 . 5 . 1, "A message is under way; send RSET first";
@@ -107,6 +108,10 @@ fixed_replies! {
     need_recipient = 503 5 . 5 . 1, "Send RCPT first; no recipient was accepted";
     must_start_tls = 530 5 . 7 . 0, "Must issue a STARTTLS command first";
     authentication_required = 530 5 . 7 . 0, "Authentication required: this client's address is not in the listener's `allow`, so it must log in";
+    login_required = 530 5 . 7 . 0, "Authentication required: this listener's `auth` is \"required\"";
+    not_allowed = 530 5 . 7 . 0, "This client's address is not in the listener's `allow`, and this listener takes no logins";
+    no_logins_here = 502 5 . 5 . 1, "This listener takes no logins (`auth` is \"off\"); take user name and password out of the application's mail settings";
+    empty_credentials = 535 5 . 7 . 8, "User name or password is empty; set both in the application's mail settings, or turn its authentication off";
     authentication_failed = 535 5 . 7 . 8, "Authentication credentials invalid";
     authentication_cancelled = 501 5 . 7 . 0, "Authentication cancelled";
     bad_base64 = 501 5 . 5 . 2, "Cannot decode this; send base64";
@@ -122,6 +127,7 @@ fixed_replies! {
     timed_out = 421 4 . 4 . 2, "Timed out waiting for the client";
     not_a_mail_client = 421 4 . 7 . 0, "This is an SMTP server";
     no_memory = 452 4 . 3 . 1, "Out of memory for messages; try again later";
+    internal_error = 451 4 . 3 . 0, "Internal error; the log says more";
     storage_trouble = 451 4 . 3 . 0, "Local storage trouble; try again later";
     mail_loop = 554 5 . 4 . 6, "Too many Received headers: the message is in a loop";
     stray_line_ending = 550 5 . 5 . 2, "A dot stands alone on a line that a bare CR or LF delimits; such a message is refused whole";

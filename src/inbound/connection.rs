@@ -1,0 +1,299 @@
+//! One connection: the only file of the listener that reads and writes a socket.
+//!
+//! Drives `session` step by step: replies are collected and written when the client must be waited for, so that a
+//! pipelined batch is answered in one segment. Decides nothing about the protocol. RFC 5321 §4.5.3.2 (time-outs), RFC 2920.
+
+use super::auth::Users;
+use super::data::Receiving;
+use super::lines::{Input, Line};
+use super::login::Verification;
+use super::session::{Next, Session, Step};
+use super::starttls::{Clean, InjectedPlaintext};
+use super::{Intake, Options, Received, Tls};
+use crate::message::Budget;
+use crate::observe::log::Clean as OneLine;
+use crate::smtp::Reply;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+/// Octets read at once, while commands are expected and in DATA.
+const READ_COMMANDS: usize = 4 * 1024;
+const READ_DATA: usize = 32 * 1024;
+/// Octets a second on average that DATA must bring, over the first `timeout`.
+const MIN_RATE: u64 = 1024;
+const LONGEST_HANDSHAKE: Duration = Duration::from_secs(60);
+/// How long a client may take to read the last reply. A socket closed over unread input resets the connection, and the
+/// reply is lost.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Service<I> {
+    pub(super) options: Arc<Options>,
+    pub(super) users: Users,
+    pub(super) budget: Budget,
+    pub(super) intake: Arc<I>,
+    /// Idle clients are told to come back later; a message under way is finished.
+    pub(super) stop: CancellationToken,
+}
+
+/// Why a conversation ended before its QUIT.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the client closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    #[error("the client took too long")]
+    TimedOut,
+    #[error("the gateway stops")]
+    Stopped,
+    #[error(transparent)]
+    Injected(#[from] InjectedPlaintext),
+    #[error("TLS could not be set up: {0}")]
+    Tls(io::Error),
+}
+
+/// Talks to one client until it leaves, is sent away, or the gateway stops.
+pub(super) async fn serve<S, I>(socket: S, peer: SocketAddr, service: &Service<I>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    I: Intake,
+{
+    debug!(%peer, "client connected");
+    let mut connection = Connection {
+        wire: Wire::Plain(socket),
+        input: Input::default(),
+        output: Vec::new(),
+        timeout: service.options.timeout,
+        stop: service.stop.clone(),
+    };
+    let end = connection.converse(peer, service).await;
+    match &end {
+        Ok(()) | Err(End::Closed | End::Stopped) => debug!(%peer, "client left"),
+        Err(end @ (End::Broken(_) | End::TimedOut)) => debug!(%peer, "client lost: {end}"),
+        Err(end @ (End::Injected(_) | End::Tls(_))) => warn!(%peer, "connection dropped: {end}"),
+    }
+    match end {
+        Ok(()) => connection.part().await,
+        Err(End::TimedOut) => connection.part_with(&Reply::timed_out()).await,
+        Err(End::Stopped) => connection.part_with(&Reply::shutting_down()).await,
+        Err(End::Closed | End::Broken(_) | End::Injected(_) | End::Tls(_)) => {}
+    }
+}
+
+#[derive(Debug)]
+struct Connection<S> {
+    wire: Wire<S>,
+    input: Input,
+    /// Replies not yet written.
+    output: Vec<u8>,
+    timeout: Duration,
+    stop: CancellationToken,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn converse<I: Intake>(&mut self, peer: SocketAddr, service: &Service<I>) -> Result<(), End> {
+        let tls = match &service.options.tls {
+            Tls::Implicit(config) => Some(self.handshake(Arc::clone(config)).await?),
+            Tls::Off | Tls::StartTls(_) => None,
+        };
+        let mut step = Session::open(Arc::clone(&service.options), service.budget.clone(), peer, tls);
+        loop {
+            if let Some(reply) = step.reply {
+                reply.write_to(&mut self.output);
+            }
+            step = match step.next {
+                Next::Command(session) => session.line(self.line().await?),
+                Next::Response(exchange) => exchange.response(self.line().await?),
+                Next::Verify(verification) => self.verify(verification, peer, &service.users).await?,
+                Next::StartTls(upgrade) => self.upgrade(upgrade.check(self.input.bytes())?).await?,
+                Next::Admit(admission) => admission.decide(&*service.intake),
+                Next::Data(receiving) => self.data(*receiving).await?,
+                Next::Accept(received, accepting) => {
+                    self.flush().await?;
+                    let step = accepting.replied(&hand_over(*received, &service.intake).await);
+                    self.unless_stopped(step)?
+                }
+                Next::Close => return Ok(()),
+            };
+        }
+    }
+
+    async fn verify(&mut self, verification: Verification, peer: SocketAddr, users: &Users) -> Result<Step, End> {
+        self.flush().await?;
+        let user = users.verify(verification.name(), verification.password()).await;
+        if user.is_none() {
+            warn!(%peer, user = %OneLine(verification.name()), "login refused: unknown user or wrong password");
+        }
+        Ok(verification.verdict(user))
+    }
+
+    async fn upgrade(&mut self, clean: Clean) -> Result<Step, End> {
+        self.flush().await?;
+        let version = self.handshake(clean.config()).await?;
+        Ok(Step { reply: None, next: Next::Command(clean.secured(version)) })
+    }
+
+    /// The version.
+    async fn handshake(&mut self, config: Arc<rustls::ServerConfig>) -> Result<&'static str, End> {
+        let Wire::Plain(socket) = std::mem::replace(&mut self.wire, Wire::Closed) else {
+            return Err(End::Closed);
+        };
+        let handshake = timeout(LONGEST_HANDSHAKE.min(self.timeout), TlsAcceptor::from(config).accept(socket));
+        let stream = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(End::Stopped),
+            result = handshake => result.map_err(|_| End::TimedOut)?.map_err(End::Tls)?,
+        };
+        let version = match stream.get_ref().1.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        };
+        self.wire = Wire::Tls(Box::new(stream));
+        Ok(version)
+    }
+
+    /// The next line. The deadline is for the whole of it: a client cannot prolong it octet by octet.
+    async fn line(&mut self) -> Result<Line, End> {
+        let mut deadline = None;
+        loop {
+            if let Some(line) = self.input.next_line() {
+                return Ok(line);
+            }
+            self.flush().await?;
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+            let stop = self.stop.clone();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(End::Stopped),
+                read = self.read(READ_COMMANDS, deadline) => read?,
+            }
+        }
+    }
+
+    /// Reads a message to its end; a stopping gateway waits for it.
+    async fn data(&mut self, mut receiving: Receiving) -> Result<Step, End> {
+        let (start, mut received) = (Instant::now(), 0);
+        loop {
+            let consumed = receiving.feed(self.input.bytes());
+            self.input.consume(consumed);
+            received += consumed as u64;
+            if receiving.is_done() {
+                return Ok(receiving.finish());
+            }
+            self.flush().await?;
+            let allowed = self.timeout + Duration::from_secs(received / MIN_RATE);
+            self.read(READ_DATA, (start + allowed).min(Instant::now() + self.timeout)).await?;
+        }
+    }
+
+    /// After a message: the way out if the gateway stops.
+    fn unless_stopped(&mut self, step: Step) -> Result<Step, End> {
+        if !self.stop.is_cancelled() || matches!(step.next, Next::Close) {
+            return Ok(step);
+        }
+        if let Some(reply) = step.reply {
+            reply.write_to(&mut self.output);
+        }
+        Err(End::Stopped)
+    }
+
+    async fn read(&mut self, octets: usize, deadline: Instant) -> Result<(), End> {
+        let buffer = self.input.buffer();
+        buffer.reserve(octets);
+        match timeout_at(deadline, self.wire.read_buf(buffer)).await {
+            Err(_) => Err(End::TimedOut),
+            Ok(Ok(0)) => Err(End::Closed),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(End::Broken(error)),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let written = timeout(self.timeout, self.wire.write_all(&self.output)).await;
+        self.output.clear();
+        written.map_err(|_| End::TimedOut)?.map_err(End::Broken)
+    }
+
+    async fn part_with(mut self, reply: &Reply) {
+        reply.write_to(&mut self.output);
+        self.part().await;
+    }
+
+    /// Writes what is left to say and waits shortly for the client to have read it.
+    async fn part(mut self) {
+        let goodbye = async {
+            self.wire.write_all(&self.output).await?;
+            self.wire.shutdown().await?;
+            while self.wire.read_buf(&mut Vec::with_capacity(READ_COMMANDS)).await? > 0 {}
+            Ok::<(), io::Error>(())
+        };
+        // Whatever goes wrong now: the conversation is over.
+        let _over = timeout(LINGER, goodbye).await;
+    }
+}
+
+/// Lets the intake finish in a task of its own: a client that closes, or a connection that is dropped, takes back no
+/// message that may have been stored already.
+async fn hand_over<I: Intake>(received: Received, intake: &Arc<I>) -> Reply {
+    let intake = Arc::clone(intake);
+    match tokio::spawn(async move { intake.accept(received).await }).await {
+        Ok(reply) => reply,
+        Err(failure) => {
+            error!("a message could not be taken: {failure}");
+            Reply::internal_error()
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Wire<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
+    /// The handshake failed.
+    Closed,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    async fn read_buf(&mut self, buffer: &mut impl bytes::BufMut) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read_buf(buffer).await,
+            Self::Tls(stream) => stream.read_buf(buffer).await,
+            Self::Closed => Ok(0),
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => {
+                socket.write_all(bytes).await?;
+                socket.flush().await
+            }
+            Self::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+            Self::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.shutdown().await,
+            Self::Tls(stream) => stream.shutdown().await,
+            Self::Closed => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! DATA: a message as it arrives, within the limits of size, header and memory.
+//!
+//! Whatever is wrong, the data is read to its true end before the reply, so that no byte of it becomes a command; what is
+//! refused anyway is not kept. RFC 5321 §4.1.1.4, RFC 1870 §6.3.
+
+use super::session::{Accepting, Greeted, Next, Step};
+use super::{LineEndings, Received};
+use crate::message::budget::{BudgetExceeded, Share};
+use crate::message::{Envelope, RawMessage};
+use crate::smtp::Reply;
+use crate::smtp::dot::{DotDecoder, Oddities};
+use bytes::Bytes;
+
+/// Octets taken from the input at once; decoding at most doubles them.
+const CHUNK: usize = 16 * 1024;
+/// Octets by which the buffer grows once it is that large; below, it doubles.
+const LARGEST_STEP: usize = 1024 * 1024;
+
+/// The state between 354 and the final dot.
+#[derive(Debug)]
+pub struct Receiving {
+    greeted: Greeted,
+    envelope: Envelope,
+    decoder: DotDecoder,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Kept {
+        data: Vec<u8>,
+        share: Share,
+    },
+    /// Nothing of it is used; the reply for the end of the data.
+    Dropped(Reply),
+}
+
+impl Receiving {
+    pub(super) fn new(greeted: Greeted, envelope: Envelope) -> Self {
+        let content = Content::Kept { data: Vec::new(), share: greeted.base.budget.share() };
+        Self { greeted, envelope, decoder: DotDecoder::default(), content }
+    }
+
+    /// Consumes from the front of `input` and returns how much. Nothing behind the end of the data is consumed.
+    pub fn feed(&mut self, input: &[u8]) -> usize {
+        let mut consumed = 0;
+        while consumed < input.len() && !self.is_done() {
+            let chunk = &input[consumed..input.len().min(consumed + CHUNK)];
+            consumed += self.feed_chunk(chunk);
+        }
+        consumed
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    fn feed_chunk(&mut self, chunk: &[u8]) -> usize {
+        let consumed = match &mut self.content {
+            Content::Kept { data, share } => match make_room(data, share, 2 * chunk.len() + 8) {
+                Ok(()) => self.decoder.decode(chunk, data),
+                Err(BudgetExceeded) => {
+                    self.content = Content::Dropped(Reply::no_memory());
+                    self.decoder.decode(chunk, &mut Vec::new())
+                }
+            },
+            Content::Dropped(_) => self.decoder.decode(chunk, &mut Vec::new()),
+        };
+        if let Some(reply) = self.reason_to_drop() {
+            self.content = Content::Dropped(reply);
+        }
+        consumed
+    }
+
+    fn reason_to_drop(&self) -> Option<Reply> {
+        match &self.content {
+            Content::Kept { data, .. } if data.len() as u64 > self.greeted.base.options.max_message_size => {
+                Some(Reply::message_too_big())
+            }
+            Content::Kept { .. } => self.refusal_of_oddities(),
+            Content::Dropped(_) => None,
+        }
+    }
+
+    fn refusal_of_oddities(&self) -> Option<Reply> {
+        let Oddities { bare_line_ending, stray_end, nul } = self.decoder.oddities();
+        let strict = self.greeted.base.options.line_endings == LineEndings::Reject;
+        // With "reject" its text is the one that helps, also for a dot behind a bare LF.
+        if bare_line_ending && strict {
+            Some(Reply::bare_line_ending())
+        } else if stray_end {
+            Some(Reply::stray_line_ending())
+        } else if nul {
+            Some(Reply::nul_in_message())
+        } else {
+            None
+        }
+    }
+
+    /// At the end of the data: the refusal, or the message for the intake. The oddities come first, so that the reply
+    /// does not depend on how the bytes were split over segments.
+    pub fn finish(self) -> Step {
+        if let Some(reply) = self.refusal_of_oddities() {
+            return self.greeted.answer(reply);
+        }
+        let (data, share) = match self.content {
+            Content::Kept { data, share } => (Bytes::from(data), share),
+            Content::Dropped(reply) => return self.greeted.answer(reply),
+        };
+        if RawMessage::from_data(data.clone()).is_err() {
+            return self.greeted.answer(Reply::header_too_large());
+        }
+        let received = Received {
+            client: self.greeted.client.clone(),
+            envelope: self.envelope,
+            data,
+            line_endings_changed: self.decoder.oddities().bare_line_ending,
+            share,
+        };
+        Step::silent(Next::Accept(Box::new(received), Accepting::new(self.greeted)))
+    }
+}
+
+/// Makes sure that `more` octets fit without the vector growing on its own: what is allocated is what is accounted for.
+fn make_room(data: &mut Vec<u8>, share: &mut Share, more: usize) -> Result<(), BudgetExceeded> {
+    if data.capacity() - data.len() >= more {
+        return Ok(());
+    }
+    let needed = data.len() + more;
+    let generous = needed + data.len().min(LARGEST_STEP);
+    let octets = match share.grow(generous) {
+        Ok(()) => generous,
+        Err(BudgetExceeded) => share.grow(needed).map(|()| needed)?,
+    };
+    data.reserve_exact(octets - data.len());
+    Ok(())
+}

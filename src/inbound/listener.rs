@@ -1,0 +1,193 @@
+//! The listening socket: binds, accepts, counts, and ends when all its connections have.
+//!
+//! Never gives up while it is asked to serve: an error of accept() (no file descriptors left, say) is waited out.
+
+use super::auth::Users;
+use super::connection::{self, Service};
+use super::limits::{Connections, Refusal, Slot};
+use super::{Intake, Options, Tls};
+use crate::message::Budget;
+use crate::smtp::Reply;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+const BACKLOG: i32 = 1024;
+/// Between two tries after accept() failed.
+const PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(
+        "cannot listen on {address}: another program does (`ss -ltnp 'sport = :{}'` shows which); stop it or change the listener's `address`",
+        address.port()
+    )]
+    InUse { address: SocketAddr },
+    #[error(
+        "cannot listen on {address}: ports below 1024 are for root; use a port such as 2525, or give the program CAP_NET_BIND_SERVICE"
+    )]
+    Privileged { address: SocketAddr },
+    #[error("cannot listen on {address}: this machine has no such address; change the listener's `address`")]
+    NoSuchAddress { address: SocketAddr },
+    #[error("cannot listen on {address}: this machine has no IPv6; take the listener out")]
+    NoIpv6 { address: SocketAddr },
+    #[error("cannot listen on {address}: {source}")]
+    Other { address: SocketAddr, source: io::Error },
+}
+
+impl BindError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address },
+            io::ErrorKind::PermissionDenied => Self::Privileged { address },
+            io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress { address },
+            io::ErrorKind::Unsupported if address.is_ipv6() => Self::NoIpv6 { address },
+            _ => Self::Other { address, source },
+        }
+    }
+}
+
+/// One bound listener. Clients queue up in the kernel until [`Listener::serve`] runs.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    local_address: SocketAddr,
+    options: Options,
+    users: Users,
+    budget: Budget,
+}
+
+impl Listener {
+    /// Needs a tokio runtime.
+    pub fn bind(options: Options, users: Users, budget: Budget) -> Result<Self, BindError> {
+        let address = options.address;
+        let bound = listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (local_address, socket) = bound.map_err(|error| BindError::new(address, error))?;
+        Ok(Self { socket, local_address, options, users, budget })
+    }
+
+    /// With the real port, if port 0 was asked for.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Serves until `stop` is cancelled and every connection has ended. Dropping the future cuts the connections off;
+    /// messages that the intake already has are finished all the same.
+    pub async fn serve<I: Intake>(self, intake: Arc<I>, stop: CancellationToken) {
+        let Self { socket, options, users, budget, .. } = self;
+        let limits = Connections::new(options.max_connections, options.max_connections_per_address);
+        let service = Arc::new(Service { options: Arc::new(options), users, budget, intake, stop: stop.clone() });
+        let mut open = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = open.join_next() => report(ended),
+                accepted = socket.accept() => match accepted {
+                    Ok((client, peer)) => match limits.admit(peer.ip()) {
+                        Ok(slot) => drop(open.spawn(converse(client, peer, slot, Arc::clone(&service)))),
+                        Err(refusal) => send_away(client, peer, refusal, &service.options.tls),
+                    },
+                    Err(error) => {
+                        warn!(listener = %service.options.address, "cannot accept a connection: {error}");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(socket);
+        while let Some(ended) = open.join_next().await {
+            report(ended);
+        }
+    }
+}
+
+async fn converse<I: Intake>(client: TcpStream, peer: SocketAddr, slot: Slot, service: Arc<Service<I>>) {
+    // Replies are collected before they are written; waiting for more would only delay them.
+    let _best_effort = client.set_nodelay(true);
+    connection::serve(client, peer, &service).await;
+    drop(slot);
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(failure) = ended {
+        error!("a connection failed: {failure}");
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // So that 127.0.0.1 and [::1], or 0.0.0.0 and [::], can both be listened on.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Says why and closes, without a task or a wait: the reply fits into the fresh socket's buffer.
+fn send_away(client: TcpStream, peer: SocketAddr, refusal: Refusal, tls: &Tls) {
+    let (reply, limit) = match refusal {
+        Refusal::Total => (Reply::too_many_connections(), "max_connections"),
+        Refusal::Address => (Reply::too_many_connections_from_address(), "max_connections_per_address"),
+    };
+    warn!(%peer, "connection refused: the listener's `{limit}` is reached");
+    // A client that expects TLS could not read it.
+    if matches!(tls, Tls::Implicit(_)) {
+        return;
+    }
+    let mut bytes = Vec::new();
+    reply.write_to(&mut bytes);
+    let _best_effort = client.into_std().and_then(|mut client| client.write_all(&bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::{AuthMode, LineEndings};
+
+    fn bind(address: &str) -> Result<Listener, BindError> {
+        let options = Options {
+            address: address.parse().expect("an address"),
+            hostname: "gateway.example".into(),
+            tls: Tls::Off,
+            allow: Vec::new(),
+            auth: AuthMode::Off,
+            line_endings: LineEndings::Normalize,
+            max_message_size: 1,
+            max_recipients: 1,
+            max_connections: 1,
+            max_connections_per_address: 1,
+            timeout: Duration::from_secs(1),
+        };
+        Listener::bind(options, Users::none(), Budget::new(0))
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_and_a_foreign_address_are_named() {
+        let first = bind("127.0.0.1:0").expect("a free port");
+        let taken = bind(&first.local_address().to_string()).expect_err("taken");
+        assert!(matches!(taken, BindError::InUse { .. }), "{taken}");
+        assert!(taken.to_string().contains(&first.local_address().to_string()), "{taken}");
+        let foreign = bind("192.0.2.1:0").expect_err("documentation address");
+        assert!(matches!(foreign, BindError::NoSuchAddress { .. }), "{foreign}");
+    }
+
+    #[tokio::test]
+    async fn both_families_share_a_port() {
+        let first = bind("127.0.0.1:0").expect("a free port");
+        match bind(&format!("[::1]:{}", first.local_address().port())) {
+            Ok(_) | Err(BindError::NoSuchAddress { .. } | BindError::NoIpv6 { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
