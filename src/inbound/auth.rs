@@ -60,7 +60,7 @@ impl StoredHash {
 
     /// Slow on purpose. The comparison takes the same time for every wrong password.
     fn matches(&self, password: &Secret) -> bool {
-        owasp().verify_password(password.reveal().as_bytes(), &self.0).is_ok()
+        owasp().verify_password(password.reveal().as_bytes(), &*self.0).is_ok()
     }
 }
 
