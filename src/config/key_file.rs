@@ -21,7 +21,9 @@ pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
     }
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(KeyFileError::Exists(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(KeyFileError::Exists(path.to_owned()));
+        }
         Err(error) => return Err(failed(error)),
     };
     file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)

@@ -3,10 +3,22 @@
 //! Pure: keys and records come in as bytes, DNS is never asked; the time in a signature is mail-auth's own clock.
 //! `Sealed` is the only thing the relay takes, and it is made only here. RFC 6376, 8301, 8463.
 
+pub mod key;
+pub mod keyring;
+pub mod record;
+pub mod record_file;
+pub mod seal;
 pub mod sealed;
 pub mod selector;
+mod tidy;
 pub mod unsigned;
+pub mod verify;
 
+pub use key::{KeyAlgorithm, KeyError, SigningKey, generate};
+pub use keyring::Keyring;
+pub use record::DnsRecord;
+pub use seal::{SealError, SealOptions, seal};
 pub use sealed::{Seal, Sealed, SignatureAlgorithm, SignatureName};
 pub use selector::{Selector, SelectorError};
 pub use unsigned::Unsigned;
+pub use verify::{Records, Verification, VerificationResult, verify};

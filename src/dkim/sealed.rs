@@ -79,22 +79,17 @@ pub struct Sealed {
 impl Sealed {
     /// By policy: this domain has no key, and may leave without.
     pub fn unsigned(message: &RawMessage) -> Self {
-        Self::new(message.header().to_vec(), message, Seal::Unsigned)
+        Self::new(message.header().to_vec(), message.body().clone(), Seal::Unsigned)
     }
 
     /// By policy: every upstream that may get it signs itself.
     pub fn left_to_provider(message: &RawMessage) -> Self {
-        Self::new(message.header().to_vec(), message, Seal::LeftToProvider)
+        Self::new(message.header().to_vec(), message.body().clone(), Seal::LeftToProvider)
     }
 
-    fn new(header: Vec<u8>, message: &RawMessage, seal: Seal) -> Self {
-        Self {
-            header,
-            body: message.body().clone(),
-            seal,
-            eight_bit: message.body_is_eight_bit(),
-            header_eight_bit: message.header_is_eight_bit(),
-        }
+    pub(super) fn new(header: Vec<u8>, body: Bytes, seal: Seal) -> Self {
+        let (eight_bit, header_eight_bit) = (!body.is_ascii(), !header.is_ascii());
+        Self { header, body, seal, eight_bit, header_eight_bit }
     }
 
     /// Signature fields and the header block, without the empty line.

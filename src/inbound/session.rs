@@ -333,4 +333,3 @@ impl Accepting {
         self.greeted.answer(reply.folded())
     }
 }
-

@@ -1,0 +1,259 @@
+//! Signing: which fields are signed, and the signatures over the very bytes that will be sent.
+//!
+//! relaxed/relaxed, never `l=`. Cryptography, canonical forms and the signature's text are mail-auth's; the fields and the
+//! body are handed to it one by one, so that it never looks for the end of the header itself. RFC 6376 §3.4, §5.4.
+
+use super::key::SigningKey;
+use super::sealed::{Seal, Sealed};
+use super::tidy;
+use crate::message::RawMessage;
+use crate::message::headers::{FieldRef, Fields};
+use mail_auth::common::crypto::{HashAlgorithm, SigningKey as _};
+use mail_auth::common::headers::{HeaderWriter, Writable, Writer};
+use mail_auth::dkim::{Canonicalization::Relaxed, Signature};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Signed once more than they occur, so that nobody can add another that mail readers would show. RFC 6376 §8.15.
+const OVERSIGNED: [&str; 10] = [
+    "From",
+    "Subject",
+    "To",
+    "Cc",
+    "Date",
+    "Reply-To",
+    "Message-ID",
+    "MIME-Version",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+];
+
+/// Signed as often as they occur. RFC 8058 §4 wants the first two.
+const SIGNED_IF_PRESENT: [&str; 5] =
+    ["List-Unsubscribe", "List-Unsubscribe-Post", "In-Reply-To", "References", "Sender"];
+
+/// A name is listed in `h=` for each of its fields; real mail has one.
+const MAX_SAME_NAME: usize = 100;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SealOptions<'a> {
+    /// Fields that the provider writes anew, as in "Date"; a signature over them would break. From is always signed.
+    pub provider_rewrites: &'a [&'a str],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("no key was given to sign with")]
+    NoKey,
+    #[error("the message has no From header, and a signature must cover it")]
+    NoFrom,
+    #[error("the message has more than 100 {0} headers")]
+    TooManyFields(&'static str),
+    #[error("signing with {key} failed: {reason}")]
+    Signing { key: String, reason: String },
+}
+
+/// Signs with every key; each signature covers the message without the others.
+///
+/// Bytes on which verifiers disagree are put right first (`tidy`); otherwise header and body stay as they are, and the
+/// body is shared.
+pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOptions<'_>) -> Result<Sealed, SealError> {
+    if keys.is_empty() {
+        return Err(SealError::NoKey);
+    }
+    let block = tidy::header(message, is_signed);
+    let body = tidy::body(message.body());
+    let covered = Covered::new(&block, options)?;
+    let template = Signature {
+        v: 1,
+        h: covered.names,
+        bh: HashAlgorithm::Sha256.hash(Relaxed.canonical_body(&body, u64::MAX)).as_ref().to_vec(),
+        t: seconds_since_epoch(),
+        ..Signature::default()
+    };
+    let mut header = Vec::with_capacity(block.len() + keys.len() * 1024);
+    for key in keys {
+        sign(key, template.clone(), &covered.canonical)?.write_header(&mut header);
+    }
+    header.extend_from_slice(&block);
+    let names = keys.iter().map(|key| key.name().clone()).collect();
+    Ok(Sealed::new(header, body, Seal::Signed(names)))
+}
+
+fn sign(key: &SigningKey, mut signature: Signature, canonical: &[u8]) -> Result<Signature, SealError> {
+    signature.a = key.signer.algorithm();
+    key.domain().clone_into(&mut signature.d);
+    key.selector().as_str().clone_into(&mut signature.s);
+    let signed = key.signer.sign(Signable { canonical, signature: &signature });
+    signature.b = signed.map_err(|error| SealError::Signing { key: key.to_string(), reason: error.to_string() })?;
+    Ok(signature)
+}
+
+/// The fields under a signature.
+struct Covered {
+    /// `h=`
+    names: Vec<String>,
+    canonical: Vec<u8>,
+}
+
+impl Covered {
+    fn new(block: &[u8], options: &SealOptions<'_>) -> Result<Self, SealError> {
+        let fields: Vec<_> = Fields::new(block).collect();
+        let rewritten = |name: &str| {
+            name != "From" && options.provider_rewrites.iter().any(|rewrite| rewrite.eq_ignore_ascii_case(name))
+        };
+        let (mut names, mut canonical) = (Vec::new(), Vec::new());
+        let wanted = OVERSIGNED.map(|name| (name, 1)).into_iter().chain(SIGNED_IF_PRESENT.map(|name| (name, 0)));
+        for (name, extra) in wanted.filter(|(name, _)| !rewritten(name)) {
+            // RFC 6376 §5.4.2: of several, the lowest first.
+            let present: Vec<_> = fields.iter().rev().filter(|field| field.is(name)).map(name_and_value).collect();
+            match present.len() {
+                0 if name == "From" => return Err(SealError::NoFrom),
+                MAX_SAME_NAME.. => return Err(SealError::TooManyFields(name)),
+                count => names.extend(std::iter::repeat_n(name.to_owned(), count + extra)),
+            }
+            Relaxed.canonicalize_headers(present.into_iter(), &mut canonical);
+        }
+        Ok(Self { names, canonical })
+    }
+}
+
+fn is_signed(field: &FieldRef<'_>) -> bool {
+    OVERSIGNED.iter().chain(&SIGNED_IF_PRESENT).any(|name| field.is(name))
+}
+
+// What follows the colon, with the final CRLF: mail-auth's shape of a field.
+fn name_and_value<'a>(field: &FieldRef<'a>) -> (&'a [u8], &'a [u8]) {
+    let raw = field.raw();
+    let colon = raw.iter().position(|&byte| byte == b':').unwrap_or(raw.len() - 1);
+    (field.name(), &raw[colon + 1..])
+}
+
+struct Signable<'a> {
+    canonical: &'a [u8],
+    signature: &'a Signature,
+}
+
+impl Writable for Signable<'_> {
+    fn write(self, writer: &mut impl Writer) {
+        writer.write(self.canonical);
+        self.signature.write(writer, false);
+    }
+}
+
+fn seconds_since_epoch() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dkim::{Records, Selector, verify};
+    use crate::smtp::Domain;
+
+    fn key(selector: &str, pem: &str) -> Arc<SigningKey> {
+        let domain = Domain::parse("Example.com").expect("a domain");
+        let selector = Selector::parse(selector).expect("a selector");
+        Arc::new(SigningKey::from_pem(domain, selector, pem.as_bytes()).expect("a key"))
+    }
+
+    fn both_keys() -> [Arc<SigningKey>; 2] {
+        [key("wax1", include_str!("testdata/rsa2048.pem")), key("wax2", include_str!("testdata/ed25519.pem"))]
+    }
+
+    fn message(data: &'static str) -> RawMessage {
+        RawMessage::from_data(data.into()).expect("a message")
+    }
+
+    fn wire(sealed: &Sealed) -> Vec<u8> {
+        [sealed.header(), b"\r\n", sealed.body()].concat()
+    }
+
+    // The names in the first signature's h=.
+    fn names(sealed: &Sealed) -> String {
+        let field = Fields::new(sealed.header()).next().expect("a field").unfolded();
+        let text: String = String::from_utf8_lossy(&field).split_whitespace().collect();
+        text.split(';').find_map(|tag| tag.strip_prefix("h=")).expect("h=").to_owned()
+    }
+
+    fn passes(data: &[u8], keys: &[Arc<SigningKey>]) -> Vec<bool> {
+        let records = Records::of_keys(keys.iter().map(Arc::as_ref));
+        verify(data, &records).iter().map(|verification| verification.is_pass()).collect()
+    }
+
+    #[test]
+    fn every_signature_covers_the_message_without_the_others() {
+        let keys = both_keys();
+        let message = message("From: a@example.com\r\nTo: b@x\r\nTo: c@x\r\nSubject:\r\n\r\nbody\r\n");
+        let sealed = seal(&message, &keys, &SealOptions::default()).expect("sealed");
+        assert_eq!(
+            sealed.seal().to_string(),
+            "signed wax1._domainkey.Example.com (rsa-sha256), wax2._domainkey.Example.com (ed25519-sha256)"
+        );
+        let signed = wire(&sealed);
+        assert_eq!(passes(&signed, &keys), [true, true]);
+        assert!(signed.ends_with(&message.to_bytes()));
+        assert_eq!(sealed.body().as_ptr(), message.body().as_ptr(), "the body is shared");
+        // Either one still holds when the other is gone.
+        let second = memchr::memmem::rfind(&signed, b"DKIM-Signature:").expect("a second one");
+        assert_eq!(passes(&signed[second..], &keys), [true]);
+        assert!(sealed.header()[..second].split(|&b| b == b'\n').all(|line| line.len() <= 80));
+    }
+
+    #[test]
+    fn what_a_reader_sees_is_signed_once_more_than_it_occurs() {
+        let keys = &both_keys()[..1];
+        let header =
+            "Received: r\r\nFROM: a@example.com\r\nTo: b@x\r\nto: c@x\r\nList-Unsubscribe: <u>\r\nX-Other: o\r\n";
+        let message = message([header, "Sender: s@x\r\nsender: t@x\r\n\r\nbody"].concat().leak());
+        let sealed = seal(&message, keys, &SealOptions::default()).expect("sealed");
+        assert_eq!(
+            names(&sealed),
+            "From:From:Subject:To:To:To:Cc:Date:Reply-To:Message-ID:MIME-Version:Content-Type:\
+             Content-Transfer-Encoding:List-Unsubscribe:Sender:Sender"
+        );
+        let signed = wire(&sealed);
+        for added in
+            ["From: evil@x\r\n", "Subject: evil\r\n", "To: evil@x\r\n", "Content-Type: text/html\r\n", "Cc: e@x\r\n"]
+        {
+            assert_eq!(passes(&[added.as_bytes(), &signed].concat(), keys), [false], "{added}");
+        }
+        assert_eq!(passes(&[b"Received: later\r\nSender: later\r\n", &signed[..]].concat(), keys), [true]);
+    }
+
+    #[test]
+    fn what_the_provider_rewrites_is_left_out() {
+        let keys = &both_keys()[..1];
+        let message = message("From: a@example.com\r\nDate: d\r\nMessage-ID: <m>\r\nSender: s@x\r\n\r\nbody\r\n");
+        let options = SealOptions { provider_rewrites: &["Message-ID", "date", "From", "Sender"] };
+        let sealed = seal(&message, keys, &options).expect("sealed");
+        assert_eq!(
+            names(&sealed),
+            "From:From:Subject:To:Cc:Reply-To:MIME-Version:Content-Type:Content-Transfer-Encoding"
+        );
+        let rewritten = String::from_utf8(wire(&sealed)).expect("UTF-8").replace("Date: d", "Date: e");
+        assert_eq!(passes(rewritten.as_bytes(), keys), [true]);
+    }
+
+    #[test]
+    fn an_earlier_signature_stays_and_is_not_covered() {
+        let keys = both_keys();
+        let once = seal(&message("From: a@example.com\r\n\r\nbody\r\n"), &keys[..1], &SealOptions::default());
+        let once = RawMessage::from_data(wire(&once.expect("sealed")).into()).expect("a message");
+        let twice = seal(&once, &keys[1..], &SealOptions::default()).expect("sealed");
+        assert_eq!(passes(&wire(&twice), &keys), [true, true]);
+    }
+
+    #[test]
+    fn refusals_name_the_reason() {
+        let sealed = |header: String, keys: &[Arc<SigningKey>]| {
+            let message = RawMessage::from_data(format!("{header}\r\n").into()).expect("a message");
+            seal(&message, keys, &SealOptions::default()).map(|_| ())
+        };
+        assert_eq!(sealed("From: a@b\r\n".to_owned(), &[]), Err(SealError::NoKey));
+        assert_eq!(sealed("To: a@b\r\n".to_owned(), &both_keys()), Err(SealError::NoFrom));
+        assert_eq!(sealed(String::new(), &both_keys()), Err(SealError::NoFrom));
+        let many = format!("From: a@b\r\n{}", "References: x\r\n".repeat(5000));
+        assert_eq!(sealed(many, &both_keys()), Err(SealError::TooManyFields("References")));
+    }
+}
