@@ -1,8 +1,21 @@
 //! The way out: connections to a provider, never in clear, never unverified, never above the cap.
 //!
-//! `pool` hands out a [`Ready`] connection, which holds its permit until the socket is closed; `smtp` is the client,
-//! whose types make a plaintext MAIL or AUTH unwritable. Takes `dkim::Sealed` and nothing else. RFC 5321, 3207, 4954,
-//! 2920, 8314.
+//! An [`Upstream`] hands out a [`Ready`] connection, which holds its permit until the socket is closed; `smtp` is the
+//! client, whose types make a plaintext MAIL or AUTH unwritable. Takes `dkim::Sealed` and nothing else. RFC 5321, 3207,
+//! 4954, 2920, 8314.
+
+mod connect;
+mod deadline;
+mod pool;
+mod ready;
+mod smtp;
+mod socket;
+mod upstream;
+
+pub use deadline::Deadline;
+pub use pool::Reuse;
+pub use ready::{Ready, Sent};
+pub use upstream::{Permits, Upstream};
 
 use crate::message::outcome::SlowDown;
 use crate::observe::Secret;
@@ -27,7 +40,7 @@ pub struct Options {
     pub max_connections: usize,
     pub max_messages_per_connection: usize,
     pub source_address: Option<IpAddr>,
-    /// For all addresses of the host together, TCP and TLS.
+    /// For the name and all its addresses together; the TLS handshake gets as much again.
     pub connect_timeout: Duration,
     pub command_timeout: Duration,
     /// For the reply to the final dot.

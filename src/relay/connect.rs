@@ -1,0 +1,223 @@
+//! From a host name to a TCP connection: every simultaneous attempt holds a permit of its own.
+//!
+//! Happy eyeballs (RFC 8305): families take turns, and a second attempt starts beside the first after 250 ms, but only
+//! if another permit is free right now; else the addresses are tried one by one, each with its share of the time.
+
+use super::Options;
+use super::deadline::{Deadline, Expired};
+use super::pool::{Member, Pool};
+use super::socket::{Permit, Socket};
+use super::upstream::Connection;
+use crate::message::outcome::{Cause, Reason, Step};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tracing::debug;
+
+/// RFC 8305 §5, "Connection Attempt Delay".
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// The address family that worked last.
+#[derive(Debug, Default)]
+pub(super) struct Family(AtomicU8);
+
+impl Family {
+    fn remember(&self, address: IpAddr) {
+        self.0.store(if address.is_ipv4() { 4 } else { 6 }, Ordering::Relaxed);
+    }
+
+    /// RFC 8305 §4: IPv6 first where nothing is known.
+    fn prefers(&self, address: &SocketAddr) -> bool {
+        address.is_ipv4() == (self.0.load(Ordering::Relaxed) == 4)
+    }
+}
+
+/// Where permits for further attempts come from.
+pub(super) struct Dialer<'a> {
+    pub options: &'a Options,
+    pub pool: &'a Arc<Pool<Connection>>,
+    pub member: &'a Arc<Member>,
+    pub family: &'a Family,
+}
+
+type Failure = (SocketAddr, io::Error, Permit);
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(SocketAddr, Socket), Failure>> + Send + 'a>>;
+
+impl Dialer<'_> {
+    /// On failure the permit comes back with the reason.
+    pub(super) async fn dial(&self, permit: Permit, deadline: Deadline) -> Result<Socket, (Reason, Permit)> {
+        let deadline = deadline.capped(self.options.connect_timeout);
+        let addresses = match self.resolve(deadline).await {
+            Ok(addresses) => addresses,
+            Err(reason) => return Err((reason, permit)),
+        };
+        self.race(addresses, permit, deadline).await
+    }
+
+    async fn resolve(&self, deadline: Deadline) -> Result<VecDeque<SocketAddr>, Reason> {
+        let host = self.options.host.trim_start_matches('[').trim_end_matches(']');
+        let reason = |cause| Reason::new(Some(&self.options.name), Step::Resolve, cause);
+        let found: Vec<SocketAddr> = match deadline.limit(tokio::net::lookup_host((host, self.options.port))).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(error)) => {
+                return Err(reason(Cause::Network(format!("the name {host} was not found: {error}")))
+                    .with_advice("check `host`, and that this machine can look names up"));
+            }
+            Err(Expired) => return Err(reason(Cause::TimedOut)),
+        };
+        let source = self.options.source_address;
+        let usable = found.iter().filter(|address| source.is_none_or(|source| source.is_ipv4() == address.is_ipv4()));
+        let addresses = interleave(usable.copied(), |address| self.family.prefers(address));
+        match (addresses.is_empty(), source) {
+            (false, _) => Ok(addresses),
+            (true, Some(source)) if !found.is_empty() => {
+                let text = format!("{host} has no address of the family of `source_address` {source}");
+                Err(reason(Cause::Network(text)))
+            }
+            (true, _) => Err(reason(Cause::Network(format!("the name {host} has no address")))),
+        }
+    }
+
+    async fn race(
+        &self,
+        mut waiting: VecDeque<SocketAddr>,
+        permit: Permit,
+        deadline: Deadline,
+    ) -> Result<Socket, (Reason, Permit)> {
+        let (mut running, mut failed) = (Vec::<Attempt<'_>>::new(), Vec::new());
+        let mut spare = Some(permit);
+        loop {
+            if waiting.is_empty() && !running.is_empty() {
+                spare = None;
+            }
+            let next = if running.is_empty() { spare.take() } else { None };
+            let next = next.or_else(|| {
+                // Never a permit without an address to use it for.
+                let wanted = !waiting.is_empty();
+                wanted.then(|| spare.take().or_else(|| self.pool.try_permit(self.member))).flatten()
+            });
+            match (next, waiting.pop_front()) {
+                (Some(permit), Some(address)) => {
+                    let share = share(deadline, waiting.len() + 1);
+                    running.push(Box::pin(self.attempt(address, permit, share)));
+                }
+                (Some(permit), None) => return Err((self.unreachable(&failed), permit)),
+                (None, Some(address)) => waiting.push_front(address),
+                (None, None) => {}
+            }
+            let delay = if waiting.is_empty() { Deadline::NONE } else { Deadline::after(ATTEMPT_DELAY) };
+            match delay.limit(first_done(&mut running)).await {
+                Ok(Ok((address, socket))) => {
+                    self.family.remember(address.ip());
+                    return Ok(socket);
+                }
+                Ok(Err((address, error, permit))) => {
+                    debug!(upstream = %self.options.name, "no connection to {address}: {error}");
+                    failed.push((address, error));
+                    spare = Some(permit);
+                }
+                Err(Expired) => {}
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        address: SocketAddr,
+        permit: Permit,
+        deadline: Deadline,
+    ) -> Result<(SocketAddr, Socket), Failure> {
+        debug!(upstream = %self.options.name, "connecting to {address}");
+        match deadline.limit(connect(address, self.options.source_address)).await {
+            Ok(Ok(tcp)) => Ok((address, Socket::new(tcp, permit))),
+            Ok(Err(error)) => Err((address, error, permit)),
+            Err(Expired) => Err((address, io::ErrorKind::TimedOut.into(), permit)),
+        }
+    }
+
+    /// Every address with what went wrong there.
+    fn unreachable(&self, failed: &[(SocketAddr, io::Error)]) -> Reason {
+        let texts: Vec<String> =
+            failed.iter().map(|(address, error)| format!("{address}: {}", explain(error))).collect();
+        let reason = Reason::new(Some(&self.options.name), Step::Connect, Cause::Network(texts.join(", ")));
+        let all = |kinds: &[io::ErrorKind]| failed.iter().all(|(_, error)| kinds.contains(&error.kind()));
+        if matches!(self.options.port, 25 | 465) && all(&[io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused]) {
+            reason.with_advice("many hosters block ports 25 and 465; try 587 or 2525 if the provider has them")
+        } else if all(&[io::ErrorKind::ConnectionRefused]) {
+            reason.with_advice("nothing listens there: check `host` and `port`")
+        } else {
+            reason
+        }
+    }
+}
+
+async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(address).await?;
+    // A command waits for its reply: holding back small segments only costs time.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The first attempt that ends, taken out of `running`. With none running it never ends.
+async fn first_done<T>(running: &mut Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    poll_fn(|cx| {
+        for at in 0..running.len() {
+            if let Poll::Ready(output) = running[at].as_mut().poll(cx) {
+                drop(running.remove(at));
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// What is left of the time, split over the addresses that are left.
+fn share(deadline: Deadline, addresses: usize) -> Deadline {
+    match (deadline.remaining(), u32::try_from(addresses)) {
+        (Some(remaining), Ok(addresses)) if addresses > 1 => deadline.capped(remaining / addresses),
+        _ => deadline,
+    }
+}
+
+/// Preferred family first, then the families in turn; no address twice. RFC 8305 §4.
+fn interleave(
+    addresses: impl Iterator<Item = SocketAddr>,
+    preferred: impl Fn(&SocketAddr) -> bool,
+) -> VecDeque<SocketAddr> {
+    let (mut first, mut second) = (VecDeque::new(), VecDeque::new());
+    for address in addresses {
+        let family = if preferred(&address) { &mut first } else { &mut second };
+        if !family.contains(&address) {
+            family.push_back(address);
+        }
+    }
+    let mut mixed = VecDeque::with_capacity(first.len() + second.len());
+    while !first.is_empty() || !second.is_empty() {
+        mixed.extend(first.pop_front());
+        mixed.extend(second.pop_front());
+    }
+    mixed
+}
+
+fn explain(error: &io::Error) -> String {
+    use io::ErrorKind::*;
+    match error.kind() {
+        ConnectionRefused => "connection refused".to_owned(),
+        TimedOut => "no answer in time".to_owned(),
+        HostUnreachable | NetworkUnreachable => "no route there".to_owned(),
+        AddrNotAvailable => "`source_address` is not an address of this machine".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,314 @@
+//! Permits, idle connections, and the line of those who wait for either. No sockets, no waiting: pure bookkeeping.
+//!
+//! Invariants: permits handed out never exceed the cap; whoever came first is served first; a connection becomes idle
+//! only if nobody waits for it. One pool may serve several upstreams (`share_limits_with`): an idle connection of one
+//! gives way to a caller of another.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+/// Whether a connection that carried a message before will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    Allowed,
+    /// Only a new one, after a reused one turned out dead.
+    Fresh,
+}
+
+/// What the pool keeps: something that holds its permit until it is closed.
+pub(super) trait Pooled: Sized + Send + 'static {
+    fn permit(&self) -> &Permit<Self>;
+}
+
+/// One upstream's place in a pool.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// Permits held: connections that are being made, in use, idle or being closed.
+    open: watch::Sender<usize>,
+    /// Both change only under the pool's lock.
+    closed: AtomicBool,
+    reaped: AtomicBool,
+}
+
+impl Member {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { open: watch::Sender::new(0), closed: AtomicBool::new(false), reaped: AtomicBool::new(false) })
+    }
+
+    pub(super) fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<usize> {
+        self.open.subscribe()
+    }
+}
+
+/// The right to have one connection. Clones are the same permit; it is given back when the last one is dropped.
+pub(super) struct Permit<C: Pooled>(Arc<Held<C>>);
+
+struct Held<C: Pooled> {
+    pool: Arc<Pool<C>>,
+    member: Arc<Member>,
+    /// The connection is on its way out: the permit will be free soon. Changes only under the pool's lock.
+    leaving: AtomicBool,
+}
+
+pub(super) struct Pool<C: Pooled> {
+    cap: usize,
+    state: Mutex<State<C>>,
+}
+
+struct State<C: Pooled> {
+    /// Permits that nobody holds. Zero while somebody waits.
+    free: usize,
+    /// Permits on their way back; the first so many in the line will be served by them.
+    leaving: usize,
+    waiting: VecDeque<Waiter<C>>,
+    /// Longest idle first.
+    idle: Vec<Idle<C>>,
+    next_ticket: u64,
+}
+
+struct Waiter<C: Pooled> {
+    ticket: u64,
+    member: Arc<Member>,
+    reuse: Reuse,
+    grant: oneshot::Sender<Grant<C>>,
+}
+
+struct Idle<C> {
+    connection: C,
+    until: Instant,
+}
+
+pub(super) enum Grant<C: Pooled> {
+    Permit(Permit<C>),
+    Connection(C),
+}
+
+pub(super) enum Claim<C: Pooled> {
+    Granted(Grant<C>),
+    /// Wait; and close the connection, if there is one: it makes room.
+    Wait(Ticket<C>, Option<C>),
+    /// The upstream takes no more mail.
+    Closed,
+}
+
+/// A place in the line, given up on drop.
+pub(super) struct Ticket<C: Pooled> {
+    pool: Arc<Pool<C>>,
+    number: u64,
+    grant: oneshot::Receiver<Grant<C>>,
+}
+
+/// What became of a connection that was given back.
+pub(super) enum Kept<C> {
+    /// Handed to the next in line.
+    HandedOn,
+    Idle {
+        /// The first idle one since long: somebody must see to its end.
+        needs_reaper: bool,
+    },
+    /// To be closed now.
+    Surplus(C),
+}
+
+impl<C: Pooled> Pool<C> {
+    /// `cap` of 0 counts as 1: a pool that can never serve would be a hang.
+    pub(super) fn new(cap: usize) -> Arc<Self> {
+        let cap = cap.max(1);
+        let state = State { free: cap, leaving: 0, waiting: VecDeque::new(), idle: Vec::new(), next_ticket: 0 };
+        Arc::new(Self { cap, state: Mutex::new(state) })
+    }
+
+    pub(super) fn cap(&self) -> usize {
+        self.cap
+    }
+
+    /// A connection, a permit to make one, or a place in the line.
+    pub(super) fn claim(self: &Arc<Self>, member: &Arc<Member>, reuse: Reuse) -> Claim<C> {
+        let mut state = self.lock();
+        if member.closed.load(Ordering::Relaxed) {
+            return Claim::Closed;
+        }
+        let own = |idle: &Idle<C>| reuse == Reuse::Allowed && idle.connection.permit().is_of(member);
+        if let Some(newest) = state.idle.iter().rposition(own) {
+            return Claim::Granted(Grant::Connection(state.idle.remove(newest).connection));
+        }
+        if state.free > 0 {
+            return Claim::Granted(Grant::Permit(self.take_free(&mut state, member)));
+        }
+        let evicted = (state.waiting.len() >= state.leaving && !state.idle.is_empty()).then(|| {
+            let connection = state.idle.remove(0).connection;
+            connection.permit().mark_leaving(&mut state);
+            connection
+        });
+        let (sender, grant) = oneshot::channel();
+        let number = state.next_ticket;
+        state.next_ticket += 1;
+        state.waiting.push_back(Waiter { ticket: number, member: Arc::clone(member), reuse, grant: sender });
+        Claim::Wait(Ticket { pool: Arc::clone(self), number, grant }, evicted)
+    }
+
+    /// A permit, if one is free right now and nobody waits.
+    pub(super) fn try_permit(self: &Arc<Self>, member: &Arc<Member>) -> Option<Permit<C>> {
+        let mut state = self.lock();
+        (state.free > 0).then(|| self.take_free(&mut state, member))
+    }
+
+    /// For a connection that could carry another message.
+    pub(super) fn put_back(&self, mut connection: C, until: Instant) -> Kept<C> {
+        loop {
+            let mut state = self.lock();
+            let member = Arc::clone(&connection.permit().0.member);
+            if member.closed.load(Ordering::Relaxed) {
+                connection.permit().mark_leaving(&mut state);
+                return Kept::Surplus(connection);
+            }
+            // Those before this one in the line are served by permits on their way back.
+            let mut candidates = state.waiting.iter().take(state.leaving + 1);
+            let taker =
+                candidates.position(|waiter| waiter.reuse == Reuse::Allowed && Arc::ptr_eq(&waiter.member, &member));
+            if let Some(waiter) = taker.and_then(|at| state.waiting.remove(at)) {
+                drop(state);
+                match waiter.grant.send(Grant::Connection(connection)) {
+                    Ok(()) => return Kept::HandedOn,
+                    // It gave up just now; the next one, then.
+                    Err(Grant::Connection(back)) => connection = back,
+                    Err(Grant::Permit(_)) => return Kept::HandedOn,
+                }
+                continue;
+            }
+            if state.waiting.len() > state.leaving {
+                connection.permit().mark_leaving(&mut state);
+                return Kept::Surplus(connection);
+            }
+            state.idle.push(Idle { connection, until });
+            return Kept::Idle { needs_reaper: !member.reaped.swap(true, Ordering::Relaxed) };
+        }
+    }
+
+    /// Takes the member's connections that were idle long enough; says when to look again. `None`: no more are idle.
+    pub(super) fn take_expired(&self, member: &Arc<Member>, now: Instant) -> (Vec<C>, Option<Instant>) {
+        let mut state = self.lock();
+        let expired = state.take_idle(|idle| idle.connection.permit().is_of(member) && idle.until <= now);
+        let own = state.idle.iter().filter(|idle| idle.connection.permit().is_of(member));
+        let next = own.map(|idle| idle.until).min();
+        member.reaped.store(next.is_some(), Ordering::Relaxed);
+        (expired, next)
+    }
+
+    /// Nothing more for this member: its place in the line is gone, its idle connections are returned to be closed.
+    pub(super) fn close(&self, member: &Arc<Member>) -> Vec<C> {
+        let mut state = self.lock();
+        member.closed.store(true, Ordering::Relaxed);
+        state.waiting.retain(|waiter| !Arc::ptr_eq(&waiter.member, member));
+        state.take_idle(|idle| idle.connection.permit().is_of(member))
+    }
+
+    fn take_free(self: &Arc<Self>, state: &mut State<C>, member: &Arc<Member>) -> Permit<C> {
+        state.free -= 1;
+        self.permit(member)
+    }
+
+    fn permit(self: &Arc<Self>, member: &Arc<Member>) -> Permit<C> {
+        member.open.send_modify(|open| *open += 1);
+        let (pool, member) = (Arc::clone(self), Arc::clone(member));
+        Permit(Arc::new(Held { pool, member, leaving: AtomicBool::new(false) }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<C>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Pooled> State<C> {
+    fn take_idle(&mut self, wanted: impl Fn(&Idle<C>) -> bool) -> Vec<C> {
+        let (taken, kept) = std::mem::take(&mut self.idle).into_iter().partition(wanted);
+        self.idle = kept;
+        let taken: Vec<Idle<C>> = taken;
+        for idle in &taken {
+            idle.connection.permit().mark_leaving(self);
+        }
+        taken.into_iter().map(|idle| idle.connection).collect()
+    }
+}
+
+impl<C: Pooled> Permit<C> {
+    /// The connection is about to be closed: whoever is first in line need not be served by another.
+    pub(super) fn leave(&self) {
+        self.mark_leaving(&mut self.0.pool.lock());
+    }
+
+    fn mark_leaving(&self, state: &mut State<C>) {
+        if !self.0.leaving.swap(true, Ordering::Relaxed) {
+            state.leaving += 1;
+        }
+    }
+
+    fn is_of(&self, member: &Arc<Member>) -> bool {
+        Arc::ptr_eq(&self.0.member, member)
+    }
+}
+
+impl<C: Pooled> Clone for Permit<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Pooled> Drop for Held<C> {
+    fn drop(&mut self) {
+        let next = {
+            let mut state = self.pool.lock();
+            state.leaving -= usize::from(self.leaving.load(Ordering::Relaxed));
+            let next = state.waiting.pop_front();
+            state.free += usize::from(next.is_none());
+            next
+        };
+        self.member.open.send_modify(|open| *open -= 1);
+        if let Some(waiter) = next {
+            // If it gave up just now, the permit is dropped here and goes to the one behind it.
+            let _ = waiter.grant.send(Grant::Permit(self.pool.permit(&waiter.member)));
+        }
+    }
+}
+
+impl<C: Pooled> Ticket<C> {
+    /// `None`: the upstream was closed.
+    pub(super) async fn granted(&mut self) -> Option<Grant<C>> {
+        (&mut self.grant).await.ok()
+    }
+}
+
+impl<C: Pooled> Drop for Ticket<C> {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        if let Some(at) = state.waiting.iter().position(|waiter| waiter.ticket == self.number) {
+            state.waiting.remove(at);
+        }
+    }
+}
+
+impl<C: Pooled> fmt::Debug for Permit<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permit")
+    }
+}
+
+impl<C: Pooled> fmt::Debug for Pool<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Pool")
+            .field("cap", &self.cap)
+            .field("free", &state.free)
+            .field("idle", &state.idle.len())
+            .field("waiting", &state.waiting.len())
+            .finish()
+    }
+}

@@ -1,0 +1,95 @@
+//! Logging in: PLAIN or LOGIN, whichever the server offers after TLS. Exists on a secured session only.
+//!
+//! Credentials are never logged and never appear in a reason. RFC 4954, RFC 4616.
+
+use super::line::{Line, NotALine};
+use super::session::Session;
+use super::starttls::Secured;
+use crate::message::outcome::{Cause, Reason, Step};
+use crate::relay::deadline::Deadline;
+use crate::relay::{Credentials, Options};
+use crate::smtp::extension::Mechanism;
+use crate::smtp::{EnhancedCode, Reply};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
+
+/// Before anything is sent, a connection included: can these credentials be sent at all? RFC 4616 §2 forbids NUL; a line
+/// break is a file's last one, left in by mistake.
+pub(in crate::relay) fn check(options: &Options) -> Result<(), Reason> {
+    let Some(Credentials { username, password }) = &options.credentials else { return Ok(()) };
+    for (key, value) in [("username", username.as_str()), ("password", password.reveal())] {
+        if value.contains(['\r', '\n', '\0']) {
+            let text = format!("`{key}` holds a line break or NUL, so no connection was made");
+            return Err(refusal(options, text));
+        }
+    }
+    Ok(())
+}
+
+impl Session<Secured> {
+    /// Does nothing if there are no credentials.
+    pub(super) async fn log_in(&mut self, deadline: Deadline) -> Result<(), Reason> {
+        let options = Arc::clone(&self.options);
+        let Some(Credentials { username, password }) = &options.credentials else { return Ok(()) };
+        let reply = match self.extensions.preferred_mechanism() {
+            Some(Mechanism::Plain) => self.plain(username, password.reveal(), deadline).await?,
+            Some(Mechanism::Login) => self.login(username, password.reveal(), deadline).await?,
+            None => return Err(self.no_mechanism()),
+        };
+        match reply.code() {
+            235 => Ok(()),
+            code => {
+                let reason = self.reason(Step::Auth, Cause::Reply(reply));
+                Err(match code {
+                    534 | 535 => reason.with_advice(
+                        "check `username` and `password`; some providers want an API key or an app password here",
+                    ),
+                    _ => reason,
+                })
+            }
+        }
+    }
+
+    async fn plain(&mut self, username: &str, password: &str, deadline: Deadline) -> Result<Reply, Reason> {
+        let response = STANDARD.encode(format!("\0{username}\0{password}"));
+        let reply = self.auth_line(&format!("AUTH PLAIN {response}"), "AUTH PLAIN ***", deadline).await?;
+        // A server that overlooked the initial response asks for it.
+        if reply.code() == 334 { self.auth_line(&response, "***", deadline).await } else { Ok(reply) }
+    }
+
+    /// The prompts are not looked at: servers say many things there.
+    async fn login(&mut self, username: &str, password: &str, deadline: Deadline) -> Result<Reply, Reason> {
+        let mut reply = self.auth_line("AUTH LOGIN", "AUTH LOGIN", deadline).await?;
+        for answer in [username, password] {
+            if reply.code() != 334 {
+                return Ok(reply);
+            }
+            reply = self.auth_line(&STANDARD.encode(answer), "***", deadline).await?;
+        }
+        Ok(reply)
+    }
+
+    async fn auth_line(&mut self, text: &str, shown: &'static str, deadline: Deadline) -> Result<Reply, Reason> {
+        let line = Line::secret(text, shown).map_err(|NotALine| {
+            refusal(&self.options, "`username` and `password` are too long for an AUTH command".to_owned())
+        })?;
+        self.command(Step::Auth, line, deadline).await
+    }
+
+    fn no_mechanism(&self) -> Reason {
+        if self.extensions.auth_offered.is_empty() {
+            refusal(&self.options, "the server offers no AUTH, though `username` is set".to_owned()).with_advice(
+                "remove `username` and `password` if this server knows the gateway by its address; else check the port",
+            )
+        } else {
+            let offered = self.extensions.auth_offered.join(" ");
+            refusal(&self.options, format!("the server offers AUTH {offered}; waxseal speaks PLAIN and LOGIN"))
+        }
+    }
+}
+
+fn refusal(options: &Options, text: String) -> Reason {
+    let enhanced = EnhancedCode::new(4, 7, 0);
+    Reason::new(Some(&options.name), Step::Auth, Cause::Local { enhanced, text })
+}

@@ -1,0 +1,61 @@
+//! The message itself, stuffed and written in bounded pieces, and the answer to the final dot.
+//!
+//! From the write that holds the final dot on, the server may have the message; every reason from there says so.
+//! RFC 5321 §4.1.1.4, §4.5.2, §6.1.
+
+use super::session::Session;
+use super::starttls::Secured;
+use crate::dkim::Sealed;
+use crate::message::outcome::{Cause, Reason, Step};
+use crate::relay::deadline::Deadline;
+use crate::smtp::Reply;
+use crate::smtp::dot::DotEncoder;
+use crate::smtp::reply::Severity;
+use std::time::Duration;
+use tracing::debug;
+
+/// Octets handed to TLS at once.
+const PIECE: usize = 64 * 1024;
+
+impl Session<Secured> {
+    /// After a 354. The reply is the one to the final dot, whatever it says.
+    pub(super) async fn data(&mut self, sealed: &Sealed, deadline: Deadline) -> Result<Reply, Reason> {
+        let (mut encoder, mut stuffed) = (DotEncoder::default(), Vec::with_capacity(sealed.size().min(2 * PIECE)));
+        let pieces = sealed.header().chunks(PIECE).chain([&b"\r\n"[..]]).chain(sealed.body().chunks(PIECE));
+        for piece in pieces {
+            encoder.encode(piece, &mut stuffed);
+            if stuffed.len() >= PIECE {
+                if let Err(reason) = self.write(Step::Data, &stuffed, deadline).await {
+                    return Err(self.last_words().await.unwrap_or(reason));
+                }
+                stuffed.clear();
+            }
+        }
+        encoder.finish(&mut stuffed);
+        debug!(upstream = %self.options.name, octets = sealed.size(), "C: (message)");
+        self.end(&stuffed, deadline).await
+    }
+
+    /// A dot and nothing before it: every recipient was refused, and the server wants data all the same. RFC 2920 §3.1.
+    pub(super) async fn no_data(&mut self, deadline: Deadline) -> Result<Reply, Reason> {
+        self.end(b".\r\n", deadline).await
+    }
+
+    async fn end(&mut self, with_dot: &[u8], deadline: Deadline) -> Result<Reply, Reason> {
+        self.write(Step::EndOfData, with_dot, deadline).await.map_err(Reason::maybe_delivered)?;
+        let reply = self.reply(Step::EndOfData, deadline).await.map_err(Reason::maybe_delivered)?;
+        if reply.severity() == Severity::Intermediate {
+            return Err(self.reason(Step::EndOfData, Cause::Reply(reply)).maybe_delivered());
+        }
+        self.in_transaction = false;
+        Ok(reply)
+    }
+
+    /// A server that stops reading in the middle usually says why before it closes.
+    async fn last_words(&mut self) -> Option<Reason> {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let reply = self.reply(Step::Data, Deadline::after(PATIENCE)).await.ok()?;
+        self.mark_unsound();
+        (!reply.is_positive()).then(|| self.reason(Step::Data, Cause::Reply(reply)))
+    }
+}

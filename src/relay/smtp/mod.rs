@@ -1,0 +1,49 @@
+//! The SMTP client. A session is `Plain` or `Secured`; only a secured one can log in or carry mail.
+//!
+//! `session` reads and writes, `starttls` turns plain into secured, `auth` logs in, `transaction` carries a message.
+//! After any surprise (421, a malformed reply, an expired deadline) a session is unsound and must be closed.
+//! RFC 5321, 3207, 8314, 4954, 2920.
+
+mod auth;
+mod data;
+mod ledger;
+mod line;
+mod needs;
+mod session;
+mod starttls;
+mod transaction;
+
+pub(super) use auth::check as check_credentials;
+pub(super) use session::Session;
+pub(super) use starttls::Secured;
+pub(super) use transaction::{Mail, Transacted};
+
+use super::deadline::Deadline;
+use super::socket::Socket;
+use super::{Options, TlsMode};
+use crate::message::outcome::Reason;
+use std::sync::Arc;
+
+/// From a TCP connection to one that is verified, encrypted, greeted and logged in.
+pub(super) async fn open(
+    socket: Socket,
+    options: &Arc<Options>,
+    deadline: Deadline,
+) -> Result<Session<Secured>, Reason> {
+    let mut session = match options.tls {
+        TlsMode::Implicit => {
+            let mut session = starttls::implicit(socket, options, deadline).await?;
+            session.greeting(deadline).await?;
+            session
+        }
+        TlsMode::StartTls => {
+            let mut session = Session::plain(socket, options);
+            session.greeting(deadline).await?;
+            session.ehlo(deadline).await?;
+            starttls::upgrade(session, deadline).await?
+        }
+    };
+    session.ehlo(deadline).await?;
+    session.log_in(deadline).await?;
+    Ok(session)
+}

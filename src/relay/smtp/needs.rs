@@ -1,0 +1,87 @@
+//! What a message needs from the server, decided before a byte of it is sent: size, 8-bit, internationalised addresses.
+//!
+//! A message that the server cannot carry fails here, with the gateway's own words. RFC 1870 §6, RFC 6152 §3,
+//! RFC 6531 §3.
+
+use super::ledger::Ledger;
+use super::line::{Line, NotALine};
+use super::transaction::Mail;
+use crate::message::outcome::{Cause, Outcome, Reason, Step};
+use crate::smtp::dot::has_only_crlf;
+use crate::smtp::{EnhancedCode, Extensions, Mailbox};
+
+/// The MAIL line; or nobody can get the message by this server, and why. Recipients who cannot are settled.
+pub(super) fn mail_line(
+    mail: &Mail<'_>,
+    offered: &Extensions,
+    upstream: &str,
+    ledger: &mut Ledger,
+) -> Result<Line, Outcome> {
+    let failed = |enhanced, text: String| Outcome::Failed(local(upstream, enhanced, text));
+    let size = mail.sealed.size() as u64;
+    if let Some(Some(limit)) = offered.size.filter(|limit| limit.is_some_and(|limit| limit < size)) {
+        let text = format!("the message has {size} octets, and this server takes {limit} at most");
+        return Err(failed(EnhancedCode::new(5, 3, 4), text));
+    }
+    if !has_only_crlf(mail.sealed.header()) || !has_only_crlf(mail.sealed.body()) {
+        // Unreachable while RawMessage keeps its promise; a smuggled message must not depend on that alone.
+        let text = "the message has a bare CR, LF or NUL and cannot be sent".to_owned();
+        return Err(failed(EnhancedCode::new(5, 6, 0), text));
+    }
+    let eight_bit = mail.sealed.is_eight_bit() || mail.sealed.header_is_eight_bit();
+    if eight_bit && !offered.eight_bit_mime {
+        let text = "the message has 8-bit characters, and this server takes 7-bit mail only (no 8BITMIME)".to_owned();
+        return Err(failed(EnhancedCode::new(5, 6, 3), text));
+    }
+    let smtputf8 = needs_smtputf8(mail, offered, upstream, ledger)?;
+    let mut line = format!("MAIL FROM:<{}>", mail.envelope.sender);
+    if offered.size.is_some() {
+        line.push_str(&format!(" SIZE={size}"));
+    }
+    if eight_bit {
+        line.push_str(" BODY=8BITMIME");
+    }
+    if smtputf8 {
+        line.push_str(" SMTPUTF8");
+    }
+    Line::new(&line).map_err(|NotALine| unusable_address(upstream))
+}
+
+pub(super) fn rcpt_line(recipient: &Mailbox, upstream: &str) -> Result<Line, Outcome> {
+    Line::new(&format!("RCPT TO:<{recipient}>")).map_err(|NotALine| unusable_address(upstream))
+}
+
+/// The client's own wish for SMTPUTF8 counts only where something needs it: declaring it makes a message undeliverable
+/// to many servers further on.
+fn needs_smtputf8(mail: &Mail<'_>, offered: &Extensions, upstream: &str, ledger: &mut Ledger) -> Result<bool, Outcome> {
+    let failed = |whose: &str| {
+        let text = format!("{whose} not ASCII, and this server cannot carry that (no SMTPUTF8)");
+        Outcome::Failed(local(upstream, EnhancedCode::new(5, 6, 7), text))
+    };
+    let sender = mail.envelope.sender.mailbox().is_some_and(Mailbox::is_internationalized);
+    let header = mail.envelope.smtputf8 && mail.sealed.header_is_eight_bit();
+    if offered.smtputf8 {
+        return Ok(sender || header || mail.recipients.iter().any(Mailbox::is_internationalized));
+    }
+    if sender {
+        return Err(failed("the sender's address is"));
+    }
+    if header {
+        return Err(failed("the header is"));
+    }
+    for (at, recipient) in mail.recipients.iter().enumerate() {
+        if recipient.is_internationalized() {
+            ledger.settle(at, failed("the recipient's address is"));
+        }
+    }
+    Ok(false)
+}
+
+fn unusable_address(upstream: &str) -> Outcome {
+    let text = "an address cannot be written as a command".to_owned();
+    Outcome::Failed(local(upstream, EnhancedCode::new(5, 1, 3), text))
+}
+
+fn local(upstream: &str, enhanced: EnhancedCode, text: String) -> Reason {
+    Reason::new(Some(upstream), Step::Local, Cause::Local { enhanced, text })
+}

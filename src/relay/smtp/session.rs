@@ -1,0 +1,261 @@
+//! One connection's dialogue: bytes out with a deadline, replies in with a deadline, and whether it is still sound.
+//!
+//! Generic over the channel; what may be sent depends on it, so that a plain session cannot say MAIL or AUTH.
+//! RFC 5321 §4.2, §4.5.3.2.
+
+use super::line::{Line, Opening};
+use super::starttls::Secured;
+use crate::message::outcome::{Cause, Meaning, Reason, Step, meaning};
+use crate::observe::log::Clean;
+use crate::relay::deadline::{Deadline, Expired};
+use crate::relay::socket::{Permit, Socket};
+use crate::relay::{Options, TlsMode};
+use crate::smtp::reply::{ReplyError, ReplyParser, Severity};
+use crate::smtp::{Extensions, Reply};
+use bytes::BytesMut;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tracing::debug;
+
+/// What a session speaks over, and what it may say there.
+pub(in crate::relay) trait Channel {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+    type Command: Into<Line> + From<Opening>;
+
+    fn stream(&mut self) -> &mut Self::Stream;
+}
+
+/// Not encrypted: EHLO and STARTTLS, nothing else.
+#[derive(Debug)]
+pub(in crate::relay) struct Plain(Socket);
+
+impl Channel for Plain {
+    type Stream = Socket;
+    type Command = Opening;
+
+    fn stream(&mut self) -> &mut Socket {
+        &mut self.0
+    }
+}
+
+/// Dropping it closes the connection.
+#[derive(Debug)]
+pub(in crate::relay) struct Session<C> {
+    channel: C,
+    input: BytesMut,
+    parser: ReplyParser,
+    pub(super) options: Arc<Options>,
+    pub(super) extensions: Extensions,
+    /// False after any surprise: the two sides may no longer agree on where they are.
+    sound: bool,
+    /// MAIL was accepted and no final dot answered since: RSET is due before the next MAIL.
+    pub(super) in_transaction: bool,
+}
+
+impl Session<Plain> {
+    pub(super) fn plain(socket: Socket, options: &Arc<Options>) -> Self {
+        Self::new(Plain(socket), options)
+    }
+
+    /// The bare socket, for TLS; only if nothing was read beyond the last reply.
+    pub(super) fn into_socket(self) -> Option<Socket> {
+        self.input.is_empty().then_some(self.channel.0)
+    }
+}
+
+impl Session<Secured> {
+    pub(in crate::relay) fn permit(&self) -> &Permit {
+        self.channel.permit()
+    }
+
+    /// Closes the connection and keeps its permit.
+    pub(in crate::relay) async fn into_permit(self) -> Permit {
+        self.channel.into_socket().close().await
+    }
+
+    /// "TLSv1.3".
+    pub(in crate::relay) fn tls_version(&self) -> &'static str {
+        self.channel.version()
+    }
+
+    pub(in crate::relay) fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// True if another message may be sent.
+    pub(in crate::relay) fn is_sound(&self) -> bool {
+        self.sound && self.input.is_empty()
+    }
+
+    /// True if the peer neither closed nor said anything while the connection was idle.
+    pub(in crate::relay) fn is_quiet(&mut self) -> bool {
+        let mut octet = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        let read = std::pin::Pin::new(self.channel.stream()).poll_read(&mut cx, &mut ReadBuf::new(&mut octet));
+        matches!(read, Poll::Pending) && self.is_sound()
+    }
+
+    /// QUIT, and a short wait for the answer.
+    pub(in crate::relay) async fn quit(mut self) {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let deadline = Deadline::after(PATIENCE);
+        if self.command(Step::EndOfData, Line::fixed("QUIT"), deadline).await.is_ok() {
+            let _polite = deadline.limit(self.channel.stream().shutdown()).await;
+        }
+    }
+
+    /// Several commands in one segment, or a piece of data.
+    pub(super) async fn write(&mut self, step: Step, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
+        self.write_all(step, bytes, deadline).await
+    }
+}
+
+impl<C: Channel> Session<C> {
+    pub(super) fn new(channel: C, options: &Arc<Options>) -> Self {
+        Self {
+            channel,
+            input: BytesMut::with_capacity(4096),
+            parser: ReplyParser::default(),
+            options: Arc::clone(options),
+            extensions: Extensions::default(),
+            sound: true,
+            in_transaction: false,
+        }
+    }
+
+    pub(super) async fn greeting(&mut self, deadline: Deadline) -> Result<(), Reason> {
+        let reply = self.reply(Step::Greeting, deadline).await.map_err(|reason| match reason.cause {
+            Cause::TimedOut if self.options.tls == TlsMode::StartTls => reason.with_advice(
+                "a server that says nothing may expect TLS from the start: try tls = \"implicit\" (usually port 465)",
+            ),
+            _ => reason,
+        })?;
+        self.expect(Step::Greeting, reply).map(drop)
+    }
+
+    /// Learns what the server offers. HELO is not tried: it would mean mail without STARTTLS.
+    pub(super) async fn ehlo(&mut self, deadline: Deadline) -> Result<(), Reason> {
+        let name = Line::new(&format!("EHLO {}", self.options.ehlo_name)).map_err(|error| {
+            let enhanced = crate::smtp::EnhancedCode::new(4, 3, 5);
+            self.reason(
+                Step::Ehlo,
+                Cause::Local { enhanced, text: format!("the name for EHLO is not usable: {error}") },
+            )
+        })?;
+        let reply = self.command(Step::Ehlo, Opening::Ehlo(name), deadline).await?;
+        self.extensions = Extensions::from_ehlo(&self.expect(Step::Ehlo, reply)?);
+        Ok(())
+    }
+
+    /// One command and its reply.
+    pub(super) async fn command(
+        &mut self,
+        step: Step,
+        command: impl Into<C::Command>,
+        deadline: Deadline,
+    ) -> Result<Reply, Reason> {
+        let line: Line = command.into().into();
+        self.say(&line);
+        self.write_all(step, line.as_bytes(), deadline).await?;
+        self.reply(step, deadline).await
+    }
+
+    /// The next reply, whatever it says. An error, a 421 and a reply out of place make the session unsound.
+    pub(super) async fn reply(&mut self, step: Step, deadline: Deadline) -> Result<Reply, Reason> {
+        let limit = deadline.capped(self.patience(step));
+        let reply = match limit.limit(self.read_reply()).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => return Err(self.broken(step, Cause::Network(error.to_string()))),
+            Err(Expired) => return Err(self.broken(step, Cause::TimedOut)),
+        };
+        debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
+        let out_of_place = reply.severity() == Severity::Intermediate && !matches!(step, Step::Auth | Step::Data);
+        self.sound &= reply.code() != 421 && !out_of_place;
+        Ok(reply)
+    }
+
+    /// The reply itself if it means that the step succeeded.
+    pub(super) fn expect(&mut self, step: Step, reply: Reply) -> Result<Reply, Reason> {
+        match meaning(step, &reply, self.options.slow_down) {
+            Meaning::Accepted => Ok(reply),
+            _ => Err(self.reason(step, Cause::Reply(reply))),
+        }
+    }
+
+    pub(super) fn reason(&self, step: Step, cause: Cause) -> Reason {
+        Reason::new(Some(&self.options.name), step, cause)
+    }
+
+    pub(super) fn mark_unsound(&mut self) {
+        self.sound = false;
+    }
+
+    pub(super) fn say(&self, line: &Line) {
+        debug!(upstream = %self.options.name, "C: {}", Clean(line));
+    }
+
+    async fn write_all(&mut self, step: Step, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
+        if !self.input.is_empty() {
+            // Two answers to one command: whoever sent the second wants it taken for the answer to the next.
+            let text = "the server said more than it was asked for".to_owned();
+            return Err(self.broken(step, Cause::Network(text)));
+        }
+        let limit = deadline.capped(self.options.command_timeout);
+        let stream = self.channel.stream();
+        let written = limit.limit(async {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        });
+        match written.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.broken(step, Cause::Network(ReadError::Io(error).to_string()))),
+            Err(Expired) => Err(self.broken(step, Cause::TimedOut)),
+        }
+    }
+
+    async fn read_reply(&mut self) -> Result<Reply, ReadError> {
+        loop {
+            let (consumed, reply) = self.parser.parse(&self.input)?;
+            let _consumed = self.input.split_to(consumed);
+            if let Some(reply) = reply {
+                return Ok(reply);
+            }
+            self.input.reserve(4096);
+            if self.channel.stream().read_buf(&mut self.input).await? == 0 {
+                return Err(ReadError::Closed);
+            }
+        }
+    }
+
+    fn broken(&mut self, step: Step, cause: Cause) -> Reason {
+        self.sound = false;
+        self.reason(step, cause)
+    }
+
+    fn patience(&self, step: Step) -> Duration {
+        if step == Step::EndOfData { self.options.data_timeout } else { self.options.command_timeout }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("this is not SMTP: {0}")]
+    Malformed(#[from] ReplyError),
+    #[error("{}", explain(.0))]
+    Io(#[from] io::Error),
+}
+
+fn explain(error: &io::Error) -> String {
+    use io::ErrorKind::*;
+    match error.kind() {
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
+            "the server broke off the connection".to_owned()
+        }
+        _ => format!("the connection broke: {error}"),
+    }
+}
