@@ -28,7 +28,7 @@ impl RawMessage {
     /// A line that is neither field nor continuation ends the header; it becomes the first line of the body, with the
     /// missing empty line put between, so that every later reader splits at the same place.
     pub fn from_data(data: Bytes) -> Result<Self, RawError> {
-        let window = &data[..data.len().min(MAX_HEADER + 2)];
+        let window = header_window(&data);
         let mut fields = Fields::new(window);
         fields.by_ref().for_each(drop);
         let length = window.len() - fields.rest().len();
@@ -111,6 +111,14 @@ impl RawMessage {
     }
 }
 
+/// What has to be read to find the end of an allowed header: whole lines, so that none is judged by its first half.
+fn header_window(data: &[u8]) -> &[u8] {
+    match data.get(MAX_HEADER + 2..).and_then(|rest| memchr::memchr(b'\n', rest)) {
+        Some(end) => &data[..MAX_HEADER + 2 + end + 1],
+        None => data,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +158,10 @@ mod tests {
     fn an_endless_header_is_refused() {
         let data = b"A: 1\r\n".repeat(MAX_HEADER / 6 + 10);
         assert_eq!(RawMessage::from_data(data.into()), Err(RawError::HeaderTooLarge));
+        for name in 1..40 {
+            let data = format!("{}: 1\r\n", "A".repeat(name)).repeat(MAX_HEADER / 5);
+            assert_eq!(RawMessage::from_data(data.into()), Err(RawError::HeaderTooLarge), "cut inside a name");
+        }
         let one_line = [b"A: ".to_vec(), vec![b'x'; MAX_HEADER]].concat();
         assert_eq!(RawMessage::from_data(one_line.into()), Err(RawError::HeaderTooLarge));
     }
