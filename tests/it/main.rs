@@ -5,3 +5,4 @@
 mod support;
 
 mod dialogs;
+mod peers_work;

@@ -1,5 +1,15 @@
-//! What the integration tests stand on: a listener with an intake that records, clients, certificates.
+//! What the integration tests stand on: real peers run from their binaries, a listener with an intake that records,
+//! certificates, free ports.
+//!
+//! A peer that is missing makes its test return early, said aloud, and fails it where `CI` is set. Everything listens
+//! on loopback and ends with the test.
 
 pub mod certificate;
 pub mod client;
+pub mod dkim;
 pub mod listener;
+pub mod maildir;
+pub mod peers;
+pub mod ports;
+pub mod postfix;
+pub mod real_clients;
