@@ -3,10 +3,151 @@
 //! Everything wrong is reported at once, each with its place and a way out; nothing starts half-way. Never starts or
 //! connects anything.
 
+mod defaults;
+mod environment;
+mod file;
 pub mod key_file;
+mod later;
+mod overlay;
+pub mod own;
+mod problem;
+mod reader;
+mod resolve;
+mod schema;
+mod secret;
 mod settings;
+mod value;
 
+pub use defaults::Defaults;
+pub use environment::Environment;
+pub use problem::{Located, Problems};
 pub use settings::{
     Connections, DkimSettings, Endpoint, ListenerSettings, Provider, RouteSettings, Settings, UpstreamSettings,
     UserSettings,
 };
+
+use file::File;
+use problem::{Findings, Place, Problem, Source};
+use resolve::Resolver;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use toml::de::DeTable;
+
+/// Which file to read.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigFile<'a> {
+    pub path: &'a Path,
+    /// The user named it: it must be there. The default one may be missing if the environment is enough.
+    pub explicit: bool,
+}
+
+/// Reads, checks and resolves the configuration.
+pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings, Problems> {
+    let name = file.path.display().to_string();
+    let whole = |message: String, help: &str| {
+        let mut problem = Problem::new(Place::Nowhere, message);
+        problem.help(help);
+        Problems::new(Arc::new(Source::new(&name, "")), vec![problem])
+    };
+    let base = file.path.parent().unwrap_or(Path::new(""));
+    match std::fs::read_to_string(file.path) {
+        Ok(text) => {
+            let open_to_all = std::fs::metadata(file.path).is_ok_and(|metadata| metadata.mode() & 0o007 != 0);
+            let mut settings = Draft::parse(&name, &text, open_to_all)?.finish(base, environment)?;
+            settings.file = Some(file.path.to_owned());
+            Ok(settings)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound && !file.explicit => {
+            Draft::without_file(&name).finish(base, environment)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(whole("there is no such file".to_owned(), "name another with --config, or leave it out"))
+        }
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            Err(whole("it is not a text in UTF-8".to_owned(), "save it as UTF-8"))
+        }
+        Err(error) => Err(whole(format!("it cannot be read: {error}"), "the gateway's user must be able to read it")),
+    }
+}
+
+/// What was typed, on its way to [`Settings`].
+struct Draft {
+    source: Source,
+    file: File,
+    findings: Findings,
+    /// The missing upstream would only repeat a problem that has been reported.
+    upstream_was_tried: bool,
+    has_file: bool,
+}
+
+impl Draft {
+    fn parse(name: &str, text: &str, open_to_all: bool) -> Result<Self, Problems> {
+        let mut source = Source::new(name, text);
+        let document = DeTable::parse(text).map_err(|error| syntax_error(source.clone(), text, &error))?;
+        let (mut findings, mut secrets) = (Findings::default(), Vec::new());
+        let file = File::read(document.get_ref(), &mut findings, &mut secrets);
+        if let (Some(secret), true) = (secrets.first(), open_to_all) {
+            findings
+                .warning(&Place::File(secret.clone()), "a secret in a file that every user of this machine can read")
+                .help(format!("chmod 600 {name}, or use {{ file = \"...\" }} or {{ env = \"...\" }}"));
+        }
+        secrets.into_iter().for_each(|secret| source.mask(secret));
+        let upstream_was_tried = document
+            .get_ref()
+            .keys()
+            .any(|key| reader::nearest(key.get_ref(), [file::UPSTREAM_TABLE].into_iter()).is_some());
+        Ok(Self { source, file, findings, upstream_was_tried, has_file: true })
+    }
+
+    fn without_file(name: &str) -> Self {
+        Self {
+            source: Source::new(name, ""),
+            file: File::empty(),
+            findings: Findings::default(),
+            upstream_was_tried: false,
+            has_file: false,
+        }
+    }
+
+    fn finish(mut self, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
+        overlay::apply(environment, &mut self.file, &mut self.findings);
+        let no_upstream = self.file.upstreams.is_empty();
+        let settings = Resolver { base, environment, findings: &mut self.findings }.resolve(self.file);
+        if no_upstream && (!self.upstream_was_tried || self.findings.errors.is_empty()) {
+            let message = if self.has_file { "there is no [[upstream]]" } else { "there is no such file" };
+            self.findings.error(&Place::Nowhere, message).help(
+                "mail needs somewhere to go: add an [[upstream]] table to the file (provider = \"sandbox\" needs no \
+                 account), or set SMTP_HOST_ADDR and its companions in the environment",
+            );
+        }
+        let source = Arc::new(self.source);
+        match settings {
+            Some(mut settings) if self.findings.errors.is_empty() => {
+                settings.warnings = Problems::new(source, self.findings.warnings);
+                Ok(settings)
+            }
+            _ => Err(Problems::new(source, self.findings.errors)),
+        }
+    }
+}
+
+/// One problem: what stands behind a syntax error cannot be told.
+fn syntax_error(mut source: Source, text: &str, error: &toml::de::Error) -> Problems {
+    mask_secrets_by_line(&mut source, text);
+    let at = error.span().unwrap_or(text.len()..text.len());
+    let problem = Problem::new(Place::File(at), format!("this is not TOML: {}", error.message()));
+    Problems::new(Arc::new(source), vec![problem])
+}
+
+/// For a text that cannot be parsed: what stands behind the "=" of a secret's key.
+fn mask_secrets_by_line(source: &mut Source, text: &str) {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if let Some((key, _)) = line.split_once('=').filter(|(key, _)| reader::looks_secret(key.trim())) {
+            source.mask(start + key.len() + 1..start + line.len());
+        }
+        start += line.len();
+    }
+}

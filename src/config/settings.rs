@@ -2,10 +2,12 @@
 //!
 //! A `Settings` that exists can be started. It holds each module's own `Options`; what was typed is in `file.rs`.
 
-use crate::dkim::Unsigned;
+use super::problem::Problems;
+use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
+use crate::inbound::auth::Password;
 use crate::message::SenderPatterns;
-use crate::observe::{Secret, log};
+use crate::observe::log;
 use crate::relay;
 use crate::smtp::Domain;
 use std::path::PathBuf;
@@ -32,6 +34,10 @@ pub struct Settings {
     /// In order, the first match wins; at least one. Mail that matches none has no way out.
     pub routes: Vec<RouteSettings>,
     pub log: log::Options,
+    /// `None` if the environment alone configures the gateway.
+    pub file: Option<PathBuf>,
+    /// To be said at every start.
+    pub warnings: Problems,
 }
 
 #[derive(Debug, Clone)]
@@ -44,8 +50,7 @@ pub struct ListenerSettings {
 #[derive(Debug, Clone)]
 pub struct UserSettings {
     pub name: Arc<str>,
-    /// A PHC string, `$argon2id$...`.
-    pub password_hash: String,
+    pub password: Password,
     /// `None`: whatever the listener allows.
     pub senders: Option<SenderPatterns>,
 }
@@ -53,11 +58,11 @@ pub struct UserSettings {
 #[derive(Debug)]
 pub struct DkimSettings {
     pub domain: Domain,
-    pub selector: String,
+    pub selector: Selector,
     /// `None` if the key came in the environment.
     pub path: Option<PathBuf>,
-    /// PEM; `None`: the file does not exist yet and is to be made at start.
-    pub key: Option<Secret>,
+    /// `None`: the file does not exist yet and is to be made at start.
+    pub key: Option<SigningKey>,
 }
 
 #[derive(Debug, Clone)]

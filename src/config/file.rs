@@ -1,0 +1,379 @@
+//! What can be typed in `config.toml`: every table, every key, each once, with its documentation and default.
+//!
+//! Values are of the right form here, no more: files are not read and references not followed; that is `settings`.
+
+use super::later::{self, Preset};
+use super::problem::{Findings, Place};
+use super::reader::{Complaints, TableReader, find, kind};
+use super::schema::{Section, Table, settings};
+use super::secret::SecretSource;
+use super::value::{Complaint, Count, PatternText, Port, Retries, Size, Text, Value, not_among, words};
+use crate::dkim::Selector;
+use crate::inbound::{AuthMode, LineEndings};
+use crate::observe::Secret;
+use crate::observe::log::Format;
+use crate::relay::TlsMode;
+use crate::smtp::Domain;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The whole file.
+#[derive(Debug, Clone)]
+pub struct File {
+    pub gateway: Gateway,
+    pub listeners: Vec<Listener>,
+    pub users: Vec<User>,
+    pub dkim: Vec<Dkim>,
+    pub upstreams: Vec<Upstream>,
+    pub routes: Vec<Route>,
+    pub log: Log,
+}
+
+/// The one table without which nothing starts.
+pub const UPSTREAM_TABLE: &str = "upstream";
+
+/// In the order of the shipped file.
+pub const TABLES: &[&Table] =
+    &[Gateway::TABLE, Listener::TABLE, User::TABLE, Dkim::TABLE, Upstream::TABLE, Route::TABLE, Log::TABLE];
+
+settings! {
+    /// The gateway as a whole. These keys stand at the top of the file, before the first [table].
+    Gateway = "" {
+        /// The name in the greeting, in EHLO and in Received headers; default: the host's full name. A name without a
+        /// dot becomes an address literal in EHLO (some providers drop mail from "localhost").
+        hostname: Domain, optional r#""gateway.example.com""#;
+        /// Where the gateway keeps what it must not lose, for its own user only. Relative paths start at the folder of
+        /// this file.
+        data_dir: PathBuf, default r#""data""#;
+        /// Mail whose From domain has no DKIM key: "refuse" (550 at once), "send" (it leaves unsigned), or a list of
+        /// the domains that may. Without any key at all the default is "send", and every start says so.
+        unsigned: UnsignedMail, default r#""refuse""#;
+        /// Memory for messages in flight, both sides together; what does not fit waits or gets a 452.
+        max_memory: Size, default r#""256 MiB""#;
+        /// How long a stop (SIGTERM) waits for messages that are under way. Container engines give 10 seconds.
+        drain: Duration, default r#""8s""#;
+    }
+}
+
+settings! {
+    /// Where applications hand in mail; several listeners are several tables. Without any: 127.0.0.1:2525 and
+    /// [::1]:2525.
+    Listener = "listener", many: true {
+        /// Address and port.
+        address: SocketAddr, required r#""127.0.0.1:2525""#;
+        /// "direct": the client waits and gets the provider's own answer.
+        delivery: Delivery, default r#""direct""#;
+        /// "off", "starttls" (required before MAIL) or "implicit". Plausible does STARTTLS whenever it is offered and
+        /// insists on a certificate of a public authority, so leave it off on loopback.
+        tls: ListenerTls, default r#""off""#;
+        /// PEM file with the certificate and its chain, for "starttls" and "implicit".
+        certificate: PathBuf, optional r#""certs/gateway.pem""#;
+        /// PEM file with the certificate's key.
+        private_key: PathBuf, optional r#""certs/gateway.key""#;
+        /// Networks that may send without a login. A listener beyond loopback needs a list of its own, or
+        /// auth = "required".
+        allow: Vec<IpNet>, default r#"["127.0.0.0/8", "::1/128"]"#;
+        /// "off": only `allow`; "optional": `allow` or a login; "required": a login.
+        auth: AuthMode, default r#""optional""#;
+        /// Who may be the sender, in the envelope and in the From header. Default: the domains that have a [[dkim]]
+        /// key and those below them; without any key: everyone.
+        senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
+        /// Bare CR and LF in a message: "normalize" (they become CRLF) or "reject".
+        line_endings: LineEndings, default r#""normalize""#;
+        /// The largest message that is taken.
+        max_message_size: Size, default r#""25 MiB""#;
+        /// Recipients of one message.
+        max_recipients: Count, default "1000";
+        /// Clients at once.
+        max_connections: Count, default "1000";
+        /// Clients at once from one address.
+        max_connections_per_address: Count, default "200";
+        /// How long a client may take for each command; message data has a minimum rate besides.
+        timeout: Duration, default r#""5m""#;
+    }
+}
+
+settings! {
+    /// Logins for applications.
+    User = "user", many: true {
+        /// The name to log in with.
+        name: String, required r#""plausible""#;
+        /// The password's hash, as `waxseal user hash` prints it; as a secret it may also come from { env = "NAME" } or
+        /// { file = "/run/secrets/NAME" }.
+        password: SecretSource, required r#""$argon2id$...""#;
+        /// Whom this login may send as, within the listener's `senders`. Default: whatever the listener allows.
+        senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
+    }
+}
+
+settings! {
+    /// Keys that seal mail. Several keys for one domain sign together (RSA and Ed25519); a domain's key serves the
+    /// domains below it too.
+    Dkim = "dkim", many: true {
+        /// The domain in the From header.
+        domain: Domain, required r#""example.com""#;
+        /// Under which the public key stands in the DNS: SELECTOR._domainkey.DOMAIN.
+        selector: Selector, required r#""wax1""#;
+        /// PEM file with the private key, as `waxseal dkim generate` makes it.
+        private_key: KeySource, required r#""certs/dkim/example.com.wax1.pem""#;
+        /// true: make the key at start if the file is missing, and print its DNS record.
+        generate: bool, default "false";
+    }
+}
+
+settings! {
+    /// Providers to which mail is handed on. Always over verified TLS.
+    Upstream = "upstream", many: true {
+        /// What routes and the log call it.
+        name: String, required r#""company""#;
+        /// "smtp": any provider or server; "sandbox": the one inside the gateway, which keeps mail and sends nothing.
+        provider: ProviderName, required r#""smtp""#;
+        /// Name or address of the server; needed for "smtp".
+        host: String, optional r#""smtp.example.com""#;
+        /// The server's port.
+        port: Port, default "587";
+        /// "starttls" or "implicit"; default: what the port is for (465 and 2465: "implicit").
+        tls: TlsMode, optional r#""starttls""#;
+        /// Whom the certificate must name; default: `host`.
+        server_name: String, optional r#""smtp.example.com""#;
+        /// PEM file with certificates to trust besides the system's; may hold the server's own certificate.
+        ca: PathBuf, optional r#""certs/company-ca.pem""#;
+        /// The login. Leave both out for a server that asks for none.
+        username: String, optional r#""relay""#;
+        /// A literal, { env = "NAME" } or { file = "/run/secrets/NAME" }.
+        password: SecretSource, optional r#"{ env = "RELAY_PASSWORD" }"#;
+        /// Connections at once, over everything: what the provider allows for the account.
+        max_connections: Count, default "4";
+        /// Messages after which a connection is closed and a new one made.
+        max_messages_per_connection: Count, default "100";
+        /// The local address to connect from; default: the system's choice.
+        source_address: IpAddr, optional r#""192.0.2.10""#;
+        /// Another upstream with the same account: its cap counts for both.
+        share_limits_with: String, optional r#""other-upstream""#;
+        /// For name lookup, connect and TLS, over all addresses of the host together.
+        connect_timeout: Duration, default r#""10s""#;
+        /// For the reply to each command. RFC 5321 §4.5.3.2 asks for five minutes. A client that waits ("direct") is
+        /// answered after 25 seconds whatever stands here.
+        command_timeout: Duration, default r#""5m""#;
+        /// For the reply to the whole message. RFC 5321 §4.5.3.2.6 asks for ten minutes.
+        data_timeout: Duration, default r#""10m""#;
+        /// After which an unused connection is closed; keep it below the provider's own.
+        idle_timeout: Duration, default r#""30s""#;
+        /// Further connects in quick succession before an attempt counts as deferred.
+        connect_retries: Retries, default "1";
+    }
+}
+
+settings! {
+    /// Which mail goes to which upstream: the first match wins. Without routes all mail goes to the first upstream.
+    Route = "route", many: true {
+        /// What the log calls it.
+        name: String, required r#""reports""#;
+        /// Envelope senders.
+        senders: Vec<PatternText>, default r#"["*"]"#;
+        /// Envelope recipients.
+        recipients: Vec<PatternText>, default r#"["*"]"#;
+        /// Names of upstreams in order: the next is tried when one is away.
+        upstreams: Vec<String>, required r#"["company", "backup"]"#;
+    }
+}
+
+settings! {
+    /// The log, on standard output.
+    Log = "log" {
+        /// "pretty" or "json".
+        format: Format, default r#""pretty""#;
+        /// "error", "warn", "info", "debug" or "trace"; or a filter such as "info,waxseal::relay=debug".
+        level: String, default r#""info""#;
+    }
+}
+
+/// `unsigned` as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnsignedMail {
+    Refuse,
+    Send,
+    Domains(Vec<Domain>),
+}
+
+words! { UnsignedWord, "\"refuse\", \"send\" or a list of domains", {
+    "refuse" => UnsignedWord(UnsignedMail::Refuse),
+    "send" => UnsignedWord(UnsignedMail::Send),
+} }
+struct UnsignedWord(UnsignedMail);
+
+impl Value for UnsignedMail {
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Array(_) => Vec::read(value, complaints).map(Self::Domains),
+            _ => <UnsignedWord as Value>::read(value, complaints).map(|word| word.0),
+        }
+    }
+}
+
+/// Where a DKIM key comes from. In the file it is always a path; the environment may hold the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    Path(PathBuf),
+    Pem(Secret),
+}
+
+impl Text for KeySource {
+    const EXPECTED: &'static str = PathBuf::EXPECTED;
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        <PathBuf as Text>::parse(text).map(Self::Path)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Direct,
+    Queue,
+}
+
+words! { Delivery, "\"direct\"", { "direct" => Self::Direct, "queue" => Self::Queue } }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerTls {
+    Off,
+    StartTls,
+    Implicit,
+}
+
+words! { ListenerTls, "\"off\", \"starttls\" or \"implicit\"", {
+    "off" => Self::Off,
+    "starttls" => Self::StartTls,
+    "implicit" => Self::Implicit,
+} }
+
+words! { AuthMode, "\"off\", \"optional\" or \"required\"", {
+    "off" => Self::Off,
+    "optional" => Self::Optional,
+    "required" => Self::Required,
+} }
+
+words! { LineEndings, "\"normalize\" or \"reject\"", {
+    "normalize" => Self::Normalize,
+    "reject" => Self::Reject,
+} }
+
+words! { TlsMode, "\"starttls\" or \"implicit\"", {
+    "starttls" => Self::StartTls,
+    "implicit" => Self::Implicit,
+} }
+
+words! { Format, "\"pretty\" or \"json\"", { "pretty" => Self::Pretty, "json" => Self::Json } }
+
+/// The presets are known by name, so that their user is told what to write for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderName {
+    Smtp,
+    Sandbox,
+    Preset(&'static Preset),
+}
+
+impl Text for ProviderName {
+    const EXPECTED: &'static str = "\"smtp\" or \"sandbox\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match (text, later::preset(text)) {
+            ("smtp", _) => Ok(Self::Smtp),
+            ("sandbox", _) => Ok(Self::Sandbox),
+            (_, Some(preset)) => Ok(Self::Preset(preset)),
+            (_, None) => Err(not_among(text, &["smtp", "sandbox"])),
+        }
+    }
+}
+
+impl File {
+    /// Reads a parsed document. Places of literal secrets are added to `secrets`.
+    pub fn read(document: &DeTable<'_>, findings: &mut Findings, secrets: &mut Vec<Range<usize>>) -> Self {
+        let mut sections = Sections { document, findings, secrets };
+        Self {
+            gateway: sections.read(document, Place::Nowhere),
+            listeners: sections.many(),
+            users: sections.many(),
+            dkim: sections.many(),
+            upstreams: sections.many(),
+            routes: sections.many(),
+            log: sections.one(),
+        }
+    }
+
+    /// A file in which nothing was typed.
+    pub fn empty() -> Self {
+        Self {
+            gateway: Gateway::empty(Place::Nowhere),
+            listeners: Vec::new(),
+            users: Vec::new(),
+            dkim: Vec::new(),
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+            log: Log::empty(Place::Nowhere),
+        }
+    }
+}
+
+struct Sections<'a, 'f> {
+    document: &'a DeTable<'a>,
+    findings: &'f mut Findings,
+    secrets: &'f mut Vec<Range<usize>>,
+}
+
+impl<'a> Sections<'a, '_> {
+    fn read<S: Section>(&mut self, content: &'a DeTable<'a>, place: Place) -> S {
+        let mut reader = TableReader::new(S::TABLE, content, place, self.findings, self.secrets);
+        let section = S::read(&mut reader);
+        reader.finish(TABLES);
+        section
+    }
+
+    fn one<S: Section>(&mut self) -> S {
+        match find(self.document, S::TABLE.name) {
+            None => S::empty(Place::Nowhere),
+            Some(value) => match value.get_ref() {
+                DeValue::Table(content) => self.read(content, Place::File(value.span())),
+                _ => {
+                    self.wrong_shape::<S>(value);
+                    S::empty(Place::File(value.span()))
+                }
+            },
+        }
+    }
+
+    fn many<S: Section>(&mut self) -> Vec<S> {
+        let Some(value) = find(self.document, S::TABLE.name) else { return Vec::new() };
+        match value.get_ref() {
+            DeValue::Array(items) if items.iter().all(|item| matches!(item.get_ref(), DeValue::Table(_))) => items
+                .iter()
+                .filter_map(|item| Some((item.get_ref().as_table()?, item.span())))
+                .map(|(content, at)| self.read(content, Place::File(at)))
+                .collect(),
+            // Read all the same, so that its other problems are not hidden behind this one.
+            DeValue::Table(content) => {
+                self.wrong_shape::<S>(value);
+                vec![self.read(content, Place::File(value.span()))]
+            }
+            _ => {
+                self.wrong_shape::<S>(value);
+                Vec::new()
+            }
+        }
+    }
+
+    fn wrong_shape<S: Section>(&mut self, value: &Spanned<DeValue<'_>>) {
+        let (name, title) = (S::TABLE.name, S::TABLE.title());
+        self.findings
+            .error(
+                &Place::File(value.span()),
+                format!("`{name}` must be written as {title}, not as {}", kind(value.get_ref())),
+            )
+            .help(format!("put {title} on a line of its own and the keys below it"));
+    }
+}

@@ -1,0 +1,184 @@
+//! Lays the environment over what was typed in the file: an upstream, listeners, a user, a key, the gateway's name.
+//!
+//! The block that Plausible reads works here unchanged; what the gateway adds begins with WAXSEAL_ or DKIM_.
+
+use super::environment::{Environment, Found};
+use super::file::{Dkim, File, KeySource, Listener, ProviderName, Route, Upstream, User};
+use super::own::is_loopback;
+use super::problem::{Findings, Place};
+use super::schema::{Section, Typed};
+use super::secret::SecretSource;
+use crate::dkim::Selector;
+use crate::inbound::AuthMode;
+use crate::observe::Secret;
+use crate::relay::TlsMode;
+use crate::smtp::Domain;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What the upstream of the environment is called.
+pub const UPSTREAM: &str = "environment";
+/// Where the gateway listens, on both loopback addresses, if nothing says otherwise.
+const DEFAULT_PORT: u16 = 2525;
+
+pub fn apply(environment: &Environment, file: &mut File, findings: &mut Findings) {
+    environment.warn_about_misspellings(findings);
+    replace(&mut file.gateway.hostname, environment.text("WAXSEAL_HOSTNAME", findings));
+    replace(&mut file.gateway.data_dir, environment.text("WAXSEAL_DATA_DIR", findings));
+    if let Some(upstream) = upstream(environment, findings) {
+        make_default(upstream, file);
+    }
+    file.dkim.extend(dkim(environment, findings));
+    let user = user(environment, findings);
+    listeners(environment, user.is_some(), file, findings);
+    file.users.extend(user);
+}
+
+fn replace<T>(typed: &mut Typed<T>, from_environment: Option<Typed<T>>) {
+    if let Some(found) = from_environment {
+        *typed = found;
+    }
+}
+
+fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstream> {
+    let host = environment.text::<String>("SMTP_HOST_ADDR", findings);
+    let port = environment.number("SMTP_HOST_PORT", findings);
+    let login = both(environment, "SMTP_USER_NAME", "SMTP_USER_PWD", findings);
+    let implicit = environment.flag("SMTP_HOST_SSL_ENABLED", findings);
+    let max_connections = environment.number("SMTP_POOL_SIZE", findings);
+    let connect_retries = environment.number("SMTP_RETRIES", findings);
+    let Some(host) = host else {
+        let lonely = port.as_ref().map(|port| &port.place).or(login.as_ref().map(|(name, _)| &name.place));
+        if let Some(place) = lonely {
+            findings
+                .warning(place, "it has no effect without SMTP_HOST_ADDR")
+                .help("set SMTP_HOST_ADDR to the provider's host");
+        }
+        return None;
+    };
+    let place = host.place.clone();
+    let mut upstream = Upstream::empty(place.clone());
+    upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
+    upstream.provider = Typed::given(ProviderName::Smtp, place.clone());
+    upstream.host = host;
+    // Given even if it is not: Plausible's default holds whatever SMTP_HOST_SSL_ENABLED says.
+    upstream.port.given = true;
+    replace(&mut upstream.port, port);
+    if let Some(implicit) = implicit {
+        let mode = implicit.value.map(|implicit| if implicit { TlsMode::Implicit } else { TlsMode::StartTls });
+        upstream.tls = Typed { value: mode, place: implicit.place, given: true };
+    }
+    if let Some((name, password)) = login {
+        upstream.username = Typed::given(name.text, name.place);
+        upstream.password = Typed::given(SecretSource::Literal(Secret::new(password.text)), password.place);
+    }
+    replace(&mut upstream.max_connections, max_connections);
+    replace(&mut upstream.connect_retries, connect_retries);
+    Some(upstream)
+}
+
+/// First among the upstreams, so that without routes it gets all mail; with routes, what no other takes.
+fn make_default(upstream: Upstream, file: &mut File) {
+    if !file.routes.is_empty() {
+        let place = upstream.place().clone();
+        let mut route = Route::empty(place.clone());
+        route.name = Typed::given(UPSTREAM.to_owned(), place.clone());
+        route.upstreams = Typed::given(vec![UPSTREAM.to_owned()], place);
+        file.routes.push(route);
+    }
+    file.upstreams.insert(0, upstream);
+}
+
+fn dkim(environment: &Environment, findings: &mut Findings) -> Option<Dkim> {
+    const NAMES: [&str; 3] = ["DKIM_DOMAIN", "DKIM_SELECTOR", "DKIM_PRIVATE_KEY"];
+    let domain = environment.text::<Domain>(NAMES[0], findings);
+    let selector = environment.text::<Selector>(NAMES[1], findings);
+    let key = environment.find(NAMES[2], findings);
+    let there = [domain.is_some(), selector.is_some(), key.is_some()];
+    let (Some(domain), Some(selector), Some(key)) = (domain, selector, key) else {
+        let named =
+            |wanted: bool| NAMES.iter().zip(there).filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
+        if let Some(present) = named(true).next() {
+            let missing = named(false).collect::<Vec<_>>().join(" and ");
+            findings
+                .error(&Place::Environment(present.to_owned()), format!("{missing} must be set too"))
+                .help("a key needs all three: DKIM_DOMAIN, DKIM_SELECTOR, DKIM_PRIVATE_KEY");
+        }
+        return None;
+    };
+    let mut dkim = Dkim::empty(domain.place.clone());
+    dkim.domain = domain;
+    dkim.selector = selector;
+    let source = if key.text.contains("-----BEGIN") {
+        // Env files cannot hold line ends, so people write \n.
+        KeySource::Pem(Secret::new(key.text.replace("\\n", "\n")))
+    } else {
+        KeySource::Path(key.text.into())
+    };
+    dkim.private_key = Typed::given(source, key.place);
+    Some(dkim)
+}
+
+fn user(environment: &Environment, findings: &mut Findings) -> Option<User> {
+    let (name, password) = both(environment, "WAXSEAL_USER", "WAXSEAL_PASSWORD", findings)?;
+    let mut user = User::empty(name.place.clone());
+    user.name = Typed::given(name.text, name.place);
+    user.password = Typed::given(SecretSource::Literal(Secret::new(password.text)), password.place);
+    Some(user)
+}
+
+fn listeners(environment: &Environment, has_user: bool, file: &mut File, findings: &mut Findings) {
+    let allow = environment.list::<IpNet>("WAXSEAL_ALLOW", findings);
+    match environment.list::<SocketAddr>("WAXSEAL_LISTEN", findings) {
+        Some(addresses) => {
+            if !file.listeners.is_empty() {
+                findings.warning(&addresses.place, "it replaces the [[listener]] tables of the file");
+            }
+            let login_only = has_user && allow.is_none();
+            let listen = |address| environment_listener(address, &addresses.place, login_only);
+            file.listeners = addresses.value.clone().into_iter().flatten().map(listen).collect();
+        }
+        None if file.listeners.is_empty() => file.listeners = default_listeners(),
+        None => {}
+    }
+    if let Some(allow) = allow {
+        for listener in file.listeners.iter_mut().filter(|listener| !listener.allow.given) {
+            listener.allow = allow.clone();
+        }
+    }
+}
+
+/// Beyond loopback a user without networks means that the login is needed: container addresses are anybody's.
+fn environment_listener(address: SocketAddr, place: &Place, login_only: bool) -> Listener {
+    let mut listener = Listener::empty(place.clone());
+    listener.address = Typed::given(address, place.clone());
+    if login_only && !is_loopback(address.ip()) {
+        listener.auth = Typed::given(AuthMode::Required, place.clone());
+    }
+    listener
+}
+
+fn default_listeners() -> Vec<Listener> {
+    [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]
+        .map(|ip| {
+            let mut listener = Listener::empty(Place::Nowhere);
+            listener.address = Typed::given(SocketAddr::new(ip, DEFAULT_PORT), Place::Nowhere);
+            listener
+        })
+        .into()
+}
+
+/// Both or neither; one without the other is a problem.
+fn both(environment: &Environment, first: &str, second: &str, findings: &mut Findings) -> Option<(Found, Found)> {
+    match (environment.find(first, findings), environment.find(second, findings)) {
+        (Some(one), Some(other)) => Some((one, other)),
+        (None, None) => None,
+        (Some(lonely), None) => lacks(&lonely, second, findings),
+        (None, Some(lonely)) => lacks(&lonely, first, findings),
+    }
+}
+
+fn lacks(lonely: &Found, other: &str, findings: &mut Findings) -> Option<(Found, Found)> {
+    findings.error(&lonely.place, format!("{other} must be set too")).help("set both, or neither");
+    None
+}

@@ -1,0 +1,260 @@
+//! What is wrong with a configuration: each problem with its place and a way out, all of them at once.
+//!
+//! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: literals are
+//! masked in the source before a line of it is printed.
+
+use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where something was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Octets of the configuration file.
+    File(Range<usize>),
+    /// A variable, or a file of the secrets folder.
+    Environment(String),
+    /// What is missing altogether.
+    Nowhere,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub place: Place,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Problem {
+    pub fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { place, message: message.into(), help: None }
+    }
+
+    pub fn help(&mut self, help: impl Into<String>) {
+        self.help = Some(help.into());
+    }
+}
+
+/// What resolving finds on its way: errors refuse the configuration, warnings do not.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub errors: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+impl Findings {
+    pub fn error(&mut self, place: &Place, message: impl Into<String>) -> &mut Problem {
+        self.errors.push_mut(Problem::new(place.clone(), message))
+    }
+
+    pub fn warning(&mut self, place: &Place, message: impl Into<String>) -> &mut Problem {
+        self.warnings.push_mut(Problem::new(place.clone(), message))
+    }
+}
+
+/// A configuration's text, with the secrets in it masked, and the name under which its lines are reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    name: String,
+    text: String,
+}
+
+impl Source {
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into() }
+    }
+
+    /// Overwrites a secret; places keep their meaning.
+    pub fn mask(&mut self, secret: Range<usize>) {
+        if let Some(shown) = self.text.get(secret.clone()) {
+            let stars: String = shown.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect();
+            self.text.replace_range(secret, &stars);
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Line and column of an octet, both from 1, the column in characters.
+    fn position(&self, octet: usize) -> (usize, usize) {
+        let before = self.text.get(..octet).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// Problems of one configuration. `{}` prints one line each, `{:#}` marks the source lines, for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    source: Arc<Source>,
+    problems: Vec<Problem>,
+}
+
+impl Problems {
+    /// Sorted by place: the file's from top to bottom, then the environment's.
+    pub fn new(source: Arc<Source>, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| match &problem.place {
+            Place::File(at) => (0, at.start),
+            Place::Environment(_) => (1, 0),
+            Place::Nowhere => (2, 0),
+        });
+        Self { source, problems }
+    }
+
+    pub fn len(&self) -> usize {
+        self.problems.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Located<'_>> {
+        self.problems.iter().map(|problem| Located { problem, source: &self.source })
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.iter().enumerate() {
+            match (at, f.alternate()) {
+                (0, false) => write!(f, "{problem}")?,
+                (_, false) => write!(f, "\n{problem}")?,
+                (_, true) => write!(f, "{problem:#}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One problem together with the text it is about. `{}` is one line, `{:#}` shows the source.
+#[derive(Debug, Clone, Copy)]
+pub struct Located<'a> {
+    problem: &'a Problem,
+    source: &'a Source,
+}
+
+impl Located<'_> {
+    pub fn message(&self) -> &str {
+        &self.problem.message
+    }
+
+    pub fn help(&self) -> Option<&str> {
+        self.problem.help.as_deref()
+    }
+
+    /// `config.toml:3:7`, or the name of a variable.
+    pub fn place(&self) -> String {
+        match &self.problem.place {
+            Place::File(at) => {
+                let (line, column) = self.source.position(at.start);
+                format!("{}:{line}:{column}", self.source.name)
+            }
+            Place::Environment(name) => name.clone(),
+            Place::Nowhere => self.source.name.clone(),
+        }
+    }
+
+    /// Line and column, if the place is in the file.
+    pub fn position(&self) -> Option<(usize, usize)> {
+        match &self.problem.place {
+            Place::File(at) => Some(self.source.position(at.start)),
+            Place::Environment(_) | Place::Nowhere => None,
+        }
+    }
+}
+
+impl fmt::Display for Located<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return GraphicalReportHandler::new().render_report(f, &Marked::new(*self));
+        }
+        write!(f, "{}: {}", self.place(), self.message())?;
+        self.help().map_or(Ok(()), |help| write!(f, " (help: {help})"))
+    }
+}
+
+/// A problem as miette wants it.
+#[derive(Debug)]
+struct Marked<'a> {
+    located: Located<'a>,
+    source: Option<NamedSource<String>>,
+}
+
+impl<'a> Marked<'a> {
+    fn new(located: Located<'a>) -> Self {
+        let in_file = matches!(located.problem.place, Place::File(_));
+        let source = in_file.then(|| NamedSource::new(&located.source.name, located.source.text.clone()));
+        Self { located, source }
+    }
+}
+
+impl fmt::Display for Marked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.located.problem.place {
+            Place::Environment(name) => write!(f, "{name}: {}", self.located.message()),
+            Place::File(_) | Place::Nowhere => f.write_str(self.located.message()),
+        }
+    }
+}
+
+impl std::error::Error for Marked<'_> {}
+
+impl Diagnostic for Marked<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.located.help().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        match &self.located.problem.place {
+            Place::File(at) => Some(Box::new(std::iter::once(LabeledSpan::underline(at.clone())))),
+            Place::Environment(_) | Place::Nowhere => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# ü\nname = \"ü\", password = \"hunter2\"\nport = 99999\n";
+
+    fn at(part: &str) -> Range<usize> {
+        let start = TEXT.find(part).expect("a part of the text");
+        start..start + part.len()
+    }
+
+    fn problems() -> Problems {
+        let mut source = Source::new("config.toml", TEXT);
+        source.mask(at("\"hunter2\""));
+        let mut late = Problem::new(Place::File(at("99999")), "`port` is too large");
+        late.help("use a number up to 65535");
+        let early = Problem::new(Place::File(at("password")), "`password` is odd");
+        Problems::new(Arc::new(source), vec![late, Problem::new(Place::Nowhere, "nothing to do"), early])
+    }
+
+    #[test]
+    fn one_line_each_in_the_order_of_the_file() {
+        assert_eq!(
+            problems().to_string(),
+            "config.toml:2:13: `password` is odd\n\
+             config.toml:3:8: `port` is too large (help: use a number up to 65535)\n\
+             config.toml: nothing to do"
+        );
+    }
+
+    #[test]
+    fn a_terminal_sees_the_source_line_but_no_secret() {
+        let shown = format!("{:#}", problems());
+        assert!(shown.contains("port = 99999") && shown.contains("help: use a number"), "{shown}");
+        assert!(shown.contains("password = *********") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,202 @@
+//! Walks a parsed document against the schema and collects every problem instead of stopping at the first.
+//!
+//! Reports unknown keys with a suggestion, missing keys, wrong types and bad values; knows no single setting.
+
+use super::later;
+use super::problem::{Findings, Place};
+use super::schema::{Presence, Setting, Table, Typed};
+use super::value::{Complaint, Value};
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One table while it is read. What is left unread at the end is unknown.
+pub struct TableReader<'a, 'f> {
+    table: &'static Table,
+    content: &'a DeTable<'a>,
+    place: Place,
+    findings: &'f mut Findings,
+    /// Places of literal secrets, to be masked.
+    secrets: &'f mut Vec<Range<usize>>,
+}
+
+impl<'a, 'f> TableReader<'a, 'f> {
+    pub fn new(
+        table: &'static Table,
+        content: &'a DeTable<'a>,
+        place: Place,
+        findings: &'f mut Findings,
+        secrets: &'f mut Vec<Range<usize>>,
+    ) -> Self {
+        Self { table, content, place, findings, secrets }
+    }
+
+    pub fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    pub fn read<T: Value>(&mut self, key: &'static str) -> Typed<T> {
+        let Some(presence) = self.table.settings.iter().find(|setting| setting.key == key).map(|s| s.presence) else {
+            return Typed::absent(None, self.place());
+        };
+        match find(self.content, key) {
+            Some(value) => {
+                if T::SECRET || value.get_ref().as_str().is_some_and(|text| text.contains("-----BEGIN")) {
+                    mask(value, self.secrets);
+                }
+                let place = Place::File(value.span());
+                match T::read(value, &mut Complaints { key, findings: self.findings }) {
+                    Some(read) => Typed::given(read, place),
+                    None => Typed::wrong(place),
+                }
+            }
+            None => {
+                if let Presence::Required(example) = presence {
+                    self.findings
+                        .error(&self.place, format!("{} needs `{key}`", self.table.title()))
+                        .help(format!("add `{key} = {example}`"));
+                }
+                absent(presence, self.place())
+            }
+        }
+    }
+
+    /// Reports the keys that no setting has.
+    pub fn finish(self, tables: &[&'static Table]) {
+        for (key, value) in self.content {
+            let known = self.table.settings.iter().any(|setting| setting.key == key.get_ref());
+            let is_table_of_the_top = self.table.name.is_empty() && tables.iter().any(|t| t.name == key.get_ref());
+            if known || is_table_of_the_top {
+                continue;
+            }
+            let place = Place::File(key.span());
+            if later::report(self.table.name, key.get_ref(), value, &place, self.findings) {
+                continue;
+            }
+            mask_what_looks_secret(key.get_ref(), value, self.secrets);
+            let help = suggest(key.get_ref(), self.table, tables);
+            let what = if self.table.name.is_empty() && is_table(value.get_ref()) { "table" } else { "key" };
+            let message = match self.table.name {
+                "" => format!("unknown {what} `{}`", key.get_ref()),
+                _ => format!("unknown {what} `{}` in {}", key.get_ref(), self.table.title()),
+            };
+            self.findings.error(&place, message).help(help);
+        }
+    }
+}
+
+/// The typed default of a setting that was not typed.
+pub fn absent<T: Value>(presence: Presence, table: Place) -> Typed<T> {
+    let default = match presence {
+        Presence::Default(text) => parse_default(text),
+        Presence::Required(_) | Presence::Optional(_) => None,
+    };
+    Typed::absent(default, table)
+}
+
+/// Where a value reports what is wrong with it.
+pub struct Complaints<'a> {
+    key: &'a str,
+    findings: &'a mut Findings,
+}
+
+impl Complaints<'_> {
+    pub fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, expected: &str, help: Option<String>) {
+        let found = kind(value.get_ref());
+        let problem =
+            self.findings.error(&Place::File(value.span()), format!("`{}` must be {expected}, not {found}", self.key));
+        problem.help = help;
+    }
+
+    pub fn bad_value(&mut self, at: Range<usize>, complaint: Complaint) {
+        let problem = self.findings.error(&Place::File(at), format!("`{}`: {}", self.key, complaint.message));
+        problem.help = complaint.help;
+    }
+}
+
+pub fn find<'a>(table: &'a DeTable<'a>, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+}
+
+fn parse_default<T: Value>(text: &'static str) -> Option<T> {
+    let value = DeValue::parse(text).ok()?;
+    T::read(&value, &mut Complaints { key: "", findings: &mut Findings::default() })
+}
+
+fn is_table(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))),
+        _ => false,
+    }
+}
+
+/// A literal, with its quotes. What a table holds is a reference and no secret.
+fn mask(value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
+    if !matches!(value.get_ref(), DeValue::Table(_)) {
+        secrets.push(value.span());
+    }
+}
+
+/// For keys that no setting has: one of them may be a misspelt `password`.
+fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
+    match value.get_ref() {
+        DeValue::Table(content) => {
+            content.iter().for_each(|(key, value)| mask_what_looks_secret(key.get_ref(), value, secrets));
+        }
+        DeValue::Array(items) => items.iter().for_each(|item| mask_what_looks_secret(key, item, secrets)),
+        _ if looks_secret(key) => mask(value, secrets),
+        _ => {}
+    }
+}
+
+/// True for names that people give to secrets.
+pub fn looks_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["pass", "pwd", "secret", "token", "credential"].iter().any(|word| key.contains(word))
+        || nearest(&key, ["password"].into_iter()).is_some()
+}
+
+pub fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The way out for an unknown key: the table where it belongs, else the key that is meant, else the keys there are.
+fn suggest(key: &str, table: &Table, tables: &[&'static Table]) -> String {
+    let elsewhere = |known: &str| tables.iter().find(|other| other.settings.iter().any(|s| s.key == known));
+    if let Some(other) = elsewhere(key) {
+        return format!("`{key}` belongs in {}", other.title());
+    }
+    let own = table.settings.iter().map(|setting: &Setting| setting.key);
+    let names = tables.iter().map(|other| other.name).filter(|name| table.name.is_empty() && !name.is_empty());
+    if let Some(meant) = nearest(key, own.clone().chain(names)) {
+        return match tables.iter().find(|other| other.name == meant) {
+            Some(other) => format!("did you mean {}?", other.title()),
+            None => format!("did you mean `{meant}`?"),
+        };
+    }
+    if let Some((meant, other)) = nearest(key, tables.iter().flat_map(|t| t.settings).map(|s| s.key))
+        .and_then(|meant| elsewhere(meant).map(|other| (meant, other)))
+    {
+        return format!("did you mean `{meant}`, which belongs in {}?", other.title());
+    }
+    format!("known here: {}", own.collect::<Vec<_>>().join(", "))
+}
+
+/// The known word that `typed` was most likely meant to be.
+pub fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let typed = typed.to_ascii_lowercase().replace('-', "_");
+    known
+        .map(|word| (strsim::damerau_levenshtein(&typed, &word.to_ascii_lowercase()), word))
+        .filter(|&(distance, word)| distance <= (word.chars().count() / 3).max(1))
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, word)| word)
+}

@@ -1,0 +1,137 @@
+//! From what was typed to [`Settings`]: defaults that depend on others, files, references, and rules between settings.
+//!
+//! Goes on after a problem, so that all of them are found; what a wrong value would have decided is left out then.
+//! Reads files; never connects anywhere and never writes.
+
+mod dkim;
+mod files;
+mod hostname;
+mod listener;
+mod route;
+mod upstream;
+mod user;
+
+use super::environment::Environment;
+use super::file::{File, Gateway, Log, UnsignedMail};
+use super::problem::{Findings, Problems, Source};
+use super::schema::Typed;
+use super::settings::{DkimSettings, Settings};
+use super::value::PatternText;
+use crate::dkim::Unsigned;
+use crate::message::SenderPatterns;
+use crate::observe::log;
+use crate::smtp::Domain;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What resolving rests on.
+pub struct Resolver<'a> {
+    /// Where relative paths start.
+    pub base: &'a Path,
+    pub environment: &'a Environment,
+    pub findings: &'a mut Findings,
+}
+
+impl Resolver<'_> {
+    /// `None` only if there are errors.
+    pub fn resolve(&mut self, file: File) -> Option<Settings> {
+        let hostname = self.hostname(file.gateway.hostname.clone());
+        let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(file.dkim));
+        let unsigned = self.unsigned(&file.gateway, has_keys);
+        let has_users = !file.users.is_empty();
+        let users = self.users(file.users);
+        let listeners = self.listeners(file.listeners, &file.gateway.max_memory, &dkim, has_users);
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
+        let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let upstreams = self.upstreams(file.upstreams, &addresses);
+        let routes = self.routes(file.routes, &names);
+        let log = self.log(file.log);
+        let (hostname, ehlo_name) = hostname?;
+        let listeners = listeners.into_iter().map(|mut listener| {
+            listener.options.hostname.clone_from(&hostname);
+            listener
+        });
+        Some(Settings {
+            listeners: listeners.collect(),
+            hostname,
+            ehlo_name,
+            data_dir: self.path(&file.gateway.data_dir.value?),
+            unsigned: unsigned?,
+            max_memory: file.gateway.max_memory.value?.0,
+            drain: file.gateway.drain.value?,
+            users,
+            dkim,
+            upstreams,
+            routes,
+            log: log?,
+            file: None,
+            warnings: Problems::new(Arc::new(Source::new("", "")), Vec::new()),
+        })
+    }
+
+    fn path(&self, typed: &Path) -> PathBuf {
+        self.base.join(typed)
+    }
+
+    fn unsigned(&mut self, gateway: &Gateway, has_keys: bool) -> Option<Unsigned> {
+        let typed = &gateway.unsigned;
+        if !has_keys && !typed.given {
+            self.findings.warning(&typed.place, "there is no DKIM key: mail leaves unsigned").help(
+                "add a [[dkim]] table (or DKIM_DOMAIN, DKIM_SELECTOR and DKIM_PRIVATE_KEY), or say unsigned = \"send\"",
+            );
+            return Some(Unsigned::Send);
+        }
+        let unsigned = match typed.value.clone()? {
+            UnsignedMail::Refuse => Unsigned::Refuse,
+            UnsignedMail::Send => Unsigned::Send,
+            UnsignedMail::Domains(domains) => Unsigned::Domains(domains),
+        };
+        if !has_keys && unsigned == Unsigned::Refuse {
+            self.findings
+                .warning(&typed.place, "there is no DKIM key and unsigned mail is refused: every message will be")
+                .help("add a [[dkim]] table, or set unsigned = \"send\"");
+        }
+        Some(unsigned)
+    }
+
+    fn log(&mut self, typed: Log) -> Option<log::Options> {
+        let options = log::Options { format: typed.format.value?, level: typed.level.value? };
+        match options.filter() {
+            Ok(_) => Some(options),
+            Err(error) => {
+                self.findings.error(&typed.level.place, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A list that was typed and is empty would match nobody.
+    fn patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Option<SenderPatterns> {
+        let patterns = typed.value.as_ref()?;
+        if patterns.is_empty() {
+            self.findings
+                .error(&typed.place, format!("`{key}` is an empty list, which no address matches"))
+                .help("leave the key out for its default, or write [\"*\"] for every address");
+            return None;
+        }
+        SenderPatterns::parse(patterns.iter().map(|pattern| &pattern.0)).ok()
+    }
+
+    /// The name, unless an earlier table of the kind has it.
+    fn unique(&mut self, taken: &mut HashSet<String>, what: &str, name: &Typed<String>) -> Option<Arc<str>> {
+        let value = name.value.as_deref()?;
+        if taken.insert(value.to_owned()) {
+            return Some(value.into());
+        }
+        self.findings
+            .error(&name.place, format!("there is another {what} named \"{value}\""))
+            .help("give each a name of its own");
+        None
+    }
+}
+
+/// The domains whose mail can be sealed.
+fn sealed_domains(dkim: &[DkimSettings]) -> impl Iterator<Item = &Domain> {
+    dkim.iter().map(|key| &key.domain)
+}

@@ -1,0 +1,69 @@
+//! `[[dkim]]`: keys are read and understood at once, unless they are still to be made.
+
+use super::Resolver;
+use crate::config::file::{Dkim, KeySource};
+use crate::config::problem::Place;
+use crate::config::settings::DkimSettings;
+use crate::dkim::{Selector, SigningKey};
+use crate::smtp::Domain;
+use std::collections::HashSet;
+use std::path::Path;
+
+impl Resolver<'_> {
+    pub(super) fn dkim(&mut self, typed: Vec<Dkim>) -> Vec<DkimSettings> {
+        let mut taken = HashSet::new();
+        typed.into_iter().filter_map(|key| self.key(key, &mut taken)).collect()
+    }
+
+    fn key(&mut self, typed: Dkim, taken: &mut HashSet<(String, Selector)>) -> Option<DkimSettings> {
+        let place = &typed.private_key.place;
+        let (domain, selector) = (typed.domain.value?, typed.selector.value?);
+        if !taken.insert((domain.as_str().to_ascii_lowercase(), selector.clone())) {
+            self.findings
+                .error(&typed.selector.place, format!("{domain} has another key with the selector \"{selector}\""))
+                .help("each key needs a selector of its own, since each has a DNS record of its own");
+            return None;
+        }
+        match typed.private_key.value? {
+            KeySource::Pem(pem) => {
+                let key = self.signing_key(domain.clone(), selector.clone(), pem.reveal().as_bytes(), place)?;
+                Some(DkimSettings { domain, selector, path: None, key: Some(key) })
+            }
+            KeySource::Path(path) => {
+                let path = self.path(&path);
+                let key = if path.exists() {
+                    let pem = self.read_file("private_key", &path, place)?;
+                    self.warn_if_others_can_read("private_key", &path, place);
+                    Some(self.signing_key(domain.clone(), selector.clone(), &pem, place)?)
+                } else if typed.generate.value? {
+                    None
+                } else {
+                    self.missing(&domain, &selector, &path, place);
+                    return None;
+                };
+                Some(DkimSettings { domain, selector, path: Some(path), key })
+            }
+        }
+    }
+
+    fn signing_key(&mut self, domain: Domain, selector: Selector, pem: &[u8], place: &Place) -> Option<SigningKey> {
+        match SigningKey::from_pem(domain, selector, pem) {
+            Ok(key) => {
+                if let Some(warning) = key.warning() {
+                    self.findings.warning(place, warning);
+                }
+                Some(key)
+            }
+            Err(error) => {
+                self.findings.error(place, format!("`private_key` cannot be used: {error}"));
+                None
+            }
+        }
+    }
+
+    fn missing(&mut self, domain: &Domain, selector: &Selector, path: &Path, place: &Place) {
+        self.findings.error(place, format!("`private_key`: there is no file {}", path.display())).help(format!(
+            "make the key with `waxseal dkim generate {domain} --selector {selector}`, or set generate = true"
+        ));
+    }
+}

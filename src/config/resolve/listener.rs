@@ -1,0 +1,174 @@
+//! `[[listener]]`: certificates, who may send, and the rules that keep a listener from being open.
+
+use super::{Resolver, sealed_domains};
+use crate::config::file::{Delivery, Listener, ListenerTls};
+use crate::config::own::is_loopback;
+use crate::config::problem::Place;
+use crate::config::schema::{Section, Typed};
+use crate::config::settings::{DkimSettings, ListenerSettings};
+use crate::config::value::Size;
+use crate::inbound::{AuthMode, Options, Tls};
+use crate::message::SenderPatterns;
+use crate::tls;
+use rustls::ServerConfig;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+impl Resolver<'_> {
+    pub(super) fn listeners(
+        &mut self,
+        typed: Vec<Listener>,
+        max_memory: &Typed<Size>,
+        dkim: &[DkimSettings],
+        has_users: bool,
+    ) -> Vec<ListenerSettings> {
+        self.check_addresses(&typed);
+        typed.into_iter().filter_map(|listener| self.listener(&listener, max_memory, dkim, has_users)).collect()
+    }
+
+    fn listener(
+        &mut self,
+        typed: &Listener,
+        max_memory: &Typed<Size>,
+        dkim: &[DkimSettings],
+        has_users: bool,
+    ) -> Option<ListenerSettings> {
+        if typed.delivery.value == Some(Delivery::Queue) {
+            self.findings
+                .error(&typed.delivery.place, "delivery = \"queue\" is not in this version yet")
+                .help("use \"direct\": the client gets the provider's own answer");
+        }
+        let tls = self.listener_tls(typed);
+        self.check_who_may_send(typed, has_users);
+        self.check_size(typed, max_memory);
+        let senders = self.listener_senders(typed, dkim);
+        Some(ListenerSettings {
+            options: Options {
+                address: typed.address.value?,
+                // The gateway's, set once it is known.
+                hostname: String::new(),
+                tls: tls?,
+                allow: typed.allow.value.clone()?,
+                auth: typed.auth.value?,
+                line_endings: typed.line_endings.value?,
+                max_message_size: typed.max_message_size.value?.0,
+                max_recipients: typed.max_recipients.value?.as_usize(),
+                max_connections: typed.max_connections.value?.as_usize(),
+                max_connections_per_address: typed.max_connections_per_address.value?.as_usize(),
+                timeout: typed.timeout.value?,
+            },
+            senders: senders?,
+        })
+    }
+
+    fn check_addresses(&mut self, typed: &[Listener]) {
+        let mut taken: Vec<SocketAddr> = Vec::new();
+        for listener in typed {
+            let Some(address) = listener.address.value else { continue };
+            if let Some(other) = taken.iter().find(|other| collide(**other, address)) {
+                self.findings
+                    .error(&listener.address.place, format!("{address} is taken by the listener on {other}"))
+                    .help("give each listener an address and port of its own");
+            }
+            taken.push(address);
+        }
+    }
+
+    fn listener_tls(&mut self, typed: &Listener) -> Option<Tls> {
+        match typed.tls.value? {
+            ListenerTls::Off => {
+                for file in [&typed.certificate, &typed.private_key].into_iter().filter(|file| file.given) {
+                    self.findings
+                        .warning(&file.place, "it has no effect while tls = \"off\"")
+                        .help("set tls = \"starttls\" or \"implicit\"");
+                }
+                Some(Tls::Off)
+            }
+            ListenerTls::StartTls => self.server_config(typed).map(Tls::StartTls),
+            ListenerTls::Implicit => self.server_config(typed).map(Tls::Implicit),
+        }
+    }
+
+    fn server_config(&mut self, typed: &Listener) -> Option<Arc<ServerConfig>> {
+        let chain = self.needed_for_tls(typed, "certificate", &typed.certificate);
+        let key = self.needed_for_tls(typed, "private_key", &typed.private_key);
+        let chain = chain.and_then(|path| self.certificates("certificate", &path, &typed.certificate.place));
+        let key = key.and_then(|path| self.private_key("private_key", &path, &typed.private_key.place));
+        match tls::server(chain?, key?) {
+            Ok(config) => Some(config),
+            Err(error) => {
+                self.findings.error(&typed.certificate.place, format!("`certificate` cannot be used: {error}"));
+                None
+            }
+        }
+    }
+
+    fn needed_for_tls(&mut self, typed: &Listener, key: &str, file: &Typed<PathBuf>) -> Option<PathBuf> {
+        if !file.given {
+            self.findings
+                .error(&typed.tls.place, format!("this listener needs `{key}` for its `tls`"))
+                .help(format!("add {key} = \"certs/...\", or set tls = \"off\" for clients on this machine"));
+        }
+        file.value.as_deref().map(|path| self.path(path))
+    }
+
+    /// Who may send is decided by `allow` and `auth`; a container's neighbours are as foreign as the Internet.
+    fn check_who_may_send(&mut self, typed: &Listener, has_users: bool) {
+        let (Some(address), Some(auth)) = (typed.address.value, typed.auth.value) else { return };
+        let from_environment = matches!(typed.place(), Place::Environment(_));
+        if !is_loopback(address.ip()) && auth != AuthMode::Required && !typed.allow.given {
+            let problem = self.findings.error(
+                &typed.address.place,
+                format!("{address} can be reached from other machines, and nothing says who may send"),
+            );
+            problem.help(if from_environment {
+                "set WAXSEAL_ALLOW to the application's network, as in 172.18.0.0/16, or WAXSEAL_USER and WAXSEAL_PASSWORD"
+            } else {
+                "add allow = [\"the application's network\"], or auth = \"required\" and a [[user]]"
+            });
+        }
+        if auth == AuthMode::Required && !has_users {
+            self.findings
+                .error(&typed.auth.place, "auth = \"required\" without any [[user]]: nobody could send")
+                .help("add a [[user]] table with a hash from `waxseal user hash`");
+        }
+        let allow = typed.allow.value.as_deref().unwrap_or_default();
+        if auth == AuthMode::Off && typed.allow.given && allow.is_empty() && typed.allow.value.is_some() {
+            self.findings
+                .error(&typed.allow.place, "auth = \"off\" and an empty `allow`: nobody could send")
+                .help("name the application's network in `allow`");
+        }
+        if let Some(all) = allow.iter().find(|network| network.prefix_len() == 0) {
+            self.findings
+                .warning(&typed.allow.place, format!("{all} lets every machine that can reach {address} send mail"))
+                .help("name the application's network instead");
+        }
+    }
+
+    fn check_size(&mut self, typed: &Listener, max_memory: &Typed<Size>) {
+        let (Some(size), Some(memory)) = (typed.max_message_size.value, max_memory.value) else { return };
+        if size > memory {
+            let place = if typed.max_message_size.given { &typed.max_message_size.place } else { &max_memory.place };
+            self.findings
+                .error(place, "`max_message_size` is larger than `max_memory`: such a message would never fit")
+                .help("raise `max_memory` (several messages are under way at once), or lower `max_message_size`");
+        }
+    }
+
+    /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal.
+    fn listener_senders(&mut self, typed: &Listener, dkim: &[DkimSettings]) -> Option<SenderPatterns> {
+        if typed.senders.given {
+            return self.patterns("senders", &typed.senders);
+        }
+        let sealed = SenderPatterns::domains(sealed_domains(dkim));
+        Some(if dkim.is_empty() { SenderPatterns::any() } else { sealed })
+    }
+}
+
+/// Port 0 is a different port each time. IPv6 listeners take IPv6 only.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && same_family && same_ip
+}

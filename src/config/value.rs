@@ -1,0 +1,336 @@
+//! How a single value is read: text, numbers, lists; each type says what it expects and what would be right instead.
+//!
+//! The same [`Text`] reads a string of the file and a variable of the environment.
+
+use super::reader::{Complaints, nearest};
+use crate::dkim::Selector;
+use crate::message::pattern::{PatternError, SenderPatterns};
+use crate::smtp::Domain;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::DeValue;
+
+/// Anything that can stand behind a key.
+pub trait Value: Sized {
+    /// A literal of it must not be shown.
+    const SECRET: bool = false;
+
+    /// `None` after what is wrong was reported.
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self>;
+}
+
+/// Anything that is written as a string.
+pub trait Text: Sized {
+    /// Completes "must be ...".
+    const EXPECTED: &'static str;
+
+    fn parse(text: &str) -> Result<Self, Complaint>;
+
+    /// What to write instead of a number.
+    fn instead_of_number(number: &str) -> Option<String> {
+        Some(format!("put it in quotes: \"{number}\""))
+    }
+}
+
+/// What is wrong with a text, and the way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Complaint {
+    pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: Some(help.into()) }
+    }
+}
+
+impl<T: Text> Value for T {
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => text,
+            DeValue::Integer(number) => {
+                complaints.wrong_type(value, T::EXPECTED, T::instead_of_number(&number.to_string()));
+                return None;
+            }
+            _ => {
+                complaints.wrong_type(value, T::EXPECTED, None);
+                return None;
+            }
+        };
+        match T::parse(text) {
+            Ok(read) => Some(read),
+            Err(complaint) => {
+                complaints.bad_value(value.span(), complaint);
+                None
+            }
+        }
+    }
+}
+
+impl Value for bool {
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
+        let read = value.get_ref().as_bool();
+        if read.is_none() {
+            let in_quotes = value.get_ref().as_str().filter(|text| matches!(*text, "true" | "false"));
+            complaints.wrong_type(value, "true or false", in_quotes.map(|text| format!("write {text} without quotes")));
+        }
+        read
+    }
+}
+
+/// Every item that is wrong is a problem of its own.
+impl<T: Value> Value for Vec<T> {
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
+        let DeValue::Array(items) = value.get_ref() else {
+            let help = value.get_ref().as_str().map(|text| format!("put it in brackets: [\"{text}\"]"));
+            complaints.wrong_type(value, "a list", help);
+            return None;
+        };
+        let read: Vec<Option<T>> = items.iter().map(|item| T::read(item, complaints)).collect();
+        read.into_iter().collect()
+    }
+}
+
+/// A whole number within `MIN..=MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number<const MIN: u64, const MAX: u64>(pub u64);
+
+/// A number of things of which there must be one.
+pub type Count = Number<1, 1_000_000>;
+pub type Port = Number<1, 65_535>;
+pub type Retries = Number<0, 100>;
+
+impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
+    /// Reads a variable of the environment.
+    pub fn parse(text: &str) -> Result<Self, Complaint> {
+        match text.parse() {
+            Ok(number) if (MIN..=MAX).contains(&number) => Ok(Self(number)),
+            _ => Err(Complaint::new(format!("{text} is out of range"), format!("use a number from {MIN} to {MAX}"))),
+        }
+    }
+
+    /// Every range fits; a machine whose `usize` is smaller gets its largest.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Value for Number<MIN, MAX> {
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
+        let DeValue::Integer(number) = value.get_ref() else {
+            let in_quotes = value.get_ref().as_str().filter(|text| text.parse::<u64>().is_ok());
+            complaints.wrong_type(value, "a number", in_quotes.map(|text| format!("write {text} without quotes")));
+            return None;
+        };
+        let parsed = match i128::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Self::parse(&number.to_string()),
+            Err(_) => Self::parse(number.as_str()),
+        };
+        parsed.map_err(|complaint| complaints.bad_value(value.span(), complaint)).ok()
+    }
+}
+
+/// Octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Text for Size {
+    const EXPECTED: &'static str = "a size such as \"25 MiB\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "b" => 1,
+            "kb" => 1_000,
+            "kib" => 1 << 10,
+            "mb" => 1_000_000,
+            "mib" => 1 << 20,
+            "gb" => 1_000_000_000,
+            "gib" => 1 << 30,
+            _ => 0,
+        };
+        let octets = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+        octets.filter(|&octets| octets > 0).map(Self).ok_or_else(|| {
+            Complaint::new(
+                format!("\"{text}\" is no size"),
+                "write a whole number and a unit, as in \"64 KiB\" or \"25 MiB\"",
+            )
+        })
+    }
+
+    fn instead_of_number(number: &str) -> Option<String> {
+        Some(format!("give it a unit: \"{number} B\", or one of KiB, MiB, GiB"))
+    }
+}
+
+impl Text for Duration {
+    const EXPECTED: &'static str = "a duration such as \"5m\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+        parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| {
+            Complaint::new(
+                format!("\"{text}\" is no duration"),
+                "write a number and a unit, as in \"500ms\", \"30s\", \"5m\" or \"1h\"",
+            )
+        })
+    }
+
+    fn instead_of_number(number: &str) -> Option<String> {
+        Some(format!("give it a unit: \"{number}s\" for seconds, \"{number}m\" for minutes"))
+    }
+}
+
+impl Text for String {
+    const EXPECTED: &'static str = "a string";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        if text.trim().is_empty() || text.chars().any(char::is_control) {
+            return Err(Complaint::new(
+                "it is empty or holds control characters",
+                "write a word, or leave the key out",
+            ));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+impl Text for PathBuf {
+    const EXPECTED: &'static str = "a path";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        if text.contains("-----BEGIN") {
+            return Err(Complaint::new(
+                "it holds the PEM text itself",
+                "put the text into a file, readable by the gateway only, and write its path",
+            ));
+        }
+        String::parse(text).map(Self::from)
+    }
+}
+
+impl Text for SocketAddr {
+    const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:2525\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        text.parse().map_err(|_| {
+            let help = match text.rsplit_once(':') {
+                Some(("localhost" | "", port)) => format!("write \"127.0.0.1:{port}\", and \"[::1]:{port}\" for IPv6"),
+                _ if text.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{text}\""),
+                _ => match text.parse::<IpAddr>() {
+                    Ok(IpAddr::V6(ip)) => format!("write \"[{ip}]:2525\""),
+                    Ok(IpAddr::V4(ip)) => format!("write \"{ip}:2525\""),
+                    Err(_) => "write an IP address and a port, as in \"127.0.0.1:2525\" or \"[::1]:2525\"".to_owned(),
+                },
+            };
+            Complaint::new(format!("\"{text}\" is no address and port"), help)
+        })
+    }
+}
+
+impl Text for IpAddr {
+    const EXPECTED: &'static str = "an IP address";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        text.parse().map_err(|_| {
+            Complaint::new(format!("\"{text}\" is no IP address"), "write it as in \"192.0.2.10\" or \"2001:db8::1\"")
+        })
+    }
+}
+
+impl Text for IpNet {
+    const EXPECTED: &'static str = "a network such as \"192.0.2.0/24\"";
+
+    /// A lone address is the network of itself.
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+            Complaint::new(
+                format!("\"{text}\" is no network"),
+                "write an address and a prefix length, as in \"10.0.0.0/8\" or \"::1/128\"",
+            )
+        })
+    }
+}
+
+impl Text for Domain {
+    const EXPECTED: &'static str = "a domain";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match Domain::parse(text) {
+            Ok(domain) if !domain.is_literal() => Ok(domain),
+            _ => Err(Complaint::new(
+                format!("\"{text}\" is no domain"),
+                match text.rsplit_once('@') {
+                    Some((_, domain)) if !domain.is_empty() => format!("write \"{domain}\""),
+                    _ => "write it as in \"example.com\"".to_owned(),
+                },
+            )),
+        }
+    }
+}
+
+impl Text for Selector {
+    const EXPECTED: &'static str = "a DKIM selector such as \"wax1\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        Selector::parse(text).map_err(|error| Complaint { message: error.to_string(), help: None })
+    }
+}
+
+/// One pattern; lists of them become `SenderPatterns`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatternText(pub String);
+
+impl Text for PatternText {
+    const EXPECTED: &'static str = "an address pattern such as \"*@example.com\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        match SenderPatterns::parse([text]) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(PatternError::NoAt(_)) => {
+                Err(Complaint::new(format!("\"{text}\" is no address pattern"), format!("did you mean \"*@{text}\"?")))
+            }
+            Err(error) => Err(Complaint { message: error.to_string(), help: None }),
+        }
+    }
+}
+
+/// The complaint about a word that is none of `choices`.
+pub fn not_among(text: &str, choices: &[&str]) -> Complaint {
+    let help = match nearest(text, choices.iter().copied()) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => format!("use {}", one_of(choices)),
+    };
+    Complaint::new(format!("\"{text}\" is not known here"), help)
+}
+
+/// `"a", "b" or "c"`.
+pub fn one_of(choices: &[&str]) -> String {
+    let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// Words of the configuration and what they stand for.
+macro_rules! words {
+    ($type:ty, $expected:literal, { $($word:literal => $meaning:expr),* $(,)? }) => {
+        impl $crate::config::value::Text for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(text: &str) -> Result<Self, $crate::config::value::Complaint> {
+                match text {
+                    $($word => Ok($meaning),)*
+                    _ => Err($crate::config::value::not_among(text, &[$($word),*])),
+                }
+            }
+        }
+    };
+}
+pub(super) use words;
