@@ -5,7 +5,9 @@
 use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
+use crate::support::transcript;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,10 +105,10 @@ impl Dialog {
             if let Act::Connection(connection) = act {
                 current = *connection;
             }
-            if !clients.contains_key(&current) {
-                clients.insert(current, Client::connect(listening.address).await);
-            }
-            let client = clients.get_mut(&current).unwrap();
+            let client = match clients.entry(current) {
+                Entry::Occupied(client) => client.into_mut(),
+                Entry::Vacant(place) => place.insert(Client::connect(listening.address).await),
+            };
             match act {
                 Act::Connection(_) => {}
                 Act::Send(bytes) => client.send(bytes).await,
@@ -256,44 +258,25 @@ fn matches(pattern: &str, line: &str) -> bool {
     }
 }
 
-/// `\r \n \t \0 \\ \xNN`, and `{text*n}` for a text n times over.
+/// `{text*n}` is the text n times over; the escapes are those of the recordings.
 fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        if let Some((repeated, after)) = repetition(rest) {
-            bytes.extend_from_slice(&repeated);
-            rest = after;
-            continue;
+    let (mut expanded, mut rest) = (String::new(), text);
+    while let Some((before, behind)) = rest.split_once('{') {
+        expanded += before;
+        let repeated = behind.split_once('}').and_then(|(inside, after)| {
+            let (what, times) = inside.rsplit_once('*')?;
+            Some((what.repeat(times.parse().ok()?), after))
+        });
+        match repeated {
+            Some((repeated, after)) => {
+                expanded += &repeated;
+                rest = after;
+            }
+            None => {
+                expanded.push('{');
+                rest = behind;
+            }
         }
-        let length = match (first, rest.chars().nth(1)) {
-            ('\\', Some('x')) => {
-                bytes.push(u8::from_str_radix(&rest[2..4], 16).unwrap());
-                4
-            }
-            ('\\', Some(escaped)) => {
-                bytes.push(match escaped {
-                    'r' => b'\r',
-                    'n' => b'\n',
-                    't' => b'\t',
-                    '0' => 0,
-                    '\\' => b'\\',
-                    other => panic!("no such escape: {other}"),
-                });
-                2
-            }
-            _ => {
-                bytes.extend_from_slice(rest[..first.len_utf8()].as_bytes());
-                first.len_utf8()
-            }
-        };
-        rest = &rest[length..];
     }
-    bytes
-}
-
-fn repetition(text: &str) -> Option<(Vec<u8>, &str)> {
-    let (inside, after) = text.strip_prefix('{')?.split_once('}')?;
-    let (what, times) = inside.rsplit_once('*')?;
-    Some((unescape(what).repeat(times.parse().ok()?), after))
+    transcript::unescape(&(expanded + rest))
 }

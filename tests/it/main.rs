@@ -6,3 +6,4 @@ mod support;
 
 mod dialogs;
 mod peers_work;
+mod replay;

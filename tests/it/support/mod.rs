@@ -13,3 +13,4 @@ pub mod peers;
 pub mod ports;
 pub mod postfix;
 pub mod real_clients;
+pub mod transcript;
