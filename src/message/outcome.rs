@@ -95,7 +95,7 @@ impl Reason {
     /// The upstream is to blame, not this message: another upstream may take it at once.
     pub fn is_about_upstream(&self) -> bool {
         match &self.cause {
-            Cause::Local { .. } => false,
+            Cause::Local { .. } => self.step < Step::Mail,
             Cause::TimedOut | Cause::Network(_) => true,
             Cause::Reply(reply) => self.step < Step::Mail || matches!(reply.code(), 421 | 530 | 535),
         }

@@ -1,0 +1,210 @@
+//! One attempt: every recipient through its route's upstreams until each has an outcome.
+//!
+//! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
+//! tried elsewhere in the same attempt: that would be the duplicate.
+
+use super::route::Routes;
+use crate::dkim::{self, Keyring, SealOptions, Sealed, Unsigned};
+use crate::message::accepted::Accepted;
+use crate::message::outcome::Cause;
+use crate::message::{Outcome, Reason, Step};
+use crate::relay::{Deadline, Reuse, Sent, Upstream};
+use crate::smtp::{EnhancedCode, Mailbox};
+use std::sync::Arc;
+
+/// Octets from which sealing moves off the async threads: hashing takes longer than a poll should.
+const LARGE: usize = 256 * 1024;
+
+/// An upstream and what the log says of it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub upstream: Upstream,
+    /// The embedded provider: kept, not sent.
+    pub is_sandbox: bool,
+}
+
+#[derive(Debug)]
+pub struct Delivery {
+    targets: Vec<Target>,
+    routes: Routes,
+    keyring: Arc<Keyring>,
+    unsigned: Unsigned,
+}
+
+/// How a transaction went out, for the log.
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    pub upstream: Arc<str>,
+    pub tls: &'static str,
+    pub seal: String,
+    pub is_sandbox: bool,
+}
+
+/// What became of one recipient.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub recipient: Mailbox,
+    pub outcome: Outcome,
+    /// The transaction that settled it; `None` if no connection was ready.
+    pub transaction: Option<Arc<Transaction>>,
+}
+
+/// One per recipient, in the envelope's order.
+#[derive(Debug)]
+pub struct Attempt {
+    settled: Vec<Settled>,
+}
+
+impl Attempt {
+    pub fn settled(&self) -> &[Settled] {
+        &self.settled
+    }
+}
+
+impl Delivery {
+    /// `targets` is not empty; the first one is the default route.
+    pub fn new(targets: Vec<Target>, routes: Routes, keyring: Arc<Keyring>, unsigned: Unsigned) -> Self {
+        Self { targets, routes, keyring, unsigned }
+    }
+
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Ends at the deadline at the latest, with every recipient settled.
+    pub async fn attempt(&self, accepted: &Accepted, deadline: Deadline) -> Attempt {
+        let recipients = &accepted.envelope.recipients;
+        let mut progress = Progress { accepted, deadline, settled: vec![None; recipients.len()] };
+        for (upstreams, members) in self.routes.group(&accepted.envelope.sender, recipients) {
+            self.try_in_order(&upstreams, members, &mut progress).await;
+        }
+        progress.finish()
+    }
+
+    async fn try_in_order(&self, upstreams: &[usize], mut pending: Vec<usize>, progress: &mut Progress<'_>) {
+        for target in upstreams.iter().filter_map(|&index| self.targets.get(index)) {
+            while !pending.is_empty() {
+                let before = pending.len();
+                self.try_target(target, &pending, progress).await;
+                pending.retain(|&index| progress.wants_next_transaction(index));
+                // Only as long as each transaction takes some of them.
+                if pending.len() == before {
+                    break;
+                }
+            }
+            pending.retain(|&index| progress.wants_another_upstream(index));
+            if pending.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// One transaction for the recipients at `pending`, all of which get an outcome.
+    async fn try_target(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
+        let sealed = match self.seal(progress.accepted).await {
+            Ok(sealed) => sealed,
+            Err(reason) => return progress.defer_all(pending, &reason, None),
+        };
+        let recipients: Vec<Mailbox> =
+            pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
+        let mut reuse = Reuse::Allowed;
+        loop {
+            let ready = match target.upstream.ready(progress.deadline, reuse).await {
+                Ok(ready) => ready,
+                Err(reason) => return progress.defer_all(pending, &reason, None),
+            };
+            let transaction = Arc::new(Transaction {
+                upstream: target.upstream.name().into(),
+                tls: ready.tls_version(),
+                seal: sealed.seal().to_string(),
+                is_sandbox: target.is_sandbox,
+            });
+            match ready.send(&progress.accepted.envelope, &recipients, &sealed, progress.deadline).await {
+                Sent::Outcomes(outcomes) => {
+                    return pending.iter().zip(outcomes).for_each(|(&index, outcome)| {
+                        progress.settle(index, outcome, Some(transaction.clone()));
+                    });
+                }
+                // A fresh connection cannot be stale, so the loop ends.
+                Sent::Stale => reuse = Reuse::Fresh,
+            }
+        }
+    }
+
+    /// With today's key, over the bytes that leave.
+    async fn seal(&self, accepted: &Accepted) -> Result<Sealed, Reason> {
+        let domain = accepted.author.as_ref().map(|author| author.domain());
+        let Some(keys) = domain.and_then(|domain| self.keyring.keys_for(domain)) else {
+            return if self.unsigned.permits(domain) {
+                Ok(Sealed::unsigned(&accepted.message))
+            } else {
+                let from = domain.map_or_else(|| "an unknown domain".to_owned(), ToString::to_string);
+                Err(local(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
+            };
+        };
+        let (message, keys) = (accepted.message.clone(), keys.to_vec());
+        let work = move || dkim::seal(&message, &keys, &SealOptions::default());
+        let sealed = if accepted.message.size() < LARGE {
+            work()
+        } else {
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|error| local(format!("sealing was interrupted: {error}")))?
+        };
+        sealed.map_err(|error| local(error.to_string()))
+    }
+}
+
+// RFC 3463 §3.8: X.7.5, cryptographic failure.
+fn local(text: String) -> Reason {
+    Reason::new(None, Step::Local, Cause::Local { enhanced: EnhancedCode::new(4, 7, 5), text })
+}
+
+/// Outcomes as they come in.
+struct Progress<'a> {
+    accepted: &'a Accepted,
+    deadline: Deadline,
+    settled: Vec<Option<(Outcome, Option<Arc<Transaction>>)>>,
+}
+
+impl Progress<'_> {
+    fn settle(&mut self, index: usize, outcome: Outcome, transaction: Option<Arc<Transaction>>) {
+        if let Some(slot) = self.settled.get_mut(index) {
+            *slot = Some((outcome, transaction));
+        }
+    }
+
+    fn defer_all(&mut self, pending: &[usize], reason: &Reason, transaction: Option<Arc<Transaction>>) {
+        for &index in pending {
+            self.settle(index, Outcome::Deferred(reason.clone()), transaction.clone());
+        }
+    }
+
+    fn reason(&self, index: usize) -> Option<&Reason> {
+        match self.settled.get(index) {
+            Some(Some((Outcome::Deferred(reason), _))) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// RFC 5321 §4.5.3.1.10: "too many recipients" asks for another transaction, now.
+    fn wants_next_transaction(&self, index: usize) -> bool {
+        self.reason(index).is_some_and(|reason| {
+            reason.step == Step::Rcpt && reason.reply().is_some_and(|reply| matches!(reply.code(), 452 | 552))
+        })
+    }
+
+    fn wants_another_upstream(&self, index: usize) -> bool {
+        self.reason(index).is_some_and(|reason| reason.is_about_upstream() && !reason.possible_duplicate)
+    }
+
+    fn finish(self) -> Attempt {
+        let recipients = self.accepted.envelope.recipients.iter();
+        let unreached = || (Outcome::Deferred(local("no upstream is configured for this recipient".to_owned())), None);
+        let settled = recipients.zip(self.settled).map(|(recipient, slot)| {
+            let (outcome, transaction) = slot.unwrap_or_else(unreached);
+            Settled { recipient: recipient.clone(), outcome, transaction }
+        });
+        Attempt { settled: settled.collect() }
+    }
+}

@@ -1,0 +1,75 @@
+//! The log of an attempt: one line for what was delivered, one for each recipient that was not.
+
+use super::attempt::{Attempt, Settled, Transaction};
+use crate::message::accepted::Accepted;
+use crate::message::{Outcome, Reason};
+use crate::observe::log::Clean;
+use crate::smtp::{Mailbox, Reply};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// Recipients named in one line; the others are counted.
+const NAMED: usize = 10;
+
+impl Attempt {
+    /// `elapsed`: since the final dot.
+    pub fn log(&self, accepted: &Accepted, elapsed: Duration) {
+        for (transaction, reply, recipients) in self.delivered_by_transaction() {
+            log_delivered(accepted, transaction, reply, &recipients, elapsed);
+        }
+        for settled in self.settled() {
+            match &settled.outcome {
+                Outcome::Delivered(_) => {}
+                Outcome::Deferred(reason) => log_missed(accepted, settled, reason, "deferred", elapsed),
+                Outcome::Failed(reason) => log_missed(accepted, settled, reason, "failed", elapsed),
+            }
+        }
+    }
+
+    fn delivered_by_transaction(&self) -> Vec<(&Arc<Transaction>, &Reply, Vec<&Mailbox>)> {
+        let mut transactions: Vec<(&Arc<Transaction>, &Reply, Vec<&Mailbox>)> = Vec::new();
+        for settled in self.settled() {
+            let (Outcome::Delivered(reply), Some(transaction)) = (&settled.outcome, &settled.transaction) else {
+                continue;
+            };
+            match transactions.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, transaction)) {
+                Some((.., recipients)) => recipients.push(&settled.recipient),
+                None => transactions.push((transaction, reply, vec![&settled.recipient])),
+            }
+        }
+        transactions
+    }
+}
+
+fn log_delivered(
+    accepted: &Accepted,
+    transaction: &Transaction,
+    reply: &Reply,
+    recipients: &[&Mailbox],
+    elapsed: Duration,
+) {
+    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
+    let (to, reply) = (named(recipients), Clean(reply));
+    let (upstream, tls, seal, ms) = (&*transaction.upstream, transaction.tls, &*transaction.seal, elapsed.as_millis());
+    if transaction.is_sandbox {
+        warn!(%id, %from, %to, size, upstream, tls, seal, %reply, ms, "kept in the sandbox, NOT sent");
+    } else {
+        info!(%id, %from, %to, size, upstream, tls, seal, %reply, ms, "delivered");
+    }
+}
+
+fn log_missed(accepted: &Accepted, settled: &Settled, reason: &Reason, what: &str, elapsed: Duration) {
+    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
+    let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), elapsed.as_millis());
+    let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
+    error!(%id, %from, %to, size, tls, %reason, ms, "{what}");
+}
+
+fn named(recipients: &[&Mailbox]) -> String {
+    let mut text = recipients.iter().take(NAMED).map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
+    if let Some(more) = recipients.len().checked_sub(NAMED).filter(|&more| more > 0) {
+        text.push_str(&format!(",+{more} more"));
+    }
+    text
+}
