@@ -1,0 +1,118 @@
+//! `delivery = "direct"`: the message is delivered while the client waits, and the reply is the provider's.
+//!
+//! The client's reply comes from the outcomes and from nothing else. What is not about the mail itself (network,
+//! login, certificate) is 451 and never the provider's 5yz, since the application would drop the mail for good.
+
+use super::policy::Policy;
+use super::prepare::prepare;
+use crate::delivery::{Attempt, Delivery};
+use crate::inbound::{Client, Intake, Received};
+use crate::message::outcome::Cause;
+use crate::message::{MailId, Outcome, Reason};
+use crate::observe::Clock;
+use crate::relay::Deadline;
+use crate::smtp::reply::Severity;
+use crate::smtp::{EnhancedCode, Reply, ReversePath};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// Plausible gives up 30 s after the final dot; the answer must be there before.
+const BUDGET: Duration = Duration::from_secs(25);
+
+#[derive(Debug)]
+pub struct DirectIntake {
+    pub policy: Policy,
+    pub hostname: Arc<str>,
+    pub delivery: Arc<Delivery>,
+    pub clock: Clock,
+}
+
+impl Intake for DirectIntake {
+    fn admit(&self, client: &Client, sender: &ReversePath, _size: Option<u64>) -> Result<(), Reply> {
+        self.policy.check_envelope(client, sender)
+    }
+
+    async fn accept(&self, received: Received) -> Reply {
+        let started = Instant::now();
+        let deadline = Deadline::after(BUDGET);
+        let now = self.clock.now();
+        let id = MailId::new(now, chance());
+        let accepted = match prepare(&received, &self.policy, &self.hostname, id, now) {
+            Ok(accepted) => accepted,
+            Err(reply) => {
+                refused(id, &received, &reply);
+                return reply;
+            }
+        };
+        let attempt = self.delivery.attempt(&accepted, deadline).await;
+        attempt.log(&accepted, started.elapsed());
+        reply_for(id, &attempt)
+    }
+}
+
+fn refused(id: MailId, received: &Received, reply: &Reply) {
+    let (from, client) = (&received.envelope.sender, received.client.peer);
+    info!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
+}
+
+/// 30 bits that tell messages of one millisecond apart.
+fn chance() -> u32 {
+    let mut bytes = [0; 4];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u32::from_le_bytes(bytes),
+        Err(_) => {
+            warn!("the system has no randomness to give; message ids are distinguished by time alone");
+            0
+        }
+    }
+}
+
+/// One line of at most 512 octets for the client.
+fn reply_for(id: MailId, attempt: &Attempt) -> Reply {
+    let mut deferred = None;
+    let mut failed = None;
+    for settled in attempt.settled() {
+        match &settled.outcome {
+            Outcome::Delivered(reply) => return delivered(id, reply),
+            Outcome::Deferred(reason) => deferred = deferred.or(Some(reason)),
+            Outcome::Failed(reason) => failed = failed.or(Some(reason)),
+        }
+    }
+    match (deferred, failed) {
+        (Some(reason), _) => try_again(reason),
+        (None, Some(reason)) => give_up(reason),
+        (None, None) => Reply::storage_trouble(),
+    }
+}
+
+fn delivered(id: MailId, reply: &Reply) -> Reply {
+    if reply.text().is_empty() {
+        Reply::new(reply.code(), EnhancedCode::new(2, 0, 0), format!("Delivered as {id}"))
+    } else {
+        reply.folded()
+    }
+}
+
+/// The provider's own 4yz where it is about this mail; 451 with step and cause for everything else. 421 would tell the
+/// client that *we* close.
+fn try_again(reason: &Reason) -> Reply {
+    match reason.reply() {
+        Some(reply) if reply.code() == 552 => Reply::new(452, EnhancedCode::new(4, 5, 3), reply.text()).folded(),
+        Some(reply)
+            if !reason.is_about_upstream() && reply.severity() == Severity::Transient && !reply.text().is_empty() =>
+        {
+            reply.folded()
+        }
+        _ => Reply::new(451, EnhancedCode::new(4, 4, 0), reason.to_string()).folded(),
+    }
+}
+
+fn give_up(reason: &Reason) -> Reply {
+    match &reason.cause {
+        Cause::Reply(reply) if reply.severity() == Severity::Permanent && !reply.text().is_empty() => reply.folded(),
+        Cause::Local { enhanced, text } => Reply::new(550, *enhanced, text).folded(),
+        _ => Reply::new(550, EnhancedCode::new(5, 0, 0), reason.to_string()).folded(),
+    }
+}

@@ -1,0 +1,73 @@
+//! Who may send what: `senders` for the envelope and the From header, and what happens to a domain without a key.
+//!
+//! A logged-in user's own `senders` stand in for the listener's. The null path is always allowed in the envelope
+//! (RFC 5321 §4.5.5); the From header is still checked.
+
+use crate::dkim::{Keyring, Unsigned};
+use crate::inbound::Client;
+use crate::message::{Author, AuthorError, RawMessage, SenderPatterns};
+use crate::smtp::{Domain, EnhancedCode, Mailbox, Reply, ReversePath};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The rules of one listener.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub listener_senders: SenderPatterns,
+    /// By user name; a user without an entry is bound by the listener's.
+    pub user_senders: Arc<HashMap<Arc<str>, SenderPatterns>>,
+    pub unsigned: Unsigned,
+    pub keyring: Arc<Keyring>,
+}
+
+impl Policy {
+    /// At MAIL.
+    pub fn check_envelope(&self, client: &Client, sender: &ReversePath) -> Result<(), Reply> {
+        match sender.mailbox() {
+            Some(mailbox) if !self.senders_of(client).matches(mailbox) => {
+                Err(not_yours("the envelope sender", mailbox))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// At the final dot. The author is `None` where it cannot be told and nothing depends on it.
+    pub fn check_author(&self, client: &Client, message: &RawMessage) -> Result<Option<Author>, Reply> {
+        let senders = self.senders_of(client);
+        let author = match Author::of(message) {
+            Ok(author) => author,
+            Err(_) if senders.is_any() && self.unsigned.permits(None) && self.keyring.is_empty() => return Ok(None),
+            Err(error) => return Err(no_author(error)),
+        };
+        if !senders.matches(author.mailbox()) {
+            return Err(not_yours("the From header's address", author.mailbox()));
+        }
+        let sealed = self.keyring.keys_for(author.domain()).is_some();
+        if sealed || self.unsigned.permits(Some(author.domain())) {
+            Ok(Some(author))
+        } else {
+            Err(no_key(author.domain()))
+        }
+    }
+
+    fn senders_of(&self, client: &Client) -> &SenderPatterns {
+        client.user.as_ref().and_then(|user| self.user_senders.get(user)).unwrap_or(&self.listener_senders)
+    }
+}
+
+fn not_yours(what: &str, mailbox: &Mailbox) -> Reply {
+    let text = format!("Not allowed to send as <{mailbox}>: {what} matches none of the configured `senders`");
+    Reply::new(550, EnhancedCode::new(5, 7, 1), text)
+}
+
+fn no_author(error: AuthorError) -> Reply {
+    Reply::new(550, EnhancedCode::new(5, 7, 1), format!("Refused: {error}, so the sender cannot be told"))
+}
+
+// RFC 7372 §3.1: X.7.20, no passing DKIM signature found.
+fn no_key(domain: &Domain) -> Reply {
+    let text = format!(
+        "No DKIM key for {domain}: add one with `waxseal dkim generate {domain} --selector wax1`, or name the domain in `unsigned`"
+    );
+    Reply::new(550, EnhancedCode::new(5, 7, 20), text)
+}

@@ -1,0 +1,60 @@
+//! From `Received` to `Accepted`: loop check, author, repair, trace.
+
+use super::policy::Policy;
+use crate::inbound::Received;
+use crate::message::accepted::Accepted;
+use crate::message::raw::RawError;
+use crate::message::repair::{self, Trace};
+use crate::message::{Author, MailId, RawMessage};
+use crate::smtp::Reply;
+use jiff::Timestamp;
+use tracing::info;
+
+/// `hostname`: the gateway's name, for Received and Message-ID.
+pub(super) fn prepare(
+    received: &Received,
+    policy: &Policy,
+    hostname: &str,
+    id: MailId,
+    now: Timestamp,
+) -> Result<Accepted, Reply> {
+    let mut message = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
+        RawError::HeaderTooLarge => Reply::header_too_large(),
+    })?;
+    if repair::is_looping(&message) {
+        return Err(Reply::mail_loop());
+    }
+    let author = policy.check_author(&received.client, &message)?;
+    let as_received = message.clone();
+    repair::remove_bcc(&mut message);
+    repair::add_missing_date(&mut message, now);
+    repair::add_missing_message_id(&mut message, id, message_id_host(hostname, author.as_ref()));
+    if received.line_endings_changed || message != as_received {
+        drop_broken_signature(&mut message, id);
+    }
+    let trace = Trace {
+        ehlo: &received.client.ehlo,
+        client: received.client.peer.ip(),
+        by: hostname,
+        protocol: received.client.protocol(),
+        id,
+    };
+    repair::add_received(&mut message, &trace, now);
+    Ok(Accepted { id, received_at: now, envelope: received.envelope.clone(), message, author })
+}
+
+// A name without a dot is no name that others know; spam filters count it.
+fn message_id_host<'a>(hostname: &'a str, author: Option<&'a Author>) -> &'a str {
+    match author {
+        Some(author) if !hostname.contains('.') && !author.domain().is_literal() => author.domain().as_str(),
+        _ => hostname,
+    }
+}
+
+// The application's own signature does not cover what was just changed, and a broken one is worse than none.
+fn drop_broken_signature(message: &mut RawMessage, id: MailId) {
+    let removed = message.remove_fields(|field| field.is("DKIM-Signature"));
+    if removed > 0 {
+        info!(%id, removed, "removed the application's own DKIM-Signature, since the message had to be repaired");
+    }
+}
