@@ -1,0 +1,81 @@
+//! The sandbox's Intake: verifies every DKIM signature of what arrived, keeps the mail, and says so in its reply.
+
+use super::store::{Kept, Store};
+use crate::dkim::{self, Records, Verification, VerificationResult};
+use crate::inbound::{Client, Intake, Received};
+use crate::message::MailId;
+use crate::observe::Clock;
+use crate::smtp::{EnhancedCode, Reply, ReversePath};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tracing::error;
+
+#[derive(Debug)]
+pub(super) struct SandboxIntake {
+    store: Arc<Store>,
+    records: Arc<Records>,
+    clock: Clock,
+    /// Tells messages of one millisecond apart.
+    counter: AtomicU32,
+}
+
+impl SandboxIntake {
+    pub fn new(store: Store, records: Records, clock: Clock) -> Self {
+        Self { store: Arc::new(store), records: Arc::new(records), clock, counter: AtomicU32::new(0) }
+    }
+
+    pub fn store(&self) -> Arc<Store> {
+        self.store.clone()
+    }
+}
+
+impl Intake for SandboxIntake {
+    fn admit(&self, _client: &Client, _sender: &ReversePath, _size: Option<u64>) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn accept(&self, received: Received) -> Reply {
+        let now = self.clock.now();
+        let id = MailId::new(now, self.counter.fetch_add(1, Ordering::Relaxed));
+        let (store, records) = (self.store.clone(), self.records.clone());
+        // Hashing and writing take their time; the async threads have other mail to carry.
+        let work = tokio::task::spawn_blocking(move || {
+            let verdict = verdict(&dkim::verify(&received.data, &records));
+            let kept = Kept {
+                id,
+                received_at: now,
+                sender: received.envelope.sender,
+                recipients: received.envelope.recipients,
+                dkim: verdict.clone(),
+                message: received.data,
+            };
+            store.keep(kept).map(|()| verdict)
+        });
+        match work.await {
+            Ok(Ok(verdict)) => {
+                let text = format!("Kept in the sandbox as {id}, NOT sent; DKIM {verdict}");
+                Reply::new(250, EnhancedCode::new(2, 0, 0), text)
+            }
+            Ok(Err(error)) => {
+                error!(%error, "the sandbox could not keep a message");
+                Reply::new(452, EnhancedCode::new(4, 3, 1), error.to_string())
+            }
+            Err(_) => Reply::storage_trouble(),
+        }
+    }
+}
+
+/// "none", or each signature with its result: "pass (wax1._domainkey.example.com)".
+fn verdict(verifications: &[Verification]) -> String {
+    if verifications.is_empty() {
+        return "none".to_owned();
+    }
+    let describe = |verification: &Verification| {
+        let name = format!("{}._domainkey.{}", verification.selector, verification.domain);
+        match &verification.result {
+            VerificationResult::Pass => format!("pass ({name})"),
+            VerificationResult::Fail(reason) => format!("FAIL ({name}: {reason})"),
+        }
+    };
+    verifications.iter().map(describe).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,134 @@
+//! The embedded provider: a real SMTP server inside the process, for a first run without any account.
+//!
+//! It is `inbound`'s listener (STARTTLS and a login required, on loopback, own CA made at start) with an Intake of its
+//! own that verifies the DKIM signature of what arrives and keeps it. Nothing that it takes is ever sent.
+
+mod certificate;
+mod intake;
+mod store;
+
+pub use store::{Kept, Limits, Store, StoreError};
+
+use crate::dkim::Records;
+use crate::inbound::auth::{Password, Users};
+use crate::inbound::{AuthMode, BindError, LineEndings, Listener, Tls};
+use crate::message::Budget;
+use crate::observe::{Clock, Secret};
+use crate::{inbound, tls};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Whom its certificate names.
+const SERVER_NAME: &str = "sandbox.localhost";
+const USERNAME: &str = "sandbox";
+/// Octets that the gateway's own header fields may add to a message.
+const HEADROOM: u64 = 1024 * 1024;
+
+#[derive(Debug)]
+pub struct Options {
+    /// Public keys to verify against.
+    pub records: Records,
+    /// Where the .eml files go; made if missing, 0700.
+    pub folder: PathBuf,
+    pub limits: Limits,
+    /// Octets; what the largest listener accepts.
+    pub max_message_size: u64,
+    pub clock: Clock,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("the sandbox could not make its certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("the sandbox could not use its certificate: {0}")]
+    Tls(#[from] tls::TlsError),
+    #[error("the sandbox's name is no server name: {0}")]
+    Name(#[from] InvalidDnsNameError),
+    #[error("the sandbox could not make its password: {0}")]
+    Password(String),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Bound, not yet serving.
+#[derive(Debug)]
+pub struct Sandbox {
+    listener: Listener,
+    intake: Arc<intake::SandboxIntake>,
+    ca: CertificateDer<'static>,
+    server_name: ServerName<'static>,
+    password: Secret,
+}
+
+impl Sandbox {
+    pub fn bind(options: Options) -> Result<Self, SandboxError> {
+        let identity = certificate::generate(SERVER_NAME)?;
+        let password = random_password().map_err(SandboxError::Password)?;
+        let users = Users::new([(USERNAME.into(), Password::Plain(password.clone()))]);
+        let server = tls::server(vec![identity.certificate], identity.key)?;
+        let largest = options.max_message_size.saturating_add(HEADROOM);
+        let listener_options = inbound::Options {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            hostname: SERVER_NAME.to_owned(),
+            tls: Tls::StartTls(server),
+            allow: Vec::new(),
+            auth: AuthMode::Required,
+            line_endings: LineEndings::Reject,
+            max_message_size: largest,
+            max_recipients: 1000,
+            max_connections: 1000,
+            max_connections_per_address: 1000,
+            timeout: Duration::from_secs(300),
+        };
+        let budget = Budget::new(largest.saturating_mul(4));
+        let listener = Listener::bind(listener_options, users, budget)?;
+        let store = Store::open(options.folder, options.limits)?;
+        let intake = Arc::new(intake::SandboxIntake::new(store, options.records, options.clock));
+        let server_name = ServerName::try_from(SERVER_NAME)?;
+        Ok(Self { listener, intake, ca: identity.ca, server_name, password })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_address()
+    }
+
+    /// What a client must trust.
+    pub fn ca(&self) -> &CertificateDer<'static> {
+        &self.ca
+    }
+
+    /// Whom a client must expect.
+    pub fn server_name(&self) -> &ServerName<'static> {
+        &self.server_name
+    }
+
+    pub fn username(&self) -> &'static str {
+        USERNAME
+    }
+
+    pub fn password(&self) -> &Secret {
+        &self.password
+    }
+
+    /// What it kept, also while it serves.
+    pub fn store(&self) -> Arc<Store> {
+        self.intake.store()
+    }
+
+    /// Until the token is cancelled and the last connection has ended.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        self.listener.serve(self.intake, shutdown).await;
+    }
+}
+
+fn random_password() -> Result<Secret, String> {
+    let mut bytes = [0; 24];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}

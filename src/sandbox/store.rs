@@ -1,0 +1,193 @@
+//! What the sandbox kept: the newest messages in memory and as .eml files, both bounded in number and octets.
+//!
+//! The folder is 0700 and its files 0600: development mail holds real password-reset links. A file carries what the
+//! envelope said in Return-Path and Delivered-To on top, as at a final delivery (RFC 5321 §4.4).
+
+use crate::message::MailId;
+use crate::smtp::{Mailbox, ReversePath};
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One message as it arrived.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub id: MailId,
+    pub received_at: Timestamp,
+    pub sender: ReversePath,
+    pub recipients: Vec<Mailbox>,
+    /// Result of the verification, such as "pass (wax1._domainkey.example.com)".
+    pub dkim: String,
+    pub message: Bytes,
+}
+
+/// Holds for the memory and for the folder alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub messages: usize,
+    pub octets: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { messages: 1000, octets: 256 * 1024 * 1024 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the sandbox's folder {path} cannot be used: {source}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("the sandbox cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    kept: VecDeque<Kept>,
+    kept_octets: u64,
+    /// Oldest first.
+    files: VecDeque<(PathBuf, u64)>,
+    file_octets: u64,
+}
+
+impl Store {
+    /// Counts the files that earlier runs left, oldest first by name.
+    pub fn open(folder: PathBuf, limits: Limits) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Folder { path: folder.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if is_ours(&entry.path()) {
+                files.push((entry.path(), entry.metadata().map_err(failed)?.len()));
+            }
+        }
+        files.sort();
+        let state = State {
+            file_octets: files.iter().map(|(_, octets)| octets).sum(),
+            files: files.into(),
+            ..State::default()
+        };
+        let store = Self { folder, limits, state: Mutex::new(state) };
+        store.prune_files(&mut store.state());
+        Ok(store)
+    }
+
+    /// Newest last.
+    pub fn messages(&self) -> Vec<Kept> {
+        self.state().kept.iter().cloned().collect()
+    }
+
+    /// The file is written before this returns.
+    pub fn keep(&self, kept: Kept) -> Result<(), StoreError> {
+        let path = self.folder.join(format!("{}.eml", kept.id));
+        let octets = write_file(&path, &kept).map_err(|source| StoreError::Write { path: path.clone(), source })?;
+        let mut state = self.state();
+        state.files.push_back((path, octets));
+        state.file_octets += octets;
+        self.prune_files(&mut state);
+        state.kept_octets += kept.message.len() as u64;
+        state.kept.push_back(kept);
+        while state.kept.len() > self.limits.messages || state.kept_octets > self.limits.octets {
+            let Some(oldest) = state.kept.pop_front() else { break };
+            state.kept_octets -= oldest.message.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn prune_files(&self, state: &mut State) {
+        while state.files.len() > self.limits.messages || state.file_octets > self.limits.octets {
+            let Some((path, octets)) = state.files.pop_front() else { break };
+            state.file_octets -= octets;
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "the sandbox could not remove an old message");
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_ours(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "eml")
+        && path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<MailId>().is_ok())
+}
+
+/// Octets written. A file that could not be written whole is taken away again.
+fn write_file(path: &Path, kept: &Kept) -> io::Result<u64> {
+    let mut top = format!("Return-Path: <{}>\r\n", kept.sender);
+    for recipient in &kept.recipients {
+        top.push_str(&format!("Delivered-To: {recipient}\r\n"));
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let written = file.write_all(top.as_bytes()).and_then(|()| file.write_all(&kept.message));
+    if let Err(error) = written {
+        let _nothing_more_to_do = fs::remove_file(path);
+        return Err(error);
+    }
+    Ok((top.len() + kept.message.len()) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn kept(number: u32, octets: usize) -> Kept {
+        let now = Timestamp::from_millisecond(1_795_000_000_000 + i64::from(number)).unwrap();
+        Kept {
+            id: MailId::new(now, number),
+            received_at: now,
+            sender: ReversePath::Null,
+            recipients: vec![Mailbox::parse("you@example.net").unwrap()],
+            dkim: "none".into(),
+            message: vec![b'x'; octets].into(),
+        }
+    }
+
+    #[test]
+    fn memory_and_folder_stay_within_number_and_octets() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sandbox");
+        let store = Store::open(path.clone(), Limits { messages: 3, octets: 1000 }).unwrap();
+        for number in 0..5 {
+            store.keep(kept(number, 10)).unwrap();
+        }
+        let ids = |store: &Store| store.messages().iter().map(|kept| kept.id).collect::<Vec<_>>();
+        assert_eq!(ids(&store), [kept(2, 0).id, kept(3, 0).id, kept(4, 0).id]);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 3);
+        store.keep(kept(5, 900)).unwrap();
+        assert!(fs::read_dir(&path).unwrap().count() < 3, "octets are bounded too");
+        let reopened = Store::open(path.clone(), Limits { messages: 1, octets: 1000 }).unwrap();
+        assert!(reopened.messages().is_empty());
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "files of an earlier run count");
+    }
+
+    #[test]
+    fn nobody_else_reads_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sandbox");
+        let store = Store::open(path.clone(), Limits::default()).unwrap();
+        store.keep(kept(0, 1)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        let file = path.join(format!("{}.eml", kept(0, 0).id));
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(fs::read_to_string(file).unwrap(), "Return-Path: <>\r\nDelivered-To: you@example.net\r\nx");
+    }
+}
