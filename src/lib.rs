@@ -4,14 +4,18 @@
 //! `dkim`, and leaves through `relay`. Layers and the path are drawn in docs/flow.md; tests/layering.rs holds them.
 
 pub mod inbound;
+pub mod intake;
 pub mod message;
 pub mod smtp;
 
+pub mod delivery;
 pub mod dkim;
 pub mod relay;
+pub mod sandbox;
 pub mod tls;
 
+pub mod cli;
 pub mod config;
-
+pub mod gateway;
 pub mod observe;
 pub mod pem;

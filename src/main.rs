@@ -1,3 +1,7 @@
-//! The `waxseal` program: parses the command line and hands over to the library.
+//! The `waxseal` program: parses the command line, runs a command, turns its result into an exit status.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waxseal::cli::main()
+}

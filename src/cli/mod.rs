@@ -1,0 +1,67 @@
+//! The command line: one file per command.
+//!
+//! Exit status: 0 all is well, 1 the thing asked about is not well, 2 wrong usage or configuration.
+
+mod run;
+
+use crate::config::ConfigFile;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The thing asked about is not well.
+pub const NOT_WELL: u8 = 1;
+/// Wrong usage or configuration.
+pub const WRONG: u8 = 2;
+
+const DEFAULT_CONFIG: &str = "config.toml";
+
+/// A local SMTP gateway: takes an application's mail, repairs it, seals it with DKIM, and relays it to your provider
+/// over verified TLS.
+#[derive(Debug, Parser)]
+#[command(name = "waxseal", version, propagate_version = true, after_help = AFTER_HELP)]
+struct Arguments {
+    /// Configuration file. Without it, ./config.toml if there is one; the environment alone is enough too.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+First steps:
+  waxseal run                       start with the shipped config.toml: mail is kept in a sandbox, not sent
+  waxseal check                     look for mistakes in the configuration, without starting anything
+  waxseal dkim generate DOMAIN --selector wax1
+                                    make a signing key and print its DNS record
+
+Exit status: 0 all is well, 1 the thing asked about is not well, 2 wrong usage or configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the gateway. Stops on SIGTERM or Ctrl-C, after letting mail in progress finish.
+    Run,
+}
+
+/// Parses the process's arguments and runs the command.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            let _a_closed_pipe_changes_nothing = error.print();
+            return if wrong { ExitCode::from(WRONG) } else { ExitCode::SUCCESS };
+        }
+    };
+    let explicit = arguments.config.is_some();
+    let path = arguments.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+    let config = ConfigFile { path: &path, explicit };
+    let result = match arguments.command {
+        Command::Run => run::run(&config),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("waxseal: {error:#}");
+        ExitCode::from(WRONG)
+    })
+}

@@ -1,0 +1,70 @@
+//! `waxseal run`: the gateway in the foreground, until a signal.
+
+use super::WRONG;
+use crate::config::{self, ConfigFile, Environment, Problems};
+use crate::gateway::Gateway;
+use crate::observe::log;
+use anyhow::Context as _;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+    let settings = match config::load(file, &Environment::of_process()) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            print_problems(&problems);
+            return Ok(ExitCode::from(WRONG));
+        }
+    };
+    log::start(&settings.log).context("the log cannot start")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        stop_on_signal(shutdown.clone())?;
+        match Gateway::start(settings).await {
+            Ok(gateway) => {
+                gateway.serve(shutdown).await;
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(error) => {
+                eprintln!("waxseal: {error}");
+                Ok(ExitCode::from(WRONG))
+            }
+        }
+    })
+}
+
+/// With the source lines marked where somebody is looking, else one line each.
+pub(super) fn print_problems(problems: &Problems) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{problems:#}");
+    } else {
+        eprintln!("{problems}");
+    }
+}
+
+/// The first SIGTERM or SIGINT asks for an orderly stop; the second ends the process at once.
+fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn(async move {
+        for round in 0.. {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if round == 0 {
+                info!("{name}: letting mail in progress finish; a second one stops at once");
+                shutdown.cancel();
+            } else {
+                warn!("{name} again: stopping at once");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The DKIM keys at start: read, or made where `generate = true` and the file is missing.
+
+use crate::config::DkimSettings;
+use crate::config::key_file::{self, KeyFileError};
+use crate::dkim::{DnsRecord, KeyAlgorithm, KeyError, Keyring, Selector, SigningKey, generate};
+use crate::smtp::Domain;
+use std::path::Path;
+use tracing::{info, warn};
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    #[error("the DKIM key for {domain} could not be made: {source}")]
+    Generate { domain: String, source: KeyError },
+    #[error(transparent)]
+    Write(#[from] KeyFileError),
+}
+
+pub(super) fn load(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
+    let mut keys = Vec::new();
+    for DkimSettings { domain, selector, path, key } in settings {
+        match (key, path) {
+            (Some(key), _) => keys.push(key),
+            (None, Some(path)) => keys.push(make(domain, selector, &path)?),
+            (None, None) => {}
+        }
+    }
+    let keyring = Keyring::new(keys);
+    for warning in keyring.warnings() {
+        warn!("{warning}");
+    }
+    Ok(keyring)
+}
+
+/// Prints the record on standard output as well: it is what the operator has to copy.
+fn make(domain: Domain, selector: Selector, path: &Path) -> Result<SigningKey, KeysError> {
+    let name = domain.to_string();
+    let failed = |source| KeysError::Generate { domain: name.clone(), source };
+    let pem = generate(KeyAlgorithm::Rsa2048).map_err(failed)?;
+    let key = SigningKey::from_pem(domain, selector, pem.reveal().as_bytes()).map_err(failed)?;
+    key_file::create(path, pem.reveal())?;
+    info!(domain = name, selector = %key.selector(), file = %path.display(), "made a new DKIM key");
+    println!("Publish this DNS record, so that receivers can check the seal of {name}:\n");
+    println!("{}\n", DnsRecord::of(&key));
+    Ok(key)
+}

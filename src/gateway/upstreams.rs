@@ -1,0 +1,94 @@
+//! The upstreams at start: the sandbox bound, limits shared, and nothing that leads back to ourselves.
+
+use super::StartError;
+use crate::config::{Endpoint, Provider, Settings, UpstreamSettings, own};
+use crate::delivery::Target;
+use crate::dkim::{Keyring, Records};
+use crate::observe::Clock;
+use crate::relay::{Credentials, Permits, TlsMode, Upstream};
+use crate::sandbox::{self, Limits, Sandbox};
+use crate::tls;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// By the addresses that the hosts' names stand for; the configuration has looked at literal ones.
+pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), StartError> {
+    let listeners: Vec<_> = settings.listeners.iter().map(|listener| listener.options.address).collect();
+    for upstream in &settings.upstreams {
+        let Provider::Smtp(endpoint) = &upstream.provider else { continue };
+        // A name that cannot be resolved now may be resolved later; delivery reports it then.
+        let Ok(addresses) = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await else { continue };
+        let addresses: Vec<_> = addresses.collect();
+        if let Some(listener) = own::is_own_listener(&addresses, &listeners, own::is_local_address) {
+            return Err(StartError::OwnListener { upstream: upstream.name.to_string(), listener });
+        }
+    }
+    Ok(())
+}
+
+/// The embedded provider, if an upstream asks for it.
+pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Option<Sandbox>, StartError> {
+    if !settings.upstreams.iter().any(|upstream| matches!(upstream.provider, Provider::Sandbox)) {
+        return Ok(None);
+    }
+    let sandbox = Sandbox::bind(sandbox::Options {
+        records: Records::of_keys(keyring.keys().map(AsRef::as_ref)),
+        folder: settings.data_dir.join("sandbox"),
+        limits: Limits::default(),
+        max_message_size: settings.listeners.iter().map(|l| l.options.max_message_size).max().unwrap_or_default(),
+        clock: Clock::System,
+    })?;
+    Ok(Some(sandbox))
+}
+
+/// In the order of the configuration.
+pub(super) fn targets(settings: &Settings, sandbox: Option<&Sandbox>) -> Result<Vec<Target>, StartError> {
+    let caps = settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none());
+    let permits: HashMap<Arc<str>, Permits> =
+        caps.map(|upstream| (upstream.name.clone(), Permits::new(upstream.connections.max_connections))).collect();
+    let mut targets = Vec::new();
+    for upstream in &settings.upstreams {
+        let (endpoint, is_sandbox) = match (&upstream.provider, sandbox) {
+            (Provider::Smtp(endpoint), _) => (endpoint.clone(), false),
+            (Provider::Sandbox, Some(sandbox)) => (sandbox_endpoint(sandbox)?, true),
+            (Provider::Sandbox, None) => continue,
+        };
+        let governor = upstream.share_limits_with.as_ref().unwrap_or(&upstream.name);
+        let permits =
+            permits.get(governor).cloned().unwrap_or_else(|| Permits::new(upstream.connections.max_connections));
+        let options = upstream.options(&endpoint, &settings.ehlo_name);
+        targets.push(Target { upstream: Upstream::new(options, permits), is_sandbox });
+    }
+    Ok(targets)
+}
+
+fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
+    let config = tls::client(&[sandbox.ca().clone()]).map_err(sandbox::SandboxError::from)?;
+    Ok(Endpoint {
+        host: sandbox.address().ip().to_string(),
+        port: sandbox.address().port(),
+        tls: TlsMode::StartTls,
+        server_name: sandbox.server_name().clone(),
+        tls_config: config,
+        credentials: Some(Credentials {
+            username: sandbox.username().to_owned(),
+            password: sandbox.password().clone(),
+        }),
+        source_address: None,
+    })
+}
+
+/// For the line at start.
+pub(super) fn describe(upstream: &UpstreamSettings) -> String {
+    match &upstream.provider {
+        Provider::Sandbox => "mail for this upstream is kept in the sandbox and NOT sent".to_owned(),
+        Provider::Smtp(endpoint) => {
+            let tls = match endpoint.tls {
+                TlsMode::StartTls => "STARTTLS",
+                TlsMode::Implicit => "implicit TLS",
+            };
+            let cap = upstream.connections.max_connections;
+            format!("relaying to {}:{} over {tls}, at most {cap} connections", endpoint.host, endpoint.port)
+        }
+    }
+}
