@@ -11,11 +11,11 @@ use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
 use tempfile::TempDir;
 
 use crate::support::certificate::Authority;
-use crate::support::real_clients::{Load, smtp_source, smtplib, swaks};
 use crate::support::dkim::{Records, Verdict, verify_dkimpy, verify_opendkim};
 use crate::support::peers;
 use crate::support::ports::{ReservedPort, greets};
 use crate::support::postfix::{PASSWORD, Postfix, USER};
+use crate::support::real_clients::{Load, smtp_source, smtplib, swaks};
 
 const AWKWARD: &[u8] = b"From: Reports <reports@example.com>\r\nTo: you@example.net,\r\n\tother@example.org\r\n\
     Bcc: hidden@example.net\r\nSubject: \xc3\xbc \t folded \r\n  twice \r\nX-Empty:\r\n\r\n\

@@ -1,0 +1,188 @@
+//! The built program as a child process, with its log and its addresses.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A guard against hanging, not an expectation.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to run it with. The environment is empty but for what is named here.
+pub struct Setup {
+    folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    has_config: bool,
+}
+
+impl Setup {
+    /// `config`: text of the configuration file, or `None` to start from the environment alone.
+    pub fn new(config: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        if let Some(text) = config {
+            std::fs::write(folder.path().join("config.toml"), text).expect("the configuration is written");
+        }
+        let quiet = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
+        Self { folder, environment: quiet, has_config: config.is_some() }
+    }
+
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Writes a file into the folder that relative paths of the configuration start from.
+    pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("the folder is made");
+        std::fs::write(path, content).expect("the file is written");
+        self
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waxseal"));
+        command.current_dir(self.folder.path()).env_clear().envs(self.environment.iter().cloned());
+        if self.has_config {
+            command.args(["--config", "config.toml"]);
+        }
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    /// Starts `waxseal run` and waits until it listens on `listeners` addresses. The log must be in JSON.
+    pub fn start(self, listeners: usize) -> Gateway {
+        let mut child =
+            self.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let log = Log::default();
+        log.follow(child.stdout.take().expect("its standard output"));
+        log.follow(child.stderr.take().expect("its standard error"));
+        let mut gateway = Gateway { child, log, addresses: Vec::new(), setup: self };
+        gateway.addresses = gateway.wait_for_addresses(listeners);
+        gateway
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log {
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Log {
+    fn follow(&self, stream: impl Read + Send + 'static) {
+        let lines = self.lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                lines.0.lock().expect("the log").push(line);
+                lines.1.notify_all();
+            }
+        });
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.lines.0.lock().expect("the log").clone()
+    }
+
+    fn wait_for<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.lines.0.lock().expect("the log");
+        loop {
+            if let Some(found) = find(&lines) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited in vain for {what}; the log:\n{}", lines.join("\n"));
+            lines = self.lines.1.wait_timeout(lines, left).expect("the log").0;
+        }
+    }
+}
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    child: Child,
+    log: Log,
+    addresses: Vec<SocketAddr>,
+    setup: Setup,
+}
+
+impl Gateway {
+    /// The first listener.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.setup.folder().to_owned()
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.all()
+    }
+
+    /// The first log line that holds every one of `words`.
+    pub fn wait_for_line(&self, words: &[&str]) -> String {
+        self.log.wait_for(&format!("a line with {words:?}"), |lines| {
+            lines.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
+        })
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child's status") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the gateway did not end; the log:\n{}", self.log().join("\n"));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    fn wait_for_addresses(&self, count: usize) -> Vec<SocketAddr> {
+        self.log.wait_for(&format!("{count} listeners"), |lines| {
+            let found: Vec<SocketAddr> = lines.iter().filter_map(|line| listening_address(line)).collect();
+            (found.len() == count).then_some(found)
+        })
+    }
+}
+
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    let rest = line.contains("\"listening\"").then(|| line.split_once("\"address\":\"")).flatten()?.1;
+    rest.split('"').next()?.parse().ok()
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _it_may_have_ended = self.child.kill();
+        let _reap = self.child.wait();
+    }
+}
