@@ -1,6 +1,6 @@
 //! The seal: DKIM keys, the DNS records that publish them, signing, and verifying against given records.
 //!
-//! Pure: keys and records come in as bytes, DNS is never asked; the time in a signature is mail-auth's own clock.
+//! Pure: keys and records come in as bytes, DNS is never asked; the time in a signature is the system's.
 //! `Sealed` is the only thing the relay takes, and it is made only here. RFC 6376, 8301, 8463.
 
 pub mod key;
@@ -10,6 +10,7 @@ pub mod record_file;
 pub mod seal;
 pub mod sealed;
 pub mod selector;
+mod signature;
 mod tidy;
 pub mod unsigned;
 pub mod verify;

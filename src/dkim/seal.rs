@@ -1,16 +1,16 @@
 //! Signing: which fields are signed, and the signatures over the very bytes that will be sent.
 //!
-//! relaxed/relaxed, never `l=`. Cryptography, canonical forms and the signature's text are mail-auth's; the fields and the
-//! body are handed to it one by one, so that it never looks for the end of the header itself. RFC 6376 §3.4, §5.4.
+//! relaxed/relaxed, never `l=`. Cryptography and canonical forms are mail-auth's; the fields and the body are handed to it
+//! one by one, so that it never looks for the end of the header itself. RFC 6376 §3.4, §5.4.
 
 use super::key::SigningKey;
 use super::sealed::{Seal, Sealed};
+use super::signature::{self, SignatureField};
 use super::tidy;
 use crate::message::RawMessage;
 use crate::message::headers::{FieldRef, Fields};
 use mail_auth::common::crypto::{HashAlgorithm, SigningKey as _};
-use mail_auth::common::headers::{HeaderWriter, Writable, Writer};
-use mail_auth::dkim::{Canonicalization::Relaxed, Signature};
+use mail_auth::dkim::Canonicalization::Relaxed;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -64,35 +64,31 @@ pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOption
     let block = tidy::header(message, is_signed);
     let body = tidy::body(message.body());
     let covered = Covered::new(&block, options)?;
-    let template = Signature {
-        v: 1,
-        h: covered.names,
-        bh: HashAlgorithm::Sha256.hash(Relaxed.canonical_body(&body, u64::MAX)).as_ref().to_vec(),
-        t: seconds_since_epoch(),
-        ..Signature::default()
-    };
+    let body_hash = HashAlgorithm::Sha256.hash(Relaxed.canonical_body(&body, u64::MAX));
+    let time = seconds_since_epoch();
     let mut header = Vec::with_capacity(block.len() + keys.len() * 1024);
     for key in keys {
-        sign(key, template.clone(), &covered.canonical)?.write_header(&mut header);
+        let field = SignatureField::new(key, &covered.names, body_hash.as_ref(), time);
+        header.extend_from_slice(sign(key, field, covered.canonical.clone())?.as_bytes());
     }
     header.extend_from_slice(&block);
     let names = keys.iter().map(|key| key.name().clone()).collect();
     Ok(Sealed::new(header, body, Seal::Signed(names)))
 }
 
-fn sign(key: &SigningKey, mut signature: Signature, canonical: &[u8]) -> Result<Signature, SealError> {
-    signature.a = key.signer.algorithm();
-    key.domain().clone_into(&mut signature.d);
-    key.selector().as_str().clone_into(&mut signature.s);
-    let signed = key.signer.sign(Signable { canonical, signature: &signature });
-    signature.b = signed.map_err(|error| SealError::Signing { key: key.to_string(), reason: error.to_string() })?;
-    Ok(signature)
+fn sign(key: &SigningKey, field: SignatureField, mut canonical: Vec<u8>) -> Result<String, SealError> {
+    let own = [(signature::NAME.as_bytes(), field.value())];
+    Relaxed.canonicalize_headers(own.into_iter(), &mut canonical);
+    match key.signer.sign(canonical.as_slice()) {
+        Ok(signature) => Ok(field.complete(&signature)),
+        Err(error) => Err(SealError::Signing { key: key.to_string(), reason: error.to_string() }),
+    }
 }
 
 /// The fields under a signature.
 struct Covered {
     /// `h=`
-    names: Vec<String>,
+    names: Vec<&'static str>,
     canonical: Vec<u8>,
 }
 
@@ -110,7 +106,7 @@ impl Covered {
             match present.len() {
                 0 if name == "From" => return Err(SealError::NoFrom),
                 MAX_SAME_NAME.. => return Err(SealError::TooManyFields(name)),
-                count => names.extend(std::iter::repeat_n(name.to_owned(), count + extra)),
+                count => names.extend(std::iter::repeat_n(name, count + extra)),
             }
             Relaxed.canonicalize_headers(present.into_iter(), &mut canonical);
         }
@@ -127,18 +123,6 @@ fn name_and_value<'a>(field: &FieldRef<'a>) -> (&'a [u8], &'a [u8]) {
     let raw = field.raw();
     let colon = raw.iter().position(|&byte| byte == b':').unwrap_or(raw.len() - 1);
     (field.name(), &raw[colon + 1..])
-}
-
-struct Signable<'a> {
-    canonical: &'a [u8],
-    signature: &'a Signature,
-}
-
-impl Writable for Signable<'_> {
-    fn write(self, writer: &mut impl Writer) {
-        writer.write(self.canonical);
-        self.signature.write(writer, false);
-    }
 }
 
 fn seconds_since_epoch() -> u64 {

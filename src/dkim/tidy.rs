@@ -7,16 +7,18 @@ use crate::message::RawMessage;
 use crate::message::headers::FieldRef;
 use bytes::Bytes;
 
-/// White space before the colon goes, and form feeds and vertical tabs become spaces, in the fields to be signed.
+/// White space before a colon goes; in the fields to be signed, form feeds and vertical tabs become spaces.
 ///
-/// Both are relics (RFC 5322 §4.5, §4.1) that some verifiers strip and others keep.
+/// Relics both (RFC 5322 §4.5, §4.1): some verifiers strip them, some keep them, and some refuse the whole message for
+/// one space in one name.
 pub(super) fn header(message: &RawMessage, is_signed: impl Fn(&FieldRef<'_>) -> bool) -> Vec<u8> {
     let mut block = Vec::with_capacity(message.header().len());
     for field in message.fields() {
-        if is_signed(&field) && (!field.is_well_formed() || field.raw().iter().any(is_odd_space)) {
+        let odd = is_signed(&field) && field.raw().iter().any(is_odd_space);
+        if odd || !field.is_well_formed() {
             block.extend_from_slice(field.name());
             block.push(b':');
-            block.extend(field.value().iter().map(|byte| if is_odd_space(byte) { b' ' } else { *byte }));
+            block.extend(field.value().iter().map(|byte| if odd && is_odd_space(byte) { b' ' } else { *byte }));
             block.extend_from_slice(b"\r\n");
         } else {
             block.extend_from_slice(field.raw());
@@ -75,7 +77,8 @@ mod tests {
     #[test]
     fn headers() {
         for (before, after) in [
-            ("Subject: a\r\nX\t: \x0c\r\n", "Subject: a\r\nX\t: \x0c\r\n"),
+            ("Subject: a\r\nX\t: \x0c\r\n", "Subject: a\r\nX: \x0c\r\n"),
+            ("Subject:  a \r\n", "Subject:  a \r\n"),
             ("subject \t: a\r\n b\r\n", "subject: a\r\n b\r\n"),
             ("Subject: a\x0cb\r\n\t\x0b\r\n", "Subject: a b\r\n\t \r\n"),
             ("Subject:\r\n", "Subject:\r\n"),

@@ -5,5 +5,6 @@
 mod support;
 
 mod dialogs;
+mod dkim_verify;
 mod peers_work;
 mod replay;
