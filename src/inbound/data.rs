@@ -55,6 +55,11 @@ impl Receiving {
         self.decoder.is_done()
     }
 
+    #[cfg(test)]
+    pub(super) fn budget(&self) -> &crate::message::Budget {
+        &self.greeted.base.budget
+    }
+
     fn feed_chunk(&mut self, chunk: &[u8]) -> usize {
         let consumed = match &mut self.content {
             Content::Kept { data, share } => match make_room(data, share, 2 * chunk.len() + 8) {

@@ -153,23 +153,11 @@ fn send_away(client: TcpStream, peer: SocketAddr, refusal: Refusal, tls: &Tls) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inbound::{AuthMode, LineEndings};
+    use crate::inbound::testing::{budget, options};
 
     fn bind(address: &str) -> Result<Listener, BindError> {
-        let options = Options {
-            address: address.parse().expect("an address"),
-            hostname: "gateway.example".into(),
-            tls: Tls::Off,
-            allow: Vec::new(),
-            auth: AuthMode::Off,
-            line_endings: LineEndings::Normalize,
-            max_message_size: 1,
-            max_recipients: 1,
-            max_connections: 1,
-            max_connections_per_address: 1,
-            timeout: Duration::from_secs(1),
-        };
-        Listener::bind(options, Users::none(), Budget::new(0))
+        let options = Options { address: address.parse().expect("an address"), ..options() };
+        Listener::bind(options, Users::none(), budget())
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ mod listener;
 mod login;
 mod session;
 mod starttls;
+#[cfg(test)]
+mod testing;
 
 pub use listener::{BindError, Listener};
 

@@ -333,3 +333,6 @@ impl Accepting {
         self.greeted.answer(reply.folded())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,3 +8,4 @@ mod dialogs;
 mod dkim_verify;
 mod peers_work;
 mod replay;
+mod smuggling;

@@ -1,0 +1,275 @@
+//! Deadlines under paused time, and what happens while a message is with the intake.
+
+use super::*;
+use crate::inbound::Client;
+use crate::inbound::testing::{Recorder, budget, options, server_tls};
+use crate::smtp::ReversePath;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use tokio::io::{DuplexStream, ReadBuf, duplex};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+const ENVELOPE: &[u8] = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
+
+/// One connection over a pipe.
+struct Talk {
+    client: DuplexStream,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Talk {
+    fn start<I: Intake>(options: Options, intake: &Arc<I>) -> Self {
+        let (client, server) = duplex(1024 * 1024);
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(run(server, options, Arc::clone(intake), stop.clone()));
+        Self { client, stop, serving }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.client.write_all(bytes).await.expect("a pipe");
+    }
+
+    /// Until the last line of `codes.len()` replies; asserts their codes.
+    async fn expect(&mut self, codes: &[&str]) {
+        let mut said = Vec::new();
+        while replies(&said).len() < codes.len() {
+            let read = self.client.read_buf(&mut said).await.expect("a pipe");
+            assert!(read > 0, "closed after {}", said.escape_ascii());
+        }
+        assert_eq!(replies(&said), codes);
+    }
+
+    /// What is said until the end.
+    async fn rest(mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        self.client.read_to_end(&mut said).await.expect("a pipe");
+        drop(self.client);
+        self.serving.await.expect("no panic");
+        replies(&said)
+    }
+}
+
+async fn run<S, I>(socket: S, options: Options, intake: Arc<I>, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    I: Intake,
+{
+    let service = Service { options: Arc::new(options), users: Users::none(), budget: budget(), intake, stop };
+    serve(socket, ([127, 0, 0, 1], 40_000).into(), &service).await;
+}
+
+fn replies(said: &[u8]) -> Vec<String> {
+    let lines = std::str::from_utf8(said).expect("UTF-8").lines();
+    lines.filter(|line| line.as_bytes().get(3) == Some(&b' ')).map(|line| line[..3].to_owned()).collect()
+}
+
+fn recorder() -> Arc<Recorder> {
+    Arc::default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_sent_away_after_the_timeout() {
+    let mut talk = Talk::start(options(), &recorder());
+    talk.expect(&["220"]).await;
+    let start = Instant::now();
+    talk.expect(&["421"]).await;
+    assert_eq!(start.elapsed(), options().timeout);
+    assert_eq!(talk.rest().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_octet_now_and_then_does_not_prolong_a_command() {
+    let mut talk = Talk::start(options(), &recorder());
+    talk.expect(&["220"]).await;
+    for _ in 0..4 {
+        talk.send(b"x").await;
+        sleep(options().timeout / 3).await;
+    }
+    talk.expect(&["421"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_below_the_minimum_rate_is_given_up() {
+    let recorder = recorder();
+    let mut talk = Talk::start(options(), &recorder);
+    talk.send(ENVELOPE).await;
+    talk.expect(&["220", "250", "250", "250", "354"]).await;
+    for _ in 0..29 {
+        talk.send(b"a line every ten seconds\r\n").await;
+        sleep(Duration::from_secs(10)).await;
+    }
+    talk.expect(&["421"]).await;
+    drop(talk);
+    assert_eq!(recorder.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_data_above_the_minimum_rate_arrives() {
+    let recorder = recorder();
+    let options = Options { max_message_size: 10_000_000, ..options() };
+    let mut talk = Talk::start(options, &recorder);
+    talk.send(ENVELOPE).await;
+    talk.expect(&["220", "250", "250", "250", "354"]).await;
+    // Longer than the time-out for one command.
+    for _ in 0..100 {
+        talk.send(&[b'x'; 11_000]).await;
+        sleep(Duration::from_secs(10)).await;
+    }
+    talk.send(b"\r\n.\r\n").await;
+    talk.expect(&["250"]).await;
+    assert_eq!(recorder.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_reading_is_let_go() {
+    let (mut client, server) = duplex(64);
+    let serving = tokio::spawn(run(server, options(), recorder(), CancellationToken::new()));
+    // The reply to HELP does not fit into the pipe behind the greeting.
+    client.write_all(b"HELP\r\nHELP\r\n").await.expect("a pipe");
+    serving.await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_begins_tls_is_let_go() {
+    let options = Options { tls: Tls::Implicit(server_tls()), ..options() };
+    let talk = Talk::start(options, &recorder());
+    talk.serving.await.expect("no panic");
+    drop(talk.client);
+}
+
+/// Counts the writes that go out: each is a segment.
+struct Counting {
+    socket: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_pipelined_batch_is_answered_in_one_segment() {
+    let (client, socket) = duplex(1024 * 1024);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counting = Counting { socket, writes: Arc::clone(&writes) };
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(run(counting, options(), recorder(), stop.clone()));
+    let mut talk = Talk { client, stop, serving };
+    talk.expect(&["220"]).await;
+    talk.send(ENVELOPE).await;
+    talk.expect(&["250", "250", "250", "354"]).await;
+    assert_eq!(writes.load(Ordering::Relaxed), 2);
+    talk.send(b"x\r\n.\r\nQUIT\r\n").await;
+    assert_eq!(talk.rest().await, ["250", "221"]);
+    assert_eq!(writes.load(Ordering::Relaxed), 3);
+}
+
+/// Says when a message has come and keeps it until it is let go.
+#[derive(Default)]
+struct Gate {
+    entered: Notify,
+    open: Notify,
+    taken: Mutex<usize>,
+    done: Notify,
+}
+
+impl Intake for Gate {
+    fn admit(&self, _: &Client, _: &ReversePath, _: Option<u64>) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn accept(&self, _: Received) -> Reply {
+        self.entered.notify_one();
+        self.open.notified().await;
+        *self.taken.lock().expect("no panic") += 1;
+        self.done.notify_one();
+        Reply::ok()
+    }
+}
+
+async fn at_the_gate() -> (Arc<Gate>, Talk) {
+    let gate = Arc::new(Gate::default());
+    let mut talk = Talk::start(options(), &gate);
+    talk.send(&[ENVELOPE, b"x\r\n.\r\n"].concat()).await;
+    talk.expect(&["220", "250", "250", "250", "354"]).await;
+    gate.entered.notified().await;
+    (gate, talk)
+}
+
+#[tokio::test]
+async fn a_client_that_closes_while_its_message_is_stored_takes_nothing_back() {
+    let (gate, talk) = at_the_gate().await;
+    drop(talk.client);
+    gate.open.notify_one();
+    talk.serving.await.expect("no panic");
+    assert_eq!(*gate.taken.lock().expect("no panic"), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_off_while_a_message_is_stored_takes_nothing_back() {
+    let (gate, talk) = at_the_gate().await;
+    talk.serving.abort();
+    assert!(talk.serving.await.is_err_and(|error| error.is_cancelled()));
+    gate.open.notify_one();
+    gate.done.notified().await;
+    assert_eq!(*gate.taken.lock().expect("no panic"), 1);
+}
+
+#[tokio::test]
+async fn a_stop_while_a_message_is_stored_comes_behind_its_reply() {
+    let (gate, talk) = at_the_gate().await;
+    talk.stop.cancel();
+    gate.open.notify_one();
+    assert_eq!(talk.rest().await, ["250", "421"]);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_handshake() {
+    let options = Options { tls: Tls::Implicit(server_tls()), ..options() };
+    let talk = Talk::start(options, &recorder());
+    talk.stop.cancel();
+    talk.serving.await.expect("no panic");
+    drop(talk.client);
+}
+
+struct Panics;
+
+impl Intake for Panics {
+    fn admit(&self, _: &Client, _: &ReversePath, _: Option<u64>) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn accept(&self, _: Received) -> Reply {
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test]
+async fn an_intake_that_panics_costs_one_message_for_now() {
+    let mut talk = Talk::start(options(), &Arc::new(Panics));
+    talk.send(&[ENVELOPE, b"x\r\n.\r\nNOOP\r\nQUIT\r\n"].concat()).await;
+    talk.expect(&["220", "250", "250", "250", "354", "451", "250", "221"]).await;
+    assert_eq!(talk.rest().await, [""; 0]);
+}

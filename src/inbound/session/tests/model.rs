@@ -1,0 +1,245 @@
+//! The state after every command, errors above all, equals that of a model which is too simple to be wrong.
+
+use super::Dialogue;
+use crate::inbound::testing::{options, server_tls};
+use crate::inbound::{AuthMode, Options, Tls};
+use proptest::prelude::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Say {
+    Ehlo,
+    EhloBare,
+    Mail,
+    MailSyntax,
+    MailTooBig,
+    MailRefused,
+    Rcpt,
+    RcptSyntax,
+    Data,
+    DataTooBig,
+    Rset,
+    Noop,
+    Vrfy,
+    Expn,
+    LoginRight,
+    LoginWrong,
+    LoginCancelled,
+    LoginBroken,
+    LoginUnknown,
+    StartTls,
+    Unknown,
+    TooLong,
+    BareLf,
+}
+
+use Say::*;
+
+/// Each with what the client sends for it.
+const ALL: &[(Say, &[u8])] = &[
+    (Ehlo, b"EHLO x\r\n"),
+    (EhloBare, b"EHLO\r\n"),
+    (Mail, b"MAIL FROM:<a@b>\r\n"),
+    (MailSyntax, b"MAIL FROM:a@b\r\n"),
+    (MailTooBig, b"MAIL FROM:<a@b> SIZE=100001\r\n"),
+    (MailRefused, b"MAIL FROM:<refused@b>\r\n"),
+    (Rcpt, b"RCPT TO:<c@d>\r\n"),
+    (RcptSyntax, b"RCPT TO:<>\r\n"),
+    (Data, b"DATA\r\n"),
+    (DataTooBig, b"DATA\r\n"),
+    (Rset, b"RSET\r\n"),
+    (Noop, b"NOOP\r\n"),
+    (Vrfy, b"VRFY x\r\n"),
+    (Expn, b"EXPN x\r\n"),
+    // u and p
+    (LoginRight, b"AUTH PLAIN AHUAcA==\r\n"),
+    // u and q
+    (LoginWrong, b"AUTH PLAIN AHUAcQ==\r\n"),
+    (LoginCancelled, b"AUTH LOGIN\r\n"),
+    (LoginBroken, b"AUTH PLAIN !\r\n"),
+    (LoginUnknown, b"AUTH CRAM-MD5\r\n"),
+    (StartTls, b"STARTTLS\r\n"),
+    (Unknown, b"FOO\r\n"),
+    (TooLong, &[b'x'; 3000]),
+    (BareLf, b"NOOP\nRSET\r\n"),
+];
+
+#[derive(Debug, Default)]
+struct Model {
+    inside_allow: bool,
+    auth_off: bool,
+    auth_required: bool,
+    starttls: bool,
+
+    tls: bool,
+    greeted: bool,
+    user: bool,
+    mail: bool,
+    recipients: usize,
+    bad: u32,
+    failed: u32,
+    messages: usize,
+    closed: bool,
+}
+
+impl Model {
+    /// The replies to `said`.
+    fn hear(&mut self, said: Say) -> Vec<u16> {
+        match said {
+            Ehlo => {
+                (self.greeted, self.mail, self.recipients) = (true, false, 0);
+                vec![250]
+            }
+            Rset => {
+                (self.mail, self.recipients) = (false, 0);
+                vec![250]
+            }
+            Noop => vec![250],
+            Vrfy => vec![252],
+            Expn => vec![502],
+            EhloBare | MailSyntax => self.bad(501),
+            Unknown | TooLong | BareLf => self.bad(500),
+            RcptSyntax => vec![501],
+            _ if !self.greeted => self.bad(503),
+            Mail | MailTooBig | MailRefused => self.mail(said),
+            Rcpt if !self.mail => vec![503],
+            Rcpt if self.recipients == 5 => vec![452],
+            Rcpt => {
+                self.recipients += 1;
+                vec![250]
+            }
+            Data | DataTooBig if self.recipients == 0 => vec![503],
+            Data | DataTooBig => self.data(said),
+            _ if self.mail => self.bad(503),
+            StartTls => self.starttls(),
+            LoginRight | LoginWrong | LoginCancelled | LoginBroken | LoginUnknown => self.login(said),
+        }
+    }
+
+    fn bad(&mut self, code: u16) -> Vec<u16> {
+        self.bad += 1;
+        self.closed = self.bad == 20;
+        vec![if self.closed { 421 } else { code }]
+    }
+
+    fn mail(&mut self, said: Say) -> Vec<u16> {
+        if self.mail {
+            return self.bad(503);
+        }
+        let may_send = self.user || (self.inside_allow && !self.auth_required);
+        if (self.starttls && !self.tls) || !may_send {
+            return self.bad(530);
+        }
+        match said {
+            MailTooBig => vec![552],
+            MailRefused => vec![550],
+            _ => {
+                self.mail = true;
+                vec![250]
+            }
+        }
+    }
+
+    fn data(&mut self, said: Say) -> Vec<u16> {
+        (self.mail, self.recipients) = (false, 0);
+        if said == DataTooBig {
+            return vec![354, 552];
+        }
+        (self.messages, self.bad) = (self.messages + 1, 0);
+        vec![354, 250]
+    }
+
+    fn starttls(&mut self) -> Vec<u16> {
+        if self.tls {
+            return self.bad(503);
+        }
+        if !self.starttls {
+            return self.bad(502);
+        }
+        (self.tls, self.greeted) = (true, false);
+        vec![220]
+    }
+
+    fn login(&mut self, said: Say) -> Vec<u16> {
+        if self.auth_off {
+            return self.bad(502);
+        }
+        if self.user {
+            return self.bad(503);
+        }
+        if self.starttls && !self.tls {
+            return self.bad(538);
+        }
+        match said {
+            LoginRight => {
+                self.user = true;
+                vec![235]
+            }
+            LoginWrong => {
+                self.failed += 1;
+                self.closed = self.failed == 3;
+                vec![if self.closed { 421 } else { 535 }]
+            }
+            LoginCancelled => [vec![334], self.bad(501)].concat(),
+            LoginUnknown => self.bad(504),
+            _ => self.bad(501),
+        }
+    }
+}
+
+/// The command, and what a client sends behind 354 and 334.
+fn say(dialogue: &mut Dialogue, said: Say, line: &[u8]) {
+    dialogue.codes.clear();
+    dialogue.send(line);
+    match said {
+        TooLong => dialogue.send(b"\r\n"),
+        Data if dialogue.is_in_data() => dialogue.send(b"Subject: x\r\n\r\nMAIL FROM:<x@y>\r\n.\r\n"),
+        DataTooBig if dialogue.is_in_data() => {
+            dialogue.send(&[b'x'; 100_001]);
+            dialogue.send(b"\r\nRSET\r\n.\r\n");
+        }
+        LoginCancelled if dialogue.codes.last() == Some(&334) => dialogue.send(b"*\r\n"),
+        _ => {}
+    }
+}
+
+fn listeners() -> impl Strategy<Value = (Options, Model)> {
+    let auth = prop_oneof![Just(AuthMode::Off), Just(AuthMode::Optional), Just(AuthMode::Required)];
+    (auth, any::<bool>(), any::<bool>()).prop_map(|(auth, starttls, inside_allow)| {
+        let mut options = Options { auth, ..options() };
+        if starttls {
+            options.tls = Tls::StartTls(server_tls());
+        }
+        if !inside_allow {
+            options.allow.clear();
+        }
+        let (auth_off, auth_required) = (auth == AuthMode::Off, auth == AuthMode::Required);
+        (options, Model { inside_allow, starttls, auth_off, auth_required, ..Model::default() })
+    })
+}
+
+/// Mostly what leads on, so that sequences get somewhere.
+fn commands() -> impl Strategy<Value = Vec<(Say, &'static [u8])>> {
+    const USEFUL: &[Say] = &[Ehlo, StartTls, LoginRight, Mail, Rcpt, Data];
+    let useful: Vec<_> = ALL.iter().copied().filter(|(say, _)| USEFUL.contains(say)).collect();
+    let one = prop_oneof![2 => proptest::sample::select(useful), 1 => proptest::sample::select(ALL)];
+    proptest::collection::vec(one, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn every_sequence_of_commands_is_answered_as_the_model_says((options, mut model) in listeners(), said in commands()) {
+        let mut dialogue = Dialogue::new(options);
+        for (at, (command, line)) in said.iter().enumerate() {
+            say(&mut dialogue, *command, line);
+            let shown = || said[..=at].iter().map(|(say, _)| say).collect::<Vec<_>>();
+            prop_assert_eq!(&dialogue.codes, &model.hear(*command), "{:?}", shown());
+            prop_assert_eq!(dialogue.is_closed(), model.closed, "{:?}", shown());
+            if model.closed {
+                break;
+            }
+        }
+        prop_assert_eq!(dialogue.intake.count(), model.messages);
+    }
+}
