@@ -16,6 +16,8 @@ mod resolve;
 mod schema;
 mod secret;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use defaults::Defaults;

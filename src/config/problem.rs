@@ -93,13 +93,15 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Sorted by place: the file's from top to bottom, then the environment's.
+    /// Sorted by place: the file's from top to bottom, then the environment's. What is said twice (one value may concern
+    /// several listeners) is kept once.
     pub fn new(source: Arc<Source>, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| match &problem.place {
             Place::File(at) => (0, at.start),
             Place::Environment(_) => (1, 0),
             Place::Nowhere => (2, 0),
         });
+        problems.dedup();
         Self { source, problems }
     }
 

@@ -64,9 +64,8 @@ impl<'a, 'f> TableReader<'a, 'f> {
     /// Reports the keys that no setting has.
     pub fn finish(self, tables: &[&'static Table]) {
         for (key, value) in self.content {
-            let known = self.table.settings.iter().any(|setting| setting.key == key.get_ref());
             let is_table_of_the_top = self.table.name.is_empty() && tables.iter().any(|t| t.name == key.get_ref());
-            if known || is_table_of_the_top {
+            if self.table.has(key.get_ref()) || is_table_of_the_top {
                 continue;
             }
             let place = Place::File(key.span());
@@ -74,11 +73,13 @@ impl<'a, 'f> TableReader<'a, 'f> {
                 continue;
             }
             mask_what_looks_secret(key.get_ref(), value, self.secrets);
-            let help = suggest(key.get_ref(), self.table, tables);
-            let what = if self.table.name.is_empty() && is_table(value.get_ref()) { "table" } else { "key" };
-            let message = match self.table.name {
-                "" => format!("unknown {what} `{}`", key.get_ref()),
-                _ => format!("unknown {what} `{}` in {}", key.get_ref(), self.table.title()),
+            let (message, help) = if self.table.name.is_empty() && is_table(value.get_ref()) {
+                (format!("unknown table `{}`", key.get_ref()), suggest_table(key.get_ref(), tables))
+            } else if self.table.name.is_empty() {
+                (format!("unknown key `{}`", key.get_ref()), suggest_key(key.get_ref(), self.table, tables))
+            } else {
+                let message = format!("unknown key `{}` in {}", key.get_ref(), self.table.title());
+                (message, suggest_key(key.get_ref(), self.table, tables))
             };
             self.findings.error(&place, message).help(help);
         }
@@ -169,26 +170,38 @@ pub fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The way out for an unknown key: the table where it belongs, else the key that is meant, else the keys there are.
-fn suggest(key: &str, table: &Table, tables: &[&'static Table]) -> String {
-    let elsewhere = |known: &str| tables.iter().find(|other| other.settings.iter().any(|s| s.key == known));
-    if let Some(other) = elsewhere(key) {
-        return format!("`{key}` belongs in {}", other.title());
+fn suggest_table(name: &str, tables: &[&'static Table]) -> String {
+    let named = || tables.iter().filter(|table| !table.name.is_empty());
+    match nearest(name, named().map(|table| table.name)).and_then(|meant| named().find(|table| table.name == meant)) {
+        Some(meant) => format!("did you mean {}?", meant.title()),
+        None => format!("there is {}", named().map(|table| table.title()).collect::<Vec<_>>().join(", ")),
     }
+}
+
+/// The way out for an unknown key: the tables where it belongs, else the key that is meant, else the keys there are.
+fn suggest_key(key: &str, table: &Table, tables: &[&'static Table]) -> String {
     let own = table.settings.iter().map(|setting: &Setting| setting.key);
-    let names = tables.iter().map(|other| other.name).filter(|name| table.name.is_empty() && !name.is_empty());
-    if let Some(meant) = nearest(key, own.clone().chain(names)) {
-        return match tables.iter().find(|other| other.name == meant) {
-            Some(other) => format!("did you mean {}?", other.title()),
-            None => format!("did you mean `{meant}`?"),
-        };
+    if let Some(home) = home_of(key, tables) {
+        return format!("`{key}` belongs {home}");
     }
-    if let Some((meant, other)) = nearest(key, tables.iter().flat_map(|t| t.settings).map(|s| s.key))
-        .and_then(|meant| elsewhere(meant).map(|other| (meant, other)))
-    {
-        return format!("did you mean `{meant}`, which belongs in {}?", other.title());
+    if let Some(meant) = nearest(key, own.clone()) {
+        return format!("did you mean `{meant}`?");
     }
-    format!("known here: {}", own.collect::<Vec<_>>().join(", "))
+    let all = tables.iter().flat_map(|other| other.settings).map(|setting| setting.key);
+    match nearest(key, all).and_then(|meant| Some((meant, home_of(meant, tables)?))) {
+        Some((meant, home)) => format!("did you mean `{meant}`, which belongs {home}?"),
+        None => format!("known here: {}", own.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Where a key stands; `None` if nowhere.
+fn home_of(key: &str, tables: &[&'static Table]) -> Option<String> {
+    let homes: Vec<_> = tables.iter().filter(|table| table.has(key)).collect();
+    match homes.as_slice() {
+        [] => None,
+        [top, ..] if top.name.is_empty() => Some("at the top of the file, before the first [table]".to_owned()),
+        homes => Some(format!("in {}", homes.iter().map(|table| table.title()).collect::<Vec<_>>().join(" or "))),
+    }
 }
 
 /// The known word that `typed` was most likely meant to be.

@@ -131,7 +131,13 @@ impl Resolver<'_> {
     }
 }
 
-/// The domains whose mail can be sealed.
-fn sealed_domains(dkim: &[DkimSettings]) -> impl Iterator<Item = &Domain> {
-    dkim.iter().map(|key| &key.domain)
+/// The domains whose mail can be sealed, each once.
+fn sealed_domains(dkim: &[DkimSettings]) -> Vec<&Domain> {
+    let mut domains: Vec<&Domain> = Vec::new();
+    for key in dkim {
+        if !domains.contains(&&key.domain) {
+            domains.push(&key.domain);
+        }
+    }
+    domains
 }

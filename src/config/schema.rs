@@ -43,13 +43,17 @@ impl Presence {
 }
 
 impl Table {
-    /// As it is written: `[log]`, `[[listener]]`, or in words for the top.
+    /// As it is written: `[log]`, `[[listener]]`; nothing for the top.
     pub fn title(&self) -> String {
         match (self.name, self.many) {
-            ("", _) => "the top of the file, before the first [table]".to_owned(),
+            ("", _) => String::new(),
             (name, true) => format!("[[{name}]]"),
             (name, false) => format!("[{name}]"),
         }
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.settings.iter().any(|setting| setting.key == key)
     }
 }
 

@@ -306,7 +306,7 @@ pub fn not_among(text: &str, choices: &[&str]) -> Complaint {
         Some(meant) => format!("did you mean \"{meant}\"?"),
         None => format!("use {}", one_of(choices)),
     };
-    Complaint::new(format!("\"{text}\" is not known here"), help)
+    Complaint::new(format!("\"{text}\" is none of its values"), help)
 }
 
 /// `"a", "b" or "c"`.

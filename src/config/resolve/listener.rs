@@ -125,7 +125,7 @@ impl Resolver<'_> {
             problem.help(if from_environment {
                 "set WAXSEAL_ALLOW to the application's network, as in 172.18.0.0/16, or WAXSEAL_USER and WAXSEAL_PASSWORD"
             } else {
-                "add allow = [\"the application's network\"], or auth = \"required\" and a [[user]]"
+                "name the application's network, as in allow = [\"172.18.0.0/16\"], or set auth = \"required\" and add a [[user]]"
             });
         }
         if auth == AuthMode::Required && !has_users {
@@ -134,6 +134,9 @@ impl Resolver<'_> {
                 .help("add a [[user]] table with a hash from `waxseal user hash`");
         }
         let allow = typed.allow.value.as_deref().unwrap_or_default();
+        if auth == AuthMode::Required && typed.allow.given {
+            self.findings.warning(&typed.allow.place, "it has no effect while auth = \"required\"");
+        }
         if auth == AuthMode::Off && typed.allow.given && allow.is_empty() && typed.allow.value.is_some() {
             self.findings
                 .error(&typed.allow.place, "auth = \"off\" and an empty `allow`: nobody could send")

@@ -23,14 +23,16 @@ impl Resolver<'_> {
                 recipients: SenderPatterns::any(),
                 upstreams: vec![name.into()],
             };
-            return names.first().map(|name| all(name)).into_iter().collect();
+            let routes: Vec<_> = names.first().map(|name| all(name)).into_iter().collect();
+            self.warn_about_the_unused(&routes, upstreams);
+            return routes;
         }
         let mut taken = HashSet::new();
         let count = typed.len();
         let places: Vec<_> = typed.iter().map(|route| route.place().clone()).collect();
         let routes: Vec<_> = typed.into_iter().filter_map(|route| self.route(&route, &names, &mut taken)).collect();
         if routes.len() == count {
-            self.warn_about_gaps(&routes, upstreams);
+            self.warn_about_the_unused(&routes, upstreams);
             if let (false, Some(place)) = (routes.iter().any(takes_everything), places.last()) {
                 self.findings
                     .warning(place, "mail that no route takes is refused")
@@ -76,7 +78,7 @@ impl Resolver<'_> {
         self.findings.error(&typed.place, format!("`{key}`: there is no [[upstream]] named \"{name}\"")).help(help);
     }
 
-    fn warn_about_gaps(&mut self, routes: &[RouteSettings], upstreams: &[Typed<String>]) {
+    fn warn_about_the_unused(&mut self, routes: &[RouteSettings], upstreams: &[Typed<String>]) {
         let last_used = routes.iter().position(takes_everything).map_or(routes.len(), |at| at + 1);
         let used = |name: &str| routes[..last_used].iter().flat_map(|route| &route.upstreams).any(|u| **u == *name);
         for name in upstreams {

@@ -1,0 +1,69 @@
+//! Whole configurations: what is typed against what it resolves to, mistakes against what is said about them.
+
+mod environment;
+mod mistakes;
+mod settings;
+
+use super::{ConfigFile, Environment, Problems, Settings, load};
+use std::path::Path;
+use tempfile::TempDir;
+
+/// A folder with a configuration in it and files that it can name.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().expect("a folder"));
+        let certified = rcgen::generate_simple_self_signed(["gateway.example.com".to_owned()]).expect("a certificate");
+        folder.write("gateway.pem", &certified.cert.pem());
+        folder.write("gateway.key", &certified.signing_key.serialize_pem());
+        folder.write("rsa.pem", include_str!("../dkim/testdata/rsa2048.pem"));
+        folder.write("ed25519.pem", include_str!("../dkim/testdata/ed25519.pem"));
+        folder
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// For the owner only, as keys should be.
+    fn write(&self, name: &str, content: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    }
+
+    fn load(&self, text: &str, environment: &Environment) -> Result<Settings, Problems> {
+        self.write("config.toml", text);
+        self.load_file("config.toml", true, environment)
+    }
+
+    fn load_file(&self, name: &str, explicit: bool, environment: &Environment) -> Result<Settings, Problems> {
+        load(&ConfigFile { path: &self.path().join(name), explicit }, environment)
+    }
+
+    /// One line each, with the folder's own path cut off.
+    fn shorten(&self, problems: &Problems) -> Vec<String> {
+        let prefix = format!("{}/", self.path().display());
+        problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+    }
+}
+
+fn nothing() -> Environment {
+    Environment::of::<String, String>([])
+}
+
+fn settings(text: &str) -> Settings {
+    let folder = Folder::new();
+    folder.load(text, &nothing()).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn mistakes(text: &str) -> Vec<String> {
+    let folder = Folder::new();
+    folder.load(text, &nothing()).map(|_| Vec::new()).unwrap_or_else(|problems| folder.shorten(&problems))
+}
+
+/// The smallest configuration that starts without a warning.
+const SMALLEST: &str = "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n\
+                        [[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";

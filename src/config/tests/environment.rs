@@ -1,0 +1,227 @@
+//! The environment: alone, as files, in a container, and over a file.
+
+use super::*;
+use crate::config::Provider;
+use crate::dkim::Unsigned;
+use crate::inbound::AuthMode;
+use crate::inbound::auth::Password;
+use crate::relay::TlsMode;
+
+const PROVIDER: &[(&str, &str)] = &[
+    ("SMTP_HOST_ADDR", "smtp.example.com"),
+    ("SMTP_USER_NAME", "relay"),
+    ("SMTP_USER_PWD", "hunter2"),
+    ("WAXSEAL_HOSTNAME", "gateway.example.com"),
+];
+
+fn environment(more: &[(&str, &str)]) -> Environment {
+    Environment::of(PROVIDER.iter().chain(more).copied())
+}
+
+/// Without a file.
+fn alone(more: &[(&str, &str)]) -> Settings {
+    let folder = Folder::new();
+    let loaded = folder.load_file("config.toml", false, &environment(more));
+    loaded.unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn problems(more: &[(&str, &str)]) -> Vec<String> {
+    let folder = Folder::new();
+    folder.shorten(&folder.load_file("config.toml", false, &environment(more)).expect_err("problems"))
+}
+
+fn endpoint(settings: &Settings) -> &crate::config::Endpoint {
+    match &settings.upstreams[0].provider {
+        Provider::Smtp(endpoint) => endpoint,
+        Provider::Sandbox => panic!("not the sandbox"),
+    }
+}
+
+fn addresses(settings: &Settings) -> Vec<String> {
+    settings.listeners.iter().map(|listener| listener.options.address.to_string()).collect()
+}
+
+#[test]
+fn the_block_that_plausible_reads_is_enough() {
+    let settings = alone(&[("MAILER_EMAIL", "plausible@example.com"), ("SMTP_POOL_SIZE", "9"), ("SMTP_RETRIES", "2")]);
+    assert_eq!(settings.file, None);
+    let upstream = &settings.upstreams[0];
+    assert_eq!(
+        (&*upstream.name, upstream.connections.max_connections, upstream.connections.connect_retries),
+        ("environment", 9, 2)
+    );
+    let endpoint = endpoint(&settings);
+    assert_eq!((endpoint.host.as_str(), endpoint.port, endpoint.tls), ("smtp.example.com", 587, TlsMode::StartTls));
+    let credentials = endpoint.credentials.as_ref().expect("a login");
+    assert_eq!((credentials.username.as_str(), credentials.password.reveal()), ("relay", "hunter2"));
+    assert_eq!(addresses(&settings), ["127.0.0.1:2525", "[::1]:2525"]);
+    assert_eq!((&*settings.routes[0].name, &*settings.routes[0].upstreams[0]), ("default", "environment"));
+    assert_eq!(settings.unsigned, Unsigned::Send);
+    assert!(settings.listeners[0].senders.is_any());
+    let warnings: Vec<_> = settings.warnings.iter().map(|warning| warning.message().to_owned()).collect();
+    assert_eq!(warnings, ["there is no DKIM key: mail leaves unsigned"]);
+    assert!(!format!("{settings:?} {:?}", environment(&[])).contains("hunter2"));
+}
+
+#[test]
+fn ports_and_tls_are_read_as_plausible_reads_them() {
+    for (port, ssl, expected) in [
+        ("", "", (587, TlsMode::StartTls)),
+        ("465", "", (465, TlsMode::Implicit)),
+        ("465", "true", (465, TlsMode::Implicit)),
+        ("465", "false", (465, TlsMode::StartTls)),
+        ("25", "false", (25, TlsMode::StartTls)),
+        ("", "true", (587, TlsMode::Implicit)),
+        ("10465", "TRUE", (10465, TlsMode::Implicit)),
+    ] {
+        let settings = alone(&[("SMTP_HOST_PORT", port), ("SMTP_HOST_SSL_ENABLED", ssl)]);
+        let endpoint = endpoint(&settings);
+        assert_eq!((endpoint.port, endpoint.tls), expected, "{port:?} {ssl:?}");
+    }
+}
+
+#[test]
+fn files_of_a_secrets_folder_win_over_variables() {
+    let secrets = Folder::new();
+    secrets.write("SMTP_USER_PWD", "from file\n");
+    secrets.write("SMTP_HOST_PORT", "465\n");
+    secrets.write("SMTP_USER_NAME", "\n");
+    secrets.write("DKIM_DOMAIN", "example.com\n");
+    secrets.write("DKIM_SELECTOR", "wax1");
+    secrets.write("DKIM_PRIVATE_KEY", include_str!("../../dkim/testdata/rsa2048.pem"));
+    let folder = secrets.path().display().to_string();
+    let settings = alone(&[("CONFIG_DIR", folder.as_str())]);
+    let endpoint = endpoint(&settings);
+    let credentials = endpoint.credentials.as_ref().expect("a login");
+    assert_eq!((endpoint.port, credentials.password.reveal()), (465, "from file"));
+    assert_eq!(credentials.username, "relay", "an empty file is no file");
+    assert_eq!((&settings.unsigned, settings.dkim[0].path.as_deref()), (&Unsigned::Refuse, None));
+    assert!(settings.dkim[0].key.is_some() && settings.warnings.is_empty());
+
+    secrets.write("SMTP_HOST_PORT", "many");
+    let found = problems(&[("CONFIG_DIR", folder.as_str())]);
+    assert_eq!(found, [format!("{folder}/SMTP_HOST_PORT: many is out of range (help: use a number from 1 to 65535)")]);
+}
+
+#[test]
+fn a_container_listens_for_its_network_or_for_a_login() {
+    let listen = ("WAXSEAL_LISTEN", "0.0.0.0:2525, [::]:2525");
+    let settings = alone(&[listen, ("WAXSEAL_ALLOW", "172.18.0.0/16,fd00::/8"), ("WAXSEAL_DATA_DIR", "/data")]);
+    assert_eq!(addresses(&settings), ["0.0.0.0:2525", "[::]:2525"]);
+    let options = &settings.listeners[1].options;
+    assert_eq!((options.allow.len(), options.auth), (2, AuthMode::Optional));
+    assert_eq!(settings.data_dir, Path::new("/data"));
+
+    let user = [("WAXSEAL_USER", "plausible"), ("WAXSEAL_PASSWORD", "hunter2")];
+    let settings = alone(&[listen, user[0], user[1]]);
+    assert_eq!(settings.listeners[0].options.auth, AuthMode::Required);
+    assert_eq!((&*settings.users[0].name, settings.users.len()), ("plausible", 1));
+    assert!(matches!(settings.users[0].password, Password::Plain(_)));
+
+    let settings = alone(&[listen, user[0], user[1], ("WAXSEAL_ALLOW", "172.18.0.0/16")]);
+    assert_eq!(settings.listeners[0].options.auth, AuthMode::Optional);
+
+    let open = problems(&[("WAXSEAL_LISTEN", "0.0.0.0:2525")]);
+    assert_eq!(open.len(), 1);
+    assert!(open[0].starts_with("WAXSEAL_LISTEN: 0.0.0.0:2525 can be reached from other machines"), "{open:?}");
+    assert!(open[0].contains("WAXSEAL_ALLOW") && open[0].contains("WAXSEAL_USER"), "{open:?}");
+}
+
+#[test]
+fn a_key_may_be_pem_pem_in_one_line_or_a_path() {
+    let pem = include_str!("../../dkim/testdata/rsa2048.pem");
+    let folder = Folder::new();
+    let path = folder.path().join("rsa.pem").display().to_string();
+    for key in [pem, &pem.replace('\n', "\\n"), &path] {
+        let settings = alone(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", key)]);
+        assert!(settings.dkim[0].key.is_some());
+        assert_eq!(settings.listeners[0].senders.to_string(), "*@example.com, *@*.example.com");
+    }
+    let broken = problems(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", &pem[..300])]);
+    assert!(broken[0].starts_with("DKIM_PRIVATE_KEY: `private_key` cannot be used"), "{broken:?}");
+    assert!(!broken[0].contains(&pem[40..60]));
+}
+
+#[test]
+fn what_is_wrong_or_half_there_is_named() {
+    for (variables, expected) in [
+        (&[("SMTP_USER_PWD", "")][..], "SMTP_USER_NAME: SMTP_USER_PWD must be set too (help: set both, or neither)"),
+        (&[("SMTP_USER_NAME", "")], "SMTP_USER_PWD: SMTP_USER_NAME must be set too (help: set both, or neither)"),
+        (&[("WAXSEAL_USER", "a")], "WAXSEAL_USER: WAXSEAL_PASSWORD must be set too (help: set both, or neither)"),
+        (
+            &[("DKIM_DOMAIN", "example.com")],
+            "DKIM_DOMAIN: DKIM_SELECTOR and DKIM_PRIVATE_KEY must be set too (help: a key needs all three: DKIM_DOMAIN, \
+             DKIM_SELECTOR, DKIM_PRIVATE_KEY)",
+        ),
+        (
+            &[("SMTP_HOST_SSL_ENABLED", "maybe")],
+            "SMTP_HOST_SSL_ENABLED: \"maybe\" is neither true nor false (help: use true or false)",
+        ),
+        (&[("SMTP_POOL_SIZE", "0")], "SMTP_POOL_SIZE: 0 is out of range (help: use a number from 1 to 1000000)"),
+        (
+            &[("WAXSEAL_LISTEN", "2525")],
+            "WAXSEAL_LISTEN: \"2525\" is no address and port (help: write \"127.0.0.1:2525\")",
+        ),
+        (
+            &[("WAXSEAL_ALLOW", "10.0.0.0/8,all")],
+            "WAXSEAL_ALLOW: \"all\" is no network (help: write an address and a prefix length, as in \"10.0.0.0/8\" or \
+             \"::1/128\")",
+        ),
+        (
+            &[("SMTP_HOST_ADDR", "localhost"), ("SMTP_HOST_PORT", "2525")],
+            "SMTP_HOST_ADDR: 127.0.0.1:2525 is the gateway's own listener: mail would go round in circles (help: name the \
+             provider's host and port here; the gateway's own address is for the application)",
+        ),
+        (
+            &[("SMTP_HOST_ADDR", "0.0.0.0"), ("SMTP_HOST_PORT", "99"), ("WAXSEAL_LISTEN", "127.0.0.1:99")],
+            "SMTP_HOST_ADDR: 0.0.0.0:99 is the gateway's own listener: mail would go round in circles (help: name the \
+             provider's host and port here; the gateway's own address is for the application)",
+        ),
+    ] {
+        assert_eq!(problems(variables), [expected], "{variables:?}");
+    }
+}
+
+#[test]
+fn a_variable_with_a_slip_in_its_name_is_pointed_out_and_kubernetes_is_left_alone() {
+    let settings = alone(&[("WAXSEAL_LISTN", "0.0.0.0:2525"), ("WAXSEAL_PORT_2525_TCP", "tcp://10.0.0.1:2525")]);
+    let warnings: Vec<_> = settings.warnings.iter().map(|warning| warning.to_string()).collect();
+    assert_eq!(warnings[0], "WAXSEAL_LISTN: this variable means nothing here (help: did you mean WAXSEAL_LISTEN?)");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+}
+
+#[test]
+fn over_a_file_the_environment_is_the_default_and_replaces_what_it_names() {
+    let folder = Folder::new();
+    let text = "hostname = \"other.example.com\"\n[[upstream]]\nname = \"company\"\nprovider = \"sandbox\"\n";
+    let load = |text: &str, more: &[(&str, &str)]| {
+        folder.load(text, &environment(more)).unwrap_or_else(|problems| panic!("{problems}"))
+    };
+    let without_routes = load(text, &[]);
+    assert_eq!(without_routes.hostname, "gateway.example.com");
+    assert_eq!(without_routes.upstreams.len(), 2);
+    assert_eq!(without_routes.routes[0].upstreams, ["environment".into()]);
+
+    let route = "[[route]]\nname = \"r\"\nsenders = [\"*@example.com\"]\nupstreams = [\"company\", \"environment\"]\n";
+    let with_routes = load(&format!("{text}{route}"), &[]);
+    let names: Vec<_> = with_routes.routes.iter().map(|route| (&*route.name, route.upstreams.len())).collect();
+    assert_eq!(names, [("r", 2), ("environment", 1)]);
+
+    let listener = "[[listener]]\naddress = \"127.0.0.1:25\"\nmax_recipients = 5\n";
+    let kept = load(&format!("{text}{listener}"), &[("WAXSEAL_ALLOW", "127.0.0.1")]);
+    assert_eq!((addresses(&kept), kept.listeners[0].options.allow.len()), (vec!["127.0.0.1:25".to_owned()], 1));
+    let replaced = load(&format!("{text}{listener}"), &[("WAXSEAL_LISTEN", "127.0.0.1:26")]);
+    assert_eq!(addresses(&replaced), ["127.0.0.1:26"]);
+    assert!(replaced.warnings.iter().any(|warning| warning.message().contains("replaces the [[listener]] tables")));
+}
+
+#[test]
+fn a_login_without_a_provider_is_pointed_out() {
+    let folder = Folder::new();
+    let lonely = Environment::of([("SMTP_USER_NAME", "u"), ("SMTP_USER_PWD", "p")]);
+    let settings = folder.load(SMALLEST, &lonely).unwrap();
+    assert_eq!(
+        settings.warnings.to_string(),
+        "SMTP_USER_NAME: it has no effect without SMTP_HOST_ADDR (help: set SMTP_HOST_ADDR to the provider's host)"
+    );
+}

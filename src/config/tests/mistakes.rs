@@ -1,0 +1,104 @@
+//! Mistakes and what is said about them. Single ones stand in mistakes.txt: what is typed, then `=> line:column: ...`.
+
+use super::*;
+
+/// A fragment that begins with a table follows this; lines are counted from the fragment.
+fn whole(fragment: &str) -> (String, usize) {
+    if fragment.starts_with('[') {
+        (format!("{SMALLEST}{fragment}"), SMALLEST.lines().count())
+    } else {
+        let upstream = SMALLEST.find("[[").expect("an upstream");
+        (format!("{fragment}{}", &SMALLEST[upstream..]), 0)
+    }
+}
+
+fn counted_from(first_line: usize, problem: &str) -> String {
+    let place = problem.strip_prefix("config.toml:").and_then(|rest| rest.split_once(':'));
+    let (line, rest) = place.unwrap_or_else(|| panic!("no place: {problem}"));
+    format!("{}:{rest}", line.parse::<usize>().expect("a line") - first_line)
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place_and_a_way_out() {
+    for block in include_str!("mistakes.txt").split("\n\n").filter(|block| !block.trim().is_empty()) {
+        let (expected, typed): (Vec<_>, Vec<_>) = block.lines().partition(|line| line.starts_with("=> "));
+        let (text, first_line) = whole(&(typed.join("\n") + "\n"));
+        let found: Vec<_> = mistakes(&text).iter().map(|problem| counted_from(first_line, problem)).collect();
+        let expected: Vec<_> = expected.iter().filter_map(|line| line.strip_prefix("=> ")).collect();
+        assert_eq!(found, expected, "{}", typed.join("\n"));
+    }
+}
+
+#[test]
+fn ten_mistakes_are_ten_problems() {
+    let found = mistakes(
+        r#"hostnam = "gateway.example.com"
+max_memory = 256
+drain = "8 sconds"
+[[listener]]
+address = "localhost:2525"
+auth = "requird"
+max_recipients = "1000"
+[[dkim]]
+domain = "example.com"
+selector = "wax1"
+private_key = "missing.pem"
+[[upstream]]
+name = "company"
+provider = "smtp"
+host = "smtp.example.com"
+username = "relay"
+[[route]]
+name = "all"
+upstreams = ["compny"]
+[logs]
+level = "info"
+"#,
+    );
+    let places: Vec<_> = found.iter().map(|line| line.split_once(": ").expect("a place").0).collect();
+    assert_eq!(
+        places,
+        [
+            "config.toml:1:1",
+            "config.toml:2:14",
+            "config.toml:3:9",
+            "config.toml:5:11",
+            "config.toml:6:8",
+            "config.toml:7:18",
+            "config.toml:11:15",
+            "config.toml:16:12",
+            "config.toml:19:13",
+            "config.toml:20:2",
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_terminal_is_shown_the_lines_but_no_secret() {
+    let folder = Folder::new();
+    let text = "[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\nusername = \"u\"\n\
+                password = \"hunter2\"\nport = \"587\"\npasswort = \"hunter3\"\n[[user]]\nname = \"a\"\npassword = \"hunter4\"\n";
+    let shown = format!("{:#}", folder.load(text, &nothing()).expect_err("problems"));
+    assert!(shown.contains("port = \"587\"") && shown.contains("write 587 without quotes"), "{shown}");
+    assert!(shown.contains("password = *********") && !shown.contains("hunter"), "{shown}");
+    // Nor if the file cannot be parsed.
+    let shown = format!("{:#}", folder.load(&format!("{text}x = \"\n"), &nothing()).expect_err("problems"));
+    assert!(shown.contains("this is not TOML") && !shown.contains("hunter"), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_one_problem() {
+    let folder = Folder::new();
+    let one = |result: Result<Settings, Problems>| match folder.shorten(&result.expect_err("problems")).as_slice() {
+        [one] => one.clone(),
+        several => panic!("{several:?}"),
+    };
+    assert!(one(folder.load("", &nothing())).starts_with("config.toml: there is no [[upstream]]"));
+    assert!(one(folder.load("[[upstreams]]\nname = \"p\"\n", &nothing())).contains("did you mean [[upstream]]?"));
+    assert!(one(folder.load_file("other.toml", true, &nothing())).starts_with("other.toml: there is no such file"));
+    let without = one(folder.load_file("none.toml", false, &nothing()));
+    assert!(without.contains("[[upstream]]") && without.contains("SMTP_HOST_ADDR"), "{without}");
+    std::fs::write(folder.path().join("latin1.toml"), b"hostname = \"\xe4\"").unwrap();
+    assert!(one(folder.load_file("latin1.toml", true, &nothing())).contains("save it as UTF-8"));
+}

@@ -1,0 +1,267 @@
+//! What is typed and what it resolves to.
+
+use super::*;
+use crate::config::Provider;
+use crate::dkim::Unsigned;
+use crate::inbound::auth::Password;
+use crate::inbound::{AuthMode, LineEndings, Tls};
+use crate::message::SenderPatterns;
+use crate::observe::log::Format;
+use crate::relay::TlsMode;
+use crate::smtp::{Domain, Mailbox};
+use std::time::Duration;
+
+fn warnings(text: &str) -> Vec<String> {
+    let folder = Folder::new();
+    let settings = folder.load(text, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
+    folder.shorten(&settings.warnings)
+}
+
+fn endpoint(upstream: &str) -> crate::config::Endpoint {
+    let text = format!("hostname = \"a.example\"\n[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\n{upstream}");
+    match settings(&text).upstreams.remove(0).provider {
+        Provider::Smtp(endpoint) => endpoint,
+        Provider::Sandbox => panic!("not the sandbox"),
+    }
+}
+
+#[test]
+fn the_shipped_file_starts_the_sandbox_without_an_account() {
+    let folder = Folder::new();
+    let shipped = include_str!("../../../config.toml").replacen("# hostname =", "hostname =", 1);
+    let settings = folder.load(&shipped, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(folder.shorten(&settings.warnings), [""; 0]);
+    let addresses: Vec<_> = settings.listeners.iter().map(|l| l.options.address.to_string()).collect();
+    assert_eq!(addresses, ["127.0.0.1:2525", "[::1]:2525"]);
+    assert!(matches!(settings.upstreams.as_slice(), [one] if matches!(one.provider, Provider::Sandbox)));
+    let [key] = settings.dkim.as_slice() else { panic!("one key") };
+    assert_eq!(key.path, Some(folder.path().join("certs/dkim/example.com.wax1.pem")));
+    assert!(key.key.is_none(), "it is made at start");
+    assert_eq!(settings.unsigned, Unsigned::Refuse);
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let folder = Folder::new();
+    let settings = folder.load(SMALLEST, &nothing()).unwrap();
+    assert_eq!(folder.shorten(&settings.warnings), [""; 0]);
+    assert_eq!(
+        (settings.hostname.as_str(), settings.ehlo_name.as_str()),
+        ("gateway.example.com", "gateway.example.com")
+    );
+    assert_eq!(settings.data_dir, folder.path().join("data"));
+    assert_eq!((settings.max_memory, settings.drain), (256 << 20, Duration::from_secs(8)));
+    assert_eq!((settings.log.format, settings.log.level.as_str()), (Format::Pretty, "info"));
+    assert_eq!(settings.file, Some(folder.path().join("config.toml")));
+
+    assert_eq!(settings.listeners.len(), 2);
+    let listener = &settings.listeners[0];
+    assert_eq!(listener.options.hostname, "gateway.example.com");
+    assert!(matches!(listener.options.tls, Tls::Off));
+    assert_eq!(listener.options.allow, ["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+    assert_eq!((listener.options.auth, listener.options.line_endings), (AuthMode::Optional, LineEndings::Normalize));
+    assert_eq!((listener.options.max_message_size, listener.options.max_recipients), (25 << 20, 1000));
+    assert_eq!((listener.options.max_connections, listener.options.max_connections_per_address), (1000, 200));
+    assert_eq!(listener.options.timeout, Duration::from_secs(300));
+    assert_eq!(listener.senders, SenderPatterns::any());
+
+    let upstream = &settings.upstreams[0].connections;
+    assert_eq!((upstream.max_connections, upstream.max_messages_per_connection, upstream.connect_retries), (4, 100, 1));
+    let timeouts = [upstream.connect_timeout, upstream.command_timeout, upstream.data_timeout, upstream.idle_timeout];
+    assert_eq!(timeouts, [10, 300, 600, 30].map(Duration::from_secs));
+    assert_eq!(settings.routes.len(), 1);
+    assert_eq!((&*settings.routes[0].name, &*settings.routes[0].upstreams[0]), ("default", "sandbox"));
+}
+
+#[test]
+fn a_whole_configuration_resolves() {
+    let settings = settings(
+        r#"hostname = "gateway.example.com"
+unsigned = ["example.net"]
+max_memory = "1 GiB"
+[[listener]]
+address = "0.0.0.0:1587"
+tls = "starttls"
+certificate = "gateway.pem"
+private_key = "gateway.key"
+allow = ["10.0.0.0/8", "192.0.2.1"]
+line_endings = "reject"
+timeout = "1m 30s"
+[[user]]
+name = "plausible"
+password = { file = "rsa.pem" }
+senders = ["reports@example.com"]
+[[dkim]]
+domain = "example.com"
+selector = "a"
+private_key = "rsa.pem"
+[[dkim]]
+domain = "example.com"
+selector = "b"
+private_key = "ed25519.pem"
+[[upstream]]
+name = "company"
+provider = "smtp"
+host = "smtp.example.com"
+port = 465
+server_name = "mail.example.com"
+ca = "gateway.pem"
+username = "relay"
+password = "literal"
+source_address = "192.0.2.10"
+[[upstream]]
+name = "same-account"
+provider = "smtp"
+host = "192.0.2.25"
+share_limits_with = "company"
+[[route]]
+name = "reports"
+senders = ["reports@example.com"]
+upstreams = ["same-account", "company"]
+[[route]]
+name = "rest"
+upstreams = ["company"]
+[log]
+format = "json"
+level = "info,waxseal::relay=debug"
+"#,
+    );
+    assert_eq!(settings.unsigned, Unsigned::Domains(vec![Domain::parse("example.net").unwrap()]));
+    let listener = &settings.listeners[0];
+    assert!(matches!(listener.options.tls, Tls::StartTls(_)));
+    assert_eq!(listener.options.allow[1].to_string(), "192.0.2.1/32");
+    assert_eq!(listener.options.timeout, Duration::from_secs(90));
+    // One pair for the domain, though it has two keys.
+    assert_eq!(listener.senders.to_string(), "*@example.com, *@*.example.com");
+    assert!(matches!(settings.users[0].password, Password::Plain(_)));
+    assert_eq!(settings.users[0].senders, SenderPatterns::parse(["reports@example.com"]).ok());
+    assert!(settings.dkim.iter().all(|key| key.key.is_some()));
+
+    let Provider::Smtp(company) = &settings.upstreams[0].provider else { panic!("not the sandbox") };
+    assert_eq!((company.host.as_str(), company.port, company.tls), ("smtp.example.com", 465, TlsMode::Implicit));
+    assert_eq!(company.server_name.to_str(), "mail.example.com");
+    let credentials = company.credentials.as_ref().expect("a login");
+    assert_eq!((credentials.username.as_str(), credentials.password.reveal()), ("relay", "literal"));
+    assert_eq!(settings.upstreams[1].share_limits_with.as_deref(), Some("company"));
+    let options = settings.upstreams[0].options(company, &settings.ehlo_name);
+    assert_eq!((options.ehlo_name.as_str(), options.max_connections), ("gateway.example.com", 4));
+
+    let names: Vec<_> = settings.routes.iter().map(|route| &*route.name).collect();
+    assert_eq!(names, ["reports", "rest"]);
+    assert!(!settings.routes[0].senders.matches(&Mailbox::parse("a@example.com").unwrap()));
+    assert_eq!(settings.routes[0].upstreams, ["same-account".into(), "company".into()]);
+}
+
+#[test]
+fn the_port_decides_how_tls_begins_and_the_other_way_round() {
+    for (typed, port, tls) in [
+        ("", 587, TlsMode::StartTls),
+        ("port = 25", 25, TlsMode::StartTls),
+        ("port = 465", 465, TlsMode::Implicit),
+        ("port = 2465", 2465, TlsMode::Implicit),
+        ("tls = \"implicit\"", 465, TlsMode::Implicit),
+        ("tls = \"implicit\"\nport = 10465", 10465, TlsMode::Implicit),
+        ("tls = \"starttls\"\nport = 465", 465, TlsMode::StartTls),
+    ] {
+        let endpoint = endpoint(&format!("host = \"a.example\"\n{typed}\n"));
+        assert_eq!((endpoint.port, endpoint.tls), (port, tls), "{typed}");
+        assert_eq!(endpoint.server_name.to_str(), "a.example");
+    }
+    assert_eq!(endpoint("host = \"[2001:db8::1]\"").server_name.to_str(), "2001:db8::1");
+}
+
+#[test]
+fn limits_are_shared_with_the_last_of_a_chain() {
+    let upstream = |name: &str, owner: &str| {
+        format!("[[upstream]]\nname = \"{name}\"\nprovider = \"sandbox\"\nshare_limits_with = \"{owner}\"\n")
+    };
+    let settings = settings(&format!("{SMALLEST}{}{}", upstream("b", "a"), upstream("a", "sandbox")));
+    let owners: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.share_limits_with.as_deref()).collect();
+    assert_eq!(owners, [None, Some("sandbox"), Some("sandbox")]);
+}
+
+#[test]
+fn what_is_odd_but_works_is_a_warning() {
+    let upstream =
+        |keys: &str| format!("[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\n{keys}\n");
+    let named = "hostname = \"a.example\"\nunsigned = \"send\"\n";
+    for (text, expected) in [
+        (
+            format!("hostname = \"box\"\nunsigned = \"send\"\n{}", upstream("")),
+            "config.toml:1:12: the host's name \"box\" is no full name",
+        ),
+        (
+            format!("hostname = \"a.example\"\n{}", upstream("")),
+            "config.toml: there is no DKIM key: mail leaves unsigned",
+        ),
+        (
+            format!("hostname = \"a.example\"\nunsigned = \"refuse\"\n{}", upstream("")),
+            "config.toml:2:12: there is no DKIM key and unsigned mail is refused",
+        ),
+        (
+            format!("{named}{}", upstream("port = 465\ntls = \"starttls\"")),
+            "config.toml:8:7: port 465 is usually for TLS from the start",
+        ),
+        (
+            format!("{named}{}", upstream("tls = \"implicit\"\nport = 587")),
+            "config.toml:7:7: port 587 is usually for STARTTLS",
+        ),
+        (format!("{named}{}", upstream("password = \"x\"\nusername = \"u\"")), ""),
+        (format!("{SMALLEST}{}", upstream("")), "config.toml:7:8: no route leads to the upstream \"p\""),
+        (
+            format!("{SMALLEST}host = \"a.example\"\n"),
+            "config.toml:6:8: `host` has no effect with provider = \"sandbox\"",
+        ),
+        (
+            format!("{SMALLEST}[queue]\nbackend = \"sqlite\"\n"),
+            "config.toml:6:2: [queue] has no effect in this version yet",
+        ),
+        (format!("{SMALLEST}[admin]\n"), "config.toml:6:2: [admin] has no effect in this version yet"),
+        (
+            format!("{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\ncertificate = \"x\"\n"),
+            "config.toml:8:15: it has no effect while tls = \"off\"",
+        ),
+        (
+            format!("{SMALLEST}[[listener]]\naddress = \"0.0.0.0:25\"\nallow = [\"0.0.0.0/0\"]\n"),
+            "config.toml:8:9: 0.0.0.0/0 lets every machine",
+        ),
+        (
+            format!("{SMALLEST}[[route]]\nname = \"r\"\nsenders = [\"*@a\"]\nupstreams = [\"sandbox\"]\n"),
+            "config.toml:6:1: mail that no route takes is refused",
+        ),
+        (
+            format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),
+            "config.toml:4:8: no route leads to the upstream \"sandbox\"",
+        ),
+    ] {
+        let found = warnings(&text);
+        match found.as_slice() {
+            [] => assert_eq!(expected, "", "{text}"),
+            [one] => assert!(!expected.is_empty() && one.starts_with(expected), "{text}: {one}"),
+            several => panic!("{text}: {several:#?}"),
+        }
+    }
+}
+
+#[test]
+fn files_that_others_can_read_are_named_with_the_way_to_close_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let open =
+        |name| std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+    open("rsa.pem");
+    let text = "hostname = \"a.example\"\n[[dkim]]\ndomain = \"example.com\"\nselector = \"a\"\nprivate_key = \"rsa.pem\"\n\
+                [[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\nusername = \"u\"\npassword = \"hunter2\"\n";
+    folder.write("config.toml", text);
+    open("config.toml");
+    let settings = folder.load_file("config.toml", true, &nothing()).unwrap();
+    assert_eq!(
+        folder.shorten(&settings.warnings),
+        [
+            "config.toml:5:15: `private_key`: rsa.pem can be read by other users of this machine (help: chmod 600 rsa.pem)",
+            "config.toml:11:12: a secret in a file that every user of this machine can read (help: chmod 600 config.toml, \
+             or use { file = \"...\" } or { env = \"...\" })",
+        ]
+    );
+    assert!(!format!("{settings:?}").contains("hunter2"));
+}
