@@ -194,6 +194,7 @@ fn write(path: PathBuf, content: &str) {
     fs::write(&path, content).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
+#[expect(clippy::disallowed_methods, reason = "what is awaited here is another process, in a test that blocks anyway")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }

@@ -1,0 +1,41 @@
+# The few commands of this project. What they need and the machine lacks goes below target/; nothing else is touched.
+
+export PATH := $(CURDIR)/target/peers/bin:$(PATH)
+PROFILE := $(if $(CI),ci,default)
+
+.PHONY: help test peers fmt lint deny ci
+
+help:
+	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
+	@echo "make fmt    format the code"
+	@echo "make lint   formatting and clippy, warnings are errors"
+	@echo "make deny   licences, banned crates, sources"
+	@echo "make ci     what CI runs, in CI's way: a peer that is missing is a failure"
+
+# Peers that were missing are told at the end, where they are seen.
+test: peers
+	@rm -f target/peers/skipped
+	cargo test --quiet --locked --doc
+	@if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run --locked --profile $(PROFILE); \
+	else cargo test --locked --lib --bins --tests; \
+	fi; status=$$?; \
+	if [ -s target/peers/skipped ]; then sort -u target/peers/skipped; fi; \
+	exit $$status
+
+peers:
+	@tests/peers/install
+
+fmt:
+	cargo fmt
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+deny:
+	@tests/peers/cargo-tool deny
+	cargo deny --locked check licenses bans sources
+
+ci:
+	CI=true .ci/run
