@@ -58,10 +58,12 @@ pub fn run(command: &mut Command) -> Finished {
 pub fn skip(reason: &str) {
     assert!(env::var_os("CI").is_none(), "{reason}");
     eprintln!("SKIPPED: {reason}");
+    // An unprivileged run may find the folder to be root's; then the line above has to do.
+    let _ = fs::create_dir_all(installed());
     let note = OpenOptions::new().create(true).append(true).open(installed().join("skipped"));
     if let Ok(mut note) = note {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        writeln!(note, "SKIPPED {test}: {reason}").expect("target/peers can be written");
+        let _ = writeln!(note, "SKIPPED {test}: {reason}");
     }
 }
 
