@@ -1,5 +1,7 @@
 //! Imports go down only. Finds `crate::` anywhere in a file, not only in `use` lines, and names every violation.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

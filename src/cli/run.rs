@@ -48,6 +48,7 @@ pub(super) fn print_problems(problems: &Problems) {
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly stop; the second ends the process at once.
+#[expect(clippy::disallowed_methods, reason = "who signals twice wants no orderly end")]
 fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
