@@ -2,7 +2,9 @@
 //!
 //! Exit status: 0 all is well, 1 the thing asked about is not well, 2 wrong usage or configuration.
 
+mod check;
 mod run;
+mod user;
 
 use crate::config::ConfigFile;
 use clap::{Parser, Subcommand};
@@ -42,6 +44,10 @@ Exit status: 0 all is well, 1 the thing asked about is not well, 2 wrong usage o
 enum Command {
     /// Start the gateway. Stops on SIGTERM or Ctrl-C, after letting mail in progress finish.
     Run,
+    /// Look for mistakes in the configuration, all of them; start nothing, connect nowhere.
+    Check(check::Args),
+    /// Logins for applications.
+    User(user::Args),
 }
 
 /// Parses the process's arguments and runs the command.
@@ -59,6 +65,8 @@ pub fn main() -> ExitCode {
     let config = ConfigFile { path: &path, explicit };
     let result = match arguments.command {
         Command::Run => run::run(&config),
+        Command::Check(args) => check::run(&config, &args),
+        Command::User(args) => user::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("waxseal: {error:#}");

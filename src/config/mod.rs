@@ -62,7 +62,7 @@ pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings
             Ok(settings)
         }
         Err(error) if error.kind() == ErrorKind::NotFound && !file.explicit => {
-            Draft::without_file(&name).finish(base, environment)
+            Draft::without_file().finish(base, environment)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Err(whole("there is no such file".to_owned(), "name another with --config, or leave it out"))
@@ -103,9 +103,9 @@ impl Draft {
         Ok(Self { source, file, findings, upstream_was_tried, has_file: true })
     }
 
-    fn without_file(name: &str) -> Self {
+    fn without_file() -> Self {
         Self {
-            source: Source::new(name, ""),
+            source: Source::new("environment", ""),
             file: File::empty(),
             findings: Findings::default(),
             upstream_was_tried: false,
@@ -118,7 +118,11 @@ impl Draft {
         let no_upstream = self.file.upstreams.is_empty();
         let settings = Resolver { base, environment, findings: &mut self.findings }.resolve(self.file);
         if no_upstream && (!self.upstream_was_tried || self.findings.errors.is_empty()) {
-            let message = if self.has_file { "there is no [[upstream]]" } else { "there is no such file" };
+            let message = if self.has_file {
+                "there is no [[upstream]]"
+            } else {
+                "there is no config.toml here, and no SMTP_HOST_ADDR"
+            };
             self.findings.error(&Place::Nowhere, message).help(
                 "mail needs somewhere to go: add an [[upstream]] table to the file (provider = \"sandbox\" needs no \
                  account), or set SMTP_HOST_ADDR and its companions in the environment",

@@ -7,12 +7,13 @@ mod dkim;
 mod files;
 mod hostname;
 mod listener;
+mod mailer;
 mod route;
 mod upstream;
 mod user;
 
 use super::environment::Environment;
-use super::file::{File, Gateway, Log, UnsignedMail};
+use super::file::{File, Gateway, Log, ProviderName, UnsignedMail};
 use super::problem::{Findings, Problems, Source};
 use super::schema::Typed;
 use super::settings::{DkimSettings, Settings};
@@ -36,12 +37,14 @@ pub struct Resolver<'a> {
 impl Resolver<'_> {
     /// `None` only if there are errors.
     pub fn resolve(&mut self, file: File) -> Option<Settings> {
-        let hostname = self.hostname(file.gateway.hostname.clone());
+        let has_provider = file.upstreams.iter().any(|upstream| upstream.provider.value != Some(ProviderName::Sandbox));
+        let hostname = self.hostname(file.gateway.hostname.clone(), has_provider);
         let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(file.dkim));
         let unsigned = self.unsigned(&file.gateway, has_keys);
         let has_users = !file.users.is_empty();
         let users = self.users(file.users);
         let listeners = self.listeners(file.listeners, &file.gateway.max_memory, &dkim, has_users);
+        self.warn_about_plausible(&listeners, &dkim, unsigned.as_ref());
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let upstreams = self.upstreams(file.upstreams, &addresses);

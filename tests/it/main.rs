@@ -4,6 +4,7 @@
 
 mod support;
 
+mod configuration_mistakes;
 mod dialogs;
 mod dkim_verify;
 mod peers_work;

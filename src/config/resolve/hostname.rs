@@ -6,8 +6,8 @@ use crate::smtp::Domain;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 impl Resolver<'_> {
-    /// The name and the EHLO name.
-    pub(super) fn hostname(&mut self, typed: Typed<Domain>) -> Option<(String, String)> {
+    /// The name and the EHLO name. The sandbox does not mind how it is greeted; providers do.
+    pub(super) fn hostname(&mut self, typed: Typed<Domain>, has_provider: bool) -> Option<(String, String)> {
         let name = match typed.value {
             Some(domain) if !domain.as_str().is_ascii() => {
                 self.findings
@@ -23,6 +23,9 @@ impl Resolver<'_> {
             return Some((name.clone(), name));
         }
         let literal = address_literal(outgoing_address());
+        if !has_provider {
+            return Some((name, literal));
+        }
         self.findings
             .warning(
                 &typed.place,

@@ -6,6 +6,7 @@ use crate::config::later::Preset;
 use crate::config::own::{is_local_address, is_own_listener, literal_addresses};
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
+use crate::config::secret::SecretSource;
 use crate::config::settings::{Connections, Endpoint, Provider, UpstreamSettings};
 use crate::relay::{Credentials, TlsMode};
 use crate::smtp::Domain;
@@ -196,7 +197,22 @@ impl Resolver<'_> {
             self.findings.error(&typed.password.place, format!("`password`: {}", complaint.message)).help =
                 complaint.help;
         });
+        self.warn_about_shell_syntax(typed);
         Some(Some(Credentials { username: typed.username.value.clone()?, password: password.ok()? }))
+    }
+
+    /// `password = "$RELAY_PASSWORD"` is nothing but these characters here. They are not repeated: they may be right.
+    fn warn_about_shell_syntax(&mut self, typed: &Upstream) {
+        let Some(SecretSource::Literal(secret)) = &typed.password.value else { return };
+        let name = secret.reveal().strip_prefix('$').map(|rest| rest.trim_matches(['{', '}']));
+        let is_name = |name: &str| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b))
+        };
+        if name.is_some_and(is_name) {
+            self.findings
+                .warning(&typed.password.place, "`password` looks like a variable, but is taken as it stands")
+                .help("write { env = \"NAME\" }");
+        }
     }
 
     /// For each upstream that shares another's limits, the one whose they are.

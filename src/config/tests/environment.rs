@@ -191,6 +191,37 @@ fn a_variable_with_a_slip_in_its_name_is_pointed_out_and_kubernetes_is_left_alon
 }
 
 #[test]
+fn plausible_hears_at_start_that_its_mail_would_be_refused() {
+    let key = "[[dkim]]\ndomain = \"example.com\"\nselector = \"a\"\nprivate_key = \"rsa.pem\"\n";
+    let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\nsenders = [\"alerts@example.com\"]\n";
+    for (text, mailer, expected) in [
+        (key.to_owned(), "plausible@example.com", ""),
+        (key.to_owned(), "Plausible <a@stats.example.com>", ""),
+        (
+            key.to_owned(),
+            "Plausible <a@example.org>",
+            "MAILER_EMAIL: mail from a@example.org will be refused: example.org has no DKIM key",
+        ),
+        (
+            format!("unsigned = [\"example.org\"]\n{listener}{key}"),
+            "a@example.org",
+            "MAILER_EMAIL: mail from a@example.org will be refused: no listener takes this sender",
+        ),
+        (listener.to_owned(), "alerts@example.com", ""),
+        (key.to_owned(), "no address", ""),
+    ] {
+        let folder = Folder::new();
+        let settings = folder.load(&text, &environment(&[("MAILER_EMAIL", mailer)])).unwrap();
+        let found: Vec<_> =
+            folder.shorten(&settings.warnings).into_iter().filter(|line| line.starts_with("MAILER")).collect();
+        match found.as_slice() {
+            [] => assert_eq!(expected, "", "{mailer}"),
+            found => assert!(!expected.is_empty() && found[0].starts_with(expected), "{mailer}: {found:?}"),
+        }
+    }
+}
+
+#[test]
 fn over_a_file_the_environment_is_the_default_and_replaces_what_it_names() {
     let folder = Folder::new();
     let text = "hostname = \"other.example.com\"\n[[upstream]]\nname = \"company\"\nprovider = \"sandbox\"\n";

@@ -28,8 +28,8 @@ fn endpoint(upstream: &str) -> crate::config::Endpoint {
 #[test]
 fn the_shipped_file_starts_the_sandbox_without_an_account() {
     let folder = Folder::new();
-    let shipped = include_str!("../../../config.toml").replacen("# hostname =", "hostname =", 1);
-    let settings = folder.load(&shipped, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
+    let settings =
+        folder.load(include_str!("../../../config.toml"), &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(folder.shorten(&settings.warnings), [""; 0]);
     let addresses: Vec<_> = settings.listeners.iter().map(|l| l.options.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:2525", "[::1]:2525"]);
@@ -207,6 +207,10 @@ fn what_is_odd_but_works_is_a_warning() {
             "config.toml:7:7: port 587 is usually for STARTTLS",
         ),
         (format!("{named}{}", upstream("password = \"x\"\nusername = \"u\"")), ""),
+        (
+            format!("{named}{}", upstream("username = \"u\"\npassword = \"${RELAY_PASSWORD}\"")),
+            "config.toml:8:12: `password` looks like a variable",
+        ),
         (format!("{SMALLEST}{}", upstream("")), "config.toml:7:8: no route leads to the upstream \"p\""),
         (
             format!("{SMALLEST}host = \"a.example\"\n"),

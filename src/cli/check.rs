@@ -1,0 +1,254 @@
+//! `waxseal check`: every problem of the configuration, or what would run. Starts nothing, connects nowhere.
+
+use super::WRONG;
+use super::run::print_problems;
+use crate::config::{self, ConfigFile, Defaults, Environment, Problems, Provider, Settings, UpstreamSettings};
+use crate::dkim::Unsigned;
+use crate::inbound::{AuthMode, Tls};
+use crate::relay::TlsMode;
+use serde_json::{Value, json};
+use std::fmt::Display;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print every key with its default and its meaning, and check nothing
+    #[arg(long)]
+    defaults: bool,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(file: &ConfigFile<'_>, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.defaults {
+        print(if args.json { pretty(&Defaults.to_json()) } else { Defaults.to_string() });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let loaded = config::load(file, &Environment::of_process());
+    let status = if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) };
+    match &loaded {
+        result if args.json => print(pretty(&report(result))),
+        Ok(settings) => {
+            print(summary(settings));
+            if !settings.warnings.is_empty() {
+                print_problems(&settings.warnings);
+            }
+        }
+        Err(problems) => print_problems(problems),
+    }
+    Ok(status)
+}
+
+fn print(text: impl Display) {
+    let _a_closed_pipe_changes_nothing = writeln!(std::io::stdout(), "{text}");
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}")
+}
+
+/// What would run, one line for each thing.
+fn summary(settings: &Settings) -> String {
+    let source = match &settings.file {
+        Some(path) => path.display().to_string(),
+        None => "the environment, without a file".to_owned(),
+    };
+    let mut lines = vec![
+        line("configuration", &format!("{source}: no mistakes")),
+        line("gateway", &format!("{}; data in {}", settings.hostname, settings.data_dir.display())),
+    ];
+    lines.extend(settings.listeners.iter().map(|listener| line("listener", &describe_listener(listener))));
+    lines.extend(settings.users.iter().map(|user| line("user", &user.name)));
+    lines.extend(settings.dkim.iter().map(|key| line("key", &describe_key(key))));
+    lines.push(line("no key for it", &describe_unsigned(&settings.unsigned)));
+    lines.extend(settings.upstreams.iter().map(|upstream| line("upstream", &describe_upstream(upstream))));
+    lines.extend(settings.routes.iter().map(|route| line("route", &describe_route(route))));
+    lines.push(line("warnings", &settings.warnings.len()));
+    lines.join("\n")
+}
+
+fn line(what: &str, text: &dyn Display) -> String {
+    format!("{what:<14} {text}")
+}
+
+fn describe_listener(listener: &config::ListenerSettings) -> String {
+    let options = &listener.options;
+    let tls = tls_name(&options.tls);
+    let networks = options.allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let clients = match options.auth {
+        AuthMode::Required => "with a login".to_owned(),
+        AuthMode::Optional => format!("from {networks} or with a login"),
+        AuthMode::Off => format!("from {networks}"),
+    };
+    format!("{}, tls {tls}; clients {clients}; senders {}", options.address, listener.senders)
+}
+
+fn tls_name(tls: &Tls) -> &'static str {
+    match tls {
+        Tls::Off => "off",
+        Tls::StartTls(_) => "starttls",
+        Tls::Implicit(_) => "implicit",
+    }
+}
+
+fn describe_key(key: &config::DkimSettings) -> String {
+    let origin = key.path.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
+    let state = if key.key.is_some() { "" } else { ", to be made at start" };
+    format!("{}._domainkey.{} from {origin}{state}", key.selector, key.domain)
+}
+
+fn describe_unsigned(unsigned: &Unsigned) -> String {
+    match unsigned {
+        Unsigned::Refuse => "mail is refused".to_owned(),
+        Unsigned::Send => "mail leaves unsigned".to_owned(),
+        Unsigned::Domains(domains) => {
+            let names = domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            format!("mail is refused, except that of {names}, which leaves unsigned")
+        }
+    }
+}
+
+fn describe_upstream(upstream: &UpstreamSettings) -> String {
+    let name = &upstream.name;
+    let limit = match &upstream.share_limits_with {
+        Some(owner) => format!("within the limits of {owner}"),
+        None => format!("at most {} connections", upstream.connections.max_connections),
+    };
+    match &upstream.provider {
+        Provider::Sandbox => format!("{name}: the sandbox, which keeps mail and does NOT send it"),
+        Provider::Smtp(endpoint) => {
+            let tls = upstream_tls_name(endpoint.tls);
+            let login = match &endpoint.credentials {
+                Some(credentials) => format!("login {}", credentials.username),
+                None => "no login".to_owned(),
+            };
+            format!("{name}: {} port {}, tls {tls}, {login}, {limit}", endpoint.host, endpoint.port)
+        }
+    }
+}
+
+fn upstream_tls_name(tls: TlsMode) -> &'static str {
+    match tls {
+        TlsMode::StartTls => "starttls",
+        TlsMode::Implicit => "implicit",
+    }
+}
+
+fn describe_route(route: &config::RouteSettings) -> String {
+    let upstreams = route.upstreams.join(", then ");
+    format!("{}: from {} to {} through {upstreams}", route.name, route.senders, route.recipients)
+}
+
+/// The same as the text, for programs.
+fn report(loaded: &Result<Settings, Problems>) -> Value {
+    match loaded {
+        Err(problems) => json!({ "ok": false, "problems": problems_to_json(problems) }),
+        Ok(settings) => json!({
+            "ok": true,
+            "problems": [],
+            "warnings": problems_to_json(&settings.warnings),
+            "file": settings.file,
+            "hostname": settings.hostname,
+            "data_dir": settings.data_dir,
+            "listeners": settings.listeners.iter().map(|listener| json!({
+                "address": listener.options.address,
+                "tls": tls_name(&listener.options.tls),
+                "senders": listener.senders.iter().collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+            "users": settings.users.iter().map(|user| &*user.name).collect::<Vec<_>>(),
+            "keys": settings.dkim.iter().map(|key| json!({
+                "domain": key.domain.as_str(),
+                "selector": key.selector.as_str(),
+                "file": key.path,
+                "exists": key.key.is_some(),
+            })).collect::<Vec<_>>(),
+            "upstreams": settings.upstreams.iter().map(upstream_to_json).collect::<Vec<_>>(),
+            "routes": settings.routes.iter().map(|route| json!({
+                "name": &*route.name,
+                "senders": route.senders.iter().collect::<Vec<_>>(),
+                "recipients": route.recipients.iter().collect::<Vec<_>>(),
+                "upstreams": route.upstreams.iter().map(|name| &**name).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+fn upstream_to_json(upstream: &UpstreamSettings) -> Value {
+    let mut value = json!({
+        "name": &*upstream.name,
+        "provider": "sandbox",
+        "max_connections": upstream.connections.max_connections,
+    });
+    if let Provider::Smtp(endpoint) = &upstream.provider {
+        value["provider"] = json!("smtp");
+        value["host"] = json!(endpoint.host);
+        value["port"] = json!(endpoint.port);
+        value["tls"] = json!(upstream_tls_name(endpoint.tls));
+        value["username"] = json!(endpoint.credentials.as_ref().map(|credentials| &credentials.username));
+    }
+    value
+}
+
+fn problems_to_json(problems: &Problems) -> Value {
+    let to_json = |problem: config::Located<'_>| {
+        let (line, column) = problem.position().unzip();
+        json!({
+            "place": problem.place(),
+            "line": line,
+            "column": column,
+            "message": problem.message(),
+            "help": problem.help(),
+        })
+    };
+    problems.iter().map(to_json).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, Problems> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).expect("a file");
+        config::load(&ConfigFile { path: &path, explicit: true }, &Environment::of([("PASSWORD", "hunter2")]))
+    }
+
+    const GOOD: &str = "hostname = \"gateway.example.com\"\n[[dkim]]\ndomain = \"example.com\"\nselector = \"wax1\"\n\
+        private_key = \"key.pem\"\ngenerate = true\n[[upstream]]\nname = \"company\"\nprovider = \"smtp\"\n\
+        host = \"smtp.example.com\"\nusername = \"relay\"\npassword = { env = \"PASSWORD\" }\n\
+        [[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
+
+    #[test]
+    fn the_summary_names_what_would_run_and_no_secret() {
+        let settings = load(GOOD).unwrap_or_else(|problems| panic!("{problems}"));
+        let shown = summary(&settings);
+        for part in [
+            "gateway        gateway.example.com; data in ",
+            "listener       127.0.0.1:2525, tls off; clients from 127.0.0.0/8, ::1/128 or with a login; senders *@example.com",
+            "key            wax1._domainkey.example.com from ",
+            ", to be made at start",
+            "no key for it  mail is refused",
+            "upstream       company: smtp.example.com port 587, tls starttls, login relay, at most 4 connections",
+            "upstream       sandbox: the sandbox, which keeps mail and does NOT send it",
+            "route          default: from * to * through company",
+            "warnings       1",
+        ] {
+            assert!(shown.contains(part), "{part}\n{shown}");
+        }
+        let json = pretty(&report(&Ok(settings)));
+        assert!(!shown.contains("hunter2") && !json.contains("hunter2"));
+        assert!(json.contains("\"host\": \"smtp.example.com\"") && json.contains("no route leads"), "{json}");
+    }
+
+    #[test]
+    fn problems_are_told_to_programs_with_line_and_column() {
+        let value = report(&load("drain = 8\n[[upstream]]\nname = \"p\"\nprovider = \"sandbox\"\n"));
+        assert_eq!(value["ok"], json!(false));
+        let [problem] = value["problems"].as_array().expect("a list").as_slice() else { panic!("{value}") };
+        assert_eq!((&problem["line"], &problem["column"]), (&json!(1), &json!(9)));
+    }
+}

@@ -1,0 +1,88 @@
+//! `waxseal user hash`: from a password to the line that goes into `config.toml`. The password is shown nowhere.
+
+use super::WRONG;
+use crate::inbound::auth::hash_password;
+use crate::observe::Secret;
+use anyhow::{Context as _, bail};
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Hash a password for a [[user]] table. It is asked for, or read as one line from standard input
+    Hash {
+        /// The name for the table
+        #[arg(default_value = "plausible")]
+        name: String,
+    },
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let Command::Hash { name } = &args.command;
+    let stdin = std::io::stdin();
+    let password = if stdin.is_terminal() { ask()? } else { read_line(stdin.lock())? };
+    if password.is_empty() {
+        eprintln!("waxseal: the password is empty");
+        return Ok(ExitCode::from(WRONG));
+    }
+    let hash = hash_password(&password);
+    // The hash alone is the output, for scripts; the rest is for whoever looks on.
+    writeln!(std::io::stdout(), "{hash}").context("the hash cannot be written")?;
+    eprintln!("\nFor config.toml:\n\n{}", table(name, &hash));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask() -> anyhow::Result<Secret> {
+    let ask = |prompt| rpassword::prompt_password(prompt).map(Secret::new).context("no password could be read");
+    let password = ask("Password: ")?;
+    if password != ask("Once more: ")? {
+        bail!("the two are not the same; nothing was hashed");
+    }
+    Ok(password)
+}
+
+/// The first line, without its end.
+fn read_line(mut input: impl BufRead) -> anyhow::Result<Secret> {
+    let mut line = String::new();
+    input.read_line(&mut line).context("no password could be read from standard input")?;
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)))
+}
+
+fn table(name: &str, hash: &str) -> String {
+    let name = toml::Value::from(name);
+    format!("[[user]]\nname = {name}\npassword = \"{hash}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::auth::Password;
+
+    #[test]
+    fn the_password_is_one_line_without_its_end() {
+        for (input, password) in
+            [("hunter2\n", "hunter2"), ("two words \r\nrest\n", "two words "), ("x", "x"), ("", "")]
+        {
+            assert_eq!(read_line(input.as_bytes()).unwrap().reveal(), password);
+        }
+        assert!(read_line(&b"\xff\n"[..]).is_err());
+    }
+
+    #[test]
+    fn the_table_can_be_pasted() {
+        let hash = hash_password(&Secret::new("hunter2"));
+        let text = table("a \"quoted\" name", &hash);
+        let parsed: toml::Table = text.parse().unwrap();
+        let user = &parsed["user"][0];
+        assert_eq!(user["name"].as_str(), Some("a \"quoted\" name"));
+        let stored = Secret::new(user["password"].as_str().unwrap());
+        assert!(matches!(Password::parse(&stored), Ok(Password::Hashed(_))));
+    }
+}

@@ -1,0 +1,101 @@
+//! The program told to read a configuration that is wrong: everything is said at once, nothing starts.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const TEN_MISTAKES: &str = r#"hostnam = "gateway.example.com"
+max_memory = 256
+drain = "8 sconds"
+[[listener]]
+address = "localhost:2525"
+auth = "requird"
+max_recipients = "1000"
+[[dkim]]
+domain = "example.com"
+selector = "wax1"
+private_key = "missing.pem"
+[[upstream]]
+name = "company"
+provider = "smtp"
+host = "smtp.example.com"
+username = "relay"
+[[route]]
+name = "all"
+upstreams = ["compny"]
+[logs]
+level = "info"
+"#;
+
+/// With these variables alone, in `folder`.
+fn waxseal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_waxseal"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .envs(environment.iter().copied())
+        // Not the machine's own secrets.
+        .env("CONFIG_DIR", folder.join("secrets"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn stderr(output: &Output) -> Vec<String> {
+    String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn ten_mistakes_print_ten_and_nothing_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), TEN_MISTAKES).unwrap();
+    for command in ["check", "run"] {
+        let output = waxseal(folder.path(), &[command], &[], "");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let lines = stderr(&output);
+        assert_eq!(lines.len(), 10, "{lines:#?}");
+        assert_eq!(lines[0], "config.toml:1:1: unknown key `hostnam` (help: did you mean `hostname`?)");
+        assert!(output.stdout.is_empty() && !folder.path().join("data").exists(), "{output:?}");
+    }
+}
+
+#[test]
+fn each_reason_not_to_start_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = ("SMTP_HOST_ADDR", "smtp.example.com");
+    for (environment, said) in [
+        (&[][..], "no SMTP_HOST_ADDR"),
+        (&[provider, ("WAXSEAL_LISTEN", "0.0.0.0:2525")], "nothing says who may send"),
+        (&[("SMTP_HOST_ADDR", "127.0.0.1"), ("SMTP_HOST_PORT", "2525")], "the gateway's own listener"),
+        (
+            &[provider, ("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", "missing.pem")],
+            "there is no file missing.pem",
+        ),
+    ] {
+        let output = waxseal(folder.path(), &["run"], environment, "");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(matches!(stderr(&output).as_slice(), [one] if one.contains(said)), "{said}: {output:?}");
+    }
+}
+
+#[test]
+fn the_shipped_configuration_is_in_order_and_a_hash_can_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), include_str!("../../config.toml")).unwrap();
+    let output = waxseal(folder.path(), &["check"], &[], "");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("does NOT send it"), "{output:?}");
+
+    let output = waxseal(folder.path(), &["user", "hash"], &[], "hunter2\n");
+    let hash = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+    assert!(output.status.success() && hash.starts_with("$argon2id$") && !hash.contains('\n'), "{output:?}");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
+    let user = format!("{}\n[[user]]\nname = \"a\"\npassword = \"{hash}\"\n", include_str!("../../config.toml"));
+    std::fs::write(folder.path().join("config.toml"), user).unwrap();
+    let output = waxseal(folder.path(), &["check"], &[], "");
+    assert!(output.status.success(), "{output:?}");
+}
