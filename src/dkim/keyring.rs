@@ -4,7 +4,6 @@
 //! mode (RFC 7489 §3.1.1).
 
 use super::key::{SigningKey, dns_domain};
-use super::sealed::SignatureAlgorithm;
 use crate::smtp::Domain;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,22 +46,6 @@ impl Keyring {
 
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
-    }
-
-    /// What is allowed but will cause trouble, one line each.
-    pub fn warnings(&self) -> Vec<String> {
-        let of_keys = self.keys().filter_map(|key| Some(format!("{key}: {}", key.warning()?)));
-        let only_ed25519 = self
-            .keys
-            .iter()
-            .filter(|(_, keys)| keys.iter().all(|key| key.algorithm() == SignatureAlgorithm::Ed25519Sha256))
-            .map(|(domain, _)| {
-                format!(
-                    "{domain} has only an Ed25519 key; many receivers cannot verify it yet and will treat the mail as \
-                     unsigned: add an RSA key beside it, both will sign"
-                )
-            });
-        of_keys.chain(only_ed25519).collect()
     }
 }
 
@@ -107,15 +90,5 @@ mod tests {
             assert_eq!(found.as_deref(), selectors, "{author}");
         }
         assert_eq!(ring.domains().collect::<Vec<_>>(), ["example.com", "news.example.com", "xn--exmple-cua.org"]);
-    }
-
-    #[test]
-    fn ed25519_alone_is_warned_about() {
-        assert!(ring(&[("a.org", "a", RSA), ("a.org", "b", ED25519)]).warnings().is_empty());
-        let warnings = ring(&[("a.org", "a", RSA), ("b.org", "b", ED25519)]).warnings();
-        assert!(
-            matches!(warnings.as_slice(), [one] if one.starts_with("b.org has only an Ed25519 key")),
-            "{warnings:?}"
-        );
     }
 }

@@ -5,7 +5,7 @@ use crate::config::key_file::{self, KeyFileError};
 use crate::dkim::{DnsRecord, KeyAlgorithm, KeyError, Keyring, Selector, SigningKey, generate};
 use crate::smtp::Domain;
 use std::path::Path;
-use tracing::{info, warn};
+use tracing::info;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -24,11 +24,7 @@ pub(super) fn load(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
             (None, None) => {}
         }
     }
-    let keyring = Keyring::new(keys);
-    for warning in keyring.warnings() {
-        warn!("{warning}");
-    }
-    Ok(keyring)
+    Ok(Keyring::new(keys))
 }
 
 /// Prints the record on standard output as well: it is what the operator has to copy.

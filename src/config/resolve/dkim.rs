@@ -4,7 +4,7 @@ use super::Resolver;
 use crate::config::file::{Dkim, KeySource};
 use crate::config::problem::Place;
 use crate::config::settings::DkimSettings;
-use crate::dkim::{Selector, SigningKey};
+use crate::dkim::{Selector, SignatureAlgorithm, SigningKey};
 use crate::smtp::Domain;
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,7 +12,33 @@ use std::path::Path;
 impl Resolver<'_> {
     pub(super) fn dkim(&mut self, typed: Vec<Dkim>) -> Vec<DkimSettings> {
         let mut taken = HashSet::new();
-        typed.into_iter().filter_map(|key| self.key(key, &mut taken)).collect()
+        let places: Vec<_> = typed.iter().map(|key| key.domain.place.clone()).collect();
+        let keys: Vec<_> = typed.into_iter().map(|key| self.key(key, &mut taken)).collect();
+        self.warn_about_ed25519_alone(&keys, &places);
+        keys.into_iter().flatten().collect()
+    }
+
+    /// Once for each domain. A key that is still to be made will be RSA.
+    fn warn_about_ed25519_alone(&mut self, keys: &[Option<DkimSettings>], places: &[Place]) {
+        let is_ed25519 = |key: &DkimSettings| {
+            key.key.as_ref().is_some_and(|key| key.algorithm() == SignatureAlgorithm::Ed25519Sha256)
+        };
+        let mut seen: Vec<&Domain> = Vec::new();
+        for (key, place) in keys.iter().zip(places).filter_map(|(key, place)| Some((key.as_ref()?, place))) {
+            let mut of_domain = keys.iter().flatten().filter(|other| other.domain == key.domain);
+            if !seen.contains(&&key.domain) && of_domain.all(is_ed25519) {
+                self.findings
+                    .warning(
+                        place,
+                        format!(
+                            "{} has only an Ed25519 key; many receivers cannot verify it and will take the mail for unsigned",
+                            key.domain
+                        ),
+                    )
+                    .help("add an RSA key beside it; both will sign");
+            }
+            seen.push(&key.domain);
+        }
     }
 
     fn key(&mut self, typed: Dkim, taken: &mut HashSet<(String, Selector)>) -> Option<DkimSettings> {

@@ -248,6 +248,24 @@ fn what_is_odd_but_works_is_a_warning() {
 }
 
 #[test]
+fn ed25519_alone_is_warned_about() {
+    let key = |domain: &str, selector: &str, file: &str| {
+        format!(
+            "[[dkim]]\ndomain = \"{domain}\"\nselector = \"{selector}\"\nprivate_key = \"{file}\"\ngenerate = true\n"
+        )
+    };
+    let both = key("a.example", "r", "rsa.pem") + &key("a.example", "e", "ed25519.pem");
+    let with_one_to_be_made = key("b.example", "e", "ed25519.pem") + &key("b.example", "r", "none.pem");
+    assert_eq!(warnings(&format!("{SMALLEST}{both}{with_one_to_be_made}")), [""; 0]);
+    let alone = key("c.example", "a", "ed25519.pem") + &key("c.example", "b", "ed25519.pem");
+    let found = warnings(&format!("{SMALLEST}{alone}"));
+    assert!(
+        matches!(found.as_slice(), [one] if one.starts_with("config.toml:7:10: c.example has only an Ed25519 key")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn files_that_others_can_read_are_named_with_the_way_to_close_them() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
