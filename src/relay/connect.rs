@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream};
 use tracing::debug;
 
 /// RFC 8305 §5, "Connection Attempt Delay".
@@ -44,6 +43,8 @@ pub(super) struct Dialer<'a> {
     pub options: &'a Options,
     pub pool: &'a Arc<Pool<Connection>>,
     pub member: &'a Arc<Member>,
+    /// If they need not be looked up.
+    pub addresses: Option<&'a [SocketAddr]>,
     pub family: &'a Family,
 }
 
@@ -62,26 +63,36 @@ impl Dialer<'_> {
     }
 
     async fn resolve(&self, deadline: Deadline) -> Result<VecDeque<SocketAddr>, Reason> {
-        let host = self.options.host.trim_start_matches('[').trim_end_matches(']');
-        let reason = |cause| Reason::new(Some(&self.options.name), Step::Resolve, cause);
-        let found: Vec<SocketAddr> = match deadline.limit(tokio::net::lookup_host((host, self.options.port))).await {
-            Ok(Ok(found)) => found.collect(),
-            Ok(Err(error)) => {
-                return Err(reason(Cause::Network(format!("the name {host} was not found: {error}")))
-                    .with_advice("check `host`, and that this machine can look names up"));
-            }
-            Err(Expired) => return Err(reason(Cause::TimedOut)),
+        let host = &self.options.host;
+        let found = match self.addresses {
+            Some(addresses) => addresses.to_vec(),
+            None => self.look_up(deadline).await?,
         };
         let source = self.options.source_address;
         let usable = found.iter().filter(|address| source.is_none_or(|source| source.is_ipv4() == address.is_ipv4()));
         let addresses = interleave(usable.copied(), |address| self.family.prefers(address));
-        match (addresses.is_empty(), source) {
-            (false, _) => Ok(addresses),
-            (true, Some(source)) if !found.is_empty() => {
-                let text = format!("{host} has no address of the family of `source_address` {source}");
-                Err(reason(Cause::Network(text)))
+        if !addresses.is_empty() {
+            return Ok(addresses);
+        }
+        let text = match source {
+            Some(source) if !found.is_empty() => {
+                format!("{host} has no address of the family of `source_address` {source}")
             }
-            (true, _) => Err(reason(Cause::Network(format!("the name {host} has no address")))),
+            _ => format!("the name {host} has no address"),
+        };
+        Err(Reason::new(Some(&self.options.name), Step::Resolve, Cause::Network(text)))
+    }
+
+    async fn look_up(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, Reason> {
+        let host = self.options.host.trim_start_matches('[').trim_end_matches(']');
+        let reason = |cause| Reason::new(Some(&self.options.name), Step::Resolve, cause);
+        match deadline.limit(tokio::net::lookup_host((host, self.options.port))).await {
+            Ok(Ok(found)) => Ok(found.collect()),
+            Ok(Err(error)) => {
+                Err(reason(Cause::Network(format!("the address of {host} could not be looked up: {error}")))
+                    .with_advice("check `host`, and that this machine can look names up"))
+            }
+            Err(Expired) => Err(reason(Cause::TimedOut)),
         }
     }
 
@@ -135,10 +146,9 @@ impl Dialer<'_> {
         deadline: Deadline,
     ) -> Result<(SocketAddr, Socket), Failure> {
         debug!(upstream = %self.options.name, "connecting to {address}");
-        match deadline.limit(connect(address, self.options.source_address)).await {
-            Ok(Ok(tcp)) => Ok((address, Socket::new(tcp, permit))),
-            Ok(Err(error)) => Err((address, error, permit)),
-            Err(Expired) => Err((address, io::ErrorKind::TimedOut.into(), permit)),
+        match Socket::connect(address, self.options.source_address, permit, deadline).await {
+            Ok(socket) => Ok((address, socket)),
+            Err((error, permit)) => Err((address, error, permit)),
         }
     }
 
@@ -156,17 +166,6 @@ impl Dialer<'_> {
             reason
         }
     }
-}
-
-async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0))?;
-    }
-    let stream = socket.connect(address).await?;
-    // A command waits for its reply: holding back small segments only costs time.
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// The first attempt that ends, taken out of `running`. With none running it never ends.

@@ -3,11 +3,12 @@
 //! A provider counts a connection until it has seen its end. So a socket that is dropped says at once that nothing more
 //! will come, and holds the permit until the peer has closed too, for a second at most.
 
+use super::deadline::{Deadline, Expired};
 use super::pool;
 use super::upstream::Connection;
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Type};
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,8 +29,24 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, permit: Permit) -> Self {
-        Self { tcp: Some(tcp), permit }
+    /// One attempt at one address. From the first SYN on the socket is one whose end is waited for: a peer may count a
+    /// connection before the caller that gave up has seen it. On failure the permit comes back.
+    pub(super) async fn connect(
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        permit: Permit,
+        deadline: Deadline,
+    ) -> Result<Self, (io::Error, Permit)> {
+        let socket = match begin(address, source) {
+            Ok(tcp) => Self { tcp: Some(tcp), permit },
+            Err(error) => return Err((error, permit)),
+        };
+        let error = match deadline.limit(socket.connected()).await {
+            Ok(Ok(())) => return Ok(socket),
+            Ok(Err(error)) => error,
+            Err(Expired) => io::ErrorKind::TimedOut.into(),
+        };
+        Err((error, socket.close().await))
     }
 
     pub(super) fn permit(&self) -> &Permit {
@@ -38,12 +55,19 @@ impl Socket {
 
     /// Closes the socket and keeps the permit for the next one.
     pub(super) async fn close(mut self) -> Permit {
-        if let Some(tcp) = &mut self.tcp {
-            let _already_shut = SockRef::from(&*tcp).shutdown(Shutdown::Write);
+        if let Some(tcp) = &mut self.tcp
+            && SockRef::from(&*tcp).shutdown(Shutdown::Write).is_ok()
+        {
             until_closed(tcp).await;
         }
         drop(self.tcp.take());
         self.permit.clone()
+    }
+
+    async fn connected(&self) -> io::Result<()> {
+        let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        tcp.writable().await?;
+        tcp.take_error()?.map_or(Ok(()), Err)
     }
 
     fn tcp(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -60,6 +84,23 @@ impl Drop for Socket {
             runtime.spawn(linger(self.permit.clone(), tcp));
         }
     }
+}
+
+/// Sends the first SYN and does not wait.
+fn begin(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // A command waits for its reply: holding back small segments only costs time.
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    TcpStream::from_std(socket.into())
 }
 
 /// Parameters are dropped last to first: the socket before its permit, also when the runtime ends.

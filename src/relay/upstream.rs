@@ -10,6 +10,7 @@ use super::ready::Ready;
 use super::smtp::{self, Secured, Session};
 use super::socket::Permit;
 use crate::message::outcome::{Cause, Reason, Step};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -39,6 +40,8 @@ struct Inner {
     options: Arc<Options>,
     pool: Arc<Pool<Connection>>,
     member: Arc<Member>,
+    /// If they need not be looked up.
+    addresses: Option<Vec<SocketAddr>>,
     family: Family,
 }
 
@@ -57,8 +60,17 @@ impl Pooled for Connection {
 
 impl Upstream {
     pub fn new(options: Options, permits: Permits) -> Self {
+        Self::build(options, permits, None)
+    }
+
+    /// For a host whose addresses are known: nothing is looked up, and the ports are those given here.
+    pub fn with_addresses(options: Options, permits: Permits, addresses: Vec<SocketAddr>) -> Self {
+        Self::build(options, permits, Some(addresses))
+    }
+
+    fn build(options: Options, permits: Permits, addresses: Option<Vec<SocketAddr>>) -> Self {
         let (options, member) = (Arc::new(options), Member::new());
-        Self(Arc::new(Inner { options, pool: permits.0, member, family: Family::default() }))
+        Self(Arc::new(Inner { options, pool: permits.0, member, addresses, family: Family::default() }))
     }
 
     pub fn name(&self) -> &str {
@@ -123,16 +135,16 @@ impl Upstream {
 
     fn busy(&self) -> Reason {
         let text = match self.0.pool.cap() {
-            1 => "the one connection that `max_connections` allows is in use".to_owned(),
-            cap => format!("all {cap} connections that `max_connections` allows are in use"),
+            1 => format!("the one connection of upstream \"{}\" is in use (`max_connections`)", self.name()),
+            cap => format!("all {cap} connections of upstream \"{}\" are in use (`max_connections`)", self.name()),
         };
         let enhanced = crate::smtp::EnhancedCode::new(4, 3, 2);
         self.reason(Step::Permit, Cause::Local { enhanced, text })
     }
 
     async fn open(&self, mut permit: Permit, deadline: Deadline) -> Result<Session<Secured>, Reason> {
-        let Inner { options, pool, member, family } = &*self.0;
-        let dialer = Dialer { options, pool, member, family };
+        let Inner { options, pool, member, addresses, family } = &*self.0;
+        let dialer = Dialer { options, pool, member, addresses: addresses.as_deref(), family };
         let mut retries = options.connect_retries;
         let socket = loop {
             match dialer.dial(permit, deadline).await {

@@ -20,7 +20,7 @@ use x509_parser::extensions::GeneralName;
 pub(super) enum Distrust {
     #[error("the server's certificate is self-signed and not listed in `ca` (\"{subject}\")")]
     SelfSigned { subject: String },
-    #[error("the server's certificate was issued by \"{issuer}\", which this system does not know")]
+    #[error("the server's certificate was issued by \"{issuer}\", which is not trusted here")]
     UnknownIssuer { issuer: String },
     #[error("the server's certificate names {}, not the expected server", .names.join(", "))]
     WrongName { names: Vec<String> },
@@ -152,7 +152,8 @@ fn distrust(cause: &CertificateError, certificate: &X509Certificate<'_>) -> Opti
         },
         // webpki refuses a CA:TRUE certificate as a server's before it looks for an issuer.
         UnknownIssuer | Other(_) if self_signed => Distrust::SelfSigned { subject },
-        UnknownIssuer => Distrust::UnknownIssuer { issuer },
+        // A bad signature: another authority of the same name is trusted.
+        UnknownIssuer | BadSignature => Distrust::UnknownIssuer { issuer },
         _ => return None,
     })
 }

@@ -253,9 +253,9 @@ enum ReadError {
 fn explain(error: &io::Error) -> String {
     use io::ErrorKind::*;
     match error.kind() {
-        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
-            "the server broke off the connection".to_owned()
-        }
+        // Many servers close without TLS's own goodbye.
+        UnexpectedEof => ReadError::Closed.to_string(),
+        ConnectionReset | ConnectionAborted | BrokenPipe => "the server broke off the connection".to_owned(),
         _ => format!("the connection broke: {error}"),
     }
 }

@@ -1,5 +1,5 @@
 //! What the integration tests stand on: real peers run from their binaries, a listener with an intake that records,
-//! certificates, free ports.
+//! a provider that does what its script says, certificates, free ports.
 //!
 //! A peer that is missing makes its test return early, said aloud, and fails it where `CI` is set. Everything listens
 //! on loopback and ends with the test.
@@ -8,9 +8,12 @@ pub mod certificate;
 pub mod client;
 pub mod dkim;
 pub mod listener;
+pub mod mail;
 pub mod maildir;
 pub mod peers;
 pub mod ports;
 pub mod postfix;
 pub mod real_clients;
+pub mod relay;
 pub mod transcript;
+pub mod upstream;

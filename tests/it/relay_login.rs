@@ -1,0 +1,91 @@
+//! Logging in at a provider: whichever of PLAIN and LOGIN it offers, and never a secret in a reason.
+
+use crate::support::relay::{not_ready, ready, upstream};
+use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
+use waxseal::message::{Reason, Step};
+use waxseal::observe::Secret;
+use waxseal::relay::Credentials;
+
+const PASSWORD: &str = "relay-canary-password";
+
+fn offering(auth: &str) -> Builder {
+    ScriptedUpstream::builder().keywords(&["PIPELINING", auth])
+}
+
+async fn logged_in(builder: Builder, mechanism: &str) {
+    let scripted = builder.start().await;
+    ready(&upstream(scripted.options("company"))).await.unwrap();
+    assert_eq!(scripted.logins(), [(mechanism.to_owned(), "relay-user".to_owned(), PASSWORD.to_owned())]);
+}
+
+async fn refused(builder: Builder) -> Reason {
+    let scripted = builder.start().await;
+    let reason = not_ready(&upstream(scripted.options("company"))).await;
+    assert_eq!(reason.step, Step::Auth, "{reason}");
+    assert!(!format!("{reason} {reason:?}").contains(PASSWORD));
+    assert_eq!(scripted.count("MAIL"), 0);
+    reason
+}
+
+#[tokio::test]
+async fn the_mechanism_that_is_offered() {
+    logged_in(offering("AUTH PLAIN LOGIN"), "PLAIN").await;
+    logged_in(offering("AUTH LOGIN PLAIN XOAUTH2"), "PLAIN").await;
+    logged_in(offering("auth cram-md5 login"), "LOGIN").await;
+    logged_in(offering("AUTH=PLAIN"), "PLAIN").await;
+    logged_in(offering("AUTH=LOGIN"), "LOGIN").await;
+}
+
+#[tokio::test]
+async fn login_whatever_the_prompts_say() {
+    let odd = |at, prompt: &str| offering("AUTH LOGIN").once(at, prompt);
+    logged_in(odd(At::Auth, "334 Username:").once(At::AuthAnswer, "334 "), "LOGIN").await;
+    logged_in(odd(At::Auth, "334 dXNlcm5hbWU6").once(At::AuthAnswer, "334 cGFzc3dvcmQ6"), "LOGIN").await;
+}
+
+#[tokio::test]
+async fn a_server_that_overlooks_the_initial_response() {
+    logged_in(offering("AUTH PLAIN").once(At::Auth, "334 "), "PLAIN").await;
+}
+
+#[tokio::test]
+async fn a_refused_login_is_about_the_upstream() {
+    let reason = refused(offering("AUTH PLAIN").always(At::Auth, "535 5.7.8 wrong")).await;
+    assert!(reason.to_string().contains("535 5.7.8 wrong") && reason.to_string().contains("`username`"), "{reason}");
+    let reason = refused(offering("AUTH LOGIN").always(At::AuthAnswer, "535-5.7.8 no\r\n535 5.7.8 really")).await;
+    assert!(reason.to_string().contains("535 5.7.8 no really"), "{reason}");
+    refused(offering("AUTH PLAIN").always(At::Auth, "454 4.7.0 later")).await;
+    refused(offering("AUTH PLAIN").always(At::Auth, "250 odd")).await;
+    refused(offering("AUTH PLAIN").always(At::Auth, Action::Close)).await;
+    refused(offering("AUTH PLAIN").always(At::Auth, "334 ").always(At::AuthAnswer, "334 again")).await;
+}
+
+#[tokio::test]
+async fn neither_is_offered() {
+    let reason = refused(offering("AUTH CRAM-MD5 XOAUTH2")).await;
+    assert!(reason.to_string().contains("offers AUTH CRAM-MD5 XOAUTH2; waxseal speaks PLAIN and LOGIN"), "{reason}");
+    let reason = refused(offering("SIZE")).await;
+    assert!(reason.to_string().contains("offers no AUTH"), "{reason}");
+}
+
+#[tokio::test]
+async fn without_credentials_there_is_no_login() {
+    let scripted = ScriptedUpstream::start().await;
+    let mut options = scripted.options("company");
+    options.credentials = None;
+    ready(&upstream(options)).await.unwrap();
+    assert_eq!((scripted.logins(), scripted.count("AUTH")), (vec![], 0));
+}
+
+#[tokio::test]
+async fn a_line_break_in_a_login_is_refused_before_anything_is_sent() {
+    for (username, password) in [("user\r\nRSET", "p"), ("user", "from-a-file\n"), ("us\0er", "p")] {
+        let scripted = ScriptedUpstream::start().await;
+        let mut options = scripted.options("company");
+        options.credentials = Some(Credentials { username: username.to_owned(), password: Secret::new(password) });
+        let reason = not_ready(&upstream(options)).await;
+        assert!(reason.to_string().contains("line break or NUL"), "{reason}");
+        assert!(!reason.to_string().contains("from-a-file"));
+        assert_eq!(scripted.counts().total, 0);
+    }
+}

@@ -1,0 +1,260 @@
+//! What a provider may say to a message, and what becomes of each recipient, of the message and of the connection.
+
+use crate::support::mail::{envelope, envelope_from, numbered, unsigned};
+use crate::support::relay::{assert_told, not_ready, send, upstream};
+use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
+use std::time::Duration;
+use waxseal::message::{Outcome, Step};
+use waxseal::relay::Upstream;
+
+async fn started(builder: Builder) -> (ScriptedUpstream, Upstream) {
+    let scripted = builder.start().await;
+    let upstream = upstream(scripted.options("company"));
+    (scripted, upstream)
+}
+
+fn builders() -> [Builder; 2] {
+    [ScriptedUpstream::builder(), ScriptedUpstream::builder().without("PIPELINING")]
+}
+
+/// Nothing is left over from the message before.
+async fn next_message_arrives(scripted: &ScriptedUpstream, upstream: &Upstream) {
+    let before = scripted.messages().len();
+    assert_told(&send(upstream, &envelope(&["next@example.net"]), &numbered(99)).await.unwrap(), &["delivered"]);
+    let messages = scripted.messages();
+    assert_eq!((messages.len(), &messages[before].recipients[..]), (before + 1, &["next@example.net".to_owned()][..]));
+}
+
+#[tokio::test]
+async fn a_421_before_mail_defers_with_the_step() {
+    for (at, step) in [
+        (At::Greeting, Step::Greeting),
+        (At::Ehlo, Step::Ehlo),
+        (At::StartTls, Step::StartTls),
+        (At::EhloInTls, Step::Ehlo),
+        (At::Auth, Step::Auth),
+    ] {
+        let (_scripted, upstream) = started(ScriptedUpstream::builder().once(at, "421 4.7.0 busy")).await;
+        let reason = not_ready(&upstream).await;
+        assert_eq!((reason.step, reason.reply().map(|reply| reply.code())), (step, Some(421)));
+        next_message_arrives(&_scripted, &upstream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_421_inside_a_transaction_defers_everyone_and_ends_the_connection() {
+    for (at, step) in [(At::Mail, "MAIL FROM"), (At::Rcpt, "RCPT TO"), (At::Data, "DATA"), (At::Dot, "final dot")] {
+        for builder in builders() {
+            let (scripted, upstream) = started(builder.once(at, "421 4.7.0 busy")).await;
+            let envelope = envelope(&["b@example.net", "c@example.net"]);
+            let told = format!("deferred: upstream \"company\", {step}: 421 4.7.0 busy");
+            assert_told(&send(&upstream, &envelope, &numbered(1)).await.unwrap(), &[&told, &told]);
+            next_message_arrives(&scripted, &upstream).await;
+            assert_eq!((scripted.counts().total, scripted.count("RSET")), (2, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_recipient_has_an_outcome_of_its_own() {
+    for builder in builders() {
+        let (scripted, upstream) = started(
+            builder
+                .recipient("unknown", "550 5.1.1 no such user")
+                .recipient("full", "452 4.2.2 mailbox full")
+                .recipient("many", "552 too many recipients")
+                .recipient("slow", "450-4.2.1 slow\r\n450 4.2.1 down"),
+        )
+        .await;
+        let recipients =
+            ["unknown@x.example", "b@x.example", "full@x.example", "many@x.example", "slow@x.example", "c@x.example"];
+        let outcomes = send(&upstream, &envelope(&recipients), &numbered(1)).await.unwrap();
+        assert_told(
+            &outcomes,
+            &[
+                "failed: upstream \"company\", RCPT TO: 550 5.1.1 no such user",
+                "delivered",
+                "deferred: upstream \"company\", RCPT TO: 452 4.2.2 mailbox full",
+                "deferred: upstream \"company\", RCPT TO: 552 too many recipients",
+                "deferred: upstream \"company\", RCPT TO: 450 4.2.1 slow down",
+                "delivered",
+            ],
+        );
+        assert_eq!(scripted.messages()[0].recipients, ["b@x.example", "c@x.example"]);
+        next_message_arrives(&scripted, &upstream).await;
+        assert_eq!((scripted.counts().total, scripted.count("RSET")), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_message_meets_everyone_who_was_accepted() {
+    for (at, line, told) in [
+        (At::Mail, "550 5.7.1 sender not verified", "failed: upstream \"company\", MAIL FROM: 550 5.7.1"),
+        (At::Mail, "451 4.3.0 later", "deferred: upstream \"company\", MAIL FROM: 451 4.3.0"),
+        (At::Mail, "530 5.7.0 log in first", "deferred: upstream \"company\", MAIL FROM: 530 5.7.0"),
+        (At::Data, "554 5.7.1 no", "failed: upstream \"company\", DATA: 554 5.7.1"),
+        (At::Data, "451 4.3.0 later", "deferred: upstream \"company\", DATA: 451 4.3.0"),
+        (At::Data, "250 odd", "deferred: upstream \"company\", DATA: 250 odd"),
+        (At::Dot, "550 5.7.1 spam", "failed: upstream \"company\", final dot: 550 5.7.1"),
+        (
+            At::Dot,
+            "451-4.7.1 grey\r\n451 4.7.1 listed",
+            "deferred: upstream \"company\", final dot: 451 4.7.1 grey listed",
+        ),
+    ] {
+        for builder in builders() {
+            let builder = builder.once(at, line).recipient("unknown", "550 5.1.1 no such user");
+            let (scripted, upstream) = started(builder).await;
+            let envelope = envelope(&["b@example.net", "c@example.net"]);
+            assert_told(&send(&upstream, &envelope, &numbered(1)).await.unwrap(), &[told, told]);
+            assert!(scripted.messages().is_empty());
+            next_message_arrives(&scripted, &upstream).await;
+            // RSET only where a transaction was left open.
+            assert_eq!((scripted.counts().total, scripted.count("RSET")), (1, usize::from(at == At::Data)), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn when_everyone_was_refused_nothing_is_sent() {
+    for builder in builders() {
+        let (scripted, upstream) = started(builder.recipient("unknown", "550 5.1.1 no such user")).await;
+        let envelope = envelope(&["unknown1@example.net", "unknown2@example.net"]);
+        let told = "failed: upstream \"company\", RCPT TO: 550 5.1.1 no such user";
+        assert_told(&send(&upstream, &envelope, &numbered(1)).await.unwrap(), &[told, told]);
+        assert!(scripted.messages().is_empty() && scripted.not_accepted().is_empty());
+        next_message_arrives(&scripted, &upstream).await;
+        assert_eq!((scripted.counts().total, scripted.count("RSET")), (1, 1));
+    }
+}
+
+/// RFC 2920 §3.1.
+#[tokio::test]
+async fn when_everyone_was_refused_and_data_is_wanted_all_the_same_a_lone_dot_is_sent() {
+    for answer in ["250 2.0.0 ok", "554 5.5.1 no recipients"] {
+        let builder = ScriptedUpstream::builder()
+            .recipient("unknown", "550 5.1.1 no such user")
+            .once(At::Data, "354 go ahead")
+            .once(At::Dot, answer);
+        let (scripted, upstream) = started(builder).await;
+        let told = "failed: upstream \"company\", RCPT TO: 550 5.1.1 no such user";
+        assert_told(&send(&upstream, &envelope(&["unknown@example.net"]), &numbered(1)).await.unwrap(), &[told]);
+        let dots = [scripted.messages(), scripted.not_accepted()].concat();
+        assert_eq!((dots.len(), &dots[0].wire[..]), (1, &b".\r\n"[..]));
+        let upstream_is_clean = send(&upstream, &envelope(&["next@example.net"]), &numbered(2)).await.unwrap();
+        assert_told(&upstream_is_clean, &["delivered"]);
+        assert_eq!((scripted.counts().total, scripted.count("RSET")), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_data_after_a_refused_mail_gets_no_dot() {
+    let builder = ScriptedUpstream::builder()
+        .once(At::Mail, "550 5.7.1 sender not verified")
+        .once(At::Rcpt, "250 2.1.5 ok")
+        .once(At::Data, "354 go ahead");
+    let (scripted, upstream) = started(builder).await;
+    let told = "failed: upstream \"company\", MAIL FROM: 550 5.7.1";
+    assert_told(&send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap(), &[told]);
+    next_message_arrives(&scripted, &upstream).await;
+    assert!(scripted.not_accepted().is_empty());
+    assert_eq!(scripted.counts().total, 2);
+}
+
+#[tokio::test]
+async fn no_answer_to_the_final_dot_may_be_a_delivery() {
+    let malformed = Action::Raw(b"\x00\x01 what\r\n".to_vec());
+    for (action, told) in [
+        (Action::Close, "the server closed the connection"),
+        (Action::Stall, "no answer in time"),
+        (malformed, "this is not SMTP"),
+        (Action::Say("354 more".to_owned()), "354 more"),
+    ] {
+        let scripted = ScriptedUpstream::builder().once(At::Dot, action).start().await;
+        let mut options = scripted.options("company");
+        options.data_timeout = Duration::from_secs(3);
+        let upstream = upstream(options);
+        let outcomes = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+        assert_told(&outcomes, &[&format!("deferred: upstream \"company\", final dot: {told}")]);
+        assert!(matches!(&outcomes[0], Outcome::Deferred(reason) if reason.possible_duplicate), "{outcomes:?}");
+        assert_eq!(scripted.not_accepted().len(), 1);
+        next_message_arrives(&scripted, &upstream).await;
+        assert_eq!(scripted.counts().total, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_lost_before_the_dot_is_no_delivery() {
+    let large = unsigned(format!("From: a@example.com\r\n\r\n{}", "0123456789\r\n".repeat(1_000_000)));
+    for at in [At::Mail, At::Rcpt, At::Data, At::Midway] {
+        let (scripted, upstream) = started(ScriptedUpstream::builder().once(at, Action::Close)).await;
+        let outcomes = send(&upstream, &envelope(&["b@example.net"]), &large).await.unwrap();
+        assert!(matches!(&outcomes[..], [Outcome::Deferred(reason)] if !reason.possible_duplicate), "{outcomes:?}");
+        next_message_arrives(&scripted, &upstream).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_in_the_middle_of_the_data_is_heard() {
+    let large = unsigned(format!("From: a@example.com\r\n\r\n{}", "0123456789\r\n".repeat(1_000_000)));
+    let builder = ScriptedUpstream::builder().once(At::Midway, Action::say_and_close("452 4.3.1 disk full"));
+    let (scripted, upstream) = started(builder).await;
+    let outcomes = send(&upstream, &envelope(&["b@example.net"]), &large).await.unwrap();
+    // The answer may be lost with the connection; the message is deferred in either case.
+    assert!(matches!(&outcomes[..], [Outcome::Deferred(reason)] if !reason.possible_duplicate), "{outcomes:?}");
+    next_message_arrives(&scripted, &upstream).await;
+}
+
+#[tokio::test]
+async fn what_the_server_cannot_carry_is_not_sent() {
+    let eight_bit = "From: a@example.com\r\n\r\nbödy\r\n";
+    let utf8 = "no SMTPUTF8";
+    for (without, sealed, recipients, told) in [
+        ("8BITMIME", unsigned(eight_bit), &["b@example.net"][..], &["7-bit mail only"][..]),
+        ("room", unsigned("From: a@example.com\r\n\r\n0123456789\r\n"), &["b@example.net"], &["takes 20 at most"]),
+        ("SMTPUTF8", numbered(1), &["jürgen@example.net", "b@example.net"], &[utf8, "delivered"]),
+        ("SMTPUTF8", numbered(1), &["jürgen@example.net"], &[utf8]),
+    ] {
+        let keywords: &[&str] = match without {
+            "8BITMIME" => &["PIPELINING", "SMTPUTF8", "AUTH PLAIN"],
+            "SMTPUTF8" => &["PIPELINING", "8BITMIME", "AUTH PLAIN"],
+            _ => &["PIPELINING", "8BITMIME", "AUTH PLAIN", "SIZE 20"],
+        };
+        let (scripted, upstream) = started(ScriptedUpstream::builder().keywords(keywords)).await;
+        let outcomes = send(&upstream, &envelope(recipients), &sealed).await.unwrap();
+        for (outcome, told) in outcomes.iter().zip(told) {
+            let text = crate::support::relay::told(outcome);
+            let local = text.starts_with("failed: upstream \"company\", gateway: ");
+            assert!(text.contains(told) && (local || text == "delivered"), "{without}: {text}");
+        }
+        let delivered = told.iter().filter(|told| **told == "delivered").count();
+        assert_eq!((scripted.messages().len(), scripted.count("MAIL")), (delivered, delivered), "{without}");
+    }
+    let (scripted, upstream) = started(ScriptedUpstream::builder().without("SMTPUTF8")).await;
+    let outcomes = send(&upstream, &envelope_from("jürgen@example.com", &["b@example.net"]), &numbered(1)).await;
+    assert!(crate::support::relay::told(&outcomes.unwrap()[0]).contains("the sender's address is not ASCII"));
+    assert_eq!(scripted.count("MAIL"), 0);
+}
+
+#[tokio::test]
+async fn lower_case_keywords_and_bare_replies_are_understood() {
+    let builder = ScriptedUpstream::builder()
+        .keywords_in_clear(&["starttls"])
+        .keywords(&["pipelining", "size 1000000", "auth login"])
+        .once(At::Mail, "250")
+        .once(At::Rcpt, Action::Raw(b"250 \n".to_vec()))
+        .once(At::Dot, "250-2.0.0 thank\r\n250-2.0.0 you\r\n250 2.0.0 all");
+    let (scripted, upstream) = started(builder).await;
+    let outcomes = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+    assert!(matches!(&outcomes[..], [Outcome::Delivered(reply)] if reply.text() == "thank you all"), "{outcomes:?}");
+    assert_eq!(scripted.round_trips(), 2);
+}
+
+#[tokio::test]
+async fn a_reply_too_many_ends_the_connection() {
+    let (scripted, upstream) =
+        started(ScriptedUpstream::builder().once(At::Dot, "250 2.0.0 ok\r\n250 2.0.0 and for the next one")).await;
+    assert_told(&send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap(), &["delivered"]);
+    next_message_arrives(&scripted, &upstream).await;
+    assert_eq!(scripted.counts().total, 2, "a reply in advance must not answer the next message");
+}

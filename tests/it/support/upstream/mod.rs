@@ -1,0 +1,267 @@
+//! A provider inside the test: real SMTP over real TLS on loopback, which does what its script says and takes down
+//! everything it hears.
+//!
+//! ```ignore
+//! let upstream = ScriptedUpstream::builder().once(At::Rcpt, "550 5.1.1 nobody").start().await;
+//! let options = upstream.options("company");
+//! ...
+//! assert_eq!(upstream.messages().len(), 1);
+//! ```
+
+mod conversation;
+mod record;
+mod script;
+
+pub use record::{Counts, Message};
+pub use script::{Action, At};
+
+use super::certificate::{Authority, Issued};
+use conversation::serve;
+use record::Record;
+use rustls::pki_types::ServerName;
+use script::Script;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use waxseal::observe::Secret;
+use waxseal::relay::{Credentials, Options, TlsMode};
+
+/// What the server offers inside TLS unless told otherwise.
+const KEYWORDS: &[&str] =
+    &["PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "AUTH PLAIN LOGIN"];
+
+/// What every connection shares.
+struct Shared {
+    tls: TlsMode,
+    tls_config: Arc<rustls::ServerConfig>,
+    keywords_in_clear: Vec<String>,
+    keywords: Vec<String>,
+    script: Script,
+    record: Record,
+}
+
+pub struct ScriptedUpstream {
+    address: SocketAddr,
+    ca: String,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+pub struct Builder {
+    address: SocketAddr,
+    tls: TlsMode,
+    identity: Option<(Issued, String)>,
+    keywords_in_clear: Vec<String>,
+    keywords: Vec<String>,
+    script: Script,
+}
+
+impl ScriptedUpstream {
+    /// STARTTLS, a certificate for `localhost` and `127.0.0.1`, every extension, and a yes to everything.
+    pub fn builder() -> Builder {
+        Builder {
+            address: ([127, 0, 0, 1], 0).into(),
+            tls: TlsMode::StartTls,
+            identity: None,
+            keywords_in_clear: vec!["PIPELINING".to_owned(), "STARTTLS".to_owned()],
+            keywords: KEYWORDS.iter().map(ToString::to_string).collect(),
+            script: Script::default(),
+        }
+    }
+
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// PEM of what a client must trust.
+    pub fn ca(&self) -> &str {
+        &self.ca
+    }
+
+    /// Options that reach this server, with a login, time-outs that only guard against hangs, and a cap of 3.
+    pub fn options(&self, name: &str) -> Options {
+        let ca = waxseal::pem::certificates(self.ca().as_bytes()).unwrap();
+        Options {
+            name: name.into(),
+            host: self.address.ip().to_string(),
+            port: self.address.port(),
+            tls: self.shared.tls,
+            server_name: ServerName::try_from("localhost").unwrap(),
+            tls_config: waxseal::tls::client(&ca).unwrap(),
+            credentials: Some(Credentials {
+                username: "relay-user".to_owned(),
+                password: Secret::new("relay-canary-password"),
+            }),
+            ehlo_name: "gateway.example".to_owned(),
+            max_connections: 3,
+            max_messages_per_connection: 100,
+            source_address: None,
+            connect_timeout: Duration::from_secs(30),
+            command_timeout: Duration::from_secs(60),
+            data_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            connect_retries: 0,
+            slow_down: &[],
+        }
+    }
+
+    /// Those that were answered with a 2yz, in order.
+    pub fn messages(&self) -> Vec<Message> {
+        self.shared.record.messages()
+    }
+
+    /// Those whose final dot came, and was answered with something else or not at all.
+    pub fn not_accepted(&self) -> Vec<Message> {
+        self.shared.record.not_accepted()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.shared.record.counts()
+    }
+
+    /// Command lines, those inside TLS only; AUTH answers and data are not among them.
+    pub fn commands(&self) -> Vec<String> {
+        self.shared.record.commands()
+    }
+
+    pub fn count(&self, verb: &str) -> usize {
+        self.commands().iter().filter(|line| line.to_ascii_uppercase().starts_with(verb)).count()
+    }
+
+    /// `(mechanism, username, password)` of every login.
+    pub fn logins(&self) -> Vec<(String, String, String)> {
+        self.shared.record.logins()
+    }
+
+    /// Everything that arrived outside TLS, of all connections.
+    pub fn heard_in_clear(&self) -> Vec<u8> {
+        self.shared.record.in_clear()
+    }
+
+    /// Everything that arrived inside TLS.
+    pub fn heard_inside_tls(&self) -> Vec<u8> {
+        self.shared.record.inside_tls()
+    }
+
+    /// How often the client's bytes came in after the server's; one is one round trip. Inside TLS, after the login.
+    pub fn round_trips(&self) -> usize {
+        self.shared.record.round_trips()
+    }
+
+    /// Pieces in which the client's bytes came in. Inside TLS, after the login.
+    pub fn segments(&self) -> usize {
+        self.shared.record.segments()
+    }
+
+    /// From now on; `once` adds to what is left.
+    pub fn once(&self, at: At, action: impl Into<Action>) {
+        self.shared.script.once(at, action.into());
+    }
+
+    pub fn always(&self, at: At, action: impl Into<Action>) {
+        self.shared.script.always(at, action.into());
+    }
+
+    /// Returns when no connection is open.
+    pub async fn until_alone(&self) {
+        self.shared.record.until(|counts| counts.now == 0).await;
+    }
+
+    /// Returns when at least so many messages have been accepted.
+    pub async fn until_messages(&self, number: usize) {
+        self.shared.record.until(|counts| counts.messages >= number).await;
+    }
+}
+
+impl Builder {
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    pub fn implicit_tls(mut self) -> Self {
+        self.tls = TlsMode::Implicit;
+        self
+    }
+
+    /// `ca`: what `ScriptedUpstream::ca` and `options` will tell the client to trust.
+    pub fn identity(mut self, issued: Issued, ca: &str) -> Self {
+        self.identity = Some((issued, ca.to_owned()));
+        self
+    }
+
+    /// Instead of PIPELINING and STARTTLS.
+    pub fn keywords_in_clear(mut self, keywords: &[&str]) -> Self {
+        self.keywords_in_clear = keywords.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Instead of every extension, inside TLS.
+    pub fn keywords(mut self, keywords: &[&str]) -> Self {
+        self.keywords = keywords.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    pub fn without(mut self, keyword: &str) -> Self {
+        self.keywords.retain(|line| !line.starts_with(keyword));
+        self
+    }
+
+    /// The next time only; several calls for one place are used up in order.
+    pub fn once(self, at: At, action: impl Into<Action>) -> Self {
+        self.script.once(at, action.into());
+        self
+    }
+
+    pub fn always(self, at: At, action: impl Into<Action>) -> Self {
+        self.script.always(at, action.into());
+        self
+    }
+
+    /// For every recipient whose address contains `part`.
+    pub fn recipient(self, part: &str, action: impl Into<Action>) -> Self {
+        self.script.recipient(part, action.into());
+        self
+    }
+
+    pub async fn start(self) -> ScriptedUpstream {
+        let (issued, ca) = self.identity.unwrap_or_else(|| {
+            let authority = Authority::new();
+            (authority.issue(&["localhost", "127.0.0.1"]), authority.pem())
+        });
+        let chain = waxseal::pem::certificates(issued.certificate.as_bytes()).unwrap();
+        let key = waxseal::pem::private_key(issued.private_key.as_bytes()).unwrap();
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            tls: self.tls,
+            tls_config: waxseal::tls::server(chain, key).unwrap(),
+            keywords_in_clear: self.keywords_in_clear,
+            keywords: self.keywords,
+            script: self.script,
+            record: Record::default(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        ScriptedUpstream { address, ca, shared, accepting }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        tcp.set_nodelay(true).unwrap();
+        let connected = shared.record.connected();
+        tokio::spawn(serve(tcp, connected, Arc::clone(&shared)));
+    }
+}
+
+impl Drop for ScriptedUpstream {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
