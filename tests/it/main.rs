@@ -7,6 +7,8 @@ mod support;
 mod configuration_mistakes;
 mod dialogs;
 mod dkim_verify;
+mod first_run;
+mod own_server;
 mod peers_work;
 mod relay_certificates;
 mod relay_login;

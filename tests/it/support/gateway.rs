@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -76,7 +77,7 @@ impl Setup {
 
 #[derive(Clone, Default)]
 struct Log {
-    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+    lines: Arc<(Mutex<Vec<String>>, Condvar, AtomicBool)>,
 }
 
 impl Log {
@@ -87,6 +88,9 @@ impl Log {
                 lines.0.lock().expect("the log").push(line);
                 lines.1.notify_all();
             }
+            // Standard output ends with the program: nobody needs to wait any longer.
+            lines.2.store(true, Ordering::Release);
+            lines.1.notify_all();
         });
     }
 
@@ -102,7 +106,8 @@ impl Log {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited in vain for {what}; the log:\n{}", lines.join("\n"));
+            let ended = self.lines.2.load(Ordering::Acquire);
+            assert!(!left.is_zero() && !ended, "waited in vain for {what}; the log:\n{}", lines.join("\n"));
             lines = self.lines.1.wait_timeout(lines, left).expect("the log").0;
         }
     }

@@ -7,6 +7,7 @@
 pub mod certificate;
 pub mod client;
 pub mod dkim;
+pub mod gateway;
 pub mod listener;
 pub mod mail;
 pub mod maildir;

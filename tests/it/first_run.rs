@@ -1,0 +1,124 @@
+//! What somebody sees who has just found the project: the shipped configuration, a mail, and where it went.
+
+use crate::support::gateway::Setup;
+use crate::support::real_clients::{Load, smtp_source, smtplib, swaks};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The shipped configuration on free ports, with a log that the tests can read.
+fn shipped() -> Setup {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml")).unwrap();
+    let listeners = text.replace("\"127.0.0.1:2525\"", "\"127.0.0.1:0\"").replace("\"[::1]:2525\"", "\"[::1]:0\"");
+    assert_ne!(listeners, text, "the shipped configuration listens on 2525");
+    let readable = listeners.replace("# format = \"pretty\"", "format = \"json\"");
+    assert_ne!(readable, listeners, "the shipped configuration shows the default format");
+    Setup::new(Some(&readable))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn kept(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder.join("data/sandbox")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn swaks_gets_a_250_and_the_mail_lies_in_the_sandbox_verified_and_private() {
+    let gateway = shipped().start(2);
+    let server = gateway.address().to_string();
+    let Some(sent) = swaks(&["--server", &server, "--from", "reports@example.com", "--to", "you@example.net"]) else {
+        return;
+    };
+    assert!(sent.success, "{sent:?}");
+    assert!(sent.stdout.contains("250 2.0.0 Kept in the sandbox as "), "{sent:?}");
+    assert!(sent.stdout.contains("NOT sent; DKIM pass (wax1._domainkey.example.com)"), "{sent:?}");
+
+    let start = gateway.log().join("\n");
+    assert!(start.contains("Name:  wax1._domainkey.example.com") && start.contains("v=DKIM1; k=rsa; p="), "{start}");
+    assert!(start.contains("kept in the sandbox and NOT sent"), "{start}");
+    let line = gateway.wait_for_line(&["kept in the sandbox, NOT sent", "\"id\":\""]);
+    for part in [
+        "\"from\":\"reports@example.com\"",
+        "\"to\":\"you@example.net\"",
+        "\"size\":",
+        "\"upstream\":\"sandbox\"",
+        "\"tls\":\"TLSv1.3\"",
+        "signed wax1._domainkey.example.com (rsa-sha256)",
+        "DKIM pass (wax1._domainkey.example.com)",
+        "\"ms\":",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+
+    let folder = gateway.folder();
+    let files = kept(&folder);
+    assert_eq!(files.len(), 1);
+    assert_eq!((mode(&folder.join("data")), mode(&files[0])), (0o700, 0o600));
+    assert_eq!(mode(&folder.join("certs/dkim/example.com.wax1.pem")), 0o600);
+    let mail = fs::read_to_string(&files[0]).unwrap();
+    assert!(mail.starts_with("Return-Path: <reports@example.com>\r\nDelivered-To: you@example.net\r\n"), "{mail}");
+}
+
+#[test]
+fn a_second_start_signs_with_the_same_key_and_prints_no_record() {
+    let first = shipped().start(2);
+    let folder = first.folder();
+    let key = fs::read(folder.join("certs/dkim/example.com.wax1.pem")).unwrap();
+    let again = shipped().file("certs/dkim/example.com.wax1.pem", &key).start(2);
+    assert_eq!(fs::read(again.folder().join("certs/dkim/example.com.wax1.pem")).unwrap(), key);
+    assert!(!again.log().join("\n").contains("v=DKIM1"), "{:?}", again.log());
+}
+
+#[test]
+fn both_address_families_are_served() {
+    let gateway = shipped().start(2);
+    let [v4, v6] = gateway.addresses() else { panic!("two listeners") };
+    assert!(v4.is_ipv4() && v6.is_ipv6());
+    let message = gateway.folder().join("mail.eml");
+    fs::write(&message, "From: reports@example.com\r\nSubject: hello\r\n\r\nHello.\r\n").unwrap();
+    for address in [v4, v6] {
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        let envelope = ["--from", "reports@example.com", "--to", "you@example.net", message.to_str().unwrap()];
+        let Some(sent) = smtplib(&[&["--host", &host, "--port", &port][..], &envelope].concat()) else { return };
+        assert!(sent.success, "{sent:?}");
+    }
+    assert_eq!(kept(&gateway.folder()).len(), 2);
+}
+
+#[test]
+fn smtp_source_brings_a_hundred_mails_over_ten_connections() {
+    let gateway = shipped().start(2);
+    let load =
+        Load { sessions: 10, messages: 100, size: 5000, sender: "reports@example.com", recipient: "you@example.net" };
+    let Some(sent) = smtp_source(&gateway.address().to_string(), &load) else { return };
+    assert!(sent.success, "{sent:?}");
+    let files = kept(&gateway.folder());
+    assert_eq!(files.len(), 100);
+    for file in files {
+        let mail = fs::read_to_string(&file).unwrap();
+        let header = mail.to_ascii_lowercase();
+        for name in ["dkim-signature: ", "\r\ndate: ", "\r\nmessage-id: ", "\r\nreceived: "] {
+            assert!(header.contains(name), "{name} in {mail}");
+        }
+    }
+}
+
+#[test]
+fn smtplib_is_told_which_recipients_and_senders_are_wrong() {
+    let gateway = shipped().start(2);
+    let folder = tempfile::tempdir().unwrap();
+    let message = folder.path().join("mail.eml");
+    fs::write(&message, "From: reports@example.com\r\nSubject: hello\r\n\r\nHello.\r\n").unwrap();
+    let (host, port) = (gateway.address().ip().to_string(), gateway.address().port().to_string());
+    let send = |from: &str, to: &str| {
+        smtplib(&["--host", &host, "--port", &port, "--from", from, "--to", to, message.to_str().unwrap()])
+    };
+    let Some(sent) = send("reports@example.com", "you@example.net") else { return };
+    assert!(sent.success, "{sent:?}");
+    let foreign = send("someone@example.org", "you@example.net").unwrap();
+    assert!(!foreign.success && foreign.stdout.contains("5.7.1"), "{foreign:?}");
+    assert!(foreign.stdout.contains("senders"), "the reply names the setting: {foreign:?}");
+    assert_eq!(kept(&gateway.folder()).len(), 1);
+}

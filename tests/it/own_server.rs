@@ -1,0 +1,121 @@
+//! A company's own server as the provider: Postfix, with STARTTLS required, a login, and a private CA.
+
+use crate::support::certificate::Authority;
+use crate::support::dkim::{Records, Verdict, verify_dkimpy, verify_opendkim};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::postfix::{PASSWORD, Postfix, USER};
+use crate::support::real_clients::{Load, smtp_source, swaks};
+use std::fs;
+use std::path::PathBuf;
+use waxseal::dkim::{DnsRecord, KeyAlgorithm, Selector, SigningKey, generate};
+use waxseal::smtp::Domain;
+
+struct Company {
+    postfix: Postfix,
+    gateway: Gateway,
+    records: Records,
+}
+
+/// `upstream`: further lines of the table.
+fn company(port: impl Fn(&Postfix) -> u16, upstream: &str, password: &str) -> Option<Company> {
+    let authority = Authority::new();
+    let postfix = Postfix::start(&authority.issue(&["mx.company.test"]))?;
+    let mut records = Records::new();
+    let mut setup_keys = Vec::new();
+    let mut tables = String::new();
+    for (selector, algorithm) in [("rsa", KeyAlgorithm::Rsa2048), ("ed", KeyAlgorithm::Ed25519)] {
+        let pem = generate(algorithm).unwrap();
+        let (domain, name) = (Domain::parse("example.com").unwrap(), Selector::parse(selector).unwrap());
+        let record = DnsRecord::of(&SigningKey::from_pem(domain, name, pem.reveal().as_bytes()).unwrap());
+        records.insert(record.name().to_owned(), record.text().to_owned());
+        tables += &format!(
+            "[[dkim]]\ndomain = \"example.com\"\nselector = \"{selector}\"\nprivate_key = \"{selector}.pem\"\n"
+        );
+        setup_keys.push((format!("{selector}.pem"), pem.reveal().to_owned()));
+    }
+    let config = format!(
+        "hostname = \"gateway.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{tables}\
+         [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nserver_name = \"mx.company.test\"\n\
+         port = {}\nca = \"ca.pem\"\nusername = \"{USER}\"\npassword = {{ env = \"RELAY_PASSWORD\" }}\n{upstream}\n\
+         [log]\nformat = \"json\"\n",
+        port(&postfix)
+    );
+    let mut setup = Setup::new(Some(&config)).env("RELAY_PASSWORD", password).file("ca.pem", authority.pem());
+    for (name, pem) in setup_keys {
+        setup = setup.file(&name, pem);
+    }
+    Some(Company { postfix, gateway: setup.start(1), records })
+}
+
+fn send(gateway: &Gateway) -> Option<crate::support::peers::Finished> {
+    let server = gateway.address().to_string();
+    swaks(&["--server", &server, "--from", "reports@example.com", "--to", "you@example.net", "--body", "Hello."])
+}
+
+fn verify_arrivals(company: &Company, count: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let arrivals = company.postfix.arrivals(count);
+    assert_eq!(arrivals.len(), count);
+    let files: Vec<PathBuf> = arrivals
+        .iter()
+        .enumerate()
+        .map(|(number, arrival)| {
+            let path = folder.path().join(format!("{number}.eml"));
+            fs::write(&path, &arrival.message).unwrap();
+            path
+        })
+        .collect();
+    let paths: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let passes = |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.passed).count();
+    if let Some(results) = verify_dkimpy(&company.records, &paths) {
+        results.iter().for_each(|verdicts| assert_eq!(passes(verdicts), 2, "{verdicts:?}"));
+    }
+    if let Some(results) = verify_opendkim(&company.records, &paths) {
+        // Debian's opendkim knows no Ed25519; the RSA signature beside it must pass all the same.
+        results.iter().for_each(|verdicts| assert!(passes(verdicts) >= 1, "{verdicts:?}"));
+    }
+}
+
+#[test]
+fn mail_reaches_postfix_over_starttls_with_a_login_and_verifies() {
+    let Some(company) = company(|postfix| postfix.submission, "", PASSWORD) else { return };
+    let Some(sent) = send(&company.gateway) else { return };
+    assert!(sent.success && sent.stdout.contains("queued as"), "the provider's own words: {sent:?}");
+    verify_arrivals(&company, 1);
+    assert!(company.postfix.arrivals(1)[0].received.contains("with ESMTPSA"));
+    let line = company.gateway.wait_for_line(&["\"delivered\"", "queued as"]);
+    assert!(line.contains("\"upstream\":\"company\"") && line.contains("\"tls\":\"TLSv1.3\""), "{line}");
+}
+
+#[test]
+fn mail_reaches_postfix_over_implicit_tls() {
+    let Some(company) = company(|postfix| postfix.smtps, "tls = \"implicit\"", PASSWORD) else { return };
+    let Some(sent) = send(&company.gateway) else { return };
+    assert!(sent.success, "{sent:?}");
+    verify_arrivals(&company, 1);
+}
+
+#[test]
+fn a_hundred_mails_at_once_reach_postfix_over_four_connections() {
+    let Some(company) = company(|postfix| postfix.submission, "max_connections = 4", PASSWORD) else { return };
+    let load =
+        Load { sessions: 20, messages: 100, size: 4500, sender: "reports@example.com", recipient: "you@example.net" };
+    let Some(sent) = smtp_source(&company.gateway.address().to_string(), &load) else { return };
+    assert!(sent.success, "{sent:?}");
+    verify_arrivals(&company, 100);
+    let connections = company.postfix.log().matches("TLS connection established from").count();
+    assert!((1..=4).contains(&connections), "100 mails over {connections} connections");
+}
+
+#[test]
+fn a_login_that_postfix_refuses_is_a_451_and_never_its_535() {
+    let Some(company) = company(|postfix| postfix.submission, "", "not-the-password-s3cret") else { return };
+    let Some(sent) = send(&company.gateway) else { return };
+    assert!(!sent.success, "{sent:?}");
+    let reply = sent.stdout.lines().find(|line| line.contains(" 451 ")).unwrap_or_else(|| panic!("{sent:?}"));
+    assert!(reply.contains("AUTH") && reply.contains("company"), "step and upstream: {reply}");
+    let line = company.gateway.wait_for_line(&["\"deferred\"", "AUTH"]);
+    assert!(line.contains("535"), "the provider's words are in the log: {line}");
+    let log = company.gateway.log().join("\n");
+    assert!(!log.contains("s3cret") && !sent.stdout.contains("s3cret"), "no password anywhere");
+}
