@@ -19,7 +19,7 @@ use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,10 +140,20 @@ fn bind_listeners(
             delivery: delivery.clone(),
             clock: Clock::System,
         };
-        let listener = Listener::bind(listener.options.clone(), users.clone(), budget.clone())?;
-        bound.push((listener, Arc::new(intake)));
+        match Listener::bind(listener.options.clone(), users.clone(), budget.clone()) {
+            Ok(listener) => bound.push((listener, Arc::new(intake))),
+            Err(error) if is_dispensable(&error, settings) => warn!("{error}; going on without it"),
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(bound)
+}
+
+/// Many containers have no IPv6: `[::1]` beside another listener is a convenience there, not a condition.
+fn is_dispensable(error: &BindError, settings: &Settings) -> bool {
+    let (BindError::NoIpv6 { address } | BindError::NoSuchAddress { address }) = error else { return false };
+    let others = settings.listeners.iter().filter(|listener| listener.options.address.is_ipv4()).count();
+    address.ip() == Ipv6Addr::LOCALHOST && others > 0
 }
 
 fn users(settings: &Settings) -> Users {
