@@ -3,6 +3,7 @@
 //! Exit status: 0 all is well, 1 the thing asked about is not well, 2 wrong usage or configuration.
 
 mod check;
+mod dkim;
 mod run;
 mod user;
 
@@ -46,6 +47,9 @@ enum Command {
     Run,
     /// Look for mistakes in the configuration, all of them; start nothing, connect nowhere.
     Check(check::Args),
+    /// Make DKIM keys, print their DNS records, check signatures.
+    #[command(subcommand)]
+    Dkim(dkim::DkimCommand),
     /// Logins for applications.
     User(user::Args),
 }
@@ -66,6 +70,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run => run::run(&config),
         Command::Check(args) => check::run(&config, &args),
+        Command::Dkim(command) => dkim::run(command, &config),
         Command::User(args) => user::run(&args),
     };
     result.unwrap_or_else(|error| {

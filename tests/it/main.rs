@@ -6,6 +6,7 @@ mod support;
 
 mod configuration_mistakes;
 mod dialogs;
+mod dkim_commands;
 mod dkim_verify;
 mod first_run;
 mod own_server;

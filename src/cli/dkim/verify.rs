@@ -1,0 +1,157 @@
+//! `waxseal dkim verify`: would a receiver accept the signatures of this message?
+
+use super::print;
+use crate::cli::{NOT_WELL, WRONG, run::print_problems};
+use crate::config::{self, ConfigFile, Environment};
+use crate::dkim::{self, Records, Verification, VerificationResult};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+use std::borrow::Cow;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Verify {
+    /// The message as it arrived, with all its headers (an .eml file, "show original" in a mail program). "-": standard
+    /// input.
+    file: PathBuf,
+
+    /// A file with the DNS record to check against instead of the configuration's own keys: its text, a line of a zone
+    /// file, or what dig prints.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+
+    /// Print JSON for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  waxseal dkim verify mail.eml
+  dig +noall +answer TXT wax1._domainkey.example.com > record.txt
+  waxseal dkim verify mail.eml --record record.txt
+
+One line for each signature, from the top. Line ends may be CRLF or LF.
+Exit status: 0 if at least one signature holds, 1 if none does.";
+
+pub fn run(command: Verify, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+    let message = read(&command.file)?;
+    let records = match &command.record {
+        Some(path) => from_file(path)?,
+        None => match config::load(config, &Environment::of_process()) {
+            Ok(settings) => Records::of_keys(settings.dkim.iter().filter_map(|key| key.key.as_ref())),
+            Err(problems) => {
+                print_problems(&problems);
+                return Ok(ExitCode::from(WRONG));
+            }
+        },
+    };
+    let verified = dkim::verify(&with_crlf(&message), &records);
+    print(&if command.json { as_json(&verified)? } else { text(&verified) });
+    if verified.iter().any(Verification::is_pass) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let (Some(first), None) = (verified.first(), &command.record) {
+        eprintln!("waxseal: {}", how_to_use_dns(first, &command.file));
+    }
+    Ok(ExitCode::from(NOT_WELL))
+}
+
+fn how_to_use_dns(signature: &Verification, file: &Path) -> String {
+    format!(
+        "this was checked against the configuration's own keys. To check it against what DNS publishes:\n\
+         \x20 dig +noall +answer TXT {}._domainkey.{} > record.txt\n\
+         \x20 waxseal dkim verify {} --record record.txt",
+        signature.selector,
+        signature.domain,
+        file.display()
+    )
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut message = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut message).context("standard input cannot be read")?;
+        return Ok(message);
+    }
+    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
+fn from_file(path: &Path) -> anyhow::Result<Records> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    Records::from_file(&text).with_context(|| format!("{} cannot be used", path.display()))
+}
+
+/// Signatures are over CRLF; a file that was saved with LF had CRLF on its way.
+fn with_crlf(message: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memmem::find(message, b"\r\n").is_some() {
+        return message.into();
+    }
+    let mut converted = Vec::with_capacity(message.len() + message.len() / 32);
+    for line in message.split_inclusive(|&byte| byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(content) => {
+                converted.extend_from_slice(content);
+                converted.extend_from_slice(b"\r\n");
+            }
+            None => converted.extend_from_slice(line),
+        }
+    }
+    converted.into()
+}
+
+fn text(verified: &[Verification]) -> String {
+    if verified.is_empty() {
+        return "The message has no DKIM-Signature header.\n".to_owned();
+    }
+    let line = |one: &Verification| {
+        let name = if one.domain.is_empty() {
+            "a DKIM-Signature".to_owned()
+        } else {
+            format!("{}._domainkey.{} ({})", one.selector, one.domain, one.algorithm)
+        };
+        match &one.result {
+            VerificationResult::Pass => format!("pass  {name}\n"),
+            VerificationResult::Fail(reason) => format!("FAIL  {name}: {reason}\n"),
+        }
+    };
+    verified.iter().map(line).collect()
+}
+
+fn as_json(verified: &[Verification]) -> serde_json::Result<String> {
+    let one = |one: &Verification| {
+        let reason = match &one.result {
+            VerificationResult::Pass => None,
+            VerificationResult::Fail(reason) => Some(reason),
+        };
+        json!({
+            "domain": one.domain,
+            "selector": one.selector,
+            "algorithm": one.algorithm,
+            "passed": one.is_pass(),
+            "reason": reason,
+        })
+    };
+    serde_json::to_string_pretty(&verified.iter().map(one).collect::<Vec<_>>()).map(|text| text + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_become_crlf_only_where_there_was_none() {
+        for (saved, sent) in [
+            ("A: 1\n\nb\n", "A: 1\r\n\r\nb\r\n"),
+            ("A: 1\n\nb", "A: 1\r\n\r\nb"),
+            ("A: 1\r\n\r\nb\n", "A: 1\r\n\r\nb\n"),
+            ("", ""),
+        ] {
+            assert_eq!(with_crlf(saved.as_bytes()), sent.as_bytes(), "{saved:?}");
+        }
+    }
+}
