@@ -162,7 +162,7 @@ impl Gateway {
                 return status;
             }
             assert!(Instant::now() < deadline, "the gateway did not end; the log:\n{}", self.log().join("\n"));
-            thread::sleep(Duration::from_millis(20));
+            super::pause();
         }
     }
 

@@ -18,3 +18,9 @@ pub mod real_clients;
 pub mod relay;
 pub mod transcript;
 pub mod upstream;
+
+/// Between two looks at another process.
+#[expect(clippy::disallowed_methods, reason = "nothing else runs on the thread of a test that blocks")]
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+}

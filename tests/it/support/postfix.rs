@@ -72,7 +72,7 @@ impl Postfix {
             }
             let found = arrived.len();
             assert!(started.elapsed() < PATIENCE, "{found} of {count} mails\n{}", self.log());
-            pause();
+            super::pause();
         }
     }
 
@@ -87,7 +87,7 @@ impl Postfix {
             let ended = self.master.try_wait().expect("the master can be waited for");
             assert!(ended.is_none(), "Postfix ended with {ended:?}\n{}", self.log());
             assert!(started.elapsed() < PATIENCE, "Postfix does not answer\n{}", self.log());
-            pause();
+            super::pause();
         }
     }
 }
@@ -192,9 +192,4 @@ fn account(name: &str) -> (u32, u32) {
 
 fn write(path: PathBuf, content: &str) {
     fs::write(&path, content).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-}
-
-#[expect(clippy::disallowed_methods, reason = "what is awaited here is another process, in a test that blocks anyway")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(20));
 }
