@@ -17,5 +17,6 @@ mod relay_one_message;
 mod relay_pool;
 mod relay_refusals;
 mod relay_starttls;
+mod refused_starts;
 mod replay;
 mod smuggling;

@@ -43,6 +43,15 @@ impl Setup {
         self
     }
 
+    /// With one text of the configuration replaced.
+    pub fn config_with(self, old: &str, new: &str) -> Self {
+        let path = self.folder.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).expect("the configuration");
+        assert!(text.contains(old), "{old:?} is not in the configuration");
+        std::fs::write(path, text.replace(old, new)).expect("the configuration is written");
+        self
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
