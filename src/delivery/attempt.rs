@@ -83,17 +83,22 @@ impl Delivery {
 
     async fn try_in_order(&self, upstreams: &[usize], mut pending: Vec<usize>, progress: &mut Progress<'_>) {
         for target in upstreams.iter().filter_map(|&index| self.targets.get(index)) {
-            while !pending.is_empty() {
-                let before = pending.len();
-                self.try_target(target, &pending, progress).await;
-                pending.retain(|&index| progress.wants_next_transaction(index));
-                // Only as long as each transaction takes some of them.
-                if pending.len() == before {
-                    break;
-                }
-            }
+            self.try_in_transactions(target, &pending, progress).await;
             pending.retain(|&index| progress.wants_another_upstream(index));
             if pending.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// As many transactions as the upstream asks for, as long as each takes some of the recipients.
+    async fn try_in_transactions(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
+        let mut asked = pending.to_vec();
+        while !asked.is_empty() {
+            let before = asked.len();
+            self.try_target(target, &asked, progress).await;
+            asked.retain(|&index| progress.wants_next_transaction(index));
+            if asked.len() == before {
                 return;
             }
         }
