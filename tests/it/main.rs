@@ -4,19 +4,22 @@
 
 mod support;
 
+mod cap;
 mod configuration_mistakes;
 mod dialogs;
 mod dkim_commands;
+mod direct_replies;
 mod dkim_verify;
+mod environment;
 mod first_run;
 mod own_server;
 mod peers_work;
+mod refused_starts;
 mod relay_certificates;
 mod relay_login;
 mod relay_one_message;
 mod relay_pool;
 mod relay_refusals;
 mod relay_starttls;
-mod refused_starts;
 mod replay;
 mod smuggling;

@@ -71,7 +71,7 @@ impl Setup {
         self.command(arguments).output().expect("the program runs")
     }
 
-    /// Starts `waxseal run` and waits until it listens on `listeners` addresses. The log must be in JSON.
+    /// Starts `waxseal run` and waits until it listens on `listeners` addresses.
     pub fn start(self, listeners: usize) -> Gateway {
         let mut child =
             self.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
@@ -175,12 +175,6 @@ impl Gateway {
         }
     }
 
-    /// SIGTERM, and the exit status.
-    pub fn stop(mut self) -> ExitStatus {
-        self.signal("TERM");
-        self.wait()
-    }
-
     fn wait_for_addresses(&self, count: usize) -> Vec<SocketAddr> {
         self.log.wait_for(&format!("{count} listeners"), |lines| {
             let found: Vec<SocketAddr> = lines.iter().filter_map(|line| listening_address(line)).collect();
@@ -189,9 +183,12 @@ impl Gateway {
     }
 }
 
+/// In either format of the log.
 fn listening_address(line: &str) -> Option<SocketAddr> {
-    let rest = line.contains("\"listening\"").then(|| line.split_once("\"address\":\"")).flatten()?.1;
-    rest.split('"').next()?.parse().ok()
+    let (_, rest) = line.split_once("listening").and_then(|_| {
+        line.split_once("\"address\":\"").or_else(|| line.split_once("address="))
+    })?;
+    rest.split(['"', ' ']).next()?.parse().ok()
 }
 
 impl Drop for Gateway {

@@ -4,6 +4,7 @@
 //! A peer that is missing makes its test return early, said aloud, and fails it where `CI` is set. Everything listens
 //! on loopback and ends with the test.
 
+pub mod application;
 pub mod certificate;
 pub mod client;
 pub mod dkim;
