@@ -112,12 +112,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 reply.write_to(&mut self.output);
             }
             step = match step.next {
-                Next::Command(session) => session.line(self.line().await?),
-                Next::Response(exchange) => exchange.response(self.line().await?),
+                Next::Command(session) => noted(peer, session.line(self.line().await?)),
+                Next::Response(exchange) => noted(peer, exchange.response(self.line().await?)),
                 Next::Verify(verification) => self.verify(verification, peer, &service.users).await?,
                 Next::StartTls(upgrade) => self.upgrade(upgrade.check(self.input.bytes())?).await?,
-                Next::Admit(admission) => admission.decide(&*service.intake),
-                Next::Data(receiving) => self.data(*receiving).await?,
+                Next::Admit(admission) => noted(peer, admission.decide(&*service.intake)),
+                Next::Data(receiving) => noted(peer, self.data(*receiving).await?),
                 Next::Accept(received, accepting) => {
                     self.flush().await?;
                     let step = accepting.replied(&hand_over(*received, &service.intake).await);
@@ -243,6 +243,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Whatever goes wrong now: the conversation is over.
         let _over = timeout(LINGER, goodbye).await;
     }
+}
+
+/// A refusal is a lost mail to most applications, and few of them show its text. What the intake says of a message, it
+/// logs itself.
+fn noted(peer: SocketAddr, step: Step) -> Step {
+    match &step.reply {
+        // Mostly what a pipelining client sent behind a MAIL that was refused.
+        Some(reply) if reply.code() == 503 => debug!(%peer, "refused: {}", OneLine(reply)),
+        Some(reply) if !reply.is_positive() => warn!(%peer, "refused: {}", OneLine(reply)),
+        _ => {}
+    }
+    step
 }
 
 /// Lets the intake finish in a task of its own: a client that closes, or a connection that is dropped, takes back no

@@ -171,10 +171,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_families_share_a_port() {
-        let first = bind("127.0.0.1:0").expect("a free port");
-        match bind(&format!("[::1]:{}", first.local_address().port())) {
-            Ok(_) | Err(BindError::NoSuchAddress { .. } | BindError::NoIpv6 { .. }) => {}
+    async fn an_ipv6_listener_leaves_ipv4_to_others() {
+        match bind("[::1]:0") {
+            Ok(listener) => {
+                assert!(socket2::SockRef::from(&listener.socket).only_v6().expect("an IPv6 socket"));
+                bind(&format!("127.0.0.1:{}", listener.local_address().port())).expect("the other family");
+            }
+            Err(BindError::NoSuchAddress { .. } | BindError::NoIpv6 { .. }) => {}
             Err(other) => panic!("{other}"),
         }
     }

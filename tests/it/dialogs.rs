@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use waxseal::inbound::auth::{Password, Users};
 use waxseal::inbound::{AuthMode, LineEndings, Options, Received, Tls};
 use waxseal::message::Budget;
@@ -206,7 +205,6 @@ fn set(options: &mut Options, key: &str, value: &str, authority: &Authority) {
         ("max_recipients", _) => options.max_recipients = value.parse().unwrap(),
         ("max_connections", _) => options.max_connections = value.parse().unwrap(),
         ("max_connections_per_address", _) => options.max_connections_per_address = value.parse().unwrap(),
-        ("timeout", _) => options.timeout = Duration::from_millis(value.strip_suffix("ms").unwrap().parse().unwrap()),
         _ => panic!("no such setting: {key}: {value}"),
     }
 }
