@@ -5,6 +5,7 @@
 mod support;
 
 mod cap;
+mod clients_are_served;
 mod configuration_mistakes;
 mod dialogs;
 mod dkim_commands;
