@@ -185,9 +185,9 @@ impl Gateway {
 
 /// In either format of the log.
 fn listening_address(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("listening").and_then(|_| {
-        line.split_once("\"address\":\"").or_else(|| line.split_once("address="))
-    })?;
+    let (_, rest) = line
+        .split_once("listening")
+        .and_then(|_| line.split_once("\"address\":\"").or_else(|| line.split_once("address=")))?;
     rest.split(['"', ' ']).next()?.parse().ok()
 }
 
