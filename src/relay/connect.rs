@@ -220,3 +220,31 @@ fn explain(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let found = addresses(&["192.0.2.1:25", "192.0.2.2:25", "[2001:db8::1]:25", "192.0.2.1:25"]);
+        let family = Family::default();
+        let mixed = |family: &Family| Vec::from(interleave(found.iter().copied(), |address| family.prefers(address)));
+        assert_eq!(mixed(&family), addresses(&["[2001:db8::1]:25", "192.0.2.1:25", "192.0.2.2:25"]));
+        family.remember([192, 0, 2, 1].into());
+        assert_eq!(mixed(&family), addresses(&["192.0.2.1:25", "[2001:db8::1]:25", "192.0.2.2:25"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_address_gets_its_share_of_the_time() {
+        let second = Duration::from_secs(1);
+        let deadline = Deadline::after(10 * second);
+        assert_eq!(share(deadline, 4).remaining(), Some(10 * second / 4));
+        assert_eq!(share(deadline, 1), deadline);
+        assert_eq!(share(Deadline::NONE, 4), Deadline::NONE);
+    }
+}

@@ -312,3 +312,141 @@ impl<C: Pooled> fmt::Debug for Pool<C> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake(Permit<Fake>);
+
+    impl Pooled for Fake {
+        fn permit(&self) -> &Permit<Self> {
+            &self.0
+        }
+    }
+
+    fn permit(claim: Claim<Fake>) -> Fake {
+        match claim {
+            Claim::Granted(Grant::Permit(permit)) => Fake(permit),
+            _ => panic!("no permit"),
+        }
+    }
+
+    fn ticket(claim: Claim<Fake>) -> (Ticket<Fake>, Option<Fake>) {
+        match claim {
+            Claim::Wait(ticket, evicted) => (ticket, evicted),
+            _ => panic!("nothing to wait for"),
+        }
+    }
+
+    /// "permit", "connection", or "nothing" yet.
+    fn holds(ticket: &mut Ticket<Fake>) -> (&'static str, Option<Grant<Fake>>) {
+        match ticket.grant.try_recv() {
+            Ok(grant @ Grant::Permit(_)) => ("permit", Some(grant)),
+            Ok(grant @ Grant::Connection(_)) => ("connection", Some(grant)),
+            Err(_) => ("nothing", None),
+        }
+    }
+
+    fn later() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(60)
+    }
+
+    #[test]
+    fn permits_end_at_the_cap_and_come_back_in_order_of_arrival() {
+        let (pool, member) = (Pool::<Fake>::new(2), Member::new());
+        let (first, second) = (permit(pool.claim(&member, Reuse::Allowed)), permit(pool.claim(&member, Reuse::Fresh)));
+        assert!(pool.try_permit(&member).is_none());
+        let mut waiting = [0, 1, 2].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
+        assert_eq!(member.open(), 2);
+        drop(first);
+        let (what, granted) = holds(&mut waiting[0]);
+        assert_eq!((what, holds(&mut waiting[1]).0, member.open()), ("permit", "nothing", 2));
+        drop((second, granted));
+        assert_eq!((holds(&mut waiting[1]).0, holds(&mut waiting[2]).0), ("permit", "permit"));
+        assert_eq!(member.open(), 0);
+        assert!(pool.try_permit(&member).is_some());
+    }
+
+    #[test]
+    fn a_place_in_the_line_that_is_given_up_delays_nobody() {
+        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+        let held = permit(pool.claim(&member, Reuse::Allowed));
+        let [gone, mut stays] = [0, 1].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
+        drop(gone);
+        drop(held);
+        assert_eq!(holds(&mut stays).0, "permit");
+        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+        let held = permit(pool.claim(&member, Reuse::Allowed));
+        let [granted, mut next] = [0, 1].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
+        drop(held);
+        drop(granted);
+        assert_eq!(holds(&mut next).0, "permit", "a grant nobody took goes on");
+    }
+
+    #[test]
+    fn a_connection_goes_to_whoever_waits_for_one_like_it() {
+        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+        let connection = permit(pool.claim(&member, Reuse::Allowed));
+        let mut waiting = ticket(pool.claim(&member, Reuse::Allowed)).0;
+        assert!(matches!(pool.put_back(connection, later()), Kept::HandedOn));
+        let (what, grant) = holds(&mut waiting);
+        assert_eq!(what, "connection");
+        let Some(Grant::Connection(connection)) = grant else { panic!("no connection") };
+        assert!(matches!(pool.put_back(connection, later()), Kept::Idle { needs_reaper: true }));
+        assert!(matches!(pool.claim(&member, Reuse::Allowed), Claim::Granted(Grant::Connection(_))));
+    }
+
+    #[test]
+    fn an_idle_connection_of_another_upstream_gives_way_once() {
+        let (pool, own, other) = (Pool::<Fake>::new(2), Member::new(), Member::new());
+        for connection in [0, 1].map(|_| permit(pool.claim(&other, Reuse::Allowed))) {
+            assert!(matches!(pool.put_back(connection, later()), Kept::Idle { .. }));
+        }
+        let (mut first, evicted) = ticket(pool.claim(&own, Reuse::Allowed));
+        assert!(evicted.is_some(), "room is made");
+        assert!(matches!(pool.claim(&other, Reuse::Allowed), Claim::Granted(Grant::Connection(_))));
+        drop(evicted);
+        assert_eq!(holds(&mut first).0, "permit");
+        assert_eq!((own.open(), other.open()), (0, 0));
+    }
+
+    #[test]
+    fn a_connection_given_back_makes_room_for_another_upstream_that_came_first() {
+        let (pool, own, other) = (Pool::<Fake>::new(2), Member::new(), Member::new());
+        let [first, second] = [0, 1].map(|_| permit(pool.claim(&other, Reuse::Allowed)));
+        let mut foreign = ticket(pool.claim(&own, Reuse::Allowed)).0;
+        let Kept::Surplus(closing) = pool.put_back(first, later()) else { panic!("it must make room") };
+        // The one in the line is served by the connection that is being closed; this one may stay.
+        assert!(matches!(pool.put_back(second, later()), Kept::Idle { .. }));
+        assert_eq!(holds(&mut foreign).0, "nothing");
+        drop(closing);
+        assert_eq!(holds(&mut foreign).0, "permit");
+    }
+
+    #[test]
+    fn whoever_wants_a_fresh_connection_gets_no_used_one() {
+        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+        let connection = permit(pool.claim(&member, Reuse::Allowed));
+        let mut fresh = ticket(pool.claim(&member, Reuse::Fresh)).0;
+        let Kept::Surplus(closing) = pool.put_back(connection, later()) else { panic!("it must make room") };
+        drop(closing);
+        assert_eq!(holds(&mut fresh).0, "permit");
+    }
+
+    #[test]
+    fn idle_connections_expire_and_a_closed_upstream_keeps_none() {
+        let (pool, member) = (Pool::<Fake>::new(3), Member::new());
+        let now = Instant::now();
+        let [first, second, third] = [0, 1, 2].map(|_| permit(pool.claim(&member, Reuse::Allowed)));
+        pool.put_back(first, now);
+        pool.put_back(second, later());
+        let (expired, next) = pool.take_expired(&member, now);
+        assert_eq!((expired.len(), next.is_some()), (1, true));
+        assert_eq!(pool.close(&member).len(), 1);
+        assert!(matches!(pool.put_back(third, later()), Kept::Surplus(_)));
+        assert!(matches!(pool.claim(&member, Reuse::Allowed), Claim::Closed));
+        drop(expired);
+        assert_eq!((pool.take_expired(&member, now).1, member.open()), (None, 0));
+    }
+}

@@ -1,11 +1,12 @@
 //! What a provider may say to a message, and what becomes of each recipient, of the message and of the connection.
 
 use crate::support::mail::{envelope, envelope_from, numbered, unsigned};
-use crate::support::relay::{assert_told, not_ready, send, upstream};
+use crate::support::relay::{assert_told, not_ready, send, told, upstream};
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use std::time::Duration;
+use waxseal::message::outcome::{Cause, SlowDown};
 use waxseal::message::{Outcome, Step};
-use waxseal::relay::Upstream;
+use waxseal::relay::{Deadline, Reuse, Sent, Upstream};
 
 async fn started(builder: Builder) -> (ScriptedUpstream, Upstream) {
     let scripted = builder.start().await;
@@ -209,7 +210,7 @@ async fn what_a_server_says_in_the_middle_of_the_data_is_heard() {
 async fn what_the_server_cannot_carry_is_not_sent() {
     let eight_bit = "From: a@example.com\r\n\r\nbödy\r\n";
     let utf8 = "no SMTPUTF8";
-    for (without, sealed, recipients, told) in [
+    for (without, sealed, recipients, expected) in [
         ("8BITMIME", unsigned(eight_bit), &["b@example.net"][..], &["7-bit mail only"][..]),
         ("room", unsigned("From: a@example.com\r\n\r\n0123456789\r\n"), &["b@example.net"], &["takes 20 at most"]),
         ("SMTPUTF8", numbered(1), &["jürgen@example.net", "b@example.net"], &[utf8, "delivered"]),
@@ -222,17 +223,17 @@ async fn what_the_server_cannot_carry_is_not_sent() {
         };
         let (scripted, upstream) = started(ScriptedUpstream::builder().keywords(keywords)).await;
         let outcomes = send(&upstream, &envelope(recipients), &sealed).await.unwrap();
-        for (outcome, told) in outcomes.iter().zip(told) {
-            let text = crate::support::relay::told(outcome);
+        for (outcome, part) in outcomes.iter().zip(expected) {
+            let text = told(outcome);
             let local = text.starts_with("failed: upstream \"company\", gateway: ");
-            assert!(text.contains(told) && (local || text == "delivered"), "{without}: {text}");
+            assert!(text.contains(part) && (local || text == "delivered"), "{without}: {text}");
         }
-        let delivered = told.iter().filter(|told| **told == "delivered").count();
+        let delivered = expected.iter().filter(|part| **part == "delivered").count();
         assert_eq!((scripted.messages().len(), scripted.count("MAIL")), (delivered, delivered), "{without}");
     }
     let (scripted, upstream) = started(ScriptedUpstream::builder().without("SMTPUTF8")).await;
     let outcomes = send(&upstream, &envelope_from("jürgen@example.com", &["b@example.net"]), &numbered(1)).await;
-    assert!(crate::support::relay::told(&outcomes.unwrap()[0]).contains("the sender's address is not ASCII"));
+    assert!(told(&outcomes.unwrap()[0]).contains("the sender's address is not ASCII"));
     assert_eq!(scripted.count("MAIL"), 0);
 }
 
@@ -257,4 +258,63 @@ async fn a_reply_too_many_ends_the_connection() {
     assert_told(&send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap(), &["delivered"]);
     next_message_arrives(&scripted, &upstream).await;
     assert_eq!(scripted.counts().total, 2, "a reply in advance must not answer the next message");
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_for_a_slower_pace_with_a_5yz_is_not_believed_about_the_mail() {
+    const GMAIL: &[SlowDown] = &[SlowDown { code: 550, starts_with: "5.4.5" }];
+    for at in [At::Mail, At::Rcpt, At::Data, At::Dot] {
+        for builder in builders() {
+            let scripted = builder.once(at, "550-5.4.5 Daily limit\r\n550 5.4.5 exceeded").start().await;
+            let mut options = scripted.options("company");
+            options.slow_down = GMAIL;
+            let upstream = upstream(options);
+            let outcomes = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+            assert!(told(&outcomes[0]).starts_with("deferred: "), "{outcomes:?}");
+            assert!(told(&outcomes[0]).ends_with("550 5.4.5 Daily limit exceeded"), "{outcomes:?}");
+            next_message_arrives(&scripted, &upstream).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_callers_deadline_ends_every_step() {
+    let mut stalled = tokio::task::JoinSet::new();
+    for (at, step) in [
+        (At::Greeting, Step::Greeting),
+        (At::Ehlo, Step::Ehlo),
+        (At::StartTls, Step::StartTls),
+        (At::Handshake, Step::TlsHandshake),
+        (At::EhloInTls, Step::Ehlo),
+        (At::Auth, Step::Auth),
+        (At::Mail, Step::Mail),
+        (At::Rcpt, Step::Rcpt),
+        (At::Data, Step::Data),
+        (At::Dot, Step::EndOfData),
+    ] {
+        stalled.spawn(stalled_at(at, step));
+    }
+    while let Some(ended) = stalled.join_next().await {
+        ended.unwrap();
+    }
+}
+
+async fn stalled_at(at: At, step: Step) {
+    let (scripted, upstream) = started(ScriptedUpstream::builder().once(at, Action::Stall)).await;
+    let deadline = Deadline::after(Duration::from_secs(5));
+    let (to, mail) = (envelope(&["b@example.net"]), numbered(1));
+    let reason = match upstream.ready(deadline, Reuse::Allowed).await {
+        Err(reason) => reason,
+        Ok(ready) => match ready.send(&to, &to.recipients, &mail, deadline).await {
+            Sent::Outcomes(outcomes) => match &outcomes[..] {
+                [Outcome::Deferred(reason)] => reason.clone(),
+                other => panic!("{other:?}"),
+            },
+            Sent::Stale => panic!("a fresh connection was called stale"),
+        },
+    };
+    assert_eq!((reason.step, &reason.cause), (step, &Cause::TimedOut));
+    assert_eq!(reason.possible_duplicate, at == At::Dot);
+    assert!(deadline.has_passed());
+    next_message_arrives(&scripted, &upstream).await;
 }
