@@ -114,3 +114,48 @@ async fn server_name_says_whom_the_certificate_must_name() {
     let upstream = upstream(options);
     assert_eq!(ready(&upstream).await.unwrap().tls_version(), "TLSv1.3");
 }
+
+/// A container from scratch has no roots: what `ca` lists must do.
+#[tokio::test]
+async fn a_system_without_roots() {
+    const INSIDE: &str = "WAXSEAL_TEST_WITHOUT_ROOTS";
+    if std::env::var_os(INSIDE).is_some() {
+        let error = waxseal::tls::client(&[]).expect_err("nobody is trusted");
+        assert!(error.to_string().contains("ca-certificates"), "{error}");
+        let issued = Issued::self_signed(&["localhost"]);
+        let ca = issued.certificate.clone();
+        trusted(issued, &ca).await;
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        trusted(authority.issue(&["localhost"]), &authority.pem()).await;
+        distrusted(stranger.issue(&["localhost"]), &authority.pem(), "is not trusted here", "`ca`").await;
+        // A server's own certificate only: no root at all.
+        let listed = authority.issue(&["localhost"]);
+        let ca = listed.certificate.clone();
+        trusted(listed, &ca).await;
+        distrusted(authority.issue(&["localhost"]), &ca, "is not trusted here", "`ca`").await;
+        return;
+    }
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "relay_certificates::a_system_without_roots", "--nocapture"])
+        .env(INSIDE, "1")
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env("SSL_CERT_DIR", "/dev/null")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&again.stdout).into_owned() + &String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+async fn a_listed_certificate_of_a_server_is_no_authority() {
+    use rcgen::{CertificateParams, Issuer, KeyPair};
+    let listed = Authority::new().issue(&["localhost"]);
+    // Somebody with the server's key signs a certificate, under the name that the server's own has.
+    let params = || CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let issuer = Issuer::new(params(), KeyPair::from_pem(&listed.private_key).unwrap());
+    let (mut params, key) = (params(), KeyPair::generate().unwrap());
+    params.distinguished_name.push(DnType::CommonName, "stranger");
+    let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+    let signed = Issued { certificate, private_key: key.serialize_pem() };
+    distrusted(signed, &listed.certificate, "is not trusted here", "`ca`").await;
+}

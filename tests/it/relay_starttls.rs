@@ -39,6 +39,7 @@ async fn nothing_leaves(case: Case, adjust: impl FnOnce(&mut Options)) {
     upstream.close(Deadline::NONE).await;
     scripted.until_alone().await;
     let mut in_clear = scripted.heard_in_clear();
+    assert!(memchr::memmem::find(&in_clear, b"canary").is_none() && memchr::memmem::find(&in_clear, b"MAIL").is_none());
     // A TLS record: the client's hello, which is as it should be.
     in_clear.truncate(memchr::memmem::find(&in_clear, &[22, 3, 1]).unwrap_or(in_clear.len()));
     for line in String::from_utf8(in_clear).unwrap().split_terminator("\r\n") {
