@@ -17,6 +17,7 @@ mod own_server;
 mod peers_work;
 mod refused_starts;
 mod relay_certificates;
+mod relay_log;
 mod relay_login;
 mod relay_one_message;
 mod relay_pool;
