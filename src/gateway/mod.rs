@@ -14,6 +14,7 @@ use crate::inbound::auth::Users;
 use crate::inbound::{BindError, Listener};
 use crate::intake::{DirectIntake, Policy};
 use crate::message::Budget;
+use crate::message::repair::Repairs;
 use crate::observe::Clock;
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
@@ -136,6 +137,7 @@ fn bind_listeners(
                 unsigned: settings.unsigned.clone(),
                 keyring: keyring.clone(),
             },
+            repairs: Repairs::default(),
             hostname: hostname.clone(),
             delivery: delivery.clone(),
             clock: Clock::System,

@@ -8,6 +8,7 @@ use super::prepare::prepare;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::outcome::Cause;
+use crate::message::repair::Repairs;
 use crate::message::{MailId, Outcome, Reason};
 use crate::observe::Clock;
 use crate::relay::Deadline;
@@ -24,6 +25,7 @@ const BUDGET: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub struct DirectIntake {
     pub policy: Policy,
+    pub repairs: Repairs,
     pub hostname: Arc<str>,
     pub delivery: Arc<Delivery>,
     pub clock: Clock,
@@ -39,7 +41,7 @@ impl Intake for DirectIntake {
         let deadline = Deadline::after(BUDGET);
         let now = self.clock.now();
         let id = MailId::new(now, chance());
-        let accepted = match prepare(&received, &self.policy, &self.hostname, id, now) {
+        let accepted = match prepare(&received, &self.policy, &self.repairs, &self.hostname, id, now) {
             Ok(accepted) => accepted,
             Err(reply) => {
                 refused(id, &received, &reply);

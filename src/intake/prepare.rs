@@ -4,7 +4,8 @@ use super::policy::Policy;
 use crate::inbound::Received;
 use crate::message::accepted::Accepted;
 use crate::message::raw::RawError;
-use crate::message::repair::{self, Trace};
+use crate::message::repair::{Context, Repairs, repair};
+use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, RawMessage};
 use crate::smtp::Reply;
 use jiff::Timestamp;
@@ -14,21 +15,20 @@ use tracing::info;
 pub(super) fn prepare(
     received: &Received,
     policy: &Policy,
+    repairs: &Repairs,
     hostname: &str,
     id: MailId,
     now: Timestamp,
 ) -> Result<Accepted, Reply> {
-    let mut message = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
+    let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
         RawError::HeaderTooLarge => Reply::header_too_large(),
     })?;
-    if repair::is_looping(&message) {
+    if is_looping(&as_received) {
         return Err(Reply::mail_loop());
     }
-    let author = policy.check_author(&received.client, &message)?;
-    let as_received = message.clone();
-    repair::remove_bcc(&mut message);
-    repair::add_missing_date(&mut message, now);
-    repair::add_missing_message_id(&mut message, id, message_id_host(hostname, author.as_ref()));
+    let author = policy.check_author(&received.client, &as_received)?;
+    let context = Context { now, id, host: message_id_host(hostname, author.as_ref()) };
+    let mut message = repair(&as_received, repairs, &context);
     if received.line_endings_changed || message != as_received {
         drop_broken_signature(&mut message, id);
     }
@@ -39,7 +39,7 @@ pub(super) fn prepare(
         protocol: received.client.protocol(),
         id,
     };
-    repair::add_received(&mut message, &trace, now);
+    add_received(&mut message, &trace, now);
     Ok(Accepted { id, received_at: now, envelope: received.envelope.clone(), message, author })
 }
 

@@ -99,6 +99,9 @@ pub enum FieldError {
     TooLong,
 }
 
+/// Octets of a line without its CRLF, RFC 5322 §2.1.1.
+pub const MAX_LINE: usize = 998;
+
 /// A field to be added, as bytes with its CRLF.
 ///
 /// Invariant: exactly one field, whatever the values were.
@@ -106,22 +109,19 @@ pub enum FieldError {
 pub struct Field(String);
 
 impl Field {
-    const MAX_LINE: usize = 998;
     /// RFC 5322 §2.1.1, less the CRLF.
     const FOLD_AT: usize = 78;
 
     /// `parts` are joined by a space where they fit into 78 columns and by a fold where they do not.
     pub fn new(name: &str, parts: &[&str]) -> Result<Self, FieldError> {
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
-            return Err(FieldError::Name);
-        }
+        Self::check_name(name)?;
         let mut text = format!("{name}:");
         let mut line = text.len();
         for part in parts.iter().filter(|part| !part.is_empty()) {
-            if part.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
+            if part.chars().any(is_unprintable) {
                 return Err(FieldError::ControlCharacter);
             }
-            if part.len() >= Self::MAX_LINE {
+            if part.len() >= MAX_LINE {
                 return Err(FieldError::TooLong);
             }
             // Never right behind the name: a line of white space only would be left over (RFC 5322 §3.2.2).
@@ -134,7 +134,7 @@ impl Field {
             }
             text.push_str(part);
             line += part.len();
-            if line > Self::MAX_LINE {
+            if line > MAX_LINE {
                 return Err(FieldError::TooLong);
             }
         }
@@ -142,9 +142,84 @@ impl Field {
         Ok(Self(text))
     }
 
+    /// A value in one line, folded before white space so that its lines stay within 76 columns where they can.
+    ///
+    /// 76 and not 78, because encoded words may stand in it (RFC 2047 §2). Unfolding gives back `value`.
+    pub fn folded(name: &str, value: &str) -> Result<Self, FieldError> {
+        Self::check_name(name)?;
+        if value.chars().any(|c| is_unprintable(c) && c != '\t') {
+            return Err(FieldError::ControlCharacter);
+        }
+        let mut folded = format!("{name}:").into_bytes();
+        fold(format!(" {}", value.trim_matches([' ', '\t'])).as_bytes(), &mut folded);
+        folded.extend_from_slice(b"\r\n");
+        if folded.split_inclusive(|&byte| byte == b'\n').any(|line| line.len() > MAX_LINE + 2) {
+            return Err(FieldError::TooLong);
+        }
+        String::from_utf8(folded).map(Self).map_err(|_| FieldError::ControlCharacter)
+    }
+
+    fn check_name(name: &str) -> Result<(), FieldError> {
+        let sound = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        if sound { Ok(()) } else { Err(FieldError::Name) }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
+}
+
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || c == '\u{2028}' || c == '\u{2029}'
+}
+
+/// Where lines are folded, in columns. RFC 2047 §2.
+const FOLDED_LINE: usize = 76;
+
+/// Appends `text`, which has no line end in it, to the unfinished line at the end of `out`: a CRLF is put before white
+/// space where a line would grow beyond 76 columns. No line of white space only arises (RFC 5322 §3.2.2).
+pub fn fold(text: &[u8], out: &mut Vec<u8>) {
+    let is_space = |byte: &u8| b" \t".contains(byte);
+    let line = out.iter().rposition(|&byte| byte == b'\n').map_or(&out[..], |newline| &out[newline + 1..]);
+    let (mut column, mut has_text) = (line.len(), line.iter().any(|byte| !is_space(byte)));
+    let (mut rest, mut first) = (text, true);
+    while !rest.is_empty() {
+        let space = rest.iter().position(|byte| !is_space(byte)).unwrap_or(rest.len());
+        let end = rest[space..].iter().position(is_space).map_or(rest.len(), |word| space + word);
+        let fits = column + end <= if first { MAX_LINE } else { FOLDED_LINE };
+        // An empty line would end the header.
+        if !fits && has_text && space > 0 && end > space {
+            out.extend_from_slice(b"\r\n");
+            column = 0;
+        }
+        out.extend_from_slice(&rest[..end]);
+        column += end;
+        (rest, first, has_text) = (&rest[end..], false, has_text || end > space);
+    }
+}
+
+/// What becomes of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Keep,
+    Replace(Field),
+    Remove,
+}
+
+/// A header block with some of its fields changed; `None` if none is.
+pub fn changed(block: &[u8], mut change: impl FnMut(&FieldRef<'_>) -> Change) -> Option<Vec<u8>> {
+    let (mut edited, mut differs) = (Vec::with_capacity(block.len()), false);
+    for field in Fields::new(block) {
+        match change(&field) {
+            Change::Keep => edited.extend_from_slice(field.raw()),
+            Change::Replace(new) => {
+                differs |= new.as_bytes() != field.raw();
+                edited.extend_from_slice(new.as_bytes());
+            }
+            Change::Remove => differs = true,
+        }
+    }
+    differs.then_some(edited)
 }
 
 #[cfg(test)]
@@ -170,6 +245,34 @@ mod tests {
         }
         assert_eq!(Field::new("X:", &["a"]), Err(FieldError::Name));
         assert_eq!(Field::new("X", &[&"a".repeat(998)]), Err(FieldError::TooLong));
+    }
+
+    #[test]
+    fn a_value_folds_at_its_white_space() {
+        let (long, endless) = ("x".repeat(70), "y".repeat(990));
+        for (value, expected) in [
+            ("a b", "Subject: a b".to_owned()),
+            (" \t", "Subject: ".to_owned()),
+            (&format!("a {long}  b\tc {long}"), format!("Subject: a\r\n {long}  b\tc\r\n {long}")),
+            (&format!("{endless} b"), format!("Subject:\r\n {endless}\r\n b")),
+            (&format!("a{}", " ".repeat(100)), "Subject: a".to_owned()),
+        ] {
+            let field = Field::folded("Subject", value).expect("a field");
+            assert_eq!(String::from_utf8_lossy(field.as_bytes()), expected + "\r\n");
+        }
+        assert_eq!(Field::folded("Subject", &"y".repeat(998)), Err(FieldError::TooLong));
+        assert_eq!(Field::folded("X", "a\r\n b"), Err(FieldError::ControlCharacter));
+    }
+
+    #[test]
+    fn folding_makes_no_line_of_nothing() {
+        for (line, text) in [("", " a"), ("", "\t  a"), (" ", " a"), ("X:", "  ")] {
+            let text = format!("{text}{}", "z".repeat(1000));
+            let mut out = format!("A: b\r\n{line}").into_bytes();
+            fold(text.as_bytes(), &mut out);
+            let lines: Vec<_> = out.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).collect();
+            assert!(!lines.contains(&&b""[..]), "{line:?} {text:?}");
+        }
     }
 
     #[test]

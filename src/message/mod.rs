@@ -3,15 +3,21 @@
 //! Pure functions over bytes; time is passed in. Nothing here opens a socket or a file. RFC 5322, RFC 2045, RFC 6854.
 
 pub mod accepted;
+pub mod addresses;
 pub mod author;
 pub mod budget;
+pub mod charset;
 pub mod envelope;
 pub mod headers;
+pub mod html;
 pub mod id;
+pub mod mime;
 pub mod outcome;
 pub mod pattern;
 pub mod raw;
 pub mod repair;
+pub mod trace;
+pub mod words;
 
 pub use author::{Author, AuthorError};
 pub use budget::Budget;

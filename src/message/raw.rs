@@ -3,7 +3,7 @@
 //! The only place that decides where the header ends, so that signer, sender and policy never disagree (RFC 5322 §2.1).
 //! The body is shared, never copied; the header is edited in place.
 
-use super::headers::{Field, FieldRef, Fields};
+use super::headers::{Change, Field, FieldRef, Fields, changed};
 use bytes::Bytes;
 
 /// Octets. Larger header blocks are refused before anything scans them.
@@ -84,6 +84,24 @@ impl RawMessage {
     /// Puts a field below all others.
     pub fn append(&mut self, field: &Field) {
         self.header.extend_from_slice(field.as_bytes());
+    }
+
+    /// Changes fields where they stand; true if one is now another, or gone.
+    pub fn edit_fields(&mut self, change: impl FnMut(&FieldRef<'_>) -> Change) -> bool {
+        let edited = changed(&self.header, change);
+        let differs = edited.is_some();
+        self.header = edited.unwrap_or_else(|| std::mem::take(&mut self.header));
+        differs
+    }
+
+    /// `header` consists of whole fields that end with CRLF.
+    pub(in crate::message) fn replace_header(&mut self, header: Vec<u8>) {
+        self.header = header;
+    }
+
+    /// CRLF are the only line ends in `body`.
+    pub(in crate::message) fn replace_body(&mut self, body: Bytes) {
+        self.body = body;
     }
 
     /// Takes off every field for which `unwanted` holds; returns how many.

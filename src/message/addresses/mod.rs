@@ -1,0 +1,258 @@
+//! Lists of addresses in headers: display names that break the rules are written anew, addresses never change.
+//!
+//! A value that cannot be read with certainty is left alone as a whole: to guess where a name ends is to guess who is
+//! meant. RFC 5322 §3.4, RFC 2047 §5.
+
+mod scan;
+
+use super::words::{Piece, Place, decode, encode_comment, encode_phrase, split};
+use scan::{Kind, Member, Token, members};
+
+/// The value with its broken names mended; `None` if there is nothing to mend, or no certain way to do it.
+///
+/// `value` is unfolded; `column` is where it begins in its line.
+pub fn mended(value: &str, column: usize) -> Option<String> {
+    if value.chars().any(|c| c.is_control() && c != '\t') {
+        return None;
+    }
+    let members = members(value)?;
+    let mut out = String::with_capacity(value.len());
+    let mut differs = false;
+    for member in &members {
+        let text = match mended_member(member, if out.is_empty() { column } else { 0 })? {
+            Some(text) => {
+                differs = true;
+                text
+            }
+            None => member.raw.to_owned(),
+        };
+        join(&mut out, &text, member.stop);
+    }
+    differs.then(|| out.trim_end_matches([' ', ',']).to_owned())
+}
+
+fn join(out: &mut String, text: &str, stop: Option<char>) {
+    out.push_str(text);
+    match stop {
+        // An empty place in the list has nobody in it.
+        Some(',') if text.is_empty() => {}
+        Some(';') => {
+            out.truncate(out.trim_end_matches([' ', ',']).len());
+            out.push_str("; ");
+        }
+        Some(stop) => {
+            out.push(stop);
+            out.push(' ');
+        }
+        None => {}
+    }
+}
+
+/// Outer `None`: not readable. Inner `None`: sound.
+fn mended_member(member: &Member<'_>, column: usize) -> Option<Option<String>> {
+    let angle = member.tokens.iter().position(|token| matches!(token.kind, Kind::Angle(_)));
+    let (name, behind) = match angle {
+        Some(at) => (&member.tokens[..at], &member.tokens[at + 1..]),
+        None if member.stop == Some(':') => (&member.tokens[..], &[][..]),
+        None => return mended_bare(member),
+    };
+    if !behind.iter().all(|token| matches!(token.kind, Kind::Comment(_))) {
+        return None;
+    }
+    let name = Name::read(name, angle.and_then(|at| member.tokens.get(at)))?;
+    let comments: Vec<Option<String>> =
+        name.comments.iter().chain(&comments_of(behind)).map(|c| mended_comment(c)).collect::<Option<_>>()?;
+    if name.sound && comments.iter().all(Option::is_none) {
+        return Some(None);
+    }
+    let mut parts = vec![encode_phrase(&name.text, column)];
+    if name.text.trim().is_empty() {
+        parts.clear();
+    }
+    if let Some(Kind::Angle(address)) = angle.and_then(|at| member.tokens.get(at)).map(|token| &token.kind) {
+        let bare = parts.is_empty() && !address.is_empty() && !address.starts_with('@');
+        parts.push(if bare { (*address).to_owned() } else { format!("<{address}>") });
+    }
+    let raw = name.comments.iter().copied().chain(comments_of(behind));
+    parts.extend(raw.zip(comments).map(|(raw, mended)| format!("({})", mended.as_deref().unwrap_or(raw))));
+    Some(Some(parts.join(" ")))
+}
+
+/// An address without brackets, which may have comments: the older way to give a name.
+fn mended_bare(member: &Member<'_>) -> Option<Option<String>> {
+    let is_address = |token: &Token<'_>| matches!(token.kind, Kind::Atom(_) | Kind::Quoted { .. });
+    let comments = comments_of(&member.tokens);
+    let named = member.tokens.iter().filter(|token| is_address(token)).count();
+    if named + comments.len() < member.tokens.len() {
+        return None;
+    }
+    let has_at = member.tokens.iter().any(|token| matches!(token.kind, Kind::Atom(atom) if atom.contains('@')));
+    if named > 0 && !has_at {
+        return None;
+    }
+    let mended: Vec<_> = comments.iter().map(|comment| mended_comment(comment)).collect::<Option<_>>()?;
+    if mended.iter().all(Option::is_none) {
+        return Some(None);
+    }
+    let mut mended = mended.into_iter();
+    let mut text = String::with_capacity(member.raw.len());
+    for token in &member.tokens {
+        if token.spaced && !text.is_empty() {
+            text.push(' ');
+        }
+        match token.kind {
+            Kind::Comment(raw) => text.push_str(&format!("({})", mended.next().flatten().as_deref().unwrap_or(raw))),
+            _ => text.push_str(token.raw),
+        }
+    }
+    Some(Some(text))
+}
+
+fn comments_of<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
+    let comment = |token: &Token<'a>| match token.kind {
+        Kind::Comment(text) => Some(text),
+        _ => None,
+    };
+    tokens.iter().filter_map(comment).collect()
+}
+
+fn mended_comment(comment: &str) -> Option<Option<String>> {
+    let sound = |piece: &Piece<'_>| match piece {
+        Piece::Plain(text) => text.is_ascii(),
+        Piece::Run(run) => run.is_sound(Place::Phrase),
+    };
+    if split(comment).iter().all(sound) {
+        return Some(None);
+    }
+    Some(Some(encode_comment(&scan::unescaped(&decode(comment)?))))
+}
+
+/// A display name, read.
+struct Name<'a> {
+    text: String,
+    sound: bool,
+    comments: Vec<&'a str>,
+}
+
+impl<'a> Name<'a> {
+    /// `next` is the token behind it.
+    fn read(tokens: &[Token<'a>], next: Option<&Token<'a>>) -> Option<Self> {
+        let mut name = Self { text: String::new(), sound: true, comments: Vec::new() };
+        let mut quoted = false;
+        let named = tokens.iter().filter(|token| !matches!(token.kind, Kind::Comment(_))).count();
+        for (at, token) in tokens.iter().enumerate() {
+            if let Kind::Comment(comment) = token.kind {
+                name.comments.push(comment);
+                continue;
+            }
+            if token.spaced && !name.text.is_empty() {
+                name.text.push(' ');
+            }
+            let spaced_behind = tokens.get(at + 1).or(next).is_none_or(|next| next.spaced);
+            quoted |= matches!(token.kind, Kind::Quoted { .. });
+            name.push(token, spaced_behind, named == 1)?;
+        }
+        // `"" <…>`, a name that says nothing.
+        name.sound &= !(quoted && name.text.trim().is_empty());
+        Some(name)
+    }
+
+    fn push(&mut self, token: &Token<'a>, spaced_behind: bool, alone: bool) -> Option<()> {
+        match &token.kind {
+            Kind::Atom(atom) => {
+                self.sound &= atom.is_ascii();
+                self.text.push_str(atom);
+            }
+            // RFC 2047 §5 (3) forbids encoded words inside quotes; readers decode them nevertheless.
+            Kind::Quoted { text } => {
+                let decoded = decode(text)?;
+                self.sound &= text.is_ascii() && decoded == *text;
+                self.text.push_str(&decoded);
+            }
+            Kind::Words(run) => {
+                let apart = (token.spaced || self.text.is_empty()) && spaced_behind;
+                self.sound &= apart && run.is_sound(Place::Phrase);
+                let decoded = run.decode()?;
+                // The quotes of the name went into the words.
+                let inner = decoded.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|_| alone);
+                self.sound &= inner.is_none();
+                self.text.push_str(inner.unwrap_or(&decoded));
+            }
+            Kind::Angle(_) | Kind::Comment(_) => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_names_are_written_anew() {
+        for (before, after) in [
+            ("\"\" <a@b>", "a@b"),
+            ("\" \"<a@b>", "a@b"),
+            ("=?UTF-8?Q?\"J=C3=BCrgen Gr=C3=B6=C3=9Fer\"?= <j@x>", "=?UTF-8?Q?J=C3=BCrgen_Gr=C3=B6=C3=9Fer?= <j@x>"),
+            ("\"Jürgen Größer\" <j@x>", "=?UTF-8?Q?J=C3=BCrgen_Gr=C3=B6=C3=9Fer?= <j@x>"),
+            ("Jürgen <j@x>", "=?UTF-8?Q?J=C3=BCrgen?= <j@x>"),
+            ("Jürgen Smith <j@x>", "=?UTF-8?Q?J=C3=BCrgen?= Smith <j@x>"),
+            (
+                "a@x, =?UTF-8?Q?\"Zo=C3=AB \"Zed\" O'Neil, Ltd\"?= <b@x>",
+                "a@x, =?UTF-8?Q?Zo=C3=AB_=22Zed=22_O=27Neil=2C?= Ltd <b@x>",
+            ),
+            ("=?UTF-8?B?RXhhbXBsZSBBbmFseXRpY3M=?= <a@b>", "Example Analytics <a@b>"),
+            ("=?UTF-8?B?RXhhbXBsZSwgSW5jLg==?= <a@b>", "\"Example, Inc.\" <a@b>"),
+            ("\"=?UTF-8?Q?J=C3=BCrgen?=\" <j@x>", "=?UTF-8?Q?J=C3=BCrgen?= <j@x>"),
+            ("=?UTF-8?Q?J=C3=BCrgen?=<j@x>", "=?UTF-8?Q?J=C3=BCrgen?= <j@x>"),
+            ("=?UTF-8?Q?J=C3?==?UTF-8?Q?=BCrgen?= <j@x>", "=?UTF-8?Q?J=C3=BCrgen?= <j@x>"),
+            ("=?UTF-8?Q?M=C3=BCller,_J.?= <j@x>", "=?UTF-8?Q?M=C3=BCller=2C_J=2E?= <j@x>"),
+            ("Team: Jürgen <j@x>, \"\" <b@x>;", "Team: =?UTF-8?Q?J=C3=BCrgen?= <j@x>, b@x;"),
+            ("Grüße: a@b;", "=?UTF-8?Q?Gr=C3=BC=C3=9Fe?=: a@b;"),
+            ("\"\" <@route:a@b>, \"\" <>", "<@route:a@b>, <>"),
+            ("a@b (Jürgen)", "a@b (=?UTF-8?Q?J=C3=BCrgen?=)"),
+            ("Jürgen (work) <j@x> (me)", "=?UTF-8?Q?J=C3=BCrgen?= <j@x> (work) (me)"),
+            ("A <a@b> (Jürgen \\(x\\))", "A <a@b> (=?UTF-8?Q?J=C3=BCrgen_=28x=29?=)"),
+            ("\"\" <a@b>,, c@d", "a@b, c@d"),
+            ("\"\" <\"a>b\"@c>", "\"a>b\"@c"),
+            ("Jürgen <jürgen@bücher.example>", "=?UTF-8?Q?J=C3=BCrgen?= <jürgen@bücher.example>"),
+        ] {
+            assert_eq!(mended(before, 6).as_deref(), Some(after), "{before}");
+            assert_eq!(mended(after, 6), None, "{after} is sound");
+        }
+    }
+
+    #[test]
+    fn sound_values_and_unclear_ones_are_left_alone() {
+        for value in [
+            "",
+            "a@b",
+            "<a@b>",
+            "A B <a@b>",
+            "\"A, B\" <a@b>",
+            "\"A \\\"x\\\" B\" <a@b>",
+            "Dr. A <a@b>",
+            "a@b <a@b>",
+            "=?UTF-8?Q?J=C3=BCrgen_G?= <a@b>, =?utf-8?B?w7Y=?= B <c@d>",
+            "=?ISO-8859-1?Q?J=FCrgen?= <a@b>",
+            "undisclosed-recipients:;",
+            "Team: a@b, C <c@d>; e@f",
+            "\"a b\"@c, a@[IPv6:::1], <a@[127.0.0.1]>",
+            "a@b (comment (nested) \\) =?UTF-8?Q?=C3=BC?=)",
+            "jürgen@example.net",
+            // Cannot be read with certainty.
+            "\"Jürgen <a@b>",
+            "Jürgen",
+            "Jürgen, Inc. <a@b>",
+            "Jürgen <a@b",
+            "Jürgen <a@b> <c@d>",
+            "Jürgen <a@b> x",
+            "Jürgen) <a@b>",
+            "=?UTF-8?Q?=C3?= <a@b>",
+            "=?x-unknown?Q?a b?= <a@b>",
+            "Jürgen \u{7f} <a@b>",
+        ] {
+            assert_eq!(mended(value, 6), None, "{value}");
+        }
+    }
+}

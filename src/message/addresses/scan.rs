@@ -1,0 +1,139 @@
+//! The tokens of an address list: atoms, quoted strings, comments, angle brackets, and encoded words as readers find them.
+
+use crate::message::words::{Run, Word};
+
+/// What stands between two separators: one mailbox, or the name of a group.
+#[derive(Debug)]
+pub(super) struct Member<'a> {
+    /// Without white space around it.
+    pub raw: &'a str,
+    pub tokens: Vec<Token<'a>>,
+    /// The separator behind it: `,`, `;` or `:`.
+    pub stop: Option<char>,
+}
+
+#[derive(Debug)]
+pub(super) struct Token<'a> {
+    pub kind: Kind<'a>,
+    /// As it stands in the value; of neighbouring words, the first one.
+    pub raw: &'a str,
+    /// White space stands before it.
+    pub spaced: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind<'a> {
+    Atom(&'a str),
+    /// Unescaped.
+    Quoted {
+        text: String,
+    },
+    Words(Run<'a>),
+    /// What is between the brackets.
+    Angle(&'a str),
+    /// What is between the parentheses.
+    Comment(&'a str),
+}
+
+/// `None` if something is opened and not closed, or closed and not opened.
+pub(super) fn members(value: &str) -> Option<Vec<Member<'_>>> {
+    let mut scanner = Scanner { value, at: 0 };
+    let mut members = Vec::new();
+    loop {
+        let start = scanner.at;
+        let (tokens, stop) = scanner.member()?;
+        let end = scanner.at - stop.map_or(0, char::len_utf8);
+        members.push(Member { raw: value[start..end].trim_matches([' ', '\t']), tokens, stop });
+        if stop.is_none() {
+            return Some(members);
+        }
+    }
+}
+
+struct Scanner<'a> {
+    value: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn rest(&self) -> &'a str {
+        &self.value[self.at..]
+    }
+
+    fn member(&mut self) -> Option<(Vec<Token<'a>>, Option<char>)> {
+        let mut tokens: Vec<Token<'a>> = Vec::new();
+        loop {
+            let before = self.rest().len();
+            self.at = self.value.len() - self.rest().trim_start_matches([' ', '\t']).len();
+            let spaced = self.rest().len() < before;
+            let Some(first) = self.rest().chars().next() else { return Some((tokens, None)) };
+            if matches!(first, ',' | ';' | ':') {
+                self.at += 1;
+                return Some((tokens, Some(first)));
+            }
+            let start = self.at;
+            if let Some(word) = Word::at_start(self.rest()) {
+                self.at += word.size();
+                let raw = &self.value[start..self.at];
+                match tokens.last_mut().map(|token| &mut token.kind) {
+                    Some(Kind::Words(run)) => run.push(word, spaced),
+                    _ => tokens.push(Token { kind: Kind::Words(Run::of(word, true)), raw, spaced }),
+                }
+                continue;
+            }
+            let kind = match first {
+                '"' => Kind::Quoted { text: unescaped(self.enclosed(b'"')?) },
+                '(' => Kind::Comment(self.enclosed(b')')?),
+                '<' => Kind::Angle(self.enclosed(b'>')?.trim_matches([' ', '\t'])),
+                '>' | ')' | ']' => return None,
+                _ => Kind::Atom(self.atom()?),
+            };
+            tokens.push(Token { kind, raw: &self.value[start..self.at], spaced });
+        }
+    }
+
+    /// Up to the `close` that belongs to the opening character here; comments nest, brackets hold quoted strings.
+    fn enclosed(&mut self, close: u8) -> Option<&'a str> {
+        let (start, bytes) = (self.at + 1, self.value.as_bytes());
+        let (mut at, mut depth, mut quoted) = (start, 0_usize, false);
+        loop {
+            match *bytes.get(at)? {
+                b'\\' if close != b'>' || quoted => at += 1,
+                b'"' if close == b'>' => quoted = !quoted,
+                b'(' if close == b')' => depth += 1,
+                b')' if close == b')' && depth > 0 => depth -= 1,
+                byte if byte == close && !quoted => {
+                    self.at = at + 1;
+                    return self.value.get(start..at);
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+    }
+
+    fn atom(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        while let Some(c) = self.rest().chars().next() {
+            if " \t\"(<,;:>)]".contains(c) || self.at > start && Word::at_start(self.rest()).is_some() {
+                break;
+            }
+            // An address literal has colons in it.
+            self.at += if c == '[' { self.rest().find(']')? + 1 } else { c.len_utf8() };
+        }
+        self.value.get(start..self.at)
+    }
+}
+
+/// Without the backslashes of quoted pairs.
+pub(super) fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.extend(chars.next()),
+            _ => out.push(c),
+        }
+    }
+    out
+}

@@ -1,0 +1,215 @@
+//! What the Content-* fields of one entity say: type, parameters, transfer encoding. RFC 2045 §5, §6; RFC 2183.
+
+use super::quoted_printable;
+use crate::message::charset;
+use crate::message::headers::Fields;
+use mail_parser::decoders::base64::base64_decode;
+use mail_parser::parsers::MessageStream;
+use mail_parser::{ContentType, HeaderValue};
+use std::borrow::Cow;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Lower case, such as `text/plain`; what an entity without Content-Type is, if there is none.
+    pub media_type: String,
+    /// There is a Content-Type.
+    pub has_type: bool,
+    pub charset: Option<String>,
+    pub boundary: Option<Vec<u8>>,
+    pub encoding: Encoding,
+    /// To be saved rather than shown.
+    pub is_attachment: bool,
+    /// Content-Type or Content-Transfer-Encoding occurs twice, or cannot be read: readers differ on what this is.
+    pub is_ambiguous: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// No Content-Transfer-Encoding, which means 7bit.
+    Absent,
+    SevenBit,
+    EightBit,
+    Binary,
+    QuotedPrintable,
+    Base64,
+    Unknown,
+}
+
+impl Encoding {
+    fn parse(value: &[u8]) -> Self {
+        match value.to_ascii_lowercase().as_slice() {
+            b"7bit" => Self::SevenBit,
+            b"8bit" => Self::EightBit,
+            b"binary" => Self::Binary,
+            b"quoted-printable" => Self::QuotedPrintable,
+            b"base64" => Self::Base64,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The octets stand in the message as they are.
+    pub fn is_identity(self) -> bool {
+        matches!(self, Self::Absent | Self::SevenBit | Self::EightBit | Self::Binary)
+    }
+}
+
+/// RFC 2046 §5.1.1, and some room for those who do not know it.
+const LONGEST_BOUNDARY: usize = 200;
+
+impl Content {
+    /// `default`: the type of an entity that names none. RFC 2045 §5.2, RFC 2046 §5.1.5.
+    pub fn of(block: &[u8], default: &str) -> Self {
+        let mut content = Self {
+            media_type: default.to_owned(),
+            has_type: false,
+            charset: None,
+            boundary: None,
+            encoding: Encoding::Absent,
+            is_attachment: false,
+            is_ambiguous: false,
+        };
+        for field in Fields::new(block) {
+            if field.is("Content-Type") {
+                content.is_ambiguous |= content.has_type || !field.is_well_formed();
+                content.has_type = true;
+                match read(&field.unfolded()) {
+                    Some(parsed) => content.take(&parsed),
+                    None => content.is_ambiguous = true,
+                }
+            } else if field.is("Content-Transfer-Encoding") {
+                content.is_ambiguous |= content.encoding != Encoding::Absent || !field.is_well_formed();
+                content.encoding = Encoding::parse(&field.unfolded());
+            } else if field.is("Content-Disposition") {
+                content.is_attachment |=
+                    read(&field.unfolded()).is_some_and(|it| !it.c_type.eq_ignore_ascii_case("inline"));
+            }
+        }
+        content
+    }
+
+    fn take(&mut self, parsed: &ContentType<'_>) {
+        let attribute = |name: &str| parsed.attribute(name).map(|value| value.trim().to_owned());
+        self.media_type = format!("{}/{}", parsed.c_type, parsed.c_subtype.as_deref().unwrap_or_default());
+        self.media_type.make_ascii_lowercase();
+        self.charset = attribute("charset");
+        self.boundary = attribute("boundary").map(String::into_bytes);
+        self.boundary.take_if(|boundary| boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY);
+        self.is_attachment |= parsed.has_attribute("name");
+    }
+
+    pub fn is(&self, media_type: &str) -> bool {
+        self.media_type == media_type
+    }
+
+    pub fn is_multipart(&self) -> bool {
+        self.media_type.starts_with("multipart/")
+    }
+
+    pub fn is_text(&self) -> bool {
+        self.media_type.starts_with("text/")
+    }
+
+    /// Text that a reader shows: plain or HTML, and no attachment.
+    pub fn is_shown_text(&self) -> bool {
+        matches!(self.media_type.as_str(), "text/plain" | "text/html") && !self.is_attachment
+    }
+
+    /// Nothing in it may be touched: signed, encrypted, or another message. RFC 1847, RFC 2046 §5.2.1, RFC 8551.
+    pub fn is_sealed(&self) -> bool {
+        const SEALED: [&str; 4] =
+            ["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"];
+        self.is_ambiguous || self.media_type.starts_with("message/") || SEALED.contains(&self.media_type.as_str())
+    }
+
+    /// Octets behind the transfer encoding; `None` if they are not to be had without guessing.
+    pub fn decoded<'a>(&self, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        match self.encoding {
+            Encoding::QuotedPrintable => quoted_printable::decode(body).map(Cow::Owned),
+            Encoding::Base64 => base64_decode(body).map(Cow::Owned),
+            Encoding::Unknown => None,
+            _ => Some(Cow::Borrowed(body)),
+        }
+    }
+
+    /// The text of a text part; without a charset only if it is UTF-8.
+    pub fn text(&self, body: &[u8]) -> Option<String> {
+        let octets = self.decoded(body)?;
+        match &self.charset {
+            Some(charset) => charset::decode(charset, &octets),
+            None if charset::is_utf8(&octets) => charset::decode("utf-8", &octets),
+            None => None,
+        }
+    }
+}
+
+/// Octets; the reader's time grows with the square of the number of parameters.
+const LONGEST_VALUE: usize = 8192;
+
+/// Content-Type and Content-Disposition have one form. Unfolded, so that a fold more or less makes no difference.
+fn read(value: &[u8]) -> Option<ContentType<'static>> {
+    if value.len() > LONGEST_VALUE {
+        return None;
+    }
+    let line = [value, b"\r\n"].concat();
+    match MessageStream::new(&line).parse_content_type().into_owned() {
+        HeaderValue::ContentType(parsed) => Some(parsed),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_fields_say() {
+        let content = |block: &str| Content::of(block.as_bytes(), "text/plain");
+        let html = content("content-type: Text/HTML;\r\n\tcharset=\"UTF-8\"\r\nContent-Transfer-Encoding: Base64 \r\n");
+        assert_eq!((html.media_type.as_str(), html.charset.as_deref()), ("text/html", Some("UTF-8")));
+        assert_eq!((html.encoding, html.is_shown_text(), html.is_sealed()), (Encoding::Base64, true, false));
+        let mixed = content("Content-Type: multipart/mixed; boundary=\"a b\"; x=y\r\n");
+        assert_eq!((mixed.boundary.as_deref(), mixed.is_multipart()), (Some(&b"a b"[..]), true));
+        let none = content("Subject: x\r\n");
+        assert_eq!((none.media_type.as_str(), none.has_type, none.encoding), ("text/plain", false, Encoding::Absent));
+        for block in [
+            "Content-Disposition: attachment; filename=x\r\n",
+            "Content-Type: text/plain; name=x\r\n",
+            "Content-Disposition: what-else\r\n",
+        ] {
+            assert!(content(block).is_attachment, "{block}");
+        }
+        for block in [
+            "Content-Type: multipart/signed; boundary=x\r\n",
+            "Content-Type: message/rfc822\r\n",
+            "Content-Type: application/x-pkcs7-mime\r\n",
+            "Content-Type: text/plain\r\nContent-Type: text/html\r\n",
+            "Content-Type : text/html\r\n",
+            "Content-Type:\r\n",
+            &format!("Content-Type: text/plain; {}\r\n", "a*1=b; ".repeat(2000)),
+            "Content-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: 8bit\r\n",
+        ] {
+            assert!(content(block).is_sealed(), "{block}");
+        }
+    }
+
+    #[test]
+    fn what_the_octets_say() {
+        for (block, body, text) in [
+            ("Content-Transfer-Encoding: quoted-printable\r\n", "gr=C3=\r\n=BCn\r\n", Some("grün\r\n")),
+            ("Content-Transfer-Encoding: quoted-printable\r\n", "100 %=", Some("100 %")),
+            ("Content-Transfer-Encoding: quoted-printable\r\n", "1=2", None),
+            ("Content-Transfer-Encoding: base64\r\n", "Z3LD\r\nvG4=\r\n", Some("grün")),
+            ("Content-Transfer-Encoding: base64\r\n", "not base64!", None),
+            ("Content-Transfer-Encoding: uuencode\r\n", "x", None),
+            (
+                "Content-Type: text/plain; charset=latin1\r\nContent-Transfer-Encoding: quoted-printable\r\n",
+                "gr=FCn",
+                Some("grün"),
+            ),
+            ("Content-Transfer-Encoding: quoted-printable\r\n", "gr=FCn", None),
+        ] {
+            let content = Content::of(block.as_bytes(), "text/plain");
+            assert_eq!(content.text(body.as_bytes()).as_deref(), text, "{block}{body}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Edits of headers and bodies of parts, made together at the end: every other octet stays where it was.
+
+use super::structure::Structure;
+use crate::message::RawMessage;
+use crate::message::headers::{Field, FieldRef, Fields};
+use std::ops::Range;
+
+#[derive(Debug)]
+pub struct Editor<'a> {
+    message: &'a RawMessage,
+    structure: &'a Structure,
+    /// The message's own header, if it is another now.
+    header: Option<Vec<u8>>,
+    /// Of the body; they do not overlap.
+    edits: Vec<(Range<usize>, Vec<u8>)>,
+}
+
+impl<'a> Editor<'a> {
+    pub fn new(message: &'a RawMessage, structure: &'a Structure) -> Self {
+        Self { message, structure, header: None, edits: Vec::new() }
+    }
+
+    /// The header block of an entity as it was.
+    pub fn header(&self, index: usize) -> &'a [u8] {
+        match self.structure.get(index) {
+            Some(entity) if index > 0 => &self.message.body()[entity.header.clone()],
+            _ => self.message.header(),
+        }
+    }
+
+    pub fn body(&self, index: usize) -> &'a [u8] {
+        self.structure.get(index).map_or(&b""[..], |entity| &self.message.body()[entity.body.clone()])
+    }
+
+    /// `block`: whole fields. Once for each entity.
+    pub fn replace_header(&mut self, index: usize, block: Vec<u8>) {
+        match self.structure.get(index) {
+            Some(entity) if index > 0 => self.edits.push((entity.header.clone(), block)),
+            _ => self.header = Some(block),
+        }
+    }
+
+    pub fn replace_body(&mut self, index: usize, octets: Vec<u8>) {
+        if let Some(entity) = self.structure.get(index) {
+            self.edits.push((entity.body.clone(), octets));
+        }
+    }
+
+    /// Before the octet at `at` of the message's body.
+    pub fn insert(&mut self, at: usize, octets: Vec<u8>) {
+        self.edits.push((at..at, octets));
+    }
+
+    /// The message with every edit, if there was one.
+    pub fn finish(mut self) -> Option<RawMessage> {
+        if self.header.is_none() && self.edits.is_empty() {
+            return None;
+        }
+        let mut message = self.message.clone();
+        if let Some(header) = self.header {
+            message.replace_header(header);
+        }
+        if !self.edits.is_empty() {
+            self.edits.sort_by_key(|(range, _)| (range.start, range.end));
+            let body = self.message.body();
+            let growth: usize = self.edits.iter().map(|(_, octets)| octets.len()).sum();
+            let mut edited = Vec::with_capacity(body.len() + growth);
+            let mut at = 0;
+            for (range, octets) in &self.edits {
+                edited.extend_from_slice(&body[at..range.start]);
+                edited.extend_from_slice(octets);
+                at = range.end;
+            }
+            edited.extend_from_slice(&body[at..]);
+            message.replace_body(edited.into());
+        }
+        Some(message)
+    }
+}
+
+/// The block with `field` in the place of those of its name, or at its end.
+pub fn with_field(block: &[u8], name: &str, field: &Field) -> Vec<u8> {
+    let mut edited = Vec::with_capacity(block.len() + field.as_bytes().len());
+    let mut placed = false;
+    for old in Fields::new(block) {
+        if !old.is(name) {
+            edited.extend_from_slice(old.raw());
+        } else if !placed {
+            edited.extend_from_slice(field.as_bytes());
+            placed = true;
+        }
+    }
+    if !placed {
+        edited.extend_from_slice(field.as_bytes());
+    }
+    edited
+}
+
+/// True for the fields that describe an entity, not the message. RFC 2045 §3.
+pub fn is_content(field: &FieldRef<'_>) -> bool {
+    field.name().get(..8).is_some_and(|head| head.eq_ignore_ascii_case(b"Content-"))
+}

@@ -1,0 +1,17 @@
+//! MIME: where the parts of a message are, what each says it is, and edits that leave all other octets alone.
+//!
+//! The walk over the parts is our own: mail-parser takes a boundary in the middle of a line for one, and holds nested
+//! messages in each other, so that a nesting bomb overflows the stack when it is dropped. It still reads the values of
+//! headers and decodes. RFC 2045, RFC 2046.
+
+mod content;
+mod editor;
+mod parameters;
+mod quoted_printable;
+mod structure;
+
+pub use content::{Content, Encoding};
+pub use editor::{Editor, is_content, with_field};
+pub use parameters::mended_parameters;
+pub use quoted_printable::encode as encode_quoted_printable;
+pub use structure::{Entity, Structure};

@@ -1,0 +1,144 @@
+//! Quoted-printable, written so that it survives transport, and read strictly. RFC 2045 §6.7.
+//!
+//! mail-parser's reader passes over a broken escape at the end; what is mended must not lose even that.
+
+use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
+
+/// Octets of a line, RFC 2045 §6.7 (5).
+const LINE: usize = 76;
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+/// CRLF and bare LF become line ends; everything else can be read back octet by octet.
+///
+/// Beyond what the RFC asks: a line does not begin with "From " or a dot, which some programs would change.
+pub fn encode(octets: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(octets.len() + octets.len() / 8);
+    let mut rest = octets;
+    while !rest.is_empty() {
+        let end = memchr::memchr(b'\n', rest);
+        let (line, tail) = end.map_or((rest, &b""[..]), |end| (&rest[..end], &rest[end + 1..]));
+        encode_line(if end.is_some() { line.strip_suffix(b"\r").unwrap_or(line) } else { line }, &mut out);
+        if end.is_some() {
+            out.extend_from_slice(b"\r\n");
+        }
+        rest = tail;
+    }
+    out
+}
+
+fn encode_line(line: &[u8], out: &mut Vec<u8>) {
+    let mut column = 0;
+    for (at, &byte) in line.iter().enumerate() {
+        let is_last = at + 1 == line.len();
+        // The last column is for the "=" of a soft line break, unless the line ends here.
+        let room = if is_last { LINE } else { LINE - 1 };
+        if column + width(&line[at..], column) > room {
+            out.extend_from_slice(b"=\r\n");
+            column = 0;
+        }
+        let width = width(&line[at..], column);
+        if width == 1 {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[b'=', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        column += width;
+    }
+}
+
+/// Columns for the first octet of the rest of a line: 1 if it may stand for itself.
+fn width(rest: &[u8], column: usize) -> usize {
+    let literal = match rest {
+        [b' ' | b'\t', others @ ..] => !others.is_empty(),
+        [b'=', ..] => false,
+        [b'.', ..] => column > 0,
+        [b'F', ..] => column > 0 || !rest.starts_with(b"From "),
+        [byte, ..] => byte.is_ascii_graphic(),
+        [] => true,
+    };
+    if literal { 1 } else { 3 }
+}
+
+/// `None` if an escape is broken: readers differ on what it is then.
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = memchr::memchr(b'\n', rest);
+        let (line, tail) = end.map_or((rest, &b""[..]), |end| (&rest[..end], &rest[end + 1..]));
+        // White space at the end was added in transport, RFC 2045 §6.7 (3).
+        let line = line.trim_ascii_end();
+        let is_soft = line.ends_with(b"=");
+        decode_line(if is_soft { &line[..line.len() - 1] } else { line }, &mut octets)?;
+        if end.is_some() && !is_soft {
+            octets.extend_from_slice(b"\r\n");
+        }
+        rest = tail;
+    }
+    Some(octets)
+}
+
+fn decode_line(line: &[u8], octets: &mut Vec<u8>) -> Option<()> {
+    let mut rest = line;
+    while let Some(at) = memchr::memchr(b'=', rest) {
+        octets.extend_from_slice(&rest[..at]);
+        let [_, high, low, tail @ ..] = &rest[at..] else { return None };
+        octets.push(quoted_printable_decode_char(*high, *low)?);
+        rest = tail;
+    }
+    octets.extend_from_slice(rest);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn before_and_after() {
+        let long = "x".repeat(80);
+        for (before, after) in [
+            ("", ""),
+            ("plain\r\ntext\r\n", "plain\r\ntext\r\n"),
+            ("bare\nline ends\n", "bare\r\nline ends\r\n"),
+            ("a = b, grün", "a =3D b, gr=C3=BCn"),
+            ("end \r\n\t\r\n", "end=20\r\n=09\r\n"),
+            ("a\rb\0", "a=0Db=00"),
+            (".\r\n..\r\nFrom a\r\nFrom\r\n", "=2E\r\n=2E.\r\n=46rom a\r\nFrom\r\n"),
+            (&long, &format!("{}=\r\n{}", "x".repeat(75), "x".repeat(5))),
+            (&long[..76], &long[..76]),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&encode(before.as_bytes())), after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn reading_is_strict_about_escapes() {
+        for (text, octets) in [
+            ("a=20=\r\nb =\t\r\nc  \r\n=e4", Some(&b"a b c\r\n\xe4"[..])),
+            ("100 %=", Some(b"100 %")),
+            ("1=2", None),
+            ("1=2\r\n", None),
+            ("=ZZ", None),
+            ("= 4", None),
+        ] {
+            assert_eq!(decode(text.as_bytes()).as_deref(), octets, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(octets in proptest::collection::vec(
+            prop_oneof![proptest::sample::select(&b"\n .=aF"[..]), any::<u8>()], 0..400))
+        {
+            let canonical = String::from_utf8_lossy(&octets).replace("\r\n", "\n").replace('\n', "\r\n");
+            let encoded = encode(canonical.as_bytes());
+            let decoded = decode(&encoded);
+            let same = decoded.as_deref() == Some(canonical.as_bytes());
+            prop_assert!(same, "{} became {:?}", canonical.escape_debug(), decoded.map(|d| d.escape_ascii().to_string()));
+            prop_assert!(encoded.split(|&b| b == b'\n').all(|line| line.len() <= LINE + 1));
+            prop_assert!(!encoded.split(|&b| b == b'\n').any(|line| line.starts_with(b".") || line.ends_with(b" \r")));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Text in headers that breaks RFC 2047 or RFC 5322: decoded as readers decode it, and written anew.
+//!
+//! Encoded words that are glued together, hold spaces, quotes or half a character, say plain ASCII, or wrap a
+//! Message-ID; raw UTF-8; empty display names. A field that is sound stays as it is, and so does one that cannot be
+//! decoded without a doubt.
+
+use super::parts;
+use crate::message::addresses;
+use crate::message::headers::{Change, Field, FieldRef, changed};
+use crate::message::raw::MAX_HEADER;
+use crate::message::words::{self, Piece, Place};
+use crate::message::{RawMessage, mime};
+
+pub(super) fn mend(message: &mut RawMessage) {
+    // Encoding makes longer; a header that would break the limit for headers is better broken as it came.
+    if let Some(header) = changed(message.header(), mended).filter(|header| header.len() <= LARGEST) {
+        message.replace_header(header);
+    }
+    // Names of attachments stand in the headers of parts.
+    let of_part = |field: &FieldRef<'_>| if mime::is_content(field) { mended(field) } else { Change::Keep };
+    parts::edit_headers(message, |block| changed(block, of_part));
+}
+
+/// Octets: the limit, less what intake adds.
+const LARGEST: usize = MAX_HEADER - 4096;
+
+/// How the value of a field is to be read.
+enum Kind {
+    /// A text, for people.
+    Text,
+    Addresses,
+    /// Message-IDs in angle brackets.
+    Ids,
+    /// A token with parameters.
+    Parameters,
+    /// Neither: an encoded word would mean nothing in it.
+    Other,
+}
+
+/// The fields with a grammar in which no text can stand. Whatever is not listed and not known is text for people
+/// (RFC 2047 §5 (1): "any extension message header field").
+const OTHER: [&str; 22] = [
+    "Received",
+    "Return-Path",
+    "DKIM-Signature",
+    "Authentication-Results",
+    "Received-SPF",
+    "Date",
+    "Resent-Date",
+    "MIME-Version",
+    "Content-Transfer-Encoding",
+    "Content-Language",
+    "Content-Location",
+    "Content-Base",
+    "Content-MD5",
+    "Auto-Submitted",
+    "Precedence",
+    "List-Unsubscribe",
+    "List-Unsubscribe-Post",
+    "List-Help",
+    "List-Post",
+    "List-Subscribe",
+    "List-Owner",
+    "List-Archive",
+];
+const ADDRESSES: [&str; 14] = [
+    "From",
+    "Sender",
+    "Reply-To",
+    "To",
+    "Cc",
+    "Bcc",
+    "Resent-From",
+    "Resent-Sender",
+    "Resent-To",
+    "Resent-Cc",
+    "Resent-Bcc",
+    "Disposition-Notification-To",
+    "Errors-To",
+    "Mail-Followup-To",
+];
+const IDS: [&str; 5] = ["Message-ID", "In-Reply-To", "References", "Resent-Message-ID", "Content-ID"];
+
+impl Kind {
+    fn of(field: &FieldRef<'_>) -> Self {
+        let is_one_of = |names: &[&str]| names.iter().any(|name| field.is(name));
+        if is_one_of(&ADDRESSES) {
+            Self::Addresses
+        } else if is_one_of(&IDS) {
+            Self::Ids
+        } else if is_one_of(&["Content-Type", "Content-Disposition"]) {
+            Self::Parameters
+        } else if is_one_of(&OTHER) || field.name().get(..4).is_some_and(|head| head.eq_ignore_ascii_case(b"ARC-")) {
+            Self::Other
+        } else {
+            Self::Text
+        }
+    }
+}
+
+fn mended(field: &FieldRef<'_>) -> Change {
+    // Most fields of most mail.
+    let value = field.value();
+    let suspicious = !value.is_ascii() || memchr::memmem::find(value, b"=?").is_some() || has_empty_name(value);
+    if !suspicious {
+        return Change::Keep;
+    }
+    let unfolded = field.unfolded();
+    let (Ok(name), Ok(value)) = (std::str::from_utf8(field.name()), std::str::from_utf8(&unfolded)) else {
+        return Change::Keep;
+    };
+    let column = name.len() + 2;
+    let mended = match Kind::of(field) {
+        Kind::Text => mended_text(value, column),
+        Kind::Addresses => addresses::mended(value, column),
+        Kind::Ids => mended_ids(value),
+        Kind::Parameters => mime::mended_parameters(value),
+        Kind::Other => None,
+    };
+    match mended.and_then(|value| Field::folded(name, &value).ok()) {
+        Some(field) => Change::Replace(field),
+        None => Change::Keep,
+    }
+}
+
+/// Or two quoted strings in a row: only a closer look tells.
+fn has_empty_name(value: &[u8]) -> bool {
+    memchr::memchr_iter(b'"', value).any(|quote| value[quote + 1..].trim_ascii_start().starts_with(b"\""))
+}
+
+fn mended_text(value: &str, column: usize) -> Option<String> {
+    let sound = |piece: &Piece<'_>| match piece {
+        Piece::Plain(text) => text.is_ascii(),
+        Piece::Run(run) => run.is_sound(Place::Text),
+    };
+    if words::split(value).iter().all(sound) {
+        return None;
+    }
+    Some(words::encode_text(&words::decode(value)?, column))
+}
+
+/// Encoded words have no place here, so that nothing is lost by reading them.
+fn mended_ids(value: &str) -> Option<String> {
+    let decoded = words::decode(value).filter(|decoded| decoded != value)?;
+    let visible = decoded.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    (visible && decoded.starts_with('<') && decoded.ends_with('>')).then_some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::table;
+    use crate::message::RawMessage;
+
+    #[test]
+    fn what_real_clients_send() {
+        let subject =
+            |before: &str, after: &str| (format!("Subject: {before}\r\n\r\n"), format!("Subject: {after}\r\n\r\n"));
+        let cases = [
+            // bamboo_mua: glued words, raw spaces, a character split over two, never folded.
+            subject(
+                "=?UTF-8?Q?Weekly figures of gr=C3=B6=C3=9Fte-b=C3=BCcherei-f=C3=BCr-k=C3?==?UTF-8?Q?=A4sekuchen.example/=E2=98=95-shop?=",
+                "Weekly figures of\r\n =?UTF-8?Q?gr=C3=B6=C3=9Fte-b=C3=BCcherei-f=C3=BCr-k=C3=A4sekuchen.example?=\r\n =?UTF-8?Q?/=E2=98=95-shop?=",
+            ),
+            // ASCII in words, because of its length or of a character in it.
+            subject(
+                "=?UTF-8?Q?[Example Analytics] maximilian.mustermann-beispiel@example.org ?==?UTF-8?Q?joined you in watching shop.example.com/en-gb?=",
+                "[Example Analytics] maximilian.mustermann-beispiel@example.org\r\n joined you in watching shop.example.com/en-gb",
+            ),
+            subject("=?UTF-8?Q?Busy hour on my=5Fshop?=", "Busy hour on my_shop"),
+            subject("=?UTF-8?Q?Did it go well=3F?=", "Did it go well?"),
+        ];
+        let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();
+        table(super::mend, &cases);
+        table(
+            super::mend,
+            &[
+                // A display name with its quotes; a Message-ID in words.
+                (
+                    "To: =?UTF-8?Q?\"J=C3=BCrgen Gr=C3=B6=C3=9Fer\"?= <j@example.net>\r\n\r\n",
+                    "To: =?UTF-8?Q?J=C3=BCrgen_Gr=C3=B6=C3=9Fer?= <j@example.net>\r\n\r\n",
+                ),
+                (
+                    "Message-Id: =?UTF-8?Q?<20261124.x@statistics.department-of-very-long-name?==?UTF-8?Q?s.example.com>?=\r\n\r\n",
+                    "Message-Id: <20261124.x@statistics.department-of-very-long-names.example.com>\r\n\r\n",
+                ),
+                ("From: \"\" <reports@example.com>\r\n\r\n", "From: reports@example.com\r\n\r\n"),
+                ("Cc: \"A\" <a@b>, \"\" <c@d>\r\n\r\n", "Cc: \"A\" <a@b>, c@d\r\n\r\n"),
+                // gen_smtp: one word, however long, also for ASCII.
+                (
+                    "From: =?UTF-8?B?RXhhbXBsZSBBbmFseXRpY3M=?= <reports@example.com>\r\n\r\n",
+                    "From: Example Analytics <reports@example.com>\r\n\r\n",
+                ),
+                // The older bamboo_mua: raw UTF-8.
+                (
+                    "to: \"Jürgen Größer\"\r\n <j@example.net>\r\n\r\n",
+                    "to: =?UTF-8?Q?J=C3=BCrgen_Gr=C3=B6=C3=9Fer?= <j@example.net>\r\n\r\n",
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn odd_ones() {
+        let words = format!("Subject: {}\r\n\r\n", "=?UTF-8?Q?=C3=A4?= ".repeat(30).trim_end());
+        table(
+            super::mend,
+            &[
+                (
+                    "Subject: Grün\r\nX-Note: 日本\r\n\r\n",
+                    "Subject: =?UTF-8?Q?Gr=C3=BCn?=\r\nX-Note: =?UTF-8?B?5pel5pys?=\r\n\r\n",
+                ),
+                ("Subject: =?UTF-8?Q??=\r\n\r\n", "Subject: \r\n\r\n"),
+                ("Subject:=?UTF-8?Q?a=C3=A4?=b\r\n\r\n", "Subject: =?UTF-8?Q?a=C3=A4b?=\r\n\r\n"),
+                // A line end inside a word must not come out of it.
+                ("Subject: =?UTF-8?Q?x y=0D=0ABcc:_z?=\r\n\r\n", "Subject: x =?UTF-8?Q?y=0D=0ABcc:?= z\r\n\r\n"),
+                ("References: =?UTF-8?Q?<a@b> <c@d>?=\r\n\r\n", "References: <a@b> <c@d>\r\n\r\n"),
+                // The raw name of an attachment.
+                (
+                    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png;\r\n\tname=\"ü.png\"\r\nX: ü\r\n\r\nü\r\n--b--\r\n",
+                    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png; name*=UTF-8''%C3%BC.png\r\nX: ü\r\n\r\nü\r\n--b--\r\n",
+                ),
+                // Sound, or not to be read with certainty, or no place for text.
+                (&words, &words),
+                ("Subject: =?UTF-8?Q?=C3?=\r\n\r\n", "Subject: =?UTF-8?Q?=C3?=\r\n\r\n"),
+                ("Subject: =?x?Q?a b?=\r\n\r\n", "Subject: =?x?Q?a b?=\r\n\r\n"),
+                ("Message-ID: =?UTF-8?Q?a@b?=\r\n\r\n", "Message-ID: =?UTF-8?Q?a@b?=\r\n\r\n"),
+                ("List-Unsubscribe: <https://x/ü>\r\n\r\n", "List-Unsubscribe: <https://x/ü>\r\n\r\n"),
+                ("To: jürgen@example.net\r\n\r\n", "To: jürgen@example.net\r\n\r\n"),
+                ("X: two  spaces\tand a tab \r\n\r\n", "X: two  spaces\tand a tab \r\n\r\n"),
+            ],
+        );
+    }
+
+    #[test]
+    fn octets_that_are_no_utf_8_stay() {
+        let data = b"Subject: gr\xfcn\r\nFrom: \xfc <a@b>\r\n\r\n";
+        let mut message = RawMessage::from_data(data[..].into()).expect("a message");
+        super::mend(&mut message);
+        assert_eq!(message.to_bytes(), data);
+    }
+}

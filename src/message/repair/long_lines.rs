@@ -1,0 +1,96 @@
+//! Body lines over 998 octets, which no server need carry: the part is encoded anew, no line is ever split.
+//! RFC 5321 §4.5.3.1.6, RFC 2045 §6.7, §6.8.
+
+use super::parts::{self, Change, Part};
+use crate::message::RawMessage;
+use crate::message::headers::MAX_LINE;
+use crate::message::mime::Encoding;
+
+/// Characters of a line, RFC 2045 §6.8.
+const BASE64_LINE: usize = 76;
+
+pub(super) fn encode(message: &mut RawMessage) {
+    if has_long_line(message.body()) {
+        parts::edit(message, encoded);
+    }
+}
+
+fn encoded(part: &Part<'_>) -> Option<Change> {
+    if !has_long_line(part.body) {
+        return None;
+    }
+    match part.content.encoding {
+        Encoding::Unknown => None,
+        Encoding::Base64 => Some(Change { header: None, body: Some(rewrapped(part.body)?) }),
+        _ => part.quoted_printable(&part.content.decoded(part.body)?),
+    }
+}
+
+fn has_long_line(body: &[u8]) -> bool {
+    let mut start = 0;
+    let mut ends = memchr::memchr_iter(b'\n', body);
+    let any = ends.any(|end| {
+        let is_long = end + 1 - start > MAX_LINE + 2;
+        start = end + 1;
+        is_long
+    });
+    any || body.len() - start > MAX_LINE
+}
+
+/// The same characters in shorter lines.
+fn rewrapped(base64: &[u8]) -> Option<Vec<u8>> {
+    let characters: Vec<u8> = base64.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    if !characters.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)) {
+        return None;
+    }
+    Some(characters.chunks(BASE64_LINE).collect::<Vec<_>>().join(&b"\r\n"[..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{parts, table};
+
+    #[test]
+    fn before_and_after() {
+        let part = |head: &str, body: &str| parts(&[&format!("{head}\r\n{body}")]);
+        let kept = |head: &str, body: &str| (part(head, body), part(head, body));
+        let (long, limit) = ("x".repeat(1000), "x".repeat(998));
+        let soft = format!("{}{}", format!("{}=\r\n", "x".repeat(75)).repeat(13), "x".repeat(25));
+        let cte = "Content-Transfer-Encoding: quoted-printable\r\n";
+        let base64 = "Content-Transfer-Encoding: base64\r\n";
+        let cases = [
+            (part("", &format!("a\r\n{long}\r\nb = c")), part(cte, &format!("a\r\n{soft}\r\nb =3D c"))),
+            (
+                part("Content-Type: application/json\r\nContent-Transfer-Encoding: 8bit\r\n", &long),
+                part(&format!("Content-Type: application/json\r\n{cte}"), &soft),
+            ),
+            (part(cte, &format!("=41{long}=\r\n=42")), part(cte, &format!("A{}B", soft.replacen("x", "", 1) + "x"))),
+            (
+                part(base64, &"QUJD".repeat(300)),
+                part(
+                    base64,
+                    &"QUJD"
+                        .repeat(300)
+                        .as_bytes()
+                        .chunks(76)
+                        .map(|line| String::from_utf8_lossy(line).into_owned())
+                        .collect::<Vec<_>>()
+                        .join("\r\n"),
+                ),
+            ),
+            (
+                format!("Subject: x\r\n\r\n{long}\r\n"),
+                format!("Subject: x\r\n{cte}MIME-Version: 1.0\r\n\r\n{soft}\r\n"),
+            ),
+            kept("", &format!("{limit}\r\n{limit}")),
+            kept("Content-Transfer-Encoding: x-own\r\n", &long),
+            kept(base64, &format!("{long}!")),
+            kept(cte, &format!("{long}=1")),
+            kept("Content-Type: message/rfc822\r\n", &format!("\r\n{long}")),
+            kept("Content-Type: application/pkcs7-mime\r\n", &long),
+            kept("Content-Type: multipart/encrypted; boundary=s\r\n", &format!("--s\r\n\r\n{long}\r\n--s--\r\n")),
+        ];
+        let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();
+        table(super::encode, &cases);
+    }
+}

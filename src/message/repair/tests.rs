@@ -1,0 +1,332 @@
+//! All steps together: idempotent, no change to what is sound, no change of meaning to what is broken.
+
+use super::testing::NOW;
+use super::{Context, Repairs, repair};
+use crate::message::{MailId, RawMessage};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use mail_parser::{Address, Message, MessageParser, PartType};
+use proptest::prelude::*;
+
+fn repaired_with(message: &RawMessage, repairs: &Repairs) -> RawMessage {
+    let now = NOW.parse().expect("a time");
+    repair(message, repairs, &Context { now, id: MailId::new(now, 7), host: "gw.example.com" })
+}
+
+fn message(data: impl Into<Vec<u8>>) -> RawMessage {
+    RawMessage::from_data(data.into().into()).expect("a message")
+}
+
+fn repaired(data: impl Into<Vec<u8>>) -> Vec<u8> {
+    repaired_with(&message(data), &Repairs::ALL).to_bytes()
+}
+
+#[test]
+fn everything_at_once() {
+    let before = "From: \"\" <reports@example.com>\r\nBcc: c@d\r\nSubject: =?UTF-8?Q?a b?=\r\n\
+        Content-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\nContent-Type: text/html\r\n\r\n<p>ä\r\n--m--\r\n";
+    let id = MailId::new(NOW.parse().expect("a time"), 7);
+    let head = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n";
+    let after = format!(
+        "From: reports@example.com\r\nSubject: a b\r\nMessage-ID: <{id}@gw.example.com>\r\n\
+         Date: Tue, 24 Nov 2026 03:05:09 +0000\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/alternative; boundary=\"=_{id}_0\"\r\n\r\n\
+         --=_{id}_0\r\n{head}\r\n=C3=A4\r\n\r\n--=_{id}_0\r\n{}\r\n<p>=C3=A4\r\n\r\n--=_{id}_0--\r\n",
+        head.replace("plain", "html"),
+    );
+    assert_eq!(String::from_utf8_lossy(&repaired(before)), after);
+    assert_eq!(repaired_with(&message(before), &Repairs::NONE).to_bytes(), before.as_bytes());
+}
+
+#[test]
+fn bombs_are_defused() {
+    let mixed = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n".repeat(50_000);
+    let messages = "Content-Type: message/rfc822\r\n\r\n".repeat(100_000);
+    let fields = "X: =?UTF-8?Q?\u{e4}".repeat(10_000) + &"A:\r\n".repeat(20_000);
+    let names = format!("To: {}\r\n", "\"\" <a@b> (ä), ".repeat(10_000));
+    let one_line = format!("From: a@b\r\n\r\n{}", "x".repeat(3_000_000));
+    let html = format!("Content-Type: text/html\r\n\r\n{}", "<div>".repeat(500_000));
+    for bomb in [mixed, messages, fields, names, one_line, html] {
+        let once = repaired(bomb);
+        assert_eq!(repaired(once.clone()), once);
+    }
+}
+
+/// What a reader shows: subject, names, addresses, and the texts without their line ends' form.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    subject: Option<String>,
+    people: Vec<String>,
+    texts: Vec<(bool, String)>,
+    attachments: Vec<(Option<String>, Vec<u8>)>,
+}
+
+impl Shown {
+    fn by(data: &[u8]) -> Self {
+        let parsed = MessageParser::default().parse(data).expect("a message");
+        let lists = [parsed.from(), parsed.to()].into_iter().flatten();
+        Self {
+            subject: parsed.subject().map(str::to_owned),
+            people: lists.flat_map(people).collect(),
+            texts: texts(&parsed),
+            attachments: attachments(&parsed),
+        }
+    }
+}
+
+fn people(list: &Address<'_>) -> Vec<String> {
+    list.iter()
+        .map(|it| format!("{} <{}>", it.name.as_deref().unwrap_or_default(), it.address().unwrap_or_default()))
+        .collect()
+}
+
+fn texts(parsed: &Message<'_>) -> Vec<(bool, String)> {
+    let text = |part: &mail_parser::MessagePart<'_>| match &part.body {
+        PartType::Text(text) => Some((false, text.replace("\r\n", "\n"))),
+        PartType::Html(text) => Some((true, text.replace("\r\n", "\n"))),
+        _ => None,
+    };
+    parsed.parts.iter().filter_map(text).collect()
+}
+
+fn attachments(parsed: &Message<'_>) -> Vec<(Option<String>, Vec<u8>)> {
+    use mail_parser::MimeHeaders as _;
+    let octets = |part: &mail_parser::MessagePart<'_>| match &part.body {
+        PartType::Binary(octets) | PartType::InlineBinary(octets) => {
+            Some((part.attachment_name().map(str::to_owned), octets.to_vec()))
+        }
+        _ => None,
+    };
+    parsed.parts.iter().filter_map(octets).collect()
+}
+
+/// A message of the kinds that applications send, before it is written down.
+#[derive(Debug, Clone)]
+struct Letter {
+    subject: String,
+    name: String,
+    text: String,
+    html: Option<String>,
+    attachment: Option<Vec<u8>>,
+}
+
+fn letters() -> impl Strategy<Value = Letter> {
+    let words = "[a-zA-Zäß☕日]{1,12}( [a-zA-Z,.=?_äß☕日]{1,12}){0,8}";
+    let name = "[a-zA-Zäß☕日]{1,12}( [a-zA-Zäß☕日]{1,12}){0,3}";
+    let lines = "([a-zA-Zäß☕=. ]{0,100}\n){1,6}";
+    (
+        words,
+        name,
+        lines,
+        proptest::option::of(lines),
+        proptest::option::of(proptest::collection::vec(any::<u8>(), 0..80)),
+    )
+        .prop_map(|(subject, name, text, html, attachment)| Letter {
+            subject,
+            name,
+            text,
+            html: html.map(|html| format!("<p>x{html}</p>\n")),
+            attachment,
+        })
+}
+
+/// Words of whole characters, by an encoder that is not the one under test.
+fn in_words(text: &str) -> String {
+    if text.is_ascii() && !text.contains("=?") {
+        return text.to_owned();
+    }
+    let characters: Vec<char> = text.chars().collect();
+    let word = |chunk: &[char]| format!("=?utf-8?B?{}?=", BASE64_STANDARD.encode(String::from_iter(chunk)));
+    // A run that is ASCII by chance would be needless.
+    let words: Vec<_> = characters.chunks(10).map(word).collect();
+    words.join("\r\n ")
+}
+
+impl Letter {
+    fn sound(&self) -> String {
+        let text = Self::part("plain", &self.text);
+        let texts = match &self.html {
+            None => text,
+            Some(html) => format!(
+                "Content-Type: multipart/alternative; boundary=\"a\"\r\n\r\n--a\r\n{text}\r\n--a\r\n{}\r\n--a--\r\n",
+                Self::part("html", html)
+            ),
+        };
+        let content = match &self.attachment {
+            None => texts,
+            Some(octets) => format!(
+                "Content-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\n{texts}\r\n--m\r\nContent-Type: image/png\r\n\
+                 Content-Disposition: attachment; filename*=UTF-8''%C3%A4.png\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+                 {}\r\n--m--\r\n",
+                BASE64_STANDARD.encode(octets)
+            ),
+        };
+        format!("{}MIME-Version: 1.0\r\nMessage-ID: <m@example.com>\r\nDate: today\r\n{content}", self.head(in_words))
+    }
+
+    fn head(&self, words: impl Fn(&str) -> String) -> String {
+        format!(
+            "Subject: {}\r\nFrom: {} <reports@example.com>\r\nTo: \"A, B\" <you@example.net>, other@example.net\r\n",
+            words(&self.subject),
+            words(&self.name)
+        )
+    }
+
+    fn part(kind: &str, text: &str) -> String {
+        let text = crate::message::mime::encode_quoted_printable(text.as_bytes());
+        let text = String::from_utf8(text).expect("ASCII");
+        format!("Content-Type: text/{kind}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n{text}")
+    }
+
+    /// As the three generations of Plausible's clients would write it, all their mistakes together.
+    fn broken(&self) -> Vec<u8> {
+        let part = |kind: &str, text: &str| format!("Content-Type: text/{kind}\r\n\r\n{}", text.replace('\n', "\r\n"));
+        let base64 = |html: &str| {
+            format!(
+                "Content-Type: text/html;charset=UTF-8\r\nContent-Transfer-Encoding: base64\r\n\r\n{}",
+                BASE64_STANDARD.encode(html)
+            )
+        };
+        let html = self.html.as_ref().map(|html| format!("--a\r\n{}\r\n", base64(html))).unwrap_or_default();
+        let texts = format!(
+            "Content-Type: multipart/alternative; boundary=a\r\n\r\n--a\r\n{}\r\n{html}--a--\r\n",
+            part("plain", &self.text)
+        );
+        let attachment = self.attachment.as_ref().map(|octets| {
+            format!(
+                "--m\r\nContent-Type: image/png; name=\"ä.png\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n",
+                BASE64_STANDARD.encode(octets)
+            )
+        });
+        let glued = |text: &str| {
+            let q = |octets: &[u8]| -> String {
+                octets
+                    .iter()
+                    .map(|&b| {
+                        if b.is_ascii_alphanumeric() || b == b' ' {
+                            char::from(b).to_string()
+                        } else {
+                            format!("={b:02X}")
+                        }
+                    })
+                    .collect()
+            };
+            text.as_bytes().chunks(13).map(|chunk| format!("=?UTF-8?Q?{}?=", q(chunk))).collect::<String>()
+        };
+        format!(
+            "{}Message-Id: {}\r\nBcc: x@y\r\nMime-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\n{texts}{}--m--\r\n",
+            self.head(glued),
+            glued("<m@example.com>"),
+            attachment.unwrap_or_default()
+        )
+        .into_bytes()
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_sound_stays_octet_for_octet(letter in letters()) {
+        let sound = letter.sound();
+        prop_assert_eq!(String::from_utf8(repaired(sound.clone())).expect("UTF-8"), sound);
+    }
+
+    #[test]
+    fn what_is_broken_says_the_same_when_it_is_mended(letter in letters()) {
+        let meant = Shown::by(letter.sound().as_bytes());
+        let mended = repaired(letter.broken());
+        prop_assert!(mended.is_ascii());
+        prop_assert_eq!(Shown::by(&mended), meant, "{}", String::from_utf8_lossy(&mended));
+        prop_assert_eq!(repaired(mended.clone()), mended);
+    }
+
+    #[test]
+    fn twice_is_once(data in nonsense()) {
+        let once = repaired(data);
+        let twice = repaired(once.clone());
+        prop_assert!(once == twice, "{}\n\nbecame\n\n{}", once.escape_ascii(), twice.escape_ascii());
+    }
+
+    #[test]
+    fn any_choice_of_steps_is_idempotent(data in nonsense(), choice in any::<[bool; 12]>()) {
+        let [bcc, flatten, header_text, message_id, date, base64_text, transfer_encoding, charset, long_lines, text_part, mime_version, header_folding] = choice;
+        let repairs = Repairs { bcc, flatten, header_text, message_id, date, base64_text, transfer_encoding, charset, long_lines, text_part, mime_version, header_folding };
+        let once = repaired_with(&message(data), &repairs);
+        prop_assert!(repaired_with(&once, &repairs) == once, "{:?}", repairs);
+    }
+}
+
+/// Made of what steps look for.
+fn nonsense() -> impl Strategy<Value = Vec<u8>> {
+    const FRAGMENTS: &[&[u8]] = &[
+        b"\r\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\r\n--b\r\n",
+        b"\r\n--b--\r\n",
+        b"\r\n--c\r\n",
+        b"\r\n--c--\r\n",
+        b" ",
+        b"\t",
+        b"\r\n ",
+        b"Subject: ",
+        b"From: ",
+        b"To: ",
+        b"Message-ID: ",
+        b"Date: ",
+        b"Mime-Version: 1.0",
+        b"Content-Type: ",
+        b"X-A: ",
+        b"Content-Type: text/html",
+        b"Content-Type: text/plain",
+        b"; charset=utf-8",
+        b";",
+        b"Content-Type: multipart/mixed; boundary=b",
+        b"Content-Type: multipart/alternative; boundary=c",
+        b"Content-Type: multipart/mixed; boundary=c",
+        b"Content-Type: multipart/related; boundary=b",
+        b"Content-Type: multipart/signed; boundary=b",
+        b"Content-Type: message/rfc822",
+        b"Content-Transfer-Encoding: base64",
+        b"Content-Transfer-Encoding: quoted-printable",
+        b"Content-Disposition: attachment",
+        b"=?UTF-8?Q?",
+        b"=?utf-8?B?",
+        b"?=",
+        b"=C3=A4",
+        b"w6Q=",
+        b"QUJD",
+        b"=",
+        b"<p>x</p>",
+        b"<a href=x>",
+        b"\"",
+        b"\"\" <a@b>",
+        b"<",
+        b">",
+        b"(",
+        b")",
+        b",",
+        b":",
+        b"a@b",
+        b"word",
+        b"\xc3\xa4",
+        b"\xe4",
+        b"\x01",
+        b"filename=\"\xc3\xa4\"",
+    ];
+    let fragment = prop_oneof![
+        20 => proptest::sample::select(FRAGMENTS).prop_map(<[u8]>::to_vec),
+        1 => Just(b"long ".repeat(250)),
+        1 => vec![Just(b'y'); 1100],
+    ];
+    let field = proptest::collection::vec(fragment.clone(), 0..5);
+    (proptest::collection::vec(field, 0..6), proptest::collection::vec(fragment, 0..30)).prop_map(|(fields, body)| {
+        let fields: Vec<u8> = fields.iter().flat_map(|field| [field.concat(), b"\r\n".to_vec()].concat()).collect();
+        crlf(&[fields, b"\r\n".to_vec(), body.concat()].concat())
+    })
+}
+
+/// No bare line ends, as behind the listener.
+fn crlf(octets: &[u8]) -> Vec<u8> {
+    let text: Vec<u8> = octets.iter().copied().filter(|&byte| byte != b'\r').collect();
+    text.split(|&byte| byte == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..])
+}

@@ -1,0 +1,213 @@
+//! A text/plain for mail that has only HTML, made from the HTML, as its alternative. RFC 2046 §5.1.4.
+//!
+//! The HTML stays octet for octet where it is. Mail in which some text/plain is shown already is left alone.
+
+use super::mime_version;
+use crate::message::headers::{Field, Fields};
+use crate::message::mime::{Editor, Encoding, Structure, encode_quoted_printable, is_content};
+use crate::message::{MailId, RawMessage, html};
+
+/// Levels that are searched for the HTML; real mail has three.
+const DEEPEST: usize = 8;
+
+/// `id` makes the boundary.
+pub(super) fn add(message: &mut RawMessage, id: MailId) {
+    let structure = Structure::of(message);
+    let Some(found) = html_only(&structure) else { return };
+    let Some(text) = structure.get(found.html).and_then(|entity| {
+        let content = &entity.content;
+        html::to_text(&content.text(&message.body()[entity.body.clone()])?)
+    }) else {
+        return;
+    };
+    let part = text_part(&text);
+    let edited = match found.alternative {
+        Some(first) => beside(message, &structure, first, &part),
+        None => around(message, &structure, found.outermost, &part, id),
+    };
+    if let Some(edited) = edited {
+        *message = edited;
+        mime_version::add(message);
+    }
+}
+
+/// The HTML of a message without text.
+struct HtmlOnly {
+    html: usize,
+    /// The HTML together with its images.
+    outermost: usize,
+    /// The first part of the multipart/alternative around it, if there is one.
+    alternative: Option<usize>,
+}
+
+fn html_only(structure: &Structure) -> Option<HtmlOnly> {
+    let shows_text =
+        |entity: &crate::message::mime::Entity| entity.content.is("text/plain") && !entity.content.is_attachment;
+    if structure.entities().iter().any(|entity| entity.children.is_empty() && shows_text(entity)) {
+        return None;
+    }
+    let (mut index, mut related, mut alternative) = (0, None, None);
+    for _ in 0..DEEPEST {
+        let entity = structure.get(index).filter(|entity| entity.is_whole && !entity.is_opaque)?;
+        let children = &entity.children;
+        match entity.content.media_type.as_str() {
+            "text/html" if !entity.content.is_attachment => {
+                return Some(HtmlOnly { html: index, outermost: related.unwrap_or(index), alternative });
+            }
+            "multipart/mixed" => {
+                related = None;
+                index = *children.first()?;
+            }
+            "multipart/related" => {
+                related = related.or(Some(index));
+                index = *children.first()?;
+            }
+            "multipart/alternative" => {
+                alternative = alternative.or(children.first().copied());
+                index = children.iter().copied().find(|&child| leads_to_html(structure, child))?;
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn leads_to_html(structure: &Structure, index: usize) -> bool {
+    let kinds = ["text/html", "multipart/related", "multipart/mixed"];
+    structure.get(index).is_some_and(|entity| kinds.contains(&entity.content.media_type.as_str()))
+}
+
+/// Header, empty line and body.
+fn text_part(text: &str) -> Vec<u8> {
+    let head = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n";
+    [head.as_bytes(), &encode_quoted_printable(text.as_bytes())].concat()
+}
+
+/// The plainest alternative comes first.
+fn beside(message: &RawMessage, structure: &Structure, first: usize, part: &[u8]) -> Option<RawMessage> {
+    let mut editor = Editor::new(message, structure);
+    let delimiter = structure.get(first)?.delimiter.clone();
+    let line = message.body()[delimiter.clone()].trim_ascii_end();
+    editor.insert(delimiter.start, [line, b"\r\n", part, b"\r\n"].concat());
+    editor.finish()
+}
+
+/// The entity becomes a multipart/alternative of the text and what it was.
+fn around(message: &RawMessage, structure: &Structure, index: usize, part: &[u8], id: MailId) -> Option<RawMessage> {
+    let mut editor = Editor::new(message, structure);
+    let boundary = unused_boundary(message.body(), id)?;
+    let (mut header, mut inner) = (Vec::new(), Vec::new());
+    for field in Fields::new(editor.header(index)) {
+        if is_content(&field) { &mut inner } else { &mut header }.extend_from_slice(field.raw());
+    }
+    let kind = Field::folded("Content-Type", &format!("multipart/alternative; boundary=\"{boundary}\"")).ok()?;
+    header.extend_from_slice(kind.as_bytes());
+    // RFC 2045 §6.4: what holds 8 bits says so.
+    let encoding = match structure.get(index)?.content.encoding {
+        Encoding::EightBit => Some("8bit"),
+        Encoding::Binary => Some("binary"),
+        _ => None,
+    };
+    if let Some(encoding) = encoding {
+        header.extend_from_slice(Field::new("Content-Transfer-Encoding", &[encoding]).ok()?.as_bytes());
+    }
+    let open = format!("--{boundary}\r\n");
+    let between = format!("\r\n--{boundary}\r\n");
+    let end = format!("\r\n--{boundary}--\r\n");
+    let body = editor.body(index);
+    let body = [open.as_bytes(), part, between.as_bytes(), &inner, b"\r\n", body, end.as_bytes()].concat();
+    editor.replace_header(index, header);
+    editor.replace_body(index, body);
+    editor.finish()
+}
+
+/// Not quoted-printable and not base64, so that no part of ours can hold it; and not in the message either.
+fn unused_boundary(body: &[u8], id: MailId) -> Option<String> {
+    (0..100)
+        .map(|number| format!("=_{id}_{number}"))
+        .find(|boundary| memchr::memmem::find(body, boundary.as_bytes()).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{NOW, table};
+    use crate::message::MailId;
+
+    const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n";
+
+    #[test]
+    fn before_and_after() {
+        let id = MailId::new(NOW.parse().expect("a time"), 7);
+        let new = format!("multipart/alternative; boundary=\"=_{id}_0\"");
+        let (open, end) = (format!("--=_{id}_0\r\n"), format!("--=_{id}_0--\r\n"));
+        let html = "Content-Type: text/html; charset=utf-8\r\n\r\n<p>Grüße\r\n";
+        let text = format!("{TEXT}Gr=C3=BC=C3=9Fe\r\n");
+        let both = format!("{open}{text}\r\n{open}{html}\r\n{end}");
+        let pdf = "--m\r\nContent-Type: application/pdf\r\n\r\nx\r\n";
+        let image = "--r\r\nContent-Type: image/png\r\n\r\nx\r\n--r--\r\n";
+        let mixed = "Content-Type: multipart/mixed; boundary=m\r\nMIME-Version: 1.0\r\n\r\n--m\r\n";
+        let alternative = "Content-Type: multipart/alternative; boundary=a\r\nMIME-Version: 1.0\r\n\r\n";
+        let related = format!("Content-Type: multipart/related; boundary=r\r\n\r\n--r\r\n{html}{image}");
+        let kept = |message: String| (message.clone(), message);
+        let cases = [
+            (
+                format!("A: b\r\nContent-Transfer-Encoding: 8bit\r\n{html}"),
+                format!(
+                    "A: b\r\nContent-Type: {new}\r\nContent-Transfer-Encoding: 8bit\r\nMIME-Version: 1.0\r\n\r\n{}",
+                    both.replace(
+                        "Content-Type: text/html",
+                        "Content-Transfer-Encoding: 8bit\r\nContent-Type: text/html"
+                    )
+                ),
+            ),
+            // Plausible's weekly report.
+            (
+                format!("{alternative}--a\r\n{html}--a--\r\n"),
+                format!("{alternative}--a\r\n{text}\r\n--a\r\n{html}--a--\r\n"),
+            ),
+            (
+                format!(
+                    "{alternative}preamble\r\n--a \r\nContent-Type: text/calendar\r\n\r\nx\r\n--a\r\n{related}--a--\r\n"
+                ),
+                format!(
+                    "{alternative}preamble\r\n--a\r\n{text}\r\n--a \r\nContent-Type: text/calendar\r\n\r\nx\r\n--a\r\n{related}--a--\r\n"
+                ),
+            ),
+            (
+                format!("{mixed}{html}{pdf}--m--\r\n"),
+                format!(
+                    "{mixed}Content-Type: {new}\r\n\r\n{}\r\n{pdf}--m--\r\n",
+                    both.replace(&format!("Grüße\r\n\r\n{end}"), &format!("Grüße\r\n{end}"))
+                ),
+            ),
+            (
+                format!("{mixed}{related}{pdf}--m--\r\n"),
+                format!(
+                    "{mixed}Content-Type: {new}\r\n\r\n{open}{text}\r\n{open}{}\r\n{end}\r\n{pdf}--m--\r\n",
+                    related.trim_end()
+                ),
+            ),
+            kept(format!("{alternative}--a\r\n\r\nx\r\n--a\r\n{html}--a--\r\n")),
+            kept(format!("{mixed}{html}--m\r\n\r\nfooter\r\n--m--\r\n")),
+            kept("Subject: no MIME\r\n\r\n<p>x".to_owned()),
+            kept("Content-Type: text/html\r\nContent-Disposition: attachment\r\n\r\n<p>x".to_owned()),
+            kept("Content-Type: text/html\r\n\r\n<img src=x>".to_owned()),
+            kept("Content-Type: text/html; charset=klingon\r\n\r\n<p>x".to_owned()),
+            kept("Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n<p>x".to_owned()),
+            kept(format!("Content-Type: multipart/report; boundary=a\r\n\r\n--a\r\n{html}--a--\r\n")),
+            kept(format!("Content-Type: multipart/signed; boundary=a\r\n\r\n--a\r\n{html}--a--\r\n")),
+            kept(format!("Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n{html}")),
+        ];
+        let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();
+        table(|message| super::add(message, id), &cases);
+    }
+
+    #[test]
+    fn the_boundary_is_one_that_does_not_occur() {
+        let id = MailId::new(NOW.parse().expect("a time"), 7);
+        let html = format!("Content-Type: text/html\r\nMIME-Version: 1.0\r\n\r\n<p>=_{id}_0\r\n--=_{id}_1\r\n");
+        let mut message = crate::message::RawMessage::from_data(html.into()).expect("a message");
+        super::add(&mut message, id);
+        assert!(String::from_utf8_lossy(message.header()).contains(&format!("boundary=\"=_{id}_2\"")));
+    }
+}

@@ -1,0 +1,66 @@
+//! The trace: Received fields, added and counted. RFC 5321 §4.4, §6.3.
+
+use super::headers::Field;
+use super::id::MailId;
+use super::raw::RawMessage;
+use crate::smtp::EhloName;
+use std::net::IpAddr;
+
+/// RFC 5321 §6.3: a large number of Received fields means a loop.
+pub const MAX_RECEIVED: usize = 50;
+
+pub fn is_looping(message: &RawMessage) -> bool {
+    message.fields_named("Received").count() > MAX_RECEIVED
+}
+
+/// Where a message came from, for its Received field.
+#[derive(Debug, Clone)]
+pub struct Trace<'a> {
+    pub ehlo: &'a EhloName,
+    pub client: IpAddr,
+    /// The gateway's name.
+    pub by: &'a str,
+    /// "ESMTP", "ESMTPS", "ESMTPSA", … RFC 3848.
+    pub protocol: &'a str,
+    pub id: MailId,
+}
+
+/// RFC 5321 §4.4. The recipient is named nowhere: it could be a blind copy.
+pub fn add_received(message: &mut RawMessage, trace: &Trace<'_>, now: jiff::Timestamp) {
+    let literal = match trace.client.to_canonical() {
+        IpAddr::V4(address) => format!("([{address}])"),
+        IpAddr::V6(address) => format!("([IPv6:{address}])"),
+    };
+    let from = format!("from {} {literal}", trace.ehlo.as_str());
+    let by = format!("by {} with {} id {};", trace.by, trace.protocol, trace.id);
+    if let Ok(field) = Field::new("Received", &[&from, &by, &rfc5322_date(now)]) {
+        message.prepend(&field);
+    }
+}
+
+/// RFC 5322 §3.3, always in UTC: the gateway's zone is nobody's business.
+pub fn rfc5322_date(now: jiff::Timestamp) -> String {
+    now.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_names_client_and_protocol() {
+        let now = "2026-11-24T03:05:09Z".parse().expect("a time");
+        let mut message = RawMessage::from_data("A: 1\r\n\r\n".into()).expect("a message");
+        let ehlo = EhloName::parse(b"example.com>").expect("a name");
+        let id = MailId::new(now, 7);
+        let trace =
+            Trace { ehlo: &ehlo, client: "::1".parse().expect("an address"), by: "gw", protocol: "ESMTPSA", id };
+        add_received(&mut message, &trace, now);
+        assert_eq!(
+            String::from_utf8_lossy(message.header()),
+            format!(
+                "Received: from example.com> ([IPv6:::1])\r\n\tby gw with ESMTPSA id {id}; Tue, 24 Nov 2026 03:05:09 +0000\r\nA: 1\r\n"
+            )
+        );
+    }
+}

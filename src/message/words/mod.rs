@@ -1,0 +1,39 @@
+//! Encoded words: text of any language in a header's ASCII. RFC 2047.
+//!
+//! `scan` finds and decodes them as leniently as mail readers do, and says whether they keep to the letter of the RFC;
+//! `encode` writes them. Nothing here guesses: what does not decode without a doubt is left to its sender.
+
+mod encode;
+mod scan;
+
+pub use encode::{encode_comment, encode_phrase, encode_text};
+pub use scan::{Piece, Run, Word, split};
+
+/// Which rules hold for the words of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// An unstructured field. RFC 2047 §5 (1).
+    Text,
+    /// A display name or a comment. RFC 2047 §5 (2) and (3).
+    Phrase,
+}
+
+/// Octets, RFC 2047 §2.
+const MAX_WORD: usize = 75;
+
+/// What a decoded text is that needs no encoded words, wherever it stands.
+fn is_plain(text: &str) -> bool {
+    let visible = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    visible && !text.contains("=?") && !text.contains("  ") && text.trim_matches(' ').len() == text.len()
+}
+
+/// The text of an unstructured value; `None` if a word in it cannot be decoded.
+pub fn decode(value: &str) -> Option<String> {
+    split(value)
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Plain(text) => Some(text.to_owned()),
+            Piece::Run(run) => run.decode(),
+        })
+        .collect()
+}

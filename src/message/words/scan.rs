@@ -1,0 +1,244 @@
+//! Finds encoded words as readers do: also where they are glued together, hold raw spaces, or are too long.
+
+use super::{MAX_WORD, Place, is_plain};
+use crate::message::charset;
+use mail_parser::decoders::base64::base64_decode;
+use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
+
+/// Octets; what claims to be a longer word is taken for text, so that scanning stays linear.
+const LONGEST: usize = 4096;
+
+/// Something between `=?` and `?=` with a charset and an encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word<'a> {
+    raw: &'a str,
+    charset: &'a str,
+    base64: bool,
+    data: &'a str,
+}
+
+impl<'a> Word<'a> {
+    /// The word at the very beginning of `text`.
+    pub fn at_start(text: &'a str) -> Option<Self> {
+        let rest = text.strip_prefix("=?")?;
+        let (charset, rest) = rest.split_at(rest.bytes().take(60).position(|byte| byte == b'?')?);
+        let is_token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\"/[]=".contains(&byte);
+        if charset.is_empty() || !charset.bytes().all(is_token) {
+            return None;
+        }
+        let (base64, data) = match rest.as_bytes() {
+            [b'?', b'B' | b'b', b'?', ..] => (true, &rest[3..]),
+            [b'?', b'Q' | b'q', b'?', ..] => (false, &rest[3..]),
+            _ => return None,
+        };
+        let window = &data.as_bytes()[..data.len().min(LONGEST)];
+        let end = memchr::memmem::find(window, b"?=")?;
+        let raw = &text[..text.len() - data.len() + end + 2];
+        // RFC 2231 §5: a language may follow the charset.
+        let charset = charset.split('*').next().unwrap_or(charset);
+        Some(Self { raw, charset, base64, data: &data[..end] })
+    }
+
+    /// Octets that it occupies.
+    pub fn size(&self) -> usize {
+        self.raw.len()
+    }
+
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        if self.base64 { base64_decode(self.data.as_bytes()) } else { decode_q(self.data.as_bytes()) }
+    }
+
+    /// To the letter of RFC 2047 §2, §4 and §5, taken by itself.
+    fn is_sound(&self, place: Place) -> bool {
+        let allowed = |byte: u8| match (self.base64, place) {
+            (true, _) => byte.is_ascii_alphanumeric() || b"+/=".contains(&byte),
+            (false, Place::Text) => byte.is_ascii_graphic() && byte != b'?',
+            (false, Place::Phrase) => byte.is_ascii_alphanumeric() || b"!*+-/=_".contains(&byte),
+        };
+        let whole = !self.base64 || self.data.len().is_multiple_of(4);
+        self.raw.len() <= MAX_WORD
+            && !self.data.is_empty()
+            && whole
+            && self.data.bytes().all(allowed)
+            && self.bytes().is_some_and(|bytes| charset::decode(self.charset, &bytes).is_some())
+    }
+}
+
+fn decode_q(data: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(data.len());
+    let mut rest = data;
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = match first {
+            b'_' => {
+                bytes.push(b' ');
+                tail
+            }
+            b'=' => {
+                let [high, low, tail @ ..] = tail else { return None };
+                bytes.push(quoted_printable_decode_char(*high, *low)?);
+                tail
+            }
+            _ => {
+                bytes.push(first);
+                tail
+            }
+        };
+    }
+    Some(bytes)
+}
+
+/// Neighbouring words, which are shown without the white space between them (RFC 2047 §6.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run<'a> {
+    words: Vec<Word<'a>>,
+    /// White space stands between the words and around the run.
+    apart: bool,
+}
+
+impl<'a> Run<'a> {
+    pub fn of(word: Word<'a>, apart: bool) -> Self {
+        Self { words: vec![word], apart }
+    }
+
+    pub fn push(&mut self, word: Word<'a>, apart: bool) {
+        self.words.push(word);
+        self.apart &= apart;
+    }
+
+    /// Something stands right behind the run.
+    pub fn touch(&mut self) {
+        self.apart = false;
+    }
+
+    /// Octets of words with one charset are joined before they are decoded: a character may be split over two.
+    pub fn decode(&self) -> Option<String> {
+        let same = |a: &Word<'_>, b: &Word<'_>| a.charset.eq_ignore_ascii_case(b.charset);
+        self.words
+            .chunk_by(same)
+            .map(|words| {
+                let bytes = words.iter().map(Word::bytes).collect::<Option<Vec<_>>>()?.concat();
+                charset::decode(words.first()?.charset, &bytes)
+            })
+            .collect()
+    }
+
+    /// Keeps to the RFC, and says something that could not be said plainly.
+    pub fn is_sound(&self, place: Place) -> bool {
+        self.apart
+            && self.words.iter().all(|word| word.is_sound(place))
+            && self.decode().is_some_and(|text| !is_plain(&text))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece<'a> {
+    Plain(&'a str),
+    Run(Run<'a>),
+}
+
+/// An unstructured value, in order. White space between the words of a run is gone.
+pub fn split(value: &str) -> Vec<Piece<'_>> {
+    let mut pieces: Vec<Piece<'_>> = Vec::new();
+    let (mut plain, mut at) = (0, 0);
+    while let Some(found) = value[at..].find("=?").map(|offset| at + offset) {
+        let Some(word) = Word::at_start(&value[found..]) else {
+            at = found + 2;
+            continue;
+        };
+        let between = &value[plain..found];
+        let apart = between.is_empty() && found == 0 || between.ends_with(is_space);
+        match pieces.last_mut() {
+            Some(Piece::Run(run)) if between.trim_matches(is_space).is_empty() => run.push(word, !between.is_empty()),
+            last => {
+                if let Some(Piece::Run(run)) = last.filter(|_| !between.starts_with(is_space)) {
+                    run.touch();
+                }
+                if !between.is_empty() {
+                    pieces.push(Piece::Plain(between));
+                }
+                pieces.push(Piece::Run(Run::of(word, apart)));
+            }
+        }
+        at = found + word.size();
+        plain = at;
+    }
+    let rest = &value[plain..];
+    if let Some(Piece::Run(run)) = pieces.last_mut().filter(|_| !rest.is_empty() && !rest.starts_with(is_space)) {
+        run.touch();
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Plain(rest));
+    }
+    pieces
+}
+
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::words::decode;
+
+    #[test]
+    fn what_a_value_says() {
+        for (value, text) in [
+            ("plain", Some("plain")),
+            ("=?UTF-8?Q?gr=C3=BCn?=", Some("grün")),
+            ("=?utf-8*en?q?gr=c3=bcn?= tea", Some("grün tea")),
+            ("=?ISO-8859-1?B?Z3L8bg==?=", Some("grün")),
+            ("a =?UTF-8?Q?=C3=A4?= =?UTF-8?B?w7Y=?=\t=?ISO-8859-1?Q?=FC?= b", Some("a äöü b")),
+            ("=?UTF-8?Q?=C3?==?UTF-8?Q?=A4?=", Some("ä")),
+            ("=?UTF-8?Q?=C3?= =?utf-8?B?pA==?=", Some("ä")),
+            ("=?UTF-8?Q?raw spaces in =C3=A4 it?=", Some("raw spaces in ä it")),
+            ("=?UTF-8?Q?a_b?=c", Some("a bc")),
+            ("=?UTF-8?Q??=", Some("")),
+            // Not words, and so no more than what they are.
+            ("=?UTF-8?X?a?= =??Q?a?= =?UTF-8?Q?a", Some("=?UTF-8?X?a?= =??Q?a?= =?UTF-8?Q?a")),
+            ("=?", Some("=?")),
+            // Cannot be decoded.
+            ("=?UTF-8?Q?=C3?=", None),
+            ("=?UTF-8?Q?=C?=", None),
+            ("=?UTF-8?Q?=ZZ?=", None),
+            ("=?UTF-8?B?$?=", None),
+            ("=?klingon?Q?=C3?=", None),
+        ] {
+            assert_eq!(decode(value).as_deref(), text, "{value}");
+        }
+    }
+
+    fn is_sound(value: &str, place: Place) -> bool {
+        split(value).iter().all(|piece| match piece {
+            Piece::Plain(_) => true,
+            Piece::Run(run) => run.is_sound(place),
+        })
+    }
+
+    #[test]
+    fn which_words_are_sound() {
+        let long = format!("=?UTF-8?Q?{}?=", "=C3=A4".repeat(11));
+        for (value, expected) in [
+            ("plain", true),
+            ("=?UTF-8?Q?gr=C3=BCn?=", true),
+            ("a =?UTF-8?Q?gr=C3=BCn?= b =?UTF-8?B?w7Y=?=", true),
+            // The second word alone would be plain, but it has the space that would be lost.
+            ("=?UTF-8?Q?gr=C3=BCn?= =?UTF-8?Q?_tea?=", true),
+            ("=?UTF-8?Q?a_=3D=3F_b?=", true),
+            ("=?UTF-8?Q?two__spaces?=", true),
+            ("=?UTF-8?Q?tea?=", false),
+            ("=?UTF-8?Q?green?= =?UTF-8?Q?_tea?=", false),
+            ("=?UTF-8?Q?=C3=A4?==?UTF-8?Q?=C3=A4?=", false),
+            ("a=?UTF-8?Q?=C3=A4?=", false),
+            ("=?UTF-8?Q?=C3=A4?=a", false),
+            ("=?UTF-8?Q?=C3=A4?=, =?UTF-8?Q?=C3=A4?=", false),
+            ("=?UTF-8?Q?=C3=A4 b?=", false),
+            ("=?UTF-8?Q?=C3?= =?UTF-8?Q?=A4?=", false),
+            ("=?UTF-8?B?w7Y?=", false),
+            (&long, false),
+        ] {
+            assert_eq!(is_sound(value, Place::Text), expected, "{value}");
+        }
+        assert!(is_sound("=?UTF-8?Q?Dr._=C3=84?=", Place::Text) && !is_sound("=?UTF-8?Q?Dr._=C3=84?=", Place::Phrase));
+    }
+}
