@@ -227,8 +227,22 @@ impl Text for KeySource {
     const EXPECTED: &'static str = PathBuf::EXPECTED;
 
     fn parse(text: &str) -> Result<Self, Complaint> {
+        if is_key_without_its_frame(text) {
+            return Err(Complaint::new(
+                "it holds a key without its BEGIN and END lines",
+                "give the path of a file, or the whole PEM text where that may stand",
+            ));
+        }
         <PathBuf as Text>::parse(text).map(Self::Path)
     }
+}
+
+/// The base64 of a key. Whoever pasted it must not find it in a message about a file that is not there.
+fn is_key_without_its_frame(text: &str) -> bool {
+    // The shortest key, Ed25519 in PKCS#8. RSA is far longer, and all of them begin with a SEQUENCE.
+    const SHORTEST: usize = 64;
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=\\ \t\r\n".contains(&byte);
+    text.len() >= SHORTEST && text.starts_with('M') && text.bytes().all(base64)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

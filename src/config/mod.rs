@@ -147,12 +147,14 @@ fn syntax_error(mut source: Source, text: &str, error: &toml::de::Error) -> Prob
     Problems::new(Arc::new(source), vec![problem])
 }
 
-/// For a text that cannot be parsed: what stands behind the "=" of a secret's key.
+/// For a text that cannot be parsed: what stands behind the "=" of a secret's key, be it alone on its line or not.
 fn mask_secrets_by_line(source: &mut Source, text: &str) {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        if let Some((key, _)) = line.split_once('=').filter(|(key, _)| reader::looks_secret(key.trim())) {
-            source.mask(start + key.len() + 1..start + line.len());
+        let key_of = |at: usize| line[..at].trim_end().rsplit(['{', ',', '.', ' ', '\t']).next().unwrap_or_default();
+        let mut assignments = line.match_indices('=').map(|(at, _)| at);
+        if let Some(at) = assignments.find(|&at| reader::looks_secret(key_of(at).trim_matches(['"', '\'']))) {
+            source.mask(start + at + 1..start + line.len());
         }
         start += line.len();
     }

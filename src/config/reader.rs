@@ -132,21 +132,25 @@ fn is_table(value: &DeValue<'_>) -> bool {
     }
 }
 
-/// A literal, with its quotes. What a table holds is a reference and no secret.
+/// A literal, with its quotes. In a table, what names a variable or a file is a reference and no secret.
 fn mask(value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
-    if !matches!(value.get_ref(), DeValue::Table(_)) {
-        secrets.push(value.span());
+    match value.get_ref() {
+        DeValue::Table(content) => {
+            let literals = content.iter().filter(|(key, _)| !["env", "file"].contains(&key.get_ref().as_ref()));
+            literals.for_each(|(_, value)| mask(value, secrets));
+        }
+        _ => secrets.push(value.span()),
     }
 }
 
 /// For keys that no setting has: one of them may be a misspelt `password`.
 fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
     match value.get_ref() {
+        _ if looks_secret(key) => mask(value, secrets),
         DeValue::Table(content) => {
             content.iter().for_each(|(key, value)| mask_what_looks_secret(key.get_ref(), value, secrets));
         }
         DeValue::Array(items) => items.iter().for_each(|item| mask_what_looks_secret(key, item, secrets)),
-        _ if looks_secret(key) => mask(value, secrets),
         _ => {}
     }
 }
@@ -154,7 +158,7 @@ fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut
 /// True for names that people give to secrets.
 pub fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["pass", "pwd", "secret", "token", "credential"].iter().any(|word| key.contains(word))
+    ["pass", "pwd", "secret", "token", "credential", "hash", "api"].iter().any(|word| key.contains(word))
         || nearest(&key, ["password"].into_iter()).is_some()
 }
 
