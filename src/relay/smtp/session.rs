@@ -3,6 +3,7 @@
 //! Generic over the channel; what may be sent depends on it, so that a plain session cannot say MAIL or AUTH.
 //! RFC 5321 §4.2, §4.5.3.2.
 
+use super::auth::without_credentials;
 use super::line::{Line, Opening};
 use super::starttls::Secured;
 use crate::message::outcome::{Cause, Meaning, Reason, Step, meaning};
@@ -167,6 +168,7 @@ impl<C: Channel> Session<C> {
     pub(super) async fn reply(&mut self, step: Step, deadline: Deadline) -> Result<Reply, Reason> {
         let limit = deadline.capped(self.patience(step));
         let reply = match limit.limit(self.read_reply()).await {
+            Ok(Ok(reply)) if step == Step::Auth => without_credentials(&self.options, &reply),
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => return Err(self.broken(step, Cause::Network(error.to_string()))),
             Err(Expired) => return Err(self.broken(step, Cause::TimedOut)),
