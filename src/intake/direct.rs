@@ -10,6 +10,7 @@ use crate::inbound::{Client, Intake, Received};
 use crate::message::outcome::Cause;
 use crate::message::{MailId, Outcome, Reason};
 use crate::observe::Clock;
+use crate::observe::log::Clean;
 use crate::relay::Deadline;
 use crate::smtp::reply::Severity;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
@@ -53,7 +54,7 @@ impl Intake for DirectIntake {
 }
 
 fn refused(id: MailId, received: &Received, reply: &Reply) {
-    let (from, client) = (&received.envelope.sender, received.client.peer);
+    let (from, client, reply) = (Clean(&received.envelope.sender), received.client.peer, Clean(reply));
     info!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
 }
 
