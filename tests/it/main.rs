@@ -5,6 +5,7 @@
 mod support;
 
 mod cap;
+mod clean_clone;
 mod clients_are_served;
 mod configuration_mistakes;
 mod dialogs;
@@ -14,6 +15,7 @@ mod dkim_verify;
 mod environment;
 mod everything_verifies;
 mod first_run;
+mod hostile_log;
 mod own_server;
 mod peers_work;
 mod refused_starts;
@@ -25,4 +27,5 @@ mod relay_pool;
 mod relay_refusals;
 mod relay_starttls;
 mod replay;
+mod secrets;
 mod smuggling;
