@@ -7,7 +7,7 @@ use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
 use crate::config::settings::{DkimSettings, ListenerSettings};
 use crate::config::value::Size;
-use crate::inbound::{AuthMode, Options, Tls};
+use crate::inbound::{AuthMode, Options, READING_ROOM, Tls};
 use crate::message::SenderPatterns;
 use crate::tls;
 use rustls::ServerConfig;
@@ -151,10 +151,13 @@ impl Resolver<'_> {
 
     fn check_size(&mut self, typed: &Listener, max_memory: &Typed<Size>) {
         let (Some(size), Some(memory)) = (typed.max_message_size.value, max_memory.value) else { return };
-        if size > memory {
+        if size.0.saturating_add(READING_ROOM) > memory.0 {
             let place = if typed.max_message_size.given { &typed.max_message_size.place } else { &max_memory.place };
             self.findings
-                .error(place, "`max_message_size` is larger than `max_memory`: such a message would never fit")
+                .error(
+                    place,
+                    "`max_message_size` must be at least 64 KiB below `max_memory`: a larger message would never fit",
+                )
                 .help("raise `max_memory` (several messages are under way at once), or lower `max_message_size`");
         }
     }
