@@ -16,6 +16,8 @@ mod environment;
 mod everything_verifies;
 mod first_run;
 mod hostile_log;
+mod limits;
+mod logins;
 mod own_server;
 mod peers_work;
 mod refused_starts;

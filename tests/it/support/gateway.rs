@@ -1,6 +1,6 @@
 //! The built program as a child process, with its log and its addresses.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -69,6 +69,15 @@ impl Setup {
     /// Runs a command to its end.
     pub fn output(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the program runs")
+    }
+
+    /// The same, with something to read on its standard input.
+    pub fn output_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        child.stdin.take().expect("its standard input").write_all(input.as_bytes()).expect("it reads");
+        child.wait_with_output().expect("the program ends")
     }
 
     /// Starts `waxseal run` and waits until it listens on `listeners` addresses.
