@@ -39,6 +39,8 @@ fn swaks_gets_a_250_and_the_mail_lies_in_the_sandbox_verified_and_private() {
     assert!(start.contains("Name:  wax1._domainkey.example.com") && start.contains("v=DKIM1; k=rsa; p="), "{start}");
     assert!(start.contains("kept in the sandbox and NOT sent"), "{start}");
     let line = gateway.wait_for_line(&["kept in the sandbox, NOT sent", "\"id\":\""]);
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(event["ms"].is_u64() && event["size"].is_u64(), "numbers are numbers: {line}");
     for part in [
         "\"from\":\"reports@example.com\"",
         "\"to\":\"you@example.net\"",
