@@ -176,6 +176,11 @@ impl Gateway {
         self.setup.folder().to_owned()
     }
 
+    /// Another command beside it, to its end.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.setup.output(arguments)
+    }
+
     /// Everything that it printed.
     pub fn log(&self) -> Vec<String> {
         self.log.lines(|_| true)
