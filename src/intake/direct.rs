@@ -17,7 +17,8 @@ use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 /// Plausible gives up 30 s after the final dot; the answer must be there before.
 const BUDGET: Duration = Duration::from_secs(25);
@@ -28,6 +29,8 @@ pub struct DirectIntake {
     pub hostname: Arc<str>,
     pub delivery: Arc<Delivery>,
     pub clock: Clock,
+    /// The gateway has to end now: what is still under way is given up, and said to be.
+    pub cut_off: CancellationToken,
 }
 
 impl Intake for DirectIntake {
@@ -47,7 +50,15 @@ impl Intake for DirectIntake {
                 return reply;
             }
         };
-        let attempt = self.delivery.attempt(&accepted, deadline).await;
+        let attempt = tokio::select! {
+            biased;
+            attempt = self.delivery.attempt(&accepted, deadline) => attempt,
+            () = self.cut_off.cancelled() => {
+                let reply = Reply::cut_off();
+                given_up(id, &received, &reply);
+                return reply;
+            }
+        };
         attempt.log(&accepted, started.elapsed());
         reply_for(id, &attempt)
     }
@@ -56,6 +67,12 @@ impl Intake for DirectIntake {
 fn refused(id: MailId, received: &Received, reply: &Reply) {
     let (from, client, reply) = (Clean(&received.envelope.sender), received.client.peer, Clean(reply));
     info!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
+}
+
+fn given_up(id: MailId, received: &Received, reply: &Reply) {
+    let to = received.envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
+    let from = Clean(&received.envelope.sender);
+    error!(%id, %from, %to, size = received.data.len(), %reply, "given up at the end of the drain time");
 }
 
 /// 30 bits that tell messages of one millisecond apart.

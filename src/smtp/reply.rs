@@ -122,6 +122,7 @@ fixed_replies! {
     too_many_errors = 421 4 . 7 . 0, "Too many errors; closing the connection";
     too_many_logins = 421 4 . 7 . 0, "Too many failed logins; closing the connection";
     shutting_down = 421 4 . 3 . 2, "The gateway is shutting down; try again soon";
+    cut_off = 451 4 . 3 . 2, "The gateway stops, and the provider has not answered yet; the message may have been delivered";
     too_many_connections = 421 4 . 3 . 2, "Too many connections; try again later";
     too_many_connections_from_address = 421 4 . 7 . 0, "Too many connections from your address; try again later";
     timed_out = 421 4 . 4 . 2, "Timed out waiting for the client";

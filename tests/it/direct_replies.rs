@@ -179,3 +179,21 @@ async fn sigterm_lets_a_client_in_data_finish_and_says_421_to_an_idle_one() {
     assert!(scripted.messages()[0].data.ends_with(b"the other half\r\n"));
     assert_eq!(scripted.count("QUIT"), 1, "the connection to the provider is ended politely");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_does_not_answer_is_given_up_at_the_end_of_the_drain_time() {
+    for (at, heard, delivered) in [(At::Mail, "MAIL FROM", 0), (At::Dot, "\r\n.\r\n", 1)] {
+        let scripted = ScriptedUpstream::builder().always(at, Action::Stall).start().await;
+        let setup = in_front_of(&scripted, "").config_with("unsigned", "drain = \"2s\"\nunsigned");
+        let mut gateway = setup.start(1);
+        let mut client = up_to_data(gateway.address(), &["you@example.net"]).await;
+        client.send(format!("{}.\r\n", mail("slow")).as_bytes()).await;
+        scripted.until_heard(heard).await;
+        gateway.signal("TERM");
+        let reply = client.reply().await.expect("a reply");
+        assert_says(&reply, &["451 4.3.2 ", "may have been delivered"]);
+        assert_eq!(gateway.wait().code(), Some(0));
+        assert_eq!(scripted.not_accepted().len(), delivered);
+        gateway.wait_for_line(&["given up", "you@example.net", "\"ERROR\""]);
+    }
+}
