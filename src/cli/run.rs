@@ -59,8 +59,8 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
                 _ = interrupt.recv() => "SIGINT",
             };
             if round == 0 {
-                info!("{name}: letting mail in progress finish; a second one stops at once");
                 shutdown.cancel();
+                info!("{name}: letting mail in progress finish; a second one stops at once");
             } else {
                 warn!("{name} again: stopping at once");
                 std::process::exit(1);

@@ -4,6 +4,7 @@ use crate::config::DkimSettings;
 use crate::config::key_file::{self, KeyFileError};
 use crate::dkim::{DnsRecord, KeyAlgorithm, KeyError, Keyring, Selector, SigningKey, generate};
 use crate::smtp::Domain;
+use std::io::Write as _;
 use std::path::Path;
 use tracing::info;
 
@@ -36,6 +37,9 @@ fn make(domain: Domain, selector: Selector, path: &Path) -> Result<SigningKey, K
     key_file::create(path, pem.reveal())?;
     let record = DnsRecord::of(&key);
     info!(file = %path.display(), name = record.name(), record = record.text(), "made a new DKIM key; publish its record");
-    eprintln!("Publish this DNS record, so that receivers can check the seal of {name}:\n\n{record}\n");
+    let _a_closed_pipe_changes_nothing = writeln!(
+        std::io::stderr(),
+        "Publish this DNS record, so that receivers can check the seal of {name}:\n\n{record}\n"
+    );
     Ok(key)
 }

@@ -48,7 +48,13 @@ impl Options {
 pub fn start(options: &Options) -> Result<(), InvalidLevel> {
     let filter = options.filter()?;
     let colours = options.format == Format::Pretty && io::stdout().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine { colours }).with_target(false);
+    // Never a word about a line that could not be written: it would go to standard error, and panic where that is gone
+    // too (both into one full disk, or one broken pipe). The mail goes on without its log.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(OneLine { colours })
+        .with_target(false)
+        .log_internal_errors(false);
     let _already_started = match options.format {
         Format::Json => builder.json().flatten_event(true).try_init(),
         Format::Pretty => builder.with_ansi(colours).try_init(),

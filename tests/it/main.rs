@@ -18,6 +18,7 @@ mod everything_verifies;
 mod first_run;
 mod hostile_log;
 mod limits;
+mod log_is_gone;
 mod logins;
 mod own_server;
 mod peers_work;
