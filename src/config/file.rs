@@ -237,12 +237,16 @@ impl Text for KeySource {
     }
 }
 
-/// The base64 of a key. Whoever pasted it must not find it in a message about a file that is not there.
-fn is_key_without_its_frame(text: &str) -> bool {
+/// The base64 of a key, or of its whole PEM text. Whoever pasted it must not find it in a message about a file that is
+/// not there.
+pub fn is_key_without_its_frame(text: &str) -> bool {
     // The shortest key, Ed25519 in PKCS#8. RSA is far longer, and all of them begin with a SEQUENCE.
     const SHORTEST: usize = 64;
+    // "-----BEGIN"
+    const PEM_IN_BASE64: &str = "LS0tLS1CRUdJTi";
     let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=\\ \t\r\n".contains(&byte);
-    text.len() >= SHORTEST && text.starts_with('M') && text.bytes().all(base64)
+    let begins = text.starts_with('M') || text.starts_with(PEM_IN_BASE64);
+    text.len() >= SHORTEST && begins && text.bytes().all(base64)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //!
 //! Reports unknown keys with a suggestion, missing keys, wrong types and bad values; knows no single setting.
 
+use super::file::is_key_without_its_frame;
 use super::later;
 use super::problem::{Findings, Place};
 use super::schema::{Presence, Setting, Table, Typed};
@@ -41,7 +42,7 @@ impl<'a, 'f> TableReader<'a, 'f> {
         };
         match find(self.content, key) {
             Some(value) => {
-                if T::SECRET || value.get_ref().as_str().is_some_and(|text| text.contains("-----BEGIN")) {
+                if T::SECRET || value.get_ref().as_str().is_some_and(holds_secret) {
                     mask(value, self.secrets);
                 }
                 let place = Place::File(value.span());
@@ -153,6 +154,12 @@ fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut
         DeValue::Array(items) => items.iter().for_each(|item| mask_what_looks_secret(key, item, secrets)),
         _ => {}
     }
+}
+
+/// In a value that should hold none: a key where its file should be named, a login before a host.
+fn holds_secret(text: &str) -> bool {
+    let has_login = text.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'));
+    has_login || text.contains("-----BEGIN") || is_key_without_its_frame(text)
 }
 
 /// True for names that people give to secrets.

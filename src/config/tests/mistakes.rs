@@ -106,6 +106,12 @@ fn no_misplaced_secret_is_shown() {
         "[[user]]\nhash = \"hunter2\"",
         "[[upstrem]]\npassword = \"hunter2\"",
         "[[dkim]]\nprivate_key = \"\"\"-----BEGIN PRIVATE KEY-----\nhunter2\"\"\"",
+        "server_name = \"smtp://u:hunter2@h\"",
+        "password: \"hunter2\"",
+        "password hunter2",
+        "password = \"\"\"\nhunter2\n\"\"\" x",
+        "# password = \"hunter2\"\nnosuch = 1",
+        "nosuch = 1 # the password was hunter2",
         "[more]\nuser = [{ name = \"a\", password = \"hunter2\" }",
     ] {
         let problems = folder.load(&format!("{upstream}{line}\n"), &nothing()).expect_err(line);
