@@ -124,3 +124,19 @@ fn smtplib_is_told_which_recipients_and_senders_are_wrong() {
     assert!(foreign.stdout.contains("senders"), "the reply names the setting: {foreign:?}");
     assert_eq!(kept(&gateway.folder()).len(), 1);
 }
+
+#[test]
+fn the_sandbox_keeps_the_newest_thousand() {
+    let gateway = shipped().start(2);
+    let send = |messages, sender| {
+        let load = Load { sessions: 20, messages, size: 300, sender, recipient: "you@example.net" };
+        smtp_source(&gateway.address().to_string(), &load)
+    };
+    let Some(first) = send(10, "first@example.com") else { return };
+    assert!(first.success, "{first:?}");
+    assert!(send(1000, "later@example.com").is_some_and(|sent| sent.success));
+    let files = kept(&gateway.folder());
+    assert_eq!(files.len(), 1000);
+    let first = |file: &PathBuf| fs::read_to_string(file).unwrap().starts_with("Return-Path: <first@");
+    assert!(!files.iter().any(first), "the oldest are gone");
+}

@@ -106,6 +106,20 @@ async fn nothing_is_taken_in_clear_where_starttls_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = gateway(&scripted);
+    for (version, spoken) in [("tlsv1_3", true), ("tlsv1_2", true), ("tlsv1_1", false), ("tlsv1", false)] {
+        for listener in [1, 2] {
+            let arguments = [&login("PLAIN", "plausible", PASSWORD)[..], &["--tls-protocol", version]].concat();
+            let Some(sent) = send(&gateway, listener, "authority.pem", "a@example.org", &arguments) else { return };
+            assert_eq!(sent.success, spoken, "{version}: {sent:?}");
+        }
+    }
+    assert_eq!(scripted.messages().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_trusts_another_authority_sends_nothing() {
     let scripted = ScriptedUpstream::start().await;
     let gateway = gateway(&scripted);
