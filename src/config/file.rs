@@ -170,7 +170,8 @@ settings! {
 }
 
 settings! {
-    /// Which mail goes to which upstream: the first match wins. Without routes all mail goes to the first upstream.
+    /// Which mail goes to which upstream: the first match wins, and what matches none is not sent. Without routes all
+    /// mail goes to the first upstream.
     Route = "route", many: true {
         /// What the log calls it.
         name: String, required r#""reports""#;

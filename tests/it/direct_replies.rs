@@ -47,6 +47,18 @@ async fn some_recipients_refused_is_a_250_and_an_error_line_for_each() {
     assert!(!delivered.contains("gone@example.net"), "{delivered}");
 }
 
+/// It went to the first upstream, although `waxseal check` had said that it would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_that_no_route_takes_goes_nowhere() {
+    let scripted = ScriptedUpstream::builder().start().await;
+    let route = "[[route]]\nname = \"inside\"\nrecipients = [\"*@example.net\"]\nupstreams = [\"company\"]";
+    let gateway = in_front_of(&scripted, route).start(1);
+    let reply = hand_in(gateway.address(), &["you@example.org"], &mail("where to")).await;
+    assert_says(&reply, &["451 ", "no [[route]] takes mail from this sender"]);
+    assert!(scripted.messages().is_empty());
+    assert!(hand_in(gateway.address(), &["you@example.net"], &mail("inside")).await.starts_with("250 "));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_recipient_refused_is_the_providers_code_and_text() {
     for (at, line) in [

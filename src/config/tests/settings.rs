@@ -231,7 +231,7 @@ fn what_is_odd_but_works_is_a_warning() {
         ),
         (
             format!("{SMALLEST}[[route]]\nname = \"r\"\nsenders = [\"*@a\"]\nupstreams = [\"sandbox\"]\n"),
-            "config.toml:6:1: mail that no route takes is refused",
+            "config.toml:6:1: mail that no route takes is not sent anywhere",
         ),
         (
             format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),
