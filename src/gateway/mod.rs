@@ -18,7 +18,6 @@ use crate::observe::Clock;
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
 use std::collections::HashMap;
-use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,8 +30,8 @@ use tracing::{info, warn};
 /// Why the gateway did not start. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the data folder {path} cannot be used: {source}; set `data_dir` to a folder this user may write to")]
-    DataDir { path: PathBuf, source: io::Error },
+    #[error("the data folder {path} cannot be used: {source}")]
+    DataDir { path: PathBuf, source: data_dir::DataDirError },
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
     #[error(transparent)]
