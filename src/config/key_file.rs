@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 pub enum KeyFileError {
     #[error("{0} exists already and is left alone; choose another selector for a new key")]
     Exists(PathBuf),
-    #[error("{path} cannot be written: {source}")]
-    Write { path: PathBuf, source: io::Error },
+    /// Not `source`: whoever prints the chain of causes would say it twice.
+    #[error("{path} cannot be written: {cause}")]
+    Write { path: PathBuf, cause: io::Error },
 }
 
 /// Folders that are missing are made, 0700; the file is 0600 and on disk when this returns.
 pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
-    let failed = |source| KeyFileError::Write { path: path.to_owned(), source };
+    let failed = |cause| KeyFileError::Write { path: path.to_owned(), cause };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     }
