@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,7 +111,8 @@ struct Log(Arc<Printed>);
 struct Printed {
     lines: Mutex<Vec<(Stream, String)>>,
     more: Condvar,
-    ended: AtomicBool,
+    /// Streams that have ended.
+    ended: AtomicUsize,
 }
 
 impl Log {
@@ -124,7 +125,7 @@ impl Log {
                 printed.more.notify_all();
             }
             // Standard output ends with the program: nobody needs to wait any longer.
-            printed.ended.store(true, Ordering::Release);
+            printed.ended.fetch_add(1, Ordering::Release);
             printed.more.notify_all();
         });
     }
@@ -142,7 +143,7 @@ impl Log {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let ended = self.0.ended.load(Ordering::Acquire);
+            let ended = self.0.ended.load(Ordering::Acquire) > 0;
             let all = || lines.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n");
             assert!(!left.is_zero() && !ended, "waited in vain for {what}; the log:\n{}", all());
             lines = self.0.more.wait_timeout(lines, left).expect("the log").0;
@@ -204,10 +205,12 @@ impl Gateway {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
+    /// Its end, after which everything that it printed has been read.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("the child's status") {
+            let both_ended = self.log.0.ended.load(Ordering::Acquire) == 2;
+            if let Some(status) = self.child.try_wait().expect("the child's status").filter(|_| both_ended) {
                 return status;
             }
             assert!(Instant::now() < deadline, "the gateway did not end; the log:\n{}", self.log().join("\n"));
