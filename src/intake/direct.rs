@@ -105,12 +105,10 @@ fn reply_for(id: MailId, attempt: &Attempt) -> Reply {
     }
 }
 
+/// Always 250, which is all that some applications know.
 fn delivered(id: MailId, reply: &Reply) -> Reply {
-    if reply.text().is_empty() {
-        Reply::new(reply.code(), EnhancedCode::new(2, 0, 0), format!("Delivered as {id}"))
-    } else {
-        reply.folded()
-    }
+    let text = if reply.text().is_empty() { format!("Delivered as {id}") } else { reply.text() };
+    Reply::new(250, reply.enhanced().unwrap_or(EnhancedCode::new(2, 0, 0)), text).folded()
 }
 
 /// The provider's own 4yz where it is about this mail; 451 with step and cause for everything else. 421 would tell the

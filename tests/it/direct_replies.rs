@@ -18,6 +18,7 @@ async fn the_providers_own_reply_is_folded_into_one_line() {
     let scripted = ScriptedUpstream::builder()
         .once(At::Dot, Action::Raw(b"250-2.0.0 taken\r\n250-2.0.0 and queued\r\n250 2.0.0 as 4711\r\n".to_vec()))
         .once(At::Dot, Action::Raw(b"250\r\n".to_vec()))
+        .once(At::Dot, "251 taken, and forwarded")
         .start()
         .await;
     let gateway = in_front_of(&scripted, "").start(1);
@@ -25,6 +26,8 @@ async fn the_providers_own_reply_is_folded_into_one_line() {
     assert_eq!(reply, "250 2.0.0 taken and queued as 4711");
     let bare = hand_in(gateway.address(), &["you@example.net"], &mail("two")).await;
     assert_says(&bare, &["250 2.0.0 Delivered as "]);
+    let other = hand_in(gateway.address(), &["you@example.net"], &mail("three")).await;
+    assert_eq!(other, "250 2.0.0 taken, and forwarded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
