@@ -81,7 +81,7 @@ settings! {
         /// "off": only `allow`; "optional": `allow` or a login; "required": a login.
         auth: AuthMode, default r#""optional""#;
         /// Who may be the sender, in the envelope and in the From header. Default: the domains that have a [[dkim]]
-        /// key and those below them; without any key: everyone.
+        /// key or are listed in `unsigned`, and those below them; without any key: everyone.
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
         /// Bare CR and LF in a message: "normalize" (they become CRLF) or "reject".
         line_endings: LineEndings, default r#""normalize""#;

@@ -1,14 +1,15 @@
 //! `[[listener]]`: certificates, who may send, and the rules that keep a listener from being open.
 
-use super::{Resolver, sealed_domains};
+use super::Resolver;
 use crate::config::file::{Delivery, Listener, ListenerTls};
 use crate::config::own::is_loopback;
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
-use crate::config::settings::{DkimSettings, ListenerSettings};
+use crate::config::settings::ListenerSettings;
 use crate::config::value::Size;
 use crate::inbound::{AuthMode, Options, READING_ROOM, Tls};
 use crate::message::SenderPatterns;
+use crate::smtp::Domain;
 use crate::tls;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
@@ -20,18 +21,18 @@ impl Resolver<'_> {
         &mut self,
         typed: Vec<Listener>,
         max_memory: &Typed<Size>,
-        dkim: &[DkimSettings],
+        own_domains: &[&Domain],
         has_users: bool,
     ) -> Vec<ListenerSettings> {
         self.check_addresses(&typed);
-        typed.into_iter().filter_map(|listener| self.listener(&listener, max_memory, dkim, has_users)).collect()
+        typed.into_iter().filter_map(|listener| self.listener(&listener, max_memory, own_domains, has_users)).collect()
     }
 
     fn listener(
         &mut self,
         typed: &Listener,
         max_memory: &Typed<Size>,
-        dkim: &[DkimSettings],
+        own_domains: &[&Domain],
         has_users: bool,
     ) -> Option<ListenerSettings> {
         if typed.delivery.value == Some(Delivery::Queue) {
@@ -42,7 +43,7 @@ impl Resolver<'_> {
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
         self.check_size(typed, max_memory);
-        let senders = self.listener_senders(typed, dkim);
+        let senders = self.listener_senders(typed, own_domains);
         Some(ListenerSettings {
             options: Options {
                 address: typed.address.value?,
@@ -162,13 +163,14 @@ impl Resolver<'_> {
         }
     }
 
-    /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal.
-    fn listener_senders(&mut self, typed: &Listener, dkim: &[DkimSettings]) -> Option<SenderPatterns> {
+    /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal, unless the
+    /// configuration names it.
+    fn listener_senders(&mut self, typed: &Listener, own_domains: &[&Domain]) -> Option<SenderPatterns> {
         if typed.senders.given {
             return self.patterns("senders", &typed.senders);
         }
-        let sealed = SenderPatterns::domains(sealed_domains(dkim));
-        Some(if dkim.is_empty() { SenderPatterns::any() } else { sealed })
+        let any = own_domains.is_empty();
+        Some(if any { SenderPatterns::any() } else { SenderPatterns::domains(own_domains.iter().copied()) })
     }
 }
 
