@@ -4,6 +4,7 @@
 //! listeners first (mail in progress finishes), then the upstreams' connections (QUIT), then the sandbox.
 
 mod data_dir;
+mod descriptors;
 mod keys;
 mod upstreams;
 
@@ -70,6 +71,7 @@ impl Gateway {
         let delivery = Arc::new(Delivery::new(targets, routes(&settings), keyring.clone(), settings.unsigned.clone()));
         let cut_off = CancellationToken::new();
         let listeners = bind_listeners(&settings, &keyring, &delivery, &cut_off)?;
+        descriptors::raise_limit(&settings);
         announce(&settings, &listeners);
         Ok(Self { listeners, sandbox, delivery, drain: settings.drain, cut_off })
     }

@@ -20,6 +20,7 @@ mod hostile_log;
 mod limits;
 mod log_is_gone;
 mod logins;
+mod open_files;
 mod own_server;
 mod peers_work;
 mod refused_starts;
