@@ -228,7 +228,7 @@ mod tests {
         let shown = summary(&settings);
         for part in [
             "gateway        gateway.example.com; data in ",
-            "listener       127.0.0.1:2525, tls off; clients from 127.0.0.0/8, ::1/128 or with a login; senders *@example.com",
+            "listener       127.0.0.1:2525, tls off; clients from 127.0.0.0/8, ::1/128; senders *@example.com",
             "key            wax1._domainkey.example.com from ",
             ", to be made at start",
             "no key for it  mail is refused",

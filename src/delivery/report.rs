@@ -51,7 +51,7 @@ fn log_delivered(
 ) {
     let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
     let (to, reply) = (named(recipients), Clean(reply));
-    let (upstream, tls, seal, ms) = (&*transaction.upstream, transaction.tls, &*transaction.seal, elapsed.as_millis());
+    let (upstream, tls, seal, ms) = (&*transaction.upstream, transaction.tls, &*transaction.seal, in_ms(elapsed));
     if transaction.is_sandbox {
         warn!(%id, %from, %to, size, upstream, tls, seal, %reply, ms, "kept in the sandbox, NOT sent");
     } else {
@@ -61,9 +61,14 @@ fn log_delivered(
 
 fn log_missed(accepted: &Accepted, settled: &Settled, reason: &Reason, what: &str, elapsed: Duration) {
     let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
-    let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), elapsed.as_millis());
+    let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), in_ms(elapsed));
     let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
     error!(%id, %from, %to, size, tls, %reason, ms, "{what}");
+}
+
+// JSON has no number for a u128, and who counts milliseconds wants one.
+fn in_ms(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn named(recipients: &[&Mailbox]) -> String {

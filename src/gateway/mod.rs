@@ -4,6 +4,7 @@
 //! listeners first (mail in progress finishes), then the upstreams' connections (QUIT), then the sandbox.
 
 mod data_dir;
+mod descriptors;
 mod keys;
 mod upstreams;
 
@@ -19,7 +20,6 @@ use crate::observe::Clock;
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
 use std::collections::HashMap;
-use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ use tracing::{info, warn};
 /// Why the gateway did not start. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the data folder {path} cannot be used: {source}; set `data_dir` to a folder this user may write to")]
-    DataDir { path: PathBuf, source: io::Error },
+    #[error("the data folder {path} cannot be used: {source}")]
+    DataDir { path: PathBuf, source: data_dir::DataDirError },
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
     #[error(transparent)]
@@ -54,7 +54,12 @@ pub struct Gateway {
     sandbox: Option<Sandbox>,
     delivery: Arc<Delivery>,
     drain: Duration,
+    /// What is under way when the drain time is over.
+    cut_off: CancellationToken,
 }
+
+/// Of the drain time, at most so much is kept for telling clients and providers that it is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Gateway {
     pub async fn start(mut settings: Settings) -> Result<Self, StartError> {
@@ -65,9 +70,11 @@ impl Gateway {
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
         let targets = upstreams::targets(&settings, sandbox.as_ref())?;
         let delivery = Arc::new(Delivery::new(targets, routes(&settings), keyring.clone(), settings.unsigned.clone()));
-        let listeners = bind_listeners(&settings, &keyring, &delivery)?;
+        let cut_off = CancellationToken::new();
+        let listeners = bind_listeners(&settings, &keyring, &delivery, &cut_off)?;
+        descriptors::raise_limit(&settings);
         announce(&settings, &listeners);
-        Ok(Self { listeners, sandbox, delivery, drain: settings.drain })
+        Ok(Self { listeners, sandbox, delivery, drain: settings.drain, cut_off })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -84,14 +91,16 @@ impl Gateway {
             listeners.spawn(listener.serve(intake, shutdown.clone()));
         }
         shutdown.cancelled().await;
-        let deadline = Instant::now() + self.drain;
-        let finished = timeout_at(deadline, async { while listeners.join_next().await.is_some() {} }).await;
-        if finished.is_err() {
+        let farewell = Instant::now() + self.drain;
+        let last_words = LAST_WORDS.min(self.drain / 4);
+        let mut all_finished =
+            async |by| timeout_at(by, async { while listeners.join_next().await.is_some() {} }).await;
+        if all_finished(farewell - last_words).await.is_err() {
             warn!(drain = ?self.drain, "the drain time is over; cutting off what is still in progress");
-            listeners.abort_all();
+            self.cut_off.cancel();
+            let _whoever_still_listens = all_finished(farewell - last_words / 2).await;
         }
-        // A little is kept for QUIT even when clients used the whole drain time.
-        let farewell = deadline.max(Instant::now() + Duration::from_millis(500));
+        listeners.abort_all();
         let closing = self.delivery.targets().iter().map(|target| {
             let upstream = target.upstream.clone();
             async move { upstream.close(Deadline { at: Some(farewell) }).await }
@@ -122,6 +131,7 @@ fn bind_listeners(
     settings: &Settings,
     keyring: &Arc<Keyring>,
     delivery: &Arc<Delivery>,
+    cut_off: &CancellationToken,
 ) -> Result<Vec<(Listener, Arc<DirectIntake>)>, StartError> {
     let budget = Budget::new(settings.max_memory);
     let hostname: Arc<str> = settings.hostname.as_str().into();
@@ -141,6 +151,7 @@ fn bind_listeners(
             hostname: hostname.clone(),
             delivery: delivery.clone(),
             clock: Clock::System,
+            cut_off: cut_off.clone(),
         };
         match Listener::bind(listener.options.clone(), users.clone(), budget.clone()) {
             Ok(listener) => bound.push((listener, Arc::new(intake))),

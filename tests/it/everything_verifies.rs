@@ -108,6 +108,30 @@ async fn messages_nobody_thought_of_verify_too() {
     assert_none(bench.judge(&files), |_, verdicts| verdicts != ["pass", "pass"]);
 }
 
+/// An application that signs by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_applications_own_signature_stays_if_it_still_holds_and_goes_if_not() {
+    let bench = Bench::new();
+    let mut signing = Signing::start(&bench, "ed25519").await;
+    let header = "From: a@example.com\r\nTo: b@example.net\r\nDate: Tue, 24 Nov 2026 03:05:09 +0000\r\n";
+    let complete = format!("{header}Message-ID: <1@example.com>\r\n\r\nHello.\r\n");
+    let blind = complete.replace("To: ", "Bcc: c@example.net\r\nTo: ");
+    let without_id = format!("{header}\r\nHello.\r\n");
+    for (name, message) in [("complete", &complete), ("blind copies", &blind), ("without Message-ID", &without_id)] {
+        signing.hand_in(name, Bench::seal(message.as_bytes(), bench.keys("rsa"))).await;
+    }
+    // As the older of Plausible's clients would: signed with bare LF inside, which are made CRLF on the way.
+    let bare = String::from_utf8(Bench::seal(complete.as_bytes(), bench.keys("rsa"))).expect("UTF-8");
+    signing.hand_in("bare line feeds", bare.replace("Hello.\r\n", "Hello.\n").into_bytes()).await;
+    signing.gateway.wait_for_line(&["removed the application's own DKIM-Signature"]);
+    let relayed = signing.relayed();
+    assert_untouched("complete", &relayed[0].1, &relayed[0].2.data, 1);
+    let files: Vec<_> = relayed.iter().map(|(name, _, arrived)| bench.write(name, &arrived.data)).collect();
+    assert_none(bench.judge(&files), |file, verdicts| {
+        if file == files[0] { verdicts != ["pass", "pass"] } else { verdicts != ["pass"] }
+    });
+}
+
 /// What verifiers read in different ways is put right before it is signed; a line that is no field ends the header.
 /// Everything else must be as it was. Each line: the message, what is in it, what becomes of that.
 const PUT_RIGHT: &[(&str, &str, &str)] = &[

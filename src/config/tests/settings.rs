@@ -131,8 +131,8 @@ level = "info,waxseal::relay=debug"
     assert!(matches!(listener.options.tls, Tls::StartTls(_)));
     assert_eq!(listener.options.allow[1].to_string(), "192.0.2.1/32");
     assert_eq!(listener.options.timeout, Duration::from_secs(90));
-    // One pair for the domain, though it has two keys.
-    assert_eq!(listener.senders.to_string(), "*@example.com, *@*.example.com");
+    // One pair for the domain, though it has two keys; and whatever may leave unsigned must be able to come in.
+    assert_eq!(listener.senders.to_string(), "*@example.com, *@*.example.com, *@example.net, *@*.example.net");
     assert!(matches!(settings.users[0].password, Password::Plain(_)));
     assert_eq!(settings.users[0].senders, SenderPatterns::parse(["reports@example.com"]).ok());
     assert!(settings.dkim.iter().all(|key| key.key.is_some()));
@@ -220,6 +220,13 @@ fn what_is_odd_but_works_is_a_warning() {
             format!("{SMALLEST}[queue]\nbackend = \"sqlite\"\n"),
             "config.toml:6:2: [queue] has no effect in this version yet",
         ),
+        (
+            format!(
+                "{SMALLEST}[[dkim]]\ndomain = \"example.com\"\nselector = \"a\"\n\
+                 private_key = \"none.pem\"\ngenerate = true\n"
+            ),
+            "config.toml:2:12: it has no effect: the listeners take only senders of the domains that have a key",
+        ),
         (format!("{SMALLEST}[admin]\n"), "config.toml:6:2: [admin] has no effect in this version yet"),
         (
             format!("{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\ncertificate = \"x\"\n"),
@@ -231,7 +238,7 @@ fn what_is_odd_but_works_is_a_warning() {
         ),
         (
             format!("{SMALLEST}[[route]]\nname = \"r\"\nsenders = [\"*@a\"]\nupstreams = [\"sandbox\"]\n"),
-            "config.toml:6:1: mail that no route takes is refused",
+            "config.toml:6:1: mail that no route takes is not sent anywhere",
         ),
         (
             format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),
@@ -254,13 +261,14 @@ fn ed25519_alone_is_warned_about() {
             "[[dkim]]\ndomain = \"{domain}\"\nselector = \"{selector}\"\nprivate_key = \"{file}\"\ngenerate = true\n"
         )
     };
+    let open = format!("{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\nsenders = [\"*\"]\n");
     let both = key("a.example", "r", "rsa.pem") + &key("a.example", "e", "ed25519.pem");
     let with_one_to_be_made = key("b.example", "e", "ed25519.pem") + &key("b.example", "r", "none.pem");
-    assert_eq!(warnings(&format!("{SMALLEST}{both}{with_one_to_be_made}")), [""; 0]);
+    assert_eq!(warnings(&format!("{open}{both}{with_one_to_be_made}")), [""; 0]);
     let alone = key("c.example", "a", "ed25519.pem") + &key("c.example", "b", "ed25519.pem");
-    let found = warnings(&format!("{SMALLEST}{alone}"));
+    let found = warnings(&format!("{open}{alone}"));
     assert!(
-        matches!(found.as_slice(), [one] if one.starts_with("config.toml:7:10: c.example has only an Ed25519 key")),
+        matches!(found.as_slice(), [one] if one.starts_with("config.toml:10:10: c.example has only an Ed25519 key")),
         "{found:?}"
     );
 }
