@@ -5,6 +5,7 @@ use super::run::print_problems;
 use crate::config::{self, ConfigFile, Defaults, Environment, Problems, Provider, Settings, UpstreamSettings};
 use crate::dkim::Unsigned;
 use crate::inbound::{AuthMode, Tls};
+use crate::message::repair::Repairs;
 use crate::relay::TlsMode;
 use serde_json::{Value, json};
 use std::fmt::Display;
@@ -66,6 +67,7 @@ fn summary(settings: &Settings) -> String {
     lines.push(line("no key for it", &describe_unsigned(&settings.unsigned)));
     lines.extend(settings.upstreams.iter().map(|upstream| line("upstream", &describe_upstream(upstream))));
     lines.extend(settings.routes.iter().map(|route| line("route", &describe_route(route))));
+    lines.push(line("repair", &describe_repairs(&settings.repairs)));
     lines.push(line("warnings", &settings.warnings.len()));
     lines.join("\n")
 }
@@ -142,6 +144,13 @@ fn describe_route(route: &config::RouteSettings) -> String {
     format!("{}: from {} to {} through {upstreams}", route.name, route.senders, route.recipients)
 }
 
+fn describe_repairs(repairs: &Repairs) -> String {
+    match repairs.turned_off().as_slice() {
+        [] => "every step".to_owned(),
+        some => format!("every step but {}", some.join(", ")),
+    }
+}
+
 /// The same as the text, for programs.
 fn report(loaded: &Result<Settings, Problems>) -> Value {
     match loaded {
@@ -172,6 +181,7 @@ fn report(loaded: &Result<Settings, Problems>) -> Value {
                 "recipients": route.recipients.iter().collect::<Vec<_>>(),
                 "upstreams": route.upstreams.iter().map(|name| &**name).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
+            "repairs_turned_off": settings.repairs.turned_off(),
         }),
     }
 }
@@ -220,7 +230,7 @@ mod tests {
     const GOOD: &str = "hostname = \"gateway.example.com\"\n[[dkim]]\ndomain = \"example.com\"\nselector = \"wax1\"\n\
         private_key = \"key.pem\"\ngenerate = true\n[[upstream]]\nname = \"company\"\nprovider = \"smtp\"\n\
         host = \"smtp.example.com\"\nusername = \"relay\"\npassword = { env = \"PASSWORD\" }\n\
-        [[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
+        [[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n[repair]\ntext_part = false\n";
 
     #[test]
     fn the_summary_names_what_would_run_and_no_secret() {
@@ -235,6 +245,7 @@ mod tests {
             "upstream       company: smtp.example.com port 587, tls starttls, login relay, at most 4 connections",
             "upstream       sandbox: the sandbox, which keeps mail and does NOT send it",
             "route          default: from * to * through company",
+            "repair         every step but text_part",
             "warnings       1",
         ] {
             assert!(shown.contains(part), "{part}\n{shown}");

@@ -31,6 +31,7 @@ pub struct File {
     pub dkim: Vec<Dkim>,
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
+    pub repair: Repair,
     pub log: Log,
 }
 
@@ -38,8 +39,16 @@ pub struct File {
 pub const UPSTREAM_TABLE: &str = "upstream";
 
 /// In the order of the shipped file.
-pub const TABLES: &[&Table] =
-    &[Gateway::TABLE, Listener::TABLE, User::TABLE, Dkim::TABLE, Upstream::TABLE, Route::TABLE, Log::TABLE];
+pub const TABLES: &[&Table] = &[
+    Gateway::TABLE,
+    Listener::TABLE,
+    User::TABLE,
+    Dkim::TABLE,
+    Upstream::TABLE,
+    Route::TABLE,
+    Repair::TABLE,
+    Log::TABLE,
+];
 
 settings! {
     /// The gateway as a whole. These keys stand at the top of the file, before the first [table].
@@ -185,6 +194,38 @@ settings! {
 }
 
 settings! {
+    /// What is mended in each message before it is sealed. Every step leaves alone what is sound, and whatever is
+    /// signed or encrypted. docs/deliverability.md shows what each is worth.
+    Repair = "repair" {
+        /// Bcc fields are taken out: blind copies are named in the envelope only.
+        bcc: bool, default "true";
+        /// A multipart/mixed around a single text or its alternatives is taken away.
+        flatten: bool, default "true";
+        /// Broken encoded words, raw UTF-8 and empty display names in headers are written as RFC 2047 and 5322 want
+        /// them.
+        header_text: bool, default "true";
+        /// A missing Message-ID is added, a malformed one replaced; X-Original-Message-ID keeps the old one.
+        message_id: bool, default "true";
+        /// A missing Date is added.
+        date: bool, default "true";
+        /// Text in base64 that would be readable without becomes quoted-printable.
+        base64_text: bool, default "true";
+        /// 8-bit text that does not say so becomes quoted-printable.
+        transfer_encoding: bool, default "true";
+        /// Text without a charset is declared as UTF-8, if it is.
+        charset: bool, default "true";
+        /// Parts with lines over 998 octets are encoded; no line is ever split.
+        long_lines: bool, default "true";
+        /// Mail that has only HTML gets a text made from it.
+        text_part: bool, default "true";
+        /// A missing MIME-Version is added.
+        mime_version: bool, default "true";
+        /// Header lines over 998 octets are folded.
+        header_folding: bool, default "true";
+    }
+}
+
+settings! {
     /// The log, on standard output.
     Log = "log" {
         /// "pretty" or "json".
@@ -321,6 +362,7 @@ impl File {
             dkim: sections.many(),
             upstreams: sections.many(),
             routes: sections.many(),
+            repair: sections.one(),
             log: sections.one(),
         }
     }
@@ -334,6 +376,7 @@ impl File {
             dkim: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
+            repair: Repair::empty(Place::Nowhere),
             log: Log::empty(Place::Nowhere),
         }
     }

@@ -8,6 +8,7 @@ mod files;
 mod hostname;
 mod listener;
 mod mailer;
+mod repair;
 mod route;
 mod upstream;
 mod user;
@@ -51,6 +52,7 @@ impl Resolver<'_> {
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let upstreams = self.upstreams(file.upstreams, &addresses);
         let routes = self.routes(file.routes, &names);
+        let repairs = repair::resolve(&file.repair);
         let log = self.log(file.log);
         let (hostname, ehlo_name) = hostname?;
         let listeners = listeners.into_iter().map(|mut listener| {
@@ -69,6 +71,7 @@ impl Resolver<'_> {
             dkim,
             upstreams,
             routes,
+            repairs: repairs?,
             log: log?,
             file: None,
             warnings: Problems::new(Arc::new(Source::new("", "")), Vec::new()),

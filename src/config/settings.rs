@@ -7,6 +7,7 @@ use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
 use crate::inbound::auth::Password;
 use crate::message::SenderPatterns;
+use crate::message::repair::Repairs;
 use crate::observe::log;
 use crate::relay;
 use crate::smtp::Domain;
@@ -33,6 +34,7 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     /// In order, the first match wins; at least one. Mail that matches none has no way out.
     pub routes: Vec<RouteSettings>,
+    pub repairs: Repairs,
     pub log: log::Options,
     /// `None` if the environment alone configures the gateway.
     pub file: Option<PathBuf>,

@@ -15,7 +15,6 @@ use crate::inbound::auth::Users;
 use crate::inbound::{BindError, Listener};
 use crate::intake::{DirectIntake, Policy};
 use crate::message::Budget;
-use crate::message::repair::Repairs;
 use crate::observe::Clock;
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
@@ -147,7 +146,7 @@ fn bind_listeners(
                 unsigned: settings.unsigned.clone(),
                 keyring: keyring.clone(),
             },
-            repairs: Repairs::default(),
+            repairs: settings.repairs,
             hostname: hostname.clone(),
             delivery: delivery.clone(),
             clock: Clock::System,

@@ -40,12 +40,12 @@ impl Intake for DirectIntake {
         self.policy.check_envelope(client, sender)
     }
 
-    async fn accept(&self, received: Received) -> Reply {
+    async fn accept(&self, mut received: Received) -> Reply {
         let started = Instant::now();
         let deadline = Deadline::after(BUDGET);
         let now = self.clock.now();
         let id = MailId::new(now, chance());
-        let accepted = match prepare(&received, &self.policy, &self.repairs, &self.hostname, id, now) {
+        let accepted = match prepare(&mut received, &self.policy, &self.repairs, &self.hostname, id, now) {
             Ok(accepted) => accepted,
             Err(reply) => {
                 refused(id, &received, &reply);

@@ -1,19 +1,23 @@
 //! From `Received` to `Accepted`: loop check, author, repair, trace.
+//!
+//! The author is judged by what the application wrote; no repair changes an address.
 
 use super::policy::Policy;
 use crate::inbound::Received;
 use crate::message::accepted::Accepted;
+use crate::message::budget::BudgetExceeded;
 use crate::message::raw::RawError;
-use crate::message::repair::{Context, Repairs, repair};
+use crate::message::repair::{Context, Repaired, Repairs, repair};
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, RawMessage};
 use crate::smtp::Reply;
 use jiff::Timestamp;
-use tracing::info;
+use tokio::runtime::RuntimeFlavor;
+use tracing::{debug, info};
 
 /// `hostname`: the gateway's name, for Received and Message-ID.
 pub(super) fn prepare(
-    received: &Received,
+    received: &mut Received,
     policy: &Policy,
     repairs: &Repairs,
     hostname: &str,
@@ -28,8 +32,16 @@ pub(super) fn prepare(
     }
     let author = policy.check_author(&received.client, &as_received)?;
     let context = Context { now, id, host: message_id_host(hostname, author.as_ref()) };
-    let mut message = repair(&as_received, repairs, &context);
-    if received.line_endings_changed || message != as_received {
+    let Repaired { mut message, steps } = off_the_way(received.data.len(), || repair(&as_received, repairs, &context));
+    if message.body().as_ptr() != as_received.body().as_ptr() {
+        // Both are held until the reply.
+        let held = received.data.len() + message.size();
+        received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
+    }
+    if !steps.is_empty() {
+        debug!(%id, steps = steps.join(", "), "repaired");
+    }
+    if received.line_endings_changed || !steps.is_empty() {
         drop_broken_signature(&mut message, id);
     }
     let trace = Trace {
@@ -41,6 +53,17 @@ pub(super) fn prepare(
     };
     add_received(&mut message, &trace, now);
     Ok(Accepted { id, received_at: now, envelope: received.envelope.clone(), message, author })
+}
+
+/// Octets from which repairing takes longer than an async thread's other work should wait.
+const LARGE: usize = 16 * 1024;
+
+fn off_the_way<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) if size >= LARGE => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 // A name without a dot is no name that others know; spam filters count it.

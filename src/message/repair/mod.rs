@@ -76,6 +76,30 @@ impl Repairs {
     }
 }
 
+impl Repairs {
+    /// The switches by their names, in the order of the steps.
+    fn switches(&self) -> [(&'static str, bool); 12] {
+        [
+            ("bcc", self.bcc),
+            ("flatten", self.flatten),
+            ("header_text", self.header_text),
+            ("message_id", self.message_id),
+            ("date", self.date),
+            ("base64_text", self.base64_text),
+            ("transfer_encoding", self.transfer_encoding),
+            ("charset", self.charset),
+            ("long_lines", self.long_lines),
+            ("text_part", self.text_part),
+            ("mime_version", self.mime_version),
+            ("header_folding", self.header_folding),
+        ]
+    }
+
+    pub fn turned_off(&self) -> Vec<&'static str> {
+        self.switches().into_iter().filter(|(_, wanted)| !wanted).map(|(name, _)| name).collect()
+    }
+}
+
 impl Default for Repairs {
     fn default() -> Self {
         Self::ALL
@@ -91,29 +115,46 @@ pub struct Context<'a> {
     pub host: &'a str,
 }
 
-pub fn repair(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> RawMessage {
-    let mut message = message.clone();
-    let mut step = |wanted: bool, step: &dyn Fn(&mut RawMessage)| {
-        if wanted {
-            step(&mut message);
+#[derive(Debug, Clone)]
+pub struct Repaired {
+    pub message: RawMessage,
+    /// The steps that changed something, by the names of their switches, in order.
+    pub steps: Vec<&'static str>,
+}
+
+pub fn repair(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> Repaired {
+    let mut repaired = Repaired { message: message.clone(), steps: Vec::new() };
+    // In the order of the switches.
+    let steps: [&dyn Fn(&mut RawMessage); 12] = [
+        &bcc::remove,
+        // Before whatever looks into parts: those inside are then nearer.
+        &flatten::flatten,
+        // Before the Message-ID is judged: it may only be wrapped.
+        &header_text::mend,
+        &|message| message_id::ensure(message, context.id, context.host),
+        &|message| date::add_missing(message, context.now),
+        &base64_text::uncover,
+        &transfer_encoding::declare,
+        &charset::declare,
+        &long_lines::encode,
+        // Behind what makes the HTML readable.
+        &|message| text_part::add(message, context.id),
+        &mime_version::declare,
+        &folding::fold_long_lines,
+    ];
+    for ((name, wanted), step) in repairs.switches().into_iter().zip(steps) {
+        if wanted && changes(&mut repaired.message, step) {
+            repaired.steps.push(name);
         }
-    };
-    step(repairs.bcc, &bcc::remove);
-    // Before whatever looks into parts: those inside are then nearer.
-    step(repairs.flatten, &flatten::flatten);
-    // Before the Message-ID is judged: it may only be wrapped.
-    step(repairs.header_text, &header_text::mend);
-    step(repairs.message_id, &|message| message_id::ensure(message, context.id, context.host));
-    step(repairs.date, &|message| date::add_missing(message, context.now));
-    step(repairs.base64_text, &base64_text::uncover);
-    step(repairs.transfer_encoding, &transfer_encoding::declare);
-    step(repairs.charset, &charset::declare);
-    step(repairs.long_lines, &long_lines::encode);
-    // Behind what makes the HTML readable.
-    step(repairs.text_part, &|message| text_part::add(message, context.id));
-    step(repairs.mime_version, &mime_version::declare);
-    step(repairs.header_folding, &folding::fold_long_lines);
-    message
+    }
+    repaired
+}
+
+fn changes(message: &mut RawMessage, step: &dyn Fn(&mut RawMessage)) -> bool {
+    let (header, body) = (message.header().to_vec(), message.body().clone());
+    step(message);
+    // A body is replaced only by another: no need to compare octets.
+    message.body().as_ptr() != body.as_ptr() || message.body().len() != body.len() || message.header() != header
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 fn repaired_with(message: &RawMessage, repairs: &Repairs) -> RawMessage {
     let now = NOW.parse().expect("a time");
-    repair(message, repairs, &Context { now, id: MailId::new(now, 7), host: "gw.example.com" })
+    repair(message, repairs, &Context { now, id: MailId::new(now, 7), host: "gw.example.com" }).message
 }
 
 fn message(data: impl Into<Vec<u8>>) -> RawMessage {
@@ -35,6 +35,10 @@ fn everything_at_once() {
         head.replace("plain", "html"),
     );
     assert_eq!(String::from_utf8_lossy(&repaired(before)), after);
+    let now = NOW.parse().expect("a time");
+    let steps = repair(&message(before), &Repairs::ALL, &Context { now, id, host: "gw.example.com" }).steps;
+    let expected = ["bcc", "flatten", "header_text", "message_id", "date", "transfer_encoding", "charset", "text_part"];
+    assert_eq!(steps, expected);
     assert_eq!(repaired_with(&message(before), &Repairs::NONE).to_bytes(), before.as_bytes());
 }
 
