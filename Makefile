@@ -3,10 +3,11 @@
 export PATH := $(CURDIR)/target/peers/bin:$(PATH)
 PROFILE := $(if $(CI),ci,default)
 
-.PHONY: help test peers fmt lint deny ci
+.PHONY: help test deliverability peers fmt lint deny ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
+	@echo "make deliverability  the table of docs/deliverability.md, measured anew"
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
 	@echo "make deny   licences, banned crates, sources"
@@ -22,6 +23,9 @@ test: peers
 	fi; status=$$?; \
 	if [ -s target/peers/skipped ]; then sort -u target/peers/skipped; fi; \
 	exit $$status
+
+deliverability: peers
+	cargo test --quiet --locked --test it deliverability::no_filter -- --nocapture
 
 peers:
 	@tests/peers/install
