@@ -9,6 +9,7 @@ mod clean_clone;
 mod clients_are_served;
 mod commands;
 mod configuration_mistakes;
+mod corpus;
 mod deliverability;
 mod dialogs;
 mod direct_replies;

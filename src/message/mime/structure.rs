@@ -1,7 +1,8 @@
 //! The parts of a message, found in one pass over its lines.
 //!
 //! Work and memory are bounded whatever the message is: at most so many parts, at most so deep, and no recursion. What
-//! is signed, encrypted or another message is one piece here. RFC 2046 §5.1.
+//! is signed, encrypted or another message is one piece here, and so is a message with a multipart that has no end.
+//! RFC 2046 §5.1.
 
 use super::content::Content;
 use crate::message::RawMessage;
@@ -35,6 +36,11 @@ impl Entity {
         Self { content, delimiter, header, body, children: Vec::new(), is_whole, is_opaque }
     }
 
+    /// Where the last boundary is missing, readers differ on what belongs to which part.
+    fn has_its_end(&self) -> bool {
+        self.is_whole || self.is_opaque || !self.content.is_multipart()
+    }
+
     /// A part with content of its own that may be edited.
     pub fn is_leaf(&self) -> bool {
         !self.is_opaque && self.is_whole && !self.content.is_multipart()
@@ -55,10 +61,9 @@ impl Structure {
         };
         let mut walk = Walk { body: message.body(), entities: vec![root()], open: Vec::new() };
         walk.open(0);
-        match walk.run() {
-            Ok(()) => Self { entities: walk.entities },
-            Err(TooManyParts) => Self { entities: vec![Entity { is_opaque: true, ..root() }] },
-        }
+        let is_certain = walk.run().is_ok() && walk.entities.iter().all(Entity::has_its_end);
+        let entities = if is_certain { walk.entities } else { vec![Entity { is_opaque: true, ..root() }] };
+        Self { entities }
     }
 
     pub fn root(&self) -> &Entity {
@@ -270,20 +275,22 @@ mod tests {
                 multipart("mixed", "b", "--b\r\n\r\nx --b\r\n--bc\r\n--b\tx\r\n--b--\r\n"),
                 &["multipart/mixed", "  text/plain \"x --b\\r\\n--bc\\r\\n--b\\tx\""],
             ),
-            // The inner end is missing: the outer boundary ends both.
+            // The inner end is missing: the outer boundary should end both, but not every reader sees it.
             (
                 multipart(
                     "mixed",
                     "o",
                     "--o\r\nContent-Type: multipart/mixed; boundary=i\r\n\r\n--i\r\n\r\nx\r\n--o\r\n\r\ny\r\n--o--\r\n",
                 ),
-                &["multipart/mixed", "  multipart/mixed!", "    text/plain \"x\"", "  text/plain \"y\""],
+                &[
+                    "multipart/mixed!x \"--o\\r\\nContent-Type: multipart/mixed; boundary=i\\r\\n\\r\\n--i\\r\\n\\r\\nx\\r\\n--o\\r\\n\\r\\ny\\r\\n--o--\\r\\n\"",
+                ],
             ),
-            (multipart("mixed", "b", "--b\r\n\r\nno end"), &["multipart/mixed!", "  text/plain \"no end\""]),
-            (multipart("mixed", "b", "nothing\r\n"), &["multipart/mixed! \"nothing\\r\\n\""]),
+            (multipart("mixed", "b", "--b\r\n\r\nno end"), &["multipart/mixed!x \"--b\\r\\n\\r\\nno end\""]),
+            (multipart("mixed", "b", "nothing\r\n"), &["multipart/mixed!x \"nothing\\r\\n\""]),
             (
                 multipart("mixed", "", "--\r\n\r\nx\r\n----\r\n"),
-                &["multipart/mixed! \"--\\r\\n\\r\\nx\\r\\n----\\r\\n\""],
+                &["multipart/mixed!x \"--\\r\\n\\r\\nx\\r\\n----\\r\\n\""],
             ),
             // No empty line behind a part's header.
             (
@@ -325,7 +332,8 @@ mod tests {
         let deep: String = (0..levels)
             .map(|level| format!("--b{level}\r\nContent-Type: multipart/mixed; boundary=b{}\r\n\r\n", level + 1))
             .collect();
-        let message = RawMessage::from_data(multipart("mixed", "b0", &deep).into()).expect("a message");
+        let ends: String = (0..=levels).rev().map(|level| format!("\r\n--b{level}--\r\n")).collect();
+        let message = RawMessage::from_data(multipart("mixed", "b0", &(deep + &ends)).into()).expect("a message");
         assert_eq!(Structure::of(&message).entities().len(), MAX_DEPTH + 1);
         let messages = "Content-Type: message/rfc822\r\n\r\n".repeat(100_000);
         let message = RawMessage::from_data(messages.into()).expect("a message");

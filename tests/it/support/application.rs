@@ -8,6 +8,11 @@ use std::net::SocketAddr;
 /// Where no test says otherwise.
 pub const SENDER: &str = "reports@example.com";
 
+/// Every step turned off.
+pub const NO_REPAIR: &str = "[repair]\nbcc = false\nflatten = false\nheader_text = false\nmessage_id = false\n\
+    date = false\nbase64_text = false\ntransfer_encoding = false\ncharset = false\nlong_lines = false\n\
+    text_part = false\nmime_version = false\nheader_folding = false\n";
+
 /// A message with a From that the tests' policies allow.
 pub fn mail(subject: &str) -> String {
     format!("From: {SENDER}\r\nTo: you@example.net\r\nSubject: {subject}\r\n\r\nHello.\r\n")

@@ -9,6 +9,7 @@ pub mod awkward;
 pub mod bench;
 pub mod certificate;
 pub mod client;
+pub mod corpus;
 pub mod dkim;
 pub mod gateway;
 pub mod keys;
