@@ -6,6 +6,7 @@ use crate::dkim::Unsigned;
 use crate::inbound::auth::Password;
 use crate::inbound::{AuthMode, LineEndings, Tls};
 use crate::message::SenderPatterns;
+use crate::message::repair::Repairs;
 use crate::observe::log::Format;
 use crate::relay::TlsMode;
 use crate::smtp::{Domain, Mailbox};
@@ -38,6 +39,18 @@ fn the_shipped_file_starts_the_sandbox_without_an_account() {
     assert_eq!(key.path, Some(folder.path().join("certs/dkim/example.com.wax1.pem")));
     assert!(key.key.is_none(), "it is made at start");
     assert_eq!(settings.unsigned, Unsigned::Refuse);
+}
+
+#[test]
+fn every_repair_is_on_and_each_has_a_switch_of_its_own() {
+    let repairs = |lines: &str| settings(&format!("{SMALLEST}\n[repair]\n{lines}")).repairs;
+    assert_eq!(repairs(""), Repairs::ALL);
+    let names = Repairs::NONE.turned_off();
+    for name in &names {
+        assert_eq!(repairs(&format!("{name} = false")).turned_off(), [*name]);
+    }
+    let all_off: String = names.iter().map(|name| format!("{name} = false\n")).collect();
+    assert_eq!(repairs(&all_off), Repairs::NONE);
 }
 
 #[test]
