@@ -12,6 +12,7 @@ mod direct_replies;
 mod dkim_commands;
 mod dkim_verify;
 mod environment;
+mod everything_verifies;
 mod first_run;
 mod own_server;
 mod peers_work;

@@ -50,7 +50,7 @@ impl Resolver<'_> {
                 hostname: String::new(),
                 tls: tls?,
                 allow: typed.allow.value.clone()?,
-                auth: typed.auth.value?,
+                auth: offered_auth(typed.auth.value?, has_users),
                 line_endings: typed.line_endings.value?,
                 max_message_size: typed.max_message_size.value?.0,
                 max_recipients: typed.max_recipients.value?.as_usize(),
@@ -174,4 +174,9 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
     let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.port() != 0 && same_family && same_ip
+}
+
+/// Without a user every login would fail: clients that log in whenever it is offered would lose mail.
+fn offered_auth(typed: AuthMode, has_users: bool) -> AuthMode {
+    if typed == AuthMode::Optional && !has_users { AuthMode::Off } else { typed }
 }

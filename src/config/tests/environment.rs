@@ -109,7 +109,7 @@ fn a_container_listens_for_its_network_or_for_a_login() {
     let settings = alone(&[listen, ("WAXSEAL_ALLOW", "172.18.0.0/16,fd00::/8"), ("WAXSEAL_DATA_DIR", "/data")]);
     assert_eq!(addresses(&settings), ["0.0.0.0:2525", "[::]:2525"]);
     let options = &settings.listeners[1].options;
-    assert_eq!((options.allow.len(), options.auth), (2, AuthMode::Optional));
+    assert_eq!((options.allow.len(), options.auth), (2, AuthMode::Off));
     assert_eq!(settings.data_dir, Path::new("/data"));
 
     let user = [("WAXSEAL_USER", "plausible"), ("WAXSEAL_PASSWORD", "hunter2")];

@@ -59,7 +59,7 @@ fn defaults_are_filled_in() {
     assert_eq!(listener.options.hostname, "gateway.example.com");
     assert!(matches!(listener.options.tls, Tls::Off));
     assert_eq!(listener.options.allow, ["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
-    assert_eq!((listener.options.auth, listener.options.line_endings), (AuthMode::Optional, LineEndings::Normalize));
+    assert_eq!((listener.options.auth, listener.options.line_endings), (AuthMode::Off, LineEndings::Normalize));
     assert_eq!((listener.options.max_message_size, listener.options.max_recipients), (25 << 20, 1000));
     assert_eq!((listener.options.max_connections, listener.options.max_connections_per_address), (1000, 200));
     assert_eq!(listener.options.timeout, Duration::from_secs(300));

@@ -29,8 +29,28 @@ pub fn in_front_of(scripted: &ScriptedUpstream, lines: &str) -> Setup {
 
 /// The reply to the final dot.
 pub async fn hand_in(gateway: SocketAddr, recipients: &[&str], message: &str) -> String {
+    hand_in_octets(gateway, recipients, message.as_bytes()).await
+}
+
+/// The same for any octets: nothing is changed but for the dots at line starts, which are doubled, and the last line,
+/// which is ended.
+pub async fn hand_in_octets(gateway: SocketAddr, recipients: &[&str], message: &[u8]) -> String {
     let mut client = up_to_data(gateway, recipients).await;
-    client.ask(&format!("{message}.")).await
+    client.send(&stuffed(message)).await;
+    client.reply().await.expect("a reply to the final dot")
+}
+
+/// As both of Plausible's clients do: behind a bare LF, too.
+fn stuffed(message: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(message.len() + message.len() / 32);
+    for line in message.split_inclusive(|&octet| octet == b'\n') {
+        if line.starts_with(b".") {
+            wire.push(b'.');
+        }
+        wire.extend_from_slice(line);
+    }
+    wire.extend_from_slice(if wire.is_empty() || wire.ends_with(b"\r\n") { b".\r\n" } else { b"\r\n.\r\n" });
+    wire
 }
 
 /// 354 was said.

@@ -5,10 +5,13 @@
 //! on loopback and ends with the test.
 
 pub mod application;
+pub mod awkward;
+pub mod bench;
 pub mod certificate;
 pub mod client;
 pub mod dkim;
 pub mod gateway;
+pub mod keys;
 pub mod listener;
 pub mod mail;
 pub mod maildir;
