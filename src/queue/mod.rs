@@ -102,7 +102,8 @@ pub struct Leased {
     pub accepted: Arc<Accepted>,
     /// Attempts on this lane before this one.
     pub attempts: u32,
-    /// It was leased when the process last ended: this attempt may be a duplicate.
+    /// This attempt may be a duplicate: it was leased when the process last ended, or a recipient's last attempt was a
+    /// `possible_duplicate`.
     pub suspect: bool,
 }
 
@@ -149,8 +150,9 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// When the lane's next message is due; `None` if nothing waits there or the lane is held.
     async fn next_due(&self, lane: &Lane) -> Result<Option<Timestamp>, QueueError>;
 
-    /// Puts every waiting recipient on the lane that `lane_of` names (sender as printed, recipient); returns how many moved. Called when routes changed.
-    async fn relane(&self, lane_of: LaneOf) -> Result<u64, QueueError>;
+    /// Puts every waiting or failed recipient on the lane that `lane_of` names; returns how many moved. Does nothing, at no
+    /// cost, if the last call had the same `fingerprint` (of the routes), which is kept durably.
+    async fn relane(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError>;
 
     /// Stops (`true`) or resumes lanes; `None`: all, those of the future included. Mail is accepted all the same.
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError>;
@@ -180,6 +182,9 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError>;
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
+
+    /// Returns when everything that was asked before is durable; every later call gets [`QueueError::Closed`].
+    async fn close(&self);
 }
 
 /// Sender and recipient to lane. `None` for the sender: the null path.
