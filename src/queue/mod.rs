@@ -102,6 +102,8 @@ pub struct Leased {
     pub accepted: Arc<Accepted>,
     /// Attempts on this lane before this one.
     pub attempts: u32,
+    /// The age that counts for the expiry begins here: when it was received, or made to be tried again after it failed.
+    pub since: Timestamp,
     /// This attempt may be a duplicate: it was leased when the process last ended, or a recipient's last attempt was a
     /// `possible_duplicate`.
     pub suspect: bool,
@@ -127,6 +129,9 @@ pub enum QueueError {
     Storage(String),
     #[error("the queue is closed")]
     Closed,
+    /// Of `settle`: it was settled before.
+    #[error("no such lease")]
+    NoSuchLease,
 }
 
 /// What a backend promises. All of it is tested by `queue::conformance`, which every backend passes.
@@ -147,19 +152,22 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// One settlement per recipient of the lease's envelope, in order. `due`: when deferred recipients are due again.
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError>;
 
-    /// When the lane's next message is due; `None` if nothing waits there or the lane is held.
-    async fn next_due(&self, lane: &Lane) -> Result<Option<Timestamp>, QueueError>;
+    /// When the lane's next message is due; `None` if nothing waits there or the lane is held. A due time that no schedule
+    /// could have made by `now` (the clock was set back) counts as `now`, here and in `lease`.
+    async fn next_due(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
 
     /// Puts every waiting or failed recipient on the lane that `lane_of` names; returns how many moved. Does nothing, at no
     /// cost, if the last call had the same `fingerprint` (of the routes), which is kept durably.
     async fn relane(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError>;
 
-    /// Stops (`true`) or resumes lanes; `None`: all, those of the future included. Mail is accepted all the same.
+    /// Stops (`true`) or resumes lanes; `None`: all, those of the future included. Mail is accepted all the same. The last word
+    /// counts: a lane can be released while all others are held.
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError>;
 
     async fn holds(&self) -> Result<Vec<HeldLane>, QueueError>;
 
-    /// A page, oldest first, after the cursor. Costs the page, not the queue.
+    /// A page, oldest first, after the cursor. Costs the page, not the queue: a call looks at a bounded number of messages, so a
+    /// page can be short, even empty, and have a next one.
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError>;
 
     /// Everything about one message; its header, not its body.
@@ -168,7 +176,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// The whole message as it was accepted; `None` if there is none (any more).
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
 
-    /// Makes waiting and failed recipients due now; with `to`, a message's only unsettled recipient is replaced. Returns how many
+    /// Makes waiting, failed and damaged recipients due now; with `to`, a message's only unsettled recipient is replaced. Returns how many
     /// recipients.
     async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError>;
 
@@ -271,6 +279,8 @@ pub struct HistoryRow {
 pub struct HeldLane {
     /// `None`: all lanes.
     pub lane: Option<String>,
+    /// Lanes released by name while all are held.
+    pub except: Vec<String>,
 }
 
 /// Numbers of recipients.
