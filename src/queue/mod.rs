@@ -21,7 +21,10 @@ use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
 
+pub mod control;
 pub mod schedule;
+#[cfg(test)]
+pub mod testing;
 
 /// Where mail waits; today the name of its route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
