@@ -81,7 +81,7 @@ impl Queue for MemoryQueue {
         Err(QueueError::Closed)
     }
 
-    async fn next_due(&self, _: &Lane) -> Result<Option<Timestamp>, QueueError> {
+    async fn next_due(&self, _: &Lane, _: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         Ok(None)
     }
 
@@ -94,7 +94,7 @@ impl Queue for MemoryQueue {
         let mut inner = self.working()?;
         inner.held.retain(|other| lane.is_some() && other.lane != lane);
         if held {
-            inner.held.push(HeldLane { lane });
+            inner.held.push(HeldLane { lane, except: Vec::new() });
         }
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Queue for MemoryQueue {
         let mut inner = self.working()?;
         let mut count = 0;
         for (row, _) in inner.messages.iter_mut().filter(|(row, _)| ids.iter().any(|id| row.id == id.as_str())) {
-            for recipient in row.recipients.iter_mut().filter(|r| matches!(r.state, State::Waiting | State::Failed)) {
+            for recipient in row.recipients.iter_mut().filter(|r| r.state != State::Leased) {
                 (recipient.state, recipient.due) = (State::Waiting, Some(now));
                 recipient.address = to.map_or(recipient.address.clone(), ToString::to_string);
                 count += 1;

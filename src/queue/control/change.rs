@@ -104,7 +104,7 @@ fn split(page: Page, can_be_changed: impl Fn(&Row) -> bool) -> (Vec<Row>, Change
 }
 
 fn can_be_retried(recipient: &RecipientRow) -> bool {
-    matches!(recipient.state, State::Waiting | State::Failed)
+    recipient.state != State::Leased
 }
 
 /// What is being sent now stays: the provider may be about to take it.
