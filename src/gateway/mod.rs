@@ -3,8 +3,10 @@
 //! Everything that can fail is done before the first connection is accepted; nothing half-starts. Order of stopping:
 //! listeners first (mail in progress finishes), then the upstreams' connections (QUIT), then the sandbox.
 
+pub mod control;
 mod data_dir;
 mod keys;
+pub mod lock;
 mod upstreams;
 
 use crate::config::{RouteSettings, Settings};
