@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// A guard against hanging, not an expectation.
@@ -14,20 +15,42 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to run it with. The environment is empty but for what is named here.
 pub struct Setup {
-    folder: tempfile::TempDir,
+    folder: Folder,
     environment: Vec<(String, String)>,
     has_config: bool,
+    wrapper: Vec<String>,
+}
+
+enum Folder {
+    Temporary(tempfile::TempDir),
+    /// On a file system of the test's own.
+    Given(PathBuf),
 }
 
 impl Setup {
     /// `config`: text of the configuration file, or `None` to start from the environment alone.
     pub fn new(config: Option<&str>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        if let Some(text) = config {
-            std::fs::write(folder.path().join("config.toml"), text).expect("the configuration is written");
-        }
+        Self::in_folder(Folder::Temporary(tempfile::tempdir().expect("a temporary folder")), config)
+    }
+
+    /// In a folder that outlives the setup.
+    pub fn within(folder: &Path, config: &str) -> Self {
+        Self::in_folder(Folder::Given(folder.to_owned()), Some(config))
+    }
+
+    fn in_folder(folder: Folder, config: Option<&str>) -> Self {
         let quiet = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
-        Self { folder, environment: quiet, has_config: config.is_some() }
+        let setup = Self { folder, environment: quiet, has_config: config.is_some(), wrapper: Vec::new() };
+        if let Some(text) = config {
+            std::fs::write(setup.folder().join("config.toml"), text).expect("the configuration is written");
+        }
+        setup
+    }
+
+    /// The program is run by this one, as in `["strace", "-f"]`.
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
     }
 
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
@@ -37,7 +60,7 @@ impl Setup {
 
     /// Writes a file into the folder that relative paths of the configuration start from.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
-        let path = self.folder.path().join(name);
+        let path = self.folder().join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("the folder is made");
         std::fs::write(path, content).expect("the file is written");
         self
@@ -45,7 +68,7 @@ impl Setup {
 
     /// With one text of the configuration replaced.
     pub fn config_with(self, old: &str, new: &str) -> Self {
-        let path = self.folder.path().join("config.toml");
+        let path = self.folder().join("config.toml");
         let text = std::fs::read_to_string(&path).expect("the configuration");
         assert!(text.contains(old), "{old:?} is not in the configuration");
         std::fs::write(path, text.replace(old, new)).expect("the configuration is written");
@@ -53,12 +76,24 @@ impl Setup {
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        match &self.folder {
+            Folder::Temporary(folder) => folder.path(),
+            Folder::Given(folder) => folder,
+        }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waxseal"));
-        command.current_dir(self.folder.path()).env_clear().envs(self.environment.iter().cloned());
+        let program = env!("CARGO_BIN_EXE_waxseal");
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, words)) => {
+                let mut command = Command::new(wrapper);
+                command.args(words).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        // A group of its own, so that what the wrapper runs can be ended with it.
+        command.process_group(0).current_dir(self.folder()).env_clear().envs(self.environment.iter().cloned());
         if self.has_config {
             command.args(["--config", "config.toml"]);
         }
@@ -73,14 +108,32 @@ impl Setup {
 
     /// Starts `waxseal run` and waits until it listens on `listeners` addresses.
     pub fn start(self, listeners: usize) -> Gateway {
+        let mut gateway = self.spawn();
+        gateway.addresses = gateway.wait_for_addresses(listeners);
+        gateway
+    }
+
+    /// The same, for one that may end before it listens: then the log and the setup come back.
+    pub fn try_start(self, listeners: usize) -> Result<Gateway, (Vec<String>, Self)> {
+        let mut gateway = self.spawn();
+        match gateway.log.wait(|lines| found_addresses(lines, listeners)) {
+            Some(addresses) => {
+                gateway.addresses = addresses;
+                Ok(gateway)
+            }
+            None => Err(gateway.kill()),
+        }
+    }
+
+    fn spawn(self) -> Gateway {
         let mut child =
             self.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let log = Log::default();
-        log.follow(child.stdout.take().expect("its standard output"));
-        log.follow(child.stderr.take().expect("its standard error"));
-        let mut gateway = Gateway { child, log, addresses: Vec::new(), setup: self };
-        gateway.addresses = gateway.wait_for_addresses(listeners);
-        gateway
+        let readers = vec![
+            log.follow(child.stdout.take().expect("its standard output")),
+            log.follow(child.stderr.take().expect("its standard error")),
+        ];
+        Gateway { child, log, readers, addresses: Vec::new(), setup: Some(self) }
     }
 }
 
@@ -90,7 +143,7 @@ struct Log {
 }
 
 impl Log {
-    fn follow(&self, stream: impl Read + Send + 'static) {
+    fn follow(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
         let lines = self.lines.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -100,7 +153,7 @@ impl Log {
             // Standard output ends with the program: nobody needs to wait any longer.
             lines.2.store(true, Ordering::Release);
             lines.1.notify_all();
-        });
+        })
     }
 
     fn all(&self) -> Vec<String> {
@@ -108,15 +161,22 @@ impl Log {
     }
 
     fn wait_for<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> T {
+        self.wait(find).unwrap_or_else(|| panic!("waited in vain for {what}; the log:\n{}", self.all().join("\n")))
+    }
+
+    /// `None` if the program ends first, or never says it.
+    fn wait<T>(&self, find: impl Fn(&[String]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.lines.0.lock().expect("the log");
         loop {
+            let ended = self.lines.2.load(Ordering::Acquire);
             if let Some(found) = find(&lines) {
-                return found;
+                return Some(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let ended = self.lines.2.load(Ordering::Acquire);
-            assert!(!left.is_zero() && !ended, "waited in vain for {what}; the log:\n{}", lines.join("\n"));
+            if left.is_zero() || ended {
+                return None;
+            }
             lines = self.lines.1.wait_timeout(lines, left).expect("the log").0;
         }
     }
@@ -126,8 +186,10 @@ impl Log {
 pub struct Gateway {
     child: Child,
     log: Log,
+    readers: Vec<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
-    setup: Setup,
+    /// `None` once it was handed back.
+    setup: Option<Setup>,
 }
 
 impl Gateway {
@@ -145,7 +207,36 @@ impl Gateway {
     }
 
     pub fn folder(&self) -> PathBuf {
-        self.setup.folder().to_owned()
+        self.setup.as_ref().expect("not handed back yet").folder().to_owned()
+    }
+
+    /// SIGKILL; what it had logged, and what it can be started with again.
+    pub fn kill(mut self) -> (Vec<String>, Setup) {
+        self.end();
+        (self.log(), self.setup.take().expect("not handed back yet"))
+    }
+
+    /// SIGTERM, and the end of its own accord.
+    pub fn stop(mut self) -> (ExitStatus, Vec<String>, Setup) {
+        self.signal("TERM");
+        let status = self.wait();
+        let (log, setup) = self.kill();
+        (status, log, setup)
+    }
+
+    /// Whether it is still running.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("the child's status").is_none()
+    }
+
+    /// With everything in its process group, and its log read to the end.
+    fn end(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let _it_may_have_ended = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _reap = self.child.wait();
+        for reader in self.readers.drain(..) {
+            let _a_panic_shows_elsewhere = reader.join();
+        }
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -176,11 +267,13 @@ impl Gateway {
     }
 
     fn wait_for_addresses(&self, count: usize) -> Vec<SocketAddr> {
-        self.log.wait_for(&format!("{count} listeners"), |lines| {
-            let found: Vec<SocketAddr> = lines.iter().filter_map(|line| listening_address(line)).collect();
-            (found.len() == count).then_some(found)
-        })
+        self.log.wait_for(&format!("{count} listeners"), |lines| found_addresses(lines, count))
     }
+}
+
+fn found_addresses(lines: &[String], count: usize) -> Option<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = lines.iter().filter_map(|line| listening_address(line)).collect();
+    (found.len() == count).then_some(found)
 }
 
 /// In either format of the log.
@@ -193,7 +286,6 @@ fn listening_address(line: &str) -> Option<SocketAddr> {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let _it_may_have_ended = self.child.kill();
-        let _reap = self.child.wait();
+        self.end();
     }
 }
