@@ -170,7 +170,7 @@ async fn hold_and_release_answer_with_what_is_held() {
     ] {
         let Response::Overview(overview) = ask(&queue, request.clone()).await else { panic!("{request:?}") };
         let names: Vec<_> = overview.held.iter().map(|held| held.lane.as_deref()).collect();
-        assert_eq!(names, held.iter().copied().collect::<Vec<_>>(), "{request:?}");
+        assert_eq!(names, held, "{request:?}");
         assert_eq!(overview.counts, Statistics { waiting: 1, damaged: 1, ..Statistics::default() });
     }
     assert!(hold(None, false).may_wake() && !hold(None, true).may_wake() && !Request::Overview.may_wake());

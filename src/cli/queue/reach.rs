@@ -1,0 +1,143 @@
+//! The way to the queue: through the running gateway's socket, or, under the data folder's lock, straight to it.
+
+use crate::gateway::control::connect;
+use crate::gateway::lock::{Lock, LockError};
+use crate::queue::control::{Content, Overview, Refusal, Request, Response, execute};
+use crate::queue::{Cursor, Filter, Page, Queue};
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+/// For a gateway that is just starting or stopping.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+
+#[derive(Debug)]
+pub enum Reach {
+    /// Each request on a connection of its own, so that a question to the user keeps nobody waiting.
+    Gateway {
+        data_dir: PathBuf,
+    },
+    Folder {
+        queue: Arc<dyn Queue>,
+        _lock: Lock,
+    },
+}
+
+impl Reach {
+    pub async fn open(data_dir: &Path) -> anyhow::Result<Self> {
+        let shown = data_dir.display();
+        if !data_dir.try_exists().with_context(|| not_ours(data_dir))? {
+            bail!(
+                "there is no data folder {shown}: no gateway has run with this configuration; name its file with --config"
+            );
+        }
+        for tries in 1.. {
+            let refused = match connect(data_dir).await {
+                Ok(_) => return Ok(Self::Gateway { data_dir: data_dir.to_owned() }),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(error).with_context(|| not_ours(data_dir));
+                }
+                Err(error) => error,
+            };
+            match Lock::take(data_dir) {
+                Ok(lock) => return Self::folder(data_dir, lock).await,
+                Err(LockError::Failed { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                    return Err(source).with_context(|| not_ours(data_dir));
+                }
+                Err(LockError::Held(_)) if tries < TRIES => tokio::time::sleep(BETWEEN_TRIES).await,
+                Err(LockError::Held(_)) => return Err(unreachable(data_dir, &refused)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("no way to the queue in {shown}")
+    }
+
+    async fn folder(data_dir: &Path, _lock: Lock) -> anyhow::Result<Self> {
+        bail!("no gateway runs with the data folder {}", data_dir.display())
+    }
+
+    /// Ends when everything is durable.
+    pub async fn close(self) {
+        if let Self::Folder { queue, .. } = self {
+            queue.close().await;
+        }
+    }
+
+    pub async fn ask(&self, request: Request) -> anyhow::Result<Response> {
+        let response = match self {
+            Self::Folder { queue, .. } => execute(queue.as_ref(), request, Timestamp::now()).await,
+            Self::Gateway { data_dir } => ask_gateway(data_dir, &request)
+                .await
+                .with_context(|| format!("the gateway that uses {} does not answer", data_dir.display()))??,
+        };
+        match response {
+            Response::Refused(refusal) => Err(refusal.into()),
+            response => Ok(response),
+        }
+    }
+
+    pub async fn overview(&self) -> anyhow::Result<Overview> {
+        match self.ask(Request::Overview).await? {
+            Response::Overview(overview) => Ok(overview),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub async fn page(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> anyhow::Result<Page> {
+        match self.ask(Request::List { filter: filter.clone(), after, limit }).await? {
+            Response::Page(page) => Ok(page),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+pub fn unexpected(response: &Response) -> anyhow::Error {
+    let line = response.to_line();
+    anyhow!("the answer is not one to the question: {}", line[..line.len().min(80)].escape_ascii())
+}
+
+fn not_ours(data_dir: &Path) -> String {
+    format!(
+        "the data folder {} belongs to another user; run this as the user that the gateway runs as",
+        data_dir.display()
+    )
+}
+
+fn unreachable(data_dir: &Path, refused: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "another process holds the lock of {}, but its control socket does not answer ({refused}): it is a gateway that \
+         starts or stops, or another `waxseal queue`; try again when it is done",
+        data_dir.display()
+    )
+}
+
+async fn ask_gateway(data_dir: &Path, request: &Request) -> io::Result<Result<Response, Refusal>> {
+    let mut stream = connect(data_dir).await?;
+    let (input, mut output) = stream.split();
+    output.write_all(&request.to_line()).await?;
+    let (mut input, mut line) = (BufReader::new(input), Vec::new());
+    input.read_until(b'\n', &mut line).await?;
+    if line.is_empty() {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection; it may be stopping"));
+    }
+    let mut response = Response::from_line(&line);
+    if let Ok(Response::Content(Some(content))) = &mut response {
+        content.data = read_content(&mut input, content).await?;
+    }
+    Ok(response)
+}
+
+async fn read_content(input: &mut (impl AsyncReadExt + Unpin), content: &Content) -> io::Result<Bytes> {
+    let mut data = Vec::new();
+    input.take(content.octets).read_to_end(&mut data).await?;
+    if u64::try_from(data.len()) != Ok(content.octets) {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the message broke off"));
+    }
+    Ok(data.into())
+}
