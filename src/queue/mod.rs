@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 pub mod control;
 pub mod schedule;
+pub mod sqlite;
 #[cfg(test)]
 pub mod testing;
 
