@@ -1,6 +1,7 @@
 //! `waxseal queue list`: what is in the queue, oldest first, or what was delivered, newest first.
 
 use super::listing::Listing;
+use super::progress::Progress;
 use super::reach::{Reach, unexpected};
 use super::selection::Selection;
 use super::table::Column;
@@ -52,16 +53,20 @@ async fn messages(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> any
     let overview = reach.overview().await?;
     let filter = args.selection.filter(now);
     let mut listing = if args.json { Listing::json("messages") } else { Listing::table(MESSAGES) };
+    let progress = Progress::start("looking through the queue", None);
     let mut after = None;
     loop {
         let wanted = usize::try_from(limit - listing.written()).unwrap_or(usize::MAX).min(MAX_PAGE);
         let page = reach.page(&filter, after, wanted).await?;
-        print(listing.page(&page.rows, |row| message_cells(row, &overview.held, now), message_object))?;
+        let text = listing.page(&page.rows, |row| message_cells(row, &overview.held, now), message_object);
+        progress.aside(|| print(text))?;
+        progress.advance(count(&page.rows));
         after = page.next;
         if after.is_none() || listing.written() >= limit {
             break;
         }
     }
+    drop(progress);
     let below = below_messages(listing.written(), after.is_some(), args.selection.is_given(), &overview);
     let beside = [("more", json!(after.is_some())), ("held", json!(overview.held)), ("counts", json!(overview.counts))];
     print(listing.end(&beside, &below))
@@ -91,6 +96,10 @@ fn recipients<'a>(mut addresses: impl ExactSizeIterator<Item = &'a str>) -> Stri
     if others == 0 { first.to_owned() } else { format!("{} (+{others})", super::table::fit(first, 32)) }
 }
 
+fn count<T>(rows: &[T]) -> u64 {
+    u64::try_from(rows.len()).unwrap_or(u64::MAX)
+}
+
 fn message_object(row: &Row) -> Value {
     json!(row)
 }
@@ -116,6 +125,7 @@ fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overvi
 
 async fn history(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> anyhow::Result<()> {
     let mut listing = if args.json { Listing::json("delivered") } else { Listing::table(DELIVERED) };
+    let progress = Progress::start("looking through the history", None);
     let (mut before, mut more) = (None, true);
     while more && listing.written() < limit {
         let rows = history_page(reach, before).await?;
@@ -125,8 +135,11 @@ async fn history(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> anyh
         let mut chosen: Vec<_> = rows.into_iter().filter(|row| is_chosen(row, &args.selection, now)).collect();
         more |= chosen.len() > wanted;
         chosen.truncate(wanted);
-        print(listing.page(&chosen, |row| history_cells(row, now), history_object))?;
+        let text = listing.page(&chosen, |row| history_cells(row, now), history_object);
+        progress.aside(|| print(text))?;
+        progress.advance(count(&chosen));
     }
+    drop(progress);
     let below = match (listing.written(), more) {
         (0, _) if args.selection.is_given() => "Nothing that was delivered matches.\n".to_owned(),
         (0, _) => "Nothing was delivered lately.\n".to_owned(),

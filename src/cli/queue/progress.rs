@@ -28,6 +28,11 @@ impl Progress {
     pub fn advance(&self, by: u64) {
         self.bar.inc(by);
     }
+
+    /// Out of the way of what is printed meanwhile.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
 }
 
 /// Leaves no trace.

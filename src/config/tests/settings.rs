@@ -287,3 +287,28 @@ fn files_that_others_can_read_are_named_with_the_way_to_close_them() {
     );
     assert!(!format!("{settings:?}").contains("hunter2"));
 }
+
+#[test]
+fn the_data_folder_is_known_though_the_rest_is_wrong_or_missing() {
+    let folder = Folder::new();
+    let data_dir = |text: &str, environment: &Environment| {
+        folder.write("config.toml", text);
+        let path = folder.path().join("config.toml");
+        let found = crate::config::data_dir(&ConfigFile { path: &path, explicit: true }, environment);
+        found.map(|found| found.strip_prefix(folder.path()).map_or(found.clone(), ToOwned::to_owned))
+    };
+    let no_secret = "[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\nusername = \"u\"\n\
+                     password = { env = \"NOT_IN_THIS_SHELL\" }\n";
+    for (text, expected) in [
+        ("", "data"),
+        (no_secret, "data"),
+        ("data_dir = \"/srv/waxseal\"\nhostnam = 7\n", "/srv/waxseal"),
+        (&format!("data_dir = \"kept\"\n{no_secret}"), "kept"),
+    ] {
+        let found = data_dir(text, &nothing()).unwrap_or_else(|problems| panic!("{text}: {problems}"));
+        assert_eq!(found, std::path::Path::new(expected), "{text}");
+    }
+    let found = data_dir("data_dir = \"kept\"\n", &Environment::of([("WAXSEAL_DATA_DIR", "/data")]));
+    assert_eq!(found.unwrap_or_else(|problems| panic!("{problems}")), std::path::Path::new("/data"));
+    assert!(data_dir("data_dir = 7\n", &nothing()).is_err() && data_dir("data_dir =\n", &nothing()).is_err());
+}

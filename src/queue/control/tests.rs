@@ -95,7 +95,7 @@ async fn pages_follow_each_other_and_are_bounded() {
             break;
         }
     }
-    assert_eq!(sizes, [250, 250, 100]);
+    assert_eq!(sizes, [200, 200, 200]);
     let Response::Page(page) = ask(&queue, Request::List { filter: Filter::default(), after: None, limit: 0 }).await
     else {
         panic!("a page")
@@ -151,7 +151,7 @@ async fn a_change_of_all_goes_page_by_page_and_ends() {
             break;
         }
     }
-    assert_eq!((pages, messages, queue.inner().messages.len()), (4, 600, 300));
+    assert_eq!((pages, messages, queue.inner().messages.len()), (5, 600, 300));
     let none = Filter { state: Some(State::Failed), ..Filter::default() };
     let left = changed(&queue, Request::RetryMatching { filter: none, after: None, limit: 10 }).await;
     assert_eq!(left, Changed::default());
