@@ -3,6 +3,8 @@
 use crate::gateway::control::connect;
 use crate::gateway::lock::{Lock, LockError};
 use crate::queue::control::{Content, Overview, Refusal, Request, Response, execute};
+use crate::queue::schedule::Schedule;
+use crate::queue::sqlite::{Options, SqliteQueue};
 use crate::queue::{Cursor, Filter, Page, Queue};
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
@@ -58,8 +60,11 @@ impl Reach {
         bail!("no way to the queue in {shown}")
     }
 
-    async fn folder(data_dir: &Path, _lock: Lock) -> anyhow::Result<Self> {
-        bail!("no gateway runs with the data folder {}", data_dir.display())
+    async fn folder(data_dir: &Path, lock: Lock) -> anyhow::Result<Self> {
+        // Nothing is leased here, so that neither a cache nor the schedule is of any use.
+        let options = Options { data_dir: data_dir.to_owned(), cache_octets: 0, schedule: Schedule::default() };
+        let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
+        Ok(Self::Folder { queue: Arc::new(queue), _lock: lock })
     }
 
     /// Ends when everything is durable.
