@@ -20,6 +20,7 @@ pub mod ports;
 pub mod postfix;
 pub mod real_clients;
 pub mod relay;
+pub mod stored;
 pub mod transcript;
 pub mod upstream;
 
