@@ -4,9 +4,9 @@ use crate::gateway::control::connect;
 use crate::gateway::lock::{Lock, LockError};
 use crate::queue::control::{Content, Overview, Refusal, Request, Response, execute};
 use crate::queue::schedule::Schedule;
-use crate::queue::sqlite::{Options, SqliteQueue};
+use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::{Cursor, Filter, Page, Queue};
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::io::{self, ErrorKind};
@@ -33,36 +33,29 @@ pub enum Reach {
 
 impl Reach {
     pub async fn open(data_dir: &Path) -> anyhow::Result<Self> {
-        let shown = data_dir.display();
-        if !data_dir.try_exists().with_context(|| not_ours(data_dir))? {
-            bail!(
-                "there is no data folder {shown}: no gateway has run with this configuration; name its file with --config"
-            );
-        }
-        for tries in 1.. {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let refused = match connect(data_dir).await {
                 Ok(_) => return Ok(Self::Gateway { data_dir: data_dir.to_owned() }),
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    return Err(error).with_context(|| not_ours(data_dir));
-                }
                 Err(error) => error,
             };
+            // Looked for and not made: what root made here, the gateway's user could not open.
+            if !sqlite::exists(data_dir).with_context(|| not_ours(data_dir))? {
+                return Err(nothing_there(data_dir));
+            }
             match Lock::take(data_dir) {
                 Ok(lock) => return Self::folder(data_dir, lock).await,
-                Err(LockError::Failed { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
-                    return Err(source).with_context(|| not_ours(data_dir));
-                }
-                Err(LockError::Held(_)) if tries < TRIES => tokio::time::sleep(BETWEEN_TRIES).await,
-                Err(LockError::Held(_)) => return Err(unreachable(data_dir, &refused)),
-                Err(error) => return Err(error.into()),
+                Err(LockError::Held { .. }) if tries < TRIES => tokio::time::sleep(BETWEEN_TRIES).await,
+                Err(LockError::Held { holder, .. }) => return Err(unreachable(data_dir, &holder, &refused)),
+                Err(error) => return Err(error).with_context(|| not_ours(data_dir)),
             }
         }
-        bail!("no way to the queue in {shown}")
     }
 
     async fn folder(data_dir: &Path, lock: Lock) -> anyhow::Result<Self> {
         // Nothing is leased here, so that neither a cache nor the schedule is of any use.
-        let options = Options { data_dir: data_dir.to_owned(), cache_octets: 0, schedule: Schedule::default() };
+        let options = sqlite::Options { data_dir: data_dir.to_owned(), cache_octets: 0, schedule: Schedule::default() };
         let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
         Ok(Self::Folder { queue: Arc::new(queue), _lock: lock })
     }
@@ -107,17 +100,21 @@ pub fn unexpected(response: &Response) -> anyhow::Error {
     anyhow!("the answer is not one to the question: {}", line[..line.len().min(80)].escape_ascii())
 }
 
-fn not_ours(data_dir: &Path) -> String {
-    format!(
-        "the data folder {} belongs to another user; run this as the user that the gateway runs as",
+fn nothing_there(data_dir: &Path) -> anyhow::Error {
+    anyhow!(
+        "there is no queue in {}: no gateway has run with this configuration; name its file with --config",
         data_dir.display()
     )
 }
 
-fn unreachable(data_dir: &Path, refused: &io::Error) -> anyhow::Error {
+fn not_ours(data_dir: &Path) -> String {
+    format!("the queue in {} cannot be opened; run this as the user that the gateway runs as", data_dir.display())
+}
+
+fn unreachable(data_dir: &Path, holder: &str, refused: &io::Error) -> anyhow::Error {
     anyhow!(
-        "another process holds the lock of {}, but its control socket does not answer ({refused}): it is a gateway that \
-         starts or stops, or another `waxseal queue`; try again when it is done",
+        "{holder} holds the lock of {}, but its control socket does not answer ({refused}): it is a gateway that starts \
+         or stops, or another `waxseal queue`; try again when it is done",
         data_dir.display()
     )
 }

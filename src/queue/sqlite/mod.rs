@@ -23,7 +23,7 @@ mod tests;
 mod work;
 mod writer;
 
-pub use open::{OpenError, Options};
+pub use open::{OpenError, Options, exists};
 
 use super::{
     Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError, Settlement,

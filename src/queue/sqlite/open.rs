@@ -50,8 +50,15 @@ impl From<SweepError> for Cause {
     }
 }
 
+const DATABASE: &str = "queue.sqlite";
+
+/// Whether a queue was ever opened there.
+pub fn exists(data_dir: &Path) -> io::Result<bool> {
+    data_dir.join(DATABASE).try_exists()
+}
+
 pub(super) fn open(options: Options) -> Result<Store, OpenError> {
-    let path = options.data_dir.join("queue.sqlite");
+    let path = options.data_dir.join(DATABASE);
     open_at(options, &path).map_err(|cause| OpenError { path, cause })
 }
 
