@@ -55,6 +55,10 @@ Exit status: 0 done, 1 a message that is not there, or nothing that could be cha
 queue.";
 
 pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+    if let Some(wrong) = wrong_use(&command) {
+        eprintln!("waxseal: {wrong}");
+        return Ok(ExitCode::from(WRONG));
+    }
     let data_dir = match config::data_dir(file, &Environment::of_process()) {
         Ok(data_dir) => data_dir,
         Err(problems) => {
@@ -78,6 +82,14 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
         _ if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         _ => Err(error),
     })
+}
+
+fn wrong_use(command: &QueueCommand) -> Option<&'static str> {
+    match command {
+        QueueCommand::Retry(args) => args.wrong_use(),
+        QueueCommand::Remove(args) => args.wrong_use(),
+        _ => None,
+    }
 }
 
 async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, reach: &Reach) -> anyhow::Result<ExitCode> {

@@ -4,7 +4,7 @@ use super::progress::Progress;
 use super::reach::{Reach, unexpected};
 use super::selection::Selection;
 use super::{print, print_json, words};
-use crate::cli::{NOT_WELL, WRONG};
+use crate::cli::NOT_WELL;
 use crate::message::MailId;
 use crate::queue::control::{Changed, MAX_PAGE, Request, Response};
 use crate::queue::{Cursor, Filter, State, Statistics};
@@ -64,9 +64,6 @@ enum Change {
 }
 
 pub async fn retry(args: &Retry, reach: &Reach) -> anyhow::Result<ExitCode> {
-    if let Some(wrong) = args.which.wrong_use(args.to.is_some()) {
-        return Ok(wrong_usage(wrong));
-    }
     let to = args.to.as_ref().map(ToString::to_string);
     let total = if args.which.all {
         all(Change::Retry, &args.which.selection, reach).await?
@@ -84,9 +81,6 @@ pub async fn retry(args: &Retry, reach: &Reach) -> anyhow::Result<ExitCode> {
 }
 
 pub async fn remove(args: &Remove, reach: &Reach) -> anyhow::Result<ExitCode> {
-    if let Some(wrong) = args.which.wrong_use(false) {
-        return Ok(wrong_usage(wrong));
-    }
     if !args.yes && !confirmed(&args.which, reach).await? {
         eprintln!("Nothing was removed.");
         return Ok(ExitCode::from(NOT_WELL));
@@ -102,6 +96,19 @@ pub async fn remove(args: &Remove, reach: &Reach) -> anyhow::Result<ExitCode> {
     report(Change::Remove, &total, args.json, args.which.all)
 }
 
+impl Retry {
+    /// What the parser lets through.
+    pub fn wrong_use(&self) -> Option<&'static str> {
+        self.which.wrong_use(self.to.is_some())
+    }
+}
+
+impl Remove {
+    pub fn wrong_use(&self) -> Option<&'static str> {
+        self.which.wrong_use(false)
+    }
+}
+
 impl Which {
     fn wrong_use(&self, has_address: bool) -> Option<&'static str> {
         if self.selection.is_given() && !self.all {
@@ -109,11 +116,6 @@ impl Which {
         }
         (has_address && self.ids.len() != 1).then_some("--to corrects the address of one message at a time")
     }
-}
-
-fn wrong_usage(text: &str) -> ExitCode {
-    eprintln!("waxseal: {text}");
-    ExitCode::from(WRONG)
 }
 
 async fn named(change: Change, ids: &[MailId], to: Option<String>, reach: &Reach) -> anyhow::Result<Changed> {

@@ -24,8 +24,8 @@ pub fn due(now: Timestamp, at: Timestamp) -> String {
 fn span(seconds: i64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),
-        ..7_200 => format!("{} min", seconds / 60),
-        ..172_800 => format!("{} h", seconds / 3_600),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
     }
 }
@@ -38,7 +38,7 @@ pub fn size(octets: u64) -> String {
     let with_tenth = |unit: u64, name| format!("{}.{} {name}", octets / unit, octets % unit * 10 / unit);
     match octets {
         ..1_024 => format!("{octets} B"),
-        ..1_048_576 => with_tenth(1_024, "KiB"),
+        1_024..1_048_576 => with_tenth(1_024, "KiB"),
         _ => with_tenth(1_048_576, "MiB"),
     }
 }
