@@ -21,6 +21,8 @@ use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(test)]
+pub mod conformance;
 pub mod control;
 pub mod schedule;
 pub mod sqlite;

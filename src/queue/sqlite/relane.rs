@@ -5,7 +5,7 @@ use super::rows::{LEASED, tally_of};
 use super::work::Work;
 use crate::queue::{Lane, LaneOf};
 use crate::smtp::Mailbox;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Messages of one step.
 const MESSAGES: i64 = 200;
@@ -46,61 +46,78 @@ pub(super) fn step(work: &Work<'_>, after: i64, lane_of: &LaneOf) -> Result<Step
     Ok(Step { moved, last: messages.last().map(|(message, _)| *message) })
 }
 
-fn relane(work: &Work<'_>, message: i64, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
-    let recipients = work.all(
-        "SELECT position, address, lane, failed_at IS NULL FROM recipient WHERE message = ?1",
-        [message],
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, bool>(3)?)),
-    )?;
-    let leased: BTreeSet<String> = work
-        .all("SELECT lane FROM job WHERE message = ?1 AND state = ?2", (message, LEASED), |row| row.get(0))?
-        .into_iter()
-        .collect();
-    let mut left = BTreeSet::new();
-    let mut moved = 0;
-    for (position, address, lane, is_open) in recipients {
-        let Ok(mailbox) = Mailbox::parse(&address) else { continue };
-        let new = lane_of(&mailbox);
-        if new.as_str() == lane || (is_open && leased.contains(&lane)) {
-            continue;
-        }
-        if is_open {
-            move_job(work, message, &lane, new.as_str())?;
-        }
-        work.execute(
-            "UPDATE recipient SET lane = ?3 WHERE message = ?1 AND position = ?2",
-            (message, position, new.as_str()),
-        )?;
-        left.insert(lane);
-        moved += 1;
-    }
-    for lane in left {
-        work.execute(
-            "DELETE FROM job WHERE message = ?1 AND lane = ?2 AND NOT EXISTS
-             (SELECT 1 FROM recipient WHERE message = ?1 AND lane = ?2 AND failed_at IS NULL)",
-            (message, &lane),
-        )?;
-    }
-    Ok(moved)
+struct Recipient {
+    position: i64,
+    from: String,
+    to: String,
+    is_open: bool,
 }
 
-/// One recipient's share of the job on `from` goes to the job on `to`, which is made if it is missing.
-fn move_job(work: &Work<'_>, message: i64, from: &str, to: &str) -> rusqlite::Result<()> {
-    let state = |lane: &str| {
-        work.first("SELECT state FROM job WHERE message = ?1 AND lane = ?2", (message, lane), |row| {
-            row.get::<_, i64>(0)
-        })
-    };
-    let before = state(from)?;
-    work.execute(
-        "INSERT INTO job (message, lane, domain, due, state, suspect)
-         SELECT message, ?3, domain, due, state, suspect FROM job WHERE message = ?1 AND lane = ?2
-         ON CONFLICT (message, lane) DO UPDATE SET due = MIN(due, excluded.due), suspect = MAX(suspect, excluded.suspect)",
-        (message, from, to),
-    )?;
-    if let (Some(before), Some(after)) = (before, state(to)?) {
-        work.count(tally_of(before, -1));
-        work.count(tally_of(after, 1));
+/// A job that nobody holds.
+struct Job {
+    domain: String,
+    due: i64,
+    state: i64,
+    suspect: bool,
+}
+
+fn relane(work: &Work<'_>, message: i64, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
+    let (jobs, leased) = jobs_of(work, message)?;
+    let mut recipients = recipients_of(work, message, lane_of)?;
+    // What is lent stays where it is until it is settled.
+    recipients.retain(|recipient| !(recipient.is_open && leased.contains(&recipient.from)));
+    let moved = recipients.iter().filter(|recipient| recipient.from != recipient.to).count();
+    if moved == 0 {
+        return Ok(0);
     }
+    for recipient in recipients.iter().filter(|recipient| recipient.from != recipient.to) {
+        work.execute(
+            "UPDATE recipient SET lane = ?3 WHERE message = ?1 AND position = ?2",
+            (message, recipient.position, &recipient.to),
+        )?;
+    }
+    work.execute("DELETE FROM job WHERE message = ?1 AND state <> ?2", (message, LEASED))?;
+    for recipient in recipients.iter().filter(|recipient| recipient.is_open) {
+        if let Some(job) = jobs.get(&recipient.from) {
+            join(work, message, &recipient.to, job)?;
+        }
+    }
+    Ok(moved as u64)
+}
+
+/// The jobs by lane, and the lanes that are leased.
+fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<(BTreeMap<String, Job>, BTreeSet<String>)> {
+    let all = work.all("SELECT lane, domain, due, state, suspect FROM job WHERE message = ?1", [message], |row| {
+        let job = Job { domain: row.get(1)?, due: row.get(2)?, state: row.get(3)?, suspect: row.get(4)? };
+        Ok((row.get::<_, String>(0)?, job))
+    })?;
+    let (leased, jobs): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, job)| job.state == LEASED);
+    Ok((jobs.into_iter().collect(), leased.into_iter().map(|(lane, _)| lane).collect()))
+}
+
+fn recipients_of(
+    work: &Work<'_>,
+    message: i64,
+    lane_of: impl Fn(&Mailbox) -> Lane,
+) -> rusqlite::Result<Vec<Recipient>> {
+    work.all("SELECT position, address, lane, failed_at IS NULL FROM recipient WHERE message = ?1", [message], |row| {
+        let (address, from): (String, String) = (row.get(1)?, row.get(2)?);
+        // One that cannot be parsed is set aside when it is leased.
+        let to = Mailbox::parse(&address).map_or_else(|_| from.clone(), |to| lane_of(&to).to_string());
+        Ok(Recipient { position: row.get(0)?, from, to, is_open: row.get(3)? })
+    })
+}
+
+/// One recipient takes its share of its old job to the job on `lane`, which is made if it is missing.
+fn join(work: &Work<'_>, message: i64, lane: &str, job: &Job) -> rusqlite::Result<()> {
+    let state = work.first(
+        "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (message, lane) DO UPDATE SET due = MIN(due, excluded.due), suspect = MAX(suspect, excluded.suspect)
+         RETURNING state",
+        (message, lane, &job.domain, job.due, job.state, job.suspect),
+        |row| row.get(0),
+    )?;
+    work.count(tally_of(job.state, -1));
+    work.count(tally_of(state.unwrap_or(job.state), 1));
     Ok(())
 }
