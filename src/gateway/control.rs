@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ use tracing::warn;
 const SOCKET: &str = "control.sock";
 /// At once; more wait to be accepted.
 const MAX_CLIENTS: usize = 32;
+/// Answered at once: an answer can hold a whole message, and this memory is in nobody's budget.
+const MAX_ANSWERS: usize = 4;
 /// For a request to come whole, and for an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For answers in progress at the end.
@@ -40,6 +43,7 @@ pub struct ControlServer {
     queue: Arc<dyn Queue>,
     wake: Wake,
     clock: Clock,
+    answers: Arc<Semaphore>,
 }
 
 impl ControlServer {
@@ -53,7 +57,7 @@ impl ControlServer {
         let address = Address::of(data_dir)?;
         let listener = UnixListener::bind(&address.path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path, queue, wake, clock })
+        Ok(Self { listener, path, queue, wake, clock, answers: Arc::new(Semaphore::new(MAX_ANSWERS)) })
     }
 
     /// Until `shutdown` is cancelled; answers in progress are finished.
@@ -67,9 +71,7 @@ impl ControlServer {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let client =
-                        Client { queue: self.queue.clone(), wake: self.wake.clone(), clock: self.clock.clone() };
-                    clients.spawn(client.serve(stream, shutdown.clone()));
+                    clients.spawn(self.client().serve(stream, shutdown.clone()));
                 }
                 Err(error) => {
                     warn!("the control socket accepts nobody: {error}");
@@ -78,6 +80,15 @@ impl ControlServer {
             }
         }
         let _the_rest_is_cut_off = timeout(FAREWELL, async { while clients.join_next().await.is_some() {} }).await;
+    }
+
+    fn client(&self) -> Client {
+        Client {
+            queue: self.queue.clone(),
+            wake: self.wake.clone(),
+            clock: self.clock.clone(),
+            answers: self.answers.clone(),
+        }
     }
 }
 
@@ -121,6 +132,7 @@ struct Client {
     queue: Arc<dyn Queue>,
     wake: Wake,
     clock: Clock,
+    answers: Arc<Semaphore>,
 }
 
 impl Client {
@@ -135,6 +147,8 @@ impl Client {
             // A client that went away or says nothing is no news.
             let Ok(Ok(Some(request))) = request else { return };
             let is_broken = request.is_err();
+            // Held until the answer is gone.
+            let Ok(_permit) = self.answers.acquire().await else { return };
             let response = match request {
                 Ok(request) => self.answer(request).await,
                 Err(refusal) => Response::Refused(refusal),

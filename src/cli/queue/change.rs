@@ -9,6 +9,7 @@ use crate::message::MailId;
 use crate::queue::control::{Changed, MAX_PAGE, Request, Response};
 use crate::queue::{Cursor, Filter, State, Statistics};
 use crate::smtp::Mailbox;
+use anyhow::bail;
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -214,8 +215,11 @@ fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Res
 /// Only where somebody can answer.
 async fn confirmed(which: &Which, reach: &Reach) -> anyhow::Result<bool> {
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
-    if !stdin.is_terminal() || !stderr.is_terminal() {
+    if !stdin.is_terminal() {
         return Ok(true);
+    }
+    if !stderr.is_terminal() {
+        bail!("the question whether to remove them would not be seen; say --yes");
     }
     let number = if which.all {
         let (number, more) = matching(&which.selection.filter(Timestamp::now()), reach).await?;

@@ -72,7 +72,9 @@ pub fn is_held(held: &[HeldLane], lane: &str) -> bool {
 /// One line for each hold, with the way out.
 pub fn holds(held: &[HeldLane]) -> Vec<String> {
     let line = |held: &HeldLane| match &held.lane {
-        Some(lane) => format!("Lane {0} is held; resume it with: waxseal queue release {0}", Clean(lane)),
+        Some(lane) => {
+            format!("Lane {} is held; resume it with: waxseal queue release {}", Clean(lane), quoted(lane))
+        }
         None if held.except.is_empty() => {
             "All lanes are held; resume them with: waxseal queue release --all".to_owned()
         }
@@ -82,6 +84,14 @@ pub fn holds(held: &[HeldLane]) -> Vec<String> {
         ),
     };
     held.iter().map(line).collect()
+}
+
+/// To be pasted into a shell.
+fn quoted(word: &str) -> String {
+    if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return word.to_owned();
+    }
+    format!("'{}'", Clean(word.replace('\'', "'\\''")))
 }
 
 pub fn recipient_state(recipient: &RecipientRow, held: &[HeldLane], now: Timestamp) -> String {
@@ -172,7 +182,9 @@ mod tests {
         let lane = HeldLane { lane: Some("reports".into()), except: Vec::new() };
         let all = HeldLane { lane: None, except: vec!["bulk".into()] };
         assert!(is_held(std::slice::from_ref(&lane), "reports") && !is_held(std::slice::from_ref(&lane), "default"));
-        let lines = holds(&[lane, all]);
+        let odd = HeldLane { lane: Some("bob's mail".into()), except: Vec::new() };
+        let lines = holds(&[lane, all, odd]);
+        assert!(lines[2].ends_with(r"queue release 'bob'\''s mail'"), "{lines:?}");
         assert!(lines[0].ends_with("release reports") && lines[1].starts_with("All lanes but bulk"), "{lines:?}");
     }
 }
