@@ -5,6 +5,7 @@
 pub mod accepted;
 pub mod author;
 pub mod budget;
+pub mod dsn;
 pub mod envelope;
 pub mod headers;
 pub mod id;
@@ -12,6 +13,7 @@ pub mod outcome;
 pub mod pattern;
 pub mod raw;
 pub mod repair;
+mod subject;
 
 pub use author::{Author, AuthorError};
 pub use budget::Budget;
@@ -21,3 +23,4 @@ pub use id::MailId;
 pub use outcome::{Outcome, Reason, Step};
 pub use pattern::SenderPatterns;
 pub use raw::RawMessage;
+pub use subject::subject;

@@ -62,6 +62,8 @@ pub enum Cause {
         enhanced: crate::smtp::EnhancedCode,
         text: String,
     },
+    /// The gateway is stopping, and this had not begun.
+    Stopping,
 }
 
 /// Why a recipient was not delivered, complete enough to be understood alone.
@@ -96,6 +98,7 @@ impl Reason {
     pub fn is_about_upstream(&self) -> bool {
         match &self.cause {
             Cause::Local { .. } => self.step < Step::Mail,
+            Cause::Stopping => false,
             Cause::TimedOut | Cause::Network(_) => true,
             Cause::Reply(reply) => self.step < Step::Mail || matches!(reply.code(), 421 | 530 | 535),
         }
@@ -119,6 +122,7 @@ impl fmt::Display for Reason {
         match &self.cause {
             Cause::Reply(reply) => write!(f, "{reply}")?,
             Cause::TimedOut => f.write_str("no answer in time")?,
+            Cause::Stopping => f.write_str("the gateway is stopping; nothing was sent")?,
             Cause::Network(text) | Cause::Local { text, .. } => f.write_str(text)?,
         }
         if self.possible_duplicate {

@@ -7,6 +7,12 @@ pub enum Clock {
     System,
     /// Stands still until it is set.
     Fixed(Arc<Mutex<jiff::Timestamp>>),
+    /// Goes along with tokio's clock, which tests can pause.
+    #[cfg(test)]
+    Along {
+        at: jiff::Timestamp,
+        since: tokio::time::Instant,
+    },
 }
 
 impl Clock {
@@ -18,6 +24,8 @@ impl Clock {
         match self {
             Self::System => jiff::Timestamp::now(),
             Self::Fixed(now) => *now.lock().unwrap_or_else(PoisonError::into_inner),
+            #[cfg(test)]
+            Self::Along { at, since } => *at + since.elapsed(),
         }
     }
 }

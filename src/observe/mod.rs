@@ -1,8 +1,10 @@
-//! What the gateway tells about itself and what it keeps to itself, and the clock it goes by.
+//! What the gateway tells about itself and what it keeps to itself, and the clock and the chance it goes by.
 
+pub mod chance;
 pub mod clock;
 pub mod log;
 pub mod secret;
 
+pub use chance::{chance, small_chance};
 pub use clock::Clock;
 pub use secret::Secret;
