@@ -2,6 +2,7 @@
 
 use super::attempt::{Attempt, Settled, Transaction};
 use crate::message::accepted::Accepted;
+use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
 use crate::observe::log::Clean;
 use crate::smtp::{Mailbox, Reply};
@@ -21,6 +22,8 @@ impl Attempt {
         for settled in self.settled() {
             match &settled.outcome {
                 Outcome::Delivered(_) => {}
+                // It goes back as it came.
+                Outcome::Deferred(reason) if reason.cause == Cause::Stopping => {}
                 Outcome::Deferred(reason) => log_missed(accepted, settled, reason, "deferred", elapsed),
                 Outcome::Failed(reason) => log_missed(accepted, settled, reason, "failed", elapsed),
             }

@@ -25,9 +25,11 @@ use std::sync::Arc;
 pub mod conformance;
 pub mod control;
 pub mod schedule;
+pub mod space;
 pub mod sqlite;
 #[cfg(test)]
 pub mod testing;
+pub mod watched;
 
 /// Where mail waits; today the name of its route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
