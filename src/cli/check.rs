@@ -2,14 +2,19 @@
 
 use super::WRONG;
 use super::run::print_problems;
-use crate::config::{self, ConfigFile, Defaults, Environment, Problems, Provider, Settings, UpstreamSettings};
+use crate::config::{
+    self, ConfigFile, Defaults, Delivery, Environment, Problems, Provider, Settings, UpstreamSettings,
+};
+use crate::delivery::Bounce;
 use crate::dkim::Unsigned;
 use crate::inbound::{AuthMode, Tls};
 use crate::relay::TlsMode;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -66,6 +71,7 @@ fn summary(settings: &Settings) -> String {
     lines.push(line("no key for it", &describe_unsigned(&settings.unsigned)));
     lines.extend(settings.upstreams.iter().map(|upstream| line("upstream", &describe_upstream(upstream))));
     lines.extend(settings.routes.iter().map(|route| line("route", &describe_route(route))));
+    lines.push(line("queue", &describe_queue(&settings.queue)));
     lines.push(line("warnings", &settings.warnings.len()));
     lines.join("\n")
 }
@@ -83,7 +89,32 @@ fn describe_listener(listener: &config::ListenerSettings) -> String {
         AuthMode::Optional => format!("from {networks} or with a login"),
         AuthMode::Off => format!("from {networks}"),
     };
-    format!("{}, tls {tls}; clients {clients}; senders {}", options.address, listener.senders)
+    let delivery = delivery_name(listener.delivery);
+    format!("{}, delivery {delivery}, tls {tls}; clients {clients}; senders {}", options.address, listener.senders)
+}
+
+fn delivery_name(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::Queue => "queue",
+        Delivery::Direct => "direct",
+    }
+}
+
+fn describe_queue(queue: &config::QueueSettings) -> String {
+    let duration =
+        |duration: Duration| SignedDuration::try_from(duration).map_or("ever".to_owned(), |d| format!("{d:#}"));
+    let bounce = match &queue.bounce {
+        Bounce::Off => "nobody is told of failed mail".to_owned(),
+        Bounce::Sender => "its sender is told of failed mail".to_owned(),
+        Bounce::Address(address) => format!("{address} is told of failed mail"),
+    };
+    format!(
+        "tries again after {} to {}, for {}; keeps failed mail for {}; {bounce}",
+        duration(queue.schedule.first),
+        duration(queue.schedule.longest),
+        duration(queue.schedule.expire),
+        duration(queue.keep_failed),
+    )
 }
 
 fn tls_name(tls: &Tls) -> &'static str {
@@ -155,6 +186,7 @@ fn report(loaded: &Result<Settings, Problems>) -> Value {
             "data_dir": settings.data_dir,
             "listeners": settings.listeners.iter().map(|listener| json!({
                 "address": listener.options.address,
+                "delivery": delivery_name(listener.delivery),
                 "tls": tls_name(&listener.options.tls),
                 "senders": listener.senders.iter().collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
@@ -228,13 +260,14 @@ mod tests {
         let shown = summary(&settings);
         for part in [
             "gateway        gateway.example.com; data in ",
-            "listener       127.0.0.1:2525, tls off; clients from 127.0.0.0/8, ::1/128 or with a login; senders *@example.com",
+            "listener       127.0.0.1:2525, delivery queue, tls off; clients from 127.0.0.0/8, ::1/128; senders *@example.com",
             "key            wax1._domainkey.example.com from ",
             ", to be made at start",
             "no key for it  mail is refused",
             "upstream       company: smtp.example.com port 587, tls starttls, login relay, at most 4 connections",
             "upstream       sandbox: the sandbox, which keeps mail and does NOT send it",
             "route          default: from * to * through company",
+            "queue          tries again after 30s to 1h, for 120h; keeps failed mail for 336h; nobody is told of failed mail",
             "warnings       1",
         ] {
             assert!(shown.contains(part), "{part}\n{shown}");

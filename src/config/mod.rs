@@ -11,6 +11,7 @@ mod later;
 mod overlay;
 pub mod own;
 mod problem;
+mod queue;
 mod reader;
 mod resolve;
 mod schema;
@@ -22,10 +23,11 @@ mod value;
 
 pub use defaults::Defaults;
 pub use environment::Environment;
+pub use file::Delivery;
 pub use problem::{Located, Problems};
 pub use settings::{
-    Connections, DkimSettings, Endpoint, ListenerSettings, Provider, RouteSettings, Settings, UpstreamSettings,
-    UserSettings,
+    Connections, DkimSettings, Endpoint, ListenerSettings, Provider, QueueSettings, RouteSettings, Settings,
+    UpstreamSettings, UserSettings,
 };
 
 use file::File;

@@ -8,6 +8,7 @@ mod files;
 mod hostname;
 mod listener;
 mod mailer;
+mod queue;
 mod route;
 mod upstream;
 mod user;
@@ -49,6 +50,7 @@ impl Resolver<'_> {
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let upstreams = self.upstreams(file.upstreams, &addresses);
         let routes = self.routes(file.routes, &names);
+        let queue = self.queue(file.queue);
         let log = self.log(file.log);
         let (hostname, ehlo_name) = hostname?;
         let listeners = listeners.into_iter().map(|mut listener| {
@@ -67,6 +69,7 @@ impl Resolver<'_> {
             dkim,
             upstreams,
             routes,
+            queue: queue?,
             log: log?,
             file: None,
             warnings: Problems::new(Arc::new(Source::new("", "")), Vec::new()),

@@ -3,69 +3,48 @@
 //! The client's reply comes from the outcomes and from nothing else. What is not about the mail itself (network,
 //! login, certificate) is 451 and never the provider's 5yz, since the application would drop the mail for good.
 
-use super::policy::Policy;
-use super::prepare::prepare;
+use super::leftovers::Leftovers;
+use super::reception::Reception;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::outcome::Cause;
 use crate::message::{MailId, Outcome, Reason};
-use crate::observe::Clock;
 use crate::relay::Deadline;
 use crate::smtp::reply::Severity;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 /// Plausible gives up 30 s after the final dot; the answer must be there before.
 const BUDGET: Duration = Duration::from_secs(25);
 
 #[derive(Debug)]
 pub struct DirectIntake {
-    pub policy: Policy,
-    pub hostname: Arc<str>,
+    pub reception: Reception,
     pub delivery: Arc<Delivery>,
-    pub clock: Clock,
+    pub leftovers: Leftovers,
 }
 
 impl Intake for DirectIntake {
     fn admit(&self, client: &Client, sender: &ReversePath, _size: Option<u64>) -> Result<(), Reply> {
-        self.policy.check_envelope(client, sender)
+        self.reception.admit(client, sender)
     }
 
     async fn accept(&self, received: Received) -> Reply {
         let started = Instant::now();
         let deadline = Deadline::after(BUDGET);
-        let now = self.clock.now();
-        let id = MailId::new(now, chance());
-        let accepted = match prepare(&received, &self.policy, &self.hostname, id, now) {
-            Ok(accepted) => accepted,
-            Err(reply) => {
-                refused(id, &received, &reply);
-                return reply;
-            }
+        let accepted = match self.reception.accept(&received) {
+            Ok(accepted) => Arc::new(accepted),
+            Err(reply) => return reply,
         };
         let attempt = self.delivery.attempt(&accepted, deadline).await;
         attempt.log(&accepted, started.elapsed());
-        reply_for(id, &attempt)
-    }
-}
-
-fn refused(id: MailId, received: &Received, reply: &Reply) {
-    let (from, client) = (&received.envelope.sender, received.client.peer);
-    info!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
-}
-
-/// 30 bits that tell messages of one millisecond apart.
-fn chance() -> u32 {
-    let mut bytes = [0; 4];
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => u32::from_le_bytes(bytes),
-        Err(_) => {
-            warn!("the system has no randomness to give; message ids are distinguished by time alone");
-            0
+        let reply = reply_for(accepted.id, &attempt);
+        if reply.is_positive() {
+            self.leftovers.keep(accepted, &attempt).await;
         }
+        reply
     }
 }
 

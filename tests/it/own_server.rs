@@ -16,14 +16,14 @@ struct Company {
     records: Records,
 }
 
-/// `upstream`: further lines of the table.
-fn company(port: impl Fn(&Postfix) -> u16, upstream: &str, password: &str) -> Option<Company> {
+/// `delivery`: of the listener; `upstream`: further lines of the table.
+fn company(port: impl Fn(&Postfix) -> u16, delivery: &str, upstream: &str, password: &str) -> Option<Company> {
     let authority = Authority::new();
     let postfix = Postfix::start(&authority.issue(&["mx.company.test"]))?;
     let keys = [TestKey::new("rsa", KeyAlgorithm::Rsa2048), TestKey::new("ed", KeyAlgorithm::Ed25519)];
     let tables = keys::tables(&keys);
     let config = format!(
-        "hostname = \"gateway.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{tables}\
+        "hostname = \"gateway.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"{delivery}\"\n{tables}\
          [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nserver_name = \"mx.company.test\"\n\
          port = {}\nca = \"ca.pem\"\nusername = \"{USER}\"\npassword = {{ env = \"RELAY_PASSWORD\" }}\n{upstream}\n\
          [log]\nformat = \"json\"\n",
@@ -64,7 +64,7 @@ fn verify_arrivals(company: &Company, count: usize) {
 
 #[test]
 fn mail_reaches_postfix_over_starttls_with_a_login_and_verifies() {
-    let Some(company) = company(|postfix| postfix.submission, "", PASSWORD) else { return };
+    let Some(company) = company(|postfix| postfix.submission, "direct", "", PASSWORD) else { return };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(sent.success && sent.stdout.contains("queued as"), "the provider's own words: {sent:?}");
     verify_arrivals(&company, 1);
@@ -75,7 +75,7 @@ fn mail_reaches_postfix_over_starttls_with_a_login_and_verifies() {
 
 #[test]
 fn mail_reaches_postfix_over_implicit_tls() {
-    let Some(company) = company(|postfix| postfix.smtps, "tls = \"implicit\"", PASSWORD) else { return };
+    let Some(company) = company(|postfix| postfix.smtps, "queue", "tls = \"implicit\"", PASSWORD) else { return };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(sent.success, "{sent:?}");
     verify_arrivals(&company, 1);
@@ -83,7 +83,7 @@ fn mail_reaches_postfix_over_implicit_tls() {
 
 #[test]
 fn a_hundred_mails_at_once_reach_postfix_over_four_connections() {
-    let Some(company) = company(|postfix| postfix.submission, "max_connections = 4", PASSWORD) else { return };
+    let Some(company) = company(|postfix| postfix.submission, "queue", "max_connections = 4", PASSWORD) else { return };
     let load =
         Load { sessions: 20, messages: 100, size: 4500, sender: "reports@example.com", recipient: "you@example.net" };
     let Some(sent) = smtp_source(&company.gateway.address().to_string(), &load) else { return };
@@ -95,7 +95,7 @@ fn a_hundred_mails_at_once_reach_postfix_over_four_connections() {
 
 #[test]
 fn a_login_that_postfix_refuses_is_a_451_and_never_its_535() {
-    let Some(company) = company(|postfix| postfix.submission, "", "not-the-password-s3cret") else { return };
+    let Some(company) = company(|postfix| postfix.submission, "direct", "", "not-the-password-s3cret") else { return };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(!sent.success, "{sent:?}");
     let reply = sent.stdout.lines().find(|line| line.contains(" 451 ")).unwrap_or_else(|| panic!("{sent:?}"));

@@ -1,7 +1,7 @@
 //! `[[listener]]`: certificates, who may send, and the rules that keep a listener from being open.
 
 use super::{Resolver, sealed_domains};
-use crate::config::file::{Delivery, Listener, ListenerTls};
+use crate::config::file::{Listener, ListenerTls};
 use crate::config::own::is_loopback;
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
@@ -34,11 +34,6 @@ impl Resolver<'_> {
         dkim: &[DkimSettings],
         has_users: bool,
     ) -> Option<ListenerSettings> {
-        if typed.delivery.value == Some(Delivery::Queue) {
-            self.findings
-                .error(&typed.delivery.place, "delivery = \"queue\" is not in this version yet")
-                .help("use \"direct\": the client gets the provider's own answer");
-        }
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
         self.check_size(typed, max_memory);
@@ -58,6 +53,7 @@ impl Resolver<'_> {
                 max_connections_per_address: typed.max_connections_per_address.value?.as_usize(),
                 timeout: typed.timeout.value?,
             },
+            delivery: typed.delivery.value?,
             senders: senders?,
         })
     }
@@ -151,10 +147,11 @@ impl Resolver<'_> {
 
     fn check_size(&mut self, typed: &Listener, max_memory: &Typed<Size>) {
         let (Some(size), Some(memory)) = (typed.max_message_size.value, max_memory.value) else { return };
-        if size > memory {
+        // The other half is the queue's.
+        if size.0 > memory.0 / 2 {
             let place = if typed.max_message_size.given { &typed.max_message_size.place } else { &max_memory.place };
             self.findings
-                .error(place, "`max_message_size` is larger than `max_memory`: such a message would never fit")
+                .error(place, "`max_message_size` is larger than half of `max_memory`: such a message would never fit")
                 .help("raise `max_memory` (several messages are under way at once), or lower `max_message_size`");
         }
     }

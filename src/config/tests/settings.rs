@@ -1,12 +1,14 @@
 //! What is typed and what it resolves to.
 
 use super::*;
-use crate::config::Provider;
+use crate::config::{Delivery, Provider, QueueSettings};
+use crate::delivery::Bounce;
 use crate::dkim::Unsigned;
 use crate::inbound::auth::Password;
 use crate::inbound::{AuthMode, LineEndings, Tls};
 use crate::message::SenderPatterns;
 use crate::observe::log::Format;
+use crate::queue::schedule::Schedule;
 use crate::relay::TlsMode;
 use crate::smtp::{Domain, Mailbox};
 use std::time::Duration;
@@ -53,11 +55,21 @@ fn defaults_are_filled_in() {
     assert_eq!((settings.max_memory, settings.drain), (256 << 20, Duration::from_secs(8)));
     assert_eq!((settings.log.format, settings.log.level.as_str()), (Format::Pretty, "info"));
     assert_eq!(settings.file, Some(folder.path().join("config.toml")));
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let queue = QueueSettings {
+        schedule: Schedule::default(),
+        keep_failed: days(14),
+        keep_history: days(14),
+        bounce: Bounce::Off,
+        min_free_space: 256 << 20,
+    };
+    assert_eq!(settings.queue, queue);
 
     assert_eq!(settings.listeners.len(), 2);
     let listener = &settings.listeners[0];
     assert_eq!(listener.options.hostname, "gateway.example.com");
     assert!(matches!(listener.options.tls, Tls::Off));
+    assert_eq!(listener.delivery, Delivery::Queue);
     assert_eq!(listener.options.allow, ["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     assert_eq!((listener.options.auth, listener.options.line_endings), (AuthMode::Off, LineEndings::Normalize));
     assert_eq!((listener.options.max_message_size, listener.options.max_recipients), (25 << 20, 1000));
@@ -216,10 +228,8 @@ fn what_is_odd_but_works_is_a_warning() {
             format!("{SMALLEST}host = \"a.example\"\n"),
             "config.toml:6:8: `host` has no effect with provider = \"sandbox\"",
         ),
-        (
-            format!("{SMALLEST}[queue]\nbackend = \"sqlite\"\n"),
-            "config.toml:6:2: [queue] has no effect in this version yet",
-        ),
+        (format!("{SMALLEST}[queue]\nbackend = \"sqlite\"\n"), ""),
+        (format!("{SMALLEST}[queue]\nexpire = \"10s\"\n"), "config.toml:7:10: `expire` is shorter than the first wait"),
         (format!("{SMALLEST}[admin]\n"), "config.toml:6:2: [admin] has no effect in this version yet"),
         (
             format!("{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\ncertificate = \"x\"\n"),

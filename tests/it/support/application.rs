@@ -18,7 +18,7 @@ pub fn mail(subject: &str) -> String {
 pub fn in_front_of(scripted: &ScriptedUpstream, lines: &str) -> Setup {
     let config = format!(
         "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n[log]\nformat = \"json\"\n\
-         [[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\n\
          [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"{}\"\nport = {}\nserver_name = \"localhost\"\n\
          tls = \"starttls\"\nca = \"ca.pem\"\nusername = \"relay-user\"\npassword = \"relay-canary-password\"\n{lines}\n",
         scripted.address().ip(),
