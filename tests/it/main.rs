@@ -16,6 +16,7 @@ mod everything_verifies;
 mod first_run;
 mod own_server;
 mod peers_work;
+mod queue_beside_gateway;
 mod queue_commands;
 mod refused_starts;
 mod relay_certificates;

@@ -98,4 +98,15 @@ mod tests {
         assert_eq!(fit("", 10), "");
         assert_eq!(fit("abc", usize::MAX), "abc");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_row_is_one_line(cells in proptest::array::uniform3(".{0,40}")) {
+            let mut table = Table::new([("A", 10), ("B", 5), ("C", 20)]);
+            let text = table.page(&[cells]);
+            proptest::prop_assert_eq!(text.lines().count(), 2);
+            proptest::prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
+            proptest::prop_assert!(text.lines().all(|line| line.width() <= 10 + 5 + 20 + 4), "{}", text);
+        }
+    }
 }

@@ -186,3 +186,14 @@ async fn a_queue_that_fails_is_quoted() {
         assert!(refusal.text.contains("disk I/O error"));
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_line_is_fatal(octets in proptest::collection::vec(proptest::num::u8::ANY, 0..200), cut in 0usize..120) {
+        let _whatever = (Request::from_line(&octets), Response::from_line(&octets));
+        let mut line = Request::List { filter: Filter::default(), after: Some(Cursor(7)), limit: 50 }.to_line();
+        let at = cut.min(line.len() - 1);
+        line.splice(at..at + 1, octets);
+        let _whatever = Request::from_line(&line);
+    }
+}

@@ -193,6 +193,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Another command of the program, with the same configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.setup.as_ref().expect("not yet handed back").command(arguments)
+    }
+
     /// The first listener.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
