@@ -8,11 +8,11 @@ mod model;
 mod operator;
 mod walk;
 
-pub use fairness::*;
-pub use lanes::*;
-pub use leases::*;
-pub use operator::*;
-pub use walk::*;
+pub(crate) use fairness::*;
+pub(crate) use lanes::*;
+pub(crate) use leases::*;
+pub(crate) use operator::*;
+pub(crate) use walk::*;
 
 use super::*;
 use crate::message::{Author, Envelope, RawMessage};
@@ -22,7 +22,7 @@ use jiff::SignedDuration;
 
 /// Storage of its own, empty at first, that a queue can be opened on again and again.
 #[async_trait]
-pub trait Backend: Send + Sync {
+pub(crate) trait Backend: Send + Sync {
     /// The queue that was opened before is gone, without having been closed: the process ended there.
     async fn open(&self) -> Arc<dyn Queue>;
 }
@@ -77,7 +77,7 @@ macro_rules! conformance {
 pub(crate) use conformance;
 
 /// A queue under test, and short words for what the tests do with it.
-pub struct Scene {
+pub(crate) struct Scene {
     backend: Box<dyn Backend>,
     queue: tokio::sync::Mutex<Option<Arc<dyn Queue>>>,
 }
@@ -172,18 +172,18 @@ impl Scene {
 }
 
 /// Where the tests' time begins.
-pub fn start() -> Timestamp {
+pub(crate) fn start() -> Timestamp {
     "2026-11-24T03:00:00Z".parse().expect("a time")
 }
 
-pub fn after(seconds: i64) -> Timestamp {
+pub(crate) fn after(seconds: i64) -> Timestamp {
     start() + SignedDuration::from_secs(seconds)
 }
 
 const DAY: i64 = 24 * 3600;
 
 /// A message of `sender` (empty: the null path), received `seconds` after the start, with its recipients' fates.
-pub fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str, Fate)]) -> NewMail {
+pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str, Fate)]) -> NewMail {
     let path = match sender {
         "" => ReversePath::Null,
         _ => ReversePath::Mailbox(mailbox(sender)),
@@ -206,13 +206,13 @@ pub fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str, Fate)]
 }
 
 /// Waiting on `lane` for each of the recipients.
-pub fn mail(number: u32, seconds: i64, sender: &str, recipients: &[&str], lane: &str) -> NewMail {
+pub(crate) fn mail(number: u32, seconds: i64, sender: &str, recipients: &[&str], lane: &str) -> NewMail {
     let fates: Vec<_> = recipients.iter().map(|recipient| (*recipient, Fate::Waiting(Lane::new(lane)))).collect();
     mail_with(number, seconds, sender, &fates)
 }
 
 /// One recipient, on lane "a".
-pub fn plain(number: u32, seconds: i64) -> NewMail {
+pub(crate) fn plain(number: u32, seconds: i64) -> NewMail {
     mail(number, seconds, "sender@example.com", &["you@example.net"], "a")
 }
 

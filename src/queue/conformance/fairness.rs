@@ -14,7 +14,7 @@ fn domains(leased: &[Leased]) -> Vec<String> {
     leased.iter().map(domain).collect()
 }
 
-pub async fn sender_domains_take_turns(scene: &Scene) {
+pub(crate) async fn sender_domains_take_turns(scene: &Scene) {
     for number in 0..50 {
         scene.put(from(number, "busy.example")).await;
     }
@@ -33,7 +33,7 @@ pub async fn sender_domains_take_turns(scene: &Scene) {
     assert!(order.is_sorted(), "a domain's own mail goes in order");
 }
 
-pub async fn turns_go_on_where_they_stopped(scene: &Scene) {
+pub(crate) async fn turns_go_on_where_they_stopped(scene: &Scene) {
     for (at, domain) in ["a.example", "b.example", "c.example"].into_iter().enumerate() {
         for number in 0..3 {
             scene.put(from(10 * at as u32 + number, domain)).await;
@@ -50,7 +50,7 @@ pub async fn turns_go_on_where_they_stopped(scene: &Scene) {
     }
 }
 
-pub async fn a_crowd_of_domains_with_nothing_due_hides_nobody(scene: &Scene) {
+pub(crate) async fn a_crowd_of_domains_with_nothing_due_hides_nobody(scene: &Scene) {
     let later = || Fate::Deferred { lane: Lane::new("a"), due: after(1000), attempt: attempted(0, "451") };
     for number in 0..600 {
         let sender = format!("a@d{number:04}.example");
@@ -67,7 +67,7 @@ pub async fn a_crowd_of_domains_with_nothing_due_hides_nobody(scene: &Scene) {
     assert_eq!(scene.lease("a", after(1000), 1000).await.len(), 600);
 }
 
-pub async fn a_full_lane_does_not_delay_another(scene: &Scene) {
+pub(crate) async fn a_full_lane_does_not_delay_another(scene: &Scene) {
     for number in 0..500 {
         scene.put(from(number, "busy.example")).await;
     }

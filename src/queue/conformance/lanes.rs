@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub async fn a_message_on_two_lanes_is_two_leases(scene: &Scene) {
+pub(crate) async fn a_message_on_two_lanes_is_two_leases(scene: &Scene) {
     let on = |lane: &str| Fate::Waiting(Lane::new(lane));
     let fates = [("a@example.net", on("a")), ("b@example.net", on("b")), ("c@example.net", on("a"))];
     let id = scene.put(mail_with(1, 0, "a@example.com", &fates)).await;
@@ -19,7 +19,7 @@ pub async fn a_message_on_two_lanes_is_two_leases(scene: &Scene) {
     assert_eq!(scene.statistics().await, Statistics::default());
 }
 
-pub async fn a_held_lane_lends_nothing_and_takes_mail(scene: &Scene) {
+pub(crate) async fn a_held_lane_lends_nothing_and_takes_mail(scene: &Scene) {
     let queue = scene.queue().await;
     queue.hold(Some(&Lane::new("a")), true).await.unwrap();
     scene.put(plain(1, 0)).await;
@@ -41,7 +41,7 @@ pub async fn a_held_lane_lends_nothing_and_takes_mail(scene: &Scene) {
     scene.lease_one("a", after(0)).await;
 }
 
-pub async fn every_lane_can_be_held_and_one_released(scene: &Scene) {
+pub(crate) async fn every_lane_can_be_held_and_one_released(scene: &Scene) {
     let queue = scene.queue().await;
     queue.hold(Some(&Lane::new("b")), true).await.unwrap();
     queue.hold(None, true).await.unwrap();
@@ -59,7 +59,7 @@ pub async fn every_lane_can_be_held_and_one_released(scene: &Scene) {
     scene.lease_one("b", after(0)).await;
 }
 
-pub async fn new_routes_move_waiting_and_failed_recipients(scene: &Scene) {
+pub(crate) async fn new_routes_move_waiting_and_failed_recipients(scene: &Scene) {
     let (old, new) = (|| Lane::new("old"), Lane::new("new"));
     let fates = [
         ("a@example.net", Fate::Waiting(old())),
@@ -92,7 +92,7 @@ pub async fn new_routes_move_waiting_and_failed_recipients(scene: &Scene) {
     scene.check_statistics().await;
 }
 
-pub async fn the_clock_may_go_back_a_day(scene: &Scene) {
+pub(crate) async fn the_clock_may_go_back_a_day(scene: &Scene) {
     scene.put(plain(1, DAY)).await;
     let leased = scene.lease_one("a", after(DAY)).await;
     scene.settle(&leased, deferred(DAY), after(DAY + 30)).await;
@@ -109,7 +109,7 @@ pub async fn the_clock_may_go_back_a_day(scene: &Scene) {
     assert_eq!(scene.lease("a", after(30), 10).await.len(), 2);
 }
 
-pub async fn the_clock_may_go_forward_a_day(scene: &Scene) {
+pub(crate) async fn the_clock_may_go_forward_a_day(scene: &Scene) {
     for number in 0..20 {
         scene.put(plain(number, 0)).await;
     }

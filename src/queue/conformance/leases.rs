@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub async fn what_was_put_is_lent_as_it_was(scene: &Scene) {
+pub(crate) async fn what_was_put_is_lent_as_it_was(scene: &Scene) {
     let mut mail = mail(1, 0, "\"a b\"@Example.com", &["jürgen@exämple.net", "you@[127.0.0.1]"], "a");
     let mut accepted = (*mail.accepted).clone();
     accepted.envelope.body = crate::smtp::command::BodyType::EightBitMime;
@@ -33,7 +33,7 @@ pub async fn what_was_put_is_lent_as_it_was(scene: &Scene) {
     scene.check_statistics().await;
 }
 
-pub async fn a_large_message_is_whole_and_goes_with_its_last_recipient(scene: &Scene) {
+pub(crate) async fn a_large_message_is_whole_and_goes_with_its_last_recipient(scene: &Scene) {
     let body: Bytes = (0..3_000_000_u32).map(|at| b'a' + (at % 23) as u8).collect::<Vec<_>>().into();
     let mut mail = with_body(mail(1, 0, "a@example.com", &["b@example.net", "c@example.net"], "a"), body.clone());
     mail.original = Some(body.clone());
@@ -53,7 +53,7 @@ pub async fn a_large_message_is_whole_and_goes_with_its_last_recipient(scene: &S
     assert!(scene.queue().await.content(id).await.expect("content").is_none());
 }
 
-pub async fn each_recipient_is_settled_for_itself(scene: &Scene) {
+pub(crate) async fn each_recipient_is_settled_for_itself(scene: &Scene) {
     let addresses = ["a@example.net", "b@example.net", "c@example.net", "d@example.net"];
     let id = scene.put(mail(1, 0, "a@example.com", &addresses, "a")).await;
     let leased = scene.lease_one("a", after(0)).await;
@@ -87,7 +87,7 @@ pub async fn each_recipient_is_settled_for_itself(scene: &Scene) {
     assert_eq!(scene.states(id).await, [("c@example.net".to_owned(), State::Failed)]);
 }
 
-pub async fn a_deferred_message_waits_and_an_expired_one_has_failed(scene: &Scene) {
+pub(crate) async fn a_deferred_message_waits_and_an_expired_one_has_failed(scene: &Scene) {
     let id = scene.put(plain(1, 0)).await;
     for (attempts, at) in [(0, 0), (1, 30), (2, 90)] {
         assert_eq!(scene.next_due("a", after(0)).await, Some(after(at)));
@@ -105,7 +105,7 @@ pub async fn a_deferred_message_waits_and_an_expired_one_has_failed(scene: &Scen
     assert_eq!(scene.next_due("a", after(0)).await, None);
 }
 
-pub async fn an_untried_recipient_costs_no_attempt(scene: &Scene) {
+pub(crate) async fn an_untried_recipient_costs_no_attempt(scene: &Scene) {
     let id = scene.put(plain(1, 0)).await;
     let leased = scene.lease_one("a", after(3)).await;
     scene.settle(&leased, Settlement::Untried, after(100)).await;
@@ -119,7 +119,7 @@ pub async fn an_untried_recipient_costs_no_attempt(scene: &Scene) {
     assert!(scene.queue().await.show(id).await.unwrap().unwrap().attempts.is_empty());
 }
 
-pub async fn a_lease_ends_once_and_covers_every_recipient(scene: &Scene) {
+pub(crate) async fn a_lease_ends_once_and_covers_every_recipient(scene: &Scene) {
     scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
     let leased = scene.lease_one("a", after(0)).await;
     let queue = scene.queue().await;
@@ -135,7 +135,7 @@ pub async fn a_lease_ends_once_and_covers_every_recipient(scene: &Scene) {
     assert_eq!(scene.statistics().await, Statistics::default());
 }
 
-pub async fn a_crash_makes_what_was_lent_suspect(scene: &Scene) {
+pub(crate) async fn a_crash_makes_what_was_lent_suspect(scene: &Scene) {
     let ids = [scene.put(plain(1, 0)).await, scene.put(plain(2, 1)).await];
     let leased = scene.lease_one("a", after(1)).await;
     assert_eq!((leased.accepted.id, leased.suspect), (ids[0], false));
@@ -154,7 +154,7 @@ pub async fn a_crash_makes_what_was_lent_suspect(scene: &Scene) {
     }
 }
 
-pub async fn a_lost_answer_makes_the_next_attempt_suspect(scene: &Scene) {
+pub(crate) async fn a_lost_answer_makes_the_next_attempt_suspect(scene: &Scene) {
     scene.put(plain(1, 0)).await;
     let lost = Attempted { possible_duplicate: true, ..attempted(0, "final dot: timed out") };
     let fate = Fate::Deferred { lane: Lane::new("a"), due: after(0), attempt: lost.clone() };
@@ -167,7 +167,7 @@ pub async fn a_lost_answer_makes_the_next_attempt_suspect(scene: &Scene) {
     assert!(leased.len() == 2 && leased.iter().all(|leased| leased.suspect));
 }
 
-pub async fn the_limits_of_a_lease_hold(scene: &Scene) {
+pub(crate) async fn the_limits_of_a_lease_hold(scene: &Scene) {
     for number in 0..10 {
         scene.put(with_body(plain(number, 0), vec![b'x'; 10_000].into())).await;
     }
@@ -182,7 +182,7 @@ pub async fn the_limits_of_a_lease_hold(scene: &Scene) {
     scene.check_statistics().await;
 }
 
-pub async fn direct_mode_keeps_what_it_could_not_deliver(scene: &Scene) {
+pub(crate) async fn direct_mode_keeps_what_it_could_not_deliver(scene: &Scene) {
     let lane = || Lane::new("a");
     let taken = mail_with(1, 0, "a@example.com", &[("a@example.net", Fate::Delivered(delivered(1)))]);
     let fates = [
@@ -209,7 +209,7 @@ pub async fn direct_mode_keeps_what_it_could_not_deliver(scene: &Scene) {
     scene.check_statistics().await;
 }
 
-pub async fn many_at_once_are_each_lent_once(scene: &Scene) {
+pub(crate) async fn many_at_once_are_each_lent_once(scene: &Scene) {
     let queue = scene.queue().await;
     let mut puts = tokio::task::JoinSet::new();
     for number in 0..200 {
@@ -238,7 +238,7 @@ pub async fn many_at_once_are_each_lent_once(scene: &Scene) {
     assert_eq!(scene.statistics().await, Statistics::default());
 }
 
-pub async fn a_closed_queue_says_so(scene: &Scene) {
+pub(crate) async fn a_closed_queue_says_so(scene: &Scene) {
     let id = scene.put(plain(1, 0)).await;
     let queue = scene.queue().await;
     queue.close().await;

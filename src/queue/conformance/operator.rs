@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub async fn pages_hold_everything_once(scene: &Scene) {
+pub(crate) async fn pages_hold_everything_once(scene: &Scene) {
     let queue = scene.queue().await;
     assert_eq!(queue.list(&Filter::default(), None, 10).await.unwrap(), Page { rows: vec![], next: None });
     let mut ids = Vec::new();
@@ -28,7 +28,7 @@ pub async fn pages_hold_everything_once(scene: &Scene) {
     assert_eq!(row.size, plain(11, 0).accepted.message.size() as u64);
 }
 
-pub async fn filters_find_what_they_name(scene: &Scene) {
+pub(crate) async fn filters_find_what_they_name(scene: &Scene) {
     let waiting = scene.put(mail(1, 1, "a@example.com", &["Alice@example.net"], "a")).await;
     let lent = scene.put(mail(2, 2, "a@example.com", &["bob@example.net"], "b")).await;
     let fates = [
@@ -65,7 +65,7 @@ pub async fn filters_find_what_they_name(scene: &Scene) {
     }
 }
 
-pub async fn a_message_is_shown_with_all_that_happened(scene: &Scene) {
+pub(crate) async fn a_message_is_shown_with_all_that_happened(scene: &Scene) {
     let mut mail = mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a");
     mail.original = Some(Bytes::from_static(b"From: x\r\n\r\noriginal"));
     let id = scene.put(mail.clone()).await;
@@ -93,7 +93,7 @@ pub async fn a_message_is_shown_with_all_that_happened(scene: &Scene) {
     assert!(scene.queue().await.show(plain(9, 9).accepted.id).await.unwrap().is_none());
 }
 
-pub async fn a_failed_message_is_tried_again_from_a_new_beginning(scene: &Scene) {
+pub(crate) async fn a_failed_message_is_tried_again_from_a_new_beginning(scene: &Scene) {
     let queue = scene.queue().await;
     let id = scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
     let leased = scene.lease_one("a", after(0)).await;
@@ -114,7 +114,7 @@ pub async fn a_failed_message_is_tried_again_from_a_new_beginning(scene: &Scene)
     assert_eq!(scene.queue().await.retry(&[id], None, after(6 * DAY + 2)).await.unwrap(), 0);
 }
 
-pub async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
+pub(crate) async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
     let queue = scene.queue().await;
     let id = scene.put(mail(1, 0, "a@example.com", &["yuo@example.net", "ok@example.net"], "a")).await;
     let two = mailbox("jürgen@example.net");
@@ -131,7 +131,7 @@ pub async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
     assert_eq!(delivered.last().unwrap().recipients, ["jürgen@example.net"]);
 }
 
-pub async fn a_retry_during_a_lease_is_not_lost(scene: &Scene) {
+pub(crate) async fn a_retry_during_a_lease_is_not_lost(scene: &Scene) {
     let queue = scene.queue().await;
     let id = scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
     let leased = scene.lease_one("a", after(0)).await;
@@ -152,7 +152,7 @@ pub async fn a_retry_during_a_lease_is_not_lost(scene: &Scene) {
     assert_eq!(scene.states(id).await, [("a@example.net".to_owned(), State::Failed)]);
 }
 
-pub async fn what_is_removed_is_gone_and_what_is_leased_stays(scene: &Scene) {
+pub(crate) async fn what_is_removed_is_gone_and_what_is_leased_stays(scene: &Scene) {
     let queue = scene.queue().await;
     let mut ids = Vec::new();
     for number in 0..450 {
@@ -170,7 +170,7 @@ pub async fn what_is_removed_is_gone_and_what_is_leased_stays(scene: &Scene) {
     assert!(scene.lease("a", after(0), 10).await.is_empty());
 }
 
-pub async fn history_is_paged_newest_first(scene: &Scene) {
+pub(crate) async fn history_is_paged_newest_first(scene: &Scene) {
     for number in 0..25 {
         scene.put(plain(number, i64::from(number))).await;
         let leased = scene.lease_one("a", after(100)).await;
@@ -195,7 +195,7 @@ pub async fn history_is_paged_newest_first(scene: &Scene) {
     );
 }
 
-pub async fn old_failures_and_history_are_forgotten(scene: &Scene) {
+pub(crate) async fn old_failures_and_history_are_forgotten(scene: &Scene) {
     let queue = scene.queue().await;
     let mut ids = Vec::new();
     for number in 0..700 {

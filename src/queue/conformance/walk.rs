@@ -28,7 +28,7 @@ struct Walk<'a> {
     number: u32,
 }
 
-pub async fn a_random_walk_agrees_with_the_model(scene: &Scene) {
+pub(crate) async fn a_random_walk_agrees_with_the_model(scene: &Scene) {
     let mut walk =
         Walk { scene, model: Model::default(), dice: Dice(0x9e37_79b9_7f4a_7c15), out: vec![], seconds: 0, number: 0 };
     for step in 0..STEPS {

@@ -1,7 +1,7 @@
 //! Reading a message back, header and body, and telling damage from trouble that passes.
 
 use super::bodies::{Bodies, Part};
-use super::failure::{is_damage, of_io, of_sqlite};
+use super::failure::{Failure, is_damage, of_io, of_sqlite};
 use super::put::digest;
 use super::work::Sql;
 use crate::message::{MailId, RawMessage};
@@ -49,4 +49,13 @@ fn read_file(bodies: &Bodies, id: MailId) -> Result<Vec<u8>, Unreadable> {
 
 fn is_lasting(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::EIO)
+}
+
+impl From<Failure> for Unreadable {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sqlite(error) => Self::Trouble(of_sqlite(&error)),
+            Failure::Queue(error) => Self::Trouble(error),
+        }
+    }
 }

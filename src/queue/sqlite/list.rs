@@ -1,11 +1,11 @@
 //! Pages of a list. A page costs what it looks at, and that is bounded: states that are rare have an index of their own, anything
 //! else is judged message by message, up to a limit, after which the page ends and names the place to go on.
 
-use super::failure::Failure;
+use super::failure::{Failure, is_damage};
 use super::read::{recipients, row};
 use super::rows::{DAMAGED, LEASED, from_column, signed};
 use super::work::Sql;
-use crate::queue::{Cursor, Filter, Page, RecipientRow, State};
+use crate::queue::{Cursor, Filter, Page, RecipientRow, Row, State};
 
 /// Messages looked at for one page.
 const MAX_LOOKS: usize = 2000;
@@ -24,8 +24,12 @@ pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit:
                 return Ok(Page { rows, next: Some(Cursor(at)) });
             }
             (at, looks) = (*message, looks + 1);
-            if is_wanted(sql, filter, *message)? {
-                rows.extend(row(sql, *message)?);
+            match wanted_row(sql, filter, *message) {
+                Ok(wanted) => rows.extend(wanted),
+                Err(Failure::Sqlite(error)) if is_damage(&error) => {
+                    tracing::error!(row = message, %error, "a message in the queue is too damaged to be listed");
+                }
+                Err(failure) => return Err(failure),
             }
         }
         if candidates.len() < wanted {
@@ -53,6 +57,10 @@ fn candidates(sql: &Sql<'_>, state: Option<State>, after: i64, limit: usize) -> 
             |row| row.get(0),
         ),
     }
+}
+
+fn wanted_row(sql: &Sql<'_>, filter: &Filter, message: i64) -> Result<Option<Row>, Failure> {
+    if is_wanted(sql, filter, message)? { row(sql, message) } else { Ok(None) }
 }
 
 fn is_wanted(sql: &Sql<'_>, filter: &Filter, message: i64) -> Result<bool, Failure> {

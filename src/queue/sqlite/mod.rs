@@ -8,6 +8,7 @@ mod cache;
 mod content;
 mod failure;
 mod lease;
+mod lend;
 mod list;
 mod open;
 mod operate;
@@ -67,7 +68,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
-        store::lease(&self.store, lane.clone(), now, limit, octets).await
+        lend::lease(&self.store, lane.clone(), now, limit, octets).await
     }
 
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
@@ -153,11 +154,13 @@ impl Queue for SqliteQueue {
         loop {
             let removed = self.store.writer.call(move |work| operate::prune(work, failed, history)).await?;
             if removed.count == 0 {
-                return Ok(count);
+                break;
             }
             count += removed.count;
             self.store.clear(removed).await;
         }
+        while self.store.writer.call(operate::give_back_space).await? {}
+        Ok(count)
     }
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {
@@ -167,6 +170,6 @@ impl Queue for SqliteQueue {
     async fn close(&self) {
         let store = self.store.clone();
         // Joining the writer blocks.
-        let _ = tokio::task::spawn_blocking(move || store.writer.close()).await;
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
 }

@@ -87,7 +87,7 @@ fn return_leases(connection: &Connection) -> Result<u64, Cause> {
     let work = Work::new(connection);
     let leased: i64 = work.first("SELECT leased FROM ledger WHERE one = 1", [], |row| row.get(0))?.unwrap_or_default();
     work.execute("BEGIN IMMEDIATE", [])?;
-    let returned = work.step(|work| {
+    let returned = work.attempt(|work| {
         work.execute("UPDATE job INDEXED BY job_apart SET state = 0, suspect = 1 WHERE state > 0 AND state = 1", [])?;
         work.execute("UPDATE ledger SET waiting = waiting + leased, leased = 0 WHERE one = 1", [])?;
         Ok(())

@@ -6,6 +6,7 @@ use super::rows::{DAMAGED, LEASED, domain_of, forget_if_empty, key_of, open_on, 
 use super::work::{Tally, Work};
 use crate::message::MailId;
 use crate::smtp::Mailbox;
+use std::collections::BTreeMap;
 
 struct Job {
     lane: String,
@@ -68,11 +69,14 @@ fn retry_waiting(work: &Work<'_>, message: i64, jobs: &[Job], now: i64) -> rusql
 }
 
 fn retry_failed(work: &Work<'_>, message: i64, now: i64) -> rusqlite::Result<u64> {
-    let lanes = work.all(
-        "SELECT lane, COUNT(*) FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL GROUP BY lane",
-        [message],
-        |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)),
-    )?;
+    let mut lanes: BTreeMap<String, i64> = BTreeMap::new();
+    for lane in
+        work.all("SELECT lane FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL", [message], |row| {
+            row.get::<_, String>(0)
+        })?
+    {
+        *lanes.entry(lane).or_default() += 1;
+    }
     if lanes.is_empty() {
         return Ok(0);
     }
@@ -164,4 +168,22 @@ pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) ->
     )?;
     removed.count += forgotten as u64;
     Ok(removed)
+}
+
+/// Free pages that are kept for what comes next: 64 MiB.
+const SPARE_PAGES: i64 = 16_384;
+
+/// Pages given back in one step.
+const STEP: &str = "PRAGMA incremental_vacuum(2000)";
+
+/// Shortens the file once a backlog is gone; true if there is more to give back.
+pub(super) fn give_back_space(work: &Work<'_>) -> Result<bool, Failure> {
+    let pages = |pragma| work.first(pragma, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
+    let (free, all) = (pages("PRAGMA freelist_count")?, pages("PRAGMA page_count")?);
+    if free < SPARE_PAGES || free < all / 2 {
+        return Ok(false);
+    }
+    // Each row of the answer is a page.
+    work.all(STEP, [], |_| Ok(()))?;
+    Ok(true)
 }

@@ -1,10 +1,10 @@
-//! What stands around the database: readers, files, the cache, and the leases that are out.
+//! What stands around the database: readers, files, the cache, and the leases that are out. All of it may be forgotten.
 
 use super::bodies::{Bodies, MAX_INLINE, Part};
 use super::cache::Cache;
 use super::content::{self, Unreadable};
-use super::failure::{Failure, of_io, of_sqlite};
-use super::lease::{self, Grant, Turns};
+use super::failure::{Failure, is_damage, of_io};
+use super::lease::{self, Turns};
 use super::operate::Removed;
 use super::put::{self, Prepared, digest, is_to_be_kept};
 use super::rows::{key_of, to_column};
@@ -12,17 +12,15 @@ use super::schema;
 use super::settle::{self, Held};
 use super::work::Sql;
 use super::writer::{Writer, lock};
-use crate::message::accepted::Accepted;
-use crate::message::{Author, MailId, RawMessage};
+use crate::message::MailId;
 use crate::queue::schedule::Schedule;
-use crate::queue::{Lane, LeaseId, Leased, NewMail, QueueError, Settlement};
+use crate::queue::{LeaseId, NewMail, QueueError, Settlement};
 use jiff::Timestamp;
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
-use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tracing::error;
 
@@ -31,15 +29,16 @@ const READERS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Store {
+    /// Before the writer: the last connection to close empties the write-ahead log, which a reader cannot.
+    readers: Mutex<Vec<Connection>>,
     pub(super) writer: Writer,
     pub(super) schedule: Schedule,
-    bodies: Arc<Bodies>,
+    pub(super) bodies: Arc<Bodies>,
     path: PathBuf,
-    readers: Mutex<Vec<Connection>>,
-    cache: Mutex<Cache>,
-    leases: Mutex<HashMap<LeaseId, Held>>,
-    next_lease: AtomicI64,
-    turns: Arc<Turns>,
+    pub(super) cache: Mutex<Cache>,
+    pub(super) leases: Mutex<HashMap<LeaseId, Held>>,
+    pub(super) next_lease: AtomicI64,
+    pub(super) turns: Arc<Turns>,
 }
 
 /// Runs to its end even if the caller goes away: what is half done would otherwise stay half done until the next start.
@@ -74,7 +73,10 @@ impl Store {
         reading.await.unwrap_or(Err(QueueError::Closed))
     }
 
-    fn with_reader<T, E: From<Failure>>(&self, query: impl FnOnce(&Sql<'_>) -> Result<T, E>) -> Result<T, E> {
+    pub(super) fn with_reader<T, E: From<Failure>>(
+        &self,
+        query: impl FnOnce(&Sql<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         if self.writer.is_closed() {
             return Err(Failure::from(QueueError::Closed).into());
         }
@@ -150,21 +152,45 @@ impl Store {
         let held = lock(&self.leases).remove(&lease).ok_or(QueueError::NoSuchLease)?;
         let settled = self.writer.call({
             let held = held.clone();
-            move |work| settle::settle(work, &held, &settlements, to_column(due))
+            move |work| match work.attempt(|work| settle::settle(work, &held, &settlements, to_column(due))) {
+                Err(Failure::Sqlite(error)) if is_damage(&error) => Ok(None),
+                settled => settled.map(Some),
+            }
         });
-        match settled.await {
-            Ok(settled) => {
+        let ended = match settled.await {
+            Ok(Some(settled)) => {
                 if settled.is_gone {
                     lock(&self.cache).remove(held.id);
                 }
                 self.remove_files(settled.files).await;
                 Ok(())
             }
-            Err(error) => {
-                lock(&self.leases).insert(lease, held);
-                Err(error)
-            }
+            Ok(None) => self.set_aside(&held, "how its lease ended cannot be recorded; the log has it").await,
+            Err(error) => Err(error),
+        };
+        if ended.is_err() {
+            // It is asked again.
+            lock(&self.leases).insert(lease, held);
         }
+        ended
+    }
+
+    /// A message that cannot be read, or written to, is never tried again by itself.
+    pub(super) async fn set_aside(&self, held: &Held, reason: &str) -> Result<(), QueueError> {
+        error!(id = %held.id, lane = &*held.lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
+        let set_aside = self.writer.call({
+            let held = held.clone();
+            move |work| lease::set_aside(work, held.message, &held.lane)
+        });
+        set_aside.await.inspect_err(|error| {
+            error!(id = %held.id, %error, "it could not be set aside either; the next start tries it again");
+        })
+    }
+
+    pub(super) fn close(&self) {
+        self.writer.shut();
+        lock(&self.readers).clear();
+        self.writer.close();
     }
 
     /// After a removal was committed.
@@ -197,138 +223,5 @@ impl Store {
             }
         })
         .await
-    }
-}
-
-/// Whatever happens to the caller: what was marked as leased is either handed over or given back.
-pub(super) async fn lease(
-    store: &Arc<Store>,
-    lane: Lane,
-    now: Timestamp,
-    limit: usize,
-    octets: u64,
-) -> Result<Vec<Leased>, QueueError> {
-    let request = lease::Request {
-        lane: lane.as_str().into(),
-        now: to_column(now),
-        horizon: to_column(store.schedule.horizon(now)),
-        limit,
-        octets,
-    };
-    let (answer, answered) = oneshot::channel();
-    let store = store.clone();
-    tokio::spawn(async move {
-        let leased = store.lend(&lane, request).await;
-        if let Err(Ok(unwanted)) = answer.send(leased) {
-            for leased in unwanted {
-                store.give_back(leased.lease, now).await;
-            }
-        }
-    });
-    answered.await.map_err(|_| QueueError::Closed)?
-}
-
-impl Store {
-    async fn lend(self: &Arc<Self>, lane: &Lane, request: lease::Request) -> Result<Vec<Leased>, QueueError> {
-        let now = request.now;
-        let turns = self.turns.clone();
-        let granted = self.writer.call(move |work| lease::lease(work, &request, &turns)).await?;
-        for (message, reason) in &granted.damaged {
-            error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
-        }
-        let mut leased = Vec::new();
-        let mut trouble = None;
-        for (grant, content) in self.contents(granted.grants).await {
-            let held = Held {
-                message: grant.message,
-                id: grant.id,
-                lane: lane.as_str().into(),
-                positions: grant.positions.clone(),
-            };
-            let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
-            match content {
-                Ok(message) => {
-                    lock(&self.leases).insert(lease, held);
-                    leased.push(assemble(lease, lane, grant, message));
-                }
-                Err(Unreadable::Damaged(reason)) => self.set_aside(held, reason).await,
-                Err(Unreadable::Trouble(error)) => {
-                    lock(&self.leases).insert(lease, held);
-                    self.give_back(lease, super::rows::from_column(now)).await;
-                    trouble = Some(error);
-                }
-            }
-        }
-        trouble.filter(|_| leased.is_empty()).map_or(Ok(leased), Err)
-    }
-
-    async fn contents(self: &Arc<Self>, grants: Vec<Grant>) -> Vec<(Grant, Result<Content, Unreadable>)> {
-        let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for grant in grants {
-            match lock(&self.cache).find(grant.id) {
-                Some(accepted) => found.push((grant, Ok(Content::Cached(accepted)))),
-                None => missing.push(grant),
-            }
-        }
-        if missing.is_empty() {
-            return found;
-        }
-        let store = self.clone();
-        let reading = spawn_blocking(move || {
-            let load = |grant: Grant| {
-                let content = store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id));
-                let content =
-                    content.and_then(|message| message.ok_or(Unreadable::Damaged("its content is missing".into())));
-                (grant, content.map(Content::Read))
-            };
-            missing.into_iter().map(load).collect::<Vec<_>>()
-        });
-        found.extend(reading.await.unwrap_or_default());
-        found
-    }
-
-    async fn set_aside(&self, held: Held, reason: String) {
-        error!(id = %held.id, lane = &*held.lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
-        let set_aside = self.writer.call({
-            let held = held.clone();
-            move |work| lease::set_aside(work, held.message, &held.lane)
-        });
-        if let Err(error) = set_aside.await {
-            error!(id = %held.id, %error, "it could not be set aside either; the next start tries it again");
-        }
-    }
-
-    async fn give_back(&self, lease: LeaseId, now: Timestamp) {
-        let recipients = lock(&self.leases).get(&lease).map_or(0, |held| held.positions.len());
-        if let Err(error) = self.settle(lease, vec![Settlement::Untried; recipients], now).await {
-            error!(%error, "a lease could not be given back; the next start does it");
-        }
-    }
-}
-
-enum Content {
-    Cached(Arc<Accepted>),
-    Read(RawMessage),
-}
-
-fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content) -> Leased {
-    let Grant { id, received_at, since, envelope, attempts, suspect, .. } = grant;
-    let accepted = match content {
-        Content::Cached(accepted) if accepted.envelope == envelope => accepted,
-        Content::Cached(accepted) => Arc::new(Accepted { envelope, ..(*accepted).clone() }),
-        Content::Read(message) => {
-            let author = Author::of(&message).ok();
-            Arc::new(Accepted { id, received_at, envelope, message, author })
-        }
-    };
-    Leased { lease, lane: lane.clone(), accepted, attempts, since, suspect }
-}
-
-impl From<Failure> for Unreadable {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Sqlite(error) => Self::Trouble(of_sqlite(&error)),
-            Failure::Queue(error) => Self::Trouble(error),
-        }
     }
 }

@@ -88,14 +88,14 @@ impl<'a> Work<'a> {
         self.tally.set(tally);
     }
 
-    /// Runs one operation: all of it or nothing, whatever the others of the batch do.
-    pub(super) fn step(&self, operation: impl FnOnce(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
+    /// Runs one operation: all of it or nothing, whatever the others of the batch do. May be nested.
+    pub(super) fn attempt<T>(&self, operation: impl FnOnce(&Self) -> Result<T, Failure>) -> Result<T, Failure> {
         let before = self.tally.get();
         self.execute("SAVEPOINT step", [])?;
         match operation(self) {
-            Ok(()) => {
+            Ok(result) => {
                 self.execute("RELEASE step", [])?;
-                Ok(())
+                Ok(result)
             }
             Err(failure) => {
                 self.tally.set(before);

@@ -23,6 +23,7 @@ type Calls = mpsc::Sender<Box<dyn Call>>;
 pub(super) struct Writer {
     /// `None`: closed.
     calls: Mutex<Option<Calls>>,
+    asked: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
     commits: Arc<AtomicU64>,
 }
@@ -35,7 +36,7 @@ impl Writer {
             let commits = commits.clone();
             move || serve(&connection, waiting, &commits)
         })?;
-        Ok(Self { calls: Mutex::new(Some(calls)), thread: Mutex::new(Some(thread)), commits })
+        Ok(Self { calls: Mutex::new(Some(calls)), thread: Mutex::new(Some(thread)), commits, asked: AtomicU64::new(0) })
     }
 
     /// Durable when it returns `Ok`. The operation may be run more than once, each time from the same state; only the last run
@@ -49,6 +50,7 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let call = Box::new(Pending { operation, result: None, answer });
         calls.send(call).await.map_err(|_| QueueError::Closed)?;
+        self.asked.fetch_add(1, Ordering::Relaxed);
         drop(calls);
         answered.await.map_err(|_| QueueError::Closed)?
     }
@@ -57,14 +59,25 @@ impl Writer {
         lock(&self.calls).is_none()
     }
 
+    /// Operations that were handed to the thread so far.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     /// Commits so far, each with one sync.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
 
+    /// Takes no more calls.
+    pub(super) fn shut(&self) {
+        drop(lock(&self.calls).take());
+    }
+
     /// Lets what was asked for finish, and ends the thread.
     pub(super) fn close(&self) {
-        drop(lock(&self.calls).take());
+        self.shut();
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -142,9 +155,13 @@ fn transact(
         Ok(_) => {
             commits.fetch_add(1, Ordering::Relaxed);
         }
-        Err(_) if connection.is_autocommit() => {}
         // A rollback that fails leaves the transaction open; the next BEGIN says so, and the rollback is tried again.
-        Err(_) => drop(connection.execute_batch("ROLLBACK")),
+        Err(_) if !connection.is_autocommit() => drop(connection.execute_batch("ROLLBACK")),
+        Err(_) => {}
+    }
+    if let Err(QueueError::Full(_)) = &outcome {
+        // Makes room in the log, if the database has any: what is delivered must be recorded on a full disk too.
+        let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
     outcome
 }
@@ -155,7 +172,7 @@ fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>]) -> Result<Vec<R
     work.execute("BEGIN IMMEDIATE", []).map_err(sqlite)?;
     let mut outcomes = Vec::with_capacity(calls.len());
     for call in calls {
-        let outcome = work.step(|work| call.run(work)).map_err(QueueError::from);
+        let outcome = work.attempt(|work| call.run(work)).map_err(QueueError::from);
         // SQLite gives the whole transaction up on some errors (no room, no memory, I/O).
         if connection.is_autocommit() {
             return Err(outcome.err().unwrap_or(QueueError::Storage("the transaction ended by itself".into())));

@@ -1,5 +1,9 @@
 //! What only this backend promises, and the conformance suite run against it.
 
+mod commits;
+mod disk;
+mod files;
+mod opening;
 pub(super) mod plans;
 
 use super::{Options, SqliteQueue};
