@@ -66,10 +66,10 @@ impl<C: Courier> Dispatcher<C> {
         let lanes = self.lanes.clone();
         let dispatcher = Arc::new(self);
         for (lane, slots) in lanes {
-            let bell = dispatcher.queue.bell(&lane);
+            let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
             let (health, running_here) = (Health::new(slots), JoinSet::new());
             let dispatcher = Arc::clone(&dispatcher);
-            let lane = LaneLoop { dispatcher, lane, bell, health, octets, leased: 0, running: running_here };
+            let lane = LaneLoop { dispatcher, lane, bell, nudged, health, octets, leased: 0, running: running_here };
             running.spawn(lane.run(stop.clone()));
         }
         while let Some(ended) = running.join_next().await {
@@ -174,6 +174,7 @@ struct LaneLoop<C> {
     dispatcher: Arc<Dispatcher<C>>,
     lane: Lane,
     bell: Arc<Notify>,
+    nudged: Arc<Notify>,
     health: Health,
     /// The lane's part of the memory for leased messages.
     octets: u64,
@@ -197,6 +198,7 @@ impl<C: Courier> LaneLoop<C> {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = self.running.join_next() => self.note(ended),
+                () = self.nudged.notified() => self.health.cut_pause(),
                 () = self.bell.notified(), if wait.for_mail => {}
                 () = sleep_until(wait.until) => {}
             }

@@ -69,6 +69,11 @@ impl Health {
         }
     }
 
+    /// The pause ends: somebody knows more than the lane does. What may be begun is still one attempt alone.
+    pub fn cut_pause(&mut self) {
+        self.paused_until = None;
+    }
+
     /// An attempt begun in `era` ended. Returns how long the lane pauses, if that is new.
     pub fn ended(&mut self, era: Era, sign: Sign, now: Instant, chance: u16) -> Option<Duration> {
         if era != self.era {

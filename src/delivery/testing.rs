@@ -261,7 +261,7 @@ pub(super) struct Stage {
     pub courier: Arc<Scripted>,
     pub stop: CancellationToken,
     pub clock: Clock,
-    queue: Arc<Watched>,
+    pub queue: Arc<Watched>,
     clerk: Clerk,
     bounce: Bounce,
     octets: u64,

@@ -34,7 +34,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Of a socket's address, its final zero included, on the system where it is shortest.
 const MAX_ADDRESS: usize = 104;
 
-/// Told that mail may be due now.
+/// Told that the operator wants mail tried now.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 pub struct ControlServer {
@@ -161,9 +161,9 @@ impl Client {
     }
 
     async fn answer(&self, request: Request) -> Response {
-        let may_wake = request.may_wake();
+        let wants_delivery = request.wants_delivery();
         let response = execute(self.queue.as_ref(), request, self.clock.now()).await;
-        if may_wake {
+        if wants_delivery && response.is_final() {
             (self.wake)();
         }
         response

@@ -48,8 +48,6 @@ pub enum StartError {
     Queue { path: PathBuf, source: QueueError },
     #[error("a fault of the program: {0}")]
     Fault(String),
-    #[error("the control socket in {path} cannot be made: {source}")]
-    Control { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
     #[error(transparent)]
@@ -70,7 +68,7 @@ pub struct Gateway {
     sandbox: Option<Sandbox>,
     delivery: Arc<Delivery>,
     dispatcher: Dispatcher<Delivery>,
-    control: ControlServer,
+    control: Option<ControlServer>,
     queue: Arc<Watched>,
     keep: Keep,
     drain: Duration,
@@ -95,8 +93,7 @@ impl Gateway {
         let delivery = Arc::new(Delivery::new(targets, routes(&settings), keyring.clone(), settings.unsigned.clone()));
         let memory = Memory::of(&settings);
         let (lock, queue) = storage::open(&settings, memory, delivery.routes()).await?;
-        let control = ControlServer::bind(&settings.data_dir, queue.clone(), Arc::new(|| {}), Clock::System)
-            .map_err(|source| StartError::Control { path: settings.data_dir.clone(), source })?;
+        let control = bind_control(&settings, &queue);
         let routes = delivery.routes().clone();
         let clerk = Clerk { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(Bouncer {
@@ -125,7 +122,9 @@ impl Gateway {
         let sandbox_stop = CancellationToken::new();
         let sandbox = self.sandbox.map(|sandbox| tokio::spawn(sandbox.serve(sandbox_stop.clone())));
         let mut aside = JoinSet::new();
-        aside.spawn(self.control.serve(shutdown.clone()));
+        if let Some(control) = self.control {
+            aside.spawn(control.serve(shutdown.clone()));
+        }
         aside.spawn(storage::prune(self.queue.clone(), self.keep.failed, self.keep.history, shutdown.clone()));
         let dispatcher = tokio::spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();
@@ -172,6 +171,18 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
         closing.spawn(async move { upstream.close(Deadline { at: Some(farewell) }).await });
     }
     while closing.join_next().await.is_some() {}
+}
+
+/// Some file systems of containers hold no sockets; mail flows all the same.
+fn bind_control(settings: &Settings, queue: &Arc<Watched>) -> Option<ControlServer> {
+    let watched = queue.clone();
+    let wake = Arc::new(move || watched.nudge());
+    ControlServer::bind(&settings.data_dir, queue.clone(), wake, Clock::System)
+        .inspect_err(|error| {
+            let folder = settings.data_dir.display();
+            warn!("no control socket can be made in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");
+        })
+        .ok()
 }
 
 fn routes(settings: &Settings) -> Routes {

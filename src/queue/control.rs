@@ -66,8 +66,8 @@ pub enum Request {
 }
 
 impl Request {
-    /// Mail may be due now that was not before.
-    pub fn may_wake(&self) -> bool {
+    /// Whoever asks wants mail to be tried now.
+    pub fn wants_delivery(&self) -> bool {
         matches!(self, Self::Retry { .. } | Self::RetryMatching { .. } | Self::Hold { held: false, .. })
     }
 }
@@ -101,6 +101,11 @@ pub struct Content {
 }
 
 impl Response {
+    /// No page follows.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Page(Page { next: Some(_), .. }) | Self::Changed(Changed { next: Some(_), .. }))
+    }
+
     /// What is to be sent behind the line.
     pub fn trailer(&self) -> &[u8] {
         match self {

@@ -18,16 +18,27 @@ use tokio::sync::Notify;
 pub struct Watched {
     queue: Arc<dyn Queue>,
     bells: Mutex<HashMap<Lane, Arc<Notify>>>,
+    nudges: Mutex<HashMap<Lane, Arc<Notify>>>,
 }
 
 impl Watched {
     pub fn new(queue: Arc<dyn Queue>) -> Self {
-        Self { queue, bells: Mutex::default() }
+        Self { queue, bells: Mutex::default(), nudges: Mutex::default() }
     }
 
     /// For one waiter. What rings while nobody waits is heard by the next wait.
     pub fn bell(&self, lane: &Lane) -> Arc<Notify> {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner).entry(lane.clone()).or_default().clone()
+    }
+
+    /// For one waiter: the operator wants it tried now, whatever the lane waits for.
+    pub fn nudged(&self, lane: &Lane) -> Arc<Notify> {
+        self.nudges.lock().unwrap_or_else(PoisonError::into_inner).entry(lane.clone()).or_default().clone()
+    }
+
+    /// All lanes.
+    pub fn nudge(&self) {
+        self.nudges.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|nudge| nudge.notify_one());
     }
 
     fn ring<'a>(&self, lanes: impl Iterator<Item = &'a Lane>) {

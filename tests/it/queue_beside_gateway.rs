@@ -43,7 +43,9 @@ impl Desk {
 }
 
 fn queueing(scripted: &ScriptedUpstream) -> Setup {
-    in_front_of(scripted, "").config_with("delivery = \"direct\"", "delivery = \"queue\"")
+    // Nothing is due again by itself while the test waits.
+    in_front_of(scripted, "[queue]\nretry = { first = \"1h\", longest = \"1h\" }")
+        .config_with("delivery = \"direct\"", "delivery = \"queue\"")
 }
 
 /// `250 2.0.0 Queued as ID`

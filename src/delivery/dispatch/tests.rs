@@ -62,6 +62,34 @@ async fn a_refused_login_fails_nothing_and_the_way_back_is_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_nudge_cuts_the_pause_and_one_goes_ahead_alone() {
+    let stage = Stage::new(8, MOMENT);
+    for _ in 0..100 {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.courier.judge(|_| login_refused());
+    stage.run();
+    sleep(Duration::from_secs(1800)).await;
+    stage.courier.notes().begun.clear();
+    let nudge = Instant::now();
+    for _ in 0..50 {
+        stage.queue.nudge();
+    }
+    sleep(3 * MOMENT).await;
+    let begun = stage.courier.notes().begun.clone();
+    assert!(
+        matches!(begun.as_slice(), [one] if one.0 - nudge < MOMENT),
+        "one probe for all the nudges: {}",
+        begun.len()
+    );
+    stage.courier.judge(|_| delivered());
+    stage.queue.nudge();
+    sleep(20 * MOMENT).await;
+    let done = stage.shelf.count(is_delivered);
+    assert!(done > 90, "it runs again at once, but for what was tried lately and is not due: {done}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_lane_away_does_not_stop_the_other() {
     let stage = Stage::new(2, MOMENT);
     stage.courier.judge(|to| if to.domain().as_str() == "one.example" { login_refused() } else { delivered() });

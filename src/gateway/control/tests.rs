@@ -1,7 +1,7 @@
 use super::*;
-use crate::queue::State;
 use crate::queue::control::{Blame, Overview};
 use crate::queue::testing::{MemoryQueue, row};
+use crate::queue::{Filter, State};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
@@ -132,7 +132,7 @@ async fn a_broken_request_is_answered_and_ends_the_conversation() {
 }
 
 #[tokio::test]
-async fn the_dispatcher_is_woken_by_what_makes_mail_due() {
+async fn the_dispatcher_is_woken_once_by_what_makes_mail_due() {
     let running = start();
     let id = row(1, State::Failed).id.parse().unwrap();
     for (request, wakes) in [
@@ -140,6 +140,8 @@ async fn the_dispatcher_is_woken_by_what_makes_mail_due() {
         (Request::Show { id }, 0),
         (Request::Retry { ids: vec![id], to: None }, 1),
         (Request::Hold { lane: None, held: false }, 2),
+        (Request::RetryMatching { filter: Filter::default(), after: None, limit: 1 }, 2),
+        (Request::RetryMatching { filter: Filter::default(), after: None, limit: 2 }, 3),
     ] {
         exchange(&running, &request.to_line(), 1).await;
         assert_eq!(running.wakes.load(Ordering::Relaxed), wakes, "{request:?}");

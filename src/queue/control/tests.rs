@@ -173,7 +173,8 @@ async fn hold_and_release_answer_with_what_is_held() {
         assert_eq!(names, held, "{request:?}");
         assert_eq!(overview.counts, Statistics { waiting: 1, damaged: 1, ..Statistics::default() });
     }
-    assert!(hold(None, false).may_wake() && !hold(None, true).may_wake() && !Request::Overview.may_wake());
+    assert!(hold(None, false).wants_delivery());
+    assert!(!hold(None, true).wants_delivery() && !Request::Overview.wants_delivery());
 }
 
 #[tokio::test]
