@@ -18,6 +18,7 @@ pub mod maildir;
 pub mod peers;
 pub mod ports;
 pub mod postfix;
+pub mod provider;
 pub mod real_clients;
 pub mod relay;
 pub mod stored;
