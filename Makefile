@@ -3,13 +3,14 @@
 export PATH := $(CURDIR)/target/peers/bin:$(PATH)
 PROFILE := $(if $(CI),ci,default)
 
-.PHONY: help test peers fmt lint deny ci
+.PHONY: help test peers fmt lint deny bench ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
 	@echo "make deny   licences, banned crates, sources"
+	@echo "make bench  a queue of a million messages against one of a thousand (minutes, 5 GB of disk)"
 	@echo "make ci     what CI runs, in CI's way: a peer that is missing is a failure"
 
 # Peers that were missing are told at the end, where they are seen.
@@ -36,6 +37,9 @@ lint:
 deny:
 	@tests/peers/cargo-tool deny
 	cargo deny --locked check licenses bans sources
+
+bench:
+	cargo bench --locked --bench queue
 
 ci:
 	CI=true .ci/run

@@ -8,7 +8,7 @@ use super::work::Sql;
 use crate::queue::{Cursor, Filter, Page, RecipientRow, Row, State};
 
 /// Messages looked at for one page.
-const MAX_LOOKS: usize = 2000;
+const MAX_LOOKS: usize = 1000;
 
 pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, Failure> {
     let mut at = after.map_or(i64::MIN, |cursor| cursor.0);
