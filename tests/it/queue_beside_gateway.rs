@@ -1,6 +1,6 @@
 //! `waxseal queue` beside a gateway that runs: what an operator sees while the provider is away and once it is back.
 
-use crate::support::application::{hand_in, in_front_of, mail};
+use crate::support::application::{hand_in, mail, queued_in_front_of};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::upstream::{At, ScriptedUpstream};
 use serde_json::Value;
@@ -44,8 +44,7 @@ impl Desk {
 
 fn queueing(scripted: &ScriptedUpstream) -> Setup {
     // Nothing is due again by itself while the test waits.
-    in_front_of(scripted, "[queue]\nretry = { first = \"1h\", longest = \"1h\" }")
-        .config_with("delivery = \"direct\"", "delivery = \"queue\"")
+    queued_in_front_of(scripted, "", "retry = { first = \"1h\", longest = \"1h\" }")
 }
 
 /// `250 2.0.0 Queued as ID`

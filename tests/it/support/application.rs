@@ -20,7 +20,7 @@ pub fn in_front_of(scripted: &ScriptedUpstream, lines: &str) -> Setup {
     Setup::new(Some(&config)).file("ca.pem", scripted.ca())
 }
 
-/// The same in queue mode; `queue`: further lines of [queue], which tries again after a second or two.
+/// The same in queue mode; `queue`: lines of [queue], which tries again after a second or two unless they say otherwise.
 pub fn queued_in_front_of(scripted: &ScriptedUpstream, lines: &str, queue: &str) -> Setup {
     let config = configuration(scripted.address(), "queue", lines, queue);
     Setup::new(Some(&config)).file("ca.pem", scripted.ca())
@@ -28,10 +28,11 @@ pub fn queued_in_front_of(scripted: &ScriptedUpstream, lines: &str, queue: &str)
 
 /// A gateway's whole configuration; the upstream's certificate is in `ca.pem`.
 pub fn configuration(upstream: SocketAddr, delivery: &str, lines: &str, queue: &str) -> String {
+    let soon = if queue.contains("retry") { "" } else { "retry = { first = \"1s\", longest = \"2s\" }" };
     format!(
         "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n[log]\nformat = \"json\"\n\
          [[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"{delivery}\"\n\
-         [queue]\nretry = {{ first = \"1s\", longest = \"2s\" }}\n{queue}\n\
+         [queue]\n{soon}\n{queue}\n\
          [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"{}\"\nport = {}\nserver_name = \"localhost\"\n\
          tls = \"starttls\"\nca = \"ca.pem\"\nusername = \"relay-user\"\npassword = \"relay-canary-password\"\n{lines}\n",
         upstream.ip(),
