@@ -157,7 +157,8 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// A row that cannot be read is set aside (state damaged) and reported in the log, never returned and never retried.
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError>;
 
-    /// One settlement per recipient of the lease's envelope, in order. `due`: when deferred recipients are due again.
+    /// One settlement per recipient of the lease's envelope, in order. `due`: when deferred recipients are due again; untried ones
+    /// wait along with them, or keep their due time if there are none.
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError>;
 
     /// When the lane's next message is due; `None` if nothing waits there or the lane is held. A due time that no schedule

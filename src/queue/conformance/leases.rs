@@ -112,6 +112,9 @@ pub(crate) async fn an_untried_recipient_costs_no_attempt(scene: &Scene) {
     assert_eq!(scene.next_due("a", after(3)).await, Some(after(0)), "as if it had not been lent");
     let leased = scene.lease_one("a", after(3)).await;
     assert_eq!((leased.attempts, leased.suspect), (0, false));
+    scene.settle(&leased, Settlement::Untried, Timestamp::MIN).await;
+    assert_eq!(scene.next_due("a", after(3)).await, Some(after(0)), "whatever `due` says");
+    scene.lease_one("a", after(3)).await;
     scene.crash().await;
     let leased = scene.lease_one("a", after(3)).await;
     scene.settle(&leased, Settlement::Untried, after(100)).await;

@@ -112,7 +112,7 @@ impl Model {
         } else if let Some(job) = message.jobs.get_mut(lane) {
             job.leased = false;
             job.suspect &= untried > 0;
-            job.due = if joined == 0 { due } else { job.due.min(due) };
+            job.due = if joined == 0 { due } else { job.due };
         }
         self.messages.retain(|_, message| !message.recipients.is_empty());
     }

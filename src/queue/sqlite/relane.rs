@@ -8,7 +8,7 @@ use crate::smtp::Mailbox;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Messages of one step.
-const MESSAGES: i64 = 200;
+const MESSAGES: i64 = 500;
 
 /// The fingerprint of the routes that the lanes come from.
 pub(super) fn fingerprint(work: &Work<'_>) -> Result<Option<String>, Failure> {

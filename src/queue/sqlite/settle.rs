@@ -114,7 +114,7 @@ fn end_job(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64, o
     let lost_answer =
         count(|settlement| matches!(settlement, Settlement::Deferred(attempt) if attempt.possible_duplicate));
     work.execute(
-        "UPDATE job SET state = 0, due = IIF(?3, ?4, MIN(due, ?4)), suspect = ?5 OR (?6 AND suspect)
+        "UPDATE job SET state = 0, due = IIF(?3, ?4, due), suspect = ?5 OR (?6 AND suspect)
          WHERE message = ?1 AND lane = ?2",
         (job.0, job.1, deferred > 0 && deferred + untried == open, due, lost_answer > 0, untried > 0),
     )?;

@@ -66,6 +66,29 @@ async fn a_quota_refuses_mail_and_delivery_goes_on() {
 }
 
 #[tokio::test]
+async fn space_that_a_backlog_took_is_given_back() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let ids: Vec<_> = (0..400).map(|number| of_size(number, 250_000)).collect();
+    for mail in &ids {
+        queue.put(mail.clone()).await.unwrap();
+    }
+    let ids: Vec<_> = ids.iter().map(|mail| mail.accepted.id).collect();
+    assert_eq!(queue.remove(&ids).await.unwrap(), 400);
+    queue.put(plain(1000, 0)).await.unwrap();
+    let pages = async || {
+        let count =
+            queue.store.writer.call(|work| Ok(work.first("PRAGMA page_count", [], |row| row.get::<_, i64>(0))?));
+        count.await.unwrap().unwrap()
+    };
+    let before = pages().await;
+    assert_eq!(queue.prune(after(0), after(0)).await.unwrap(), 0);
+    let after_it = pages().await;
+    assert!(before > 24_000 && after_it < 17_000, "{before} pages, then {after_it}");
+    assert_eq!(queue.statistics().await.unwrap().waiting, 1);
+}
+
+#[tokio::test]
 async fn one_that_does_not_fit_refuses_nobody_else() {
     let folder = Folder::new(0);
     let queue = folder.open();
