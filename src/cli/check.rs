@@ -8,13 +8,12 @@ use crate::config::{
 use crate::delivery::Bounce;
 use crate::dkim::Unsigned;
 use crate::inbound::{AuthMode, Tls};
+use crate::observe::in_words;
 use crate::relay::TlsMode;
-use jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -101,8 +100,6 @@ fn delivery_name(delivery: Delivery) -> &'static str {
 }
 
 fn describe_queue(queue: &config::QueueSettings) -> String {
-    let duration =
-        |duration: Duration| SignedDuration::try_from(duration).map_or("ever".to_owned(), |d| format!("{d:#}"));
     let bounce = match &queue.bounce {
         Bounce::Off => "nobody is told of failed mail".to_owned(),
         Bounce::Sender => "its sender is told of failed mail".to_owned(),
@@ -110,10 +107,10 @@ fn describe_queue(queue: &config::QueueSettings) -> String {
     };
     format!(
         "tries again after {} to {}, for {}; keeps failed mail for {}; {bounce}",
-        duration(queue.schedule.first),
-        duration(queue.schedule.longest),
-        duration(queue.schedule.expire),
-        duration(queue.keep_failed),
+        in_words(queue.schedule.first),
+        in_words(queue.schedule.longest),
+        in_words(queue.schedule.expire),
+        in_words(queue.keep_failed),
     )
 }
 
@@ -267,7 +264,7 @@ mod tests {
             "upstream       company: smtp.example.com port 587, tls starttls, login relay, at most 4 connections",
             "upstream       sandbox: the sandbox, which keeps mail and does NOT send it",
             "route          default: from * to * through company",
-            "queue          tries again after 30s to 1h, for 120h; keeps failed mail for 336h; nobody is told of failed mail",
+            "queue          tries again after 30 seconds to 1 hour, for 5 days; keeps failed mail for 14 days; nobody is told of failed mail",
             "warnings       1",
         ] {
             assert!(shown.contains(part), "{part}\n{shown}");

@@ -8,7 +8,7 @@ use crate::message::accepted::Accepted;
 use crate::message::dsn::Failure;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
-use crate::observe::{Clock, small_chance};
+use crate::observe::{Clock, in_words, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::{Attempted, Delivered, Fate, Leased, Settlement};
 use crate::smtp::{Mailbox, Reply};
@@ -105,13 +105,4 @@ fn delivered(settled: &Settled, reply: &Reply, received_at: Timestamp, at: Times
     // A clock that was set back makes no negative time.
     let milliseconds = u64::try_from(at.duration_since(received_at).as_millis()).unwrap_or(0);
     Delivered { at, upstream: upstream.unwrap_or_default(), reply: reply.to_string(), milliseconds }
-}
-
-/// `5 days`, `36 hours`, `90 seconds`: the largest unit that divides it.
-fn in_words(duration: std::time::Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(24 * 3600, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
-    let (length, name) = units.into_iter().find(|(length, _)| seconds.is_multiple_of(*length)).unwrap_or((1, "second"));
-    let count = seconds / length;
-    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }

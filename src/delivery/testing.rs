@@ -273,7 +273,7 @@ impl Stage {
     /// Lanes `one` (recipients at one.example) and `default`, with so many slots each.
     pub fn new(slots: usize, takes: Duration) -> Self {
         let shelf = Arc::new(Shelf::default());
-        let at = "2026-11-24T03:00:00Z".parse().expect("a time");
+        let at = Arc::new(Mutex::new("2026-11-24T03:00:00Z".parse().expect("a time")));
         let clock = Clock::Along { at, since: Instant::now() };
         let recipients = SenderPatterns::parse(["*@one.example"]).expect("a pattern");
         let one = Route { name: "one".into(), senders: SenderPatterns::any(), recipients, upstreams: vec![0] };
@@ -345,6 +345,12 @@ impl Stage {
         let mail = NewMail { accepted: Arc::new(accepted), fates, original: None, subject: String::new() };
         self.queue.put(mail).await.expect("stored");
         id
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn jump(&self, by: jiff::SignedDuration) {
+        let Clock::Along { at, .. } = &self.clock else { panic!("made so") };
+        *at.lock().expect("the time") += by;
     }
 
     /// The guard is a day of a clock that stands still while anything runs.

@@ -23,12 +23,13 @@ impl Leftovers {
         let (fates, failures) = self.clerk.open(&accepted, attempt);
         let subject = subject(&accepted.message);
         let mail = NewMail { accepted: accepted.clone(), fates, original: None, subject };
-        let stored = match self.queue.put(mail).await {
-            Ok(()) => self.bouncer.tell(&accepted, &failures).await,
-            Err(error) => Err(error),
-        };
-        let Err(error) = stored else { return };
+        let stored = self.queue.put(mail).await;
+        let told = self.bouncer.tell(&accepted, &failures).await;
         let (id, from) = (accepted.id, Clean(&accepted.envelope.sender));
+        if let Err(error) = told {
+            error!(%id, %from, "a bounce could not be stored: {error}");
+        }
+        let Err(error) = stored else { return };
         let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
         match unsettled.count() {
             0 => error!(%id, %from, "delivered, and the history could not be written: {error}"),

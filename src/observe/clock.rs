@@ -10,7 +10,7 @@ pub enum Clock {
     /// Goes along with tokio's clock, which tests can pause.
     #[cfg(test)]
     Along {
-        at: jiff::Timestamp,
+        at: Arc<Mutex<jiff::Timestamp>>,
         since: tokio::time::Instant,
     },
 }
@@ -25,7 +25,7 @@ impl Clock {
             Self::System => jiff::Timestamp::now(),
             Self::Fixed(now) => *now.lock().unwrap_or_else(PoisonError::into_inner),
             #[cfg(test)]
-            Self::Along { at, since } => *at + since.elapsed(),
+            Self::Along { at, since } => *at.lock().unwrap_or_else(PoisonError::into_inner) + since.elapsed(),
         }
     }
 }

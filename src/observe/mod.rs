@@ -4,7 +4,9 @@ pub mod chance;
 pub mod clock;
 pub mod log;
 pub mod secret;
+pub mod words;
 
 pub use chance::{chance, small_chance};
 pub use clock::Clock;
 pub use secret::Secret;
+pub use words::in_words;

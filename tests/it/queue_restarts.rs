@@ -165,3 +165,32 @@ async fn a_second_gateway_on_the_same_folder_is_refused() {
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains(&first.folder().join("data").display().to_string()), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_drain_time_cuts_off_is_a_possible_duplicate_and_what_had_not_begun_is_none() {
+    for (at, possible_duplicate) in [(At::Dot, true), (At::Greeting, false)] {
+        let provider = Provider::away();
+        let stalling = provider.builder().always(at, Action::Stall).start().await;
+        let gateway = provider.queued("", "").config_with("unsigned", "drain = \"1s\"\nunsigned").start(1);
+        let reply = hand_in(gateway.address(), &["you@example.net"], &mail("cut off")).await;
+        let id = reply.rsplit(' ').next().unwrap();
+        let has_come = || if at == At::Dot { !stalling.not_accepted().is_empty() } else { stalling.counts().now > 0 };
+        while !has_come() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (status, _, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.unwrap();
+        assert_eq!(status.code(), Some(0));
+        drop(stalling);
+        let scripted = provider.start().await;
+        let gateway = setup.start(1);
+        gateway.wait_for_line(&["\"delivered\"", id]);
+        let log = gateway.log();
+        assert_eq!(
+            log.iter().any(|line| line.contains("possible duplicate")),
+            possible_duplicate,
+            "{}",
+            log.join("\n")
+        );
+        assert_eq!(subjects(&scripted), ["cut off"]);
+    }
+}

@@ -27,7 +27,11 @@ impl Provider {
         ScriptedUpstream::builder().address(self.address()).identity(issued, &self.authority.pem())
     }
 
+    /// Waits until an earlier one has gone.
     pub async fn start(&self) -> ScriptedUpstream {
+        while std::net::TcpListener::bind(self.address()).is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
         self.builder().start().await
     }
 
