@@ -69,7 +69,17 @@ impl<C: Courier> Dispatcher<C> {
             let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
             let (health, running_here) = (Health::new(slots), JoinSet::new());
             let dispatcher = Arc::clone(&dispatcher);
-            let lane = LaneLoop { dispatcher, lane, bell, nudged, health, octets, leased: 0, running: running_here };
+            let lane = LaneLoop {
+                dispatcher,
+                lane,
+                bell,
+                nudged,
+                health,
+                octets,
+                leased: 0,
+                trouble: 0,
+                running: running_here,
+            };
             running.spawn(lane.run(stop.clone()));
         }
         while let Some(ended) = running.join_next().await {
@@ -180,6 +190,8 @@ struct LaneLoop<C> {
     octets: u64,
     /// Octets under way.
     leased: u64,
+    /// Times in a row that the queue gave an error.
+    trouble: u32,
     running: JoinSet<Ended>,
 }
 
@@ -223,14 +235,18 @@ impl<C: Courier> LaneLoop<C> {
         }
         let queue = &self.dispatcher.queue;
         match queue.lease(&self.lane, self.dispatcher.clerk.clock.now(), slots, octets).await {
-            Ok(leased) if leased.is_empty() => Wait { until: now + self.until_due().await, for_mail: true },
+            Ok(leased) if leased.is_empty() => {
+                self.trouble = 0;
+                Wait { until: now + self.until_due().await, for_mail: true }
+            }
             Ok(leased) => {
                 leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));
+                self.trouble = 0;
                 Wait { until: now, for_mail: true }
             }
             Err(error) => {
                 error!(lane = %self.lane, "the queue gives no mail: {error}");
-                Wait { until: now + FIRST_RETRY, for_mail: false }
+                Wait { until: now + self.after_trouble(), for_mail: false }
             }
         }
     }
@@ -245,6 +261,13 @@ impl<C: Courier> LaneLoop<C> {
                 FIRST_RETRY
             }
         }
+    }
+
+    /// The queue's storage may be away for long; once a second would fill the log.
+    fn after_trouble(&mut self) -> Duration {
+        let pause = FIRST_RETRY.saturating_mul(1 << self.trouble.min(10)).min(LONGEST_RETRY);
+        self.trouble += 1;
+        pause
     }
 
     fn spawn(&mut self, leased: Leased, stop: CancellationToken) {

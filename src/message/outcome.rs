@@ -77,11 +77,14 @@ pub struct Reason {
     pub advice: Option<String>,
     /// The final dot went out and no answer came back: the provider may have the message.
     pub possible_duplicate: bool,
+    /// The table says that the reply is about the upstream ([`Meaning::UpstreamDeferred`]), whatever its step and code.
+    pub upstream_wide: bool,
 }
 
 impl Reason {
     pub fn new(upstream: Option<&str>, step: Step, cause: Cause) -> Self {
-        Self { upstream: upstream.map(str::to_owned), step, cause, advice: None, possible_duplicate: false }
+        let upstream = upstream.map(str::to_owned);
+        Self { upstream, step, cause, advice: None, possible_duplicate: false, upstream_wide: false }
     }
 
     pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
@@ -94,8 +97,16 @@ impl Reason {
         self
     }
 
+    pub fn upstream_wide(mut self) -> Self {
+        self.upstream_wide = true;
+        self
+    }
+
     /// The upstream is to blame, not this message: another upstream may take it at once.
     pub fn is_about_upstream(&self) -> bool {
+        if self.upstream_wide {
+            return true;
+        }
         match &self.cause {
             Cause::Local { .. } => self.step < Step::Mail,
             Cause::Stopping => false,

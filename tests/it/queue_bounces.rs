@@ -1,7 +1,8 @@
 //! `[queue] bounce`: who is told of failed mail, what the bounce looks like, and that none is ever answered by another.
 
-use crate::support::application::{field, hand_in, mail, queued_in_front_of};
+use crate::support::application::{configuration, field, hand_in, mail, queued_in_front_of};
 use crate::support::client::Client;
+use crate::support::gateway::Setup;
 use crate::support::upstream::{Message, ScriptedUpstream};
 use mail_parser::{MessageParser, MimeHeaders};
 
@@ -81,4 +82,19 @@ async fn a_bounce_that_fails_itself_is_the_end_of_it() {
     scripted.until_messages(1).await;
     let bounces = gateway.log().iter().filter(|line| line.contains("queued a bounce")).count();
     assert_eq!(bounces, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_mode_bounces_for_whom_the_250_did_not_mean() {
+    let scripted = refusing().await;
+    let config = configuration(scripted.address(), "direct", "", "bounce = \"sender\"");
+    let gateway = Setup::new(Some(&config)).file("ca.pem", scripted.ca()).start(1);
+    let none = hand_in(gateway.address(), &["gone@example.net"], &mail("refused")).await;
+    assert!(none.starts_with("550 5.1.1 "), "the application is told, and nobody else: {none}");
+    let some = hand_in(gateway.address(), &["gone@example.net", "you@example.net"], &mail("half")).await;
+    assert!(some.starts_with("250 "), "{some}");
+    scripted.until_messages(2).await;
+    let bounces: Vec<_> = scripted.messages().into_iter().filter(|message| message.mail.starts_with("<>")).collect();
+    let [bounce] = bounces.as_slice() else { panic!("{bounces:?}") };
+    assert!(text(bounce).contains("Subject: half"), "{}", text(bounce));
 }

@@ -69,6 +69,7 @@ impl Ledger {
 pub(super) fn judge(reason: Reason, slow_down: &[SlowDown]) -> Outcome {
     match reason.reply().map(|reply| meaning(reason.step, reply, slow_down)) {
         Some(Meaning::RecipientFailed | Meaning::MessageFailed) => Outcome::Failed(reason),
+        Some(Meaning::UpstreamDeferred) => Outcome::Deferred(reason.upstream_wide()),
         _ => Outcome::Deferred(reason),
     }
 }
