@@ -179,6 +179,12 @@ impl Queue for Shelf {
         Ok(0)
     }
 
+    fn reusable(&self) -> u64 {
+        0
+    }
+
+    fn reclaim(&self) {}
+
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         Ok(Statistics::default())
     }

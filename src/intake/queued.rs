@@ -27,7 +27,11 @@ pub struct QueuedIntake {
 impl Intake for QueuedIntake {
     fn admit(&self, client: &Client, sender: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
         self.reception.admit(client, sender)?;
-        if self.space.has_room_for(size.unwrap_or(0)) { Ok(()) } else { Err(Reply::no_space()) }
+        if self.space.has_room_for(size.unwrap_or(0), self.queue.reusable()) {
+            return Ok(());
+        }
+        self.queue.reclaim();
+        Err(Reply::no_space())
     }
 
     async fn accept(&self, received: Received) -> Reply {

@@ -200,6 +200,12 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
 
+    /// Octets on disk that the queue holds and no longer needs: as good as free for new mail. Costs nothing.
+    fn reusable(&self) -> u64;
+
+    /// Asks for space on disk to be given back where that is possible; returns at once. For a disk that runs full.
+    fn reclaim(&self);
+
     /// Returns when everything that was asked before is durable; every later call gets [`QueueError::Closed`].
     async fn close(&self);
 }

@@ -31,12 +31,14 @@ impl Space {
     }
 
     /// Whether a message of this size leaves the floor free. Where the system does not say, it does: the put will tell.
-    pub fn has_room_for(&self, octets: u64) -> bool {
+    ///
+    /// `reusable`: octets that the queue's own files hold and no longer need.
+    pub fn has_room_for(&self, octets: u64, reusable: u64) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let fresh = seen.filter(|seen| now.duration_since(seen.at) < GOOD_FOR);
         let current = fresh.unwrap_or_else(|| {
-            let free = (self.look)(&self.folder).unwrap_or(u64::MAX);
+            let free = (self.look)(&self.folder).unwrap_or(u64::MAX).saturating_add(reusable);
             let (low, was_low) = (free < self.floor, seen.is_some_and(|seen| seen.low));
             self.report(free, low, was_low);
             Seen { at: now, free, low }
@@ -83,15 +85,22 @@ mod tests {
     #[test]
     fn the_floor_is_kept_free_of_the_message_too() {
         let space = space(100, |_| Some(150));
-        assert!(space.has_room_for(0) && space.has_room_for(50));
-        assert!(!space.has_room_for(51));
+        assert!(space.has_room_for(0, 0) && space.has_room_for(50, 0));
+        assert!(!space.has_room_for(51, 0));
+    }
+
+    #[test]
+    fn what_the_queue_no_longer_needs_is_as_good_as_free() {
+        let full = |_: &std::path::Path| Some(10);
+        assert!(!space(100, full).has_room_for(5, 90));
+        assert!(space(100, full).has_room_for(5, 95));
     }
 
     #[test]
     fn an_unknown_amount_is_room_and_an_own_folder_has_some() {
-        assert!(space(100, |_| None).has_room_for(1 << 40));
+        assert!(space(100, |_| None).has_room_for(1 << 40, 0));
         let folder = tempfile::tempdir().expect("a folder");
         assert!(free_octets(folder.path()).is_some_and(|free| free > 0));
-        assert!(!Space::new(folder.path().to_owned(), u64::MAX).has_room_for(0));
+        assert!(!Space::new(folder.path().to_owned(), u64::MAX).has_room_for(0, 0));
     }
 }

@@ -171,6 +171,12 @@ impl Queue for MemoryQueue {
         Ok(0)
     }
 
+    fn reusable(&self) -> u64 {
+        0
+    }
+
+    fn reclaim(&self) {}
+
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         let mut counts = Statistics::default();
         for recipient in self.working()?.messages.iter().flat_map(|(row, _)| &row.recipients) {

@@ -125,6 +125,14 @@ impl Queue for Watched {
         self.queue.prune(failed_before, history_before).await
     }
 
+    fn reusable(&self) -> u64 {
+        self.queue.reusable()
+    }
+
+    fn reclaim(&self) {
+        self.queue.reclaim();
+    }
+
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         self.queue.statistics().await
     }

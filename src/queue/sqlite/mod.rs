@@ -163,6 +163,14 @@ impl Queue for SqliteQueue {
         Ok(count)
     }
 
+    fn reusable(&self) -> u64 {
+        self.store.writer.reusable()
+    }
+
+    fn reclaim(&self) {
+        self.store.writer.reclaim();
+    }
+
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         self.store.read(read::statistics).await
     }

@@ -6,9 +6,10 @@ use super::work::Work;
 use crate::queue::QueueError;
 use rusqlite::Connection;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Operations that share one commit at most: bounds how long the first of them waits for the others' work.
@@ -16,6 +17,9 @@ const MAX_BATCH: usize = 256;
 
 /// Operations that wait; who comes later waits for a place.
 const MAX_WAITING: usize = 1024;
+
+/// A client that is refused asks for it each time.
+const BETWEEN_RECLAIMS: Duration = Duration::from_secs(1);
 
 type Calls = mpsc::Sender<Box<dyn Call>>;
 
@@ -25,18 +29,36 @@ pub(super) struct Writer {
     calls: Mutex<Option<Calls>>,
     asked: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
-    commits: Arc<AtomicU64>,
+    counters: Arc<Counters>,
+    reclaimed: Mutex<Option<Instant>>,
+}
+
+/// What the thread tells without being asked.
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    /// Octets of the database's file that the next puts fill before the file grows.
+    reusable: AtomicU64,
+    /// Somebody needs room on the disk.
+    wants_room: AtomicBool,
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> io::Result<Self> {
         let (calls, waiting) = mpsc::channel(MAX_WAITING);
-        let commits = Arc::new(AtomicU64::new(0));
+        let counters = Arc::new(Counters::default());
+        counters.look(&connection);
         let thread = std::thread::Builder::new().name("queue-writer".into()).spawn({
-            let commits = commits.clone();
-            move || serve(&connection, waiting, &commits)
+            let counters = counters.clone();
+            move || serve(&connection, waiting, &counters)
         })?;
-        Ok(Self { calls: Mutex::new(Some(calls)), thread: Mutex::new(Some(thread)), commits, asked: AtomicU64::new(0) })
+        Ok(Self {
+            calls: Mutex::new(Some(calls)),
+            thread: Mutex::new(Some(thread)),
+            counters,
+            reclaimed: Mutex::default(),
+            asked: AtomicU64::new(0),
+        })
     }
 
     /// Durable when it returns `Ok`. The operation may be run more than once, each time from the same state; only the last run
@@ -67,7 +89,27 @@ impl Writer {
 
     /// Commits so far, each with one sync.
     pub(super) fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
+        self.counters.commits.load(Ordering::Relaxed)
+    }
+
+    /// The log goes back into the database and its file to nothing, behind the next commit or, without one, soon.
+    pub(super) fn reclaim(&self) {
+        let mut last = lock(&self.reclaimed);
+        if last.is_some_and(|last| last.elapsed() < BETWEEN_RECLAIMS) {
+            return;
+        }
+        *last = Some(Instant::now());
+        self.counters.wants_room.store(true, Ordering::Relaxed);
+        let calls = lock(&self.calls).clone();
+        let (answer, _nobody_waits) = oneshot::channel();
+        let nothing = Pending { operation: |_: &Work<'_>| Ok(()), result: None, answer };
+        // A full channel has commits to come.
+        let _ = calls.map(|calls| calls.try_send(Box::new(nothing)));
+    }
+
+    /// Octets, as of the last commit.
+    pub(super) fn reusable(&self) -> u64 {
+        self.counters.reusable.load(Ordering::Relaxed)
     }
 
     /// Takes no more calls.
@@ -90,6 +132,14 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl Counters {
+    fn look(&self, connection: &Connection) {
+        let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or(0);
+        let octets = number("freelist_count").saturating_mul(number("page_size"));
+        self.reusable.store(octets.unsigned_abs(), Ordering::Relaxed);
     }
 }
 
@@ -121,7 +171,7 @@ impl<T: Send, F: Fn(&Work<'_>) -> Result<T, Failure> + Send> Call for Pending<T,
     }
 }
 
-fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Call>>, commits: &AtomicU64) {
+fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Call>>, counters: &Counters) {
     while let Some(first) = waiting.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH {
@@ -130,16 +180,20 @@ fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Call>>, co
                 Err(_) => break,
             }
         }
-        let together = transact(connection, &mut batch, commits);
+        let together = transact(connection, &mut batch, counters);
         if together.is_err() && batch.len() > 1 {
             // One that is too large for what is left of the disk must not refuse the others.
             for call in batch {
                 let mut alone = [call];
-                let outcome = transact(connection, &mut alone, commits);
+                let outcome = transact(connection, &mut alone, counters);
                 answer(alone, outcome);
             }
         } else {
             answer(batch, together);
+        }
+        if counters.wants_room.swap(false, Ordering::Relaxed) {
+            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            counters.look(connection);
         }
     }
 }
@@ -148,12 +202,13 @@ fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Call>>, co
 fn transact(
     connection: &Connection,
     calls: &mut [Box<dyn Call>],
-    commits: &AtomicU64,
+    counters: &Counters,
 ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
     let outcome = attempt(connection, calls);
     match &outcome {
         Ok(_) => {
-            commits.fetch_add(1, Ordering::Relaxed);
+            counters.commits.fetch_add(1, Ordering::Relaxed);
+            counters.look(connection);
         }
         // A rollback that fails leaves the transaction open; the next BEGIN says so, and the rollback is tried again.
         Err(_) if !connection.is_autocommit() => drop(connection.execute_batch("ROLLBACK")),
