@@ -7,6 +7,7 @@ mod support;
 mod cap;
 mod clients_are_served;
 mod configuration_mistakes;
+mod crash;
 mod dialogs;
 mod direct_replies;
 mod dkim_commands;

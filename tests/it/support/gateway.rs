@@ -30,21 +30,23 @@ enum Folder {
 impl Setup {
     /// `config`: text of the configuration file, or `None` to start from the environment alone.
     pub fn new(config: Option<&str>) -> Self {
-        Self::in_folder(Folder::Temporary(tempfile::tempdir().expect("a temporary folder")), config)
-    }
-
-    /// In a folder that outlives the setup.
-    pub fn within(folder: &Path, config: &str) -> Self {
-        Self::in_folder(Folder::Given(folder.to_owned()), Some(config))
-    }
-
-    fn in_folder(folder: Folder, config: Option<&str>) -> Self {
+        let folder = Folder::Temporary(tempfile::tempdir().expect("a temporary folder"));
         let quiet = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
         let setup = Self { folder, environment: quiet, has_config: config.is_some(), wrapper: Vec::new() };
         if let Some(text) = config {
             std::fs::write(setup.folder().join("config.toml"), text).expect("the configuration is written");
         }
         setup
+    }
+
+    /// With its files, in a folder that outlives the setup.
+    pub fn moved_to(mut self, folder: &Path) -> Self {
+        for entry in std::fs::read_dir(self.folder()).expect("the folder") {
+            let entry = entry.expect("an entry");
+            std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("the file is copied");
+        }
+        self.folder = Folder::Given(folder.to_owned());
+        self
     }
 
     /// The program is run by this one, as in `["strace", "-f"]`.

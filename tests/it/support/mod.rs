@@ -15,6 +15,7 @@ pub mod keys;
 pub mod listener;
 pub mod mail;
 pub mod maildir;
+pub mod mount;
 pub mod peers;
 pub mod ports;
 pub mod postfix;
