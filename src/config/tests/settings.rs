@@ -73,10 +73,7 @@ fn defaults_are_filled_in() {
     assert_eq!((&*settings.routes[0].name, &*settings.routes[0].upstreams[0]), ("default", "sandbox"));
 }
 
-#[test]
-fn a_whole_configuration_resolves() {
-    let settings = settings(
-        r#"hostname = "gateway.example.com"
+const WHOLE: &str = r#"hostname = "gateway.example.com"
 unsigned = ["example.net"]
 max_memory = "1 GiB"
 [[listener]]
@@ -124,8 +121,11 @@ upstreams = ["company"]
 [log]
 format = "json"
 level = "info,waxseal::relay=debug"
-"#,
-    );
+"#;
+
+#[test]
+fn a_whole_configuration_resolves() {
+    let settings = settings(WHOLE);
     assert_eq!(settings.unsigned, Unsigned::Domains(vec![Domain::parse("example.net").unwrap()]));
     let listener = &settings.listeners[0];
     assert!(matches!(listener.options.tls, Tls::StartTls(_)));
@@ -180,12 +180,26 @@ fn limits_are_shared_with_the_last_of_a_chain() {
     assert_eq!(owners, [None, Some("sandbox"), Some("sandbox")]);
 }
 
+fn upstream(keys: &str) -> String {
+    format!("[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\n{keys}\n")
+}
+
+/// Each text has the one warning that begins so, or none.
+fn assert_warnings<const CASES: usize>(cases: [(String, &str); CASES]) {
+    for (text, expected) in cases {
+        let found = warnings(&text);
+        match found.as_slice() {
+            [] => assert_eq!(expected, "", "{text}"),
+            [one] => assert!(!expected.is_empty() && one.starts_with(expected), "{text}: {one}"),
+            several => panic!("{text}: {several:#?}"),
+        }
+    }
+}
+
 #[test]
-fn what_is_odd_but_works_is_a_warning() {
-    let upstream =
-        |keys: &str| format!("[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\n{keys}\n");
+fn what_is_odd_about_a_provider_but_works_is_a_warning() {
     let named = "hostname = \"a.example\"\nunsigned = \"send\"\n";
-    for (text, expected) in [
+    assert_warnings([
         (
             format!("hostname = \"box\"\nunsigned = \"send\"\n{}", upstream("")),
             "config.toml:1:12: the host's name \"box\" is no full name",
@@ -212,6 +226,12 @@ fn what_is_odd_but_works_is_a_warning() {
             "config.toml:8:12: `password` looks like a variable",
         ),
         (format!("{SMALLEST}{}", upstream("")), "config.toml:7:8: no route leads to the upstream \"p\""),
+    ]);
+}
+
+#[test]
+fn what_has_no_effect_or_too_much_is_a_warning() {
+    assert_warnings([
         (
             format!("{SMALLEST}host = \"a.example\"\n"),
             "config.toml:6:8: `host` has no effect with provider = \"sandbox\"",
@@ -244,14 +264,7 @@ fn what_is_odd_but_works_is_a_warning() {
             format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),
             "config.toml:4:8: no route leads to the upstream \"sandbox\"",
         ),
-    ] {
-        let found = warnings(&text);
-        match found.as_slice() {
-            [] => assert_eq!(expected, "", "{text}"),
-            [one] => assert!(!expected.is_empty() && one.starts_with(expected), "{text}: {one}"),
-            several => panic!("{text}: {several:#?}"),
-        }
-    }
+    ]);
 }
 
 #[test]
