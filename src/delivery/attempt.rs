@@ -4,7 +4,7 @@
 //! tried elsewhere in the same attempt: that would be the duplicate.
 
 use super::route::Routes;
-use crate::dkim::{self, Keyring, SealOptions, Sealed, Unsigned};
+use crate::dkim::{self, Keyring, SealError, SealOptions, Sealed, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
@@ -108,7 +108,7 @@ impl Delivery {
     async fn try_target(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
         let sealed = match self.seal(progress.accepted).await {
             Ok(sealed) => sealed,
-            Err(reason) => return progress.defer_all(pending, &reason, None),
+            Err(outcome) => return progress.settle_all(pending, &outcome),
         };
         let recipients: Vec<Mailbox> =
             pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
@@ -116,7 +116,7 @@ impl Delivery {
         loop {
             let ready = match target.upstream.ready(progress.deadline, reuse).await {
                 Ok(ready) => ready,
-                Err(reason) => return progress.defer_all(pending, &reason, None),
+                Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
             };
             let transaction = Arc::new(Transaction {
                 upstream: target.upstream.name().into(),
@@ -137,14 +137,14 @@ impl Delivery {
     }
 
     /// With today's key, over the bytes that leave.
-    async fn seal(&self, accepted: &Accepted) -> Result<Sealed, Reason> {
+    async fn seal(&self, accepted: &Accepted) -> Result<Sealed, Outcome> {
         let domain = accepted.author.as_ref().map(|author| author.domain());
         let Some(keys) = domain.and_then(|domain| self.keyring.keys_for(domain)) else {
             return if self.unsigned.permits(domain) {
                 Ok(Sealed::unsigned(&accepted.message))
             } else {
                 let from = domain.map_or_else(|| "an unknown domain".to_owned(), ToString::to_string);
-                Err(local(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
+                Err(for_now(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
             };
         };
         let (message, keys) = (accepted.message.clone(), keys.to_vec());
@@ -154,15 +154,23 @@ impl Delivery {
         } else {
             tokio::task::spawn_blocking(work)
                 .await
-                .map_err(|error| local(format!("sealing was interrupted: {error}")))?
+                .map_err(|error| for_now(format!("sealing was interrupted: {error}")))?
         };
-        sealed.map_err(|error| local(error.to_string()))
+        sealed.map_err(|error| match error {
+            // About this message, however often it comes back.
+            SealError::NoFrom | SealError::TooManyFields(_) => Outcome::Failed(local(5, error.to_string())),
+            SealError::NoKey | SealError::Signing { .. } => for_now(error.to_string()),
+        })
     }
 }
 
 // RFC 3463 §3.8: X.7.5, cryptographic failure.
-fn local(text: String) -> Reason {
-    Reason::new(None, Step::Local, Cause::Local { enhanced: EnhancedCode::new(4, 7, 5), text })
+fn local(class: u8, text: String) -> Reason {
+    Reason::new(None, Step::Local, Cause::Local { enhanced: EnhancedCode::new(class, 7, 5), text })
+}
+
+fn for_now(text: String) -> Outcome {
+    Outcome::Deferred(local(4, text))
 }
 
 // RFC 3463 §3.5: X.4.4, unable to route. A configuration that is put right may still send it.
@@ -186,9 +194,10 @@ impl Progress<'_> {
         }
     }
 
-    fn defer_all(&mut self, pending: &[usize], reason: &Reason, transaction: Option<Arc<Transaction>>) {
+    /// Without a transaction.
+    fn settle_all(&mut self, pending: &[usize], outcome: &Outcome) {
         for &index in pending {
-            self.settle(index, Outcome::Deferred(reason.clone()), transaction.clone());
+            self.settle(index, outcome.clone(), None);
         }
     }
 
