@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 /// Plausible gives up 30 s after the final dot; the answer must be there before.
 const BUDGET: Duration = Duration::from_secs(25);
@@ -66,7 +66,8 @@ impl Intake for DirectIntake {
 
 fn refused(id: MailId, received: &Received, reply: &Reply) {
     let (from, client, reply) = (Clean(&received.envelope.sender), received.client.peer, Clean(reply));
-    info!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
+    // To most applications it is a lost mail, and few of them show the reply.
+    warn!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
 }
 
 fn given_up(id: MailId, received: &Received, reply: &Reply) {
