@@ -7,9 +7,13 @@ use crate::observe::log;
 use anyhow::Context as _;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+/// For work on other threads to end, once everything is closed.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     let settings = match config::load(file, &Environment::of_process()) {
@@ -22,7 +26,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     log::start(&settings.log).context("the log cannot start")?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let status = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signal(shutdown.clone())?;
         match Gateway::start(settings).await {
@@ -35,7 +39,10 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::from(WRONG))
             }
         }
-    })
+    });
+    // A name lookup that nobody waits for any more goes on for as long as the resolver likes.
+    runtime.shutdown_timeout(LAST_WAIT);
+    status
 }
 
 /// With the source lines marked where somebody is looking, else one line each.
@@ -59,8 +66,8 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
                 _ = interrupt.recv() => "SIGINT",
             };
             if round == 0 {
-                info!("{name}: letting mail in progress finish; a second one stops at once");
                 shutdown.cancel();
+                info!("{name}: letting mail in progress finish; a second one stops at once");
             } else {
                 warn!("{name} again: stopping at once");
                 std::process::exit(1);

@@ -93,7 +93,7 @@ settings! {
         /// "off": only `allow`; "optional": `allow` or a login; "required": a login.
         auth: AuthMode, default r#""optional""#;
         /// Who may be the sender, in the envelope and in the From header. Default: the domains that have a [[dkim]]
-        /// key and those below them; without any key: everyone.
+        /// key or are listed in `unsigned`, and those below them; without any key: everyone.
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
         /// Bare CR and LF in a message: "normalize" (they become CRLF) or "reject".
         line_endings: LineEndings, default r#""normalize""#;
@@ -182,7 +182,8 @@ settings! {
 }
 
 settings! {
-    /// Which mail goes to which upstream: the first match wins. Without routes all mail goes to the first upstream.
+    /// Which mail goes to which upstream: the first match wins, and what matches none is not sent. Without routes all
+    /// mail goes to the first upstream.
     Route = "route", many: true {
         /// What the log calls it.
         name: String, required r#""reports""#;
@@ -259,8 +260,26 @@ impl Text for KeySource {
     const EXPECTED: &'static str = PathBuf::EXPECTED;
 
     fn parse(text: &str) -> Result<Self, Complaint> {
+        if is_key_without_its_frame(text) {
+            return Err(Complaint::new(
+                "it holds a key without its BEGIN and END lines",
+                "give the path of a file, or the whole PEM text where that may stand",
+            ));
+        }
         <PathBuf as Text>::parse(text).map(Self::Path)
     }
+}
+
+/// The base64 of a key, or of its whole PEM text. Whoever pasted it must not find it in a message about a file that is
+/// not there.
+pub fn is_key_without_its_frame(text: &str) -> bool {
+    // The shortest key, Ed25519 in PKCS#8. RSA is far longer, and all of them begin with a SEQUENCE.
+    const SHORTEST: usize = 64;
+    // "-----BEGIN"
+    const PEM_IN_BASE64: &str = "LS0tLS1CRUdJTi";
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=\\ \t\r\n".contains(&byte);
+    let begins = text.starts_with('M') || text.starts_with(PEM_IN_BASE64);
+    text.len() >= SHORTEST && begins && text.bytes().all(base64)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Private key files: written once, for the owner only, never over an existing key.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 pub enum KeyFileError {
     #[error("{0} exists already and is left alone; choose another selector for a new key")]
     Exists(PathBuf),
-    #[error("{path} cannot be written: {source}")]
-    Write { path: PathBuf, source: io::Error },
+    /// Not `source`: whoever prints the chain of causes would say it twice.
+    #[error("{path} cannot be written: {cause}")]
+    Write { path: PathBuf, cause: io::Error },
 }
 
 /// Folders that are missing are made, 0700; the file is 0600 and on disk when this returns.
 pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
-    let failed = |source| KeyFileError::Write { path: path.to_owned(), source };
+    let failed = |cause| KeyFileError::Write { path: path.to_owned(), cause };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     }
@@ -26,7 +27,18 @@ pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
         }
         Err(error) => return Err(failed(error)),
     };
-    file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+    let written = file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
+    written.map_err(|error| {
+        // Half a key would be taken for the key at the next start.
+        let _nothing_more_to_do = fs::remove_file(path);
+        failed(error)
+    })
+}
+
+/// So that the file's name survives a power cut, too: its record may be published any moment.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod environment;
 mod file;
 pub mod key_file;
 mod later;
+mod masking;
 mod overlay;
 pub mod own;
 mod problem;
@@ -102,6 +103,9 @@ impl Draft {
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 Err(whole("it is not a text in UTF-8".to_owned(), "save it as UTF-8"))
             }
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                Err(whole("it is a folder".to_owned(), "name the file in it"))
+            }
             Err(error) => {
                 Err(whole(format!("it cannot be read: {error}"), "the gateway's user must be able to read it"))
             }
@@ -119,6 +123,7 @@ impl Draft {
                 .help(format!("chmod 600 {name}, or use {{ file = \"...\" }} or {{ env = \"...\" }}"));
         }
         secrets.into_iter().for_each(|secret| source.mask(secret));
+        masking::mask_comments(&mut source, text);
         let upstream_was_tried = document
             .get_ref()
             .keys()
@@ -164,19 +169,8 @@ impl Draft {
 
 /// One problem: what stands behind a syntax error cannot be told.
 fn syntax_error(mut source: Source, text: &str, error: &toml::de::Error) -> Problems {
-    mask_secrets_by_line(&mut source, text);
+    masking::mask_by_line(&mut source, text);
     let at = error.span().unwrap_or(text.len()..text.len());
     let problem = Problem::new(Place::File(at), format!("this is not TOML: {}", error.message()));
     Problems::new(Arc::new(source), vec![problem])
-}
-
-/// For a text that cannot be parsed: what stands behind the "=" of a secret's key.
-fn mask_secrets_by_line(source: &mut Source, text: &str) {
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        if let Some((key, _)) = line.split_once('=').filter(|(key, _)| reader::looks_secret(key.trim())) {
-            source.mask(start + key.len() + 1..start + line.len());
-        }
-        start += line.len();
-    }
 }

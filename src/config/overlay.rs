@@ -8,6 +8,7 @@ use super::own::is_loopback;
 use super::problem::{Findings, Place};
 use super::schema::{Section, Typed};
 use super::secret::SecretSource;
+use super::value::Text as _;
 use crate::dkim::Selector;
 use crate::inbound::AuthMode;
 use crate::observe::Secret;
@@ -109,13 +110,18 @@ fn dkim(environment: &Environment, findings: &mut Findings) -> Option<Dkim> {
     let mut dkim = Dkim::empty(domain.place.clone());
     dkim.domain = domain;
     dkim.selector = selector;
-    let source = if key.text.contains("-----BEGIN") {
+    dkim.private_key = if key.text.contains("-----BEGIN") {
         // Env files cannot hold line ends, so people write \n.
-        KeySource::Pem(Secret::new(key.text.replace("\\n", "\n")))
+        Typed::given(KeySource::Pem(Secret::new(key.text.replace("\\n", "\n"))), key.place)
     } else {
-        KeySource::Path(key.text.into())
+        match KeySource::parse(&key.text) {
+            Ok(path) => Typed::given(path, key.place),
+            Err(complaint) => {
+                findings.error(&key.place, complaint.message).help = complaint.help;
+                Typed::wrong(key.place)
+            }
+        }
     };
-    dkim.private_key = Typed::given(source, key.place);
     Some(dkim)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Reports unknown keys with a suggestion, missing keys, wrong types and bad values; knows no single setting.
 
+use super::file::is_key_without_its_frame;
 use super::later;
 use super::problem::{Findings, Place};
 use super::schema::{Presence, Setting, Table, Typed};
@@ -41,7 +42,7 @@ impl<'a, 'f> TableReader<'a, 'f> {
         };
         match find(self.content, key) {
             Some(value) => {
-                if T::SECRET || value.get_ref().as_str().is_some_and(|text| text.contains("-----BEGIN")) {
+                if T::SECRET || value.get_ref().as_str().is_some_and(holds_secret) {
                     mask(value, self.secrets);
                 }
                 let place = Place::File(value.span());
@@ -132,29 +133,39 @@ fn is_table(value: &DeValue<'_>) -> bool {
     }
 }
 
-/// A literal, with its quotes. What a table holds is a reference and no secret.
+/// A literal, with its quotes. In a table, what names a variable or a file is a reference and no secret.
 fn mask(value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
-    if !matches!(value.get_ref(), DeValue::Table(_)) {
-        secrets.push(value.span());
+    match value.get_ref() {
+        DeValue::Table(content) => {
+            let literals = content.iter().filter(|(key, _)| !["env", "file"].contains(&key.get_ref().as_ref()));
+            literals.for_each(|(_, value)| mask(value, secrets));
+        }
+        _ => secrets.push(value.span()),
     }
 }
 
 /// For keys that no setting has: one of them may be a misspelt `password`.
 fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
     match value.get_ref() {
+        _ if looks_secret(key) => mask(value, secrets),
         DeValue::Table(content) => {
             content.iter().for_each(|(key, value)| mask_what_looks_secret(key.get_ref(), value, secrets));
         }
         DeValue::Array(items) => items.iter().for_each(|item| mask_what_looks_secret(key, item, secrets)),
-        _ if looks_secret(key) => mask(value, secrets),
         _ => {}
     }
+}
+
+/// In a value that should hold none: a key where its file should be named, a login before a host.
+fn holds_secret(text: &str) -> bool {
+    let has_login = text.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'));
+    has_login || text.contains("-----BEGIN") || is_key_without_its_frame(text)
 }
 
 /// True for names that people give to secrets.
 pub fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["pass", "pwd", "secret", "token", "credential"].iter().any(|word| key.contains(word))
+    ["pass", "pwd", "secret", "token", "credential", "hash", "api"].iter().any(|word| key.contains(word))
         || nearest(&key, ["password"].into_iter()).is_some()
 }
 

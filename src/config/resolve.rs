@@ -14,7 +14,7 @@ mod upstream;
 mod user;
 
 use super::environment::Environment;
-use super::file::{File, Gateway, Log, ProviderName, UnsignedMail};
+use super::file::{File, Gateway, Listener, Log, ProviderName, UnsignedMail};
 use super::problem::{Findings, Problems, Source};
 use super::schema::Typed;
 use super::settings::{DkimSettings, Settings};
@@ -44,7 +44,9 @@ impl Resolver<'_> {
         let unsigned = self.unsigned(&file.gateway, has_keys);
         let has_users = !file.users.is_empty();
         let users = self.users(file.users);
-        let listeners = self.listeners(file.listeners, &file.gateway.max_memory, &dkim, has_users);
+        let own_domains = own_domains(&dkim, unsigned.as_ref());
+        self.warn_about_senders(&file.gateway.unsigned, has_keys, &file.listeners);
+        let listeners = self.listeners(file.listeners, &file.gateway.max_memory, &own_domains, has_users);
         self.warn_about_plausible(&listeners, &dkim, unsigned.as_ref());
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
@@ -101,6 +103,19 @@ impl Resolver<'_> {
         Some(unsigned)
     }
 
+    /// Without `senders` of its own a listener takes the domains that have a key, and no others to leave unsigned.
+    fn warn_about_senders(&mut self, unsigned: &Typed<UnsignedMail>, has_keys: bool, listeners: &[Listener]) {
+        let says_send = unsigned.given && unsigned.value == Some(UnsignedMail::Send);
+        if says_send && has_keys && listeners.iter().all(|listener| !listener.senders.given) {
+            self.findings
+                .warning(
+                    &unsigned.place,
+                    "it has no effect: the listeners take only senders of the domains that have a key",
+                )
+                .help("add senders = [\"*\"] to a [[listener]]");
+        }
+    }
+
     fn log(&mut self, typed: Log) -> Option<log::Options> {
         let options = log::Options { format: typed.format.value?, level: typed.level.value? };
         match options.filter() {
@@ -137,13 +152,18 @@ impl Resolver<'_> {
     }
 }
 
-/// The domains whose mail can be sealed, each once.
-fn sealed_domains(dkim: &[DkimSettings]) -> Vec<&Domain> {
-    let mut domains: Vec<&Domain> = Vec::new();
-    for key in dkim {
-        if !domains.contains(&&key.domain) {
-            domains.push(&key.domain);
+/// The domains whose mail can be sealed, and those that are named as leaving unsigned; each once. None if there is no
+/// key.
+fn own_domains<'a>(dkim: &'a [DkimSettings], unsigned: Option<&'a Unsigned>) -> Vec<&'a Domain> {
+    let unsigned = match unsigned {
+        Some(Unsigned::Domains(domains)) if !dkim.is_empty() => &domains[..],
+        _ => &[],
+    };
+    let mut own: Vec<&Domain> = Vec::new();
+    for domain in dkim.iter().map(|key| &key.domain).chain(unsigned) {
+        if !own.contains(&domain) {
+            own.push(domain);
         }
     }
-    domains
+    own
 }

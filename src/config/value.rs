@@ -168,6 +168,9 @@ impl Text for Size {
     }
 }
 
+/// So that no clock overflows when it is added.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 impl Text for Duration {
     const EXPECTED: &'static str = "a duration such as \"5m\"";
 
@@ -175,6 +178,9 @@ impl Text for Duration {
         let days = jiff::SpanRelativeTo::days_are_24_hours();
         let parsed = text.parse::<jiff::Span>().ok().and_then(|span| span.to_duration(days).ok());
         let parsed = parsed.and_then(|duration| Duration::try_from(duration).ok());
+        if parsed.is_some_and(|duration| duration > LONGEST) {
+            return Err(Complaint::new(format!("\"{text}\" is too long"), "a year, \"8760h\", is the most"));
+        }
         parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| {
             Complaint::new(
                 format!("\"{text}\" is no duration"),

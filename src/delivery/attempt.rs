@@ -79,7 +79,7 @@ impl Attempt {
 }
 
 impl Delivery {
-    /// `targets` is not empty; the first one is the default route.
+    /// `targets`: in the order that the routes count.
     pub fn new(targets: Vec<Target>, routes: Routes, keyring: Arc<Keyring>, unsigned: Unsigned) -> Self {
         Self { targets, routes: Arc::new(routes), keyring, unsigned }
     }
@@ -212,6 +212,12 @@ fn never(text: String) -> Outcome {
     Outcome::Failed(local(EnhancedCode::new(5, 6, 0), text))
 }
 
+// RFC 3463 §3.5: X.4.4, unable to route. A configuration that is put right may still send it.
+fn no_route() -> Reason {
+    let text = "no [[route]] takes mail from this sender to this recipient".to_owned();
+    local(EnhancedCode::new(4, 4, 4), text).with_advice("end the routes with one that takes everything")
+}
+
 fn local(enhanced: EnhancedCode, text: String) -> Reason {
     Reason::new(None, Step::Local, Cause::Local { enhanced, text })
 }
@@ -265,10 +271,7 @@ impl Progress<'_> {
 
     fn finish(self) -> Attempt {
         let recipients = self.accepted.envelope.recipients.iter();
-        let unreached = || {
-            let text = "no upstream is configured for this recipient".to_owned();
-            (Outcome::Deferred(local(EnhancedCode::new(4, 4, 4), text)), None)
-        };
+        let unreached = || (Outcome::Deferred(no_route()), None);
         let settled = recipients.zip(self.settled).map(|(recipient, slot)| {
             let (outcome, transaction) = slot.unwrap_or_else(unreached);
             Settled { recipient: recipient.clone(), outcome, transaction }

@@ -70,7 +70,7 @@ fn log_delivered(
 ) {
     let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
     let (to, reply) = (named(recipients), Clean(reply));
-    let (upstream, tls, seal, ms) = (&*transaction.upstream, transaction.tls, &*transaction.seal, elapsed.as_millis());
+    let (upstream, tls, seal, ms) = (&*transaction.upstream, transaction.tls, &*transaction.seal, in_ms(elapsed));
     if transaction.is_sandbox {
         warn!(%id, %from, %to, size, upstream, tls, seal, %reply, ms, "kept in the sandbox, NOT sent");
     } else {
@@ -86,9 +86,14 @@ fn log_deferred(accepted: &Accepted, reason: &Reason, recipients: &[&Mailbox], e
 
 fn log_failed(accepted: &Accepted, settled: &Settled, reason: &Reason, elapsed: Duration) {
     let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
-    let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), elapsed.as_millis());
+    let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), in_ms(elapsed));
     let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
     error!(%id, %from, %to, size, tls, %reason, ms, "failed");
+}
+
+// JSON has no number for a u128, and who counts milliseconds wants one.
+fn in_ms(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn named(recipients: &[&Mailbox]) -> String {

@@ -1,6 +1,7 @@
 //! Routes: which upstreams serve which recipient, and on which lane of the queue it waits for them.
 //!
-//! First match wins; without a match, the first upstream. A lane is a route's name and nothing more.
+//! First match wins; what matches none has no way out, and is never sent through an upstream that nobody named for it. A
+//! lane is a route's name and nothing more.
 
 use crate::message::SenderPatterns;
 use crate::queue::Lane;
@@ -38,10 +39,10 @@ impl Routes {
         Self { routes }
     }
 
-    /// Upstreams in order for one recipient.
+    /// Upstreams in order for one recipient; none if no route takes it.
     pub fn upstreams(&self, sender: &ReversePath, recipient: &Mailbox) -> &[usize] {
         let found = self.routes.iter().find(|route| route.matches(sender, recipient));
-        found.map_or(&[0], |route| route.upstreams.as_slice())
+        found.map_or(&[], |route| route.upstreams.as_slice())
     }
 
     /// `sender`: `None` is the null path.
@@ -85,5 +86,38 @@ impl Routes {
             }
         }
         groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(senders: &str, recipients: &str, upstreams: &[usize]) -> Route {
+        let patterns = |text: &str| SenderPatterns::parse([text]).expect("a pattern");
+        let (senders, recipients) = (patterns(senders), patterns(recipients));
+        Route { name: "a route".into(), senders, recipients, upstreams: upstreams.to_vec() }
+    }
+
+    #[test]
+    fn the_first_match_wins_and_what_matches_none_goes_nowhere() {
+        let routes = Routes::new(vec![
+            route("*@example.com", "*@example.net", &[1]),
+            route("*@example.com", "*@*.net", &[2, 1]),
+            route("*", "vip@example.org", &[0]),
+        ]);
+        for (sender, recipient, expected) in [
+            ("a@example.com", "you@example.net", &[1][..]),
+            ("a@example.com", "you@other.net", &[2, 1]),
+            ("a@example.org", "you@example.net", &[]),
+            ("a@example.com", "you@example.org", &[]),
+            ("a@example.com", "vip@example.org", &[0]),
+            ("", "vip@example.org", &[0]),
+            ("", "you@example.net", &[]),
+        ] {
+            let sender = Mailbox::parse(sender).map_or(ReversePath::Null, ReversePath::Mailbox);
+            let found = routes.upstreams(&sender, &Mailbox::parse(recipient).expect("an address"));
+            assert_eq!(found, expected, "{sender} to {recipient}");
+        }
     }
 }

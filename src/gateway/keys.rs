@@ -4,6 +4,7 @@ use crate::config::DkimSettings;
 use crate::config::key_file::{self, KeyFileError};
 use crate::dkim::{DnsRecord, KeyAlgorithm, KeyError, Keyring, Selector, SigningKey, generate};
 use crate::smtp::Domain;
+use std::io::Write as _;
 use std::path::Path;
 use tracing::info;
 
@@ -27,15 +28,18 @@ pub(super) fn load(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
     Ok(Keyring::new(keys))
 }
 
-/// Prints the record on standard output as well: it is what the operator has to copy.
+/// Prints the record on standard error as well: it is what the operator has to copy, and standard output is the log's.
 fn make(domain: Domain, selector: Selector, path: &Path) -> Result<SigningKey, KeysError> {
     let name = domain.to_string();
     let failed = |source| KeysError::Generate { domain: name.clone(), source };
     let pem = generate(KeyAlgorithm::Rsa2048).map_err(failed)?;
     let key = SigningKey::from_pem(domain, selector, pem.reveal().as_bytes()).map_err(failed)?;
     key_file::create(path, pem.reveal())?;
-    info!(domain = name, selector = %key.selector(), file = %path.display(), "made a new DKIM key");
-    println!("Publish this DNS record, so that receivers can check the seal of {name}:\n");
-    println!("{}\n", DnsRecord::of(&key));
+    let record = DnsRecord::of(&key);
+    info!(file = %path.display(), name = record.name(), record = record.text(), "made a new DKIM key; publish its record");
+    let _a_closed_pipe_changes_nothing = writeln!(
+        std::io::stderr(),
+        "Publish this DNS record, so that receivers can check the seal of {name}:\n\n{record}\n"
+    );
     Ok(key)
 }

@@ -59,6 +59,8 @@ pub(super) struct Behind {
     pub queue: Arc<dyn Queue>,
     pub clerk: Clerk,
     pub bouncer: Arc<Bouncer>,
+    /// The end of the drain time.
+    pub cut_off: CancellationToken,
 }
 
 pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Result<Vec<Door>, StartError> {
@@ -93,7 +95,8 @@ impl Behind {
             Mode::Queue => DoorIntake::Queued(Arc::new(QueuedIntake { reception, queue, clerk, space: space.clone() })),
             Mode::Direct => {
                 let leftovers = Leftovers { queue, clerk, bouncer: self.bouncer.clone() };
-                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery: self.delivery.clone(), leftovers }))
+                let (delivery, cut_off) = (self.delivery.clone(), self.cut_off.clone());
+                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery, leftovers, cut_off }))
             }
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod control;
 mod data_dir;
+mod descriptors;
 mod keys;
 mod listeners;
 pub mod lock;
@@ -25,7 +26,6 @@ use crate::queue::watched::Watched;
 use crate::queue::{Queue as _, QueueError};
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ use tracing::{info, warn};
 /// Why the gateway did not start. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the data folder {path} cannot be used: {source}; set `data_dir` to a folder this user may write to")]
-    DataDir { path: PathBuf, source: io::Error },
+    #[error("the data folder {path} cannot be used: {source}")]
+    DataDir { path: PathBuf, source: data_dir::DataDirError },
     #[error(transparent)]
     Lock(#[from] lock::LockError),
     #[error(transparent)]
@@ -72,6 +72,8 @@ pub struct Gateway {
     queue: Arc<Watched>,
     keep: Keep,
     drain: Duration,
+    /// What waits for a provider in direct mode when the drain time is over.
+    cut_off: CancellationToken,
     /// The last to go.
     lock: Lock,
 }
@@ -81,6 +83,9 @@ struct Keep {
     failed: Duration,
     history: Duration,
 }
+
+/// Of the drain time, at most so much is kept for telling clients and providers that it is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Gateway {
     pub async fn start(mut settings: Settings) -> Result<Self, StartError> {
@@ -102,14 +107,16 @@ impl Gateway {
             clerk: clerk.clone(),
             queue: queue.clone(),
         });
-        let behind = Behind { keyring, delivery, queue: queue.clone(), clerk, bouncer };
+        let behind =
+            Behind { keyring, delivery, queue: queue.clone(), clerk, bouncer, cut_off: CancellationToken::new() };
         let doors = listeners::bind(&settings, memory, &behind)?;
+        descriptors::raise_limit(&settings);
         announce(&settings, &doors);
-        let Behind { delivery, clerk, bouncer, .. } = behind;
+        let Behind { delivery, clerk, bouncer, cut_off, .. } = behind;
         let (courier, lanes) = (delivery.clone(), delivery.lanes());
         let dispatcher = Dispatcher { queue: queue.clone(), courier, clerk, bouncer, lanes, octets: memory.leases };
         let keep = Keep { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
-        Ok(Self { doors, sandbox, delivery, dispatcher, control, queue, keep, drain: settings.drain, lock })
+        Ok(Self { doors, sandbox, delivery, dispatcher, control, queue, keep, drain: settings.drain, cut_off, lock })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -132,10 +139,8 @@ impl Gateway {
             door.open(&mut listeners, shutdown.clone());
         }
         shutdown.cancelled().await;
-        let deadline = Instant::now() + self.drain;
-        drain(listeners, dispatcher, deadline, self.drain).await;
-        // A little is kept for QUIT even when clients used the whole drain time.
-        let farewell = deadline.max(Instant::now() + Duration::from_millis(500));
+        let farewell = Instant::now() + self.drain;
+        drain(listeners, dispatcher, &self.cut_off, farewell, self.drain).await;
         close_upstreams(&self.delivery, farewell).await;
         sandbox_stop.cancel();
         if let Some(sandbox) = sandbox {
@@ -150,16 +155,29 @@ impl Gateway {
     }
 }
 
-/// Mail in progress finishes, on both sides; what is left at the deadline is cut off.
-async fn drain(mut listeners: JoinSet<()>, mut dispatcher: JoinHandle<()>, deadline: Instant, drain: Duration) {
-    let finished = timeout_at(deadline, async {
+/// Mail in progress finishes, on both sides; what is left shortly before the end is cut off, and whoever waits is told.
+async fn drain(
+    mut listeners: JoinSet<()>,
+    mut dispatcher: JoinHandle<()>,
+    cut_off: &CancellationToken,
+    farewell: Instant,
+    drain: Duration,
+) {
+    let last_words = LAST_WORDS.min(drain / 4);
+    let finished = timeout_at(farewell - last_words, async {
         while listeners.join_next().await.is_some() {}
         (&mut dispatcher).await
     });
-    if finished.await.is_err() {
-        warn!(?drain, "the drain time is over; cutting off what is still in progress");
-        listeners.abort_all();
-        dispatcher.abort();
+    if finished.await.is_ok() {
+        return;
+    }
+    warn!(?drain, "the drain time is over; cutting off what is still in progress");
+    cut_off.cancel();
+    dispatcher.abort();
+    let told = timeout_at(farewell - last_words / 2, async { while listeners.join_next().await.is_some() {} });
+    let _whoever_still_listens = told.await;
+    listeners.abort_all();
+    if !dispatcher.is_finished() {
         let _aborted = dispatcher.await;
     }
 }

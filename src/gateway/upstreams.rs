@@ -9,18 +9,32 @@ use crate::relay::{Credentials, Permits, TlsMode, Upstream};
 use crate::sandbox::{self, Limits, Sandbox};
 use crate::tls;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// For the look-ups at start, all at once: a resolver that is away must not keep the listeners closed.
+const LOOK_UP: Duration = Duration::from_secs(3);
 
 /// By the addresses that the hosts' names stand for; the configuration has looked at literal ones.
 pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), StartError> {
     let listeners: Vec<_> = settings.listeners.iter().map(|listener| listener.options.address).collect();
+    let mut look_ups = JoinSet::new();
     for upstream in &settings.upstreams {
-        let Provider::Smtp(endpoint) = &upstream.provider else { continue };
+        let Provider::Smtp(Endpoint { host, port, .. }) = &upstream.provider else { continue };
+        let (name, host, port) = (upstream.name.clone(), host.clone(), *port);
+        look_ups.spawn(timeout(LOOK_UP, async move {
+            let found = tokio::net::lookup_host((host.as_str(), port)).await?;
+            io::Result::Ok((name, found.collect::<Vec<_>>()))
+        }));
+    }
+    while let Some(found) = look_ups.join_next().await {
         // A name that cannot be resolved now may be resolved later; delivery reports it then.
-        let Ok(addresses) = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await else { continue };
-        let addresses: Vec<_> = addresses.collect();
+        let Ok(Ok(Ok((upstream, addresses)))) = found else { continue };
         if let Some(listener) = own::is_own_listener(&addresses, &listeners, own::is_local_address) {
-            return Err(StartError::OwnListener { upstream: upstream.name.to_string(), listener });
+            return Err(StartError::OwnListener { upstream: upstream.to_string(), listener });
         }
     }
     Ok(())

@@ -16,6 +16,10 @@ use tokio::sync::Semaphore;
 /// KiB. A hash that asks for more would let one login exhaust the machine.
 const MOST_MEMORY: u32 = 1024 * 1024;
 
+/// As crypt(5) and PHC strings name them.
+const OTHER_ALGORITHMS: [&str; 13] =
+    ["1", "2a", "2b", "2x", "2y", "5", "6", "7", "y", "gy", "scrypt", "pbkdf2-sha256", "pbkdf2-sha512"];
+
 /// A stored password: an argon2 hash in PHC form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredHash(Arc<PasswordHash>);
@@ -23,7 +27,7 @@ pub struct StoredHash(Arc<PasswordHash>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
     #[error("it is a {found} hash; only argon2 is supported: make one with `waxseal user hash`")]
-    OtherAlgorithm { found: String },
+    OtherAlgorithm { found: &'static str },
     #[error(
         "it is not a whole argon2 hash ({reason}); make one with `waxseal user hash` and mind that `$` needs quoting in shells and compose files"
     )]
@@ -38,7 +42,8 @@ impl StoredHash {
         let malformed = |reason: &dyn fmt::Display| HashError::Malformed { reason: reason.to_string() };
         let algorithm = text.strip_prefix('$').and_then(|rest| rest.split('$').next()).unwrap_or_default();
         if !algorithm.starts_with("argon2") {
-            let found = if algorithm.is_empty() { "foreign".to_owned() } else { algorithm.escape_debug().to_string() };
+            // What is none of these may be a part of a password that begins with "$".
+            let found = OTHER_ALGORITHMS.into_iter().find(|name| *name == algorithm).unwrap_or("foreign");
             return Err(HashError::OtherAlgorithm { found });
         }
         let hash = PasswordHash::new(text).map_err(|error| malformed(&error))?;
@@ -242,7 +247,8 @@ mod tests {
         assert!(matches!(Password::parse(&secret(&good)), Ok(Password::Hashed(_))));
         for (text, word) in [
             ("$2b$12$abcdefghijklmnopqrstuv", "2b"),
-            ("$6$salt$hash", "only argon2"),
+            ("$6$salt$hash", "a 6 hash; only argon2"),
+            ("$ecret$word", "a foreign hash"),
             ("$argon2id$v=19$m=19456", "not a whole"),
             (&good[..good.len() - 50], "not a whole"),
             ("$argon2id$v=19$m=4000000,t=2,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI", "1 GiB"),

@@ -13,6 +13,8 @@ use bytes::Bytes;
 
 /// Octets taken from the input at once; decoding at most doubles them.
 const CHUNK: usize = 16 * 1024;
+/// Octets of the memory budget that a message needs besides its own while it is read.
+pub const READING_ROOM: u64 = 64 * 1024;
 /// Octets by which the buffer grows once it is that large; below, it doubles.
 const LARGEST_STEP: usize = 1024 * 1024;
 
@@ -109,7 +111,12 @@ impl Receiving {
             return self.greeted.answer(reply);
         }
         let (data, share) = match self.content {
-            Content::Kept { data, share } => (Bytes::from(data), share),
+            Content::Kept { mut data, mut share } => {
+                // It may wait for a provider; the room for growing is for others now.
+                data.shrink_to_fit();
+                share.shrink(data.len());
+                (Bytes::from(data), share)
+            }
             Content::Dropped(reply) => return self.greeted.answer(reply),
         };
         if RawMessage::from_data(data.clone()).is_err() {

@@ -16,6 +16,7 @@ mod starttls;
 #[cfg(test)]
 mod testing;
 
+pub use data::READING_ROOM;
 pub use listener::{BindError, Listener};
 
 use crate::message::Envelope;

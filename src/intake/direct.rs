@@ -9,12 +9,15 @@ use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::outcome::Cause;
 use crate::message::{MailId, Outcome, Reason};
+use crate::observe::log::Clean;
 use crate::relay::Deadline;
 use crate::smtp::reply::Severity;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 /// Plausible gives up 30 s after the final dot; the answer must be there before.
 const BUDGET: Duration = Duration::from_secs(25);
@@ -24,6 +27,8 @@ pub struct DirectIntake {
     pub reception: Reception,
     pub delivery: Arc<Delivery>,
     pub leftovers: Leftovers,
+    /// The gateway has to end now: what is still under way is given up, and said to be.
+    pub cut_off: CancellationToken,
 }
 
 impl Intake for DirectIntake {
@@ -38,7 +43,15 @@ impl Intake for DirectIntake {
             Ok(accepted) => Arc::new(accepted),
             Err(reply) => return reply,
         };
-        let attempt = self.delivery.attempt(&accepted, deadline).await;
+        let attempt = tokio::select! {
+            biased;
+            attempt = self.delivery.attempt(&accepted, deadline) => attempt,
+            () = self.cut_off.cancelled() => {
+                let reply = Reply::cut_off();
+                given_up(accepted.id, &received, &reply);
+                return reply;
+            }
+        };
         attempt.log(&accepted, started.elapsed());
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
@@ -46,6 +59,12 @@ impl Intake for DirectIntake {
         }
         reply
     }
+}
+
+fn given_up(id: MailId, received: &Received, reply: &Reply) {
+    let to = received.envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
+    let from = Clean(&received.envelope.sender);
+    error!(%id, %from, %to, size = received.data.len(), %reply, "given up at the end of the drain time");
 }
 
 /// One line of at most 512 octets for the client.
@@ -66,12 +85,10 @@ fn reply_for(id: MailId, attempt: &Attempt) -> Reply {
     }
 }
 
+/// Always 250, which is all that some applications know.
 fn delivered(id: MailId, reply: &Reply) -> Reply {
-    if reply.text().is_empty() {
-        Reply::new(reply.code(), EnhancedCode::new(2, 0, 0), format!("Delivered as {id}"))
-    } else {
-        reply.folded()
-    }
+    let text = if reply.text().is_empty() { format!("Delivered as {id}") } else { reply.text() };
+    Reply::new(250, reply.enhanced().unwrap_or(EnhancedCode::new(2, 0, 0)), text).folded()
 }
 
 /// The provider's own 4yz where it is about this mail; 451 with step and cause for everything else. 421 would tell the

@@ -56,7 +56,9 @@ impl Policy {
 }
 
 fn not_yours(what: &str, mailbox: &Mailbox) -> Reply {
-    let text = format!("Not allowed to send as <{mailbox}>: {what} matches none of the configured `senders`");
+    let text = format!(
+        "Not allowed to send as <{mailbox}>: {what} matches none of the `senders` (by default the domains that have a key)"
+    );
     Reply::new(550, EnhancedCode::new(5, 7, 1), text)
 }
 

@@ -5,10 +5,11 @@ use super::prepare::prepare;
 use crate::inbound::{Client, Received};
 use crate::message::MailId;
 use crate::message::accepted::Accepted;
+use crate::observe::log::Clean;
 use crate::observe::{Clock, chance};
 use crate::smtp::{Reply, ReversePath};
 use std::sync::Arc;
-use tracing::info;
+use tracing::warn;
 
 /// One listener's.
 #[derive(Debug, Clone)]
@@ -30,8 +31,9 @@ impl Reception {
         let now = self.clock.now();
         let id = MailId::new(now, chance());
         prepare(received, &self.policy, &self.hostname, id, now).inspect_err(|reply| {
-            let (from, client) = (&received.envelope.sender, received.client.peer);
-            info!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
+            let (from, client, reply) = (Clean(&received.envelope.sender), received.client.peer, Clean(reply));
+            // To most applications it is a lost mail, and few of them show the reply.
+            warn!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
         })
     }
 }

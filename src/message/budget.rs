@@ -62,6 +62,14 @@ impl Share {
         self.octets += units * UNIT;
         Ok(())
     }
+
+    /// Gives back what is not needed for `octets` in all.
+    pub fn shrink(&mut self, octets: usize) {
+        let spare = self.octets.saturating_sub(octets) / UNIT;
+        if let Some(given_back) = self.held.first_mut().and_then(|held| held.split(spare)) {
+            self.octets -= given_back.num_permits() * UNIT;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -78,5 +86,20 @@ mod tests {
         assert!(budget.has_room_for(4 * 4096) && !budget.has_room_for(4 * 4096 + 1));
         drop(first);
         assert_eq!(second.grow(10 * 4096), Ok(()));
+    }
+
+    #[test]
+    fn a_share_gives_back_what_it_does_not_need() {
+        let budget = Budget::new(10 * 4096);
+        let mut share = budget.share();
+        share.shrink(0);
+        share.grow(9 * 4096).expect("room");
+        share.shrink(2 * 4096 + 1);
+        assert!(budget.has_room_for(7 * 4096) && !budget.has_room_for(7 * 4096 + 1));
+        share.shrink(9 * 4096);
+        assert_eq!(share.grow(10 * 4096), Ok(()));
+        assert!(!budget.has_room_for(1));
+        drop(share);
+        assert!(budget.has_room_for(10 * 4096));
     }
 }

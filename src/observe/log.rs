@@ -47,24 +47,50 @@ impl Options {
 /// Sends events to standard output. A second call has no effect.
 pub fn start(options: &Options) -> Result<(), InvalidLevel> {
     let filter = options.filter()?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine);
+    let colours = options.format == Format::Pretty && io::stdout().is_terminal();
+    // Never a word about a line that could not be written: it would go to standard error, and panic where that is gone
+    // too (both into one full disk, or one broken pipe). The mail goes on without its log.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(OneLine { colours })
+        .with_target(false)
+        .log_internal_errors(false);
     let _already_started = match options.format {
-        Format::Json => builder.json().flatten_event(true).with_target(false).try_init(),
-        Format::Pretty => builder.with_target(false).with_ansi(io::stdout().is_terminal()).try_init(),
+        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Pretty => builder.with_ansi(colours).try_init(),
     };
     Ok(())
 }
 
-/// Writes to standard output; control characters other than the colours' ESC sequences of the formatter and the final
-/// newline never reach it, because fields go through [`Clean`].
+/// Standard output, one line for each event: the last resort behind [`Clean`], also for what libraries say in several
+/// lines.
 #[derive(Debug, Clone, Copy)]
-struct OneLine;
+struct OneLine {
+    /// The formatter's ESC sequences are wanted.
+    colours: bool,
+}
 
-impl<'a> MakeWriter<'a> for OneLine {
-    type Writer = io::Stdout;
+impl MakeWriter<'_> for OneLine {
+    type Writer = Self;
 
-    fn make_writer(&'a self) -> Self::Writer {
-        io::stdout()
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+impl io::Write for OneLine {
+    /// `event` is a whole one: the formatter writes each at once.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let unwanted = |c: char| is_deceptive(c) && !(self.colours && c == '\u{1b}');
+        let line = line.replace('\n', " ").replace(unwanted, "?");
+        io::stdout().write_all(format!("{line}\n").as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
     }
 }
 

@@ -26,16 +26,17 @@ pub struct Kept {
     pub message: Bytes,
 }
 
-/// Holds for the memory and for the folder alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// In memory and in the folder alike.
     pub messages: usize,
-    pub octets: u64,
+    pub octets_in_memory: u64,
+    pub octets_in_folder: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { messages: 1000, octets: 256 * 1024 * 1024 }
+        Self { messages: 1000, octets_in_memory: 32 * 1024 * 1024, octets_in_folder: 256 * 1024 * 1024 }
     }
 }
 
@@ -101,7 +102,7 @@ impl Store {
         self.prune_files(&mut state);
         state.kept_octets += kept.message.len() as u64;
         state.kept.push_back(kept);
-        while state.kept.len() > self.limits.messages || state.kept_octets > self.limits.octets {
+        while state.kept.len() > self.limits.messages || state.kept_octets > self.limits.octets_in_memory {
             let Some(oldest) = state.kept.pop_front() else { break };
             state.kept_octets -= oldest.message.len() as u64;
         }
@@ -109,7 +110,7 @@ impl Store {
     }
 
     fn prune_files(&self, state: &mut State) {
-        while state.files.len() > self.limits.messages || state.file_octets > self.limits.octets {
+        while state.files.len() > self.limits.messages || state.file_octets > self.limits.octets_in_folder {
             let Some((path, octets)) = state.files.pop_front() else { break };
             state.file_octets -= octets;
             if let Err(error) = fs::remove_file(&path) {
@@ -164,7 +165,8 @@ mod tests {
     fn memory_and_folder_stay_within_number_and_octets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sandbox");
-        let store = Store::open(path.clone(), Limits { messages: 3, octets: 1000 }).unwrap();
+        let limits = Limits { messages: 3, octets_in_memory: 500, octets_in_folder: 1000 };
+        let store = Store::open(path.clone(), limits).unwrap();
         for number in 0..5 {
             store.keep(kept(number, 10)).unwrap();
         }
@@ -173,7 +175,8 @@ mod tests {
         assert_eq!(fs::read_dir(&path).unwrap().count(), 3);
         store.keep(kept(5, 900)).unwrap();
         assert!(fs::read_dir(&path).unwrap().count() < 3, "octets are bounded too");
-        let reopened = Store::open(path.clone(), Limits { messages: 1, octets: 1000 }).unwrap();
+        assert_eq!(ids(&store), [], "and those in memory by themselves");
+        let reopened = Store::open(path.clone(), Limits { messages: 1, ..limits }).unwrap();
         assert!(reopened.messages().is_empty());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "files of an earlier run count");
     }

@@ -122,6 +122,7 @@ fixed_replies! {
     too_many_errors = 421 4 . 7 . 0, "Too many errors; closing the connection";
     too_many_logins = 421 4 . 7 . 0, "Too many failed logins; closing the connection";
     shutting_down = 421 4 . 3 . 2, "The gateway is shutting down; try again soon";
+    cut_off = 451 4 . 3 . 2, "The gateway stops, and the provider has not answered yet; the message may have been delivered";
     too_many_connections = 421 4 . 3 . 2, "Too many connections; try again later";
     too_many_connections_from_address = 421 4 . 7 . 0, "Too many connections from your address; try again later";
     timed_out = 421 4 . 4 . 2, "Timed out waiting for the client";
@@ -188,6 +189,13 @@ impl Reply {
         let code_length = "250 5.123.123 \r\n".len();
         let text = truncate(&self.text(), MAX_LINE - code_length).to_owned();
         Self { code: self.code, enhanced: self.enhanced, lines: vec![Cow::Owned(text)] }
+    }
+
+    /// The same reply with `***` where it holds one of these, or a word that is a piece of one: servers quote what they
+    /// did not like, cut off at some length.
+    pub fn hiding(&self, secrets: &[String]) -> Self {
+        let hide = |line: &Cow<'static, str>| Cow::Owned(hide(line, secrets));
+        Self { lines: self.lines.iter().map(hide).collect(), ..self.clone() }
     }
 
     /// Wire form, CRLF included. Each line is cut to 512 octets; a code is always followed by a space or hyphen and text
@@ -318,6 +326,21 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
+fn hide(line: &str, secrets: &[String]) -> String {
+    /// Octets; a shorter piece tells nothing, and is most likely an ordinary word.
+    const PIECE: usize = 12;
+    let mut line = line.to_owned();
+    for secret in secrets.iter().map(|secret| clean(secret)).filter(|secret| !secret.is_empty()) {
+        line = line.replace(&secret, "***");
+    }
+    let is_piece = |word: &str| word.len() >= PIECE && secrets.iter().any(|secret| secret.contains(word));
+    let hide_piece = |word: &str| {
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && !"+/=".contains(c));
+        if is_piece(bare) { word.replace(bare, "***") } else { word.to_owned() }
+    };
+    line.split(' ').map(hide_piece).collect::<Vec<_>>().join(" ")
+}
+
 fn truncate(text: &str, octets: usize) -> &str {
     &text[..text.floor_char_boundary(octets)]
 }
@@ -377,6 +400,20 @@ mod tests {
         let text = wire(&long.folded());
         assert_eq!(text.matches("\r\n").count(), 1);
         assert!(text.len() <= 512, "{}", text.len());
+    }
+
+    #[test]
+    fn what_a_server_quotes_of_a_secret_is_hidden() {
+        let secrets = ["hunter2 again".to_owned(), "AHJlbGF5AGh1bnRlcjIgYWdhaW4=".to_owned(), String::new()];
+        for (said, shown) in [
+            ("535-5.7.8 bad: AHJlbGF5AGh1bnRlcjIgYWdhaW4=\r\n535 5.7.8 no", "535 5.7.8 bad: *** no"),
+            ("535 \"AHJlbGF5AGh1bn...\" is wrong", "535 \"***...\" is wrong"),
+            ("535 for relay/hunter2 again", "535 for relay/***"),
+            ("235 2.7.0 welcome again", "235 2.7.0 welcome again"),
+        ] {
+            let reply = parse(format!("{said}\r\n").as_bytes()).expect("a reply").1.expect("a whole reply");
+            assert_eq!(reply.hiding(&secrets).to_string(), shown);
+        }
     }
 
     #[test]

@@ -34,3 +34,15 @@ async fn two_hundred_clients_at_once_share_three_connections() {
     assert!(counts.max <= 3, "{counts:?}");
     assert!(counts.total <= CLIENTS / PER_CONNECTION + 3, "{counts:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_connection_needs_two_round_trips_for_each_message() {
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = in_front_of(&scripted, "").start(1);
+    for number in 1..=5 {
+        let reply = hand_in(gateway.address(), &["you@example.net", "b@example.net"], &mail("warm")).await;
+        assert!(reply.starts_with("250 "), "{reply}");
+        assert_eq!((scripted.round_trips(), scripted.segments()), (2 * number, 2 * number));
+    }
+    assert_eq!((scripted.counts().total, scripted.logins().len()), (1, 1));
+}

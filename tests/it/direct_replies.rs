@@ -18,6 +18,7 @@ async fn the_providers_own_reply_is_folded_into_one_line() {
     let scripted = ScriptedUpstream::builder()
         .once(At::Dot, Action::Raw(b"250-2.0.0 taken\r\n250-2.0.0 and queued\r\n250 2.0.0 as 4711\r\n".to_vec()))
         .once(At::Dot, Action::Raw(b"250\r\n".to_vec()))
+        .once(At::Dot, "251 taken, and forwarded")
         .start()
         .await;
     let gateway = in_front_of(&scripted, "").start(1);
@@ -25,6 +26,8 @@ async fn the_providers_own_reply_is_folded_into_one_line() {
     assert_eq!(reply, "250 2.0.0 taken and queued as 4711");
     let bare = hand_in(gateway.address(), &["you@example.net"], &mail("two")).await;
     assert_says(&bare, &["250 2.0.0 Delivered as "]);
+    let other = hand_in(gateway.address(), &["you@example.net"], &mail("three")).await;
+    assert_eq!(other, "250 2.0.0 taken, and forwarded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,6 +48,18 @@ async fn some_recipients_refused_is_a_250_and_an_error_line_for_each() {
     assert!(deferred.contains("452 4.2.2 mailbox full"), "{deferred}");
     let delivered = gateway.wait_for_line(&["\"delivered\"", "you@example.net"]);
     assert!(!delivered.contains("gone@example.net"), "{delivered}");
+}
+
+/// It went to the first upstream, although `waxseal check` had said that it would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_that_no_route_takes_goes_nowhere() {
+    let scripted = ScriptedUpstream::builder().start().await;
+    let route = "[[route]]\nname = \"inside\"\nrecipients = [\"*@example.net\"]\nupstreams = [\"company\"]";
+    let gateway = in_front_of(&scripted, route).start(1);
+    let reply = hand_in(gateway.address(), &["you@example.org"], &mail("where to")).await;
+    assert_says(&reply, &["451 ", "no [[route]] takes mail from this sender"]);
+    assert!(scripted.messages().is_empty());
+    assert!(hand_in(gateway.address(), &["you@example.net"], &mail("inside")).await.starts_with("250 "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,4 +193,22 @@ async fn sigterm_lets_a_client_in_data_finish_and_says_421_to_an_idle_one() {
     assert_eq!(gateway.wait().code(), Some(0));
     assert!(scripted.messages()[0].data.ends_with(b"the other half\r\n"));
     assert_eq!(scripted.count("QUIT"), 1, "the connection to the provider is ended politely");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_does_not_answer_is_given_up_at_the_end_of_the_drain_time() {
+    for (at, heard, delivered) in [(At::Mail, "MAIL FROM", 0), (At::Dot, "\r\n.\r\n", 1)] {
+        let scripted = ScriptedUpstream::builder().always(at, Action::Stall).start().await;
+        let setup = in_front_of(&scripted, "").config_with("unsigned", "drain = \"2s\"\nunsigned");
+        let mut gateway = setup.start(1);
+        let mut client = up_to_data(gateway.address(), &["you@example.net"]).await;
+        client.send(format!("{}.\r\n", mail("slow")).as_bytes()).await;
+        scripted.until_heard(heard).await;
+        gateway.signal("TERM");
+        let reply = client.reply().await.expect("a reply");
+        assert_says(&reply, &["451 4.3.2 ", "may have been delivered"]);
+        assert_eq!(gateway.wait().code(), Some(0));
+        assert_eq!(scripted.not_accepted().len(), delivered);
+        gateway.wait_for_line(&["given up", "you@example.net", "\"ERROR\""]);
+    }
 }

@@ -108,6 +108,30 @@ async fn messages_nobody_thought_of_verify_too() {
     assert_none(bench.judge(&files), |_, verdicts| verdicts != ["pass", "pass"]);
 }
 
+/// An application that signs by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_applications_own_signature_stays_if_it_still_holds_and_goes_if_not() {
+    let bench = Bench::new();
+    let mut signing = Signing::start(&bench, "ed25519").await;
+    let header = "From: a@example.com\r\nTo: b@example.net\r\nDate: Tue, 24 Nov 2026 03:05:09 +0000\r\n";
+    let complete = format!("{header}Message-ID: <1@example.com>\r\n\r\nHello.\r\n");
+    let blind = complete.replace("To: ", "Bcc: c@example.net\r\nTo: ");
+    let without_id = format!("{header}\r\nHello.\r\n");
+    for (name, message) in [("complete", &complete), ("blind copies", &blind), ("without Message-ID", &without_id)] {
+        signing.hand_in(name, Bench::seal(message.as_bytes(), bench.keys("rsa"))).await;
+    }
+    // As the older of Plausible's clients would: signed with bare LF inside, which are made CRLF on the way.
+    let bare = String::from_utf8(Bench::seal(complete.as_bytes(), bench.keys("rsa"))).expect("UTF-8");
+    signing.hand_in("bare line feeds", bare.replace("Hello.\r\n", "Hello.\n").into_bytes()).await;
+    signing.gateway.wait_for_line(&["removed the application's own DKIM-Signature"]);
+    let relayed = signing.relayed();
+    assert_untouched("complete", &relayed[0].1, &relayed[0].2.data, 1);
+    let files: Vec<_> = relayed.iter().map(|(name, _, arrived)| bench.write(name, &arrived.data)).collect();
+    assert_none(bench.judge(&files), |file, verdicts| {
+        if file == files[0] { verdicts != ["pass", "pass"] } else { verdicts != ["pass"] }
+    });
+}
+
 /// What verifiers read in different ways is put right before it is signed; a line that is no field ends the header.
 /// Everything else must be as it was. Each line: the message, what is in it, what becomes of that.
 const PUT_RIGHT: &[(&str, &str, &str)] = &[
@@ -214,12 +238,13 @@ async fn what_intake_refuses_is_refused_whole_with_a_reason() {
         ("a From of white space", "From:\r\n \r\n\r\nx\r\n".to_owned(), "550 5.7.1 ", "valid address"),
         ("a foreign author", "From: a@example.org\r\n\r\nx\r\n".to_owned(), "550 5.7.1 ", "`senders`"),
         ("a loop", format!("{}{from}\r\nx\r\n", received.repeat(51)), "554 5.4.6 ", "loop"),
+        ("101 To headers", format!("{from}{}\r\nx\r\n", "To: b@x\r\n".repeat(101)), "550 5.7.5 ", "more than 100 To"),
         ("a NUL", format!("{from}\r\nx\0\r\n"), "550 5.5.2 ", "NUL"),
         ("a header over 256 KiB", format!("{from}{}\r\nx\r\n", "X: x\r\n".repeat(50_000)), "552 5.3.4 ", "256 KiB"),
     ] {
         let reply = hand_in_octets(signing.gateway.address(), RECIPIENTS, message.as_bytes()).await;
         assert!(reply.starts_with(code) && reply.contains(words), "{what}: {reply}");
-        signing.gateway.wait_for_line(&["\"refused", code.trim_end()]);
+        signing.gateway.wait_for_line(&[words]);
     }
     // Not by `hand_in_octets`, which would double the dot.
     let mut client = up_to_data(signing.gateway.address(), RECIPIENTS).await;

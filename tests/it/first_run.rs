@@ -42,10 +42,13 @@ fn swaks_gets_a_250_and_the_mail_lies_in_the_sandbox_verified_and_private() {
     assert!(sent.success, "{sent:?}");
     assert!(sent.stdout.contains("250 2.0.0 Queued as "), "{sent:?}");
 
-    let start = gateway.log().join("\n");
-    assert!(start.contains("Name:  wax1._domainkey.example.com") && start.contains("v=DKIM1; k=rsa; p="), "{start}");
-    assert!(start.contains("kept in the sandbox and NOT sent"), "{start}");
+    for words in ["Name:  wax1._domainkey.example.com", "Value: v=DKIM1; k=rsa; p=", "kept in the sandbox and NOT sent"]
+    {
+        gateway.wait_for_line(&[words]);
+    }
     let line = gateway.wait_for_line(&["kept in the sandbox, NOT sent", "\"id\":\""]);
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(event["ms"].is_u64() && event["size"].is_u64(), "numbers are numbers: {line}");
     for part in [
         "\"from\":\"reports@example.com\"",
         "\"to\":\"you@example.net\"",
@@ -126,4 +129,21 @@ fn smtplib_is_told_which_recipients_and_senders_are_wrong() {
     assert!(!foreign.success && foreign.stdout.contains("5.7.1"), "{foreign:?}");
     assert!(foreign.stdout.contains("senders"), "the reply names the setting: {foreign:?}");
     kept(&gateway.folder(), 1);
+}
+
+#[test]
+fn the_sandbox_keeps_the_newest_thousand() {
+    let gateway = shipped().start(2);
+    let send = |messages, sender| {
+        let load = Load { sessions: 20, messages, size: 300, sender, recipient: "you@example.net" };
+        smtp_source(&gateway.address().to_string(), &load)
+    };
+    let Some(first) = send(10, "first@example.com") else { return };
+    assert!(first.success, "{first:?}");
+    assert!(send(1000, "later@example.com").is_some_and(|sent| sent.success));
+    let is_first = |file: &PathBuf| fs::read_to_string(file).is_ok_and(|mail| mail.starts_with("Return-Path: <first@"));
+    eventually("the oldest to be gone", || {
+        let files = kept(&gateway.folder(), 1000);
+        !files.iter().any(is_first)
+    });
 }

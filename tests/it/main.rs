@@ -5,7 +5,9 @@
 mod support;
 
 mod cap;
+mod clean_clone;
 mod clients_are_served;
+mod commands;
 mod configuration_mistakes;
 mod crash;
 mod dialogs;
@@ -15,6 +17,11 @@ mod dkim_verify;
 mod environment;
 mod everything_verifies;
 mod first_run;
+mod hostile_log;
+mod limits;
+mod log_is_gone;
+mod logins;
+mod open_files;
 mod own_server;
 mod peers_work;
 mod queue_beside_gateway;
@@ -35,4 +42,6 @@ mod relay_pool;
 mod relay_refusals;
 mod relay_starttls;
 mod replay;
+mod secrets;
 mod smuggling;
+mod starttls_or_nothing;

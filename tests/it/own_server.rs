@@ -18,8 +18,19 @@ struct Company {
 
 /// `delivery`: of the listener; `upstream`: further lines of the table.
 fn company(port: impl Fn(&Postfix) -> u16, delivery: &str, upstream: &str, password: &str) -> Option<Company> {
+    company_with(&[], port, delivery, upstream, password)
+}
+
+/// `settings`: further lines of Postfix's main.cf.
+fn company_with(
+    settings: &[(&str, &str)],
+    port: impl Fn(&Postfix) -> u16,
+    delivery: &str,
+    upstream: &str,
+    password: &str,
+) -> Option<Company> {
     let authority = Authority::new();
-    let postfix = Postfix::start(&authority.issue(&["mx.company.test"]))?;
+    let postfix = Postfix::start_with(&authority.issue(&["mx.company.test"]), settings)?;
     let keys = [TestKey::new("rsa", KeyAlgorithm::Rsa2048), TestKey::new("ed", KeyAlgorithm::Ed25519)];
     let tables = keys::tables(&keys);
     let config = format!(
@@ -79,6 +90,41 @@ fn mail_reaches_postfix_over_implicit_tls() {
     let Some(sent) = send(&company.gateway) else { return };
     assert!(sent.success, "{sent:?}");
     verify_arrivals(&company, 1);
+}
+
+#[test]
+fn tls_1_2_is_enough_and_anything_older_is_not() {
+    let only = |version| [("smtpd_tls_mandatory_protocols", version), ("smtpd_tls_mandatory_ciphers", "low")];
+    let Some(company) = company_with(&only("TLSv1.2"), |postfix| postfix.submission, "direct", "", PASSWORD) else {
+        return;
+    };
+    let Some(sent) = send(&company.gateway) else { return };
+    assert!(sent.success, "{sent:?}");
+    verify_arrivals(&company, 1);
+    company.gateway.wait_for_line(&["\"delivered\"", "\"tls\":\"TLSv1.2\""]);
+
+    let company =
+        company_with(&only("TLSv1.1"), |postfix| postfix.submission, "direct", "", PASSWORD).expect("Postfix again");
+    let sent = send(&company.gateway).expect("swaks again");
+    let reply = sent.stdout.lines().find(|line| line.contains(" 451 ")).unwrap_or_else(|| panic!("{sent:?}"));
+    assert!(reply.contains("TLS handshake") && reply.contains("TLS 1.2"), "{reply}");
+    assert!(!company.postfix.log().contains("sasl_username"), "{}", company.postfix.log());
+}
+
+/// Words of a real server, not of a script.
+#[test]
+fn what_postfix_refuses_is_told_in_its_words() {
+    let settings = [("message_size_limit", "50000"), ("smtpd_sender_restrictions", "reject_unlisted_sender, reject")];
+    let Some(company) = company_with(&settings, |postfix| postfix.submission, "direct", "", PASSWORD) else { return };
+    let Some(sent) = send(&company.gateway) else { return };
+    assert!(!sent.success && sent.stdout.contains(" 554 5.7.1 ") && sent.stdout.contains("Access denied"), "{sent:?}");
+    let folder = company.gateway.folder();
+    fs::write(folder.join("large.txt"), "a line of a large mail\n".repeat(4000)).unwrap();
+    let (server, body) = (company.gateway.address().to_string(), folder.join("large.txt").display().to_string());
+    let envelope = ["--server", &server, "--from", "reports@example.com", "--to", "you@example.net"];
+    let large = swaks(&[&envelope[..], &["--body", &format!("@{body}")]].concat()).expect("swaks again");
+    assert!(!large.success && large.stdout.contains(" 550 5.3.4 "), "{large:?}");
+    assert!(large.stdout.contains("takes 50000 at most"), "{large:?}");
 }
 
 #[test]

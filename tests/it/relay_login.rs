@@ -2,6 +2,8 @@
 
 use crate::support::relay::{not_ready, ready, upstream};
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use waxseal::message::{Reason, Step};
 use waxseal::observe::Secret;
 use waxseal::relay::Credentials;
@@ -58,6 +60,17 @@ async fn a_refused_login_is_about_the_upstream() {
     refused(offering("AUTH PLAIN").always(At::Auth, "250 odd")).await;
     refused(offering("AUTH PLAIN").always(At::Auth, Action::Close)).await;
     refused(offering("AUTH PLAIN").always(At::Auth, "334 ").always(At::AuthAnswer, "334 again")).await;
+}
+
+/// Some servers say back what they did not understand.
+#[tokio::test]
+async fn a_server_that_quotes_the_login_does_not_get_it_into_a_reason() {
+    let base64 = STANDARD.encode(format!("\0relay-user\0{PASSWORD}"));
+    for quoted in [PASSWORD, &base64, &base64[..30], &STANDARD.encode(PASSWORD)] {
+        let reply = format!("535-5.7.8 \"{quoted}\"\r\n535 5.7.8 I do not know {quoted}");
+        let reason = refused(offering("AUTH PLAIN").always(At::Auth, reply.as_str())).await;
+        assert!(!reason.to_string().contains(quoted) && reason.to_string().contains("I do not know ***"), "{reason}");
+    }
 }
 
 #[tokio::test]

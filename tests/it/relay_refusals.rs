@@ -56,6 +56,33 @@ async fn a_421_inside_a_transaction_defers_everyone_and_ends_the_connection() {
     }
 }
 
+/// Every further message on the connection was deferred, too.
+#[tokio::test]
+async fn a_login_that_has_lapsed_is_made_anew() {
+    for at in [At::Mail, At::Rcpt, At::Data, At::Dot] {
+        for (line, builder) in ["530 5.7.0 log in first", "535 5.7.8 login expired"].into_iter().zip(builders()) {
+            let (scripted, upstream) = started(builder.once(at, line)).await;
+            let outcomes = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+            let told = told(&outcomes[0]);
+            assert!(told.starts_with("deferred: ") && told.ends_with(line), "{told}");
+            next_message_arrives(&scripted, &upstream).await;
+            assert_eq!((scripted.counts().total, scripted.count("AUTH")), (2, 2), "{at:?}: {line}");
+        }
+    }
+}
+
+/// The dot had not gone out: no other provider would have been tried, and the client was told of a duplicate.
+#[tokio::test]
+async fn a_second_reply_behind_the_354_sends_nothing_and_says_so() {
+    let builder = ScriptedUpstream::builder().once(At::Data, Action::Raw(b"354 go\r\n250 injected\r\n".to_vec()));
+    let (scripted, upstream) = started(builder).await;
+    let outcomes = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+    let told_so = "deferred: upstream \"company\", DATA: the server said more than it was asked for";
+    assert_eq!(outcomes.iter().map(told).collect::<Vec<_>>(), [told_so]);
+    assert!(scripted.messages().is_empty());
+    next_message_arrives(&scripted, &upstream).await;
+}
+
 #[tokio::test]
 async fn each_recipient_has_an_outcome_of_its_own() {
     for builder in builders() {
@@ -92,7 +119,6 @@ async fn a_refusal_of_the_message_meets_everyone_who_was_accepted() {
     for (at, line, told) in [
         (At::Mail, "550 5.7.1 sender not verified", "failed: upstream \"company\", MAIL FROM: 550 5.7.1"),
         (At::Mail, "451 4.3.0 later", "deferred: upstream \"company\", MAIL FROM: 451 4.3.0"),
-        (At::Mail, "530 5.7.0 log in first", "deferred: upstream \"company\", MAIL FROM: 530 5.7.0"),
         (At::Data, "554 5.7.1 no", "failed: upstream \"company\", DATA: 554 5.7.1"),
         (At::Data, "451 4.3.0 later", "deferred: upstream \"company\", DATA: 451 4.3.0"),
         (At::Data, "250 odd", "deferred: upstream \"company\", DATA: 250 odd"),

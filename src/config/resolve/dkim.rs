@@ -57,7 +57,8 @@ impl Resolver<'_> {
             }
             KeySource::Path(path) => {
                 let path = self.path(&path);
-                let key = if path.exists() {
+                // Where nobody can tell whether it is there, reading it says why.
+                let key = if path.try_exists().unwrap_or(true) {
                     let pem = self.read_file("private_key", &path, place)?;
                     self.warn_if_others_can_read("private_key", &path, place);
                     Some(self.signing_key(domain.clone(), selector.clone(), &pem, place)?)

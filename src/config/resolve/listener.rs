@@ -1,14 +1,15 @@
 //! `[[listener]]`: certificates, who may send, and the rules that keep a listener from being open.
 
-use super::{Resolver, sealed_domains};
+use super::Resolver;
 use crate::config::file::{Listener, ListenerTls};
 use crate::config::own::is_loopback;
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
-use crate::config::settings::{DkimSettings, ListenerSettings};
+use crate::config::settings::ListenerSettings;
 use crate::config::value::Size;
-use crate::inbound::{AuthMode, Options, Tls};
+use crate::inbound::{AuthMode, Options, READING_ROOM, Tls};
 use crate::message::SenderPatterns;
+use crate::smtp::Domain;
 use crate::tls;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
@@ -20,24 +21,24 @@ impl Resolver<'_> {
         &mut self,
         typed: Vec<Listener>,
         max_memory: &Typed<Size>,
-        dkim: &[DkimSettings],
+        own_domains: &[&Domain],
         has_users: bool,
     ) -> Vec<ListenerSettings> {
         self.check_addresses(&typed);
-        typed.into_iter().filter_map(|listener| self.listener(&listener, max_memory, dkim, has_users)).collect()
+        typed.into_iter().filter_map(|listener| self.listener(&listener, max_memory, own_domains, has_users)).collect()
     }
 
     fn listener(
         &mut self,
         typed: &Listener,
         max_memory: &Typed<Size>,
-        dkim: &[DkimSettings],
+        own_domains: &[&Domain],
         has_users: bool,
     ) -> Option<ListenerSettings> {
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
         self.check_size(typed, max_memory);
-        let senders = self.listener_senders(typed, dkim);
+        let senders = self.listener_senders(typed, own_domains);
         Some(ListenerSettings {
             options: Options {
                 address: typed.address.value?,
@@ -147,22 +148,26 @@ impl Resolver<'_> {
 
     fn check_size(&mut self, typed: &Listener, max_memory: &Typed<Size>) {
         let (Some(size), Some(memory)) = (typed.max_message_size.value, max_memory.value) else { return };
-        // The other half is the queue's.
-        if size.0 > memory.0 / 2 {
+        // The other half is the queue's, and reading takes a little besides.
+        if size.0.saturating_add(READING_ROOM) > memory.0 / 2 {
             let place = if typed.max_message_size.given { &typed.max_message_size.place } else { &max_memory.place };
             self.findings
-                .error(place, "`max_message_size` is larger than half of `max_memory`: such a message would never fit")
+                .error(
+                    place,
+                    "`max_message_size` must be at least 64 KiB below half of `max_memory`: a larger message would never fit",
+                )
                 .help("raise `max_memory` (several messages are under way at once), or lower `max_message_size`");
         }
     }
 
-    /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal.
-    fn listener_senders(&mut self, typed: &Listener, dkim: &[DkimSettings]) -> Option<SenderPatterns> {
+    /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal, unless the
+    /// configuration names it.
+    fn listener_senders(&mut self, typed: &Listener, own_domains: &[&Domain]) -> Option<SenderPatterns> {
         if typed.senders.given {
             return self.patterns("senders", &typed.senders);
         }
-        let sealed = SenderPatterns::domains(sealed_domains(dkim));
-        Some(if dkim.is_empty() { SenderPatterns::any() } else { sealed })
+        let any = own_domains.is_empty();
+        Some(if any { SenderPatterns::any() } else { SenderPatterns::domains(own_domains.iter().copied()) })
     }
 }
 

@@ -35,7 +35,7 @@ impl Resolver<'_> {
             self.warn_about_the_unused(&routes, upstreams);
             if let (false, Some(place)) = (routes.iter().any(takes_everything), places.last()) {
                 self.findings
-                    .warning(place, "mail that no route takes is refused")
+                    .warning(place, "mail that no route takes is not sent anywhere")
                     .help("end with a route for senders = [\"*\"] and recipients = [\"*\"]");
             }
         }

@@ -107,15 +107,17 @@ impl Resolver<'_> {
         if bare.parse::<IpAddr>().is_ok() || (text.is_ascii() && Domain::parse(text.trim_end_matches('.')).is_ok()) {
             return Some(bare.to_owned());
         }
+        let text = without_login(text);
         let problem =
             self.findings.error(&typed.host.place, format!("`host`: \"{text}\" is no host name or IP address"));
-        if let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) {
-            let host = host.rsplit('/').next().unwrap_or(host);
-            problem.help(format!("write host = \"{host}\" and port = {port}"));
-        } else if let Some((_, host)) = text.split_once("://") {
-            problem.help(format!("write host = \"{}\"", host.trim_end_matches('/')));
-        } else if !text.is_ascii() {
-            problem.help("write the name in its xn-- form");
+        let bare = text.rsplit(['/', '@']).find(|part| !part.is_empty()).unwrap_or_default();
+        match bare.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => {
+                problem.help(format!("write host = \"{host}\" and port = {port}"));
+            }
+            _ if bare != text => problem.help(format!("write host = \"{bare}\"")),
+            _ if !text.is_ascii() => problem.help("write the name in its xn-- form"),
+            _ => {}
         }
         None
     }
@@ -156,7 +158,8 @@ impl Resolver<'_> {
         match ServerName::try_from(name.trim_end_matches('.').to_owned()) {
             Ok(name) => Some(name),
             Err(_) => {
-                self.findings.error(place, format!("\"{name}\" is no name that a certificate could have"));
+                self.findings
+                    .error(place, format!("\"{}\" is no name that a certificate could have", without_login(name)));
                 None
             }
         }
@@ -252,6 +255,11 @@ impl Resolver<'_> {
         }
         shared
     }
+}
+
+/// Such as "***@smtp.example.com": messages do not repeat a login that was typed before a host.
+fn without_login(text: &str) -> String {
+    text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("***@{host}"))
 }
 
 /// `None` if the chain is a ring.

@@ -6,6 +6,8 @@ use crate::dkim::Unsigned;
 use crate::inbound::AuthMode;
 use crate::inbound::auth::Password;
 use crate::relay::TlsMode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 const PROVIDER: &[(&str, &str)] = &[
     ("SMTP_HOST_ADDR", "smtp.example.com"),
@@ -140,6 +142,15 @@ fn a_key_may_be_pem_pem_in_one_line_or_a_path() {
     let broken = problems(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", &pem[..300])]);
     assert!(broken[0].starts_with("DKIM_PRIVATE_KEY: `private_key` cannot be used"), "{broken:?}");
     assert!(!broken[0].contains(&pem[40..60]));
+    // Without the lines around it, it looks like a path; then it must not be in the message that there is no such file.
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    for key in [&body[..], &body.replace("/", "\\n"), &STANDARD.encode(pem)] {
+        let broken = problems(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", key)]);
+        assert!(
+            broken[0].starts_with("DKIM_PRIVATE_KEY: it holds a key without its BEGIN and END lines"),
+            "{broken:?}"
+        );
+    }
 }
 
 #[test]

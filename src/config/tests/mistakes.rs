@@ -87,6 +87,39 @@ fn a_terminal_is_shown_the_lines_but_no_secret() {
     assert!(shown.contains("this is not TOML") && !shown.contains("hunter"), "{shown}");
 }
 
+/// However it was mistyped.
+#[test]
+fn no_misplaced_secret_is_shown() {
+    let folder = Folder::new();
+    let upstream = "[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\nusername = \"u\"\n";
+    for line in [
+        "password = hunter2",
+        "password = \"hunter2",
+        "password = 'hunter2' 'x'",
+        "password = \"hunter2\", port = 587",
+        "password = [\"hunter2\"]",
+        "password = { value = \"hunter2\" }",
+        "password = { text = [\"hunter2\"], env = \"A\" }",
+        "password.literal = \"hunter2\"",
+        "pasword = { text = \"hunter2\" }",
+        "api_token = { text = [\"hunter2\"] }",
+        "[[user]]\nhash = \"hunter2\"",
+        "[[upstrem]]\npassword = \"hunter2\"",
+        "[[dkim]]\nprivate_key = \"\"\"-----BEGIN PRIVATE KEY-----\nhunter2\"\"\"",
+        "server_name = \"smtp://u:hunter2@h\"",
+        "password: \"hunter2\"",
+        "password hunter2",
+        "password = \"\"\"\nhunter2\n\"\"\" x",
+        "# password = \"hunter2\"\nnosuch = 1",
+        "nosuch = 1 # the password was hunter2",
+        "[more]\nuser = [{ name = \"a\", password = \"hunter2\" }",
+    ] {
+        let problems = folder.load(&format!("{upstream}{line}\n"), &nothing()).expect_err(line);
+        let shown = format!("{problems} {problems:#}");
+        assert!(!shown.contains("hunter2"), "{line}: {shown}");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_configuration_is_one_problem() {
     let folder = Folder::new();

@@ -85,10 +85,7 @@ fn defaults_are_filled_in() {
     assert_eq!((&*settings.routes[0].name, &*settings.routes[0].upstreams[0]), ("default", "sandbox"));
 }
 
-#[test]
-fn a_whole_configuration_resolves() {
-    let settings = settings(
-        r#"hostname = "gateway.example.com"
+const WHOLE: &str = r#"hostname = "gateway.example.com"
 unsigned = ["example.net"]
 max_memory = "1 GiB"
 [[listener]]
@@ -136,15 +133,18 @@ upstreams = ["company"]
 [log]
 format = "json"
 level = "info,waxseal::relay=debug"
-"#,
-    );
+"#;
+
+#[test]
+fn a_whole_configuration_resolves() {
+    let settings = settings(WHOLE);
     assert_eq!(settings.unsigned, Unsigned::Domains(vec![Domain::parse("example.net").unwrap()]));
     let listener = &settings.listeners[0];
     assert!(matches!(listener.options.tls, Tls::StartTls(_)));
     assert_eq!(listener.options.allow[1].to_string(), "192.0.2.1/32");
     assert_eq!(listener.options.timeout, Duration::from_secs(90));
-    // One pair for the domain, though it has two keys.
-    assert_eq!(listener.senders.to_string(), "*@example.com, *@*.example.com");
+    // One pair for the domain, though it has two keys; and whatever may leave unsigned must be able to come in.
+    assert_eq!(listener.senders.to_string(), "*@example.com, *@*.example.com, *@example.net, *@*.example.net");
     assert!(matches!(settings.users[0].password, Password::Plain(_)));
     assert_eq!(settings.users[0].senders, SenderPatterns::parse(["reports@example.com"]).ok());
     assert!(settings.dkim.iter().all(|key| key.key.is_some()));
@@ -192,12 +192,26 @@ fn limits_are_shared_with_the_last_of_a_chain() {
     assert_eq!(owners, [None, Some("sandbox"), Some("sandbox")]);
 }
 
+fn upstream(keys: &str) -> String {
+    format!("[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\n{keys}\n")
+}
+
+/// Each text has the one warning that begins so, or none.
+fn assert_warnings<const CASES: usize>(cases: [(String, &str); CASES]) {
+    for (text, expected) in cases {
+        let found = warnings(&text);
+        match found.as_slice() {
+            [] => assert_eq!(expected, "", "{text}"),
+            [one] => assert!(!expected.is_empty() && one.starts_with(expected), "{text}: {one}"),
+            several => panic!("{text}: {several:#?}"),
+        }
+    }
+}
+
 #[test]
-fn what_is_odd_but_works_is_a_warning() {
-    let upstream =
-        |keys: &str| format!("[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\n{keys}\n");
+fn what_is_odd_about_a_provider_but_works_is_a_warning() {
     let named = "hostname = \"a.example\"\nunsigned = \"send\"\n";
-    for (text, expected) in [
+    assert_warnings([
         (
             format!("hostname = \"box\"\nunsigned = \"send\"\n{}", upstream("")),
             "config.toml:1:12: the host's name \"box\" is no full name",
@@ -224,12 +238,25 @@ fn what_is_odd_but_works_is_a_warning() {
             "config.toml:8:12: `password` looks like a variable",
         ),
         (format!("{SMALLEST}{}", upstream("")), "config.toml:7:8: no route leads to the upstream \"p\""),
+    ]);
+}
+
+#[test]
+fn what_has_no_effect_or_too_much_is_a_warning() {
+    assert_warnings([
         (
             format!("{SMALLEST}host = \"a.example\"\n"),
             "config.toml:6:8: `host` has no effect with provider = \"sandbox\"",
         ),
         (format!("{SMALLEST}[queue]\nbackend = \"sqlite\"\n"), ""),
         (format!("{SMALLEST}[queue]\nexpire = \"10s\"\n"), "config.toml:7:10: `expire` is shorter than the first wait"),
+        (
+            format!(
+                "{SMALLEST}[[dkim]]\ndomain = \"example.com\"\nselector = \"a\"\n\
+                 private_key = \"none.pem\"\ngenerate = true\n"
+            ),
+            "config.toml:2:12: it has no effect: the listeners take only senders of the domains that have a key",
+        ),
         (format!("{SMALLEST}[admin]\n"), "config.toml:6:2: [admin] has no effect in this version yet"),
         (
             format!("{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\ncertificate = \"x\"\n"),
@@ -241,20 +268,13 @@ fn what_is_odd_but_works_is_a_warning() {
         ),
         (
             format!("{SMALLEST}[[route]]\nname = \"r\"\nsenders = [\"*@a\"]\nupstreams = [\"sandbox\"]\n"),
-            "config.toml:6:1: mail that no route takes is refused",
+            "config.toml:6:1: mail that no route takes is not sent anywhere",
         ),
         (
             format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),
             "config.toml:4:8: no route leads to the upstream \"sandbox\"",
         ),
-    ] {
-        let found = warnings(&text);
-        match found.as_slice() {
-            [] => assert_eq!(expected, "", "{text}"),
-            [one] => assert!(!expected.is_empty() && one.starts_with(expected), "{text}: {one}"),
-            several => panic!("{text}: {several:#?}"),
-        }
-    }
+    ]);
 }
 
 #[test]
@@ -264,13 +284,14 @@ fn ed25519_alone_is_warned_about() {
             "[[dkim]]\ndomain = \"{domain}\"\nselector = \"{selector}\"\nprivate_key = \"{file}\"\ngenerate = true\n"
         )
     };
+    let open = format!("{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\nsenders = [\"*\"]\n");
     let both = key("a.example", "r", "rsa.pem") + &key("a.example", "e", "ed25519.pem");
     let with_one_to_be_made = key("b.example", "e", "ed25519.pem") + &key("b.example", "r", "none.pem");
-    assert_eq!(warnings(&format!("{SMALLEST}{both}{with_one_to_be_made}")), [""; 0]);
+    assert_eq!(warnings(&format!("{open}{both}{with_one_to_be_made}")), [""; 0]);
     let alone = key("c.example", "a", "ed25519.pem") + &key("c.example", "b", "ed25519.pem");
-    let found = warnings(&format!("{SMALLEST}{alone}"));
+    let found = warnings(&format!("{open}{alone}"));
     assert!(
-        matches!(found.as_slice(), [one] if one.starts_with("config.toml:7:10: c.example has only an Ed25519 key")),
+        matches!(found.as_slice(), [one] if one.starts_with("config.toml:10:10: c.example has only an Ed25519 key")),
         "{found:?}"
     );
 }

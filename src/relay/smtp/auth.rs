@@ -27,6 +27,17 @@ pub(in crate::relay) fn check(options: &Options) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Without the credentials, in any form in which the server has seen them: what it says is logged, and told to the client.
+pub(super) fn without_credentials(options: &Options, reply: &Reply) -> Reply {
+    let Some(Credentials { username, password }) = &options.credentials else { return reply.clone() };
+    let password = password.reveal();
+    reply.hiding(&[plain_response(username, password), STANDARD.encode(password), password.to_owned()])
+}
+
+fn plain_response(username: &str, password: &str) -> String {
+    STANDARD.encode(format!("\0{username}\0{password}"))
+}
+
 impl Session<Secured> {
     /// Does nothing if there are no credentials.
     pub(super) async fn log_in(&mut self, deadline: Deadline) -> Result<(), Reason> {
@@ -52,7 +63,7 @@ impl Session<Secured> {
     }
 
     async fn plain(&mut self, username: &str, password: &str, deadline: Deadline) -> Result<Reply, Reason> {
-        let response = STANDARD.encode(format!("\0{username}\0{password}"));
+        let response = plain_response(username, password);
         let reply = self.auth_line(&format!("AUTH PLAIN {response}"), "AUTH PLAIN ***", deadline).await?;
         // A server that overlooked the initial response asks for it.
         if reply.code() == 334 { self.auth_line(&response, "***", deadline).await } else { Ok(reply) }

@@ -42,6 +42,7 @@ impl Session<Secured> {
     }
 
     async fn end(&mut self, with_dot: &[u8], deadline: Deadline) -> Result<Reply, Reason> {
+        self.refuse_surplus(Step::Data)?;
         self.write(Step::EndOfData, with_dot, deadline).await.map_err(Reason::maybe_delivered)?;
         let reply = self.reply(Step::EndOfData, deadline).await.map_err(Reason::maybe_delivered)?;
         if reply.severity() == Severity::Intermediate {

@@ -3,6 +3,7 @@
 //! Generic over the channel; what may be sent depends on it, so that a plain session cannot say MAIL or AUTH.
 //! RFC 5321 §4.2, §4.5.3.2.
 
+use super::auth::without_credentials;
 use super::line::{Line, Opening};
 use super::starttls::Secured;
 use crate::message::outcome::{Cause, Meaning, Reason, Step, meaning};
@@ -163,17 +164,19 @@ impl<C: Channel> Session<C> {
         self.reply(step, deadline).await
     }
 
-    /// The next reply, whatever it says. An error, a 421 and a reply out of place make the session unsound.
+    /// The next reply, whatever it says. An error, a 421, a login that has lapsed (530, 535) and a reply out of place make
+    /// the session unsound.
     pub(super) async fn reply(&mut self, step: Step, deadline: Deadline) -> Result<Reply, Reason> {
         let limit = deadline.capped(self.patience(step));
         let reply = match limit.limit(self.read_reply()).await {
+            Ok(Ok(reply)) if step == Step::Auth => without_credentials(&self.options, &reply),
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => return Err(self.broken(step, Cause::Network(error.to_string()))),
             Err(Expired) => return Err(self.broken(step, Cause::TimedOut)),
         };
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
         let out_of_place = reply.severity() == Severity::Intermediate && !matches!(step, Step::Auth | Step::Data);
-        self.sound &= reply.code() != 421 && !out_of_place;
+        self.sound &= !matches!(reply.code(), 421 | 530 | 535) && !out_of_place;
         Ok(reply)
     }
 
@@ -197,12 +200,16 @@ impl<C: Channel> Session<C> {
         debug!(upstream = %self.options.name, "C: {}", Clean(line));
     }
 
-    async fn write_all(&mut self, step: Step, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
-        if !self.input.is_empty() {
-            // Two answers to one command: whoever sent the second wants it taken for the answer to the next.
-            let text = "the server said more than it was asked for".to_owned();
-            return Err(self.broken(step, Cause::Network(text)));
+    /// Two answers to one command: whoever sent the second wants it taken for the answer to the next.
+    pub(super) fn refuse_surplus(&mut self, step: Step) -> Result<(), Reason> {
+        if self.input.is_empty() {
+            return Ok(());
         }
+        Err(self.broken(step, Cause::Network("the server said more than it was asked for".to_owned())))
+    }
+
+    async fn write_all(&mut self, step: Step, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
+        self.refuse_surplus(step)?;
         let limit = deadline.capped(self.options.command_timeout);
         let stream = self.channel.stream();
         let written = limit.limit(async {

@@ -1,11 +1,11 @@
 //! The built program as a child process, with its log and its addresses.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -108,17 +108,35 @@ impl Setup {
         self.command(arguments).output().expect("the program runs")
     }
 
+    /// The same, with something to read on its standard input.
+    pub fn output_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        child.stdin.take().expect("its standard input").write_all(input.as_bytes()).expect("it reads");
+        child.wait_with_output().expect("the program ends")
+    }
+
     /// Starts `waxseal run` and waits until it listens on `listeners` addresses.
     pub fn start(self, listeners: usize) -> Gateway {
-        let mut gateway = self.spawn();
-        gateway.addresses = gateway.wait_for_addresses(listeners);
+        let command = self.command(&["run"]);
+        self.start_by(command, listeners, PATIENCE)
+    }
+
+    /// The same by another command, which becomes the program sooner or later.
+    pub fn start_by(self, command: Command, listeners: usize, patience: Duration) -> Gateway {
+        let mut gateway = self.spawn(command);
+        gateway.addresses = gateway
+            .log
+            .wait_for(&format!("{listeners} listeners"), patience, |lines| found_addresses(lines, listeners));
         gateway
     }
 
-    /// The same, for one that may end before it listens: then the log and the setup come back.
+    /// For one that may end before it listens: then the log and the setup come back.
     pub fn try_start(self, listeners: usize) -> Result<Gateway, (Vec<String>, Self)> {
-        let mut gateway = self.spawn();
-        match gateway.log.wait(|lines| found_addresses(lines, listeners)) {
+        let command = self.command(&["run"]);
+        let mut gateway = self.spawn(command);
+        match gateway.log.wait(PATIENCE, |lines| found_addresses(lines, listeners)) {
             Some(addresses) => {
                 gateway.addresses = addresses;
                 Ok(gateway)
@@ -127,51 +145,65 @@ impl Setup {
         }
     }
 
-    fn spawn(self) -> Gateway {
-        let mut child =
-            self.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    fn spawn(self, mut command: Command) -> Gateway {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let log = Log::default();
         let readers = vec![
-            log.follow(child.stdout.take().expect("its standard output")),
-            log.follow(child.stderr.take().expect("its standard error")),
+            log.follow(child.stdout.take().expect("its standard output"), Stream::Out),
+            log.follow(child.stderr.take().expect("its standard error"), Stream::Error),
         ];
         Gateway { child, log, readers, addresses: Vec::new(), setup: Some(self) }
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Out,
+    Error,
+}
+
 #[derive(Clone, Default)]
-struct Log {
-    lines: Arc<(Mutex<Vec<String>>, Condvar, AtomicBool)>,
+struct Log(Arc<Printed>);
+
+#[derive(Default)]
+struct Printed {
+    lines: Mutex<Vec<(Stream, String)>>,
+    more: Condvar,
+    /// Streams that have ended.
+    ended: AtomicUsize,
 }
 
 impl Log {
-    fn follow(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
-        let lines = self.lines.clone();
+    fn follow(&self, source: impl Read + Send + 'static, stream: Stream) -> JoinHandle<()> {
+        let printed = Arc::clone(&self.0);
         thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                lines.0.lock().expect("the log").push(line);
-                lines.1.notify_all();
+            for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                printed.lines.lock().expect("the log").push((stream, line));
+                printed.more.notify_all();
             }
             // Standard output ends with the program: nobody needs to wait any longer.
-            lines.2.store(true, Ordering::Release);
-            lines.1.notify_all();
+            printed.ended.fetch_add(1, Ordering::Release);
+            printed.more.notify_all();
         })
     }
 
-    fn all(&self) -> Vec<String> {
-        self.lines.0.lock().expect("the log").clone()
+    fn lines(&self, is_wanted: impl Fn(Stream) -> bool) -> Vec<String> {
+        let lines = self.0.lines.lock().expect("the log");
+        lines.iter().filter(|(stream, _)| is_wanted(*stream)).map(|(_, line)| line.clone()).collect()
     }
 
-    fn wait_for<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> T {
-        self.wait(find).unwrap_or_else(|| panic!("waited in vain for {what}; the log:\n{}", self.all().join("\n")))
+    fn wait_for<T>(&self, what: &str, patience: Duration, find: impl Fn(&[(Stream, String)]) -> Option<T>) -> T {
+        let all = || self.lines(|_| true).join("\n");
+        self.wait(patience, find).unwrap_or_else(|| panic!("waited in vain for {what}; the log:\n{}", all()))
     }
 
     /// `None` if the program ends first, or never says it.
-    fn wait<T>(&self, find: impl Fn(&[String]) -> Option<T>) -> Option<T> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.lines.0.lock().expect("the log");
+    fn wait<T>(&self, patience: Duration, find: impl Fn(&[(Stream, String)]) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + patience;
+        let mut lines = self.0.lines.lock().expect("the log");
         loop {
-            let ended = self.lines.2.load(Ordering::Acquire);
+            let ended = self.0.ended.load(Ordering::Acquire) > 0;
             if let Some(found) = find(&lines) {
                 return Some(found);
             }
@@ -179,7 +211,7 @@ impl Log {
             if left.is_zero() || ended {
                 return None;
             }
-            lines = self.lines.1.wait_timeout(lines, left).expect("the log").0;
+            lines = self.0.more.wait_timeout(lines, left).expect("the log").0;
         }
     }
 }
@@ -246,14 +278,26 @@ impl Gateway {
         }
     }
 
+    /// Another command beside it, to its end.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.setup.as_ref().expect("not handed back yet").output(arguments)
+    }
+
+    /// Everything that it printed.
     pub fn log(&self) -> Vec<String> {
-        self.log.all()
+        self.log.lines(|_| true)
+    }
+
+    /// Its log proper.
+    pub fn standard_output(&self) -> Vec<String> {
+        self.log.lines(|stream| stream == Stream::Out)
     }
 
     /// The first log line that holds every one of `words`.
     pub fn wait_for_line(&self, words: &[&str]) -> String {
-        self.log.wait_for(&format!("a line with {words:?}"), |lines| {
-            lines.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
+        self.log.wait_for(&format!("a line with {words:?}"), PATIENCE, |lines| {
+            let found = lines.iter().find(|(_, line)| words.iter().all(|word| line.contains(word)));
+            found.map(|(_, line)| line.clone())
         })
     }
 
@@ -262,24 +306,22 @@ impl Gateway {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
+    /// Its end, after which everything that it printed has been read.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("the child's status") {
+            let both_ended = self.log.0.ended.load(Ordering::Acquire) == 2;
+            if let Some(status) = self.child.try_wait().expect("the child's status").filter(|_| both_ended) {
                 return status;
             }
             assert!(Instant::now() < deadline, "the gateway did not end; the log:\n{}", self.log().join("\n"));
             super::pause();
         }
     }
-
-    fn wait_for_addresses(&self, count: usize) -> Vec<SocketAddr> {
-        self.log.wait_for(&format!("{count} listeners"), |lines| found_addresses(lines, count))
-    }
 }
 
-fn found_addresses(lines: &[String], count: usize) -> Option<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = lines.iter().filter_map(|line| listening_address(line)).collect();
+fn found_addresses(lines: &[(Stream, String)], count: usize) -> Option<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = lines.iter().filter_map(|(_, line)| listening_address(line)).collect();
     (found.len() == count).then_some(found)
 }
 

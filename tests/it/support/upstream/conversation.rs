@@ -201,7 +201,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         // Taken down before the client can know.
         let action = self.shared.script.next(At::Dot, "");
         let accepted = match &action {
-            None | Some(Action::Late(_)) => true,
+            None | Some(Action::Late(_) | Action::OnceAllowed(_)) => true,
             Some(Action::Say(line)) => line.starts_with('2'),
             Some(_) => false,
         };
@@ -240,6 +240,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             Action::Late(delay) => {
                 self.flush().await?;
                 tokio::time::sleep(delay).await;
+                self.say(usual);
+                return Some(usual.to_owned());
+            }
+            Action::OnceAllowed(permits) => {
+                self.flush().await?;
+                permits.acquire().await.expect("never closed").forget();
                 self.say(usual);
                 return Some(usual.to_owned());
             }

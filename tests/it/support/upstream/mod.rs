@@ -168,6 +168,16 @@ impl ScriptedUpstream {
         self.shared.script.always(at, action.into());
     }
 
+    /// Returns when a client has said this inside TLS.
+    pub async fn until_heard(&self, words: &str) {
+        let heard = async {
+            while memchr::memmem::find(&self.heard_inside_tls(), words.as_bytes()).is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(super::client::HANG_GUARD, heard).await.expect("it is never said");
+    }
+
     /// Returns when no connection is open.
     pub async fn until_alone(&self) {
         self.shared.record.until(|counts| counts.now == 0).await;

@@ -1,8 +1,9 @@
 //! What the scripted provider does where.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// A place in the dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +43,8 @@ pub enum Action {
     Endless(&'static str),
     /// The usual, but late.
     Late(Duration),
+    /// The usual, once the test gives a permit for it.
+    OnceAllowed(Arc<Semaphore>),
 }
 
 impl Action {

@@ -1,0 +1,30 @@
+//! How many sockets and files the process may have open. Most systems start a program with 1024 and let it have many
+//! more if it asks; a thousand clients would leave none for the providers.
+
+use crate::config::Settings;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+/// For the log, the sandbox, files and look-ups.
+const OTHERS: u64 = 100;
+
+/// Asks for as many as the system allows, and says so if they may not suffice.
+pub(super) fn raise_limit(settings: &Settings) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let (wanted, limit) = (wanted(settings), if raised { maximum } else { current });
+    if let Some(limit) = limit.filter(|&limit| limit < wanted) {
+        warn!(
+            "only {limit} files and sockets may be open at once, and the configured connections may need {wanted}; raise \
+             the limit (LimitNOFILE= in a systemd unit, `ulimit -n` in a shell), or lower the listeners' `max_connections`"
+        );
+    }
+}
+
+/// If every listener and every upstream is at its cap.
+fn wanted(settings: &Settings) -> u64 {
+    let clients = settings.listeners.iter().map(|listener| listener.options.max_connections);
+    let caps = settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none());
+    let connections = clients.chain(caps.map(|upstream| upstream.connections.max_connections));
+    connections.fold(OTHERS, |sum, connections| sum.saturating_add(connections as u64))
+}

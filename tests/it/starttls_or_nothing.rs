@@ -1,0 +1,98 @@
+//! Whatever a provider, or somebody on the way to it, does about STARTTLS: through the built gateway the application gets
+//! a 451 with step and reason, the log has the same, and neither login nor mail was heard by anybody.
+
+use crate::support::application::{hand_in, in_front_of, mail};
+use crate::support::certificate::{Authority, Issued};
+use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
+use rcgen::date_time_ymd;
+
+struct Case {
+    name: &'static str,
+    provider: Builder,
+    words: &'static [&'static str],
+}
+
+fn case(name: &'static str, provider: Builder, words: &'static [&'static str]) -> Case {
+    Case { name, provider, words }
+}
+
+fn script(at: At, action: impl Into<Action>) -> Builder {
+    ScriptedUpstream::builder().always(at, action)
+}
+
+fn raw(octets: &[u8]) -> Action {
+    Action::Raw(octets.to_vec())
+}
+
+/// A provider with this certificate, and a gateway that trusts `ca`.
+fn certificate(issued: Issued, ca: &str) -> Builder {
+    ScriptedUpstream::builder().identity(issued, ca)
+}
+
+fn refusals() -> Vec<Case> {
+    let offered = |keywords: &[&str]| ScriptedUpstream::builder().keywords_in_clear(keywords);
+    vec![
+        case("refused for now", script(At::StartTls, "454 4.7.0 no TLS now"), &["STARTTLS", "454 4.7.0 no TLS now"]),
+        case("unknown", script(At::StartTls, "500 5.5.1 what"), &["STARTTLS", "500 5.5.1 what"]),
+        case("a goodbye", script(At::StartTls, "221 2.0.0 bye"), &["STARTTLS", "221 2.0.0 bye"]),
+        case("closed", script(At::StartTls, Action::Close), &["STARTTLS", "closed"]),
+        case("keyword missing", offered(&["PIPELINING", "AUTH PLAIN LOGIN"]), &["STARTTLS"]),
+        case("keyword mangled", offered(&["PIPELINING", "XXXXXXXA", "AUTH PLAIN LOGIN"]), &["STARTTLS"]),
+        case("EHLO refused", script(At::Ehlo, "500 5.5.1 what"), &["EHLO", "500 5.5.1 what"]),
+    ]
+}
+
+fn attacks() -> Vec<Case> {
+    vec![
+        case("plain text after the 220", script(At::Handshake, raw(b"250 in clear\r\n")), &["TLS handshake"]),
+        case("closed after the 220", script(At::Handshake, Action::Close), &["TLS handshake"]),
+        case(
+            "replies injected behind the 220",
+            script(At::StartTls, raw(b"220 2.0.0 go\r\n250-scripted.example\r\n250 AUTH PLAIN\r\n")),
+            &["STARTTLS"],
+        ),
+        case(
+            "a login accepted before it was asked for",
+            script(At::StartTls, raw(b"220 2.0.0 go\r\n235 2.7.0 welcome\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n")),
+            &["STARTTLS"],
+        ),
+    ]
+}
+
+fn certificates() -> Vec<Case> {
+    let authority = Authority::new();
+    let names: &[&str] = &["localhost", "127.0.0.1"];
+    let expired = authority.issue_with(names, |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let not_yet = authority.issue_with(names, |params| params.not_before = date_time_ymd(2090, 1, 1));
+    vec![
+        case("another name", certificate(authority.issue(&["mx.example.com"]), &authority.pem()), &["mx.example.com"]),
+        case("expired", certificate(expired, &authority.pem()), &["expired"]),
+        case("not yet valid", certificate(not_yet, &authority.pem()), &["not valid before"]),
+        case("unknown authority", certificate(Authority::new().issue(names), &authority.pem()), &["authority"]),
+        case("self-signed", certificate(Issued::self_signed(names), &authority.pem()), &["`ca`"]),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaves_and_the_application_is_told_why() {
+    for Case { name, provider, words } in refusals().into_iter().chain(attacks()).chain(certificates()) {
+        let scripted = provider.start().await;
+        let mut gateway = in_front_of(&scripted, "").start(1);
+        let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-canary")).await;
+        assert!(reply.starts_with("451 4."), "{name}: {reply}");
+        let log = gateway.wait_for_line(&["\"deferred\"", "you@example.net"]);
+        for word in [&["company"], words].concat() {
+            assert!(reply.contains(word) && log.contains(word), "{name}: no {word:?} in {reply}\n{log}");
+        }
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait().code(), Some(0), "{name}");
+        let in_clear = scripted.heard_in_clear();
+        // From the client's first TLS record on it is not text.
+        let text = in_clear.split(|&octet| octet == 0x16).next().unwrap_or_default();
+        for line in String::from_utf8_lossy(text).split_terminator("\r\n") {
+            assert!(["EHLO gateway.example.com", "STARTTLS", "QUIT"].contains(&line), "{name}: in clear: {line}");
+        }
+        assert_eq!(scripted.heard_inside_tls().escape_ascii().to_string(), "", "{name}");
+        assert!(scripted.logins().is_empty() && scripted.messages().is_empty(), "{name}");
+    }
+}
