@@ -42,6 +42,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     });
     // A name lookup that nobody waits for any more goes on for as long as the resolver likes.
     runtime.shutdown_timeout(LAST_WAIT);
+    log::flush();
     status
 }
 
@@ -70,6 +71,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
                 info!("{name}: letting mail in progress finish; a second one stops at once");
             } else {
                 warn!("{name} again: stopping at once");
+                log::flush();
                 std::process::exit(1);
             }
         }
