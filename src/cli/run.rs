@@ -1,4 +1,5 @@
 //! `waxseal run`: the gateway in the foreground, until a signal.
+//! Decides nothing about mail: it reads the configuration, starts the log and the runtime, and passes signals on.
 
 use super::WRONG;
 use crate::config::{self, ConfigFile, Environment, Problems};
