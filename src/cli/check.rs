@@ -1,4 +1,5 @@
 //! `waxseal check`: every problem of the configuration, or what would run. Starts nothing, connects nowhere.
+//! Prints places, values and ways out, never a secret.
 
 use super::WRONG;
 use super::run::print_problems;

@@ -178,7 +178,10 @@ impl Text for Duration {
         let days = jiff::SpanRelativeTo::days_are_24_hours();
         let parsed = text.parse::<jiff::Span>().ok().and_then(|span| span.to_duration(days).ok());
         let parsed = parsed.and_then(|duration| Duration::try_from(duration).ok());
-        if parsed.is_some_and(|duration| duration > LONGEST) {
+        // A calendar's span cannot hold what is longer than the calendar.
+        let beyond =
+            text.parse::<jiff::SignedDuration>().is_ok_and(|duration| duration.is_positive()) && parsed.is_none();
+        if beyond || parsed.is_some_and(|duration| duration > LONGEST) {
             return Err(Complaint::new(format!("\"{text}\" is too long"), "a year, \"8760h\", is the most"));
         }
         parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| {

@@ -1,4 +1,5 @@
 //! The wall clock as a value, so that tests can set it. Waiting uses tokio's clock, which tests can pause.
+//! Never used to measure how long something took: it may jump.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,5 @@
 //! What the gateway tells about itself and what it keeps to itself, and the clock and the chance it goes by.
+//! The lowest layer: everything may use it, and it knows nothing of mail.
 
 pub mod chance;
 pub mod clock;

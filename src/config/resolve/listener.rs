@@ -1,4 +1,5 @@
 //! `[[listener]]`: certificates, who may send, and the rules that keep a listener from being open.
+//! A listener that others can reach and that says nothing about who may send does not start. RFC 6409 §4.3.
 
 use super::Resolver;
 use crate::config::file::{Listener, ListenerTls};

@@ -1,4 +1,5 @@
 //! Who of a transaction's recipients stands where. An outcome once settled is never changed.
+//! Nobody is forgotten: who was not heard of is deferred. RFC 5321 §3.3.
 
 use crate::message::outcome::{Meaning, Outcome, Reason, SlowDown, meaning};
 use crate::smtp::Reply;

@@ -94,8 +94,7 @@ impl Setup {
             }
             None => Command::new(program),
         };
-        // A group of its own, so that what the wrapper runs can be ended with it.
-        command.process_group(0).current_dir(self.folder()).env_clear().envs(self.environment.iter().cloned());
+        command.current_dir(self.folder()).env_clear().envs(self.environment.iter().cloned());
         if self.has_config {
             command.args(["--config", "config.toml"]);
         }
@@ -146,6 +145,8 @@ impl Setup {
     }
 
     fn spawn(self, mut command: Command) -> Gateway {
+        // A group of its own, so that what a wrapper runs can be ended with it.
+        command.process_group(0);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let log = Log::default();
         let readers = vec![
