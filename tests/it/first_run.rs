@@ -140,6 +140,7 @@ fn the_sandbox_keeps_the_newest_thousand() {
     };
     let Some(first) = send(10, "first@example.com") else { return };
     assert!(first.success, "{first:?}");
+    kept(&gateway.folder(), 10);
     assert!(send(1000, "later@example.com").is_some_and(|sent| sent.success));
     let is_first = |file: &PathBuf| fs::read_to_string(file).is_ok_and(|mail| mail.starts_with("Return-Path: <first@"));
     eventually("the oldest to be gone", || {
