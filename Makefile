@@ -3,7 +3,7 @@
 export PATH := $(CURDIR)/target/peers/bin:$(PATH)
 PROFILE := $(if $(CI),ci,default)
 
-.PHONY: help test deliverability peers fmt lint deny ci
+.PHONY: help test deliverability peers fmt lint deny bench crash ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
@@ -11,6 +11,8 @@ help:
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
 	@echo "make deny   licences, banned crates, sources"
+	@echo "make bench  a queue of a million messages against one of a thousand (minutes, 5 GB of disk)"
+	@echo "make crash  every row of the crash matrix in full, as the table of docs/reliability.md (root, a quarter of an hour)"
 	@echo "make ci     what CI runs, in CI's way: a peer that is missing is a failure"
 
 # Peers that were missing are told at the end, where they are seen.
@@ -40,6 +42,12 @@ lint:
 deny:
 	@tests/peers/cargo-tool deny
 	cargo deny --locked check licenses bans sources
+
+bench:
+	cargo bench --locked --bench queue
+
+crash: peers
+	CRASH=full cargo nextest run --locked --profile crash --no-capture -E 'test(the_crash_matrix)'
 
 ci:
 	CI=true .ci/run

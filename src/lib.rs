@@ -6,6 +6,7 @@
 pub mod inbound;
 pub mod intake;
 pub mod message;
+pub mod queue;
 pub mod smtp;
 
 pub mod delivery;

@@ -1,4 +1,5 @@
 //! The only reader of PEM: certificates and private keys from bytes that somebody else read.
+//! Opens no file and shows nothing of what it read. RFC 7468.
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 

@@ -1,11 +1,16 @@
 //! `waxseal check`: every problem of the configuration, or what would run. Starts nothing, connects nowhere.
+//! Prints places, values and ways out, never a secret.
 
 use super::WRONG;
 use super::run::print_problems;
-use crate::config::{self, ConfigFile, Defaults, Environment, Problems, Provider, Settings, UpstreamSettings};
+use crate::config::{
+    self, ConfigFile, Defaults, Delivery, Environment, Problems, Provider, Settings, UpstreamSettings,
+};
+use crate::delivery::Bounce;
 use crate::dkim::Unsigned;
 use crate::inbound::{AuthMode, Tls};
 use crate::message::repair::Repairs;
+use crate::observe::in_words;
 use crate::relay::TlsMode;
 use serde_json::{Value, json};
 use std::fmt::Display;
@@ -68,6 +73,7 @@ fn summary(settings: &Settings) -> String {
     lines.extend(settings.upstreams.iter().map(|upstream| line("upstream", &describe_upstream(upstream))));
     lines.extend(settings.routes.iter().map(|route| line("route", &describe_route(route))));
     lines.push(line("repair", &describe_repairs(&settings.repairs)));
+    lines.push(line("queue", &describe_queue(&settings.queue)));
     lines.push(line("warnings", &settings.warnings.len()));
     lines.join("\n")
 }
@@ -85,7 +91,30 @@ fn describe_listener(listener: &config::ListenerSettings) -> String {
         AuthMode::Optional => format!("from {networks} or with a login"),
         AuthMode::Off => format!("from {networks}"),
     };
-    format!("{}, tls {tls}; clients {clients}; senders {}", options.address, listener.senders)
+    let delivery = delivery_name(listener.delivery);
+    format!("{}, delivery {delivery}, tls {tls}; clients {clients}; senders {}", options.address, listener.senders)
+}
+
+fn delivery_name(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::Queue => "queue",
+        Delivery::Direct => "direct",
+    }
+}
+
+fn describe_queue(queue: &config::QueueSettings) -> String {
+    let bounce = match &queue.bounce {
+        Bounce::Off => "nobody is told of failed mail".to_owned(),
+        Bounce::Sender => "its sender is told of failed mail".to_owned(),
+        Bounce::Address(address) => format!("{address} is told of failed mail"),
+    };
+    format!(
+        "tries again after {} to {}, for {}; keeps failed mail for {}; {bounce}",
+        in_words(queue.schedule.first),
+        in_words(queue.schedule.longest),
+        in_words(queue.schedule.expire),
+        in_words(queue.keep_failed),
+    )
 }
 
 fn tls_name(tls: &Tls) -> &'static str {
@@ -164,6 +193,7 @@ fn report(loaded: &Result<Settings, Problems>) -> Value {
             "data_dir": settings.data_dir,
             "listeners": settings.listeners.iter().map(|listener| json!({
                 "address": listener.options.address,
+                "delivery": delivery_name(listener.delivery),
                 "tls": tls_name(&listener.options.tls),
                 "senders": listener.senders.iter().collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
@@ -238,7 +268,7 @@ mod tests {
         let shown = summary(&settings);
         for part in [
             "gateway        gateway.example.com; data in ",
-            "listener       127.0.0.1:2525, tls off; clients from 127.0.0.0/8, ::1/128; senders *@example.com",
+            "listener       127.0.0.1:2525, delivery queue, tls off; clients from 127.0.0.0/8, ::1/128; senders *@example.com",
             "key            wax1._domainkey.example.com from ",
             ", to be made at start",
             "no key for it  mail is refused",
@@ -246,6 +276,7 @@ mod tests {
             "upstream       sandbox: the sandbox, which keeps mail and does NOT send it",
             "route          default: from * to * through company",
             "repair         every step but text_part",
+            "queue          tries again after 30 seconds to 1 hour, for 5 days; keeps failed mail for 14 days; nobody is told of failed mail",
             "warnings       1",
         ] {
             assert!(shown.contains(part), "{part}\n{shown}");

@@ -1,4 +1,5 @@
 //! `waxseal dkim`: make keys, print their DNS records, check signatures. Nothing here asks DNS or the network.
+//! Private keys are written into files of their own and never printed. RFC 6376.
 
 mod generate;
 mod record;

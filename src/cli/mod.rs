@@ -4,6 +4,7 @@
 
 mod check;
 mod dkim;
+mod queue;
 mod run;
 mod user;
 
@@ -50,6 +51,9 @@ enum Command {
     /// Make DKIM keys, print their DNS records, check signatures.
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
+    /// Look at the mail that waits or failed; try it again, remove it, hold it.
+    #[command(subcommand, after_help = queue::AFTER_HELP)]
+    Queue(queue::QueueCommand),
     /// Logins for applications.
     User(user::Args),
 }
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check(args) => check::run(&config, &args),
         Command::Dkim(command) => dkim::run(command, &config),
+        Command::Queue(command) => queue::run(command, &config),
         Command::User(args) => user::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -1,4 +1,5 @@
 //! `waxseal run`: the gateway in the foreground, until a signal.
+//! Decides nothing about mail: it reads the configuration, starts the log and the runtime, and passes signals on.
 
 use super::WRONG;
 use crate::config::{self, ConfigFile, Environment, Problems};
@@ -42,6 +43,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     });
     // A name lookup that nobody waits for any more goes on for as long as the resolver likes.
     runtime.shutdown_timeout(LAST_WAIT);
+    log::flush();
     status
 }
 
@@ -70,6 +72,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
                 info!("{name}: letting mail in progress finish; a second one stops at once");
             } else {
                 warn!("{name} again: stopping at once");
+                log::flush();
                 std::process::exit(1);
             }
         }

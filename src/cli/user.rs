@@ -1,4 +1,5 @@
 //! `waxseal user hash`: from a password to the line that goes into `config.toml`. The password is shown nowhere.
+//! Hashes with the same parameters with which logins are checked; writes no file.
 
 use super::WRONG;
 use crate::inbound::auth::hash_password;

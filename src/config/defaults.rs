@@ -1,4 +1,5 @@
 //! `waxseal check --defaults`: every key with its documentation and its default, straight from the schema.
+//! Nothing is written here by hand, so that it cannot differ from what is read.
 
 use super::environment::VARIABLES;
 use super::file::TABLES;

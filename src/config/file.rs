@@ -4,10 +4,12 @@
 
 use super::later::{self, Preset};
 use super::problem::{Findings, Place};
+use super::queue::{Backend, Retry};
 use super::reader::{Complaints, TableReader, find, kind};
 use super::schema::{Section, Table, settings};
 use super::secret::SecretSource;
 use super::value::{Complaint, Count, PatternText, Port, Retries, Size, Text, Value, not_among, words};
+use crate::delivery::Bounce;
 use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings};
 use crate::observe::Secret;
@@ -32,6 +34,7 @@ pub struct File {
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
     pub repair: Repair,
+    pub queue: Queue,
     pub log: Log,
 }
 
@@ -47,6 +50,7 @@ pub const TABLES: &[&Table] = &[
     Upstream::TABLE,
     Route::TABLE,
     Repair::TABLE,
+    Queue::TABLE,
     Log::TABLE,
 ];
 
@@ -75,8 +79,9 @@ settings! {
     Listener = "listener", many: true {
         /// Address and port.
         address: SocketAddr, required r#""127.0.0.1:2525""#;
+        /// "queue": the message is answered for as soon as it is on disk, and delivered and retried from there;
         /// "direct": the client waits and gets the provider's own answer.
-        delivery: Delivery, default r#""direct""#;
+        delivery: Delivery, default r#""queue""#;
         /// "off", "starttls" (required before MAIL) or "implicit". Plausible does STARTTLS whenever it is offered and
         /// insists on a certificate of a public authority, so leave it off on loopback.
         tls: ListenerTls, default r#""off""#;
@@ -226,6 +231,26 @@ settings! {
 }
 
 settings! {
+    /// The queue: mail that was accepted and not yet delivered, and what is remembered of mail that was.
+    Queue = "queue" {
+        /// "sqlite": a database in `data_dir`.
+        backend: Backend, default r#""sqlite""#;
+        /// Waits between attempts grow from the first to the longest.
+        retry: Retry, default r#"{ first = "30s", longest = "1h" }"#;
+        /// After which mail that could not be delivered has failed. RFC 5321 §4.5.4.1 asks for four to five days.
+        expire: Duration, default r#""5d""#;
+        /// How long failed mail is kept, whole, to be looked at and sent again.
+        keep_failed: Duration, default r#""14d""#;
+        /// How long a short row is kept for each message that was delivered: who, when, by whom, the reply.
+        keep_history: Duration, default r#""14d""#;
+        /// Who is told of failed mail, in a mail: "off" (nobody: see `waxseal queue`), "sender", or an address.
+        bounce: Bounce, default r#""off""#;
+        /// Free space in `data_dir` below which no new mail is taken; delivery goes on.
+        min_free_space: Size, default r#""256 MiB""#;
+    }
+}
+
+settings! {
     /// The log, on standard output.
     Log = "log" {
         /// "pretty" or "json".
@@ -297,7 +322,7 @@ pub enum Delivery {
     Queue,
 }
 
-words! { Delivery, "\"direct\"", { "direct" => Self::Direct, "queue" => Self::Queue } }
+words! { Delivery, "\"queue\" or \"direct\"", { "queue" => Self::Queue, "direct" => Self::Direct } }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerTls {
@@ -363,6 +388,7 @@ impl File {
             upstreams: sections.many(),
             routes: sections.many(),
             repair: sections.one(),
+            queue: sections.one(),
             log: sections.one(),
         }
     }
@@ -377,6 +403,7 @@ impl File {
             upstreams: Vec::new(),
             routes: Vec::new(),
             repair: Repair::empty(Place::Nowhere),
+            queue: Queue::empty(Place::Nowhere),
             log: Log::empty(Place::Nowhere),
         }
     }

@@ -1,4 +1,5 @@
 //! Private key files: written once, for the owner only, never over an existing key.
+//! A file that could not be written whole is taken away again. Which key it is, is not looked at.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};

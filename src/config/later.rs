@@ -9,10 +9,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 /// Tables without effect, with the keys that they will have.
-const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
-    ("queue", &["backend", "redis", "retry", "expire", "keep_failed", "keep_history", "bounce", "min_free_space"]),
-    ("admin", &["address"]),
-];
+const WITHOUT_EFFECT: &[(&str, &[&str])] = &[("admin", &["address"])];
 
 /// A provider that will have a preset. Hosts are from the providers' own documents.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +54,11 @@ pub fn report(table: &str, key: &str, value: &Spanned<DeValue<'_>>, place: &Plac
             findings
                 .error(place, "`rate` is not in this version yet: the limit would not be kept")
                 .help("take it out; `max_connections` is kept");
+        }
+        ("queue", "redis") => {
+            findings
+                .error(place, "[queue.redis] is not in this version yet")
+                .help("take it out, and use backend = \"sqlite\"");
         }
         ("", name) => match WITHOUT_EFFECT.iter().find(|(table, _)| *table == name) {
             Some((name, keys)) => report_table(name, keys, value, place, findings),

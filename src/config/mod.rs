@@ -12,6 +12,7 @@ mod masking;
 mod overlay;
 pub mod own;
 mod problem;
+mod queue;
 mod reader;
 mod resolve;
 mod schema;
@@ -23,10 +24,11 @@ mod value;
 
 pub use defaults::Defaults;
 pub use environment::Environment;
+pub use file::Delivery;
 pub use problem::{Located, Problems};
 pub use settings::{
-    Connections, DkimSettings, Endpoint, ListenerSettings, Provider, RouteSettings, Settings, UpstreamSettings,
-    UserSettings,
+    Connections, DkimSettings, Endpoint, ListenerSettings, Provider, QueueSettings, RouteSettings, Settings,
+    UpstreamSettings, UserSettings,
 };
 
 use file::File;
@@ -34,7 +36,7 @@ use problem::{Findings, Place, Problem, Source};
 use resolve::Resolver;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::de::DeTable;
 
@@ -48,34 +50,27 @@ pub struct ConfigFile<'a> {
 
 /// Reads, checks and resolves the configuration.
 pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings, Problems> {
-    let name = file.path.display().to_string();
-    let whole = |message: String, help: &str| {
-        let mut problem = Problem::new(Place::Nowhere, message);
-        problem.help(help);
-        Problems::new(Arc::new(Source::new(&name, "")), vec![problem])
-    };
-    let base = file.path.parent().unwrap_or(Path::new(""));
-    match std::fs::read_to_string(file.path) {
-        Ok(text) => {
-            let open_to_all = std::fs::metadata(file.path).is_ok_and(|metadata| metadata.mode() & 0o007 != 0);
-            let mut settings = Draft::parse(&name, &text, open_to_all)?.finish(base, environment)?;
-            settings.file = Some(file.path.to_owned());
-            Ok(settings)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound && !file.explicit => {
-            Draft::without_file().finish(base, environment)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Err(whole("there is no such file".to_owned(), "name another with --config, or leave it out"))
-        }
-        Err(error) if error.kind() == ErrorKind::InvalidData => {
-            Err(whole("it is not a text in UTF-8".to_owned(), "save it as UTF-8"))
-        }
-        Err(error) if error.kind() == ErrorKind::IsADirectory => {
-            Err(whole("it is a folder".to_owned(), "name the file in it"))
-        }
-        Err(error) => Err(whole(format!("it cannot be read: {error}"), "the gateway's user must be able to read it")),
+    let draft = Draft::read(file)?;
+    let has_file = draft.has_file;
+    let mut settings = draft.finish(base(file), environment)?;
+    settings.file = has_file.then(|| file.path.to_owned());
+    Ok(settings)
+}
+
+/// The data folder alone, whatever else is wrong or missing: a queue can be looked at from a shell that has none of the
+/// gateway's secrets, and with a file that would not start.
+pub fn data_dir(file: &ConfigFile<'_>, environment: &Environment) -> Result<PathBuf, Problems> {
+    let mut draft = Draft::read(file)?;
+    overlay::apply(environment, &mut draft.file, &mut draft.findings);
+    match draft.file.gateway.data_dir.value {
+        Some(path) => Ok(base(file).join(path)),
+        None => Err(Problems::new(Arc::new(draft.source), draft.findings.errors)),
     }
+}
+
+/// Where relative paths start.
+fn base<'a>(file: &ConfigFile<'a>) -> &'a Path {
+    file.path.parent().unwrap_or(Path::new(""))
 }
 
 /// What was typed, on its way to [`Settings`].
@@ -89,6 +84,34 @@ struct Draft {
 }
 
 impl Draft {
+    fn read(file: &ConfigFile<'_>) -> Result<Self, Problems> {
+        let name = file.path.display().to_string();
+        let whole = |message: String, help: &str| {
+            let mut problem = Problem::new(Place::Nowhere, message);
+            problem.help(help);
+            Problems::new(Arc::new(Source::new(&name, "")), vec![problem])
+        };
+        match std::fs::read_to_string(file.path) {
+            Ok(text) => {
+                let open_to_all = std::fs::metadata(file.path).is_ok_and(|metadata| metadata.mode() & 0o007 != 0);
+                Self::parse(&name, &text, open_to_all)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && !file.explicit => Ok(Self::without_file()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(whole("there is no such file".to_owned(), "name another with --config, or leave it out"))
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                Err(whole("it is not a text in UTF-8".to_owned(), "save it as UTF-8"))
+            }
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                Err(whole("it is a folder".to_owned(), "name the file in it"))
+            }
+            Err(error) => {
+                Err(whole(format!("it cannot be read: {error}"), "the gateway's user must be able to read it"))
+            }
+        }
+    }
+
     fn parse(name: &str, text: &str, open_to_all: bool) -> Result<Self, Problems> {
         let mut source = Source::new(name, text);
         let document = DeTable::parse(text).map_err(|error| syntax_error(source.clone(), text, &error))?;

@@ -8,6 +8,7 @@ mod files;
 mod hostname;
 mod listener;
 mod mailer;
+mod queue;
 mod repair;
 mod route;
 mod upstream;
@@ -53,6 +54,7 @@ impl Resolver<'_> {
         let upstreams = self.upstreams(file.upstreams, &addresses);
         let routes = self.routes(file.routes, &names);
         let repairs = repair::resolve(&file.repair);
+        let queue = self.queue(file.queue);
         let log = self.log(file.log);
         let (hostname, ehlo_name) = hostname?;
         let listeners = listeners.into_iter().map(|mut listener| {
@@ -72,6 +74,7 @@ impl Resolver<'_> {
             upstreams,
             routes,
             repairs: repairs?,
+            queue: queue?,
             log: log?,
             file: None,
             warnings: Problems::new(Arc::new(Source::new("", "")), Vec::new()),

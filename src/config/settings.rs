@@ -2,13 +2,16 @@
 //!
 //! A `Settings` that exists can be started. It holds each module's own `Options`; what was typed is in `file.rs`.
 
+use super::file::Delivery;
 use super::problem::Problems;
+use crate::delivery::Bounce;
 use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
 use crate::inbound::auth::Password;
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::observe::log;
+use crate::queue::schedule::Schedule;
 use crate::relay;
 use crate::smtp::Domain;
 use std::path::PathBuf;
@@ -35,6 +38,7 @@ pub struct Settings {
     /// In order, the first match wins; at least one. Mail that matches none has no way out.
     pub routes: Vec<RouteSettings>,
     pub repairs: Repairs,
+    pub queue: QueueSettings,
     pub log: log::Options,
     /// `None` if the environment alone configures the gateway.
     pub file: Option<PathBuf>,
@@ -45,6 +49,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct ListenerSettings {
     pub options: inbound::Options,
+    pub delivery: Delivery,
     /// Who may be the sender, in the envelope and in the From header.
     pub senders: SenderPatterns,
 }
@@ -115,6 +120,16 @@ pub struct RouteSettings {
     pub recipients: SenderPatterns,
     /// Names of upstreams, in the order in which they are tried; at least one.
     pub upstreams: Vec<Arc<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSettings {
+    pub schedule: Schedule,
+    pub keep_failed: Duration,
+    pub keep_history: Duration,
+    pub bounce: Bounce,
+    /// Octets.
+    pub min_free_space: u64,
 }
 
 impl UpstreamSettings {

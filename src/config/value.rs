@@ -175,14 +175,19 @@ impl Text for Duration {
     const EXPECTED: &'static str = "a duration such as \"5m\"";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-        if parsed.is_some_and(|duration| duration > LONGEST) {
+        let days = jiff::SpanRelativeTo::days_are_24_hours();
+        let parsed = text.parse::<jiff::Span>().ok().and_then(|span| span.to_duration(days).ok());
+        let parsed = parsed.and_then(|duration| Duration::try_from(duration).ok());
+        // A calendar's span cannot hold what is longer than the calendar.
+        let beyond =
+            text.parse::<jiff::SignedDuration>().is_ok_and(|duration| duration.is_positive()) && parsed.is_none();
+        if beyond || parsed.is_some_and(|duration| duration > LONGEST) {
             return Err(Complaint::new(format!("\"{text}\" is too long"), "a year, \"8760h\", is the most"));
         }
         parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| {
             Complaint::new(
                 format!("\"{text}\" is no duration"),
-                "write a number and a unit, as in \"500ms\", \"30s\", \"5m\" or \"1h\"",
+                "write a number and a unit, as in \"500ms\", \"30s\", \"5m\", \"1h\" or \"5d\"",
             )
         })
     }

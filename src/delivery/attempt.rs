@@ -1,16 +1,18 @@
 //! One attempt: every recipient through its route's upstreams until each has an outcome.
 //!
 //! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
-//! tried elsewhere in the same attempt: that would be the duplicate.
+//! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
 
 use super::route::Routes;
-use crate::dkim::{self, Keyring, SealOptions, Sealed, Unsigned};
+use crate::dkim::{self, Keyring, SealError, SealOptions, Sealed, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
+use crate::queue::Lane;
 use crate::relay::{Deadline, Reuse, Sent, Upstream};
 use crate::smtp::{EnhancedCode, Mailbox};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Octets from which sealing moves off the async threads: hashing takes longer than a poll should.
 const LARGE: usize = 256 * 1024;
@@ -26,7 +28,7 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Delivery {
     targets: Vec<Target>,
-    routes: Routes,
+    routes: Arc<Routes>,
     keyring: Arc<Keyring>,
     unsigned: Unsigned,
 }
@@ -56,6 +58,21 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    pub fn new(settled: Vec<Settled>) -> Self {
+        Self { settled }
+    }
+
+    /// A fault of our own broke it off; whether something was sent is not known.
+    pub(super) fn interrupted(accepted: &Accepted) -> Self {
+        let text = "the attempt was broken off by a fault of the gateway; see the log".to_owned();
+        let reason = local(EnhancedCode::new(4, 3, 0), text).maybe_delivered();
+        let recipients = accepted.envelope.recipients.iter();
+        let outcome = || Outcome::Deferred(reason.clone());
+        let settled =
+            recipients.map(|recipient| Settled { recipient: recipient.clone(), outcome: outcome(), transaction: None });
+        Self { settled: settled.collect() }
+    }
+
     pub fn settled(&self) -> &[Settled] {
         &self.settled
     }
@@ -64,17 +81,34 @@ impl Attempt {
 impl Delivery {
     /// `targets`: in the order that the routes count.
     pub fn new(targets: Vec<Target>, routes: Routes, keyring: Arc<Keyring>, unsigned: Unsigned) -> Self {
-        Self { targets, routes, keyring, unsigned }
+        Self { targets, routes: Arc::new(routes), keyring, unsigned }
     }
 
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    /// Every lane and how many messages may be under way on it: as many as its upstreams take connections.
+    pub fn lanes(&self) -> Vec<(Lane, usize)> {
+        let cap =
+            |&index: &usize| self.targets.get(index).map_or(0, |target| target.upstream.options().max_connections);
+        let lanes = self.routes.lanes().into_iter();
+        lanes.map(|(lane, upstreams)| (lane, upstreams.iter().map(cap).sum())).collect()
+    }
+
     /// Ends at the deadline at the latest, with every recipient settled.
     pub async fn attempt(&self, accepted: &Accepted, deadline: Deadline) -> Attempt {
+        self.attempt_unless(accepted, deadline, &CancellationToken::new()).await
+    }
+
+    /// The same; once `stop` is cancelled, what has not begun is deferred as [`Cause::Stopping`].
+    pub async fn attempt_unless(&self, accepted: &Accepted, deadline: Deadline, stop: &CancellationToken) -> Attempt {
         let recipients = &accepted.envelope.recipients;
-        let mut progress = Progress { accepted, deadline, settled: vec![None; recipients.len()] };
+        let mut progress = Progress { accepted, deadline, stop, settled: vec![None; recipients.len()] };
         for (upstreams, members) in self.routes.group(&accepted.envelope.sender, recipients) {
             self.try_in_order(&upstreams, members, &mut progress).await;
         }
@@ -108,15 +142,19 @@ impl Delivery {
     async fn try_target(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
         let sealed = match self.seal(progress.accepted).await {
             Ok(sealed) => sealed,
-            Err(reason) => return progress.defer_all(pending, &reason, None),
+            Err(outcome) => return progress.settle_all(pending, &outcome),
         };
         let recipients: Vec<Mailbox> =
             pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
         let mut reuse = Reuse::Allowed;
         loop {
-            let ready = match target.upstream.ready(progress.deadline, reuse).await {
-                Ok(ready) => ready,
-                Err(reason) => return progress.defer_all(pending, &reason, None),
+            let ready = tokio::select! {
+                biased;
+                () = progress.stop.cancelled() => return progress.leave(pending),
+                ready = target.upstream.ready(progress.deadline, reuse) => match ready {
+                    Ok(ready) => ready,
+                    Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
+                },
             };
             let transaction = Arc::new(Transaction {
                 upstream: target.upstream.name().into(),
@@ -136,15 +174,16 @@ impl Delivery {
         }
     }
 
-    /// With today's key, over the bytes that leave.
-    async fn seal(&self, accepted: &Accepted) -> Result<Sealed, Reason> {
+    /// With today's key, over the bytes that leave. A key that is missing or fails may be put right; a message that cannot be
+    /// signed stays so.
+    async fn seal(&self, accepted: &Accepted) -> Result<Sealed, Outcome> {
         let domain = accepted.author.as_ref().map(|author| author.domain());
         let Some(keys) = domain.and_then(|domain| self.keyring.keys_for(domain)) else {
             return if self.unsigned.permits(domain) {
                 Ok(Sealed::unsigned(&accepted.message))
             } else {
                 let from = domain.map_or_else(|| "an unknown domain".to_owned(), ToString::to_string);
-                Err(local(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
+                Err(not_now(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
             };
         };
         let (message, keys) = (accepted.message.clone(), keys.to_vec());
@@ -154,28 +193,40 @@ impl Delivery {
         } else {
             tokio::task::spawn_blocking(work)
                 .await
-                .map_err(|error| local(format!("sealing was interrupted: {error}")))?
+                .map_err(|error| not_now(format!("sealing was interrupted: {error}")))?
         };
-        sealed.map_err(|error| local(error.to_string()))
+        sealed.map_err(|error| match error {
+            SealError::NoFrom | SealError::TooManyFields(_) => never(error.to_string()),
+            SealError::NoKey | SealError::Signing { .. } => not_now(error.to_string()),
+        })
     }
 }
 
 // RFC 3463 §3.8: X.7.5, cryptographic failure.
-fn local(text: String) -> Reason {
-    Reason::new(None, Step::Local, Cause::Local { enhanced: EnhancedCode::new(4, 7, 5), text })
+fn not_now(text: String) -> Outcome {
+    Outcome::Deferred(local(EnhancedCode::new(4, 7, 5), text))
+}
+
+// RFC 3463 §3.7: X.6.0, the message's content.
+fn never(text: String) -> Outcome {
+    Outcome::Failed(local(EnhancedCode::new(5, 6, 0), text))
 }
 
 // RFC 3463 §3.5: X.4.4, unable to route. A configuration that is put right may still send it.
 fn no_route() -> Reason {
     let text = "no [[route]] takes mail from this sender to this recipient".to_owned();
-    Reason::new(None, Step::Local, Cause::Local { enhanced: EnhancedCode::new(4, 4, 4), text })
-        .with_advice("end the routes with one that takes everything")
+    local(EnhancedCode::new(4, 4, 4), text).with_advice("end the routes with one that takes everything")
+}
+
+fn local(enhanced: EnhancedCode, text: String) -> Reason {
+    Reason::new(None, Step::Local, Cause::Local { enhanced, text })
 }
 
 /// Outcomes as they come in.
 struct Progress<'a> {
     accepted: &'a Accepted,
     deadline: Deadline,
+    stop: &'a CancellationToken,
     settled: Vec<Option<(Outcome, Option<Arc<Transaction>>)>>,
 }
 
@@ -186,9 +237,17 @@ impl Progress<'_> {
         }
     }
 
-    fn defer_all(&mut self, pending: &[usize], reason: &Reason, transaction: Option<Arc<Transaction>>) {
+    /// Without a transaction.
+    fn settle_all(&mut self, pending: &[usize], outcome: &Outcome) {
+        pending.iter().for_each(|&index| self.settle(index, outcome.clone(), None));
+    }
+
+    /// What an earlier upstream said is kept.
+    fn leave(&mut self, pending: &[usize]) {
         for &index in pending {
-            self.settle(index, Outcome::Deferred(reason.clone()), transaction.clone());
+            if let Some(slot @ None) = self.settled.get_mut(index) {
+                *slot = Some((Outcome::Deferred(Reason::new(None, Step::Permit, Cause::Stopping)), None));
+            }
         }
     }
 

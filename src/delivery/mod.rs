@@ -1,12 +1,22 @@
-//! Delivery: one try to bring a message to a provider, from choosing the upstream to an outcome per recipient.
+//! Delivery: from the queue, or from a waiting client, to a provider and back to an outcome per recipient.
 //!
 //! `route` says which upstreams serve a recipient, `attempt` tries them in order, one `Ready` connection per try, and
-//! seals at the door, so that a failover or a rotated key gives the form that leaves. Direct mode and, later, the
-//! queue's lease loop call the very same [`Delivery::attempt`].
+//! seals at the door, so that a failover or a rotated key gives the form that leaves. Direct mode and `dispatch`, the
+//! queue's loop, call the very same [`Delivery::attempt`]; `settle` says what its outcomes mean for the queue, `health`
+//! how much a lane may do at once, `bounce` who is told of failed mail.
 
 mod attempt;
+mod bounce;
+mod dispatch;
+mod health;
 mod report;
 mod route;
+mod settle;
+#[cfg(test)]
+mod testing;
 
 pub use attempt::{Attempt, Delivery, Settled, Target, Transaction};
+pub use bounce::{Bounce, Bouncer};
+pub use dispatch::{Courier, Dispatcher};
 pub use route::{Route, Routes};
+pub use settle::Clerk;

@@ -1,7 +1,9 @@
-//! The log of an attempt: one line for what was delivered, one for each recipient that was not.
+//! The log of an attempt: one line for what was delivered by one transaction or deferred for one reason, one for each
+//! recipient that failed.
 
 use super::attempt::{Attempt, Settled, Transaction};
 use crate::message::accepted::Accepted;
+use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
 use crate::observe::log::Clean;
 use crate::smtp::{Mailbox, Reply};
@@ -18,13 +20,30 @@ impl Attempt {
         for (transaction, reply, recipients) in self.delivered_by_transaction() {
             log_delivered(accepted, transaction, reply, &recipients, elapsed);
         }
+        for (reason, recipients) in self.deferred_by_reason() {
+            log_deferred(accepted, reason, &recipients, elapsed);
+        }
         for settled in self.settled() {
-            match &settled.outcome {
-                Outcome::Delivered(_) => {}
-                Outcome::Deferred(reason) => log_missed(accepted, settled, reason, "deferred", elapsed),
-                Outcome::Failed(reason) => log_missed(accepted, settled, reason, "failed", elapsed),
+            if let Outcome::Failed(reason) = &settled.outcome {
+                log_failed(accepted, settled, reason, elapsed);
             }
         }
+    }
+
+    /// What had not begun when the gateway stopped goes back as it came.
+    fn deferred_by_reason(&self) -> Vec<(&Reason, Vec<&Mailbox>)> {
+        let mut reasons: Vec<(&Reason, Vec<&Mailbox>)> = Vec::new();
+        for settled in self.settled() {
+            let Outcome::Deferred(reason) = &settled.outcome else { continue };
+            if reason.cause == Cause::Stopping {
+                continue;
+            }
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, recipients)) => recipients.push(&settled.recipient),
+                None => reasons.push((reason, vec![&settled.recipient])),
+            }
+        }
+        reasons
     }
 
     fn delivered_by_transaction(&self) -> Vec<(&Arc<Transaction>, &Reply, Vec<&Mailbox>)> {
@@ -59,11 +78,17 @@ fn log_delivered(
     }
 }
 
-fn log_missed(accepted: &Accepted, settled: &Settled, reason: &Reason, what: &str, elapsed: Duration) {
+fn log_deferred(accepted: &Accepted, reason: &Reason, recipients: &[&Mailbox], elapsed: Duration) {
+    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
+    let (to, reason, ms) = (named(recipients), Clean(reason), elapsed.as_millis());
+    warn!(%id, %from, %to, size, %reason, ms, "deferred");
+}
+
+fn log_failed(accepted: &Accepted, settled: &Settled, reason: &Reason, elapsed: Duration) {
     let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
     let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), in_ms(elapsed));
     let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
-    error!(%id, %from, %to, size, tls, %reason, ms, "{what}");
+    error!(%id, %from, %to, size, tls, %reason, ms, "failed");
 }
 
 // JSON has no number for a u128, and who counts milliseconds wants one.

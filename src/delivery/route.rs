@@ -1,7 +1,10 @@
-//! Routes: which upstreams serve which recipient. First match wins; what matches none has no way out, and is never sent
-//! through an upstream that nobody named for it.
+//! Routes: which upstreams serve which recipient, and on which lane of the queue it waits for them.
+//!
+//! First match wins; what matches none has no way out, and is never sent through an upstream that nobody named for it. A
+//! lane is a route's name and nothing more.
 
 use crate::message::SenderPatterns;
+use crate::queue::Lane;
 use crate::smtp::{Mailbox, ReversePath};
 use std::sync::Arc;
 
@@ -23,6 +26,9 @@ impl Route {
     }
 }
 
+/// The lane of what no route takes; also the configuration's name for the route that there is without any.
+const UNROUTED: &str = "default";
+
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
     routes: Vec<Route>,
@@ -37,6 +43,36 @@ impl Routes {
     pub fn upstreams(&self, sender: &ReversePath, recipient: &Mailbox) -> &[usize] {
         let found = self.routes.iter().find(|route| route.matches(sender, recipient));
         found.map_or(&[], |route| route.upstreams.as_slice())
+    }
+
+    /// `sender`: `None` is the null path.
+    pub fn lane(&self, sender: Option<&Mailbox>, recipient: &Mailbox) -> Lane {
+        let sender = sender.map_or(ReversePath::Null, |mailbox| ReversePath::Mailbox(mailbox.clone()));
+        let found = self.routes.iter().find(|route| route.matches(&sender, recipient));
+        Lane::new(found.map_or(UNROUTED.into(), |route| route.name.clone()))
+    }
+
+    /// Every lane that [`Routes::lane`] can name, with its upstreams.
+    pub fn lanes(&self) -> Vec<(Lane, Vec<usize>)> {
+        let mut lanes = vec![(Lane::new(UNROUTED), vec![0])];
+        for route in &self.routes {
+            let (lane, upstreams) = (Lane::new(route.name.clone()), route.upstreams.clone());
+            match lanes.iter_mut().find(|(known, _)| *known == lane) {
+                Some((_, known)) => known.extend(upstreams),
+                None => lanes.push((lane, upstreams)),
+            }
+        }
+        for (_, upstreams) in &mut lanes {
+            upstreams.sort_unstable();
+            upstreams.dedup();
+        }
+        lanes
+    }
+
+    /// Changes whenever a recipient may get another lane.
+    pub fn fingerprint(&self) -> String {
+        let texts = self.routes.iter().map(|route| format!("{}|{}|{}", route.name, route.senders, route.recipients));
+        texts.collect::<Vec<_>>().join("\n")
     }
 
     /// Recipients that go the same way, by their index in the envelope; groups in order of first appearance.

@@ -1,4 +1,5 @@
 //! `unsigned`: what happens to a From domain without a key.
+//! A decision that the configuration made by name; a key that is missing never makes it.
 
 use crate::smtp::Domain;
 

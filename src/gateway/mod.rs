@@ -1,29 +1,36 @@
 //! The only assembler: builds every part from the settings, starts them, and stops them in order.
 //!
 //! Everything that can fail is done before the first connection is accepted; nothing half-starts. Order of stopping:
-//! listeners first (mail in progress finishes), then the upstreams' connections (QUIT), then the sandbox.
+//! listeners and the queue's loop first (mail in progress finishes, nothing new begins), then the upstreams' connections
+//! (QUIT), then the sandbox, the queue last.
 
+pub mod control;
 mod data_dir;
 mod descriptors;
 mod keys;
+mod listeners;
+pub mod lock;
+mod storage;
 mod upstreams;
 
+use self::control::ControlServer;
+use self::listeners::{Behind, Door};
+use self::lock::Lock;
+use self::storage::Memory;
 use crate::config::{RouteSettings, Settings};
-use crate::delivery::{Delivery, Route, Routes};
-use crate::dkim::Keyring;
-use crate::inbound::auth::Users;
-use crate::inbound::{BindError, Listener};
-use crate::intake::{DirectIntake, Policy};
-use crate::message::Budget;
+use crate::delivery::{Bouncer, Clerk, Delivery, Dispatcher, Route, Routes};
+use crate::inbound::BindError;
 use crate::observe::Clock;
+use crate::queue::sqlite::OpenError;
+use crate::queue::watched::Watched;
+use crate::queue::{Queue as _, QueueError};
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
-use std::collections::HashMap;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -33,6 +40,14 @@ use tracing::{info, warn};
 pub enum StartError {
     #[error("the data folder {path} cannot be used: {source}")]
     DataDir { path: PathBuf, source: data_dir::DataDirError },
+    #[error(transparent)]
+    Lock(#[from] lock::LockError),
+    #[error(transparent)]
+    OpenQueue(#[from] OpenError),
+    #[error("the queue in {path} cannot be used: {source}")]
+    Queue { path: PathBuf, source: QueueError },
+    #[error("a fault of the program: {0}")]
+    Fault(String),
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
     #[error(transparent)]
@@ -49,12 +64,24 @@ pub enum StartError {
 /// Assembled and bound, not yet serving.
 #[derive(Debug)]
 pub struct Gateway {
-    listeners: Vec<(Listener, Arc<DirectIntake>)>,
+    doors: Vec<Door>,
     sandbox: Option<Sandbox>,
     delivery: Arc<Delivery>,
+    dispatcher: Dispatcher<Delivery>,
+    control: Option<ControlServer>,
+    queue: Arc<Watched>,
+    keep: Keep,
     drain: Duration,
-    /// What is under way when the drain time is over.
+    /// What waits for a provider in direct mode when the drain time is over.
     cut_off: CancellationToken,
+    /// The last to go.
+    lock: Lock,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Keep {
+    failed: Duration,
+    history: Duration,
 }
 
 /// Of the drain time, at most so much is kept for telling clients and providers that it is over.
@@ -69,50 +96,111 @@ impl Gateway {
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
         let targets = upstreams::targets(&settings, sandbox.as_ref())?;
         let delivery = Arc::new(Delivery::new(targets, routes(&settings), keyring.clone(), settings.unsigned.clone()));
-        let cut_off = CancellationToken::new();
-        let listeners = bind_listeners(&settings, &keyring, &delivery, &cut_off)?;
+        let memory = Memory::of(&settings);
+        let (lock, queue) = storage::open(&settings, memory, delivery.routes()).await?;
+        let control = bind_control(&settings, &queue);
+        let routes = delivery.routes().clone();
+        let clerk = Clerk { schedule: settings.queue.schedule, routes, clock: Clock::System };
+        let bouncer = Arc::new(Bouncer {
+            bounce: settings.queue.bounce.clone(),
+            hostname: settings.hostname.as_str().into(),
+            clerk: clerk.clone(),
+            queue: queue.clone(),
+        });
+        let behind =
+            Behind { keyring, delivery, queue: queue.clone(), clerk, bouncer, cut_off: CancellationToken::new() };
+        let doors = listeners::bind(&settings, memory, &behind)?;
         descriptors::raise_limit(&settings);
-        announce(&settings, &listeners);
-        Ok(Self { listeners, sandbox, delivery, drain: settings.drain, cut_off })
+        announce(&settings, &doors);
+        let Behind { delivery, clerk, bouncer, cut_off, .. } = behind;
+        let (courier, lanes) = (delivery.clone(), delivery.lanes());
+        let dispatcher = Dispatcher { queue: queue.clone(), courier, clerk, bouncer, lanes, octets: memory.leases };
+        let keep = Keep { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
+        Ok(Self { doors, sandbox, delivery, dispatcher, control, queue, keep, drain: settings.drain, cut_off, lock })
     }
 
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|(listener, _)| listener.local_address()).collect()
+        self.doors.iter().map(Door::address).collect()
     }
 
     /// Until `shutdown` is cancelled and the drain is over.
     pub async fn serve(self, shutdown: CancellationToken) {
         let sandbox_stop = CancellationToken::new();
         let sandbox = self.sandbox.map(|sandbox| tokio::spawn(sandbox.serve(sandbox_stop.clone())));
+        let mut aside = JoinSet::new();
+        if let Some(control) = self.control {
+            aside.spawn(control.serve(shutdown.clone()));
+        }
+        aside.spawn(storage::prune(self.queue.clone(), self.keep.failed, self.keep.history, shutdown.clone()));
+        let dispatcher = tokio::spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();
-        for (listener, intake) in self.listeners {
-            listeners.spawn(listener.serve(intake, shutdown.clone()));
+        for door in self.doors {
+            door.open(&mut listeners, shutdown.clone());
         }
         shutdown.cancelled().await;
         let farewell = Instant::now() + self.drain;
-        let last_words = LAST_WORDS.min(self.drain / 4);
-        let mut all_finished =
-            async |by| timeout_at(by, async { while listeners.join_next().await.is_some() {} }).await;
-        if all_finished(farewell - last_words).await.is_err() {
-            warn!(drain = ?self.drain, "the drain time is over; cutting off what is still in progress");
-            self.cut_off.cancel();
-            let _whoever_still_listens = all_finished(farewell - last_words / 2).await;
-        }
-        listeners.abort_all();
-        let closing = self.delivery.targets().iter().map(|target| {
-            let upstream = target.upstream.clone();
-            async move { upstream.close(Deadline { at: Some(farewell) }).await }
-        });
-        let mut all = JoinSet::new();
-        closing.for_each(|close| drop(all.spawn(close)));
-        while all.join_next().await.is_some() {}
+        drain(listeners, dispatcher, &self.cut_off, farewell, self.drain).await;
+        close_upstreams(&self.delivery, farewell).await;
         sandbox_stop.cancel();
         if let Some(sandbox) = sandbox {
             let _cut_off_at_the_end = timeout_at(farewell, sandbox).await;
         }
+        let _cut_off_at_the_end = timeout_at(farewell, async { while aside.join_next().await.is_some() {} }).await;
+        if timeout_at(farewell, self.queue.close()).await.is_err() {
+            warn!("the queue could not be closed in time; what it holds is safe");
+        }
+        drop(self.lock);
         info!("stopped");
     }
+}
+
+/// Mail in progress finishes, on both sides; what is left shortly before the end is cut off, and whoever waits is told.
+async fn drain(
+    mut listeners: JoinSet<()>,
+    mut dispatcher: JoinHandle<()>,
+    cut_off: &CancellationToken,
+    farewell: Instant,
+    drain: Duration,
+) {
+    let last_words = LAST_WORDS.min(drain / 4);
+    let finished = timeout_at(farewell - last_words, async {
+        while listeners.join_next().await.is_some() {}
+        (&mut dispatcher).await
+    });
+    if finished.await.is_ok() {
+        return;
+    }
+    warn!(?drain, "the drain time is over; cutting off what is still in progress");
+    cut_off.cancel();
+    dispatcher.abort();
+    let told = timeout_at(farewell - last_words / 2, async { while listeners.join_next().await.is_some() {} });
+    let _whoever_still_listens = told.await;
+    listeners.abort_all();
+    if !dispatcher.is_finished() {
+        let _aborted = dispatcher.await;
+    }
+}
+
+async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
+    let mut closing = JoinSet::new();
+    for target in delivery.targets() {
+        let upstream = target.upstream.clone();
+        closing.spawn(async move { upstream.close(Deadline { at: Some(farewell) }).await });
+    }
+    while closing.join_next().await.is_some() {}
+}
+
+/// Some file systems of containers hold no sockets; mail flows all the same.
+fn bind_control(settings: &Settings, queue: &Arc<Watched>) -> Option<ControlServer> {
+    let watched = queue.clone();
+    let wake = Arc::new(move || watched.nudge());
+    ControlServer::bind(&settings.data_dir, queue.clone(), wake, Clock::System)
+        .inspect_err(|error| {
+            let folder = settings.data_dir.display();
+            warn!("no control socket can be made in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");
+        })
+        .ok()
 }
 
 fn routes(settings: &Settings) -> Routes {
@@ -126,58 +214,12 @@ fn routes(settings: &Settings) -> Routes {
     Routes::new(settings.routes.iter().map(route).collect())
 }
 
-fn bind_listeners(
-    settings: &Settings,
-    keyring: &Arc<Keyring>,
-    delivery: &Arc<Delivery>,
-    cut_off: &CancellationToken,
-) -> Result<Vec<(Listener, Arc<DirectIntake>)>, StartError> {
-    let budget = Budget::new(settings.max_memory);
-    let hostname: Arc<str> = settings.hostname.as_str().into();
-    let senders = settings.users.iter().filter_map(|user| Some((user.name.clone(), user.senders.clone()?)));
-    let user_senders = Arc::new(senders.collect::<HashMap<_, _>>());
-    let users = users(settings);
-    let mut bound = Vec::new();
-    for listener in &settings.listeners {
-        let intake = DirectIntake {
-            policy: Policy {
-                listener_senders: listener.senders.clone(),
-                user_senders: user_senders.clone(),
-                unsigned: settings.unsigned.clone(),
-                keyring: keyring.clone(),
-            },
-            repairs: settings.repairs,
-            hostname: hostname.clone(),
-            delivery: delivery.clone(),
-            clock: Clock::System,
-            cut_off: cut_off.clone(),
-        };
-        match Listener::bind(listener.options.clone(), users.clone(), budget.clone()) {
-            Ok(listener) => bound.push((listener, Arc::new(intake))),
-            Err(error) if is_dispensable(&error, settings) => warn!("{error}; going on without it"),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(bound)
-}
-
-/// Many containers have no IPv6: `[::1]` beside another listener is a convenience there, not a condition.
-fn is_dispensable(error: &BindError, settings: &Settings) -> bool {
-    let (BindError::NoIpv6 { address } | BindError::NoSuchAddress { address }) = error else { return false };
-    let others = settings.listeners.iter().filter(|listener| listener.options.address.is_ipv4()).count();
-    address.ip() == Ipv6Addr::LOCALHOST && others > 0
-}
-
-fn users(settings: &Settings) -> Users {
-    Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())))
-}
-
-fn announce(settings: &Settings, listeners: &[(Listener, Arc<DirectIntake>)]) {
+fn announce(settings: &Settings, doors: &[Door]) {
     for warning in settings.warnings.iter() {
         warn!("{warning}");
     }
-    for (listener, _) in listeners {
-        info!(address = %listener.local_address(), "listening");
+    for door in doors {
+        info!(address = %door.address(), delivery = door.delivery(), "listening");
     }
     for upstream in &settings.upstreams {
         info!(upstream = &*upstream.name, "{}", upstreams::describe(upstream));

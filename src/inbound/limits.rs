@@ -1,4 +1,5 @@
 //! How many connections there are, in all and from each address. Pure counting; RFC 5321 §7.8.
+//! Waits for nobody and closes nothing: whoever is refused is told so by the listener.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -3,14 +3,12 @@
 //! The client's reply comes from the outcomes and from nothing else. What is not about the mail itself (network,
 //! login, certificate) is 451 and never the provider's 5yz, since the application would drop the mail for good.
 
-use super::policy::Policy;
-use super::prepare::prepare;
+use super::leftovers::Leftovers;
+use super::reception::Reception;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::outcome::Cause;
-use crate::message::repair::Repairs;
 use crate::message::{MailId, Outcome, Reason};
-use crate::observe::Clock;
 use crate::observe::log::Clean;
 use crate::relay::Deadline;
 use crate::smtp::reply::Severity;
@@ -19,74 +17,54 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::error;
 
 /// Plausible gives up 30 s after the final dot; the answer must be there before.
 const BUDGET: Duration = Duration::from_secs(25);
 
 #[derive(Debug)]
 pub struct DirectIntake {
-    pub policy: Policy,
-    pub repairs: Repairs,
-    pub hostname: Arc<str>,
+    pub reception: Reception,
     pub delivery: Arc<Delivery>,
-    pub clock: Clock,
+    pub leftovers: Leftovers,
     /// The gateway has to end now: what is still under way is given up, and said to be.
     pub cut_off: CancellationToken,
 }
 
 impl Intake for DirectIntake {
     fn admit(&self, client: &Client, sender: &ReversePath, _size: Option<u64>) -> Result<(), Reply> {
-        self.policy.check_envelope(client, sender)
+        self.reception.admit(client, sender)
     }
 
     async fn accept(&self, mut received: Received) -> Reply {
         let started = Instant::now();
         let deadline = Deadline::after(BUDGET);
-        let now = self.clock.now();
-        let id = MailId::new(now, chance());
-        let accepted = match prepare(&mut received, &self.policy, &self.repairs, &self.hostname, id, now) {
-            Ok(accepted) => accepted,
-            Err(reply) => {
-                refused(id, &received, &reply);
-                return reply;
-            }
+        let accepted = match self.reception.accept(&mut received) {
+            Ok(accepted) => Arc::new(accepted),
+            Err(reply) => return reply,
         };
         let attempt = tokio::select! {
             biased;
             attempt = self.delivery.attempt(&accepted, deadline) => attempt,
             () = self.cut_off.cancelled() => {
                 let reply = Reply::cut_off();
-                given_up(id, &received, &reply);
+                given_up(accepted.id, &received, &reply);
                 return reply;
             }
         };
         attempt.log(&accepted, started.elapsed());
-        reply_for(id, &attempt)
+        let reply = reply_for(accepted.id, &attempt);
+        if reply.is_positive() {
+            self.leftovers.keep(accepted, &attempt).await;
+        }
+        reply
     }
-}
-
-fn refused(id: MailId, received: &Received, reply: &Reply) {
-    let (from, client, reply) = (Clean(&received.envelope.sender), received.client.peer, Clean(reply));
-    info!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
 }
 
 fn given_up(id: MailId, received: &Received, reply: &Reply) {
     let to = received.envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
     let from = Clean(&received.envelope.sender);
     error!(%id, %from, %to, size = received.data.len(), %reply, "given up at the end of the drain time");
-}
-
-/// 30 bits that tell messages of one millisecond apart.
-fn chance() -> u32 {
-    let mut bytes = [0; 4];
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => u32::from_le_bytes(bytes),
-        Err(_) => {
-            warn!("the system has no randomness to give; message ids are distinguished by time alone");
-            0
-        }
-    }
 }
 
 /// One line of at most 512 octets for the client.

@@ -1,11 +1,18 @@
 //! Intake: judges and repairs what a listener received, and answers for it.
 //!
-//! `policy` says who may send what, `prepare` turns `Received` into `Accepted`, `direct` hands it to delivery while the
-//! client waits and puts the provider's words into the reply. The listener sees only `inbound::Intake`.
+//! `policy` says who may send what, `prepare` turns `Received` into `Accepted`. Then `queued` stores it, or `direct` hands it
+//! to delivery while the client waits, puts the provider's words into the reply, and keeps what is left over. The
+//! listener sees only `inbound::Intake`.
 
 mod direct;
+mod leftovers;
 mod policy;
 mod prepare;
+mod queued;
+mod reception;
 
 pub use direct::DirectIntake;
+pub use leftovers::Leftovers;
 pub use policy::Policy;
+pub use queued::QueuedIntake;
+pub use reception::Reception;

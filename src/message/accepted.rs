@@ -1,4 +1,5 @@
 //! `Accepted`: a message that passed intake, ready to be delivered or stored.
+//! Already repaired, not yet sealed: the signature is made at the door, by the key of that day.
 
 use super::author::Author;
 use super::envelope::Envelope;

@@ -1,4 +1,5 @@
 //! The memory budget for messages in flight (`max_memory`): whoever holds message bytes holds a `Share` of it.
+//! Never waits: what does not fit is refused, and its sender comes again.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

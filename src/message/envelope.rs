@@ -1,4 +1,5 @@
 //! The envelope: from whom, to whom, and what the message needs from a server. RFC 5321 §2.3.1.
+//! Never read from the header, which may say something else: the envelope alone decides where a message goes.
 
 use crate::smtp::command::BodyType;
 use crate::smtp::{Mailbox, ReversePath};

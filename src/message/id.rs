@@ -9,7 +9,8 @@ use std::str::FromStr;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const LENGTH: usize = 16;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct MailId([u8; LENGTH]);
 
 impl MailId {
@@ -52,6 +53,20 @@ impl FromStr for MailId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes: [u8; LENGTH] = text.as_bytes().try_into().map_err(|_| InvalidMailId)?;
         if bytes.iter().all(|byte| ALPHABET.contains(byte)) { Ok(Self(bytes)) } else { Err(InvalidMailId) }
+    }
+}
+
+impl From<MailId> for String {
+    fn from(id: MailId) -> Self {
+        id.as_str().to_owned()
+    }
+}
+
+impl TryFrom<String> for MailId {
+    type Error = InvalidMailId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -62,6 +62,8 @@ pub enum Cause {
         enhanced: crate::smtp::EnhancedCode,
         text: String,
     },
+    /// The gateway is stopping, and this had not begun.
+    Stopping,
 }
 
 /// Why a recipient was not delivered, complete enough to be understood alone.
@@ -75,11 +77,14 @@ pub struct Reason {
     pub advice: Option<String>,
     /// The final dot went out and no answer came back: the provider may have the message.
     pub possible_duplicate: bool,
+    /// The table says that the reply is about the upstream ([`Meaning::UpstreamDeferred`]), whatever its step and code.
+    pub upstream_wide: bool,
 }
 
 impl Reason {
     pub fn new(upstream: Option<&str>, step: Step, cause: Cause) -> Self {
-        Self { upstream: upstream.map(str::to_owned), step, cause, advice: None, possible_duplicate: false }
+        let upstream = upstream.map(str::to_owned);
+        Self { upstream, step, cause, advice: None, possible_duplicate: false, upstream_wide: false }
     }
 
     pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
@@ -92,10 +97,19 @@ impl Reason {
         self
     }
 
+    pub fn upstream_wide(mut self) -> Self {
+        self.upstream_wide = true;
+        self
+    }
+
     /// The upstream is to blame, not this message: another upstream may take it at once.
     pub fn is_about_upstream(&self) -> bool {
+        if self.upstream_wide {
+            return true;
+        }
         match &self.cause {
             Cause::Local { .. } => self.step < Step::Mail,
+            Cause::Stopping => false,
             Cause::TimedOut | Cause::Network(_) => true,
             Cause::Reply(reply) => self.step < Step::Mail || matches!(reply.code(), 421 | 530 | 535),
         }
@@ -119,6 +133,7 @@ impl fmt::Display for Reason {
         match &self.cause {
             Cause::Reply(reply) => write!(f, "{reply}")?,
             Cause::TimedOut => f.write_str("no answer in time")?,
+            Cause::Stopping => f.write_str("the gateway is stopping; nothing was sent")?,
             Cause::Network(text) | Cause::Local { text, .. } => f.write_str(text)?,
         }
         if self.possible_duplicate {

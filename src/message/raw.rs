@@ -43,6 +43,12 @@ impl RawMessage {
         Ok(Self { header, body: data.slice(length + separator..) })
     }
 
+    /// The parts of a message as [`header`](Self::header) and [`body`](Self::body) once gave them: for what was stored. Where
+    /// the header ends is not asked again, and what the gateway added to it may exceed [`MAX_HEADER`].
+    pub fn from_parts(header: Vec<u8>, body: Bytes) -> Self {
+        Self { header, body }
+    }
+
     /// Without the empty line that ends it.
     pub fn header(&self) -> &[u8] {
         &self.header

@@ -2,8 +2,14 @@
 //!
 //! Never logs a body or a secret; that is the callers' promise, kept by types (`Secret` prints `***`).
 
+mod outlet;
+
+use outlet::Outlet;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -44,17 +50,26 @@ impl Options {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Level(#[from] InvalidLevel),
+    #[error("its thread cannot start: {0}")]
+    Thread(io::Error),
+}
+
+/// The process has one log.
+static OUTLET: OnceLock<Outlet> = OnceLock::new();
+
 /// Sends events to standard output. A second call has no effect.
-pub fn start(options: &Options) -> Result<(), InvalidLevel> {
+pub fn start(options: &Options) -> Result<(), StartError> {
     let filter = options.filter()?;
     let colours = options.format == Format::Pretty && io::stdout().is_terminal();
-    // Never a word about a line that could not be written: it would go to standard error, and panic where that is gone
-    // too (both into one full disk, or one broken pipe). The mail goes on without its log.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(OneLine { colours })
-        .with_target(false)
-        .log_internal_errors(false);
+    let told = |lost| warn!(lost, "lines of this log are missing here: whoever reads it was too slow");
+    let outlet = Outlet::open(io::stdout(), told).map_err(StartError::Thread)?;
+    let outlet = OUTLET.get_or_init(|| outlet).clone();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine { colours, outlet }).with_target(false);
     let _already_started = match options.format {
         Format::Json => builder.json().flatten_event(true).try_init(),
         Format::Pretty => builder.with_ansi(colours).try_init(),
@@ -62,19 +77,27 @@ pub fn start(options: &Options) -> Result<(), InvalidLevel> {
     Ok(())
 }
 
-/// Standard output, one line for each event: the last resort behind [`Clean`], also for what libraries say in several
-/// lines.
-#[derive(Debug, Clone, Copy)]
+/// At the end of the process: what was logged is written, unless nobody reads it.
+pub fn flush() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if let Some(outlet) = OUTLET.get() {
+        outlet.flush(PATIENCE);
+    }
+}
+
+/// One line for each event: the last resort behind [`Clean`], also for what libraries say in several lines.
+#[derive(Debug, Clone)]
 struct OneLine {
     /// The formatter's ESC sequences are wanted.
     colours: bool,
+    outlet: Outlet,
 }
 
 impl MakeWriter<'_> for OneLine {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
-        *self
+        self.clone()
     }
 }
 
@@ -85,12 +108,12 @@ impl io::Write for OneLine {
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let unwanted = |c: char| is_deceptive(c) && !(self.colours && c == '\u{1b}');
         let line = line.replace('\n', " ").replace(unwanted, "?");
-        io::stdout().write_all(format!("{line}\n").as_bytes())?;
+        self.outlet.put(line + "\n");
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
 //! `Secret`: a password or key that prints as `***` wherever it is printed.
+//! Has no way back into a text but `reveal`, which can be searched for.
 
 use std::fmt;
 

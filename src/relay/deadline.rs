@@ -1,4 +1,5 @@
 //! Until when a caller is willing to wait. Every step waits for its own time-out or for this, whichever ends first.
+//! Never lengthens a time-out, and never shortens one where nobody waits. RFC 5321 §4.5.3.2.
 
 use std::time::Duration;
 use tokio::time::Instant;

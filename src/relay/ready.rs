@@ -1,4 +1,5 @@
 //! `Ready`: one connection, lent to a caller for one message. Dropping it gives it back; a surprise closes it.
+//! Exists only after TLS, EHLO and login; a message is handed to it whole, as `Sealed`.
 
 use super::deadline::Deadline;
 use super::smtp::{Mail, Transacted};

@@ -1,4 +1,5 @@
 //! A certification authority and a server certificate that live as long as the process.
+//! Neither is written anywhere, and nobody but the gateway itself is told to trust them. RFC 5280 §4.2.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

@@ -1,4 +1,5 @@
 //! The sandbox's Intake: verifies every DKIM signature of what arrived, keeps the mail, and says so in its reply.
+//! Hands nothing on to anybody. Verifies against the gateway's own keys, never against DNS.
 
 use super::store::{Kept, Store};
 use crate::dkim::{self, Records, Verification, VerificationResult};

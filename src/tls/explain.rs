@@ -1,4 +1,5 @@
 //! A failed TLS handshake in a person's words, with what can be done about it. Never decides anything.
+//! The texts name certificates and settings, never what was said inside. RFC 8446 §6, RFC 9525.
 
 use super::verify::Distrust;
 use rustls::pki_types::ServerName;

@@ -7,8 +7,7 @@ use crate::support::real_clients::swaks;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-const SANDBOX: &str =
-    "[[listener]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
+const SANDBOX: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\n[[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
 
 fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()

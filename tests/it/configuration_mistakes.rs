@@ -4,28 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const TEN_MISTAKES: &str = r#"hostnam = "gateway.example.com"
-max_memory = 256
-drain = "8 sconds"
-[[listener]]
-address = "localhost:2525"
-auth = "requird"
-max_recipients = "1000"
-[[dkim]]
-domain = "example.com"
-selector = "wax1"
-private_key = "missing.pem"
-[[upstream]]
-name = "company"
-provider = "smtp"
-host = "smtp.example.com"
-username = "relay"
-[[route]]
-name = "all"
-upstreams = ["compny"]
-[logs]
-level = "info"
-"#;
+const TEN_MISTAKES: &str = include_str!("../../src/config/tests/ten_mistakes.toml");
 
 /// With these variables alone, in `folder`.
 fn waxseal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {

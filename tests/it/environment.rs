@@ -17,7 +17,7 @@ async fn arrives(setup: Setup, scripted: &ScriptedUpstream, user: &str, password
     let gateway = setup.start(1);
     let reply = hand_in(gateway.address(), &["you@example.net"], &mail("from the environment")).await;
     assert!(reply.starts_with("250 "), "{reply}\n{}", gateway.log().join("\n"));
-    assert_eq!(scripted.messages().len(), 1);
+    scripted.until_messages(1).await;
     let (_, name, secret) = scripted.logins().remove(0);
     assert_eq!((name.as_str(), secret.as_str()), (user, password));
     let log = gateway.log().join("\n");
@@ -80,6 +80,7 @@ async fn a_containers_shape_takes_mail_from_its_network_and_seals_it() {
     let port = gateway.address().port();
     let reply = hand_in(([127, 0, 0, 1], port).into(), &["you@example.net"], &mail("sealed")).await;
     assert!(reply.starts_with("250 "), "{reply}\n{}", gateway.log().join("\n"));
+    scripted.until_messages(1).await;
     let message = String::from_utf8(scripted.messages().remove(0).data).unwrap();
     assert!(message.starts_with("DKIM-Signature: ") && message.contains("d=example.com"), "{message}");
     assert!(scripted.commands().iter().any(|line| line == "EHLO gateway.example.com"), "{:?}", scripted.commands());

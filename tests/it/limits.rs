@@ -69,6 +69,7 @@ async fn a_client_is_told_beforehand_if_it_says_the_size_and_stays_in_step_if_no
     assert_eq!((arrived(&scripted, &message_of(65_536)), scripted.messages().len()), (2, 2));
 }
 
+/// Half of it is for mail coming in.
 fn with_memory(scripted: &ScriptedUpstream, memory: &str, message: &str) -> Gateway {
     in_front_of(scripted, "")
         .config_with("[log]\n", &format!("max_memory = \"{memory}\"\n[log]\n"))
@@ -79,7 +80,7 @@ fn with_memory(scripted: &ScriptedUpstream, memory: &str, message: &str) -> Gate
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_into_memory_is_to_come_back_and_nothing_else_suffers() {
     let (scripted, permits) = (ScriptedUpstream::start().await, Arc::new(Semaphore::new(0)));
-    let gateway = with_memory(&scripted, "2 MiB", "1 MiB");
+    let gateway = with_memory(&scripted, "4 MiB", "1 MiB");
     let address = gateway.address();
     let (large, half) = (message_of(MIB), message_of(MIB / 2));
     let mut waiting = Vec::new();
@@ -112,7 +113,7 @@ async fn what_does_not_fit_into_memory_is_to_come_back_and_nothing_else_suffers(
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_for_one_message_is_enough_for_one_message() {
     let scripted = ScriptedUpstream::start().await;
-    let gateway = with_memory(&scripted, "1088 KiB", "1 MiB");
+    let gateway = with_memory(&scripted, "2176 KiB", "1 MiB");
     for _ in 0..2 {
         let reply = hand_in_octets(gateway.address(), RECIPIENTS, &message_of(MIB)).await;
         assert!(reply.starts_with("250 "), "{reply}");

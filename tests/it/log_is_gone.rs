@@ -1,9 +1,11 @@
-//! Whoever read the log is gone: a pipe whose reader ended, a disk that is full. The mail goes on.
+//! Whoever read the log is gone (a pipe whose reader ended, a disk that is full), or stalls: the mail goes on.
 
 use crate::support::application::{hand_in, in_front_of, mail};
+use crate::support::gateway::Setup;
 use crate::support::upstream::ScriptedUpstream;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Stdio};
 
 struct Running(Child);
 
@@ -14,18 +16,27 @@ impl Drop for Running {
     }
 }
 
+/// Started, and where it listens; the log is not read any further.
+fn started(setup: &Setup) -> (Running, BufReader<ChildStdout>, SocketAddr) {
+    let mut gateway = Running(setup.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    drop(gateway.0.stderr.take());
+    let mut log = BufReader::new(gateway.0.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"listening\"") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    let (_, rest) = line.split_once("\"address\":\"").unwrap();
+    (gateway, log, rest.split('"').next().unwrap().parse().unwrap())
+}
+
 /// The message had been taken by the provider when the log line about it killed the reply, then the listener.
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_is_delivered_and_answered_without_a_log() {
     let scripted = ScriptedUpstream::builder().start().await;
     let setup = in_front_of(&scripted, "");
-    let mut gateway = Running(setup.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    drop(gateway.0.stderr.take());
-    let mut lines = BufReader::new(gateway.0.stdout.take().unwrap()).lines();
-    let listening = lines.find_map(|line| line.ok().filter(|line| line.contains("\"listening\""))).unwrap();
-    drop(lines);
-    let (_, rest) = listening.split_once("\"address\":\"").unwrap();
-    let address = rest.split('"').next().unwrap().parse().unwrap();
+    let (mut gateway, log, address) = started(&setup);
+    drop(log);
     for subject in ["one", "two"] {
         let reply = hand_in(address, &["you@example.net"], &mail(subject)).await;
         assert!(reply.starts_with("250 "), "{reply}");
@@ -35,4 +46,25 @@ async fn mail_is_delivered_and_answered_without_a_log() {
     assert!(killed.success());
     let status = tokio::task::spawn_blocking(move || gateway.0.wait().unwrap()).await.unwrap();
     assert!(status.success(), "{status}");
+}
+
+/// Every thread stood in the write of a log line, and no mail was taken or answered any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_is_delivered_and_answered_while_nobody_reads_the_log() {
+    let scripted = ScriptedUpstream::builder().start().await;
+    let setup = in_front_of(&scripted, "").config_with("format = \"json\"", "format = \"json\"\nlevel = \"trace\"");
+    let (_gateway, mut log, address) = started(&setup);
+    const MAILS: usize = 150;
+    for number in 0..MAILS {
+        let reply = hand_in(address, &["you@example.net"], &mail(&format!("{number}"))).await;
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    // More than a pipe holds, and all of it is there for whoever reads on.
+    let (mut delivered, mut octets, mut line) = (0, 0, String::new());
+    while delivered < MAILS {
+        line.clear();
+        octets += log.read_line(&mut line).unwrap();
+        delivered += usize::from(line.contains("\"delivered\""));
+    }
+    assert!(octets > 2 * 64 * 1024, "{octets}");
 }

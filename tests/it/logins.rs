@@ -28,13 +28,13 @@ fn gateway(scripted: &ScriptedUpstream) -> Gateway {
     let users = format!("{}senders = [\"*@example.org\"]\n{}", table("plausible", PASSWORD), table("other", "another"));
     let listener = |tls: &str| {
         format!(
-            "[[listener]]\naddress = \"127.0.0.1:0\"\nauth = \"required\"\nsenders = [\"*@example.com\"]\n{tls}\n\
+            "[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\nauth = \"required\"\nsenders = [\"*@example.com\"]\n{tls}\n\
              certificate = \"gateway.pem\"\nprivate_key = \"gateway.key\"\n"
         )
     };
     let listeners = ["tls = \"off\"", "tls = \"starttls\"", "tls = \"implicit\""].map(listener).concat();
     in_front_of(scripted, &users)
-        .config_with("[[listener]]\naddress = \"127.0.0.1:0\"\n", &listeners)
+        .config_with("[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\n", &listeners)
         .file("gateway.pem", &issued.certificate)
         .file("gateway.key", &issued.private_key)
         .file("authority.pem", authority.pem())

@@ -16,15 +16,16 @@ struct Company {
     records: Records,
 }
 
-/// `upstream`: further lines of the table.
-fn company(port: impl Fn(&Postfix) -> u16, upstream: &str, password: &str) -> Option<Company> {
-    company_with(&[], port, upstream, password)
+/// `delivery`: of the listener; `upstream`: further lines of the table.
+fn company(port: impl Fn(&Postfix) -> u16, delivery: &str, upstream: &str, password: &str) -> Option<Company> {
+    company_with(&[], port, delivery, upstream, password)
 }
 
 /// `settings`: further lines of Postfix's main.cf.
 fn company_with(
     settings: &[(&str, &str)],
     port: impl Fn(&Postfix) -> u16,
+    delivery: &str,
     upstream: &str,
     password: &str,
 ) -> Option<Company> {
@@ -33,7 +34,7 @@ fn company_with(
     let keys = [TestKey::new("rsa", KeyAlgorithm::Rsa2048), TestKey::new("ed", KeyAlgorithm::Ed25519)];
     let tables = keys::tables(&keys);
     let config = format!(
-        "hostname = \"gateway.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{tables}\
+        "hostname = \"gateway.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"{delivery}\"\n{tables}\
          [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nserver_name = \"mx.company.test\"\n\
          port = {}\nca = \"ca.pem\"\nusername = \"{USER}\"\npassword = {{ env = \"RELAY_PASSWORD\" }}\n{upstream}\n\
          [log]\nformat = \"json\"\n",
@@ -74,7 +75,7 @@ fn verify_arrivals(company: &Company, count: usize) {
 
 #[test]
 fn mail_reaches_postfix_over_starttls_with_a_login_and_verifies() {
-    let Some(company) = company(|postfix| postfix.submission, "", PASSWORD) else { return };
+    let Some(company) = company(|postfix| postfix.submission, "direct", "", PASSWORD) else { return };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(sent.success && sent.stdout.contains("queued as"), "the provider's own words: {sent:?}");
     verify_arrivals(&company, 1);
@@ -85,7 +86,7 @@ fn mail_reaches_postfix_over_starttls_with_a_login_and_verifies() {
 
 #[test]
 fn mail_reaches_postfix_over_implicit_tls() {
-    let Some(company) = company(|postfix| postfix.smtps, "tls = \"implicit\"", PASSWORD) else { return };
+    let Some(company) = company(|postfix| postfix.smtps, "queue", "tls = \"implicit\"", PASSWORD) else { return };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(sent.success, "{sent:?}");
     verify_arrivals(&company, 1);
@@ -94,13 +95,16 @@ fn mail_reaches_postfix_over_implicit_tls() {
 #[test]
 fn tls_1_2_is_enough_and_anything_older_is_not() {
     let only = |version| [("smtpd_tls_mandatory_protocols", version), ("smtpd_tls_mandatory_ciphers", "low")];
-    let Some(company) = company_with(&only("TLSv1.2"), |postfix| postfix.submission, "", PASSWORD) else { return };
+    let Some(company) = company_with(&only("TLSv1.2"), |postfix| postfix.submission, "direct", "", PASSWORD) else {
+        return;
+    };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(sent.success, "{sent:?}");
     verify_arrivals(&company, 1);
     company.gateway.wait_for_line(&["\"delivered\"", "\"tls\":\"TLSv1.2\""]);
 
-    let company = company_with(&only("TLSv1.1"), |postfix| postfix.submission, "", PASSWORD).expect("Postfix again");
+    let company =
+        company_with(&only("TLSv1.1"), |postfix| postfix.submission, "direct", "", PASSWORD).expect("Postfix again");
     let sent = send(&company.gateway).expect("swaks again");
     let reply = sent.stdout.lines().find(|line| line.contains(" 451 ")).unwrap_or_else(|| panic!("{sent:?}"));
     assert!(reply.contains("TLS handshake") && reply.contains("TLS 1.2"), "{reply}");
@@ -111,7 +115,7 @@ fn tls_1_2_is_enough_and_anything_older_is_not() {
 #[test]
 fn what_postfix_refuses_is_told_in_its_words() {
     let settings = [("message_size_limit", "50000"), ("smtpd_sender_restrictions", "reject_unlisted_sender, reject")];
-    let Some(company) = company_with(&settings, |postfix| postfix.submission, "", PASSWORD) else { return };
+    let Some(company) = company_with(&settings, |postfix| postfix.submission, "direct", "", PASSWORD) else { return };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(!sent.success && sent.stdout.contains(" 554 5.7.1 ") && sent.stdout.contains("Access denied"), "{sent:?}");
     let folder = company.gateway.folder();
@@ -125,7 +129,7 @@ fn what_postfix_refuses_is_told_in_its_words() {
 
 #[test]
 fn a_hundred_mails_at_once_reach_postfix_over_four_connections() {
-    let Some(company) = company(|postfix| postfix.submission, "max_connections = 4", PASSWORD) else { return };
+    let Some(company) = company(|postfix| postfix.submission, "queue", "max_connections = 4", PASSWORD) else { return };
     let load =
         Load { sessions: 20, messages: 100, size: 4500, sender: "reports@example.com", recipient: "you@example.net" };
     let Some(sent) = smtp_source(&company.gateway.address().to_string(), &load) else { return };
@@ -137,7 +141,7 @@ fn a_hundred_mails_at_once_reach_postfix_over_four_connections() {
 
 #[test]
 fn a_login_that_postfix_refuses_is_a_451_and_never_its_535() {
-    let Some(company) = company(|postfix| postfix.submission, "", "not-the-password-s3cret") else { return };
+    let Some(company) = company(|postfix| postfix.submission, "direct", "", "not-the-password-s3cret") else { return };
     let Some(sent) = send(&company.gateway) else { return };
     assert!(!sent.success, "{sent:?}");
     let reply = sent.stdout.lines().find(|line| line.contains(" 451 ")).unwrap_or_else(|| panic!("{sent:?}"));

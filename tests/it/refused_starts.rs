@@ -41,9 +41,9 @@ fn each_is_refused_with_its_place_and_a_way_out() {
             &["config.toml:6", "NOT_SET"],
         ),
         (
-            "a queue, which this version has not",
-            format!("[[listener]]\naddress = \"127.0.0.1:2525\"\ndelivery = \"queue\"\n{UPSTREAM}"),
-            &["config.toml:3", "direct"],
+            "a Redis queue, which this version has not",
+            format!("{UPSTREAM}[queue]\nbackend = \"redis\"\n"),
+            &["config.toml:6", "sqlite"],
         ),
         (
             "a rate, which this version cannot hold",

@@ -298,6 +298,8 @@ async fn a_provider_that_asks_for_a_slower_pace_with_a_5yz_is_not_believed_about
             let outcomes = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
             assert!(told(&outcomes[0]).starts_with("deferred: "), "{outcomes:?}");
             assert!(told(&outcomes[0]).ends_with("550 5.4.5 Daily limit exceeded"), "{outcomes:?}");
+            let Outcome::Deferred(reason) = &outcomes[0] else { panic!("{outcomes:?}") };
+            assert!(reason.is_about_upstream(), "all of the upstream's mail waits");
             next_message_arrives(&scripted, &upstream).await;
         }
     }

@@ -78,6 +78,8 @@ async fn use_it(gateway: SocketAddr) -> Vec<String> {
 /// To the end of the program.
 async fn everything_said(mut gateway: Gateway) -> Vec<String> {
     let mut said = use_it(gateway.address()).await;
+    // A queue has answered before it delivers.
+    gateway.wait_for_line(&["C: AUTH"]);
     gateway.signal("TERM");
     assert_eq!(gateway.wait().code(), Some(0));
     let log = gateway.log();

@@ -1,4 +1,5 @@
 //! `waxseal dkim generate`: a new key in a file of its own, and the two things to do with it.
+//! Never overwrites a key, and changes no configuration. RFC 6376 §3.6, RFC 8463.
 
 use super::print;
 use super::record::render;

@@ -1,4 +1,5 @@
 //! `waxseal dkim record`: what to publish, ready to paste.
+//! Shows public halves only; whether they are published is not asked. RFC 6376 §3.6.1.
 
 use super::{permissions_warning, print};
 use crate::cli::{NOT_WELL, WRONG, run::print_problems};

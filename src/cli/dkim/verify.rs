@@ -1,4 +1,5 @@
 //! `waxseal dkim verify`: would a receiver accept the signatures of this message?
+//! Against records at hand, never against DNS. RFC 6376 §6.1.
 
 use super::print;
 use crate::cli::{NOT_WELL, WRONG, run::print_problems};

@@ -1,4 +1,5 @@
 //! `[[dkim]]`: keys are read and understood at once, unless they are still to be made.
+//! Makes and writes no key. RFC 6376 §3.6.2.1 (one record for each selector), RFC 8463 (Ed25519 beside RSA).
 
 use super::Resolver;
 use crate::config::file::{Dkim, KeySource};

@@ -1,4 +1,5 @@
 //! Files that the configuration names: read at once, so that a missing one is found before anything starts.
+//! Their content is never shown.
 
 use super::Resolver;
 use crate::config::problem::Place;

@@ -1,4 +1,5 @@
 //! What the gateway is called: as configured, else the host's full name; and what it says in EHLO.
+//! Looks no name up and sends nothing. RFC 5321 §4.1.1.1, §4.1.3, §4.1.4.
 
 use super::Resolver;
 use crate::config::schema::Typed;

@@ -1,7 +1,8 @@
 //! `[[listener]]`: certificates, who may send, and the rules that keep a listener from being open.
+//! A listener that others can reach and that says nothing about who may send does not start. RFC 6409 §4.3.
 
 use super::Resolver;
-use crate::config::file::{Delivery, Listener, ListenerTls};
+use crate::config::file::{Listener, ListenerTls};
 use crate::config::own::is_loopback;
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
@@ -35,11 +36,6 @@ impl Resolver<'_> {
         own_domains: &[&Domain],
         has_users: bool,
     ) -> Option<ListenerSettings> {
-        if typed.delivery.value == Some(Delivery::Queue) {
-            self.findings
-                .error(&typed.delivery.place, "delivery = \"queue\" is not in this version yet")
-                .help("use \"direct\": the client gets the provider's own answer");
-        }
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
         self.check_size(typed, max_memory);
@@ -59,6 +55,7 @@ impl Resolver<'_> {
                 max_connections_per_address: typed.max_connections_per_address.value?.as_usize(),
                 timeout: typed.timeout.value?,
             },
+            delivery: typed.delivery.value?,
             senders: senders?,
         })
     }
@@ -152,12 +149,13 @@ impl Resolver<'_> {
 
     fn check_size(&mut self, typed: &Listener, max_memory: &Typed<Size>) {
         let (Some(size), Some(memory)) = (typed.max_message_size.value, max_memory.value) else { return };
-        if size.0.saturating_add(READING_ROOM) > memory.0 {
+        // The other half is the queue's, and reading takes a little besides.
+        if size.0.saturating_add(READING_ROOM) > memory.0 / 2 {
             let place = if typed.max_message_size.given { &typed.max_message_size.place } else { &max_memory.place };
             self.findings
                 .error(
                     place,
-                    "`max_message_size` must be at least 64 KiB below `max_memory`: a larger message would never fit",
+                    "`max_message_size` must be at least 64 KiB below half of `max_memory`: a larger message would never fit",
                 )
                 .help("raise `max_memory` (several messages are under way at once), or lower `max_message_size`");
         }

@@ -1,4 +1,5 @@
 //! `[[route]]`: which mail goes where; and what happens without any.
+//! Every name must be an upstream's; mail that no route takes is never given to one that nobody named.
 
 use super::Resolver;
 use crate::config::file::Route;

@@ -1,4 +1,5 @@
 //! `[[upstream]]`: where a provider is, how it is verified, with what login; and which presets are still to come.
+//! There is no setting without TLS or without verification. RFC 8314 §7.3 (ports), RFC 9525 (names).
 
 use super::Resolver;
 use crate::config::file::{ProviderName, Upstream};

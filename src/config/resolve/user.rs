@@ -1,4 +1,5 @@
 //! `[[user]]`: applications' logins.
+//! In the file itself only hashes are taken; a password may come from the environment or a file.
 
 use super::Resolver;
 use crate::config::file::User;

@@ -31,30 +31,7 @@ fn each_mistake_is_named_with_its_place_and_a_way_out() {
 
 #[test]
 fn ten_mistakes_are_ten_problems() {
-    let found = mistakes(
-        r#"hostnam = "gateway.example.com"
-max_memory = 256
-drain = "8 sconds"
-[[listener]]
-address = "localhost:2525"
-auth = "requird"
-max_recipients = "1000"
-[[dkim]]
-domain = "example.com"
-selector = "wax1"
-private_key = "missing.pem"
-[[upstream]]
-name = "company"
-provider = "smtp"
-host = "smtp.example.com"
-username = "relay"
-[[route]]
-name = "all"
-upstreams = ["compny"]
-[logs]
-level = "info"
-"#,
-    );
+    let found = mistakes(include_str!("ten_mistakes.toml"));
     let places: Vec<_> = found.iter().map(|line| line.split_once(": ").expect("a place").0).collect();
     assert_eq!(
         places,

@@ -1,13 +1,15 @@
 //! What is typed and what it resolves to.
 
 use super::*;
-use crate::config::Provider;
+use crate::config::{Delivery, Provider, QueueSettings};
+use crate::delivery::Bounce;
 use crate::dkim::Unsigned;
 use crate::inbound::auth::Password;
 use crate::inbound::{AuthMode, LineEndings, Tls};
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::observe::log::Format;
+use crate::queue::schedule::Schedule;
 use crate::relay::TlsMode;
 use crate::smtp::{Domain, Mailbox};
 use std::time::Duration;
@@ -66,11 +68,21 @@ fn defaults_are_filled_in() {
     assert_eq!((settings.max_memory, settings.drain), (256 << 20, Duration::from_secs(8)));
     assert_eq!((settings.log.format, settings.log.level.as_str()), (Format::Pretty, "info"));
     assert_eq!(settings.file, Some(folder.path().join("config.toml")));
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let queue = QueueSettings {
+        schedule: Schedule::default(),
+        keep_failed: days(14),
+        keep_history: days(14),
+        bounce: Bounce::Off,
+        min_free_space: 256 << 20,
+    };
+    assert_eq!(settings.queue, queue);
 
     assert_eq!(settings.listeners.len(), 2);
     let listener = &settings.listeners[0];
     assert_eq!(listener.options.hostname, "gateway.example.com");
     assert!(matches!(listener.options.tls, Tls::Off));
+    assert_eq!(listener.delivery, Delivery::Queue);
     assert_eq!(listener.options.allow, ["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     assert_eq!((listener.options.auth, listener.options.line_endings), (AuthMode::Off, LineEndings::Normalize));
     assert_eq!((listener.options.max_message_size, listener.options.max_recipients), (25 << 20, 1000));
@@ -86,10 +98,7 @@ fn defaults_are_filled_in() {
     assert_eq!((&*settings.routes[0].name, &*settings.routes[0].upstreams[0]), ("default", "sandbox"));
 }
 
-#[test]
-fn a_whole_configuration_resolves() {
-    let settings = settings(
-        r#"hostname = "gateway.example.com"
+const WHOLE: &str = r#"hostname = "gateway.example.com"
 unsigned = ["example.net"]
 max_memory = "1 GiB"
 [[listener]]
@@ -137,8 +146,11 @@ upstreams = ["company"]
 [log]
 format = "json"
 level = "info,waxseal::relay=debug"
-"#,
-    );
+"#;
+
+#[test]
+fn a_whole_configuration_resolves() {
+    let settings = settings(WHOLE);
     assert_eq!(settings.unsigned, Unsigned::Domains(vec![Domain::parse("example.net").unwrap()]));
     let listener = &settings.listeners[0];
     assert!(matches!(listener.options.tls, Tls::StartTls(_)));
@@ -193,12 +205,26 @@ fn limits_are_shared_with_the_last_of_a_chain() {
     assert_eq!(owners, [None, Some("sandbox"), Some("sandbox")]);
 }
 
+fn upstream(keys: &str) -> String {
+    format!("[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\n{keys}\n")
+}
+
+/// Each text has the one warning that begins so, or none.
+fn assert_warnings<const CASES: usize>(cases: [(String, &str); CASES]) {
+    for (text, expected) in cases {
+        let found = warnings(&text);
+        match found.as_slice() {
+            [] => assert_eq!(expected, "", "{text}"),
+            [one] => assert!(!expected.is_empty() && one.starts_with(expected), "{text}: {one}"),
+            several => panic!("{text}: {several:#?}"),
+        }
+    }
+}
+
 #[test]
-fn what_is_odd_but_works_is_a_warning() {
-    let upstream =
-        |keys: &str| format!("[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\n{keys}\n");
+fn what_is_odd_about_a_provider_but_works_is_a_warning() {
     let named = "hostname = \"a.example\"\nunsigned = \"send\"\n";
-    for (text, expected) in [
+    assert_warnings([
         (
             format!("hostname = \"box\"\nunsigned = \"send\"\n{}", upstream("")),
             "config.toml:1:12: the host's name \"box\" is no full name",
@@ -225,14 +251,18 @@ fn what_is_odd_but_works_is_a_warning() {
             "config.toml:8:12: `password` looks like a variable",
         ),
         (format!("{SMALLEST}{}", upstream("")), "config.toml:7:8: no route leads to the upstream \"p\""),
+    ]);
+}
+
+#[test]
+fn what_has_no_effect_or_too_much_is_a_warning() {
+    assert_warnings([
         (
             format!("{SMALLEST}host = \"a.example\"\n"),
             "config.toml:6:8: `host` has no effect with provider = \"sandbox\"",
         ),
-        (
-            format!("{SMALLEST}[queue]\nbackend = \"sqlite\"\n"),
-            "config.toml:6:2: [queue] has no effect in this version yet",
-        ),
+        (format!("{SMALLEST}[queue]\nbackend = \"sqlite\"\n"), ""),
+        (format!("{SMALLEST}[queue]\nexpire = \"10s\"\n"), "config.toml:7:10: `expire` is shorter than the first wait"),
         (
             format!(
                 "{SMALLEST}[[dkim]]\ndomain = \"example.com\"\nselector = \"a\"\n\
@@ -257,14 +287,7 @@ fn what_is_odd_but_works_is_a_warning() {
             format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),
             "config.toml:4:8: no route leads to the upstream \"sandbox\"",
         ),
-    ] {
-        let found = warnings(&text);
-        match found.as_slice() {
-            [] => assert_eq!(expected, "", "{text}"),
-            [one] => assert!(!expected.is_empty() && one.starts_with(expected), "{text}: {one}"),
-            several => panic!("{text}: {several:#?}"),
-        }
-    }
+    ]);
 }
 
 #[test]
@@ -307,4 +330,29 @@ fn files_that_others_can_read_are_named_with_the_way_to_close_them() {
         ]
     );
     assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_data_folder_is_known_though_the_rest_is_wrong_or_missing() {
+    let folder = Folder::new();
+    let data_dir = |text: &str, environment: &Environment| {
+        folder.write("config.toml", text);
+        let path = folder.path().join("config.toml");
+        let found = crate::config::data_dir(&ConfigFile { path: &path, explicit: true }, environment);
+        found.map(|found| found.strip_prefix(folder.path()).map_or(found.clone(), ToOwned::to_owned))
+    };
+    let no_secret = "[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\nusername = \"u\"\n\
+                     password = { env = \"NOT_IN_THIS_SHELL\" }\n";
+    for (text, expected) in [
+        ("", "data"),
+        (no_secret, "data"),
+        ("data_dir = \"/srv/waxseal\"\nhostnam = 7\n", "/srv/waxseal"),
+        (&format!("data_dir = \"kept\"\n{no_secret}"), "kept"),
+    ] {
+        let found = data_dir(text, &nothing()).unwrap_or_else(|problems| panic!("{text}: {problems}"));
+        assert_eq!(found, std::path::Path::new(expected), "{text}");
+    }
+    let found = data_dir("data_dir = \"kept\"\n", &Environment::of([("WAXSEAL_DATA_DIR", "/data")]));
+    assert_eq!(found.unwrap_or_else(|problems| panic!("{problems}")), std::path::Path::new("/data"));
+    assert!(data_dir("data_dir = 7\n", &nothing()).is_err() && data_dir("data_dir =\n", &nothing()).is_err());
 }

@@ -1,4 +1,5 @@
 //! Who of a transaction's recipients stands where. An outcome once settled is never changed.
+//! Nobody is forgotten: who was not heard of is deferred. RFC 5321 §3.3.
 
 use crate::message::outcome::{Meaning, Outcome, Reason, SlowDown, meaning};
 use crate::smtp::Reply;
@@ -69,6 +70,7 @@ impl Ledger {
 pub(super) fn judge(reason: Reason, slow_down: &[SlowDown]) -> Outcome {
     match reason.reply().map(|reply| meaning(reason.step, reply, slow_down)) {
         Some(Meaning::RecipientFailed | Meaning::MessageFailed) => Outcome::Failed(reason),
+        Some(Meaning::UpstreamDeferred) => Outcome::Deferred(reason.upstream_wide()),
         _ => Outcome::Deferred(reason),
     }
 }

@@ -18,18 +18,69 @@ pub fn mail(subject: &str) -> String {
     format!("From: {SENDER}\r\nTo: you@example.net\r\nSubject: {subject}\r\n\r\nHello.\r\n")
 }
 
-/// The configuration of a gateway whose one upstream is `scripted`; mail leaves unsigned. `lines` go into the upstream's
-/// table, or open further ones.
+/// The configuration of a gateway in direct mode whose one upstream is `scripted`; mail leaves unsigned. `lines` go into
+/// the upstream's table, or open further ones.
 pub fn in_front_of(scripted: &ScriptedUpstream, lines: &str) -> Setup {
-    let config = format!(
+    let config = configuration(scripted.address(), "direct", lines, "");
+    Setup::new(Some(&config)).file("ca.pem", scripted.ca())
+}
+
+/// The same in queue mode; `queue`: lines of [queue], which tries again after a second or two unless they say otherwise.
+pub fn queued_in_front_of(scripted: &ScriptedUpstream, lines: &str, queue: &str) -> Setup {
+    let config = configuration(scripted.address(), "queue", lines, queue);
+    Setup::new(Some(&config)).file("ca.pem", scripted.ca())
+}
+
+/// A gateway's whole configuration; the upstream's certificate is in `ca.pem`.
+pub fn configuration(upstream: SocketAddr, delivery: &str, lines: &str, queue: &str) -> String {
+    let soon = if queue.contains("retry") { "" } else { "retry = { first = \"1s\", longest = \"2s\" }" };
+    format!(
         "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n[log]\nformat = \"json\"\n\
-         [[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"{delivery}\"\n\
+         [queue]\n{soon}\n{queue}\n\
          [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"{}\"\nport = {}\nserver_name = \"localhost\"\n\
          tls = \"starttls\"\nca = \"ca.pem\"\nusername = \"relay-user\"\npassword = \"relay-canary-password\"\n{lines}\n",
-        scripted.address().ip(),
-        scripted.address().port(),
-    );
-    Setup::new(Some(&config)).file("ca.pem", scripted.ca())
+        upstream.ip(),
+        upstream.port(),
+    )
+}
+
+/// A message from this address with this subject.
+pub fn mail_from(sender: &str, subject: &str) -> String {
+    mail(subject).replacen(SENDER, sender, 1)
+}
+
+/// One mail after the other over one connection, each of which must be taken.
+pub async fn hand_in_many(gateway: SocketAddr, sender: &str, recipient: &str, subjects: &[String]) {
+    let mut client = Client::connect(gateway).await;
+    client.greet().await;
+    for subject in subjects {
+        for line in [format!("MAIL FROM:<{sender}>"), format!("RCPT TO:<{recipient}>"), "DATA".to_owned()] {
+            let reply = client.ask(&line).await;
+            assert!(reply.starts_with("250 ") || reply.starts_with("354 "), "{line}: {reply}");
+        }
+        let reply = client.ask(&format!("{}.", mail_from(sender, subject))).await;
+        assert!(reply.starts_with("250 2.0.0 Queued as "), "{reply}");
+    }
+}
+
+/// The subjects of what a provider has, sorted.
+pub fn subjects(scripted: &ScriptedUpstream) -> Vec<String> {
+    let mut subjects: Vec<_> = scripted.messages().iter().map(|message| field(&message.data, "Subject")).collect();
+    subjects.sort_unstable();
+    subjects
+}
+
+/// A header field's value; empty if there is none.
+pub fn field(message: &[u8], name: &str) -> String {
+    let text = String::from_utf8_lossy(message);
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    found.unwrap_or_default().to_owned()
+}
+
+/// `0000`, `0001`, …: as they sort.
+pub fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{number:04}")).collect()
 }
 
 /// The reply to the final dot.

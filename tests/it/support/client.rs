@@ -76,6 +76,25 @@ impl Client {
         }
     }
 
+    /// The same, of a server that may be killed in the middle of it.
+    pub async fn try_reply(&mut self) -> Option<String> {
+        loop {
+            let end = self.received.windows(2).position(|pair| pair == b"\r\n");
+            if let Some(end) = end {
+                let line: Vec<u8> = self.received.drain(..end + 2).take(end).collect();
+                let line = checked(line);
+                if line.as_bytes().get(3) == Some(&b' ') {
+                    return Some(line);
+                }
+                continue;
+            }
+            let read = timeout(HANG_GUARD, self.socket.read_buf(&mut self.received)).await.expect("no reply");
+            if matches!(read, Ok(0) | Err(_)) {
+                return None;
+            }
+        }
+    }
+
     /// Sends a line and returns the reply.
     pub async fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n").as_bytes()).await;

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// A guard against hanging, not an expectation.
@@ -14,20 +15,44 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to run it with. The environment is empty but for what is named here.
 pub struct Setup {
-    folder: tempfile::TempDir,
+    folder: Folder,
     environment: Vec<(String, String)>,
     has_config: bool,
+    wrapper: Vec<String>,
+}
+
+enum Folder {
+    Temporary(tempfile::TempDir),
+    /// On a file system of the test's own.
+    Given(PathBuf),
 }
 
 impl Setup {
     /// `config`: text of the configuration file, or `None` to start from the environment alone.
     pub fn new(config: Option<&str>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        if let Some(text) = config {
-            std::fs::write(folder.path().join("config.toml"), text).expect("the configuration is written");
-        }
+        let folder = Folder::Temporary(tempfile::tempdir().expect("a temporary folder"));
         let quiet = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
-        Self { folder, environment: quiet, has_config: config.is_some() }
+        let setup = Self { folder, environment: quiet, has_config: config.is_some(), wrapper: Vec::new() };
+        if let Some(text) = config {
+            std::fs::write(setup.folder().join("config.toml"), text).expect("the configuration is written");
+        }
+        setup
+    }
+
+    /// With its files, in a folder that outlives the setup.
+    pub fn moved_to(mut self, folder: &Path) -> Self {
+        for entry in std::fs::read_dir(self.folder()).expect("the folder") {
+            let entry = entry.expect("an entry");
+            std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("the file is copied");
+        }
+        self.folder = Folder::Given(folder.to_owned());
+        self
+    }
+
+    /// The program is run by this one, as in `["strace", "-f"]`.
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
     }
 
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
@@ -37,7 +62,7 @@ impl Setup {
 
     /// Writes a file into the folder that relative paths of the configuration start from.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
-        let path = self.folder.path().join(name);
+        let path = self.folder().join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("the folder is made");
         std::fs::write(path, content).expect("the file is written");
         self
@@ -45,7 +70,7 @@ impl Setup {
 
     /// With one text of the configuration replaced.
     pub fn config_with(self, old: &str, new: &str) -> Self {
-        let path = self.folder.path().join("config.toml");
+        let path = self.folder().join("config.toml");
         let text = std::fs::read_to_string(&path).expect("the configuration");
         assert!(text.contains(old), "{old:?} is not in the configuration");
         std::fs::write(path, text.replace(old, new)).expect("the configuration is written");
@@ -53,12 +78,23 @@ impl Setup {
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        match &self.folder {
+            Folder::Temporary(folder) => folder.path(),
+            Folder::Given(folder) => folder,
+        }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waxseal"));
-        command.current_dir(self.folder.path()).env_clear().envs(self.environment.iter().cloned());
+        let program = env!("CARGO_BIN_EXE_waxseal");
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, words)) => {
+                let mut command = Command::new(wrapper);
+                command.args(words).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.current_dir(self.folder()).env_clear().envs(self.environment.iter().cloned());
         if self.has_config {
             command.args(["--config", "config.toml"]);
         }
@@ -87,14 +123,37 @@ impl Setup {
     }
 
     /// The same by another command, which becomes the program sooner or later.
-    pub fn start_by(self, mut command: Command, listeners: usize, patience: Duration) -> Gateway {
+    pub fn start_by(self, command: Command, listeners: usize, patience: Duration) -> Gateway {
+        let mut gateway = self.spawn(command);
+        gateway.addresses = gateway
+            .log
+            .wait_for(&format!("{listeners} listeners"), patience, |lines| found_addresses(lines, listeners));
+        gateway
+    }
+
+    /// For one that may end before it listens: then the log and the setup come back.
+    pub fn try_start(self, listeners: usize) -> Result<Gateway, (Vec<String>, Self)> {
+        let command = self.command(&["run"]);
+        let mut gateway = self.spawn(command);
+        match gateway.log.wait(PATIENCE, |lines| found_addresses(lines, listeners)) {
+            Some(addresses) => {
+                gateway.addresses = addresses;
+                Ok(gateway)
+            }
+            None => Err(gateway.kill()),
+        }
+    }
+
+    fn spawn(self, mut command: Command) -> Gateway {
+        // A group of its own, so that what a wrapper runs can be ended with it.
+        command.process_group(0);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let log = Log::default();
-        log.follow(child.stdout.take().expect("its standard output"), Stream::Out);
-        log.follow(child.stderr.take().expect("its standard error"), Stream::Error);
-        let mut gateway = Gateway { child, log, addresses: Vec::new(), setup: self };
-        gateway.addresses = gateway.wait_for_addresses(listeners, patience);
-        gateway
+        let readers = vec![
+            log.follow(child.stdout.take().expect("its standard output"), Stream::Out),
+            log.follow(child.stderr.take().expect("its standard error"), Stream::Error),
+        ];
+        Gateway { child, log, readers, addresses: Vec::new(), setup: Some(self) }
     }
 }
 
@@ -116,7 +175,7 @@ struct Printed {
 }
 
 impl Log {
-    fn follow(&self, source: impl Read + Send + 'static, stream: Stream) {
+    fn follow(&self, source: impl Read + Send + 'static, stream: Stream) -> JoinHandle<()> {
         let printed = Arc::clone(&self.0);
         thread::spawn(move || {
             for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
@@ -127,7 +186,7 @@ impl Log {
             // Standard output ends with the program: nobody needs to wait any longer.
             printed.ended.fetch_add(1, Ordering::Release);
             printed.more.notify_all();
-        });
+        })
     }
 
     fn lines(&self, is_wanted: impl Fn(Stream) -> bool) -> Vec<String> {
@@ -136,16 +195,23 @@ impl Log {
     }
 
     fn wait_for<T>(&self, what: &str, patience: Duration, find: impl Fn(&[(Stream, String)]) -> Option<T>) -> T {
+        let all = || self.lines(|_| true).join("\n");
+        self.wait(patience, find).unwrap_or_else(|| panic!("waited in vain for {what}; the log:\n{}", all()))
+    }
+
+    /// `None` if the program ends first, or never says it.
+    fn wait<T>(&self, patience: Duration, find: impl Fn(&[(Stream, String)]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + patience;
         let mut lines = self.0.lines.lock().expect("the log");
         loop {
+            let ended = self.0.ended.load(Ordering::Acquire) > 0;
             if let Some(found) = find(&lines) {
-                return found;
+                return Some(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let ended = self.0.ended.load(Ordering::Acquire) > 0;
-            let all = || lines.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n");
-            assert!(!left.is_zero() && !ended, "waited in vain for {what}; the log:\n{}", all());
+            if left.is_zero() || ended {
+                return None;
+            }
             lines = self.0.more.wait_timeout(lines, left).expect("the log").0;
         }
     }
@@ -155,11 +221,18 @@ impl Log {
 pub struct Gateway {
     child: Child,
     log: Log,
+    readers: Vec<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
-    setup: Setup,
+    /// `None` once it was handed back.
+    setup: Option<Setup>,
 }
 
 impl Gateway {
+    /// Another command of the program, with the same configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.setup.as_ref().expect("not yet handed back").command(arguments)
+    }
+
     /// The first listener.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
@@ -174,12 +247,41 @@ impl Gateway {
     }
 
     pub fn folder(&self) -> PathBuf {
-        self.setup.folder().to_owned()
+        self.setup.as_ref().expect("not handed back yet").folder().to_owned()
+    }
+
+    /// SIGKILL; what it had logged, and what it can be started with again.
+    pub fn kill(mut self) -> (Vec<String>, Setup) {
+        self.end();
+        (self.log(), self.setup.take().expect("not handed back yet"))
+    }
+
+    /// SIGTERM, and the end of its own accord.
+    pub fn stop(mut self) -> (ExitStatus, Vec<String>, Setup) {
+        self.signal("TERM");
+        let status = self.wait();
+        let (log, setup) = self.kill();
+        (status, log, setup)
+    }
+
+    /// Whether it is still running.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("the child's status").is_none()
+    }
+
+    /// With everything in its process group, and its log read to the end.
+    fn end(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let _it_may_have_ended = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _reap = self.child.wait();
+        for reader in self.readers.drain(..) {
+            let _a_panic_shows_elsewhere = reader.join();
+        }
     }
 
     /// Another command beside it, to its end.
     pub fn output(&self, arguments: &[&str]) -> Output {
-        self.setup.output(arguments)
+        self.setup.as_ref().expect("not handed back yet").output(arguments)
     }
 
     /// Everything that it printed.
@@ -217,13 +319,11 @@ impl Gateway {
             super::pause();
         }
     }
+}
 
-    fn wait_for_addresses(&self, count: usize, patience: Duration) -> Vec<SocketAddr> {
-        self.log.wait_for(&format!("{count} listeners"), patience, |lines| {
-            let found: Vec<SocketAddr> = lines.iter().filter_map(|(_, line)| listening_address(line)).collect();
-            (found.len() == count).then_some(found)
-        })
-    }
+fn found_addresses(lines: &[(Stream, String)], count: usize) -> Option<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = lines.iter().filter_map(|(_, line)| listening_address(line)).collect();
+    (found.len() == count).then_some(found)
 }
 
 /// In either format of the log.
@@ -236,7 +336,6 @@ fn listening_address(line: &str) -> Option<SocketAddr> {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let _it_may_have_ended = self.child.kill();
-        let _reap = self.child.wait();
+        self.end();
     }
 }

@@ -16,14 +16,26 @@ pub mod keys;
 pub mod listener;
 pub mod mail;
 pub mod maildir;
+pub mod mount;
 pub mod peers;
 pub mod ports;
 pub mod postfix;
+pub mod provider;
 pub mod real_clients;
 pub mod relay;
 pub mod spam_filters;
+pub mod stored;
 pub mod transcript;
 pub mod upstream;
+
+/// Returns when the condition holds. For tests that block.
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + client::HANG_GUARD;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain: {what}");
+        pause();
+    }
+}
 
 /// Between two looks at another process.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on the thread of a test that blocks")]

@@ -82,6 +82,18 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// A shared library to be preloaded, or `None` after saying that the test is skipped.
+pub fn library(name: &str) -> Option<PathBuf> {
+    let unpacked = environment().into_iter().find(|(name, _)| name == "LD_LIBRARY_PATH").map(|(_, folders)| folders);
+    let folders = env::split_paths(&unpacked.unwrap_or_default()).collect::<Vec<_>>();
+    let machine = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let found = folders.into_iter().chain(machine).map(|folder| folder.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is missing"));
+    }
+    found
+}
+
 /// Where the unpacked programs find their libraries and modules; empty when nothing was installed.
 pub fn environment() -> Vec<(String, String)> {
     let text = fs::read_to_string(installed().join("env")).unwrap_or_default();

@@ -1,0 +1,246 @@
+//! A queue of one million messages against one of a thousand: what a backlog costs in rate, memory, start and lists.
+//!
+//! `make bench`. Both queues are measured in the same run, in turns, each time in a process of its own; what counts are the ratios.
+//! WAXSEAL_BENCH_MESSAGES sets another size, WAXSEAL_BENCH_FOLDER another disk than that of target/.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
+
+use jiff::Timestamp;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use waxseal::message::accepted::Accepted;
+use waxseal::message::{Author, Envelope, MailId, RawMessage};
+use waxseal::queue::sqlite::{Options, SqliteQueue};
+use waxseal::queue::{Delivered, Fate, Filter, Lane, NewMail, Queue, Settlement, State};
+use waxseal::smtp::{Mailbox, ReversePath};
+
+/// Measured operations of each kind, per process.
+const MEASURED: u32 = 10_000;
+/// Puts that wait at the same time.
+const CLIENTS: u32 = 64;
+/// Messages being delivered at the same time.
+const SLOTS: usize = 32;
+/// Octets of a body.
+const BODY: usize = 1_500;
+const ROUNDS: usize = 3;
+
+const MAX_RATIO: f64 = 1.5;
+const MAX_MORE_MEMORY: f64 = 32.0;
+const MAX_START: f64 = 5_000.0;
+/// "At once", for a person.
+const MAX_PAGE: f64 = 100.0;
+
+/// What one process measures; rates per second, times in milliseconds, memory in MiB.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+struct Measured {
+    start: f64,
+    puts: f64,
+    deliveries: f64,
+    page: f64,
+    memory: f64,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().position(|argument| argument == "measure") {
+        Some(at) => {
+            println!("{}", serde_json::to_string(&measure(Path::new(&arguments[at + 1]))).unwrap());
+            ExitCode::SUCCESS
+        }
+        None => compare(),
+    }
+}
+
+fn compare() -> ExitCode {
+    let large: u32 = std::env::var("WAXSEAL_BENCH_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let parent = std::env::var("WAXSEAL_BENCH_FOLDER").unwrap_or_else(|_| "target".into());
+    let folder = tempfile::tempdir_in(parent).unwrap();
+    let queues = [(1_000, folder.path().join("small")), (large, folder.path().join("large"))];
+    for (messages, path) in &queues {
+        let filled = Instant::now();
+        runtime().block_on(fill(path, *messages));
+        println!("{messages} messages stored in {:.0} s", filled.elapsed().as_secs_f64());
+    }
+    let mut rounds = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (queue, (_, path)) in queues.iter().enumerate() {
+            rounds[queue].push(in_a_process(path));
+        }
+    }
+    let [small, large] = rounds.map(median);
+    report(queues[0].0, queues[1].0, small, large)
+}
+
+fn report(few: u32, many: u32, small: Measured, large: Measured) -> ExitCode {
+    let lines = [
+        ("puts per second", small.puts, large.puts, small.puts / large.puts, MAX_RATIO, "times fewer"),
+        (
+            "deliveries per second",
+            small.deliveries,
+            large.deliveries,
+            small.deliveries / large.deliveries,
+            MAX_RATIO,
+            "times fewer",
+        ),
+        ("peak memory, MiB", small.memory, large.memory, large.memory - small.memory, MAX_MORE_MEMORY, "MiB more"),
+        ("start, ms", small.start, large.start, large.start, MAX_START, "ms"),
+        ("slowest page of a list, ms", small.page, large.page, large.page, MAX_PAGE, "ms"),
+    ];
+    println!("{:28} {few:>12} {many:>12}   {:>10}  bound", "messages waiting", "");
+    let mut all_kept = true;
+    for (what, small, large, compared, bound, unit) in lines {
+        let kept = compared <= bound;
+        all_kept &= kept;
+        let verdict = if kept { "" } else { "   NOT KEPT" };
+        println!("{what:28} {small:12.1} {large:12.1}   {compared:10.2}  at most {bound} {unit}{verdict}");
+    }
+    if all_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn median(mut rounds: Vec<Measured>) -> Measured {
+    let mut middle = |of: fn(&Measured) -> f64| {
+        rounds.sort_by(|a, b| of(a).total_cmp(&of(b)));
+        of(&rounds[rounds.len() / 2])
+    };
+    Measured {
+        start: middle(|one| one.start),
+        puts: middle(|one| one.puts),
+        deliveries: middle(|one| one.deliveries),
+        page: middle(|one| one.page),
+        memory: middle(|one| one.memory),
+    }
+}
+
+fn in_a_process(path: &Path) -> Measured {
+    let output = Command::new(std::env::current_exe().unwrap()).arg("measure").arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn open(path: &Path) -> Arc<SqliteQueue> {
+    let options = Options { data_dir: path.to_owned(), cache_octets: 16 << 20, schedule: Default::default() };
+    Arc::new(SqliteQueue::open(options).unwrap())
+}
+
+async fn fill(path: &Path, messages: u32) {
+    std::fs::create_dir_all(path).unwrap();
+    let queue = open(path);
+    put(&queue, messages, 4 * CLIENTS, start()).await;
+    queue.close().await;
+}
+
+/// What is measured leaves the queue as it was: as many are delivered as were put.
+fn measure(path: &Path) -> Measured {
+    let opened = Instant::now();
+    let queue = open(path);
+    let start_took = opened.elapsed();
+    runtime().block_on(async {
+        let puts = rate(put(&queue, MEASURED, CLIENTS, Timestamp::now())).await;
+        let deliveries = rate(deliver(&queue)).await;
+        let page = slowest_page(&queue).await;
+        let memory = peak_memory();
+        queue.close().await;
+        Measured {
+            start: start_took.as_secs_f64() * 1000.0,
+            puts,
+            deliveries,
+            page: page.as_secs_f64() * 1000.0,
+            memory,
+        }
+    })
+}
+
+async fn rate(work: impl Future<Output = ()>) -> f64 {
+    let began = Instant::now();
+    work.await;
+    f64::from(MEASURED) / began.elapsed().as_secs_f64()
+}
+
+fn start() -> Timestamp {
+    "2026-11-24T03:00:00Z".parse().unwrap()
+}
+
+async fn put(queue: &Arc<SqliteQueue>, messages: u32, clients: u32, received_at: Timestamp) {
+    let mut tasks = JoinSet::new();
+    for client in 0..clients {
+        let queue = queue.clone();
+        tasks.spawn(async move {
+            for number in (client..messages).step_by(clients as usize) {
+                queue.put(mail(number, received_at)).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// A hundred sender domains, one lane.
+fn mail(number: u32, received_at: Timestamp) -> NewMail {
+    let mut envelope =
+        Envelope::new(ReversePath::Mailbox(Mailbox::parse(&format!("reports@d{}.example", number % 100)).unwrap()));
+    envelope.add_recipient(Mailbox::parse(&format!("reader{number}@example.net")).unwrap());
+    let body = "All is well.\r\n".repeat(BODY / 14);
+    let text = format!(
+        "From: <reports@example.com>\r\nTo: <reader{number}@example.net>\r\nSubject: Report {number}\r\n\r\n{body}"
+    );
+    let message = RawMessage::from_data(text.into()).unwrap();
+    let author = Author::of(&message).ok();
+    let id = MailId::new(received_at, number);
+    let accepted = Arc::new(Accepted { id, received_at, envelope, message, author });
+    NewMail { accepted, fates: vec![Fate::Waiting(lane())], original: None, subject: format!("Report {number}") }
+}
+
+fn lane() -> Lane {
+    Lane::new("default")
+}
+
+async fn deliver(queue: &Arc<SqliteQueue>) {
+    let mut left = MEASURED as usize;
+    while left > 0 {
+        let leased = queue.lease(&lane(), Timestamp::now(), left.min(SLOTS), u64::MAX).await.unwrap();
+        left -= leased.len();
+        let mut tasks = JoinSet::new();
+        for leased in leased {
+            let queue = queue.clone();
+            tasks.spawn(async move {
+                let now = Timestamp::now();
+                let taken = Delivered { at: now, upstream: "company".into(), reply: "250 ok".into(), milliseconds: 1 };
+                queue.settle(leased.lease, vec![Settlement::Delivered(taken)], now).await.unwrap();
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+async fn slowest_page(queue: &SqliteQueue) -> Duration {
+    let failed = Filter { state: Some(State::Failed), ..Filter::default() };
+    let nobody = Filter { recipient: Some("nobody".into()), ..Filter::default() };
+    let mut slowest = Duration::ZERO;
+    for filter in [Filter::default(), failed, nobody] {
+        let mut after = None;
+        for _ in 0..10 {
+            let began = Instant::now();
+            let page = queue.list(&filter, after, 50).await.unwrap();
+            slowest = slowest.max(began.elapsed());
+            after = page.next;
+        }
+    }
+    slowest
+}
+
+/// VmHWM of this process.
+fn peak_memory() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}

@@ -1,0 +1,123 @@
+//! `waxseal queue`: look at what waits and what failed, try it again, remove it, hold it.
+//!
+//! Beside a running gateway every command asks it through its socket; without one the command takes the data folder's
+//! lock and works on the queue itself. Foreign text never leaves its line of a table.
+
+mod change;
+mod hold;
+mod list;
+mod listing;
+mod progress;
+mod reach;
+mod selection;
+mod show;
+mod table;
+mod words;
+
+use super::run::print_problems;
+use super::{NOT_WELL, WRONG};
+use crate::config::{self, ConfigFile, Environment};
+use crate::queue::control::{Blame, Refusal};
+use anyhow::Context as _;
+use clap::Subcommand;
+use reach::Reach;
+use std::io::{ErrorKind, Write as _};
+use std::process::ExitCode;
+
+#[derive(Debug, Subcommand)]
+pub enum QueueCommand {
+    /// What waits, is being sent, or failed; or, with --history, what was delivered
+    List(list::Args),
+    /// Everything about one message: recipients, each attempt, the header; with --content the message itself
+    Show(show::Args),
+    /// Make messages due now, failed ones too; with --to, at a corrected address
+    Retry(change::Retry),
+    /// Remove messages for good. What is being sent at the moment stays
+    Remove(change::Remove),
+    /// Stop the delivery of one lane (a route's mail) or of all. Mail is still accepted, and waits
+    Hold(hold::Hold),
+    /// Deliver again what was held
+    Release(hold::Hold),
+}
+
+pub const AFTER_HELP: &str = "\
+Examples:
+  waxseal queue list --state failed
+  waxseal queue show 01kbtsb6g0000009
+  waxseal queue retry 01kbtsb6g0000009 --to right.address@example.net
+  waxseal queue retry --all --upstream company
+  waxseal queue remove --all --state failed --older-than 2d
+  waxseal queue hold --all
+
+They work beside a running gateway and while it is stopped, as the user that the gateway runs as.
+
+Exit status: 0 done, 1 a message that is not there, or nothing that could be changed, 2 wrong usage, or no way to the
+queue.";
+
+pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+    if let Some(wrong) = wrong_use(&command) {
+        eprintln!("waxseal: {wrong}");
+        return Ok(ExitCode::from(WRONG));
+    }
+    let data_dir = match config::data_dir(file, &Environment::of_process()) {
+        Ok(data_dir) => data_dir,
+        Err(problems) => {
+            print_problems(&problems);
+            return Ok(ExitCode::from(WRONG));
+        }
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        let reach = Reach::open(&data_dir).await?;
+        let result = dispatch(command, file, &reach).await;
+        reach.close().await;
+        result
+    });
+    result.or_else(|error| match blame(&error) {
+        Some(Blame::Message | Blame::Queue) => {
+            eprintln!("waxseal: {error:#}");
+            Ok(ExitCode::from(NOT_WELL))
+        }
+        _ if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        _ => Err(error),
+    })
+}
+
+fn wrong_use(command: &QueueCommand) -> Option<&'static str> {
+    match command {
+        QueueCommand::Retry(args) => args.wrong_use(),
+        QueueCommand::Remove(args) => args.wrong_use(),
+        _ => None,
+    }
+}
+
+async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, reach: &Reach) -> anyhow::Result<ExitCode> {
+    match command {
+        QueueCommand::List(args) => list::run(&args, reach).await,
+        QueueCommand::Show(args) => show::run(&args, reach).await,
+        QueueCommand::Retry(args) => change::retry(&args, reach).await,
+        QueueCommand::Remove(args) => change::remove(&args, reach).await,
+        QueueCommand::Hold(args) => hold::hold(&args, file, reach).await,
+        QueueCommand::Release(args) => hold::release(&args, reach).await,
+    }
+}
+
+fn blame(error: &anyhow::Error) -> Option<Blame> {
+    error.downcast_ref::<Refusal>().map(|refusal| refusal.blame)
+}
+
+/// Whoever closes the pipe has read enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn print(octets: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(octets.as_ref()).and_then(|()| out.flush())?;
+    Ok(())
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(serde_json::to_string_pretty(value)? + "\n")
+}

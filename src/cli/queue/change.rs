@@ -1,0 +1,249 @@
+//! `waxseal queue retry` and `remove`: named messages, or all that match, page by page.
+
+use super::progress::Progress;
+use super::reach::{Reach, unexpected};
+use super::selection::Selection;
+use super::{print, print_json, words};
+use crate::cli::NOT_WELL;
+use crate::message::MailId;
+use crate::queue::control::{Changed, MAX_PAGE, Request, Response};
+use crate::queue::{Cursor, Filter, State, Statistics};
+use crate::smtp::Mailbox;
+use anyhow::bail;
+use jiff::Timestamp;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Retry {
+    #[command(flatten)]
+    which: Which,
+
+    /// Send it to this address instead; for one message with one recipient that is not settled
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "all", value_parser = Mailbox::parse)]
+    to: Option<Mailbox>,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    #[command(flatten)]
+    which: Which,
+
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Names of messages
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<MailId>,
+
+    /// All messages, or all that match the filters
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Retry,
+    Remove,
+}
+
+pub async fn retry(args: &Retry, reach: &Reach) -> anyhow::Result<ExitCode> {
+    let to = args.to.as_ref().map(ToString::to_string);
+    let total = if args.which.all {
+        all(Change::Retry, &args.which.selection, reach).await?
+    } else {
+        named(Change::Retry, &args.which.ids, to, reach).await?
+    };
+    if !args.json && total.messages > 0 {
+        let (messages, recipients) =
+            (words::count(total.messages, "message"), words::count(total.recipients, "recipient"));
+        let held = words::holds(&reach.overview().await?.held);
+        let held: String = held.iter().map(|line| format!("{line}\n")).collect();
+        print(format!("Due now: {messages} for {recipients}.\n{held}"))?;
+    }
+    report(Change::Retry, &total, args.json, args.which.all)
+}
+
+pub async fn remove(args: &Remove, reach: &Reach) -> anyhow::Result<ExitCode> {
+    if !args.yes && !confirmed(&args.which, reach).await? {
+        eprintln!("Nothing was removed.");
+        return Ok(ExitCode::from(NOT_WELL));
+    }
+    let total = if args.which.all {
+        all(Change::Remove, &args.which.selection, reach).await?
+    } else {
+        named(Change::Remove, &args.which.ids, None, reach).await?
+    };
+    if !args.json && total.messages > 0 {
+        print(format!("Removed: {}.\n", words::count(total.messages, "message")))?;
+    }
+    report(Change::Remove, &total, args.json, args.which.all)
+}
+
+impl Retry {
+    /// What the parser lets through.
+    pub fn wrong_use(&self) -> Option<&'static str> {
+        self.which.wrong_use(self.to.is_some())
+    }
+}
+
+impl Remove {
+    pub fn wrong_use(&self) -> Option<&'static str> {
+        self.which.wrong_use(false)
+    }
+}
+
+impl Which {
+    fn wrong_use(&self, has_address: bool) -> Option<&'static str> {
+        if self.selection.is_given() && !self.all {
+            return Some("the filters choose among --all; leave them out where messages are named");
+        }
+        (has_address && self.ids.len() != 1).then_some("--to corrects the address of one message at a time")
+    }
+}
+
+async fn named(change: Change, ids: &[MailId], to: Option<String>, reach: &Reach) -> anyhow::Result<Changed> {
+    let unique: Vec<MailId> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let mut total = Changed::default();
+    for ids in unique.chunks(MAX_PAGE) {
+        let request = match change {
+            Change::Retry => Request::Retry { ids: ids.to_vec(), to: to.clone() },
+            Change::Remove => Request::Remove { ids: ids.to_vec() },
+        };
+        add(&mut total, ask(reach, request).await?);
+    }
+    Ok(total)
+}
+
+async fn all(change: Change, selection: &Selection, reach: &Reach) -> anyhow::Result<Changed> {
+    let filter = selection.filter(Timestamp::now());
+    let end =
+        if selection.is_state_only() { Some(recipients(&reach.overview().await?.counts, filter.state)) } else { None };
+    let progress = Progress::start(if change == Change::Retry { "making due" } else { "removing" }, end);
+    let (mut total, mut after) = (Changed::default(), None);
+    loop {
+        let (filter, limit) = (filter.clone(), MAX_PAGE);
+        let changed = ask(
+            reach,
+            match change {
+                Change::Retry => Request::RetryMatching { filter, after, limit },
+                Change::Remove => Request::RemoveMatching { filter, after, limit },
+            },
+        );
+        let changed = changed.await?;
+        progress.advance(changed.recipients);
+        after = changed.next;
+        total.messages += changed.messages;
+        total.recipients += changed.recipients;
+        if after.is_none() {
+            return Ok(total);
+        }
+    }
+}
+
+/// How far the bar goes.
+fn recipients(counts: &Statistics, state: Option<State>) -> u64 {
+    match state {
+        None => counts.waiting + counts.leased + counts.failed + counts.damaged,
+        Some(State::Waiting) => counts.waiting,
+        Some(State::Leased) => counts.leased,
+        Some(State::Failed) => counts.failed,
+        Some(State::Damaged) => counts.damaged,
+    }
+}
+
+async fn ask(reach: &Reach, request: Request) -> anyhow::Result<Changed> {
+    match reach.ask(request).await? {
+        Response::Changed(changed) => Ok(changed),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn add(total: &mut Changed, more: Changed) {
+    total.messages += more.messages;
+    total.recipients += more.recipients;
+    total.missing.extend(more.missing);
+    total.unchanged.extend(more.unchanged);
+}
+
+/// What could not be done, and the exit status.
+fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        let [messages, recipients] = [total.messages, total.recipients];
+        let [missing, unchanged] = [json!(total.missing), json!(total.unchanged)];
+        let value =
+            json!({ "messages": messages, "recipients": recipients, "missing": missing, "unchanged": unchanged });
+        print_json(&value)?;
+    } else {
+        for id in &total.missing {
+            eprintln!(
+                "waxseal: there is no message {id} in the queue; what was delivered is in `waxseal queue list --history`"
+            );
+        }
+        let why = match change {
+            Change::Retry => "it is being sent, or nothing of it is left to be sent",
+            Change::Remove => "it is being sent, or was delivered",
+        };
+        for id in &total.unchanged {
+            eprintln!("waxseal: {id} was left as it is: {why}");
+        }
+        if all && total.messages == 0 {
+            eprintln!("waxseal: nothing in the queue matches");
+        }
+    }
+    let well = total.messages > 0 && total.missing.is_empty() && total.unchanged.is_empty();
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+}
+
+/// Only where somebody can answer.
+async fn confirmed(which: &Which, reach: &Reach) -> anyhow::Result<bool> {
+    let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
+    if !stdin.is_terminal() {
+        return Ok(true);
+    }
+    if !stderr.is_terminal() {
+        bail!("the question whether to remove them would not be seen; say --yes");
+    }
+    let number = if which.all {
+        let (number, more) = matching(&which.selection.filter(Timestamp::now()), reach).await?;
+        format!("{}{}", if more { "more than " } else { "" }, words::count(number, "message"))
+    } else {
+        words::count(u64::try_from(which.ids.len())?, "message")
+    };
+    write!(stderr, "Remove {number} for good? [y/N] ")?;
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Counting on would only keep the user waiting.
+const ENOUGH: u64 = 10_000;
+
+async fn matching(filter: &Filter, reach: &Reach) -> anyhow::Result<(u64, bool)> {
+    let (mut number, mut after) = (0, None::<Cursor>);
+    loop {
+        let page = reach.page(filter, after, MAX_PAGE).await?;
+        number += u64::try_from(page.rows.len())?;
+        after = page.next;
+        if after.is_none() || number >= ENOUGH {
+            return Ok((number, after.is_some()));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `waxseal queue hold` and `release`: mail is accepted and waits, or goes on.
+
+use super::reach::{Reach, unexpected};
+use super::{print, print_json, words};
+use crate::cli::NOT_WELL;
+use crate::config::{self, ConfigFile, Environment};
+use crate::observe::log::Clean;
+use crate::queue::control::{Overview, Request, Response};
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Hold {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The lane: the name of a route, or "default" where there are none
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    lane: Option<String>,
+
+    /// All lanes, those of later routes too
+    #[arg(long)]
+    all: bool,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn hold(args: &Hold, file: &ConfigFile<'_>, reach: &Reach) -> anyhow::Result<ExitCode> {
+    let lane = args.which.lane.as_deref();
+    if let Some((lane, lanes)) = lane.zip(lanes(file)).filter(|(lane, lanes)| !lanes.iter().any(|name| name == lane)) {
+        let lanes = words::words_for(lanes.iter().map(String::as_str));
+        eprintln!("waxseal: there is no lane \"{}\" in the configuration: {lanes}", lane.escape_debug());
+        return Ok(ExitCode::from(NOT_WELL));
+    }
+    let overview = set(reach, lane, true).await?;
+    show(&overview, args.which.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn release(args: &Hold, reach: &Reach) -> anyhow::Result<ExitCode> {
+    let lane = args.which.lane.as_deref();
+    let before = reach.overview().await?;
+    let was_held = lane.map_or(!before.held.is_empty(), |lane| words::is_held(&before.held, lane));
+    if !was_held {
+        let what = lane.map_or("no lane".to_owned(), |lane| format!("lane \"{}\"", lane.escape_debug()));
+        let verb = if lane.is_some() { "is not held" } else { "is held" };
+        eprintln!("waxseal: {what} {verb}");
+        if args.which.json {
+            show(&before, true)?;
+        }
+        return Ok(ExitCode::from(NOT_WELL));
+    }
+    let overview = set(reach, lane, false).await?;
+    if !args.which.json {
+        print(match lane {
+            Some(lane) => format!("Lane {} is released.\n", Clean(lane)),
+            None => "All lanes are released.\n".to_owned(),
+        })?;
+    }
+    show(&overview, args.which.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn set(reach: &Reach, lane: Option<&str>, held: bool) -> anyhow::Result<Overview> {
+    match reach.ask(Request::Hold { lane: lane.map(str::to_owned), held }).await? {
+        Response::Overview(overview) => Ok(overview),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What is held now.
+fn show(overview: &Overview, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(&serde_json::json!({ "held": overview.held, "counts": overview.counts }));
+    }
+    let lines: String = words::holds(&overview.held).iter().map(|line| format!("{line}\n")).collect();
+    print(lines)
+}
+
+/// `None` where the configuration cannot be read to its end here, for want of a secret perhaps.
+fn lanes(file: &ConfigFile<'_>) -> Option<Vec<String>> {
+    let settings = config::load(file, &Environment::of_process()).ok()?;
+    Some(settings.routes.iter().map(|route| route.name.to_string()).collect())
+}

@@ -1,0 +1,192 @@
+//! `waxseal queue list`: what is in the queue, oldest first, or what was delivered, newest first.
+
+use super::listing::Listing;
+use super::progress::Progress;
+use super::reach::{Reach, unexpected};
+use super::selection::Selection;
+use super::table::Column;
+use super::{print, words};
+use crate::queue::control::{MAX_PAGE, Overview, Request, Response};
+use crate::queue::{Cursor, HeldLane, HistoryRow, Row};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// What was delivered, newest first, instead of what is in the queue
+    #[arg(long, conflicts_with = "state")]
+    history: bool,
+
+    /// At most so many messages
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+
+    /// All messages
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+const MESSAGES: [Column; 6] =
+    [("ID", 16), ("RECEIVED", 14), ("FROM", 36), ("TO", 40), ("STATE", 28), ("SUBJECT AND REASON", 200)];
+const DELIVERED: [Column; 6] =
+    [("ID", 16), ("DELIVERED", 14), ("FROM", 36), ("TO", 40), ("UPSTREAM", 20), ("REPLY", 200)];
+
+pub async fn run(args: &Args, reach: &Reach) -> anyhow::Result<ExitCode> {
+    let (now, limit) = (Timestamp::now(), if args.all { u64::MAX } else { args.limit });
+    if args.history {
+        history(args, limit, reach, now).await?;
+    } else {
+        messages(args, limit, reach, now).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn messages(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> anyhow::Result<()> {
+    let overview = reach.overview().await?;
+    let filter = args.selection.filter(now);
+    let mut listing = if args.json { Listing::json("messages") } else { Listing::table(MESSAGES) };
+    let progress = Progress::start("looking through the queue", None);
+    let mut after = None;
+    loop {
+        let wanted = usize::try_from(limit - listing.written()).unwrap_or(usize::MAX).min(MAX_PAGE);
+        let page = reach.page(&filter, after, wanted).await?;
+        let text = listing.page(&page.rows, |row| message_cells(row, &overview.held, now), message_object);
+        progress.aside(|| print(text))?;
+        progress.advance(count(&page.rows));
+        after = page.next;
+        if after.is_none() || listing.written() >= limit {
+            break;
+        }
+    }
+    drop(progress);
+    let below = below_messages(listing.written(), after.is_some(), args.selection.is_given(), &overview);
+    let beside = [("more", json!(after.is_some())), ("held", json!(overview.held)), ("counts", json!(overview.counts))];
+    print(listing.end(&beside, &below))
+}
+
+fn message_cells(row: &Row, held: &[HeldLane], now: Timestamp) -> [String; MESSAGES.len()] {
+    let reason = row.recipients.iter().find_map(|recipient| recipient.reason.as_deref());
+    let subject_and_reason = match (row.subject.as_str(), reason) {
+        (subject, None) => subject.to_owned(),
+        ("", Some(reason)) => reason.to_owned(),
+        (subject, Some(reason)) => format!("{}: {reason}", super::table::fit(subject, 40)),
+    };
+    [
+        row.id.clone(),
+        words::ago(now, row.received_at),
+        words::sender(&row.sender).to_owned(),
+        recipients(row.recipients.iter().map(|recipient| recipient.address.as_str())),
+        words::message_state(row, held, now),
+        subject_and_reason,
+    ]
+}
+
+/// The first, and how many more.
+fn recipients<'a>(mut addresses: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let others = addresses.len().saturating_sub(1);
+    let first = addresses.next().unwrap_or_default();
+    if others == 0 { first.to_owned() } else { format!("{} (+{others})", super::table::fit(first, 32)) }
+}
+
+fn count<T>(rows: &[T]) -> u64 {
+    u64::try_from(rows.len()).unwrap_or(u64::MAX)
+}
+
+fn message_object(row: &Row) -> Value {
+    json!(row)
+}
+
+fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overview) -> String {
+    let counts = &overview.counts;
+    let mut lines = vec![match (written, more) {
+        (0, _) if is_filtered => "No message matches.".to_owned(),
+        (0, _) => "The queue is empty.".to_owned(),
+        (_, true) => format!("\nThe oldest {}; see more with --limit or --all.", words::count(written, "message")),
+        (_, false) => format!("\n{}.", words::count(written, "message")),
+    }];
+    if counts.waiting + counts.leased + counts.failed + counts.damaged > 0 {
+        let damaged = if counts.damaged == 0 { String::new() } else { format!(", {} damaged", counts.damaged) };
+        let [waiting, leased, failed] = [counts.waiting, counts.leased, counts.failed];
+        lines.push(format!(
+            "Recipients in the queue: {waiting} waiting, {leased} being sent, {failed} failed{damaged}."
+        ));
+    }
+    lines.extend(words::holds(&overview.held));
+    lines.join("\n") + "\n"
+}
+
+async fn history(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> anyhow::Result<()> {
+    let mut listing = if args.json { Listing::json("delivered") } else { Listing::table(DELIVERED) };
+    let progress = Progress::start("looking through the history", None);
+    let (mut before, mut more) = (None, true);
+    while more && listing.written() < limit {
+        let rows = history_page(reach, before).await?;
+        more = rows.len() == MAX_PAGE;
+        before = rows.last().map(|row| row.cursor);
+        let wanted = usize::try_from(limit - listing.written()).unwrap_or(usize::MAX);
+        let mut chosen: Vec<_> = rows.into_iter().filter(|row| is_chosen(row, &args.selection, now)).collect();
+        more |= chosen.len() > wanted;
+        chosen.truncate(wanted);
+        let text = listing.page(&chosen, |row| history_cells(row, now), history_object);
+        progress.aside(|| print(text))?;
+        progress.advance(count(&chosen));
+    }
+    drop(progress);
+    let below = match (listing.written(), more) {
+        (0, _) if args.selection.is_given() => "Nothing that was delivered matches.\n".to_owned(),
+        (0, _) => "Nothing was delivered lately.\n".to_owned(),
+        (written, true) => format!("\nThe newest {written}; see more with --limit or --all.\n"),
+        (written, false) => format!("\n{written} delivered.\n"),
+    };
+    print(listing.end(&[("more", json!(more))], &below))
+}
+
+async fn history_page(reach: &Reach, before: Option<Cursor>) -> anyhow::Result<Vec<HistoryRow>> {
+    match reach.ask(Request::History { before, limit: MAX_PAGE }).await? {
+        Response::History(rows) => Ok(rows),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn is_chosen(row: &HistoryRow, selection: &Selection, now: Timestamp) -> bool {
+    let has = |part: &str| row.recipients.iter().any(|address| address.to_lowercase().contains(&part.to_lowercase()));
+    selection.recipient.as_deref().is_none_or(has)
+        && selection.upstream.as_ref().is_none_or(|name| row.delivery.upstream == *name)
+        && selection.received_before(now).is_none_or(|before| row.received_at < before)
+}
+
+fn history_cells(row: &HistoryRow, now: Timestamp) -> [String; DELIVERED.len()] {
+    [
+        row.id.clone(),
+        words::ago(now, row.delivery.at),
+        words::sender(&row.sender).to_owned(),
+        recipients(row.recipients.iter().map(String::as_str)),
+        row.delivery.upstream.clone(),
+        row.delivery.reply.clone(),
+    ]
+}
+
+pub fn history_object(row: &HistoryRow) -> Value {
+    json!({
+        "id": row.id,
+        "received_at": row.received_at,
+        "delivered_at": row.delivery.at,
+        "sender": row.sender,
+        "recipients": row.recipients,
+        "subject": row.subject,
+        "upstream": row.delivery.upstream,
+        "reply": row.delivery.reply,
+        "milliseconds": row.delivery.milliseconds,
+    })
+}
+
+#[cfg(test)]
+mod tests;

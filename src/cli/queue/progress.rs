@@ -1,0 +1,47 @@
+//! Progress of a long operation, on a terminal only: a bar where the end is known, else a running count.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+const BAR: &str = "{msg}  {wide_bar} {human_pos}/{human_len}, {eta} left";
+const COUNT: &str = "{spinner} {msg}  {human_pos}";
+
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    pub fn start(what: &'static str, end: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(end, target());
+        if let Ok(style) = ProgressStyle::with_template(if end.is_some() { BAR } else { COUNT }) {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        if std::io::stderr().is_terminal() {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        Self { bar }
+    }
+
+    pub fn advance(&self, by: u64) {
+        self.bar.inc(by);
+    }
+
+    /// Out of the way of what is printed meanwhile.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+}
+
+/// Leaves no trace.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn target() -> ProgressDrawTarget {
+    if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}

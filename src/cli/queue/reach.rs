@@ -1,0 +1,145 @@
+//! The way to the queue: through the running gateway's socket, or, under the data folder's lock, straight to it.
+
+use crate::gateway::control::connect;
+use crate::gateway::lock::{Lock, LockError};
+use crate::queue::control::{Content, Overview, Refusal, Request, Response, execute};
+use crate::queue::schedule::Schedule;
+use crate::queue::sqlite::{self, SqliteQueue};
+use crate::queue::{Cursor, Filter, Page, Queue};
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+/// For a gateway that is just starting or stopping.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+
+#[derive(Debug)]
+pub enum Reach {
+    /// Each request on a connection of its own, so that a question to the user keeps nobody waiting.
+    Gateway {
+        data_dir: PathBuf,
+    },
+    Folder {
+        queue: Arc<dyn Queue>,
+        _lock: Lock,
+    },
+}
+
+impl Reach {
+    pub async fn open(data_dir: &Path) -> anyhow::Result<Self> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let refused = match connect(data_dir).await {
+                Ok(_) => return Ok(Self::Gateway { data_dir: data_dir.to_owned() }),
+                Err(error) => error,
+            };
+            // Looked for and not made: what root made here, the gateway's user could not open.
+            if !sqlite::exists(data_dir).with_context(|| not_ours(data_dir))? {
+                return Err(nothing_there(data_dir));
+            }
+            match Lock::take(data_dir) {
+                Ok(lock) => return Self::folder(data_dir, lock).await,
+                Err(LockError::Held { .. }) if tries < TRIES => tokio::time::sleep(BETWEEN_TRIES).await,
+                Err(LockError::Held { holder, .. }) => return Err(unreachable(data_dir, &holder, &refused)),
+                Err(error) => return Err(error).with_context(|| not_ours(data_dir)),
+            }
+        }
+    }
+
+    async fn folder(data_dir: &Path, lock: Lock) -> anyhow::Result<Self> {
+        // Nothing is leased here, so that neither a cache nor the schedule is of any use.
+        let options = sqlite::Options { data_dir: data_dir.to_owned(), cache_octets: 0, schedule: Schedule::default() };
+        let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
+        Ok(Self::Folder { queue: Arc::new(queue), _lock: lock })
+    }
+
+    /// Ends when everything is durable.
+    pub async fn close(self) {
+        if let Self::Folder { queue, .. } = self {
+            queue.close().await;
+        }
+    }
+
+    pub async fn ask(&self, request: Request) -> anyhow::Result<Response> {
+        let response = match self {
+            Self::Folder { queue, .. } => execute(queue.as_ref(), request, Timestamp::now()).await,
+            Self::Gateway { data_dir } => ask_gateway(data_dir, &request)
+                .await
+                .with_context(|| format!("the gateway that uses {} does not answer", data_dir.display()))??,
+        };
+        match response {
+            Response::Refused(refusal) => Err(refusal.into()),
+            response => Ok(response),
+        }
+    }
+
+    pub async fn overview(&self) -> anyhow::Result<Overview> {
+        match self.ask(Request::Overview).await? {
+            Response::Overview(overview) => Ok(overview),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub async fn page(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> anyhow::Result<Page> {
+        match self.ask(Request::List { filter: filter.clone(), after, limit }).await? {
+            Response::Page(page) => Ok(page),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+pub fn unexpected(response: &Response) -> anyhow::Error {
+    let line = response.to_line();
+    anyhow!("the answer is not one to the question: {}", line[..line.len().min(80)].escape_ascii())
+}
+
+fn nothing_there(data_dir: &Path) -> anyhow::Error {
+    anyhow!(
+        "there is no queue in {}: no gateway has run with this configuration; name its file with --config",
+        data_dir.display()
+    )
+}
+
+fn not_ours(data_dir: &Path) -> String {
+    format!("the queue in {} cannot be opened; run this as the user that the gateway runs as", data_dir.display())
+}
+
+fn unreachable(data_dir: &Path, holder: &str, refused: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "{holder} holds the lock of {}, but its control socket does not answer ({refused}): it is a gateway that starts \
+         or stops, or another `waxseal queue`; try again when it is done",
+        data_dir.display()
+    )
+}
+
+async fn ask_gateway(data_dir: &Path, request: &Request) -> io::Result<Result<Response, Refusal>> {
+    let mut stream = connect(data_dir).await?;
+    let (input, mut output) = stream.split();
+    output.write_all(&request.to_line()).await?;
+    let (mut input, mut line) = (BufReader::new(input), Vec::new());
+    input.read_until(b'\n', &mut line).await?;
+    if line.is_empty() {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection; it may be stopping"));
+    }
+    let mut response = Response::from_line(&line);
+    if let Ok(Response::Content(Some(content))) = &mut response {
+        content.data = read_content(&mut input, content).await?;
+    }
+    Ok(response)
+}
+
+async fn read_content(input: &mut (impl AsyncReadExt + Unpin), content: &Content) -> io::Result<Bytes> {
+    let mut data = Vec::new();
+    input.take(content.octets).read_to_end(&mut data).await?;
+    if u64::try_from(data.len()) != Ok(content.octets) {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the message broke off"));
+    }
+    Ok(data.into())
+}

@@ -1,0 +1,101 @@
+//! Which messages: filters as they are typed.
+
+use super::words::words_for;
+use crate::queue::{Filter, State};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+
+pub const STATES: [(&str, State); 4] =
+    [("waiting", State::Waiting), ("leased", State::Leased), ("failed", State::Failed), ("damaged", State::Damaged)];
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Selection {
+    /// Only messages with a recipient in this state: waiting, leased (being sent), failed, or damaged
+    #[arg(long, value_name = "STATE", value_parser = state)]
+    pub state: Option<State>,
+
+    /// Only messages with a recipient whose address holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub recipient: Option<String>,
+
+    /// Only messages of this lane (route), or last tried at this upstream
+    #[arg(long, value_name = "NAME")]
+    pub upstream: Option<String>,
+
+    /// Only messages received longer ago than this, as in 30m, 2h, 5d or 1w
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub older_than: Option<SignedDuration>,
+}
+
+impl Selection {
+    pub fn is_given(&self) -> bool {
+        self.state.is_some() || self.recipient.is_some() || self.upstream.is_some() || self.older_than.is_some()
+    }
+
+    /// Damage and fate of all: no filter that counts cannot foresee.
+    pub fn is_state_only(&self) -> bool {
+        self.recipient.is_none() && self.upstream.is_none() && self.older_than.is_none()
+    }
+
+    pub fn filter(&self, now: Timestamp) -> Filter {
+        Filter {
+            state: self.state,
+            recipient: self.recipient.clone(),
+            upstream: self.upstream.clone(),
+            received_before: self.received_before(now),
+        }
+    }
+
+    pub fn received_before(&self, now: Timestamp) -> Option<Timestamp> {
+        self.older_than.map(|age| now.checked_sub(age).unwrap_or(Timestamp::MIN))
+    }
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let found = STATES.iter().find(|(name, _)| *name == text);
+    found.map(|(_, state)| *state).ok_or_else(|| format!("use {}", words_for(STATES.map(|(name, _)| name))))
+}
+
+/// A day has 24 hours here.
+fn age(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || "write a number and a unit, as in 30m, 2h, 5d or 1w".to_owned();
+    let span: Span = text.parse().map_err(|_| wrong())?;
+    if text.trim_start().starts_with(['P', 'p', '-', '+']) || span.get_years() != 0 || span.get_months() != 0 {
+        return Err(wrong());
+    }
+    let age = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    if age.is_positive() { Ok(age) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_numbers_with_units() {
+        let hours = SignedDuration::from_hours;
+        for (text, expected) in [
+            ("2h", hours(2)),
+            ("90m", SignedDuration::from_mins(90)),
+            ("30s", SignedDuration::from_secs(30)),
+            ("5d", hours(120)),
+            ("1w", hours(168)),
+            ("1d 12h", hours(36)),
+            ("2 hours", hours(2)),
+        ] {
+            assert_eq!(age(text), Ok(expected), "{text}");
+        }
+        for text in ["", "2", "h", "0h", "-2h", "2h ago", "1 month", "1y", "P1D", "two hours", "99999999999999999d"] {
+            assert!(age(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn states_are_named_and_ages_are_before_now() {
+        assert_eq!(state("failed"), Ok(State::Failed));
+        assert_eq!(state("Failed"), Err("use waiting, leased, failed or damaged".to_owned()));
+        let now: Timestamp = "2026-11-24T03:00:00Z".parse().unwrap();
+        let selection = Selection { older_than: Some(SignedDuration::from_hours(2)), ..Selection::default() };
+        assert_eq!(selection.filter(now).received_before, Some("2026-11-24T01:00:00Z".parse().unwrap()));
+        assert!(selection.is_given() && !Selection::default().is_given());
+    }
+}

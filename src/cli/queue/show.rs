@@ -1,0 +1,164 @@
+//! `waxseal queue show`: one message, with every reason in full; or its content, byte for byte.
+
+use super::list::history_object;
+use super::reach::{Reach, unexpected};
+use super::{print, print_json, words};
+use crate::cli::NOT_WELL;
+use crate::message::MailId;
+use crate::observe::log::Clean;
+use crate::queue::control::{Request, Response};
+use crate::queue::{Attempted, HeldLane, HistoryRow, RecipientRow, Shown};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::fmt::{self, Write as _};
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The message's name, as the list, the log and the application's 250 have it
+    id: MailId,
+
+    /// Print the message itself, as it would be sent but for the seal
+    #[arg(long, conflicts_with = "json")]
+    content: bool,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: &Args, reach: &Reach) -> anyhow::Result<ExitCode> {
+    if args.content { content(args.id, reach).await } else { details(args, reach).await }
+}
+
+async fn details(args: &Args, reach: &Reach) -> anyhow::Result<ExitCode> {
+    let shown = match reach.ask(Request::Show { id: args.id }).await? {
+        Response::Shown(Some(shown)) => shown,
+        Response::Shown(None) => return Ok(not_there(args.id)),
+        other => return Err(unexpected(&other)),
+    };
+    if args.json {
+        print_json(&object(&shown))?;
+    } else {
+        let held = reach.overview().await?.held;
+        print(Details { shown: &shown, held: &held, now: Timestamp::now() }.to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn content(id: MailId, reach: &Reach) -> anyhow::Result<ExitCode> {
+    match reach.ask(Request::Content { id }).await? {
+        // A mail can hold what drives a terminal.
+        Response::Content(Some(content)) if std::io::stdout().is_terminal() => print(readable(&content.data))?,
+        Response::Content(Some(content)) => print(&content.data)?,
+        Response::Content(None) => {
+            eprintln!("waxseal: no content of {id} is here: it was delivered or removed, or never came");
+            return Ok(ExitCode::from(NOT_WELL));
+        }
+        other => return Err(unexpected(&other)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn not_there(id: MailId) -> ExitCode {
+    eprintln!("waxseal: there is no message {id}: it was removed, or it is older than the history that is kept");
+    ExitCode::from(NOT_WELL)
+}
+
+fn object(shown: &Shown) -> Value {
+    let mut value = json!(shown.row);
+    value["header"] = json!(shown.header);
+    value["attempts"] = json!(shown.attempts);
+    value["delivered"] = shown.delivered.iter().map(history_object).collect();
+    value["has_original"] = json!(shown.has_original);
+    value
+}
+
+/// Line by line, each cleaned.
+fn readable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.lines().fold(String::new(), |mut all, line| {
+        let _to_memory = writeln!(all, "{}", Clean(line.replace('\t', "    ")));
+        all
+    })
+}
+
+/// For people.
+struct Details<'a> {
+    shown: &'a Shown,
+    held: &'a [HeldLane],
+    now: Timestamp,
+}
+
+impl fmt::Display for Details<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = &self.shown.row;
+        writeln!(f, "Message    {}", Clean(&row.id))?;
+        writeln!(f, "Received   {} ({})", words::exact(row.received_at), words::ago(self.now, row.received_at))?;
+        writeln!(f, "From       {}", Clean(words::sender(&row.sender)))?;
+        writeln!(f, "Subject    {}", Clean(&row.subject))?;
+        writeln!(f, "Size       {}", words::size(row.size))?;
+        if self.shown.has_original {
+            writeln!(f, "Original   kept as it was before the rewrite rules")?;
+        }
+        if !row.recipients.is_empty() {
+            writeln!(f, "\nNot delivered yet")?;
+        }
+        row.recipients.iter().try_for_each(|recipient| self.recipient(f, recipient))?;
+        if !self.shown.delivered.is_empty() {
+            writeln!(f, "\nDelivered")?;
+        }
+        self.shown.delivered.iter().try_for_each(|delivered| self.delivered(f, delivered))?;
+        if !self.shown.attempts.is_empty() {
+            writeln!(f, "\nAttempts")?;
+        }
+        self.shown.attempts.iter().try_for_each(|attempt| self.attempt(f, attempt))?;
+        if !self.shown.header.is_empty() {
+            writeln!(f, "\nHeader")?;
+        }
+        readable(self.shown.header.as_bytes()).lines().try_for_each(|line| writeln!(f, "  {line}"))?;
+        words::holds(self.held).iter().try_for_each(|line| writeln!(f, "\n{line}"))
+    }
+}
+
+impl Details<'_> {
+    fn recipient(&self, f: &mut fmt::Formatter<'_>, recipient: &RecipientRow) -> fmt::Result {
+        let state = words::recipient_state(recipient, self.held, self.now);
+        let tries = match recipient.attempts {
+            0 => "not tried yet".to_owned(),
+            number => format!("tried {}", words::count(number.into(), "time")),
+        };
+        write!(f, "  {}: {state}, {tries}, lane {}", Clean(&recipient.address), Clean(&recipient.lane))?;
+        match recipient.due {
+            Some(due) if due > self.now => writeln!(f, " (next {})", words::exact(due))?,
+            _ => writeln!(f)?,
+        }
+        recipient.reason.iter().try_for_each(|reason| writeln!(f, "    {}", Clean(reason)))
+    }
+
+    fn delivered(&self, f: &mut fmt::Formatter<'_>, row: &HistoryRow) -> fmt::Result {
+        let delivery = &row.delivery;
+        let (at, ago) = (words::exact(delivery.at), words::ago(self.now, delivery.at));
+        writeln!(
+            f,
+            "  {at} ({ago}), upstream {}, after {} ms: {}",
+            Clean(&delivery.upstream),
+            delivery.milliseconds,
+            Clean(&delivery.reply)
+        )?;
+        row.recipients.iter().try_for_each(|address| writeln!(f, "    {}", Clean(address)))
+    }
+
+    fn attempt(&self, f: &mut fmt::Formatter<'_>, attempt: &Attempted) -> fmt::Result {
+        let (at, ago) = (words::exact(attempt.at), words::ago(self.now, attempt.at));
+        writeln!(f, "  {at} ({ago})\n    {}", Clean(&attempt.text))?;
+        if attempt.possible_duplicate {
+            writeln!(f, "    The provider may have taken it all the same.")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

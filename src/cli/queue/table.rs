@@ -1,0 +1,112 @@
+//! A table of foreign text: every cell stays in its column and on its line, whatever is in it.
+
+use crate::observe::log::Clean;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// A column's heading and the most it may take, in places on the screen.
+pub type Column = (&'static str, usize);
+
+/// Written in pages; columns only grow from page to page.
+#[derive(Debug)]
+pub struct Table<const COLUMNS: usize> {
+    columns: [Column; COLUMNS],
+    widths: [usize; COLUMNS],
+    has_heading: bool,
+}
+
+impl<const COLUMNS: usize> Table<COLUMNS> {
+    pub fn new(columns: [Column; COLUMNS]) -> Self {
+        Self { columns, widths: columns.map(|(heading, _)| heading.len()), has_heading: false }
+    }
+
+    /// The rows as lines, below the heading where it is the first page.
+    pub fn page(&mut self, rows: &[[String; COLUMNS]]) -> String {
+        let fitted: Vec<[String; COLUMNS]> =
+            rows.iter().map(|row| std::array::from_fn(|at| fit(&row[at], self.columns[at].1))).collect();
+        for row in &fitted {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.width());
+            }
+        }
+        let mut text = String::new();
+        if !std::mem::replace(&mut self.has_heading, true) {
+            text.push_str(&self.line(&self.columns.map(|(heading, _)| heading.to_owned())));
+        }
+        fitted.iter().for_each(|row| text.push_str(&self.line(row)));
+        text
+    }
+
+    fn line(&self, row: &[String; COLUMNS]) -> String {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(self.widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
+        }
+        line.truncate(line.trim_end().len());
+        line.push('\n');
+        line
+    }
+}
+
+/// Cleaned, and cut where it is too wide.
+pub fn fit(text: &str, most: usize) -> String {
+    let text = Clean(text).to_string();
+    if text.width() <= most && text.chars().count() <= most.saturating_mul(2) {
+        return text;
+    }
+    let (mut cut, mut width) = (String::new(), 0);
+    // Marks that take no place of their own are not endless either.
+    for character in text.chars().take(most.saturating_mul(2)) {
+        width += character.width().unwrap_or(0);
+        if width >= most {
+            break;
+        }
+        cut.push(character);
+    }
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_stays_on_its_line_and_in_its_column() {
+        let mut table = Table::new([("FROM", 12), ("TO", 8), ("REASON", 20)]);
+        let text = table.page(&[
+            ["a@b".into(), "x".into(), "fine".into()],
+            ["evil\r\nFAKE  row".into(), "\u{202e}moc".into(), "\x1b[2J550 no".into()],
+            ["日本語メール".into(), "é".into(), "".into()],
+            ["日本語メールです".into(), "a\u{301}".repeat(9), "x".repeat(30)],
+        ]);
+        assert_eq!(
+            text,
+            "FROM          TO        REASON\n\
+             a@b           x         fine\n\
+             evil??FAKE …  ?moc      ?[2J550 no\n\
+             日本語メール  é\n\
+             日本語メー…   a\u{301}a\u{301}a\u{301}a\u{301}a\u{301}a\u{301}a\u{301}…  xxxxxxxxxxxxxxxxxxx…\n"
+        );
+        assert_eq!(table.page(&[["c@d".into(), "y".into(), "z".into()]]), "c@d           y         z\n");
+    }
+
+    #[test]
+    fn marks_without_a_place_of_their_own_are_cut_too() {
+        let bomb = format!("a{}", "\u{301}".repeat(100_000));
+        assert!(fit(&bomb, 10).chars().count() <= 21);
+        assert_eq!(fit("", 10), "");
+        assert_eq!(fit("abc", usize::MAX), "abc");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_row_is_one_line(cells in proptest::array::uniform3(".{0,40}")) {
+            let mut table = Table::new([("A", 10), ("B", 5), ("C", 20)]);
+            let text = table.page(&[cells]);
+            proptest::prop_assert_eq!(text.lines().count(), 2);
+            proptest::prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
+            proptest::prop_assert!(text.lines().all(|line| line.width() <= 10 + 5 + 20 + 4), "{}", text);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Times, sizes and counts as a reader wants them.
+
+use crate::observe::log::Clean;
+use crate::queue::{HeldLane, RecipientRow, Row, State};
+use jiff::Timestamp;
+
+/// `3 h ago`; a time to come (the clock was set back) is `in 3 h`.
+pub fn ago(now: Timestamp, at: Timestamp) -> String {
+    match now.as_second() - at.as_second() {
+        0 => "just now".to_owned(),
+        seconds if seconds > 0 => format!("{} ago", span(seconds)),
+        seconds => format!("in {}", span(-seconds)),
+    }
+}
+
+pub fn due(now: Timestamp, at: Timestamp) -> String {
+    match at.as_second() - now.as_second() {
+        seconds if seconds > 0 => format!("due in {}", span(seconds)),
+        _ => "due now".to_owned(),
+    }
+}
+
+/// In the largest unit of which there are two, or the largest there is.
+fn span(seconds: i64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+pub fn exact(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+pub fn size(octets: u64) -> String {
+    let with_tenth = |unit: u64, name| format!("{}.{} {name}", octets / unit, octets % unit * 10 / unit);
+    match octets {
+        ..1_024 => format!("{octets} B"),
+        1_024..1_048_576 => with_tenth(1_024, "KiB"),
+        _ => with_tenth(1_048_576, "MiB"),
+    }
+}
+
+/// `1 message`, `3 messages`.
+pub fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub fn words_for<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.into_iter().collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+pub fn sender(row: &str) -> &str {
+    if row.is_empty() { "<>" } else { row }
+}
+
+pub fn is_held(held: &[HeldLane], lane: &str) -> bool {
+    held.iter().any(|held| match &held.lane {
+        Some(name) => name == lane,
+        None => !held.except.iter().any(|name| name == lane),
+    })
+}
+
+/// One line for each hold, with the way out.
+pub fn holds(held: &[HeldLane]) -> Vec<String> {
+    let line = |held: &HeldLane| match &held.lane {
+        Some(lane) => {
+            format!("Lane {} is held; resume it with: waxseal queue release {}", Clean(lane), quoted(lane))
+        }
+        None if held.except.is_empty() => {
+            "All lanes are held; resume them with: waxseal queue release --all".to_owned()
+        }
+        None => format!(
+            "All lanes but {} are held; resume them with: waxseal queue release --all",
+            Clean(held.except.join(", "))
+        ),
+    };
+    held.iter().map(line).collect()
+}
+
+/// To be pasted into a shell.
+fn quoted(word: &str) -> String {
+    if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return word.to_owned();
+    }
+    format!("'{}'", Clean(word.replace('\'', "'\\''")))
+}
+
+pub fn recipient_state(recipient: &RecipientRow, held: &[HeldLane], now: Timestamp) -> String {
+    match recipient.state {
+        State::Waiting if is_held(held, &recipient.lane) => "held".to_owned(),
+        State::Waiting => recipient.due.map_or("waiting".to_owned(), |at| due(now, at)),
+        State::Leased => "being sent".to_owned(),
+        State::Failed => "failed".to_owned(),
+        State::Damaged => "damaged".to_owned(),
+    }
+}
+
+/// Of all recipients: the one word for them, or how many are in each state.
+pub fn message_state(row: &Row, held: &[HeldLane], now: Timestamp) -> String {
+    let states = row.recipients.iter().map(|recipient| recipient_state(recipient, held, now));
+    let mut counted: Vec<(String, u64)> = Vec::new();
+    for state in states {
+        // Due times would only be told apart.
+        let word = if row.recipients.len() > 1 && state.starts_with("due") { "waiting".to_owned() } else { state };
+        match counted.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, number)) => *number += 1,
+            None => counted.push((word, 1)),
+        }
+    }
+    if let [(word, _)] = counted.as_slice() {
+        let next = row.recipients.iter().filter_map(|recipient| recipient.due).min();
+        return next.filter(|_| word == "waiting").map_or(word.clone(), |at| due(now, at));
+    }
+    counted.iter().map(|(word, number)| format!("{number} {word}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::testing::row;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn times_are_told_in_the_unit_that_says_enough() {
+        let now = at("2026-11-24T03:00:00Z");
+        for (time, past, future) in [
+            ("2026-11-24T03:00:00Z", "just now", "due now"),
+            ("2026-11-24T02:59:01Z", "59 s ago", "due now"),
+            ("2026-11-24T02:01:00Z", "59 min ago", "due now"),
+            ("2026-11-24T00:00:00Z", "3 h ago", "due now"),
+            ("2026-11-19T03:00:00Z", "5 d ago", "due now"),
+            ("2026-11-24T03:12:30Z", "in 12 min", "due in 12 min"),
+            ("2026-11-24T03:00:09Z", "in 9 s", "due in 9 s"),
+        ] {
+            assert_eq!((ago(now, at(time)).as_str(), due(now, at(time)).as_str()), (past, future), "{time}");
+        }
+        assert_eq!(exact(now), "2026-11-24 03:00:00 UTC");
+    }
+
+    #[test]
+    fn sizes_and_counts() {
+        for (octets, text) in [(0, "0 B"), (1_023, "1023 B"), (4_608, "4.5 KiB"), (26_214_400, "25.0 MiB")] {
+            assert_eq!(size(octets), text);
+        }
+        assert_eq!((count(1, "message"), count(0, "message")), ("1 message".into(), "0 messages".into()));
+        assert_eq!(words_for(["a"]), "a");
+    }
+
+    #[test]
+    fn the_state_of_a_message_is_that_of_its_recipients() {
+        let now = at("2026-11-24T03:00:00Z");
+        let mut message = row(1, State::Waiting);
+        message.recipients[0].due = Some(at("2026-11-24T03:12:00Z"));
+        let all_but = |except: &[&str]| {
+            vec![HeldLane { lane: None, except: except.iter().copied().map(str::to_owned).collect() }]
+        };
+        assert_eq!(message_state(&message, &[], now), "due in 12 min");
+        assert_eq!(message_state(&message, &all_but(&[]), now), "held");
+        assert_eq!(message_state(&message, &all_but(&["default"]), now), "due in 12 min");
+        message.recipients.push(message.recipients[0].clone());
+        message.recipients[1].due = Some(at("2026-11-24T03:02:10Z"));
+        assert_eq!(message_state(&message, &[], now), "due in 2 min");
+        message.recipients.push(row(2, State::Failed).recipients.remove(0));
+        assert_eq!(message_state(&message, &[], now), "2 waiting, 1 failed");
+        assert_eq!(message_state(&row(3, State::Leased), &[], now), "being sent");
+    }
+
+    #[test]
+    fn a_hold_names_the_way_out() {
+        let lane = HeldLane { lane: Some("reports".into()), except: Vec::new() };
+        let all = HeldLane { lane: None, except: vec!["bulk".into()] };
+        assert!(is_held(std::slice::from_ref(&lane), "reports") && !is_held(std::slice::from_ref(&lane), "default"));
+        let odd = HeldLane { lane: Some("bob's mail".into()), except: Vec::new() };
+        let lines = holds(&[lane, all, odd]);
+        assert!(lines[2].ends_with(r"queue release 'bob'\''s mail'"), "{lines:?}");
+        assert!(lines[0].ends_with("release reports") && lines[1].starts_with("All lanes but bulk"), "{lines:?}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Bounces: who is told of failed mail, by a mail that goes through the queue like any other.
+//!
+//! Never for mail from the null path, and always from it, so that no bounce is ever answered by another (RFC 5321
+//! §4.5.5, §6.1). The author is of the failed mail's own domain, so that its key seals the bounce too.
+
+use super::settle::Clerk;
+use crate::message::accepted::Accepted;
+use crate::message::dsn::{Failure, Report};
+use crate::message::{Author, Envelope, MailId, subject};
+use crate::observe::chance;
+use crate::queue::{NewMail, Queue, QueueError};
+use crate::smtp::{Mailbox, ReversePath};
+use std::sync::Arc;
+use tracing::{error, info};
+
+/// `[queue] bounce`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Bounce {
+    #[default]
+    Off,
+    Sender,
+    Address(Mailbox),
+}
+
+#[derive(Debug)]
+pub struct Bouncer {
+    pub bounce: Bounce,
+    /// The gateway's name.
+    pub hostname: Arc<str>,
+    pub clerk: Clerk,
+    pub queue: Arc<dyn Queue>,
+}
+
+impl Bouncer {
+    /// Stores a bounce if one is wanted. An error is worth another try; what cannot be told is logged and given up.
+    pub async fn tell(&self, failed: &Accepted, failures: &[Failure]) -> Result<(), QueueError> {
+        let Some(to) = self.addressee(failed).filter(|_| !failures.is_empty()) else { return Ok(()) };
+        let Some(mail) = self.write(failed, failures, to) else { return Ok(()) };
+        let (id, bounce) = (failed.id, mail.accepted.id);
+        match self.queue.put(mail).await {
+            Ok(()) => info!(%id, %to, %bounce, "queued a bounce"),
+            // To wait for room would hold up mail that can be delivered, and free none.
+            Err(QueueError::Full(_)) => error!(%id, %to, "no bounce could be stored: the disk is full"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn addressee<'a>(&'a self, failed: &'a Accepted) -> Option<&'a Mailbox> {
+        let sender = failed.envelope.sender.mailbox()?;
+        match &self.bounce {
+            Bounce::Off => None,
+            Bounce::Sender => Some(sender),
+            Bounce::Address(address) => Some(address),
+        }
+    }
+
+    fn write(&self, failed: &Accepted, failures: &[Failure], to: &Mailbox) -> Option<NewMail> {
+        let now = self.clerk.clock.now();
+        let id = MailId::new(now, chance());
+        let domain = match &failed.author {
+            Some(author) => author.domain(),
+            None => failed.envelope.sender.mailbox()?.domain(),
+        };
+        let from = Mailbox::parse(&format!("MAILER-DAEMON@{domain}")).ok()?;
+        let report = Report { id, now, hostname: &self.hostname, from: &from, to, failed, failures };
+        let message =
+            report.message().inspect_err(|error| error!(id = %failed.id, "no bounce could be written: {error}"));
+        let message = message.ok()?;
+        let mut envelope = Envelope::new(ReversePath::Null);
+        envelope.add_recipient(to.clone());
+        let subject = subject(&message);
+        let author = Author::of(&message).ok();
+        let accepted = Accepted { id, received_at: now, envelope, message, author };
+        let fates = self.clerk.waiting(&accepted);
+        Some(NewMail { accepted: Arc::new(accepted), fates, original: None, subject })
+    }
+}

@@ -1,0 +1,302 @@
+//! The queue's loop: leases what is due, has it delivered, and settles it; one task for each lane.
+//!
+//! A slot is free again only when the settlement is durable, so that at most what is under way can be sent twice after a
+//! power cut. Never leases more than there are slots, and never more than the lane's health allows.
+
+use super::attempt::{Attempt, Delivery};
+use super::bounce::Bouncer;
+use super::health::{Era, Health, Room, Sign};
+use super::settle::Clerk;
+use crate::message::accepted::Accepted;
+use crate::message::outcome::Cause;
+use crate::message::{Outcome, Reason, Step};
+use crate::observe::log::Clean;
+use crate::observe::small_chance;
+use crate::queue::watched::Watched;
+use crate::queue::{Lane, Leased, Queue, QueueError, Settlement};
+use crate::relay::Deadline;
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+/// The wall clock may be set at any time; due times are looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Between two looks at a lane whose mail is due and yet not given: somebody else has it just now.
+const BREATH: Duration = Duration::from_millis(20);
+/// After the queue failed.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// What makes an attempt.
+pub trait Courier: Send + Sync + 'static {
+    /// Once `stop` is cancelled, what has not begun is not begun: [`Cause::Stopping`].
+    fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> impl Future<Output = Attempt> + Send;
+}
+
+impl Courier for Delivery {
+    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> Attempt {
+        self.attempt_unless(accepted, Deadline::NONE, stop).await
+    }
+}
+
+#[derive(Debug)]
+pub struct Dispatcher<C> {
+    pub queue: Arc<Watched>,
+    pub courier: Arc<C>,
+    pub clerk: Clerk,
+    pub bouncer: Arc<Bouncer>,
+    /// With how many messages may be under way on each.
+    pub lanes: Vec<(Lane, usize)>,
+    /// Of leased messages, over all lanes.
+    pub octets: u64,
+}
+
+impl<C: Courier> Dispatcher<C> {
+    /// Until `stop` is cancelled and everything under way is settled. Dropping the future cuts off what is under way: its
+    /// leases stay, and the next start takes them for possible duplicates.
+    pub async fn run(self, stop: CancellationToken) {
+        let octets = self.octets / u64::try_from(self.lanes.len().max(1)).unwrap_or(u64::MAX);
+        let mut running = JoinSet::new();
+        let lanes = self.lanes.clone();
+        let dispatcher = Arc::new(self);
+        for (lane, slots) in lanes {
+            let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
+            let (health, running_here) = (Health::new(slots), JoinSet::new());
+            let dispatcher = Arc::clone(&dispatcher);
+            let lane = LaneLoop {
+                dispatcher,
+                lane,
+                bell,
+                nudged,
+                health,
+                octets,
+                leased: 0,
+                trouble: 0,
+                running: running_here,
+            };
+            running.spawn(lane.run(stop.clone()));
+        }
+        while let Some(ended) = running.join_next().await {
+            if let Err(failure) = ended {
+                error!("a lane's loop failed: {failure}");
+            }
+        }
+    }
+
+    /// From the lease to the durable settlement.
+    async fn deliver(&self, leased: Leased, stop: &CancellationToken) -> (Sign, Option<String>) {
+        let accepted = &leased.accepted;
+        if stop.is_cancelled() {
+            self.settle(&leased, vec![Settlement::Untried; accepted.envelope.recipients.len()], Timestamp::MIN).await;
+            return (Sign::None, None);
+        }
+        if leased.suspect {
+            let (id, from, lane) = (accepted.id, Clean(&accepted.envelope.sender), &leased.lane);
+            warn!(%id, %from, %lane, attempts = leased.attempts, "possible duplicate: an earlier attempt may have got through");
+        }
+        let attempt = self.attempt(&leased, stop).await;
+        let elapsed = self.clerk.clock.now().duration_since(accepted.received_at);
+        attempt.log(accepted, Duration::try_from(elapsed).unwrap_or_default());
+        let books = self.clerk.close(&leased, &attempt);
+        for (to, reason) in &books.expired {
+            error!(id = %accepted.id, to = %Clean(to), reason = %Clean(reason), "failed");
+        }
+        self.tell(accepted, &books.failures).await;
+        self.settle(&leased, books.settlements, books.due).await;
+        sign_of(&attempt)
+    }
+
+    /// A fault of our own defers the message; it must not keep its lease for ever.
+    async fn attempt(&self, leased: &Leased, stop: &CancellationToken) -> Attempt {
+        let (courier, accepted, stop) = (self.courier.clone(), leased.accepted.clone(), stop.clone());
+        let attempt = tokio::spawn(async move { courier.attempt(&accepted, &stop).await });
+        AbortOnDropHandle::new(attempt).await.unwrap_or_else(|failure| {
+            error!(id = %leased.accepted.id, "an attempt failed: {failure}");
+            Attempt::interrupted(&leased.accepted)
+        })
+    }
+
+    /// Before the settlement: a bounce told twice after a crash is better than one never told.
+    async fn tell(&self, accepted: &Accepted, failures: &[crate::message::dsn::Failure]) {
+        let mut pause = FIRST_RETRY;
+        while let Err(error) = self.bouncer.tell(accepted, failures).await {
+            error!(id = %accepted.id, "a bounce could not be stored: {error}");
+            if matches!(error, QueueError::Closed) {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
+        }
+    }
+
+    async fn settle(&self, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
+        let mut pause = FIRST_RETRY;
+        while let Err(error) = self.queue.settle(leased.lease, settlements.clone(), due).await {
+            error!(id = %leased.accepted.id, "what became of a message could not be written down: {error}");
+            if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
+        }
+    }
+}
+
+/// What the attempt says about the lane, and why.
+fn sign_of(attempt: &Attempt) -> (Sign, Option<String>) {
+    let mut away = None;
+    for settled in attempt.settled() {
+        match &settled.outcome {
+            Outcome::Delivered(_) => return (Sign::Up, None),
+            Outcome::Deferred(reason) | Outcome::Failed(reason) => match sign_of_reason(reason) {
+                Sign::Up => return (Sign::Up, None),
+                Sign::Away => away = away.or_else(|| Some(reason.to_string())),
+                Sign::None => {}
+            },
+        }
+    }
+    (if away.is_some() { Sign::Away } else { Sign::None }, away)
+}
+
+fn sign_of_reason(reason: &Reason) -> Sign {
+    match reason {
+        Reason { cause: Cause::Stopping, .. } | Reason { upstream: None, step: Step::Local, .. } => Sign::None,
+        reason if reason.is_about_upstream() => Sign::Away,
+        _ => Sign::Up,
+    }
+}
+
+/// One message that is settled.
+struct Ended {
+    era: Era,
+    octets: u64,
+    sign: Sign,
+    reason: Option<String>,
+}
+
+struct LaneLoop<C> {
+    dispatcher: Arc<Dispatcher<C>>,
+    lane: Lane,
+    bell: Arc<Notify>,
+    nudged: Arc<Notify>,
+    health: Health,
+    /// The lane's part of the memory for leased messages.
+    octets: u64,
+    /// Octets under way.
+    leased: u64,
+    /// Times in a row that the queue gave an error.
+    trouble: u32,
+    running: JoinSet<Ended>,
+}
+
+/// What the loop waits for, besides the stop and the end of an attempt.
+struct Wait {
+    until: Instant,
+    /// New mail could be begun at once.
+    for_mail: bool,
+}
+
+impl<C: Courier> LaneLoop<C> {
+    async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let wait = self.begin(&stop).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = self.running.join_next() => self.note(ended),
+                () = self.nudged.notified() => self.health.cut_pause(),
+                () = self.bell.notified(), if wait.for_mail => {}
+                () = sleep_until(wait.until) => {}
+            }
+        }
+        while let Some(ended) = self.running.join_next().await {
+            self.note(ended);
+        }
+    }
+
+    /// Begins what may be begun.
+    async fn begin(&mut self, stop: &CancellationToken) -> Wait {
+        let now = Instant::now();
+        let full = Wait { until: now + LOOK_AGAIN, for_mail: false };
+        let slots = match self.health.room(self.running.len(), now) {
+            Room::After(until) => return Wait { until, for_mail: false },
+            Room::Slots(0) => return full,
+            Room::Slots(slots) => slots,
+        };
+        let octets = self.octets.saturating_sub(self.leased);
+        if octets == 0 && !self.running.is_empty() {
+            return full;
+        }
+        let queue = &self.dispatcher.queue;
+        match queue.lease(&self.lane, self.dispatcher.clerk.clock.now(), slots, octets).await {
+            Ok(leased) if leased.is_empty() => {
+                self.trouble = 0;
+                Wait { until: now + self.until_due().await, for_mail: true }
+            }
+            Ok(leased) => {
+                leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));
+                self.trouble = 0;
+                Wait { until: now, for_mail: true }
+            }
+            Err(error) => {
+                error!(lane = %self.lane, "the queue gives no mail: {error}");
+                Wait { until: now + self.after_trouble(), for_mail: false }
+            }
+        }
+    }
+
+    async fn until_due(&self) -> Duration {
+        let now = self.dispatcher.clerk.clock.now();
+        match self.dispatcher.queue.next_due(&self.lane, now).await {
+            Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or_default().clamp(BREATH, LOOK_AGAIN),
+            Ok(None) => LOOK_AGAIN,
+            Err(error) => {
+                error!(lane = %self.lane, "the queue does not say what is due: {error}");
+                FIRST_RETRY
+            }
+        }
+    }
+
+    /// The queue's storage may be away for long; once a second would fill the log.
+    fn after_trouble(&mut self) -> Duration {
+        let pause = FIRST_RETRY.saturating_mul(1 << self.trouble.min(10)).min(LONGEST_RETRY);
+        self.trouble += 1;
+        pause
+    }
+
+    fn spawn(&mut self, leased: Leased, stop: CancellationToken) {
+        let octets = leased.accepted.message.size() as u64;
+        self.leased += octets;
+        let (dispatcher, era) = (Arc::clone(&self.dispatcher), self.health.era());
+        self.running.spawn(async move {
+            let (sign, reason) = dispatcher.deliver(leased, &stop).await;
+            Ended { era, octets, sign, reason }
+        });
+    }
+
+    fn note(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        let Ok(Ended { era, octets, sign, reason }) = ended.inspect_err(|failure| {
+            error!(lane = %self.lane, "a delivery failed: {failure}; its message is tried again after the next start");
+        }) else {
+            return;
+        };
+        self.leased = self.leased.saturating_sub(octets);
+        let was_paused = self.health.is_recovering();
+        if let Some(pause) = self.health.ended(era, sign, Instant::now(), small_chance()) {
+            let (lane, pause) = (&self.lane, pause.as_millis());
+            let reason = reason.unwrap_or_default();
+            warn!(%lane, pause_ms = pause, reason = %Clean(reason), "the lane pauses; mail waits");
+        } else if was_paused && !self.health.is_recovering() {
+            info!(lane = %self.lane, "the lane runs again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

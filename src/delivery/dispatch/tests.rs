@@ -1,0 +1,235 @@
+//! The loop under paused time.
+
+use super::super::testing::{Stage, delivered, later, login_refused, mailbox, refused};
+use super::*;
+use crate::delivery::Bounce;
+use crate::smtp::ReversePath;
+
+const MOMENT: Duration = Duration::from_millis(100);
+
+fn is_delivered(settlement: &Settlement) -> bool {
+    matches!(settlement, Settlement::Delivered(_))
+}
+
+fn is_failed(settlement: &Settlement) -> bool {
+    matches!(settlement, Settlement::Failed(_))
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_mail_is_begun_at_once() {
+    let stage = Stage::new(4, MOMENT);
+    stage.run();
+    sleep(Duration::from_secs(5)).await;
+    let put = Instant::now();
+    stage.put(&["you@example.net"]).await;
+    stage.until("delivered", |shelf| shelf.settled() == 1).await;
+    assert!(Instant::now() - put < 3 * MOMENT, "the bell was not heard");
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_more_than_the_slots_are_under_way() {
+    let stage = Stage::new(3, MOMENT);
+    for _ in 0..50 {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.run();
+    stage.until("all delivered", |shelf| shelf.count(is_delivered) == 50).await;
+    assert_eq!(stage.courier.notes().most, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_fails_nothing_and_the_way_back_is_no_storm() {
+    const MAILS: usize = 1000;
+    let stage = Stage::new(8, MOMENT);
+    for _ in 0..MAILS {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.courier.judge(|_| login_refused());
+    stage.run();
+    sleep(Duration::from_secs(3600)).await;
+    let tried = stage.courier.notes().begun.len();
+    assert!(tried < 8 + 30, "an hour of a wrong password costs a few logins, not {tried}");
+    assert_eq!(stage.shelf.count(is_failed), 0);
+    stage.courier.judge(|_| delivered());
+    stage.courier.notes().begun.clear();
+    stage.courier.notes().most = 0;
+    stage.until("all delivered", |shelf| shelf.count(is_delivered) == MAILS).await;
+    let notes = stage.courier.notes().clone();
+    assert_eq!((notes.most, stage.shelf.count(is_failed)), (8, 0));
+    let since_the_first = |at: usize| notes.begun[at].0 - notes.begun[0].0;
+    assert!(since_the_first(1) >= MOMENT, "the first one goes alone");
+    assert!(since_the_first(3) >= 2 * MOMENT && since_the_first(7) >= 3 * MOMENT, "then two, then four");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_cuts_the_pause_and_one_goes_ahead_alone() {
+    let stage = Stage::new(8, MOMENT);
+    for _ in 0..100 {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.courier.judge(|_| login_refused());
+    stage.run();
+    sleep(Duration::from_secs(1800)).await;
+    stage.courier.notes().begun.clear();
+    let nudge = Instant::now();
+    for _ in 0..50 {
+        stage.queue.nudge();
+    }
+    sleep(3 * MOMENT).await;
+    let begun = stage.courier.notes().begun.clone();
+    assert!(
+        matches!(begun.as_slice(), [one] if one.0 - nudge < MOMENT),
+        "one probe for all the nudges: {}",
+        begun.len()
+    );
+    stage.courier.judge(|_| delivered());
+    stage.queue.nudge();
+    sleep(20 * MOMENT).await;
+    let done = stage.shelf.count(is_delivered);
+    assert!(done > 90, "it runs again at once, but for what was tried lately and is not due: {done}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lane_away_does_not_stop_the_other() {
+    let stage = Stage::new(2, MOMENT);
+    stage.courier.judge(|to| if to.domain().as_str() == "one.example" { login_refused() } else { delivered() });
+    for _ in 0..100 {
+        stage.put(&["you@one.example"]).await;
+    }
+    stage.put(&["you@example.net", "me@one.example"]).await;
+    stage.run();
+    stage.until("the other lane's mail", |shelf| shelf.count(is_delivered) == 1).await;
+    assert_eq!(stage.shelf.count(is_failed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_recipient_is_settled_for_itself() {
+    let stage = Stage::new(2, MOMENT);
+    stage.courier.judge(|to| match to.local_part() {
+        "gone" => refused(),
+        "grey" => later(),
+        _ => delivered(),
+    });
+    stage.put(&["you@example.net", "gone@example.net", "grey@example.net"]).await;
+    stage.run();
+    stage.until("the first attempt", |shelf| shelf.settled() == 1).await;
+    assert!(matches!(
+        stage.shelf.inner().settled[0].1.as_slice(),
+        [Settlement::Delivered(_), Settlement::Failed(_), Settlement::Deferred(_)]
+    ));
+    stage.courier.judge(|_| delivered());
+    stage.until("the second attempt", |shelf| shelf.settled() == 2).await;
+    assert!(matches!(stage.shelf.inner().settled[1].1.as_slice(), [Settlement::Delivered(_)]));
+    let begun = stage.courier.notes().begun.clone();
+    let wait = begun[1].0 - begun[0].0;
+    assert!(wait >= Duration::from_secs(24) && wait <= Duration::from_secs(68), "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deferred_for_five_days_has_failed_and_its_sender_is_told() {
+    let stage = Stage::new(2, MOMENT).bounce(Bounce::Sender);
+    stage.courier.judge(|to| if to.domain().as_str() == "example.com" { delivered() } else { later() });
+    let id = stage.put(&["grey@example.net"]).await;
+    stage.run();
+    for _ in 0..6 {
+        sleep(Duration::from_secs(24 * 3600)).await;
+    }
+    let inner = stage.shelf.inner();
+    let [.., (failed, settlements), (_, bounce)] = inner.settled.as_slice() else { panic!("{:?}", inner.settled) };
+    let [Settlement::Failed(attempted)] = settlements.as_slice() else { panic!("{settlements:?}") };
+    assert_eq!(*failed, id);
+    assert!(attempted.text.starts_with("expired after 5 days: upstream \"company\""), "{}", attempted.text);
+    assert!(matches!(bounce.as_slice(), [Settlement::Delivered(_)]));
+    assert!(inner.waiting.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bounce_goes_to_whom_it_should_and_never_for_the_null_path() {
+    let postmaster = Bounce::Address(mailbox("postmaster@example.com"));
+    for (bounce, sender, to) in [
+        (Bounce::Sender, ReversePath::Mailbox(mailbox("a@example.com")), Some("a@example.com")),
+        (postmaster.clone(), ReversePath::Mailbox(mailbox("a@example.com")), Some("postmaster@example.com")),
+        (Bounce::Off, ReversePath::Mailbox(mailbox("a@example.com")), None),
+        (Bounce::Sender, ReversePath::Null, None),
+        (postmaster, ReversePath::Null, None),
+    ] {
+        let stage = Stage::new(1, MOMENT).bounce(bounce);
+        stage.courier.judge(|_| refused());
+        stage.put_from(sender, &["gone@example.net"]).await;
+        stage.run();
+        // The bounce is refused as well, and not bounced.
+        let expected = 1 + usize::from(to.is_some());
+        stage.until("all settled", |shelf| shelf.count(is_failed) == expected).await;
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(stage.shelf.settled(), expected, "{to:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_free_only_when_the_settlement_is_durable() {
+    let stage = Stage::new(1, MOMENT);
+    stage.shelf.inner().failing_settles = 5;
+    stage.put(&["a@example.net"]).await;
+    stage.put(&["b@example.net"]).await;
+    stage.run();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(stage.courier.notes().begun.len(), 1, "the second waits for the first one's settlement");
+    stage.until("both delivered", |shelf| shelf.count(is_delivered) == 2).await;
+    assert_eq!(stage.courier.notes().begun.len(), 2, "each was sent once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_stop_what_is_under_way_is_finished_and_nothing_begun() {
+    let stage = Stage::new(2, Duration::from_secs(3));
+    for _ in 0..10 {
+        stage.put(&["you@example.net"]).await;
+    }
+    let running = stage.run();
+    sleep(Duration::from_secs(1)).await;
+    stage.stop.cancel();
+    running.await.expect("an orderly end");
+    assert_eq!((stage.shelf.count(is_delivered), stage.courier.notes().begun.len()), (2, 2));
+    let inner = stage.shelf.inner();
+    assert_eq!(inner.waiting.iter().filter(|entry| entry.lease.is_some()).count(), 0, "no lease is left");
+    assert_eq!(inner.waiting.len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_our_own_defers_the_message() {
+    let stage = Stage::new(1, MOMENT);
+    stage.courier.judge(|_| panic!("scripted"));
+    stage.put(&["you@example.net"]).await;
+    stage.run();
+    stage.until("settled", |shelf| shelf.settled() == 1).await;
+    let inner = stage.shelf.inner();
+    let [Settlement::Deferred(attempted)] = inner.settled[0].1.as_slice() else { panic!("{:?}", inner.settled) };
+    assert!(attempted.possible_duplicate, "whether it was sent is not known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_bounds_what_is_leased() {
+    // Two lanes share it; a message has some 60 octets.
+    let stage = Stage::new(10, MOMENT).octets(2 * 100);
+    for _ in 0..20 {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.run();
+    stage.until("all delivered", |shelf| shelf.count(is_delivered) == 20).await;
+    assert!(stage.courier.notes().most <= 2, "{}", stage.courier.notes().most);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_forward_by_a_day_fails_nothing_and_is_no_storm() {
+    let stage = Stage::new(3, MOMENT);
+    stage.courier.judge(|_| later());
+    for _ in 0..100 {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.run();
+    stage.until("all tried four times", |shelf| shelf.settled() == 400).await;
+    stage.courier.notes().most = 0;
+    stage.jump(jiff::SignedDuration::from_hours(24));
+    stage.until("all tried once more", |shelf| shelf.settled() == 500).await;
+    assert!(stage.courier.notes().most <= 3);
+    assert_eq!(stage.shelf.count(is_failed), 0);
+}

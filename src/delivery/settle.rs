@@ -1,0 +1,108 @@
+//! What an attempt's outcomes mean for the queue: when to try again, when to give up, what the history keeps.
+//!
+//! Decides nothing that `message::outcome` has decided; only the age of the mail turns a deferral into a failure.
+
+use super::attempt::{Attempt, Settled};
+use super::route::Routes;
+use crate::message::accepted::Accepted;
+use crate::message::dsn::Failure;
+use crate::message::outcome::Cause;
+use crate::message::{Outcome, Reason};
+use crate::observe::{Clock, in_words, small_chance};
+use crate::queue::schedule::Schedule;
+use crate::queue::{Attempted, Delivered, Fate, Leased, Settlement};
+use crate::smtp::{Mailbox, Reply};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// Writes attempts into the queue's books.
+#[derive(Debug, Clone)]
+pub struct Clerk {
+    pub schedule: Schedule,
+    pub routes: Arc<Routes>,
+    pub clock: Clock,
+}
+
+/// How a lease ends.
+#[derive(Debug)]
+pub(super) struct Books {
+    /// In the envelope's order.
+    pub settlements: Vec<Settlement>,
+    /// When what is deferred is due again.
+    pub due: Timestamp,
+    /// Of those that failed, for a bounce.
+    pub failures: Vec<Failure>,
+    /// Those that failed by age alone, with the text.
+    pub expired: Vec<(Mailbox, String)>,
+}
+
+impl Clerk {
+    pub(super) fn close(&self, leased: &Leased, attempt: &Attempt) -> Books {
+        let now = self.clock.now();
+        let due = self.schedule.due(now, leased.attempts.saturating_add(1), small_chance());
+        let expired = self.schedule.is_expired(leased.since, now);
+        let mut books = Books { settlements: Vec::new(), due, failures: Vec::new(), expired: Vec::new() };
+        for settled in attempt.settled() {
+            let settlement = match &settled.outcome {
+                Outcome::Delivered(reply) => {
+                    Settlement::Delivered(delivered(settled, reply, leased.accepted.received_at, now))
+                }
+                Outcome::Deferred(reason) if reason.cause == Cause::Stopping => Settlement::Untried,
+                Outcome::Deferred(reason) if expired => {
+                    let text = format!("expired after {}: {reason}", in_words(self.schedule.expire));
+                    books.failures.push(Failure::expired(&settled.recipient, reason, text.clone()));
+                    books.expired.push((settled.recipient.clone(), text.clone()));
+                    Settlement::Failed(Attempted { text, ..attempted(reason, now) })
+                }
+                Outcome::Deferred(reason) => Settlement::Deferred(attempted(reason, now)),
+                Outcome::Failed(reason) => {
+                    books.failures.push(Failure::new(&settled.recipient, reason));
+                    Settlement::Failed(attempted(reason, now))
+                }
+            };
+            books.settlements.push(settlement);
+        }
+        books
+    }
+
+    /// Where the recipients of a message begin that was tried before it was stored, and those that failed.
+    pub fn open(&self, accepted: &Accepted, attempt: &Attempt) -> (Vec<Fate>, Vec<Failure>) {
+        let now = self.clock.now();
+        let due = self.schedule.due(now, 1, small_chance());
+        let mut failures = Vec::new();
+        let fates = attempt.settled().iter().map(|settled| {
+            let lane = self.routes.lane(accepted.envelope.sender.mailbox(), &settled.recipient);
+            match &settled.outcome {
+                Outcome::Delivered(reply) => Fate::Delivered(delivered(settled, reply, accepted.received_at, now)),
+                Outcome::Deferred(reason) => Fate::Deferred { lane, due, attempt: attempted(reason, now) },
+                Outcome::Failed(reason) => {
+                    failures.push(Failure::new(&settled.recipient, reason));
+                    Fate::Failed { lane, attempt: attempted(reason, now) }
+                }
+            }
+        });
+        (fates.collect(), failures)
+    }
+
+    /// Where the recipients of a message begin that was not tried yet.
+    pub fn waiting(&self, accepted: &Accepted) -> Vec<Fate> {
+        let (sender, recipients) = (accepted.envelope.sender.mailbox(), &accepted.envelope.recipients);
+        recipients.iter().map(|recipient| Fate::Waiting(self.routes.lane(sender, recipient))).collect()
+    }
+}
+
+fn attempted(reason: &Reason, at: Timestamp) -> Attempted {
+    Attempted {
+        at,
+        upstream: reason.upstream.clone(),
+        text: reason.to_string(),
+        possible_duplicate: reason.possible_duplicate,
+    }
+}
+
+fn delivered(settled: &Settled, reply: &Reply, received_at: Timestamp, at: Timestamp) -> Delivered {
+    let upstream = settled.transaction.as_ref().map(|transaction| transaction.upstream.to_string());
+    // A clock that was set back makes no negative time.
+    let milliseconds = u64::try_from(at.duration_since(received_at).as_millis()).unwrap_or(0);
+    Delivered { at, upstream: upstream.unwrap_or_default(), reply: reply.to_string(), milliseconds }
+}

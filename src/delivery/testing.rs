@@ -1,0 +1,374 @@
+//! For the tests of the queue's loop: a queue in memory and a courier that does what its script says.
+
+use super::attempt::{Attempt, Settled};
+use super::bounce::{Bounce, Bouncer};
+use super::dispatch::{Courier, Dispatcher};
+use super::route::{Route, Routes};
+use super::settle::Clerk;
+use crate::message::accepted::Accepted;
+use crate::message::outcome::Cause;
+use crate::message::{Author, Envelope, MailId, Outcome, RawMessage, Reason, SenderPatterns, Step};
+use crate::observe::Clock;
+use crate::queue::schedule::Schedule;
+use crate::queue::watched::Watched;
+use crate::queue::{
+    Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
+    Settlement, Shown, Statistics,
+};
+use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// One message on one lane.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub lane: Lane,
+    pub accepted: Arc<Accepted>,
+    pub due: Timestamp,
+    pub attempts: u32,
+    pub lease: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub waiting: Vec<Entry>,
+    /// Of every settlement, in order of being settled.
+    pub settled: Vec<(MailId, Vec<Settlement>)>,
+    /// Settlements that will fail before one is taken.
+    pub failing_settles: usize,
+    next_lease: i64,
+}
+
+impl Shelf {
+    pub fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("the shelf")
+    }
+
+    pub fn settled(&self) -> usize {
+        self.inner().settled.len()
+    }
+
+    /// Recipients that ended so.
+    pub fn count(&self, wanted: impl Fn(&Settlement) -> bool) -> usize {
+        self.inner().settled.iter().flat_map(|(_, settlements)| settlements).filter(|one| wanted(one)).count()
+    }
+}
+
+#[async_trait]
+impl Queue for Shelf {
+    async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
+        let mut lanes: Vec<(Lane, Vec<Mailbox>)> = Vec::new();
+        for (fate, recipient) in mail.fates.iter().zip(&mail.accepted.envelope.recipients) {
+            let Fate::Waiting(lane) = fate else { panic!("only waiting mail is put here") };
+            match lanes.iter_mut().find(|(known, _)| known == lane) {
+                Some((_, recipients)) => recipients.push(recipient.clone()),
+                None => lanes.push((lane.clone(), vec![recipient.clone()])),
+            }
+        }
+        for (lane, recipients) in lanes {
+            let mut accepted = Accepted::clone(&mail.accepted);
+            accepted.envelope.recipients = recipients;
+            let (accepted, due) = (Arc::new(accepted), Timestamp::UNIX_EPOCH);
+            self.inner().waiting.push(Entry { lane, accepted, due, attempts: 0, lease: None });
+        }
+        Ok(())
+    }
+
+    async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
+        let mut inner = self.inner();
+        let (mut leased, mut total) = (Vec::new(), 0);
+        let mut next = inner.next_lease;
+        let due = |entry: &&mut Entry| entry.lane == *lane && entry.lease.is_none() && entry.due <= now;
+        for entry in inner.waiting.iter_mut().filter(due) {
+            if leased.len() == limit || (total >= octets && !leased.is_empty()) {
+                break;
+            }
+            total += entry.accepted.message.size() as u64;
+            next += 1;
+            entry.lease = Some(next);
+            leased.push(Leased {
+                lease: LeaseId(next),
+                lane: lane.clone(),
+                accepted: entry.accepted.clone(),
+                attempts: entry.attempts,
+                since: entry.accepted.received_at,
+                suspect: false,
+            });
+        }
+        inner.next_lease = next;
+        Ok(leased)
+    }
+
+    async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
+        let mut inner = self.inner();
+        if inner.failing_settles > 0 {
+            inner.failing_settles -= 1;
+            return Err(QueueError::Storage("scripted".to_owned()));
+        }
+        let at = inner.waiting.iter().position(|entry| entry.lease == Some(lease.0)).ok_or(QueueError::NoSuchLease)?;
+        let mut entry = inner.waiting.remove(at);
+        assert_eq!(settlements.len(), entry.accepted.envelope.recipients.len());
+        let mut accepted = Accepted::clone(&entry.accepted);
+        let mut stays = settlements.iter().map(|s| matches!(s, Settlement::Deferred(_) | Settlement::Untried));
+        accepted.envelope.recipients.retain(|_| stays.next().unwrap_or_default());
+        let tried = settlements.iter().any(|settlement| *settlement != Settlement::Untried);
+        inner.settled.push((accepted.id, settlements));
+        if !accepted.envelope.recipients.is_empty() {
+            (entry.accepted, entry.lease) = (Arc::new(accepted), None);
+            if tried {
+                (entry.due, entry.attempts) = (due, entry.attempts + 1);
+            }
+            inner.waiting.insert(at, entry);
+        }
+        Ok(())
+    }
+
+    async fn next_due(&self, lane: &Lane, _: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        let inner = self.inner();
+        let waiting = inner.waiting.iter().filter(|entry| entry.lane == *lane && entry.lease.is_none());
+        Ok(waiting.map(|entry| entry.due).min())
+    }
+
+    async fn relane(&self, _: &str, _: LaneOf) -> Result<u64, QueueError> {
+        Ok(0)
+    }
+
+    async fn hold(&self, _: Option<&Lane>, _: bool) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn holds(&self) -> Result<Vec<HeldLane>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    async fn list(&self, _: &Filter, _: Option<Cursor>, _: usize) -> Result<Page, QueueError> {
+        Ok(Page { rows: Vec::new(), next: None })
+    }
+
+    async fn show(&self, _: MailId) -> Result<Option<Shown>, QueueError> {
+        Ok(None)
+    }
+
+    async fn content(&self, _: MailId) -> Result<Option<Bytes>, QueueError> {
+        Ok(None)
+    }
+
+    async fn retry(&self, _: &[MailId], _: Option<&Mailbox>, _: Timestamp) -> Result<u64, QueueError> {
+        Ok(0)
+    }
+
+    async fn remove(&self, _: &[MailId]) -> Result<u64, QueueError> {
+        Ok(0)
+    }
+
+    async fn history(&self, _: Option<Cursor>, _: usize) -> Result<Vec<HistoryRow>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    async fn prune(&self, _: Timestamp, _: Timestamp) -> Result<u64, QueueError> {
+        Ok(0)
+    }
+
+    fn reusable(&self) -> u64 {
+        0
+    }
+
+    fn reclaim(&self) {}
+
+    async fn statistics(&self) -> Result<Statistics, QueueError> {
+        Ok(Statistics::default())
+    }
+
+    async fn close(&self) {}
+}
+
+/// What becomes of a recipient.
+pub(super) type Judge = Box<dyn Fn(&Mailbox) -> Outcome + Send + Sync>;
+
+pub(super) struct Scripted {
+    /// Of each attempt.
+    takes: Duration,
+    judge: Mutex<Judge>,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct Notes {
+    pub running: usize,
+    /// At once, since the last look.
+    pub most: usize,
+    pub begun: Vec<(Instant, MailId)>,
+}
+
+impl Scripted {
+    pub fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().expect("the notes")
+    }
+
+    pub fn judge(&self, judge: impl Fn(&Mailbox) -> Outcome + Send + Sync + 'static) {
+        *self.judge.lock().expect("the judge") = Box::new(judge);
+    }
+}
+
+impl Courier for Scripted {
+    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> Attempt {
+        {
+            let mut notes = self.notes();
+            notes.running += 1;
+            notes.most = notes.most.max(notes.running);
+            notes.begun.push((Instant::now(), accepted.id));
+        }
+        assert!(!stop.is_cancelled(), "begun after the stop");
+        sleep(self.takes).await;
+        self.notes().running -= 1;
+        let judge = self.judge.lock().expect("the judge");
+        let settled = accepted.envelope.recipients.iter().map(|recipient| Settled {
+            recipient: recipient.clone(),
+            outcome: judge(recipient),
+            transaction: None,
+        });
+        Attempt::new(settled.collect())
+    }
+}
+
+pub(super) fn delivered() -> Outcome {
+    Outcome::Delivered(Reply::new(250, EnhancedCode::new(2, 0, 0), "taken"))
+}
+
+pub(super) fn refused() -> Outcome {
+    let reply = Reply::new(550, EnhancedCode::new(5, 1, 1), "no such user");
+    Outcome::Failed(Reason::new(Some("company"), Step::Rcpt, Cause::Reply(reply)))
+}
+
+pub(super) fn later() -> Outcome {
+    let reply = Reply::new(451, EnhancedCode::new(4, 7, 1), "greylisted");
+    Outcome::Deferred(Reason::new(Some("company"), Step::EndOfData, Cause::Reply(reply)))
+}
+
+/// A rotated password.
+pub(super) fn login_refused() -> Outcome {
+    let reply = Reply::new(535, EnhancedCode::new(5, 7, 8), "wrong password");
+    Outcome::Deferred(Reason::new(Some("company"), Step::Auth, Cause::Reply(reply)))
+}
+
+/// A loop over a shelf, with a clock that goes along with tokio's.
+pub(super) struct Stage {
+    pub shelf: Arc<Shelf>,
+    pub courier: Arc<Scripted>,
+    pub stop: CancellationToken,
+    pub clock: Clock,
+    pub queue: Arc<Watched>,
+    clerk: Clerk,
+    bounce: Bounce,
+    octets: u64,
+    slots: usize,
+    numbers: Mutex<u32>,
+}
+
+impl Stage {
+    /// Lanes `one` (recipients at one.example) and `default`, with so many slots each.
+    pub fn new(slots: usize, takes: Duration) -> Self {
+        let shelf = Arc::new(Shelf::default());
+        let at = Arc::new(Mutex::new("2026-11-24T03:00:00Z".parse().expect("a time")));
+        let clock = Clock::Along { at, since: Instant::now() };
+        let recipients = SenderPatterns::parse(["*@one.example"]).expect("a pattern");
+        let one = Route { name: "one".into(), senders: SenderPatterns::any(), recipients, upstreams: vec![0] };
+        let clerk =
+            Clerk { schedule: Schedule::default(), routes: Arc::new(Routes::new(vec![one])), clock: clock.clone() };
+        Self {
+            queue: Arc::new(Watched::new(shelf.clone())),
+            shelf,
+            courier: Arc::new(Scripted {
+                takes,
+                judge: Mutex::new(Box::new(|_| delivered())),
+                notes: Mutex::default(),
+            }),
+            stop: CancellationToken::new(),
+            clock,
+            clerk,
+            bounce: Bounce::Off,
+            octets: u64::MAX,
+            slots,
+            numbers: Mutex::default(),
+        }
+    }
+
+    pub fn bounce(self, bounce: Bounce) -> Self {
+        Self { bounce, ..self }
+    }
+
+    pub fn octets(self, octets: u64) -> Self {
+        Self { octets, ..self }
+    }
+
+    /// The loop, in a task.
+    pub fn run(&self) -> tokio::task::JoinHandle<()> {
+        let bouncer = Arc::new(Bouncer {
+            bounce: self.bounce.clone(),
+            hostname: "gw.example.com".into(),
+            clerk: self.clerk.clone(),
+            queue: self.queue.clone(),
+        });
+        let dispatcher = Dispatcher {
+            queue: self.queue.clone(),
+            courier: self.courier.clone(),
+            clerk: self.clerk.clone(),
+            bouncer,
+            lanes: self.clerk.routes.lanes().into_iter().map(|(lane, _)| (lane, self.slots)).collect(),
+            octets: self.octets,
+        };
+        tokio::spawn(dispatcher.run(self.stop.clone()))
+    }
+
+    pub async fn put(&self, recipients: &[&str]) -> MailId {
+        self.put_from(ReversePath::Mailbox(mailbox("a@example.com")), recipients).await
+    }
+
+    pub async fn put_from(&self, sender: ReversePath, recipients: &[&str]) -> MailId {
+        let number = {
+            let mut numbers = self.numbers.lock().expect("the numbers");
+            *numbers += 1;
+            *numbers
+        };
+        let data = format!("From: a@example.com\r\nMessage-ID: <{number}@example.com>\r\n\r\nbody\r\n");
+        let message = RawMessage::from_data(data.into()).expect("a message");
+        let mut envelope = Envelope::new(sender);
+        recipients.iter().for_each(|recipient| envelope.add_recipient(mailbox(recipient)));
+        let now = self.clock.now();
+        let author = Author::of(&message).ok();
+        let accepted = Accepted { id: MailId::new(now, number), received_at: now, envelope, message, author };
+        let (id, fates) = (accepted.id, self.clerk.waiting(&accepted));
+        let mail = NewMail { accepted: Arc::new(accepted), fates, original: None, subject: String::new() };
+        self.queue.put(mail).await.expect("stored");
+        id
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn jump(&self, by: jiff::SignedDuration) {
+        let Clock::Along { at, .. } = &self.clock else { panic!("made so") };
+        *at.lock().expect("the time") += by;
+    }
+
+    /// The guard is a day of a clock that stands still while anything runs.
+    pub async fn until(&self, what: &str, condition: impl Fn(&Shelf) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(24 * 3600);
+        while !condition(&self.shelf) {
+            assert!(Instant::now() < deadline, "waited in vain: {what}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub(super) fn mailbox(text: &str) -> Mailbox {
+    Mailbox::parse(text).expect("an address")
+}

@@ -1,0 +1,191 @@
+//! The control socket: `data_dir/control.sock`, through which `waxseal queue` speaks to a running gateway.
+//!
+//! For the gateway's own user alone (0600 in a folder of 0700). Made and removed under the data folder's lock, so that
+//! whatever lies there at the start is stale. Requests are bounded, clients too; nothing here decides about mail.
+
+use crate::observe::Clock;
+use crate::queue::Queue;
+use crate::queue::control::{MAX_REQUEST, Refusal, Request, Response, execute};
+use std::fmt;
+use std::fs::{File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+const SOCKET: &str = "control.sock";
+/// At once; more wait to be accepted.
+const MAX_CLIENTS: usize = 32;
+/// Answered at once: an answer can hold a whole message, and this memory is in nobody's budget.
+const MAX_ANSWERS: usize = 4;
+/// For a request to come whole, and for an answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For answers in progress at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Of a socket's address, its final zero included, on the system where it is shortest.
+const MAX_ADDRESS: usize = 104;
+
+/// Told that the operator wants mail tried now.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+pub struct ControlServer {
+    listener: UnixListener,
+    path: PathBuf,
+    queue: Arc<dyn Queue>,
+    wake: Wake,
+    clock: Clock,
+    answers: Arc<Semaphore>,
+}
+
+impl ControlServer {
+    /// Whoever calls this holds the data folder's lock.
+    pub fn bind(data_dir: &Path, queue: Arc<dyn Queue>, wake: Wake, clock: Clock) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let address = Address::of(data_dir)?;
+        let listener = UnixListener::bind(&address.path)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path, queue, wake, clock, answers: Arc::new(Semaphore::new(MAX_ANSWERS)) })
+    }
+
+    /// Until `shutdown` is cancelled; answers in progress are finished.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let mut clients = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = clients.join_next(), if !clients.is_empty() => continue,
+                accepted = self.listener.accept(), if clients.len() < MAX_CLIENTS => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    clients.spawn(self.client().serve(stream, shutdown.clone()));
+                }
+                Err(error) => {
+                    warn!("the control socket accepts nobody: {error}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+        let _the_rest_is_cut_off = timeout(FAREWELL, async { while clients.join_next().await.is_some() {} }).await;
+    }
+
+    fn client(&self) -> Client {
+        Client {
+            queue: self.queue.clone(),
+            wake: self.wake.clone(),
+            clock: self.clock.clone(),
+            answers: self.answers.clone(),
+        }
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        let _it_would_be_stale = std::fs::remove_file(&self.path);
+    }
+}
+
+impl fmt::Debug for ControlServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlServer").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// The other end, for one request at a time.
+pub async fn connect(data_dir: &Path) -> io::Result<UnixStream> {
+    let address = Address::of(data_dir)?;
+    UnixStream::connect(&address.path).await
+}
+
+/// A socket's address is at most some hundred octets long; a longer path is reached through the open folder.
+struct Address {
+    path: PathBuf,
+    _folder: Option<File>,
+}
+
+impl Address {
+    fn of(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        if path.as_os_str().len() < MAX_ADDRESS {
+            return Ok(Self { path, _folder: None });
+        }
+        let folder = File::open(data_dir)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(SOCKET);
+        Ok(Self { path, _folder: Some(folder) })
+    }
+}
+
+struct Client {
+    queue: Arc<dyn Queue>,
+    wake: Wake,
+    clock: Clock,
+    answers: Arc<Semaphore>,
+}
+
+impl Client {
+    async fn serve(self, stream: UnixStream, shutdown: CancellationToken) {
+        let (input, mut output) = stream.into_split();
+        let mut input = BufReader::new(input);
+        loop {
+            let request = tokio::select! {
+                () = shutdown.cancelled() => return,
+                request = timeout(PATIENCE, read_request(&mut input)) => request,
+            };
+            // A client that went away or says nothing is no news.
+            let Ok(Ok(Some(request))) = request else { return };
+            let is_broken = request.is_err();
+            // Held until the answer is gone.
+            let Ok(_permit) = self.answers.acquire().await else { return };
+            let response = match request {
+                Ok(request) => self.answer(request).await,
+                Err(refusal) => Response::Refused(refusal),
+            };
+            let sent = timeout(PATIENCE, send(&mut output, &response)).await;
+            if is_broken || !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        let wants_delivery = request.wants_delivery();
+        let response = execute(self.queue.as_ref(), request, self.clock.now()).await;
+        if wants_delivery && response.is_final() {
+            (self.wake)();
+        }
+        response
+    }
+}
+
+/// `None` at the end of the stream.
+async fn read_request(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<Result<Request, Refusal>>> {
+    let (mut line, limit) = (Vec::new(), u64::try_from(MAX_REQUEST).unwrap_or(u64::MAX));
+    input.take(limit).read_until(b'\n', &mut line).await?;
+    Ok(match line.last() {
+        None => None,
+        Some(b'\n') => Some(Request::from_line(&line)),
+        Some(_) => Some(Err(Refusal::no_whole_line())),
+    })
+}
+
+async fn send(output: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> io::Result<()> {
+    output.write_all(&response.to_line()).await?;
+    output.write_all(response.trailer()).await?;
+    output.flush().await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The listeners at start: each bound, with the intake that its `delivery` asks for.
+
+use super::StartError;
+use super::storage::Memory;
+use crate::config::{Delivery as Mode, ListenerSettings, Settings};
+use crate::delivery::{Bouncer, Clerk, Delivery};
+use crate::dkim::Keyring;
+use crate::inbound::auth::Users;
+use crate::inbound::{BindError, Listener};
+use crate::intake::{DirectIntake, Leftovers, Policy, QueuedIntake, Reception};
+use crate::message::Budget;
+use crate::observe::Clock;
+use crate::queue::Queue;
+use crate::queue::space::Space;
+use std::collections::HashMap;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// A bound listener and what stands behind it.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: Listener,
+    intake: DoorIntake,
+}
+
+#[derive(Debug)]
+enum DoorIntake {
+    Direct(Arc<DirectIntake>),
+    Queued(Arc<QueuedIntake>),
+}
+
+impl Door {
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_address()
+    }
+
+    pub fn delivery(&self) -> &'static str {
+        match self.intake {
+            DoorIntake::Direct(_) => "direct",
+            DoorIntake::Queued(_) => "queue",
+        }
+    }
+
+    pub fn open(self, serving: &mut JoinSet<()>, stop: CancellationToken) {
+        match self.intake {
+            DoorIntake::Direct(intake) => serving.spawn(self.listener.serve(intake, stop)),
+            DoorIntake::Queued(intake) => serving.spawn(self.listener.serve(intake, stop)),
+        };
+    }
+}
+
+/// What all intakes share.
+pub(super) struct Behind {
+    pub keyring: Arc<Keyring>,
+    pub delivery: Arc<Delivery>,
+    pub queue: Arc<dyn Queue>,
+    pub clerk: Clerk,
+    pub bouncer: Arc<Bouncer>,
+    /// The end of the drain time.
+    pub cut_off: CancellationToken,
+}
+
+pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Result<Vec<Door>, StartError> {
+    let budget = Budget::new(memory.inbound);
+    let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
+    let senders = settings.users.iter().filter_map(|user| Some((user.name.clone(), user.senders.clone()?)));
+    let user_senders = Arc::new(senders.collect::<HashMap<_, _>>());
+    let space = Arc::new(Space::new(settings.data_dir.clone(), settings.queue.min_free_space));
+    let mut doors = Vec::new();
+    for typed in &settings.listeners {
+        let policy = Policy {
+            listener_senders: typed.senders.clone(),
+            user_senders: user_senders.clone(),
+            unsigned: settings.unsigned.clone(),
+            keyring: behind.keyring.clone(),
+        };
+        let reception = Reception {
+            policy,
+            repairs: settings.repairs,
+            hostname: settings.hostname.as_str().into(),
+            clock: Clock::System,
+        };
+        let intake = behind.intake(typed, reception, &space);
+        match Listener::bind(typed.options.clone(), users.clone(), budget.clone()) {
+            Ok(listener) => doors.push(Door { listener, intake }),
+            Err(error) if is_dispensable(&error, settings) => warn!("{error}; going on without it"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(doors)
+}
+
+impl Behind {
+    fn intake(&self, typed: &ListenerSettings, reception: Reception, space: &Arc<Space>) -> DoorIntake {
+        let (queue, clerk) = (self.queue.clone(), self.clerk.clone());
+        match typed.delivery {
+            Mode::Queue => DoorIntake::Queued(Arc::new(QueuedIntake { reception, queue, clerk, space: space.clone() })),
+            Mode::Direct => {
+                let leftovers = Leftovers { queue, clerk, bouncer: self.bouncer.clone() };
+                let (delivery, cut_off) = (self.delivery.clone(), self.cut_off.clone());
+                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery, leftovers, cut_off }))
+            }
+        }
+    }
+}
+
+/// Many containers have no IPv6: `[::1]` beside another listener is a convenience there, not a condition.
+fn is_dispensable(error: &BindError, settings: &Settings) -> bool {
+    let (BindError::NoIpv6 { address } | BindError::NoSuchAddress { address }) = error else { return false };
+    let others = settings.listeners.iter().filter(|listener| listener.options.address.is_ipv4()).count();
+    address.ip() == Ipv6Addr::LOCALHOST && others > 0
+}

@@ -1,0 +1,79 @@
+//! The queue at start: opened under the data folder's lock, its mail put on the lanes of today's routes; and the job that
+//! forgets what was kept long enough.
+
+use super::StartError;
+use super::lock::Lock;
+use crate::config::Settings;
+use crate::delivery::Routes;
+use crate::observe::Clock;
+use crate::queue::sqlite::{self, SqliteQueue};
+use crate::queue::watched::Watched;
+use crate::queue::{Queue, QueueError};
+use jiff::SignedDuration;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
+
+/// How `max_memory` is divided: one half for mail coming in, and of the other a half each for what was just stored and
+/// for what is being delivered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    pub inbound: u64,
+    pub cache: u64,
+    pub leases: u64,
+}
+
+impl Memory {
+    pub fn of(settings: &Settings) -> Self {
+        let all = settings.max_memory;
+        Self { inbound: all / 2, cache: all / 4, leases: all / 4 }
+    }
+}
+
+/// The lock is to be held as long as the queue.
+pub(super) async fn open(
+    settings: &Settings,
+    memory: Memory,
+    routes: &Arc<Routes>,
+) -> Result<(Lock, Arc<Watched>), StartError> {
+    let lock = Lock::take(&settings.data_dir)?;
+    let options = sqlite::Options {
+        data_dir: settings.data_dir.clone(),
+        cache_octets: memory.cache,
+        schedule: settings.queue.schedule,
+    };
+    let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
+    let queue = opened.map_err(|failure| StartError::Fault(failure.to_string()))??;
+    let queue = Arc::new(Watched::new(Arc::new(queue)));
+    let (fingerprint, routes) = (routes.fingerprint(), routes.clone());
+    let lane_of = Arc::new(move |sender: Option<&_>, recipient: &_| routes.lane(sender, recipient));
+    let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
+    let moved = queue.relane(&fingerprint, lane_of).await.map_err(unusable)?;
+    let counts = queue.statistics().await.map_err(unusable)?;
+    if moved > 0 {
+        info!(recipients = moved, "routes have changed: waiting mail was put on their lanes");
+    }
+    info!(waiting = counts.waiting, failed = counts.failed, damaged = counts.damaged, "the queue is open");
+    Ok((lock, queue))
+}
+
+/// Now and then, until the stop.
+pub(super) async fn prune(queue: Arc<Watched>, keep_failed: Duration, keep_history: Duration, stop: CancellationToken) {
+    let before = |keep| SignedDuration::try_from(keep).ok().and_then(|keep| Clock::System.now().checked_sub(keep).ok());
+    while !stop.is_cancelled() {
+        // What cannot be counted back is kept for ever.
+        let (failed, history) = (before(keep_failed).unwrap_or_default(), before(keep_history).unwrap_or_default());
+        match queue.prune(failed, history).await {
+            Ok(0) => {}
+            Ok(rows) => info!(rows, "forgot failed mail and history that was kept long enough"),
+            Err(error) => error!("old mail could not be forgotten: {error}"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(BETWEEN_PRUNINGS) => {}
+        }
+    }
+}

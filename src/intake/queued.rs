@@ -1,0 +1,64 @@
+//! `delivery = "queue"`: the message is answered for as soon as it is stored, whatever the provider does.
+//!
+//! The `250` comes from the durable put and from nothing else (RFC 5321 §6.1). Below the free-space floor mail is refused
+//! at MAIL, before it is sent to us.
+
+use super::reception::Reception;
+use crate::delivery::Clerk;
+use crate::inbound::{Client, Intake, Received};
+use crate::message::accepted::Accepted;
+use crate::message::subject;
+use crate::observe::log::Clean;
+use crate::queue::space::Space;
+use crate::queue::{NewMail, Queue, QueueError};
+use crate::smtp::{EnhancedCode, Reply, ReversePath};
+use std::sync::Arc;
+use tracing::{error, info};
+
+#[derive(Debug)]
+pub struct QueuedIntake {
+    pub reception: Reception,
+    pub queue: Arc<dyn Queue>,
+    pub clerk: Clerk,
+    /// Shared by all listeners.
+    pub space: Arc<Space>,
+}
+
+impl Intake for QueuedIntake {
+    fn admit(&self, client: &Client, sender: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
+        self.reception.admit(client, sender)?;
+        if self.space.has_room_for(size.unwrap_or(0), self.queue.reusable()) {
+            return Ok(());
+        }
+        self.queue.reclaim();
+        Err(Reply::no_space())
+    }
+
+    async fn accept(&self, mut received: Received) -> Reply {
+        let accepted = match self.reception.accept(&mut received) {
+            Ok(accepted) => Arc::new(accepted),
+            Err(reply) => return reply,
+        };
+        let (fates, subject) = (self.clerk.waiting(&accepted), subject(&accepted.message));
+        let mail = NewMail { accepted: accepted.clone(), fates, original: None, subject };
+        match self.queue.put(mail).await {
+            Ok(()) => queued(&accepted),
+            Err(error) => not_stored(&accepted, &error),
+        }
+    }
+}
+
+fn queued(accepted: &Accepted) -> Reply {
+    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
+    info!(%id, %from, recipients = accepted.envelope.recipients.len(), size, "queued");
+    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}"))
+}
+
+fn not_stored(accepted: &Accepted, error: &QueueError) -> Reply {
+    let (id, from) = (accepted.id, Clean(&accepted.envelope.sender));
+    error!(%id, %from, "refused a message that could not be stored: {error}");
+    match error {
+        QueueError::Full(_) => Reply::no_space(),
+        QueueError::Storage(_) | QueueError::Closed | QueueError::NoSuchLease => Reply::storage_trouble(),
+    }
+}

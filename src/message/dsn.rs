@@ -1,0 +1,289 @@
+//! Bounces: the report that mail could not be delivered, for people and for programs.
+//!
+//! Seven-bit throughout, whatever the failed mail and the provider's words hold. The body of the failed mail never goes
+//! along: the report may be for somebody else than its sender. RFC 3461 §6, RFC 3464, RFC 3834, RFC 6522, RFC 6533.
+
+use super::accepted::Accepted;
+use super::headers::{Field, FieldError};
+use super::id::MailId;
+use super::outcome::{Cause, Reason};
+use super::raw::{RawError, RawMessage};
+use super::trace::rfc5322_date;
+use crate::smtp::{EnhancedCode, Mailbox};
+use jiff::Timestamp;
+use mail_builder::encoders::QuotedPrintableEncoder;
+use std::fmt::Write as _;
+
+/// Octets of the failed mail's header that go along.
+const MAX_RETURNED: usize = 32 * 1024;
+
+/// One recipient that did not get the mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub recipient: Mailbox,
+    /// RFC 3463.
+    pub status: EnhancedCode,
+    /// The provider's own reply, if it was one that decided.
+    pub reply: Option<String>,
+    /// For people.
+    pub text: String,
+}
+
+impl Failure {
+    pub fn new(recipient: &Mailbox, reason: &Reason) -> Self {
+        let status = match &reason.cause {
+            Cause::Reply(reply) => reply.enhanced().unwrap_or(EnhancedCode::new(5, 0, 0)),
+            Cause::Local { enhanced, .. } => *enhanced,
+            Cause::TimedOut | Cause::Network(_) | Cause::Stopping => EnhancedCode::new(4, 4, 0),
+        };
+        let reply = reason.reply().map(ToString::to_string);
+        Self { recipient: recipient.clone(), status, reply, text: reason.to_string() }
+    }
+
+    /// It was tried until its time was over; `text` says so. RFC 3463 §3.5: X.4.7, delivery time expired.
+    pub fn expired(recipient: &Mailbox, reason: &Reason, text: String) -> Self {
+        Self { status: EnhancedCode::new(4, 4, 7), text, ..Self::new(recipient, reason) }
+    }
+}
+
+/// Whose report, about what, to whom.
+#[derive(Debug, Clone)]
+pub struct Report<'a> {
+    /// Of the report itself.
+    pub id: MailId,
+    pub now: Timestamp,
+    /// The gateway's name.
+    pub hostname: &'a str,
+    /// As in "MAILER-DAEMON@example.com".
+    pub from: &'a Mailbox,
+    pub to: &'a Mailbox,
+    pub failed: &'a Accepted,
+    pub failures: &'a [Failure],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Raw(#[from] RawError),
+}
+
+impl Report<'_> {
+    pub fn message(&self) -> Result<RawMessage, ReportError> {
+        let boundary = format!("report-{}", self.id);
+        let mut data = self.header(&boundary)?;
+        data.extend_from_slice(b"\r\nThis is a report in MIME format about mail that could not be delivered.\r\n");
+        let mut part = |content_type: &str, encoding: &str, content: &[u8]| {
+            let head = format!(
+                "\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+            );
+            data.extend_from_slice(head.as_bytes());
+            data.extend_from_slice(content);
+        };
+        part("text/plain; charset=utf-8", "quoted-printable", &quoted_printable(self.notice().as_bytes()));
+        part("message/delivery-status", "7bit", self.status().as_bytes());
+        let returned = whole_lines(self.failed.message.header(), MAX_RETURNED);
+        part("text/rfc822-headers", "quoted-printable", &quoted_printable(returned));
+        data.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        Ok(RawMessage::from_data(data.into())?)
+    }
+
+    fn header(&self, boundary: &str) -> Result<Vec<u8>, FieldError> {
+        let host = self.from.domain();
+        let fields = [
+            Field::new("From", &["Mail Delivery System", &format!("<{}>", self.from)])?,
+            Field::new("To", &[&format!("<{}>", self.to)])?,
+            Field::new("Subject", &["Mail could not be delivered"])?,
+            Field::new("Date", &[&rfc5322_date(self.now)])?,
+            Field::new("Message-ID", &[&format!("<{}@{host}>", self.id)])?,
+            // RFC 3834 §5: so that no vacation notice answers it.
+            Field::new("Auto-Submitted", &["auto-replied"])?,
+            Field::new("MIME-Version", &["1.0"])?,
+            Field::new(
+                "Content-Type",
+                &["multipart/report;", "report-type=delivery-status;", &format!("boundary=\"{boundary}\"")],
+            )?,
+        ];
+        Ok(fields.iter().flat_map(|field| field.as_bytes().to_vec()).collect())
+    }
+
+    /// The part for people.
+    fn notice(&self) -> String {
+        let failed = self.failed;
+        let mut text = format!(
+            "This is the mail gateway {}.\r\n\r\nA mail of {} from <{}> could not be delivered to:\r\n",
+            self.hostname,
+            rfc5322_date(failed.received_at),
+            failed.envelope.sender
+        );
+        for failure in self.failures {
+            let _to_a_string = write!(text, "\r\n  <{}>\r\n    {}\r\n", failure.recipient, one_line(&failure.text));
+        }
+        let _to_a_string = write!(
+            text,
+            "\r\nThe gateway keeps the mail for a while under the name {id}. Its operator can see it with\r\n\
+             `waxseal queue show {id}`, and send it again with `waxseal queue retry {id}`.\r\n",
+            id = failed.id
+        );
+        text
+    }
+
+    /// RFC 3464 §2: one block for the message, one for each recipient.
+    fn status(&self) -> String {
+        let mut text = format!(
+            "Reporting-MTA: dns; {}\r\nX-Waxseal-Id: {}\r\nArrival-Date: {}\r\n",
+            ascii(self.hostname),
+            self.failed.id,
+            rfc5322_date(self.failed.received_at)
+        );
+        for failure in self.failures {
+            let _to_a_string = write!(
+                text,
+                "\r\nFinal-Recipient: {}\r\nAction: failed\r\nStatus: {}\r\nLast-Attempt-Date: {}\r\n",
+                address(&failure.recipient),
+                failure.status,
+                rfc5322_date(self.now)
+            );
+            let diagnostic = match &failure.reply {
+                Some(reply) => format!("smtp; {}", ascii(reply)),
+                None => format!("x-waxseal; {}", ascii(&failure.text)),
+            };
+            text.push_str(&folded("Diagnostic-Code", &diagnostic));
+        }
+        text
+    }
+}
+
+/// RFC 6533 §3: in seven bits, what is beyond ASCII is spelled `\x{...}`.
+fn address(mailbox: &Mailbox) -> String {
+    if !mailbox.is_internationalized() {
+        return format!("rfc822; {mailbox}");
+    }
+    let mut text = "utf-8; ".to_owned();
+    for character in mailbox.to_string().chars() {
+        match character {
+            '\\' | '+' | '=' => text.push_str(&format!("\\x{{{:X}}}", u32::from(character))),
+            character if character.is_ascii_graphic() => text.push(character),
+            character => text.push_str(&format!("\\x{{{:X}}}", u32::from(character))),
+        }
+    }
+    text
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
+fn ascii(text: &str) -> String {
+    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
+/// A long line is folded at its spaces; a word that is too long for a line of its own is cut.
+fn folded(name: &str, value: &str) -> String {
+    let words: Vec<&str> = value.split(' ').map(|word| word.get(..900).unwrap_or(word)).collect();
+    match Field::new(name, &words) {
+        Ok(field) => String::from_utf8_lossy(field.as_bytes()).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+fn quoted_printable(text: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(text.len() + text.len() / 8);
+    QuotedPrintableEncoder::new().preserve_line_breaks().encode_into(text, &mut encoded);
+    encoded
+}
+
+fn whole_lines(text: &[u8], limit: usize) -> &[u8] {
+    match text.get(..limit) {
+        Some(cut) => &cut[..memchr::memrchr(b'\n', cut).map_or(0, |end| end + 1)],
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::outcome::Step;
+    use crate::message::{Author, Envelope};
+    use crate::smtp::{Reply, ReversePath};
+    use mail_parser::{MessageParser, MimeHeaders};
+
+    fn mailbox(text: &str) -> Mailbox {
+        Mailbox::parse(text).expect("an address")
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-24T03:05:09Z".parse().expect("a time")
+    }
+
+    fn failed() -> Accepted {
+        let data = "From: a@example.com\r\nSubject: gr\u{fc}n\r\nX-Secret-Header: shown\r\n\r\nbody-canary\r\n";
+        let message = RawMessage::from_data(data.into()).expect("a message");
+        let author = Author::of(&message).ok();
+        let envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@example.com")));
+        Accepted { id: MailId::new(now(), 1), received_at: now(), envelope, message, author }
+    }
+
+    fn report(failures: &[Failure]) -> RawMessage {
+        let (failed, from, to) = (failed(), mailbox("MAILER-DAEMON@example.com"), mailbox("a@example.com"));
+        let id = MailId::new(now(), 2);
+        let report =
+            Report { id, now: now(), hostname: "gw.example.com", from: &from, to: &to, failed: &failed, failures };
+        report.message().expect("a report")
+    }
+
+    fn refused(recipient: &str, reply: Reply) -> Failure {
+        Failure::new(&mailbox(recipient), &Reason::new(Some("company"), Step::Rcpt, Cause::Reply(reply)))
+    }
+
+    #[test]
+    fn a_reader_of_mime_finds_three_parts_and_no_body() {
+        let reply = Reply::new(550, EnhancedCode::new(5, 1, 1), "no such \u{fc}ser");
+        let late = Reason::new(Some("company"), Step::Connect, Cause::TimedOut);
+        let late = Failure::expired(&mailbox("x@example.org"), &late, "expired after 5 days: no answer".to_owned());
+        let report = report(&[refused("you@example.net", reply), late]);
+        let bytes = report.to_bytes();
+        assert!(bytes.is_ascii() && bytes.split(|&b| b == b'\n').all(|line| line.len() < 999));
+        let text = String::from_utf8(bytes.clone()).expect("ASCII");
+        assert!(!text.contains("body-canary") && !text.contains("\n\n"), "{text}");
+        let parsed = MessageParser::new().parse(&bytes).expect("a message");
+        let types: Vec<_> = parsed.parts.iter().filter_map(|part| part.content_type()).collect();
+        let types: Vec<_> =
+            types.iter().map(|of| format!("{}/{}", of.ctype(), of.subtype().unwrap_or_default())).collect();
+        assert_eq!(types, ["multipart/report", "text/plain", "message/delivery-status", "text/rfc822-headers"]);
+        assert_eq!(parsed.content_type().and_then(|of| of.attribute("report-type")), Some("delivery-status"));
+        let notice = parsed.body_text(0).expect("a text");
+        assert!(notice.contains("<you@example.net>") && notice.contains("no such \u{fc}ser"), "{notice}");
+        assert!(notice.contains("waxseal queue retry"), "{notice}");
+        for line in [
+            "Final-Recipient: rfc822; you@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+            "Diagnostic-Code: smtp; 550 5.1.1 no such ?ser\r\n",
+            "Final-Recipient: rfc822; x@example.org\r\nAction: failed\r\nStatus: 4.4.7\r\n",
+            "Diagnostic-Code: x-waxseal; expired after 5 days: no answer\r\n",
+            "Auto-Submitted: auto-replied\r\n",
+            "X-Secret-Header: shown\r\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert_eq!(
+            Author::of(&report).map(|author| author.mailbox().to_string()).as_deref(),
+            Ok("MAILER-DAEMON@example.com")
+        );
+    }
+
+    #[test]
+    fn addresses_beyond_ascii_are_spelled_out() {
+        assert_eq!(address(&mailbox("gr\u{fc}n@example.net")), "utf-8; gr\\x{FC}n@example.net");
+        assert_eq!(address(&mailbox("a+b@example.net")), "rfc822; a+b@example.net");
+    }
+
+    #[test]
+    fn long_words_and_long_headers_are_cut() {
+        let long = refused("you@example.net", Reply::new(550, EnhancedCode::new(5, 0, 0), "x".repeat(5000)));
+        let text = String::from_utf8(report(&[long]).to_bytes()).expect("ASCII");
+        assert!(text.contains("Diagnostic-Code: smtp;") && text.lines().all(|line| line.len() <= 998));
+        assert_eq!(whole_lines(b"a\r\nbcd\r\n", 6), b"a\r\n");
+        assert_eq!(whole_lines(b"abc", 2), b"");
+    }
+}

@@ -1,0 +1,37 @@
+//! The subject for lists: decoded, in one line, of bounded length. Never used to decide anything.
+
+use super::raw::RawMessage;
+use mail_parser::MessageParser;
+
+/// Characters.
+const MAX: usize = 200;
+
+/// Empty if there is none.
+pub fn subject(message: &RawMessage) -> String {
+    let Some(field) = message.fields_named("Subject").next() else { return String::new() };
+    let block = [field.raw(), b"\r\n"].concat();
+    let parsed = MessageParser::new().parse_headers(&block);
+    let subject = parsed.as_ref().and_then(|parsed| parsed.subject()).unwrap_or_default();
+    subject.trim().chars().take(MAX).map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table() {
+        let long = format!("Subject: {}\r\n", "x".repeat(500));
+        for (header, expected) in [
+            ("Subject: =?UTF-8?Q?gr=C3=BCn?=\r\n", "gr\u{fc}n"),
+            ("Subject: =?UTF-8?Q?a=0D=0Ab?=\r\n", "a??b"),
+            ("Subject: one\r\n two\r\nSubject: three\r\n", "one two"),
+            ("From: a@b\r\n", ""),
+            ("Subject:\r\n", ""),
+            (&long, &"x".repeat(200)),
+        ] {
+            let message = RawMessage::from_data(format!("{header}\r\nbody").into()).expect("a message");
+            assert_eq!(subject(&message), expected, "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Chance: for names that must not collide and waits that must not coincide. Never for keys.
+
+use tracing::warn;
+
+/// From the system; 0 if it has none to give, which costs no more than the spread.
+pub fn chance() -> u32 {
+    let mut bytes = [0; 4];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u32::from_le_bytes(bytes),
+        Err(_) => {
+            warn!("the system has no randomness to give; message ids are distinguished by time alone");
+            0
+        }
+    }
+}
+
+/// The same, for jitter.
+pub fn small_chance() -> u16 {
+    chance() as u16
+}

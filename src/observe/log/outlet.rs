@@ -1,0 +1,153 @@
+//! Where log lines go: through a bounded queue to a thread of their own. Whoever reads the log slowly, or not at all,
+//! never holds up the mail.
+//!
+//! When the queue is full, lines are lost, counted, and the count is logged once there is room again.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Octets of lines that wait.
+const CAPACITY: usize = 4 * 1024 * 1024;
+
+/// Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Outlet(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// A line came, or the last one was written.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<String>,
+    octets: usize,
+    /// Taken off the queue and not yet written.
+    writing: bool,
+    lost: u64,
+}
+
+impl Outlet {
+    /// Writes to `target` from now on, on a thread that ends with the process. `on_loss` is told how many lines were lost,
+    /// once those behind them are written. An error of `target` changes nothing: the mail goes on without its log.
+    pub fn open(target: impl Write + Send + 'static, on_loss: impl Fn(u64) + Send + 'static) -> std::io::Result<Self> {
+        let outlet = Self::default();
+        let shared = Arc::clone(&outlet.0);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.drain(target, on_loss))?;
+        Ok(outlet)
+    }
+
+    /// Never waits for whoever reads the log.
+    pub fn put(&self, line: String) {
+        let mut state = self.0.lock();
+        if state.octets + line.len() > CAPACITY {
+            state.lost += 1;
+            return;
+        }
+        state.octets += line.len();
+        state.waiting.push_back(line);
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until every line is written, at most for so long.
+    pub fn flush(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut state = self.0.lock();
+        while state.writing || !state.waiting.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Shared {
+    fn drain(&self, mut target: impl Write, on_loss: impl Fn(u64)) {
+        loop {
+            let (line, lost) = self.next();
+            let _without_its_log = target.write_all(line.as_bytes()).and_then(|()| target.flush());
+            if lost > 0 {
+                on_loss(lost);
+            }
+        }
+    }
+
+    /// The next line, and how many were lost since the last call.
+    fn next(&self) -> (String, u64) {
+        let mut state = self.lock();
+        loop {
+            state.writing = false;
+            if let Some(line) = state.waiting.pop_front() {
+                state.octets -= line.len();
+                state.writing = true;
+                return (line, std::mem::take(&mut state.lost));
+            }
+            self.changed.notify_all();
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Takes a write only when the test allows it.
+    struct Slow {
+        allowed: mpsc::Receiver<()>,
+        written: mpsc::Sender<String>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            self.allowed.recv().map_err(std::io::Error::other)?;
+            self.written.send(String::from_utf8_lossy(octets).into_owned()).map_err(std::io::Error::other)?;
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stalls_costs_lines_and_no_time() {
+        let ((allow, allowed), (written, lines), (lose, lost)) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
+        let outlet = Outlet::open(Slow { allowed, written }, move |count| lose.send(count).expect("a test")).unwrap();
+        let half = "x".repeat(CAPACITY / 2);
+        for _ in 0..10 {
+            outlet.put(half.clone());
+        }
+        outlet.flush(Duration::from_millis(1));
+        (0..10).for_each(|_| allow.send(()).expect("the log's thread"));
+        outlet.flush(Duration::from_secs(60));
+        let kept = lines.try_iter().count() as u64;
+        assert!((2..=3).contains(&kept), "those that fit, and the one that was being written: {kept}");
+        outlet.put("more\n".to_owned());
+        assert_eq!(lines.recv().as_deref(), Ok("more\n"));
+        outlet.flush(Duration::from_secs(60));
+        assert_eq!(lost.try_iter().sum::<u64>() + kept, 10);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_changes_nothing() {
+        let ((_, allowed), (written, _)) = (mpsc::channel(), mpsc::channel());
+        let outlet = Outlet::open(Slow { allowed, written }, |_| ()).unwrap();
+        outlet.put("one\n".to_owned());
+        outlet.flush(Duration::from_secs(60));
+        outlet.put("two\n".to_owned());
+        outlet.flush(Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,244 @@
+//! What every backend of [`Queue`] must do, as tests: a backend passes a [`Backend`] to [`conformance!`] and gets one test per
+//! promise. Nothing here knows how a backend stores its rows, and nothing asserts on time.
+
+mod fairness;
+mod lanes;
+mod leases;
+mod model;
+mod operator;
+mod walk;
+
+pub(crate) use fairness::*;
+pub(crate) use lanes::*;
+pub(crate) use leases::*;
+pub(crate) use operator::*;
+pub(crate) use walk::*;
+
+use super::*;
+use crate::message::{Author, Envelope, RawMessage};
+use crate::smtp::ReversePath;
+use bytes::Bytes;
+use jiff::SignedDuration;
+
+/// Storage of its own, empty at first, that a queue can be opened on again and again.
+#[async_trait]
+pub(crate) trait Backend: Send + Sync {
+    /// The queue that was opened before is gone, without having been closed: the process ended there.
+    async fn open(&self) -> Arc<dyn Queue>;
+}
+
+/// One test per promise, each on storage that the expression makes.
+macro_rules! conformance {
+    ($backend:expr) => {
+        conformance! { $backend;
+            what_was_put_is_lent_as_it_was,
+            a_large_message_is_whole_and_goes_with_its_last_recipient,
+            each_recipient_is_settled_for_itself,
+            a_deferred_message_waits_and_an_expired_one_has_failed,
+            an_untried_recipient_costs_no_attempt,
+            a_lease_ends_once_and_covers_every_recipient,
+            a_crash_makes_what_was_lent_suspect,
+            a_lost_answer_makes_the_next_attempt_suspect,
+            the_limits_of_a_lease_hold,
+            direct_mode_keeps_what_it_could_not_deliver,
+            a_message_on_two_lanes_is_two_leases,
+            a_held_lane_lends_nothing_and_takes_mail,
+            every_lane_can_be_held_and_one_released,
+            new_routes_move_waiting_and_failed_recipients,
+            the_clock_may_go_back_a_day,
+            the_clock_may_go_forward_a_day,
+            sender_domains_take_turns,
+            turns_go_on_where_they_stopped,
+            a_crowd_of_domains_with_nothing_due_hides_nobody,
+            a_full_lane_does_not_delay_another,
+            pages_hold_everything_once,
+            filters_find_what_they_name,
+            a_message_is_shown_with_all_that_happened,
+            a_failed_message_is_tried_again_from_a_new_beginning,
+            a_message_goes_to_a_corrected_address,
+            a_retry_during_a_lease_is_not_lost,
+            what_is_removed_is_gone_and_what_is_leased_stays,
+            history_is_paged_newest_first,
+            old_failures_and_history_are_forgotten,
+            a_closed_queue_says_so,
+            many_at_once_are_each_lent_once,
+            a_random_walk_agrees_with_the_model,
+        }
+    };
+    ($backend:expr; $($promise:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $promise() {
+                $crate::queue::conformance::$promise(&$crate::queue::conformance::Scene::of($backend).await).await;
+            }
+        )*
+    };
+}
+pub(crate) use conformance;
+
+/// A queue under test, and short words for what the tests do with it.
+pub(crate) struct Scene {
+    backend: Box<dyn Backend>,
+    queue: tokio::sync::Mutex<Option<Arc<dyn Queue>>>,
+}
+
+impl Scene {
+    pub async fn of(backend: impl Backend + 'static) -> Self {
+        let queue = backend.open().await;
+        Self { backend: Box::new(backend), queue: tokio::sync::Mutex::new(Some(queue)) }
+    }
+
+    async fn queue(&self) -> Arc<dyn Queue> {
+        self.queue.lock().await.clone().expect("open")
+    }
+
+    /// The process ends here and is started again.
+    async fn crash(&self) {
+        let mut queue = self.queue.lock().await;
+        drop(queue.take());
+        *queue = Some(self.backend.open().await);
+    }
+
+    async fn put(&self, mail: NewMail) -> MailId {
+        let id = mail.accepted.id;
+        self.queue().await.put(mail).await.expect("stored");
+        id
+    }
+
+    async fn lease(&self, lane: &str, now: Timestamp, limit: usize) -> Vec<Leased> {
+        self.queue().await.lease(&Lane::new(lane), now, limit, u64::MAX).await.expect("a lease")
+    }
+
+    async fn lease_one(&self, lane: &str, now: Timestamp) -> Leased {
+        let mut leased = self.lease(lane, now, 1).await;
+        assert_eq!(leased.len(), 1, "one message is due on {lane}");
+        leased.remove(0)
+    }
+
+    /// The same for each recipient.
+    async fn settle(&self, leased: &Leased, settlement: Settlement, due: Timestamp) {
+        let settlements = vec![settlement; leased.accepted.envelope.recipients.len()];
+        self.queue().await.settle(leased.lease, settlements, due).await.expect("settled");
+    }
+
+    async fn next_due(&self, lane: &str, now: Timestamp) -> Option<Timestamp> {
+        self.queue().await.next_due(&Lane::new(lane), now).await.expect("a due time")
+    }
+
+    async fn statistics(&self) -> Statistics {
+        self.queue().await.statistics().await.expect("numbers")
+    }
+
+    async fn row(&self, id: MailId) -> Option<Row> {
+        self.queue().await.show(id).await.expect("a message").map(|shown| shown.row)
+    }
+
+    async fn states(&self, id: MailId) -> Vec<(String, State)> {
+        let row = self.row(id).await.expect("a row");
+        row.recipients.into_iter().map(|recipient| (recipient.address, recipient.state)).collect()
+    }
+
+    /// Every row, by pages of `limit`.
+    async fn rows(&self, filter: &Filter, limit: usize) -> Vec<Row> {
+        let (queue, mut rows, mut after) = (self.queue().await, Vec::new(), None);
+        loop {
+            let page = queue.list(filter, after, limit).await.expect("a page");
+            assert!(page.rows.len() <= limit);
+            rows.extend(page.rows);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return rows,
+            }
+        }
+    }
+
+    async fn ids(&self, filter: &Filter) -> Vec<String> {
+        self.rows(filter, 7).await.into_iter().map(|row| row.id).collect()
+    }
+
+    /// The numbers are those of the rows.
+    async fn check_statistics(&self) {
+        let mut counted = Statistics::default();
+        for recipient in self.rows(&Filter::default(), 100).await.into_iter().flat_map(|row| row.recipients) {
+            match recipient.state {
+                State::Waiting => counted.waiting += 1,
+                State::Leased => counted.leased += 1,
+                State::Failed => counted.failed += 1,
+                State::Damaged => counted.damaged += 1,
+            }
+        }
+        assert_eq!(self.statistics().await, counted);
+    }
+}
+
+/// Where the tests' time begins.
+pub(crate) fn start() -> Timestamp {
+    "2026-11-24T03:00:00Z".parse().expect("a time")
+}
+
+pub(crate) fn after(seconds: i64) -> Timestamp {
+    start() + SignedDuration::from_secs(seconds)
+}
+
+const DAY: i64 = 24 * 3600;
+
+/// A message of `sender` (empty: the null path), received `seconds` after the start, with its recipients' fates.
+pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str, Fate)]) -> NewMail {
+    let path = match sender {
+        "" => ReversePath::Null,
+        _ => ReversePath::Mailbox(mailbox(sender)),
+    };
+    let mut envelope = Envelope::new(path);
+    for (recipient, _) in fates {
+        envelope.add_recipient(mailbox(recipient));
+    }
+    let text = format!("From: <a@example.com>\r\nSubject: mail {number}\r\n\r\nmail {number}\r\n");
+    let message = RawMessage::from_data(text.into()).expect("a message");
+    let received_at = after(seconds);
+    let id = MailId::new(received_at, number);
+    let author = Author::of(&message).ok();
+    NewMail {
+        accepted: Arc::new(Accepted { id, received_at, envelope, message, author }),
+        fates: fates.iter().map(|(_, fate)| fate.clone()).collect(),
+        original: None,
+        subject: format!("mail {number}"),
+    }
+}
+
+/// Waiting on `lane` for each of the recipients.
+pub(crate) fn mail(number: u32, seconds: i64, sender: &str, recipients: &[&str], lane: &str) -> NewMail {
+    let fates: Vec<_> = recipients.iter().map(|recipient| (*recipient, Fate::Waiting(Lane::new(lane)))).collect();
+    mail_with(number, seconds, sender, &fates)
+}
+
+/// One recipient, on lane "a".
+pub(crate) fn plain(number: u32, seconds: i64) -> NewMail {
+    mail(number, seconds, "sender@example.com", &["you@example.net"], "a")
+}
+
+fn with_body(mut mail: NewMail, body: Bytes) -> NewMail {
+    let mut accepted = (*mail.accepted).clone();
+    accepted.message = RawMessage::from_parts(accepted.message.header().to_vec(), body);
+    mail.accepted = Arc::new(accepted);
+    mail
+}
+
+fn mailbox(text: &str) -> Mailbox {
+    Mailbox::parse(text).expect("a mailbox")
+}
+
+fn attempted(seconds: i64, text: &str) -> Attempted {
+    Attempted { at: after(seconds), upstream: Some("company".into()), text: text.into(), possible_duplicate: false }
+}
+
+fn deferred(seconds: i64) -> Settlement {
+    Settlement::Deferred(attempted(seconds, "upstream \"company\", connect: refused"))
+}
+
+fn failed(seconds: i64) -> Settlement {
+    Settlement::Failed(attempted(seconds, "upstream \"company\", RCPT TO: 550 5.1.1 no such user"))
+}
+
+fn delivered(seconds: i64) -> Delivered {
+    Delivered { at: after(seconds), upstream: "company".into(), reply: "250 2.0.0 taken".into(), milliseconds: 12 }
+}

@@ -1,0 +1,255 @@
+//! The life of a message: put, lent, settled; and the process ending between any two of these.
+
+use super::*;
+
+pub(crate) async fn what_was_put_is_lent_as_it_was(scene: &Scene) {
+    let mut mail = mail(1, 0, "\"a b\"@Example.com", &["jürgen@exämple.net", "you@[127.0.0.1]"], "a");
+    let mut accepted = (*mail.accepted).clone();
+    accepted.envelope.body = crate::smtp::command::BodyType::EightBitMime;
+    accepted.message =
+        RawMessage::from_data(Bytes::from_static(b"From: a@b\r\n\r\n.\r\n\xff\r\n\r\n")).expect("a message");
+    accepted.author = Author::of(&accepted.message).ok();
+    mail.accepted = Arc::new(accepted.clone());
+    let bare = mail_with(2, 1, "", &[("you@example.net", Fate::Waiting(Lane::new("a")))]);
+    for crashed in [false, true] {
+        if !crashed {
+            scene.put(mail.clone()).await;
+            scene.put(bare.clone()).await;
+        }
+        let mut leased = scene.lease("a", after(1), 10).await;
+        leased.sort_by_key(|leased| leased.accepted.id);
+        assert_eq!(leased.len(), 2);
+        for (leased, put) in leased.iter().zip([&mail, &bare]) {
+            let (got, put) = (&leased.accepted, &put.accepted);
+            assert_eq!((got.id, got.received_at, &got.envelope), (put.id, put.received_at, &put.envelope));
+            assert_eq!((&got.message, &got.author), (&put.message, &put.author));
+            assert_eq!((leased.since, leased.attempts, leased.suspect), (put.received_at, 0, crashed));
+            let content = scene.queue().await.content(put.id).await.expect("content").expect("there");
+            assert_eq!(content, put.message.to_bytes());
+        }
+        assert!(scene.lease("a", after(1), 10).await.is_empty(), "lent is lent");
+        scene.crash().await;
+    }
+    scene.check_statistics().await;
+}
+
+pub(crate) async fn a_large_message_is_whole_and_goes_with_its_last_recipient(scene: &Scene) {
+    let body: Bytes = (0..3_000_000_u32).map(|at| b'a' + (at % 23) as u8).collect::<Vec<_>>().into();
+    let mut mail = with_body(mail(1, 0, "a@example.com", &["b@example.net", "c@example.net"], "a"), body.clone());
+    mail.original = Some(body.clone());
+    let id = scene.put(mail.clone()).await;
+    scene.crash().await;
+    let leased = scene.lease_one("a", after(0)).await;
+    assert_eq!(leased.accepted.message, mail.accepted.message);
+    assert!(scene.queue().await.show(id).await.expect("shown").expect("there").has_original);
+    scene
+        .queue()
+        .await
+        .settle(leased.lease, vec![Settlement::Delivered(delivered(1)), failed(1)], after(1))
+        .await
+        .unwrap();
+    assert!(scene.queue().await.content(id).await.expect("content").is_some(), "kept with its failed recipient");
+    assert_eq!(scene.queue().await.remove(&[id]).await.unwrap(), 1);
+    assert!(scene.queue().await.content(id).await.expect("content").is_none());
+}
+
+pub(crate) async fn each_recipient_is_settled_for_itself(scene: &Scene) {
+    let addresses = ["a@example.net", "b@example.net", "c@example.net", "d@example.net"];
+    let id = scene.put(mail(1, 0, "a@example.com", &addresses, "a")).await;
+    let leased = scene.lease_one("a", after(0)).await;
+    let settlements = vec![deferred(5), Settlement::Delivered(delivered(5)), failed(5), Settlement::Untried];
+    scene.queue().await.settle(leased.lease, settlements, after(35)).await.unwrap();
+    for _ in 0..2 {
+        let shown = scene.queue().await.show(id).await.unwrap().unwrap();
+        let rows: Vec<_> =
+            shown.row.recipients.iter().map(|r| (r.address.as_str(), r.state, r.attempts, r.due)).collect();
+        let due = Some(after(35));
+        assert_eq!(
+            rows,
+            [
+                ("a@example.net", State::Waiting, 1, due),
+                ("c@example.net", State::Failed, 1, None),
+                ("d@example.net", State::Waiting, 0, due)
+            ]
+        );
+        assert_eq!(shown.delivered.len(), 1);
+        assert_eq!(
+            (&shown.delivered[0].recipients, &shown.delivered[0].delivery),
+            (&vec!["b@example.net".to_owned()], &delivered(5))
+        );
+        assert_eq!(scene.statistics().await, Statistics { waiting: 2, leased: 0, failed: 1, damaged: 0 });
+        scene.crash().await;
+    }
+    let leased = scene.lease_one("a", after(35)).await;
+    assert_eq!((leased.attempts, leased.suspect), (1, false));
+    assert_eq!(leased.accepted.envelope.recipients, [mailbox("a@example.net"), mailbox("d@example.net")]);
+    scene.settle(&leased, Settlement::Delivered(delivered(40)), after(40)).await;
+    assert_eq!(scene.states(id).await, [("c@example.net".to_owned(), State::Failed)]);
+}
+
+pub(crate) async fn a_deferred_message_waits_and_an_expired_one_has_failed(scene: &Scene) {
+    let id = scene.put(plain(1, 0)).await;
+    for (attempts, at) in [(0, 0), (1, 30), (2, 90)] {
+        assert_eq!(scene.next_due("a", after(0)).await, Some(after(at)));
+        assert!(scene.lease("a", after(at - 1), 1).await.is_empty());
+        let leased = scene.lease_one("a", after(at)).await;
+        assert_eq!(leased.attempts, attempts);
+        assert_eq!(scene.next_due("a", after(at)).await, None, "nothing waits while it is lent");
+        let due = if at == 0 { 30 } else { 90 };
+        let ending = if at == 90 { failed(at) } else { deferred(at) };
+        scene.settle(&leased, ending, after(due)).await;
+        scene.crash().await;
+    }
+    assert_eq!(scene.states(id).await[0].1, State::Failed);
+    assert!(scene.lease("a", after(10 * DAY), 1).await.is_empty());
+    assert_eq!(scene.next_due("a", after(0)).await, None);
+}
+
+pub(crate) async fn an_untried_recipient_costs_no_attempt(scene: &Scene) {
+    let id = scene.put(plain(1, 0)).await;
+    let leased = scene.lease_one("a", after(3)).await;
+    scene.settle(&leased, Settlement::Untried, after(100)).await;
+    assert_eq!(scene.next_due("a", after(3)).await, Some(after(0)), "as if it had not been lent");
+    let leased = scene.lease_one("a", after(3)).await;
+    assert_eq!((leased.attempts, leased.suspect), (0, false));
+    scene.settle(&leased, Settlement::Untried, Timestamp::MIN).await;
+    assert_eq!(scene.next_due("a", after(3)).await, Some(after(0)), "whatever `due` says");
+    scene.lease_one("a", after(3)).await;
+    scene.crash().await;
+    let leased = scene.lease_one("a", after(3)).await;
+    scene.settle(&leased, Settlement::Untried, after(100)).await;
+    assert!(scene.lease_one("a", after(3)).await.suspect, "still in doubt");
+    assert!(scene.queue().await.show(id).await.unwrap().unwrap().attempts.is_empty());
+}
+
+pub(crate) async fn a_lease_ends_once_and_covers_every_recipient(scene: &Scene) {
+    scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
+    let leased = scene.lease_one("a", after(0)).await;
+    let queue = scene.queue().await;
+    assert!(queue.settle(leased.lease, vec![deferred(0)], after(9)).await.is_err(), "one is missing");
+    scene.settle(&leased, deferred(0), after(9)).await;
+    let again = queue.settle(leased.lease, vec![failed(0), failed(0)], after(9)).await;
+    assert!(matches!(again, Err(QueueError::NoSuchLease)), "{again:?}");
+    let next = scene.lease_one("a", after(9)).await;
+    assert_ne!(next.lease, leased.lease);
+    let stale = queue.settle(leased.lease, vec![failed(0), failed(0)], after(9)).await;
+    assert!(matches!(stale, Err(QueueError::NoSuchLease)), "{stale:?}");
+    scene.settle(&next, Settlement::Delivered(delivered(9)), after(9)).await;
+    assert_eq!(scene.statistics().await, Statistics::default());
+}
+
+pub(crate) async fn a_crash_makes_what_was_lent_suspect(scene: &Scene) {
+    let ids = [scene.put(plain(1, 0)).await, scene.put(plain(2, 1)).await];
+    let leased = scene.lease_one("a", after(1)).await;
+    assert_eq!((leased.accepted.id, leased.suspect), (ids[0], false));
+    scene.crash().await;
+    assert_eq!(scene.statistics().await, Statistics { waiting: 2, ..Statistics::default() });
+    let suspects: Vec<_> =
+        scene.lease("a", after(1), 2).await.iter().map(|one| (one.accepted.id, one.suspect)).collect();
+    assert_eq!(suspects, [(ids[0], true), (ids[1], false)]);
+    scene.crash().await;
+    for leased in scene.lease("a", after(1), 2).await {
+        assert!(leased.suspect);
+        scene.settle(&leased, deferred(1), after(2)).await;
+    }
+    for leased in scene.lease("a", after(2), 2).await {
+        assert!(!leased.suspect, "an attempt that was answered ends the doubt");
+    }
+}
+
+pub(crate) async fn a_lost_answer_makes_the_next_attempt_suspect(scene: &Scene) {
+    scene.put(plain(1, 0)).await;
+    let lost = Attempted { possible_duplicate: true, ..attempted(0, "final dot: timed out") };
+    let fate = Fate::Deferred { lane: Lane::new("a"), due: after(0), attempt: lost.clone() };
+    scene.put(mail_with(2, 0, "a@example.com", &[("you@example.net", fate)])).await;
+    for leased in scene.lease("a", after(0), 2).await {
+        assert_eq!(leased.suspect, leased.attempts == 1);
+        scene.settle(&leased, Settlement::Deferred(lost.clone()), after(1)).await;
+    }
+    let leased = scene.lease("a", after(1), 2).await;
+    assert!(leased.len() == 2 && leased.iter().all(|leased| leased.suspect));
+}
+
+pub(crate) async fn the_limits_of_a_lease_hold(scene: &Scene) {
+    for number in 0..10 {
+        scene.put(with_body(plain(number, 0), vec![b'x'; 10_000].into())).await;
+    }
+    let queue = scene.queue().await;
+    let lane = Lane::new("a");
+    assert!(queue.lease(&lane, after(0), 0, u64::MAX).await.unwrap().is_empty());
+    assert!(queue.lease(&lane, after(0), 9, 0).await.unwrap().is_empty());
+    assert_eq!(queue.lease(&lane, after(0), 9, 1).await.unwrap().len(), 1, "whatever its size");
+    assert_eq!(queue.lease(&lane, after(0), 9, 20_000).await.unwrap().len(), 2);
+    assert_eq!(queue.lease(&lane, after(0), 3, u64::MAX).await.unwrap().len(), 3);
+    assert_eq!(queue.lease(&lane, after(0), 100, u64::MAX).await.unwrap().len(), 4);
+    scene.check_statistics().await;
+}
+
+pub(crate) async fn direct_mode_keeps_what_it_could_not_deliver(scene: &Scene) {
+    let lane = || Lane::new("a");
+    let taken = mail_with(1, 0, "a@example.com", &[("a@example.net", Fate::Delivered(delivered(1)))]);
+    let fates = [
+        ("a@example.net", Fate::Delivered(delivered(1))),
+        ("b@example.net", Fate::Deferred { lane: lane(), due: after(31), attempt: attempted(1, "451 later") }),
+        ("c@example.net", Fate::Failed { lane: lane(), attempt: attempted(1, "550 no") }),
+        ("d@example.net", Fate::Delivered(delivered(1))),
+    ];
+    let whole = scene.put(taken).await;
+    let mixed = scene.put(mail_with(2, 0, "a@example.com", &fates)).await;
+    scene.crash().await;
+    let queue = scene.queue().await;
+    assert!(queue.content(whole).await.unwrap().is_none(), "only history");
+    assert_eq!(queue.show(whole).await.unwrap().unwrap().delivered.len(), 1);
+    let shown = queue.show(mixed).await.unwrap().unwrap();
+    assert_eq!(shown.delivered[0].recipients, ["a@example.net", "d@example.net"]);
+    assert_eq!(shown.attempts, [attempted(1, "451 later"), attempted(1, "550 no")]);
+    let states = [("b@example.net".to_owned(), State::Waiting), ("c@example.net".to_owned(), State::Failed)];
+    assert_eq!(scene.states(mixed).await, states);
+    assert_eq!(scene.next_due("a", after(1)).await, Some(after(31)));
+    let leased = scene.lease_one("a", after(31)).await;
+    assert_eq!(leased.accepted.envelope.recipients, [mailbox("b@example.net")]);
+    assert_eq!((leased.attempts, leased.suspect), (1, false));
+    scene.check_statistics().await;
+}
+
+pub(crate) async fn many_at_once_are_each_lent_once(scene: &Scene) {
+    let queue = scene.queue().await;
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let queue = queue.clone();
+        puts.spawn(async move { queue.put(plain(number, 0)).await });
+    }
+    let mut taken = std::collections::BTreeSet::new();
+    let mut leases = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let queue = queue.clone();
+        leases.spawn(async move { queue.lease(&Lane::new("a"), after(0), 10, u64::MAX).await });
+    }
+    while let Some(put) = puts.join_next().await {
+        put.unwrap().unwrap();
+    }
+    let mut batches = Vec::new();
+    while let Some(leased) = leases.join_next().await {
+        batches.push(leased.unwrap().unwrap());
+    }
+    batches.push(scene.lease("a", after(0), 1000).await);
+    for leased in batches.into_iter().flatten() {
+        assert!(taken.insert(leased.accepted.id), "lent twice");
+        scene.settle(&leased, Settlement::Delivered(delivered(0)), after(0)).await;
+    }
+    assert_eq!(taken.len(), 200);
+    assert_eq!(scene.statistics().await, Statistics::default());
+}
+
+pub(crate) async fn a_closed_queue_says_so(scene: &Scene) {
+    let id = scene.put(plain(1, 0)).await;
+    let queue = scene.queue().await;
+    queue.close().await;
+    queue.close().await;
+    assert!(matches!(queue.put(plain(2, 0)).await, Err(QueueError::Closed)));
+    assert!(matches!(queue.lease(&Lane::new("a"), after(0), 1, 1).await, Err(QueueError::Closed)));
+    assert!(matches!(queue.show(id).await, Err(QueueError::Closed)));
+    drop(queue);
+    scene.crash().await;
+    assert_eq!(scene.statistics().await.waiting, 1);
+}

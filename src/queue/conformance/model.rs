@@ -1,0 +1,189 @@
+//! What a queue should hold after any sequence of calls, kept in the simplest way there is.
+
+use super::*;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recipient {
+    pub address: String,
+    pub lane: String,
+    pub failed: bool,
+    pub attempts: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub due: Timestamp,
+    pub leased: bool,
+    pub suspect: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Message {
+    pub recipients: Vec<Recipient>,
+    pub jobs: BTreeMap<String, Job>,
+}
+
+/// By id, which is the order of acceptance too.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub messages: BTreeMap<MailId, Message>,
+    pub delivered: usize,
+}
+
+impl Message {
+    fn open(&self, lane: &str) -> impl Iterator<Item = &Recipient> {
+        self.recipients.iter().filter(move |recipient| recipient.lane == lane && !recipient.failed)
+    }
+
+    fn wait(&mut self, lane: &str, due: Timestamp) {
+        let job = Job { due, leased: false, suspect: false };
+        let known = self.jobs.entry(lane.to_owned()).or_insert(job);
+        known.due = known.due.min(due);
+    }
+
+    fn is_leased(&self) -> bool {
+        self.jobs.values().any(|job| job.leased)
+    }
+}
+
+impl Model {
+    pub(super) fn put(&mut self, mail: &NewMail) {
+        let mut message = Message::default();
+        for (recipient, fate) in mail.accepted.envelope.recipients.iter().zip(&mail.fates) {
+            let Fate::Waiting(lane) = fate else { panic!("the walk puts waiting mail only") };
+            let (address, lane) = (recipient.to_string(), lane.to_string());
+            message.wait(&lane, mail.accepted.received_at);
+            message.recipients.push(Recipient { address, lane, failed: false, attempts: 0 });
+        }
+        self.messages.insert(mail.accepted.id, message);
+    }
+
+    pub(super) fn due(&self, lane: &str, now: Timestamp) -> usize {
+        let is_due = |message: &&Message| message.jobs.get(lane).is_some_and(|job| !job.leased && job.due <= now);
+        self.messages.values().filter(is_due).count()
+    }
+
+    pub(super) fn next_due(&self, lane: &str) -> Option<Timestamp> {
+        self.messages
+            .values()
+            .filter_map(|message| message.jobs.get(lane))
+            .filter(|job| !job.leased)
+            .map(|job| job.due)
+            .min()
+    }
+
+    /// Checks a lease against what should be lent, and notes it.
+    pub(super) fn lend(&mut self, leased: &Leased, now: Timestamp) {
+        let message = self.messages.get_mut(&leased.accepted.id).expect("a known message");
+        let lane = leased.lane.as_str();
+        let expected: Vec<_> = message.open(lane).map(|recipient| recipient.address.clone()).collect();
+        let got: Vec<_> = leased.accepted.envelope.recipients.iter().map(ToString::to_string).collect();
+        assert_eq!(got, expected);
+        let attempts = message.open(lane).map(|recipient| recipient.attempts).max();
+        assert_eq!(Some(leased.attempts), attempts);
+        let job = message.jobs.get_mut(lane).expect("a job");
+        assert!(!job.leased && job.due <= now, "lent twice, or too early");
+        assert_eq!(leased.suspect, job.suspect);
+        job.leased = true;
+    }
+
+    pub(super) fn settle(&mut self, leased: &Leased, settlements: &[Settlement], due: Timestamp) {
+        let lane = leased.lane.as_str();
+        let message = self.messages.get_mut(&leased.accepted.id).expect("a known message");
+        let mut joined = message.open(lane).count() - settlements.len();
+        let (mut tried, mut untried) = (0, 0);
+        for (address, settlement) in leased.accepted.envelope.recipients.iter().zip(settlements) {
+            let at = message.recipients.iter().position(|r| r.address == address.to_string()).expect("a recipient");
+            match settlement {
+                Settlement::Delivered(_) => drop(message.recipients.remove(at)),
+                Settlement::Untried => untried += 1,
+                Settlement::Deferred(_) | Settlement::Failed(_) => {
+                    message.recipients[at].attempts += 1;
+                    message.recipients[at].failed = matches!(settlement, Settlement::Failed(_));
+                    tried += usize::from(matches!(settlement, Settlement::Deferred(_)));
+                }
+            }
+        }
+        self.delivered += settlements.iter().filter(|one| matches!(one, Settlement::Delivered(_))).count();
+        joined += untried * usize::from(tried == 0);
+        if message.open(lane).next().is_none() {
+            message.jobs.remove(lane);
+        } else if let Some(job) = message.jobs.get_mut(lane) {
+            job.leased = false;
+            job.suspect &= untried > 0;
+            job.due = if joined == 0 { due } else { job.due };
+        }
+        self.messages.retain(|_, message| !message.recipients.is_empty());
+    }
+
+    pub(super) fn retry(&mut self, id: MailId, now: Timestamp) -> u64 {
+        let Some(message) = self.messages.get_mut(&id) else { return 0 };
+        let mut count = 0;
+        for recipient in message.recipients.clone() {
+            let leased = message.jobs.get(&recipient.lane).is_some_and(|job| job.leased);
+            if recipient.failed || !leased {
+                message.wait(&recipient.lane, now);
+                count += 1;
+            }
+        }
+        message.recipients.iter_mut().for_each(|recipient| recipient.failed = false);
+        count
+    }
+
+    pub(super) fn remove(&mut self, id: MailId) -> u64 {
+        let removable = self.messages.get(&id).is_some_and(|message| !message.is_leased());
+        if removable {
+            self.messages.remove(&id);
+        }
+        u64::from(removable)
+    }
+
+    pub(super) fn relane(&mut self, lane_of: impl Fn(&str) -> String) {
+        for message in self.messages.values_mut() {
+            let before = message.jobs.clone();
+            message.jobs.retain(|_, job| job.leased);
+            for at in 0..message.recipients.len() {
+                let recipient = &message.recipients[at];
+                let job = before.get(&recipient.lane).filter(|_| !recipient.failed);
+                if job.is_some_and(|job| job.leased) {
+                    continue;
+                }
+                let to = lane_of(&recipient.address);
+                if let Some(job) = job {
+                    message.wait(&to, job.due);
+                    message.jobs.get_mut(&to).expect("made").suspect |= job.suspect;
+                }
+                message.recipients[at].lane = to;
+            }
+        }
+    }
+
+    pub(super) fn crash(&mut self) {
+        for job in self.messages.values_mut().flat_map(|message| message.jobs.values_mut()).filter(|job| job.leased) {
+            (job.leased, job.suspect) = (false, true);
+        }
+    }
+
+    /// As a list shows it.
+    pub(super) fn rows(&self) -> Vec<(String, Vec<RecipientRow>)> {
+        let row = |message: &Message, recipient: &Recipient| {
+            let job = message.jobs.get(&recipient.lane).filter(|_| !recipient.failed);
+            let state = match job {
+                None => State::Failed,
+                Some(job) if job.leased => State::Leased,
+                Some(_) => State::Waiting,
+            };
+            RecipientRow {
+                address: recipient.address.clone(),
+                state,
+                lane: recipient.lane.clone(),
+                attempts: recipient.attempts,
+                due: job.filter(|job| !job.leased).map(|job| job.due),
+                reason: None,
+            }
+        };
+        let rows = |message: &Message| message.recipients.iter().map(|recipient| row(message, recipient)).collect();
+        self.messages.iter().map(|(id, message)| (id.to_string(), rows(message))).collect()
+    }
+}

@@ -1,0 +1,217 @@
+//! What an operator sees and does: lists, one message in full, retry, remove, history.
+
+use super::*;
+
+pub(crate) async fn pages_hold_everything_once(scene: &Scene) {
+    let queue = scene.queue().await;
+    assert_eq!(queue.list(&Filter::default(), None, 10).await.unwrap(), Page { rows: vec![], next: None });
+    let mut ids = Vec::new();
+    for number in 0..25 {
+        ids.push(scene.put(plain(number, i64::from(number))).await.to_string());
+    }
+    for limit in [1, 7, 25, 26, 1000] {
+        let found: Vec<_> = scene.rows(&Filter::default(), limit).await.into_iter().map(|row| row.id).collect();
+        assert_eq!(found, ids, "oldest first, by {limit}");
+    }
+    let page = queue.list(&Filter::default(), None, 25).await.unwrap();
+    assert_eq!((page.rows.len(), page.next), (25, None), "a last page says that it is the last");
+    let page = queue.list(&Filter::default(), None, 10).await.unwrap();
+    queue.remove(&[page.rows[9].id.parse().unwrap(), ids[10].parse().unwrap()]).await.unwrap();
+    scene.put(plain(99, 99)).await;
+    let next = queue.list(&Filter::default(), page.next, 10).await.unwrap();
+    assert_eq!(next.rows[0].id, ids[11], "a cursor outlives its row");
+    let row = &next.rows[0];
+    assert_eq!(
+        (row.sender.as_str(), row.subject.as_str(), row.received_at),
+        ("sender@example.com", "mail 11", after(11))
+    );
+    assert_eq!(row.size, plain(11, 0).accepted.message.size() as u64);
+}
+
+pub(crate) async fn filters_find_what_they_name(scene: &Scene) {
+    let waiting = scene.put(mail(1, 1, "a@example.com", &["Alice@example.net"], "a")).await;
+    let lent = scene.put(mail(2, 2, "a@example.com", &["bob@example.net"], "b")).await;
+    let fates = [
+        ("carol@example.org", Fate::Failed { lane: Lane::new("a"), attempt: attempted(3, "550") }),
+        ("bob@example.net", Fate::Waiting(Lane::new("c"))),
+    ];
+    let mixed = scene.put(mail_with(3, 3, "", &fates)).await;
+    scene.lease_one("b", after(3)).await;
+    let all = Filter::default();
+    let state = |state| Filter { state: Some(state), ..Filter::default() };
+    let recipient = |part: &str| Filter { recipient: Some(part.into()), ..Filter::default() };
+    let upstream = |name: &str| Filter { upstream: Some(name.into()), ..Filter::default() };
+    let table: Vec<(Filter, Vec<MailId>)> = vec![
+        (all.clone(), vec![waiting, lent, mixed]),
+        (state(State::Waiting), vec![waiting, mixed]),
+        (state(State::Leased), vec![lent]),
+        (state(State::Failed), vec![mixed]),
+        (state(State::Damaged), vec![]),
+        (recipient("alice@"), vec![waiting]),
+        (recipient("bob"), vec![lent, mixed]),
+        (recipient("%"), vec![]),
+        (recipient("nobody"), vec![]),
+        (upstream("a"), vec![waiting, mixed]),
+        (upstream("company"), vec![mixed]),
+        (Filter { received_before: Some(after(2)), ..all.clone() }, vec![waiting]),
+        (Filter { received_before: Some(after(3)), state: Some(State::Leased), ..all.clone() }, vec![lent]),
+        (Filter { recipient: Some("bob".into()), ..state(State::Failed) }, vec![]),
+        (Filter { recipient: Some("bob".into()), ..upstream("company") }, vec![]),
+        (Filter { recipient: Some("bob".into()), ..upstream("c") }, vec![mixed]),
+    ];
+    for (filter, expected) in table {
+        let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+        assert_eq!(scene.ids(&filter).await, expected, "{filter:?}");
+    }
+}
+
+pub(crate) async fn a_message_is_shown_with_all_that_happened(scene: &Scene) {
+    let mut mail = mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a");
+    mail.original = Some(Bytes::from_static(b"From: x\r\n\r\noriginal"));
+    let id = scene.put(mail.clone()).await;
+    for at in 0..150 {
+        let leased = scene.lease_one("a", after(at)).await;
+        let text = format!("451 attempt {at}");
+        scene.settle(&leased, Settlement::Deferred(attempted(at, &text)), after(at + 1)).await;
+    }
+    let shown = scene.queue().await.show(id).await.unwrap().unwrap();
+    assert_eq!(shown.header.as_bytes(), mail.accepted.message.header());
+    assert!(shown.has_original);
+    let texts: Vec<_> = shown.attempts.iter().map(|attempt| attempt.text.as_str()).collect();
+    assert!(texts.len() >= 50 && texts.len() <= 150, "bounded: {}", texts.len());
+    assert_eq!(texts.last(), Some(&"451 attempt 149"), "one entry for both recipients, oldest first");
+    assert!(shown.attempts.is_sorted_by_key(|attempt| attempt.at));
+    assert_eq!(shown.row.recipients[1].reason.as_deref(), Some("451 attempt 149"));
+    assert_eq!(shown.row.recipients[1].attempts, 150);
+    let leased = scene.lease_one("a", after(200)).await;
+    scene.settle(&leased, Settlement::Delivered(delivered(200)), after(200)).await;
+    let shown = scene.queue().await.show(id).await.unwrap().unwrap();
+    assert_eq!(shown.row.recipients, [], "of what is done, history is left");
+    assert_eq!((shown.row.subject.as_str(), shown.row.sender.as_str()), ("mail 1", "a@example.com"));
+    assert_eq!(shown.row.size, mail.accepted.message.size() as u64);
+    assert_eq!(shown.delivered[0].recipients, ["a@example.net", "b@example.net"]);
+    assert!(scene.queue().await.show(plain(9, 9).accepted.id).await.unwrap().is_none());
+}
+
+pub(crate) async fn a_failed_message_is_tried_again_from_a_new_beginning(scene: &Scene) {
+    let queue = scene.queue().await;
+    let id = scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
+    let leased = scene.lease_one("a", after(0)).await;
+    queue.settle(leased.lease, vec![failed(0), deferred(0)], after(30)).await.unwrap();
+    let unknown = plain(9, 9).accepted.id;
+    assert_eq!(queue.retry(&[unknown, id], None, after(6 * DAY)).await.unwrap(), 2);
+    scene.check_statistics().await;
+    drop(queue);
+    scene.crash().await;
+    let leased = scene.lease_one("a", after(6 * DAY)).await;
+    assert_eq!(leased.since, after(6 * DAY), "it must not expire at once");
+    assert_eq!((leased.accepted.received_at, leased.accepted.envelope.recipients.len()), (after(0), 2));
+    scene.settle(&leased, deferred(6 * DAY), after(7 * DAY)).await;
+    assert_eq!(scene.queue().await.retry(&[id], None, after(6 * DAY + 1)).await.unwrap(), 2);
+    let leased = scene.lease_one("a", after(6 * DAY + 1)).await;
+    assert_eq!(scene.queue().await.retry(&[id], None, after(6 * DAY + 2)).await.unwrap(), 0, "it is being tried");
+    scene.settle(&leased, Settlement::Delivered(delivered(0)), after(0)).await;
+    assert_eq!(scene.queue().await.retry(&[id], None, after(6 * DAY + 2)).await.unwrap(), 0);
+}
+
+pub(crate) async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
+    let queue = scene.queue().await;
+    let id = scene.put(mail(1, 0, "a@example.com", &["yuo@example.net", "ok@example.net"], "a")).await;
+    let two = mailbox("jürgen@example.net");
+    assert_eq!(queue.retry(&[id], Some(&two), after(1)).await.unwrap(), 0, "which of the two?");
+    let leased = scene.lease_one("a", after(1)).await;
+    queue.settle(leased.lease, vec![failed(1), Settlement::Delivered(delivered(1))], after(1)).await.unwrap();
+    assert_eq!(queue.retry(&[id], Some(&two), after(2)).await.unwrap(), 1);
+    let leased = scene.lease_one("a", after(2)).await;
+    assert_eq!(leased.accepted.envelope.recipients, [two]);
+    assert!(leased.accepted.envelope.smtputf8, "the new address needs it");
+    assert_eq!(queue.retry(&[id], Some(&mailbox("x@example.net")), after(2)).await.unwrap(), 0, "it is being tried");
+    scene.settle(&leased, Settlement::Delivered(delivered(2)), after(2)).await;
+    let delivered = queue.show(id).await.unwrap().unwrap().delivered;
+    assert_eq!(delivered.last().unwrap().recipients, ["jürgen@example.net"]);
+}
+
+pub(crate) async fn a_retry_during_a_lease_is_not_lost(scene: &Scene) {
+    let queue = scene.queue().await;
+    let id = scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
+    let leased = scene.lease_one("a", after(0)).await;
+    queue.settle(leased.lease, vec![failed(0), deferred(0)], after(30)).await.unwrap();
+    for ending in [deferred(30), Settlement::Delivered(delivered(60))] {
+        let leased = scene.lease_one("a", after(60)).await;
+        assert_eq!(queue.retry(&[id], None, after(31)).await.unwrap(), 1, "the one that failed");
+        scene.check_statistics().await;
+        scene.settle(&leased, ending, after(5000)).await;
+        scene.check_statistics().await;
+        let mine = scene.lease_one("a", after(60)).await;
+        let retried: Vec<_> = mine.accepted.envelope.recipients.iter().map(ToString::to_string).collect();
+        assert!(retried.contains(&"a@example.net".to_owned()), "{retried:?}");
+        let settlements =
+            retried.iter().map(|to| if to.starts_with('a') { failed(60) } else { Settlement::Untried }).collect();
+        queue.settle(mine.lease, settlements, after(60)).await.unwrap();
+    }
+    assert_eq!(scene.states(id).await, [("a@example.net".to_owned(), State::Failed)]);
+}
+
+pub(crate) async fn what_is_removed_is_gone_and_what_is_leased_stays(scene: &Scene) {
+    let queue = scene.queue().await;
+    let mut ids = Vec::new();
+    for number in 0..450 {
+        ids.push(scene.put(plain(number, 0)).await);
+    }
+    let lent = scene.lease_one("a", after(0)).await;
+    assert_eq!(queue.remove(&ids).await.unwrap(), 449);
+    assert_eq!(queue.remove(&ids).await.unwrap(), 0);
+    assert!(scene.row(ids[449]).await.is_none());
+    assert!(queue.content(ids[449]).await.unwrap().is_none());
+    assert_eq!(scene.statistics().await, Statistics { leased: 1, ..Statistics::default() });
+    scene.settle(&lent, failed(0), after(0)).await;
+    assert_eq!(queue.remove(&ids).await.unwrap(), 1);
+    assert_eq!(scene.statistics().await, Statistics::default());
+    assert!(scene.lease("a", after(0), 10).await.is_empty());
+}
+
+pub(crate) async fn history_is_paged_newest_first(scene: &Scene) {
+    for number in 0..25 {
+        scene.put(plain(number, i64::from(number))).await;
+        let leased = scene.lease_one("a", after(100)).await;
+        scene.settle(&leased, Settlement::Delivered(delivered(100 + i64::from(number))), after(0)).await;
+    }
+    scene.crash().await;
+    let queue = scene.queue().await;
+    let (mut before, mut subjects) = (None, Vec::new());
+    loop {
+        let rows = queue.history(before, 10).await.unwrap();
+        let Some(last) = rows.last() else { break };
+        before = Some(last.cursor);
+        subjects.extend(rows.into_iter().map(|row| row.subject));
+    }
+    let expected: Vec<_> = (0..25).rev().map(|number| format!("mail {number}")).collect();
+    assert_eq!(subjects, expected);
+    let newest = queue.history(None, 1).await.unwrap().remove(0);
+    assert_eq!((newest.delivery, newest.received_at), (delivered(124), after(24)));
+    assert_eq!(
+        (newest.sender.as_str(), &newest.recipients[..]),
+        ("sender@example.com", &["you@example.net".to_owned()][..])
+    );
+}
+
+pub(crate) async fn old_failures_and_history_are_forgotten(scene: &Scene) {
+    let queue = scene.queue().await;
+    let mut ids = Vec::new();
+    for number in 0..700 {
+        ids.push(scene.put(plain(number, 0)).await);
+        let leased = scene.lease_one("a", after(0)).await;
+        let at = i64::from(number / 2);
+        let ending = if number % 2 == 0 { failed(at) } else { Settlement::Delivered(delivered(at)) };
+        scene.settle(&leased, ending, after(at)).await;
+    }
+    let waiting = scene.put(plain(1000, -100)).await;
+    assert_eq!(queue.prune(after(0), after(0)).await.unwrap(), 0);
+    assert_eq!(queue.prune(after(300), after(200)).await.unwrap(), 300 + 200);
+    assert_eq!(queue.history(None, 1000).await.unwrap().len(), 150);
+    assert_eq!(scene.statistics().await, Statistics { waiting: 1, failed: 50, ..Statistics::default() });
+    assert!(queue.content(ids[0]).await.unwrap().is_none());
+    assert_eq!(queue.prune(after(DAY), after(DAY)).await.unwrap(), 200);
+    assert!(scene.row(waiting).await.is_some(), "what waits is never forgotten");
+    scene.check_statistics().await;
+}

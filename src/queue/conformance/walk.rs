@@ -1,0 +1,163 @@
+//! Any sequence of calls, with the process ending between any two of them, leaves what the model says.
+
+use super::model::Model;
+use super::*;
+
+const LANES: [&str; 3] = ["a", "b", "c"];
+
+const STEPS: u32 = 1500;
+
+/// A small generator (xorshift), so that a failure can be seen again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % sides as u64) as usize
+    }
+}
+
+struct Walk<'a> {
+    scene: &'a Scene,
+    model: Model,
+    dice: Dice,
+    out: Vec<Leased>,
+    seconds: i64,
+    number: u32,
+}
+
+pub(crate) async fn a_random_walk_agrees_with_the_model(scene: &Scene) {
+    let mut walk =
+        Walk { scene, model: Model::default(), dice: Dice(0x9e37_79b9_7f4a_7c15), out: vec![], seconds: 0, number: 0 };
+    for step in 0..STEPS {
+        walk.seconds += walk.dice.roll(10) as i64;
+        walk.step().await;
+        if step % 5 == 0 {
+            walk.compare(step).await;
+        }
+    }
+    walk.compare(STEPS).await;
+    assert!(walk.model.delivered > 100, "the walk went somewhere: {}", walk.model.delivered);
+}
+
+impl Walk<'_> {
+    fn now(&self) -> Timestamp {
+        after(self.seconds)
+    }
+
+    async fn step(&mut self) {
+        match self.dice.roll(100) {
+            0..20 => self.put().await,
+            20..50 => self.lease().await,
+            50..88 => self.settle().await,
+            88..92 => self.retry().await,
+            92..95 => self.remove().await,
+            95..97 => self.relane().await,
+            _ => self.crash().await,
+        }
+    }
+
+    async fn put(&mut self) {
+        self.number += 1;
+        let sender = ["", "a@one.example", "b@two.example", "c@three.example"][self.dice.roll(4)];
+        let recipients: Vec<_> =
+            (0..=self.dice.roll(4)).map(|at| format!("r{at}@d{}.example", self.dice.roll(9))).collect();
+        let fates: Vec<_> = recipients
+            .iter()
+            .map(|recipient| (recipient.as_str(), Fate::Waiting(Lane::new(LANES[self.dice.roll(3)]))))
+            .collect();
+        let mut mail = mail_with(self.number, self.seconds, sender, &fates);
+        if self.dice.roll(20) == 0 {
+            mail = with_body(mail, vec![b'x'; 300_000].into());
+        }
+        self.model.put(&mail);
+        self.scene.put(mail).await;
+    }
+
+    async fn lease(&mut self) {
+        let (lane, limit) = (LANES[self.dice.roll(3)], self.dice.roll(5));
+        let now = self.now();
+        let expected = self.model.due(lane, now).min(limit);
+        let leased = self.scene.lease(lane, now, limit).await;
+        assert_eq!(leased.len(), expected, "on {lane}");
+        for leased in leased {
+            self.model.lend(&leased, now);
+            self.out.push(leased);
+        }
+    }
+
+    async fn settle(&mut self) {
+        if self.out.is_empty() {
+            return;
+        }
+        let leased = self.out.swap_remove(self.dice.roll(self.out.len()));
+        let at = self.seconds;
+        let settlements: Vec<_> = (0..leased.accepted.envelope.recipients.len())
+            .map(|_| match self.dice.roll(8) {
+                0..4 => Settlement::Delivered(delivered(at)),
+                4 => failed(at),
+                5 => Settlement::Untried,
+                _ => deferred(at),
+            })
+            .collect();
+        let due = after(at + self.dice.roll(60) as i64);
+        self.scene.queue().await.settle(leased.lease, settlements.clone(), due).await.expect("settled");
+        self.model.settle(&leased, &settlements, due);
+    }
+
+    fn some_message(&mut self) -> Option<MailId> {
+        let count = self.model.messages.len();
+        (count > 0).then(|| self.dice.roll(count)).and_then(|at| self.model.messages.keys().nth(at).copied())
+    }
+
+    async fn retry(&mut self) {
+        let Some(id) = self.some_message() else { return };
+        let (expected, now) = (self.model.retry(id, self.now()), self.now());
+        assert_eq!(self.scene.queue().await.retry(&[id], None, now).await.expect("retried"), expected);
+    }
+
+    async fn remove(&mut self) {
+        let Some(id) = self.some_message() else { return };
+        let expected = self.model.remove(id);
+        assert_eq!(self.scene.queue().await.remove(&[id]).await.expect("removed"), expected);
+    }
+
+    async fn relane(&mut self) {
+        let shift = self.dice.roll(100);
+        let lane =
+            move |address: &str| LANES[(address.len() + usize::from(address.as_bytes()[4]) + shift) % 3].to_owned();
+        self.model.relane(lane);
+        let lane_of: LaneOf = Arc::new(move |_, recipient: &Mailbox| Lane::new(lane(&recipient.to_string())));
+        let fingerprint = format!("{shift} {}", self.seconds);
+        self.scene.queue().await.relane(&fingerprint, lane_of).await.expect("moved");
+    }
+
+    async fn crash(&mut self) {
+        self.out.clear();
+        self.model.crash();
+        self.scene.crash().await;
+    }
+
+    async fn compare(&self, step: u32) {
+        let rows = self.scene.rows(&Filter::default(), 50).await;
+        let rows: Vec<_> = rows
+            .into_iter()
+            .map(|row| {
+                let without_reason = |recipient| RecipientRow { reason: None, ..recipient };
+                (row.id, row.recipients.into_iter().map(without_reason).collect::<Vec<_>>())
+            })
+            .collect();
+        let expected = self.model.rows();
+        for (row, expected) in rows.iter().zip(&expected) {
+            assert_eq!(row, expected, "after step {step}");
+        }
+        assert_eq!(rows.len(), expected.len(), "after step {step}");
+        for lane in LANES {
+            let due = self.scene.next_due(lane, self.now()).await;
+            assert_eq!(due, self.model.next_due(lane), "on {lane} after step {step}");
+        }
+        self.scene.check_statistics().await;
+    }
+}

@@ -1,0 +1,161 @@
+//! What `waxseal queue` asks and what it gets: one JSON line each way, the same words beside a running gateway (through
+//! its socket) and without one.
+//!
+//! Every line names its protocol, so that programs of two versions understand at least that they do not understand each
+//! other. Answers are bounded: lists and changes of many messages go in pages. No sockets here.
+
+mod change;
+mod wire;
+
+pub use change::Changed;
+pub use wire::{Blame, MAX_REQUEST, Refusal};
+
+use super::{Cursor, Filter, HeldLane, HistoryRow, Lane, Page, Queue, QueueError, Shown, Statistics};
+use crate::message::MailId;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Messages of one page or of one request; more is refused or cut.
+pub const MAX_PAGE: usize = 200;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Counts and held lanes.
+    Overview,
+    List {
+        filter: Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    },
+    History {
+        before: Option<Cursor>,
+        limit: usize,
+    },
+    Show {
+        id: MailId,
+    },
+    Content {
+        id: MailId,
+    },
+    /// With `to`, the only unsettled recipient of the only message is replaced.
+    Retry {
+        ids: Vec<MailId>,
+        to: Option<String>,
+    },
+    Remove {
+        ids: Vec<MailId>,
+    },
+    /// One page of what matches; go on with `Changed::next`.
+    RetryMatching {
+        filter: Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    },
+    RemoveMatching {
+        filter: Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    },
+    /// Stops (`true`) or resumes a lane, or all of them.
+    Hold {
+        lane: Option<String>,
+        held: bool,
+    },
+}
+
+impl Request {
+    /// Whoever asks wants mail to be tried now.
+    pub fn wants_delivery(&self) -> bool {
+        matches!(self, Self::Retry { .. } | Self::RetryMatching { .. } | Self::Hold { held: false, .. })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    Overview(Overview),
+    Page(Page),
+    History(Vec<HistoryRow>),
+    /// `None`: no such message.
+    Shown(Option<Box<Shown>>),
+    /// `None`: no such message, or it was delivered and its content is gone.
+    Content(Option<Content>),
+    Changed(Changed),
+    Refused(Refusal),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    pub held: Vec<HeldLane>,
+    pub counts: Statistics,
+}
+
+/// The octets follow the line as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub octets: u64,
+    #[serde(skip)]
+    pub data: Bytes,
+}
+
+impl Response {
+    /// No page follows.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Page(Page { next: Some(_), .. }) | Self::Changed(Changed { next: Some(_), .. }))
+    }
+
+    /// What is to be sent behind the line.
+    pub fn trailer(&self) -> &[u8] {
+        match self {
+            Self::Content(Some(content)) => &content.data,
+            _ => &[],
+        }
+    }
+}
+
+/// Does what is asked. Never more than a page at a time, whatever the request says.
+pub async fn execute(queue: &dyn Queue, request: Request, now: Timestamp) -> Response {
+    answer(queue, request, now).await.unwrap_or_else(Response::Refused)
+}
+
+async fn answer(queue: &dyn Queue, request: Request, now: Timestamp) -> Result<Response, Refusal> {
+    Ok(match request {
+        Request::Overview => Response::Overview(overview(queue).await?),
+        Request::List { filter, after, limit } => Response::Page(queue.list(&filter, after, page(limit)).await?),
+        Request::History { before, limit } => Response::History(queue.history(before, page(limit)).await?),
+        Request::Show { id } => Response::Shown(queue.show(id).await?.map(Box::new)),
+        Request::Content { id } => Response::Content(
+            queue
+                .content(id)
+                .await?
+                .map(|data| Content { octets: u64::try_from(data.len()).unwrap_or(u64::MAX), data }),
+        ),
+        Request::Retry { ids, to } => Response::Changed(change::retry(queue, &ids, to.as_deref(), now).await?),
+        Request::Remove { ids } => Response::Changed(change::remove(queue, &ids).await?),
+        Request::RetryMatching { filter, after, limit } => {
+            let found = queue.list(&filter, after, page(limit)).await?;
+            Response::Changed(change::retry_page(queue, found, now).await?)
+        }
+        Request::RemoveMatching { filter, after, limit } => {
+            let found = queue.list(&filter, after, page(limit)).await?;
+            Response::Changed(change::remove_page(queue, found).await?)
+        }
+        Request::Hold { lane, held } => {
+            queue.hold(lane.map(Lane::new).as_ref(), held).await?;
+            Response::Overview(overview(queue).await?)
+        }
+    })
+}
+
+async fn overview(queue: &dyn Queue) -> Result<Overview, QueueError> {
+    Ok(Overview { held: queue.holds().await?, counts: queue.statistics().await? })
+}
+
+fn page(limit: usize) -> usize {
+    limit.clamp(1, MAX_PAGE)
+}
+
+#[cfg(test)]
+mod tests;

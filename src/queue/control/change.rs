@@ -1,0 +1,140 @@
+//! Retry and remove: named messages, each accounted for, and whole pages.
+
+use super::{Blame, MAX_PAGE, Refusal};
+use crate::message::MailId;
+use crate::queue::{Cursor, Page, Queue, RecipientRow, Row, State};
+use crate::smtp::Mailbox;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What became of the messages of one request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub messages: u64,
+    pub recipients: u64,
+    /// Named, but not in the queue.
+    #[serde(default)]
+    pub missing: Vec<MailId>,
+    /// In the queue, but busy or with nothing to change.
+    #[serde(default)]
+    pub unchanged: Vec<String>,
+    /// Where to go on; `None`: that was all.
+    #[serde(default)]
+    pub next: Option<Cursor>,
+}
+
+pub(super) async fn retry(
+    queue: &dyn Queue,
+    ids: &[MailId],
+    to: Option<&str>,
+    now: Timestamp,
+) -> Result<Changed, Refusal> {
+    let to = to.map(|to| Mailbox::parse(to).map_err(|error| no_address(to, &error.to_string()))).transpose()?;
+    if to.is_some() && ids.len() != 1 {
+        return Err(Refusal::new(Blame::Request, "an address can be corrected for one message at a time"));
+    }
+    let (chosen, mut changed) = sort_out(queue, ids, |row| row.recipients.iter().any(can_be_retried)).await?;
+    if let (Some(_), [row]) = (&to, chosen.as_slice()) {
+        has_one_open_recipient(row)?;
+    }
+    let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
+    if !chosen.is_empty() {
+        changed.recipients = queue.retry(&chosen, to.as_ref(), now).await?;
+        changed.messages = count(chosen.len());
+    }
+    Ok(changed)
+}
+
+pub(super) async fn remove(queue: &dyn Queue, ids: &[MailId]) -> Result<Changed, Refusal> {
+    let (chosen, mut changed) = sort_out(queue, ids, can_be_removed).await?;
+    let recipients = chosen.iter().map(|row| count(row.recipients.len())).sum();
+    let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
+    if !chosen.is_empty() {
+        changed.messages = queue.remove(&chosen).await?;
+        changed.recipients = recipients;
+    }
+    Ok(changed)
+}
+
+pub(super) async fn retry_page(queue: &dyn Queue, page: Page, now: Timestamp) -> Result<Changed, Refusal> {
+    let (chosen, mut changed) = split(page, |row| row.recipients.iter().any(can_be_retried));
+    let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
+    if !chosen.is_empty() {
+        changed.recipients = queue.retry(&chosen, None, now).await?;
+        changed.messages = count(chosen.len());
+    }
+    Ok(changed)
+}
+
+pub(super) async fn remove_page(queue: &dyn Queue, page: Page) -> Result<Changed, Refusal> {
+    let (chosen, mut changed) = split(page, can_be_removed);
+    let recipients = chosen.iter().map(|row| count(row.recipients.len())).sum();
+    let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
+    if !chosen.is_empty() {
+        changed.messages = queue.remove(&chosen).await?;
+        changed.recipients = recipients;
+    }
+    Ok(changed)
+}
+
+/// The rows that something can be done to; the others are accounted for.
+async fn sort_out(
+    queue: &dyn Queue,
+    ids: &[MailId],
+    can_be_changed: impl Fn(&Row) -> bool,
+) -> Result<(Vec<Row>, Changed), Refusal> {
+    if ids.len() > MAX_PAGE {
+        return Err(Refusal::new(Blame::Request, format!("at most {MAX_PAGE} messages can be named at a time")));
+    }
+    let (mut chosen, mut changed) = (Vec::new(), Changed::default());
+    for &id in ids {
+        match queue.show(id).await? {
+            Some(shown) if can_be_changed(&shown.row) => chosen.push(shown.row),
+            Some(shown) => changed.unchanged.push(shown.row.id),
+            None => changed.missing.push(id),
+        }
+    }
+    Ok((chosen, changed))
+}
+
+fn split(page: Page, can_be_changed: impl Fn(&Row) -> bool) -> (Vec<Row>, Changed) {
+    let (chosen, others): (Vec<Row>, Vec<Row>) = page.rows.into_iter().partition(can_be_changed);
+    let unchanged = others.into_iter().map(|row| row.id).collect();
+    (chosen, Changed { unchanged, next: page.next, ..Changed::default() })
+}
+
+fn can_be_retried(recipient: &RecipientRow) -> bool {
+    recipient.state != State::Leased
+}
+
+/// What is being sent now stays: the provider may be about to take it.
+fn can_be_removed(row: &Row) -> bool {
+    !row.recipients.is_empty() && row.recipients.iter().all(|recipient| recipient.state != State::Leased)
+}
+
+fn has_one_open_recipient(row: &Row) -> Result<(), Refusal> {
+    match row.recipients.as_slice() {
+        [only] if can_be_retried(only) => Ok(()),
+        recipients => Err(Refusal::new(
+            Blame::Message,
+            format!(
+                "{} has {} recipients that are not settled; only the address of a single one can be corrected",
+                row.id,
+                recipients.len()
+            ),
+        )),
+    }
+}
+
+fn no_address(text: &str, why: &str) -> Refusal {
+    Refusal::new(Blame::Request, format!("\"{}\" is no address: {why}", text.escape_default()))
+}
+
+/// A damaged row may have lost its name; then nothing can be done to it by name.
+fn id_of(row: &Row) -> Option<MailId> {
+    row.id.parse().ok()
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,200 @@
+use super::*;
+use crate::queue::State;
+use crate::queue::testing::{MemoryQueue, row};
+
+fn now() -> Timestamp {
+    "2026-11-24T03:00:00Z".parse().expect("a time")
+}
+
+fn id(number: u32) -> MailId {
+    row(number, State::Waiting).id.parse().expect("an id")
+}
+
+async fn ask(queue: &MemoryQueue, request: Request) -> Response {
+    let request = Request::from_line(&request.to_line()).expect("what was written is read");
+    let response = execute(queue, request, now()).await;
+    let read = Response::from_line(&response.to_line()).expect("what was written is read");
+    assert_eq!(read.to_line(), response.to_line());
+    response
+}
+
+async fn changed(queue: &MemoryQueue, request: Request) -> Changed {
+    match ask(queue, request).await {
+        Response::Changed(changed) => changed,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_lines_are_what_other_versions_read() {
+    let request = Request::List { filter: Filter::default(), after: None, limit: 50 };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        String::from_utf8(request.to_line()).unwrap(),
+        format!(
+            "{{\"protocol\":1,\"program\":\"{version}\",\"request\":{{\"list\":{{\"filter\":{{\"state\":null,\
+             \"recipient\":null,\"upstream\":null,\"received_before\":null}},\"after\":null,\"limit\":50}}}}}}\n"
+        )
+    );
+    let response = Response::Content(Some(Content { octets: 3, data: Bytes::from_static(b"abc") }));
+    assert_eq!(
+        String::from_utf8(response.to_line()).unwrap(),
+        format!("{{\"protocol\":1,\"program\":\"{version}\",\"response\":{{\"content\":{{\"octets\":3}}}}}}\n")
+    );
+    assert_eq!(response.trailer(), b"abc");
+}
+
+#[test]
+fn another_version_is_named_whatever_it_says() {
+    for line in [
+        &br#"{"protocol":2,"program":"9.8.7","request":{"frobnicate":{"ids":"all"}}}"#[..],
+        br#"{"protocol":2,"program":"9.8.7","request":"overview"}"#,
+        br#"{"program":"9.8.7","protocol":2}"#,
+    ] {
+        let refusal = Request::from_line(line).unwrap_err();
+        assert_eq!(refusal.blame, Blame::Protocol);
+        assert!(refusal.text.contains("waxseal 9.8.7 and speaks protocol 2"), "{refusal}");
+        assert!(refusal.text.contains("restart the gateway"), "{refusal}");
+        assert_eq!(Response::from_line(line).unwrap_err().blame, Blame::Protocol);
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_with_the_place() {
+    for line in [
+        &b""[..],
+        b"\n",
+        b"GET / HTTP/1.1\r\n",
+        b"{\"protocol\":1}",
+        b"{\"protocol\":\"1\",\"request\":\"overview\"}",
+        b"{\"protocol\":-1,\"request\":\"overview\"}",
+        b"{\"protocol\":1,\"request\":{\"remove\":{\"ids\":[\"../../etc/passwd\"]}}}",
+        b"{\"protocol\":1,\"request\":{\"remove\":{}}}",
+        b"{\"protocol\":1,\"request\":{\"remove\":{\"ids\":[],\"force\":true}}}",
+        b"{\"protocol\":1,\"request\":\"overview\"} trailing",
+        b"\xff\xfe",
+    ] {
+        let refusal = Request::from_line(line).unwrap_err();
+        assert_eq!(refusal.blame, Blame::Request, "{}", line.escape_ascii());
+        assert!(!refusal.text.is_empty());
+    }
+    let deep = [b"{\"protocol\":1,\"request\":".to_vec(), b"[".repeat(10_000)].concat();
+    assert_eq!(Request::from_line(&deep).unwrap_err().blame, Blame::Request);
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_and_are_bounded() {
+    let queue = MemoryQueue::of((0..600).map(|number| row(number, State::Waiting)));
+    let (mut after, mut sizes) = (None, Vec::new());
+    loop {
+        let request = Request::List { filter: Filter::default(), after, limit: usize::MAX };
+        let Response::Page(page) = ask(&queue, request).await else { panic!("a page") };
+        sizes.push(page.rows.len());
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes, [200, 200, 200]);
+    let Response::Page(page) = ask(&queue, Request::List { filter: Filter::default(), after: None, limit: 0 }).await
+    else {
+        panic!("a page")
+    };
+    assert_eq!(page.rows.len(), 1, "a page goes forward");
+}
+
+#[tokio::test]
+async fn every_named_message_is_accounted_for() {
+    let queue = MemoryQueue::of([row(1, State::Failed), row(2, State::Waiting), row(3, State::Leased)]);
+    let ids = vec![id(1), id(2), id(3), id(9)];
+    let retried = changed(&queue, Request::Retry { ids: ids.clone(), to: None }).await;
+    let expected =
+        Changed { messages: 2, recipients: 2, missing: vec![id(9)], unchanged: vec![id(3).to_string()], next: None };
+    assert_eq!(retried, expected);
+    assert_eq!(queue.inner().messages[0].0.recipients[0].due, Some(now()));
+    assert_eq!(changed(&queue, Request::Remove { ids }).await, expected, "what is being sent stays");
+    assert_eq!(queue.inner().messages.len(), 1);
+}
+
+#[tokio::test]
+async fn an_address_is_corrected_only_where_it_is_clear_whose() {
+    let mut two = row(2, State::Waiting);
+    two.recipients.push(row(7, State::Failed).recipients.remove(0));
+    let queue = MemoryQueue::of([row(1, State::Failed), two]);
+    let retry =
+        |ids: &[u32], to: &str| Request::Retry { ids: ids.iter().copied().map(id).collect(), to: Some(to.into()) };
+    for (request, blame, words) in [
+        (retry(&[1, 2], "new@example.net"), Blame::Request, "one message at a time"),
+        (retry(&[1], "new\u{202e}@"), Blame::Request, "is no address"),
+        (retry(&[2], "new@example.net"), Blame::Message, "2 recipients that are not settled"),
+    ] {
+        let Response::Refused(refusal) = ask(&queue, request).await else { panic!("{words}") };
+        assert_eq!(refusal.blame, blame);
+        assert!(refusal.text.contains(words) && !refusal.text.contains('\u{202e}'), "{refusal}");
+    }
+    assert_eq!(changed(&queue, retry(&[1], "new@example.net")).await.recipients, 1);
+    assert_eq!(queue.inner().messages[0].0.recipients[0].address, "new@example.net");
+}
+
+#[tokio::test]
+async fn a_change_of_all_goes_page_by_page_and_ends() {
+    let states = [State::Waiting, State::Failed, State::Leased];
+    let queue = MemoryQueue::of((0..900).map(|number| row(number, states[number as usize % 3])));
+    let filter = Filter { recipient: Some("@example.net".into()), ..Filter::default() };
+    let (mut after, mut pages, mut messages) = (None, 0, 0);
+    loop {
+        let request = Request::RemoveMatching { filter: filter.clone(), after, limit: MAX_PAGE };
+        let changed = changed(&queue, request).await;
+        (pages, messages) = (pages + 1, messages + changed.messages);
+        after = changed.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((pages, messages, queue.inner().messages.len()), (5, 600, 300));
+    let none = Filter { state: Some(State::Failed), ..Filter::default() };
+    let left = changed(&queue, Request::RetryMatching { filter: none, after: None, limit: 10 }).await;
+    assert_eq!(left, Changed::default());
+}
+
+#[tokio::test]
+async fn hold_and_release_answer_with_what_is_held() {
+    let queue = MemoryQueue::of([row(1, State::Waiting), row(2, State::Damaged)]);
+    let hold = |lane: Option<&str>, held| Request::Hold { lane: lane.map(str::to_owned), held };
+    for (request, held) in [
+        (hold(Some("reports"), true), vec![Some("reports")]),
+        (hold(None, true), vec![None]),
+        (hold(Some("reports"), true), vec![None, Some("reports")]),
+        (hold(None, false), vec![]),
+        (Request::Overview, vec![]),
+    ] {
+        let Response::Overview(overview) = ask(&queue, request.clone()).await else { panic!("{request:?}") };
+        let names: Vec<_> = overview.held.iter().map(|held| held.lane.as_deref()).collect();
+        assert_eq!(names, held, "{request:?}");
+        assert_eq!(overview.counts, Statistics { waiting: 1, damaged: 1, ..Statistics::default() });
+    }
+    assert!(hold(None, false).wants_delivery());
+    assert!(!hold(None, true).wants_delivery() && !Request::Overview.wants_delivery());
+}
+
+#[tokio::test]
+async fn a_queue_that_fails_is_quoted() {
+    let queue = MemoryQueue::default();
+    queue.inner().broken = Some(QueueError::Storage("disk I/O error".into()));
+    for request in [Request::Overview, Request::Show { id: id(1) }, Request::Remove { ids: vec![id(1)] }] {
+        let Response::Refused(refusal) = ask(&queue, request).await else { panic!("a refusal") };
+        assert_eq!(refusal.blame, Blame::Queue);
+        assert!(refusal.text.contains("disk I/O error"));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_line_is_fatal(octets in proptest::collection::vec(proptest::num::u8::ANY, 0..200), cut in 0usize..120) {
+        let _whatever = (Request::from_line(&octets), Response::from_line(&octets));
+        let mut line = Request::List { filter: Filter::default(), after: Some(Cursor(7)), limit: 50 }.to_line();
+        let at = cut.min(line.len() - 1);
+        line.splice(at..at + 1, octets);
+        let _whatever = Request::from_line(&line);
+    }
+}

@@ -1,0 +1,128 @@
+//! The lines themselves: `{"protocol":1,"program":"0.1.0","request":…}` and back with `"response"`.
+//!
+//! `protocol` and `program` are readable by every version, whatever the rest has become.
+
+use super::{Request, Response};
+use crate::queue::QueueError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Raised whenever an older program would misunderstand a line.
+const PROTOCOL: u32 = 1;
+const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+
+/// Octets of a request's line, its end included.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// Why there is no answer, told to whoever asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    pub blame: Blame,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    /// Two versions.
+    Protocol,
+    /// The request is broken or too large.
+    Request,
+    /// The message is not in a state in which this can be done.
+    Message,
+    /// The queue's storage.
+    Queue,
+}
+
+impl Refusal {
+    pub(super) fn new(blame: Blame, text: impl Into<String>) -> Self {
+        Self { blame, text: text.into() }
+    }
+
+    /// The line is longer than [`MAX_REQUEST`], or ends too early.
+    pub fn no_whole_line() -> Self {
+        Self::new(Blame::Request, format!("a request is one line of at most {MAX_REQUEST} octets"))
+    }
+
+    fn other_version(header: &Header) -> Self {
+        let program = header.program.as_deref().unwrap_or("of another version");
+        Self::new(
+            Blame::Protocol,
+            format!(
+                "the other side is waxseal {program} and speaks protocol {}, this is waxseal {PROGRAM} with protocol \
+                 {PROTOCOL}: use the program that the running gateway was started from, or restart the gateway",
+                header.protocol
+            ),
+        )
+    }
+}
+
+impl From<QueueError> for Refusal {
+    fn from(error: QueueError) -> Self {
+        Self::new(Blame::Queue, error.to_string())
+    }
+}
+
+#[derive(Deserialize)]
+struct Header {
+    protocol: u32,
+    program: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Outgoing<'a> {
+    protocol: u32,
+    program: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'a Request>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a Response>,
+}
+
+#[derive(Deserialize)]
+struct Incoming<T> {
+    protocol: u32,
+    #[serde(alias = "request", alias = "response")]
+    body: T,
+}
+
+impl Request {
+    pub fn to_line(&self) -> Vec<u8> {
+        line(Some(self), None)
+    }
+
+    pub fn from_line(line: &[u8]) -> Result<Self, Refusal> {
+        parse(line)
+    }
+}
+
+impl Response {
+    /// Without the [`trailer`](Self::trailer).
+    pub fn to_line(&self) -> Vec<u8> {
+        line(None, Some(self))
+    }
+
+    pub fn from_line(line: &[u8]) -> Result<Self, Refusal> {
+        parse(line)
+    }
+}
+
+fn line(request: Option<&Request>, response: Option<&Response>) -> Vec<u8> {
+    let outgoing = Outgoing { protocol: PROTOCOL, program: PROGRAM, request, response };
+    // Maps have no keys but strings here, and writing to memory does not fail: an empty line is refused by any reader.
+    let mut line = serde_json::to_vec(&outgoing).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, Refusal> {
+    match serde_json::from_slice::<Incoming<T>>(line) {
+        Ok(incoming) if incoming.protocol == PROTOCOL => Ok(incoming.body),
+        result => Err(match (serde_json::from_slice::<Header>(line), result) {
+            (Ok(header), _) if header.protocol != PROTOCOL => Refusal::other_version(&header),
+            (_, Err(error)) => Refusal::new(Blame::Request, format!("the line is not understood: {error}")),
+            _ => Refusal::no_whole_line(),
+        }),
+    }
+}

@@ -1,0 +1,308 @@
+//! The durable queue: what was accepted stays until each recipient is settled.
+//!
+//! States of a recipient (docs/queue.md draws them):
+//! ```text
+//! S0 unknown ──put──▶ S1 waiting ──lease──▶ S2 leased ──settle──▶ S3 delivered (a history row; the body is gone)
+//!                        ▲  ▲                  │  │
+//!                        │  └── defer ─────────┘  └────────────▶ S4 failed (kept `keep_failed`; retry ──▶ S1)
+//!                        └── crash: every S2 is S1 again, and suspect (its next attempt may be a duplicate)
+//! ```
+//! **The instant of responsibility** is the return of [`Queue::put`]: the commit that holds the message was synced. Before
+//! it the client has the only copy and is told so; after it nothing that happens to the process or the machine loses
+//! the message. Every transition is one durable transaction; a lease is durable before anything is sent under it.
+//!
+//! The queue is blind to providers: a [`Lane`] is an opaque word, a lease covers one message on one lane.
+
+use crate::message::MailId;
+use crate::message::accepted::Accepted;
+use crate::smtp::Mailbox;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+
+#[cfg(test)]
+pub mod conformance;
+pub mod control;
+pub mod schedule;
+pub mod space;
+pub mod sqlite;
+#[cfg(test)]
+pub mod testing;
+pub mod watched;
+
+/// Where mail waits; today the name of its route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane(Arc<str>);
+
+impl Lane {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A message to be stored.
+#[derive(Debug, Clone)]
+pub struct NewMail {
+    pub accepted: Arc<Accepted>,
+    /// One per recipient of the envelope, in its order.
+    pub fates: Vec<Fate>,
+    /// From before the rewrite rules, where one changed it; whole, as `RawMessage::to_bytes`.
+    pub original: Option<bytes::Bytes>,
+    /// For lists; decoded, at most 200 characters.
+    pub subject: String,
+}
+
+/// Where a new recipient begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Due at once.
+    Waiting(Lane),
+    /// Tried before it was stored (direct mode), to be tried again.
+    Deferred { lane: Lane, due: Timestamp, attempt: Attempted },
+    /// Kept for the operator.
+    Failed { lane: Lane, attempt: Attempted },
+    /// Already taken by the provider; only history.
+    Delivered(Delivered),
+}
+
+/// One attempt's decisive line.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Attempted {
+    pub at: Timestamp,
+    pub upstream: Option<String>,
+    /// As `message::Reason` prints it.
+    pub text: String,
+    /// The provider may have the message.
+    pub possible_duplicate: bool,
+}
+
+/// What the provider said when it took the message.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Delivered {
+    pub at: Timestamp,
+    pub upstream: String,
+    pub reply: String,
+    /// From the final dot of the application to the provider's reply.
+    pub milliseconds: u64,
+}
+
+/// A lease's name: unique among all leases of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseId(pub i64);
+
+/// One message on one lane, lent for one attempt.
+#[derive(Debug, Clone)]
+pub struct Leased {
+    pub lease: LeaseId,
+    pub lane: Lane,
+    /// The envelope holds the recipients of this lane that are waiting, and no others.
+    pub accepted: Arc<Accepted>,
+    /// Attempts on this lane before this one.
+    pub attempts: u32,
+    /// The age that counts for the expiry begins here: when it was received, or made to be tried again after it failed.
+    pub since: Timestamp,
+    /// This attempt may be a duplicate: it was leased when the process last ended, or a recipient's last attempt was a
+    /// `possible_duplicate`.
+    pub suspect: bool,
+}
+
+/// How a lease ends for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    Delivered(Delivered),
+    Deferred(Attempted),
+    Failed(Attempted),
+    /// Not tried: as if it had not been leased; costs no attempt.
+    Untried,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// 452 4.3.1
+    #[error("the disk is full ({0})")]
+    Full(String),
+    /// 451 4.3.0
+    #[error("the queue's storage fails ({0})")]
+    Storage(String),
+    #[error("the queue is closed")]
+    Closed,
+    /// Of `settle`: it was settled before.
+    #[error("no such lease")]
+    NoSuchLease,
+}
+
+/// What a backend promises. All of it is tested by `queue::conformance`, which every backend passes.
+///
+/// Cost: `put`, `lease` and `settle` share one sync among all that wait for one (group commit). Crash guarantee: each call is all
+/// or nothing, and durable when it returns `Ok`.
+#[async_trait]
+pub trait Queue: Send + Sync + fmt::Debug + 'static {
+    /// Responsibility passes when this returns `Ok`.
+    async fn put(&self, mail: NewMail) -> Result<(), QueueError>;
+
+    /// Messages of this lane that are due, at most `limit`, and no further one once `octets` are reached; sender domains
+    /// take turns. A held lane gives none.
+    ///
+    /// A row that cannot be read is set aside (state damaged) and reported in the log, never returned and never retried.
+    async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError>;
+
+    /// One settlement per recipient of the lease's envelope, in order. `due`: when deferred recipients are due again; untried ones
+    /// wait along with them, or keep their due time if there are none.
+    async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError>;
+
+    /// When the lane's next message is due; `None` if nothing waits there or the lane is held. A due time that no schedule
+    /// could have made by `now` (the clock was set back) counts as `now`, here and in `lease`.
+    async fn next_due(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
+
+    /// Puts every waiting or failed recipient on the lane that `lane_of` names; returns how many moved. Does nothing, at no
+    /// cost, if the last call had the same `fingerprint` (of the routes), which is kept durably.
+    async fn relane(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError>;
+
+    /// Stops (`true`) or resumes lanes; `None`: all, those of the future included. Mail is accepted all the same. The last word
+    /// counts: a lane can be released while all others are held.
+    async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError>;
+
+    async fn holds(&self) -> Result<Vec<HeldLane>, QueueError>;
+
+    /// A page, oldest first, after the cursor. Costs the page, not the queue: a call looks at a bounded number of messages, so a
+    /// page can be short, even empty, and have a next one.
+    async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError>;
+
+    /// Everything about one message; its header, not its body.
+    async fn show(&self, id: MailId) -> Result<Option<Shown>, QueueError>;
+
+    /// The whole message as it was accepted; `None` if there is none (any more).
+    async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
+
+    /// Makes waiting, failed and damaged recipients due now; with `to`, a message's only unsettled recipient is replaced. Returns how many
+    /// recipients.
+    async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError>;
+
+    /// For good. Messages that are leased stay. Returns how many messages.
+    async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError>;
+
+    /// What was delivered, newest first.
+    async fn history(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<HistoryRow>, QueueError>;
+
+    /// Forgets failed mail and history that is older; returns the number of rows.
+    async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError>;
+
+    async fn statistics(&self) -> Result<Statistics, QueueError>;
+
+    /// Octets on disk that the queue holds and no longer needs: as good as free for new mail. Costs nothing.
+    fn reusable(&self) -> u64;
+
+    /// Asks for space on disk to be given back where that is possible; returns at once. For a disk that runs full.
+    fn reclaim(&self);
+
+    /// Returns when everything that was asked before is durable; every later call gets [`QueueError::Closed`].
+    async fn close(&self);
+}
+
+/// Sender and recipient to lane. `None` for the sender: the null path.
+pub type LaneOf = Arc<dyn Fn(Option<&Mailbox>, &Mailbox) -> Lane + Send + Sync>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Waiting,
+    Leased,
+    Failed,
+    /// Cannot be read; set aside.
+    Damaged,
+}
+
+/// All that are given must match.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Filter {
+    pub state: Option<State>,
+    /// Glob-free substring of a recipient's address.
+    pub recipient: Option<String>,
+    /// Lane or last upstream.
+    pub upstream: Option<String>,
+    pub received_before: Option<Timestamp>,
+}
+
+/// Opaque; from a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Cursor(pub i64);
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Page {
+    pub rows: Vec<Row>,
+    /// `None`: this was the last page.
+    pub next: Option<Cursor>,
+}
+
+/// One message in a list.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Row {
+    pub id: String,
+    pub received_at: Timestamp,
+    /// Empty: the null path.
+    pub sender: String,
+    pub subject: String,
+    pub size: u64,
+    pub recipients: Vec<RecipientRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RecipientRow {
+    pub address: String,
+    pub state: State,
+    pub lane: String,
+    pub attempts: u32,
+    /// Of the next attempt.
+    pub due: Option<Timestamp>,
+    /// The last reason, in one line.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Shown {
+    pub row: Row,
+    pub header: String,
+    /// Oldest first.
+    pub attempts: Vec<Attempted>,
+    pub delivered: Vec<HistoryRow>,
+    pub has_original: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HistoryRow {
+    pub cursor: Cursor,
+    pub id: String,
+    pub received_at: Timestamp,
+    pub sender: String,
+    pub recipients: Vec<String>,
+    pub subject: String,
+    pub delivery: Delivered,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HeldLane {
+    /// `None`: all lanes.
+    pub lane: Option<String>,
+    /// Lanes released by name while all are held.
+    pub except: Vec<String>,
+}
+
+/// Numbers of recipients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Statistics {
+    pub waiting: u64,
+    pub leased: u64,
+    pub failed: u64,
+    pub damaged: u64,
+}

@@ -1,0 +1,78 @@
+//! When a deferred message is due again: growing waits with jitter, and an end. Pure. RFC 5321 §4.5.4.1.
+
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Before the second attempt.
+    pub first: Duration,
+    pub longest: Duration,
+    /// After which a message that is still deferred has failed.
+    pub expire: Duration,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        Self { first: Duration::from_secs(30), longest: Duration::from_secs(3600), expire: days(5) }
+    }
+}
+
+impl Schedule {
+    /// `attempts`: how many were made, at least one. `chance` in 0..=65535 spreads the wait over ±20 %, so that what
+    /// failed together does not come back together.
+    pub fn wait(&self, attempts: u32, chance: u16) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(30);
+        let wait = self.first.saturating_mul(1 << doublings).min(self.longest);
+        wait.mul_f64(0.8 + 0.4 * f64::from(chance) / f64::from(u16::MAX))
+    }
+
+    pub fn due(&self, now: Timestamp, attempts: u32, chance: u16) -> Timestamp {
+        plus(now, self.wait(attempts, chance))
+    }
+
+    pub fn is_expired(&self, received_at: Timestamp, now: Timestamp) -> bool {
+        plus(received_at, self.expire) <= now
+    }
+
+    /// No due time that this schedule made lies behind it; one that does was made before the clock was set back.
+    pub fn horizon(&self, now: Timestamp) -> Timestamp {
+        plus(now, self.longest.mul_f64(1.25))
+    }
+}
+
+fn plus(at: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration).ok().and_then(|duration| at.checked_add(duration).ok()).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_from_first_to_longest_and_are_spread() {
+        let schedule = Schedule::default();
+        let middle = u16::MAX / 2;
+        for (attempts, seconds) in [(1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (40, 3600), (u32::MAX, 3600)] {
+            let wait = schedule.wait(attempts, middle);
+            assert!(
+                wait.abs_diff(Duration::from_secs(seconds)) < Duration::from_millis(seconds),
+                "{attempts}: {wait:?}"
+            );
+            assert_eq!(schedule.wait(attempts, 0), Duration::from_secs(seconds).mul_f64(0.8));
+            assert!(schedule.wait(attempts, u16::MAX) <= Duration::from_secs(seconds).mul_f64(1.21));
+        }
+    }
+
+    #[test]
+    fn the_end_comes_after_expire_and_no_due_lies_behind_the_horizon() {
+        let schedule = Schedule::default();
+        let now: Timestamp = "2026-11-24T03:00:00Z".parse().unwrap();
+        let five_days_ago: Timestamp = "2026-11-19T03:00:00Z".parse().unwrap();
+        assert!(schedule.is_expired(five_days_ago, now));
+        assert!(!schedule.is_expired(plus(five_days_ago, Duration::from_secs(1)), now));
+        assert!(schedule.due(now, 40, u16::MAX) < schedule.horizon(now));
+        assert!(!schedule.is_expired(now, five_days_ago), "a clock set back expires nothing");
+    }
+}

@@ -1,0 +1,108 @@
+//! Large bodies as files in `data_dir/bodies`: written and synced before the transaction that names them, removed after the one
+//! that forgets them. So a file without a row is litter, and a row without its file is damage.
+
+use crate::message::MailId;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Octets; what is larger would hold up the commits of small messages.
+pub(super) const MAX_INLINE: usize = 256 * 1024;
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Body,
+    /// The message from before the rewrite rules.
+    Original,
+}
+
+pub(super) type Name = (MailId, Part);
+
+#[derive(Debug)]
+pub(super) struct Bodies {
+    folder: PathBuf,
+}
+
+impl Bodies {
+    /// Makes the folder if it is missing.
+    pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
+        let folder = data_dir.join("bodies");
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        sync_folder(data_dir)?;
+        Ok(Self { folder })
+    }
+
+    /// On the disk, name and all, when it returns `Ok`. Blocks.
+    pub(super) fn write(&self, name: Name, data: &[u8]) -> io::Result<()> {
+        let path = self.path(name);
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
+            file.write_all(data)?;
+            file.sync_all()
+        });
+        let synced = written.and_then(|()| sync_folder(&self.folder));
+        if synced.is_err() {
+            // What stays is litter and goes at the next start.
+            let _ = fs::remove_file(&path);
+        }
+        synced
+    }
+
+    /// Appends what the file holds to `data`. Blocks.
+    pub(super) fn read(&self, name: Name, data: &mut Vec<u8>) -> io::Result<()> {
+        File::open(self.path(name))?.read_to_end(data).map(drop)
+    }
+
+    /// A file that is not there is no error. Blocks.
+    pub(super) fn remove(&self, name: Name) {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a body that is not needed any more");
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes every file that `is_known` does not know; returns how many. Files with other names are left alone.
+    pub(super) fn sweep(&self, is_known: impl Fn(Name) -> rusqlite::Result<bool>) -> Result<u64, SweepError> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            let Some(name) = entry?.file_name().to_str().and_then(parse) else { continue };
+            if !is_known(name)? {
+                self.remove(name);
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn path(&self, (id, part): Name) -> PathBuf {
+        match part {
+            Part::Body => self.folder.join(id.as_str()),
+            Part::Original => self.folder.join(format!("{id}.original")),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SweepError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+fn parse(file_name: &str) -> Option<Name> {
+    let (id, part) = match file_name.strip_suffix(".original") {
+        Some(id) => (id, Part::Original),
+        None => (file_name, Part::Body),
+    };
+    id.parse().ok().map(|id| (id, part))
+}
+
+// A new name is durable only when its folder was synced.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,124 @@
+//! What was just put, still in memory, so that the newest work is leased without reading it back. Bounded in octets; the oldest
+//! goes first. Only ever a copy: the database is the truth about who is waiting.
+
+use crate::message::MailId;
+use crate::message::accepted::Accepted;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Octets that an entry costs besides its message.
+const OVERHEAD: u64 = 512;
+
+#[derive(Debug)]
+pub(super) struct Cache {
+    limit: u64,
+    octets: u64,
+    entries: HashMap<MailId, (u64, Arc<Accepted>)>,
+    /// By age; may name entries that are gone or were put anew, told by their number.
+    order: VecDeque<(u64, MailId)>,
+    number: u64,
+}
+
+impl Cache {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, octets: 0, entries: HashMap::new(), order: VecDeque::new(), number: 0 }
+    }
+
+    pub(super) fn insert(&mut self, accepted: &Arc<Accepted>) {
+        let cost = cost(accepted);
+        if cost > self.limit {
+            return;
+        }
+        self.remove(accepted.id);
+        self.number += 1;
+        self.octets += cost;
+        self.entries.insert(accepted.id, (self.number, accepted.clone()));
+        self.order.push_back((self.number, accepted.id));
+        while self.octets > self.limit {
+            self.drop_oldest();
+        }
+        self.forget_gone();
+    }
+
+    pub(super) fn find(&self, id: MailId) -> Option<Arc<Accepted>> {
+        self.entries.get(&id).map(|(_, accepted)| accepted.clone())
+    }
+
+    pub(super) fn remove(&mut self, id: MailId) {
+        if let Some((_, accepted)) = self.entries.remove(&id) {
+            self.octets -= cost(&accepted);
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        match self.order.pop_front() {
+            Some((number, id)) if self.entries.get(&id).is_some_and(|(current, _)| *current == number) => {
+                self.remove(id)
+            }
+            Some(_) => {}
+            // Cannot be: every entry is in the order.
+            None => self.octets = 0,
+        }
+    }
+
+    // Keeps the order within twice the entries, at a constant cost per insertion on average.
+    fn forget_gone(&mut self) {
+        if self.order.len() > 2 * self.entries.len() + 16 {
+            let entries = &self.entries;
+            self.order.retain(|(number, id)| entries.get(id).is_some_and(|(current, _)| current == number));
+        }
+    }
+}
+
+fn cost(accepted: &Accepted) -> u64 {
+    let recipients: usize =
+        accepted.envelope.recipients.iter().map(|recipient| recipient.local_part().len() + 96).sum();
+    (accepted.message.size() + recipients) as u64 + OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Envelope, RawMessage};
+    use crate::smtp::ReversePath;
+
+    fn accepted(number: u32, size: usize) -> Arc<Accepted> {
+        let received_at = jiff::Timestamp::from_second(1_795_000_000).unwrap();
+        Arc::new(Accepted {
+            id: MailId::new(received_at, number),
+            received_at,
+            envelope: Envelope::new(ReversePath::Null),
+            message: RawMessage::from_data(vec![b'x'; size].into()).unwrap(),
+            author: None,
+        })
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_the_limit_holds() {
+        let mail: Vec<_> = (0..10).map(|number| accepted(number, 1000)).collect();
+        let mut cache = Cache::new(3 * cost(&mail[0]));
+        for one in &mail {
+            cache.insert(one);
+            assert!(cache.octets <= cache.limit);
+        }
+        let kept: Vec<bool> = mail.iter().map(|one| cache.find(one.id).is_some()).collect();
+        assert_eq!(kept, [false, false, false, false, false, false, false, true, true, true]);
+        cache.insert(&accepted(99, 100_000));
+        assert!(cache.find(mail[9].id).is_some(), "what can never fit drives nothing out");
+        for one in &mail {
+            cache.remove(one.id);
+        }
+        assert_eq!((cache.octets, cache.entries.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_comes_and_goes_leaves_nothing_behind() {
+        let mut cache = Cache::new(1 << 20);
+        for number in 0..10_000 {
+            let one = accepted(number, 10);
+            cache.insert(&one);
+            cache.remove(one.id);
+        }
+        assert!(cache.order.len() < 100, "{}", cache.order.len());
+    }
+}

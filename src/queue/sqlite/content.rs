@@ -1,0 +1,61 @@
+//! Reading a message back, header and body, and telling damage from trouble that passes.
+
+use super::bodies::{Bodies, Part};
+use super::failure::{Failure, is_damage, of_io, of_sqlite};
+use super::put::digest;
+use super::work::Sql;
+use crate::message::{MailId, RawMessage};
+use crate::queue::QueueError;
+use std::io;
+
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// It will be no better the next time.
+    Damaged(String),
+    /// It may be: no descriptors, no memory.
+    Trouble(QueueError),
+}
+
+impl From<rusqlite::Error> for Unreadable {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_damage(&error) { Self::Damaged(error.to_string()) } else { Self::Trouble(of_sqlite(&error)) }
+    }
+}
+
+/// `None`: there is no such row.
+pub(super) fn load(sql: &Sql<'_>, bodies: &Bodies, message: i64, id: MailId) -> Result<Option<RawMessage>, Unreadable> {
+    let found = sql.first("SELECT header, body, digest FROM content WHERE message = ?1", [message], |row| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Vec<u8>>(2)?))
+    })?;
+    let Some((header, body, expected)) = found else { return Ok(None) };
+    let body = match body {
+        Some(body) => body,
+        None => read_file(bodies, id)?,
+    };
+    if digest(&header, &body) != expected {
+        return Err(Unreadable::Damaged("what was read back is not what was stored".into()));
+    }
+    Ok(Some(RawMessage::from_parts(header, body.into())))
+}
+
+fn read_file(bodies: &Bodies, id: MailId) -> Result<Vec<u8>, Unreadable> {
+    let mut body = Vec::new();
+    match bodies.read((id, Part::Body), &mut body) {
+        Ok(()) => Ok(body),
+        Err(error) if is_lasting(&error) => Err(Unreadable::Damaged(format!("its body cannot be read: {error}"))),
+        Err(error) => Err(Unreadable::Trouble(of_io(&error))),
+    }
+}
+
+fn is_lasting(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::EIO)
+}
+
+impl From<Failure> for Unreadable {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sqlite(error) => Self::Trouble(of_sqlite(&error)),
+            Failure::Queue(error) => Self::Trouble(error),
+        }
+    }
+}

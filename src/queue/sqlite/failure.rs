@@ -1,0 +1,55 @@
+//! What SQLite's and the system's errors mean: no room, trouble, or a row that cannot be read.
+
+use crate::queue::QueueError;
+use rusqlite::ErrorCode;
+use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_VNODE};
+use std::io;
+
+/// Why an operation inside a transaction did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl From<Failure> for QueueError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sqlite(error) => of_sqlite(&error),
+            Failure::Queue(error) => error,
+        }
+    }
+}
+
+pub(super) fn of_sqlite(error: &rusqlite::Error) -> QueueError {
+    // SHMSIZE: the WAL's index could not grow, which on a full disk comes before SQLITE_FULL does.
+    let index_cannot_grow = error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE);
+    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) || index_cannot_grow {
+        QueueError::Full(error.to_string())
+    } else {
+        QueueError::Storage(error.to_string())
+    }
+}
+
+pub(super) fn of_io(error: &io::Error) -> QueueError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => QueueError::Full(error.to_string()),
+        _ => QueueError::Storage(error.to_string()),
+    }
+}
+
+/// The row is to blame, and reading it again will not help.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows};
+    match error {
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | QueryReturnedNoRows => {
+            true
+        }
+        _ => {
+            let vanished = error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_VNODE);
+            error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) && !vanished
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Lending messages: who is next on a lane, and the durable mark that someone works on it.
+//!
+//! Sender domains take turns: the index (lane, domain, due) is entered once per domain and never walked through, so that the
+//! cost is that of what is lent, not of what waits.
+
+use super::failure::{Failure, is_damage};
+use super::rows::{DAMAGED, LEASED, WAITING, from_column, is_held, open_on, signed, tally_of, unsigned};
+use super::work::{Tally, Work};
+use crate::message::{Envelope, MailId};
+use crate::smtp::command::BodyType;
+use crate::smtp::{Mailbox, ReversePath};
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Domains that may be looked at in vain before the oldest due messages are taken whatever their domain.
+const MAX_LOOKS: usize = 256;
+
+/// The domain that had its turn last, by lane.
+pub(super) type Turns = Mutex<HashMap<String, String>>;
+
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub lane: Arc<str>,
+    /// Milliseconds since 1970.
+    pub now: i64,
+    /// A due time behind it counts as due.
+    pub horizon: i64,
+    pub limit: usize,
+    pub octets: u64,
+}
+
+/// A message marked as leased; its content is not read yet.
+#[derive(Debug)]
+pub(super) struct Grant {
+    pub message: i64,
+    pub id: MailId,
+    pub received_at: Timestamp,
+    pub since: Timestamp,
+    /// Of this lane.
+    pub envelope: Envelope,
+    pub positions: Vec<i64>,
+    pub size: u64,
+    pub attempts: u32,
+    pub suspect: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    pub grants: Vec<Grant>,
+    /// Set aside, each with the reason; for the log.
+    pub damaged: Vec<(i64, String)>,
+}
+
+pub(super) fn lease(work: &Work<'_>, request: &Request, turns: &Turns) -> Result<Granted, Failure> {
+    let mut granted = Granted::default();
+    if is_held(work, &request.lane)? {
+        return Ok(granted);
+    }
+    let before = super::writer::lock(turns).get(&*request.lane).cloned();
+    let mut round = Round { work, request, at: before, barren_since: None, looks: 0 };
+    let mut octets = 0;
+    while granted.grants.len() < request.limit && octets < request.octets {
+        let Some((message, suspect)) = round.next()? else { break };
+        match grant(work, &request.lane, message, suspect) {
+            Ok(grant) => {
+                octets += grant.size;
+                granted.grants.push(grant);
+            }
+            Err(error) if is_damage(&error) => {
+                set_aside(work, message, &request.lane)?;
+                granted.damaged.push((message, error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(domain) = round.at {
+        super::writer::lock(turns).insert(request.lane.to_string(), domain);
+    }
+    Ok(granted)
+}
+
+/// Finds one due message after the other, a domain at a time.
+struct Round<'a, 'b> {
+    work: &'a Work<'b>,
+    request: &'a Request,
+    at: Option<String>,
+    /// The first domain of the current row of domains with nothing due.
+    barren_since: Option<String>,
+    looks: usize,
+}
+
+impl Round<'_, '_> {
+    fn next(&mut self) -> rusqlite::Result<Option<(i64, bool)>> {
+        if oldest_due(self.work, self.request)?.is_none() {
+            return Ok(None);
+        }
+        while self.looks < MAX_LOOKS {
+            let Some(domain) = self.next_domain()? else { return Ok(None) };
+            if self.barren_since.as_ref() == Some(&domain) {
+                return Ok(None);
+            }
+            let found = due_of(self.work, self.request, &domain)?;
+            match found {
+                Some(_) => self.barren_since = None,
+                None => {
+                    self.looks += 1;
+                    self.barren_since.get_or_insert_with(|| domain.clone());
+                }
+            }
+            self.at = Some(domain);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        oldest_due(self.work, self.request)
+    }
+
+    fn next_domain(&self) -> rusqlite::Result<Option<String>> {
+        let lane = &self.request.lane;
+        if let Some(at) = &self.at {
+            let next = self.work.first(
+                "SELECT domain FROM job INDEXED BY job_turns WHERE state = 0 AND lane = ?1 AND domain > ?2
+                 ORDER BY domain LIMIT 1",
+                (lane, at),
+                |row| row.get(0),
+            )?;
+            if next.is_some() {
+                return Ok(next);
+            }
+        }
+        self.work.first(
+            "SELECT domain FROM job INDEXED BY job_turns WHERE state = 0 AND lane = ?1 ORDER BY domain LIMIT 1",
+            [lane],
+            |row| row.get(0),
+        )
+    }
+}
+
+fn due_of(work: &Work<'_>, request: &Request, domain: &str) -> rusqlite::Result<Option<(i64, bool)>> {
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let due = work.first(
+        "SELECT message, suspect FROM job INDEXED BY job_turns WHERE state = 0 AND lane = ?1 AND domain = ?2 AND due <= ?3
+         ORDER BY due LIMIT 1",
+        (&request.lane, domain, request.now),
+        read,
+    )?;
+    if due.is_some() {
+        return Ok(due);
+    }
+    work.first(
+        "SELECT message, suspect FROM job INDEXED BY job_turns WHERE state = 0 AND lane = ?1 AND domain = ?2 AND due > ?3
+         ORDER BY due LIMIT 1",
+        (&request.lane, domain, request.horizon),
+        read,
+    )
+}
+
+fn oldest_due(work: &Work<'_>, request: &Request) -> rusqlite::Result<Option<(i64, bool)>> {
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let due = work.first(
+        "SELECT message, suspect FROM job INDEXED BY job_due WHERE state = 0 AND lane = ?1 AND due <= ?2
+         ORDER BY due LIMIT 1",
+        (&request.lane, request.now),
+        read,
+    )?;
+    if due.is_some() {
+        return Ok(due);
+    }
+    work.first(
+        "SELECT message, suspect FROM job INDEXED BY job_due WHERE state = 0 AND lane = ?1 AND due > ?2
+         ORDER BY due LIMIT 1",
+        (&request.lane, request.horizon),
+        read,
+    )
+}
+
+fn grant(work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> rusqlite::Result<Grant> {
+    let mut grant = read_message(work, message)?;
+    grant.suspect = suspect;
+    let recipients = work.all(
+        "SELECT position, address, attempts FROM recipient WHERE message = ?1 AND lane = ?2 AND failed_at IS NULL
+         ORDER BY position",
+        (message, lane),
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)),
+    )?;
+    if recipients.is_empty() {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
+    }
+    for (position, address, attempts) in recipients {
+        let mailbox = Mailbox::parse(&address).map_err(|error| super::rows::bad_text(1, error))?;
+        grant.envelope.add_recipient(mailbox);
+        grant.positions.push(position);
+        grant.attempts = grant.attempts.max(u32::try_from(attempts).unwrap_or(u32::MAX));
+    }
+    mark(work, message, lane, LEASED)?;
+    let count = signed(grant.positions.len());
+    work.count(Tally { waiting: -count, leased: count, ..Tally::default() });
+    Ok(grant)
+}
+
+fn read_message(work: &Work<'_>, message: i64) -> rusqlite::Result<Grant> {
+    let found = work.first(
+        "SELECT id, received_at, since, sender, eight_bit, smtputf8, size FROM message WHERE key = ?1",
+        [message],
+        |row| {
+            let id: String = row.get(0)?;
+            let sender: Option<String> = row.get(3)?;
+            let sender = match sender {
+                Some(text) => {
+                    ReversePath::Mailbox(Mailbox::parse(&text).map_err(|error| super::rows::bad_text(3, error))?)
+                }
+                None => ReversePath::Null,
+            };
+            let mut envelope = Envelope::new(sender);
+            envelope.body = if row.get(4)? { BodyType::EightBitMime } else { BodyType::SevenBit };
+            envelope.smtputf8 = row.get(5)?;
+            Ok(Grant {
+                message,
+                id: id.parse().map_err(|error| super::rows::bad_text(0, error))?,
+                received_at: from_column(row.get(1)?),
+                since: from_column(row.get(2)?),
+                envelope,
+                positions: Vec::new(),
+                size: unsigned(row.get(6)?),
+                attempts: 0,
+                suspect: false,
+            })
+        },
+    )?;
+    found.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn mark(work: &Work<'_>, message: i64, lane: &str, state: i64) -> rusqlite::Result<()> {
+    work.execute("UPDATE job SET state = ?3 WHERE message = ?1 AND lane = ?2", (message, lane, state))?;
+    Ok(())
+}
+
+/// Never tried again by itself.
+pub(super) fn set_aside(work: &Work<'_>, message: i64, lane: &str) -> Result<(), Failure> {
+    let state =
+        work.first("SELECT state FROM job WHERE message = ?1 AND lane = ?2", (message, lane), |row| row.get(0))?;
+    let state: i64 = state.unwrap_or(WAITING);
+    // The recipients may be what cannot be read.
+    let count = open_on(work, message, lane).unwrap_or(0);
+    mark(work, message, lane, DAMAGED)?;
+    work.count(tally_of(state, -count));
+    work.count(tally_of(DAMAGED, count));
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Handing out leases: marked in the database first, then joined with their contents from memory or disk. What cannot be read is
+//! set aside; what cannot be read just now goes back.
+
+use super::content::{self, Unreadable};
+use super::lease::{self, Grant};
+use super::rows::{from_column, to_column};
+use super::settle::Held;
+use super::store::Store;
+use super::writer::lock;
+use crate::message::accepted::Accepted;
+use crate::message::{Author, RawMessage};
+use crate::queue::{Lane, LeaseId, Leased, QueueError, Settlement};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tracing::error;
+
+/// Whatever happens to the caller: what was marked as leased is either handed over or given back.
+pub(super) async fn lease(
+    store: &Arc<Store>,
+    lane: Lane,
+    now: Timestamp,
+    limit: usize,
+    octets: u64,
+) -> Result<Vec<Leased>, QueueError> {
+    let request = lease::Request {
+        lane: lane.as_str().into(),
+        now: to_column(now),
+        horizon: to_column(store.schedule.horizon(now)),
+        limit,
+        octets,
+    };
+    let (answer, answered) = oneshot::channel();
+    let store = store.clone();
+    tokio::spawn(async move {
+        let leased = store.lend(&lane, request).await;
+        if let Err(Ok(unwanted)) = answer.send(leased) {
+            for leased in unwanted {
+                store.give_back(leased.lease, now).await;
+            }
+        }
+    });
+    answered.await.map_err(|_| QueueError::Closed)?
+}
+
+impl Store {
+    async fn lend(self: &Arc<Self>, lane: &Lane, request: lease::Request) -> Result<Vec<Leased>, QueueError> {
+        loop {
+            let (request, turns) = (request.clone(), self.turns.clone());
+            let now = from_column(request.now);
+            let granted = self.writer.call(move |work| lease::lease(work, &request, &turns)).await?;
+            for (message, reason) in &granted.damaged {
+                error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
+            }
+            let asked = granted.grants.len();
+            let mut leased = Vec::new();
+            let mut trouble = None;
+            for (grant, content) in self.contents(granted.grants).await {
+                match self.hand_over(lane, grant, content, now).await {
+                    Ok(one) => leased.extend(one),
+                    Err(error) => trouble = Some(error),
+                }
+            }
+            if !leased.is_empty() || asked == 0 {
+                return Ok(leased);
+            }
+            // An empty answer would mean that nothing is due; behind what was set aside there may be more.
+            if let Some(error) = trouble {
+                return Err(error);
+            }
+        }
+    }
+
+    /// `None`: it is damaged, and set aside.
+    async fn hand_over(
+        &self,
+        lane: &Lane,
+        grant: Grant,
+        content: Result<Content, Unreadable>,
+        now: Timestamp,
+    ) -> Result<Option<Leased>, QueueError> {
+        let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
+        let positions = grant.positions.clone();
+        let held = Held { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
+        match content {
+            Ok(content) => {
+                lock(&self.leases).insert(lease, held);
+                Ok(Some(assemble(lease, lane, grant, content)))
+            }
+            Err(Unreadable::Damaged(reason)) => self.set_aside(&held, &reason).await.map(|()| None),
+            Err(Unreadable::Trouble(error)) => {
+                lock(&self.leases).insert(lease, held);
+                self.give_back(lease, now).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn contents(self: &Arc<Self>, grants: Vec<Grant>) -> Vec<(Grant, Result<Content, Unreadable>)> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for grant in grants {
+            match lock(&self.cache).find(grant.id) {
+                Some(accepted) => found.push((grant, Ok(Content::Cached(accepted)))),
+                None => missing.push(grant),
+            }
+        }
+        if missing.is_empty() {
+            return found;
+        }
+        let store = self.clone();
+        let reading = spawn_blocking(move || {
+            let load = |grant: Grant| {
+                let content = store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id));
+                let content =
+                    content.and_then(|message| message.ok_or(Unreadable::Damaged("its content is missing".into())));
+                (grant, content.map(Content::Read))
+            };
+            missing.into_iter().map(load).collect::<Vec<_>>()
+        });
+        found.extend(reading.await.unwrap_or_default());
+        found
+    }
+
+    async fn give_back(&self, lease: LeaseId, now: Timestamp) {
+        let recipients = lock(&self.leases).get(&lease).map_or(0, |held| held.positions.len());
+        if let Err(error) = self.settle(lease, vec![Settlement::Untried; recipients], now).await {
+            error!(%error, "a lease could not be given back; the next start does it");
+        }
+    }
+}
+
+enum Content {
+    Cached(Arc<Accepted>),
+    Read(RawMessage),
+}
+
+fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content) -> Leased {
+    let Grant { id, received_at, since, envelope, attempts, suspect, .. } = grant;
+    let accepted = match content {
+        Content::Cached(accepted) if accepted.envelope == envelope => accepted,
+        Content::Cached(accepted) => Arc::new(Accepted { envelope, ..(*accepted).clone() }),
+        Content::Read(message) => {
+            let author = Author::of(&message).ok();
+            Arc::new(Accepted { id, received_at, envelope, message, author })
+        }
+    };
+    Leased { lease, lane: lane.clone(), accepted, attempts, since, suspect }
+}

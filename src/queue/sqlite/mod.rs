@@ -1,0 +1,183 @@
+//! The embedded backend: SQLite in `data_dir`, one thread that writes, readers beside it, large bodies as files.
+//!
+//! The database is the only truth; the cache and the table of leases are what a process may forget. It never answers before the
+//! commit was synced. docs/queue.md has the tables and the costs.
+
+mod bodies;
+mod cache;
+mod content;
+mod failure;
+mod lease;
+mod lend;
+mod list;
+mod open;
+mod operate;
+mod put;
+mod read;
+mod relane;
+mod rows;
+mod schema;
+mod settle;
+mod store;
+#[cfg(test)]
+mod tests;
+mod work;
+mod writer;
+
+pub use open::{OpenError, Options, exists};
+
+use super::{
+    Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError, Settlement,
+    Shown, Statistics,
+};
+use crate::message::MailId;
+use crate::smtp::Mailbox;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rows::{signed, to_column};
+use std::sync::Arc;
+use store::{Store, detached};
+
+/// Identifiers handled in one step of an operation on many.
+const STEP: usize = 200;
+
+/// Dropping it ends the writer after what was asked for; leases that are not settled become suspect at the next open.
+#[derive(Debug)]
+pub struct SqliteQueue {
+    store: Arc<Store>,
+}
+
+impl SqliteQueue {
+    /// Whoever opens it holds the lock of `data_dir`. Blocks: makes and migrates the tables, makes every leased recipient wait again,
+    /// removes files that no message names.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        open::open(options).map(|store| Self { store: Arc::new(store) })
+    }
+
+    /// Commits so far, each with one sync.
+    pub fn commits(&self) -> u64 {
+        self.store.writer.commits()
+    }
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
+        let store = self.store.clone();
+        detached(async move { store.put(mail).await }).await
+    }
+
+    async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
+        lend::lease(&self.store, lane.clone(), now, limit, octets).await
+    }
+
+    async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
+        let store = self.store.clone();
+        detached(async move { store.settle(lease, settlements, due).await }).await
+    }
+
+    async fn next_due(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        let (lane, horizon) = (lane.clone(), to_column(self.store.schedule.horizon(now)));
+        self.store.read(move |sql| read::next_due(sql, lane.as_str(), now, horizon)).await
+    }
+
+    async fn relane(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError> {
+        let writer = &self.store.writer;
+        if writer.call(relane::fingerprint).await?.as_deref() == Some(fingerprint) {
+            return Ok(0);
+        }
+        let (mut moved, mut after) = (0, i64::MIN);
+        loop {
+            let lane_of = lane_of.clone();
+            let step = writer.call(move |work| relane::step(work, after, &lane_of)).await?;
+            moved += step.moved;
+            match step.last {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        let fingerprint = fingerprint.to_owned();
+        writer.call(move |work| relane::set_fingerprint(work, &fingerprint)).await?;
+        Ok(moved)
+    }
+
+    async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
+        let lane = lane.cloned();
+        self.store.writer.call(move |work| operate::hold(work, lane.as_ref().map(Lane::as_str), held)).await
+    }
+
+    async fn holds(&self) -> Result<Vec<HeldLane>, QueueError> {
+        self.store.read(read::holds).await
+    }
+
+    async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError> {
+        let filter = filter.clone();
+        self.store.read(move |sql| list::list(sql, &filter, after, limit)).await
+    }
+
+    async fn show(&self, id: MailId) -> Result<Option<Shown>, QueueError> {
+        self.store.read(move |sql| read::show(sql, id)).await
+    }
+
+    async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError> {
+        self.store.content(id).await
+    }
+
+    async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError> {
+        let mut count = 0;
+        for ids in ids.chunks(STEP) {
+            let (ids, to) = (ids.to_vec(), to.cloned());
+            count +=
+                self.store.writer.call(move |work| operate::retry(work, &ids, to.as_ref(), to_column(now))).await?;
+        }
+        Ok(count)
+    }
+
+    async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {
+        let mut count = 0;
+        for ids in ids.chunks(STEP) {
+            let ids = ids.to_vec();
+            let removed = self.store.writer.call(move |work| operate::remove(work, &ids)).await?;
+            count += removed.count;
+            self.store.clear(removed).await;
+        }
+        Ok(count)
+    }
+
+    async fn history(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<HistoryRow>, QueueError> {
+        self.store.read(move |sql| read::history(sql, before, signed(limit))).await
+    }
+
+    async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError> {
+        let (failed, history) = (to_column(failed_before), to_column(history_before));
+        let mut count = 0;
+        loop {
+            let removed = self.store.writer.call(move |work| operate::prune(work, failed, history)).await?;
+            if removed.count == 0 {
+                break;
+            }
+            count += removed.count;
+            self.store.clear(removed).await;
+        }
+        while self.store.writer.call(operate::give_back_space).await? {}
+        Ok(count)
+    }
+
+    fn reusable(&self) -> u64 {
+        self.store.writer.reusable()
+    }
+
+    fn reclaim(&self) {
+        self.store.writer.reclaim();
+    }
+
+    async fn statistics(&self) -> Result<Statistics, QueueError> {
+        self.store.read(read::statistics).await
+    }
+
+    async fn close(&self) {
+        let store = self.store.clone();
+        // Joining the writer blocks.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! Opening the database and putting right what a crash left: leases without a holder, files without a message.
+
+use super::bodies::{Bodies, Name, Part, SweepError};
+use super::failure::Failure;
+use super::rows::{key_of, unsigned};
+use super::schema::{self, SchemaError};
+use super::store::Store;
+use super::work::Work;
+use super::writer::Writer;
+use crate::queue::schedule::Schedule;
+use rusqlite::Connection;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Exists, and belongs to us alone.
+    pub data_dir: PathBuf,
+    /// Octets of messages that were just put and are kept in memory until they are leased.
+    pub cache_octets: u64,
+    /// For its horizon: due times behind it were made before the clock was set back.
+    pub schedule: Schedule,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the queue in {}: {cause}", path.display())]
+pub struct OpenError {
+    path: PathBuf,
+    cause: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<SweepError> for Cause {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Io(error) => Self::Io(error),
+            SweepError::Sqlite(error) => Self::Sqlite(error),
+        }
+    }
+}
+
+const DATABASE: &str = "queue.sqlite";
+
+/// Whether a queue was ever opened there.
+pub fn exists(data_dir: &Path) -> io::Result<bool> {
+    data_dir.join(DATABASE).try_exists()
+}
+
+pub(super) fn open(options: Options) -> Result<Store, OpenError> {
+    let path = options.data_dir.join(DATABASE);
+    open_at(options, &path).map_err(|cause| OpenError { path, cause })
+}
+
+fn open_at(options: Options, path: &Path) -> Result<Store, Cause> {
+    // SQLite would make it readable by others; its -wal and -shm take their mode from it.
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let connection = schema::open_writer(path)?;
+    let suspects = return_leases(&connection)?;
+    if suspects > 0 {
+        tracing::warn!(
+            suspects,
+            "recipients were being delivered to when waxseal last ended; they will be tried again, and may get their message twice"
+        );
+    }
+    let bodies = Bodies::open(&options.data_dir)?;
+    let litter = bodies.sweep(|name| is_named(&connection, name))?;
+    if litter > 0 {
+        tracing::info!(litter, "removed files of messages that were not accepted, or were done with");
+    }
+    let writer = Writer::start(connection)?;
+    Ok(Store::new(writer, bodies, path.to_owned(), options.cache_octets, options.schedule))
+}
+
+/// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many.
+fn return_leases(connection: &Connection) -> Result<u64, Cause> {
+    let work = Work::new(connection);
+    let leased: i64 = work.first("SELECT leased FROM ledger WHERE one = 1", [], |row| row.get(0))?.unwrap_or_default();
+    work.execute("BEGIN IMMEDIATE", [])?;
+    let returned = work.attempt(|work| {
+        work.execute("UPDATE job INDEXED BY job_apart SET state = 0, suspect = 1 WHERE state > 0 AND state = 1", [])?;
+        work.execute("UPDATE ledger SET waiting = waiting + leased, leased = 0 WHERE one = 1", [])?;
+        Ok(())
+    });
+    match returned {
+        Ok(()) => work.execute("COMMIT", [])?,
+        Err(Failure::Sqlite(error)) => return Err(error.into()),
+        Err(Failure::Queue(error)) => return Err(io::Error::other(error).into()),
+    };
+    Ok(unsigned(leased))
+}
+
+fn is_named(connection: &Connection, (id, part): Name) -> rusqlite::Result<bool> {
+    let work = Work::new(connection);
+    let Some(message) = key_of(&work, id)? else { return Ok(false) };
+    let in_file = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);
+    let found = match part {
+        Part::Body => work.first("SELECT body IS NULL FROM content WHERE message = ?1", [message], in_file)?,
+        Part::Original => work.first("SELECT data IS NULL FROM original WHERE message = ?1", [message], in_file)?,
+    };
+    Ok(found.unwrap_or(false))
+}

@@ -1,0 +1,189 @@
+//! What an operator does to waiting mail: retry, remove, hold; and what time does: forget.
+
+use super::bodies::Name;
+use super::failure::Failure;
+use super::rows::{DAMAGED, LEASED, domain_of, forget_if_empty, key_of, open_on, tally_of, wait_on};
+use super::work::{Tally, Work};
+use crate::message::MailId;
+use crate::smtp::Mailbox;
+use std::collections::BTreeMap;
+
+struct Job {
+    lane: String,
+    state: i64,
+    open: i64,
+}
+
+fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Job>> {
+    let jobs =
+        work.all("SELECT lane, state FROM job WHERE message = ?1", [message], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let with_count = |(lane, state): (String, i64)| {
+        let open = open_on(work, message, &lane)?;
+        Ok(Job { lane, state, open })
+    };
+    jobs.into_iter().map(with_count).collect()
+}
+
+/// Recipients that are due now; `to` replaces the only one that is not settled.
+pub(super) fn retry(work: &Work<'_>, ids: &[MailId], to: Option<&Mailbox>, now: i64) -> Result<u64, Failure> {
+    let mut count = 0;
+    for id in ids {
+        let Some(message) = key_of(work, *id)? else { continue };
+        let jobs = jobs_of(work, message)?;
+        if let Some(to) = to
+            && !redirect(work, message, &jobs, to)?
+        {
+            continue;
+        }
+        count += retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, now)?;
+    }
+    Ok(count)
+}
+
+fn redirect(work: &Work<'_>, message: i64, jobs: &[Job], to: &Mailbox) -> rusqlite::Result<bool> {
+    let recipients: Option<i64> =
+        work.first("SELECT COUNT(*) FROM recipient WHERE message = ?1", [message], |row| row.get(0))?;
+    if recipients != Some(1) || jobs.iter().any(|job| job.state == LEASED) {
+        return Ok(false);
+    }
+    work.execute("UPDATE recipient SET address = ?2 WHERE message = ?1", (message, to.to_string()))?;
+    work.execute(
+        "UPDATE message SET smtputf8 = MAX(smtputf8, ?2) WHERE key = ?1",
+        (message, to.is_internationalized()),
+    )?;
+    Ok(true)
+}
+
+fn retry_waiting(work: &Work<'_>, message: i64, jobs: &[Job], now: i64) -> rusqlite::Result<u64> {
+    let mut count = 0;
+    for job in jobs.iter().filter(|job| job.state != LEASED) {
+        work.execute(
+            "UPDATE job SET state = 0, due = MIN(due, ?3) WHERE message = ?1 AND lane = ?2",
+            (message, &job.lane, now),
+        )?;
+        work.count(tally_of(job.state, -job.open));
+        work.count(Tally { waiting: job.open, ..Tally::default() });
+        count += super::rows::unsigned(job.open);
+    }
+    Ok(count)
+}
+
+fn retry_failed(work: &Work<'_>, message: i64, now: i64) -> rusqlite::Result<u64> {
+    let mut lanes: BTreeMap<String, i64> = BTreeMap::new();
+    for lane in
+        work.all("SELECT lane FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL", [message], |row| {
+            row.get::<_, String>(0)
+        })?
+    {
+        *lanes.entry(lane).or_default() += 1;
+    }
+    if lanes.is_empty() {
+        return Ok(0);
+    }
+    let sender: Option<String> =
+        work.first("SELECT sender FROM message WHERE key = ?1", [message], |row| row.get(0))?.flatten();
+    let domain = domain_of(sender.as_deref());
+    let mut count = 0;
+    for (lane, failed) in lanes {
+        wait_on(work, message, &lane, &domain, now, false)?;
+        let state: Option<i64> =
+            work.first("SELECT state FROM job WHERE message = ?1 AND lane = ?2", (message, &lane), |row| row.get(0))?;
+        work.count(Tally { failed: -failed, ..Tally::default() });
+        work.count(tally_of(state.unwrap_or(DAMAGED), failed));
+        count += super::rows::unsigned(failed);
+    }
+    work.execute("UPDATE recipient SET failed_at = NULL WHERE message = ?1", [message])?;
+    work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, now))?;
+    Ok(count)
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Removed {
+    pub count: u64,
+    /// Litter now.
+    pub files: Vec<Name>,
+    pub ids: Vec<MailId>,
+}
+
+pub(super) fn remove(work: &Work<'_>, ids: &[MailId]) -> Result<Removed, Failure> {
+    let mut removed = Removed::default();
+    for id in ids {
+        let Some(message) = key_of(work, *id)? else { continue };
+        let jobs = jobs_of(work, message)?;
+        if jobs.iter().any(|job| job.state == LEASED) {
+            continue;
+        }
+        for job in jobs {
+            work.count(tally_of(job.state, -job.open));
+        }
+        let failed: Option<i64> = work.first(
+            "SELECT COUNT(*) FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL",
+            [message],
+            |row| row.get(0),
+        )?;
+        work.count(Tally { failed: -failed.unwrap_or(0), ..Tally::default() });
+        work.execute("DELETE FROM job WHERE message = ?1", [message])?;
+        work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
+        removed.files.extend(forget_if_empty(work, message)?);
+        removed.ids.push(*id);
+        removed.count += 1;
+    }
+    Ok(removed)
+}
+
+pub(super) fn hold(work: &Work<'_>, lane: Option<&str>, held: bool) -> Result<(), Failure> {
+    match lane {
+        Some(lane) => work.execute(
+            "INSERT INTO hold (lane, held) VALUES (?1, ?2) ON CONFLICT (lane) DO UPDATE SET held = excluded.held",
+            (lane, held),
+        )?,
+        None => {
+            work.execute("DELETE FROM hold", [])?;
+            work.execute("UPDATE ledger SET held_all = ?1 WHERE one = 1", [held])?
+        }
+    };
+    Ok(())
+}
+
+/// Rows of one step.
+const PRUNED: i64 = 500;
+
+/// At most some hundred rows; nothing when nothing is left to forget.
+pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) -> Result<Removed, Failure> {
+    let mut removed = Removed::default();
+    let failed = work.all(
+        "SELECT message, position FROM recipient WHERE failed_at IS NOT NULL AND failed_at < ?1 ORDER BY failed_at LIMIT ?2",
+        (failed_before, PRUNED),
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+    )?;
+    for (message, position) in failed {
+        work.execute("DELETE FROM recipient WHERE message = ?1 AND position = ?2", (message, position))?;
+        work.count(Tally { failed: -1, ..Tally::default() });
+        removed.files.extend(forget_if_empty(work, message)?);
+        removed.count += 1;
+    }
+    let forgotten = work.execute(
+        "DELETE FROM history WHERE key IN (SELECT key FROM history WHERE at < ?1 ORDER BY at LIMIT ?2)",
+        (history_before, PRUNED),
+    )?;
+    removed.count += forgotten as u64;
+    Ok(removed)
+}
+
+/// Free pages that are kept for what comes next: 64 MiB.
+const SPARE_PAGES: i64 = 16_384;
+
+/// Pages given back in one step.
+const STEP: &str = "PRAGMA incremental_vacuum(2000)";
+
+/// Shortens the file once a backlog is gone; true if there is more to give back.
+pub(super) fn give_back_space(work: &Work<'_>) -> Result<bool, Failure> {
+    let pages = |pragma| work.first(pragma, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
+    let (free, all) = (pages("PRAGMA freelist_count")?, pages("PRAGMA page_count")?);
+    if free < SPARE_PAGES || free < all / 2 {
+        return Ok(false);
+    }
+    // Each row of the answer is a page.
+    work.all(STEP, [], |_| Ok(()))?;
+    Ok(true)
+}

@@ -1,0 +1,150 @@
+//! Storing one message: the transaction after which it is ours.
+
+use super::failure::Failure;
+use super::rows::{Summary, domain_of, note_attempts, note_delivered, signed, to_column, wait_on};
+use super::work::{Tally, Work};
+use crate::message::accepted::Accepted;
+use crate::queue::{Attempted, Fate, NewMail, QueueError};
+use crate::smtp::command::BodyType;
+use aws_lc_rs::digest::{Context, SHA256};
+
+/// A message ready to be written; what is large is in its file already.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub mail: NewMail,
+    pub digest: Vec<u8>,
+    pub body_in_file: bool,
+    pub original_in_file: bool,
+}
+
+/// Over the header and the body, to tell damage when they are read back.
+pub(super) fn digest(header: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    context.update(header);
+    context.update(body);
+    context.finish().as_ref().to_vec()
+}
+
+/// True if a recipient is still to be kept: anything but delivered.
+pub(super) fn is_to_be_kept(mail: &NewMail) -> bool {
+    mail.fates.iter().any(|fate| !matches!(fate, Fate::Delivered(_)))
+}
+
+pub(super) fn put(work: &Work<'_>, prepared: &Prepared) -> Result<(), Failure> {
+    let (mail, accepted) = (&prepared.mail, &*prepared.mail.accepted);
+    if mail.fates.len() != accepted.envelope.recipients.len() {
+        return Err(QueueError::Storage("a message needs one fate per recipient".into()).into());
+    }
+    let delivered: Vec<_> = recipients(mail)
+        .filter_map(|(_, recipient, fate)| match fate {
+            Fate::Delivered(delivered) => Some((delivered, recipient)),
+            _ => None,
+        })
+        .collect();
+    note_delivered(work, &summary(mail), &delivered)?;
+    if is_to_be_kept(mail) {
+        let message = put_message(work, mail)?;
+        put_content(work, message, prepared)?;
+        put_recipients(work, message, mail)?;
+    }
+    Ok(())
+}
+
+fn recipients(mail: &NewMail) -> impl Iterator<Item = (i64, String, &Fate)> {
+    let addresses = mail.accepted.envelope.recipients.iter().map(ToString::to_string);
+    (0..).zip(addresses.zip(&mail.fates)).map(|(position, (address, fate))| (position, address, fate))
+}
+
+fn summary(mail: &NewMail) -> Summary {
+    let accepted = &mail.accepted;
+    Summary {
+        id: accepted.id.to_string(),
+        received_at: to_column(accepted.received_at),
+        sender: sender(accepted),
+        subject: mail.subject.clone(),
+        size: signed(accepted.message.size()),
+    }
+}
+
+fn sender(accepted: &Accepted) -> Option<String> {
+    accepted.envelope.sender.mailbox().map(ToString::to_string)
+}
+
+fn put_message(work: &Work<'_>, mail: &NewMail) -> rusqlite::Result<i64> {
+    let (Summary { id, received_at, sender, subject, size }, envelope) = (summary(mail), &mail.accepted.envelope);
+    let key = work.first(
+        "INSERT INTO message (id, received_at, since, sender, eight_bit, smtputf8, size, subject)
+         VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING key",
+        (id, received_at, sender, envelope.body == BodyType::EightBitMime, envelope.smtputf8, size, subject),
+        |row| row.get(0),
+    )?;
+    key.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn put_content(work: &Work<'_>, message: i64, prepared: &Prepared) -> rusqlite::Result<()> {
+    let content = &prepared.mail.accepted.message;
+    let body = (!prepared.body_in_file).then(|| &content.body()[..]);
+    work.execute(
+        "INSERT INTO content (message, header, body, digest) VALUES (?1, ?2, ?3, ?4)",
+        (message, content.header(), body, &prepared.digest),
+    )?;
+    if let Some(original) = &prepared.mail.original {
+        let data = (!prepared.original_in_file).then_some(&original[..]);
+        work.execute("INSERT INTO original (message, data) VALUES (?1, ?2)", (message, data))?;
+    }
+    Ok(())
+}
+
+fn put_recipients(work: &Work<'_>, message: i64, mail: &NewMail) -> rusqlite::Result<()> {
+    let domain = domain_of(sender(&mail.accepted).as_deref());
+    let at_once = to_column(mail.accepted.received_at);
+    let mut attempts = Vec::new();
+    let mut last_job = None;
+    for (position, address, fate) in recipients(mail) {
+        let (lane, due, attempt, failed_at) = match fate {
+            Fate::Waiting(lane) => (lane, Some(at_once), None, None),
+            Fate::Deferred { lane, due, attempt } => (lane, Some(to_column(*due)), Some(attempt), None),
+            Fate::Failed { lane, attempt } => (lane, None, Some(attempt), Some(to_column(attempt.at))),
+            Fate::Delivered(_) => continue,
+        };
+        attempts.extend(attempt);
+        put_recipient(work, (message, position), &address, lane.as_str(), attempt, failed_at)?;
+        if let Some(due) = due {
+            let job = (lane, due, attempt.is_some_and(|attempt| attempt.possible_duplicate));
+            // Hundreds of recipients on one lane are one job.
+            if last_job != Some(job) {
+                wait_on(work, message, lane.as_str(), &domain, due, job.2)?;
+                last_job = Some(job);
+            }
+            work.count(Tally { waiting: 1, ..Tally::default() });
+        } else {
+            work.count(Tally { failed: 1, ..Tally::default() });
+        }
+    }
+    note_attempts(work, message, &attempts)
+}
+
+fn put_recipient(
+    work: &Work<'_>,
+    (message, position): (i64, i64),
+    address: &str,
+    lane: &str,
+    attempt: Option<&Attempted>,
+    failed_at: Option<i64>,
+) -> rusqlite::Result<()> {
+    work.execute(
+        "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        (
+            message,
+            position,
+            address,
+            lane,
+            failed_at,
+            attempt.is_some(),
+            attempt.and_then(|attempt| attempt.upstream.as_deref()),
+            attempt.map(|attempt| &attempt.text),
+        ),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Between rows and types: times, states, and what several operations do to a message's rows.
+
+use super::bodies::{Name, Part};
+use super::work::{Sql, Tally, Work};
+use crate::message::MailId;
+use crate::queue::{Attempted, Delivered};
+use jiff::Timestamp;
+
+/// Of a job. The partial indexes name the numbers.
+pub(super) const WAITING: i64 = 0;
+pub(super) const LEASED: i64 = 1;
+pub(super) const DAMAGED: i64 = 2;
+
+/// Attempts remembered per message; older ones are forgotten.
+const MAX_ATTEMPTS: usize = 100;
+
+/// Milliseconds since 1970.
+pub(super) fn to_column(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+pub(super) fn from_column(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or(if milliseconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+/// A count or size; negative ones are never written.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// `SQLite` has signed integers only.
+pub(super) fn signed(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+pub(super) fn bad_text(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+pub(super) fn key_of(sql: &Sql<'_>, id: MailId) -> rusqlite::Result<Option<i64>> {
+    sql.first("SELECT key FROM message WHERE id = ?1", [id.as_str()], |row| row.get(0))
+}
+
+/// By how much a job's state counts for its recipients.
+pub(super) fn tally_of(state: i64, recipients: i64) -> Tally {
+    match state {
+        WAITING => Tally { waiting: recipients, ..Tally::default() },
+        LEASED => Tally { leased: recipients, ..Tally::default() },
+        _ => Tally { damaged: recipients, ..Tally::default() },
+    }
+}
+
+pub(super) fn is_held(sql: &Sql<'_>, lane: &str) -> rusqlite::Result<bool> {
+    let held = sql.first(
+        "SELECT COALESCE((SELECT held FROM hold WHERE lane = ?1), (SELECT held_all FROM ledger WHERE one = 1))",
+        [lane],
+        |row| row.get(0),
+    )?;
+    Ok(held.unwrap_or(false))
+}
+
+/// Recipients of a message on a lane that are not failed.
+pub(super) fn open_on(sql: &Sql<'_>, message: i64, lane: &str) -> rusqlite::Result<i64> {
+    let count = sql.first(
+        "SELECT COUNT(*) FROM recipient WHERE message = ?1 AND lane = ?2 AND failed_at IS NULL",
+        (message, lane),
+        |row| row.get(0),
+    )?;
+    Ok(count.unwrap_or(0))
+}
+
+/// Makes a job waiting, or brings an existing one's due time forward; a leased one stays leased.
+pub(super) fn wait_on(
+    work: &Work<'_>,
+    message: i64,
+    lane: &str,
+    domain: &str,
+    due: i64,
+    suspect: bool,
+) -> rusqlite::Result<()> {
+    work.execute(
+        "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, 0, ?5)
+         ON CONFLICT (message, lane) DO UPDATE SET due = MIN(due, excluded.due), suspect = MAX(suspect, excluded.suspect)",
+        (message, lane, domain, due, suspect),
+    )?;
+    Ok(())
+}
+
+/// What domains take turns by; the null path is one of its own.
+pub(super) fn domain_of(sender: Option<&str>) -> String {
+    sender
+        .and_then(|sender| sender.rsplit_once('@'))
+        .map_or_else(String::new, |(_, domain)| domain.to_ascii_lowercase())
+}
+
+pub(super) fn note_attempts(work: &Work<'_>, message: i64, attempts: &[&Attempted]) -> rusqlite::Result<()> {
+    let mut distinct: Vec<&Attempted> = Vec::new();
+    for attempt in attempts {
+        if distinct.len() < MAX_ATTEMPTS && !distinct.contains(attempt) {
+            distinct.push(attempt);
+        }
+    }
+    if distinct.is_empty() {
+        return Ok(());
+    }
+    let last: i64 = work
+        .first("SELECT MAX(number) FROM attempt WHERE message = ?1", [message], |row| row.get::<_, Option<i64>>(0))?
+        .flatten()
+        .unwrap_or(0);
+    for (number, attempt) in (last + 1..).zip(&distinct) {
+        work.execute(
+            "INSERT INTO attempt (message, number, at, upstream, text, possible_duplicate) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (
+                message,
+                number,
+                to_column(attempt.at),
+                attempt.upstream.as_deref(),
+                &attempt.text,
+                attempt.possible_duplicate,
+            ),
+        )?;
+    }
+    let oldest = last + signed(distinct.len()) - signed(MAX_ATTEMPTS);
+    if oldest > 0 {
+        work.execute("DELETE FROM attempt WHERE message = ?1 AND number <= ?2", (message, oldest))?;
+    }
+    Ok(())
+}
+
+/// What history keeps of a message.
+pub(super) struct Summary {
+    pub id: String,
+    pub received_at: i64,
+    pub sender: Option<String>,
+    pub subject: String,
+    pub size: i64,
+}
+
+/// One row for each distinct reply.
+pub(super) fn note_delivered(
+    work: &Work<'_>,
+    summary: &Summary,
+    delivered: &[(&Delivered, String)],
+) -> rusqlite::Result<()> {
+    let mut groups: Vec<(&Delivered, Vec<&str>)> = Vec::new();
+    for (delivery, recipient) in delivered {
+        match groups.last_mut() {
+            Some((known, recipients)) if known == delivery => recipients.push(recipient),
+            _ => groups.push((delivery, vec![recipient])),
+        }
+    }
+    for (delivery, recipients) in groups {
+        work.execute(
+            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            (
+                &summary.id,
+                summary.received_at,
+                &summary.sender,
+                serde_json::to_string(&recipients).unwrap_or_default(),
+                &summary.subject,
+                summary.size,
+                to_column(delivery.at),
+                &delivery.upstream,
+                &delivery.reply,
+                signed(delivery.milliseconds),
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// Forgets a message without recipients; returns the files that are litter once this is committed.
+pub(super) fn forget_if_empty(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Name>> {
+    let any = work.first("SELECT 1 FROM recipient WHERE message = ?1 LIMIT 1", [message], |_| Ok(()))?;
+    if any.is_some() {
+        return Ok(Vec::new());
+    }
+    let in_file = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);
+    let body = work.first("DELETE FROM content WHERE message = ?1 RETURNING body IS NULL", [message], in_file)?;
+    let original = work.first("DELETE FROM original WHERE message = ?1 RETURNING data IS NULL", [message], in_file)?;
+    work.execute("DELETE FROM attempt WHERE message = ?1", [message])?;
+    let id: Option<String> =
+        work.first("DELETE FROM message WHERE key = ?1 RETURNING id", [message], |row| row.get(0))?;
+    let Some(id) = id.and_then(|id| id.parse::<MailId>().ok()) else { return Ok(Vec::new()) };
+    let parts = [(body, Part::Body), (original, Part::Original)];
+    Ok(parts.into_iter().filter(|(in_file, _)| *in_file == Some(true)).map(|(_, part)| (id, part)).collect())
+}

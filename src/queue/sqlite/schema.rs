@@ -1,0 +1,171 @@
+//! The database's tables, how its version grows, and how every connection is set up.
+//!
+//! docs/queue.md explains each table. A version newer than this program's is refused, never touched.
+
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::time::Duration;
+
+/// `PRAGMA application_id`: "wxsl".
+const APPLICATION: i32 = 0x7778_736c;
+
+/// What takes a database from version *n* to *n + 1*. Entries are never changed once released, only added.
+const MIGRATIONS: &[&str] = &[VERSION_1];
+
+const VERSION_1: &str = "
+CREATE TABLE message (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    received_at INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    sender TEXT,
+    eight_bit INTEGER NOT NULL,
+    smtputf8 INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    subject TEXT NOT NULL
+) STRICT;
+CREATE TABLE content (
+    message INTEGER PRIMARY KEY,
+    header BLOB NOT NULL,
+    body BLOB,
+    digest BLOB NOT NULL
+) STRICT;
+CREATE TABLE original (
+    message INTEGER PRIMARY KEY,
+    data BLOB
+) STRICT;
+CREATE TABLE job (
+    message INTEGER NOT NULL,
+    lane TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    due INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    suspect INTEGER NOT NULL,
+    PRIMARY KEY (message, lane)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_turns ON job (lane, domain, due) WHERE state = 0;
+CREATE INDEX job_due ON job (lane, due) WHERE state = 0;
+CREATE INDEX job_apart ON job (state, message) WHERE state > 0;
+CREATE TABLE recipient (
+    message INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    failed_at INTEGER,
+    attempts INTEGER NOT NULL,
+    upstream TEXT,
+    reason TEXT,
+    PRIMARY KEY (message, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX recipient_failed ON recipient (message) WHERE failed_at IS NOT NULL;
+CREATE INDEX recipient_failed_at ON recipient (failed_at) WHERE failed_at IS NOT NULL;
+CREATE TABLE attempt (
+    message INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    upstream TEXT,
+    text TEXT NOT NULL,
+    possible_duplicate INTEGER NOT NULL,
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE history (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    sender TEXT,
+    recipients TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    upstream TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    milliseconds INTEGER NOT NULL
+) STRICT;
+CREATE INDEX history_id ON history (id);
+CREATE INDEX history_at ON history (at);
+CREATE TABLE hold (
+    lane TEXT PRIMARY KEY,
+    held INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE ledger (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    held_all INTEGER NOT NULL,
+    routes TEXT,
+    waiting INTEGER NOT NULL,
+    leased INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    damaged INTEGER NOT NULL
+) STRICT;
+INSERT INTO ledger VALUES (1, 0, NULL, 0, 0, 0, 0);
+";
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SchemaError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("it was written by a newer waxseal (its schema has version {found}, this program knows {known})")]
+    TooNew { found: i64, known: usize },
+    #[error("it is a database of another program")]
+    Foreign,
+    #[error("write-ahead logging cannot be switched on there (journal mode {0:?}); is it a network file system?")]
+    NoWal(String),
+}
+
+/// The one connection that writes. Makes and migrates the tables.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, SchemaError> {
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | FLAGS)?;
+    connection.busy_timeout(BUSY)?;
+    let (found, application) = (pragma(&connection, "user_version")?, pragma(&connection, "application_id")?);
+    let known = MIGRATIONS.len();
+    let version = usize::try_from(found).ok().filter(|version| *version <= known);
+    let version = version.ok_or(SchemaError::TooNew { found, known })?;
+    let is_empty = pragma(&connection, "schema_version")? == 0;
+    if application != i64::from(APPLICATION) && !is_empty {
+        return Err(SchemaError::Foreign);
+    }
+    if is_empty {
+        // Only before the first table: space that a backlog took is given back once it is gone.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(SchemaError::NoWal(mode));
+    }
+    // FULL: a commit is on the disk when it returns; NORMAL would lose acknowledged mail in a power cut.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8000;
+         PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864; PRAGMA cell_size_check = ON;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(128);
+    if version < known {
+        migrate(&mut connection, version)?;
+    }
+    Ok(connection)
+}
+
+/// For lists and contents; sees what was committed.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | FLAGS)?;
+    connection.busy_timeout(BUSY)?;
+    connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -1000; PRAGMA cell_size_check = ON;")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+// Each connection stays with one thread at a time.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+const BUSY: Duration = Duration::from_secs(10);
+
+fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for step in &MIGRATIONS[version..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.commit()
+}
+
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
+}

@@ -1,0 +1,122 @@
+//! How a lease ends: one durable transaction for all its recipients.
+
+use super::bodies::Name;
+use super::failure::Failure;
+use super::rows::{Summary, forget_if_empty, note_attempts, note_delivered, open_on, signed, to_column};
+use super::work::{Tally, Work};
+use crate::message::MailId;
+use crate::queue::{Attempted, QueueError, Settlement};
+use std::sync::Arc;
+
+/// What a lease covers.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub message: i64,
+    pub id: MailId,
+    pub lane: Arc<str>,
+    /// Of the recipients, in the order of the lease's envelope.
+    pub positions: Vec<i64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Litter now.
+    pub files: Vec<Name>,
+    /// Nothing of the message is left but history.
+    pub is_gone: bool,
+}
+
+/// `due`: milliseconds since 1970.
+pub(super) fn settle(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64) -> Result<Settled, Failure> {
+    if settlements.len() != held.positions.len() {
+        return Err(QueueError::Storage("a lease needs one settlement per recipient".into()).into());
+    }
+    let open_before = open_on(work, held.message, &held.lane)?;
+    let mut delivered = Vec::new();
+    let mut attempts = Vec::new();
+    for (position, settlement) in held.positions.iter().zip(settlements) {
+        match settlement {
+            Settlement::Delivered(delivery) => delivered.push((delivery, take_out(work, held.message, *position)?)),
+            Settlement::Deferred(attempt) => {
+                tried(work, held.message, *position, attempt, None)?;
+                attempts.push(attempt);
+            }
+            Settlement::Failed(attempt) => {
+                tried(work, held.message, *position, attempt, Some(to_column(attempt.at)))?;
+                attempts.push(attempt);
+            }
+            Settlement::Untried => {}
+        }
+    }
+    note_attempts(work, held.message, &attempts)?;
+    if !delivered.is_empty() {
+        note_delivered(work, &summary(work, held.message)?, &delivered)?;
+    }
+    let failed = signed(settlements.iter().filter(|settlement| matches!(settlement, Settlement::Failed(_))).count());
+    let open_after = open_before - signed(delivered.len()) - failed;
+    end_job(work, held, settlements, due, open_after)?;
+    work.count(Tally { leased: -open_before, waiting: open_after, failed, ..Tally::default() });
+    let files = forget_if_empty(work, held.message)?;
+    let is_gone = open_after == 0 && failed == 0 && super::rows::key_of(work, held.id)?.is_none();
+    Ok(Settled { files, is_gone })
+}
+
+fn take_out(work: &Work<'_>, message: i64, position: i64) -> rusqlite::Result<String> {
+    let address = work.first(
+        "DELETE FROM recipient WHERE message = ?1 AND position = ?2 RETURNING address",
+        (message, position),
+        |row| row.get(0),
+    )?;
+    address.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn tried(
+    work: &Work<'_>,
+    message: i64,
+    position: i64,
+    attempt: &Attempted,
+    failed_at: Option<i64>,
+) -> rusqlite::Result<()> {
+    work.execute(
+        "UPDATE recipient SET attempts = attempts + 1, upstream = ?3, reason = ?4, failed_at = ?5
+         WHERE message = ?1 AND position = ?2",
+        (message, position, attempt.upstream.as_deref(), &attempt.text, failed_at),
+    )?;
+    Ok(())
+}
+
+fn summary(work: &Work<'_>, message: i64) -> rusqlite::Result<Summary> {
+    let summary =
+        work.first("SELECT id, received_at, sender, subject, size FROM message WHERE key = ?1", [message], |row| {
+            Ok(Summary {
+                id: row.get(0)?,
+                received_at: row.get(1)?,
+                sender: row.get(2)?,
+                subject: row.get(3)?,
+                size: row.get(4)?,
+            })
+        })?;
+    summary.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+/// The job waits again as long as a recipient does. Those that joined it during the lease (a retry by hand) keep their due time;
+/// those that were not tried wait along with the deferred ones.
+fn end_job(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64, open: i64) -> rusqlite::Result<()> {
+    let job = (held.message, &*held.lane);
+    if open == 0 {
+        work.execute("DELETE FROM job WHERE message = ?1 AND lane = ?2", job)?;
+        return Ok(());
+    }
+    let count =
+        |wanted: fn(&Settlement) -> bool| signed(settlements.iter().filter(|settlement| wanted(settlement)).count());
+    let deferred = count(|settlement| matches!(settlement, Settlement::Deferred(_)));
+    let untried = count(|settlement| matches!(settlement, Settlement::Untried));
+    let lost_answer =
+        count(|settlement| matches!(settlement, Settlement::Deferred(attempt) if attempt.possible_duplicate));
+    work.execute(
+        "UPDATE job SET state = 0, due = IIF(?3, ?4, due), suspect = ?5 OR (?6 AND suspect)
+         WHERE message = ?1 AND lane = ?2",
+        (job.0, job.1, deferred > 0 && deferred + untried == open, due, lost_answer > 0, untried > 0),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! What stands around the database: readers, files, the cache, and the leases that are out. All of it may be forgotten.
+
+use super::bodies::{Bodies, MAX_INLINE, Part};
+use super::cache::Cache;
+use super::content::{self, Unreadable};
+use super::failure::{Failure, is_damage, of_io};
+use super::lease::{self, Turns};
+use super::operate::Removed;
+use super::put::{self, Prepared, digest, is_to_be_kept};
+use super::rows::{key_of, to_column};
+use super::schema;
+use super::settle::{self, Held};
+use super::work::Sql;
+use super::writer::{Writer, lock};
+use crate::message::MailId;
+use crate::queue::schedule::Schedule;
+use crate::queue::{LeaseId, NewMail, QueueError, Settlement};
+use jiff::Timestamp;
+use rusqlite::Connection;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex};
+use tokio::task::spawn_blocking;
+use tracing::error;
+
+/// Connections kept for readers; more are opened while more are needed.
+const READERS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Store {
+    /// Before the writer: the last connection to close empties the write-ahead log, which a reader cannot.
+    readers: Mutex<Vec<Connection>>,
+    pub(super) writer: Writer,
+    pub(super) schedule: Schedule,
+    pub(super) bodies: Arc<Bodies>,
+    path: PathBuf,
+    pub(super) cache: Mutex<Cache>,
+    pub(super) leases: Mutex<HashMap<LeaseId, Held>>,
+    pub(super) next_lease: AtomicI64,
+    pub(super) turns: Arc<Turns>,
+}
+
+/// Runs to its end even if the caller goes away: what is half done would otherwise stay half done until the next start.
+pub(super) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
+) -> Result<T, QueueError> {
+    tokio::spawn(work).await.unwrap_or(Err(QueueError::Closed))
+}
+
+impl Store {
+    pub(super) fn new(writer: Writer, bodies: Bodies, path: PathBuf, cache_octets: u64, schedule: Schedule) -> Self {
+        Self {
+            writer,
+            schedule,
+            bodies: Arc::new(bodies),
+            path,
+            readers: Mutex::default(),
+            cache: Mutex::new(Cache::new(cache_octets)),
+            leases: Mutex::default(),
+            next_lease: AtomicI64::new(1),
+            turns: Arc::default(),
+        }
+    }
+
+    /// Off the runtime's threads, on a connection of its own.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        query: impl FnOnce(&Sql<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let store = self.clone();
+        let reading = spawn_blocking(move || store.with_reader(|sql| query(sql)).map_err(QueueError::from));
+        reading.await.unwrap_or(Err(QueueError::Closed))
+    }
+
+    pub(super) fn with_reader<T, E: From<Failure>>(
+        &self,
+        query: impl FnOnce(&Sql<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if self.writer.is_closed() {
+            return Err(Failure::from(QueueError::Closed).into());
+        }
+        let kept = lock(&self.readers).pop();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.path).map_err(Failure::from)?,
+        };
+        let result = query(&Sql::new(&connection));
+        let mut readers = lock(&self.readers);
+        // One that failed may not be well.
+        if result.is_ok() && readers.len() < READERS {
+            readers.push(connection);
+        }
+        result
+    }
+
+    pub(super) async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
+        let accepted = mail.accepted.clone();
+        let prepared = Arc::new(self.prepare(mail).await?);
+        let is_kept = is_to_be_kept(&prepared.mail);
+        if is_kept {
+            lock(&self.cache).insert(&accepted);
+        }
+        let stored = self.writer.call({
+            let prepared = prepared.clone();
+            move |work| put::put(work, &prepared)
+        });
+        let stored = stored.await;
+        if stored.is_err() {
+            lock(&self.cache).remove(accepted.id);
+            let files = [(prepared.body_in_file, Part::Body), (prepared.original_in_file, Part::Original)];
+            self.remove_files(
+                files.into_iter().filter(|(written, _)| *written).map(|(_, part)| (accepted.id, part)).collect(),
+            )
+            .await;
+        }
+        stored
+    }
+
+    /// Large parts go to their files, before the transaction that names them.
+    async fn prepare(&self, mail: NewMail) -> Result<Prepared, QueueError> {
+        let message = &mail.accepted.message;
+        let is_kept = is_to_be_kept(&mail);
+        let body_in_file = is_kept && message.body().len() > MAX_INLINE;
+        let original_in_file = is_kept && mail.original.as_ref().is_some_and(|original| original.len() > MAX_INLINE);
+        let prepare = move |bodies: &Bodies| {
+            let accepted = &mail.accepted;
+            if body_in_file {
+                bodies.write((accepted.id, Part::Body), accepted.message.body())?;
+            }
+            if let Some(original) = mail.original.as_ref().filter(|_| original_in_file) {
+                bodies.write((accepted.id, Part::Original), original)?;
+            }
+            let digest = digest(accepted.message.header(), accepted.message.body());
+            Ok(Prepared { digest, mail, body_in_file, original_in_file })
+        };
+        let prepared: std::io::Result<Prepared> = if body_in_file || original_in_file {
+            let bodies = self.bodies.clone();
+            spawn_blocking(move || prepare(&bodies)).await.map_err(|_| QueueError::Closed)?
+        } else {
+            prepare(&self.bodies)
+        };
+        prepared.map_err(|error| of_io(&error))
+    }
+
+    pub(super) async fn settle(
+        &self,
+        lease: LeaseId,
+        settlements: Vec<Settlement>,
+        due: Timestamp,
+    ) -> Result<(), QueueError> {
+        let held = lock(&self.leases).remove(&lease).ok_or(QueueError::NoSuchLease)?;
+        let settled = self.writer.call({
+            let held = held.clone();
+            move |work| match work.attempt(|work| settle::settle(work, &held, &settlements, to_column(due))) {
+                Err(Failure::Sqlite(error)) if is_damage(&error) => Ok(None),
+                settled => settled.map(Some),
+            }
+        });
+        let ended = match settled.await {
+            Ok(Some(settled)) => {
+                if settled.is_gone {
+                    lock(&self.cache).remove(held.id);
+                }
+                self.remove_files(settled.files).await;
+                Ok(())
+            }
+            Ok(None) => self.set_aside(&held, "how its lease ended cannot be recorded; the log has it").await,
+            Err(error) => Err(error),
+        };
+        if ended.is_err() {
+            // It is asked again.
+            lock(&self.leases).insert(lease, held);
+        }
+        ended
+    }
+
+    /// A message that cannot be read, or written to, is never tried again by itself.
+    pub(super) async fn set_aside(&self, held: &Held, reason: &str) -> Result<(), QueueError> {
+        error!(id = %held.id, lane = &*held.lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
+        let set_aside = self.writer.call({
+            let held = held.clone();
+            move |work| lease::set_aside(work, held.message, &held.lane)
+        });
+        set_aside.await.inspect_err(|error| {
+            error!(id = %held.id, %error, "it could not be set aside either; the next start tries it again");
+        })
+    }
+
+    pub(super) fn close(&self) {
+        self.writer.shut();
+        lock(&self.readers).clear();
+        self.writer.close();
+    }
+
+    /// After a removal was committed.
+    pub(super) async fn clear(&self, removed: Removed) {
+        for id in &removed.ids {
+            lock(&self.cache).remove(*id);
+        }
+        self.remove_files(removed.files).await;
+    }
+
+    async fn remove_files(&self, files: Vec<super::bodies::Name>) {
+        if !files.is_empty() {
+            let bodies = self.bodies.clone();
+            let removing = spawn_blocking(move || files.into_iter().for_each(|name| bodies.remove(name)));
+            // A runtime that is being shut down leaves litter for the next start.
+            let _ = removing.await;
+        }
+    }
+
+    pub(super) async fn content(self: &Arc<Self>, id: MailId) -> Result<Option<bytes::Bytes>, QueueError> {
+        let bodies = self.bodies.clone();
+        self.read(move |sql| {
+            let Some(message) = key_of(sql, id)? else { return Ok(None) };
+            match content::load(sql, &bodies, message, id) {
+                Ok(message) => Ok(message.map(|message| message.to_bytes().into())),
+                Err(Unreadable::Damaged(reason)) => {
+                    Err(QueueError::Storage(format!("{id} is damaged: {reason}")).into())
+                }
+                Err(Unreadable::Trouble(error)) => Err(error.into()),
+            }
+        })
+        .await
+    }
+}

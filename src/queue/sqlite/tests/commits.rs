@@ -1,0 +1,70 @@
+//! Group commit: who waits at the same time shares one commit. Counted, not timed.
+
+use super::Folder;
+use crate::queue::conformance::{after, plain};
+use crate::queue::sqlite::schema;
+use crate::queue::{Lane, Queue};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn puts_that_wait_together_share_a_commit() {
+    let folder = Folder::new(1 << 20);
+    let queue = std::sync::Arc::new(folder.open());
+    let before = queue.commits();
+    // Somebody else's write transaction holds the writer up until all are waiting.
+    let blocker = schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let queue = queue.clone();
+        puts.spawn(async move { queue.put(plain(number, 0)).await });
+    }
+    // The first batch is what the writer took before it was held up; 200 waiting or taken is what is waited for.
+    while queue.store.writer.asked() < 200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(queue.commits(), before, "nobody is answered before the commit");
+    blocker.execute_batch("COMMIT").unwrap();
+    while let Some(put) = puts.join_next().await {
+        put.unwrap().unwrap();
+    }
+    let commits = queue.commits() - before;
+    assert!((1..=2).contains(&commits), "{commits} commits for 200 puts");
+    assert_eq!(queue.statistics().await.unwrap().waiting, 200);
+}
+
+#[tokio::test]
+async fn one_that_fails_takes_nobody_with_it() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let (first, mut broken, last) = (plain(1, 0), plain(2, 0), plain(3, 0));
+    broken.fates.clear();
+    let (first, broken, last) = tokio::join!(queue.put(first), queue.put(broken), queue.put(last));
+    assert!(first.is_ok() && broken.is_err() && last.is_ok());
+    assert_eq!(queue.statistics().await.unwrap().waiting, 2);
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_waits_for_any_more_goes_back() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(plain(1, 0)).await.unwrap();
+    let blocker = schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lane = Lane::new("a");
+    let asked = queue.store.writer.asked();
+    tokio::select! {
+        biased;
+        _ = queue.lease(&lane, after(0), 1, u64::MAX) => panic!("the writer is held up"),
+        () = async { while queue.store.writer.asked() == asked { tokio::task::yield_now().await } } => {}
+    }
+    blocker.execute_batch("COMMIT").unwrap();
+    let leased = loop {
+        let leased = queue.lease(&lane, after(0), 1, u64::MAX).await.unwrap();
+        if let Some(leased) = leased.into_iter().next() {
+            break leased;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(!leased.suspect && leased.attempts == 0, "as if it had not been lent");
+}

@@ -1,0 +1,186 @@
+//! Large bodies beside the database, litter, and what is damaged.
+
+use super::Folder;
+use crate::message::RawMessage;
+use crate::queue::conformance::{after, mail, plain};
+use crate::queue::sqlite::SqliteQueue;
+use crate::queue::{Filter, Lane, Leased, NewMail, Queue, Settlement, State, Statistics};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+fn with_body(mut mail: NewMail, size: usize) -> NewMail {
+    let mut accepted = (*mail.accepted).clone();
+    accepted.message = RawMessage::from_parts(accepted.message.header().to_vec(), vec![b'x'; size].into());
+    mail.accepted = Arc::new(accepted);
+    mail
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<_> = fs::read_dir(folder.join("bodies")).unwrap().map(name).collect();
+    names.sort();
+    names
+}
+
+async fn lease(queue: &SqliteQueue, limit: usize) -> Vec<Leased> {
+    queue.lease(&Lane::new("a"), after(100), limit, u64::MAX).await.unwrap()
+}
+
+#[tokio::test]
+async fn only_what_is_large_has_a_file_and_only_as_long_as_it_waits() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let small = with_body(plain(1, 0), 256 * 1024);
+    let mut large = with_body(plain(2, 1), 256 * 1024 + 1);
+    large.original = Some(vec![b'y'; 300_000].into());
+    queue.put(small).await.unwrap();
+    queue.put(large.clone()).await.unwrap();
+    let id = large.accepted.id.to_string();
+    assert_eq!(files(&folder.path()), [id.clone(), format!("{id}.original")]);
+    let mut broken = with_body(plain(3, 2), 300_000);
+    broken.fates.clear();
+    queue.put(broken).await.unwrap_err();
+    assert_eq!(files(&folder.path()).len(), 2, "a put that fails takes its file back");
+    for leased in lease(&queue, 2).await {
+        let fate = Settlement::Delivered(crate::queue::Delivered {
+            at: after(1),
+            upstream: "company".into(),
+            reply: "250 ok".into(),
+            milliseconds: 1,
+        });
+        queue.settle(leased.lease, vec![fate], after(1)).await.unwrap();
+    }
+    assert_eq!(files(&folder.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn everything_is_for_the_owner_alone() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(with_body(plain(1, 0), 300_000)).await.unwrap();
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
+    for name in ["queue.sqlite", "queue.sqlite-wal", "queue.sqlite-shm"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    assert_eq!(mode("bodies"), 0o700);
+    assert_eq!(mode(&format!("bodies/{}", files(&folder.path())[0])), 0o600);
+}
+
+#[tokio::test]
+async fn files_that_no_message_names_go_at_the_next_start() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let kept = with_body(plain(1, 0), 300_000);
+    queue.put(kept.clone()).await.unwrap();
+    let inline = plain(2, 0);
+    queue.put(inline.clone()).await.unwrap();
+    drop(queue);
+    let never_acknowledged = plain(3, 0).accepted.id.to_string();
+    let foreign = "notes.txt".to_owned();
+    let kept = kept.accepted.id.to_string();
+    for name in [&never_acknowledged, &inline.accepted.id.to_string(), &foreign, &format!("{kept}.original")] {
+        fs::write(folder.path().join("bodies").join(name), "half a mess").unwrap();
+    }
+    let queue = folder.open();
+    assert_eq!(files(&folder.path()), [kept, foreign]);
+    assert_eq!(lease(&queue, 10).await.len(), 2);
+}
+
+#[tokio::test]
+async fn damaged_messages_are_set_aside_and_the_others_go_on() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let mails: Vec<_> = (0..6).map(|number| with_body(plain(number, i64::from(number)), 300_000)).collect();
+    for mail in &mails {
+        queue.put(mail.clone()).await.unwrap();
+    }
+    let inline = plain(6, 6);
+    queue.put(inline.clone()).await.unwrap();
+    let body = |number: usize| folder.path().join("bodies").join(mails[number].accepted.id.as_str());
+    fs::remove_file(body(0)).unwrap();
+    fs::write(body(1), vec![b'x'; 299_999]).unwrap();
+    fs::write(body(2), vec![b'y'; 300_000]).unwrap();
+    spoil(&folder, "UPDATE message SET sender = 'not an address' WHERE subject = 'mail 3'");
+    spoil(
+        &folder,
+        "UPDATE recipient SET address = 'nor this' WHERE message = (SELECT key FROM message WHERE subject = 'mail 4')",
+    );
+    spoil(&folder, "UPDATE content SET header = x'41' WHERE body IS NOT NULL");
+    let leased = lease(&queue, 10).await;
+    let ids: Vec<_> = leased.iter().map(|leased| leased.accepted.id).collect();
+    assert_eq!(ids, [mails[5].accepted.id]);
+    assert_eq!(queue.statistics().await.unwrap(), Statistics { leased: 1, damaged: 6, ..Statistics::default() });
+    assert!(lease(&queue, 10).await.is_empty(), "not tried again");
+    let damaged = Filter { state: Some(State::Damaged), ..Filter::default() };
+    assert_eq!(queue.list(&damaged, None, 10).await.unwrap().rows.len(), 6);
+    drop(queue);
+    let queue = folder.open();
+    assert_eq!(queue.statistics().await.unwrap().damaged, 6, "and not after a start");
+    assert!(queue.show(inline.accepted.id).await.unwrap().is_some(), "what can be read is shown");
+    queue.content(inline.accepted.id).await.unwrap_err();
+
+    // Somebody finds the file again.
+    fs::write(body(0), vec![b'x'; 300_000]).unwrap();
+    assert_eq!(queue.retry(&[mails[0].accepted.id, mails[1].accepted.id], None, after(9)).await.unwrap(), 2);
+    let ids: Vec<_> = lease(&queue, 10).await.iter().map(|leased| leased.accepted.id).collect();
+    assert!(ids.contains(&mails[0].accepted.id) && !ids.contains(&mails[1].accepted.id));
+    assert_eq!(queue.remove(&[mails[1].accepted.id]).await.unwrap(), 1);
+    assert_eq!(queue.statistics().await.unwrap().damaged, 4);
+}
+
+#[tokio::test]
+async fn a_message_damaged_while_it_is_lent_does_not_block_its_slot() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(mail(1, 0, "a@example.com", &["b@example.net"], "a")).await.unwrap();
+    let leased = lease(&queue, 1).await.remove(0);
+    spoil(&folder, "DELETE FROM recipient");
+    let fate = crate::queue::Delivered { at: after(1), upstream: "u".into(), reply: "250".into(), milliseconds: 1 };
+    queue.settle(leased.lease, vec![Settlement::Delivered(fate)], after(1)).await.unwrap();
+    assert!(lease(&queue, 1).await.is_empty());
+}
+
+#[tokio::test]
+async fn pages_full_of_rubbish_end_in_errors_or_damage_but_never_in_a_loop() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    for number in 0..300 {
+        queue.put(with_body(plain(number, 0), 3000)).await.unwrap();
+    }
+    queue.close().await;
+    drop(queue);
+    let pages: Vec<i64> = {
+        let connection = crate::queue::sqlite::schema::open_reader(&folder.path().join("queue.sqlite")).unwrap();
+        let mut leaves = connection
+            .prepare("SELECT pageno FROM dbstat WHERE name = 'content' AND pagetype = 'leaf' ORDER BY pageno")
+            .unwrap();
+        leaves.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let path = folder.path().join("queue.sqlite");
+    let mut bytes = fs::read(&path).unwrap();
+    for page in pages.iter().skip(10).take(20) {
+        let start = (*page as usize - 1) * 4096;
+        bytes[start..start + 4096].fill(0xa5);
+    }
+    fs::write(&path, bytes).unwrap();
+    let queue = folder.open();
+    let mut lent = 0;
+    for _ in 0..300 {
+        let leased = lease(&queue, 10).await;
+        if leased.is_empty() {
+            break;
+        }
+        lent += leased.len();
+    }
+    let statistics = queue.statistics().await.unwrap();
+    assert_eq!((statistics.waiting, statistics.leased), (0, lent as u64), "{statistics:?}");
+    assert!(statistics.damaged >= 20 && lent > 100, "{statistics:?}");
+    assert_eq!(queue.list(&Filter::default(), None, 1000).await.unwrap().rows.len(), 300);
+}
+
+fn spoil(folder: &Folder, sql: &str) {
+    let connection = crate::queue::sqlite::schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
+    connection.execute_batch(sql).unwrap();
+}

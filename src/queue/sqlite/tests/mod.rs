@@ -1,0 +1,58 @@
+//! What only this backend promises, and the conformance suite run against it.
+
+mod commits;
+mod disk;
+mod files;
+mod opening;
+pub(super) mod plans;
+
+use super::{Options, SqliteQueue};
+use crate::queue::Queue;
+use crate::queue::conformance::{Backend, conformance};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A folder of its own.
+struct Folder {
+    folder: TempDir,
+    cache_octets: u64,
+}
+
+impl Folder {
+    fn new(cache_octets: u64) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), cache_octets }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn options(&self) -> Options {
+        Options { data_dir: self.path(), cache_octets: self.cache_octets, schedule: Default::default() }
+    }
+
+    fn open(&self) -> SqliteQueue {
+        SqliteQueue::open(self.options()).unwrap()
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for Folder {
+    async fn open(&self) -> Arc<dyn Queue> {
+        Arc::new(Folder::open(self))
+    }
+}
+
+mod with_a_cache {
+    use super::*;
+
+    conformance!(Folder::new(1 << 20));
+}
+
+/// Everything is read back.
+mod without_a_cache {
+    use super::*;
+
+    conformance!(Folder::new(0));
+}

@@ -1,0 +1,67 @@
+//! What is opened, migrated, and refused.
+
+use super::Folder;
+use crate::queue::Queue;
+use crate::queue::conformance::plain;
+use crate::queue::sqlite::{SqliteQueue, schema};
+use std::fs;
+
+fn database(folder: &Folder) -> rusqlite::Connection {
+    rusqlite::Connection::open(folder.path().join("queue.sqlite")).unwrap()
+}
+
+fn refused(folder: &Folder) -> String {
+    let text = SqliteQueue::open(folder.options()).unwrap_err().to_string();
+    assert!(text.contains("queue.sqlite"), "names the file: {text}");
+    text
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(plain(1, 0)).await.unwrap();
+    drop(queue);
+    let version: i64 = database(&folder).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    database(&folder).pragma_update(None, "user_version", version + 1).unwrap();
+    let text = refused(&folder);
+    assert!(text.contains("newer waxseal") && text.contains(&format!("version {}", version + 1)), "{text}");
+    database(&folder).pragma_update(None, "user_version", version).unwrap();
+    assert_eq!(folder.open().statistics().await.unwrap().waiting, 1);
+}
+
+#[test]
+fn what_is_no_queue_is_refused() {
+    let folder = Folder::new(0);
+    database(&folder).execute_batch("CREATE TABLE other (a)").unwrap();
+    assert!(refused(&folder).contains("another program"));
+    let folder = Folder::new(0);
+    fs::write(folder.path().join("queue.sqlite"), "not a database at all ".repeat(1000)).unwrap();
+    assert!(refused(&folder).contains("not a database"), "{}", refused(&folder));
+    let folder = Folder::new(0);
+    fs::create_dir(folder.path().join("queue.sqlite")).unwrap();
+    assert!(refused(&folder).contains("directory"), "{}", refused(&folder));
+    let folder = Folder::new(0);
+    fs::remove_dir(folder.path()).unwrap();
+    assert!(refused(&folder).contains("No such file"), "{}", refused(&folder));
+}
+
+#[test]
+fn every_connection_is_set_up_as_the_promise_needs() {
+    let folder = Folder::new(0);
+    drop(folder.open());
+    let writer = schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
+    let number = |name: &str| writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+    let mode: String = writer.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!((mode.as_str(), number("synchronous"), number("auto_vacuum")), ("wal", 2, 2));
+    let reader = schema::open_reader(&folder.path().join("queue.sqlite")).unwrap();
+    reader.execute_batch("DELETE FROM message").unwrap_err();
+}
+
+#[tokio::test]
+async fn an_empty_file_is_a_start_that_was_interrupted() {
+    let folder = Folder::new(0);
+    fs::write(folder.path().join("queue.sqlite"), "").unwrap();
+    folder.open().put(plain(1, 0)).await.unwrap();
+    assert_eq!(folder.open().statistics().await.unwrap().waiting, 1);
+}

@@ -1,0 +1,123 @@
+//! `Sql`: a connection whose statements are all prepared once; `Work`: the same inside the writer's transaction, with the
+//! counts of recipients kept right.
+
+use super::failure::Failure;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
+use std::cell::Cell;
+use std::ops::{AddAssign, Deref};
+
+/// Every statement of the queue goes through here; tests ask the planner about each (none may scan a table).
+#[derive(Clone, Copy)]
+pub(super) struct Sql<'a>(&'a Connection);
+
+impl<'a> Sql<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self(connection)
+    }
+
+    pub(super) fn prepare(&self, sql: &'static str) -> rusqlite::Result<CachedStatement<'a>> {
+        #[cfg(test)]
+        super::tests::plans::saw(sql);
+        self.0.prepare_cached(sql)
+    }
+
+    pub(super) fn execute(&self, sql: &'static str, params: impl Params) -> rusqlite::Result<usize> {
+        self.prepare(sql)?.execute(params)
+    }
+
+    /// The first row, if there is one.
+    pub(super) fn first<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.prepare(sql)?.query_row(params, read).optional()
+    }
+
+    pub(super) fn all<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.prepare(sql)?.query_map(params, read)?.collect()
+    }
+}
+
+/// By how much the numbers of recipients change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub waiting: i64,
+    pub leased: i64,
+    pub failed: i64,
+    pub damaged: i64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.leased += other.leased;
+        self.failed += other.failed;
+        self.damaged += other.damaged;
+    }
+}
+
+/// One transaction, shared by the operations of a batch.
+pub(super) struct Work<'a> {
+    sql: Sql<'a>,
+    tally: Cell<Tally>,
+}
+
+impl<'a> Deref for Work<'a> {
+    type Target = Sql<'a>;
+
+    fn deref(&self) -> &Sql<'a> {
+        &self.sql
+    }
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { sql: Sql::new(connection), tally: Cell::default() }
+    }
+
+    pub(super) fn count(&self, change: Tally) {
+        let mut tally = self.tally.get();
+        tally += change;
+        self.tally.set(tally);
+    }
+
+    /// Runs one operation: all of it or nothing, whatever the others of the batch do. May be nested.
+    pub(super) fn attempt<T>(&self, operation: impl FnOnce(&Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        let before = self.tally.get();
+        self.execute("SAVEPOINT step", [])?;
+        match operation(self) {
+            Ok(result) => {
+                self.execute("RELEASE step", [])?;
+                Ok(result)
+            }
+            Err(failure) => {
+                self.tally.set(before);
+                // Where SQLite has ended the whole transaction there is no savepoint left; the caller looks for that.
+                if self.execute("ROLLBACK TO step", []).is_ok() {
+                    self.execute("RELEASE step", [])?;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Before the commit.
+    pub(super) fn write_tally(&self) -> rusqlite::Result<()> {
+        let tally = self.tally.take();
+        if tally != Tally::default() {
+            self.execute(
+                "UPDATE ledger SET waiting = waiting + ?1, leased = leased + ?2, failed = failed + ?3,
+                 damaged = damaged + ?4 WHERE one = 1",
+                (tally.waiting, tally.leased, tally.failed, tally.damaged),
+            )?;
+        }
+        Ok(())
+    }
+}

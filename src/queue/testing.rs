@@ -1,0 +1,194 @@
+//! A queue of rows in memory, for the tests of what stands on [`Queue`]: it keeps what it is given and takes no mail.
+
+use super::*;
+use bytes::Bytes;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug, Default)]
+pub struct MemoryQueue {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+pub struct Inner {
+    pub messages: Vec<(Row, Bytes)>,
+    pub history: Vec<HistoryRow>,
+    pub held: Vec<HeldLane>,
+    /// Every call fails with it.
+    pub broken: Option<QueueError>,
+}
+
+/// A message with one recipient.
+pub fn row(number: u32, state: State) -> Row {
+    let received_at = Timestamp::from_second(1_795_000_000 + i64::from(number)).expect("in range");
+    let waiting = state == State::Waiting;
+    let recipient = RecipientRow {
+        address: format!("r{number}@example.net"),
+        state,
+        lane: "default".into(),
+        attempts: number % 5,
+        due: waiting.then_some(received_at),
+        reason: (state == State::Failed).then(|| "upstream \"company\", RCPT TO: 550 5.1.1 no such user".into()),
+    };
+    Row {
+        id: MailId::new(received_at, number).to_string(),
+        received_at,
+        sender: "reports@example.com".into(),
+        subject: format!("Report {number}"),
+        size: 4_500,
+        recipients: vec![recipient],
+    }
+}
+
+impl MemoryQueue {
+    pub fn of(rows: impl IntoIterator<Item = Row>) -> Self {
+        let queue = Self::default();
+        queue.inner().messages =
+            rows.into_iter().map(|row| (row, Bytes::from_static(b"A: 1\r\n\r\nbody\r\n"))).collect();
+        queue
+    }
+
+    pub fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn working(&self) -> Result<MutexGuard<'_, Inner>, QueueError> {
+        let inner = self.inner();
+        inner.broken.clone().map_or(Ok(inner), Err)
+    }
+}
+
+fn matches(row: &Row, filter: &Filter) -> bool {
+    let open = |recipient: &RecipientRow| {
+        filter.state.is_none_or(|state| recipient.state == state)
+            && filter.recipient.as_ref().is_none_or(|part| recipient.address.contains(part))
+            && filter.upstream.as_ref().is_none_or(|lane| recipient.lane == *lane)
+    };
+    row.recipients.iter().any(open) && filter.received_before.is_none_or(|before| row.received_at < before)
+}
+
+#[async_trait]
+impl Queue for MemoryQueue {
+    async fn put(&self, _: NewMail) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn lease(&self, _: &Lane, _: Timestamp, _: usize, _: u64) -> Result<Vec<Leased>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    async fn settle(&self, _: LeaseId, _: Vec<Settlement>, _: Timestamp) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn next_due(&self, _: &Lane, _: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        Ok(None)
+    }
+
+    async fn relane(&self, _: &str, _: LaneOf) -> Result<u64, QueueError> {
+        Ok(0)
+    }
+
+    async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
+        let lane = lane.map(ToString::to_string);
+        let mut inner = self.working()?;
+        inner.held.retain(|other| lane.is_some() && other.lane != lane);
+        if held {
+            inner.held.push(HeldLane { lane, except: Vec::new() });
+        }
+        Ok(())
+    }
+
+    async fn holds(&self) -> Result<Vec<HeldLane>, QueueError> {
+        Ok(self.working()?.held.clone())
+    }
+
+    /// The cursor is the number of seconds of the last row.
+    async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError> {
+        let inner = self.working()?;
+        let behind = |row: &&Row| after.is_none_or(|after| row.received_at.as_second() > after.0);
+        let mut rows: Vec<Row> = inner
+            .messages
+            .iter()
+            .map(|(row, _)| row)
+            .filter(behind)
+            .filter(|row| matches(row, filter))
+            .cloned()
+            .collect();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|row| Cursor(row.received_at.as_second()));
+        Ok(Page { rows, next })
+    }
+
+    async fn show(&self, id: MailId) -> Result<Option<Shown>, QueueError> {
+        let inner = self.working()?;
+        let found = inner.messages.iter().find(|(row, _)| row.id == id.as_str());
+        Ok(found.map(|(row, _)| Shown {
+            row: row.clone(),
+            header: "A: 1\r\n".into(),
+            attempts: Vec::new(),
+            delivered: inner.history.iter().filter(|row| row.id == id.as_str()).cloned().collect(),
+            has_original: false,
+        }))
+    }
+
+    async fn content(&self, id: MailId) -> Result<Option<Bytes>, QueueError> {
+        let inner = self.working()?;
+        Ok(inner.messages.iter().find(|(row, _)| row.id == id.as_str()).map(|(_, content)| content.clone()))
+    }
+
+    async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError> {
+        let mut inner = self.working()?;
+        let mut count = 0;
+        for (row, _) in inner.messages.iter_mut().filter(|(row, _)| ids.iter().any(|id| row.id == id.as_str())) {
+            for recipient in row.recipients.iter_mut().filter(|r| r.state != State::Leased) {
+                (recipient.state, recipient.due) = (State::Waiting, Some(now));
+                recipient.address = to.map_or(recipient.address.clone(), ToString::to_string);
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {
+        let mut inner = self.working()?;
+        let before = inner.messages.len();
+        inner.messages.retain(|(row, _)| !ids.iter().any(|id| row.id == id.as_str()));
+        Ok((before - inner.messages.len()) as u64)
+    }
+
+    async fn history(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<HistoryRow>, QueueError> {
+        let inner = self.working()?;
+        let older = |row: &&HistoryRow| before.is_none_or(|before| row.cursor.0 < before.0);
+        let mut rows: Vec<_> = inner.history.iter().filter(older).cloned().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.cursor.0));
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    async fn prune(&self, _: Timestamp, _: Timestamp) -> Result<u64, QueueError> {
+        Ok(0)
+    }
+
+    fn reusable(&self) -> u64 {
+        0
+    }
+
+    fn reclaim(&self) {}
+
+    async fn statistics(&self) -> Result<Statistics, QueueError> {
+        let mut counts = Statistics::default();
+        for recipient in self.working()?.messages.iter().flat_map(|(row, _)| &row.recipients) {
+            *match recipient.state {
+                State::Waiting => &mut counts.waiting,
+                State::Leased => &mut counts.leased,
+                State::Failed => &mut counts.failed,
+                State::Damaged => &mut counts.damaged,
+            } += 1;
+        }
+        Ok(counts)
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,113 @@
+//! A disk that is full, fails to write or to sync, and a process that runs out of descriptors: what cannot be stored is
+//! refused, what was acknowledged stays.
+
+use super::campaign::{CAP, Campaign, Row};
+use super::load::Load;
+use super::{Scale, assert_kept};
+use crate::support::gateway::Setup;
+use crate::support::mount::Mount;
+use crate::support::peers;
+use std::time::Duration;
+
+const CLIENTS: usize = 8;
+
+/// Under load for a while with the fault, then without.
+async fn while_it_fails(mut campaign: Campaign, setup: Setup, fault: &str, scale: Scale) -> Row {
+    let load_time = Duration::from_millis(scale.of(700, 5000) as u64);
+    let started = tokio::task::spawn_blocking(move || setup.try_start(1)).await.unwrap();
+    let setup = match started {
+        Ok(gateway) => {
+            let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
+            tokio::time::sleep(load_time).await;
+            let (log, setup) = tokio::task::spawn_blocking(move || gateway.kill()).await.unwrap();
+            load.stop().await;
+            campaign.fault(log);
+            setup
+        }
+        Err((log, setup)) => {
+            campaign.fault(log);
+            setup
+        }
+    };
+    let gateway = tokio::task::spawn_blocking(move || setup.wrapped(&[]).start(1)).await.unwrap();
+    let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
+    tokio::time::sleep(load_time).await;
+    load.stop().await;
+    campaign.drain(gateway).await;
+    campaign.audit(fault, 2 * CAP)
+}
+
+async fn injected(inject: &str, fault: &str, scale: Scale) -> Option<Row> {
+    if peers::find("strace").is_none() {
+        peers::skip("strace is missing");
+        return None;
+    }
+    let campaign = Campaign::new().await;
+    let call = inject.split(':').next().unwrap_or_default();
+    let trace = format!("trace={call}");
+    let inject = format!("inject={inject}");
+    let setup = campaign.setup().wrapped(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
+    Some(while_it_fails(campaign, setup, fault, scale).await)
+}
+
+/// The disk fills up under load, mail leaves it, and mail is taken again.
+async fn full_disk(scale: Scale) -> Option<Row> {
+    let disk = Mount::tmpfs("64m")?;
+    let mut campaign = Campaign::new().await;
+    let setup = campaign.setup_within(disk.path()).config_with("\"1 MiB\"", "\"32 MiB\"");
+    // Nothing leaves: every mail stays on the disk.
+    campaign.provider.always(crate::support::upstream::At::Mail, "451 4.3.0 later");
+    let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
+    let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
+    let mut before = usize::MAX;
+    for _ in 0..scale.of(100, 400) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = campaign.acknowledged.count();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    load.stop().await;
+    campaign.fault(Vec::new());
+    campaign.provider.always(crate::support::upstream::At::Mail, "250 2.1.0 ok");
+    let full = campaign.acknowledged.count();
+    campaign.drain_running(&gateway).await;
+    // It recovers by itself.
+    let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    load.stop().await;
+    assert!(campaign.acknowledged.count() > full, "mail is taken again once there is room, after {full}");
+    campaign.drain(gateway).await;
+    Some(campaign.audit("a disk that runs full (tmpfs of 64 MiB, floor at 32)", 0))
+}
+
+async fn few_descriptors(scale: Scale) -> Option<Row> {
+    if peers::find("prlimit").is_none() {
+        peers::skip("prlimit is missing");
+        return None;
+    }
+    let campaign = Campaign::new().await;
+    let setup = campaign.setup().wrapped(&["prlimit", "--nofile=40"]);
+    Some(while_it_fails(campaign, setup, "EMFILE (40 descriptors)", scale).await)
+}
+
+pub async fn rows(scale: Scale) -> Vec<Row> {
+    [
+        injected("fdatasync:error=EIO:when=20+7", "EIO at every 7th fdatasync", scale).await,
+        injected("pwrite64:error=EIO:when=60+23", "EIO at every 23rd pwrite64", scale).await,
+        injected("pwrite64:error=ENOSPC:when=60+5", "ENOSPC at every 5th pwrite64", scale).await,
+        full_disk(scale).await,
+        few_descriptors(scale).await,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_by_a_failing_disk() {
+    for row in rows(Scale::Short).await {
+        assert_kept(&row);
+    }
+}

@@ -1,0 +1,147 @@
+//! Senders that hand in numbered mails for as long as they are told, and keep the number of each that got its 250.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, timeout};
+
+/// What was acknowledged: the number, and the id from the reply.
+#[derive(Debug, Default)]
+pub struct Acknowledged {
+    next: AtomicU64,
+    ids: Mutex<BTreeMap<u64, String>>,
+    frozen: AtomicBool,
+}
+
+impl Acknowledged {
+    /// From now on nothing counts: in a real power cut no answer would come any more.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::SeqCst);
+    }
+
+    fn note(&self, number: u64, id: String) {
+        let mut ids = self.ids.lock().unwrap();
+        if !self.frozen.load(Ordering::SeqCst) {
+            ids.insert(number, id);
+        }
+    }
+
+    pub fn numbers(&self) -> Vec<u64> {
+        self.ids.lock().unwrap().keys().copied().collect()
+    }
+
+    pub fn id(&self, number: u64) -> String {
+        self.ids.lock().unwrap().get(&number).cloned().unwrap_or_default()
+    }
+
+    pub fn count(&self) -> usize {
+        self.ids.lock().unwrap().len()
+    }
+}
+
+/// A mail whose body repeats its number, so that one that was cut or mixed with another shows.
+pub fn mail(number: u64) -> String {
+    let line = format!("line of number {number}\r\n");
+    format!(
+        "From: reports@example.com\r\nTo: you@example.net\r\nSubject: number {number}\r\n\
+         Message-ID: <number-{number}@example.com>\r\n\r\n{}end of number {number}\r\n",
+        line.repeat(50)
+    )
+}
+
+/// Clients that send until `stop`; a refused or broken connection is tried again.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    pub fn start(gateway: SocketAddr, clients: usize, acknowledged: &Arc<Acknowledged>) -> Self {
+        acknowledged.frozen.store(false, Ordering::SeqCst);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut set = JoinSet::new();
+        for _ in 0..clients {
+            let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
+            set.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if session(gateway, &stop, &acknowledged).await.is_none() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+            });
+        }
+        Self { stop, clients: set }
+    }
+
+    /// Every client finishes or gives up the mail it is at.
+    pub async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.join_all().await;
+    }
+}
+
+/// Exactly `count` mails, one after the other over one connection; stops early where one is not taken.
+pub async fn hand_in(gateway: SocketAddr, count: usize, acknowledged: &Acknowledged) {
+    let Some(mut connection) = Connection::open(gateway).await else { return };
+    for _ in 0..count {
+        if connection.send(acknowledged).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn session(gateway: SocketAddr, stop: &AtomicBool, acknowledged: &Acknowledged) -> Option<()> {
+    let mut connection = Connection::open(gateway).await?;
+    while !stop.load(Ordering::Relaxed) {
+        connection.send(acknowledged).await?;
+    }
+    Some(())
+}
+
+struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    async fn open(gateway: SocketAddr) -> Option<Self> {
+        let socket = TcpStream::connect(gateway).await.ok()?;
+        let mut connection = Self(BufReader::new(socket));
+        connection.reply().await?;
+        connection.ask("EHLO load.example\r\n").await?;
+        Some(connection)
+    }
+
+    /// `None`: not taken. What is acknowledged is noted before anything else can go wrong.
+    async fn send(&mut self, acknowledged: &Acknowledged) -> Option<()> {
+        let number = acknowledged.next.fetch_add(1, Ordering::Relaxed);
+        self.ask("MAIL FROM:<reports@example.com>\r\n").await?;
+        self.ask("RCPT TO:<you@example.net>\r\n").await?;
+        self.ask("DATA\r\n").await?;
+        let reply = self.ask(&format!("{}.\r\n", mail(number))).await?;
+        let id = reply.split_ascii_whitespace().last().unwrap_or_default().to_owned();
+        acknowledged.note(number, id);
+        Some(())
+    }
+
+    /// The last line of a positive reply.
+    async fn ask(&mut self, bytes: &str) -> Option<String> {
+        self.0.get_mut().write_all(bytes.as_bytes()).await.ok()?;
+        self.reply().await
+    }
+
+    async fn reply(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            // A hang guard: a gateway that was stopped with SIGSTOP, or a machine without power, says nothing.
+            let read = timeout(Duration::from_secs(20), self.0.read_line(&mut line)).await.ok()?.ok()?;
+            if read == 0 || !line.starts_with(['2', '3']) {
+                return None;
+            }
+            if line.as_bytes().get(3) == Some(&b' ') {
+                return Some(line.trim_end().to_owned());
+            }
+        }
+    }
+}

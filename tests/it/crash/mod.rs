@@ -1,0 +1,40 @@
+//! The crash matrix: whatever happens to the process, the machine, the disk or the provider, no acknowledged mail is
+//! lost, and mail arrives twice only where it was in flight.
+//!
+//! Each row is a campaign: load, fault, restart, drain, audit. `make crash` runs every row in full and prints the table
+//! of docs/reliability.md; the tests here run the same rows in a short version.
+
+mod campaign;
+mod disk;
+mod kill;
+mod load;
+mod power;
+mod provider;
+mod table;
+
+use campaign::Row;
+
+/// Short enough for every test run, or what the table promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    Short,
+    Full,
+}
+
+impl Scale {
+    pub fn of(self, short: usize, full: usize) -> usize {
+        match self {
+            Self::Short => short,
+            Self::Full => full,
+        }
+    }
+}
+
+/// Holds each campaign to the promise.
+fn assert_kept(row: &Row) {
+    assert_eq!(row.lost, 0, "{row:?}");
+    assert_eq!(row.cut_or_mixed, 0, "{row:?}");
+    assert!(row.duplicates <= row.duplicates_bound, "{row:?}");
+    assert_eq!(row.unlogged_duplicates, 0, "{row:?}");
+    assert!(row.acknowledged > 0, "a campaign without mail shows nothing: {row:?}");
+}

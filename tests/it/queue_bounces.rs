@@ -1,0 +1,100 @@
+//! `[queue] bounce`: who is told of failed mail, what the bounce looks like, and that none is ever answered by another.
+
+use crate::support::application::{configuration, field, hand_in, mail, queued_in_front_of};
+use crate::support::client::Client;
+use crate::support::gateway::Setup;
+use crate::support::upstream::{Message, ScriptedUpstream};
+use mail_parser::{MessageParser, MimeHeaders};
+
+async fn refusing() -> ScriptedUpstream {
+    ScriptedUpstream::builder().recipient("gone@", "550 5.1.1 no such user").start().await
+}
+
+fn text(message: &Message) -> String {
+    String::from_utf8(message.data.clone()).expect("seven bits")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sender_is_told_once_for_all_who_failed() {
+    let scripted = refusing().await;
+    let gateway = queued_in_front_of(&scripted, "", "bounce = \"sender\"").start(1);
+    let recipients = ["gone@example.net", "you@example.net", "gone@example.org"];
+    let reply = hand_in(gateway.address(), &recipients, &mail("half of it")).await;
+    let id = reply.rsplit(' ').next().unwrap();
+    scripted.until_messages(2).await;
+    gateway.wait_for_line(&["queued a bounce", id, "reports@example.com"]);
+    let messages = scripted.messages();
+    let bounce = messages.iter().find(|message| message.mail.starts_with("<>")).expect("a bounce");
+    assert_eq!(bounce.recipients, ["reports@example.com"]);
+    assert_eq!(field(&bounce.data, "From"), "Mail Delivery System <MAILER-DAEMON@example.com>");
+    let parsed = MessageParser::new().parse(&bounce.data).expect("a message");
+    assert_eq!(parsed.content_type().and_then(|of| of.attribute("report-type")), Some("delivery-status"));
+    let bounce = text(bounce);
+    for part in ["gone@example.net", "gone@example.org", "Status: 5.1.1", "550 5.1.1 no such user", "half of it", id] {
+        assert!(bounce.contains(part), "{part}\n{bounce}");
+    }
+    assert!(!bounce.contains("Final-Recipient: rfc822; you@example.net"), "{bounce}");
+    assert!(!bounce.contains("Hello."), "the body stays here: {bounce}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postmaster_is_told_and_a_sealed_domain_seals_its_bounce() {
+    let scripted = refusing().await;
+    let pem = waxseal::dkim::generate(waxseal::dkim::KeyAlgorithm::Ed25519).unwrap();
+    let key = "[[dkim]]\ndomain = \"example.com\"\nselector = \"wax1\"\nprivate_key = \"key.pem\"\n";
+    let setup = queued_in_front_of(&scripted, key, "bounce = \"postmaster@example.org\"");
+    let gateway = setup.file("key.pem", pem.reveal()).start(1);
+    hand_in(gateway.address(), &["gone@example.net"], &mail("none of it")).await;
+    scripted.until_messages(1).await;
+    let bounce = scripted.messages().remove(0);
+    assert_eq!((bounce.mail.starts_with("<>"), bounce.recipients), (true, vec!["postmaster@example.org".to_owned()]));
+    assert!(bounce.data.starts_with(b"DKIM-Signature: "), "{}", String::from_utf8_lossy(&bounce.data));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_of_a_bounce_or_of_any_other_mail_from_the_null_path() {
+    for to in ["sender", "gone@example.com"] {
+        let scripted = refusing().await;
+        let gateway = queued_in_front_of(&scripted, "", &format!("bounce = \"{to}\"")).start(1);
+        let mut client = Client::connect(gateway.address()).await;
+        client.greet().await;
+        for line in ["MAIL FROM:<>", "RCPT TO:<gone@example.net>", "DATA"] {
+            client.ask(line).await;
+        }
+        assert!(client.ask(&format!("{}.", mail("a bounce of somebody's"))).await.starts_with("250 "));
+        gateway.wait_for_line(&["\"failed\"", "gone@example.net"]);
+        // The last of the lane: whatever the failure before it caused would have come first.
+        hand_in(gateway.address(), &["you@example.net"], &mail("the last")).await;
+        scripted.until_messages(1).await;
+        assert_eq!(field(&scripted.messages()[0].data, "Subject"), "the last");
+        assert!(!gateway.log().iter().any(|line| line.contains("queued a bounce")), "{to}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounce_that_fails_itself_is_the_end_of_it() {
+    let scripted = refusing().await;
+    let gateway = queued_in_front_of(&scripted, "", "bounce = \"gone@example.com\"").start(1);
+    hand_in(gateway.address(), &["gone@example.net"], &mail("lost")).await;
+    gateway.wait_for_line(&["\"failed\"", "gone@example.net"]);
+    gateway.wait_for_line(&["\"failed\"", "gone@example.com"]);
+    hand_in(gateway.address(), &["you@example.net"], &mail("the last")).await;
+    scripted.until_messages(1).await;
+    let bounces = gateway.log().iter().filter(|line| line.contains("queued a bounce")).count();
+    assert_eq!(bounces, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_mode_bounces_for_whom_the_250_did_not_mean() {
+    let scripted = refusing().await;
+    let config = configuration(scripted.address(), "direct", "", "bounce = \"sender\"");
+    let gateway = Setup::new(Some(&config)).file("ca.pem", scripted.ca()).start(1);
+    let none = hand_in(gateway.address(), &["gone@example.net"], &mail("refused")).await;
+    assert!(none.starts_with("550 5.1.1 "), "the application is told, and nobody else: {none}");
+    let some = hand_in(gateway.address(), &["gone@example.net", "you@example.net"], &mail("half")).await;
+    assert!(some.starts_with("250 "), "{some}");
+    scripted.until_messages(2).await;
+    let bounces: Vec<_> = scripted.messages().into_iter().filter(|message| message.mail.starts_with("<>")).collect();
+    let [bounce] = bounces.as_slice() else { panic!("{bounces:?}") };
+    assert!(text(bounce).contains("Subject: half"), "{}", text(bounce));
+}

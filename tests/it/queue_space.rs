@@ -1,0 +1,122 @@
+//! `[queue] min_free_space` and a full disk: new mail is refused, what is there is delivered, and it recovers by itself.
+//!
+//! On a small tmpfs of the test's own, which only root can mount.
+
+use crate::support::application::{hand_in, mail, subjects};
+use crate::support::client::Client;
+use crate::support::peers;
+use crate::support::provider::Provider;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    /// `None` after saying that the test is skipped.
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"]).arg(folder.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            peers::skip("mounting a tmpfs takes root");
+            return None;
+        }
+        Some(Self(folder))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _best_effort = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+async fn reply_to_mail(gateway: std::net::SocketAddr) -> String {
+    let mut client = Client::connect(gateway).await;
+    client.greet().await;
+    client.ask("MAIL FROM:<reports@example.com> SIZE=1000").await
+}
+
+/// What MAIL is answered with may be a second old.
+async fn until_mail_is_answered(gateway: std::net::SocketAddr, with: &str) {
+    let deadline = tokio::time::Instant::now() + crate::support::client::HANG_GUARD;
+    loop {
+        let reply = reply_to_mail(gateway).await;
+        if reply.starts_with(with) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "still {reply}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_the_floor_new_mail_is_refused_and_delivery_goes_on() {
+    let Some(tmpfs) = Tmpfs::mount("32m") else { return };
+    let provider = Provider::away();
+    let setup = provider.queued("", "min_free_space = \"16 MiB\"");
+    let data = format!("data_dir = \"{}\"\nunsigned", tmpfs.path().join("data").display());
+    let gateway = setup.config_with("unsigned", &data).start(1);
+    let reply = hand_in(gateway.address(), &["you@example.net"], &mail("before")).await;
+    assert!(reply.starts_with("250 "), "{reply}");
+    fs::write(tmpfs.path().join("filler"), vec![0; 20 << 20]).unwrap();
+    until_mail_is_answered(gateway.address(), "452 4.3.1 ").await;
+    gateway.wait_for_line(&["min_free_space"]);
+    let scripted = provider.start().await;
+    scripted.until_messages(1).await;
+    fs::remove_file(tmpfs.path().join("filler")).unwrap();
+    until_mail_is_answered(gateway.address(), "250 ").await;
+    hand_in(gateway.address(), &["you@example.net"], &mail("after")).await;
+    scripted.until_messages(2).await;
+    assert_eq!(subjects(&scripted), ["after", "before"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_a_452_and_never_a_250_and_recovers_by_itself() {
+    let Some(tmpfs) = Tmpfs::mount("8m") else { return };
+    let provider = Provider::away();
+    let setup = provider.queued("", "min_free_space = \"1 B\"");
+    let data = format!("data_dir = \"{}\"\nunsigned", tmpfs.path().join("data").display());
+    let gateway = setup.config_with("unsigned", &data).start(1);
+    // Large enough to go into files of their own.
+    let large = mail("large") + &"0123456789abcdef0123456789abcdef0123456789abcdef01234567\r\n".repeat(20_000);
+    let mut taken = 0;
+    let refused = loop {
+        let reply = hand_in_checked(gateway.address(), &large).await;
+        if !reply.starts_with("250 ") {
+            break reply;
+        }
+        taken += 1;
+        assert!(taken < 20, "8 MiB hold no 20 of them");
+    };
+    assert!(refused.starts_with("452 4.3.1 "), "{refused}");
+    let scripted = provider.start().await;
+    scripted.until_messages(taken).await;
+    until_mail_is_answered(gateway.address(), "250 ").await;
+    let deadline = tokio::time::Instant::now() + crate::support::client::HANG_GUARD;
+    while !hand_in_checked(gateway.address(), &large).await.starts_with("250 ") {
+        assert!(tokio::time::Instant::now() < deadline, "{}", gateway.log().join("\n"));
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    scripted.until_messages(taken + 1).await;
+    assert_eq!(scripted.messages().len(), taken + 1, "what was refused did not arrive");
+}
+
+/// The reply to the first command that is refused, or to the final dot.
+async fn hand_in_checked(gateway: std::net::SocketAddr, message: &str) -> String {
+    let mut client = Client::connect(gateway).await;
+    client.greet().await;
+    for line in ["MAIL FROM:<reports@example.com>", "RCPT TO:<you@example.net>", "DATA"] {
+        let reply = client.ask(line).await;
+        if !reply.starts_with("250 ") && !reply.starts_with("354 ") {
+            return reply;
+        }
+    }
+    client.ask(&format!("{message}.")).await
+}

@@ -1,0 +1,110 @@
+//! A data folder with mail in it, and, where a test wants it, somebody who holds it as a running gateway does: lock,
+//! queue and control socket, but nothing that delivers, so that what a command finds does not depend on time.
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use waxseal::gateway::control::ControlServer;
+use waxseal::gateway::lock::Lock;
+use waxseal::message::accepted::Accepted;
+use waxseal::message::{Envelope, MailId, RawMessage};
+use waxseal::observe::Clock;
+use waxseal::queue::schedule::Schedule;
+use waxseal::queue::sqlite::{Options, SqliteQueue};
+use waxseal::queue::{Attempted, Delivered, Fate, Lane, NewMail, Queue};
+use waxseal::smtp::{Mailbox, ReversePath};
+
+pub fn open(data_dir: &Path) -> SqliteQueue {
+    let options = Options { data_dir: data_dir.to_owned(), cache_octets: 1 << 20, schedule: Schedule::default() };
+    SqliteQueue::open(options).expect("the queue opens")
+}
+
+/// Before now.
+pub fn ago(hours: i64) -> Timestamp {
+    Timestamp::now() - SignedDuration::from_hours(hours)
+}
+
+pub fn lane() -> Lane {
+    Lane::new("default")
+}
+
+pub fn attempt(text: &str) -> Attempted {
+    Attempted {
+        at: ago(1),
+        upstream: Some("company".into()),
+        text: format!("upstream \"company\", {text}"),
+        possible_duplicate: false,
+    }
+}
+
+pub fn deferred() -> Fate {
+    let due = Timestamp::now() + SignedDuration::from_mins(40);
+    Fate::Deferred { lane: lane(), due, attempt: attempt("connect: connection refused") }
+}
+
+pub fn failed() -> Fate {
+    Fate::Failed { lane: lane(), attempt: attempt("RCPT TO: 550 5.1.1 no such user") }
+}
+
+pub fn delivered() -> Fate {
+    let reply = "250 2.0.0 Ok: queued as 4711".to_owned();
+    Fate::Delivered(Delivered { at: ago(1), upstream: "company".into(), reply, milliseconds: 231 })
+}
+
+/// One message with these recipients; its name.
+pub async fn put(queue: &dyn Queue, hours_ago: i64, subject: &str, recipients: &[(&str, Fate)]) -> MailId {
+    let received_at = ago(hours_ago);
+    let id = MailId::new(received_at, rand_of(subject));
+    let mut envelope = Envelope::new(ReversePath::Mailbox(Mailbox::parse("reports@example.com").expect("a sender")));
+    for (address, _) in recipients {
+        envelope.add_recipient(Mailbox::parse(address).expect("a recipient"));
+    }
+    let data = format!("From: reports@example.com\r\nSubject: {subject}\r\n\r\nHello \x1b[31m.\r\n");
+    let message = RawMessage::from_data(Bytes::from(data)).expect("a message");
+    let accepted = Arc::new(Accepted { id, received_at, envelope, message, author: None });
+    let fates = recipients.iter().map(|(_, fate)| fate.clone()).collect();
+    queue.put(NewMail { accepted, fates, original: None, subject: subject.into() }).await.expect("it is put");
+    id
+}
+
+fn rand_of(text: &str) -> u32 {
+    text.bytes().fold(17, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
+}
+
+/// As a gateway would, until it is dropped or stopped.
+pub struct Holder {
+    pub wakes: Arc<AtomicUsize>,
+    queue: Arc<SqliteQueue>,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+    _lock: Lock,
+}
+
+impl Holder {
+    pub fn start(data_dir: PathBuf) -> Self {
+        let lock = Lock::take(&data_dir).expect("nobody else holds it");
+        let (queue, wakes) = (Arc::new(open(&data_dir)), Arc::new(AtomicUsize::new(0)));
+        let counter = wakes.clone();
+        let wake = Arc::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let server = ControlServer::bind(&data_dir, queue.clone(), wake, Clock::System).expect("a socket");
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(server.serve(shutdown.clone()));
+        Self { wakes, queue, shutdown, server, _lock: lock }
+    }
+
+    pub fn queue(&self) -> &SqliteQueue {
+        &self.queue
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.server.await.expect("the server ends");
+        self.queue.close().await;
+    }
+}
