@@ -1,9 +1,9 @@
 //! `waxseal run`: the gateway in the foreground, until a signal.
 //! Decides nothing about mail: it reads the configuration, starts the log and the runtime, and passes signals on.
 
-use super::WRONG;
+use super::{NOT_WELL, WRONG};
 use crate::config::{self, ConfigFile, Environment, Problems};
-use crate::gateway::Gateway;
+use crate::gateway::{Ended, Gateway};
 use crate::observe::log;
 use anyhow::Context as _;
 use std::io::IsTerminal;
@@ -31,10 +31,10 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
         let shutdown = CancellationToken::new();
         stop_on_signal(shutdown.clone())?;
         match Gateway::start(settings).await {
-            Ok(gateway) => {
-                gateway.serve(shutdown).await;
-                Ok(ExitCode::SUCCESS)
-            }
+            Ok(gateway) => Ok(match gateway.serve(shutdown).await {
+                Ended::AsAsked => ExitCode::SUCCESS,
+                Ended::ByItself => ExitCode::from(NOT_WELL),
+            }),
             Err(error) => {
                 eprintln!("waxseal: {error}");
                 Ok(ExitCode::from(WRONG))

@@ -30,10 +30,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Why the gateway did not start. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,14 @@ struct Keep {
     history: Duration,
 }
 
+/// Why the gateway stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    AsAsked,
+    /// A panic took a part with it.
+    ByItself,
+}
+
 /// Of the drain time, at most so much is kept for telling clients and providers that it is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -124,8 +132,8 @@ impl Gateway {
         self.doors.iter().map(Door::address).collect()
     }
 
-    /// Until `shutdown` is cancelled and the drain is over.
-    pub async fn serve(self, shutdown: CancellationToken) {
+    /// Until `shutdown` is cancelled, or a part ends that should not; then until the drain is over.
+    pub async fn serve(self, shutdown: CancellationToken) -> Ended {
         let sandbox_stop = CancellationToken::new();
         let sandbox = self.sandbox.map(|sandbox| tokio::spawn(sandbox.serve(sandbox_stop.clone())));
         let mut aside = JoinSet::new();
@@ -133,12 +141,19 @@ impl Gateway {
             aside.spawn(control.serve(shutdown.clone()));
         }
         aside.spawn(storage::prune(self.queue.clone(), self.keep.failed, self.keep.history, shutdown.clone()));
-        let dispatcher = tokio::spawn(self.dispatcher.run(shutdown.clone()));
+        let mut dispatcher = JoinSet::new();
+        dispatcher.spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();
         for door in self.doors {
             door.open(&mut listeners, shutdown.clone());
         }
-        shutdown.cancelled().await;
+        let ended = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Ended::AsAsked,
+            _ = listeners.join_next() => died("a listener"),
+            _ = dispatcher.join_next() => died("the queue's loop"),
+        };
+        shutdown.cancel();
         let farewell = Instant::now() + self.drain;
         drain(listeners, dispatcher, &self.cut_off, farewell, self.drain).await;
         close_upstreams(&self.delivery, farewell).await;
@@ -152,13 +167,20 @@ impl Gateway {
         }
         drop(self.lock);
         info!("stopped");
+        ended
     }
+}
+
+/// A gateway that lives on deaf or without delivering is worse than one that is started again.
+fn died(part: &str) -> Ended {
+    error!("{part} ended by itself, a fault of this program: stopping, so that it can be started again");
+    Ended::ByItself
 }
 
 /// Mail in progress finishes, on both sides; what is left shortly before the end is cut off, and whoever waits is told.
 async fn drain(
     mut listeners: JoinSet<()>,
-    mut dispatcher: JoinHandle<()>,
+    mut dispatcher: JoinSet<()>,
     cut_off: &CancellationToken,
     farewell: Instant,
     drain: Duration,
@@ -166,20 +188,18 @@ async fn drain(
     let last_words = LAST_WORDS.min(drain / 4);
     let finished = timeout_at(farewell - last_words, async {
         while listeners.join_next().await.is_some() {}
-        (&mut dispatcher).await
+        while dispatcher.join_next().await.is_some() {}
     });
     if finished.await.is_ok() {
         return;
     }
     warn!(?drain, "the drain time is over; cutting off what is still in progress");
     cut_off.cancel();
-    dispatcher.abort();
+    dispatcher.abort_all();
     let told = timeout_at(farewell - last_words / 2, async { while listeners.join_next().await.is_some() {} });
     let _whoever_still_listens = told.await;
     listeners.abort_all();
-    if !dispatcher.is_finished() {
-        let _aborted = dispatcher.await;
-    }
+    while dispatcher.join_next().await.is_some() {}
 }
 
 async fn close_upstreams(delivery: &Delivery, farewell: Instant) {

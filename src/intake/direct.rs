@@ -22,6 +22,8 @@ use tracing::error;
 /// Plausible gives up 30 s after the final dot; the answer must be there before.
 const BUDGET: Duration = Duration::from_secs(25);
 
+const TOO_LARGE: EnhancedCode = EnhancedCode::new(5, 3, 4);
+
 #[derive(Debug)]
 pub struct DirectIntake {
     pub reception: Reception,
@@ -108,6 +110,8 @@ fn try_again(reason: &Reason) -> Reply {
 fn give_up(reason: &Reason) -> Reply {
     match &reason.cause {
         Cause::Reply(reply) if reply.severity() == Severity::Permanent && !reply.text().is_empty() => reply.folded(),
+        // RFC 1870 §6.1 (2): the code for a message that is too large.
+        Cause::Local { enhanced, text } if *enhanced == TOO_LARGE => Reply::new(552, *enhanced, text).folded(),
         Cause::Local { enhanced, text } => Reply::new(550, *enhanced, text).folded(),
         _ => Reply::new(550, EnhancedCode::new(5, 0, 0), reason.to_string()).folded(),
     }

@@ -123,7 +123,7 @@ fn what_postfix_refuses_is_told_in_its_words() {
     let (server, body) = (company.gateway.address().to_string(), folder.join("large.txt").display().to_string());
     let envelope = ["--server", &server, "--from", "reports@example.com", "--to", "you@example.net"];
     let large = swaks(&[&envelope[..], &["--body", &format!("@{body}")]].concat()).expect("swaks again");
-    assert!(!large.success && large.stdout.contains(" 550 5.3.4 "), "{large:?}");
+    assert!(!large.success && large.stdout.contains(" 552 5.3.4 "), "{large:?}");
     assert!(large.stdout.contains("takes 50000 at most"), "{large:?}");
 }
 
