@@ -62,8 +62,13 @@ impl Campaign {
 
     /// In a folder of its own.
     pub fn setup(&self) -> Setup {
-        let cap = format!("max_connections = {CAP}");
-        queued_in_front_of(&self.provider, &cap, "min_free_space = \"1 MiB\"")
+        self.setup_with("")
+    }
+
+    /// `lines`: of the upstream's table.
+    pub fn setup_with(&self, lines: &str) -> Setup {
+        let lines = format!("max_connections = {CAP}\n{lines}");
+        queued_in_front_of(&self.provider, &lines, "min_free_space = \"1 MiB\"")
     }
 
     /// In a folder on a file system that can be damaged.

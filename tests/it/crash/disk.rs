@@ -94,7 +94,7 @@ async fn few_descriptors(scale: Scale) -> Option<Row> {
 
 pub async fn rows(scale: Scale) -> Vec<Row> {
     [
-        injected("fdatasync:error=EIO:when=20+7", "EIO at every 7th fdatasync", scale).await,
+        injected("fsync:error=EIO:when=20+7", "EIO at every 7th fsync", scale).await,
         injected("pwrite64:error=EIO:when=60+23", "EIO at every 23rd pwrite64", scale).await,
         injected("pwrite64:error=ENOSPC:when=60+5", "ENOSPC at every 5th pwrite64", scale).await,
         full_disk(scale).await,

@@ -17,7 +17,8 @@ async fn misbehaving(fault: &str, at: At, action: Action, mails: usize, bound: u
     for _ in 0..mails {
         campaign.provider.once(at, action.clone());
     }
-    let setup = campaign.setup();
+    // A provider that says nothing is waited for in vain, but not for five minutes.
+    let setup = campaign.setup_with("command_timeout = \"2s\"\ndata_timeout = \"2s\"");
     let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
     hand_in(gateway.address(), mails, &campaign.acknowledged).await;
     campaign.fault(Vec::new());
@@ -29,6 +30,8 @@ pub async fn rows(scale: Scale) -> Vec<Row> {
     let mails = scale.of(10, 100);
     vec![
         misbehaving("the provider is gone at the greeting", At::Greeting, Action::Close, mails.min(4), 0).await,
+        misbehaving("the provider is a black hole at the greeting", At::Greeting, Action::Stall, mails.min(3), 0).await,
+        misbehaving("the provider falls silent at DATA", At::Data, Action::Stall, mails.min(3), 0).await,
         misbehaving("421 at MAIL", At::Mail, Action::say_and_close("421 4.7.0 busy"), mails.min(4), 0).await,
         misbehaving("451 after the final dot", At::Dot, "451 4.3.0 later".into(), mails, 0).await,
         misbehaving("the provider breaks off in the middle of the data", At::Midway, Action::Close, mails.min(4), 0)
