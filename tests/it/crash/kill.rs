@@ -63,7 +63,7 @@ pub async fn kills_at_each_call(call: &str, scale: Scale) -> Option<Row> {
     })?;
     let mut campaign = Campaign::new().await;
     let mut setup = campaign.setup();
-    let most = scale.of(6, 60);
+    let most = scale.of(6, 500);
     let mut deaths = 0;
     for number in 1..=most {
         let inject = format!("inject={call}:signal=SIGKILL:when={number}");
@@ -110,7 +110,7 @@ async fn nothing_is_lost_or_doubled_by_graceful_restarts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_it_dies_at_a_sync_or_a_write() {
     for call in ["fsync", "pwrite64"] {
-        let Some(row) = kills_at_each_call(call, Scale::Short).await else { return };
+        let Some(row) = kills_at_each_call(call, Scale::asked()).await else { return };
         assert_kept(&row);
     }
 }
