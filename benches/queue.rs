@@ -11,8 +11,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use waxseal::message::accepted::Accepted;
-use waxseal::message::{Author, Envelope, MailId, RawMessage};
+use waxseal::message::accepted::{Accepted, Origin};
+use waxseal::message::{Author, Envelope, MailId, Marks, RawMessage};
 use waxseal::queue::sqlite::{Options, SqliteQueue};
 use waxseal::queue::{Delivered, Fate, Filter, Lane, NewMail, Queue, Settlement, State};
 use waxseal::smtp::{Mailbox, ReversePath};
@@ -194,7 +194,15 @@ fn mail(number: u32, received_at: Timestamp) -> NewMail {
     let message = RawMessage::from_data(text.into()).unwrap();
     let author = Author::of(&message).ok();
     let id = MailId::new(received_at, number);
-    let accepted = Arc::new(Accepted { id, received_at, envelope, message, author });
+    let accepted = Arc::new(Accepted {
+        id,
+        received_at,
+        origin: Origin::default(),
+        envelope,
+        message,
+        author,
+        marks: Marks::default(),
+    });
     NewMail { accepted, fates: vec![Fate::Waiting(lane())], original: None, subject: format!("Report {number}") }
 }
 

@@ -3,8 +3,10 @@
 //! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
 //! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
 
+use super::door::Door;
+use super::progress::Progress;
 use super::route::Routes;
-use crate::dkim::{self, Keyring, SealError, SealOptions, Sealed, Unsigned};
+use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
@@ -13,9 +15,6 @@ use crate::relay::{Deadline, Reuse, Sent, Upstream};
 use crate::smtp::{EnhancedCode, Mailbox};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-
-/// Octets from which sealing moves off the async threads: hashing takes longer than a poll should.
-const LARGE: usize = 256 * 1024;
 
 /// An upstream and what the log says of it.
 #[derive(Debug, Clone)]
@@ -29,8 +28,7 @@ pub struct Target {
 pub struct Delivery {
     targets: Vec<Target>,
     routes: Arc<Routes>,
-    keyring: Arc<Keyring>,
-    unsigned: Unsigned,
+    door: Door,
 }
 
 /// How a transaction went out, for the log.
@@ -81,7 +79,7 @@ impl Attempt {
 impl Delivery {
     /// `targets`: in the order that the routes count.
     pub fn new(targets: Vec<Target>, routes: Routes, keyring: Arc<Keyring>, unsigned: Unsigned) -> Self {
-        Self { targets, routes: Arc::new(routes), keyring, unsigned }
+        Self { targets, routes: Arc::new(routes), door: Door { keyring, unsigned } }
     }
 
     pub fn targets(&self) -> &[Target] {
@@ -107,9 +105,8 @@ impl Delivery {
 
     /// The same; once `stop` is cancelled, what has not begun is deferred as [`Cause::Stopping`].
     pub async fn attempt_unless(&self, accepted: &Accepted, deadline: Deadline, stop: &CancellationToken) -> Attempt {
-        let recipients = &accepted.envelope.recipients;
-        let mut progress = Progress { accepted, deadline, stop, settled: vec![None; recipients.len()] };
-        for (upstreams, members) in self.routes.group(&accepted.envelope.sender, recipients) {
+        let mut progress = Progress::new(accepted, deadline, stop);
+        for (upstreams, members) in self.routes.group(accepted) {
             self.try_in_order(&upstreams, members, &mut progress).await;
         }
         progress.finish()
@@ -140,10 +137,6 @@ impl Delivery {
 
     /// One transaction for the recipients at `pending`, all of which get an outcome.
     async fn try_target(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
-        let sealed = match self.seal(progress.accepted).await {
-            Ok(sealed) => sealed,
-            Err(outcome) => return progress.settle_all(pending, &outcome),
-        };
         let recipients: Vec<Mailbox> =
             pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
         let mut reuse = Reuse::Allowed;
@@ -155,6 +148,10 @@ impl Delivery {
                     Ok(ready) => ready,
                     Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
                 },
+            };
+            let sealed = match self.door.seal(progress.accepted).await {
+                Ok(sealed) => sealed,
+                Err(outcome) => return progress.settle_all(pending, &outcome),
             };
             let transaction = Arc::new(Transaction {
                 upstream: target.upstream.name().into(),
@@ -173,109 +170,8 @@ impl Delivery {
             }
         }
     }
-
-    /// With today's key, over the bytes that leave. A key that is missing or fails may be put right; a message that cannot be
-    /// signed stays so.
-    async fn seal(&self, accepted: &Accepted) -> Result<Sealed, Outcome> {
-        let domain = accepted.author.as_ref().map(|author| author.domain());
-        let Some(keys) = domain.and_then(|domain| self.keyring.keys_for(domain)) else {
-            return if self.unsigned.permits(domain) {
-                Ok(Sealed::unsigned(&accepted.message))
-            } else {
-                let from = domain.map_or_else(|| "an unknown domain".to_owned(), ToString::to_string);
-                Err(not_now(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
-            };
-        };
-        let (message, keys) = (accepted.message.clone(), keys.to_vec());
-        let work = move || dkim::seal(&message, &keys, &SealOptions::default());
-        let sealed = if accepted.message.size() < LARGE {
-            work()
-        } else {
-            tokio::task::spawn_blocking(work)
-                .await
-                .map_err(|error| not_now(format!("sealing was interrupted: {error}")))?
-        };
-        sealed.map_err(|error| match error {
-            SealError::NoFrom | SealError::TooManyFields(_) => never(error.to_string()),
-            SealError::NoKey | SealError::Signing { .. } => not_now(error.to_string()),
-        })
-    }
 }
 
-// RFC 3463 §3.8: X.7.5, cryptographic failure.
-fn not_now(text: String) -> Outcome {
-    Outcome::Deferred(local(EnhancedCode::new(4, 7, 5), text))
-}
-
-// RFC 3463 §3.7: X.6.0, the message's content.
-fn never(text: String) -> Outcome {
-    Outcome::Failed(local(EnhancedCode::new(5, 6, 0), text))
-}
-
-// RFC 3463 §3.5: X.4.4, unable to route. A configuration that is put right may still send it.
-fn no_route() -> Reason {
-    let text = "no [[route]] takes mail from this sender to this recipient".to_owned();
-    local(EnhancedCode::new(4, 4, 4), text).with_advice("end the routes with one that takes everything")
-}
-
-fn local(enhanced: EnhancedCode, text: String) -> Reason {
+pub(super) fn local(enhanced: EnhancedCode, text: String) -> Reason {
     Reason::new(None, Step::Local, Cause::Local { enhanced, text })
-}
-
-/// Outcomes as they come in.
-struct Progress<'a> {
-    accepted: &'a Accepted,
-    deadline: Deadline,
-    stop: &'a CancellationToken,
-    settled: Vec<Option<(Outcome, Option<Arc<Transaction>>)>>,
-}
-
-impl Progress<'_> {
-    fn settle(&mut self, index: usize, outcome: Outcome, transaction: Option<Arc<Transaction>>) {
-        if let Some(slot) = self.settled.get_mut(index) {
-            *slot = Some((outcome, transaction));
-        }
-    }
-
-    /// Without a transaction.
-    fn settle_all(&mut self, pending: &[usize], outcome: &Outcome) {
-        pending.iter().for_each(|&index| self.settle(index, outcome.clone(), None));
-    }
-
-    /// What an earlier upstream said is kept.
-    fn leave(&mut self, pending: &[usize]) {
-        for &index in pending {
-            if let Some(slot @ None) = self.settled.get_mut(index) {
-                *slot = Some((Outcome::Deferred(Reason::new(None, Step::Permit, Cause::Stopping)), None));
-            }
-        }
-    }
-
-    fn reason(&self, index: usize) -> Option<&Reason> {
-        match self.settled.get(index) {
-            Some(Some((Outcome::Deferred(reason), _))) => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// RFC 5321 §4.5.3.1.10: "too many recipients" asks for another transaction, now.
-    fn wants_next_transaction(&self, index: usize) -> bool {
-        self.reason(index).is_some_and(|reason| {
-            reason.step == Step::Rcpt && reason.reply().is_some_and(|reply| matches!(reply.code(), 452 | 552))
-        })
-    }
-
-    fn wants_another_upstream(&self, index: usize) -> bool {
-        self.reason(index).is_some_and(|reason| reason.is_about_upstream() && !reason.possible_duplicate)
-    }
-
-    fn finish(self) -> Attempt {
-        let recipients = self.accepted.envelope.recipients.iter();
-        let unreached = || (Outcome::Deferred(no_route()), None);
-        let settled = recipients.zip(self.settled).map(|(recipient, slot)| {
-            let (outcome, transaction) = slot.unwrap_or_else(unreached);
-            Settled { recipient: recipient.clone(), outcome, transaction }
-        });
-        Attempt { settled: settled.collect() }
-    }
 }

@@ -4,9 +4,9 @@
 //! §4.5.5, §6.1). The author is of the failed mail's own domain, so that its key seals the bounce too.
 
 use super::settle::Clerk;
-use crate::message::accepted::Accepted;
+use crate::message::accepted::{Accepted, Origin};
 use crate::message::dsn::{Failure, Report};
-use crate::message::{Author, Envelope, MailId, subject};
+use crate::message::{Author, Envelope, MailId, Marks, subject};
 use crate::observe::chance;
 use crate::queue::{NewMail, Queue, QueueError};
 use crate::smtp::{Mailbox, ReversePath};
@@ -71,7 +71,15 @@ impl Bouncer {
         envelope.add_recipient(to.clone());
         let subject = subject(&message);
         let author = Author::of(&message).ok();
-        let accepted = Accepted { id, received_at: now, envelope, message, author };
+        let accepted = Accepted {
+            id,
+            received_at: now,
+            origin: Origin::default(),
+            envelope,
+            message,
+            author,
+            marks: Marks::default(),
+        };
         let fates = self.clerk.waiting(&accepted);
         Some(NewMail { accepted: Arc::new(accepted), fates, original: None, subject })
     }

@@ -8,7 +8,9 @@
 mod attempt;
 mod bounce;
 mod dispatch;
+mod door;
 mod health;
+mod progress;
 mod report;
 mod route;
 mod settle;

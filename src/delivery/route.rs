@@ -4,8 +4,8 @@
 //! lane is a route's name and nothing more.
 
 use crate::message::SenderPatterns;
+use crate::message::accepted::{Accepted, Addressed};
 use crate::queue::Lane;
-use crate::smtp::{Mailbox, ReversePath};
 use std::sync::Arc;
 
 /// A `[[route]]`.
@@ -20,9 +20,9 @@ pub struct Route {
 
 impl Route {
     /// The null path matches only a route that takes every sender.
-    fn matches(&self, sender: &ReversePath, recipient: &Mailbox) -> bool {
-        let sender_matches = sender.mailbox().map_or(self.senders.is_any(), |mailbox| self.senders.matches(mailbox));
-        sender_matches && self.recipients.matches(recipient)
+    fn matches(&self, addressed: &Addressed<'_>) -> bool {
+        let sender_matches = addressed.sender.map_or(self.senders.is_any(), |sender| self.senders.matches(sender));
+        sender_matches && self.recipients.matches(addressed.recipient)
     }
 }
 
@@ -40,15 +40,13 @@ impl Routes {
     }
 
     /// Upstreams in order for one recipient; none if no route takes it.
-    pub fn upstreams(&self, sender: &ReversePath, recipient: &Mailbox) -> &[usize] {
-        let found = self.routes.iter().find(|route| route.matches(sender, recipient));
+    pub fn upstreams(&self, addressed: &Addressed<'_>) -> &[usize] {
+        let found = self.routes.iter().find(|route| route.matches(addressed));
         found.map_or(&[], |route| route.upstreams.as_slice())
     }
 
-    /// `sender`: `None` is the null path.
-    pub fn lane(&self, sender: Option<&Mailbox>, recipient: &Mailbox) -> Lane {
-        let sender = sender.map_or(ReversePath::Null, |mailbox| ReversePath::Mailbox(mailbox.clone()));
-        let found = self.routes.iter().find(|route| route.matches(&sender, recipient));
+    pub fn lane(&self, addressed: &Addressed<'_>) -> Lane {
+        let found = self.routes.iter().find(|route| route.matches(addressed));
         Lane::new(found.map_or(UNROUTED.into(), |route| route.name.clone()))
     }
 
@@ -76,10 +74,10 @@ impl Routes {
     }
 
     /// Recipients that go the same way, by their index in the envelope; groups in order of first appearance.
-    pub fn group(&self, sender: &ReversePath, recipients: &[Mailbox]) -> Vec<(Vec<usize>, Vec<usize>)> {
+    pub fn group(&self, accepted: &Accepted) -> Vec<(Vec<usize>, Vec<usize>)> {
         let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
-        for (index, recipient) in recipients.iter().enumerate() {
-            let upstreams = self.upstreams(sender, recipient);
+        for (index, recipient) in accepted.envelope.recipients.iter().enumerate() {
+            let upstreams = self.upstreams(&accepted.addressed(recipient));
             match groups.iter_mut().find(|(known, _)| known == upstreams) {
                 Some((_, members)) => members.push(index),
                 None => groups.push((upstreams.to_vec(), vec![index])),
@@ -92,6 +90,9 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Marks;
+    use crate::message::accepted::Origin;
+    use crate::smtp::Mailbox;
 
     fn route(senders: &str, recipients: &str, upstreams: &[usize]) -> Route {
         let patterns = |text: &str| SenderPatterns::parse([text]).expect("a pattern");
@@ -115,9 +116,11 @@ mod tests {
             ("", "vip@example.org", &[0]),
             ("", "you@example.net", &[]),
         ] {
-            let sender = Mailbox::parse(sender).map_or(ReversePath::Null, ReversePath::Mailbox);
-            let found = routes.upstreams(&sender, &Mailbox::parse(recipient).expect("an address"));
-            assert_eq!(found, expected, "{sender} to {recipient}");
+            let (from, to) = (Mailbox::parse(sender).ok(), Mailbox::parse(recipient).expect("an address"));
+            let (origin, marks) = (Origin::default(), Marks::default());
+            let addressed =
+                Addressed { sender: from.as_ref(), recipient: &to, origin: &origin, marks: &marks, header: b"" };
+            assert_eq!(routes.upstreams(&addressed), expected, "{sender} to {recipient}");
         }
     }
 }

@@ -71,7 +71,7 @@ impl Clerk {
         let due = self.schedule.due(now, 1, small_chance());
         let mut failures = Vec::new();
         let fates = attempt.settled().iter().map(|settled| {
-            let lane = self.routes.lane(accepted.envelope.sender.mailbox(), &settled.recipient);
+            let lane = self.routes.lane(&accepted.addressed(&settled.recipient));
             match &settled.outcome {
                 Outcome::Delivered(reply) => Fate::Delivered(delivered(settled, reply, accepted.received_at, now)),
                 Outcome::Deferred(reason) => Fate::Deferred { lane, due, attempt: attempted(reason, now) },
@@ -86,8 +86,8 @@ impl Clerk {
 
     /// Where the recipients of a message begin that was not tried yet.
     pub fn waiting(&self, accepted: &Accepted) -> Vec<Fate> {
-        let (sender, recipients) = (accepted.envelope.sender.mailbox(), &accepted.envelope.recipients);
-        recipients.iter().map(|recipient| Fate::Waiting(self.routes.lane(sender, recipient))).collect()
+        let recipients = accepted.envelope.recipients.iter();
+        recipients.map(|recipient| Fate::Waiting(self.routes.lane(&accepted.addressed(recipient)))).collect()
     }
 }
 

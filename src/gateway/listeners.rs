@@ -81,6 +81,7 @@ pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Resu
             policy,
             repairs: settings.repairs,
             hostname: settings.hostname.as_str().into(),
+            listener: typed.options.address.to_string().into(),
             clock: Clock::System,
         };
         let intake = behind.intake(typed, reception, &space);

@@ -5,6 +5,7 @@ use super::StartError;
 use super::lock::Lock;
 use crate::config::Settings;
 use crate::delivery::Routes;
+use crate::message::accepted::Addressed;
 use crate::observe::Clock;
 use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::watched::Watched;
@@ -49,7 +50,7 @@ pub(super) async fn open(
     let queue = opened.map_err(|failure| StartError::Fault(failure.to_string()))??;
     let queue = Arc::new(Watched::new(Arc::new(queue)));
     let (fingerprint, routes) = (routes.fingerprint(), routes.clone());
-    let lane_of = Arc::new(move |sender: Option<&_>, recipient: &_| routes.lane(sender, recipient));
+    let lane_of = Arc::new(move |addressed: &Addressed<'_>| routes.lane(addressed));
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
     let moved = queue.relane(&fingerprint, lane_of).await.map_err(unusable)?;
     let counts = queue.statistics().await.map_err(unusable)?;

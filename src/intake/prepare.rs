@@ -2,28 +2,26 @@
 //!
 //! The author is judged by what the application wrote; no repair changes an address.
 
-use super::policy::Policy;
+use super::reception::Reception;
 use crate::inbound::Received;
-use crate::message::accepted::Accepted;
+use crate::message::accepted::{Accepted, Origin};
 use crate::message::budget::BudgetExceeded;
 use crate::message::raw::RawError;
-use crate::message::repair::{Context, Repaired, Repairs, repair};
+use crate::message::repair::{Context, Repaired, repair};
 use crate::message::trace::{Trace, add_received, is_looping};
-use crate::message::{Author, MailId, RawMessage};
+use crate::message::{Author, MailId, Marks, RawMessage};
 use crate::smtp::Reply;
 use jiff::Timestamp;
 use tokio::runtime::RuntimeFlavor;
 use tracing::{debug, info};
 
-/// `hostname`: the gateway's name, for Received and Message-ID.
 pub(super) fn prepare(
     received: &mut Received,
-    policy: &Policy,
-    repairs: &Repairs,
-    hostname: &str,
+    reception: &Reception,
     id: MailId,
     now: Timestamp,
 ) -> Result<Accepted, Reply> {
+    let Reception { policy, repairs, hostname, listener, .. } = reception;
     let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
         RawError::HeaderTooLarge => Reply::header_too_large(),
     })?;
@@ -52,7 +50,9 @@ pub(super) fn prepare(
         id,
     };
     add_received(&mut message, &trace, now);
-    Ok(Accepted { id, received_at: now, envelope: received.envelope.clone(), message, author })
+    let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
+    let envelope = received.envelope.clone();
+    Ok(Accepted { id, received_at: now, origin, envelope, message, author, marks: Marks::default() })
 }
 
 /// Octets from which repairing takes longer than an async thread's other work should wait.

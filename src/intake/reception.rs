@@ -19,6 +19,8 @@ pub struct Reception {
     pub repairs: Repairs,
     /// The gateway's name, for Received and Message-ID.
     pub hostname: Arc<str>,
+    /// Its address as configured, as in "127.0.0.1:2525".
+    pub listener: Arc<str>,
     pub clock: Clock,
 }
 
@@ -32,7 +34,7 @@ impl Reception {
     pub(super) fn accept(&self, received: &mut Received) -> Result<Accepted, Reply> {
         let now = self.clock.now();
         let id = MailId::new(now, chance());
-        prepare(received, &self.policy, &self.repairs, &self.hostname, id, now).inspect_err(|reply| {
+        prepare(received, self, id, now).inspect_err(|reply| {
             let (from, client, reply) = (Clean(&received.envelope.sender), received.client.peer, Clean(reply));
             // To most applications it is a lost mail, and few of them show the reply.
             warn!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");

@@ -204,8 +204,9 @@ fn whole_lines(text: &[u8], limit: usize) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::accepted::Origin;
     use crate::message::outcome::Step;
-    use crate::message::{Author, Envelope};
+    use crate::message::{Author, Envelope, Marks};
     use crate::smtp::{Reply, ReversePath};
     use mail_parser::{MessageParser, MimeHeaders};
 
@@ -222,7 +223,8 @@ mod tests {
         let message = RawMessage::from_data(data.into()).expect("a message");
         let author = Author::of(&message).ok();
         let envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@example.com")));
-        Accepted { id: MailId::new(now(), 1), received_at: now(), envelope, message, author }
+        let (origin, marks) = (Origin::default(), Marks::default());
+        Accepted { id: MailId::new(now(), 1), received_at: now(), origin, envelope, message, author, marks }
     }
 
     fn report(failures: &[Failure]) -> RawMessage {

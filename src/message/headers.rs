@@ -169,7 +169,7 @@ impl Field {
     }
 }
 
-fn is_unprintable(c: char) -> bool {
+pub(in crate::message) fn is_unprintable(c: char) -> bool {
     c.is_control() || c == '\u{2028}' || c == '\u{2029}'
 }
 

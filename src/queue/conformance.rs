@@ -15,7 +15,8 @@ pub(crate) use operator::*;
 pub(crate) use walk::*;
 
 use super::*;
-use crate::message::{Author, Envelope, RawMessage};
+use crate::message::accepted::Origin;
+use crate::message::{Author, Envelope, Mark, Marks, RawMessage};
 use crate::smtp::ReversePath;
 use bytes::Bytes;
 use jiff::SignedDuration;
@@ -198,7 +199,15 @@ pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str,
     let id = MailId::new(received_at, number);
     let author = Author::of(&message).ok();
     NewMail {
-        accepted: Arc::new(Accepted { id, received_at, envelope, message, author }),
+        accepted: Arc::new(Accepted {
+            id,
+            received_at,
+            origin: Origin::default(),
+            envelope,
+            message,
+            author,
+            marks: Marks::default(),
+        }),
         fates: fates.iter().map(|(_, fate)| fate.clone()).collect(),
         original: None,
         subject: format!("mail {number}"),

@@ -14,7 +14,7 @@
 //! The queue is blind to providers: a [`Lane`] is an opaque word, a lease covers one message on one lane.
 
 use crate::message::MailId;
-use crate::message::accepted::Accepted;
+use crate::message::accepted::{Accepted, Addressed};
 use crate::smtp::Mailbox;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -210,8 +210,8 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     async fn close(&self);
 }
 
-/// Sender and recipient to lane. `None` for the sender: the null path.
-pub type LaneOf = Arc<dyn Fn(Option<&Mailbox>, &Mailbox) -> Lane + Send + Sync>;
+/// The lane of one recipient.
+pub type LaneOf = Arc<dyn Fn(&Addressed<'_>) -> Lane + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

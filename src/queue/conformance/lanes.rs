@@ -74,12 +74,12 @@ pub(crate) async fn new_routes_move_waiting_and_failed_recipients(scene: &Scene)
         scene.put(mail(number, 0, "a@example.com", &["e@example.net"], "old")).await;
     }
     let queue = scene.queue().await;
-    let lane_of: LaneOf = Arc::new(move |_, recipient: &Mailbox| match recipient.domain().as_str() {
+    let lane_of: LaneOf = Arc::new(move |addressed: &Addressed<'_>| match addressed.recipient.domain().as_str() {
         "example.net" => new.clone(),
         _ => Lane::new("old"),
     });
     assert_eq!(queue.relane("second", lane_of.clone()).await.unwrap(), 3 + 590, "what is lent stays");
-    assert_eq!(queue.relane("second", Arc::new(|_, _| Lane::new("never"))).await.unwrap(), 0, "the same routes");
+    assert_eq!(queue.relane("second", Arc::new(|_| Lane::new("never"))).await.unwrap(), 0, "the same routes");
     let lanes: Vec<_> = scene.row(id).await.unwrap().recipients.into_iter().map(|r| (r.lane, r.due)).collect();
     let due = Some(after(0));
     assert_eq!(lanes, [("new".into(), due), ("new".into(), due), ("new".into(), None), ("old".into(), due)]);

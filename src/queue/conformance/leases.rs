@@ -9,6 +9,10 @@ pub(crate) async fn what_was_put_is_lent_as_it_was(scene: &Scene) {
     accepted.message =
         RawMessage::from_data(Bytes::from_static(b"From: a@b\r\n\r\n.\r\n\xff\r\n\r\n")).expect("a message");
     accepted.author = Author::of(&accepted.message).ok();
+    accepted.origin = Origin { listener: Some("127.0.0.1:2525".into()), user: Some("shop".into()) };
+    let mark = |text| Mark::new(text).expect("a mark");
+    accepted.marks.tag = Some(mark("weekly report"));
+    accepted.marks.metadata.insert(mark("site"), mark("exämple.net"));
     mail.accepted = Arc::new(accepted.clone());
     let bare = mail_with(2, 1, "", &[("you@example.net", Fate::Waiting(Lane::new("a")))]);
     for crashed in [false, true] {
@@ -23,6 +27,7 @@ pub(crate) async fn what_was_put_is_lent_as_it_was(scene: &Scene) {
             let (got, put) = (&leased.accepted, &put.accepted);
             assert_eq!((got.id, got.received_at, &got.envelope), (put.id, put.received_at, &put.envelope));
             assert_eq!((&got.message, &got.author), (&put.message, &put.author));
+            assert_eq!((&got.origin, &got.marks), (&put.origin, &put.marks));
             assert_eq!((leased.since, leased.attempts, leased.suspect), (put.received_at, 0, crashed));
             let content = scene.queue().await.content(put.id).await.expect("content").expect("there");
             assert_eq!(content, put.message.to_bytes());

@@ -129,7 +129,8 @@ impl Walk<'_> {
         let lane =
             move |address: &str| LANES[(address.len() + usize::from(address.as_bytes()[4]) + shift) % 3].to_owned();
         self.model.relane(lane);
-        let lane_of: LaneOf = Arc::new(move |_, recipient: &Mailbox| Lane::new(lane(&recipient.to_string())));
+        let lane_of: LaneOf =
+            Arc::new(move |addressed: &Addressed<'_>| Lane::new(lane(&addressed.recipient.to_string())));
         let fingerprint = format!("{shift} {}", self.seconds);
         self.scene.queue().await.relane(&fingerprint, lane_of).await.expect("moved");
     }

@@ -79,7 +79,8 @@ fn cost(accepted: &Accepted) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Envelope, RawMessage};
+    use crate::message::accepted::Origin;
+    use crate::message::{Envelope, Marks, RawMessage};
     use crate::smtp::ReversePath;
 
     fn accepted(number: u32, size: usize) -> Arc<Accepted> {
@@ -90,6 +91,8 @@ mod tests {
             envelope: Envelope::new(ReversePath::Null),
             message: RawMessage::from_data(vec![b'x'; size].into()).unwrap(),
             author: None,
+            origin: Origin::default(),
+            marks: Marks::default(),
         })
     }
 

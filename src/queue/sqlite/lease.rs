@@ -4,9 +4,13 @@
 //! cost is that of what is lent, not of what waits.
 
 use super::failure::{Failure, is_damage};
-use super::rows::{DAMAGED, LEASED, WAITING, from_column, is_held, open_on, signed, tally_of, unsigned};
+use super::rows::{
+    DAMAGED, LEASED, WAITING, from_column, is_held, marks_from_column, open_on, origin_from_columns, signed, tally_of,
+    unsigned,
+};
 use super::work::{Tally, Work};
-use crate::message::{Envelope, MailId};
+use crate::message::accepted::Origin;
+use crate::message::{Envelope, MailId, Marks};
 use crate::smtp::command::BodyType;
 use crate::smtp::{Mailbox, ReversePath};
 use jiff::Timestamp;
@@ -37,6 +41,8 @@ pub(super) struct Grant {
     pub id: MailId,
     pub received_at: Timestamp,
     pub since: Timestamp,
+    pub origin: Origin,
+    pub marks: Marks,
     /// Of this lane.
     pub envelope: Envelope,
     pub positions: Vec<i64>,
@@ -201,7 +207,8 @@ fn grant(work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> rusqlite::
 
 fn read_message(work: &Work<'_>, message: i64) -> rusqlite::Result<Grant> {
     let found = work.first(
-        "SELECT id, received_at, since, sender, eight_bit, smtputf8, size FROM message WHERE key = ?1",
+        "SELECT id, received_at, since, sender, eight_bit, smtputf8, size, listener, user, marks
+         FROM message WHERE key = ?1",
         [message],
         |row| {
             let id: String = row.get(0)?;
@@ -220,6 +227,8 @@ fn read_message(work: &Work<'_>, message: i64) -> rusqlite::Result<Grant> {
                 id: id.parse().map_err(|error| super::rows::bad_text(0, error))?,
                 received_at: from_column(row.get(1)?),
                 since: from_column(row.get(2)?),
+                origin: origin_from_columns(row, 7, 8)?,
+                marks: marks_from_column(row, 9)?,
                 envelope,
                 positions: Vec::new(),
                 size: unsigned(row.get(6)?),

@@ -137,13 +137,13 @@ enum Content {
 }
 
 fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content) -> Leased {
-    let Grant { id, received_at, since, envelope, attempts, suspect, .. } = grant;
+    let Grant { id, received_at, since, origin, marks, envelope, attempts, suspect, .. } = grant;
     let accepted = match content {
         Content::Cached(accepted) if accepted.envelope == envelope => accepted,
         Content::Cached(accepted) => Arc::new(Accepted { envelope, ..(*accepted).clone() }),
         Content::Read(message) => {
             let author = Author::of(&message).ok();
-            Arc::new(Accepted { id, received_at, envelope, message, author })
+            Arc::new(Accepted { id, received_at, origin, envelope, message, author, marks })
         }
     };
     Leased { lease, lane: lane.clone(), accepted, attempts, since, suspect }

@@ -1,7 +1,7 @@
 //! Storing one message: the transaction after which it is ours.
 
 use super::failure::Failure;
-use super::rows::{Summary, domain_of, note_attempts, note_delivered, signed, to_column, wait_on};
+use super::rows::{Summary, domain_of, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on};
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
 use crate::queue::{Attempted, Fate, NewMail, QueueError};
@@ -72,10 +72,22 @@ fn sender(accepted: &Accepted) -> Option<String> {
 
 fn put_message(work: &Work<'_>, mail: &NewMail) -> rusqlite::Result<i64> {
     let (Summary { id, received_at, sender, subject, size }, envelope) = (summary(mail), &mail.accepted.envelope);
+    let Accepted { origin, marks, .. } = &*mail.accepted;
     let key = work.first(
-        "INSERT INTO message (id, received_at, since, sender, eight_bit, smtputf8, size, subject)
-         VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING key",
-        (id, received_at, sender, envelope.body == BodyType::EightBitMime, envelope.smtputf8, size, subject),
+        "INSERT INTO message (id, received_at, since, sender, eight_bit, smtputf8, size, subject, listener, user, marks)
+         VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING key",
+        (
+            id,
+            received_at,
+            sender,
+            envelope.body == BodyType::EightBitMime,
+            envelope.smtputf8,
+            size,
+            subject,
+            origin.listener.as_deref(),
+            origin.user.as_deref(),
+            marks_to_column(marks),
+        ),
         |row| row.get(0),
     )?;
     key.ok_or(rusqlite::Error::QueryReturnedNoRows)

@@ -1,8 +1,10 @@
 //! Lanes anew after the routes changed, some hundred messages at a time so that mail is taken meanwhile.
 
 use super::failure::Failure;
-use super::rows::{LEASED, tally_of};
+use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, tally_of};
 use super::work::Work;
+use crate::message::Marks;
+use crate::message::accepted::{Addressed, Origin};
 use crate::queue::{Lane, LaneOf};
 use crate::smtp::Mailbox;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,21 +31,39 @@ pub(super) struct Step {
 
 /// The messages behind `after`.
 pub(super) fn step(work: &Work<'_>, after: i64, lane_of: &LaneOf) -> Result<Step, Failure> {
-    let messages =
-        work.all("SELECT key, sender FROM message WHERE key > ?1 ORDER BY key LIMIT ?2", (after, MESSAGES), |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?))
-        })?;
+    let messages = work.all(
+        "SELECT key, sender, listener, user, marks, header FROM message LEFT JOIN content ON content.message = key
+         WHERE key > ?1 ORDER BY key LIMIT ?2",
+        (after, MESSAGES),
+        // What cannot be read is set aside when it is leased.
+        |row| Ok((row.get::<_, i64>(0)?, read(row).ok())),
+    )?;
     let mut moved = 0;
-    for (message, sender) in &messages {
-        let sender = match sender.as_deref().map(Mailbox::parse) {
-            None => None,
-            Some(Ok(sender)) => Some(sender),
-            // Set aside when it is leased.
-            Some(Err(_)) => continue,
-        };
-        moved += relane(work, *message, |recipient| lane_of(sender.as_ref(), recipient))?;
+    for (message, waiting) in &messages {
+        let Some(Waiting { sender, origin, marks, header }) = waiting else { continue };
+        moved += relane(work, *message, |recipient| {
+            lane_of(&Addressed { sender: sender.as_ref(), recipient, origin, marks, header })
+        })?;
     }
     Ok(Step { moved, last: messages.last().map(|(message, _)| *message) })
+}
+
+/// A message's part in the question where its recipients go.
+struct Waiting {
+    sender: Option<Mailbox>,
+    origin: Origin,
+    marks: Marks,
+    header: Vec<u8>,
+}
+
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
+    let sender = row.get::<_, Option<String>>(1)?;
+    Ok(Waiting {
+        sender: sender.map(|text| Mailbox::parse(&text).map_err(|error| bad_text(1, error))).transpose()?,
+        origin: origin_from_columns(row, 2, 3)?,
+        marks: marks_from_column(row, 4)?,
+        header: row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default(),
+    })
 }
 
 struct Recipient {

@@ -2,7 +2,8 @@
 
 use super::bodies::{Name, Part};
 use super::work::{Sql, Tally, Work};
-use crate::message::MailId;
+use crate::message::accepted::Origin;
+use crate::message::{MailId, Marks};
 use crate::queue::{Attempted, Delivered};
 use jiff::Timestamp;
 
@@ -35,6 +36,23 @@ pub(super) fn signed(number: impl TryInto<i64>) -> i64 {
 
 pub(super) fn bad_text(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+/// `None`: there are none.
+pub(super) fn marks_to_column(marks: &Marks) -> Option<String> {
+    (!marks.is_empty()).then(|| serde_json::to_string(marks).ok()).flatten()
+}
+
+pub(super) fn marks_from_column(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Marks> {
+    match row.get::<_, Option<String>>(column)? {
+        None => Ok(Marks::default()),
+        Some(json) => serde_json::from_str(&json).map_err(|error| bad_text(column, error)),
+    }
+}
+
+pub(super) fn origin_from_columns(row: &rusqlite::Row<'_>, listener: usize, user: usize) -> rusqlite::Result<Origin> {
+    let text = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(column)?.map(Into::into));
+    Ok(Origin { listener: text(listener)?, user: text(user)? })
 }
 
 pub(super) fn key_of(sql: &Sql<'_>, id: MailId) -> rusqlite::Result<Option<i64>> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 const APPLICATION: i32 = 0x7778_736c;
 
 /// What takes a database from version *n* to *n + 1*. Entries are never changed once released, only added.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE message (
@@ -97,6 +97,13 @@ CREATE TABLE ledger (
     damaged INTEGER NOT NULL
 ) STRICT;
 INSERT INTO ledger VALUES (1, 0, NULL, 0, 0, 0, 0);
+";
+
+/// Where a message came in, and what is said of it beyond its text (JSON; NULL: nothing).
+const VERSION_2: &str = "
+ALTER TABLE message ADD COLUMN listener TEXT;
+ALTER TABLE message ADD COLUMN user TEXT;
+ALTER TABLE message ADD COLUMN marks TEXT;
 ";
 
 #[derive(Debug, thiserror::Error)]

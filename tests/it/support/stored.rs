@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use waxseal::gateway::control::ControlServer;
 use waxseal::gateway::lock::Lock;
-use waxseal::message::accepted::Accepted;
-use waxseal::message::{Envelope, MailId, RawMessage};
+use waxseal::message::accepted::{Accepted, Origin};
+use waxseal::message::{Envelope, MailId, Marks, RawMessage};
 use waxseal::observe::Clock;
 use waxseal::queue::schedule::Schedule;
 use waxseal::queue::sqlite::{Options, SqliteQueue};
@@ -65,7 +65,15 @@ pub async fn put(queue: &dyn Queue, hours_ago: i64, subject: &str, recipients: &
     }
     let data = format!("From: reports@example.com\r\nSubject: {subject}\r\n\r\nHello \x1b[31m.\r\n");
     let message = RawMessage::from_data(Bytes::from(data)).expect("a message");
-    let accepted = Arc::new(Accepted { id, received_at, envelope, message, author: None });
+    let accepted = Arc::new(Accepted {
+        id,
+        received_at,
+        origin: Origin::default(),
+        envelope,
+        message,
+        author: None,
+        marks: Marks::default(),
+    });
     let fates = recipients.iter().map(|(_, fate)| fate.clone()).collect();
     queue.put(NewMail { accepted, fates, original: None, subject: subject.into() }).await.expect("it is put");
     id

@@ -1,9 +1,9 @@
 //! What is opened, migrated, and refused.
 
 use super::Folder;
-use crate::queue::Queue;
-use crate::queue::conformance::plain;
+use crate::queue::conformance::{after, plain};
 use crate::queue::sqlite::{SqliteQueue, schema};
+use crate::queue::{Lane, Queue};
 use std::fs;
 
 fn database(folder: &Folder) -> rusqlite::Connection {
@@ -28,6 +28,21 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert!(text.contains("newer waxseal") && text.contains(&format!("version {}", version + 1)), "{text}");
     database(&folder).pragma_update(None, "user_version", version).unwrap();
     assert_eq!(folder.open().statistics().await.unwrap().waiting, 1);
+}
+
+#[tokio::test]
+async fn an_older_schema_is_migrated_with_its_mail() {
+    let folder = Folder::new(0);
+    let (queue, mail) = (folder.open(), plain(1, 0));
+    queue.put(mail.clone()).await.unwrap();
+    drop(queue);
+    for column in ["listener", "user", "marks"] {
+        database(&folder).execute_batch(&format!("ALTER TABLE message DROP COLUMN {column}")).unwrap();
+    }
+    database(&folder).pragma_update(None, "user_version", 1).unwrap();
+    let leased = folder.open().lease(&Lane::new("a"), after(1), 1, u64::MAX).await.unwrap();
+    assert_eq!(leased[0].accepted.message, mail.accepted.message);
+    assert!(leased[0].accepted.marks.is_empty());
 }
 
 #[test]
