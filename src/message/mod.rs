@@ -3,6 +3,7 @@
 //! Pure functions over bytes; time is passed in. Nothing here opens a socket or a file. RFC 5322, RFC 2045, RFC 6854.
 
 pub mod accepted;
+pub mod adapt;
 pub mod addresses;
 pub mod author;
 pub mod budget;

@@ -7,6 +7,7 @@
 mod connect;
 mod deadline;
 mod pool;
+pub mod provider;
 mod ready;
 mod smtp;
 mod socket;

@@ -1,0 +1,40 @@
+//! Mailgun, in the US and in the EU. Sources: its pages "Send via SMTP", "Passing sending options", "IP pools".
+//!
+//! It signs besides us (`X-Mailgun-Dkim: no` would turn that off); the login belongs to one sending domain.
+
+use super::{Host, Limits, Login, MIB, Preset, Signing, implicit, starttls};
+use crate::message::adapt::{Allowed, Characters, Pairs, PairsPlace, Place, Setting, Vocabulary, Word};
+
+pub const PRESET: Preset = Preset {
+    name: "mailgun",
+    title: "Mailgun",
+    host: Host::Regions(&[("us", "smtp.mailgun.org"), ("eu", "smtp.eu.mailgun.org")]),
+    ports: &[starttls(587), starttls(2525), implicit(465)],
+    login: Login::UserAndPassword {
+        user: "the domain's SMTP login, such as \"postmaster@mg.example.com\"",
+        password: "that login's SMTP password",
+    },
+    limits: Limits { recipients: Some(1000), size: Some(25 * MIB), ..Limits::NONE },
+    slow_down: &[],
+    signing: Signing::OURS,
+    seven_bit_only: false,
+    tracking_rewrites_body: true,
+    vocabulary: Vocabulary {
+        own: &["X-Mailgun-"],
+        tag: Some(Word { place: Place::Field("X-Mailgun-Tag"), allowed: Allowed::new(Characters::Ascii, 128) }),
+        stream: None,
+        ip_pool: Some(Word {
+            place: Place::Field("X-Mailgun-Sending-Ip-Pool"),
+            allowed: Allowed::new(Characters::Token, 100),
+        }),
+        metadata: Some(Pairs {
+            place: PairsPlace::Object("X-Mailgun-Variables"),
+            names: Allowed::new(Characters::Any, 256),
+            values: Allowed::new(Characters::Any, 4096),
+            most: usize::MAX,
+            longest: 4096,
+        }),
+        no_tracking: Some(Setting::Field { name: "X-Mailgun-Track", value: "no" }),
+    },
+    wants_real_ehlo_name: false,
+};

@@ -1,0 +1,222 @@
+//! Presets: what is known of each provider, as data. One file for each, with where its facts are from.
+//!
+//! Nothing here decides anything: configuration, relay, sealing and adapting read these tables, and no code asks which
+//! provider it is.
+
+mod gmail;
+mod mailgun;
+mod mandrill;
+mod microsoft365;
+mod postmark;
+mod sandbox;
+mod sendgrid;
+mod ses;
+mod smtp;
+
+pub use ses::smtp_password as ses_smtp_password;
+
+use super::TlsMode;
+use crate::message::adapt::Vocabulary;
+use crate::message::outcome::SlowDown;
+
+/// What is known of one provider. A configuration may tighten or override each of its values.
+#[derive(Debug)]
+pub struct Preset {
+    /// As in `provider = "..."`.
+    pub name: &'static str,
+    /// As people call it.
+    pub title: &'static str,
+    pub host: Host,
+    /// In the order in which they are tried where nothing answers on the one before. Never empty.
+    pub ports: &'static [Port],
+    pub login: Login,
+    pub limits: Limits,
+    /// Replies that ask for a slower pace, besides 421.
+    pub slow_down: &'static [SlowDown],
+    pub signing: Signing,
+    /// It carries ASCII only, whatever it says in EHLO.
+    pub seven_bit_only: bool,
+    /// Open and click tracking, where turned on, writes links and text anew: only its own signature survives that.
+    pub tracking_rewrites_body: bool,
+    pub vocabulary: Vocabulary,
+    /// Drops those who call themselves "localhost" or an address in EHLO.
+    pub wants_real_ehlo_name: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// `host` says it.
+    Configured,
+    /// Inside this process.
+    Embedded,
+    Fixed(&'static str),
+    /// By `region`, each with its host; the first is the default.
+    Regions(&'static [(&'static str, &'static str)]),
+    /// `region` stands between the two; it must be given.
+    RegionWithin {
+        before: &'static str,
+        after: &'static str,
+        examples: &'static str,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    pub number: u16,
+    pub tls: TlsMode,
+}
+
+/// What the login consists of. Texts complete "needs `password`: ...".
+#[derive(Debug, Clone, Copy)]
+pub enum Login {
+    /// Both or neither.
+    Optional,
+    /// A name and a password of the user's.
+    UserAndPassword { user: &'static str, password: &'static str },
+    /// The name is always the same.
+    FixedUser { user: &'static str, password: &'static str },
+    /// Any name does; this one if none is given.
+    AnyUser { default: &'static str, password: &'static str },
+    /// One token, given as either or both.
+    TokenAsBoth { token: &'static str },
+    /// `password`, or derived from `secret_key` for the region.
+    Derived { user: &'static str, password: &'static str, derive: fn(secret_key: &str, region: &str) -> String },
+}
+
+/// `None`: the provider names no limit, or one that the gateway need not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: Option<usize>,
+    pub messages_per_connection: Option<usize>,
+    /// Recipients of one transaction.
+    pub recipients: Option<usize>,
+    /// Octets of a message.
+    pub size: Option<u64>,
+    /// As in the configuration's `rate`.
+    pub rates: &'static [&'static str],
+    pub counts: Counts,
+}
+
+impl Limits {
+    pub const NONE: Self = Self {
+        connections: None,
+        messages_per_connection: None,
+        recipients: None,
+        size: None,
+        rates: &[],
+        counts: Counts::Messages,
+    };
+}
+
+/// What the provider's rates are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    Messages,
+    /// A message to three people counts three times.
+    Recipients,
+}
+
+/// Who signs, and what a signature of ours may cover there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signing {
+    Ours {
+        /// Fields that the provider writes anew.
+        provider_rewrites: &'static [&'static str],
+        /// A second DKIM-Signature is refused.
+        one_signature: bool,
+    },
+    /// It takes mail apart and signs what it makes of it.
+    LeftToProvider,
+}
+
+impl Signing {
+    pub const OURS: Self = Self::Ours { provider_rewrites: &[], one_signature: false };
+}
+
+const MIB: u64 = 1024 * 1024;
+
+const fn starttls(number: u16) -> Port {
+    Port { number, tls: TlsMode::StartTls }
+}
+
+const fn implicit(number: u16) -> Port {
+    Port { number, tls: TlsMode::Implicit }
+}
+
+/// The provider inside the process.
+pub use sandbox::PRESET as SANDBOX;
+/// Any server.
+pub use smtp::PRESET as SMTP;
+
+/// Every one, in the order in which they are listed to users.
+pub const ALL: [&Preset; 9] = [
+    &smtp::PRESET,
+    &postmark::PRESET,
+    &mailgun::PRESET,
+    &mandrill::PRESET,
+    &sendgrid::PRESET,
+    &ses::PRESET,
+    &gmail::PRESET,
+    &microsoft365::PRESET,
+    &sandbox::PRESET,
+];
+
+/// Beginnings of the names of headers that one of the providers takes as an instruction.
+pub const HEADERS: &[&str] = &["X-PM-", "X-Mailgun-", "X-MC-", "X-SMTPAPI", "X-SES-"];
+
+/// By the name in `provider = "..."`.
+pub fn named(name: &str) -> Option<&'static Preset> {
+    ALL.into_iter().find(|preset| preset.name == name)
+}
+
+/// The provider whose own host this is.
+pub fn at_host(host: &str) -> Option<&'static Preset> {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    ALL.into_iter().find(|preset| preset.is_at(&host))
+}
+
+impl Preset {
+    /// Inside this process: there is no connection to configure.
+    pub fn is_embedded(&self) -> bool {
+        self.host == Host::Embedded
+    }
+
+    /// Regions that can be named, for people; `None` if it has none.
+    pub fn regions(&self) -> Option<String> {
+        match self.host {
+            Host::Regions(regions) => {
+                Some(regions.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", "))
+            }
+            Host::RegionWithin { examples, .. } => Some(examples.to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The host for this region, or for the default one. `None` if that takes more than is given.
+    pub fn host_in(&self, region: Option<&str>) -> Option<String> {
+        match (self.host, region) {
+            (Host::Fixed(host), _) => Some(host.to_owned()),
+            (Host::Regions(regions), None) => regions.first().map(|(_, host)| (*host).to_owned()),
+            (Host::Regions(regions), Some(region)) => {
+                regions.iter().find(|(name, _)| *name == region).map(|(_, host)| (*host).to_owned())
+            }
+            (Host::RegionWithin { before, after, .. }, Some(region)) => Some(format!("{before}{region}{after}")),
+            _ => None,
+        }
+    }
+
+    fn is_at(&self, host: &str) -> bool {
+        match self.host {
+            Host::Configured | Host::Embedded => false,
+            Host::Fixed(own) => host == own,
+            Host::Regions(regions) => regions.iter().any(|(_, own)| host == *own),
+            Host::RegionWithin { before, after, .. } => {
+                host.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).is_some_and(|it| !it.is_empty())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

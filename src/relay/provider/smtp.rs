@@ -1,0 +1,19 @@
+//! Any SMTP server, the company's own included: nothing is known, everything is configured.
+
+use super::{Host, Limits, Login, Preset, Signing, starttls};
+use crate::message::adapt::Vocabulary;
+
+pub const PRESET: Preset = Preset {
+    name: "smtp",
+    title: "an SMTP server",
+    host: Host::Configured,
+    ports: &[starttls(587)],
+    login: Login::Optional,
+    limits: Limits::NONE,
+    slow_down: &[],
+    signing: Signing::OURS,
+    seven_bit_only: false,
+    tracking_rewrites_body: false,
+    vocabulary: Vocabulary::NONE,
+    wants_real_ehlo_name: false,
+};
