@@ -19,7 +19,9 @@ pub mod outcome;
 pub mod pattern;
 pub mod raw;
 pub mod repair;
+pub mod rewrite;
 mod subject;
+pub mod text_pattern;
 pub mod trace;
 pub mod words;
 
