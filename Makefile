@@ -3,7 +3,7 @@
 export PATH := $(CURDIR)/target/peers/bin:$(PATH)
 PROFILE := $(if $(CI),ci,default)
 
-.PHONY: help test deliverability peers fmt lint deny bench crash ci
+.PHONY: help test deliverability peers fmt lint deny bench crash fuzz ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
@@ -13,6 +13,7 @@ help:
 	@echo "make deny   licences, banned crates, sources"
 	@echo "make bench  a queue of a million messages against one of a thousand (minutes, 5 GB of disk)"
 	@echo "make crash  every row of the crash matrix in full, as the table of docs/reliability.md (root, a quarter of an hour)"
+	@echo "make fuzz   libFuzzer on every target of fuzz/, two at a time, an hour each (SECONDS_EACH=600 TARGETS=\"header session\")"
 	@echo "make ci     what CI runs, in CI's way: a peer that is missing is a failure"
 
 # Peers that were missing are told at the end, where they are seen.
@@ -48,6 +49,10 @@ bench:
 
 crash: peers
 	CRASH=full cargo nextest run --locked --profile crash --no-capture -E 'test(the_crash_matrix)'
+
+fuzz:
+	@tests/peers/cargo-tool fuzz
+	@fuzz/run
 
 ci:
 	CI=true .ci/run

@@ -20,3 +20,7 @@ pub mod config;
 pub mod gateway;
 pub mod observe;
 pub mod pem;
+
+/// Only for fuzzing and tests: no build of the program has it.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

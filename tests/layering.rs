@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Top to bottom; modules on one line do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["main", "cli"],
+    &["main", "cli", "fuzzing"],
     &["gateway", "doctor"],
     &["config"],
     &["admin", "intake"],

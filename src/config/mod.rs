@@ -57,6 +57,12 @@ pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings
     Ok(settings)
 }
 
+/// The same of a text, for `fuzzing`. Files that it names are looked for below `base`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn load_text(text: &str, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
+    Draft::parse("config.toml", text, true)?.finish(base, environment)
+}
+
 /// The data folder alone, whatever else is wrong or missing: a queue can be looked at from a shell that has none of the
 /// gateway's secrets, and with a file that would not start.
 pub fn data_dir(file: &ConfigFile<'_>, environment: &Environment) -> Result<PathBuf, Problems> {

@@ -13,8 +13,8 @@ mod listener;
 mod login;
 mod session;
 mod starttls;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod testing;
 
 pub use data::READING_ROOM;
 pub use listener::{BindError, Listener};

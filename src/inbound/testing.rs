@@ -1,12 +1,17 @@
-//! What the tests of this module share: options, TLS, an intake that records.
+//! What tests and fuzz targets share: options, TLS, an intake that records, and a conversation without a socket.
+//! In no build of the program. Decides nothing about the protocol: `session` does.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use super::lines::Input;
+use super::session::{Next, Session, Step};
 use super::{AuthMode, Client, Intake, LineEndings, Options, Received, Tls};
 use crate::message::Budget;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-pub(super) fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         address: ([127, 0, 0, 1], 0).into(),
         hostname: "gateway.example".into(),
@@ -22,12 +27,12 @@ pub(super) fn options() -> Options {
     }
 }
 
-pub(super) fn budget() -> Budget {
+pub(crate) fn budget() -> Budget {
     Budget::new(10 * 1024 * 1024)
 }
 
 /// Of one certificate for all tests of the process.
-pub(super) fn server_tls() -> Arc<rustls::ServerConfig> {
+pub(crate) fn server_tls() -> Arc<rustls::ServerConfig> {
     static CONFIG: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = crate::pem::private_key(own.signing_key.serialize_pem().as_bytes()).expect("its key");
@@ -38,12 +43,12 @@ pub(super) fn server_tls() -> Arc<rustls::ServerConfig> {
 
 /// Takes every message; refuses the sender `refused@…`.
 #[derive(Debug, Default)]
-pub(super) struct Recorder {
-    pub(super) taken: Mutex<Vec<Received>>,
+pub(crate) struct Recorder {
+    pub(crate) taken: Mutex<Vec<Received>>,
 }
 
 impl Recorder {
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.taken.lock().expect("no panic").len()
     }
 }
@@ -60,5 +65,98 @@ impl Intake for Recorder {
     async fn accept(&self, received: Received) -> Reply {
         self.taken.lock().expect("no panic").push(received);
         Reply::ok()
+    }
+}
+
+/// A session, its input and what it said: the connection without a socket.
+#[derive(Debug)]
+pub(crate) struct Dialogue {
+    pub(crate) next: Option<Next>,
+    input: Input,
+    pub(crate) intake: Recorder,
+    pub(crate) replies: Vec<Reply>,
+    /// Something stood in clear behind STARTTLS; the connection was dropped.
+    pub(crate) injected: bool,
+}
+
+impl Dialogue {
+    pub(crate) fn new(options: Options) -> Self {
+        let (input, intake) = (Input::default(), Recorder::default());
+        let mut dialogue = Self { next: None, input, intake, replies: Vec::new(), injected: false };
+        let peer = ([127, 0, 0, 1], 40_000).into();
+        dialogue.step(Session::open(Arc::new(options), budget(), peer, None));
+        dialogue
+    }
+
+    fn step(&mut self, step: Step) {
+        self.replies.extend(step.reply);
+        self.next = Some(step.next);
+    }
+
+    /// As if they came in one segment.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.input.buffer().extend_from_slice(bytes);
+        while let Some(next) = self.next.take() {
+            match self.advance(next) {
+                Ok(step) => self.step(step),
+                Err(waiting) => return self.next = Some(*waiting),
+            }
+        }
+    }
+
+    /// `Err` if more bytes are needed, or none will ever be.
+    fn advance(&mut self, next: Next) -> Result<Step, Box<Next>> {
+        Ok(match next {
+            Next::Command(session) => match self.input.next_line() {
+                Some(line) => session.line(line),
+                None => return Err(Box::new(Next::Command(session))),
+            },
+            Next::Response(exchange) => match self.input.next_line() {
+                Some(line) => exchange.response(line),
+                None => return Err(Box::new(Next::Response(exchange))),
+            },
+            Next::Data(mut receiving) => {
+                let consumed = receiving.feed(self.input.bytes());
+                self.input.consume(consumed);
+                if !receiving.is_done() {
+                    return Err(Box::new(Next::Data(receiving)));
+                }
+                receiving.finish()
+            }
+            Next::Verify(verification) => {
+                let right = verification.name() == "u" && verification.password().reveal() == "p";
+                verification.verdict(right.then(|| "u".into()))
+            }
+            Next::StartTls(upgrade) => match upgrade.check(self.input.bytes()) {
+                Ok(clean) => Step::silent(Next::Command(clean.secured("TLSv1.3"))),
+                Err(_) => {
+                    self.injected = true;
+                    Step::silent(Next::Close)
+                }
+            },
+            Next::Admit(admission) => admission.decide(&self.intake),
+            Next::Accept(received, accepting) => {
+                self.intake.taken.lock().expect("no panic").push(*received);
+                accepting.replied(&Reply::ok())
+            }
+            Next::Close => return Err(Box::new(Next::Close)),
+        })
+    }
+
+    pub(crate) fn codes(&self) -> Vec<u16> {
+        self.replies.iter().map(Reply::code).collect()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.next, Some(Next::Close))
+    }
+
+    pub(crate) fn is_in_data(&self) -> bool {
+        matches!(self.next, Some(Next::Data(_)))
+    }
+
+    /// Octets that wait for more.
+    pub(crate) fn waiting(&self) -> usize {
+        self.input.bytes().len()
     }
 }

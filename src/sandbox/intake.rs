@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tracing::error;
 
 #[derive(Debug)]
-pub(super) struct SandboxIntake {
+pub struct SandboxIntake {
     store: Arc<Store>,
     records: Arc<Records>,
     clock: Clock,

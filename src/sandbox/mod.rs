@@ -7,6 +7,8 @@ mod certificate;
 mod intake;
 mod store;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use intake::SandboxIntake;
 pub use store::{Kept, Limits, Store, StoreError};
 
 use crate::dkim::Records;

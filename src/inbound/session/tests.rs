@@ -5,85 +5,7 @@ mod model;
 
 use super::*;
 use crate::inbound::LineEndings;
-use crate::inbound::lines::Input;
-use crate::inbound::testing::{Recorder, budget, options};
-
-/// A session, its input and what it said: the connection without a socket.
-struct Dialogue {
-    next: Option<Next>,
-    input: Input,
-    intake: Recorder,
-    /// Codes of the replies.
-    codes: Vec<u16>,
-}
-
-impl Dialogue {
-    fn new(options: Options) -> Self {
-        let mut dialogue = Self { next: None, input: Input::default(), intake: Recorder::default(), codes: Vec::new() };
-        let peer = ([127, 0, 0, 1], 40_000).into();
-        dialogue.step(Session::open(Arc::new(options), budget(), peer, None));
-        dialogue
-    }
-
-    fn step(&mut self, step: Step) {
-        self.codes.extend(step.reply.map(|reply| reply.code()));
-        self.next = Some(step.next);
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.input.buffer().extend_from_slice(bytes);
-        while let Some(next) = self.next.take() {
-            match self.advance(next) {
-                Ok(step) => self.step(step),
-                Err(waiting) => return self.next = Some(*waiting),
-            }
-        }
-    }
-
-    /// `Err` if more bytes are needed, or none will ever be.
-    fn advance(&mut self, next: Next) -> Result<Step, Box<Next>> {
-        Ok(match next {
-            Next::Command(session) => match self.input.next_line() {
-                Some(line) => session.line(line),
-                None => return Err(Box::new(Next::Command(session))),
-            },
-            Next::Response(exchange) => match self.input.next_line() {
-                Some(line) => exchange.response(line),
-                None => return Err(Box::new(Next::Response(exchange))),
-            },
-            Next::Data(mut receiving) => {
-                let consumed = receiving.feed(self.input.bytes());
-                self.input.consume(consumed);
-                if !receiving.is_done() {
-                    return Err(Box::new(Next::Data(receiving)));
-                }
-                receiving.finish()
-            }
-            Next::Verify(verification) => {
-                let right = verification.name() == "u" && verification.password().reveal() == "p";
-                verification.verdict(right.then(|| "u".into()))
-            }
-            Next::StartTls(upgrade) => {
-                let clean = upgrade.check(self.input.bytes()).expect("the tests wait for 220");
-                Step::silent(Next::Command(clean.secured("TLSv1.3")))
-            }
-            Next::Admit(admission) => admission.decide(&self.intake),
-            Next::Accept(received, accepting) => {
-                self.intake.taken.lock().expect("no panic").push(*received);
-                accepting.replied(&Reply::ok())
-            }
-            Next::Close => return Err(Box::new(Next::Close)),
-        })
-    }
-
-    fn is_closed(&self) -> bool {
-        matches!(self.next, Some(Next::Close))
-    }
-
-    fn is_in_data(&self) -> bool {
-        matches!(self.next, Some(Next::Data(_)))
-    }
-}
+use crate::inbound::testing::{Dialogue, budget, options};
 
 /// What some server somewhere takes for the end of data.
 const LOOKALIKES: &[&[u8]] = &[
@@ -113,10 +35,10 @@ fn smuggle(options: &Options, first: &[u8], cut: usize, pause: usize) {
         dialogue.send(piece);
     }
     let shown = first.escape_ascii();
-    assert_eq!(dialogue.codes[..5], [220, 250, 250, 250, 354], "{shown} cut at {cut}");
-    assert_eq!(dialogue.codes[5..].len(), 2, "one message and QUIT: {shown} cut at {cut}");
-    assert!((550..=552).contains(&dialogue.codes[5]), "{shown} cut at {cut}: {:?}", dialogue.codes);
-    assert_eq!(dialogue.codes[6], 221, "in sync: {shown} cut at {cut}");
+    assert_eq!(dialogue.codes()[..5], [220, 250, 250, 250, 354], "{shown} cut at {cut}");
+    assert_eq!(dialogue.codes()[5..].len(), 2, "one message and QUIT: {shown} cut at {cut}");
+    assert!((550..=552).contains(&dialogue.codes()[5]), "{shown} cut at {cut}: {:?}", dialogue.codes());
+    assert_eq!(dialogue.codes()[6], 221, "in sync: {shown} cut at {cut}");
     assert_eq!(dialogue.intake.count(), 0, "{shown} cut at {cut}");
 }
 
@@ -148,7 +70,7 @@ fn one_message_is_one_message_however_it_is_cut() {
         let mut dialogue = Dialogue::new(options());
         dialogue.send(&input[..cut]);
         dialogue.send(&input[cut..]);
-        assert_eq!(dialogue.codes, [220, 250, 250, 250, 354, 250, 221], "cut at {cut}");
+        assert_eq!(dialogue.codes(), [220, 250, 250, 250, 354, 250, 221], "cut at {cut}");
         let taken = dialogue.intake.taken.lock().expect("no panic");
         assert_eq!(taken[0].data, &b"Subject: x\r\n\r\n.a\r\nb\r\n.c\r\n"[..], "cut at {cut}");
     }
@@ -166,7 +88,7 @@ fn what_is_refused_anyway_is_not_kept_in_memory() {
     let Some(Next::Data(receiving)) = &dialogue.next else { panic!("not in DATA") };
     assert!(receiving.budget().has_room_for(untouched), "the share was given back");
     dialogue.send(b"\r\n.\r\n");
-    assert_eq!(dialogue.codes.last(), Some(&552));
+    assert_eq!(dialogue.codes().last(), Some(&552));
 }
 
 #[test]
@@ -177,5 +99,5 @@ fn memory_is_accounted_for_before_it_is_used() {
     let Some(Next::Data(receiving)) = &dialogue.next else { panic!("not in DATA") };
     assert!(!receiving.budget().has_room_for(budget().total() - 50_000 + 4096));
     dialogue.send(b"\r\n.\r\n");
-    assert_eq!(dialogue.codes.last(), Some(&250));
+    assert_eq!(dialogue.codes().last(), Some(&250));
 }

@@ -1,7 +1,6 @@
 //! The state after every command, errors above all, equals that of a model which is too simple to be wrong.
 
-use super::Dialogue;
-use crate::inbound::testing::{options, server_tls};
+use crate::inbound::testing::{Dialogue, options, server_tls};
 use crate::inbound::{AuthMode, Options, Tls};
 use proptest::prelude::*;
 
@@ -188,7 +187,7 @@ impl Model {
 
 /// The command, and what a client sends behind 354 and 334.
 fn say(dialogue: &mut Dialogue, said: Say, line: &[u8]) {
-    dialogue.codes.clear();
+    dialogue.replies.clear();
     dialogue.send(line);
     match said {
         TooLong => dialogue.send(b"\r\n"),
@@ -197,7 +196,7 @@ fn say(dialogue: &mut Dialogue, said: Say, line: &[u8]) {
             dialogue.send(&[b'x'; 100_001]);
             dialogue.send(b"\r\nRSET\r\n.\r\n");
         }
-        LoginCancelled if dialogue.codes.last() == Some(&334) => dialogue.send(b"*\r\n"),
+        LoginCancelled if dialogue.codes().last() == Some(&334) => dialogue.send(b"*\r\n"),
         _ => {}
     }
 }
@@ -234,7 +233,7 @@ proptest! {
         for (at, (command, line)) in said.iter().enumerate() {
             say(&mut dialogue, *command, line);
             let shown = || said[..=at].iter().map(|(say, _)| say).collect::<Vec<_>>();
-            prop_assert_eq!(&dialogue.codes, &model.hear(*command), "{:?}", shown());
+            prop_assert_eq!(&dialogue.codes(), &model.hear(*command), "{:?}", shown());
             prop_assert_eq!(dialogue.is_closed(), model.closed, "{:?}", shown());
             if model.closed {
                 break;

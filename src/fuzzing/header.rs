@@ -1,0 +1,76 @@
+//! A message of any octets, edited and repaired: one header, in one place, before and after; to repair twice is to repair
+//! once; nothing that is put into a header gets out of its field; what is signed stays as it was.
+
+use crate::message::headers::{Change, Field, Fields};
+use crate::message::mime::Structure;
+use crate::message::repair::{Context, Repairs, repair};
+use crate::message::trace::is_looping;
+use crate::message::{Author, MailId, RawMessage, subject};
+use crate::smtp::dot::{DotDecoder, has_only_crlf};
+use jiff::Timestamp;
+
+/// Up to the first NUL: a value for a field; then the message, as DATA.
+pub fn header(bytes: &[u8]) {
+    let (value, wire) = bytes.split_at(memchr::memchr(0, bytes).unwrap_or(0));
+    let mut decoded = Vec::new();
+    DotDecoder::default().decode(wire.strip_prefix(b"\0").unwrap_or(wire), &mut decoded);
+    if decoded.ends_with(b"\r") || !has_only_crlf(&decoded) {
+        return;
+    }
+    let Ok(message) = RawMessage::from_data(decoded.into()) else { return };
+    check_split(&message);
+    let (_, _, _) = (Author::of(&message), subject(&message), is_looping(&message));
+    check_value(&String::from_utf8_lossy(value), &message);
+    check_repair(&message);
+}
+
+/// Whoever reads what we write finds the same header and body.
+fn check_split(message: &RawMessage) {
+    let again = RawMessage::from_data(message.to_bytes().into()).expect("it was one before");
+    assert_eq!(&again, message);
+    assert!(
+        Fields::new(message.header()).collect::<Vec<_>>().iter().map(|field| field.raw().len()).sum::<usize>()
+            == message.header().len()
+    );
+}
+
+fn check_value(value: &str, message: &RawMessage) {
+    let before = message.fields().count();
+    for field in [Field::new("X-Value", &[value, value]), Field::folded("X-Value", value)] {
+        let Ok(field) = field else { continue };
+        assert!(field.as_bytes().split(|&byte| byte == b'\n').all(|line| line.len() <= 999), "{field:?}");
+        let mut edited = message.clone();
+        edited.prepend(&field);
+        edited.append(&field);
+        assert_eq!(edited.fields().count(), before + 2, "{field:?}");
+        edited.edit_fields(|old| if old.is("X-Value") { Change::Replace(field.clone()) } else { Change::Keep });
+        assert_eq!(edited.fields().count(), before + 2, "{field:?}");
+        let added = edited.remove_fields(|old| old.raw() == field.as_bytes());
+        assert!(added >= 2, "{field:?}");
+        check_split(&edited);
+    }
+}
+
+fn check_repair(message: &RawMessage) {
+    let now = Timestamp::from_second(1_795_000_000).expect("in range");
+    let context = Context { now, id: MailId::new(now, 7), host: "gateway.example.com" };
+    let once = repair(message, &Repairs::ALL, &context);
+    assert!(has_only_crlf(once.message.header()) && has_only_crlf(once.message.body()));
+    check_split(&once.message);
+    let twice = repair(&once.message, &Repairs::ALL, &context);
+    assert!(
+        twice.steps.is_empty() && twice.message == once.message,
+        "{:?} again: {}\n{}",
+        twice.steps,
+        once.message.to_bytes().escape_ascii(),
+        twice.message.to_bytes().escape_ascii()
+    );
+    let off = repair(message, &Repairs::NONE, &context);
+    assert!(off.steps.is_empty() && off.message == *message);
+    if Structure::of(message).root().is_opaque {
+        assert_eq!(once.message.body(), message.body(), "signed, encrypted or another message");
+    }
+    if let (Ok(before), Ok(after)) = (Author::of(message), Author::of(&once.message)) {
+        assert_eq!(before.mailbox(), after.mailbox());
+    }
+}

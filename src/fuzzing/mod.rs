@@ -1,0 +1,65 @@
+//! What hostile bytes must not do, one function per target: it panics if they do. In no build of the program.
+//!
+//! `fuzz/` feeds them with libFuzzer (`make fuzz`); the tests below replay its seeds and crashers, so that what was once
+//! found stays found without a nightly compiler.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a target reports what it found by panicking")]
+
+mod command;
+mod configuration;
+mod data;
+mod header;
+mod queue;
+mod reply;
+mod sandbox;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use self::command::command;
+pub use self::configuration::configuration;
+pub use self::data::data;
+pub use self::header::header;
+pub use self::queue::queue;
+pub use self::reply::reply;
+pub use self::sandbox::sandbox;
+pub use self::session::session;
+
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its file in `fuzz/fuzz_targets`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("command", command),
+    ("configuration", configuration),
+    ("data", data),
+    ("header", header),
+    ("queue", queue),
+    ("reply", reply),
+    ("sandbox", sandbox),
+    ("session", session),
+];
+
+/// The first octets, as numbers; zeros where there are none.
+fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> [u8; N] {
+    let (head, rest): (&'a [u8], &'a [u8]) = bytes.split_at(N.min(bytes.len()));
+    *bytes = rest;
+    let mut taken = [0; N];
+    taken[..head.len()].copy_from_slice(head);
+    taken
+}
+
+/// What the wire never carries in one line.
+fn breaks_a_line(text: &str) -> bool {
+    text.contains(['\r', '\n', '\0'])
+}
+
+/// A folder for this process alone, in memory where the system has such a place.
+fn scratch(name: &str) -> std::path::PathBuf {
+    let memory = std::path::Path::new("/dev/shm");
+    let top = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let folder = top.join(format!("waxseal-fuzzing-{name}-{}", std::process::id()));
+    // Left over from another process of the same number.
+    let _there_is_none = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}

@@ -1,0 +1,204 @@
+//! A queue whose rows hold any octets, and lines of the control socket: damage is set aside or told, never lent, and the
+//! thread that writes lives on.
+
+use super::{scratch, take};
+use crate::message::MailId;
+use crate::queue::control::{Request, Response};
+use crate::queue::sqlite::{Options, SqliteQueue};
+use crate::queue::{Filter, Lane, Leased, Queue as _, QueueError, Settlement};
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+use std::path::PathBuf;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use tokio::runtime::{Builder, Runtime};
+
+/// The rows; the same octets are also read as lines of the control socket.
+pub fn queue(bytes: &[u8]) {
+    if let Ok(request) = Request::from_line(bytes) {
+        assert_eq!(Request::from_line(&request.to_line()).ok(), Some(request));
+    }
+    let _no_panic = Response::from_line(bytes);
+    static SCENE: LazyLock<Mutex<Scene>> = LazyLock::new(|| Mutex::new(Scene::new()));
+    let scene = SCENE.lock().unwrap_or_else(PoisonError::into_inner);
+    let ids = scene.fill(bytes).expect("rows that the tables allow");
+    scene.runtime.block_on(use_it(&scene.queue, &ids));
+}
+
+struct Scene {
+    queue: SqliteQueue,
+    raw: Connection,
+    runtime: Runtime,
+    folder: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = scratch("queue");
+        let options = Options { data_dir: folder.clone(), cache_octets: 0, schedule: Default::default() };
+        let queue = SqliteQueue::open(options).expect("a queue");
+        let raw = Connection::open(folder.join("queue.sqlite")).expect("the same database");
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { queue, raw, runtime, folder }
+    }
+
+    /// Instead of what was there.
+    fn fill(&self, mut bytes: &[u8]) -> rusqlite::Result<Vec<MailId>> {
+        let bytes = &mut bytes;
+        self.raw.execute_batch(
+            "BEGIN; DELETE FROM message; DELETE FROM content; DELETE FROM job; DELETE FROM recipient;
+             DELETE FROM attempt; DELETE FROM history; DELETE FROM hold;",
+        )?;
+        let mut ids = Vec::new();
+        for key in 1..=2 {
+            let id = MailId::new(Timestamp::UNIX_EPOCH, key);
+            ids.push(id);
+            self.message(key, id, bytes)?;
+            self.recipients(key, bytes)?;
+        }
+        self.raw.execute_batch("COMMIT")?;
+        Ok(ids)
+    }
+
+    fn message(&self, key: u32, id: MailId, bytes: &mut &[u8]) -> rusqlite::Result<()> {
+        let [what] = take(bytes);
+        let id = if what & 1 == 0 { id.to_string() } else { format!("{}{key}", text(bytes)) };
+        let sender = (what & 2 == 0).then(|| text(bytes));
+        self.raw.execute(
+            "INSERT OR IGNORE INTO message (key, id, received_at, since, sender, eight_bit, smtputf8, size, subject)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                key,
+                id,
+                number(bytes),
+                number(bytes),
+                sender,
+                number(bytes),
+                number(bytes),
+                number(bytes),
+                text(bytes)
+            ],
+        )?;
+        let (header, body) = (text(bytes), (what & 4 == 0).then(|| text(bytes)));
+        let right = digest(&SHA256, [header.as_bytes(), body.as_deref().unwrap_or("").as_bytes()].concat().as_slice());
+        let kept = if what & 8 == 0 { right.as_ref().to_vec() } else { text(bytes).into_bytes() };
+        self.raw.execute(
+            "INSERT INTO content (message, header, body, digest) VALUES (?1, ?2, ?3, ?4)",
+            params![key, header.as_bytes(), body.as_ref().map(String::as_bytes), kept],
+        )?;
+        self.raw.execute(
+            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                id,
+                number(bytes),
+                sender,
+                text(bytes),
+                text(bytes),
+                number(bytes),
+                number(bytes),
+                text(bytes),
+                text(bytes),
+                number(bytes)
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn recipients(&self, key: u32, bytes: &mut &[u8]) -> rusqlite::Result<()> {
+        let [count, lane] = take(bytes);
+        let lane = if lane & 1 == 0 { "a".to_owned() } else { text(bytes) };
+        self.raw.execute(
+            "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![key, lane, text(bytes), number(bytes), number(bytes) & 3, number(bytes)],
+        )?;
+        for position in 0..count % 3 {
+            let [failed] = take(bytes);
+            self.raw.execute(
+                "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    key,
+                    position,
+                    text(bytes),
+                    lane,
+                    (failed & 1 == 1).then(|| number(bytes)),
+                    number(bytes),
+                    (failed & 2 == 2).then(|| text(bytes)),
+                    (failed & 4 == 4).then(|| text(bytes))
+                ],
+            )?;
+        }
+        self.raw.execute(
+            "INSERT INTO attempt (message, number, at, upstream, text, possible_duplicate) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![key, number(bytes), number(bytes), text(bytes), text(bytes), number(bytes)],
+        )?;
+        Ok(())
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A length and so many octets.
+fn text(bytes: &mut &[u8]) -> String {
+    let [length] = take(bytes);
+    let (head, rest) = bytes.split_at(usize::from(length).min(bytes.len()));
+    *bytes = rest;
+    String::from_utf8_lossy(head).into_owned()
+}
+
+/// Small ones mostly, and those at the ends.
+fn number(bytes: &mut &[u8]) -> i64 {
+    match take(bytes) {
+        [0xff] => i64::MAX,
+        [0xfe] => i64::MIN,
+        [0xfd] => i64::from_be_bytes(take(bytes)),
+        [small] => i64::from(small),
+    }
+}
+
+/// Everything that reads what is stored.
+async fn use_it(queue: &SqliteQueue, ids: &[MailId]) {
+    let now = Timestamp::from_second(1_795_000_000).expect("in range");
+    let lane = Lane::new("a");
+    let leased = lives(queue.lease(&lane, now, 10, u64::MAX).await).unwrap_or_default();
+    for leased in &leased {
+        check(leased);
+    }
+    lives(queue.list(&Filter::default(), None, 100).await);
+    lives(queue.history(None, 100).await);
+    for id in ids {
+        lives(queue.show(*id).await);
+        lives(queue.content(*id).await);
+    }
+    for leased in leased {
+        let settlements = vec![Settlement::Untried; leased.accepted.envelope.recipients.len()];
+        lives(queue.settle(leased.lease, settlements, now).await);
+    }
+    lives(queue.next_due(&lane, now).await);
+    lives(queue.relane("other", std::sync::Arc::new(|_, _| Lane::new("b"))).await);
+    lives(queue.relane("first", std::sync::Arc::new(|_, _| Lane::new("a"))).await);
+    lives(queue.retry(ids, None, now).await);
+    lives(queue.statistics().await);
+    lives(queue.remove(ids).await);
+    lives(queue.prune(now, now).await);
+}
+
+/// The writer has not panicked. Damage is an answer, too.
+fn lives<T>(answer: Result<T, QueueError>) -> Option<T> {
+    assert!(!matches!(answer, Err(QueueError::Closed)), "the writer is gone");
+    answer.ok()
+}
+
+/// What is lent can be delivered.
+fn check(leased: &Leased) {
+    let envelope = &leased.accepted.envelope;
+    assert!(!envelope.recipients.is_empty());
+    for mailbox in envelope.recipients.iter().chain(envelope.sender.mailbox()) {
+        super::command(format!("RCPT TO:<{mailbox}>").as_bytes());
+    }
+}

@@ -1,0 +1,65 @@
+//! What a provider says: the same reply however it was split, in one harmless line wherever it is shown or passed on.
+
+use super::take;
+use crate::message::outcome::{Meaning, Step, meaning};
+use crate::smtp::Reply;
+use crate::smtp::reply::{ReplyError, ReplyParser};
+
+const STEPS: [Step; 8] =
+    [Step::Greeting, Step::Ehlo, Step::StartTls, Step::Auth, Step::Mail, Step::Rcpt, Step::Data, Step::EndOfData];
+
+/// The first octet: how long the pieces are.
+pub fn reply(mut bytes: &[u8]) {
+    let [piece] = take(&mut bytes);
+    let whole = replies(bytes, bytes.len());
+    // A line too long is found out sooner where there is more of it to see.
+    let in_pieces = replies(bytes, usize::from(piece));
+    assert_eq!(whole.0, in_pieces.0);
+    assert!(whole.1 == in_pieces.1 || whole.1.is_some_and(|error| error == ReplyError::LineTooLong));
+    whole.0.iter().for_each(check);
+}
+
+/// All that can be read, and what ended the reading.
+fn replies(bytes: &[u8], piece: usize) -> (Vec<Reply>, Option<ReplyError>) {
+    let (mut parser, mut input, mut found) = (ReplyParser::default(), Vec::new(), Vec::new());
+    for chunk in bytes.chunks(piece.max(1)) {
+        input.extend_from_slice(chunk);
+        loop {
+            match parser.parse(&input) {
+                Ok((consumed, reply)) => {
+                    assert!(consumed <= input.len());
+                    input.drain(..consumed);
+                    match reply {
+                        Some(reply) => found.push(reply),
+                        None => break,
+                    }
+                }
+                Err(error) => return (found, Some(error)),
+            }
+        }
+        assert!(input.len() <= 2049, "an endless line is kept");
+    }
+    (found, None)
+}
+
+fn check(reply: &Reply) {
+    assert!((200..=599).contains(&reply.code()));
+    assert!(!reply.to_string().chars().any(char::is_control), "{reply}");
+    let mut wire = Vec::new();
+    reply.folded().write_to(&mut wire);
+    assert!(wire.len() <= 512 && wire.iter().filter(|&&byte| byte == b'\n').count() == 1, "{reply}");
+    let again = ReplyParser::default().parse(&wire).expect("a reply").1.expect("a whole reply");
+    assert_eq!((again.code(), again.enhanced()), (reply.code(), reply.enhanced()));
+    for step in STEPS {
+        let meaning = meaning(step, reply, &[]);
+        assert!(meaning != Meaning::Accepted || reply.is_positive(), "{step}: {reply}");
+        assert!(
+            step > Step::Auth || matches!(meaning, Meaning::Accepted | Meaning::UpstreamDeferred),
+            "{step}: {reply}"
+        );
+    }
+    let text = reply.text();
+    if text.len() >= 16 && reply.lines().count() == 1 {
+        assert!(!reply.hiding(std::slice::from_ref(&text)).text().contains(&text));
+    }
+}

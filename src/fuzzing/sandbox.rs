@@ -1,0 +1,79 @@
+//! Mail for the sandbox: kept and answered for whatever it is, and a signature passes only over what was signed.
+
+use super::scratch;
+use crate::dkim::{Records, SealOptions, Selector, SigningKey, seal, verify};
+use crate::inbound::{Client, Intake as _, Received};
+use crate::message::{Budget, Envelope, RawMessage};
+use crate::observe::Clock;
+use crate::sandbox::{Limits, SandboxIntake, Store};
+use crate::smtp::dot::{DotDecoder, Oddities};
+use crate::smtp::{Domain, EhloName, Mailbox, ReversePath};
+use bytes::Bytes;
+use std::sync::{Arc, LazyLock};
+use tokio::runtime::{Builder, Runtime};
+
+/// A message as DATA.
+pub fn sandbox(wire: &[u8]) {
+    static SCENE: LazyLock<Scene> = LazyLock::new(Scene::new);
+    let (mut decoder, mut data) = (DotDecoder::default(), Vec::new());
+    decoder.decode(wire, &mut data);
+    // The sandbox takes no other.
+    if decoder.oddities() == Oddities::default() {
+        SCENE.take(data.into());
+    }
+}
+
+struct Scene {
+    intake: SandboxIntake,
+    key: Arc<SigningKey>,
+    records: Records,
+    runtime: Runtime,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let pem = include_str!("../dkim/testdata/ed25519.pem");
+        let (domain, selector) = (Domain::parse("example.com"), Selector::parse("wax1"));
+        let key = SigningKey::from_pem(domain.expect("a domain"), selector.expect("a selector"), pem.as_bytes());
+        let key = key.expect("a key");
+        let records = Records::of_keys([&key]);
+        let limits = Limits { messages: 4, ..Limits::default() };
+        let store = Store::open(scratch("sandbox"), limits).expect("a store");
+        let intake = SandboxIntake::new(store, records.clone(), Clock::System);
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { intake, key: Arc::new(key), records, runtime }
+    }
+
+    fn take(&self, data: Bytes) {
+        let before = passes(&data, &self.records);
+        let reply = self.runtime.block_on(self.intake.accept(received(data.clone())));
+        assert!(reply.code() == 250 && reply.text().contains("NOT sent"), "{reply}");
+        let kept = self.intake.store().messages();
+        assert_eq!(kept.last().map(|kept| &kept.message), Some(&data));
+        // What this gateway signs, the sandbox finds signed, whatever else is in the message.
+        let Ok(message) = RawMessage::from_data(data) else { return };
+        let Ok(sealed) = seal(&message, std::slice::from_ref(&self.key), &SealOptions::default()) else { return };
+        let sent = [sealed.header(), b"\r\n", sealed.body()].concat();
+        let after = passes(&sent, &self.records);
+        assert!(after > before || after > 0, "{}", sent.escape_ascii());
+    }
+}
+
+fn passes(message: &[u8], records: &Records) -> usize {
+    verify(message, records).iter().filter(|verification| verification.is_pass()).count()
+}
+
+fn received(data: Bytes) -> Received {
+    let mut share = Budget::new(u64::MAX).share();
+    share.grow(data.len()).expect("room");
+    let mut envelope = Envelope::new(ReversePath::Null);
+    envelope.add_recipient(Mailbox::parse("c@d.example").expect("an address"));
+    let client = Client {
+        peer: ([127, 0, 0, 1], 40_000).into(),
+        ehlo: EhloName::parse(b"x").expect("a name"),
+        esmtp: true,
+        tls: None,
+        user: None,
+    };
+    Received { client, envelope, data, line_endings_changed: false, share }
+}

@@ -1,0 +1,90 @@
+//! A listener's session, from each of its states: no message without a 354, no byte of data taken for a command, the same
+//! whatever the segments were.
+
+use super::take;
+use crate::inbound::testing::{Dialogue, options, server_tls};
+use crate::inbound::{AuthMode, LineEndings, Options, Tls};
+use crate::smtp::dot::has_only_crlf;
+
+/// What brings a session into each state that bytes can find it in.
+const STATES: &[&[u8]] = &[
+    b"",
+    b"EHLO x\r\n",
+    b"EHLO x\r\nAUTH PLAIN AHUAcA==\r\n",
+    b"EHLO x\r\nAUTH LOGIN\r\n",
+    b"EHLO x\r\nAUTH LOGIN\r\ndQ==\r\n",
+    b"EHLO x\r\nMAIL FROM:<a@b>\r\n",
+    b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n",
+    b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n",
+    b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: x\r\n\r\n",
+];
+
+/// Three octets: the listener, the state, how long the pieces are. Then what the client says.
+pub fn session(mut bytes: &[u8]) {
+    let [listener, state, piece] = take(&mut bytes);
+    let options = listener_of(listener);
+    let state = STATES[usize::from(state) % STATES.len()];
+    let begin = || {
+        let mut dialogue = Dialogue::new(options.clone());
+        if matches!(options.tls, Tls::StartTls(_)) {
+            dialogue.send(b"EHLO x\r\n");
+            dialogue.send(b"STARTTLS\r\n");
+        }
+        dialogue.send(state);
+        dialogue
+    };
+    let mut whole = begin();
+    whole.send(bytes);
+    let mut in_pieces = begin();
+    for piece in bytes.chunks(usize::from(piece).max(1)) {
+        in_pieces.send(piece);
+        check(&in_pieces, &options);
+    }
+    check(&whole, &options);
+    // Whether something stood behind STARTTLS depends on the segments, and is meant to.
+    if !whole.injected && !in_pieces.injected {
+        assert_eq!(whole.replies, in_pieces.replies);
+        assert_eq!(whole.intake.count(), in_pieces.intake.count());
+    }
+}
+
+fn listener_of(octet: u8) -> Options {
+    let auth = [AuthMode::Off, AuthMode::Optional, AuthMode::Required, AuthMode::Optional][usize::from(octet & 3)];
+    let mut options = Options { auth, max_message_size: 1000, ..options() };
+    if octet & 4 != 0 {
+        options.tls = Tls::StartTls(server_tls());
+    }
+    if octet & 8 != 0 {
+        options.line_endings = LineEndings::Reject;
+    }
+    if octet & 16 != 0 {
+        options.allow.clear();
+    }
+    options
+}
+
+fn check(dialogue: &Dialogue, options: &Options) {
+    let codes = dialogue.codes();
+    let invitations = codes.iter().filter(|&&code| code == 354).count();
+    assert!(dialogue.intake.count() <= invitations, "{codes:?}");
+    let refused = codes.iter().filter(|&&code| code >= 400).count();
+    assert!(dialogue.is_in_data() || dialogue.is_closed() || dialogue.waiting() < 2048, "an endless line is kept");
+    let taken = dialogue.intake.taken.lock().expect("no panic");
+    for received in taken.iter() {
+        assert!(has_only_crlf(&received.data), "{}", received.data.escape_ascii());
+        assert!(received.data.len() as u64 <= options.max_message_size && refused < codes.len());
+        assert!((1..=options.max_recipients).contains(&received.envelope.recipients.len()));
+        assert!(options.line_endings == LineEndings::Normalize || !received.line_endings_changed);
+        let known = received.client.user.is_some();
+        assert!(known || (!options.allow.is_empty() && options.auth != AuthMode::Required), "an open relay");
+        assert!(matches!(options.tls, Tls::Off) || received.client.tls.is_some(), "mail in clear");
+    }
+    for reply in &dialogue.replies {
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        for line in wire.split_inclusive(|&byte| byte == b'\n') {
+            assert!(line.len() <= 512 && line.ends_with(b"\r\n"), "{reply}");
+            assert!(!line[..line.len() - 2].iter().any(u8::is_ascii_control), "{reply}");
+        }
+    }
+}
