@@ -180,8 +180,8 @@ async fn use_it(queue: &SqliteQueue, ids: &[MailId]) {
         lives(queue.settle(leased.lease, settlements, now).await);
     }
     lives(queue.next_due(&lane, now).await);
-    lives(queue.relane("other", std::sync::Arc::new(|_, _| Lane::new("b"))).await);
-    lives(queue.relane("first", std::sync::Arc::new(|_, _| Lane::new("a"))).await);
+    lives(queue.relane("other", std::sync::Arc::new(|_| Lane::new("b"))).await);
+    lives(queue.relane("first", std::sync::Arc::new(|_| Lane::new("a"))).await);
     lives(queue.retry(ids, None, now).await);
     lives(queue.statistics().await);
     lives(queue.remove(ids).await);
