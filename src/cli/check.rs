@@ -153,10 +153,12 @@ fn describe_upstream(upstream: &UpstreamSettings) -> String {
         Provider::Smtp(endpoint) => {
             let tls = upstream_tls_name(endpoint.tls);
             let login = match &endpoint.credentials {
-                Some(credentials) => format!("login {}", credentials.username),
+                Some(credentials) => format!("login {}", credentials.shown_username()),
                 None => "no login".to_owned(),
             };
-            format!("{name}: {} port {}, tls {tls}, {login}, {limit}", endpoint.host, endpoint.port)
+            let others = endpoint.other_ports.iter().map(|port| format!(" or {}", port.number)).collect::<String>();
+            let title = upstream.preset.title;
+            format!("{name}: {title}, {} port {}{others}, tls {tls}, {login}, {limit}", endpoint.host, endpoint.port)
         }
     }
 }
@@ -219,15 +221,14 @@ fn report(loaded: &Result<Settings, Problems>) -> Value {
 fn upstream_to_json(upstream: &UpstreamSettings) -> Value {
     let mut value = json!({
         "name": &*upstream.name,
-        "provider": "sandbox",
+        "provider": upstream.preset.name,
         "max_connections": upstream.connections.max_connections,
     });
     if let Provider::Smtp(endpoint) = &upstream.provider {
-        value["provider"] = json!("smtp");
         value["host"] = json!(endpoint.host);
         value["port"] = json!(endpoint.port);
         value["tls"] = json!(upstream_tls_name(endpoint.tls));
-        value["username"] = json!(endpoint.credentials.as_ref().map(|credentials| &credentials.username));
+        value["username"] = json!(endpoint.credentials.as_ref().map(|credentials| credentials.shown_username()));
     }
     value
 }
@@ -272,7 +273,7 @@ mod tests {
             "key            wax1._domainkey.example.com from ",
             ", to be made at start",
             "no key for it  mail is refused",
-            "upstream       company: smtp.example.com port 587, tls starttls, login relay, at most 4 connections",
+            "upstream       company: an SMTP server, smtp.example.com port 587, tls starttls, login relay, at most 4 connections",
             "upstream       sandbox: the sandbox, which keeps mail and does NOT send it",
             "route          default: from * to * through company",
             "repair         every step but text_part",

@@ -2,7 +2,6 @@
 //!
 //! Values are of the right form here, no more: files are not read and references not followed; that is `settings`.
 
-use super::later::{self, Preset};
 use super::problem::{Findings, Place};
 use super::queue::{Backend, Retry};
 use super::reader::{Complaints, TableReader, find, kind};
@@ -15,6 +14,7 @@ use crate::inbound::{AuthMode, LineEndings};
 use crate::observe::Secret;
 use crate::observe::log::Format;
 use crate::relay::TlsMode;
+use crate::relay::provider::{self, Preset};
 use crate::smtp::Domain;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -145,11 +145,14 @@ settings! {
     Upstream = "upstream", many: true {
         /// What routes and the log call it.
         name: String, required r#""company""#;
-        /// "smtp": any provider or server; "sandbox": the one inside the gateway, which keeps mail and sends nothing.
+        /// "postmark", "mailgun", "mandrill", "sendgrid", "ses", "gmail" or "microsoft365", whose host, ports and limits are
+        /// known (docs/providers.md); "smtp": any server; "sandbox": the one inside the gateway, which sends nothing.
         provider: ProviderName, required r#""smtp""#;
-        /// Name or address of the server; needed for "smtp".
+        /// Where the provider's servers are: "us" or "eu" for mailgun (default: "us"), such as "eu-central-1" for ses.
+        region: String, optional r#""eu""#;
+        /// Name or address of the server; needed for "smtp". Default: what is known of the provider.
         host: String, optional r#""smtp.example.com""#;
-        /// The server's port.
+        /// The server's port. Left out, a known provider's other ports are tried where nothing answers on this one.
         port: Port, default "587";
         /// "starttls" or "implicit"; default: what the port is for (465 and 2465: "implicit").
         tls: TlsMode, optional r#""starttls""#;
@@ -161,10 +164,21 @@ settings! {
         username: String, optional r#""relay""#;
         /// A literal, { env = "NAME" } or { file = "/run/secrets/NAME" }.
         password: SecretSource, optional r#"{ env = "RELAY_PASSWORD" }"#;
-        /// Connections at once, over everything: what the provider allows for the account.
+        /// Only for ses: the secret access key, from which the region's SMTP password is made.
+        secret_key: SecretSource, optional r#"{ env = "AWS_SECRET_ACCESS_KEY" }"#;
+        /// Connections at once, over everything: what the provider allows for the account. Known providers may have another
+        /// default.
         max_connections: Count, default "4";
         /// Messages after which a connection is closed and a new one made.
         max_messages_per_connection: Count, default "100";
+        /// Recipients of one transaction; more go in several. Default: what is known of the provider.
+        max_recipients: Count, optional "50";
+        /// What is larger is not offered to this server. Default: what is known of the provider.
+        max_message_size: Size, optional r#""10 MiB""#;
+        /// Whether the gateway signs what goes here. Default: true, but for postmark, which would break the signature.
+        sign: bool, optional "true";
+        /// true: the provider's open and click tracking is left as it is set up there, though it breaks the signature.
+        tracking: bool, default "false";
         /// The local address to connect from; default: the system's choice.
         source_address: IpAddr, optional r#""192.0.2.10""#;
         /// Another upstream with the same account: its cap counts for both.
@@ -355,24 +369,15 @@ words! { TlsMode, "\"starttls\" or \"implicit\"", {
 
 words! { Format, "\"pretty\" or \"json\"", { "pretty" => Self::Pretty, "json" => Self::Json } }
 
-/// The presets are known by name, so that their user is told what to write for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderName {
-    Smtp,
-    Sandbox,
-    Preset(&'static Preset),
-}
+/// A provider of which something is known.
+#[derive(Debug, Clone, Copy)]
+pub struct ProviderName(pub &'static Preset);
 
 impl Text for ProviderName {
-    const EXPECTED: &'static str = "\"smtp\" or \"sandbox\"";
+    const EXPECTED: &'static str = "a provider's name such as \"smtp\"";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        match (text, later::preset(text)) {
-            ("smtp", _) => Ok(Self::Smtp),
-            ("sandbox", _) => Ok(Self::Sandbox),
-            (_, Some(preset)) => Ok(Self::Preset(preset)),
-            (_, None) => Err(not_among(text, &["smtp", "sandbox"])),
-        }
+        provider::named(text).map(Self).ok_or_else(|| not_among(text, &provider::ALL.map(|preset| preset.name)))
     }
 }
 

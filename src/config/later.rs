@@ -11,37 +11,6 @@ use toml::de::DeValue;
 /// Tables without effect, with the keys that they will have.
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[("admin", &["address"])];
 
-/// A provider that will have a preset. Hosts are from the providers' own documents.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Preset {
-    pub name: &'static str,
-    pub host: &'static str,
-    /// What its login is.
-    pub login: &'static str,
-}
-
-const PRESETS: &[Preset] = &[
-    Preset { name: "postmark", host: "smtp.postmarkapp.com", login: "the server token as username and as password" },
-    Preset {
-        name: "mailgun",
-        host: "smtp.mailgun.org",
-        login: "the domain's SMTP login (EU: host smtp.eu.mailgun.org)",
-    },
-    Preset { name: "mandrill", host: "smtp.mandrillapp.com", login: "any username and an API key as password" },
-    Preset { name: "sendgrid", host: "smtp.sendgrid.net", login: "username \"apikey\" and an API key as password" },
-    Preset {
-        name: "ses",
-        host: "email-smtp.REGION.amazonaws.com",
-        login: "the SMTP credentials that the SES console makes, not an access key",
-    },
-    Preset { name: "gmail", host: "smtp.gmail.com", login: "the address and an app password" },
-    Preset { name: "microsoft365", host: "smtp.office365.com", login: "the address and its password" },
-];
-
-pub fn preset(name: &str) -> Option<&'static Preset> {
-    PRESETS.iter().find(|preset| preset.name == name)
-}
-
 /// Reports a key that belongs to a later version; `false` if it does not.
 pub fn report(table: &str, key: &str, value: &Spanned<DeValue<'_>>, place: &Place, findings: &mut Findings) -> bool {
     match (table, key) {

@@ -12,7 +12,7 @@ use super::value::Text as _;
 use crate::dkim::Selector;
 use crate::inbound::AuthMode;
 use crate::observe::Secret;
-use crate::relay::TlsMode;
+use crate::relay::{TlsMode, provider};
 use crate::smtp::Domain;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -60,7 +60,8 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
     let place = host.place.clone();
     let mut upstream = Upstream::empty(place.clone());
     upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
-    upstream.provider = Typed::given(ProviderName::Smtp, place.clone());
+    let known = host.value.as_deref().and_then(provider::at_host);
+    upstream.provider = Typed::given(ProviderName(known.unwrap_or(&provider::SMTP)), place.clone());
     upstream.host = host;
     // Given even if it is not: Plausible's default holds whatever SMTP_HOST_SSL_ENABLED says.
     upstream.port.given = true;

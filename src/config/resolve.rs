@@ -7,6 +7,7 @@ mod dkim;
 mod files;
 mod hostname;
 mod listener;
+mod login;
 mod mailer;
 mod queue;
 mod repair;
@@ -15,7 +16,7 @@ mod upstream;
 mod user;
 
 use super::environment::Environment;
-use super::file::{File, Gateway, Listener, Log, ProviderName, UnsignedMail};
+use super::file::{File, Gateway, Listener, Log, UnsignedMail, Upstream};
 use super::problem::{Findings, Problems, Source};
 use super::schema::Typed;
 use super::settings::{DkimSettings, Settings};
@@ -39,7 +40,8 @@ pub struct Resolver<'a> {
 impl Resolver<'_> {
     /// `None` only if there are errors.
     pub fn resolve(&mut self, file: File) -> Option<Settings> {
-        let has_provider = file.upstreams.iter().any(|upstream| upstream.provider.value != Some(ProviderName::Sandbox));
+        let is_sandbox = |upstream: &Upstream| upstream.provider.value.is_some_and(|it| it.0.is_embedded());
+        let has_provider = !file.upstreams.iter().all(is_sandbox);
         let hostname = self.hostname(file.gateway.hostname.clone(), has_provider);
         let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(file.dkim));
         let unsigned = self.unsigned(&file.gateway, has_keys);
@@ -51,7 +53,8 @@ impl Resolver<'_> {
         self.warn_about_plausible(&listeners, &dkim, unsigned.as_ref());
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let upstreams = self.upstreams(file.upstreams, &addresses);
+        let ehlo_name = hostname.as_ref().map(|(_, ehlo_name)| ehlo_name.as_str());
+        let upstreams = self.upstreams(file.upstreams, &addresses, ehlo_name);
         let routes = self.routes(file.routes, &names);
         let repairs = repair::resolve(&file.repair);
         let queue = self.queue(file.queue);

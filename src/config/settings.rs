@@ -4,7 +4,7 @@
 
 use super::file::Delivery;
 use super::problem::Problems;
-use crate::delivery::Bounce;
+use crate::delivery::{Bounce, Profile};
 use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
 use crate::inbound::auth::Password;
@@ -13,6 +13,7 @@ use crate::message::repair::Repairs;
 use crate::observe::log;
 use crate::queue::schedule::Schedule;
 use crate::relay;
+use crate::relay::provider::Preset;
 use crate::smtp::Domain;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,8 +76,12 @@ pub struct DkimSettings {
 #[derive(Debug, Clone)]
 pub struct UpstreamSettings {
     pub name: Arc<str>,
+    /// What is known of its provider; the fields below hold what the configuration made of it.
+    pub preset: &'static Preset,
     pub provider: Provider,
     pub connections: Connections,
+    /// What happens to a message before it is sent there.
+    pub profile: Profile,
     /// The upstream whose cap governs this one too; never one that itself shares.
     pub share_limits_with: Option<Arc<str>>,
 }
@@ -94,6 +99,8 @@ pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: relay::TlsMode,
+    /// Tried in order where nothing answers on `port`.
+    pub other_ports: Vec<relay::Port>,
     pub server_name: rustls::pki_types::ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
     pub credentials: Option<relay::Credentials>,
@@ -140,6 +147,7 @@ impl UpstreamSettings {
             host: endpoint.host.clone(),
             port: endpoint.port,
             tls: endpoint.tls,
+            other_ports: endpoint.other_ports.clone(),
             server_name: endpoint.server_name.clone(),
             tls_config: endpoint.tls_config.clone(),
             credentials: endpoint.credentials.clone(),
@@ -152,7 +160,7 @@ impl UpstreamSettings {
             data_timeout: self.connections.data_timeout,
             idle_timeout: self.connections.idle_timeout,
             connect_retries: self.connections.connect_retries,
-            slow_down: &[],
+            slow_down: self.preset.slow_down,
         }
     }
 }

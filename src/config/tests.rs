@@ -2,6 +2,7 @@
 
 mod environment;
 mod mistakes;
+mod providers;
 mod settings;
 
 use super::{ConfigFile, Environment, Problems, Settings, load};

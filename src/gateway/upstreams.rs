@@ -82,6 +82,7 @@ fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
         host: sandbox.address().ip().to_string(),
         port: sandbox.address().port(),
         tls: TlsMode::StartTls,
+        other_ports: Vec::new(),
         server_name: sandbox.server_name().clone(),
         tls_config: config,
         credentials: Some(Credentials {
@@ -102,7 +103,8 @@ pub(super) fn describe(upstream: &UpstreamSettings) -> String {
                 TlsMode::Implicit => "implicit TLS",
             };
             let cap = upstream.connections.max_connections;
-            format!("relaying to {}:{} over {tls}, at most {cap} connections", endpoint.host, endpoint.port)
+            let title = upstream.preset.title;
+            format!("relaying to {title}, {}:{} over {tls}, at most {cap} connections", endpoint.host, endpoint.port)
         }
     }
 }

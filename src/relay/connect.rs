@@ -1,24 +1,25 @@
 //! From a host name to a TCP connection: every simultaneous attempt holds a permit of its own.
 //!
 //! Happy eyeballs (RFC 8305): families take turns, and a second attempt starts beside the first after 250 ms, but only
-//! if another permit is free right now; else the addresses are tried one by one, each with its share of the time.
+//! if another permit is free right now; else the addresses are tried one by one, each with its share of the time. Where
+//! nothing answers on a port, the next one gets its turn, until it is known which one works.
 
-use super::Options;
 use super::deadline::{Deadline, Expired};
 use super::pool::{Member, Pool};
 use super::socket::{Permit, Socket};
 use super::upstream::Connection;
+use super::{Options, Port};
 use crate::message::outcome::{Cause, Reason, Step};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// RFC 8305 §5, "Connection Attempt Delay".
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -46,6 +47,14 @@ pub(super) struct Dialer<'a> {
     /// If they need not be looked up.
     pub addresses: Option<&'a [SocketAddr]>,
     pub family: &'a Family,
+    /// The port that worked, once one has.
+    pub port: &'a OnceLock<Port>,
+}
+
+/// Why no address could be connected to on one port.
+struct Unreachable {
+    failed: Vec<(SocketAddr, io::Error)>,
+    permit: Permit,
 }
 
 type Failure = (SocketAddr, io::Error, Permit);
@@ -53,13 +62,55 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(SocketAddr, Socket), Fail
 
 impl Dialer<'_> {
     /// On failure the permit comes back with the reason.
-    pub(super) async fn dial(&self, permit: Permit, deadline: Deadline) -> Result<Socket, (Reason, Permit)> {
+    pub(super) async fn dial(&self, permit: Permit, deadline: Deadline) -> Result<(Socket, Port), (Reason, Permit)> {
         let deadline = deadline.capped(self.options.connect_timeout);
         let addresses = match self.resolve(deadline).await {
             Ok(addresses) => addresses,
             Err(reason) => return Err((reason, permit)),
         };
-        self.race(addresses, permit, deadline).await
+        let ports = self.ports();
+        let (mut permit, mut failed) = (permit, Vec::new());
+        for (at, port) in ports.iter().enumerate() {
+            let mut there = addresses.clone();
+            // Addresses that were given keep their ports on the first one.
+            if port.number != self.options.port {
+                there.iter_mut().for_each(|address| address.set_port(port.number));
+            }
+            match self.race(there, permit, share(deadline, ports.len() - at)).await {
+                Ok(socket) => {
+                    self.remember(*port, &ports[..at]);
+                    return Ok((socket, *port));
+                }
+                Err(unreachable) => {
+                    let is_blocked = unreachable.is_blocked();
+                    permit = unreachable.permit;
+                    failed.extend(unreachable.failed);
+                    if !is_blocked {
+                        break;
+                    }
+                }
+            }
+        }
+        Err((self.unreachable(&failed), permit))
+    }
+
+    /// In the order of trying.
+    fn ports(&self) -> Vec<Port> {
+        match self.port.get() {
+            Some(port) => vec![*port],
+            None => {
+                let first = Port { number: self.options.port, tls: self.options.tls };
+                std::iter::once(first).chain(self.options.other_ports.iter().copied()).collect()
+            }
+        }
+    }
+
+    fn remember(&self, port: Port, silent: &[Port]) {
+        if self.port.set(port).is_ok() && !silent.is_empty() {
+            let silent = silent.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
+            let (upstream, host) = (&*self.options.name, &*self.options.host);
+            warn!(upstream, "nothing answers at {host} on port {silent}; port {} is used from now on", port.number);
+        }
     }
 
     async fn resolve(&self, deadline: Deadline) -> Result<VecDeque<SocketAddr>, Reason> {
@@ -101,7 +152,7 @@ impl Dialer<'_> {
         mut waiting: VecDeque<SocketAddr>,
         permit: Permit,
         deadline: Deadline,
-    ) -> Result<Socket, (Reason, Permit)> {
+    ) -> Result<Socket, Unreachable> {
         let (mut running, mut failed) = (Vec::<Attempt<'_>>::new(), Vec::new());
         let mut spare = Some(permit);
         loop {
@@ -119,7 +170,7 @@ impl Dialer<'_> {
                     let share = share(deadline, waiting.len() + 1);
                     running.push(Box::pin(self.attempt(address, permit, share)));
                 }
-                (Some(permit), None) => return Err((self.unreachable(&failed), permit)),
+                (Some(permit), None) => return Err(Unreachable { failed, permit }),
                 (None, Some(address)) => waiting.push_front(address),
                 (None, None) => {}
             }
@@ -158,13 +209,23 @@ impl Dialer<'_> {
             failed.iter().map(|(address, error)| format!("{address}: {}", explain(error))).collect();
         let reason = Reason::new(Some(&self.options.name), Step::Connect, Cause::Network(texts.join(", ")));
         let all = |kinds: &[io::ErrorKind]| failed.iter().all(|(_, error)| kinds.contains(&error.kind()));
-        if matches!(self.options.port, 25 | 465) && all(&[io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused]) {
+        let is_often_blocked = self.options.other_ports.is_empty() && matches!(self.options.port, 25 | 465);
+        if is_often_blocked && all(&[io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused]) {
             reason.with_advice("many hosters block ports 25 and 465; try 587 or 2525 if the provider has them")
         } else if all(&[io::ErrorKind::ConnectionRefused]) {
             reason.with_advice("nothing listens there: check `host` and `port`")
         } else {
             reason
         }
+    }
+}
+
+impl Unreachable {
+    /// As where a firewall lets nobody out to this port: nobody there said a word about us.
+    fn is_blocked(&self) -> bool {
+        use io::ErrorKind::*;
+        let blocked = [TimedOut, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied];
+        self.failed.iter().all(|(_, error)| blocked.contains(&error.kind()))
     }
 }
 

@@ -21,6 +21,7 @@ pub use upstream::{Permits, Upstream};
 use crate::message::outcome::SlowDown;
 use crate::observe::Secret;
 use rustls::pki_types::ServerName;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Options {
     pub host: String,
     pub port: u16,
     pub tls: TlsMode,
+    /// Tried in order where nothing answers on `port`; the one that works is used from then on.
+    pub other_ports: Vec<Port>,
     /// Whom the certificate must name.
     pub server_name: ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
@@ -60,8 +63,28 @@ pub enum TlsMode {
     Implicit,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A port and how TLS begins there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    pub number: u16,
+    pub tls: TlsMode,
+}
+
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub username: String,
     pub password: Secret,
+}
+
+impl Credentials {
+    /// For people: some providers take one token as both, which is a secret then.
+    pub fn shown_username(&self) -> &str {
+        if self.username == self.password.reveal() { "***" } else { &self.username }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.shown_username()).finish_non_exhaustive()
+    }
 }

@@ -2,16 +2,16 @@
 //!
 //! A permit is held from before the first TCP attempt until after the socket is closed, whatever happens between.
 
-use super::Options;
 use super::connect::{Dialer, Family};
 use super::deadline::{Deadline, Expired};
 use super::pool::{Claim, Grant, Kept, Member, Pool, Pooled, Reuse};
 use super::ready::Ready;
 use super::smtp::{self, Secured, Session};
 use super::socket::Permit;
+use super::{Options, Port};
 use crate::message::outcome::{Cause, Reason, Step};
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -43,6 +43,8 @@ struct Inner {
     /// If they need not be looked up.
     addresses: Option<Vec<SocketAddr>>,
     family: Family,
+    /// The port that worked, once one has.
+    port: OnceLock<Port>,
 }
 
 /// A session and how many messages it was used for.
@@ -70,7 +72,8 @@ impl Upstream {
 
     fn build(options: Options, permits: Permits, addresses: Option<Vec<SocketAddr>>) -> Self {
         let (options, member) = (Arc::new(options), Member::new());
-        Self(Arc::new(Inner { options, pool: permits.0, member, addresses, family: Family::default() }))
+        let (family, port) = (Family::default(), OnceLock::new());
+        Self(Arc::new(Inner { options, pool: permits.0, member, addresses, family, port }))
     }
 
     pub fn name(&self) -> &str {
@@ -143,12 +146,12 @@ impl Upstream {
     }
 
     async fn open(&self, mut permit: Permit, deadline: Deadline) -> Result<Session<Secured>, Reason> {
-        let Inner { options, pool, member, addresses, family } = &*self.0;
-        let dialer = Dialer { options, pool, member, addresses: addresses.as_deref(), family };
+        let Inner { options, pool, member, addresses, family, port } = &*self.0;
+        let dialer = Dialer { options, pool, member, addresses: addresses.as_deref(), family, port };
         let mut retries = options.connect_retries;
-        let socket = loop {
+        let (socket, port) = loop {
             match dialer.dial(permit, deadline).await {
-                Ok(socket) => break socket,
+                Ok(connected) => break connected,
                 Err((reason, back)) => {
                     let late = deadline.remaining().is_some_and(|remaining| remaining <= RETRY_PAUSE);
                     if retries == 0 || late {
@@ -159,7 +162,7 @@ impl Upstream {
                 }
             }
         };
-        smtp::open(socket, options, deadline).await
+        smtp::open(socket, port.tls, options, deadline).await
     }
 
     /// After use. An unsound connection is closed at once, a worn one with QUIT.

@@ -1,15 +1,16 @@
-//! `[[upstream]]`: where a provider is, how it is verified, with what login; and which presets are still to come.
+//! `[[upstream]]`: where a provider is, how it is verified, what it can take: what was typed, else what its preset knows.
 //! There is no setting without TLS or without verification. RFC 8314 §7.3 (ports), RFC 9525 (names).
 
 use super::Resolver;
-use crate::config::file::{ProviderName, Upstream};
-use crate::config::later::Preset;
+use crate::config::file::Upstream;
 use crate::config::own::{is_local_address, is_own_listener, literal_addresses};
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
-use crate::config::secret::SecretSource;
 use crate::config::settings::{Connections, Endpoint, Provider, UpstreamSettings};
-use crate::relay::{Credentials, TlsMode};
+use crate::config::value::Count;
+use crate::delivery::Profile;
+use crate::relay::provider::{self, Host, Preset, Signing};
+use crate::relay::{Port, TlsMode};
 use crate::smtp::Domain;
 use crate::tls;
 use rustls::ClientConfig;
@@ -23,38 +24,47 @@ const IMPLICIT_PORTS: [u16; 2] = [465, 2465];
 const STARTTLS_PORTS: [u16; 4] = [25, 587, 2525, 2587];
 
 impl Resolver<'_> {
-    pub(super) fn upstreams(&mut self, typed: Vec<Upstream>, listeners: &[SocketAddr]) -> Vec<UpstreamSettings> {
+    /// `ehlo_name`: an address literal where the gateway has no full name.
+    pub(super) fn upstreams(
+        &mut self,
+        typed: Vec<Upstream>,
+        listeners: &[SocketAddr],
+        ehlo_name: Option<&str>,
+    ) -> Vec<UpstreamSettings> {
         let shared = self.shared_limits(&typed);
         let mut taken = HashSet::new();
         let resolved = typed.iter().map(|upstream| {
             let name = self.unique(&mut taken, "[[upstream]]", &upstream.name);
-            let provider = self.provider(upstream, listeners);
-            let connections = connections(upstream);
+            let preset = upstream.provider.value?.0;
+            self.refuse_a_name_that_is_none(upstream, preset, ehlo_name);
+            let provider = self.provider(upstream, preset, listeners);
+            let connections = self.connections(upstream, preset);
+            let profile = self.profile(upstream, preset);
             let name = name?;
             let share_limits_with = shared.get(&*name).cloned();
-            Some(UpstreamSettings { name, provider: provider?, connections: connections?, share_limits_with })
+            let (provider, connections, profile) = (provider?, connections?, profile?);
+            Some(UpstreamSettings { name, preset, provider, connections, profile, share_limits_with })
         });
         resolved.collect::<Vec<_>>().into_iter().flatten().collect()
     }
 
-    fn provider(&mut self, typed: &Upstream, listeners: &[SocketAddr]) -> Option<Provider> {
-        match typed.provider.value? {
-            ProviderName::Smtp => self.endpoint(typed, listeners).map(Provider::Smtp),
-            ProviderName::Sandbox => {
-                self.warn_about_what_the_sandbox_ignores(typed);
-                Some(Provider::Sandbox)
-            }
-            ProviderName::Preset(preset) => {
-                self.refuse_preset(preset, &typed.provider.place);
-                None
-            }
+    fn provider(&mut self, typed: &Upstream, preset: &'static Preset, listeners: &[SocketAddr]) -> Option<Provider> {
+        if preset.is_embedded() {
+            self.warn_about_what_the_sandbox_ignores(typed);
+            return Some(Provider::Sandbox);
         }
+        self.endpoint(typed, preset, listeners).map(Provider::Smtp)
     }
 
-    fn refuse_preset(&mut self, Preset { name, host, login }: &Preset, place: &Place) {
-        self.findings
-            .error(place, format!("the preset \"{name}\" is not in this version yet"))
-            .help(format!("use provider = \"smtp\", host = \"{host}\", port = 587; login: {login}"));
+    fn refuse_a_name_that_is_none(&mut self, typed: &Upstream, preset: &Preset, ehlo_name: Option<&str>) {
+        if preset.wants_real_ehlo_name && ehlo_name.is_some_and(|name| name.starts_with('[')) {
+            self.findings
+                .error(
+                    &typed.provider.place,
+                    format!("{} drops whoever does not give a full name in EHLO", preset.title),
+                )
+                .help("set `hostname` (or WAXSEAL_HOSTNAME) to a full name such as \"gateway.example.com\"");
+        }
     }
 
     fn warn_about_what_the_sandbox_ignores(&mut self, typed: &Upstream) {
@@ -66,30 +76,35 @@ impl Resolver<'_> {
             ("ca", &typed.ca.place, typed.ca.given),
             ("username", &typed.username.place, typed.username.given),
             ("password", &typed.password.place, typed.password.given),
+            ("region", &typed.region.place, typed.region.given),
+            ("secret_key", &typed.secret_key.place, typed.secret_key.given),
             ("source_address", &typed.source_address.place, typed.source_address.given),
+            ("tracking", &typed.tracking.place, typed.tracking.given),
         ];
         for (key, place, _) in ignored.into_iter().filter(|(_, _, given)| *given) {
             self.findings.warning(place, format!("`{key}` has no effect with provider = \"sandbox\""));
         }
     }
 
-    fn endpoint(&mut self, typed: &Upstream, listeners: &[SocketAddr]) -> Option<Endpoint> {
-        let host = self.host(typed);
-        let tls = self.tls_mode(typed);
-        let port = port(typed);
-        if let (Some(host), Some(port)) = (&host, port) {
-            self.refuse_own_listener(host, port, &typed.host.place, listeners);
+    fn endpoint(&mut self, typed: &Upstream, preset: &'static Preset, listeners: &[SocketAddr]) -> Option<Endpoint> {
+        let region = self.region(typed, preset);
+        let host = region.and_then(|region| self.host(typed, preset, region));
+        let ports = self.ports(typed, preset);
+        if let (Some(host), Some((first, _))) = (&host, &ports) {
+            self.refuse_own_listener(host, first.number, &typed.host.place, listeners);
         }
         let server_name = self.server_name(typed, host.as_deref());
         let tls_config = self.client_config(typed);
-        let credentials = self.credentials(typed);
+        let credentials = self.credentials(typed, preset);
         if typed.source_address.given && typed.source_address.value.is_none() {
             return None;
         }
+        let (first, other_ports) = ports?;
         Some(Endpoint {
             host: host?,
-            port: port?,
-            tls: tls?,
+            port: first.number,
+            tls: first.tls,
+            other_ports,
             server_name: server_name?,
             tls_config: tls_config?,
             credentials: credentials?,
@@ -97,14 +112,51 @@ impl Resolver<'_> {
         })
     }
 
-    fn host(&mut self, typed: &Upstream) -> Option<String> {
+    /// The outer `None` after a problem.
+    fn region<'t>(&mut self, typed: &'t Upstream, preset: &Preset) -> Option<Option<&'t str>> {
+        let place = &typed.region.place;
+        let Some(regions) = preset.regions() else {
+            if typed.region.given {
+                let name = preset.name;
+                self.findings
+                    .error(place, format!("`region` means nothing with provider = \"{name}\""))
+                    .help("take it out");
+                return None;
+            }
+            return Some(None);
+        };
+        let region = match &typed.region.value {
+            Some(region) => region.as_str(),
+            None => return (!typed.region.given).then_some(None),
+        };
+        let is_label = !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if is_label && preset.host_in(Some(region)).is_some() {
+            return Some(Some(region));
+        }
+        self.findings
+            .error(place, format!("`region`: {} has no region \"{region}\"", preset.title))
+            .help(format!("write region = \"...\", {regions}"));
+        None
+    }
+
+    fn host(&mut self, typed: &Upstream, preset: &Preset, region: Option<&str>) -> Option<String> {
         if !typed.host.given {
-            self.findings
-                .error(typed.place(), "[[upstream]] with provider = \"smtp\" needs `host`")
-                .help("add `host = \"smtp.example.com\"`");
+            let host = preset.host_in(region);
+            if host.is_none() {
+                let (key, example) = match preset.regions() {
+                    None => ("host", "add `host = \"smtp.example.com\"`".to_owned()),
+                    Some(regions) => ("region", format!("add `region = \"...\"`, {regions}: the one of the account")),
+                };
+                let name = preset.name;
+                self.findings
+                    .error(typed.place(), format!("[[upstream]] with provider = \"{name}\" needs `{key}`"))
+                    .help(example);
+            }
+            return host;
         }
         let text = typed.host.value.as_deref()?;
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        self.warn_about_a_known_host(text, preset, &typed.host.place);
         if bare.parse::<IpAddr>().is_ok() || (text.is_ascii() && Domain::parse(text.trim_end_matches('.')).is_ok()) {
             return Some(bare.to_owned());
         }
@@ -123,8 +175,37 @@ impl Resolver<'_> {
         None
     }
 
-    fn tls_mode(&mut self, typed: &Upstream) -> Option<TlsMode> {
-        let port = port(typed)?;
+    fn warn_about_a_known_host(&mut self, host: &str, preset: &Preset, place: &Place) {
+        let known = provider::at_host(host).filter(|_| matches!(preset.host, Host::Configured));
+        if let Some(known) = known {
+            self.findings
+                .warning(place, format!("this is {}'s host, but nothing that is known of it is used", known.title))
+                .help(format!(
+                    "write provider = \"{}\": it knows the provider's limits, headers and replies",
+                    known.name
+                ));
+        }
+    }
+
+    /// The first to try, and those after it.
+    fn ports(&mut self, typed: &Upstream, preset: &Preset) -> Option<(Port, Vec<Port>)> {
+        if !typed.port.given {
+            if typed.tls.given && typed.tls.value.is_none() {
+                return None;
+            }
+            let mut ports = preset.ports.iter().filter(|port| typed.tls.value.is_none_or(|mode| mode == port.tls));
+            let usual = || match typed.tls.value {
+                Some(TlsMode::Implicit) => Port { number: IMPLICIT_PORTS[0], tls: TlsMode::Implicit },
+                _ => Port { number: STARTTLS_PORTS[1], tls: TlsMode::StartTls },
+            };
+            return Some((ports.next().copied().unwrap_or_else(usual), ports.copied().collect()));
+        }
+        let number = typed.port.value.and_then(|port| u16::try_from(port.0).ok())?;
+        let tls = self.tls_mode(typed, number)?;
+        Some((Port { number, tls }, Vec::new()))
+    }
+
+    fn tls_mode(&mut self, typed: &Upstream, port: u16) -> Option<TlsMode> {
         let mode = match typed.tls.value {
             Some(mode) => mode,
             None if typed.tls.given => return None,
@@ -185,38 +266,53 @@ impl Resolver<'_> {
         }
     }
 
-    /// The outer `None` after a problem.
-    fn credentials(&mut self, typed: &Upstream) -> Option<Option<Credentials>> {
-        let lonely = match (typed.username.given, typed.password.given) {
-            (false, false) => return Some(None),
-            (true, true) => None,
-            (true, false) => Some((&typed.username.place, "password")),
-            (false, true) => Some((&typed.password.place, "username")),
-        };
-        if let Some((place, missing)) = lonely {
-            self.findings.error(place, format!("a login needs `{missing}` too")).help("give both, or neither");
-        }
-        let password = typed.password.value.as_ref()?.resolve(self.base, self.environment);
-        let password = password.map_err(|complaint| {
-            self.findings.error(&typed.password.place, format!("`password`: {}", complaint.message)).help =
-                complaint.help;
-        });
-        self.warn_about_shell_syntax(typed);
-        Some(Some(Credentials { username: typed.username.value.clone()?, password: password.ok()? }))
+    /// What was typed counts, also above what the provider says.
+    fn connections(&mut self, typed: &Upstream, preset: &Preset) -> Option<Connections> {
+        let limits = &preset.limits;
+        let (at_once, each) = (&typed.max_connections, &typed.max_messages_per_connection);
+        let at_once = self.within(at_once, limits.connections, "connections at once", preset);
+        let each = self.within(each, limits.messages_per_connection, "messages for each connection", preset);
+        Some(Connections {
+            max_connections: match limits.connections {
+                Some(known) if !typed.max_connections.given => known,
+                _ => at_once?,
+            },
+            max_messages_per_connection: match limits.messages_per_connection {
+                Some(known) if !typed.max_messages_per_connection.given => known.min(each?),
+                _ => each?,
+            },
+            connect_timeout: typed.connect_timeout.value?,
+            command_timeout: typed.command_timeout.value?,
+            data_timeout: typed.data_timeout.value?,
+            idle_timeout: typed.idle_timeout.value?,
+            connect_retries: u32::try_from(typed.connect_retries.value?.0).ok()?,
+        })
     }
 
-    /// `password = "$RELAY_PASSWORD"` is nothing but these characters here. They are not repeated: they may be right.
-    fn warn_about_shell_syntax(&mut self, typed: &Upstream) {
-        let Some(SecretSource::Literal(secret)) = &typed.password.value else { return };
-        let name = secret.reveal().strip_prefix('$').map(|rest| rest.trim_matches(['{', '}']));
-        let is_name = |name: &str| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b))
+    fn profile(&mut self, typed: &Upstream, preset: &Preset) -> Option<Profile> {
+        let mut profile = Profile::of(preset);
+        let recipients = self.within(&typed.max_recipients, preset.limits.recipients, "recipients at once", preset);
+        profile.max_recipients = given(&typed.max_recipients, recipients, profile.max_recipients)?;
+        let size = typed.max_message_size.value.as_ref().map(|size| size.0);
+        profile.max_size = given(&typed.max_message_size, size, profile.max_size)?;
+        profile.signing = match (given(&typed.sign, typed.sign.value, None)?, preset.signing) {
+            (Some(false), _) => Signing::LeftToProvider,
+            (Some(true), Signing::LeftToProvider) => Signing::OURS,
+            (_, known) => known,
         };
-        if name.is_some_and(is_name) {
-            self.findings
-                .warning(&typed.password.place, "`password` looks like a variable, but is taken as it stands")
-                .help("write { env = \"NAME\" }");
+        // Where the provider signs what it has rewritten, tracking breaks nothing.
+        if typed.tracking.value? || profile.signing == Signing::LeftToProvider {
+            profile.vocabulary.no_tracking = None;
         }
+        Some(profile)
+    }
+
+    fn within(&mut self, typed: &Typed<Count>, known: Option<usize>, what: &str, preset: &Preset) -> Option<usize> {
+        let value = typed.value?.as_usize();
+        if let Some(known) = known.filter(|&known| typed.given && value > known) {
+            self.findings.warning(&typed.place, format!("{} allows {known} {what}", preset.title));
+        }
+        Some(value)
     }
 
     /// For each upstream that shares another's limits, the one whose they are.
@@ -275,21 +371,7 @@ fn last_of_chain<'a>(start: &'a str, next: &HashMap<&'a str, &'a str>) -> Option
     None
 }
 
-fn port(typed: &Upstream) -> Option<u16> {
-    if !typed.port.given && typed.tls.value == Some(TlsMode::Implicit) {
-        return Some(IMPLICIT_PORTS[0]);
-    }
-    typed.port.value.and_then(|port| u16::try_from(port.0).ok())
-}
-
-fn connections(typed: &Upstream) -> Option<Connections> {
-    Some(Connections {
-        max_connections: typed.max_connections.value?.as_usize(),
-        max_messages_per_connection: typed.max_messages_per_connection.value?.as_usize(),
-        connect_timeout: typed.connect_timeout.value?,
-        command_timeout: typed.command_timeout.value?,
-        data_timeout: typed.data_timeout.value?,
-        idle_timeout: typed.idle_timeout.value?,
-        connect_retries: u32::try_from(typed.connect_retries.value?.0).ok()?,
-    })
+/// What was typed, else what is known. The outer `None` after a problem.
+fn given<T, V>(typed: &Typed<T>, value: Option<V>, known: Option<V>) -> Option<Option<V>> {
+    if typed.given { value.map(Some) } else { Some(known) }
 }

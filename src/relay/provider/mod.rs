@@ -15,7 +15,7 @@ mod smtp;
 
 pub use ses::smtp_password as ses_smtp_password;
 
-use super::TlsMode;
+use super::{Port, TlsMode};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
 
@@ -58,12 +58,6 @@ pub enum Host {
         after: &'static str,
         examples: &'static str,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Port {
-    pub number: u16,
-    pub tls: TlsMode,
 }
 
 /// What the login consists of. Texts complete "needs `password`: ...".
@@ -182,11 +176,12 @@ impl Preset {
         self.host == Host::Embedded
     }
 
-    /// Regions that can be named, for people; `None` if it has none.
+    /// Which regions can be named, for people: "one of ..." or "such as ..."; `None` if it has none.
     pub fn regions(&self) -> Option<String> {
         match self.host {
             Host::Regions(regions) => {
-                Some(regions.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", "))
+                let names = regions.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>();
+                Some(format!("one of {}", names.join(", ")))
             }
             Host::RegionWithin { examples, .. } => Some(examples.to_owned()),
             _ => None,

@@ -27,10 +27,11 @@ use std::sync::Arc;
 /// From a TCP connection to one that is verified, encrypted, greeted and logged in.
 pub(super) async fn open(
     socket: Socket,
+    tls: TlsMode,
     options: &Arc<Options>,
     deadline: Deadline,
 ) -> Result<Session<Secured>, Reason> {
-    let mut session = match options.tls {
+    let mut session = match tls {
         TlsMode::Implicit => {
             let mut session = starttls::implicit(socket, options, deadline).await?;
             session.greeting(deadline).await?;

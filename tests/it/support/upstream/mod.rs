@@ -92,6 +92,7 @@ impl ScriptedUpstream {
             host: self.address.ip().to_string(),
             port: self.address.port(),
             tls: self.shared.tls,
+            other_ports: Vec::new(),
             server_name: ServerName::try_from("localhost").unwrap(),
             tls_config: waxseal::tls::client(&ca).unwrap(),
             credentials: Some(Credentials {

@@ -1,0 +1,185 @@
+//! What is known of a provider, against what is typed: explicit settings win, the rest is filled in.
+
+use super::*;
+use crate::config::{Endpoint, Provider, UpstreamSettings};
+use crate::message::adapt::Vocabulary;
+use crate::relay::provider::{self, Signing};
+
+fn resolved(upstream: &str) -> UpstreamSettings {
+    let mut settings = settings(&whole(upstream));
+    assert_eq!(settings.upstreams.len(), 1);
+    settings.upstreams.remove(0)
+}
+
+fn whole(upstream: &str) -> String {
+    format!("hostname = \"a.example\"\nunsigned = \"send\"\n[[upstream]]\nname = \"p\"\n{upstream}\n")
+}
+
+fn endpoint(upstream: &UpstreamSettings) -> &Endpoint {
+    match &upstream.provider {
+        Provider::Smtp(endpoint) => endpoint,
+        Provider::Sandbox => panic!("not the sandbox"),
+    }
+}
+
+/// `host:first,others`
+fn reached(upstream: &str) -> String {
+    let upstream = resolved(upstream);
+    let endpoint = endpoint(&upstream);
+    let others: String = endpoint.other_ports.iter().map(|port| format!(",{}", port.number)).collect();
+    format!("{}:{}{others}", endpoint.host, endpoint.port)
+}
+
+#[test]
+fn where_each_provider_is() {
+    let ses = "provider = \"ses\"\nusername = \"A\"\npassword = \"x\"\nregion = \"eu-west-1\"";
+    for (typed, expected) in [
+        ("provider = \"postmark\"\npassword = \"x\"", "smtp.postmarkapp.com:587,2525"),
+        (
+            "provider = \"postmark\"\nhost = \"smtp-broadcasts.postmarkapp.com\"\npassword = \"x\"",
+            "smtp-broadcasts.postmarkapp.com:587,2525",
+        ),
+        ("provider = \"mailgun\"\nusername = \"u\"\npassword = \"x\"", "smtp.mailgun.org:587,2525,465"),
+        (
+            "provider = \"mailgun\"\nregion = \"eu\"\nusername = \"u\"\npassword = \"x\"",
+            "smtp.eu.mailgun.org:587,2525,465",
+        ),
+        ("provider = \"mandrill\"\npassword = \"x\"", "smtp.mandrillapp.com:587,2525,465"),
+        ("provider = \"sendgrid\"\npassword = \"x\"\nport = 2525", "smtp.sendgrid.net:2525"),
+        ("provider = \"sendgrid\"\npassword = \"x\"\ntls = \"implicit\"", "smtp.sendgrid.net:465"),
+        (ses, "email-smtp.eu-west-1.amazonaws.com:587,2587,465,2465"),
+        (&format!("{ses}\ntls = \"implicit\""), "email-smtp.eu-west-1.amazonaws.com:465,2465"),
+        ("provider = \"gmail\"\nusername = \"u\"\npassword = \"x\"", "smtp.gmail.com:587,465"),
+        ("provider = \"gmail\"\nhost = \"smtp-relay.gmail.com\"", "smtp-relay.gmail.com:587,465"),
+        ("provider = \"microsoft365\"\nusername = \"u\"\npassword = \"x\"", "smtp.office365.com:587"),
+        ("provider = \"smtp\"\nhost = \"b.example\"\ntls = \"implicit\"", "b.example:465"),
+    ] {
+        assert_eq!(reached(typed), expected, "{typed}");
+    }
+}
+
+#[test]
+fn what_each_login_is() {
+    for (typed, username, password) in [
+        ("provider = \"postmark\"\npassword = \"token\"", "token", "token"),
+        ("provider = \"postmark\"\nusername = \"access\"\npassword = \"secret\"", "access", "secret"),
+        ("provider = \"sendgrid\"\npassword = \"SG.x\"", "apikey", "SG.x"),
+        ("provider = \"sendgrid\"\nusername = \"apikey\"\npassword = \"SG.x\"", "apikey", "SG.x"),
+        ("provider = \"mandrill\"\npassword = \"md-x\"", "waxseal", "md-x"),
+        (
+            "provider = \"ses\"\nregion = \"eu-central-1\"\nusername = \"AKIA\"\nsecret_key = \"some+secret+key\"",
+            "AKIA",
+            "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2",
+        ),
+        (
+            "provider = \"ses\"\nregion = \"eu-central-1\"\nusername = \"AKIA\"\npassword = \"as it is\"",
+            "AKIA",
+            "as it is",
+        ),
+        ("provider = \"microsoft365\"\nusername = \"a@b\"\npassword = \"x\"", "a@b", "x"),
+    ] {
+        let upstream = resolved(typed);
+        let credentials = endpoint(&upstream).credentials.clone().expect("a login");
+        assert_eq!((credentials.username.as_str(), credentials.password.reveal()), (username, password), "{typed}");
+        let shown = format!("{credentials:?} {}", credentials.shown_username());
+        assert!(!shown.contains(password), "a token that is also the name is shown: {shown}");
+    }
+    let relay = resolved("provider = \"gmail\"\nhost = \"smtp-relay.gmail.com\"");
+    assert_eq!(endpoint(&relay).credentials, None, "a relay that knows its clients by their address");
+}
+
+#[test]
+fn limits_are_the_providers_unless_others_are_typed() {
+    let known = |typed: &str| {
+        let UpstreamSettings { connections, profile, .. } = resolved(typed);
+        let each = connections.max_messages_per_connection;
+        (connections.max_connections, each, profile.max_recipients, profile.max_size)
+    };
+    let mib = |size: u64| Some(size * 1024 * 1024);
+    let microsoft = "provider = \"microsoft365\"\nusername = \"u\"\npassword = \"x\"\n";
+    let postmark = "provider = \"postmark\"\npassword = \"x\"\n";
+    for (typed, expected) in [
+        ("provider = \"smtp\"\nhost = \"b.example\"\n".to_owned(), (4, 100, None, None)),
+        (microsoft.to_owned(), (3, 100, Some(500), None)),
+        (format!("{microsoft}max_connections = 1\nmax_recipients = 20\n"), (1, 100, Some(20), None)),
+        (postmark.to_owned(), (10, 100, Some(50), mib(10))),
+        (format!("{postmark}max_message_size = \"5 MiB\"\nmax_messages_per_connection = 7"), (10, 7, Some(50), mib(5))),
+    ] {
+        assert_eq!(known(&typed), expected, "{typed}");
+    }
+    let folder = Folder::new();
+    let generous = whole(&format!("{microsoft}max_connections = 8"));
+    let settings = folder.load(&generous, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(settings.upstreams[0].connections.max_connections, 8, "what is typed wins");
+    assert_eq!(folder.shorten(&settings.warnings), ["config.toml:8:19: Microsoft 365 allows 3 connections at once"]);
+}
+
+#[test]
+fn who_signs_and_whether_tracking_is_asked_to_stay_off() {
+    let postmark = "provider = \"postmark\"\npassword = \"x\"\n";
+    let mailgun = "provider = \"mailgun\"\nusername = \"u\"\npassword = \"x\"\n";
+    for (typed, ours, asks) in [
+        (postmark.to_owned(), false, false),
+        (format!("{postmark}sign = true"), true, false),
+        (mailgun.to_owned(), true, true),
+        (format!("{mailgun}sign = false"), false, false),
+        (format!("{mailgun}tracking = true"), true, false),
+    ] {
+        let profile = resolved(&typed).profile;
+        assert_eq!(profile.signing != Signing::LeftToProvider, ours, "{typed}");
+        assert_eq!(profile.vocabulary.no_tracking.is_some(), asks, "{typed}");
+    }
+    let own = resolved("provider = \"smtp\"\nhost = \"b.example\"").profile;
+    assert_eq!((own.signing, own.vocabulary), (Signing::OURS, Vocabulary::NONE));
+}
+
+#[test]
+fn a_host_that_is_known_is_pointed_out_and_known_from_the_environment() {
+    let folder = Folder::new();
+    let typed = whole("provider = \"smtp\"\nhost = \"smtp.sendgrid.net\"");
+    let settings = folder.load(&typed, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
+    let [warning] = &folder.shorten(&settings.warnings)[..] else { panic!("one warning") };
+    assert!(warning.contains("provider = \"sendgrid\""), "{warning}");
+    let environment = Environment::of([
+        ("WAXSEAL_HOSTNAME", "a.example"),
+        ("SMTP_HOST_ADDR", "smtp.postmarkapp.com"),
+        ("SMTP_HOST_PORT", "2525"),
+        ("SMTP_USER_NAME", "token"),
+        ("SMTP_USER_PWD", "token"),
+    ]);
+    let settings = folder.load_file("none.toml", false, &environment).unwrap_or_else(|problems| panic!("{problems}"));
+    let upstream = &settings.upstreams[0];
+    assert_eq!((upstream.preset.name, upstream.profile.signing), ("postmark", Signing::LeftToProvider));
+    assert_eq!((endpoint(upstream).port, endpoint(upstream).other_ports.len()), (2525, 0));
+}
+
+#[test]
+fn a_provider_that_wants_a_name_gets_one_or_an_error() {
+    let gmail = "[[upstream]]\nname = \"p\"\nprovider = \"gmail\"\nusername = \"u\"\npassword = \"x\"\n";
+    let found = mistakes(&format!("hostname = \"box\"\nunsigned = \"send\"\n{gmail}"));
+    assert!(matches!(found.as_slice(), [one] if one.contains("full name in EHLO")), "{found:?}");
+}
+
+/// The tables to paste, of the shipped file and of docs/providers.md.
+#[test]
+fn every_table_to_paste_works_as_it_stands() {
+    let names = ["POSTMARK_TOKEN", "MAILGUN_PASSWORD", "MANDRILL_KEY", "SENDGRID_KEY", "AWS_SECRET_ACCESS_KEY"];
+    let names = names.iter().chain(&["GMAIL_APP_PASSWORD", "M365_PASSWORD", "RELAY_PASSWORD"]);
+    let environment = Environment::of(names.map(|name| (*name, "x")));
+    let shipped =
+        include_str!("../../../config.toml").lines().filter_map(|line| line.strip_prefix("# ")).collect::<Vec<_>>();
+    let documented = include_str!("../../../docs/providers.md").lines().collect::<Vec<_>>();
+    for (source, lines) in [("config.toml", shipped), ("docs/providers.md", documented)] {
+        for preset in provider::ALL.iter().filter(|preset| !preset.is_embedded() && preset.name != provider::SMTP.name)
+        {
+            let named = format!("provider = \"{}\"", preset.name);
+            let at = lines.iter().position(|line| *line == named).unwrap_or_else(|| panic!("{source} lacks {named}"));
+            let is_key = |line: &&&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+            let table: Vec<_> = lines[at..].iter().take_while(is_key).copied().collect();
+            let folder = Folder::new();
+            let loaded = folder.load(&whole(&table.join("\n")), &environment);
+            let settings = loaded.unwrap_or_else(|problems| panic!("{source}: {named}: {problems}"));
+            assert_eq!(folder.shorten(&settings.warnings), [""; 0], "{source}: {named}");
+        }
+    }
+}
