@@ -41,6 +41,7 @@ mod relay_log;
 mod relay_login;
 mod relay_one_message;
 mod relay_pool;
+mod relay_ports;
 mod relay_refusals;
 mod relay_starttls;
 mod replay;

@@ -1,5 +1,6 @@
 //! The cap, reuse, fairness, and the end of connections.
 
+use crate::support::black_hole::BlackHole;
 use crate::support::client::HANG_GUARD;
 use crate::support::mail::{envelope, numbered};
 use crate::support::relay::{assert_told, not_ready, ready, send, upstream};
@@ -248,33 +249,6 @@ async fn two_upstreams_of_one_account_do_not_starve_each_other() {
     tokio::join!(send_at_once(&first, 50), send_at_once(&second, 50));
     assert_eq!(scripted.messages().len(), 100);
     assert!(scripted.counts().max <= 2, "{:?}", scripted.counts());
-}
-
-/// A listening socket whose backlog is full: nobody answers.
-struct BlackHole {
-    address: std::net::SocketAddr,
-    _listener: socket2::Socket,
-    _waiting: Vec<socket2::Socket>,
-}
-
-impl BlackHole {
-    fn open() -> Self {
-        use socket2::{Domain, Socket, Type};
-        let socket = || Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-        let listener = socket();
-        let loopback: std::net::SocketAddr = (std::net::Ipv6Addr::LOCALHOST, 0).into();
-        listener.bind(&loopback.into()).expect("this machine has no ::1");
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap();
-        let fill = |_| {
-            let filler = socket();
-            filler.set_nonblocking(true).unwrap();
-            let _in_progress = filler.connect(&address);
-            filler
-        };
-        let waiting = (0..8).map(fill).collect();
-        Self { address: address.as_socket().unwrap(), _listener: listener, _waiting: waiting }
-    }
 }
 
 #[tokio::test]

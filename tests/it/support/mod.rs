@@ -7,6 +7,7 @@
 pub mod application;
 pub mod awkward;
 pub mod bench;
+pub mod black_hole;
 pub mod certificate;
 pub mod client;
 pub mod corpus;
@@ -14,6 +15,7 @@ pub mod dkim;
 pub mod gateway;
 pub mod keys;
 pub mod listener;
+pub mod log_lines;
 pub mod mail;
 pub mod maildir;
 pub mod mount;

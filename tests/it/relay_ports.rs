@@ -1,0 +1,105 @@
+//! A port that nobody answers on, as behind many hosters' firewalls: the next one gets its turn, within the same permit.
+
+use crate::support::black_hole::BlackHole;
+use crate::support::log_lines::LogLines;
+use crate::support::mail::{envelope, numbered};
+use crate::support::ports::ReservedPort;
+use crate::support::relay::{not_ready, ready, send, upstream};
+use crate::support::upstream::ScriptedUpstream;
+use std::net::TcpListener;
+use std::time::Duration;
+use waxseal::message::Step;
+use waxseal::relay::{Options, Port, TlsMode};
+
+/// Options whose first ports are closed ones.
+fn behind(scripted: &ScriptedUpstream, tls: TlsMode, closed: &[ReservedPort]) -> Options {
+    let mut options = scripted.options("company");
+    let there = Port { number: options.port, tls };
+    let mut ports: Vec<_> =
+        closed.iter().map(|port| Port { number: port.number, tls: TlsMode::StartTls }).chain([there]).collect();
+    let first = ports.remove(0);
+    (options.port, options.tls, options.other_ports) = (first.number, first.tls, ports);
+    options.max_connections = 1;
+    options.max_messages_per_connection = 1;
+    options
+}
+
+#[tokio::test]
+async fn the_next_port_is_tried_and_the_one_that_works_is_kept() {
+    let scripted = ScriptedUpstream::builder().implicit_tls().start().await;
+    let closed = [ReservedPort::take(), ReservedPort::take()];
+    let lines = LogLines::default();
+    let logging = lines.capture(tracing::Level::INFO);
+    let upstream = upstream(behind(&scripted, TlsMode::Implicit, &closed));
+    send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+    // Whoever listens there now is not asked: the port that worked is the one.
+    let late = TcpListener::bind(("127.0.0.1", closed[0].number)).unwrap();
+    late.set_nonblocking(true).unwrap();
+    send(&upstream, &envelope(&["b@example.net"]), &numbered(2)).await.unwrap();
+    assert!(late.accept().is_err(), "nobody came");
+    drop(logging);
+    assert_eq!((scripted.messages().len(), scripted.counts().total, scripted.counts().max), (2, 2, 1));
+    let log = lines.text();
+    let told = format!("nothing answers at 127.0.0.1 on port {}, {}", closed[0].number, closed[1].number);
+    assert_eq!(log.matches(&told).count(), 1, "said once: {log}");
+    assert!(log.contains(&format!("port {} is used from now on", scripted.address().port())), "{log}");
+}
+
+/// A firewall that drops what goes to a port: each port gets its share of the time.
+#[tokio::test]
+async fn a_silent_port_leaves_time_for_the_next() {
+    let scripted = ScriptedUpstream::builder().address((std::net::Ipv6Addr::LOCALHOST, 0).into()).start().await;
+    let hole = BlackHole::open();
+    let mut options = scripted.options("company");
+    options.connect_timeout = Duration::from_secs(2);
+    options.max_connections = 1;
+    options.other_ports = vec![Port { number: options.port, tls: options.tls }];
+    options.port = hole.address.port();
+    let upstream = upstream(options);
+    send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+    assert_eq!((scripted.messages().len(), upstream.connections_open()), (1, 1));
+}
+
+#[tokio::test]
+async fn the_first_port_is_kept_where_it_answers() {
+    let scripted = ScriptedUpstream::start().await;
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    other.set_nonblocking(true).unwrap();
+    let mut options = scripted.options("company");
+    options.other_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
+    let lines = LogLines::default();
+    let logging = lines.capture(tracing::Level::INFO);
+    drop(ready(&upstream(options)).await.unwrap());
+    drop(logging);
+    assert!(other.accept().is_err() && lines.text().is_empty(), "{}", lines.text());
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_and_refuses_is_not_left_for_another() {
+    let scripted = ScriptedUpstream::builder().always(crate::support::upstream::At::Greeting, "554 no").start().await;
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    other.set_nonblocking(true).unwrap();
+    let mut options = scripted.options("company");
+    options.other_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
+    let reason = not_ready(&upstream(options)).await;
+    assert_eq!(reason.step, Step::Greeting, "{reason}");
+    assert!(other.accept().is_err(), "nobody came");
+}
+
+#[tokio::test]
+async fn where_no_port_answers_each_is_named() {
+    let scripted = ScriptedUpstream::start().await;
+    let closed = [ReservedPort::take(), ReservedPort::take(), ReservedPort::take()];
+    let mut options = behind(&scripted, TlsMode::StartTls, &closed);
+    options.other_ports.pop();
+    let upstream = upstream(options);
+    let reason = not_ready(&upstream).await.to_string();
+    for port in &closed {
+        assert!(reason.contains(&format!("127.0.0.1:{}: connection refused", port.number)), "{reason}");
+    }
+    assert_eq!(upstream.connections_open(), 0);
+    // Nothing is known yet, so all are tried again.
+    let back = ScriptedUpstream::builder().address(([127, 0, 0, 1], closed[1].number).into()).start().await;
+    assert_eq!(not_ready(&upstream).await.step, Step::TlsHandshake, "it got through, to a server of another authority");
+    drop(back);
+}
