@@ -6,16 +6,18 @@ use super::run::print_problems;
 use crate::config::{
     self, ConfigFile, Defaults, Delivery, Environment, Problems, Provider, Settings, UpstreamSettings,
 };
-use crate::delivery::Bounce;
+use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
 use crate::inbound::{AuthMode, Tls};
 use crate::message::repair::Repairs;
+use crate::message::text_pattern::TextPattern;
 use crate::observe::in_words;
 use crate::relay::TlsMode;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -171,8 +173,15 @@ fn upstream_tls_name(tls: TlsMode) -> &'static str {
 }
 
 fn describe_route(route: &config::RouteSettings) -> String {
-    let upstreams = route.upstreams.join(", then ");
-    format!("{}: from {} to {} through {upstreams}", route.name, route.senders, route.recipients)
+    let upstreams = match &route.upstreams {
+        Choice::InOrder(names) => names.join(", then "),
+        Choice::ByWeight(weights) => {
+            let each = |(name, weight): &(Arc<str>, u32)| format!("{name} ({weight})");
+            format!("{} by weight", weights.iter().map(each).collect::<Vec<_>>().join(", "))
+        }
+    };
+    let refused = if route.retry_refused { "; what one refuses is offered to the next" } else { "" };
+    format!("{}: {} through {upstreams}{refused}", route.name, route.conditions)
 }
 
 fn describe_repairs(repairs: &Repairs) -> String {
@@ -207,12 +216,7 @@ fn report(loaded: &Result<Settings, Problems>) -> Value {
                 "exists": key.key.is_some(),
             })).collect::<Vec<_>>(),
             "upstreams": settings.upstreams.iter().map(upstream_to_json).collect::<Vec<_>>(),
-            "routes": settings.routes.iter().map(|route| json!({
-                "name": &*route.name,
-                "senders": route.senders.iter().collect::<Vec<_>>(),
-                "recipients": route.recipients.iter().collect::<Vec<_>>(),
-                "upstreams": route.upstreams.iter().map(|name| &**name).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
+            "routes": settings.routes.iter().map(route_to_json).collect::<Vec<_>>(),
             "repairs_turned_off": settings.repairs.turned_off(),
         }),
     }
@@ -231,6 +235,29 @@ fn upstream_to_json(upstream: &UpstreamSettings) -> Value {
         value["username"] = json!(endpoint.credentials.as_ref().map(|credentials| credentials.shown_username()));
     }
     value
+}
+
+fn route_to_json(route: &config::RouteSettings) -> Value {
+    let conditions = &route.conditions;
+    let texts = |patterns: &[TextPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let weights = match &route.upstreams {
+        Choice::InOrder(_) => None,
+        Choice::ByWeight(weights) => Some(weights.iter().map(|(_, weight)| *weight).collect::<Vec<_>>()),
+    };
+    json!({
+        "name": &*route.name,
+        "senders": conditions.senders.iter().collect::<Vec<_>>(),
+        "recipients": conditions.recipients.iter().collect::<Vec<_>>(),
+        "headers": conditions.headers.iter().map(|header| json!({
+            "name": header.name,
+            "value": header.value.to_string(),
+        })).collect::<Vec<_>>(),
+        "users": texts(&conditions.users),
+        "tags": texts(&conditions.tags),
+        "upstreams": route.upstreams.upstreams().iter().map(|name| &***name).collect::<Vec<_>>(),
+        "weights": weights,
+        "retry_refused": route.retry_refused,
+    })
 }
 
 fn problems_to_json(problems: &Problems) -> Value {
@@ -285,6 +312,25 @@ mod tests {
         let json = pretty(&report(&Ok(settings)));
         assert!(!shown.contains("hunter2") && !json.contains("hunter2"));
         assert!(json.contains("\"host\": \"smtp.example.com\"") && json.contains("no route leads"), "{json}");
+    }
+
+    #[test]
+    fn routes_are_shown_with_their_conditions() {
+        let routes = "[[route]]\nname = \"reports\"\nsenders = [\"*@example.com\"]\nheader = { X-Kind = \"report*\" }\n\
+            tag = [\"a\", \"b\"]\nupstreams = [\"company\", \"sandbox\"]\nretry_refused = true\n\
+            [[route]]\nname = \"rest\"\nupstreams = { sandbox = 1, company = 3 }\n";
+        let settings = load(&format!("{GOOD}{routes}")).unwrap_or_else(|problems| panic!("{problems}"));
+        let shown = summary(&settings);
+        for part in [
+            "route          reports: from *@example.com to *, header X-Kind: report*, tag a or b through company, then \
+             sandbox; what one refuses is offered to the next",
+            "route          rest: from * to * through company (3), sandbox (1) by weight",
+        ] {
+            assert!(shown.contains(part), "{part}\n{shown}");
+        }
+        let value = report(&Ok(settings));
+        assert_eq!(value["routes"][0]["headers"], json!([{ "name": "X-Kind", "value": "report*" }]));
+        assert_eq!(value["routes"][1]["weights"], json!([3, 1]));
     }
 
     #[test]

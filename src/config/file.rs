@@ -2,6 +2,7 @@
 //!
 //! Values are of the right form here, no more: files are not read and references not followed; that is `settings`.
 
+use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
 use super::queue::{Backend, Retry};
 use super::reader::{Complaints, TableReader, find, kind};
@@ -11,6 +12,7 @@ use super::value::{Complaint, Count, PatternText, Port, Retries, Size, Text, Val
 use crate::delivery::Bounce;
 use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings};
+use crate::message::text_pattern::TextPattern;
 use crate::observe::Secret;
 use crate::observe::log::Format;
 use crate::relay::TlsMode;
@@ -207,8 +209,18 @@ settings! {
         senders: Vec<PatternText>, default r#"["*"]"#;
         /// Envelope recipients.
         recipients: Vec<PatternText>, default r#"["*"]"#;
-        /// Names of upstreams in order: the next is tried when one is away.
-        upstreams: Vec<String>, required r#"["company", "backup"]"#;
+        /// Headers, each of which must be there and fit: a pattern as in "report*", or a regular expression as in
+        /// "/^report/".
+        header: HeaderPatterns, optional r#"{ X-Kind = "report*" }"#;
+        /// The login that the mail came in with: a name, a pattern, or a list. Mail without a login does not fit.
+        user: OneOrMore<TextPattern>, optional r#""plausible""#;
+        /// The mail's tag, likewise. Mail without a tag does not fit.
+        tag: OneOrMore<TextPattern>, optional r#""weekly-*""#;
+        /// Names of upstreams in order: the next is tried when one is away. With weights, as in
+        /// { company = 3, backup = 1 }, one of them is drawn for each message, and the others follow.
+        upstreams: UpstreamNames, required r#"["company", "backup"]"#;
+        /// true: what one upstream refuses for good is offered to the next; the last one's word counts.
+        retry_refused: bool, default "false";
     }
 }
 

@@ -11,6 +11,7 @@ mod later;
 mod masking;
 mod overlay;
 pub mod own;
+mod patterns;
 mod problem;
 mod queue;
 mod reader;

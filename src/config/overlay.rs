@@ -5,6 +5,7 @@
 use super::environment::{Environment, Found};
 use super::file::{Dkim, File, KeySource, Listener, ProviderName, Route, Upstream, User};
 use super::own::is_loopback;
+use super::patterns::UpstreamNames;
 use super::problem::{Findings, Place};
 use super::schema::{Section, Typed};
 use super::secret::SecretSource;
@@ -85,7 +86,7 @@ fn make_default(upstream: Upstream, file: &mut File) {
         let place = upstream.place().clone();
         let mut route = Route::empty(place.clone());
         route.name = Typed::given(UPSTREAM.to_owned(), place.clone());
-        route.upstreams = Typed::given(vec![UPSTREAM.to_owned()], place);
+        route.upstreams = Typed::given(UpstreamNames::InOrder(vec![UPSTREAM.to_owned()]), place);
         file.routes.push(route);
     }
     file.upstreams.insert(0, upstream);

@@ -55,7 +55,8 @@ impl Resolver<'_> {
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let ehlo_name = hostname.as_ref().map(|(_, ehlo_name)| ehlo_name.as_str());
         let upstreams = self.upstreams(file.upstreams, &addresses, ehlo_name);
-        let routes = self.routes(file.routes, &names);
+        let logins: Vec<_> = users.iter().map(|user| user.name.clone()).collect();
+        let routes = self.routes(file.routes, &route::Named { upstreams: &names, users: &logins });
         let repairs = repair::resolve(&file.repair);
         let queue = self.queue(file.queue);
         let log = self.log(file.log);

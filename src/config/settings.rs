@@ -4,7 +4,7 @@
 
 use super::file::Delivery;
 use super::problem::Problems;
-use crate::delivery::{Bounce, Profile};
+use crate::delivery::{Bounce, Choice, Conditions, Profile};
 use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
 use crate::inbound::auth::Password;
@@ -122,11 +122,10 @@ pub struct Connections {
 #[derive(Debug, Clone)]
 pub struct RouteSettings {
     pub name: Arc<str>,
-    /// The null sender `<>` matches only a pattern that is any.
-    pub senders: SenderPatterns,
-    pub recipients: SenderPatterns,
-    /// Names of upstreams, in the order in which they are tried; at least one.
-    pub upstreams: Vec<Arc<str>>,
+    pub conditions: Conditions,
+    /// Names.
+    pub upstreams: Choice<Arc<str>>,
+    pub retry_refused: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

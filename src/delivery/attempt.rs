@@ -5,7 +5,7 @@
 
 use super::door::Door;
 use super::progress::Progress;
-use super::route::Routes;
+use super::route::{Routes, Way};
 use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
@@ -106,16 +106,20 @@ impl Delivery {
     /// The same; once `stop` is cancelled, what has not begun is deferred as [`Cause::Stopping`].
     pub async fn attempt_unless(&self, accepted: &Accepted, deadline: Deadline, stop: &CancellationToken) -> Attempt {
         let mut progress = Progress::new(accepted, deadline, stop);
-        for (upstreams, members) in self.routes.group(accepted) {
-            self.try_in_order(&upstreams, members, &mut progress).await;
+        for group in self.routes.group(accepted) {
+            match group.way {
+                Ok(way) => self.try_in_order(&way, group.members, &mut progress).await,
+                Err(none) => progress.settle_all(&group.members, &Outcome::Deferred(none.reason())),
+            }
         }
         progress.finish()
     }
 
-    async fn try_in_order(&self, upstreams: &[usize], mut pending: Vec<usize>, progress: &mut Progress<'_>) {
-        for target in upstreams.iter().filter_map(|&index| self.targets.get(index)) {
+    async fn try_in_order(&self, way: &Way, mut pending: Vec<usize>, progress: &mut Progress<'_>) {
+        for target in way.upstreams.iter().filter_map(|&index| self.targets.get(index)) {
+            progress.tell_refusals(&pending);
             self.try_in_transactions(target, &pending, progress).await;
-            pending.retain(|&index| progress.wants_another_upstream(index));
+            pending.retain(|&index| progress.wants_another_upstream(index, way.retry_refused));
             if pending.is_empty() {
                 return;
             }

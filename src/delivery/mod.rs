@@ -22,5 +22,5 @@ pub use attempt::{Attempt, Delivery, Settled, Target, Transaction};
 pub use bounce::{Bounce, Bouncer};
 pub use dispatch::{Courier, Dispatcher};
 pub use profile::Profile;
-pub use route::{Route, Routes};
+pub use route::{CHOSEN, Choice, Conditions, NoWay, Route, Routes, UNROUTED, Way, lane_of_upstream};
 pub use settle::Clerk;

@@ -1,11 +1,12 @@
 //! An attempt under way: outcomes as they come in, and what each still wants.
 
-use super::attempt::{Attempt, Settled, Transaction, local};
+use super::attempt::{Attempt, Settled, Transaction};
+use super::report;
+use super::route::NoWay;
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
 use crate::relay::Deadline;
-use crate::smtp::EnhancedCode;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,10 @@ impl<'a> Progress<'a> {
 
     pub fn settle(&mut self, index: usize, outcome: Outcome, transaction: Option<Arc<Transaction>>) {
         if let Some(slot) = self.settled.get_mut(index) {
+            let outcome = match slot.take() {
+                Some((before, _)) => outcome.after(before),
+                None => outcome,
+            };
             *slot = Some((outcome, transaction));
         }
     }
@@ -56,23 +61,35 @@ impl<'a> Progress<'a> {
         })
     }
 
-    pub fn wants_another_upstream(&self, index: usize) -> bool {
-        self.reason(index).is_some_and(|reason| reason.is_about_upstream() && !reason.possible_duplicate)
+    /// `retry_refused`: also what this upstream has refused for good.
+    pub fn wants_another_upstream(&self, index: usize, retry_refused: bool) -> bool {
+        let is_refused = || retry_refused && self.refusal(index).is_some();
+        self.reason(index).map_or_else(is_refused, |reason| reason.is_about_upstream() && !reason.possible_duplicate)
+    }
+
+    /// Those that go on to another upstream all the same: if it takes them, nothing else will tell.
+    pub fn tell_refusals(&self, pending: &[usize]) {
+        for &index in pending {
+            if let Some((reason, to)) = self.refusal(index).zip(self.accepted.envelope.recipients.get(index)) {
+                report::log_refused(self.accepted, to, reason);
+            }
+        }
+    }
+
+    fn refusal(&self, index: usize) -> Option<&Reason> {
+        match self.settled.get(index) {
+            Some(Some((Outcome::Failed(reason), _))) => Some(reason),
+            _ => None,
+        }
     }
 
     pub fn finish(self) -> Attempt {
         let recipients = self.accepted.envelope.recipients.iter();
-        let unreached = || (Outcome::Deferred(no_route()), None);
+        let unreached = || (Outcome::Deferred(NoWay::NoRoute.reason()), None);
         let settled = recipients.zip(self.settled).map(|(recipient, slot)| {
             let (outcome, transaction) = slot.unwrap_or_else(unreached);
             Settled { recipient: recipient.clone(), outcome, transaction }
         });
         Attempt::new(settled.collect())
     }
-}
-
-// RFC 3463 §3.5: X.4.4, unable to route. A configuration that is put right may still send it.
-fn no_route() -> Reason {
-    let text = "no [[route]] takes mail from this sender to this recipient".to_owned();
-    local(EnhancedCode::new(4, 4, 4), text).with_advice("end the routes with one that takes everything")
 }

@@ -91,6 +91,12 @@ fn log_failed(accepted: &Accepted, settled: &Settled, reason: &Reason, elapsed: 
     error!(%id, %from, %to, size, tls, %reason, ms, "failed");
 }
 
+/// By one upstream; the next is asked.
+pub(super) fn log_refused(accepted: &Accepted, to: &Mailbox, reason: &Reason) {
+    let (id, from, to, reason) = (accepted.id, Clean(&accepted.envelope.sender), Clean(to), Clean(reason));
+    warn!(%id, %from, %to, %reason, "refused; the route's next upstream is asked");
+}
+
 // JSON has no number for a u128, and who counts milliseconds wants one.
 fn in_ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)

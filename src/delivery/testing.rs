@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, Settled};
 use super::bounce::{Bounce, Bouncer};
 use super::dispatch::{Courier, Dispatcher};
-use super::route::{Route, Routes};
+use super::route::{Choice, Conditions, Route, Routes};
 use super::settle::Clerk;
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::outcome::Cause;
@@ -282,9 +282,11 @@ impl Stage {
         let at = Arc::new(Mutex::new("2026-11-24T03:00:00Z".parse().expect("a time")));
         let clock = Clock::Along { at, since: Instant::now() };
         let recipients = SenderPatterns::parse(["*@one.example"]).expect("a pattern");
-        let one = Route { name: "one".into(), senders: SenderPatterns::any(), recipients, upstreams: vec![0] };
-        let clerk =
-            Clerk { schedule: Schedule::default(), routes: Arc::new(Routes::new(vec![one])), clock: clock.clone() };
+        let conditions = Conditions { recipients, ..Conditions::none() };
+        let upstreams = Choice::InOrder(vec![0]);
+        let one = Route { name: "one".into(), conditions, upstreams, retry_refused: false };
+        let routes = Arc::new(Routes::new(vec![one], vec!["company".into()]));
+        let clerk = Clerk { schedule: Schedule::default(), routes, clock: clock.clone() };
         Self {
             queue: Arc::new(Watched::new(shelf.clone())),
             shelf,

@@ -227,11 +227,12 @@ fn routes(settings: &Settings) -> Routes {
     let index_of = |name: &Arc<str>| settings.upstreams.iter().position(|upstream| upstream.name == *name);
     let route = |typed: &RouteSettings| Route {
         name: typed.name.clone(),
-        senders: typed.senders.clone(),
-        recipients: typed.recipients.clone(),
-        upstreams: typed.upstreams.iter().filter_map(index_of).collect(),
+        conditions: typed.conditions.clone(),
+        upstreams: typed.upstreams.filter_map(index_of),
+        retry_refused: typed.retry_refused,
     };
-    Routes::new(settings.routes.iter().map(route).collect())
+    let names = settings.upstreams.iter().map(|upstream| upstream.name.clone());
+    Routes::new(settings.routes.iter().map(route).collect(), names.collect())
 }
 
 fn announce(settings: &Settings, doors: &[Door]) {

@@ -79,12 +79,22 @@ pub struct Reason {
     pub possible_duplicate: bool,
     /// The table says that the reply is about the upstream ([`Meaning::UpstreamDeferred`]), whatever its step and code.
     pub upstream_wide: bool,
+    /// What the upstreams said that were asked before this one, in order.
+    pub before: Vec<String>,
 }
 
 impl Reason {
     pub fn new(upstream: Option<&str>, step: Step, cause: Cause) -> Self {
         let upstream = upstream.map(str::to_owned);
-        Self { upstream, step, cause, advice: None, possible_duplicate: false, upstream_wide: false }
+        Self {
+            upstream,
+            step,
+            cause,
+            advice: None,
+            possible_duplicate: false,
+            upstream_wide: false,
+            before: Vec::new(),
+        }
     }
 
     pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
@@ -139,7 +149,10 @@ impl fmt::Display for Reason {
         if self.possible_duplicate {
             f.write_str("; the message may have been delivered all the same")?;
         }
-        self.advice.as_ref().map_or(Ok(()), |advice| write!(f, "; {advice}"))
+        if let Some(advice) = &self.advice {
+            write!(f, "; {advice}")?;
+        }
+        self.before.iter().rev().try_for_each(|before| write!(f, "; before that, {before}"))
     }
 }
 
@@ -150,6 +163,22 @@ pub enum Outcome {
     Delivered(Reply),
     Deferred(Reason),
     Failed(Reason),
+}
+
+impl Outcome {
+    /// With what another upstream said `before`, so that the reason tells of all.
+    #[must_use]
+    pub fn after(mut self, before: Self) -> Self {
+        if let (Self::Deferred(reason) | Self::Failed(reason), Self::Deferred(mut before) | Self::Failed(mut before)) =
+            (&mut self, before)
+        {
+            reason.before = std::mem::take(&mut before.before);
+            if before.upstream != reason.upstream {
+                reason.before.push(before.to_string());
+            }
+        }
+        self
+    }
 }
 
 /// What a reply means, and for how much of the mail.

@@ -31,7 +31,7 @@ pub mod sqlite;
 pub mod testing;
 pub mod watched;
 
-/// Where mail waits; today the name of its route.
+/// Where mail waits: a word that means something to delivery alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane(Arc<str>);
 

@@ -4,6 +4,7 @@ use super::reach::{Reach, unexpected};
 use super::{print, print_json, words};
 use crate::cli::NOT_WELL;
 use crate::config::{self, ConfigFile, Environment};
+use crate::delivery::{UNROUTED, lane_of_upstream};
 use crate::observe::log::Clean;
 use crate::queue::control::{Overview, Request, Response};
 use std::process::ExitCode;
@@ -16,7 +17,8 @@ pub struct Hold {
 
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// The lane: the name of a route, or "default" where there are none
+    /// The lane: the name of a route, "default" for what no route takes, or "upstream:NAME" for mail whose upstream a rule
+    /// chose
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     lane: Option<String>,
 
@@ -84,5 +86,10 @@ fn show(overview: &Overview, json: bool) -> anyhow::Result<()> {
 /// `None` where the configuration cannot be read to its end here, for want of a secret perhaps.
 fn lanes(file: &ConfigFile<'_>) -> Option<Vec<String>> {
     let settings = config::load(file, &Environment::of_process()).ok()?;
-    Some(settings.routes.iter().map(|route| route.name.to_string()).collect())
+    let mut lanes: Vec<String> = settings.routes.iter().map(|route| route.name.to_string()).collect();
+    if !lanes.iter().any(|lane| lane == UNROUTED) {
+        lanes.push(UNROUTED.to_owned());
+    }
+    lanes.extend(settings.upstreams.iter().map(|upstream| lane_of_upstream(&upstream.name)));
+    Some(lanes)
 }

@@ -3,71 +3,109 @@
 
 use super::Resolver;
 use crate::config::file::Route;
+use crate::config::patterns::{OneOrMore, UpstreamNames};
+use crate::config::problem::Place;
 use crate::config::reader::nearest;
 use crate::config::schema::{Section, Typed};
 use crate::config::settings::RouteSettings;
-use crate::message::SenderPatterns;
+use crate::delivery::{CHOSEN, Choice, Conditions, UNROUTED};
+use crate::message::text_pattern::TextPattern;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// The route that takes everything if none is configured.
-const DEFAULT_ROUTE: &str = "default";
+/// What routes may name, in the order of the configuration.
+pub(super) struct Named<'a> {
+    /// The first is the default.
+    pub upstreams: &'a [Typed<String>],
+    pub users: &'a [Arc<str>],
+}
+
+impl Named<'_> {
+    fn upstreams(&self) -> Vec<&str> {
+        self.upstreams.iter().filter_map(|name| name.value.as_deref()).collect()
+    }
+}
 
 impl Resolver<'_> {
-    /// `upstreams` are the names of all, the first of which is the default.
-    pub(super) fn routes(&mut self, typed: Vec<Route>, upstreams: &[Typed<String>]) -> Vec<RouteSettings> {
-        let names: Vec<&str> = upstreams.iter().filter_map(|name| name.value.as_deref()).collect();
+    pub(super) fn routes(&mut self, typed: Vec<Route>, named: &Named<'_>) -> Vec<RouteSettings> {
         if typed.is_empty() {
-            let all = |name: &str| RouteSettings {
-                name: DEFAULT_ROUTE.into(),
-                senders: SenderPatterns::any(),
-                recipients: SenderPatterns::any(),
-                upstreams: vec![name.into()],
-            };
-            let routes: Vec<_> = names.first().map(|name| all(name)).into_iter().collect();
-            self.warn_about_the_unused(&routes, upstreams);
+            let routes: Vec<_> = named.upstreams().first().map(|name| takes_all(name)).into_iter().collect();
+            self.warn_about_the_unused(&routes, named.upstreams);
             return routes;
         }
         let mut taken = HashSet::new();
         let count = typed.len();
         let places: Vec<_> = typed.iter().map(|route| route.place().clone()).collect();
-        let routes: Vec<_> = typed.into_iter().filter_map(|route| self.route(&route, &names, &mut taken)).collect();
+        let routes: Vec<_> = typed.into_iter().filter_map(|route| self.route(&route, named, &mut taken)).collect();
         if routes.len() == count {
-            self.warn_about_the_unused(&routes, upstreams);
-            if let (false, Some(place)) = (routes.iter().any(takes_everything), places.last()) {
-                self.findings
-                    .warning(place, "mail that no route takes is not sent anywhere")
-                    .help("end with a route for senders = [\"*\"] and recipients = [\"*\"]");
-            }
+            self.warn_about_the_unused(&routes, named.upstreams);
+            self.warn_about_the_last(&routes, &places);
         }
         routes
     }
 
-    fn route(&mut self, typed: &Route, names: &[&str], taken: &mut HashSet<String>) -> Option<RouteSettings> {
+    fn route(&mut self, typed: &Route, named: &Named<'_>, taken: &mut HashSet<String>) -> Option<RouteSettings> {
         let name = self.unique(taken, "[[route]]", &typed.name);
+        if name.as_deref().is_some_and(|name| name.starts_with(CHOSEN)) {
+            self.findings
+                .error(&typed.name.place, format!("`name`: no route's name may begin with \"{CHOSEN}\""))
+                .help("so begin the lanes of mail for which a rule chose the upstream");
+        }
         let senders = self.patterns("senders", &typed.senders);
         let recipients = self.patterns("recipients", &typed.recipients);
-        let upstreams = self.route_upstreams(&typed.upstreams, names);
-        Some(RouteSettings { name: name?, senders: senders?, recipients: recipients?, upstreams: upstreams? })
+        let upstreams = self.route_upstreams(&typed.upstreams, &named.upstreams());
+        self.warn_about_unknown_users(&typed.user, named.users);
+        for (given, value) in [
+            (typed.header.given, typed.header.value.is_some()),
+            (typed.user.given, typed.user.value.is_some()),
+            (typed.tag.given, typed.tag.value.is_some()),
+        ] {
+            if given && !value {
+                return None;
+            }
+        }
+        let conditions = Conditions {
+            senders: senders?,
+            recipients: recipients?,
+            headers: typed.header.value.clone().map(|headers| headers.0).unwrap_or_default(),
+            users: texts(&typed.user),
+            tags: texts(&typed.tag),
+        };
+        let (name, upstreams, retry_refused) = (name?, upstreams?, typed.retry_refused.value?);
+        if retry_refused && upstreams.upstreams().len() == 1 {
+            self.findings
+                .warning(&typed.retry_refused.place, "`retry_refused` has no effect with one upstream")
+                .help("name a second one in `upstreams`");
+        }
+        Some(RouteSettings { name, conditions, upstreams, retry_refused })
     }
 
-    fn route_upstreams(&mut self, typed: &Typed<Vec<String>>, names: &[&str]) -> Option<Vec<Arc<str>>> {
-        let wanted = typed.value.as_deref()?;
-        if wanted.is_empty() {
-            self.findings.error(&typed.place, "`upstreams` is an empty list").help("name at least one [[upstream]]");
-            return None;
+    fn route_upstreams(&mut self, typed: &Typed<UpstreamNames>, names: &[&str]) -> Option<Choice<Arc<str>>> {
+        let wanted = typed.value.as_ref()?;
+        let mut seen = HashSet::new();
+        let mut are_sound = true;
+        for name in wanted.names() {
+            if !names.contains(&name) {
+                self.unknown_upstream("upstreams", name, typed, names);
+                are_sound = false;
+            } else if !seen.insert(name) {
+                self.findings
+                    .error(&typed.place, format!("`upstreams` names \"{name}\" twice"))
+                    .help("weights say how much each gets: upstreams = { company = 3, backup = 1 }");
+                are_sound = false;
+            }
         }
-        let found: Vec<Option<Arc<str>>> = wanted
-            .iter()
-            .map(|name| {
-                let known = names.contains(&name.as_str());
-                if !known {
-                    self.unknown_upstream("upstreams", name, typed, names);
-                }
-                known.then(|| name.as_str().into())
-            })
-            .collect();
-        found.into_iter().collect()
+        // Weights come in the alphabet's order; equal ones are tried in that of the configuration.
+        let at = |name: &str| names.iter().position(|known| *known == name);
+        are_sound.then(|| match wanted {
+            UpstreamNames::InOrder(names) => Choice::InOrder(names.iter().map(|name| name.as_str().into()).collect()),
+            UpstreamNames::ByWeight(weights) => {
+                let mut weights: Vec<(Arc<str>, u32)> =
+                    weights.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
+                weights.sort_by_key(|(name, _)| at(name));
+                Choice::by_weight(weights)
+            }
+        })
     }
 
     pub(super) fn unknown_upstream<T>(&mut self, key: &str, name: &str, typed: &Typed<T>, names: &[&str]) {
@@ -79,17 +117,67 @@ impl Resolver<'_> {
         self.findings.error(&typed.place, format!("`{key}`: there is no [[upstream]] named \"{name}\"")).help(help);
     }
 
+    /// Mail with a login that does not exist cannot come in.
+    fn warn_about_unknown_users(&mut self, typed: &Typed<OneOrMore<TextPattern>>, users: &[Arc<str>]) {
+        for pattern in typed.value.iter().flat_map(|patterns| &patterns.0) {
+            if users.iter().any(|user| pattern.matches(user)) {
+                continue;
+            }
+            let pattern = pattern.to_string();
+            let problem = self.findings.warning(&typed.place, format!("`user`: no [[user]] fits \"{pattern}\""));
+            problem.help(match nearest(&pattern, users.iter().map(AsRef::as_ref)) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => "it is the name of a login: see `name` in [[user]]".to_owned(),
+            });
+        }
+    }
+
     fn warn_about_the_unused(&mut self, routes: &[RouteSettings], upstreams: &[Typed<String>]) {
         let last_used = routes.iter().position(takes_everything).map_or(routes.len(), |at| at + 1);
-        let used = |name: &str| routes[..last_used].iter().flat_map(|route| &route.upstreams).any(|u| **u == *name);
+        let used = routes[..last_used].iter().flat_map(|route| route.upstreams.upstreams());
+        let used: HashSet<&str> = used.map(|name| &**name).collect();
         for name in upstreams {
-            if let Some(unused) = name.value.as_deref().filter(|value| !used(value)) {
+            if let Some(unused) = name.value.as_deref().filter(|value| !used.contains(value)) {
                 self.findings.warning(&name.place, format!("no route leads to the upstream \"{unused}\""));
+            }
+        }
+    }
+
+    /// Behind a route that takes everything comes nothing; and there should be one.
+    fn warn_about_the_last(&mut self, routes: &[RouteSettings], places: &[Place]) {
+        match routes.iter().position(takes_everything) {
+            Some(last) => {
+                for (route, place) in routes.iter().zip(places).skip(last + 1) {
+                    let (name, before) = (&route.name, &routes[last].name);
+                    self.findings
+                        .warning(place, format!("the route \"{name}\" is never asked: \"{before}\" takes everything"))
+                        .help(format!("put it before \"{before}\""));
+                }
+            }
+            None => {
+                let Some(place) = places.last() else { return };
+                self.findings
+                    .warning(place, "mail that no route takes is not sent anywhere")
+                    .help("end with a route that has `name` and `upstreams` only, which takes everything");
             }
         }
     }
 }
 
+/// The route that there is if none is configured.
+fn takes_all(upstream: &str) -> RouteSettings {
+    RouteSettings {
+        name: UNROUTED.into(),
+        conditions: Conditions::none(),
+        upstreams: Choice::InOrder(vec![upstream.into()]),
+        retry_refused: false,
+    }
+}
+
+fn texts(typed: &Typed<OneOrMore<TextPattern>>) -> Vec<TextPattern> {
+    typed.value.clone().map(|patterns| patterns.0).unwrap_or_default()
+}
+
 fn takes_everything(route: &RouteSettings) -> bool {
-    route.senders.is_any() && route.recipients.is_any()
+    route.conditions.take_everything()
 }

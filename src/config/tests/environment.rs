@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Provider;
+use crate::delivery::Choice;
 use crate::dkim::Unsigned;
 use crate::inbound::AuthMode;
 use crate::inbound::auth::Password;
@@ -57,7 +58,7 @@ fn the_block_that_plausible_reads_is_enough() {
     let credentials = endpoint.credentials.as_ref().expect("a login");
     assert_eq!((credentials.username.as_str(), credentials.password.reveal()), ("relay", "hunter2"));
     assert_eq!(addresses(&settings), ["127.0.0.1:2525", "[::1]:2525"]);
-    assert_eq!((&*settings.routes[0].name, &*settings.routes[0].upstreams[0]), ("default", "environment"));
+    assert_eq!((&*settings.routes[0].name, &**settings.routes[0].upstreams.upstreams()[0]), ("default", "environment"));
     assert_eq!(settings.unsigned, Unsigned::Send);
     assert!(settings.listeners[0].senders.is_any());
     let warnings: Vec<_> = settings.warnings.iter().map(|warning| warning.message().to_owned()).collect();
@@ -242,11 +243,12 @@ fn over_a_file_the_environment_is_the_default_and_replaces_what_it_names() {
     let without_routes = load(text, &[]);
     assert_eq!(without_routes.hostname, "gateway.example.com");
     assert_eq!(without_routes.upstreams.len(), 2);
-    assert_eq!(without_routes.routes[0].upstreams, ["environment".into()]);
+    assert_eq!(without_routes.routes[0].upstreams, Choice::InOrder(vec!["environment".into()]));
 
     let route = "[[route]]\nname = \"r\"\nsenders = [\"*@example.com\"]\nupstreams = [\"company\", \"environment\"]\n";
     let with_routes = load(&format!("{text}{route}"), &[]);
-    let names: Vec<_> = with_routes.routes.iter().map(|route| (&*route.name, route.upstreams.len())).collect();
+    let names: Vec<_> =
+        with_routes.routes.iter().map(|route| (&*route.name, route.upstreams.upstreams().len())).collect();
     assert_eq!(names, [("r", 2), ("environment", 1)]);
 
     let listener = "[[listener]]\naddress = \"127.0.0.1:25\"\nmax_recipients = 5\n";

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Delivery, Provider, QueueSettings};
-use crate::delivery::Bounce;
+use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
 use crate::inbound::auth::Password;
 use crate::inbound::{AuthMode, LineEndings, Tls};
@@ -95,7 +95,7 @@ fn defaults_are_filled_in() {
     let timeouts = [upstream.connect_timeout, upstream.command_timeout, upstream.data_timeout, upstream.idle_timeout];
     assert_eq!(timeouts, [10, 300, 600, 30].map(Duration::from_secs));
     assert_eq!(settings.routes.len(), 1);
-    assert_eq!((&*settings.routes[0].name, &*settings.routes[0].upstreams[0]), ("default", "sandbox"));
+    assert_eq!((&*settings.routes[0].name, &**settings.routes[0].upstreams.upstreams()[0]), ("default", "sandbox"));
 }
 
 const WHOLE: &str = r#"hostname = "gateway.example.com"
@@ -173,8 +173,8 @@ fn a_whole_configuration_resolves() {
 
     let names: Vec<_> = settings.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(names, ["reports", "rest"]);
-    assert!(!settings.routes[0].senders.matches(&Mailbox::parse("a@example.com").unwrap()));
-    assert_eq!(settings.routes[0].upstreams, ["same-account".into(), "company".into()]);
+    assert!(!settings.routes[0].conditions.senders.matches(&Mailbox::parse("a@example.com").unwrap()));
+    assert_eq!(settings.routes[0].upstreams, Choice::InOrder(vec!["same-account".into(), "company".into()]));
 }
 
 #[test]
@@ -203,6 +203,21 @@ fn limits_are_shared_with_the_last_of_a_chain() {
     let settings = settings(&format!("{SMALLEST}{}{}", upstream("b", "a"), upstream("a", "sandbox")));
     let owners: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.share_limits_with.as_deref()).collect();
     assert_eq!(owners, [None, Some("sandbox"), Some("sandbox")]);
+}
+
+#[test]
+fn a_route_asks_for_what_it_names_and_draws_by_weight() {
+    let route = "[[route]]\nname = \"reports\"\nheader = { X-Kind = \"report*\", Subject = \"/weekly/\" }\n\
+                 tag = [\"weekly-*\", \"monthly\"]\nupstreams = { c = 2, a = 2, sandbox = 7 }\nretry_refused = true\n";
+    let more: String =
+        ["a", "c"].iter().map(|name| format!("[[upstream]]\nname = \"{name}\"\nprovider = \"sandbox\"\n")).collect();
+    let settings = settings(&format!("{SMALLEST}{more}{route}"));
+    let [reports] = settings.routes.as_slice() else { panic!("one route") };
+    let written = "from * to *, header Subject: /weekly/, header X-Kind: report*, tag weekly-* or monthly";
+    assert_eq!(reports.conditions.to_string(), written);
+    // Those of the same weight stand in the order of the file.
+    let weights = vec![("sandbox".into(), 7), ("a".into(), 2), ("c".into(), 2)];
+    assert_eq!((&reports.upstreams, reports.retry_refused), (&Choice::ByWeight(weights), true));
 }
 
 fn upstream(keys: &str) -> String {
@@ -282,6 +297,25 @@ fn what_has_no_effect_or_too_much_is_a_warning() {
         (
             format!("{SMALLEST}[[route]]\nname = \"r\"\nsenders = [\"*@a\"]\nupstreams = [\"sandbox\"]\n"),
             "config.toml:6:1: mail that no route takes is not sent anywhere",
+        ),
+        (
+            format!(
+                "{SMALLEST}[[route]]\nname = \"all\"\nupstreams = [\"sandbox\"]\n\
+                 [[route]]\nname = \"late\"\nupstreams = [\"sandbox\"]\n"
+            ),
+            "config.toml:9:1: the route \"late\" is never asked: \"all\" takes everything (help: put it before \"all\")",
+        ),
+        (
+            format!(
+                "{SMALLEST}[[user]]\nname = \"plausible\"\npassword = {{ file = \"rsa.pem\" }}\n\
+                 [[route]]\nname = \"r\"\nuser = [\"plausibel\", \"p*\"]\nupstreams = [\"sandbox\"]\n\
+                 [[route]]\nname = \"rest\"\nupstreams = [\"sandbox\"]\n"
+            ),
+            "config.toml:11:8: `user`: no [[user]] fits \"plausibel\" (help: did you mean \"plausible\"?)",
+        ),
+        (
+            format!("{SMALLEST}[[route]]\nname = \"r\"\nupstreams = [\"sandbox\"]\nretry_refused = true\n"),
+            "config.toml:9:17: `retry_refused` has no effect with one upstream",
         ),
         (
             format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),

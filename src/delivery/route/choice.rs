@@ -1,0 +1,107 @@
+//! In which order a route's upstreams are tried for one message: as they stand, or by weight.
+//! A message keeps its order for as long as it waits, so that a retry goes elsewhere only by failover.
+
+use crate::message::MailId;
+use std::cmp::Reverse;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// `U`: what stands for an upstream. Never empty; each upstream once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice<U> {
+    InOrder(Vec<U>),
+    /// Each with its weight, at least 1; the heaviest first.
+    ByWeight(Vec<(U, u32)>),
+}
+
+impl<U> Choice<U> {
+    /// Of upstreams that weigh the same, the first stays first.
+    pub fn by_weight(mut weights: Vec<(U, u32)>) -> Self {
+        weights.sort_by_key(|(_, weight)| Reverse(*weight));
+        Self::ByWeight(weights)
+    }
+
+    pub fn upstreams(&self) -> Vec<&U> {
+        match self {
+            Self::InOrder(upstreams) => upstreams.iter().collect(),
+            Self::ByWeight(weights) => weights.iter().map(|(upstream, _)| upstream).collect(),
+        }
+    }
+
+    /// Leaves out what `find` does not find.
+    pub fn filter_map<V>(&self, mut find: impl FnMut(&U) -> Option<V>) -> Choice<V> {
+        match self {
+            Self::InOrder(upstreams) => Choice::InOrder(upstreams.iter().filter_map(find).collect()),
+            Self::ByWeight(weights) => {
+                let found = weights.iter().filter_map(|(upstream, weight)| Some((find(upstream)?, *weight)));
+                Choice::ByWeight(found.collect())
+            }
+        }
+    }
+}
+
+impl<U: Clone> Choice<U> {
+    /// By weight: one is drawn for the message, the others follow, the heaviest first.
+    pub fn order(&self, id: MailId) -> Vec<U> {
+        match self {
+            Self::InOrder(upstreams) => upstreams.clone(),
+            Self::ByWeight(weights) => {
+                let mut order: Vec<U> = weights.iter().map(|(upstream, _)| upstream.clone()).collect();
+                let drawn = order.remove(drawn(weights, id));
+                order.insert(0, drawn);
+                order
+            }
+        }
+    }
+}
+
+/// Its index. The id is no good as it is: most of it is the time.
+fn drawn<U>(weights: &[(U, u32)], id: MailId) -> usize {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut left = hasher.finish() % total.max(1);
+    for (at, (_, weight)) in weights.iter().enumerate() {
+        match left.checked_sub(u64::from(*weight)) {
+            Some(rest) => left = rest,
+            None => return at,
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids as a busy second makes them.
+    fn ids(count: u32) -> impl Iterator<Item = MailId> {
+        let at = |number: u32| jiff::Timestamp::from_millisecond(1_795_000_000_000 + i64::from(number / 4));
+        (0..count).map(move |number| MailId::new(at(number).expect("in range"), number.wrapping_mul(2_654_435_761)))
+    }
+
+    /// The ids are fixed, and so are the counts: this cannot fail by chance. Six standard deviations are about 260 here.
+    #[test]
+    fn messages_are_spread_by_weight() {
+        let choice = Choice::by_weight(vec![("light", 1), ("heavy", 3)]);
+        let drawn = |wanted| ids(10_000).filter(|id| choice.order(*id)[0] == wanted).count();
+        let (light, heavy) = (drawn("light"), drawn("heavy"));
+        assert_eq!(light + heavy, 10_000);
+        assert!(heavy.abs_diff(7_500) < 260, "{heavy} of 10000 for a weight of 3 in 4");
+    }
+
+    #[test]
+    fn a_message_keeps_its_order_and_the_rest_follows_by_weight() {
+        let choice = Choice::by_weight(vec![("a", 1), ("b", 5), ("c", 2)]);
+        for id in ids(1_000) {
+            let order = choice.order(id);
+            assert_eq!(order, choice.order(id));
+            let rest: Vec<_> = ["b", "c", "a"].into_iter().filter(|upstream| *upstream != order[0]).collect();
+            assert_eq!(order[1..], rest, "the first is {}", order[0]);
+        }
+        for upstream in ["a", "b", "c"] {
+            assert!(ids(1_000).any(|id| choice.order(id)[0] == upstream), "{upstream} is never the first");
+        }
+        let order = vec!["a", "b", "c"];
+        assert!(ids(100).all(|id| Choice::InOrder(order.clone()).order(id) == order));
+    }
+}

@@ -1,0 +1,73 @@
+//! What a `[[route]]` asks of a message before it takes it: everything that is given must hold.
+//! Looks at what [`Addressed`] shows and at nothing else, so that waiting mail can be asked again after a change.
+
+use crate::message::SenderPatterns;
+use crate::message::accepted::Addressed;
+use crate::message::text_pattern::{HeaderPattern, TextPattern};
+use std::fmt;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conditions {
+    /// The envelope's sender. The null path fits only a pattern that is any.
+    pub senders: SenderPatterns,
+    pub recipients: SenderPatterns,
+    /// Each of them.
+    pub headers: Vec<HeaderPattern>,
+    /// The login; one of them. Empty: any, and none.
+    pub users: Vec<TextPattern>,
+    /// One of them. Empty: any, and none.
+    pub tags: Vec<TextPattern>,
+}
+
+impl Conditions {
+    /// Everything.
+    pub fn none() -> Self {
+        let any = SenderPatterns::any;
+        Self { senders: any(), recipients: any(), headers: Vec::new(), users: Vec::new(), tags: Vec::new() }
+    }
+
+    pub fn take_everything(&self) -> bool {
+        let asks_nothing_else = self.headers.is_empty() && self.users.is_empty() && self.tags.is_empty();
+        asks_nothing_else && self.senders.is_any() && self.recipients.is_any()
+    }
+
+    pub fn hold_for(&self, addressed: &Addressed<'_>) -> bool {
+        let tag = addressed.marks.tag.as_ref().map(|tag| tag.as_str());
+        addressed.sender.map_or(self.senders.is_any(), |sender| self.senders.matches(sender))
+            && self.recipients.matches(addressed.recipient)
+            && one_fits(&self.users, addressed.origin.user.as_deref())
+            && one_fits(&self.tags, tag)
+            && self.headers.iter().all(|header| header.matches(addressed.fields()))
+    }
+
+    /// The same text only for the same conditions.
+    pub(super) fn fingerprint(&self) -> String {
+        let written = |patterns: &[TextPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let headers = self.headers.iter().map(|header| (&header.name, header.value.to_string()));
+        let (senders, recipients) =
+            (self.senders.iter().collect::<Vec<_>>(), self.recipients.iter().collect::<Vec<_>>());
+        let (headers, users, tags) = (headers.collect::<Vec<_>>(), written(&self.users), written(&self.tags));
+        format!("{:?}", (senders, recipients, headers, users, tags))
+    }
+}
+
+fn one_fits(patterns: &[TextPattern], text: Option<&str>) -> bool {
+    patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
+}
+
+/// As in "from *@example.com to *, header X-Kind: report*".
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {} to {}", self.senders, self.recipients)?;
+        for header in &self.headers {
+            write!(f, ", header {}: {}", header.name, header.value)?;
+        }
+        for (what, patterns) in [("user", &self.users), ("tag", &self.tags)] {
+            let written: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+            if !written.is_empty() {
+                write!(f, ", {what} {}", written.join(" or "))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Routes: which upstreams serve which recipient, and on which lane of the queue it waits for them.
+//!
+//! First match wins; what matches none has no way out, and is never sent through an upstream that nobody named for it. A
+//! rule may name the upstream of a message: then no route is asked. A lane is a route's name, or `upstream:NAME` where a
+//! rule decided, and nothing more.
+
+mod choice;
+mod conditions;
+#[cfg(test)]
+mod tests;
+
+pub use choice::Choice;
+pub use conditions::Conditions;
+
+use super::attempt::local;
+use crate::message::accepted::{Accepted, Addressed};
+use crate::message::{MailId, Mark, Reason};
+use crate::queue::Lane;
+use crate::smtp::EnhancedCode;
+use std::sync::Arc;
+
+/// A `[[route]]`. Upstreams are known by their indices.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub name: Arc<str>,
+    pub conditions: Conditions,
+    pub upstreams: Choice<usize>,
+    /// What one upstream refuses for good is offered to the next.
+    pub retry_refused: bool,
+}
+
+/// The lane of what has no way out; also the configuration's name for the route that there is without any.
+pub const UNROUTED: &str = "default";
+
+/// Begins the lanes of mail whose upstream a rule chose. No route's name begins so: the configuration sees to it.
+pub const CHOSEN: &str = "upstream:";
+
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    routes: Vec<Route>,
+    /// Names, by index.
+    upstreams: Vec<Arc<str>>,
+}
+
+/// How one recipient's mail goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The route's name, or [`CHOSEN`] and the upstream's: the lane.
+    pub name: Arc<str>,
+    /// Indices, in the order of trying; never empty.
+    pub upstreams: Vec<usize>,
+    pub retry_refused: bool,
+}
+
+/// Why there is no way for a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoWay {
+    NoRoute,
+    /// A rule chose it, and the configuration has it no more.
+    NoUpstream(Mark),
+}
+
+/// Recipients of one message that go the same way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub way: Result<Way, NoWay>,
+    /// Indices in the envelope.
+    pub members: Vec<usize>,
+}
+
+/// What decides, before anything is drawn.
+enum Decided<'a> {
+    ByRoute(&'a Route),
+    ByRule(usize),
+}
+
+impl Routes {
+    /// `upstreams`: names of all, in the order that the routes count.
+    pub fn new(routes: Vec<Route>, upstreams: Vec<Arc<str>>) -> Self {
+        Self { routes, upstreams }
+    }
+
+    /// `id`: the message's, by which a weighted route draws.
+    pub fn way(&self, addressed: &Addressed<'_>, id: MailId) -> Result<Way, NoWay> {
+        Ok(match self.decide(addressed)? {
+            Decided::ByRoute(route) => Way {
+                name: route.name.clone(),
+                upstreams: route.upstreams.order(id),
+                retry_refused: route.retry_refused,
+            },
+            Decided::ByRule(index) => Way { name: self.chosen(index), upstreams: vec![index], retry_refused: false },
+        })
+    }
+
+    pub fn lane(&self, addressed: &Addressed<'_>) -> Lane {
+        Lane::new(match self.decide(addressed) {
+            Ok(Decided::ByRoute(route)) => route.name.clone(),
+            Ok(Decided::ByRule(index)) => self.chosen(index),
+            Err(_) => UNROUTED.into(),
+        })
+    }
+
+    /// An upstream's name.
+    pub fn upstream(&self, index: usize) -> &str {
+        self.upstreams.get(index).map_or("", |name| name)
+    }
+
+    /// Every lane that [`Routes::lane`] can name, with its upstreams.
+    pub fn lanes(&self) -> Vec<(Lane, Vec<usize>)> {
+        let mut lanes = vec![(Lane::new(UNROUTED), vec![0])];
+        lanes.extend((0..self.upstreams.len()).map(|index| (Lane::new(self.chosen(index)), vec![index])));
+        for route in &self.routes {
+            let upstreams = route.upstreams.upstreams().into_iter().copied();
+            match lanes.iter_mut().find(|(known, _)| *known.as_str() == *route.name) {
+                Some((_, known)) => known.extend(upstreams),
+                None => lanes.push((Lane::new(route.name.clone()), upstreams.collect())),
+            }
+        }
+        for (_, upstreams) in &mut lanes {
+            upstreams.sort_unstable();
+            upstreams.dedup();
+        }
+        lanes
+    }
+
+    /// Changes whenever a recipient may get another lane: with a route's name or conditions, and with the upstreams that
+    /// there are.
+    pub fn fingerprint(&self) -> String {
+        let routes = self.routes.iter().map(|route| format!("{:?} {}", route.name, route.conditions.fingerprint()));
+        let mut upstreams = self.upstreams.clone();
+        upstreams.sort();
+        routes.chain([format!("{upstreams:?}")]).collect::<Vec<_>>().join("\n")
+    }
+
+    /// In order of first appearance.
+    pub(super) fn group(&self, accepted: &Accepted) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, recipient) in accepted.envelope.recipients.iter().enumerate() {
+            let way = self.way(&accepted.addressed(recipient), accepted.id);
+            match groups.iter_mut().find(|known| is_the_same(&known.way, &way)) {
+                Some(group) => group.members.push(index),
+                None => groups.push(Group { way, members: vec![index] }),
+            }
+        }
+        groups
+    }
+
+    fn decide(&self, addressed: &Addressed<'_>) -> Result<Decided<'_>, NoWay> {
+        if let Some(chosen) = &addressed.marks.upstream {
+            let found = self.upstreams.iter().position(|name| **name == *chosen.as_str());
+            return found.map(Decided::ByRule).ok_or_else(|| NoWay::NoUpstream(chosen.clone()));
+        }
+        let found = self.routes.iter().find(|route| route.conditions.hold_for(addressed));
+        found.map(Decided::ByRoute).ok_or(NoWay::NoRoute)
+    }
+
+    fn chosen(&self, index: usize) -> Arc<str> {
+        lane_of_upstream(self.upstream(index)).into()
+    }
+}
+
+/// The lane of mail for which a rule chose this upstream.
+pub fn lane_of_upstream(name: &str) -> String {
+    format!("{CHOSEN}{name}")
+}
+
+/// Two routes to the same upstreams need no two transactions.
+fn is_the_same(one: &Result<Way, NoWay>, other: &Result<Way, NoWay>) -> bool {
+    match (one, other) {
+        (Ok(one), Ok(other)) => one.upstreams == other.upstreams && one.retry_refused == other.retry_refused,
+        (one, other) => one == other,
+    }
+}
+
+impl NoWay {
+    /// A configuration that is put right may still send it.
+    pub(super) fn reason(&self) -> Reason {
+        // RFC 3463 §3.5: X.4.4, unable to route.
+        let enhanced = EnhancedCode::new(4, 4, 4);
+        match self {
+            Self::NoRoute => {
+                let text = "no [[route]] takes mail from this sender to this recipient".to_owned();
+                local(enhanced, text).with_advice("end the routes with one that takes everything")
+            }
+            Self::NoUpstream(name) => {
+                let text = format!("a rule chose the upstream \"{name}\", and there is no [[upstream]] of that name");
+                local(enhanced, text).with_advice(format!("add an [[upstream]] named \"{name}\" and restart"))
+            }
+        }
+    }
+}
