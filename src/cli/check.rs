@@ -75,6 +75,10 @@ fn summary(settings: &Settings) -> String {
     lines.extend(settings.upstreams.iter().map(|upstream| line("upstream", &describe_upstream(upstream))));
     lines.extend(settings.routes.iter().map(|route| line("route", &describe_route(route))));
     lines.push(line("repair", &describe_repairs(&settings.repairs)));
+    if !settings.rules.0.is_empty() {
+        let names: Vec<&str> = settings.rules.0.iter().map(|rule| &*rule.name).collect();
+        lines.push(line("rewrite", &names.join(", then ")));
+    }
     lines.push(line("queue", &describe_queue(&settings.queue)));
     lines.push(line("warnings", &settings.warnings.len()));
     lines.join("\n")
@@ -218,6 +222,7 @@ fn report(loaded: &Result<Settings, Problems>) -> Value {
             "upstreams": settings.upstreams.iter().map(upstream_to_json).collect::<Vec<_>>(),
             "routes": settings.routes.iter().map(route_to_json).collect::<Vec<_>>(),
             "repairs_turned_off": settings.repairs.turned_off(),
+            "rules": settings.rules.0.iter().map(|rule| &*rule.name).collect::<Vec<_>>(),
         }),
     }
 }

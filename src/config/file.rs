@@ -6,6 +6,7 @@ use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
 use super::queue::{Backend, Retry};
 use super::reader::{Complaints, TableReader, find, kind};
+use super::rewrite::Rewrite;
 use super::schema::{Section, Table, settings};
 use super::secret::SecretSource;
 use super::value::{Complaint, Count, PatternText, Port, Retries, Size, Text, Value, not_among, words};
@@ -36,6 +37,7 @@ pub struct File {
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
     pub repair: Repair,
+    pub rewrites: Vec<Rewrite>,
     pub queue: Queue,
     pub log: Log,
 }
@@ -52,6 +54,7 @@ pub const TABLES: &[&Table] = &[
     Upstream::TABLE,
     Route::TABLE,
     Repair::TABLE,
+    Rewrite::TABLE,
     Queue::TABLE,
     Log::TABLE,
 ];
@@ -405,6 +408,7 @@ impl File {
             upstreams: sections.many(),
             routes: sections.many(),
             repair: sections.one(),
+            rewrites: sections.many(),
             queue: sections.one(),
             log: sections.one(),
         }
@@ -420,6 +424,7 @@ impl File {
             upstreams: Vec::new(),
             routes: Vec::new(),
             repair: Repair::empty(Place::Nowhere),
+            rewrites: Vec::new(),
             queue: Queue::empty(Place::Nowhere),
             log: Log::empty(Place::Nowhere),
         }

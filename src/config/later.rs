@@ -1,6 +1,6 @@
 //! What design and documentation already name and this version does not do yet.
 //!
-//! A key that promises something (a limit, a rewrite) is refused, since mail would go out without it; a table that
+//! A key that promises something (a limit) is refused, since mail would go out without it; a table that
 //! only tunes what is not there yet gets a warning.
 
 use super::problem::{Findings, Place};
@@ -14,11 +14,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[("admin", &["address"])];
 /// Reports a key that belongs to a later version; `false` if it does not.
 pub fn report(table: &str, key: &str, value: &Spanned<DeValue<'_>>, place: &Place, findings: &mut Findings) -> bool {
     match (table, key) {
-        ("", "rewrite") => {
-            findings
-                .error(place, "[[rewrite]] is not in this version yet: mail would go out without it")
-                .help("take the rules out, or wait for the version that has them");
-        }
         ("upstream", "rate") => {
             findings
                 .error(place, "`rate` is not in this version yet: the limit would not be kept")

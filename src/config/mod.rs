@@ -16,9 +16,11 @@ mod problem;
 mod queue;
 mod reader;
 mod resolve;
+mod rewrite;
 mod schema;
 mod secret;
 mod settings;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -1,4 +1,4 @@
-//! Values that are patterns or lists of them, for the conditions of routes: addresses, texts, headers, upstreams.
+//! Values that are patterns or lists of them, for the conditions of routes and rules: addresses, texts, headers, upstreams.
 
 use super::reader::{Complaints, kind};
 use super::value::{Complaint, Number, Text, Value};
@@ -70,7 +70,7 @@ impl Value for HeaderPatterns {
     }
 }
 
-fn is_header_name(name: &str) -> bool {
+pub fn is_header_name(name: &str) -> bool {
     Field::new(name, &[]).is_ok()
 }
 

@@ -11,6 +11,7 @@ mod login;
 mod mailer;
 mod queue;
 mod repair;
+mod rewrite;
 mod route;
 mod upstream;
 mod user;
@@ -49,6 +50,7 @@ impl Resolver<'_> {
         let users = self.users(file.users);
         let own_domains = own_domains(&dkim, unsigned.as_ref());
         self.warn_about_senders(&file.gateway.unsigned, has_keys, &file.listeners);
+        let typed_addresses: Vec<_> = file.listeners.iter().filter_map(|listener| listener.address.value).collect();
         let listeners = self.listeners(file.listeners, &file.gateway.max_memory, &own_domains, has_users);
         self.warn_about_plausible(&listeners, &dkim, unsigned.as_ref());
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
@@ -56,8 +58,18 @@ impl Resolver<'_> {
         let ehlo_name = hostname.as_ref().map(|(_, ehlo_name)| ehlo_name.as_str());
         let upstreams = self.upstreams(file.upstreams, &addresses, ehlo_name);
         let logins: Vec<_> = users.iter().map(|user| user.name.clone()).collect();
-        let routes = self.routes(file.routes, &route::Named { upstreams: &names, users: &logins });
+        let chosen: Vec<_> = file.rewrites.iter().filter_map(|rule| rule.upstream.value.clone()).collect();
+        let named = route::Named { upstreams: &names, users: &logins, chosen: &chosen };
+        let routes = self.routes(file.routes, &named);
         let repairs = repair::resolve(&file.repair);
+        let known = rewrite::Known {
+            listeners: &typed_addresses,
+            users: &logins,
+            upstreams: &names,
+            dkim: &dkim,
+            unsigned: unsigned.as_ref(),
+        };
+        let rules = self.rules(&file.rewrites, &known);
         let queue = self.queue(file.queue);
         let log = self.log(file.log);
         let (hostname, ehlo_name) = hostname?;
@@ -78,6 +90,7 @@ impl Resolver<'_> {
             upstreams,
             routes,
             repairs: repairs?,
+            rules: rules?,
             queue: queue?,
             log: log?,
             file: None,

@@ -10,6 +10,7 @@ use crate::inbound;
 use crate::inbound::auth::Password;
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
+use crate::message::rewrite::Rules;
 use crate::observe::log;
 use crate::queue::schedule::Schedule;
 use crate::relay;
@@ -39,6 +40,8 @@ pub struct Settings {
     /// In order, the first match wins; at least one. Mail that matches none has no way out.
     pub routes: Vec<RouteSettings>,
     pub repairs: Repairs,
+    /// Carried out after the repairs.
+    pub rules: Rules,
     pub queue: QueueSettings,
     pub log: log::Options,
     /// `None` if the environment alone configures the gateway.

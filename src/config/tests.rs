@@ -3,6 +3,7 @@
 mod environment;
 mod mistakes;
 mod providers;
+mod rewrite;
 mod settings;
 
 use super::{ConfigFile, Environment, Problems, Settings, load};

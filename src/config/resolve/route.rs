@@ -9,6 +9,7 @@ use crate::config::reader::nearest;
 use crate::config::schema::{Section, Typed};
 use crate::config::settings::RouteSettings;
 use crate::delivery::{CHOSEN, Choice, Conditions, UNROUTED};
+use crate::message::Mark;
 use crate::message::text_pattern::TextPattern;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub(super) struct Named<'a> {
     /// The first is the default.
     pub upstreams: &'a [Typed<String>],
     pub users: &'a [Arc<str>],
+    /// Upstreams that rules choose, whatever the routes say.
+    pub chosen: &'a [Mark],
 }
 
 impl Named<'_> {
@@ -30,7 +33,7 @@ impl Resolver<'_> {
     pub(super) fn routes(&mut self, typed: Vec<Route>, named: &Named<'_>) -> Vec<RouteSettings> {
         if typed.is_empty() {
             let routes: Vec<_> = named.upstreams().first().map(|name| takes_all(name)).into_iter().collect();
-            self.warn_about_the_unused(&routes, named.upstreams);
+            self.warn_about_the_unused(&routes, named);
             return routes;
         }
         let mut taken = HashSet::new();
@@ -38,7 +41,7 @@ impl Resolver<'_> {
         let places: Vec<_> = typed.iter().map(|route| route.place().clone()).collect();
         let routes: Vec<_> = typed.into_iter().filter_map(|route| self.route(&route, named, &mut taken)).collect();
         if routes.len() == count {
-            self.warn_about_the_unused(&routes, named.upstreams);
+            self.warn_about_the_unused(&routes, named);
             self.warn_about_the_last(&routes, &places);
         }
         routes
@@ -118,7 +121,7 @@ impl Resolver<'_> {
     }
 
     /// Mail with a login that does not exist cannot come in.
-    fn warn_about_unknown_users(&mut self, typed: &Typed<OneOrMore<TextPattern>>, users: &[Arc<str>]) {
+    pub(super) fn warn_about_unknown_users(&mut self, typed: &Typed<OneOrMore<TextPattern>>, users: &[Arc<str>]) {
         for pattern in typed.value.iter().flat_map(|patterns| &patterns.0) {
             if users.iter().any(|user| pattern.matches(user)) {
                 continue;
@@ -132,11 +135,11 @@ impl Resolver<'_> {
         }
     }
 
-    fn warn_about_the_unused(&mut self, routes: &[RouteSettings], upstreams: &[Typed<String>]) {
+    fn warn_about_the_unused(&mut self, routes: &[RouteSettings], named: &Named<'_>) {
         let last_used = routes.iter().position(takes_everything).map_or(routes.len(), |at| at + 1);
         let used = routes[..last_used].iter().flat_map(|route| route.upstreams.upstreams());
-        let used: HashSet<&str> = used.map(|name| &**name).collect();
-        for name in upstreams {
+        let used: HashSet<&str> = used.map(|name| &**name).chain(named.chosen.iter().map(Mark::as_str)).collect();
+        for name in named.upstreams {
             if let Some(unused) = name.value.as_deref().filter(|value| !used.contains(value)) {
                 self.findings.warning(&name.place, format!("no route leads to the upstream \"{unused}\""));
             }

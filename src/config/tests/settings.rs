@@ -14,7 +14,7 @@ use crate::relay::TlsMode;
 use crate::smtp::{Domain, Mailbox};
 use std::time::Duration;
 
-fn warnings(text: &str) -> Vec<String> {
+pub(super) fn warnings(text: &str) -> Vec<String> {
     let folder = Folder::new();
     let settings = folder.load(text, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
     folder.shorten(&settings.warnings)
@@ -225,7 +225,7 @@ fn upstream(keys: &str) -> String {
 }
 
 /// Each text has the one warning that begins so, or none.
-fn assert_warnings<const CASES: usize>(cases: [(String, &str); CASES]) {
+pub(super) fn assert_warnings<const CASES: usize>(cases: [(String, &str); CASES]) {
     for (text, expected) in cases {
         let found = warnings(&text);
         match found.as_slice() {
