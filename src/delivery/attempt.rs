@@ -3,7 +3,8 @@
 //! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
 //! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
 
-use super::door::Door;
+use super::door::{Door, Exit};
+use super::profile::Profile;
 use super::progress::Progress;
 use super::route::{Routes, Way};
 use crate::dkim::{Keyring, Unsigned};
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone)]
 pub struct Target {
     pub upstream: Upstream,
+    /// What it can carry, and in which form.
+    pub profile: Profile,
     /// The embedded provider: kept, not sent.
     pub is_sandbox: bool,
 }
@@ -126,21 +129,28 @@ impl Delivery {
         }
     }
 
-    /// As many transactions as the upstream asks for, as long as each takes some of the recipients.
+    /// No more recipients in one transaction than the profile allows; and as many transactions as the upstream asks for, as
+    /// long as each takes some of the recipients.
     async fn try_in_transactions(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
-        let mut asked = pending.to_vec();
-        while !asked.is_empty() {
-            let before = asked.len();
-            self.try_target(target, &asked, progress).await;
-            asked.retain(|&index| progress.wants_next_transaction(index));
-            if asked.len() == before {
-                return;
+        for asked in pending.chunks(target.profile.max_recipients.unwrap_or(usize::MAX).max(1)) {
+            let mut asked = asked.to_vec();
+            while !asked.is_empty() {
+                let before = asked.len();
+                self.try_target(target, &asked, progress).await;
+                asked.retain(|&index| progress.wants_next_transaction(index));
+                if asked.len() == before {
+                    break;
+                }
             }
         }
     }
 
     /// One transaction for the recipients at `pending`, all of which get an outcome.
     async fn try_target(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
+        let exit = Exit { upstream: target.upstream.name(), profile: &target.profile };
+        if let Err(outcome) = exit.check_size(progress.accepted.message.size()) {
+            return progress.settle_all(pending, &outcome);
+        }
         let recipients: Vec<Mailbox> =
             pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
         let mut reuse = Reuse::Allowed;
@@ -153,7 +163,7 @@ impl Delivery {
                     Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
                 },
             };
-            let sealed = match self.door.seal(progress.accepted).await {
+            let sealed = match self.door.seal(progress.accepted, exit, ready.extensions()).await {
                 Ok(sealed) => sealed,
                 Err(outcome) => return progress.settle_all(pending, &outcome),
             };

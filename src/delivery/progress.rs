@@ -25,11 +25,17 @@ impl<'a> Progress<'a> {
 
     pub fn settle(&mut self, index: usize, outcome: Outcome, transaction: Option<Arc<Transaction>>) {
         if let Some(slot) = self.settled.get_mut(index) {
-            let outcome = match slot.take() {
-                Some((before, _)) => outcome.after(before),
-                None => outcome,
-            };
-            *slot = Some((outcome, transaction));
+            match slot.take() {
+                // The upstream that is away may carry what this one cannot.
+                Some((Outcome::Deferred(mut reason), carrier)) if is_beyond_upstream(&outcome) => {
+                    if let Outcome::Failed(beyond) = outcome {
+                        reason.before.push(beyond.to_string());
+                    }
+                    *slot = Some((Outcome::Deferred(reason), carrier));
+                }
+                Some((before, _)) => *slot = Some((outcome.after(before), transaction)),
+                None => *slot = Some((outcome, transaction)),
+            }
         }
     }
 
@@ -61,9 +67,9 @@ impl<'a> Progress<'a> {
         })
     }
 
-    /// `retry_refused`: also what this upstream has refused for good.
+    /// What this upstream cannot carry, and with `retry_refused` also what it has refused for good.
     pub fn wants_another_upstream(&self, index: usize, retry_refused: bool) -> bool {
-        let is_refused = || retry_refused && self.refusal(index).is_some();
+        let is_refused = || self.refusal(index).is_some_and(|reason| retry_refused || reason.is_beyond_upstream());
         self.reason(index).map_or_else(is_refused, |reason| reason.is_about_upstream() && !reason.possible_duplicate)
     }
 
@@ -91,5 +97,62 @@ impl<'a> Progress<'a> {
             Settled { recipient: recipient.clone(), outcome, transaction }
         });
         Attempt::new(settled.collect())
+    }
+}
+
+fn is_beyond_upstream(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(reason) if reason.is_beyond_upstream())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::accepted::Origin;
+    use crate::message::{Envelope, MailId, Marks, RawMessage};
+    use crate::smtp::{EnhancedCode, Mailbox, ReversePath};
+    use jiff::Timestamp;
+
+    fn accepted() -> Accepted {
+        let mut envelope = Envelope::new(ReversePath::Null);
+        envelope.add_recipient(Mailbox::parse("b@example.net").expect("an address"));
+        Accepted {
+            id: MailId::new(Timestamp::UNIX_EPOCH, 1),
+            received_at: Timestamp::UNIX_EPOCH,
+            origin: Origin::default(),
+            envelope,
+            message: RawMessage::from_data("Subject: s\r\n\r\n".into()).expect("a message"),
+            author: None,
+            marks: Marks::default(),
+        }
+    }
+
+    fn beyond(upstream: &str) -> Outcome {
+        let cause = Cause::Local { enhanced: EnhancedCode::new(5, 3, 4), text: "too large".to_owned() };
+        Outcome::Failed(Reason::new(Some(upstream), Step::Local, cause))
+    }
+
+    fn away(upstream: &str) -> Outcome {
+        Outcome::Deferred(Reason::new(Some(upstream), Step::Connect, Cause::TimedOut))
+    }
+
+    /// What one upstream cannot carry is offered to the next, and fails only if no other may come back and take it.
+    #[test]
+    fn what_is_beyond_one_upstream_is_another_ones() {
+        let (accepted, stop) = (accepted(), CancellationToken::new());
+        for (outcomes, wants_another, left) in [
+            (&[beyond("a")][..], true, beyond("a")),
+            (&[beyond("a"), beyond("b")], true, beyond("b")),
+            (&[away("a"), beyond("b")], true, away("a")),
+            (&[beyond("a"), away("b")], true, away("b")),
+        ] {
+            let mut progress = Progress::new(&accepted, Deadline::NONE, &stop);
+            outcomes.iter().for_each(|outcome| progress.settle(0, outcome.clone(), None));
+            assert_eq!(progress.wants_another_upstream(0, false), wants_another, "{outcomes:?}");
+            let mut found = progress.finish().settled()[0].outcome.clone();
+            if let Outcome::Deferred(reason) | Outcome::Failed(reason) = &mut found {
+                assert_eq!(std::mem::take(&mut reason.before).len(), outcomes.len() - 1, "the others are told of");
+            }
+            assert_eq!(found, left);
+        }
     }
 }

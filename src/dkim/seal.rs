@@ -4,11 +4,11 @@
 //! one by one, so that it never looks for the end of the header itself. RFC 6376 §3.4, §5.4.
 
 use super::key::SigningKey;
-use super::sealed::{Seal, Sealed};
+use super::sealed::{Seal, Sealed, SignatureAlgorithm};
 use super::signature::{self, SignatureField};
 use super::tidy;
 use crate::message::RawMessage;
-use crate::message::headers::{FieldRef, Fields};
+use crate::message::headers::{Change, FieldRef, Fields, changed};
 use mail_auth::common::crypto::{HashAlgorithm, SigningKey as _};
 use mail_auth::dkim::Canonicalization::Relaxed;
 use std::sync::Arc;
@@ -39,6 +39,9 @@ const MAX_SAME_NAME: usize = 100;
 pub struct SealOptions<'a> {
     /// Fields that the provider writes anew, as in "Date"; a signature over them would break. From is always signed.
     pub provider_rewrites: &'a [&'a str],
+    /// The provider refuses a second DKIM-Signature: only the first RSA key signs (else the first key), and those that the
+    /// message has go.
+    pub one_signature: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,10 +61,14 @@ pub enum SealError {
 /// Bytes on which verifiers disagree are put right first (`tidy`); otherwise header and body stay as they are, and the
 /// body is shared.
 pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOptions<'_>) -> Result<Sealed, SealError> {
+    let keys = if options.one_signature { preferred(keys) } else { keys };
     if keys.is_empty() {
         return Err(SealError::NoKey);
     }
-    let block = tidy::header(message, is_signed);
+    let mut block = tidy::header(message, is_signed);
+    if options.one_signature {
+        block = changed(&block, without_signature).unwrap_or(block);
+    }
     let body = tidy::body(message.body());
     let covered = Covered::new(&block, options)?;
     let body_hash = HashAlgorithm::Sha256.hash(Relaxed.canonical_body(&body, u64::MAX));
@@ -74,6 +81,16 @@ pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOption
     header.extend_from_slice(&block);
     let names = keys.iter().map(|key| key.name().clone()).collect();
     Ok(Sealed::new(header, body, Seal::Signed(names)))
+}
+
+/// Every verifier knows RSA.
+fn preferred(keys: &[Arc<SigningKey>]) -> &[Arc<SigningKey>] {
+    let rsa = keys.iter().position(|key| key.algorithm() == SignatureAlgorithm::RsaSha256).unwrap_or_default();
+    keys.get(rsa..).and_then(|rest| rest.get(..1)).unwrap_or_default()
+}
+
+fn without_signature(field: &FieldRef<'_>) -> Change {
+    if field.is(signature::NAME) { Change::Remove } else { Change::Keep }
 }
 
 fn sign(key: &SigningKey, field: SignatureField, mut canonical: Vec<u8>) -> Result<String, SealError> {
@@ -209,7 +226,8 @@ mod tests {
     fn what_the_provider_rewrites_is_left_out() {
         let keys = &both_keys()[..1];
         let message = message("From: a@example.com\r\nDate: d\r\nMessage-ID: <m>\r\nSender: s@x\r\n\r\nbody\r\n");
-        let options = SealOptions { provider_rewrites: &["Message-ID", "date", "From", "Sender"] };
+        let provider_rewrites = &["Message-ID", "date", "From", "Sender"];
+        let options = SealOptions { provider_rewrites, ..SealOptions::default() };
         let sealed = seal(&message, keys, &options).expect("sealed");
         assert_eq!(
             names(&sealed),
@@ -226,6 +244,21 @@ mod tests {
         let once = RawMessage::from_data(wire(&once.expect("sealed")).into()).expect("a message");
         let twice = seal(&once, &keys[1..], &SealOptions::default()).expect("sealed");
         assert_eq!(passes(&wire(&twice), &keys), [true, true]);
+    }
+
+    #[test]
+    fn where_one_signature_is_allowed_there_is_one() {
+        let [rsa, ed25519] = both_keys();
+        let keys = [ed25519.clone(), rsa.clone()];
+        let options = SealOptions { one_signature: true, ..SealOptions::default() };
+        let own = "DKIM-Signature: v=1; b=x\r\nFrom: a@example.com\r\ndkim-signature:\r\n y\r\nTo: b@x\r\n\r\nbody\r\n";
+        for (keys, name) in [(&keys[..], "wax1"), (&keys[..1], "wax2")] {
+            let sealed = seal(&message(own), keys, &options).expect("sealed");
+            assert!(sealed.seal().to_string().starts_with(&format!("signed {name}._domainkey")), "{}", sealed.seal());
+            assert_eq!(passes(&wire(&sealed), keys), [true], "the application's are gone");
+            assert!(sealed.header().ends_with(b"\r\nFrom: a@example.com\r\nTo: b@x\r\n"));
+        }
+        assert_eq!(seal(&message(own), &[], &options).map(|_| ()), Err(SealError::NoKey));
     }
 
     #[test]

@@ -71,7 +71,8 @@ pub(super) fn targets(settings: &Settings, sandbox: Option<&Sandbox>) -> Result<
         let permits =
             permits.get(governor).cloned().unwrap_or_else(|| Permits::new(upstream.connections.max_connections));
         let options = upstream.options(&endpoint, &settings.ehlo_name);
-        targets.push(Target { upstream: Upstream::new(options, permits), is_sandbox });
+        let profile = upstream.profile.clone();
+        targets.push(Target { upstream: Upstream::new(options, permits), profile, is_sandbox });
     }
     Ok(targets)
 }

@@ -125,6 +125,11 @@ impl Reason {
         }
     }
 
+    /// The upstream was not asked, since it cannot carry this message (too large, not in ASCII): another one may.
+    pub fn is_beyond_upstream(&self) -> bool {
+        self.step == Step::Local && self.upstream.is_some()
+    }
+
     pub fn reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply(reply) => Some(reply),

@@ -46,6 +46,15 @@ impl<'a> Editor<'a> {
         }
     }
 
+    /// 8-bit octets of this range of the message's body become question marks.
+    pub fn blank_eight_bit(&mut self, range: Range<usize>) {
+        let octets = &self.message.body()[range.clone()];
+        if !octets.is_ascii() {
+            let blanked = octets.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect();
+            self.edits.push((range, blanked));
+        }
+    }
+
     /// Before the octet at `at` of the message's body.
     pub fn insert(&mut self, at: usize, octets: Vec<u8>) {
         self.edits.push((at..at, octets));

@@ -98,7 +98,8 @@ impl Kind {
     }
 }
 
-fn mended(field: &FieldRef<'_>) -> Change {
+/// The field as RFC 2047 and 5322 want it, if it can be read with certainty and is otherwise now.
+pub(in crate::message) fn mended(field: &FieldRef<'_>) -> Change {
     // Most fields of most mail.
     let value = field.value();
     let suspicious = !value.is_ascii() || memchr::memmem::find(value, b"=?").is_some() || has_empty_name(value);

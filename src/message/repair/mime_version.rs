@@ -26,7 +26,7 @@ fn respell(message: &mut RawMessage) {
 }
 
 /// For a message that just came to use MIME.
-pub(super) fn add(message: &mut RawMessage) {
+pub(in crate::message) fn add(message: &mut RawMessage) {
     if !message.has(NAME)
         && let Ok(field) = Field::new(NAME, &["1.0"])
     {

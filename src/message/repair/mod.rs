@@ -22,6 +22,9 @@ mod testing;
 mod text_part;
 mod transfer_encoding;
 
+pub(in crate::message) use header_text::mended as in_ascii;
+pub(in crate::message) use mime_version::add as add_mime_version;
+
 use super::id::MailId;
 use super::raw::RawMessage;
 

@@ -215,3 +215,5 @@ impl Preset {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod words;
