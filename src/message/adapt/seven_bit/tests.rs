@@ -129,8 +129,11 @@ fn texts_alone_become_words_where_addresses_cannot() {
     assert_eq!(with_ascii_texts(&changed), None);
 }
 
-/// What a reader gets: subject, and each part's type, name and octets.
-fn shown(data: &[u8]) -> (Option<String>, Vec<(String, Option<String>, Vec<u8>)>) {
+/// A part's type, name and octets.
+type Shown = (String, Option<String>, Vec<u8>);
+
+/// What a reader gets.
+fn shown(data: &[u8]) -> (Option<String>, Vec<Shown>) {
     let parsed = MessageParser::default().parse(data).expect("a message");
     let octets = |body: &PartType<'_>| match body {
         PartType::Text(text) | PartType::Html(text) => text.replace("\r\n", "\n").into_bytes(),
