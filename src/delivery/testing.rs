@@ -13,7 +13,7 @@ use crate::queue::schedule::Schedule;
 use crate::queue::watched::Watched;
 use crate::queue::{
     Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Settlement, Shown, Statistics,
+    Revision, Settlement, Shown, Statistics, Stored,
 };
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
 use async_trait::async_trait;
@@ -165,6 +165,14 @@ impl Queue for Shelf {
 
     async fn retry(&self, _: &[MailId], _: Option<&Mailbox>, _: Timestamp) -> Result<u64, QueueError> {
         Ok(0)
+    }
+
+    async fn stored(&self, _: MailId) -> Result<Option<Stored>, QueueError> {
+        Ok(None)
+    }
+
+    async fn replace(&self, _: Revision, _: Timestamp) -> Result<bool, QueueError> {
+        Ok(false)
     }
 
     async fn remove(&self, _: &[MailId]) -> Result<u64, QueueError> {

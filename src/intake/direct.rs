@@ -4,6 +4,7 @@
 //! login, certificate) is 451 and never the provider's 5yz, since the application would drop the mail for good.
 
 use super::leftovers::Leftovers;
+use super::prepare::Prepared;
 use super::reception::Reception;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
@@ -41,8 +42,8 @@ impl Intake for DirectIntake {
     async fn accept(&self, mut received: Received) -> Reply {
         let started = Instant::now();
         let deadline = Deadline::after(BUDGET);
-        let accepted = match self.reception.accept(&mut received) {
-            Ok(accepted) => Arc::new(accepted),
+        let (accepted, original) = match self.reception.accept(&mut received) {
+            Ok(Prepared { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
         let attempt = tokio::select! {
@@ -57,7 +58,7 @@ impl Intake for DirectIntake {
         attempt.log(&accepted, started.elapsed());
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
-            self.leftovers.keep(accepted, &attempt).await;
+            self.leftovers.keep(accepted, original, &attempt).await;
         }
         reply
     }

@@ -6,6 +6,7 @@ use crate::message::accepted::Accepted;
 use crate::message::{Outcome, subject};
 use crate::observe::log::Clean;
 use crate::queue::{NewMail, Queue};
+use bytes::Bytes;
 use std::sync::Arc;
 use tracing::error;
 
@@ -19,10 +20,10 @@ pub struct Leftovers {
 impl Leftovers {
     /// Deferred recipients are queued, failed ones kept, delivered ones remembered, all at once. To be called only if
     /// at least one was delivered; the reply is a 250 whatever happens here.
-    pub(super) async fn keep(&self, accepted: Arc<Accepted>, attempt: &Attempt) {
+    pub(super) async fn keep(&self, accepted: Arc<Accepted>, original: Option<Bytes>, attempt: &Attempt) {
         let (fates, failures) = self.clerk.open(&accepted, attempt);
         let subject = subject(&accepted.message);
-        let mail = NewMail { accepted: accepted.clone(), fates, original: None, subject };
+        let mail = NewMail { accepted: accepted.clone(), fates, original, subject };
         let stored = self.queue.put(mail).await;
         let told = self.bouncer.tell(&accepted, &failures).await;
         let (id, from) = (accepted.id, Clean(&accepted.envelope.sender));

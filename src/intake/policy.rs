@@ -5,7 +5,7 @@
 
 use crate::dkim::{Keyring, Unsigned};
 use crate::inbound::Client;
-use crate::message::{Author, AuthorError, RawMessage, SenderPatterns};
+use crate::message::{Author, AuthorError, SenderPatterns};
 use crate::smtp::{Domain, EnhancedCode, Mailbox, Reply, ReversePath};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,22 +31,29 @@ impl Policy {
         }
     }
 
-    /// At the final dot. The author is `None` where it cannot be told and nothing depends on it.
-    pub fn check_author(&self, client: &Client, message: &RawMessage) -> Result<Option<Author>, Reply> {
+    /// At the final dot, of what the application wrote: may this client write in that name?
+    pub fn check_author(&self, client: &Client, author: &Result<Author, AuthorError>) -> Result<(), Reply> {
         let senders = self.senders_of(client);
-        let author = match Author::of(message) {
-            Ok(author) => author,
-            Err(_) if senders.is_any() && self.unsigned.permits(None) && self.keyring.is_empty() => return Ok(None),
-            Err(error) => return Err(no_author(error)),
-        };
-        if !senders.matches(author.mailbox()) {
-            return Err(not_yours("the From header's address", author.mailbox()));
+        match author {
+            Ok(author) if !senders.matches(author.mailbox()) => {
+                Err(not_yours("the From header's address", author.mailbox()))
+            }
+            Err(error) if !senders.is_any() => Err(no_author(*error)),
+            _ => Ok(()),
         }
-        let sealed = self.keyring.keys_for(author.domain()).is_some();
-        if sealed || self.unsigned.permits(Some(author.domain())) {
-            Ok(Some(author))
-        } else {
-            Err(no_key(author.domain()))
+    }
+
+    /// Of the message as it is to leave: is there a key for its author, or may it go without? The author is `None` where it
+    /// cannot be told and nothing depends on it.
+    pub fn check_seal(&self, author: Result<Author, AuthorError>) -> Result<Option<Author>, Reply> {
+        match author {
+            Ok(author) => {
+                let sealed = self.keyring.keys_for(author.domain()).is_some();
+                let permitted = sealed || self.unsigned.permits(Some(author.domain()));
+                if permitted { Ok(Some(author)) } else { Err(no_key(author.domain())) }
+            }
+            Err(_) if self.unsigned.permits(None) && self.keyring.is_empty() => Ok(None),
+            Err(error) => Err(no_author(error)),
         }
     }
 

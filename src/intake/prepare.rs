@@ -1,6 +1,7 @@
-//! From `Received` to `Accepted`: loop check, author, repair, trace.
+//! From `Received` to `Accepted`: loop check, author, repair, rules, trace.
 //!
-//! The author is judged by what the application wrote; no repair changes an address.
+//! Who may write in which name is judged by what the application wrote, no repair changes an address; whether it can be
+//! signed, by what the rules made of it.
 
 use super::reception::Reception;
 use crate::inbound::Received;
@@ -8,28 +9,57 @@ use crate::message::accepted::{Accepted, Origin};
 use crate::message::budget::BudgetExceeded;
 use crate::message::raw::RawError;
 use crate::message::repair::{Context, Repaired, repair};
+use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Verdict};
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage};
-use crate::smtp::Reply;
+use crate::observe::log::Clean;
+use crate::smtp::{EnhancedCode, Reply};
+use bytes::Bytes;
 use jiff::Timestamp;
+use std::sync::Arc;
 use tokio::runtime::RuntimeFlavor;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
+
+/// Ready to be delivered or stored.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub accepted: Accepted,
+    /// From before the rules, where one changed it.
+    pub original: Option<Bytes>,
+}
+
+/// Why there is nothing to deliver.
+#[derive(Debug)]
+pub(super) enum Turned {
+    Refused(Reply),
+    /// A rule wants it to reach nobody.
+    Discarded {
+        rule: Arc<str>,
+    },
+}
+
+impl From<Reply> for Turned {
+    fn from(reply: Reply) -> Self {
+        Self::Refused(reply)
+    }
+}
 
 pub(super) fn prepare(
     received: &mut Received,
     reception: &Reception,
     id: MailId,
     now: Timestamp,
-) -> Result<Accepted, Reply> {
-    let Reception { policy, repairs, hostname, listener, .. } = reception;
+) -> Result<Prepared, Turned> {
+    let Reception { policy, repairs, rules, hostname, listener, .. } = reception;
     let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
         RawError::HeaderTooLarge => Reply::header_too_large(),
     })?;
     if is_looping(&as_received) {
-        return Err(Reply::mail_loop());
+        return Err(Reply::mail_loop().into());
     }
-    let author = policy.check_author(&received.client, &as_received)?;
-    let context = Context { now, id, host: message_id_host(hostname, author.as_ref()) };
+    let written = Author::of(&as_received);
+    policy.check_author(&received.client, &written)?;
+    let context = Context { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let Repaired { mut message, steps } = off_the_way(received.data.len(), || repair(&as_received, repairs, &context));
     if message.body().as_ptr() != as_received.body().as_ptr() {
         // Both are held until the reply.
@@ -40,8 +70,17 @@ pub(super) fn prepare(
         debug!(%id, steps = steps.join(", "), "repaired");
     }
     if received.line_endings_changed || !steps.is_empty() {
-        drop_broken_signature(&mut message, id);
+        drop_broken_signature(&mut message, id, "repaired");
     }
+    let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
+    let draft = Draft { envelope: received.envelope.clone(), message, marks: Marks::default() };
+    let Ruled { draft, original } = follow_rules(rules, draft, &origin, id)?;
+    if let Some(original) = &original {
+        let held = received.data.len() + draft.message.size() + original.len();
+        received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
+    }
+    let Draft { envelope, mut message, marks } = draft;
+    let author = policy.check_seal(if original.is_some() { Author::of(&message) } else { written })?;
     let trace = Trace {
         ehlo: &received.client.ehlo,
         client: received.client.peer.ip(),
@@ -50,15 +89,51 @@ pub(super) fn prepare(
         id,
     };
     add_received(&mut message, &trace, now);
-    let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
-    let envelope = received.envelope.clone();
-    Ok(Accepted { id, received_at: now, origin, envelope, message, author, marks: Marks::default() })
+    let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
+    Ok(Prepared { accepted, original })
 }
 
-/// Octets from which repairing takes longer than an async thread's other work should wait.
+/// What the rules made of a message.
+struct Ruled {
+    draft: Draft,
+    original: Option<Bytes>,
+}
+
+fn follow_rules(rules: &Rules, draft: Draft, origin: &Origin, id: MailId) -> Result<Ruled, Turned> {
+    if rules.is_empty() {
+        return Ok(Ruled { draft, original: None });
+    }
+    let Rewritten { verdict, matched, notes } = off_the_way(draft.message.size(), || rules.apply(&draft, origin));
+    tell(&notes, id);
+    match verdict {
+        Verdict::Discard { rule } => Err(Turned::Discarded { rule }),
+        Verdict::Refuse { rule, text } => {
+            info!(%id, rule = %Clean(rule), "a rule refuses this message");
+            Err(Reply::new(550, EnhancedCode::new(5, 7, 1), text).folded().into())
+        }
+        Verdict::Keep(kept) if !kept.changes.any() => Ok(Ruled { draft, original: None }),
+        Verdict::Keep(kept) => {
+            let Kept { draft: mut made, targets, changes } = *kept;
+            debug!(%id, rules = %Clean(matched.join(", ")), "rewritten");
+            if changes.header {
+                drop_broken_signature(&mut made.message, id, "rewritten");
+            }
+            Ok(Ruled { draft: made, original: Some(Original::new(&draft, &targets).encode()) })
+        }
+    }
+}
+
+/// What a rule wanted and did not get.
+pub(super) fn tell(notes: &[Note], id: MailId) {
+    for Note { rule, header, trouble } in notes {
+        warn!(%id, rule = %Clean(rule), header = %Clean(header), "a rule could not change a header: {trouble}");
+    }
+}
+
+/// Octets from which repairs and rules take longer than an async thread's other work should wait.
 const LARGE: usize = 16 * 1024;
 
-fn off_the_way<T>(size: usize, work: impl FnOnce() -> T) -> T {
+pub(super) fn off_the_way<T>(size: usize, work: impl FnOnce() -> T) -> T {
     let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
     match flavor {
         Ok(RuntimeFlavor::MultiThread) if size >= LARGE => tokio::task::block_in_place(work),
@@ -75,9 +150,9 @@ fn message_id_host<'a>(hostname: &'a str, author: Option<&'a Author>) -> &'a str
 }
 
 // The application's own signature does not cover what was just changed, and a broken one is worse than none.
-fn drop_broken_signature(message: &mut RawMessage, id: MailId) {
+pub(super) fn drop_broken_signature(message: &mut RawMessage, id: MailId, what: &'static str) {
     let removed = message.remove_fields(|field| field.is("DKIM-Signature"));
     if removed > 0 {
-        info!(%id, removed, "removed the application's own DKIM-Signature, since the message had to be repaired");
+        info!(%id, removed, "removed the application's own DKIM-Signature, since the message was {what}");
     }
 }

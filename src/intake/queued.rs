@@ -3,6 +3,7 @@
 //! The `250` comes from the durable put and from nothing else (RFC 5321 §6.1). Below the free-space floor mail is refused
 //! at MAIL, before it is sent to us.
 
+use super::prepare::Prepared;
 use super::reception::Reception;
 use crate::delivery::Clerk;
 use crate::inbound::{Client, Intake, Received};
@@ -35,12 +36,12 @@ impl Intake for QueuedIntake {
     }
 
     async fn accept(&self, mut received: Received) -> Reply {
-        let accepted = match self.reception.accept(&mut received) {
-            Ok(accepted) => Arc::new(accepted),
+        let (accepted, original) = match self.reception.accept(&mut received) {
+            Ok(Prepared { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
         let (fates, subject) = (self.clerk.waiting(&accepted), subject(&accepted.message));
-        let mail = NewMail { accepted: accepted.clone(), fates, original: None, subject };
+        let mail = NewMail { accepted: accepted.clone(), fates, original, subject };
         match self.queue.put(mail).await {
             Ok(()) => queued(&accepted),
             Err(error) => not_stored(&accepted, &error),

@@ -1,22 +1,23 @@
-//! What every listener does with a message before it is delivered or stored: a name, the rules, the repairs.
+//! What every listener does with a message before it is delivered or stored: a name, the policy, the repairs, the user's rules.
 
 use super::policy::Policy;
-use super::prepare::prepare;
+use super::prepare::{Prepared, Turned, prepare};
 use crate::inbound::{Client, Received};
 use crate::message::MailId;
-use crate::message::accepted::Accepted;
 use crate::message::repair::Repairs;
+use crate::message::rewrite::Rules;
 use crate::observe::log::Clean;
 use crate::observe::{Clock, chance};
-use crate::smtp::{Reply, ReversePath};
+use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// One listener's.
 #[derive(Debug, Clone)]
 pub struct Reception {
     pub policy: Policy,
     pub repairs: Repairs,
+    pub rules: Rules,
     /// The gateway's name, for Received and Message-ID.
     pub hostname: Arc<str>,
     /// Its address as configured, as in "127.0.0.1:2525".
@@ -30,14 +31,24 @@ impl Reception {
         self.policy.check_envelope(client, sender)
     }
 
-    /// At the final dot. A refusal has been logged.
-    pub(super) fn accept(&self, received: &mut Received) -> Result<Accepted, Reply> {
+    /// At the final dot. The error is the reply where nothing is to be delivered: a refusal, or the 250 of a message that a
+    /// rule discards. It has been logged.
+    pub(super) fn accept(&self, received: &mut Received) -> Result<Prepared, Reply> {
         let now = self.clock.now();
         let id = MailId::new(now, chance());
-        prepare(received, self, id, now).inspect_err(|reply| {
-            let (from, client, reply) = (Clean(&received.envelope.sender), received.client.peer, Clean(reply));
-            // To most applications it is a lost mail, and few of them show the reply.
-            warn!(%id, %from, %client, size = received.data.len(), %reply, "refused a message");
+        prepare(received, self, id, now).map_err(|turned| {
+            let (from, client, size) = (Clean(&received.envelope.sender), received.client.peer, received.data.len());
+            match turned {
+                Turned::Refused(reply) => {
+                    // To most applications it is a lost mail, and few of them show the reply.
+                    warn!(%id, %from, %client, size, reply = %Clean(&reply), "refused a message");
+                    reply
+                }
+                Turned::Discarded { rule } => {
+                    info!(%id, %from, %client, size, rule = %Clean(rule), "discarded, as a rule wants it: nobody gets this message");
+                    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Accepted as {id}"))
+                }
+            }
         })
     }
 }

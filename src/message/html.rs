@@ -1,10 +1,12 @@
-//! HTML to plain text, for readers and filters that want one. html2text does the reading and the layout.
+//! HTML to plain text, for readers and filters that want one, and the links in it. html2text does the reading and the layout.
 //!
 //! A link is written once, behind its text in parentheses, as people write them. Work is bounded: the reader's time
 //! grows with the square of nesting and of attributes, so what is larger than mail ever is gets no text.
 
 use html2text::config;
 use html2text::render::TextDecorator;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// Octets. Large providers cut off the display at about 100 KiB.
 const LARGEST: usize = 128 * 1024;
@@ -15,13 +17,25 @@ const WIDTH: usize = 1 << 20;
 
 /// Lines end with CRLF. `None` if nothing readable is left, or the work would be out of proportion.
 pub fn to_text(html: &str) -> Option<String> {
+    let text = tidied(&laid_out(html, Plain::default())?);
+    text.chars().any(char::is_alphanumeric).then_some(text)
+}
+
+/// The addresses of the links, in order. None are found where reading would be out of proportion.
+pub fn links(html: &str) -> Vec<String> {
+    let found = Rc::<RefCell<Vec<String>>>::default();
+    let plain = Plain { found: found.clone(), ..Plain::default() };
+    let _text = laid_out(html, plain);
+    found.take()
+}
+
+fn laid_out(html: &str, plain: Plain) -> Option<String> {
     if html.len() > LARGEST || memchr::memchr_iter(b'<', html.as_bytes()).count() > MOST_TAGS {
         return None;
     }
     let html = html.replace([OPEN, CLOSE], "");
-    let plain = config::with_decorator(Plain::default()).raw_mode(true).link_footnotes(false).allow_width_overflow();
-    let text = tidied(&plain.string_from_read(html.as_bytes(), WIDTH).ok()?);
-    text.chars().any(char::is_alphanumeric).then_some(text)
+    let plain = config::with_decorator(plain).raw_mode(true).link_footnotes(false).allow_width_overflow();
+    plain.string_from_read(html.as_bytes(), WIDTH).ok()
 }
 
 /// Around the address of a link, until it is known what stands beside it. For private use, Unicode §23.5.
@@ -70,14 +84,19 @@ fn push_line(words: &[&str], out: &mut String) {
 /// Text without marks, and the address behind each link.
 #[derive(Debug, Clone, Default)]
 struct Plain {
+    /// Those that are open.
     links: Vec<String>,
+    /// All of them.
+    found: Rc<RefCell<Vec<String>>>,
 }
 
 impl TextDecorator for Plain {
     type Annotation = ();
 
     fn decorate_link_start(&mut self, url: &str) -> (String, ()) {
-        self.links.push(url.split_whitespace().collect());
+        let url: String = url.split_whitespace().collect();
+        self.found.borrow_mut().push(url.clone());
+        self.links.push(url);
         (String::new(), ())
     }
 
@@ -153,7 +172,7 @@ impl TextDecorator for Plain {
     }
 
     fn make_subblock_decorator(&self) -> Self {
-        Self::default()
+        Self { links: Vec::new(), found: self.found.clone() }
     }
 }
 
@@ -182,6 +201,25 @@ mod tests {
         }
         for html in ["", "<p>&nbsp;</p>", "<img src=x>", "<hr>", &"<b>".repeat(6000), &"x".repeat(200_000)] {
             assert_eq!(to_text(html), None, "{}", &html[..html.len().min(20)]);
+        }
+    }
+
+    #[test]
+    fn links_are_found_wherever_they_stand() {
+        for (html, expected) in [
+            (
+                "<p><a href=\"https://x/?a=b&amp;c\">a</a> <A HREF='y'>b</A><a name=n>c</a>",
+                &["https://x/?a=b&c", "y"][..],
+            ),
+            (
+                "<table><tr><td><ul><li><a href=x><b>a</b></a></ul></td><td><a href=y>b</a></td></tr></table>",
+                &["x", "y"],
+            ),
+            ("<!-- <a href=x>a</a> --><blockquote><a href=\"\n y \">b</a></blockquote>", &["y"]),
+            ("<a href=x><img src=y alt=z></a>", &["x"]),
+            (&"<a href=x>a</a>".repeat(5000), &[]),
+        ] {
+            assert_eq!(links(html), expected, "{}", &html[..html.len().min(80)]);
         }
     }
 

@@ -6,12 +6,14 @@ mod lanes;
 mod leases;
 mod model;
 mod operator;
+mod revisions;
 mod walk;
 
 pub(crate) use fairness::*;
 pub(crate) use lanes::*;
 pub(crate) use leases::*;
 pub(crate) use operator::*;
+pub(crate) use revisions::*;
 pub(crate) use walk::*;
 
 use super::*;
@@ -58,6 +60,10 @@ macro_rules! conformance {
             a_failed_message_is_tried_again_from_a_new_beginning,
             a_message_goes_to_a_corrected_address,
             a_retry_during_a_lease_is_not_lost,
+            a_stored_message_is_read_with_all_that_is_not_settled,
+            a_failed_message_is_replaced_and_due_at_once,
+            what_is_in_memory_is_replaced_too,
+            nothing_is_replaced_that_changed_meanwhile,
             what_is_removed_is_gone_and_what_is_leased_stays,
             history_is_paged_newest_first,
             old_failures_and_history_are_forgotten,

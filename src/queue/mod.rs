@@ -13,8 +13,8 @@
 //!
 //! The queue is blind to providers: a [`Lane`] is an opaque word, a lease covers one message on one lane.
 
-use crate::message::MailId;
 use crate::message::accepted::{Accepted, Addressed};
+use crate::message::{Envelope, MailId, Marks};
 use crate::smtp::Mailbox;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -57,9 +57,35 @@ pub struct NewMail {
     pub accepted: Arc<Accepted>,
     /// One per recipient of the envelope, in its order.
     pub fates: Vec<Fate>,
-    /// From before the rewrite rules, where one changed it; whole, as `RawMessage::to_bytes`.
+    /// From before the rewrite rules, where one changed it, as `rewrite::Original::encode` writes it; opaque to the queue.
     pub original: Option<bytes::Bytes>,
     /// For lists; decoded, at most 200 characters.
+    pub subject: String,
+}
+
+/// A message as it is stored, with everything that is not settled.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The envelope holds every recipient that is not settled, on whatever lane.
+    pub accepted: Accepted,
+    /// As it was put.
+    pub original: Option<bytes::Bytes>,
+}
+
+/// Another form of a stored message: all but its body, its name and its origin.
+#[derive(Debug, Clone)]
+pub struct Revision {
+    pub id: MailId,
+    /// Those of [`Stored`], from which this form was made.
+    pub instead_of: Vec<Mailbox>,
+    /// Not empty.
+    pub envelope: Envelope,
+    /// One per recipient of the envelope, in its order.
+    pub lanes: Vec<Lane>,
+    /// Whole fields.
+    pub header: Vec<u8>,
+    pub marks: Marks,
+    pub original: Option<bytes::Bytes>,
     pub subject: String,
 }
 
@@ -188,6 +214,14 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// Makes waiting, failed and damaged recipients due now; with `to`, a message's only unsettled recipient is replaced. Returns how many
     /// recipients.
     async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError>;
+
+    /// The message as it is stored, for [`Queue::replace`]; `None` if there is none (any more).
+    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError>;
+
+    /// Puts another form in place of a message, all at once, and makes it due now, whatever it waited or failed for. Its
+    /// attempts stay on record and do not count any more. `false`, and nothing is done, if it is leased, gone, or not to
+    /// the recipients any more that the form was made from.
+    async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError>;
 
     /// For good. Messages that are leased stay. Returns how many messages.
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError>;

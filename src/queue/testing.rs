@@ -1,7 +1,11 @@
 //! A queue of rows in memory, for the tests of what stands on [`Queue`]: it keeps what it is given and takes no mail.
 
 use super::*;
+use crate::message::accepted::Origin;
+use crate::message::{Author, RawMessage};
+use crate::smtp::ReversePath;
 use bytes::Bytes;
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
@@ -12,6 +16,8 @@ pub struct MemoryQueue {
 #[derive(Debug, Default)]
 pub struct Inner {
     pub messages: Vec<(Row, Bytes)>,
+    /// From before the rules, by id.
+    pub originals: HashMap<String, Bytes>,
     pub history: Vec<HistoryRow>,
     pub held: Vec<HeldLane>,
     /// Every call fails with it.
@@ -149,6 +155,52 @@ impl Queue for MemoryQueue {
             }
         }
         Ok(count)
+    }
+
+    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError> {
+        let inner = self.working()?;
+        let Some((row, content)) = inner.messages.iter().find(|(row, _)| row.id == id.as_str()) else {
+            return Ok(None);
+        };
+        let path = Mailbox::parse(&row.sender).map_or(ReversePath::Null, ReversePath::Mailbox);
+        let mut envelope = Envelope::new(path);
+        let addresses = row.recipients.iter().filter_map(|recipient| Mailbox::parse(&recipient.address).ok());
+        addresses.for_each(|address| envelope.add_recipient(address));
+        let message = RawMessage::from_data(content.clone()).map_err(|error| QueueError::Storage(error.to_string()))?;
+        let author = Author::of(&message).ok();
+        let (origin, marks, received_at) = (Origin::default(), Marks::default(), row.received_at);
+        let accepted = Accepted { id, received_at, origin, envelope, message, author, marks };
+        Ok(Some(Stored { accepted, original: inner.originals.get(&row.id).cloned() }))
+    }
+
+    async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
+        let mut inner = self.working()?;
+        let inner = &mut *inner;
+        let Some((row, content)) = inner.messages.iter_mut().find(|(row, _)| row.id == revision.id.as_str()) else {
+            return Ok(false);
+        };
+        if row.recipients.iter().any(|recipient| recipient.state == State::Leased) {
+            return Ok(false);
+        }
+        let body = RawMessage::from_data(content.clone()).map(|message| message.body().clone()).unwrap_or_default();
+        *content = RawMessage::from_parts(revision.header, body).to_bytes().into();
+        (row.sender, row.subject) = (revision.envelope.sender.to_string(), revision.subject);
+        let lanes = revision.envelope.recipients.iter().zip(revision.lanes);
+        let recipient = |(address, lane): (&Mailbox, Lane)| RecipientRow {
+            address: address.to_string(),
+            state: State::Waiting,
+            lane: lane.to_string(),
+            attempts: 0,
+            due: Some(now),
+            reason: None,
+        };
+        row.recipients = lanes.map(recipient).collect();
+        let id = row.id.clone();
+        match revision.original {
+            Some(original) => inner.originals.insert(id, original),
+            None => inner.originals.remove(&id),
+        };
+        Ok(true)
     }
 
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {

@@ -4,7 +4,7 @@
 
 use super::{
     Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Settlement, Shown, Statistics,
+    Revision, Settlement, Shown, Statistics, Stored,
 };
 use crate::message::MailId;
 use crate::smtp::Mailbox;
@@ -111,6 +111,16 @@ impl Queue for Watched {
         let made_due = self.queue.retry(ids, to, now).await;
         self.ring_all();
         made_due
+    }
+
+    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError> {
+        self.queue.stored(id).await
+    }
+
+    async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
+        let replaced = self.queue.replace(revision, now).await;
+        self.ring_all();
+        replaced
     }
 
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {

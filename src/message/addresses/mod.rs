@@ -8,6 +8,28 @@ mod scan;
 use super::words::{Piece, Place, decode, encode_comment, encode_phrase, split};
 use scan::{Kind, Member, Token, members};
 
+/// The fields that hold nothing but addresses. RFC 5322 §3.6.
+const FIELDS: [&str; 14] = [
+    "From",
+    "Sender",
+    "Reply-To",
+    "To",
+    "Cc",
+    "Bcc",
+    "Resent-From",
+    "Resent-Sender",
+    "Resent-To",
+    "Resent-Cc",
+    "Resent-Bcc",
+    "Disposition-Notification-To",
+    "Errors-To",
+    "Mail-Followup-To",
+];
+
+pub fn are_in(name: &[u8]) -> bool {
+    FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
 /// The value with its broken names mended; `None` if there is nothing to mend, or no certain way to do it.
 ///
 /// `value` is unfolded; `column` is where it begins in its line.

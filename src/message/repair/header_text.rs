@@ -63,28 +63,12 @@ const OTHER: [&str; 22] = [
     "List-Owner",
     "List-Archive",
 ];
-const ADDRESSES: [&str; 14] = [
-    "From",
-    "Sender",
-    "Reply-To",
-    "To",
-    "Cc",
-    "Bcc",
-    "Resent-From",
-    "Resent-Sender",
-    "Resent-To",
-    "Resent-Cc",
-    "Resent-Bcc",
-    "Disposition-Notification-To",
-    "Errors-To",
-    "Mail-Followup-To",
-];
 const IDS: [&str; 5] = ["Message-ID", "In-Reply-To", "References", "Resent-Message-ID", "Content-ID"];
 
 impl Kind {
     fn of(field: &FieldRef<'_>) -> Self {
         let is_one_of = |names: &[&str]| names.iter().any(|name| field.is(name));
-        if is_one_of(&ADDRESSES) {
+        if addresses::are_in(field.name()) {
             Self::Addresses
         } else if is_one_of(&IDS) {
             Self::Ids

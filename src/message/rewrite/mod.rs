@@ -4,8 +4,20 @@
 //! of header fields ([`Field`](super::Field)), so that no value can break out of its line.
 
 mod address_map;
+mod apply;
+mod conditions;
+mod editable;
+mod envelope;
+mod header;
+mod original;
+mod replace;
+mod texts;
+mod unsubscribe;
 
 pub use address_map::{AddressMap, AddressMapError};
+pub use apply::{Changes, Draft, Kept, Note, Rewritten, Trouble, Verdict};
+pub use editable::{Edit, is_editable};
+pub use original::{Original, OriginalError};
 
 use super::text_pattern::{HeaderPattern, TextPattern};
 use super::{Mark, SenderPatterns};
@@ -34,7 +46,7 @@ pub struct Conditions {
     pub senders: Option<SenderPatterns>,
     /// One of the envelope's recipients fits.
     pub recipients: Option<SenderPatterns>,
-    /// The From header's address.
+    /// The From header's address. A message whose author cannot be told is refused.
     pub from: Option<SenderPatterns>,
     /// Each of them.
     pub headers: Vec<HeaderPattern>,
@@ -45,7 +57,8 @@ pub struct Conditions {
     /// Octets of the whole message.
     pub larger_than: Option<u64>,
     pub smaller_than: Option<u64>,
-    /// In one of the texts, decoded; case counts.
+    /// In one of the texts that are shown, decoded; case counts. Neither attachments nor signed or encrypted parts are looked
+    /// into, and of very long texts only the beginning.
     pub body_contains: Option<String>,
 }
 
@@ -64,7 +77,7 @@ pub struct Actions {
     /// The From that was there before becomes Reply-To, unless there is one.
     pub keep_from_as_reply_to: bool,
     pub set_reply_to: Option<Author>,
-    /// Names; a glob takes every header that fits.
+    /// Names; a glob takes every header that fits and may go ([`is_editable`]).
     pub remove_headers: Vec<TextPattern>,
     pub replace_in_headers: Vec<Replacement>,
     /// The first of the name is changed where it stands, others of it go; without one it is added.
@@ -90,7 +103,7 @@ pub struct Author {
     pub address: Mailbox,
 }
 
-/// In the decoded values of a header's fields.
+/// In the decoded values of a header's fields; in lists of addresses, where decoding could make new ones, as it is written.
 #[derive(Debug, Clone)]
 pub struct Replacement {
     pub header: String,

@@ -131,6 +131,19 @@ impl Model {
         count
     }
 
+    pub(super) fn replace(&mut self, revision: &Revision, now: Timestamp) -> bool {
+        let message = self.messages.get_mut(&revision.id).filter(|message| !message.is_leased());
+        let Some(message) = message else { return false };
+        let suspect = message.jobs.values().any(|job| job.suspect);
+        *message = Message::default();
+        for (address, lane) in revision.envelope.recipients.iter().zip(&revision.lanes) {
+            let (address, lane) = (address.to_string(), lane.to_string());
+            message.jobs.insert(lane.clone(), Job { due: now, leased: false, suspect });
+            message.recipients.push(Recipient { address, lane, failed: false, attempts: 0 });
+        }
+        true
+    }
+
     pub(super) fn remove(&mut self, id: MailId) -> u64 {
         let removable = self.messages.get(&id).is_some_and(|message| !message.is_leased());
         if removable {

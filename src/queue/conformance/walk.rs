@@ -53,7 +53,8 @@ impl Walk<'_> {
             20..50 => self.lease().await,
             50..88 => self.settle().await,
             88..92 => self.retry().await,
-            92..95 => self.remove().await,
+            92..94 => self.replace().await,
+            94..95 => self.remove().await,
             95..97 => self.relane().await,
             _ => self.crash().await,
         }
@@ -116,6 +117,28 @@ impl Walk<'_> {
         let Some(id) = self.some_message() else { return };
         let (expected, now) = (self.model.retry(id, self.now()), self.now());
         assert_eq!(self.scene.queue().await.retry(&[id], None, now).await.expect("retried"), expected);
+    }
+
+    async fn replace(&mut self) {
+        let Some(id) = self.some_message() else { return };
+        let queue = self.scene.queue().await;
+        let Some(stored) = queue.stored(id).await.expect("read") else { panic!("{id} is in the queue") };
+        let mut envelope = Envelope::new(ReversePath::Mailbox(mailbox("anew@one.example")));
+        let known = stored.accepted.envelope.recipients.len();
+        (0..=self.dice.roll(known)).for_each(|at| envelope.add_recipient(mailbox(&format!("n{at}@dd.example"))));
+        let lanes = envelope.recipients.iter().map(|_| Lane::new(LANES[self.dice.roll(3)])).collect();
+        let revision = Revision {
+            id,
+            instead_of: stored.accepted.envelope.recipients,
+            envelope,
+            lanes,
+            header: format!("Subject: anew {}\r\n", self.seconds).into(),
+            marks: Marks::default(),
+            original: stored.original.or(Some(Bytes::from_static(b"original"))),
+            subject: "anew".into(),
+        };
+        let (expected, now) = (self.model.replace(&revision, self.now()), self.now());
+        assert_eq!(queue.replace(revision, now).await.expect("replaced"), expected);
     }
 
     async fn remove(&mut self) {

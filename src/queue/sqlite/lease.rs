@@ -8,7 +8,7 @@ use super::rows::{
     DAMAGED, LEASED, WAITING, from_column, is_held, marks_from_column, open_on, origin_from_columns, signed, tally_of,
     unsigned,
 };
-use super::work::{Tally, Work};
+use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Origin;
 use crate::message::{Envelope, MailId, Marks};
 use crate::smtp::command::BodyType;
@@ -205,8 +205,9 @@ fn grant(work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> rusqlite::
     Ok(grant)
 }
 
-fn read_message(work: &Work<'_>, message: i64) -> rusqlite::Result<Grant> {
-    let found = work.first(
+/// Nobody's yet, and to nobody: the recipients are read by themselves.
+pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Grant> {
+    let found = sql.first(
         "SELECT id, received_at, since, sender, eight_bit, smtputf8, size, listener, user, marks
          FROM message WHERE key = ?1",
         [message],

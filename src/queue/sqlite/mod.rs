@@ -15,6 +15,7 @@ mod operate;
 mod put;
 mod read;
 mod relane;
+mod replace;
 mod rows;
 mod schema;
 mod settle;
@@ -27,8 +28,8 @@ mod writer;
 pub use open::{OpenError, Options, exists};
 
 use super::{
-    Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError, Settlement,
-    Shown, Statistics,
+    Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError, Revision,
+    Settlement, Shown, Statistics, Stored,
 };
 use crate::message::MailId;
 use crate::smtp::Mailbox;
@@ -131,6 +132,15 @@ impl Queue for SqliteQueue {
                 self.store.writer.call(move |work| operate::retry(work, &ids, to.as_ref(), to_column(now))).await?;
         }
         Ok(count)
+    }
+
+    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError> {
+        self.store.stored(id).await
+    }
+
+    async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
+        let store = self.store.clone();
+        detached(async move { store.replace(revision, to_column(now)).await }).await
     }
 
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {

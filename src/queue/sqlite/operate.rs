@@ -8,13 +8,22 @@ use crate::message::MailId;
 use crate::smtp::Mailbox;
 use std::collections::BTreeMap;
 
-struct Job {
-    lane: String,
-    state: i64,
-    open: i64,
+pub(super) struct Job {
+    pub lane: String,
+    pub state: i64,
+    /// Recipients that are not failed.
+    pub open: i64,
 }
 
-fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Job>> {
+pub(super) fn failed_of(work: &Work<'_>, message: i64) -> rusqlite::Result<i64> {
+    let count =
+        work.first("SELECT COUNT(*) FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL", [message], |row| {
+            row.get(0)
+        })?;
+    Ok(count.unwrap_or(0))
+}
+
+pub(super) fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Job>> {
     let jobs =
         work.all("SELECT lane, state FROM job WHERE message = ?1", [message], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let with_count = |(lane, state): (String, i64)| {
@@ -116,12 +125,7 @@ pub(super) fn remove(work: &Work<'_>, ids: &[MailId]) -> Result<Removed, Failure
         for job in jobs {
             work.count(tally_of(job.state, -job.open));
         }
-        let failed: Option<i64> = work.first(
-            "SELECT COUNT(*) FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL",
-            [message],
-            |row| row.get(0),
-        )?;
-        work.count(Tally { failed: -failed.unwrap_or(0), ..Tally::default() });
+        work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
         work.execute("DELETE FROM job WHERE message = ?1", [message])?;
         work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
         removed.files.extend(forget_if_empty(work, message)?);

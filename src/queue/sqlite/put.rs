@@ -136,7 +136,7 @@ fn put_recipients(work: &Work<'_>, message: i64, mail: &NewMail) -> rusqlite::Re
     note_attempts(work, message, &attempts)
 }
 
-fn put_recipient(
+pub(super) fn put_recipient(
     work: &Work<'_>,
     (message, position): (i64, i64),
     address: &str,

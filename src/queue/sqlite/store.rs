@@ -201,7 +201,7 @@ impl Store {
         self.remove_files(removed.files).await;
     }
 
-    async fn remove_files(&self, files: Vec<super::bodies::Name>) {
+    pub(super) async fn remove_files(&self, files: Vec<super::bodies::Name>) {
         if !files.is_empty() {
             let bodies = self.bodies.clone();
             let removing = spawn_blocking(move || files.into_iter().for_each(|name| bodies.remove(name)));

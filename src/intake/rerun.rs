@@ -1,0 +1,133 @@
+//! Today's rules on mail that is stored already: on what it was before the rules of its own day, for those of its recipients
+//! who are not settled yet.
+//!
+//! "Sender not verified" is cured so: a rule that sets From, and the mail that failed on it is tried again with it. The
+//! gateway's own trace stays on top; the repairs stay as they are.
+
+use super::prepare::{drop_broken_signature, off_the_way, tell};
+use crate::message::accepted::Accepted;
+use crate::message::headers::Fields;
+use crate::message::rewrite::{Draft, Kept, Original, OriginalError, Rewritten, Rules, Verdict};
+use crate::message::{MailId, RawMessage, subject};
+use crate::observe::log::Clean;
+use crate::queue::{Lane, LaneOf, Queue, QueueError, Revision, Stored};
+use jiff::Timestamp;
+use std::sync::Arc;
+use tracing::info;
+
+/// What became of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rerun {
+    /// Another form took its place and is due now. `rules`: those that were for it.
+    Rewritten { rules: Vec<Arc<str>>, recipients: usize },
+    /// The rules make of it what is stored; it is due now.
+    Unchanged { recipients: usize },
+    /// A rule wants it to reach nobody: it is removed.
+    Discarded { rule: Arc<str> },
+    /// A rule would not take it: it stays as it is, and is not due any earlier.
+    Refused { rule: Arc<str>, text: String },
+    /// It is being sent, or was changed at this very moment: it stays as it is.
+    Busy,
+    /// There is none, or nobody is left to whom it could be sent.
+    Missing,
+    /// What is stored of its first form cannot be read: it stays as it is.
+    Unreadable(OriginalError),
+}
+
+/// `lane_of`: by today's routes.
+pub async fn rerun(
+    queue: &dyn Queue,
+    rules: &Rules,
+    lane_of: &LaneOf,
+    id: MailId,
+    now: Timestamp,
+) -> Result<Rerun, QueueError> {
+    let Some(Stored { accepted, original }) = queue.stored(id).await? else { return Ok(Rerun::Missing) };
+    if accepted.envelope.recipients.is_empty() {
+        return Ok(Rerun::Missing);
+    }
+    let (trace, before) = match before_the_rules(&accepted, original.as_deref()) {
+        Ok(found) => found,
+        Err(error) => return Ok(Rerun::Unreadable(error)),
+    };
+    let Rewritten { verdict, matched, notes } =
+        off_the_way(before.message.size(), || rules.apply(&before, &accepted.origin));
+    tell(&notes, id);
+    match verdict {
+        Verdict::Refuse { rule, text } => Ok(Rerun::Refused { rule, text }),
+        Verdict::Discard { rule } => {
+            let removed = queue.remove(&[id]).await?;
+            if removed == 0 {
+                return Ok(Rerun::Busy);
+            }
+            info!(%id, rule = %Clean(&rule), "removed, as a rule wants it: nobody gets this message");
+            Ok(Rerun::Discarded { rule })
+        }
+        Verdict::Keep(kept) => {
+            let revision = revision(*kept, &before, &accepted, &trace, lane_of);
+            if is_as_stored(&revision, &accepted) {
+                return match queue.retry(&[id], None, now).await? {
+                    0 => Ok(Rerun::Busy),
+                    recipients => {
+                        Ok(Rerun::Unchanged { recipients: usize::try_from(recipients).unwrap_or(usize::MAX) })
+                    }
+                };
+            }
+            let recipients = revision.envelope.recipients.len();
+            if !queue.replace(revision, now).await? {
+                return Ok(Rerun::Busy);
+            }
+            info!(%id, rules = %Clean(matched.join(", ")), "rewritten by the rules of today");
+            Ok(Rerun::Rewritten { rules: matched, recipients })
+        }
+    }
+}
+
+/// The gateway's own field, and what stood below it before the rules.
+fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec<u8>, Draft), OriginalError> {
+    let header = accepted.message.header();
+    let trace = Fields::new(header).next().filter(|field| {
+        let is_ours = memchr::memmem::find(field.raw(), accepted.id.as_str().as_bytes()).is_some();
+        field.is("Received") && is_ours
+    });
+    let trace = trace.map(|field| field.raw().to_vec()).unwrap_or_default();
+    let draft = match original {
+        Some(original) => Original::decode(original)?.draft(&accepted.message, &accepted.envelope.recipients),
+        None => Draft {
+            envelope: accepted.envelope.clone(),
+            message: RawMessage::from_parts(header[trace.len()..].to_vec(), accepted.message.body().clone()),
+            marks: accepted.marks.clone(),
+        },
+    };
+    Ok((trace, draft))
+}
+
+/// `trace`: the gateway's own field, on top again.
+fn revision(kept: Kept, before: &Draft, accepted: &Accepted, trace: &[u8], lane_of: &LaneOf) -> Revision {
+    let Kept { draft: Draft { envelope, mut message, marks }, targets, changes } = kept;
+    if changes.header {
+        drop_broken_signature(&mut message, accepted.id, "rewritten");
+    }
+    let header = [trace, message.header()].concat();
+    let original = changes.any().then(|| Original::new(before, &targets).encode());
+    let subject = subject(&message);
+    let message = RawMessage::from_parts(header, message.body().clone());
+    let made = Accepted { envelope, message, marks, ..accepted.clone() };
+    let lanes: Vec<Lane> = made.envelope.recipients.iter().map(|to| lane_of(&made.addressed(to))).collect();
+    Revision {
+        id: accepted.id,
+        instead_of: accepted.envelope.recipients.clone(),
+        header: made.message.header().to_vec(),
+        envelope: made.envelope,
+        lanes,
+        marks: made.marks,
+        original,
+        subject,
+    }
+}
+
+fn is_as_stored(revision: &Revision, accepted: &Accepted) -> bool {
+    revision.header == accepted.message.header()
+        && revision.envelope == accepted.envelope
+        && revision.marks == accepted.marks
+}

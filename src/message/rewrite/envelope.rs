@@ -1,0 +1,40 @@
+//! What rules do to the envelope: the sender set or mapped, recipients mapped. It never becomes empty.
+
+use super::Actions;
+use crate::message::Envelope;
+use crate::smtp::{Mailbox, ReversePath};
+use std::collections::HashSet;
+
+/// `targets`: what became so far of each recipient that there was before the first rule.
+pub(super) fn rewrite(actions: &Actions, envelope: &mut Envelope, targets: &mut [Mailbox]) {
+    let before = envelope.clone();
+    if let Some(sender) = &actions.set_sender {
+        envelope.sender = sender.clone();
+    }
+    if let Some(mapped) = envelope.sender.mailbox().and_then(|sender| actions.map_sender.map(sender)) {
+        envelope.sender = ReversePath::Mailbox(mapped);
+    }
+    let mut is_mapped = false;
+    for target in targets.iter_mut() {
+        if let Some(mapped) = actions.map_recipients.map(target) {
+            *target = mapped;
+            is_mapped = true;
+        }
+    }
+    if is_mapped {
+        let mut known = HashSet::new();
+        envelope.recipients = targets.iter().filter(|target| known.insert(*target)).cloned().collect();
+    }
+    if *envelope != before {
+        envelope.smtputf8 = needs_smtputf8(envelope, &before);
+    }
+}
+
+/// An address that is gone was perhaps the only reason; what the client asked for with ASCII addresses stays asked for.
+fn needs_smtputf8(envelope: &Envelope, before: &Envelope) -> bool {
+    has_foreign_address(envelope) || (before.smtputf8 && !has_foreign_address(before))
+}
+
+fn has_foreign_address(envelope: &Envelope) -> bool {
+    envelope.sender.mailbox().into_iter().chain(&envelope.recipients).any(Mailbox::is_internationalized)
+}

@@ -1,0 +1,181 @@
+//! What rules do to the header. Every value goes through [`Field`], so that none can break out of its line; a change that
+//! cannot be made leaves the fields as they were, and a note.
+
+use super::apply::{Note, Trouble};
+use super::editable::{Edit, is_editable};
+use super::replace::replaced;
+use super::{Actions, Author, Rule};
+use crate::message::headers::{Change, FieldError, FieldRef, changed, is_unprintable};
+use crate::message::raw::MAX_HEADER;
+use crate::message::text_pattern::shown;
+use crate::message::words::{encode_phrase, encode_text};
+use crate::message::{self, AuthorError, Field, RawMessage, addresses};
+use std::sync::Arc;
+
+/// Octets: the limit for what comes in, less what intake adds.
+const LARGEST: usize = MAX_HEADER - 4096;
+
+/// The header of a message, under the hands of one rule.
+pub(super) struct Header<'a> {
+    pub message: &'a mut RawMessage,
+    rule: Arc<str>,
+    notes: &'a mut Vec<Note>,
+}
+
+impl<'a> Header<'a> {
+    pub fn new(message: &'a mut RawMessage, rule: &Rule, notes: &'a mut Vec<Note>) -> Self {
+        Self { message, rule: rule.name.clone(), notes }
+    }
+
+    /// An error if nobody can tell which From it is that would go.
+    pub fn set_authors(&mut self, actions: &Actions) -> Result<(), AuthorError> {
+        if let Some(from) = &actions.set_from {
+            let before = match message::Author::of(self.message) {
+                // Whatever stood there names nobody.
+                Err(AuthorError::Missing | AuthorError::Invalid) => None,
+                before => Some(before?),
+            };
+            let is_another = before.is_some_and(|before| *before.mailbox() != from.address);
+            if actions.keep_from_as_reply_to && is_another && !self.message.has("Reply-To") {
+                let copied = copy(self.message, "From", "Reply-To");
+                self.insert("Reply-To", copied);
+            }
+            self.set("From", author_field("From", from));
+        }
+        if let Some(reply_to) = &actions.set_reply_to {
+            self.set("Reply-To", author_field("Reply-To", reply_to));
+        }
+        Ok(())
+    }
+
+    pub fn edit(&mut self, actions: &Actions) {
+        let is_unwanted = |field: &FieldRef<'_>| {
+            let name = String::from_utf8_lossy(field.name());
+            is_editable(&name, Edit::Remove) && actions.remove_headers.iter().any(|pattern| pattern.matches(&name))
+        };
+        if !actions.remove_headers.is_empty() {
+            self.message.remove_fields(is_unwanted);
+        }
+        for replacement in &actions.replace_in_headers {
+            if !self.may(&replacement.header, Edit::Replace) {
+                continue;
+            }
+            let mut notes = Vec::new();
+            let header = changed(self.message.header(), |field| match replaced(field, replacement) {
+                Ok(change) => change,
+                Err(trouble) => {
+                    notes.push(trouble);
+                    Change::Keep
+                }
+            });
+            notes.into_iter().for_each(|trouble| self.note(&replacement.header, trouble));
+            self.put(&replacement.header, header);
+        }
+        for (name, value) in &actions.set_headers {
+            if self.may(name, Edit::Set) {
+                self.set(name, text_field(name, value));
+            }
+        }
+        for (name, value) in &actions.add_headers {
+            if self.may(name, Edit::Add) {
+                self.insert(name, text_field(name, value));
+            }
+        }
+        if let Some(prefix) = &actions.subject_prefix {
+            self.prefix_subject(prefix.trim());
+        }
+    }
+
+    /// One more, below the others.
+    pub fn insert(&mut self, name: &str, field: Result<Field, Trouble>) {
+        match field {
+            Ok(field) => {
+                let header = [self.message.header(), field.as_bytes()].concat();
+                self.put(name, Some(header));
+            }
+            Err(trouble) => self.note(name, trouble),
+        }
+    }
+
+    pub fn note(&mut self, header: &str, trouble: Trouble) {
+        self.notes.push(Note { rule: self.rule.clone(), header: header.to_owned(), trouble });
+    }
+
+    /// The first of the name becomes `field`, others of it go; without one it is added.
+    fn set(&mut self, name: &str, field: Result<Field, Trouble>) {
+        if !self.message.has(name) {
+            return self.insert(name, field);
+        }
+        match field {
+            Ok(field) => {
+                let mut field = Some(field);
+                let header = changed(self.message.header(), |old| match old.is(name) {
+                    true => field.take().map_or(Change::Remove, Change::Replace),
+                    false => Change::Keep,
+                });
+                self.put(name, header);
+            }
+            Err(trouble) => self.note(name, trouble),
+        }
+    }
+
+    fn may(&mut self, name: &str, edit: Edit) -> bool {
+        let may = is_editable(name, edit);
+        if !may {
+            self.note(name, Trouble::NotEditable);
+        }
+        may
+    }
+
+    fn put(&mut self, name: &str, header: Option<Vec<u8>>) {
+        match header {
+            Some(header) if header.len() > LARGEST.max(self.message.header().len()) => {
+                self.note(name, Trouble::TooLarge);
+            }
+            Some(header) => self.message.replace_header(header),
+            None => {}
+        }
+    }
+
+    /// A space stands between; what cannot be decoded stays as it is behind it.
+    fn prefix_subject(&mut self, prefix: &str) {
+        let subject = self.message.fields_named("Subject").next();
+        let decoded = subject.map(|field| shown(&field)).unwrap_or_default();
+        if !decoded.starts_with(prefix) {
+            let text = if decoded.is_empty() { prefix.to_owned() } else { format!("{prefix} {decoded}") };
+            self.set("Subject", text_field("Subject", &text));
+        }
+    }
+}
+
+/// A field of this name and value.
+pub(super) fn text_field(name: &str, value: &str) -> Result<Field, Trouble> {
+    if value.chars().any(|c| is_unprintable(c) && c != '\t') {
+        return Err(FieldError::ControlCharacter.into());
+    }
+    let column = name.len() + 2;
+    let value = match addresses::are_in(name.as_bytes()) {
+        // Addresses that are not ASCII stay as they are; names become encoded words.
+        true => addresses::mended(value, column).unwrap_or_else(|| value.to_owned()),
+        false => encode_text(value, column),
+    };
+    Ok(Field::folded(name, &value)?)
+}
+
+fn author_field(name: &str, author: &Author) -> Result<Field, Trouble> {
+    if author.display_name.chars().any(is_unprintable) {
+        return Err(FieldError::ControlCharacter.into());
+    }
+    let display_name = author.display_name.trim();
+    let value = match display_name.is_empty() {
+        true => author.address.to_string(),
+        false => format!("{} <{}>", encode_phrase(display_name, name.len() + 2), author.address),
+    };
+    Ok(Field::folded(name, &value)?)
+}
+
+fn copy(message: &RawMessage, from: &str, to: &str) -> Result<Field, Trouble> {
+    let value = message.fields_named(from).next().map(|field| field.unfolded()).unwrap_or_default();
+    let value = String::from_utf8(value).map_err(|_| Trouble::Undecodable)?;
+    Ok(Field::folded(to, &value)?)
+}

@@ -1,0 +1,69 @@
+//! Text replaced in the value of a field, by a regular expression with captures. Work and result are bounded, whatever the
+//! value and the captures are.
+
+use super::Replacement;
+use super::apply::Trouble;
+use super::header::text_field;
+use crate::message::headers::{Change, FieldRef};
+use crate::message::raw::MAX_HEADER;
+use crate::message::{addresses, words};
+use mail_parser::{Address, MessageParser};
+use regex::Regex;
+
+pub(super) fn replaced(field: &FieldRef<'_>, replacement: &Replacement) -> Result<Change, Trouble> {
+    if !field.is(&replacement.header) {
+        return Ok(Change::Keep);
+    }
+    let name = String::from_utf8_lossy(field.name()).into_owned();
+    let raw = field.unfolded();
+    let is_wanted = || replacement.pattern.is_match(&String::from_utf8_lossy(&raw));
+    // A name that is decoded may hold what would be read as an address.
+    let is_addresses = addresses::are_in(field.name());
+    let value = std::str::from_utf8(&raw).ok();
+    let value = value.and_then(|value| if is_addresses { Some(value.to_owned()) } else { words::decode(value) });
+    let Some(value) = value else {
+        return if is_wanted() { Err(Trouble::Undecodable) } else { Ok(Change::Keep) };
+    };
+    let Some(new) = with_matches_replaced(&value, &replacement.pattern, &replacement.with)? else {
+        return Ok(Change::Keep);
+    };
+    let new = text_field(&name, &new)?;
+    if is_addresses && number_of_addresses(new.as_bytes()) != number_of_addresses(field.raw()) {
+        return Err(Trouble::Addresses);
+    }
+    Ok(Change::Replace(new))
+}
+
+/// `None`: nothing fits, or nothing would be different.
+fn with_matches_replaced(value: &str, pattern: &Regex, with: &str) -> Result<Option<String>, Trouble> {
+    let references = memchr::memchr_iter(b'$', with.as_bytes()).count();
+    let mut new = String::new();
+    let mut copied = 0;
+    for captures in pattern.captures_iter(value) {
+        let Some(found) = captures.get(0) else { continue };
+        // No capture is longer than the whole.
+        let most = with.len() + references * found.len();
+        if new.len() + (found.start() - copied) + most > MAX_HEADER {
+            return Err(Trouble::TooLarge);
+        }
+        new.push_str(&value[copied..found.start()]);
+        captures.expand(with, &mut new);
+        copied = found.end();
+    }
+    new.push_str(&value[copied..]);
+    Ok((new != value).then_some(new))
+}
+
+fn number_of_addresses(field: &[u8]) -> usize {
+    // Read under one name, whatever it is called.
+    let Some(colon) = memchr::memchr(b':', field) else { return 0 };
+    let block = [b"To", &field[colon..], b"\r\n"].concat();
+    let parsed = MessageParser::new().parse_headers(&block);
+    match parsed.as_ref().and_then(|parsed| parsed.to()) {
+        Some(Address::List(list)) => list.iter().filter(|one| one.address.is_some()).count(),
+        Some(Address::Group(groups)) => {
+            groups.iter().flat_map(|group| &group.addresses).filter(|one| one.address.is_some()).count()
+        }
+        None => 0,
+    }
+}

@@ -1,0 +1,154 @@
+//! What a message says to its readers: its plain and HTML texts, decoded, for conditions and links.
+//!
+//! Decoded once per message at most, and only if a rule asks. No rule changes a body, so that they stay true. Bounded: of
+//! each text the beginning is read, and all of them together are no longer than one may be.
+
+use crate::message::mime::Structure;
+use crate::message::{RawMessage, html};
+
+/// Octets as they stand in the message, of all texts together.
+const LARGEST: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Texts(Option<Vec<Text>>);
+
+#[derive(Debug)]
+struct Text {
+    is_html: bool,
+    decoded: String,
+}
+
+impl Texts {
+    pub fn contain(&mut self, message: &RawMessage, part: &str) -> bool {
+        self.of(message).iter().any(|text| text.decoded.contains(part))
+    }
+
+    /// The first address of a link for which `wanted` holds, in the order in which a reader finds them.
+    pub fn link(&mut self, message: &RawMessage, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        self.of(message).iter().find_map(|text| match text.is_html {
+            true => html::links(&text.decoded).into_iter().find(|link| is_link(link) && wanted(link)),
+            false => links(&text.decoded).find(|link| wanted(link)).map(str::to_owned),
+        })
+    }
+
+    fn of(&mut self, message: &RawMessage) -> &[Text] {
+        self.0.get_or_insert_with(|| read(message))
+    }
+}
+
+fn read(message: &RawMessage) -> Vec<Text> {
+    let mut room = LARGEST;
+    let mut texts = Vec::new();
+    for (_, entity) in Structure::of(message).leaves().filter(|(_, entity)| entity.content.is_shown_text()) {
+        let window = window(&message.body()[entity.body.clone()], room);
+        room -= window.len();
+        let decoded = entity.content.text(window);
+        texts.extend(decoded.map(|decoded| Text { is_html: entity.content.is("text/html"), decoded }));
+    }
+    texts
+}
+
+/// Whole lines, so that no encoding is cut apart.
+fn window(body: &[u8], room: usize) -> &[u8] {
+    if body.len() <= room {
+        return body;
+    }
+    let end = memchr::memrchr(b'\n', &body[..room]).map_or(0, |newline| newline + 1);
+    &body[..end]
+}
+
+const SCHEMES: [&str; 3] = ["https://", "http://", "mailto:"];
+
+fn is_link(text: &str) -> bool {
+    SCHEMES.iter().any(|scheme| text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme)))
+}
+
+/// Octets; longer ones could not stand in a header.
+const LONGEST_LINK: usize = 4096;
+
+/// The addresses that stand in a plain text, each up to the next white space or bracket.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let is_end = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"');
+    text.split(is_end).filter(|word| word.len() <= LONGEST_LINK).filter_map(|word| {
+        let start = memchr::memchr_iter(b':', word.as_bytes()).find_map(|colon| start_of_link(word, colon))?;
+        Some(without_punctuation(&word[start..]))
+    })
+}
+
+/// Where the scheme begins whose colon is there.
+fn start_of_link(word: &str, colon: usize) -> Option<usize> {
+    SCHEMES.iter().find_map(|scheme| {
+        let start = colon.checked_sub(scheme.find(':')?)?;
+        is_link(word.get(start..)?).then_some(start)
+    })
+}
+
+/// What ends the sentence, or the bracket around the link, is not part of it.
+fn without_punctuation(link: &str) -> &str {
+    let mut link = link;
+    loop {
+        let shorter = link.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', '*', '_']);
+        let closes = |open: char, close: char| {
+            shorter.ends_with(close) && shorter.matches(close).count() > shorter.matches(open).count()
+        };
+        let unbracketed = if closes('(', ')') || closes('[', ']') { &shorter[..shorter.len() - 1] } else { shorter };
+        if unbracketed.len() == link.len() {
+            return link;
+        }
+        link = unbracketed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(data: &str) -> RawMessage {
+        RawMessage::from_data(data.replace('\n', "\r\n").into()).expect("a message")
+    }
+
+    #[test]
+    fn links_of_plain_texts() {
+        for (text, expected) in [
+            ("See https://example.com/a?b=c&d=e.", &["https://example.com/a?b=c&d=e"][..]),
+            ("(https://example.com/a) and <http://x.example>", &["https://example.com/a", "http://x.example"]),
+            (
+                "https://example.com/a_(b) [https://example.com/[c]].",
+                &["https://example.com/a_(b)", "https://example.com/[c]"],
+            ),
+            ("Unsubscribe:https://example.com/u", &["https://example.com/u"]),
+            ("mail to mailto:leave@example.com?subject=x, or ftp://x", &["mailto:leave@example.com?subject=x"]),
+            ("HTTPS://EXAMPLE.COM/", &["HTTPS://EXAMPLE.COM/"]),
+            ("xhttp: https:/x :// a:b", &[]),
+            ("https://example.com/grün\u{2028}x", &["https://example.com/grün"]),
+        ] {
+            assert_eq!(links(text).collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_are_those_that_a_reader_sees() {
+        let parts = "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain; charset=utf-8\n\
+                     Content-Transfer-Encoding: quoted-printable\n\ngr=C3=BCn https://example.com/=\nlong\n--x\n\
+                     Content-Type: text/html\n\n<a href=\"https://example.com/?a&amp;b\">x</a>\n--x\n\
+                     Content-Disposition: attachment\n\nhidden https://example.com/hidden\n--x--\n";
+        let message = message(parts);
+        let mut texts = Texts::default();
+        for (part, expected) in [("grün", true), ("https://example.com/long", true), ("href", true), ("hidden", false)]
+        {
+            assert_eq!(texts.contain(&message, part), expected, "{part}");
+        }
+        let mut link = |part: &str| texts.link(&message, |link| link.contains(part));
+        assert_eq!(link("").as_deref(), Some("https://example.com/long"));
+        assert_eq!(link("?").as_deref(), Some("https://example.com/?a&b"));
+        assert_eq!(link("hidden"), None);
+    }
+
+    #[test]
+    fn work_is_bounded() {
+        let long = "https://example.com/start\n".to_owned() + &"x ".repeat(LARGEST) + "https://example.com/end\n";
+        let mut texts = Texts::default();
+        let message = message(&format!("Subject: x\n\n{long}"));
+        assert!(texts.contain(&message, "/start") && !texts.contain(&message, "/end"));
+    }
+}

@@ -1,0 +1,179 @@
+//! Another form in place of a stored message: what it is now is read in one view of the database, and replaced in one
+//! transaction. Bodies stay where they are.
+
+use super::bodies::{Name, Part};
+use super::content::{self, Unreadable};
+use super::failure::Failure;
+use super::lease::read_message;
+use super::operate::{failed_of, jobs_of};
+use super::put::{digest, put_recipient};
+use super::rows::{LEASED, bad_text, domain_of, key_of, marks_to_column, signed, tally_of, wait_on};
+use super::store::Store;
+use super::work::{Sql, Tally, Work};
+use super::writer::lock;
+use crate::message::accepted::Accepted;
+use crate::message::{Author, MailId, RawMessage};
+use crate::queue::{QueueError, Revision, Stored};
+use crate::smtp::Mailbox;
+use bytes::Bytes;
+use std::io;
+use std::sync::Arc;
+
+impl Store {
+    pub(super) async fn stored(self: &Arc<Self>, id: MailId) -> Result<Option<Stored>, QueueError> {
+        let store = self.clone();
+        self.read(move |sql| {
+            // One view, whatever is written meanwhile.
+            sql.execute("BEGIN", [])?;
+            let stored = match key_of(sql, id)? {
+                Some(message) => store.read_stored(sql, message, id)?,
+                None => None,
+            };
+            sql.execute("COMMIT", [])?;
+            Ok(stored)
+        })
+        .await
+    }
+
+    fn read_stored(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<Stored>, Failure> {
+        let Some(content) = self.load(sql, message, id)? else { return Ok(None) };
+        let mut grant = read_message(sql, message)?;
+        for address in addresses_of(sql, message)? {
+            grant.envelope.add_recipient(Mailbox::parse(&address).map_err(|error| bad_text(0, error))?);
+        }
+        let original = self.read_original(sql, message, id)?;
+        let author = Author::of(&content).ok();
+        let accepted = Accepted {
+            id,
+            received_at: grant.received_at,
+            origin: grant.origin,
+            envelope: grant.envelope,
+            message: content,
+            author,
+            marks: grant.marks,
+        };
+        Ok(Some(Stored { accepted, original }))
+    }
+
+    fn load(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<RawMessage>, Failure> {
+        content::load(sql, &self.bodies, message, id).map_err(|unreadable| match unreadable {
+            Unreadable::Damaged(reason) => QueueError::Storage(format!("{id} is damaged: {reason}")).into(),
+            Unreadable::Trouble(error) => error.into(),
+        })
+    }
+
+    fn read_original(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<Bytes>, Failure> {
+        let found = sql
+            .first("SELECT data FROM original WHERE message = ?1", [message], |row| row.get::<_, Option<Vec<u8>>>(0))?;
+        let Some(inline) = found else { return Ok(None) };
+        let in_file = || -> io::Result<Vec<u8>> {
+            let mut data = Vec::new();
+            self.bodies.read((id, Part::Original), &mut data).map(|()| data)
+        };
+        match inline.map_or_else(in_file, Ok) {
+            Ok(data) => Ok(Some(data.into())),
+            Err(error) => Err(QueueError::Storage(format!("the original of {id} cannot be read: {error}")).into()),
+        }
+    }
+
+    pub(super) async fn replace(self: &Arc<Self>, revision: Revision, now: i64) -> Result<bool, QueueError> {
+        let id = revision.id;
+        let store = self.clone();
+        let content = self.read(move |sql| match key_of(sql, id)? {
+            Some(message) => store.load(sql, message, id),
+            None => Ok(None),
+        });
+        let Some(content) = content.await? else { return Ok(false) };
+        let form = Form {
+            digest: digest(&revision.header, content.body()),
+            size: RawMessage::from_parts(revision.header.clone(), content.body().clone()).size(),
+            revision,
+        };
+        drop(content);
+        // Before the commit: no lease behind it may find what was there before.
+        lock(&self.cache).remove(id);
+        let replaced = self.writer.call(move |work| replace(work, &form, now)).await?;
+        let is_replaced = replaced.is_some();
+        self.remove_files(replaced.unwrap_or_default()).await;
+        Ok(is_replaced)
+    }
+}
+
+struct Form {
+    revision: Revision,
+    digest: Vec<u8>,
+    /// Octets of the whole message.
+    size: usize,
+}
+
+/// The files that are litter once this is committed; `None` if nothing may be replaced.
+fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, Failure> {
+    let Revision { id, instead_of, header, original, .. } = &form.revision;
+    let Some(message) = key_of(work, *id)? else { return Ok(None) };
+    let jobs = jobs_of(work, message)?;
+    let is_as_it_was =
+        addresses_of(work, message)?.iter().eq(&instead_of.iter().map(ToString::to_string).collect::<Vec<_>>());
+    if !is_as_it_was || jobs.iter().any(|job| job.state == LEASED) {
+        return Ok(None);
+    }
+    for job in jobs {
+        work.count(tally_of(job.state, -job.open));
+    }
+    work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
+    let suspect =
+        work.first("SELECT MAX(suspect) FROM job WHERE message = ?1", [message], |row| row.get::<_, Option<bool>>(0))?;
+    work.execute("DELETE FROM job WHERE message = ?1", [message])?;
+    work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
+    update_message(work, message, form, now)?;
+    work.execute("UPDATE content SET header = ?2, digest = ?3 WHERE message = ?1", (message, header, &form.digest))?;
+    put_recipients(work, message, &form.revision, now, suspect.flatten().unwrap_or(false))?;
+    let in_file = work.first("DELETE FROM original WHERE message = ?1 RETURNING data IS NULL", [message], |row| {
+        row.get::<_, bool>(0)
+    })?;
+    if let Some(original) = original {
+        // Without a body it is never large.
+        work.execute("INSERT INTO original (message, data) VALUES (?1, ?2)", (message, &original[..]))?;
+    }
+    Ok(Some(in_file.filter(|in_file| *in_file).map(|_| (*id, Part::Original)).into_iter().collect()))
+}
+
+fn update_message(work: &Work<'_>, message: i64, form: &Form, now: i64) -> rusqlite::Result<()> {
+    let Revision { envelope, marks, subject, .. } = &form.revision;
+    work.execute(
+        "UPDATE message SET since = MAX(since, ?2), sender = ?3, smtputf8 = ?4, size = ?5, subject = ?6, marks = ?7
+         WHERE key = ?1",
+        (
+            message,
+            now,
+            envelope.sender.mailbox().map(ToString::to_string),
+            envelope.smtputf8,
+            signed(form.size),
+            subject,
+            marks_to_column(marks),
+        ),
+    )?;
+    Ok(())
+}
+
+fn put_recipients(work: &Work<'_>, message: i64, revision: &Revision, now: i64, suspect: bool) -> Result<(), Failure> {
+    let Revision { envelope, lanes, .. } = revision;
+    if lanes.len() != envelope.recipients.len() || lanes.is_empty() {
+        return Err(QueueError::Storage("a message needs recipients, and one lane for each".into()).into());
+    }
+    let domain = domain_of(envelope.sender.mailbox().map(ToString::to_string).as_deref());
+    let mut last = None;
+    for (position, (recipient, lane)) in (0..).zip(envelope.recipients.iter().zip(lanes)) {
+        put_recipient(work, (message, position), &recipient.to_string(), lane.as_str(), None, None)?;
+        // Hundreds of recipients on one lane are one job.
+        if last != Some(lane) {
+            wait_on(work, message, lane.as_str(), &domain, now, suspect)?;
+            last = Some(lane);
+        }
+        work.count(Tally { waiting: 1, ..Tally::default() });
+    }
+    Ok(())
+}
+
+fn addresses_of(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<String>> {
+    sql.all("SELECT address FROM recipient WHERE message = ?1 ORDER BY position", [message], |row| row.get(0))
+}
