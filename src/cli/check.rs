@@ -4,7 +4,7 @@
 use super::WRONG;
 use super::run::print_problems;
 use crate::config::{
-    self, ConfigFile, Defaults, Delivery, Environment, Problems, Provider, Settings, UpstreamSettings,
+    self, ConfigFile, Defaults, Delivery, Endpoint, Environment, Problems, Provider, Settings, UpstreamSettings,
 };
 use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
@@ -158,15 +158,26 @@ fn describe_upstream(upstream: &UpstreamSettings) -> String {
         Provider::Sandbox => format!("{name}: the sandbox, which keeps mail and does NOT send it"),
         Provider::Smtp(endpoint) => {
             let tls = upstream_tls_name(endpoint.tls);
-            let login = match &endpoint.credentials {
-                Some(credentials) => format!("login {}", credentials.shown_username()),
-                None => "no login".to_owned(),
-            };
+            let login = describe_logins(endpoint);
             let others = endpoint.other_ports.iter().map(|port| format!(" or {}", port.number)).collect::<String>();
             let title = upstream.preset.title;
             format!("{name}: {title}, {} port {}{others}, tls {tls}, {login}, {limit}", endpoint.host, endpoint.port)
         }
     }
+}
+
+fn describe_logins(endpoint: &Endpoint) -> String {
+    let mut logins: Vec<String> = endpoint
+        .logins
+        .iter()
+        .map(|(domain, credentials)| format!("login {} for {domain}", credentials.shown_username()))
+        .collect();
+    match &endpoint.credentials {
+        Some(credentials) => logins.push(format!("login {}", credentials.shown_username())),
+        None if logins.is_empty() => return "no login".to_owned(),
+        None => logins.push("other mail waits".to_owned()),
+    }
+    logins.join(", ")
 }
 
 fn upstream_tls_name(tls: TlsMode) -> &'static str {
@@ -238,6 +249,9 @@ fn upstream_to_json(upstream: &UpstreamSettings) -> Value {
         value["port"] = json!(endpoint.port);
         value["tls"] = json!(upstream_tls_name(endpoint.tls));
         value["username"] = json!(endpoint.credentials.as_ref().map(|credentials| credentials.shown_username()));
+        let logins = endpoint.logins.iter();
+        value["logins"] =
+            logins.map(|(domain, login)| json!({ "domain": domain, "username": login.shown_username() })).collect();
     }
     value
 }

@@ -5,10 +5,11 @@
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
 use super::queue::{Backend, Retry};
-use super::reader::{Complaints, TableReader, find, kind};
+use super::reader::Complaints;
 use super::rewrite::Rewrite;
 use super::schema::{Section, Table, settings};
 use super::secret::SecretSource;
+use super::sections::Sections;
 use super::value::{Complaint, Count, PatternText, Port, Retries, Size, Text, Value, not_among, words};
 use crate::delivery::Bounce;
 use crate::dkim::Selector;
@@ -52,6 +53,7 @@ pub const TABLES: &[&Table] = &[
     User::TABLE,
     Dkim::TABLE,
     Upstream::TABLE,
+    UpstreamLogin::TABLE,
     Route::TABLE,
     Repair::TABLE,
     Rewrite::TABLE,
@@ -199,6 +201,20 @@ settings! {
         idle_timeout: Duration, default r#""30s""#;
         /// Further connects in quick succession before an attempt counts as deferred.
         connect_retries: Retries, default "1";
+    }
+    nested credentials: UpstreamLogin
+}
+
+settings! {
+    /// Logins of the [[upstream]] above for the mail of single domains, where the provider has one for each. Other mail uses
+    /// the upstream's own login; if it has none, such mail waits.
+    UpstreamLogin = "upstream.credentials", many: true {
+        /// The domain in the From header, else of the envelope's sender. Its login serves the domains below it too.
+        domain: Domain, required r#""example.com""#;
+        /// As in [[upstream]].
+        username: String, optional r#""postmaster@example.com""#;
+        /// As in [[upstream]].
+        password: SecretSource, optional r#"{ env = "EXAMPLE_COM_PASSWORD" }"#;
     }
 }
 
@@ -428,63 +444,5 @@ impl File {
             queue: Queue::empty(Place::Nowhere),
             log: Log::empty(Place::Nowhere),
         }
-    }
-}
-
-struct Sections<'a, 'f> {
-    document: &'a DeTable<'a>,
-    findings: &'f mut Findings,
-    secrets: &'f mut Vec<Range<usize>>,
-}
-
-impl<'a> Sections<'a, '_> {
-    fn read<S: Section>(&mut self, content: &'a DeTable<'a>, place: Place) -> S {
-        let mut reader = TableReader::new(S::TABLE, content, place, self.findings, self.secrets);
-        let section = S::read(&mut reader);
-        reader.finish(TABLES);
-        section
-    }
-
-    fn one<S: Section>(&mut self) -> S {
-        match find(self.document, S::TABLE.name) {
-            None => S::empty(Place::Nowhere),
-            Some(value) => match value.get_ref() {
-                DeValue::Table(content) => self.read(content, Place::File(value.span())),
-                _ => {
-                    self.wrong_shape::<S>(value);
-                    S::empty(Place::File(value.span()))
-                }
-            },
-        }
-    }
-
-    fn many<S: Section>(&mut self) -> Vec<S> {
-        let Some(value) = find(self.document, S::TABLE.name) else { return Vec::new() };
-        match value.get_ref() {
-            DeValue::Array(items) if items.iter().all(|item| matches!(item.get_ref(), DeValue::Table(_))) => items
-                .iter()
-                .filter_map(|item| Some((item.get_ref().as_table()?, item.span())))
-                .map(|(content, at)| self.read(content, Place::File(at)))
-                .collect(),
-            // Read all the same, so that its other problems are not hidden behind this one.
-            DeValue::Table(content) => {
-                self.wrong_shape::<S>(value);
-                vec![self.read(content, Place::File(value.span()))]
-            }
-            _ => {
-                self.wrong_shape::<S>(value);
-                Vec::new()
-            }
-        }
-    }
-
-    fn wrong_shape<S: Section>(&mut self, value: &Spanned<DeValue<'_>>) {
-        let (name, title) = (S::TABLE.name, S::TABLE.title());
-        self.findings
-            .error(
-                &Place::File(value.span()),
-                format!("`{name}` must be written as {title}, not as {}", kind(value.get_ref())),
-            )
-            .help(format!("put {title} on a line of its own and the keys below it"));
     }
 }

@@ -19,6 +19,7 @@ mod resolve;
 mod rewrite;
 mod schema;
 mod secret;
+mod sections;
 mod settings;
 mod tables;
 #[cfg(test)]

@@ -5,7 +5,8 @@
 use super::file::is_key_without_its_frame;
 use super::later;
 use super::problem::{Findings, Place};
-use super::schema::{Presence, Setting, Table, Typed};
+use super::schema::{Presence, Section, Setting, Table, Typed};
+use super::sections::Sections;
 use super::value::{Complaint, Value};
 use std::ops::Range;
 use toml::Spanned;
@@ -62,11 +63,16 @@ impl<'a, 'f> TableReader<'a, 'f> {
         }
     }
 
+    /// The tables of a kind within this one.
+    pub fn nested<S: Section>(&mut self) -> Vec<S> {
+        Sections { document: self.content, findings: self.findings, secrets: self.secrets }.many()
+    }
+
     /// Reports the keys that no setting has.
     pub fn finish(self, tables: &[&'static Table]) {
         for (key, value) in self.content {
-            let is_table_of_the_top = self.table.name.is_empty() && tables.iter().any(|t| t.name == key.get_ref());
-            if self.table.has(key.get_ref()) || is_table_of_the_top {
+            let is_known_table = tables.iter().any(|table| self.table.holds(table, key.get_ref()));
+            if self.table.has(key.get_ref()) || is_known_table {
                 continue;
             }
             let place = Place::File(key.span());
@@ -145,7 +151,7 @@ fn mask(value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
 }
 
 /// For keys that no setting has: one of them may be a misspelt `password`.
-fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
+pub fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
     match value.get_ref() {
         _ if looks_secret(key) => mask(value, secrets),
         DeValue::Table(content) => {

@@ -9,7 +9,7 @@ use super::reader::TableReader;
 /// A table of the configuration file.
 #[derive(Debug)]
 pub struct Table {
-    /// Empty for the top of the file.
+    /// Empty for the top of the file; "a.b" for a table b within each table a.
     pub name: &'static str,
     pub many: bool,
     pub doc: &'static [&'static str],
@@ -50,6 +50,17 @@ impl Table {
             (name, true) => format!("[[{name}]]"),
             (name, false) => format!("[{name}]"),
         }
+    }
+
+    /// Under which it stands in the table around it.
+    pub fn key(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// Whether `other` stands in this one, under that key.
+    pub fn holds(&self, other: &Self, key: &str) -> bool {
+        let around = other.name.rsplit_once('.').map_or("", |(around, _)| around);
+        !other.name.is_empty() && around == self.name && other.key() == key
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -96,16 +107,19 @@ pub trait Section: Sized {
     fn place(&self) -> &Place;
 }
 
-/// Defines a table of the configuration: `/// doc`, `key: Type, required|default|optional TOML;` for each setting.
+/// Defines a table of the configuration: `/// doc`, `key: Type, required|default|optional TOML;` for each setting; then
+/// `nested key: Type` for each kind of table within it.
 macro_rules! settings {
     ($(#[doc = $table_doc:literal])*
      $type:ident = $name:literal $(, many: $many:literal)?
-     { $($(#[doc = $doc:literal])* $key:ident: $value:ty, $presence:ident $text:literal;)* }) => {
+     { $($(#[doc = $doc:literal])* $key:ident: $value:ty, $presence:ident $text:literal;)* }
+     $(nested $nested:ident: $nested_type:ty)*) => {
         $(#[doc = $table_doc])*
         #[derive(Debug, Clone)]
         pub struct $type {
             place: $crate::config::problem::Place,
             $($(#[doc = $doc])* pub $key: $crate::config::schema::Typed<$value>,)*
+            $(pub $nested: Vec<$nested_type>,)*
         }
 
         impl $crate::config::schema::Section for $type {
@@ -121,11 +135,15 @@ macro_rules! settings {
             };
 
             fn read(table: &mut $crate::config::reader::TableReader<'_, '_>) -> Self {
-                Self { place: table.place(), $($key: table.read(stringify!($key)),)* }
+                Self { place: table.place(), $($key: table.read(stringify!($key)),)* $($nested: table.nested(),)* }
             }
 
             fn empty(place: $crate::config::problem::Place) -> Self {
-                Self { $($key: $crate::config::reader::absent(settings!(@$presence $text), place.clone()),)* place }
+                Self {
+                    $($key: $crate::config::reader::absent(settings!(@$presence $text), place.clone()),)*
+                    $($nested: Vec::<$nested_type>::new(),)*
+                    place,
+                }
             }
 
             fn place(&self) -> &$crate::config::problem::Place {

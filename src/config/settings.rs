@@ -106,7 +106,10 @@ pub struct Endpoint {
     pub other_ports: Vec<relay::Port>,
     pub server_name: rustls::pki_types::ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
+    /// For mail whose domain has no login of its own. `None` with `logins`: such mail waits.
     pub credentials: Option<relay::Credentials>,
+    /// By domain as DNS spells it; each serves the domains below it too.
+    pub logins: Vec<(String, relay::Credentials)>,
     pub source_address: Option<std::net::IpAddr>,
 }
 
@@ -142,8 +145,13 @@ pub struct QueueSettings {
 }
 
 impl UpstreamSettings {
-    /// What the relay takes, for `endpoint`.
-    pub fn options(&self, endpoint: &Endpoint, ehlo_name: &str) -> relay::Options {
+    /// What the relay takes, for `endpoint`, with this login.
+    pub fn options(
+        &self,
+        endpoint: &Endpoint,
+        credentials: Option<&relay::Credentials>,
+        ehlo_name: &str,
+    ) -> relay::Options {
         relay::Options {
             name: self.name.clone(),
             host: endpoint.host.clone(),
@@ -152,7 +160,7 @@ impl UpstreamSettings {
             other_ports: endpoint.other_ports.clone(),
             server_name: endpoint.server_name.clone(),
             tls_config: endpoint.tls_config.clone(),
-            credentials: endpoint.credentials.clone(),
+            credentials: credentials.cloned(),
             ehlo_name: ehlo_name.to_owned(),
             max_connections: self.connections.max_connections,
             max_messages_per_connection: self.connections.max_messages_per_connection,

@@ -4,6 +4,7 @@
 //! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
 
 use super::door::{Door, Exit};
+use super::login::Logins;
 use super::profile::Profile;
 use super::progress::Progress;
 use super::route::{Routes, Way};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// An upstream and what the log says of it.
 #[derive(Debug, Clone)]
 pub struct Target {
-    pub upstream: Upstream,
+    pub logins: Logins<Upstream>,
     /// What it can carry, and in which form.
     pub profile: Profile,
     /// The embedded provider: kept, not sent.
@@ -95,8 +96,11 @@ impl Delivery {
 
     /// Every lane and how many messages may be under way on it: as many as its upstreams take connections.
     pub fn lanes(&self) -> Vec<(Lane, usize)> {
-        let cap =
-            |&index: &usize| self.targets.get(index).map_or(0, |target| target.upstream.options().max_connections);
+        // All logins of an upstream share one cap.
+        let cap = |&index: &usize| {
+            let upstream = self.targets.get(index).and_then(|target| target.logins.all().next());
+            upstream.map_or(0, |upstream| upstream.options().max_connections)
+        };
         let lanes = self.routes.lanes().into_iter();
         lanes.map(|(lane, upstreams)| (lane, upstreams.iter().map(cap).sum())).collect()
     }
@@ -121,7 +125,15 @@ impl Delivery {
     async fn try_in_order(&self, way: &Way, mut pending: Vec<usize>, progress: &mut Progress<'_>) {
         for target in way.upstreams.iter().filter_map(|&index| self.targets.get(index)) {
             progress.tell_refusals(&pending);
-            self.try_in_transactions(target, &pending, progress).await;
+            let upstream = match target.logins.for_mail(progress.accepted) {
+                Ok(upstream) => upstream,
+                // The next one may have a login for it.
+                Err(reason) => {
+                    progress.settle_all(&pending, &Outcome::Deferred(reason));
+                    continue;
+                }
+            };
+            self.try_in_transactions(target, upstream, &pending, progress).await;
             pending.retain(|&index| progress.wants_another_upstream(index, way.retry_refused));
             if pending.is_empty() {
                 return;
@@ -131,12 +143,18 @@ impl Delivery {
 
     /// No more recipients in one transaction than the profile allows; and as many transactions as the upstream asks for, as
     /// long as each takes some of the recipients.
-    async fn try_in_transactions(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
+    async fn try_in_transactions(
+        &self,
+        target: &Target,
+        upstream: &Upstream,
+        pending: &[usize],
+        progress: &mut Progress<'_>,
+    ) {
         for asked in pending.chunks(target.profile.max_recipients.unwrap_or(usize::MAX).max(1)) {
             let mut asked = asked.to_vec();
             while !asked.is_empty() {
                 let before = asked.len();
-                self.try_target(target, &asked, progress).await;
+                self.try_upstream(target, upstream, &asked, progress).await;
                 asked.retain(|&index| progress.wants_next_transaction(index));
                 if asked.len() == before {
                     break;
@@ -146,8 +164,8 @@ impl Delivery {
     }
 
     /// One transaction for the recipients at `pending`, all of which get an outcome.
-    async fn try_target(&self, target: &Target, pending: &[usize], progress: &mut Progress<'_>) {
-        let exit = Exit { upstream: target.upstream.name(), profile: &target.profile };
+    async fn try_upstream(&self, target: &Target, upstream: &Upstream, pending: &[usize], progress: &mut Progress<'_>) {
+        let exit = Exit { upstream: upstream.name(), profile: &target.profile };
         if let Err(outcome) = exit.check_size(progress.accepted.message.size()) {
             return progress.settle_all(pending, &outcome);
         }
@@ -158,7 +176,7 @@ impl Delivery {
             let ready = tokio::select! {
                 biased;
                 () = progress.stop.cancelled() => return progress.leave(pending),
-                ready = target.upstream.ready(progress.deadline, reuse) => match ready {
+                ready = upstream.ready(progress.deadline, reuse) => match ready {
                     Ok(ready) => ready,
                     Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
                 },
@@ -168,7 +186,7 @@ impl Delivery {
                 Err(outcome) => return progress.settle_all(pending, &outcome),
             };
             let transaction = Arc::new(Transaction {
-                upstream: target.upstream.name().into(),
+                upstream: upstream.name().into(),
                 tls: ready.tls_version(),
                 seal: sealed.seal().to_string(),
                 is_sandbox: target.is_sandbox,

@@ -161,7 +161,7 @@ impl fmt::Debug for SigningKey {
 }
 
 /// A domain in lower case with its U-labels as A-labels. RFC 5890 §2.3.2.1.
-pub(super) fn dns_domain(domain: &Domain) -> Result<String, KeyError> {
+pub fn dns_domain(domain: &Domain) -> Result<String, KeyError> {
     if domain.is_literal() {
         return Err(KeyError::AddressLiteral(domain.clone()));
     }

@@ -15,7 +15,7 @@ mod tidy;
 pub mod unsigned;
 pub mod verify;
 
-pub use key::{KeyAlgorithm, KeyError, SigningKey, generate};
+pub use key::{KeyAlgorithm, KeyError, SigningKey, dns_domain, generate};
 pub use keyring::Keyring;
 pub use record::DnsRecord;
 pub use seal::{SealError, SealOptions, seal};

@@ -204,8 +204,8 @@ async fn drain(
 
 async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
     let mut closing = JoinSet::new();
-    for target in delivery.targets() {
-        let upstream = target.upstream.clone();
+    for upstream in delivery.targets().iter().flat_map(|target| target.logins.all()) {
+        let upstream = upstream.clone();
         closing.spawn(async move { upstream.close(Deadline { at: Some(farewell) }).await });
     }
     while closing.join_next().await.is_some() {}

@@ -2,7 +2,7 @@
 
 use super::StartError;
 use crate::config::{Endpoint, Provider, Settings, UpstreamSettings, own};
-use crate::delivery::Target;
+use crate::delivery::{Logins, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
 use crate::relay::{Credentials, Permits, TlsMode, Upstream};
@@ -70,11 +70,22 @@ pub(super) fn targets(settings: &Settings, sandbox: Option<&Sandbox>) -> Result<
         let governor = upstream.share_limits_with.as_ref().unwrap_or(&upstream.name);
         let permits =
             permits.get(governor).cloned().unwrap_or_else(|| Permits::new(upstream.connections.max_connections));
-        let options = upstream.options(&endpoint, &settings.ehlo_name);
-        let profile = upstream.profile.clone();
-        targets.push(Target { upstream: Upstream::new(options, permits), profile, is_sandbox });
+        let logged_in = |credentials: Option<&Credentials>| {
+            let options = upstream.options(&endpoint, credentials, &settings.ehlo_name);
+            Upstream::new(options, permits.clone())
+        };
+        let (logins, profile) = (logins(&upstream.name, &endpoint, logged_in), upstream.profile.clone());
+        targets.push(Target { logins, profile, is_sandbox });
     }
     Ok(targets)
+}
+
+/// Without any login, or with one at least for all other mail, whatever has none of its own is served, too.
+fn logins(name: &str, endpoint: &Endpoint, logged_in: impl Fn(Option<&Credentials>) -> Upstream) -> Logins<Upstream> {
+    let serves_others = endpoint.logins.is_empty() || endpoint.credentials.is_some();
+    let own = serves_others.then(|| logged_in(endpoint.credentials.as_ref()));
+    let by_domain = endpoint.logins.iter();
+    Logins::new(name, by_domain.map(|(domain, login)| (domain.clone(), logged_in(Some(login)))), own)
 }
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
@@ -90,6 +101,7 @@ fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
             username: sandbox.username().to_owned(),
             password: sandbox.password().clone(),
         }),
+        logins: Vec::new(),
         source_address: None,
     })
 }

@@ -1,19 +1,57 @@
-//! The login of an `[[upstream]]`: which of `username`, `password` and `secret_key` its provider wants, by the preset's data.
-//! No message quotes a secret.
+//! The logins of an `[[upstream]]`, its own and those of single domains: which of `username`, `password` and `secret_key` its
+//! provider wants, by the preset's data. No message quotes a secret.
 
 use super::Resolver;
-use crate::config::file::Upstream;
+use crate::config::file::{Upstream, UpstreamLogin};
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
 use crate::config::secret::SecretSource;
+use crate::dkim::dns_domain;
 use crate::observe::Secret;
 use crate::relay::Credentials;
 use crate::relay::provider::{Login, Preset};
+use std::collections::HashSet;
+
+/// What one login is made of.
+struct Keys<'a> {
+    /// The table's, as in "[[upstream]]".
+    title: String,
+    place: &'a Place,
+    username: &'a Typed<String>,
+    password: &'a Typed<SecretSource>,
+    secret_key: Option<&'a Typed<SecretSource>>,
+    region: Option<&'a Typed<String>>,
+}
+
+impl<'a> Keys<'a> {
+    fn of(typed: &'a Upstream) -> Self {
+        Self {
+            title: Upstream::TABLE.title(),
+            place: typed.place(),
+            username: &typed.username,
+            password: &typed.password,
+            secret_key: Some(&typed.secret_key),
+            region: Some(&typed.region),
+        }
+    }
+
+    fn of_login(typed: &'a UpstreamLogin) -> Self {
+        Self {
+            title: UpstreamLogin::TABLE.title(),
+            place: typed.place(),
+            username: &typed.username,
+            password: &typed.password,
+            secret_key: None,
+            region: None,
+        }
+    }
+}
 
 impl Resolver<'_> {
     /// The outer `None` after a problem, the inner one for no login.
     pub(super) fn credentials(&mut self, typed: &Upstream, preset: &Preset) -> Option<Option<Credentials>> {
-        self.warn_about_shell_syntax(typed);
+        self.warn_if_it_looks_like_a_variable("password", &typed.password);
+        self.warn_if_it_looks_like_a_variable("secret_key", &typed.secret_key);
         if typed.secret_key.given && !matches!(preset.login, Login::Derived { .. }) {
             self.findings
                 .error(
@@ -25,19 +63,52 @@ impl Resolver<'_> {
         }
         // A host of one's own, such as a relay that knows its clients by their address, may ask for none.
         let none = ![typed.username.given, typed.password.given, typed.secret_key.given].contains(&true);
-        if none && (typed.host.given || matches!(preset.login, Login::Optional)) {
+        if none && (typed.host.given || matches!(preset.login, Login::Optional) || !typed.credentials.is_empty()) {
             return Some(None);
         }
-        let username = self.username(typed, preset);
-        let password = self.login_password(typed, preset);
+        self.whole_login(&Keys::of(typed), preset).map(Some)
+    }
+
+    /// By domain as DNS spells it.
+    pub(super) fn logins(&mut self, typed: &Upstream, preset: &Preset) -> Option<Vec<(String, Credentials)>> {
+        let mut taken = HashSet::new();
+        let logins = typed.credentials.iter().map(|login| {
+            self.warn_if_it_looks_like_a_variable("password", &login.password);
+            let domain = self.login_domain(login, &mut taken);
+            let credentials = self.whole_login(&Keys::of_login(login), preset);
+            Some((domain?, credentials?))
+        });
+        logins.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn login_domain(&mut self, typed: &UpstreamLogin, taken: &mut HashSet<String>) -> Option<String> {
+        let domain = typed.domain.value.as_ref()?;
+        match dns_domain(domain) {
+            Ok(domain) if taken.insert(domain.clone()) => Some(domain),
+            Ok(domain) => {
+                self.findings
+                    .error(&typed.domain.place, format!("this upstream has another login for {domain}"))
+                    .help("give each domain one");
+                None
+            }
+            Err(error) => {
+                self.findings.error(&typed.domain.place, format!("`domain`: {error}"));
+                None
+            }
+        }
+    }
+
+    fn whole_login(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<Credentials> {
+        let username = self.username(keys, preset);
+        let password = self.login_password(keys, preset);
         let (username, password) = (username?, password?);
         let username = username.unwrap_or_else(|| password.reveal().to_owned());
-        Some(Some(Credentials { username, password }))
+        Some(Credentials { username, password })
     }
 
     /// The inner `None`: the password serves as the name, too.
-    fn username(&mut self, typed: &Upstream, preset: &Preset) -> Option<Option<String>> {
-        let given = &typed.username;
+    fn username(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<Option<String>> {
+        let given = keys.username;
         let wanted = match preset.login {
             Login::AnyUser { default, .. } if !given.given => return Some(Some(default.to_owned())),
             Login::FixedUser { user, .. } if !given.given => return Some(Some(user.to_owned())),
@@ -52,56 +123,57 @@ impl Resolver<'_> {
             _ => "",
         };
         if !given.given {
-            self.missing_login(typed, preset, "username", wanted);
+            self.missing_login(keys, preset, "username", wanted);
         }
         given.value.clone().map(Some)
     }
 
-    fn login_password(&mut self, typed: &Upstream, preset: &Preset) -> Option<Secret> {
+    fn login_password(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<Secret> {
         let (Login::UserAndPassword { password, .. }
         | Login::FixedUser { password, .. }
         | Login::AnyUser { password, .. }
         | Login::TokenAsBoth { token: password }
         | Login::Derived { password, .. }) = preset.login
         else {
-            return self.needed_secret(typed, preset, "");
+            return self.needed_secret(keys, preset, "");
         };
-        let Login::Derived { derive, .. } = preset.login else { return self.needed_secret(typed, preset, password) };
-        if !typed.secret_key.given {
-            return self.needed_secret(typed, preset, password);
-        }
-        if typed.password.given {
+        let Login::Derived { derive, .. } = preset.login else { return self.needed_secret(keys, preset, password) };
+        let Some(secret_key) = keys.secret_key.filter(|secret_key| secret_key.given) else {
+            return self.needed_secret(keys, preset, password);
+        };
+        if keys.password.given {
             self.findings
-                .error(&typed.secret_key.place, "`secret_key` and `password` are two ways to say the same")
+                .error(&secret_key.place, "`secret_key` and `password` are two ways to say the same")
                 .help("leave `password` out: it is made from the secret key");
             return None;
         }
-        let secret = self.secret("secret_key", &typed.secret_key)?;
-        if !typed.region.given {
+        let secret = self.secret("secret_key", secret_key)?;
+        let region = keys.region.filter(|region| region.given);
+        if region.is_none() {
             self.findings
-                .error(&typed.secret_key.place, "`secret_key` needs `region`: the password is another in each")
+                .error(&secret_key.place, "`secret_key` needs `region`: the password is another in each")
                 .help(format!("add region = \"...\", {}", preset.regions().unwrap_or_default()));
         }
-        Some(Secret::new(derive(secret.reveal(), typed.region.value.as_deref()?)))
+        Some(Secret::new(derive(secret.reveal(), region?.value.as_deref()?)))
     }
 
-    fn needed_secret(&mut self, typed: &Upstream, preset: &Preset, what: &str) -> Option<Secret> {
-        if !typed.password.given {
-            self.missing_login(typed, preset, "password", what);
+    fn needed_secret(&mut self, keys: &Keys<'_>, preset: &Preset, what: &str) -> Option<Secret> {
+        if !keys.password.given {
+            self.missing_login(keys, preset, "password", what);
         }
-        self.secret("password", &typed.password)
+        self.secret("password", keys.password)
     }
 
     /// `what`: the provider's word for it, if it has one.
-    fn missing_login(&mut self, typed: &Upstream, preset: &Preset, key: &str, what: &str) {
+    fn missing_login(&mut self, keys: &Keys<'_>, preset: &Preset, key: &str, what: &str) {
         if let Login::Optional = preset.login {
-            let other = if key == "password" { &typed.username.place } else { &typed.password.place };
+            let other = if key == "password" { &keys.username.place } else { &keys.password.place };
             self.findings.error(other, format!("a login needs `{key}` too")).help("give both, or neither");
             return;
         }
         let example = if key == "password" { "{ env = \"NAME\" }" } else { "\"...\"" };
         self.findings
-            .error(typed.place(), format!("[[upstream]] with provider = \"{}\" needs `{key}`", preset.name))
+            .error(keys.place, format!("{} with provider = \"{}\" needs `{key}`", keys.title, preset.name))
             .help(format!("add `{key} = {example}`: {what}"));
     }
 
@@ -116,21 +188,15 @@ impl Resolver<'_> {
     }
 
     /// `password = "$RELAY_PASSWORD"` is nothing but these characters here. They are not repeated: they may be right.
-    fn warn_about_shell_syntax(&mut self, typed: &Upstream) {
-        for (key, secret) in [("password", &typed.password), ("secret_key", &typed.secret_key)] {
-            self.warn_if_it_looks_like_a_variable(key, secret.value.as_ref(), &secret.place);
-        }
-    }
-
-    fn warn_if_it_looks_like_a_variable(&mut self, key: &str, source: Option<&SecretSource>, place: &Place) {
-        let Some(SecretSource::Literal(secret)) = source else { return };
+    fn warn_if_it_looks_like_a_variable(&mut self, key: &str, typed: &Typed<SecretSource>) {
+        let Some(SecretSource::Literal(secret)) = &typed.value else { return };
         let name = secret.reveal().strip_prefix('$').map(|rest| rest.trim_matches(['{', '}']));
         let is_name = |name: &str| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b))
         };
         if name.is_some_and(is_name) {
             self.findings
-                .warning(place, format!("`{key}` looks like a variable, but is taken as it stands"))
+                .warning(&typed.place, format!("`{key}` looks like a variable, but is taken as it stands"))
                 .help("write { env = \"NAME\" }");
         }
     }

@@ -84,6 +84,9 @@ impl Resolver<'_> {
         for (key, place, _) in ignored.into_iter().filter(|(_, _, given)| *given) {
             self.findings.warning(place, format!("`{key}` has no effect with provider = \"sandbox\""));
         }
+        if let Some(login) = typed.credentials.first() {
+            self.findings.warning(login.place(), "[[upstream.credentials]] has no effect with provider = \"sandbox\"");
+        }
     }
 
     fn endpoint(&mut self, typed: &Upstream, preset: &'static Preset, listeners: &[SocketAddr]) -> Option<Endpoint> {
@@ -96,6 +99,7 @@ impl Resolver<'_> {
         let server_name = self.server_name(typed, host.as_deref());
         let tls_config = self.client_config(typed);
         let credentials = self.credentials(typed, preset);
+        let logins = self.logins(typed, preset);
         if typed.source_address.given && typed.source_address.value.is_none() {
             return None;
         }
@@ -108,6 +112,7 @@ impl Resolver<'_> {
             server_name: server_name?,
             tls_config: tls_config?,
             credentials: credentials?,
+            logins: logins?,
             source_address: typed.source_address.value,
         })
     }

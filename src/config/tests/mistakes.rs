@@ -89,6 +89,11 @@ fn no_misplaced_secret_is_shown() {
         "password = \"\"\"\nhunter2\n\"\"\" x",
         "# password = \"hunter2\"\nnosuch = 1",
         "nosuch = 1 # the password was hunter2",
+        "credentials = \"hunter2\"",
+        "credentials = { \"a.example\" = { username = \"u\", password = \"hunter2\" } }",
+        "[[upstream.credentials]]\npassword = [\"hunter2\"]",
+        "[[upstream.credentials]]\npassword = \"hunter2\"",
+        "[upstream.credentials.\"a.example\"]\npassword = \"hunter2\"",
         "[more]\nuser = [{ name = \"a\", password = \"hunter2\" }",
     ] {
         let problems = folder.load(&format!("{upstream}{line}\n"), &nothing()).expect_err(line);

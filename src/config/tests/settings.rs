@@ -168,7 +168,7 @@ fn a_whole_configuration_resolves() {
     let credentials = company.credentials.as_ref().expect("a login");
     assert_eq!((credentials.username.as_str(), credentials.password.reveal()), ("relay", "literal"));
     assert_eq!(settings.upstreams[1].share_limits_with.as_deref(), Some("company"));
-    let options = settings.upstreams[0].options(company, &settings.ehlo_name);
+    let options = settings.upstreams[0].options(company, company.credentials.as_ref(), &settings.ehlo_name);
     assert_eq!((options.ehlo_name.as_str(), options.max_connections), ("gateway.example.com", 4));
 
     let names: Vec<_> = settings.routes.iter().map(|route| &*route.name).collect();
@@ -218,6 +218,29 @@ fn a_route_asks_for_what_it_names_and_draws_by_weight() {
     // Those of the same weight stand in the order of the file.
     let weights = vec![("sandbox".into(), 7), ("a".into(), 2), ("c".into(), 2)];
     assert_eq!((&reports.upstreams, reports.retry_refused), (&Choice::ByWeight(weights), true));
+}
+
+#[test]
+fn domains_have_logins_of_their_own_and_the_own_one_may_be_missing() {
+    let login = |domain: &str, keys: &str| format!("[[upstream.credentials]]\ndomain = \"{domain}\"\n{keys}\n");
+    let endpoint = |provider: &str, logins: &str| {
+        let text = format!("{SMALLEST}[[upstream]]\nname = \"p\"\nprovider = \"{provider}\"\n{logins}");
+        match settings(&text).upstreams.remove(1).provider {
+            Provider::Smtp(endpoint) => endpoint,
+            Provider::Sandbox => panic!("not the sandbox"),
+        }
+    };
+    let password = "password = { file = \"rsa.pem\" }";
+    let both = login("Example.com", &format!("username = \"a\"\n{password}"))
+        + &login("exämple.org", &format!("username = \"b\"\n{password}"));
+    let mailgun = endpoint("mailgun", &both);
+    let shown: Vec<_> =
+        mailgun.logins.iter().map(|(domain, login)| (domain.as_str(), login.username.as_str())).collect();
+    assert_eq!(shown, [("example.com", "a"), ("xn--exmple-cua.org", "b")]);
+    assert!(mailgun.credentials.is_none());
+    // A provider's own rules hold for each: one that takes a token as both needs no name.
+    let postmark = endpoint("postmark", &(format!("{password}\n") + &login("example.com", "password = \"token\"")));
+    assert_eq!((postmark.logins[0].1.username.as_str(), postmark.credentials.is_some()), ("token", true));
 }
 
 fn upstream(keys: &str) -> String {
