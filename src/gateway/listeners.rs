@@ -9,7 +9,6 @@ use crate::inbound::auth::Users;
 use crate::inbound::{BindError, Listener};
 use crate::intake::{DirectIntake, Leftovers, Policy, QueuedIntake, Reception};
 use crate::message::Budget;
-use crate::message::rewrite::Rules;
 use crate::observe::Clock;
 use crate::queue::Queue;
 use crate::queue::space::Space;
@@ -81,7 +80,7 @@ pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Resu
         let reception = Reception {
             policy,
             repairs: settings.repairs,
-            rules: Rules::default(),
+            rules: settings.rules.clone(),
             hostname: settings.hostname.as_str().into(),
             listener: typed.options.address.to_string().into(),
             clock: Clock::System,

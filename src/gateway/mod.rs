@@ -223,7 +223,8 @@ fn bind_control(settings: &Settings, queue: &Arc<Watched>) -> Option<ControlServ
         .ok()
 }
 
-fn routes(settings: &Settings) -> Routes {
+/// As delivery follows them; upstreams are counted as in the settings.
+pub fn routes(settings: &Settings) -> Routes {
     let index_of = |name: &Arc<str>| settings.upstreams.iter().position(|upstream| upstream.name == *name);
     let route = |typed: &RouteSettings| Route {
         name: typed.name.clone(),

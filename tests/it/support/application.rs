@@ -45,6 +45,17 @@ pub fn configuration(upstream: SocketAddr, delivery: &str, lines: &str, queue: &
     )
 }
 
+/// The table of a further upstream, whose certificate is in `NAME.pem`.
+pub fn further(name: &str, scripted: &ScriptedUpstream, lines: &str) -> String {
+    let address = scripted.address();
+    format!(
+        "[[upstream]]\nname = \"{name}\"\nprovider = \"smtp\"\nhost = \"{}\"\nport = {}\ntls = \"starttls\"\n\
+         server_name = \"localhost\"\nca = \"{name}.pem\"\n{lines}\n",
+        address.ip(),
+        address.port(),
+    )
+}
+
 /// A message from this address with this subject.
 pub fn mail_from(sender: &str, subject: &str) -> String {
     mail(subject).replacen(SENDER, sender, 1)

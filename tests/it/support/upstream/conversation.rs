@@ -44,6 +44,8 @@ struct Conversation<'a, S> {
     output: Vec<u8>,
     /// Something was said since the client's last octets.
     answered: bool,
+    /// The name given with AUTH.
+    login: String,
     /// The login is over: segments and round trips count.
     counting: bool,
 }
@@ -57,8 +59,8 @@ struct Transaction {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     fn new(stream: S, secured: bool, number: usize, shared: &'a Shared) -> Self {
-        let (input, output) = (Vec::new(), Vec::new());
-        Self { stream, secured, number, shared, input, output, answered: false, counting: false }
+        let (input, output, login) = (Vec::new(), Vec::new(), String::new());
+        Self { stream, secured, number, shared, input, output, answered: false, login, counting: false }
     }
 
     async fn until_starttls(&mut self) -> Option<()> {
@@ -157,6 +159,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
                 said = self.act(At::AuthAnswer, "", usual).await?;
             }
             if let [username, password] = &answers[..] {
+                self.login.clone_from(username);
                 self.shared.record.login(&mechanism, username.clone(), password.clone());
             }
             said
@@ -169,7 +172,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             }
             let response = decode(&response);
             let mut parts = response.split('\0').skip(1).map(str::to_owned);
-            self.shared.record.login(&mechanism, parts.next()?, parts.next()?);
+            self.login = parts.next()?;
+            self.shared.record.login(&mechanism, self.login.clone(), parts.next()?);
             said
         };
         self.counting |= last.starts_with("235");
@@ -197,7 +201,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let wire: Vec<u8> = self.input.drain(..end).collect();
         let Transaction { mail, recipients } = transaction;
         let (mail, data) = (mail.unwrap_or_default(), unstuffed(&wire));
-        let message = Message { connection: self.number, mail, recipients, data, wire };
+        let (connection, login) = (self.number, self.login.clone());
+        let message = Message { connection, login, mail, recipients, data, wire };
         // Taken down before the client can know.
         let action = self.shared.script.next(At::Dot, "");
         let accepted = match &action {

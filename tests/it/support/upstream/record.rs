@@ -8,6 +8,8 @@ use tokio::sync::watch;
 pub struct Message {
     /// Number of the connection, from 0.
     pub connection: usize,
+    /// Whose login this connection had; "" without one.
+    pub login: String,
     /// Argument of MAIL, parameters included: `<a@b> SIZE=12`.
     pub mail: String,
     /// Those that were accepted, without brackets.
