@@ -293,4 +293,19 @@ mod tests {
             assert_eq!(meaning(step, &reply, &gmail), expected, "{step}: {line}");
         }
     }
+
+    #[test]
+    fn the_last_word_tells_what_the_others_said_before() {
+        let said = |upstream, step| Reason::new(Some(upstream), step, Cause::TimedOut);
+        let (first, again) = (said("a", Step::Connect), said("b", Step::Rcpt));
+        let (second, third) = (said("b", Step::Mail), said("c", Step::Auth));
+        let outcome = Outcome::Deferred(second).after(Outcome::Failed(first));
+        let outcome = Outcome::Deferred(again).after(outcome);
+        let Outcome::Failed(reason) = Outcome::Failed(third).after(outcome) else { panic!("the last one decides") };
+        assert_eq!(
+            reason.to_string(),
+            "upstream \"c\", AUTH: no answer in time; before that, upstream \"b\", RCPT TO: no answer in time; \
+             before that, upstream \"a\", connect: no answer in time"
+        );
+    }
 }

@@ -42,7 +42,7 @@ impl Resolver<'_> {
         let routes: Vec<_> = typed.into_iter().filter_map(|route| self.route(&route, named, &mut taken)).collect();
         if routes.len() == count {
             self.warn_about_the_unused(&routes, named);
-            self.warn_about_the_last(&routes, &places);
+            self.warn_about_the_order(&routes, &places);
         }
         routes
     }
@@ -146,23 +146,27 @@ impl Resolver<'_> {
         }
     }
 
-    /// Behind a route that takes everything comes nothing; and there should be one.
-    fn warn_about_the_last(&mut self, routes: &[RouteSettings], places: &[Place]) {
-        match routes.iter().position(takes_everything) {
-            Some(last) => {
-                for (route, place) in routes.iter().zip(places).skip(last + 1) {
-                    let (name, before) = (&route.name, &routes[last].name);
-                    self.findings
-                        .warning(place, format!("the route \"{name}\" is never asked: \"{before}\" takes everything"))
-                        .help(format!("put it before \"{before}\""));
-                }
-            }
-            None => {
-                let Some(place) = places.last() else { return };
-                self.findings
-                    .warning(place, "mail that no route takes is not sent anywhere")
-                    .help("end with a route that has `name` and `upstreams` only, which takes everything");
-            }
+    /// Behind a route that takes as much, none is asked; and one should take everything.
+    fn warn_about_the_order(&mut self, routes: &[RouteSettings], places: &[Place]) {
+        for (at, (route, place)) in routes.iter().zip(places).enumerate() {
+            let takes_it = |before: &&RouteSettings| takes_everything(before) || before.conditions == route.conditions;
+            let Some(before) = routes[..at].iter().find(takes_it) else { continue };
+            let (what, help) = if takes_everything(before) {
+                ("everything", format!("put it before \"{}\"", before.name))
+            } else {
+                ("the same mail", "give it other conditions, or take it out".to_owned())
+            };
+            self.findings
+                .warning(
+                    place,
+                    format!("the route \"{}\" is never asked: \"{}\" takes {what}", route.name, before.name),
+                )
+                .help(help);
+        }
+        if let (false, Some(place)) = (routes.iter().any(takes_everything), places.last()) {
+            self.findings
+                .warning(place, "mail that no route takes is not sent anywhere")
+                .help("end with a route that has `name` and `upstreams` only, which takes everything");
         }
     }
 }

@@ -330,6 +330,14 @@ fn what_has_no_effect_or_too_much_is_a_warning() {
         ),
         (
             format!(
+                "{SMALLEST}[[route]]\nname = \"a\"\ntag = \"x\"\nupstreams = [\"sandbox\"]\n\
+                 [[route]]\nname = \"b\"\ntag = [\"x\"]\nupstreams = [\"sandbox\"]\n\
+                 [[route]]\nname = \"rest\"\nupstreams = [\"sandbox\"]\n"
+            ),
+            "config.toml:10:1: the route \"b\" is never asked: \"a\" takes the same mail",
+        ),
+        (
+            format!(
                 "{SMALLEST}[[user]]\nname = \"plausible\"\npassword = {{ file = \"rsa.pem\" }}\n\
                  [[route]]\nname = \"r\"\nuser = [\"plausibel\", \"p*\"]\nupstreams = [\"sandbox\"]\n\
                  [[route]]\nname = \"rest\"\nupstreams = [\"sandbox\"]\n"
