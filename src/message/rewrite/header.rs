@@ -7,9 +7,7 @@ use super::replace::replaced;
 use super::{Actions, Author, Rule};
 use crate::message::headers::{Change, FieldError, FieldRef, changed, is_unprintable};
 use crate::message::raw::MAX_HEADER;
-use crate::message::text_pattern::shown;
-use crate::message::words::{encode_phrase, encode_text};
-use crate::message::{self, AuthorError, Field, RawMessage, addresses};
+use crate::message::{self, AuthorError, Field, RawMessage, addresses, words};
 use std::sync::Arc;
 
 /// Octets: the limit for what comes in, less what intake adds.
@@ -137,14 +135,19 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// A space stands between; what cannot be decoded stays as it is behind it.
+    /// A space stands between. What cannot be decoded is left as it is, behind the prefix.
     fn prefix_subject(&mut self, prefix: &str) {
-        let subject = self.message.fields_named("Subject").next();
-        let decoded = subject.map(|field| shown(&field)).unwrap_or_default();
-        if !decoded.starts_with(prefix) {
-            let text = if decoded.is_empty() { prefix.to_owned() } else { format!("{prefix} {decoded}") };
-            self.set("Subject", text_field("Subject", &text));
-        }
+        let raw = self.message.fields_named("Subject").next().map(|field| field.unfolded()).unwrap_or_default();
+        let Ok(raw) = String::from_utf8(raw) else { return self.note("Subject", Trouble::Undecodable) };
+        let field = match words::decode(&raw) {
+            Some(subject) if subject.starts_with(prefix) => return,
+            Some(subject) => text_field("Subject", format!("{prefix} {subject}").trim_end()),
+            None => {
+                let text = format!("{} {raw}", words::encode_text(prefix, "Subject: ".len()));
+                Field::folded("Subject", &text).map_err(Trouble::from)
+            }
+        };
+        self.set("Subject", field);
     }
 }
 
@@ -157,7 +160,7 @@ pub(super) fn text_field(name: &str, value: &str) -> Result<Field, Trouble> {
     let value = match addresses::are_in(name.as_bytes()) {
         // Addresses that are not ASCII stay as they are; names become encoded words.
         true => addresses::mended(value, column).unwrap_or_else(|| value.to_owned()),
-        false => encode_text(value, column),
+        false => words::encode_text(value, column),
     };
     Ok(Field::folded(name, &value)?)
 }
@@ -169,7 +172,7 @@ fn author_field(name: &str, author: &Author) -> Result<Field, Trouble> {
     let display_name = author.display_name.trim();
     let value = match display_name.is_empty() {
         true => author.address.to_string(),
-        false => format!("{} <{}>", encode_phrase(display_name, name.len() + 2), author.address),
+        false => format!("{} <{}>", words::encode_phrase(display_name, name.len() + 2), author.address),
     };
     Ok(Field::folded(name, &value)?)
 }

@@ -120,3 +120,6 @@ pub struct ListUnsubscribe {
     /// The link takes POST: List-Unsubscribe-Post is added.
     pub one_click: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Rules by examples: before, and after. Each table is one action or condition, the odd cases among them.
+
+mod actions;
+mod conditions;
+mod hostile;
+mod stored;
+
+use super::*;
+use crate::message::accepted::Origin;
+use crate::message::text_pattern::{self, TextPattern};
+use crate::message::{Envelope, Marks, RawMessage};
+
+/// `text` with LF for CRLF.
+pub(super) fn message(text: &str) -> RawMessage {
+    RawMessage::from_data(text.replace('\n', "\r\n").into()).expect("a message")
+}
+
+pub(super) fn mailbox(text: &str) -> Mailbox {
+    Mailbox::parse(text).expect("a mailbox")
+}
+
+pub(super) fn mark(text: &str) -> Mark {
+    Mark::new(text).expect("a mark")
+}
+
+pub(super) fn patterns(text: &str) -> SenderPatterns {
+    SenderPatterns::parse(text.split(' ')).expect("patterns")
+}
+
+/// `sender` may be empty: the null path.
+pub(super) fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
+    let path = if sender.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(mailbox(sender)) };
+    let mut envelope = Envelope::new(path);
+    recipients.iter().for_each(|recipient| envelope.add_recipient(mailbox(recipient)));
+    envelope
+}
+
+pub(super) fn draft(text: &str) -> Draft {
+    let envelope = envelope("app@example.com", &["you@example.net"]);
+    Draft { envelope, message: message(text), marks: Marks::default() }
+}
+
+pub(super) fn author(display_name: &str, address: &str) -> Author {
+    Author { display_name: display_name.into(), address: mailbox(address) }
+}
+
+pub(super) fn rule(name: &str, conditions: Conditions, actions: Actions) -> Rule {
+    Rule { name: name.into(), conditions, actions }
+}
+
+pub(super) fn rules(rules: impl IntoIterator<Item = Rule>) -> Rules {
+    Rules(rules.into_iter().collect())
+}
+
+/// One rule for every message.
+pub(super) fn always(actions: Actions) -> Rules {
+    rules([rule("always", Conditions::default(), actions)])
+}
+
+/// What is left of a message that goes on.
+pub(super) fn kept(rewritten: Rewritten) -> Kept {
+    match rewritten.verdict {
+        Verdict::Keep(kept) => *kept,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The header after the rules, with LF, and the notes.
+pub(super) fn header_after(rules: &Rules, before: &str) -> (String, Vec<String>) {
+    let draft = draft(&format!("{before}\nbody\n"));
+    let rewritten = rules.apply(&draft, &Origin::default());
+    let notes = rewritten.notes.iter().map(|note| format!("{}: {}", note.header, note.trouble)).collect();
+    let kept = kept(rewritten);
+    assert_eq!(kept.draft.message.body(), draft.message.body());
+    assert_eq!(kept.changes.header, kept.draft.message.header() != draft.message.header());
+    let header = String::from_utf8_lossy(kept.draft.message.header()).replace("\r\n", "\n");
+    (header, notes)
+}
+
+/// Headers before and after, LF for CRLF, without notes.
+pub(super) fn table(actions: &Actions, cases: &[(&str, &str)]) {
+    let rules = always(actions.clone());
+    for (before, after) in cases {
+        assert_eq!(header_after(&rules, before), ((*after).to_owned(), vec![]), "{before}");
+    }
+}
+
+/// Headers that stay as they are, with the note.
+pub(super) fn left_alone(actions: &Actions, cases: &[(&str, &str)]) {
+    let rules = always(actions.clone());
+    for (before, note) in cases {
+        assert_eq!(header_after(&rules, before), ((*before).to_owned(), vec![(*note).to_owned()]), "{before}");
+    }
+}
+
+pub(super) fn glob(text: &str) -> TextPattern {
+    TextPattern::parse(text).expect("a pattern")
+}
+
+pub(super) fn replacement(header: &str, pattern: &str, with: &str) -> Replacement {
+    let pattern = text_pattern::regex(pattern).expect("an expression");
+    Replacement { header: header.into(), pattern, with: with.into() }
+}
