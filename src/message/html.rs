@@ -21,7 +21,7 @@ pub fn to_text(html: &str) -> Option<String> {
     text.chars().any(char::is_alphanumeric).then_some(text)
 }
 
-/// The addresses of the links, in order. None are found where reading would be out of proportion.
+/// The addresses of the links that have a text, in order. None are found where reading would be out of proportion.
 pub fn links(html: &str) -> Vec<String> {
     let found = Rc::<RefCell<Vec<String>>>::default();
     let plain = Plain { found: found.clone(), ..Plain::default() };

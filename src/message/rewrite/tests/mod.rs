@@ -4,6 +4,7 @@ mod actions;
 mod conditions;
 mod hostile;
 mod stored;
+mod unsubscribe;
 
 use super::*;
 use crate::message::accepted::Origin;
