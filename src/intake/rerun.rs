@@ -131,3 +131,6 @@ fn is_as_stored(revision: &Revision, accepted: &Accepted) -> bool {
         && revision.envelope == accepted.envelope
         && revision.marks == accepted.marks
 }
+
+#[cfg(test)]
+mod tests;
