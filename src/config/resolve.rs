@@ -45,7 +45,8 @@ impl Resolver<'_> {
         let has_provider = !file.upstreams.iter().all(is_sandbox);
         let hostname = self.hostname(file.gateway.hostname.clone(), has_provider);
         let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(file.dkim));
-        let unsigned = self.unsigned(&file.gateway, has_keys);
+        let signs_nothing = file.upstreams.iter().all(upstream::leaves_the_seal);
+        let unsigned = self.unsigned(&file.gateway, has_keys, signs_nothing);
         let has_users = !file.users.is_empty();
         let users = self.users(file.users);
         let own_domains = own_domains(&dkim, unsigned.as_ref());
@@ -102,8 +103,12 @@ impl Resolver<'_> {
         self.base.join(typed)
     }
 
-    fn unsigned(&mut self, gateway: &Gateway, has_keys: bool) -> Option<Unsigned> {
+    /// Where every upstream signs by itself, no key is missed.
+    fn unsigned(&mut self, gateway: &Gateway, has_keys: bool, signs_nothing: bool) -> Option<Unsigned> {
         let typed = &gateway.unsigned;
+        if !has_keys && !typed.given && signs_nothing {
+            return Some(Unsigned::Send);
+        }
         if !has_keys && !typed.given {
             self.findings.warning(&typed.place, "there is no DKIM key: mail leaves unsigned").help(
                 "add a [[dkim]] table (or DKIM_DOMAIN, DKIM_SELECTOR and DKIM_PRIVATE_KEY), or say unsigned = \"send\"",

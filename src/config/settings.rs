@@ -14,7 +14,7 @@ use crate::message::rewrite::Rules;
 use crate::observe::log;
 use crate::queue::schedule::Schedule;
 use crate::relay;
-use crate::relay::provider::Preset;
+use crate::relay::provider::{Preset, Signing};
 use crate::smtp::Domain;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +48,14 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// To be said at every start.
     pub warnings: Problems,
+}
+
+impl Settings {
+    /// What happens to a domain without a key, where mail comes in. Where nothing is signed here at all, nobody asks for one.
+    pub fn unsigned_at_intake(&self) -> Unsigned {
+        let is_left = |upstream: &UpstreamSettings| upstream.profile.signing == Signing::LeftToProvider;
+        if self.upstreams.iter().all(is_left) { Unsigned::Send } else { self.unsigned.clone() }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -142,7 +142,7 @@ impl Delivery {
     }
 
     /// No more recipients in one transaction than the profile allows; and as many transactions as the upstream asks for, as
-    /// long as each takes some of the recipients.
+    /// long as each takes some of the recipients. Once the upstream is away, nobody else is tried there.
     async fn try_in_transactions(
         &self,
         target: &Target,
@@ -150,8 +150,9 @@ impl Delivery {
         pending: &[usize],
         progress: &mut Progress<'_>,
     ) {
-        for asked in pending.chunks(target.profile.max_recipients.unwrap_or(usize::MAX).max(1)) {
-            let mut asked = asked.to_vec();
+        let mut groups = pending.chunks(target.profile.max_recipients.unwrap_or(usize::MAX).max(1));
+        while let Some(group) = groups.next() {
+            let mut asked = group.to_vec();
             while !asked.is_empty() {
                 let before = asked.len();
                 self.try_upstream(target, upstream, &asked, progress).await;
@@ -159,6 +160,9 @@ impl Delivery {
                 if asked.len() == before {
                     break;
                 }
+            }
+            if let Some(away) = progress.found_away(group) {
+                return groups.for_each(|rest| progress.settle_all(rest, &away));
             }
         }
     }

@@ -67,6 +67,13 @@ impl<'a> Progress<'a> {
         })
     }
 
+    /// What those who were not tried can be told, if these were deferred because of the upstream.
+    pub fn found_away(&self, tried: &[usize]) -> Option<Outcome> {
+        let mut reasons = tried.iter().filter_map(|&index| self.reason(index));
+        let reason = reasons.find(|reason| reason.is_about_upstream())?;
+        Some(Outcome::Deferred(Reason { possible_duplicate: false, before: Vec::new(), ..reason.clone() }))
+    }
+
     /// What this upstream cannot carry, and with `retry_refused` also what it has refused for good.
     pub fn wants_another_upstream(&self, index: usize, retry_refused: bool) -> bool {
         let is_refused = || self.refusal(index).is_some_and(|reason| retry_refused || reason.is_beyond_upstream());

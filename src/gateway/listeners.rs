@@ -74,7 +74,7 @@ pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Resu
         let policy = Policy {
             listener_senders: typed.senders.clone(),
             user_senders: user_senders.clone(),
-            unsigned: settings.unsigned.clone(),
+            unsigned: settings.unsigned_at_intake(),
             keyring: behind.keyring.clone(),
         };
         let reception = Reception {

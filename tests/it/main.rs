@@ -27,6 +27,7 @@ mod open_files;
 mod own_server;
 mod peers_work;
 mod provider_logins;
+mod providers;
 mod queue_after_a_change;
 mod queue_beside_gateway;
 mod queue_bounces;

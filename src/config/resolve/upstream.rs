@@ -376,6 +376,12 @@ fn last_of_chain<'a>(start: &'a str, next: &HashMap<&'a str, &'a str>) -> Option
     None
 }
 
+/// The provider signs what goes there, and the gateway does not.
+pub(super) fn leaves_the_seal(typed: &Upstream) -> bool {
+    let known = typed.provider.value.is_some_and(|provider| provider.0.signing == Signing::LeftToProvider);
+    !typed.sign.value.unwrap_or(!known)
+}
+
 /// What was typed, else what is known. The outer `None` after a problem.
 fn given<T, V>(typed: &Typed<T>, value: Option<V>, known: Option<V>) -> Option<Option<V>> {
     if typed.given { value.map(Some) } else { Some(known) }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Endpoint, Provider, UpstreamSettings};
+use crate::dkim::Unsigned;
 use crate::message::adapt::Vocabulary;
 use crate::relay::provider::{self, Signing};
 
@@ -131,6 +132,25 @@ fn who_signs_and_whether_tracking_is_asked_to_stay_off() {
     }
     let own = resolved("provider = \"smtp\"\nhost = \"b.example\"").profile;
     assert_eq!((own.signing, own.vocabulary), (Signing::OURS, Vocabulary::NONE));
+}
+
+#[test]
+fn no_key_is_missed_where_the_provider_signs() {
+    let folder = Folder::new();
+    let postmark = "[[upstream]]\nname = \"p\"\nprovider = \"postmark\"\npassword = \"x\"\n";
+    let smtp = "[[upstream]]\nname = \"s\"\nprovider = \"smtp\"\nhost = \"b.example\"\n\
+                [[route]]\nname = \"r\"\nupstreams = [\"p\", \"s\"]\n";
+    for (upstreams, unsigned, at_intake, warnings) in [
+        (postmark.to_owned(), "", Unsigned::Send, 0),
+        (postmark.to_owned(), "unsigned = \"refuse\"\n", Unsigned::Send, 1),
+        (format!("{postmark}{smtp}"), "", Unsigned::Send, 1),
+        (format!("{postmark}{smtp}"), "unsigned = \"refuse\"\n", Unsigned::Refuse, 1),
+    ] {
+        let text = format!("hostname = \"a.example\"\n{unsigned}{upstreams}");
+        let settings = folder.load(&text, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(settings.unsigned_at_intake(), at_intake, "{text}");
+        assert_eq!(settings.warnings.len(), warnings, "{text}{}", settings.warnings);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod client;
 pub mod corpus;
 pub mod dkim;
 pub mod gateway;
+pub mod houses;
 pub mod keys;
 pub mod listener;
 pub mod log_lines;

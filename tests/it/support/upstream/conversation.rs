@@ -101,25 +101,36 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     }
 
     async fn converse(&mut self) -> Option<()> {
-        let mut transaction = Transaction::default();
+        let (mut transaction, mut messages) = (Transaction::default(), 0);
         loop {
             let line = self.line().await?;
             self.shared.record.command(&line);
             match verb(&line).as_str() {
                 "EHLO" => {
                     let usual = ehlo(&self.shared.keywords);
+                    if let Some(goodbye) = self.shared.rules.about_name(&line) {
+                        self.broken(goodbye);
+                        return self.flush().await;
+                    }
                     self.act(At::EhloInTls, &line, &usual).await?;
                     self.counting = !usual.to_ascii_uppercase().contains("AUTH");
                 }
                 "AUTH" => self.auth(&line).await?,
                 "MAIL" => {
-                    let said = self.act(At::Mail, &line, "250 2.1.0 sender ok").await?;
+                    let usual = match self.shared.rules.about_mail(messages) {
+                        Some(refusal) => self.noted(refusal),
+                        None => "250 2.1.0 sender ok",
+                    };
+                    let said = self.act(At::Mail, &line, usual).await?;
                     let mail = said.starts_with('2').then(|| line["MAIL FROM:".len()..].to_owned());
                     transaction = Transaction { mail, recipients: Vec::new() };
                 }
                 "RCPT" => {
-                    let usual =
-                        if transaction.mail.is_some() { "250 2.1.5 recipient ok" } else { "503 5.5.1 MAIL first" };
+                    let usual = match self.shared.rules.about_recipient(transaction.recipients.len()) {
+                        _ if transaction.mail.is_none() => "503 5.5.1 MAIL first",
+                        Some(refusal) => self.noted(refusal),
+                        None => "250 2.1.5 recipient ok",
+                    };
                     if self.act(At::Rcpt, &line, usual).await?.starts_with('2') {
                         transaction.recipients.push(line["RCPT TO:<".len()..line.len() - 1].to_owned());
                     }
@@ -129,6 +140,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
                     let usual = if nobody { "554 5.5.1 no valid recipients" } else { "354 go ahead" };
                     if self.act(At::Data, &line, usual).await?.starts_with("354") {
                         self.data(std::mem::take(&mut transaction)).await?;
+                        messages += 1;
                     }
                 }
                 "RSET" => {
@@ -151,11 +163,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let last = if mechanism == "LOGIN" {
             let mut answers = Vec::new();
             let mut said = self.act(At::Auth, line, "334 VXNlcm5hbWU6").await?;
-            for usual in ["334 UGFzc3dvcmQ6", "235 2.7.0 welcome"] {
-                if !said.starts_with("334") {
-                    break;
-                }
+            while said.starts_with("334") && answers.len() < 2 {
                 answers.push(decode(&self.line().await?));
+                let usual = match &answers[..] {
+                    [username, password] => self.welcome(username, password),
+                    _ => "334 UGFzc3dvcmQ6",
+                };
                 said = self.act(At::AuthAnswer, "", usual).await?;
             }
             if let [username, password] = &answers[..] {
@@ -164,20 +177,46 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             }
             said
         } else {
-            let mut said = self.act(At::Auth, line, "235 2.7.0 welcome").await?;
-            let mut response = initial.unwrap_or_default();
+            let login = |response: &str| {
+                let response = decode(response);
+                let mut parts = response.split('\0').skip(1).map(str::to_owned);
+                Some((parts.next()?, parts.next()?))
+            };
+            let mut login_given = initial.as_deref().and_then(login);
+            let usual = login_given.as_ref().map_or("334 ", |(username, password)| self.welcome(username, password));
+            let mut said = self.act(At::Auth, line, usual).await?;
             if said.starts_with("334") {
-                response = self.line().await?;
-                said = self.act(At::AuthAnswer, "", "235 2.7.0 welcome").await?;
+                login_given = login(&self.line().await?);
+                let (username, password) = login_given.as_ref()?;
+                let usual = self.welcome(username, password);
+                said = self.act(At::AuthAnswer, "", usual).await?;
             }
-            let response = decode(&response);
-            let mut parts = response.split('\0').skip(1).map(str::to_owned);
-            self.login = parts.next()?;
-            self.shared.record.login(&mechanism, self.login.clone(), parts.next()?);
+            let (username, password) = login_given?;
+            self.login = username.clone();
+            self.shared.record.login(&mechanism, username, password);
             said
         };
         self.counting |= last.starts_with("235");
         Some(())
+    }
+
+    /// What a login with these is answered, as long as not too many are there.
+    fn welcome(&self, username: &str, password: &str) -> &'static str {
+        match self.shared.rules.about_login(username, password, self.shared.record.counts().now) {
+            Some(refusal) => self.noted(refusal),
+            None => "235 2.7.0 welcome",
+        }
+    }
+
+    /// A rule was broken.
+    fn noted(&self, refusal: &'static str) -> &'static str {
+        self.shared.record.broken(refusal);
+        refusal
+    }
+
+    fn broken(&mut self, refusal: &'static str) {
+        self.shared.record.broken(refusal);
+        self.say(refusal);
     }
 
     async fn data(&mut self, transaction: Transaction) -> Option<()> {
@@ -204,7 +243,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let (connection, login) = (self.number, self.login.clone());
         let message = Message { connection, login, mail, recipients, data, wire };
         // Taken down before the client can know.
-        let action = self.shared.script.next(At::Dot, "");
+        let refusal = self.shared.rules.about_message(&message.data).map(|refusal| self.noted(refusal));
+        let action = self.shared.script.next(At::Dot, "").or(refusal.map(Action::from));
         let accepted = match &action {
             None | Some(Action::Late(_) | Action::OnceAllowed(_)) => true,
             Some(Action::Say(line)) => line.starts_with('2'),

@@ -10,9 +10,11 @@
 
 mod conversation;
 mod record;
+mod rules;
 mod script;
 
 pub use record::{Counts, Message};
+pub use rules::Rules;
 pub use script::{Action, At};
 
 use super::certificate::{Authority, Issued};
@@ -38,6 +40,7 @@ struct Shared {
     tls_config: Arc<rustls::ServerConfig>,
     keywords_in_clear: Vec<String>,
     keywords: Vec<String>,
+    rules: Rules,
     script: Script,
     record: Record,
 }
@@ -55,6 +58,7 @@ pub struct Builder {
     identity: Option<(Issued, String)>,
     keywords_in_clear: Vec<String>,
     keywords: Vec<String>,
+    rules: Rules,
     script: Script,
 }
 
@@ -67,6 +71,7 @@ impl ScriptedUpstream {
             identity: None,
             keywords_in_clear: vec!["PIPELINING".to_owned(), "STARTTLS".to_owned()],
             keywords: KEYWORDS.iter().map(ToString::to_string).collect(),
+            rules: Rules::default(),
             script: Script::default(),
         }
     }
@@ -124,6 +129,11 @@ impl ScriptedUpstream {
 
     pub fn counts(&self) -> Counts {
         self.shared.record.counts()
+    }
+
+    /// The refusals that the rules led to.
+    pub fn broken_rules(&self) -> Vec<&'static str> {
+        self.shared.record.broken_rules()
     }
 
     /// Command lines, those inside TLS only; AUTH answers and data are not among them.
@@ -224,6 +234,12 @@ impl Builder {
         self
     }
 
+    /// What it refuses; and what it offers inside TLS.
+    pub fn rules(mut self, rules: Rules, keywords: &[&str]) -> Self {
+        self.rules = rules;
+        self.keywords(keywords)
+    }
+
     /// The next time only; several calls for one place are used up in order.
     pub fn once(self, at: At, action: impl Into<Action>) -> Self {
         self.script.once(at, action.into());
@@ -255,6 +271,7 @@ impl Builder {
             tls_config: waxseal::tls::server(chain, key).unwrap(),
             keywords_in_clear: self.keywords_in_clear,
             keywords: self.keywords,
+            rules: self.rules,
             script: self.script,
             record: Record::default(),
         });

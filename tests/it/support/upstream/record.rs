@@ -38,6 +38,7 @@ struct Notes {
     not_accepted: Vec<Message>,
     round_trips: usize,
     segments: usize,
+    broken: Vec<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +93,14 @@ impl Record {
         if accepted { &mut notes.messages } else { &mut notes.not_accepted }.push(message);
         drop(notes);
         self.counts.send_modify(|counts| counts.messages += usize::from(accepted));
+    }
+
+    pub fn broken(&self, rule: &'static str) {
+        self.notes.lock().unwrap().broken.push(rule);
+    }
+
+    pub fn broken_rules(&self) -> Vec<&'static str> {
+        self.notes.lock().unwrap().broken.clone()
     }
 
     pub fn not_accepted(&self) -> Vec<Message> {

@@ -1,0 +1,64 @@
+//! What a provider's documents say that it refuses. Whoever keeps to them hears nothing of them.
+
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// User name and password; `None`: any.
+    pub login: Option<(&'static str, &'static str)>,
+    /// Connections at once, and what the login on one more is answered.
+    pub connections: (usize, &'static str),
+    pub messages_per_connection: (usize, &'static str),
+    /// Of one transaction.
+    pub recipients: (usize, &'static str),
+    /// Octets.
+    pub size: (usize, &'static str),
+    /// Of the whole message; `None` if there is nothing wrong with it.
+    pub message: fn(&[u8]) -> Option<&'static str>,
+    /// Whoever calls himself by no full name in EHLO is sent away.
+    pub real_names_only: bool,
+}
+
+const WITHOUT_LIMIT: (usize, &str) = (usize::MAX, "");
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            login: None,
+            connections: WITHOUT_LIMIT,
+            messages_per_connection: WITHOUT_LIMIT,
+            recipients: WITHOUT_LIMIT,
+            size: WITHOUT_LIMIT,
+            message: |_| None,
+            real_names_only: false,
+        }
+    }
+}
+
+impl Rules {
+    pub fn about_name(&self, ehlo: &str) -> Option<&'static str> {
+        let name = ehlo.split(' ').nth(1).unwrap_or_default();
+        let is_real = name.contains('.') && !name.starts_with('[');
+        (self.real_names_only && !is_real).then_some("421 4.7.0 Try again later, closing connection. (EHLO)")
+    }
+
+    /// `now`: connections that exist, this one too.
+    pub fn about_login(&self, username: &str, password: &str, now: usize) -> Option<&'static str> {
+        match self.login {
+            Some(login) if login != (username, password) => Some("535 5.7.8 Authentication credentials invalid"),
+            _ => (now > self.connections.0).then_some(self.connections.1),
+        }
+    }
+
+    /// `before`: messages that this connection has carried.
+    pub fn about_mail(&self, before: usize) -> Option<&'static str> {
+        (before >= self.messages_per_connection.0).then_some(self.messages_per_connection.1)
+    }
+
+    /// `before`: recipients that this transaction has.
+    pub fn about_recipient(&self, before: usize) -> Option<&'static str> {
+        (before >= self.recipients.0).then_some(self.recipients.1)
+    }
+
+    pub fn about_message(&self, data: &[u8]) -> Option<&'static str> {
+        if data.len() > self.size.0 { Some(self.size.1) } else { (self.message)(data) }
+    }
+}
