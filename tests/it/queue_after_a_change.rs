@@ -122,3 +122,16 @@ async fn an_upstream_that_a_rule_chose_and_that_is_gone_keeps_it_waiting_until_i
     assert_eq!(subjects(&other), ["chosen"]);
     assert!(!gateway.log().iter().any(|line| line.contains("\"message\":\"failed\"")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_provider_at_the_same_place_gets_it_in_its_own_words() {
+    let provider = Provider::away();
+    let setup = waiting(provider.queued("[[rewrite]]\ntag = \"weekly\"\n", "")).await;
+    let gateway = setup.config_with("provider = \"smtp\"", "provider = \"mailgun\"").start(1);
+    let scripted = provider.start().await;
+    scripted.until_messages(3).await;
+    for message in scripted.messages() {
+        assert_eq!(field(&message.data, "X-Mailgun-Tag"), "weekly", "{}", String::from_utf8_lossy(&message.data));
+    }
+    drop(gateway);
+}
