@@ -107,6 +107,17 @@ impl Client {
         assert!(self.ask("EHLO client.example").await.starts_with("250-"));
     }
 
+    /// One half to read with, one to write with: for what is too much to be sent before the first reply is read.
+    pub fn split(self) -> (Self, Self) {
+        let (reading, writing) = tokio::io::split(self.socket);
+        let (reading, writing) =
+            (tokio::io::join(reading, tokio::io::empty()), tokio::io::join(tokio::io::empty(), writing));
+        (
+            Self { socket: Box::new(reading), received: self.received },
+            Self { socket: Box::new(writing), received: Vec::new() },
+        )
+    }
+
     /// No more to send; replies can still be read.
     pub async fn close_sending(&mut self) {
         let _closed = self.socket.shutdown().await;

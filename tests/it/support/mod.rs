@@ -28,6 +28,7 @@ pub mod real_clients;
 pub mod relay;
 pub mod spam_filters;
 pub mod stored;
+pub mod tally;
 pub mod transcript;
 pub mod upstream;
 

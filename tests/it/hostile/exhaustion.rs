@@ -1,0 +1,227 @@
+//! What is endless, huge, nested or many: each limit with its reply, and resident memory within `max_memory` + 64 MiB
+//! whatever clients send, in the whole program and without any help from the environment.
+
+use crate::support::application::{SENDER, queued_in_front_of};
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::tally::Tally;
+use crate::support::upstream::ScriptedUpstream;
+use std::net::SocketAddr;
+use tokio::task::JoinSet;
+
+const MIB: usize = 1024 * 1024;
+/// `max_memory` of the gateways here.
+const MEMORY: usize = 64 * MIB;
+/// What the program may take besides.
+const BESIDES: usize = 64 * MIB;
+/// Clients that do the same at once.
+const AT_ONCE: usize = 8;
+
+fn gateway(scripted: &ScriptedUpstream) -> Gateway {
+    queued_in_front_of(scripted, "", "")
+        .config_with("[log]\n", "max_memory = \"64 MiB\"\n[log]\n")
+        .config_with(
+            "address = \"127.0.0.1:0\"\n",
+            "address = \"127.0.0.1:0\"\nmax_connections = 11000\nmax_connections_per_address = 11000\n\
+             max_message_size = \"12 MiB\"\n",
+        )
+        .start(1)
+}
+
+/// Octets of resident memory: now, and at most so far.
+fn resident(gateway: &Gateway) -> (usize, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("the process");
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of it");
+        line.split_whitespace().next().and_then(|number| number.parse::<usize>().ok()).expect("a number") * 1024
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+fn judge_memory(tally: &mut Tally, gateway: &Gateway, what: &str) {
+    let (now, most) = resident(gateway);
+    println!("exhaustion: {what}: {} MiB resident now, {} MiB at most", now / MIB, most / MIB);
+    tally.case(most <= MEMORY + BESIDES, || format!("{what}: {} MiB of resident memory", most / MIB));
+}
+
+/// Pieces of what a client sends, and the codes of the replies that must come.
+struct Flood {
+    name: &'static str,
+    before: Vec<u8>,
+    piece: Vec<u8>,
+    times: usize,
+    after: Vec<u8>,
+    /// How many replies begin with which text, in order.
+    replies: Vec<(usize, &'static str)>,
+}
+
+fn envelope() -> Vec<u8> {
+    format!("EHLO x\r\nMAIL FROM:<{SENDER}>\r\nRCPT TO:<you@example.net>\r\nDATA\r\n").into_bytes()
+}
+
+/// The greeting, and those to EHLO (the keywords are one reply), MAIL, RCPT, DATA.
+const UP_TO_DATA: [(usize, &str); 3] = [(1, "220 "), (3, "250"), (1, "354 ")];
+
+fn message(name: &'static str, head: &str, piece: &[u8], octets: usize, tail: &str, reply: &'static str) -> Flood {
+    Flood {
+        name,
+        before: [envelope(), head.as_bytes().to_vec()].concat(),
+        piece: piece.repeat((64 * 1024 / piece.len()).max(1)),
+        times: octets / (64 * 1024),
+        after: format!("{tail}\r\n.\r\nNOOP\r\n").into_bytes(),
+        replies: [&UP_TO_DATA[..], &[(1, reply), (1, "250 2.0.0 OK")]].concat(),
+    }
+}
+
+fn floods() -> Vec<Flood> {
+    let from = "From: reports@example.com\r\n";
+    let mixed = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n";
+    let command = |name, before: &str, octets: usize, replies| Flood {
+        name,
+        before: before.as_bytes().to_vec(),
+        piece: vec![b'x'; 64 * 1024],
+        times: octets / (64 * 1024),
+        after: b"\r\nNOOP\r\n".to_vec(),
+        replies,
+    };
+    vec![
+        command("an endless command", "NOOP ", 128 * MIB, vec![(1, "220 "), (1, "500 5.5.2 "), (1, "250 2.0.0 OK")]),
+        command(
+            "an endless answer to AUTH",
+            "EHLO x\r\nAUTH LOGIN\r\n",
+            128 * MIB,
+            vec![(1, "220 "), (1, "250"), (1, "502 "), (1, "500 5.5.2 "), (1, "250 2.0.0 OK")],
+        ),
+        message("an endless line of text", &format!("{from}\r\n"), b"x", 128 * MIB, "", "552 5.3.4 "),
+        message("endless headers", from, b"X-Again: and again\r\n", 32 * MIB, "\r\n", "552 5.3.4 "),
+        message("an endless header line", &format!("{from}X: "), b"y", 128 * MIB, "\r\n", "552 5.3.4 "),
+        message("a header of 10 MB", from, b"X-Large: 10 MB\r\n", 10 * MIB, "\r\n", "552 5.3.4 "),
+        message("a header line of 10 MB", &format!("{from}X: "), b"y", 10 * MIB, "\r\n", "552 5.3.4 "),
+        message("nested multiparts", &format!("{from}{mixed}"), mixed.as_bytes(), 10 * MIB, "", "2,4"),
+        message("nested messages", from, b"Content-Type: message/rfc822\r\n\r\n", 10 * MIB, "", "2,4"),
+        message("parts without number", &format!("{from}{mixed}"), b"\r\n--b\r\n\r\nx", 10 * MIB, "\r\n--b--", "2,4"),
+        message(
+            "HTML of nothing but <div>",
+            &format!("{from}Content-Type: text/html\r\n\r\n"),
+            b"<div>",
+            MIB,
+            "",
+            "2,4",
+        ),
+        message("a line of 10 MB that is repaired", &format!("{from}\r\n"), b"\xc3\xa4", 10 * MIB, "", "2,4"),
+        recipients(),
+        size_lie(),
+    ]
+}
+
+fn recipients() -> Flood {
+    Flood {
+        name: "100,000 recipients",
+        before: format!("EHLO x\r\nMAIL FROM:<{SENDER}>\r\n").into_bytes(),
+        piece: b"RCPT TO:<somebody@example.net>\r\n".repeat(100),
+        times: 1000,
+        after: b"RSET\r\n".to_vec(),
+        replies: vec![(1, "220 "), (2, "250"), (1000, "250 2.1.5 "), (99_000, "452 4.5.3 "), (1, "250 2.0.0 ")],
+    }
+}
+
+/// Says 200 KiB and sends 10 MiB.
+fn size_lie() -> Flood {
+    let mut lie =
+        message("a size 50 times what was said", "From: reports@example.com\r\n\r\n", b"x\r\n", 10 * MIB, "", "2,4");
+    let said = String::from_utf8(lie.before)
+        .expect("text")
+        .replace("example.com>\r\nRCPT", "example.com> SIZE=204800\r\nRCPT");
+    lie.before = said.into_bytes();
+    lie
+}
+
+/// What was wrong with the replies, if anything.
+async fn pour(address: SocketAddr, flood: std::sync::Arc<Flood>) -> Option<String> {
+    let (mut reading, mut writing) = Client::connect(address).await.split();
+    let own = std::sync::Arc::clone(&flood);
+    let sending = tokio::spawn(async move {
+        writing.send(&own.before).await;
+        for _ in 0..own.times {
+            writing.send(&own.piece).await;
+        }
+        writing.send(&own.after).await;
+        writing
+    });
+    let mut wrong = None;
+    for (times, expected) in &flood.replies {
+        for _ in 0..*times {
+            let reply = reading.reply().await.unwrap_or_default();
+            // "2,4": taken, or to come back while there is no memory for it.
+            let right = match *expected {
+                "2,4" => reply.starts_with("250 2.0.0 Queued") || reply.starts_with("452 4.3.1 "),
+                expected => reply.starts_with(expected),
+            };
+            if !right {
+                wrong = wrong.or(Some(format!("expected {expected}, got {reply:?}")));
+            }
+        }
+    }
+    let _open_until_now = sending.await.expect("no panic");
+    wrong
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_endless_has_its_reply_and_takes_no_memory() {
+    let mut tally = Tally::new("exhaustion", "floods");
+    for flood in floods() {
+        let scripted = ScriptedUpstream::start().await;
+        let gateway = gateway(&scripted);
+        let (name, flood) = (flood.name, std::sync::Arc::new(flood));
+        let mut clients = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            clients.spawn(pour(gateway.address(), std::sync::Arc::clone(&flood)));
+        }
+        let wrong = clients.join_all().await;
+        for wrong in wrong {
+            tally.case(wrong.is_none(), || format!("{name}: {}", wrong.unwrap_or_default()));
+        }
+        judge_memory(&mut tally, &gateway, name);
+    }
+    tally.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_idle_connections_take_no_memory_and_one_more_is_served() {
+    const IDLE: usize = 10_000;
+    const FILES: u64 = 12_000;
+    let mut tally = Tally::new("exhaustion", "idle connections");
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
+        .expect("a limit may be raised to its maximum");
+    if limit.maximum.is_some_and(|most| most < FILES) {
+        println!("skipped: this machine lets a process open no {FILES} files");
+        return tally.right(1);
+    }
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = gateway(&scripted);
+    let mut idle = Vec::with_capacity(IDLE);
+    for _ in 0..IDLE / 100 {
+        let mut some = JoinSet::new();
+        for _ in 0..100 {
+            let address = gateway.address();
+            some.spawn(async move {
+                let mut client = Client::connect(address).await;
+                client.greet().await;
+                client
+            });
+        }
+        idle.extend(some.join_all().await);
+    }
+    judge_memory(&mut tally, &gateway, "10,000 idle connections");
+    let reply = crate::support::application::hand_in(
+        gateway.address(),
+        &["you@example.net"],
+        &crate::support::application::mail("beside them"),
+    )
+    .await;
+    tally.case(reply.starts_with("250 "), || reply);
+    assert_eq!(idle.len(), IDLE);
+    tally.finish();
+}
