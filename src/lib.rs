@@ -24,3 +24,7 @@ pub mod pem;
 /// Only for fuzzing and tests: no build of the program has it.
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+
+#[cfg(test)]
+#[path = "../tests/it/support/tally.rs"]
+mod tally;

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["inbound", "queue", "relay"],
     &["dkim", "tls"],
     &["message"],
-    &["smtp", "observe", "pem"],
+    &["smtp", "observe", "pem", "tally"],
 ];
 
 /// No sockets, no files, no waiting.

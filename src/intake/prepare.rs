@@ -8,7 +8,7 @@ use crate::inbound::Received;
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::budget::BudgetExceeded;
 use crate::message::raw::RawError;
-use crate::message::repair::{Context, Repaired, repair};
+use crate::message::repair::{Context, Repaired, repair, room};
 use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Verdict};
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage};
@@ -60,12 +60,16 @@ pub(super) fn prepare(
     let written = Author::of(&as_received);
     policy.check_author(&received.client, &written)?;
     let context = Context { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
-    let Repaired { mut message, steps } = off_the_way(received.data.len(), || repair(&as_received, repairs, &context));
-    if message.body().as_ptr() != as_received.body().as_ptr() {
-        // Both are held until the reply.
-        let held = received.data.len() + message.size();
-        received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
-    }
+    let size = received.data.len();
+    let Repaired { mut message, steps } = off_the_way(size, || {
+        received.share.grow(size + room(&as_received)).map_err(|BudgetExceeded| Reply::no_memory())?;
+        Ok::<_, Reply>(repair(&as_received, repairs, &context))
+    })?;
+    // A body that was made anew is held beside the old one until the reply.
+    let is_new = message.body().as_ptr() != as_received.body().as_ptr();
+    let held = if is_new { size + message.size() } else { size };
+    received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
+    received.share.shrink(held);
     if !steps.is_empty() {
         debug!(%id, steps = steps.join(", "), "repaired");
     }

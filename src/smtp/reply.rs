@@ -296,7 +296,9 @@ impl ReplyParser {
     fn finish(&mut self) -> Reply {
         let lines = std::mem::take(&mut self.lines);
         let code = lines.first().map_or(500, |(code, _)| *code);
-        let enhanced = lines.first().and_then(|(_, text)| leading_enhanced_code(text, code));
+        // Of the first line that says anything.
+        let spoken = lines.iter().find(|(_, text)| !text.is_empty());
+        let enhanced = spoken.and_then(|(_, text)| leading_enhanced_code(text, code));
         let lines = lines
             .into_iter()
             .map(|(_, text)| match enhanced {
@@ -367,6 +369,7 @@ mod tests {
             (b"250 \n", 250, None, ""),
             (b"250-one\r\n250-two\r\n250 three\r\n", 250, None, "one two three"),
             (b"550-5.1.1 no such\r\n550 5.1.1 user\r\n", 550, Some("5.1.1"), "no such user"),
+            (b"550-\r\n550 5.1.1 no such user\r\n", 550, Some("5.1.1"), "no such user"),
             (b"451 5.7.1 class differs\r\n", 451, None, "5.7.1 class differs"),
             (b"421 a\x1b[31mb\xff\r\n", 421, None, "a?[31mb\u{fffd}"),
         ] {

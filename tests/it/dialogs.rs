@@ -5,6 +5,7 @@
 use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
+use crate::support::tally::Tally;
 use crate::support::transcript;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -33,14 +34,12 @@ async fn dialogs() {
         }
     }
     assert!(!running.is_empty(), "no dialog named {wanted}");
-    let mut failed = Vec::new();
+    let mut tally = Tally::new("listener-checks", "dialogs");
     for (name, task) in running {
         // The panic's own message says at which line.
-        if task.await.is_err() {
-            failed.push(name);
-        }
+        tally.case(task.await.is_ok(), || name);
     }
-    assert!(failed.is_empty(), "failed: {failed:?}");
+    tally.finish();
 }
 
 /// One file.

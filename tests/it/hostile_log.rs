@@ -4,6 +4,7 @@
 use crate::support::application::{in_front_of, mail};
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
+use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -93,6 +94,7 @@ async fn attacked(format: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_in_json_parses_and_is_harmless_once_decoded() {
+    let mut tally = Tally::new("log-injection", "json");
     let lines = attacked("json").await;
     let (mut levels, mut said) = (Vec::new(), Vec::new());
     for line in &lines {
@@ -107,6 +109,7 @@ async fn every_line_in_json_parses_and_is_harmless_once_decoded() {
             assert!(!text.chars().any(|c| is_harmful(c) && c != '\n'), "{key} in {line}");
             said.push(text.to_owned());
         }
+        tally.right(1);
     }
     levels.sort_unstable();
     levels.dedup();
@@ -117,13 +120,17 @@ async fn every_line_in_json_parses_and_is_harmless_once_decoded() {
     {
         assert!(said.iter().any(|text| text.contains(part)), "{part} in {}", said.join("\n"));
     }
+    tally.finish();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_for_humans_is_one_event_and_harmless() {
+    let mut tally = Tally::new("log-injection", "pretty");
     for line in attacked("pretty").await {
         assert!(!line.chars().any(is_harmful), "{}", line.escape_debug());
         let stamp: Vec<_> = line.bytes().take(11).collect();
         assert!(stamp.len() == 11 && stamp[4] == b'-' && stamp[7] == b'-' && stamp[10] == b'T', "no event: {line}");
+        tally.right(1);
     }
+    tally.finish();
 }

@@ -1,14 +1,17 @@
 //! Every secret of a configuration is a canary, and the log is as talkative as it can be: no canary is in any line that
 //! the program prints, nor in what a client is told. Not even where the provider says back what it was sent.
 
-use crate::support::application::{hand_in, in_front_of, mail};
+use crate::support::application::{hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::keys::{self, TestKey};
+use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::net::SocketAddr;
+use std::path::Path;
 use waxseal::dkim::KeyAlgorithm;
 use waxseal::inbound::auth::hash_password;
 use waxseal::observe::Secret;
@@ -36,13 +39,13 @@ fn canaries(keys: &[TestKey], upstream_password: &str) -> Vec<String> {
     canaries
 }
 
-fn assert_hidden(canaries: &[String], lines: &[String]) {
+fn assert_hidden(tally: &mut Tally, canaries: &[String], lines: &[String]) {
     assert!(!lines.is_empty());
     for canary in canaries {
         // A piece of it is too much already.
         let piece = &canary[..canary.len().min(24)];
         let told: Vec<_> = lines.iter().filter(|line| line.contains(piece)).collect();
-        assert!(told.is_empty(), "{piece}: {told:#?}");
+        tally.case(told.is_empty(), || format!("{piece}: {told:#?}"));
     }
 }
 
@@ -123,6 +126,7 @@ fn quoting_providers(password: &str) -> Vec<(&'static str, Builder)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_canary_is_in_any_line() {
+    let mut tally = Tally::new("secrets", "lines");
     let keys = [TestKey::new("r", KeyAlgorithm::Rsa2048), TestKey::new("e", KeyAlgorithm::Ed25519)];
     let canaries = canaries(&keys, UPSTREAM_PASSWORD);
     let hash = hash_password(&Secret::new(USER_PASSWORD));
@@ -134,14 +138,76 @@ async fn no_canary_is_in_any_line() {
                 .config_with("format = \"json\"", &format!("format = \"{format}\"\nlevel = \"trace\""));
             let said = everything_said(keys::with_files(setup, &keys).start(1)).await;
             assert!(!scripted.logins().is_empty() || what == "a question, with the login", "{what}");
-            assert_hidden(&canaries, &said);
+            assert_hidden(&mut tally, &canaries, &said);
         }
     }
+    tally.finish();
+}
+
+/// Everything in the data folder, line by line as far as it has lines.
+fn stored(folder: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the data folder").map(|entry| entry.expect("an entry")) {
+        if entry.path().is_dir() {
+            lines.extend(stored(&entry.path()));
+        } else if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let octets = std::fs::read(entry.path()).expect("a file");
+            lines.extend(octets.split(|&octet| octet == b'\n').map(|line| String::from_utf8_lossy(line).into_owned()));
+        }
+    }
+    lines
+}
+
+/// A provider quotes the login in its refusals, which are kept for the operator. The mail itself is in the database, of
+/// course.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_login_is_in_the_database_or_told_through_the_control_socket() {
+    let mut tally = Tally::new("secrets", "database and control");
+    let keys = [TestKey::new("e", KeyAlgorithm::Ed25519)];
+    let logins: Vec<_> =
+        canaries(&keys, UPSTREAM_PASSWORD).into_iter().filter(|it| !BODY.contains(it.as_str())).collect();
+    let hash = hash_password(&Secret::new(USER_PASSWORD));
+    let tables = format!("{}[[user]]\nname = \"{USER}\"\npassword = \"{hash}\"\n", keys::tables(&keys));
+    for (what, builder) in quoting_providers(UPSTREAM_PASSWORD) {
+        let scripted = builder.start().await;
+        let setup = queued_in_front_of(&scripted, &tables, "")
+            .config_with("format = \"json\"", "format = \"json\"\nlevel = \"trace\"");
+        let gateway = keys::with_files(setup, &keys).start(1);
+        let mut told = use_it(gateway.address()).await;
+        gateway.wait_for_line(&["C: AUTH"]);
+        eventually("the mail is tried", || {
+            gateway.log().iter().any(|line| line.contains("\"deferred\"") || line.contains("\"delivered\""))
+        });
+        let shown = |arguments: &[&str]| {
+            let output = gateway.output(arguments);
+            assert!(output.status.success(), "{what}: {arguments:?}: {output:?}");
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+        };
+        let id =
+            told.iter().rev().find_map(|reply| reply.strip_prefix("250 2.0.0 Queued as ")).expect("queued").to_owned();
+        let commands: [&[&str]; 5] = [
+            &["queue", "list"],
+            &["queue", "list", "--json"],
+            &["queue", "list", "--history", "--json"],
+            &["queue", "show", &id],
+            &["queue", "show", &id, "--json"],
+        ];
+        told.extend(commands.iter().flat_map(|command| shown(command).lines().map(str::to_owned).collect::<Vec<_>>()));
+        let folder = gateway.folder();
+        told.extend(stored(&folder.join("data")));
+        // Where the log-in ends, the write-ahead log is part of the database.
+        let (_, log, _setup) = gateway.stop();
+        told.extend(log);
+        told.extend(stored(&folder.join("data")));
+        assert_hidden(&mut tally, &logins, &told);
+    }
+    tally.finish();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_file_of_a_secrets_folder_is_in_any_line() {
     const PASSWORD: &str = "canary of a secrets folder";
+    let mut tally = Tally::new("secrets", "environment");
     let key = TestKey::new("r", KeyAlgorithm::Rsa2048);
     let scripted = ScriptedUpstream::builder()
         .always(At::Auth, Action::Say(format!("535 5.7.8 I do not know {PASSWORD}")))
@@ -173,5 +239,6 @@ async fn no_file_of_a_secrets_folder_is_in_any_line() {
     }
     printed.extend(everything_said(setup.start(1)).await);
     assert!(!scripted.logins().is_empty());
-    assert_hidden(&canaries, &printed);
+    assert_hidden(&mut tally, &canaries, &printed);
+    tally.finish();
 }

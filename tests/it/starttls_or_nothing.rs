@@ -3,6 +3,7 @@
 
 use crate::support::application::{hand_in, in_front_of, mail};
 use crate::support::certificate::{Authority, Issued};
+use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use rcgen::date_time_ymd;
 
@@ -75,6 +76,7 @@ fn certificates() -> Vec<Case> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_leaves_and_the_application_is_told_why() {
+    let mut tally = Tally::new("starttls-out", "through the gateway");
     for Case { name, provider, words } in refusals().into_iter().chain(attacks()).chain(certificates()) {
         let scripted = provider.start().await;
         let mut gateway = in_front_of(&scripted, "").start(1);
@@ -94,5 +96,7 @@ async fn nothing_leaves_and_the_application_is_told_why() {
         }
         assert_eq!(scripted.heard_inside_tls().escape_ascii().to_string(), "", "{name}");
         assert!(scripted.logins().is_empty() && scripted.messages().is_empty(), "{name}");
+        tally.right(1);
     }
+    tally.finish();
 }

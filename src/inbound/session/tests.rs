@@ -6,6 +6,7 @@ mod model;
 use super::*;
 use crate::inbound::LineEndings;
 use crate::inbound::testing::{Dialogue, budget, options};
+use crate::tally::Tally;
 
 /// What some server somewhere takes for the end of data.
 const LOOKALIKES: &[&[u8]] = &[
@@ -60,6 +61,55 @@ fn no_look_alike_of_the_end_makes_two_messages_or_one() {
             }
         }
     }
+}
+
+/// Words of 1 to 5 letters that have a dot.
+fn words() -> Vec<Vec<u8>> {
+    let (mut words, mut all) = (vec![Vec::new()], Vec::new());
+    for _ in 0..5 {
+        words = words.iter().flat_map(|word| b"\r\n.\0".map(|letter| [word, &[letter][..]].concat())).collect();
+        all.extend(words.iter().filter(|word| word.contains(&b'.')).cloned());
+    }
+    all
+}
+
+fn has_one_end(data: &[u8]) -> bool {
+    !data.starts_with(b".\r\n") && memchr::memmem::find(data, b"\r\n.\r\n") == Some(data.len() - 5)
+}
+
+/// The first transaction is one message or none, and the second is its content.
+fn is_one_or_none(options: &Options, data: &[u8], cut: usize) -> bool {
+    let mut dialogue = Dialogue::new(options.clone());
+    dialogue.send(&[ENVELOPE, &data[..cut]].concat());
+    dialogue.send(&[&data[cut..], b"QUIT\r\n"].concat());
+    let codes = dialogue.codes();
+    let taken = codes.get(5) == Some(&250);
+    let refused = codes.get(5).is_some_and(|code| [550, 552].contains(code));
+    codes.len() == 7 && codes[6] == 221 && taken != refused && dialogue.intake.count() == usize::from(taken)
+}
+
+#[test]
+fn no_word_over_line_ends_dots_and_nul_is_an_end() {
+    let mut tally = Tally::new("smuggling", "of any octets, cut everywhere");
+    let second = &SECOND[..SECOND.len() - b"QUIT\r\n".len()];
+    for line_endings in [LineEndings::Normalize, LineEndings::Reject] {
+        for (max_message_size, before) in
+            [(100_000, &b""[..]), (100_000, b"Subject: x\r\n\r\na"), (10, b"Subject: x\r\n\r\na")]
+        {
+            let options = Options { line_endings, max_message_size, ..options() };
+            for word in words() {
+                let data = [before, &word, second].concat();
+                if !has_one_end(&data) {
+                    continue;
+                }
+                for cut in before.len()..=before.len() + word.len() + 1 {
+                    let right = is_one_or_none(&options, &data, cut);
+                    tally.case(right, || format!("{line_endings:?} {max_message_size} {} {cut}", data.escape_ascii()));
+                }
+            }
+        }
+    }
+    tally.finish();
 }
 
 #[test]

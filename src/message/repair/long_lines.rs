@@ -26,7 +26,7 @@ fn encoded(part: &Part<'_>) -> Option<Change> {
     }
 }
 
-fn has_long_line(body: &[u8]) -> bool {
+pub(super) fn has_long_line(body: &[u8]) -> bool {
     let mut start = 0;
     let mut ends = memchr::memchr_iter(b'\n', body);
     let any = ends.any(|end| {

@@ -17,6 +17,7 @@ mod long_lines;
 mod message_id;
 mod mime_version;
 mod parts;
+mod room;
 #[cfg(test)]
 mod testing;
 mod text_part;
@@ -24,6 +25,7 @@ mod transfer_encoding;
 
 pub(in crate::message) use header_text::mended as in_ascii;
 pub(in crate::message) use mime_version::add as add_mime_version;
+pub use room::room;
 
 use super::id::MailId;
 use super::raw::RawMessage;

@@ -2,7 +2,9 @@
 
 use crate::inbound::testing::{Dialogue, options, server_tls};
 use crate::inbound::{AuthMode, Options, Tls};
+use crate::tally::Tally;
 use proptest::prelude::*;
+use proptest::test_runner::{TestCaseError, TestRunner};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Say {
@@ -224,21 +226,79 @@ fn commands() -> impl Strategy<Value = Vec<(Say, &'static [u8])>> {
     proptest::collection::vec(one, 0..60)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn every_sequence_of_commands_is_answered_as_the_model_says((options, mut model) in listeners(), said in commands()) {
-        let mut dialogue = Dialogue::new(options);
-        for (at, (command, line)) in said.iter().enumerate() {
-            say(&mut dialogue, *command, line);
-            let shown = || said[..=at].iter().map(|(say, _)| say).collect::<Vec<_>>();
-            prop_assert_eq!(&dialogue.codes(), &model.hear(*command), "{:?}", shown());
-            prop_assert_eq!(dialogue.is_closed(), model.closed, "{:?}", shown());
-            if model.closed {
-                break;
-            }
+/// Sends each as a client does that waits for every reply.
+fn one_by_one(options: Options, mut model: Model, said: &[(Say, &'static [u8])]) -> Result<(), TestCaseError> {
+    let mut dialogue = Dialogue::new(options);
+    for (at, (command, line)) in said.iter().enumerate() {
+        say(&mut dialogue, *command, line);
+        let shown = || said[..=at].iter().map(|(say, _)| say).collect::<Vec<_>>();
+        prop_assert_eq!(&dialogue.codes(), &model.hear(*command), "{:?}", shown());
+        prop_assert_eq!(dialogue.is_closed(), model.closed, "{:?}", shown());
+        if model.closed {
+            break;
         }
-        prop_assert_eq!(dialogue.intake.count(), model.messages);
     }
+    prop_assert_eq!(dialogue.intake.count(), model.messages);
+    Ok(())
+}
+
+/// What a client may send behind something without waiting. RFC 2920 §3.1.
+fn may_be_followed(said: Say) -> bool {
+    !matches!(said, Data | DataTooBig | StartTls | LoginCancelled)
+}
+
+/// Up to and with the next that ends a group, in two segments that meet anywhere.
+fn pipelined(
+    options: Options,
+    mut model: Model,
+    said: &[(Say, &'static [u8])],
+    cuts: &[usize],
+) -> Result<(), TestCaseError> {
+    let mut dialogue = Dialogue::new(options);
+    let mut cuts = cuts.iter().cycle();
+    for group in said.split_inclusive(|(say, _)| !may_be_followed(*say)) {
+        dialogue.replies.clear();
+        let (mut segment, mut expected) = (Vec::new(), Vec::new());
+        for (command, line) in group.iter().filter(|(command, _)| may_be_followed(*command)) {
+            segment.extend_from_slice(line);
+            segment.extend_from_slice(if *command == TooLong { b"\r\n" } else { b"" });
+            expected.extend(if model.closed { Vec::new() } else { model.hear(*command) });
+        }
+        let cut = cuts.next().map_or(0, |cut| cut % (segment.len() + 1));
+        dialogue.send(&segment[..cut]);
+        dialogue.send(&segment[cut..]);
+        prop_assert_eq!(&dialogue.codes(), &expected, "{:?}", group);
+        if let Some((last, line)) = group.last().filter(|(last, _)| !may_be_followed(*last) && !model.closed) {
+            say(&mut dialogue, *last, line);
+            prop_assert_eq!(&dialogue.codes(), &model.hear(*last), "{:?}", group);
+        }
+        prop_assert_eq!(dialogue.is_closed(), model.closed, "{:?}", group);
+    }
+    prop_assert_eq!(dialogue.intake.count(), model.messages);
+    Ok(())
+}
+
+const CASES: u32 = 1024;
+
+/// Counts the sequences for the table.
+fn holds<S: Strategy>(test: &str, strategy: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    let mut tally = Tally::new("state-models", test);
+    let config = ProptestConfig { source_file: Some(file!()), ..ProptestConfig::with_cases(CASES) };
+    let result = TestRunner::new(config).run(&strategy, property);
+    tally.right(CASES as usize - 1);
+    tally.case(result.is_ok(), || format!("{result:?}"));
+    tally.finish();
+}
+
+#[test]
+fn every_sequence_of_commands_is_answered_as_the_model_says() {
+    holds("session", (listeners(), commands()), |((options, model), said)| one_by_one(options, model, &said));
+}
+
+#[test]
+fn the_same_pipelined() {
+    let cuts = proptest::collection::vec(any::<usize>(), 1..8);
+    holds("session pipelined", (listeners(), commands(), cuts), |((options, model), said, cuts)| {
+        pipelined(options, model, &said, &cuts)
+    });
 }
