@@ -42,9 +42,16 @@ fn without_received(arrived: Vec<u8>) -> RawMessage {
     read(arrived[length..].to_vec())
 }
 
+/// With every condition and nearly every action.
+const RULES_FOR_NOBODY: &str = "[[rewrite]]\nsenders = [\"*\"]\nrecipients = [\"*\"]\nheader = { Subject = \"*\" }\n\
+    body_contains = \"this stands in none of them\"\nset_from = \"a@example.com\"\n\
+    set_headers = { Subject = \"x\" }\nremove_headers = [\"*\"]\nlist_unsubscribe = \"*\"\nsubject_prefix = \"x\"\n\
+    replace_in_headers = [{ header = \"Subject\", pattern = \".\", with = \"x\" }]\nmap_recipients = { \"*\" = \"a@b.example\" }\n";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn without_repair_mail_is_what_it_was() {
-    for (name, before, after) in through_the_gateway(NO_REPAIR).await.unwrap_or_default() {
+async fn without_repair_and_with_rules_for_other_mail_it_is_what_it_was() {
+    let lines = format!("{NO_REPAIR}{RULES_FOR_NOBODY}");
+    for (name, before, after) in through_the_gateway(&lines).await.unwrap_or_default() {
         assert!(after.body() == before.body(), "{name}: the body is another");
         assert_eq!(after.header().escape_ascii().to_string(), before.header().escape_ascii().to_string(), "{name}");
     }

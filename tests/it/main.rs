@@ -50,5 +50,6 @@ mod relay_refusals;
 mod relay_starttls;
 mod replay;
 mod routes;
+mod rules;
 mod secrets;
 mod starttls_or_nothing;

@@ -4,7 +4,7 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::SqliteQueue;
-use crate::queue::{Filter, Lane, Leased, NewMail, Queue, Settlement, State, Statistics};
+use crate::queue::{Filter, Lane, Leased, NewMail, Queue, Revision, Settlement, State, Statistics};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -53,6 +53,31 @@ async fn only_what_is_large_has_a_file_and_only_as_long_as_it_waits() {
         queue.settle(leased.lease, vec![fate], after(1)).await.unwrap();
     }
     assert_eq!(files(&folder.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_file_of_an_original_goes_with_the_form_that_it_was_of() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let mut mail = with_body(plain(1, 0), 300_000);
+    mail.original = Some(vec![b'y'; 300_000].into());
+    queue.put(mail.clone()).await.unwrap();
+    let accepted = &mail.accepted;
+    let revision = Revision {
+        id: accepted.id,
+        instead_of: accepted.envelope.recipients.clone(),
+        envelope: accepted.envelope.clone(),
+        lanes: vec![Lane::new("a")],
+        header: b"Subject: anew\r\n".to_vec(),
+        marks: accepted.marks.clone(),
+        original: Some(vec![b'z'; 300_000].into()),
+        subject: "anew".into(),
+    };
+    assert!(queue.replace(revision.clone(), after(1)).await.unwrap());
+    assert_eq!(files(&folder.path()), [accepted.id.to_string()], "the body stays, the original is in the database");
+    drop(queue);
+    let stored = folder.open().stored(accepted.id).await.unwrap().unwrap();
+    assert_eq!((stored.original, stored.accepted.message.body()), (revision.original, accepted.message.body()));
 }
 
 #[tokio::test]
