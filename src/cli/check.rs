@@ -13,6 +13,7 @@ use crate::message::repair::Repairs;
 use crate::message::text_pattern::TextPattern;
 use crate::observe::in_words;
 use crate::relay::TlsMode;
+use crate::relay::provider::Signing;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::Write as _;
@@ -161,6 +162,10 @@ fn describe_upstream(upstream: &UpstreamSettings) -> String {
             let login = describe_logins(endpoint);
             let others = endpoint.other_ports.iter().map(|port| format!(" or {}", port.number)).collect::<String>();
             let title = upstream.preset.title;
+            let limit = match upstream.profile.signing {
+                Signing::Ours { .. } => limit,
+                Signing::LeftToProvider => format!("{limit}, signs what it gets by itself"),
+            };
             format!("{name}: {title}, {} port {}{others}, tls {tls}, {login}, {limit}", endpoint.host, endpoint.port)
         }
     }

@@ -10,6 +10,7 @@ use crate::sandbox::{self, Limits, Sandbox};
 use crate::tls;
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -23,11 +24,13 @@ pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), Star
     let listeners: Vec<_> = settings.listeners.iter().map(|listener| listener.options.address).collect();
     let mut look_ups = JoinSet::new();
     for upstream in &settings.upstreams {
-        let Provider::Smtp(Endpoint { host, port, .. }) = &upstream.provider else { continue };
-        let (name, host, port) = (upstream.name.clone(), host.clone(), *port);
+        let Provider::Smtp(Endpoint { host, port, other_ports, .. }) = &upstream.provider else { continue };
+        let (name, host) = (upstream.name.clone(), host.clone());
+        let ports: Vec<u16> = std::iter::once(*port).chain(other_ports.iter().map(|port| port.number)).collect();
         look_ups.spawn(timeout(LOOK_UP, async move {
-            let found = tokio::net::lookup_host((host.as_str(), port)).await?;
-            io::Result::Ok((name, found.collect::<Vec<_>>()))
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
+            let on_each = |address: SocketAddr| ports.iter().map(move |&port| SocketAddr::new(address.ip(), port));
+            io::Result::Ok((name, found.flat_map(on_each).collect::<Vec<_>>()))
         }));
     }
     while let Some(found) = look_ups.join_next().await {

@@ -3,6 +3,7 @@
 use crate::support::certificate::Authority;
 use crate::support::dkim::{Records, Verdict, verify_dkimpy, verify_opendkim};
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::houses::without;
 use crate::support::keys::{self, TestKey};
 use crate::support::postfix::{PASSWORD, Postfix, USER};
 use crate::support::real_clients::{Load, smtp_source, swaks};
@@ -29,6 +30,16 @@ fn company_with(
     upstream: &str,
     password: &str,
 ) -> Option<Company> {
+    company_of(settings, port, delivery, |_| upstream.to_owned(), password)
+}
+
+fn company_of(
+    settings: &[(&str, &str)],
+    port: impl Fn(&Postfix) -> u16,
+    delivery: &str,
+    upstream: impl Fn(&Postfix) -> String,
+    password: &str,
+) -> Option<Company> {
     let authority = Authority::new();
     let postfix = Postfix::start_with(&authority.issue(&["mx.company.test"]), settings)?;
     let keys = [TestKey::new("rsa", KeyAlgorithm::Rsa2048), TestKey::new("ed", KeyAlgorithm::Ed25519)];
@@ -38,7 +49,8 @@ fn company_with(
          [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nserver_name = \"mx.company.test\"\n\
          port = {}\nca = \"ca.pem\"\nusername = \"{USER}\"\npassword = {{ env = \"RELAY_PASSWORD\" }}\n{upstream}\n\
          [log]\nformat = \"json\"\n",
-        port(&postfix)
+        port(&postfix),
+        upstream = upstream(&postfix),
     );
     let setup = Setup::new(Some(&config)).env("RELAY_PASSWORD", password).file("ca.pem", authority.pem());
     let records = keys.iter().map(TestKey::record).collect();
@@ -90,6 +102,70 @@ fn mail_reaches_postfix_over_implicit_tls() {
     let Some(sent) = send(&company.gateway) else { return };
     assert!(sent.success, "{sent:?}");
     verify_arrivals(&company, 1);
+}
+
+/// One mail to two people, each of whom a route leads to another port of the same server.
+#[test]
+fn the_same_mail_arrives_over_starttls_and_over_implicit_tls() {
+    let second = |postfix: &Postfix| {
+        format!(
+            "[[upstream]]\nname = \"smtps\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nserver_name = \"mx.company.test\"\n\
+             port = {}\ntls = \"implicit\"\nca = \"ca.pem\"\nusername = \"{USER}\"\npassword = {{ env = \"RELAY_PASSWORD\" }}\n\
+             share_limits_with = \"company\"\n\
+             [[route]]\nname = \"one\"\nrecipients = [\"*@implicit.test\"]\nupstreams = [\"smtps\"]\n\
+             [[route]]\nname = \"rest\"\nupstreams = [\"company\"]",
+            postfix.smtps
+        )
+    };
+    let Some(company) = company_of(&[], |postfix| postfix.submission, "queue", second, PASSWORD) else { return };
+    let server = company.gateway.address().to_string();
+    let to = "a@starttls.test,b@implicit.test";
+    let Some(sent) = swaks(&["--server", &server, "--from", "reports@example.com", "--to", to, "--body", "Hello."])
+    else {
+        return;
+    };
+    assert!(sent.success, "{sent:?}");
+    verify_arrivals(&company, 2);
+    for upstream in ["company", "smtps"] {
+        company.gateway.wait_for_line(&["\"delivered\"", &format!("\"upstream\":\"{upstream}\"")]);
+    }
+    let arrivals = company.postfix.arrivals(2);
+    assert!(arrivals.iter().all(|arrival| arrival.received.contains("with ESMTPSA")), "each with a login, in TLS");
+    let log = company.postfix.log();
+    assert_eq!(log.matches("sasl_username=relay").count(), 2, "{log}");
+    let [one, other] = [0, 1].map(|at| without(&without(&arrivals[at].message, "DKIM-Signature:"), "Received:"));
+    assert_eq!(String::from_utf8_lossy(&one), String::from_utf8_lossy(&other));
+}
+
+/// A real server that says less than others: no 8BITMIME, no SMTPUTF8, AUTH LOGIN alone, three recipients at once.
+#[test]
+fn what_an_old_server_cannot_do_is_not_asked_of_it() {
+    let settings = [
+        ("smtpd_discard_ehlo_keywords", "8bitmime, smtputf8, pipelining"),
+        ("smtpd_sasl_mechanism_filter", "login"),
+        ("smtpd_recipient_limit", "3"),
+    ];
+    let limits = "max_recipients = 3";
+    let Some(company) = company_with(&settings, |postfix| postfix.submission, "queue", limits, PASSWORD) else {
+        return;
+    };
+    let folder = company.gateway.folder();
+    let message = "From: reports@example.com\nTo: you@example.net\nSubject: s\nMIME-Version: 1.0\n\
+                   Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGr\u{fc}\u{df}e aus K\u{f6}ln\n";
+    fs::write(folder.join("mail.eml"), message).unwrap();
+    let (server, data) = (company.gateway.address().to_string(), folder.join("mail.eml").display().to_string());
+    let to = (0..7).map(|number| format!("r{number}@example.net")).collect::<Vec<_>>().join(",");
+    let arguments = ["--server", &server, "--from", "reports@example.com", "--to", &to, "--data", &format!("@{data}")];
+    let Some(sent) = swaks(&arguments) else { return };
+    assert!(sent.success, "{sent:?}");
+    verify_arrivals(&company, 7);
+    for arrival in company.postfix.arrivals(7) {
+        let text = String::from_utf8(arrival.message).expect("ASCII");
+        assert!(text.is_ascii() && text.contains("Gr=C3=BC=C3=9Fe aus K=C3=B6ln"), "{text}");
+    }
+    let log = company.postfix.log();
+    assert!(log.contains("sasl_method=LOGIN") && !log.contains("too many recipients"), "{log}");
+    assert_eq!(log.matches(": client=").count(), 3, "seven people in three transactions: {log}");
 }
 
 #[test]

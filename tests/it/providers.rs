@@ -55,6 +55,8 @@ async fn everything_arrives_of(
     scripted.until_messages(1 + MANY.div_ceil(recipients_at_once) + at_once).await;
     assert_eq!(scripted.broken_rules(), [""; 0], "{}", house.provider);
     assert!(scripted.counts().max <= connections, "{}: {:?}", house.provider, scripted.counts());
+    let offered = house.keywords.iter().find(|line| line.starts_with("AUTH ")).expect("a login");
+    assert!(scripted.logins().iter().all(|(mechanism, ..)| offered.contains(mechanism)), "{:?}", scripted.logins());
     let arrived = scripted.messages();
     let mut served: Vec<_> = arrived.iter().flat_map(|message| message.recipients.clone()).collect();
     served.sort_unstable();

@@ -93,8 +93,9 @@ impl Resolver<'_> {
         let region = self.region(typed, preset);
         let host = region.and_then(|region| self.host(typed, preset, region));
         let ports = self.ports(typed, preset);
-        if let (Some(host), Some((first, _))) = (&host, &ports) {
-            self.refuse_own_listener(host, first.number, &typed.host.place, listeners);
+        if let (Some(host), Some((first, others))) = (&host, &ports) {
+            let numbers = std::iter::once(first).chain(others).map(|port| port.number);
+            self.refuse_own_listener(host, numbers, &typed.host.place, listeners);
         }
         let server_name = self.server_name(typed, host.as_deref());
         let tls_config = self.client_config(typed);
@@ -227,8 +228,14 @@ impl Resolver<'_> {
         Some(mode)
     }
 
-    fn refuse_own_listener(&mut self, host: &str, port: u16, place: &Place, listeners: &[SocketAddr]) {
-        let addresses = literal_addresses(host, port);
+    fn refuse_own_listener(
+        &mut self,
+        host: &str,
+        ports: impl Iterator<Item = u16>,
+        place: &Place,
+        listeners: &[SocketAddr],
+    ) {
+        let addresses: Vec<_> = ports.flat_map(|port| literal_addresses(host, port)).collect();
         if let Some(own) = is_own_listener(&addresses, listeners, is_local_address) {
             self.findings
                 .error(place, format!("{own} is the gateway's own listener: mail would go round in circles"))

@@ -180,6 +180,16 @@ fn a_provider_that_wants_a_name_gets_one_or_an_error() {
     assert!(matches!(found.as_slice(), [one] if one.contains("full name in EHLO")), "{found:?}");
 }
 
+#[test]
+fn none_of_the_ports_leads_back() {
+    let text = whole("provider = \"postmark\"\nhost = \"127.0.0.1\"\npassword = \"x\"");
+    let found = mistakes(&text);
+    assert!(
+        matches!(found.as_slice(), [one] if one.contains("127.0.0.1:2525 is the gateway's own listener")),
+        "{found:?}"
+    );
+}
+
 /// The tables to paste, of the shipped file and of docs/providers.md.
 #[test]
 fn every_table_to_paste_works_as_it_stands() {

@@ -31,8 +31,8 @@ pub fn translate(message: &RawMessage, marks: &Marks, vocabulary: &Vocabulary, k
     for (name, mark, word) in words {
         let Some(text) = mark.as_ref().map(|mark| mark.as_str()) else { continue };
         match word.filter(|word| word.allowed.admits(text)) {
-            Some(word) => new.word(word, text),
-            None => left_out.push(name.to_owned()),
+            Some(word) if new.word(word, text) => {}
+            _ => left_out.push(name.to_owned()),
         }
     }
     match vocabulary.metadata {
@@ -80,23 +80,25 @@ struct Headers<'a> {
     message: &'a RawMessage,
     /// Name, value.
     fields: Vec<(String, String)>,
-    /// By field.
-    objects: BTreeMap<&'static str, Map<String, Value>>,
+    /// By field; `None` where the application has written something else.
+    objects: BTreeMap<&'static str, Option<Map<String, Value>>>,
     /// By field.
     lists: BTreeMap<&'static str, Vec<(String, String)>>,
 }
 
 impl Headers<'_> {
-    fn word(&mut self, word: Word, text: &str) {
+    /// False if it has no place there.
+    fn word(&mut self, word: Word, text: &str) -> bool {
         match word.place {
             Place::Field(name) => self.fields.push((name.to_owned(), text.to_owned())),
             Place::Member { field, key, list } => {
+                let Some(object) = self.object(field) else { return false };
                 let value = Value::from(text);
-                let value = if list { Value::from(vec![value]) } else { value };
-                self.object(field).insert(key.to_owned(), value);
+                object.insert(key.to_owned(), if list { Value::from(vec![value]) } else { value });
             }
             Place::Pair { field, key } => self.pair(field, key, text),
         }
+        true
     }
 
     fn pairs(&mut self, pairs: Pairs, marks: &Marks, left_out: &mut Vec<String>) {
@@ -126,10 +128,15 @@ impl Headers<'_> {
         }
         match pairs.place {
             _ if object.is_empty() => {}
-            PairsPlace::Member { field, key } => {
-                self.object(field).insert(key.to_owned(), Value::Object(object));
+            PairsPlace::Member { field, key } => match self.object(field) {
+                Some(all) => {
+                    all.insert(key.to_owned(), Value::Object(object));
+                }
+                None => left_out.extend(object.keys().map(|name| format!("metadata {name}"))),
+            },
+            PairsPlace::Object(field) => {
+                self.objects.insert(field, Some(object));
             }
-            PairsPlace::Object(field) => *self.object(field) = object,
             PairsPlace::FieldForEach(_) | PairsPlace::List(_) => {}
         }
     }
@@ -142,20 +149,21 @@ impl Headers<'_> {
             }
             Setting::Field { .. } => {}
             Setting::Member { field, key, json } => {
-                if let Ok(value) = serde_json::from_str::<Value>(json) {
-                    self.object(field).entry(key).or_insert(value);
+                if let (Ok(value), Some(object)) = (serde_json::from_str::<Value>(json), self.object(field)) {
+                    object.entry(key).or_insert(value);
                 }
             }
         }
     }
 
-    /// Begins with what the application wrote there, if that can be read.
-    fn object(&mut self, field: &'static str) -> &mut Map<String, Value> {
+    /// Begins with what the application wrote there. `None` if that cannot be read: it stays as it is.
+    fn object(&mut self, field: &'static str) -> Option<&mut Map<String, Value>> {
         let message = self.message;
-        self.objects.entry(field).or_insert_with(|| {
-            let own = message.fields_named(field).next().map(|own| own.unfolded());
-            own.and_then(|own| serde_json::from_slice(&own).ok()).unwrap_or_default()
-        })
+        let begun = self.objects.entry(field).or_insert_with(|| match message.fields_named(field).next() {
+            Some(own) => serde_json::from_slice(&own.unfolded()).ok(),
+            None => Some(Map::new()),
+        });
+        begun.as_mut()
     }
 
     /// Begins with the application's own pairs.
@@ -173,7 +181,8 @@ impl Headers<'_> {
 
     /// Names and fields. What cannot be folded into lines of a header is left out.
     fn finish(self, left_out: &mut Vec<String>) -> Vec<(String, Field)> {
-        let objects = self.objects.into_iter().filter(|(_, object)| !object.is_empty());
+        let objects = self.objects.into_iter().filter_map(|(name, object)| Some((name, object?)));
+        let objects = objects.filter(|(_, object)| !object.is_empty());
         let objects = objects.map(|(name, object)| (name.to_owned(), json::to_ascii(&object)));
         let lists = self.lists.into_iter().map(|(name, pairs)| {
             let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();

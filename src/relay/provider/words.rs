@@ -180,6 +180,17 @@ fn long_values_are_folded_where_json_allows_it() {
     assert_eq!(read["unique_args"]["name-59"], "a value with words 59");
 }
 
+/// Half a sentence of the application's is not ours to complete.
+#[test]
+fn json_that_cannot_be_read_stays_and_the_marks_are_left_out() {
+    for own in ["{\"to\": [", "[1]", "x"] {
+        let header = format!("X-SMTPAPI: {own}\r\n");
+        let (lines, left_out) = translated("sendgrid", &header, &marks(&[("n", "v")]));
+        assert_eq!(lines, [header.trim_end()], "{own}");
+        assert_eq!(left_out, ["tag", "stream", "ip_pool", "metadata n"], "{own}");
+    }
+}
+
 #[test]
 fn a_signature_over_what_changes_goes() {
     let signature =
