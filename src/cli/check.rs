@@ -1,5 +1,9 @@
-//! `waxseal check`: every problem of the configuration, or what would run. Starts nothing, connects nowhere.
-//! Prints places, values and ways out, never a secret.
+//! `waxseal check`: every problem of the configuration, or what would run; with --message, what would become of a message.
+//! Starts nothing, connects nowhere. Prints places, values and ways out, never a secret.
+
+mod diff;
+mod message;
+mod rehearsed;
 
 use super::WRONG;
 use super::run::print_problems;
@@ -29,6 +33,9 @@ pub struct Args {
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    sample: message::Sample,
 }
 
 pub fn run(file: &ConfigFile<'_>, args: &Args) -> anyhow::Result<ExitCode> {
@@ -37,6 +44,15 @@ pub fn run(file: &ConfigFile<'_>, args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let loaded = config::load(file, &Environment::of_process());
+    if args.sample.is_given() {
+        return match loaded {
+            Ok(settings) => message::run(&args.sample, settings, args.json),
+            Err(problems) => {
+                print_problems(&problems);
+                Ok(ExitCode::from(WRONG))
+            }
+        };
+    }
     let status = if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) };
     match &loaded {
         result if args.json => print(pretty(&report(result))),

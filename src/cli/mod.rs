@@ -4,6 +4,7 @@
 
 mod check;
 mod dkim;
+mod message_file;
 mod queue;
 mod run;
 mod user;

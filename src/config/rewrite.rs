@@ -3,7 +3,7 @@
 
 mod values;
 
-pub use values::{EditableName, HeaderText, Target};
+pub use values::{Addable, HeaderText, Removable, Settable, Target};
 
 use super::patterns::{HeaderPatterns, OneOrMore};
 use super::schema::settings;
@@ -54,14 +54,14 @@ settings! {
         /// The Reply-To header.
         set_reply_to: Author, optional r#""Support <support@example.com>""#;
         /// Headers to take out; "*" stands for anything.
-        remove_headers: Vec<TextPattern>, optional r#"["X-Mailer", "X-Internal-*"]"#;
+        remove_headers: Vec<Removable>, optional r#"["X-Mailer", "X-Internal-*"]"#;
         /// In a header's decoded value, everything that fits the regular expression `pattern` becomes `with`, where $1
         /// or ${name} stand for its groups.
         replace_in_headers: Vec<Replacement>, optional r#"[{ header = "Subject", pattern = "^\\[(\\w+)\\]", with = "$1:" }]"#;
         /// Headers to set: the first of that name is changed where it stands, others go; without one it is added.
-        set_headers: Pairs<EditableName, HeaderText>, optional r#"{ X-Application = "plausible" }"#;
+        set_headers: Pairs<Settable, HeaderText>, optional r#"{ X-Application = "plausible" }"#;
         /// Headers to add, whatever is there; a list adds several of one name.
-        add_headers: Pairs<EditableName, OneOrMore<HeaderText>>, optional r#"{ X-Route = ["a", "b"] }"#;
+        add_headers: Pairs<Addable, OneOrMore<HeaderText>>, optional r#"{ X-Route = ["a", "b"] }"#;
         /// Put before the subject, unless it is there.
         subject_prefix: HeaderText, optional r#""[staging] ""#;
         /// A List-Unsubscribe header with the first link of the message's texts that fits this pattern.

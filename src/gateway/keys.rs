@@ -3,6 +3,7 @@
 use crate::config::DkimSettings;
 use crate::config::key_file::{self, KeyFileError};
 use crate::dkim::{DnsRecord, KeyAlgorithm, KeyError, Keyring, Selector, SigningKey, generate};
+use crate::observe::Secret;
 use crate::smtp::Domain;
 use std::io::Write as _;
 use std::path::Path;
@@ -17,6 +18,18 @@ pub enum KeysError {
 }
 
 pub(super) fn load(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
+    load_or(settings, make)
+}
+
+/// What is to be made at start is made and forgotten.
+pub(super) fn load_without_writing(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
+    load_or(settings, |domain, selector, _| Ok(key_and_pem(domain, selector)?.0))
+}
+
+fn load_or(
+    settings: Vec<DkimSettings>,
+    make: impl Fn(Domain, Selector, &Path) -> Result<SigningKey, KeysError>,
+) -> Result<Keyring, KeysError> {
     let mut keys = Vec::new();
     for DkimSettings { domain, selector, path, key } in settings {
         match (key, path) {
@@ -28,12 +41,18 @@ pub(super) fn load(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
     Ok(Keyring::new(keys))
 }
 
-/// Prints the record on standard error as well: it is what the operator has to copy, and standard output is the log's.
-fn make(domain: Domain, selector: Selector, path: &Path) -> Result<SigningKey, KeysError> {
+fn key_and_pem(domain: Domain, selector: Selector) -> Result<(SigningKey, Secret), KeysError> {
     let name = domain.to_string();
     let failed = |source| KeysError::Generate { domain: name.clone(), source };
     let pem = generate(KeyAlgorithm::Rsa2048).map_err(failed)?;
     let key = SigningKey::from_pem(domain, selector, pem.reveal().as_bytes()).map_err(failed)?;
+    Ok((key, pem))
+}
+
+/// Prints the record on standard error as well: it is what the operator has to copy, and standard output is the log's.
+fn make(domain: Domain, selector: Selector, path: &Path) -> Result<SigningKey, KeysError> {
+    let name = domain.to_string();
+    let (key, pem) = key_and_pem(domain, selector)?;
     key_file::create(path, pem.reveal())?;
     let record = DnsRecord::of(&key);
     info!(file = %path.display(), name = record.name(), record = record.text(), "made a new DKIM key; publish its record");

@@ -12,7 +12,6 @@ use crate::message::Budget;
 use crate::observe::Clock;
 use crate::queue::Queue;
 use crate::queue::space::Space;
-use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -66,25 +65,10 @@ pub(super) struct Behind {
 pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Result<Vec<Door>, StartError> {
     let budget = Budget::new(memory.inbound);
     let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
-    let senders = settings.users.iter().filter_map(|user| Some((user.name.clone(), user.senders.clone()?)));
-    let user_senders = Arc::new(senders.collect::<HashMap<_, _>>());
     let space = Arc::new(Space::new(settings.data_dir.clone(), settings.queue.min_free_space));
     let mut doors = Vec::new();
     for typed in &settings.listeners {
-        let policy = Policy {
-            listener_senders: typed.senders.clone(),
-            user_senders: user_senders.clone(),
-            unsigned: settings.unsigned_at_intake(),
-            keyring: behind.keyring.clone(),
-        };
-        let reception = Reception {
-            policy,
-            repairs: settings.repairs,
-            rules: settings.rules.clone(),
-            hostname: settings.hostname.as_str().into(),
-            listener: typed.options.address.to_string().into(),
-            clock: Clock::System,
-        };
+        let reception = reception(settings, typed, &behind.keyring);
         let intake = behind.intake(typed, reception, &space);
         match Listener::bind(typed.options.clone(), users.clone(), budget.clone()) {
             Ok(listener) => doors.push(Door { listener, intake }),
@@ -93,6 +77,25 @@ pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Resu
         }
     }
     Ok(doors)
+}
+
+/// How one listener judges, repairs and rewrites.
+pub(super) fn reception(settings: &Settings, listener: &ListenerSettings, keyring: &Arc<Keyring>) -> Reception {
+    let senders = settings.users.iter().filter_map(|user| Some((user.name.clone(), user.senders.clone()?)));
+    let policy = Policy {
+        listener_senders: listener.senders.clone(),
+        user_senders: Arc::new(senders.collect()),
+        unsigned: settings.unsigned_at_intake(),
+        keyring: keyring.clone(),
+    };
+    Reception {
+        policy,
+        repairs: settings.repairs,
+        rules: settings.rules.clone(),
+        hostname: settings.hostname.as_str().into(),
+        listener: listener.options.address.to_string().into(),
+        clock: Clock::System,
+    }
 }
 
 impl Behind {

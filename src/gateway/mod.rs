@@ -10,8 +10,12 @@ mod descriptors;
 mod keys;
 mod listeners;
 pub mod lock;
+mod rehearsal;
 mod storage;
 mod upstreams;
+
+pub use self::keys::KeysError;
+pub use self::rehearsal::{Exit, Onward, Rehearsal};
 
 use self::control::ControlServer;
 use self::listeners::{Behind, Door};

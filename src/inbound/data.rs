@@ -4,9 +4,9 @@
 //! refused anyway is not kept. RFC 5321 §4.1.1.4, RFC 1870 §6.3.
 
 use super::session::{Accepting, Greeted, Next, Step};
-use super::{LineEndings, Received};
+use super::{Client, LineEndings, Options, Received};
 use crate::message::budget::{BudgetExceeded, Share};
-use crate::message::{Envelope, RawMessage};
+use crate::message::{Budget, Envelope, RawMessage};
 use crate::smtp::Reply;
 use crate::smtp::dot::{DotDecoder, Oddities};
 use bytes::Bytes;
@@ -90,18 +90,7 @@ impl Receiving {
     }
 
     fn refusal_of_oddities(&self) -> Option<Reply> {
-        let Oddities { bare_line_ending, stray_end, nul } = self.decoder.oddities();
-        let strict = self.greeted.base.options.line_endings == LineEndings::Reject;
-        // With "reject" its text is the one that helps, also for a dot behind a bare LF.
-        if bare_line_ending && strict {
-            Some(Reply::bare_line_ending())
-        } else if stray_end {
-            Some(Reply::stray_line_ending())
-        } else if nul {
-            Some(Reply::nul_in_message())
-        } else {
-            None
-        }
+        refusal_of(self.decoder.oddities(), self.greeted.base.options.line_endings)
     }
 
     /// At the end of the data: the refusal, or the message for the intake. The oddities come first, so that the reply
@@ -130,6 +119,47 @@ impl Receiving {
             share,
         };
         Step::silent(Next::Accept(Box::new(received), Accepting::new(self.greeted)))
+    }
+}
+
+fn refusal_of(oddities: Oddities, line_endings: LineEndings) -> Option<Reply> {
+    let Oddities { bare_line_ending, stray_end, nul } = oddities;
+    // With "reject" its text is the one that helps, also for a dot behind a bare LF.
+    if bare_line_ending && line_endings == LineEndings::Reject {
+        Some(Reply::bare_line_ending())
+    } else if stray_end {
+        Some(Reply::stray_line_ending())
+    } else if nul {
+        Some(Reply::nul_in_message())
+    } else {
+        None
+    }
+}
+
+impl Received {
+    /// A message that lies in a file, as a listener with these options would have it from this client; or its refusal.
+    pub fn read(client: Client, envelope: Envelope, file: &[u8], options: &Options) -> Result<Self, Reply> {
+        let mut wire = Vec::with_capacity(file.len() + file.len() / 32 + 8);
+        for line in file.split_inclusive(|&octet| octet == b'\n') {
+            // RFC 5321 §4.5.2; behind a bare LF too, as clients do that write one.
+            if line.starts_with(b".") {
+                wire.push(b'.');
+            }
+            wire.extend_from_slice(line);
+        }
+        wire.extend_from_slice(if wire.is_empty() || wire.ends_with(b"\r\n") { b".\r\n" } else { b"\r\n.\r\n" });
+        let (mut decoder, mut data) = (DotDecoder::default(), Vec::with_capacity(wire.len()));
+        decoder.decode(&wire, &mut data);
+        if let Some(refusal) = refusal_of(decoder.oddities(), options.line_endings) {
+            return Err(refusal);
+        }
+        if data.len() as u64 > options.max_message_size {
+            return Err(Reply::message_too_big());
+        }
+        let line_endings_changed = decoder.oddities().bare_line_ending;
+        // Nothing else is in flight.
+        let share = Budget::new(u64::MAX).share();
+        Ok(Self { client, envelope, data: data.into(), line_endings_changed, share })
     }
 }
 

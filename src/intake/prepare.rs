@@ -9,7 +9,7 @@ use crate::message::accepted::{Accepted, Origin};
 use crate::message::budget::BudgetExceeded;
 use crate::message::raw::RawError;
 use crate::message::repair::{Context, Repaired, repair, room};
-use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Verdict};
+use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Unmet, Verdict};
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage};
 use crate::observe::log::Clean;
@@ -30,7 +30,7 @@ pub(super) struct Prepared {
 
 /// Why there is nothing to deliver.
 #[derive(Debug)]
-pub(super) enum Turned {
+pub enum Turned {
     Refused(Reply),
     /// A rule wants it to reach nobody.
     Discarded {
@@ -44,11 +44,24 @@ impl From<Reply> for Turned {
     }
 }
 
+/// What was done to a message on its way through, for whoever wants to look at it.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// Names of the repairs that changed something.
+    pub repairs: Vec<&'static str>,
+    /// Rules that were for it, in order.
+    pub matched: Vec<Arc<str>>,
+    /// Rules that were asked and not for it.
+    pub passed_over: Vec<(Arc<str>, Unmet)>,
+    /// What rules wanted and did not get.
+    pub notes: Vec<Note>,
+}
+
 pub(super) fn prepare(
     received: &mut Received,
     reception: &Reception,
-    id: MailId,
-    now: Timestamp,
+    (id, now): (MailId, Timestamp),
+    account: &mut Account,
 ) -> Result<Prepared, Turned> {
     let Reception { policy, repairs, rules, hostname, listener, .. } = reception;
     let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
@@ -73,12 +86,13 @@ pub(super) fn prepare(
     if !steps.is_empty() {
         debug!(%id, steps = steps.join(", "), "repaired");
     }
+    account.repairs.clone_from(&steps);
     if received.line_endings_changed || !steps.is_empty() {
         drop_broken_signature(&mut message, id, "repaired");
     }
     let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
     let draft = Draft { envelope: received.envelope.clone(), message, marks: Marks::default() };
-    let Ruled { draft, original } = follow_rules(rules, draft, &origin, id)?;
+    let Ruled { draft, original } = follow_rules(rules, draft, (&origin, id), account)?;
     if let Some(original) = &original {
         let held = received.data.len() + draft.message.size() + original.len();
         received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
@@ -103,12 +117,19 @@ struct Ruled {
     original: Option<Bytes>,
 }
 
-fn follow_rules(rules: &Rules, draft: Draft, origin: &Origin, id: MailId) -> Result<Ruled, Turned> {
+fn follow_rules(
+    rules: &Rules,
+    draft: Draft,
+    (origin, id): (&Origin, MailId),
+    account: &mut Account,
+) -> Result<Ruled, Turned> {
     if rules.is_empty() {
         return Ok(Ruled { draft, original: None });
     }
-    let Rewritten { verdict, matched, notes } = off_the_way(draft.message.size(), || rules.apply(&draft, origin));
+    let rewritten = off_the_way(draft.message.size(), || rules.apply(&draft, origin));
+    let Rewritten { verdict, matched, passed_over, notes } = rewritten;
     tell(&notes, id);
+    (account.matched, account.passed_over, account.notes) = (matched, passed_over, notes);
     match verdict {
         Verdict::Discard { rule } => Err(Turned::Discarded { rule }),
         Verdict::Refuse { rule, text } => {
@@ -118,7 +139,7 @@ fn follow_rules(rules: &Rules, draft: Draft, origin: &Origin, id: MailId) -> Res
         Verdict::Keep(kept) if !kept.changes.any() => Ok(Ruled { draft, original: None }),
         Verdict::Keep(kept) => {
             let Kept { draft: mut made, targets, changes } = *kept;
-            debug!(%id, rules = %Clean(matched.join(", ")), "rewritten");
+            debug!(%id, rules = %Clean(account.matched.join(", ")), "rewritten");
             if changes.header {
                 drop_broken_signature(&mut made.message, id, "rewritten");
             }

@@ -1,7 +1,7 @@
 //! What every listener does with a message before it is delivered or stored: a name, the policy, the repairs, the user's rules.
 
 use super::policy::Policy;
-use super::prepare::{Prepared, Turned, prepare};
+use super::prepare::{Account, Prepared, Turned, prepare};
 use crate::inbound::{Client, Received};
 use crate::message::MailId;
 use crate::message::repair::Repairs;
@@ -36,7 +36,7 @@ impl Reception {
     pub(super) fn accept(&self, received: &mut Received) -> Result<Prepared, Reply> {
         let now = self.clock.now();
         let id = MailId::new(now, chance());
-        prepare(received, self, id, now).map_err(|turned| {
+        prepare(received, self, (id, now), &mut Account::default()).map_err(|turned| {
             let (from, client, size) = (Clean(&received.envelope.sender), received.client.peer, received.data.len());
             match turned {
                 Turned::Refused(reply) => {

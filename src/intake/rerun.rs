@@ -50,7 +50,7 @@ pub async fn rerun(
         Ok(found) => found,
         Err(error) => return Ok(Rerun::Unreadable(error)),
     };
-    let Rewritten { verdict, matched, notes } =
+    let Rewritten { verdict, matched, notes, .. } =
         off_the_way(before.message.size(), || rules.apply(&before, &accepted.origin));
     tell(&notes, id);
     match verdict {

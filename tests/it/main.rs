@@ -5,6 +5,7 @@
 mod support;
 
 mod cap;
+mod check_message;
 mod clean_clone;
 mod clients_are_served;
 mod commands;

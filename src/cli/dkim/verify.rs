@@ -2,14 +2,13 @@
 //! Against records at hand, never against DNS. RFC 6376 §6.1.
 
 use super::print;
+use crate::cli::message_file::{read, with_crlf};
 use crate::cli::{NOT_WELL, WRONG, run::print_problems};
 use crate::config::{self, ConfigFile, Environment};
 use crate::dkim::{self, Records, Verification, VerificationResult};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use std::borrow::Cow;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -73,36 +72,9 @@ fn how_to_use_dns(signature: &Verification, file: &Path) -> String {
     )
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    if path == Path::new("-") {
-        let mut message = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut message).context("standard input cannot be read")?;
-        return Ok(message);
-    }
-    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
-}
-
 fn from_file(path: &Path) -> anyhow::Result<Records> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
     Records::from_file(&text).with_context(|| format!("{} cannot be used", path.display()))
-}
-
-/// Signatures are over CRLF; a file that was saved with LF had CRLF on its way.
-fn with_crlf(message: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memmem::find(message, b"\r\n").is_some() {
-        return message.into();
-    }
-    let mut converted = Vec::with_capacity(message.len() + message.len() / 32);
-    for line in message.split_inclusive(|&byte| byte == b'\n') {
-        match line.strip_suffix(b"\n") {
-            Some(content) => {
-                converted.extend_from_slice(content);
-                converted.extend_from_slice(b"\r\n");
-            }
-            None => converted.extend_from_slice(line),
-        }
-    }
-    converted.into()
 }
 
 fn text(verified: &[Verification]) -> String {
@@ -138,21 +110,4 @@ fn as_json(verified: &[Verification]) -> serde_json::Result<String> {
         })
     };
     serde_json::to_string_pretty(&verified.iter().map(one).collect::<Vec<_>>()).map(|text| text + "\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn line_ends_become_crlf_only_where_there_was_none() {
-        for (saved, sent) in [
-            ("A: 1\n\nb\n", "A: 1\r\n\r\nb\r\n"),
-            ("A: 1\n\nb", "A: 1\r\n\r\nb"),
-            ("A: 1\r\n\r\nb\n", "A: 1\r\n\r\nb\n"),
-            ("", ""),
-        ] {
-            assert_eq!(with_crlf(saved.as_bytes()), sent.as_bytes(), "{saved:?}");
-        }
-    }
 }

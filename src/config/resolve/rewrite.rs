@@ -4,7 +4,7 @@
 use super::Resolver;
 use crate::config::patterns::OneOrMore;
 use crate::config::problem::Place;
-use crate::config::rewrite::{EditableName, HeaderText, Rewrite, Target};
+use crate::config::rewrite::{Addable, HeaderText, Rewrite, Target};
 use crate::config::schema::{Section, Typed};
 use crate::config::settings::DkimSettings;
 use crate::config::tables::Pairs;
@@ -120,10 +120,10 @@ impl Resolver<'_> {
             set_from: optional(&typed.set_from)?,
             keep_from_as_reply_to: typed.keep_from_as_reply_to.value?,
             set_reply_to: optional(&typed.set_reply_to)?,
-            remove_headers: optional(&typed.remove_headers)?.unwrap_or_default(),
+            remove_headers: optional(&typed.remove_headers)?.unwrap_or_default().into_iter().map(|it| it.0).collect(),
             replace_in_headers: optional(&typed.replace_in_headers)?.unwrap_or_default(),
-            set_headers: headers(&typed.set_headers)?.into_iter().map(|(name, value)| (name, value.0)).collect(),
-            add_headers: headers(&typed.add_headers)?.into_iter().flat_map(each_added).collect(),
+            set_headers: pairs(&typed.set_headers)?.into_iter().map(|(name, value)| (name.0, value.0)).collect(),
+            add_headers: pairs(&typed.add_headers)?.into_iter().flat_map(each_added).collect(),
             subject_prefix: optional(&typed.subject_prefix)?.map(|prefix| prefix.0),
             list_unsubscribe: match link {
                 Some(link) => Some(ListUnsubscribe { link, one_click: one_click? }),
@@ -131,7 +131,7 @@ impl Resolver<'_> {
             },
             tag: optional(&typed.tag)?,
             stream: optional(&typed.stream)?,
-            metadata: optional(&typed.metadata)?.map_or_else(Vec::new, |pairs| pairs.0).into_iter().collect(),
+            metadata: pairs(&typed.metadata)?.into_iter().collect(),
             ip_pool: optional(&typed.ip_pool)?,
             upstream: upstream?,
             last: typed.last.value?,
@@ -245,17 +245,16 @@ fn optional<T: Clone>(typed: &Typed<T>) -> Option<Option<T>> {
 }
 
 fn address_map(typed: &Typed<Pairs<PatternText, Target>>) -> Option<AddressMap> {
-    let pairs = optional(typed)?.map_or_else(Vec::new, |pairs| pairs.0);
+    let pairs = pairs(typed)?;
     AddressMap::parse(pairs.iter().map(|(pattern, target)| (pattern.0.as_str(), target.0.as_str()))).ok()
 }
 
-fn headers<V: Clone>(typed: &Typed<Pairs<EditableName, V>>) -> Option<Vec<(String, V)>> {
-    let pairs = optional(typed)?.map_or_else(Vec::new, |pairs| pairs.0);
-    Some(pairs.into_iter().map(|(name, value)| (name.0, value)).collect())
+fn pairs<K: Clone, V: Clone>(typed: &Typed<Pairs<K, V>>) -> Option<Vec<(K, V)>> {
+    optional(typed).map(|pairs| pairs.map_or_else(Vec::new, |pairs| pairs.0))
 }
 
-fn each_added((name, values): (String, OneOrMore<HeaderText>)) -> impl Iterator<Item = (String, String)> {
-    values.0.into_iter().map(move |value| (name.clone(), value.0))
+fn each_added((name, values): (Addable, OneOrMore<HeaderText>)) -> impl Iterator<Item = (String, String)> {
+    values.0.into_iter().map(move |value| (name.0.clone(), value.0))
 }
 
 fn takes_everything(conditions: &Conditions) -> bool {

@@ -5,31 +5,87 @@ use crate::config::reader::Complaints;
 use crate::config::tables::known_keys;
 use crate::config::value::{Complaint, Text, Value};
 use crate::message::headers::FieldError;
-use crate::message::rewrite::{AddressMap, Author, Replacement};
-use crate::message::text_pattern::regex;
+use crate::message::rewrite::{AddressMap, Author, Edit, Replacement, is_editable};
+use crate::message::text_pattern::{TextPattern, regex};
 use crate::message::{Field, Mark};
 use crate::smtp::{Mailbox, ReversePath};
 use regex::Regex;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// The name of a header that a rule may write.
+/// The name of a header that a rule may set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EditableName(pub String);
+pub struct Settable(pub String);
 
-impl Text for EditableName {
-    const EXPECTED: &'static str = "a header's name";
+/// The name of a header that a rule may add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addable(pub String);
+
+/// The name of a header in which a rule may replace.
+struct Replaceable(String);
+
+/// What to take out: a name, or a pattern that takes whatever of its headers may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removable(pub TextPattern);
+
+const HEADER_NAME: &str = "a header's name";
+
+impl Text for Settable {
+    const EXPECTED: &'static str = HEADER_NAME;
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        if is_header_name(text) {
-            return Ok(Self(text.to_owned()));
-        }
+        editable(text, Edit::Set).map(Self)
+    }
+}
+
+impl Text for Addable {
+    const EXPECTED: &'static str = HEADER_NAME;
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        editable(text, Edit::Add).map(Self)
+    }
+}
+
+impl Text for Replaceable {
+    const EXPECTED: &'static str = HEADER_NAME;
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        editable(text, Edit::Replace).map(Self)
+    }
+}
+
+impl Text for Removable {
+    const EXPECTED: &'static str = "a header's name, or a pattern such as \"X-Internal-*\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let pattern = <TextPattern as Text>::parse(text)?;
+        let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if is_name { editable(text, Edit::Remove).map(|_| Self(pattern)) } else { Ok(Self(pattern)) }
+    }
+}
+
+fn editable(text: &str, edit: Edit) -> Result<String, Complaint> {
+    if !is_header_name(text) {
         let help = match text.trim().strip_suffix(':') {
             Some(name) => format!("write \"{name}\""),
             None => "write it as in \"Subject\" or \"X-Kind\"".to_owned(),
         };
-        Err(Complaint::new(format!("\"{}\" is no name of a header", text.escape_debug()), help))
+        return Err(Complaint::new(format!("\"{}\" is no name of a header", text.escape_debug()), help));
     }
+    if is_editable(text, edit) {
+        return Ok(text.to_owned());
+    }
+    let (message, help) = match edit {
+        Edit::Add if is_editable(text, Edit::Set) => (format!("a message has one {text} at most"), "use `set_headers`"),
+        Edit::Add | Edit::Set if text.eq_ignore_ascii_case("From") => {
+            (format!("no rule may write {text} in this way"), "use `set_from`")
+        }
+        Edit::Remove if is_editable(text, Edit::Set) => {
+            (format!("no message may be without {text}"), "use `set_headers` to change it")
+        }
+        _ => (format!("no rule may change {text}: it says what the message is, or which way it took"), "take it out"),
+    };
+    Err(Complaint::new(message, help))
 }
 
 /// What can stand behind a header's name.
@@ -132,7 +188,7 @@ impl Value for Replacement {
         const EXAMPLE: &str = "{ header = \"Subject\", pattern = \"^Re: \", with = \"\" }";
         let [header, pattern, with] = known_keys(value, ["header", "pattern", "with"], EXAMPLE, complaints)?;
         let place = with.span();
-        let header = EditableName::read(header, complaints);
+        let header = Replaceable::read(header, complaints);
         let pattern = Expression::read(pattern, complaints);
         let with = Replaced::read(with, complaints);
         let (header, pattern, with) = (header?.0, pattern?.0, with?.0);

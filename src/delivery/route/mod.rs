@@ -174,7 +174,7 @@ fn is_the_same(one: &Result<Way, NoWay>, other: &Result<Way, NoWay>) -> bool {
 
 impl NoWay {
     /// A configuration that is put right may still send it.
-    pub(super) fn reason(&self) -> Reason {
+    pub fn reason(&self) -> Reason {
         // RFC 3463 §3.5: X.4.4, unable to route.
         let enhanced = EnhancedCode::new(4, 4, 4);
         match self {

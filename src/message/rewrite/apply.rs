@@ -3,9 +3,10 @@
 //!
 //! Never fails and never loses mail: what a rule wants to insert and no header can hold leaves that header as it was.
 
+use super::conditions::{Unmet, first_unmet};
 use super::header::Header;
 use super::texts::Texts;
-use super::{Actions, Rule, Rules, conditions, envelope, unsubscribe};
+use super::{Actions, Rule, Rules, envelope, unsubscribe};
 use crate::message::accepted::Origin;
 use crate::message::headers::FieldError;
 use crate::message::{AuthorError, Envelope, Marks, RawMessage};
@@ -25,6 +26,8 @@ pub struct Rewritten {
     pub verdict: Verdict,
     /// Names of the rules that were for this message, in order.
     pub matched: Vec<Arc<str>>,
+    /// Those that were asked and not for it, each with why.
+    pub passed_over: Vec<(Arc<str>, Unmet)>,
     pub notes: Vec<Note>,
 }
 
@@ -97,6 +100,7 @@ impl Rules {
             targets: draft.envelope.recipients.clone(),
             texts: Texts::default(),
             matched: Vec::new(),
+            passed_over: Vec::new(),
             notes: Vec::new(),
         };
         for rule in self.0.iter() {
@@ -104,7 +108,7 @@ impl Rules {
                 Next::Rule => {}
                 Next::End => break,
                 Next::Verdict(verdict) => {
-                    return Rewritten { verdict, matched: run.matched, notes: run.notes };
+                    return run.account(verdict);
                 }
             }
         }
@@ -118,6 +122,7 @@ struct Run {
     targets: Vec<Mailbox>,
     texts: Texts,
     matched: Vec<Arc<str>>,
+    passed_over: Vec<(Arc<str>, Unmet)>,
     notes: Vec<Note>,
 }
 
@@ -129,9 +134,12 @@ enum Next {
 
 impl Run {
     fn follow(&mut self, rule: &Rule, origin: &Origin) -> Next {
-        match conditions::hold(&rule.conditions, &self.draft, origin, &mut self.texts) {
-            Ok(true) => {}
-            Ok(false) => return Next::Rule,
+        match first_unmet(&rule.conditions, &self.draft, origin, &mut self.texts) {
+            Ok(None) => {}
+            Ok(Some(unmet)) => {
+                self.passed_over.push((rule.name.clone(), unmet));
+                return Next::Rule;
+            }
             Err(error) => return Next::Verdict(no_author(rule, error)),
         }
         self.matched.push(rule.name.clone());
@@ -163,13 +171,18 @@ impl Run {
     }
 
     fn end(self, before: &Draft) -> Rewritten {
-        let Self { draft, targets, matched, notes, .. } = self;
+        let Self { draft, targets, matched, passed_over, notes, .. } = self;
         let changes = Changes {
             envelope: draft.envelope != before.envelope,
             header: draft.message.header() != before.message.header(),
             marks: draft.marks != before.marks,
         };
-        Rewritten { verdict: Verdict::Keep(Box::new(Kept { draft, targets, changes })), matched, notes }
+        let verdict = Verdict::Keep(Box::new(Kept { draft, targets, changes }));
+        Rewritten { verdict, matched, passed_over, notes }
+    }
+
+    fn account(self, verdict: Verdict) -> Rewritten {
+        Rewritten { verdict, matched: self.matched, passed_over: self.passed_over, notes: self.notes }
     }
 }
 

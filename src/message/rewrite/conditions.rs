@@ -4,52 +4,108 @@ use super::Conditions;
 use super::apply::Draft;
 use super::texts::Texts;
 use crate::message::accepted::Origin;
+use crate::message::text_pattern::HeaderPattern;
 use crate::message::{Author, AuthorError, SenderPatterns};
 use crate::smtp::Mailbox;
 
-/// An error if all depends on the author and nobody can tell who that is.
-pub(super) fn hold(
+/// The first condition of a rule that did not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmet {
+    Senders,
+    Recipients,
+    From,
+    /// By its place in [`Conditions::headers`].
+    Header(usize),
+    Listener,
+    User,
+    LargerThan,
+    SmallerThan,
+    BodyContains,
+}
+
+/// `None`: all hold. An error if all depends on the author and nobody can tell who that is.
+pub(super) fn first_unmet(
     conditions: &Conditions,
     draft: &Draft,
     origin: &Origin,
     texts: &mut Texts,
-) -> Result<bool, AuthorError> {
-    if !(envelope_fits(conditions, draft) && origin_fits(conditions, origin) && size_fits(conditions, draft)) {
-        return Ok(false);
-    }
-    if !conditions.headers.iter().all(|pattern| pattern.matches(draft.message.fields())) {
-        return Ok(false);
+) -> Result<Option<Unmet>, AuthorError> {
+    let cheap = envelope_unmet(conditions, draft).or_else(|| origin_unmet(conditions, origin));
+    let unmet = cheap.or_else(|| size_unmet(conditions, draft)).or_else(|| {
+        let fits = |pattern: &HeaderPattern| pattern.matches(draft.message.fields());
+        conditions.headers.iter().position(|pattern| !fits(pattern)).map(Unmet::Header)
+    });
+    if unmet.is_some() {
+        return Ok(unmet);
     }
     if let Some(part) = &conditions.body_contains
         && !texts.contain(&draft.message, part)
     {
-        return Ok(false);
+        return Ok(Some(Unmet::BodyContains));
     }
     match &conditions.from {
-        Some(patterns) => Author::of(&draft.message).map(|author| patterns.matches(author.mailbox())),
-        None => Ok(true),
+        Some(patterns) => {
+            let author = Author::of(&draft.message)?;
+            Ok((!patterns.matches(author.mailbox())).then_some(Unmet::From))
+        }
+        None => Ok(None),
     }
 }
 
-fn envelope_fits(conditions: &Conditions, draft: &Draft) -> bool {
+fn envelope_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
     let fits = |patterns: &SenderPatterns, mailbox: Option<&Mailbox>| match mailbox {
         Some(mailbox) => patterns.matches(mailbox),
         None => patterns.is_any(),
     };
     let envelope = &draft.envelope;
-    let sender = conditions.senders.as_ref().is_none_or(|patterns| fits(patterns, envelope.sender.mailbox()));
+    if !conditions.senders.as_ref().is_none_or(|patterns| fits(patterns, envelope.sender.mailbox())) {
+        return Some(Unmet::Senders);
+    }
     let one_of = |patterns: &SenderPatterns| envelope.recipients.iter().any(|recipient| patterns.matches(recipient));
-    sender && conditions.recipients.as_ref().is_none_or(one_of)
+    (!conditions.recipients.as_ref().is_none_or(one_of)).then_some(Unmet::Recipients)
 }
 
-fn origin_fits(conditions: &Conditions, origin: &Origin) -> bool {
+fn origin_unmet(conditions: &Conditions, origin: &Origin) -> Option<Unmet> {
     let (listeners, users) = (&conditions.listeners, &conditions.users);
-    let listener = listeners.is_empty() || origin.listener.as_ref().is_some_and(|address| listeners.contains(address));
+    if !listeners.is_empty() && !origin.listener.as_ref().is_some_and(|address| listeners.contains(address)) {
+        return Some(Unmet::Listener);
+    }
     let is_named = |user: &str| users.iter().any(|pattern| pattern.matches(user));
-    listener && (users.is_empty() || origin.user.as_deref().is_some_and(is_named))
+    (!users.is_empty() && !origin.user.as_deref().is_some_and(is_named)).then_some(Unmet::User)
 }
 
-fn size_fits(conditions: &Conditions, draft: &Draft) -> bool {
+fn size_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
     let size = draft.message.size() as u64;
-    conditions.larger_than.is_none_or(|least| size > least) && conditions.smaller_than.is_none_or(|most| size < most)
+    if conditions.larger_than.is_some_and(|least| size <= least) {
+        return Some(Unmet::LargerThan);
+    }
+    conditions.smaller_than.is_some_and(|most| size >= most).then_some(Unmet::SmallerThan)
+}
+
+impl Conditions {
+    /// For people.
+    pub fn describe(&self, unmet: Unmet) -> String {
+        let patterns =
+            |patterns: &Option<SenderPatterns>| patterns.as_ref().map(ToString::to_string).unwrap_or_default();
+        let octets = |octets: Option<u64>| octets.unwrap_or_default();
+        match unmet {
+            Unmet::Senders => format!("its envelope sender is not {}", patterns(&self.senders)),
+            Unmet::Recipients => format!("none of its recipients is {}", patterns(&self.recipients)),
+            Unmet::From => format!("its From address is not {}", patterns(&self.from)),
+            Unmet::Header(at) => match self.headers.get(at) {
+                Some(HeaderPattern { name, value }) => format!("it has no {name} that fits \"{value}\""),
+                None => "a header does not fit".to_owned(),
+            },
+            Unmet::Listener => format!("it did not come in at {}", self.listeners.join(", ")),
+            Unmet::User => {
+                let names: Vec<String> = self.users.iter().map(ToString::to_string).collect();
+                format!("it did not come in with the login {}", names.join(", "))
+            }
+            Unmet::LargerThan => format!("it is not larger than {} octets", octets(self.larger_than)),
+            Unmet::SmallerThan => format!("it is not smaller than {} octets", octets(self.smaller_than)),
+            Unmet::BodyContains => {
+                format!("no text in it contains \"{}\"", self.body_contains.as_deref().unwrap_or_default())
+            }
+        }
+    }
 }

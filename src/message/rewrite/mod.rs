@@ -16,6 +16,7 @@ mod unsubscribe;
 
 pub use address_map::{AddressMap, AddressMapError};
 pub use apply::{Changes, Draft, Kept, Note, Rewritten, Trouble, Verdict};
+pub use conditions::Unmet;
 pub use editable::{Edit, is_editable};
 pub use original::{Original, OriginalError};
 

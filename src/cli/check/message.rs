@@ -1,0 +1,157 @@
+//! `waxseal check --message`: what the gateway would make of a message, told without taking it.
+//!
+//! The message goes through the very functions that listeners use; nothing is sent, stored or looked up.
+
+use super::rehearsed::{Handed, Seen};
+use super::{diff, pretty, print, rehearsed};
+use crate::cli::message_file::{read, with_crlf};
+use crate::cli::{NOT_WELL, WRONG};
+use crate::config::{ListenerSettings, Settings};
+use crate::gateway::Rehearsal;
+use crate::inbound::{AuthMode, Client, Received};
+use crate::message::{Author, Envelope, RawMessage};
+use crate::smtp::address::AddressError;
+use crate::smtp::{EhloName, Mailbox, Reply, ReversePath};
+use anyhow::{Context as _, anyhow};
+use mail_parser::MessageParser;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+#[derive(Debug, clap::Args)]
+pub struct Sample {
+    /// Show what would become of this message (a file, "-": standard input): repairs, rules, routes and seals, as a diff.
+    /// Nothing is sent, stored or looked up
+    #[arg(long, value_name = "FILE", conflicts_with = "defaults")]
+    message: Option<PathBuf>,
+
+    /// Its envelope sender, "<>" for none. Without it: the From header's address
+    #[arg(long, value_name = "ADDRESS", requires = "message", value_parser = sender)]
+    from: Option<ReversePath>,
+
+    /// An envelope recipient; may be said several times. Without it: those of To, Cc and Bcc
+    #[arg(long, value_name = "ADDRESS", requires = "message", value_parser = Mailbox::parse)]
+    to: Vec<Mailbox>,
+
+    /// The listener that it comes in at. Without it: the first
+    #[arg(long, value_name = "ADDRESS", requires = "message")]
+    listener: Option<SocketAddr>,
+
+    /// The login that hands it in. Without it: none
+    #[arg(long, value_name = "NAME", requires = "message")]
+    user: Option<String>,
+}
+
+impl Sample {
+    pub fn is_given(&self) -> bool {
+        self.message.is_some()
+    }
+}
+
+fn sender(text: &str) -> Result<ReversePath, AddressError> {
+    if text.is_empty() || text == "<>" {
+        return Ok(ReversePath::Null);
+    }
+    Mailbox::parse(text).map(ReversePath::Mailbox)
+}
+
+pub fn run(sample: &Sample, settings: Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let Some(path) = &sample.message else { return Ok(ExitCode::from(WRONG)) };
+    let file = read(path)?;
+    let listener = listener(sample, &settings)?.clone();
+    let client = client(sample, &settings)?;
+    let mut handed = Handed {
+        file: path.display().to_string(),
+        octets: file.len(),
+        listener: listener.options.address.to_string(),
+        user: client.user.clone(),
+        envelope: Envelope::new(ReversePath::Null),
+        from_header: sample.from.is_none(),
+        to_header: sample.to.is_empty(),
+    };
+    let received = Received::read(client, handed.envelope.clone(), &with_crlf(&file), &listener.options);
+    let (seen, settings) = match received.and_then(|received| with_message(received, &listener)) {
+        Err(refusal) => (Seen::Early(refusal), settings),
+        Ok((mut received, message)) => {
+            received.envelope = envelope(sample, &message)?;
+            handed.envelope.clone_from(&received.envelope);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
+            let (rehearsal, settings) = runtime.block_on(Rehearsal::of(received, &listener, settings))?;
+            (Seen::Whole { before: message, rehearsal: Box::new(rehearsal) }, settings)
+        }
+    };
+    if json {
+        print(pretty(&rehearsed::to_json(&handed, &seen, &settings)));
+    } else {
+        print(rehearsed::text(&handed, &seen, &settings, diff::wants_colours()).trim_end());
+    }
+    Ok(if seen.refusal().is_none() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+}
+
+/// What is refused before its content is looked at.
+fn with_message(received: Received, listener: &ListenerSettings) -> Result<(Received, RawMessage), Reply> {
+    if listener.options.auth == AuthMode::Required && received.client.user.is_none() {
+        return Err(Reply::login_required());
+    }
+    let message = RawMessage::from_data(received.data.clone()).map_err(|_| Reply::header_too_large())?;
+    Ok((received, message))
+}
+
+fn listener<'a>(sample: &Sample, settings: &'a Settings) -> anyhow::Result<&'a ListenerSettings> {
+    let mut listeners = settings.listeners.iter();
+    let found = match sample.listener {
+        Some(address) => listeners.find(|listener| listener.options.address == address),
+        None => listeners.next(),
+    };
+    found.ok_or_else(|| {
+        let addresses = settings.listeners.iter().map(|listener| listener.options.address.to_string());
+        anyhow!("--listener: there is no such [[listener]]; there is {}", addresses.collect::<Vec<_>>().join(", "))
+    })
+}
+
+/// On this machine, which most listeners let in.
+fn client(sample: &Sample, settings: &Settings) -> anyhow::Result<Client> {
+    let user = match &sample.user {
+        Some(name) => {
+            let found = settings.users.iter().find(|user| *user.name == **name);
+            Some(
+                found
+                    .map(|user| user.name.clone())
+                    .ok_or_else(|| anyhow!("--user: there is no [[user]] of that name"))?,
+            )
+        }
+        None => None,
+    };
+    let ehlo = EhloName::parse(b"waxseal-check").context("a name for EHLO")?;
+    Ok(Client { peer: (Ipv4Addr::LOCALHOST, 0).into(), ehlo, esmtp: true, tls: None, user: user as Option<Arc<str>> })
+}
+
+fn envelope(sample: &Sample, message: &RawMessage) -> anyhow::Result<Envelope> {
+    let of_header = || match Author::of(message) {
+        Ok(author) => ReversePath::Mailbox(author.mailbox().clone()),
+        // Whether that matters is the gateway's to say.
+        Err(_) => ReversePath::Null,
+    };
+    let mut envelope = Envelope::new(sample.from.clone().unwrap_or_else(of_header));
+    let recipients = if sample.to.is_empty() { recipients_of(message) } else { sample.to.clone() };
+    if recipients.is_empty() {
+        return Err(anyhow!("the header names no recipient; say --to ADDRESS"));
+    }
+    recipients.into_iter().for_each(|recipient| envelope.add_recipient(recipient));
+    Ok(envelope)
+}
+
+/// Each once, in order.
+fn recipients_of(message: &RawMessage) -> Vec<Mailbox> {
+    let block = [message.header(), b"\r\n"].concat();
+    let Some(parsed) = MessageParser::new().parse_headers(&block) else { return Vec::new() };
+    let lists = [parsed.to(), parsed.cc(), parsed.bcc()].into_iter().flatten();
+    let mut found = Vec::new();
+    for mailbox in lists.flat_map(|list| list.iter()).filter_map(|one| Mailbox::parse(one.address()?).ok()) {
+        if !found.contains(&mailbox) {
+            found.push(mailbox);
+        }
+    }
+    found
+}

@@ -1,0 +1,283 @@
+//! What `waxseal check --message` found, for people and for programs.
+//! Texts of the message are foreign: each stays on its line.
+
+use super::{diff, line};
+use crate::config::Settings;
+use crate::dkim::Sealed;
+use crate::gateway::{Onward, Rehearsal};
+use crate::intake::{Account, Turned};
+use crate::message::accepted::Accepted;
+use crate::message::headers::Fields;
+use crate::message::{Envelope, Mark, Marks, Outcome, RawMessage};
+use crate::observe::log::Clean;
+use crate::smtp::{Mailbox, Reply};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// What was handed in, and how.
+#[derive(Debug)]
+pub struct Handed {
+    pub file: String,
+    pub octets: usize,
+    pub listener: String,
+    pub user: Option<Arc<str>>,
+    pub envelope: Envelope,
+    /// The sender was taken from the header.
+    pub from_header: bool,
+    /// The recipients were.
+    pub to_header: bool,
+}
+
+#[derive(Debug)]
+pub enum Seen {
+    /// Refused before its content was looked at.
+    Early(Reply),
+    Whole {
+        before: RawMessage,
+        rehearsal: Box<Rehearsal>,
+    },
+}
+
+impl Seen {
+    pub fn refusal(&self) -> Option<&Reply> {
+        match self {
+            Self::Early(reply) => Some(reply),
+            Self::Whole { rehearsal, .. } => match &rehearsal.intake.fate {
+                Err(Turned::Refused(reply)) => Some(reply),
+                Ok(_) | Err(Turned::Discarded { .. }) => None,
+            },
+        }
+    }
+
+    fn accepted(&self) -> Option<(&RawMessage, &Rehearsal, &Accepted)> {
+        match self {
+            Self::Whole { before, rehearsal } => {
+                rehearsal.intake.fate.as_ref().ok().map(|accepted| (before, &**rehearsal, accepted))
+            }
+            Self::Early(_) => None,
+        }
+    }
+
+    fn account(&self) -> Option<&Account> {
+        match self {
+            Self::Whole { rehearsal, .. } => Some(&rehearsal.intake.account),
+            Self::Early(_) => None,
+        }
+    }
+
+    fn result(&self) -> String {
+        match (self.refusal(), self) {
+            (Some(reply), _) => format!("refused: {}", Clean(reply)),
+            (None, Self::Whole { rehearsal, .. }) => match &rehearsal.intake.fate {
+                Err(Turned::Discarded { rule }) => {
+                    format!(
+                        "discarded by the rule \"{rule}\": the application is told that all is well, and nobody gets it"
+                    )
+                }
+                _ => "accepted (this is only a look: nothing was sent)".to_owned(),
+            },
+            (None, Self::Early(_)) => String::new(),
+        }
+    }
+}
+
+pub fn text(handed: &Handed, seen: &Seen, settings: &Settings, colours: bool) -> String {
+    let mut lines = handed_lines(handed);
+    lines.push(line("result", &seen.result()));
+    if let Some(account) = seen.account() {
+        lines.extend(account_lines(account, settings));
+    }
+    let Some((before, rehearsal, accepted)) = seen.accepted() else { return lines.join("\n") };
+    lines.push(String::new());
+    lines.extend(envelope_lines(&handed.envelope, &accepted.envelope));
+    if !accepted.marks.is_empty() {
+        lines.push(line("marks", &Clean(marks(&accepted.marks).join(", "))));
+    }
+    lines.extend(rehearsal.onward.iter().map(|onward| line("route", &way(onward, settings))));
+    for exit in &rehearsal.exits {
+        let name = &settings.upstreams[exit.upstream].name;
+        lines.extend(exit_lines(name, &exit.sealed, accepted));
+    }
+    let diff = diff::unified(&before.to_bytes(), &accepted.message.to_bytes());
+    let diff = if colours { diff::with_colours(&diff) } else { diff };
+    lines.push(format!("\n{diff}"));
+    lines.join("\n")
+}
+
+fn handed_lines(handed: &Handed) -> Vec<String> {
+    let by =
+        handed.user.as_ref().map_or_else(|| "without a login".to_owned(), |user| format!("by the login \"{user}\""));
+    let of_header = |is_of: bool| if is_of { " (from the header)" } else { "" };
+    let mut lines = vec![
+        line("message", &format!("{}, {} octets", Clean(&handed.file), handed.octets)),
+        line("handed in", &format!("at {}, {by}", handed.listener)),
+    ];
+    if !handed.envelope.recipients.is_empty() {
+        lines.push(line("from", &format!("{}{}", path(&handed.envelope), of_header(handed.from_header))));
+        lines.push(line("to", &format!("{}{}", names(&handed.envelope), of_header(handed.to_header))));
+    }
+    lines
+}
+
+fn account_lines(account: &Account, settings: &Settings) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !account.repairs.is_empty() {
+        lines.push(line("repaired", &account.repairs.join(", ")));
+    }
+    // What is refused before the rules says nothing about them.
+    let was_asked = !account.matched.is_empty() || !account.passed_over.is_empty();
+    for rule in settings.rules.0.iter().filter(|_| was_asked) {
+        let passed_over = account.passed_over.iter().find(|(name, _)| *name == rule.name);
+        let fate = match passed_over {
+            _ if account.matched.contains(&rule.name) => "for this message".to_owned(),
+            Some((_, unmet)) => format!("not for it: {}", rule.conditions.describe(*unmet)),
+            None => "not asked".to_owned(),
+        };
+        lines.push(line("rule", &Clean(format!("{}: {fate}", rule.name))));
+    }
+    for note in &account.notes {
+        let text = format!("{}: {} stays as it was: {}", note.rule, note.header, note.trouble);
+        lines.push(line("not done", &Clean(text)));
+    }
+    lines
+}
+
+/// What the rules changed of it.
+fn envelope_lines(before: &Envelope, after: &Envelope) -> Vec<String> {
+    let mut lines = Vec::new();
+    if before.sender != after.sender {
+        lines.push(line("sender", &format!("{} -> {}", path(before), path(after))));
+    }
+    if before.recipients != after.recipients {
+        lines.push(line("recipients", &format!("{} -> {}", names(before), names(after))));
+    }
+    lines
+}
+
+fn way(onward: &Onward, settings: &Settings) -> String {
+    let to = Clean(&onward.recipient);
+    match &onward.way {
+        Ok(way) => {
+            let names = way.upstreams.iter().filter_map(|index| settings.upstreams.get(*index)).map(|it| &*it.name);
+            format!("{to}: {}, through {}", way.name, names.collect::<Vec<_>>().join(", then "))
+        }
+        Err(no_way) => format!("{to}: none, it would wait: {}", no_way.reason()),
+    }
+}
+
+/// How it leaves, and what is different in the form for this provider.
+fn exit_lines(name: &str, sealed: &Result<Sealed, Outcome>, accepted: &Accepted) -> Vec<String> {
+    match sealed {
+        Ok(sealed) => {
+            let mut lines = vec![line("upstream", &format!("{name}: {}", sealed.seal()))];
+            let own = own_fields(sealed, accepted);
+            lines.extend(own.into_iter().map(|field| line("", &format!("{name}: with {}", Clean(field)))));
+            lines
+        }
+        Err(outcome) => vec![line("upstream", &format!("{name}: not sent: {}", Clean(reason(outcome))))],
+    }
+}
+
+/// Fields that only this provider gets, in one line each; the seal is not among them.
+fn own_fields(sealed: &Sealed, accepted: &Accepted) -> Vec<String> {
+    let known: HashSet<&[u8]> = accepted.message.fields().map(|field| field.raw()).collect();
+    let new = Fields::new(sealed.header()).filter(|field| !known.contains(field.raw()) && !field.is("DKIM-Signature"));
+    new.map(|field| {
+        let (name, value) = (String::from_utf8_lossy(field.name()), field.unfolded());
+        format!("{name}: {}", String::from_utf8_lossy(&value))
+    })
+    .collect()
+}
+
+fn reason(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Deferred(reason) | Outcome::Failed(reason) => reason.to_string(),
+        Outcome::Delivered(reply) => reply.to_string(),
+    }
+}
+
+fn path(envelope: &Envelope) -> String {
+    envelope.sender.mailbox().map_or_else(|| "<>".to_owned(), |mailbox| Clean(mailbox).to_string())
+}
+
+fn names(envelope: &Envelope) -> String {
+    envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn marks(marks: &Marks) -> Vec<String> {
+    let Marks { tag, stream, metadata, ip_pool, upstream } = marks;
+    let single = [("tag", tag), ("stream", stream), ("ip_pool", ip_pool), ("upstream", upstream)];
+    let named = |(name, mark): (&str, &Option<Mark>)| mark.as_ref().map(|mark| format!("{name} {mark}"));
+    let metadata = metadata.iter().map(|(name, value)| format!("{name} = {value}"));
+    single.into_iter().filter_map(named).chain(metadata).collect()
+}
+
+/// The same for programs.
+pub fn to_json(handed: &Handed, seen: &Seen, settings: &Settings) -> Value {
+    let mut value = json!({
+        "ok": seen.refusal().is_none(),
+        "result": match (seen.refusal(), seen.accepted()) {
+            (Some(_), _) => "refused",
+            (None, Some(_)) => "accepted",
+            (None, None) => "discarded",
+        },
+        "reply": seen.refusal().map(ToString::to_string),
+        "listener": handed.listener,
+        "user": handed.user.as_deref(),
+        "before": envelope_to_json(&handed.envelope),
+    });
+    if let Some(account) = seen.account() {
+        value["repairs"] = json!(account.repairs);
+        value["rules"] = rules_to_json(account, settings);
+        value["not_done"] = account.notes.iter().map(note_to_json).collect();
+    }
+    if let Some((before, rehearsal, accepted)) = seen.accepted() {
+        value["after"] = envelope_to_json(&accepted.envelope);
+        value["marks"] = json!(accepted.marks);
+        value["recipients"] = rehearsal.onward.iter().map(|onward| onward_to_json(onward, settings)).collect();
+        value["upstreams"] = rehearsal.exits.iter().map(|exit| {
+            let name = &*settings.upstreams[exit.upstream].name;
+            match &exit.sealed {
+                Ok(sealed) => {
+                    json!({ "name": name, "seal": sealed.seal().to_string(), "headers": own_fields(sealed, accepted) })
+                }
+                Err(outcome) => json!({ "name": name, "problem": reason(outcome) }),
+            }
+        }).collect();
+        value["diff"] = diff::unified(&before.to_bytes(), &accepted.message.to_bytes()).into();
+    }
+    value
+}
+
+fn rules_to_json(account: &Account, settings: &Settings) -> Value {
+    let rule = |rule: &crate::message::rewrite::Rule| {
+        let unmet = account.passed_over.iter().find(|(name, _)| *name == rule.name);
+        json!({
+            "name": &*rule.name,
+            "matched": account.matched.contains(&rule.name),
+            "unmet": unmet.map(|(_, unmet)| rule.conditions.describe(*unmet)),
+        })
+    };
+    settings.rules.0.iter().map(rule).collect()
+}
+
+fn note_to_json(note: &crate::message::rewrite::Note) -> Value {
+    json!({ "rule": &*note.rule, "header": note.header, "reason": note.trouble.to_string() })
+}
+
+fn onward_to_json(onward: &Onward, settings: &Settings) -> Value {
+    let address = onward.recipient.to_string();
+    match &onward.way {
+        Ok(way) => {
+            let names = way.upstreams.iter().filter_map(|index| settings.upstreams.get(*index)).map(|it| &*it.name);
+            json!({ "address": address, "route": &*way.name, "upstreams": names.collect::<Vec<_>>() })
+        }
+        Err(no_way) => json!({ "address": address, "problem": no_way.reason().to_string() }),
+    }
+}
+
+fn envelope_to_json(envelope: &Envelope) -> Value {
+    let addresses: Vec<String> = envelope.recipients.iter().map(Mailbox::to_string).collect();
+    json!({ "from": envelope.sender.mailbox().map(Mailbox::to_string), "to": addresses })
+}
