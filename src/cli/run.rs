@@ -4,7 +4,7 @@
 use super::{NOT_WELL, WRONG};
 use crate::config::{self, ConfigFile, Environment, Problems};
 use crate::gateway::{Ended, Gateway};
-use crate::observe::log;
+use crate::observe::{fault, log};
 use anyhow::Context as _;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -25,6 +25,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
         }
     };
     log::start(&settings.log).context("the log cannot start")?;
+    fault::watch();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let status = runtime.block_on(async {

@@ -12,6 +12,7 @@ use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
+use crate::observe::fault;
 use crate::queue::Lane;
 use crate::relay::{Deadline, Reuse, Sent, Upstream};
 use crate::smtp::{EnhancedCode, Mailbox};
@@ -112,6 +113,7 @@ impl Delivery {
 
     /// The same; once `stop` is cancelled, what has not begun is deferred as [`Cause::Stopping`].
     pub async fn attempt_unless(&self, accepted: &Accepted, deadline: Deadline, stop: &CancellationToken) -> Attempt {
+        fault::provoke("attempt", &accepted.envelope.sender);
         let mut progress = Progress::new(accepted, deadline, stop);
         for group in self.routes.group(accepted) {
             match group.way {

@@ -10,6 +10,7 @@ use super::settle::Clerk;
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
+use crate::observe::fault::Fault;
 use crate::observe::log::Clean;
 use crate::observe::small_chance;
 use crate::queue::watched::Watched;
@@ -84,7 +85,7 @@ impl<C: Courier> Dispatcher<C> {
         }
         while let Some(ended) = running.join_next().await {
             if let Err(failure) = ended {
-                error!("a lane's loop failed: {failure}");
+                error!("a lane's loop failed: {}", Fault(&failure));
             }
         }
     }
@@ -117,7 +118,7 @@ impl<C: Courier> Dispatcher<C> {
         let (courier, accepted, stop) = (self.courier.clone(), leased.accepted.clone(), stop.clone());
         let attempt = tokio::spawn(async move { courier.attempt(&accepted, &stop).await });
         AbortOnDropHandle::new(attempt).await.unwrap_or_else(|failure| {
-            error!(id = %leased.accepted.id, "an attempt failed: {failure}");
+            error!(id = %leased.accepted.id, "an attempt failed: {}", Fault(&failure));
             Attempt::interrupted(&leased.accepted)
         })
     }
@@ -282,7 +283,7 @@ impl<C: Courier> LaneLoop<C> {
 
     fn note(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         let Ok(Ended { era, octets, sign, reason }) = ended.inspect_err(|failure| {
-            error!(lane = %self.lane, "a delivery failed: {failure}; its message is tried again after the next start");
+            error!(lane = %self.lane, "a delivery failed: {}; its message is tried again after the next start", Fault(failure));
         }) else {
             return;
         };

@@ -12,20 +12,22 @@ use jiff::Timestamp;
 /// Up to the first NUL: a value for a field; then the message, as DATA.
 pub fn header(bytes: &[u8]) {
     let (value, wire) = bytes.split_at(memchr::memchr(0, bytes).unwrap_or(0));
-    let mut decoded = Vec::new();
-    DotDecoder::default().decode(wire.strip_prefix(b"\0").unwrap_or(wire), &mut decoded);
-    if decoded.ends_with(b"\r") || !has_only_crlf(&decoded) {
-        return;
-    }
-    let Ok(message) = RawMessage::from_data(decoded.into()) else { return };
+    let Some(message) = decoded(wire.strip_prefix(b"\0").unwrap_or(wire)) else { return };
     check_split(&message);
     let (_, _, _) = (Author::of(&message), subject(&message), is_looping(&message));
     check_value(&String::from_utf8_lossy(value), &message);
     check_repair(&message);
 }
 
+/// What a listener makes of DATA, if it takes it.
+pub(super) fn decoded(wire: &[u8]) -> Option<RawMessage> {
+    let mut data = Vec::new();
+    DotDecoder::default().decode(wire, &mut data);
+    if has_only_crlf(&data) { RawMessage::from_data(data.into()).ok() } else { None }
+}
+
 /// Whoever reads what we write finds the same header and body.
-fn check_split(message: &RawMessage) {
+pub(super) fn check_split(message: &RawMessage) {
     let again = RawMessage::from_data(message.to_bytes().into()).expect("it was one before");
     assert_eq!(&again, message);
     assert!(

@@ -11,6 +11,7 @@ mod data;
 mod header;
 mod queue;
 mod reply;
+mod rewrite;
 mod sandbox;
 mod session;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use self::data::data;
 pub use self::header::header;
 pub use self::queue::queue;
 pub use self::reply::reply;
+pub use self::rewrite::rewrite;
 pub use self::sandbox::sandbox;
 pub use self::session::session;
 
@@ -35,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("header", header),
     ("queue", queue),
     ("reply", reply),
+    ("rewrite", rewrite),
     ("sandbox", sandbox),
     ("session", session),
 ];

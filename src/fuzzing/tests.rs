@@ -136,6 +136,7 @@ replayed! {
     header: 5_000,
     queue: 1_000,
     reply: 20_000,
+    rewrite: 2_000,
     sandbox: 2_000,
     session: 10_000,
 }

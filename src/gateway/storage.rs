@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::delivery::Routes;
 use crate::message::accepted::Addressed;
 use crate::observe::Clock;
+use crate::observe::fault::Fault;
 use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::watched::Watched;
 use crate::queue::{Queue, QueueError};
@@ -47,7 +48,7 @@ pub(super) async fn open(
         schedule: settings.queue.schedule,
     };
     let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
-    let queue = opened.map_err(|failure| StartError::Fault(failure.to_string()))??;
+    let queue = opened.map_err(|failure| StartError::Fault(Fault(&failure).to_string()))??;
     let queue = Arc::new(Watched::new(Arc::new(queue)));
     let (fingerprint, routes) = (routes.fingerprint(), routes.clone());
     let lane_of = Arc::new(move |addressed: &Addressed<'_>| routes.lane(addressed));

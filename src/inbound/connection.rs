@@ -11,6 +11,7 @@ use super::session::{Next, Session, Step};
 use super::starttls::{Clean, InjectedPlaintext};
 use super::{Intake, Options, Received, Tls};
 use crate::message::Budget;
+use crate::observe::fault::Fault;
 use crate::observe::log::Clean as OneLine;
 use crate::smtp::Reply;
 use std::io;
@@ -264,7 +265,7 @@ async fn hand_over<I: Intake>(received: Received, intake: &Arc<I>) -> Reply {
     match tokio::spawn(async move { intake.accept(received).await }).await {
         Ok(reply) => reply,
         Err(failure) => {
-            error!("a message could not be taken: {failure}");
+            error!("a message could not be taken: {}", Fault(&failure));
             Reply::internal_error()
         }
     }

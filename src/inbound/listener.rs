@@ -7,6 +7,7 @@ use super::connection::{self, Service};
 use super::limits::{Connections, Refusal, Slot};
 use super::{Intake, Options, Tls};
 use crate::message::Budget;
+use crate::observe::fault::Fault;
 use crate::smtp::Reply;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Write as _};
@@ -117,7 +118,7 @@ async fn converse<I: Intake>(client: TcpStream, peer: SocketAddr, slot: Slot, se
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(failure) = ended {
-        error!("a connection failed: {failure}");
+        error!("a connection failed: {}", Fault(&failure));
     }
 }
 

@@ -7,7 +7,7 @@ use crate::message::MailId;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::observe::log::Clean;
-use crate::observe::{Clock, chance};
+use crate::observe::{Clock, chance, fault};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -28,12 +28,14 @@ pub struct Reception {
 impl Reception {
     /// At MAIL.
     pub(super) fn admit(&self, client: &Client, sender: &ReversePath) -> Result<(), Reply> {
+        fault::provoke("session", sender);
         self.policy.check_envelope(client, sender)
     }
 
     /// At the final dot. The error is the reply where nothing is to be delivered: a refusal, or the 250 of a message that a
     /// rule discards. It has been logged.
     pub(super) fn accept(&self, received: &mut Received) -> Result<Prepared, Reply> {
+        fault::provoke("intake", &received.envelope.sender);
         let now = self.clock.now();
         let id = MailId::new(now, chance());
         prepare(received, self, (id, now), &mut Account::default()).map_err(|turned| {

@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod clock;
+pub mod fault;
 pub mod log;
 pub mod secret;
 pub mod words;

@@ -220,7 +220,8 @@ fn judge(tally: &mut Tally, replies: Vec<(Case, String)>, arrived: &BTreeMap<Str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_transaction_is_one_message_or_none() {
-    let all = cases(&words(b"\r\n.", 4));
+    let longest = if std::env::var("HOSTILE").is_ok_and(|wanted| wanted == "full") { 5 } else { 4 };
+    let all = cases(&words(b"\r\n.", longest));
     let (scripted, authority) = (ScriptedUpstream::start().await, Arc::new(Authority::new()));
     let gateway = gateway(&scripted, &authority);
     let mut running = JoinSet::new();

@@ -1,0 +1,59 @@
+//! Faults of the program itself: a panic is one line of the log, and counted. It says where, never what: the text of a
+//! panic may hold somebody's mail or login.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::task::JoinError;
+use tracing::error;
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// From now on, instead of what the runtime would print. The log must have started.
+pub fn watch() {
+    std::panic::set_hook(Box::new(|panic| {
+        let count = PANICS.fetch_add(1, Ordering::Relaxed) + 1;
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(at, count, "a fault of this program: what was under way is given up or tried again; please report it");
+    }));
+}
+
+/// Since the start of the process.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// How a task ended that should not have, without the text of its panic.
+#[derive(Debug)]
+pub struct Fault<'a>(pub &'a JoinError);
+
+impl fmt::Display for Fault<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_panic() { "a fault of this program" } else { "it was cut off" })
+    }
+}
+
+/// For tests of the built program: panics for mail from `panics-in-PLACE@…`, as often as the variable WAXSEAL_TEST_FAULTS says.
+/// In builds with debug assertions alone.
+#[cfg(debug_assertions)]
+pub fn provoke(place: &'static str, sender: impl fmt::Display) {
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    static LEFT: LazyLock<Option<u32>> = LazyLock::new(|| std::env::var("WAXSEAL_TEST_FAULTS").ok()?.parse().ok());
+    static MADE: LazyLock<Mutex<HashMap<&'static str, u32>>> = LazyLock::new(Mutex::default);
+    let Some(most) = *LEFT else { return };
+    let sender = sender.to_string();
+    let due = sender.strip_prefix("panics-in-").is_some_and(|rest| rest.split('@').next() == Some(place)) && {
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = made.entry(place).or_default();
+        *made += 1;
+        *made <= most
+    };
+    #[expect(clippy::panic, reason = "what it is for")]
+    if due {
+        panic!("on purpose, for {sender}");
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub fn provoke(_place: &'static str, _sender: impl fmt::Display) {}

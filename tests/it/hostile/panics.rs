@@ -1,0 +1,108 @@
+//! A fault of the program in one session, one message or one delivery: nobody else notices, no mail is lost, and each is
+//! one line of the log, counted, without the text of the panic.
+
+use crate::support::application::{hand_in, in_front_of, mail, mail_from, numbered, queued_in_front_of, subjects};
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::tally::Tally;
+use crate::support::upstream::ScriptedUpstream;
+use std::net::SocketAddr;
+
+/// How often each place panics before it works.
+const FAULTS: usize = 2;
+const RECIPIENT: &[&str] = &["you@example.net"];
+
+/// From a sender for whom the built program panics at this place.
+async fn hand_in_from(gateway: SocketAddr, sender: &str, subject: &str) -> String {
+    let mut client = Client::connect(gateway).await;
+    client.greet().await;
+    for line in [format!("MAIL FROM:<{sender}>"), "RCPT TO:<you@example.net>".to_owned(), "DATA".to_owned()] {
+        let reply = client.ask(&line).await;
+        assert!(reply.starts_with("250 ") || reply.starts_with("354 "), "{line}: {reply}");
+    }
+    client.ask(&format!("{}.", mail_from(sender, subject))).await
+}
+
+/// The reply to MAIL, or nothing if the connection ends.
+async fn session(gateway: SocketAddr) -> Option<String> {
+    let mut client = Client::connect(gateway).await;
+    client.greet().await;
+    client.send(b"MAIL FROM:<panics-in-session@example.com>\r\n").await;
+    client.reply().await
+}
+
+fn faults(gateway: &Gateway) -> Vec<String> {
+    gateway.log().into_iter().filter(|line| line.contains("a fault of this program: ")).collect()
+}
+
+fn judge_log(tally: &mut Tally, gateway: &Gateway, expected: usize) {
+    let faults = faults(gateway);
+    tally.case(faults.len() == expected, || format!("{} faults in the log: {faults:#?}", faults.len()));
+    for (number, line) in faults.iter().enumerate() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let right = event["count"] == number + 1 && event["at"].as_str().is_some_and(|at| at.contains("src/"));
+        tally.case(right, || line.clone());
+    }
+    let told = gateway.log().iter().any(|line| line.contains("on purpose"));
+    tally.case(!told, || "the text of a panic was printed".to_owned());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_session_a_message_or_a_delivery_loses_nothing() {
+    let mut tally = Tally::new("panics", "queue");
+    let scripted = ScriptedUpstream::start().await;
+    let mut gateway = queued_in_front_of(&scripted, "", "").env("WAXSEAL_TEST_FAULTS", FAULTS).start(1);
+    let address = gateway.address();
+
+    let mut beside = Client::connect(address).await;
+    beside.greet().await;
+    assert!(beside.ask("MAIL FROM:<reports@example.com>").await.starts_with("250 "));
+    for _ in 0..FAULTS {
+        let reply = session(address).await;
+        tally.case(reply.is_none(), || format!("{reply:?}"));
+    }
+    let reply = session(address).await.unwrap_or_default();
+    tally.case(reply.starts_with("250 "), || reply);
+    let reply = beside.ask("RCPT TO:<you@example.net>").await;
+    tally.case(reply.starts_with("250 "), || reply);
+
+    for _ in 0..FAULTS {
+        let reply = hand_in_from(address, "panics-in-intake@example.com", "refused").await;
+        tally.case(reply.starts_with("451 4.3.0 "), || reply);
+    }
+    let reply = hand_in_from(address, "panics-in-attempt@example.com", "9999").await;
+    tally.case(reply.starts_with("250 "), || reply);
+    for subject in numbered(20) {
+        let reply = hand_in(address, RECIPIENT, &mail(&subject)).await;
+        tally.case(reply.starts_with("250 "), || reply);
+    }
+    scripted.until_messages(21).await;
+    let mut expected = numbered(20);
+    expected.push("9999".to_owned());
+    tally.case(subjects(&scripted) == expected, || format!("{:?}", subjects(&scripted)));
+
+    judge_log(&mut tally, &gateway, 3 * FAULTS);
+    tally.case(gateway.is_alive(), || "the gateway is gone".to_owned());
+    gateway.signal("TERM");
+    tally.case(gateway.wait().code() == Some(0), || gateway.log().join("\n"));
+    tally.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_direct_mode_the_application_is_told_to_come_back() {
+    let mut tally = Tally::new("panics", "direct");
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = in_front_of(&scripted, "").env("WAXSEAL_TEST_FAULTS", FAULTS).start(1);
+    for place in ["intake", "attempt"] {
+        let sender = format!("panics-in-{place}@example.com");
+        for _ in 0..FAULTS {
+            let reply = hand_in_from(gateway.address(), &sender, place).await;
+            tally.case(reply.starts_with("451 4.3.0 "), || format!("{place}: {reply}"));
+        }
+        let reply = hand_in_from(gateway.address(), &sender, place).await;
+        tally.case(reply.starts_with("250 "), || format!("{place}: {reply}"));
+    }
+    tally.case(subjects(&scripted) == ["attempt", "intake"], || format!("{:?}", subjects(&scripted)));
+    judge_log(&mut tally, &gateway, 2 * FAULTS);
+    tally.finish();
+}
