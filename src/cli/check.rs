@@ -16,8 +16,8 @@ use crate::inbound::{AuthMode, Tls};
 use crate::message::repair::Repairs;
 use crate::message::text_pattern::TextPattern;
 use crate::observe::in_words;
-use crate::relay::TlsMode;
 use crate::relay::provider::Signing;
+use crate::relay::{Counts, TlsMode};
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::Write as _;
@@ -169,7 +169,7 @@ fn describe_upstream(upstream: &UpstreamSettings) -> String {
     let name = &upstream.name;
     let limit = match &upstream.share_limits_with {
         Some(owner) => format!("within the limits of {owner}"),
-        None => format!("at most {} connections", upstream.connections.max_connections),
+        None => format!("at most {} connections{}", upstream.connections.max_connections, describe_rates(upstream)),
     };
     match &upstream.provider {
         Provider::Sandbox => format!("{name}: the sandbox, which keeps mail and does NOT send it"),
@@ -199,6 +199,15 @@ fn describe_logins(endpoint: &Endpoint) -> String {
         None => logins.push("other mail waits".to_owned()),
     }
     logins.join(", ")
+}
+
+/// ", 14/s, 50000/day"; with what is counted where that is not messages.
+fn describe_rates(upstream: &UpstreamSettings) -> String {
+    let rates = upstream.rates.iter().map(|rate| format!(", {rate}")).collect::<String>();
+    match upstream.preset.limits.counts {
+        Counts::Recipients if !rates.is_empty() => format!("{rates} (recipients)"),
+        _ => rates,
+    }
 }
 
 fn upstream_tls_name(tls: TlsMode) -> &'static str {

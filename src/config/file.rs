@@ -5,6 +5,7 @@
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
 use super::queue::{Backend, Retry};
+use super::rates::Rates;
 use super::reader::Complaints;
 use super::rewrite::Rewrite;
 use super::schema::{Section, Table, settings};
@@ -188,7 +189,11 @@ settings! {
         tracking: bool, default "false";
         /// The local address to connect from; default: the system's choice.
         source_address: IpAddr, optional r#""192.0.2.10""#;
-        /// Another upstream with the same account: its cap counts for both.
+        /// How fast mail may go there, over all connections: one rate or several, each a number and a period (s, min, h,
+        /// day), never exceeded in any stretch of that length. What is used of hours and days is remembered across
+        /// restarts. Default: what is known of the provider; [] for none.
+        rate: Rates, optional r#"["14/s", "50000/day"]"#;
+        /// Another upstream with the same account: its limits (connections and rates) count for both.
         share_limits_with: String, optional r#""other-upstream""#;
         /// For name lookup, connect and TLS, over all addresses of the host together.
         connect_timeout: Duration, default r#""10s""#;

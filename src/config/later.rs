@@ -14,11 +14,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[("admin", &["address"])];
 /// Reports a key that belongs to a later version; `false` if it does not.
 pub fn report(table: &str, key: &str, value: &Spanned<DeValue<'_>>, place: &Place, findings: &mut Findings) -> bool {
     match (table, key) {
-        ("upstream", "rate") => {
-            findings
-                .error(place, "`rate` is not in this version yet: the limit would not be kept")
-                .help("take it out; `max_connections` is kept");
-        }
         ("queue", "redis") => {
             findings
                 .error(place, "[queue.redis] is not in this version yet")

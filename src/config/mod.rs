@@ -14,6 +14,7 @@ pub mod own;
 mod patterns;
 mod problem;
 mod queue;
+mod rates;
 mod reader;
 mod resolve;
 mod rewrite;

@@ -93,7 +93,9 @@ pub struct UpstreamSettings {
     pub connections: Connections,
     /// What happens to a message before it is sent there.
     pub profile: Profile,
-    /// The upstream whose cap governs this one too; never one that itself shares.
+    /// All of them are kept.
+    pub rates: Vec<relay::Rate>,
+    /// The upstream whose limits govern this one too; never one that itself shares.
     pub share_limits_with: Option<Arc<str>>,
 }
 
@@ -179,6 +181,7 @@ impl UpstreamSettings {
             idle_timeout: self.connections.idle_timeout,
             connect_retries: self.connections.connect_retries,
             slow_down: self.preset.slow_down,
+            counts: self.preset.limits.counts,
         }
     }
 }

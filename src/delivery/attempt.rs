@@ -1,20 +1,18 @@
-//! One attempt: every recipient through its route's upstreams until each has an outcome.
-//!
-//! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
-//! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
+//! One attempt: every recipient of a message through its route's upstreams until each has an outcome; and how many may be
+//! under way. Which upstream is next is `failover`'s to say.
 
-use super::door::{Door, Exit};
+use super::door::Door;
 use super::login::Logins;
 use super::profile::Profile;
 use super::progress::Progress;
-use super::route::{Routes, Way};
+use super::route::Routes;
 use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
 use crate::observe::fault;
 use crate::queue::Lane;
-use crate::relay::{Deadline, Reuse, Sent, Upstream};
+use crate::relay::{Deadline, Room, Upstream};
 use crate::smtp::{EnhancedCode, Mailbox};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -29,11 +27,25 @@ pub struct Target {
     pub is_sandbox: bool,
 }
 
+impl Target {
+    /// Its logins share one account, so that the one with the most room has all there is.
+    fn room(&self) -> Room {
+        self.logins.all().map(Upstream::room).reduce(Room::most).unwrap_or(Room::Slots(1))
+    }
+
+    /// Somebody to go to with this mail, now.
+    pub(super) fn would_take(&self, accepted: &Accepted) -> bool {
+        self.logins.for_mail(accepted).is_ok_and(|upstream| matches!(upstream.room(), Room::Slots(_)))
+    }
+}
+
 #[derive(Debug)]
 pub struct Delivery {
-    targets: Vec<Target>,
+    pub(super) targets: Vec<Target>,
     routes: Arc<Routes>,
-    door: Door,
+    /// With the upstreams of each.
+    lanes: Vec<(Lane, Vec<usize>)>,
+    pub(super) door: Door,
 }
 
 /// How a transaction went out, for the log.
@@ -83,8 +95,8 @@ impl Attempt {
 
 impl Delivery {
     /// `targets`: in the order that the routes count.
-    pub fn new(targets: Vec<Target>, routes: Routes, keyring: Arc<Keyring>, unsigned: Unsigned) -> Self {
-        Self { targets, routes: Arc::new(routes), door: Door { keyring, unsigned } }
+    pub fn new(targets: Vec<Target>, routes: Arc<Routes>, keyring: Arc<Keyring>, unsigned: Unsigned) -> Self {
+        Self { lanes: routes.lanes(), targets, routes, door: Door { keyring, unsigned } }
     }
 
     pub fn targets(&self) -> &[Target] {
@@ -95,15 +107,26 @@ impl Delivery {
         &self.routes
     }
 
-    /// Every lane and how many messages may be under way on it: as many as its upstreams take connections.
-    pub fn lanes(&self) -> Vec<(Lane, usize)> {
-        // All logins of an upstream share one cap.
-        let cap = |&index: &usize| {
-            let upstream = self.targets.get(index).and_then(|target| target.logins.all().next());
-            upstream.map_or(0, |upstream| upstream.options().max_connections)
-        };
-        let lanes = self.routes.lanes().into_iter();
-        lanes.map(|(lane, upstreams)| (lane, upstreams.iter().map(cap).sum())).collect()
+    /// How many messages may be under way on a lane now: as many as its upstreams take connections, but for those that are
+    /// to be left alone; or until when all of them are.
+    pub fn room(&self, lane: &Lane) -> Room {
+        self.targets_of(lane).map(Target::room).reduce(Room::or).unwrap_or(Room::Slots(1))
+    }
+
+    /// What is left alone on the lane is tried again at once.
+    pub fn cut_pause(&self, lane: &Lane) {
+        self.targets_of(lane).flat_map(|target| target.logins.all()).for_each(Upstream::cut_pause);
+    }
+
+    fn targets_of(&self, lane: &Lane) -> impl Iterator<Item = &Target> {
+        let found = self.lanes.iter().find(|(known, _)| known == lane);
+        let indices = found.map_or(&[][..], |(_, upstreams)| upstreams);
+        indices.iter().filter_map(|&index| self.targets.get(index))
+    }
+
+    /// Every lane that mail can be on.
+    pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().map(|(lane, _)| lane)
     }
 
     /// Ends at the deadline at the latest, with every recipient settled.
@@ -122,91 +145,6 @@ impl Delivery {
             }
         }
         progress.finish()
-    }
-
-    async fn try_in_order(&self, way: &Way, mut pending: Vec<usize>, progress: &mut Progress<'_>) {
-        for target in way.upstreams.iter().filter_map(|&index| self.targets.get(index)) {
-            progress.tell_refusals(&pending);
-            let upstream = match target.logins.for_mail(progress.accepted) {
-                Ok(upstream) => upstream,
-                // The next one may have a login for it.
-                Err(reason) => {
-                    progress.settle_all(&pending, &Outcome::Deferred(reason));
-                    continue;
-                }
-            };
-            self.try_in_transactions(target, upstream, &pending, progress).await;
-            pending.retain(|&index| progress.wants_another_upstream(index, way.retry_refused));
-            if pending.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// No more recipients in one transaction than the profile allows; and as many transactions as the upstream asks for, as
-    /// long as each takes some of the recipients. Once the upstream is away, nobody else is tried there.
-    async fn try_in_transactions(
-        &self,
-        target: &Target,
-        upstream: &Upstream,
-        pending: &[usize],
-        progress: &mut Progress<'_>,
-    ) {
-        let mut groups = pending.chunks(target.profile.max_recipients.unwrap_or(usize::MAX).max(1));
-        while let Some(group) = groups.next() {
-            let mut asked = group.to_vec();
-            while !asked.is_empty() {
-                let before = asked.len();
-                self.try_upstream(target, upstream, &asked, progress).await;
-                asked.retain(|&index| progress.wants_next_transaction(index));
-                if asked.len() == before {
-                    break;
-                }
-            }
-            if let Some(away) = progress.found_away(group) {
-                return groups.for_each(|rest| progress.settle_all(rest, &away));
-            }
-        }
-    }
-
-    /// One transaction for the recipients at `pending`, all of which get an outcome.
-    async fn try_upstream(&self, target: &Target, upstream: &Upstream, pending: &[usize], progress: &mut Progress<'_>) {
-        let exit = Exit { upstream: upstream.name(), profile: &target.profile };
-        if let Err(outcome) = exit.check_size(progress.accepted.message.size()) {
-            return progress.settle_all(pending, &outcome);
-        }
-        let recipients: Vec<Mailbox> =
-            pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
-        let mut reuse = Reuse::Allowed;
-        loop {
-            let ready = tokio::select! {
-                biased;
-                () = progress.stop.cancelled() => return progress.leave(pending),
-                ready = upstream.ready(progress.deadline, reuse) => match ready {
-                    Ok(ready) => ready,
-                    Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
-                },
-            };
-            let sealed = match self.door.seal(progress.accepted, exit, ready.extensions()).await {
-                Ok(sealed) => sealed,
-                Err(outcome) => return progress.settle_all(pending, &outcome),
-            };
-            let transaction = Arc::new(Transaction {
-                upstream: upstream.name().into(),
-                tls: ready.tls_version(),
-                seal: sealed.seal().to_string(),
-                is_sandbox: target.is_sandbox,
-            });
-            match ready.send(&progress.accepted.envelope, &recipients, &sealed, progress.deadline).await {
-                Sent::Outcomes(outcomes) => {
-                    return pending.iter().zip(outcomes).for_each(|(&index, outcome)| {
-                        progress.settle(index, outcome, Some(transaction.clone()));
-                    });
-                }
-                // A fresh connection cannot be stale, so the loop ends.
-                Sent::Stale => reuse = Reuse::Fresh,
-            }
-        }
     }
 }
 

@@ -1,21 +1,17 @@
 //! The queue's loop: leases what is due, has it delivered, and settles it; one task for each lane.
 //!
 //! A slot is free again only when the settlement is durable, so that at most what is under way can be sent twice after a
-//! power cut. Never leases more than there are slots, and never more than the lane's health allows.
+//! power cut. Never leases more than the lane's upstreams have room for, and nothing while all of them are to be left alone.
 
 use super::attempt::{Attempt, Delivery};
 use super::bounce::Bouncer;
-use super::health::{Era, Health, Room, Sign};
 use super::settle::Clerk;
 use crate::message::accepted::Accepted;
-use crate::message::outcome::Cause;
-use crate::message::{Outcome, Reason, Step};
 use crate::observe::fault::Fault;
 use crate::observe::log::Clean;
-use crate::observe::small_chance;
 use crate::queue::watched::Watched;
 use crate::queue::{Lane, Leased, Queue, QueueError, Settlement};
-use crate::relay::Deadline;
+use crate::relay::{Deadline, Room};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,25 +20,41 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 /// The wall clock may be set at any time; due times are looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Between two looks at a lane whose mail is due and yet not given: somebody else has it just now.
 const BREATH: Duration = Duration::from_millis(20);
+/// While another lane's message goes ahead alone.
+const REST: Duration = Duration::from_secs(1);
 /// After the queue failed.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What makes an attempt.
 pub trait Courier: Send + Sync + 'static {
-    /// Once `stop` is cancelled, what has not begun is not begun: [`Cause::Stopping`].
+    /// Once `stop` is cancelled, what has not begun is not begun: `Cause::Stopping`.
     fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> impl Future<Output = Attempt> + Send;
+
+    /// How many messages may be under way on the lane now.
+    fn room(&self, lane: &Lane) -> Room;
+
+    /// The operator wants the lane's mail to be tried now.
+    fn cut_pause(&self, lane: &Lane);
 }
 
 impl Courier for Delivery {
     async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> Attempt {
         self.attempt_unless(accepted, Deadline::NONE, stop).await
+    }
+
+    fn room(&self, lane: &Lane) -> Room {
+        Self::room(self, lane)
+    }
+
+    fn cut_pause(&self, lane: &Lane) {
+        Self::cut_pause(self, lane);
     }
 }
 
@@ -52,8 +64,7 @@ pub struct Dispatcher<C> {
     pub courier: Arc<C>,
     pub clerk: Clerk,
     pub bouncer: Arc<Bouncer>,
-    /// With how many messages may be under way on each.
-    pub lanes: Vec<(Lane, usize)>,
+    pub lanes: Vec<Lane>,
     /// Of leased messages, over all lanes.
     pub octets: u64,
 }
@@ -66,21 +77,12 @@ impl<C: Courier> Dispatcher<C> {
         let mut running = JoinSet::new();
         let lanes = self.lanes.clone();
         let dispatcher = Arc::new(self);
-        for (lane, slots) in lanes {
+        for lane in lanes {
             let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
-            let (health, running_here) = (Health::new(slots), JoinSet::new());
             let dispatcher = Arc::clone(&dispatcher);
-            let lane = LaneLoop {
-                dispatcher,
-                lane,
-                bell,
-                nudged,
-                health,
-                octets,
-                leased: 0,
-                trouble: 0,
-                running: running_here,
-            };
+            let running_here = JoinSet::new();
+            let lane =
+                LaneLoop { dispatcher, lane, bell, nudged, octets, leased: 0, trouble: 0, running: running_here };
             running.spawn(lane.run(stop.clone()));
         }
         while let Some(ended) = running.join_next().await {
@@ -91,11 +93,11 @@ impl<C: Courier> Dispatcher<C> {
     }
 
     /// From the lease to the durable settlement.
-    async fn deliver(&self, leased: Leased, stop: &CancellationToken) -> (Sign, Option<String>) {
+    async fn deliver(&self, leased: Leased, stop: &CancellationToken) {
         let accepted = &leased.accepted;
         if stop.is_cancelled() {
             self.settle(&leased, vec![Settlement::Untried; accepted.envelope.recipients.len()], Timestamp::MIN).await;
-            return (Sign::None, None);
+            return;
         }
         if leased.suspect {
             let (id, from, lane) = (accepted.id, Clean(&accepted.envelope.sender), &leased.lane);
@@ -110,7 +112,6 @@ impl<C: Courier> Dispatcher<C> {
         }
         self.tell(accepted, &books.failures).await;
         self.settle(&leased, books.settlements, books.due).await;
-        sign_of(&attempt)
     }
 
     /// A fault of our own defers the message; it must not keep its lease for ever.
@@ -149,51 +150,19 @@ impl<C: Courier> Dispatcher<C> {
     }
 }
 
-/// What the attempt says about the lane, and why.
-fn sign_of(attempt: &Attempt) -> (Sign, Option<String>) {
-    let mut away = None;
-    for settled in attempt.settled() {
-        match &settled.outcome {
-            Outcome::Delivered(_) => return (Sign::Up, None),
-            Outcome::Deferred(reason) | Outcome::Failed(reason) => match sign_of_reason(reason) {
-                Sign::Up => return (Sign::Up, None),
-                Sign::Away => away = away.or_else(|| Some(reason.to_string())),
-                Sign::None => {}
-            },
-        }
-    }
-    (if away.is_some() { Sign::Away } else { Sign::None }, away)
-}
-
-fn sign_of_reason(reason: &Reason) -> Sign {
-    match reason {
-        Reason { cause: Cause::Stopping, .. } | Reason { upstream: None, step: Step::Local, .. } => Sign::None,
-        reason if reason.is_about_upstream() => Sign::Away,
-        _ => Sign::Up,
-    }
-}
-
-/// One message that is settled.
-struct Ended {
-    era: Era,
-    octets: u64,
-    sign: Sign,
-    reason: Option<String>,
-}
-
 struct LaneLoop<C> {
     dispatcher: Arc<Dispatcher<C>>,
     lane: Lane,
     bell: Arc<Notify>,
     nudged: Arc<Notify>,
-    health: Health,
     /// The lane's part of the memory for leased messages.
     octets: u64,
     /// Octets under way.
     leased: u64,
     /// Times in a row that the queue gave an error.
     trouble: u32,
-    running: JoinSet<Ended>,
+    /// Each gives back its octets.
+    running: JoinSet<u64>,
 }
 
 /// What the loop waits for, besides the stop and the end of an attempt.
@@ -211,7 +180,7 @@ impl<C: Courier> LaneLoop<C> {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = self.running.join_next() => self.note(ended),
-                () = self.nudged.notified() => self.health.cut_pause(),
+                () = self.nudged.notified() => self.dispatcher.courier.cut_pause(&self.lane),
                 () = self.bell.notified(), if wait.for_mail => {}
                 () = sleep_until(wait.until) => {}
             }
@@ -225,11 +194,14 @@ impl<C: Courier> LaneLoop<C> {
     async fn begin(&mut self, stop: &CancellationToken) -> Wait {
         let now = Instant::now();
         let full = Wait { until: now + LOOK_AGAIN, for_mail: false };
-        let slots = match self.health.room(self.running.len(), now) {
-            Room::After(until) => return Wait { until, for_mail: false },
-            Room::Slots(0) => return full,
-            Room::Slots(slots) => slots,
+        let slots = match self.dispatcher.courier.room(&self.lane) {
+            // Another lane may find out earlier that an upstream is back.
+            Room::After(until) => return Wait { until: until.min(now + LOOK_AGAIN), for_mail: false },
+            Room::Slots(slots) => slots.saturating_sub(self.running.len()),
         };
+        if slots == 0 {
+            return if self.running.is_empty() { Wait { until: now + REST, ..full } } else { full };
+        }
         let octets = self.octets.saturating_sub(self.leased);
         if octets == 0 && !self.running.is_empty() {
             return full;
@@ -274,27 +246,19 @@ impl<C: Courier> LaneLoop<C> {
     fn spawn(&mut self, leased: Leased, stop: CancellationToken) {
         let octets = leased.accepted.message.size() as u64;
         self.leased += octets;
-        let (dispatcher, era) = (Arc::clone(&self.dispatcher), self.health.era());
+        let dispatcher = Arc::clone(&self.dispatcher);
         self.running.spawn(async move {
-            let (sign, reason) = dispatcher.deliver(leased, &stop).await;
-            Ended { era, octets, sign, reason }
+            dispatcher.deliver(leased, &stop).await;
+            octets
         });
     }
 
-    fn note(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
-        let Ok(Ended { era, octets, sign, reason }) = ended.inspect_err(|failure| {
-            error!(lane = %self.lane, "a delivery failed: {}; its message is tried again after the next start", Fault(failure));
-        }) else {
-            return;
-        };
-        self.leased = self.leased.saturating_sub(octets);
-        let was_paused = self.health.is_recovering();
-        if let Some(pause) = self.health.ended(era, sign, Instant::now(), small_chance()) {
-            let (lane, pause) = (&self.lane, pause.as_millis());
-            let reason = reason.unwrap_or_default();
-            warn!(%lane, pause_ms = pause, reason = %Clean(reason), "the lane pauses; mail waits");
-        } else if was_paused && !self.health.is_recovering() {
-            info!(lane = %self.lane, "the lane runs again");
+    fn note(&mut self, ended: Result<u64, tokio::task::JoinError>) {
+        match ended {
+            Ok(octets) => self.leased = self.leased.saturating_sub(octets),
+            Err(failure) => error!(
+                lane = %self.lane, "a delivery failed: {}; its message is tried again after the next start", Fault(&failure)
+            ),
         }
     }
 }

@@ -44,11 +44,17 @@ impl<'a> Progress<'a> {
         pending.iter().for_each(|&index| self.settle(index, outcome.clone(), None));
     }
 
-    /// What an earlier upstream said is kept.
     pub fn leave(&mut self, pending: &[usize]) {
+        self.pass_by(pending, &Reason::new(None, Step::Permit, Cause::Stopping));
+    }
+
+    /// This upstream was not asked. What an earlier one said is kept; but of a refusal it might have thought otherwise.
+    pub fn pass_by(&mut self, pending: &[usize], reason: &Reason) {
         for &index in pending {
-            if let Some(slot @ None) = self.settled.get_mut(index) {
-                *slot = Some((Outcome::Deferred(Reason::new(None, Step::Permit, Cause::Stopping)), None));
+            if self.refusal(index).is_some() && reason.is_about_upstream() {
+                self.settle(index, Outcome::Deferred(reason.clone()), None);
+            } else if let Some(slot @ None) = self.settled.get_mut(index) {
+                *slot = Some((Outcome::Deferred(reason.clone()), None));
             }
         }
     }

@@ -12,8 +12,9 @@ use crate::observe::{Clock, in_words, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::{Attempted, Delivered, Fate, Leased, Settlement};
 use crate::smtp::{Mailbox, Reply};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Writes attempts into the queue's books.
 #[derive(Debug, Clone)]
@@ -39,7 +40,7 @@ pub(super) struct Books {
 impl Clerk {
     pub(super) fn close(&self, leased: &Leased, attempt: &Attempt) -> Books {
         let now = self.clock.now();
-        let due = self.schedule.due(now, leased.attempts.saturating_add(1), small_chance());
+        let due = self.due(leased, attempt, now);
         let expired = self.schedule.is_expired(leased.since, now);
         let mut books = Books { settlements: Vec::new(), due, failures: Vec::new(), expired: Vec::new() };
         for settled in attempt.settled() {
@@ -47,7 +48,7 @@ impl Clerk {
                 Outcome::Delivered(reply) => {
                     Settlement::Delivered(delivered(settled, reply, leased.accepted.received_at, now))
                 }
-                Outcome::Deferred(reason) if reason.cause == Cause::Stopping => Settlement::Untried,
+                Outcome::Deferred(reason) if reason.is_untried() => untried(reason),
                 Outcome::Deferred(reason) if expired => {
                     let text = format!("expired after {}: {reason}", in_words(self.schedule.expire));
                     books.failures.push(Failure::expired(&settled.recipient, reason, text.clone()));
@@ -63,6 +64,22 @@ impl Clerk {
             books.settlements.push(settlement);
         }
         books
+    }
+
+    /// By the schedule; or, if nobody was asked, when the first of the upstreams may be asked again.
+    fn due(&self, leased: &Leased, attempt: &Attempt, now: Timestamp) -> Timestamp {
+        let mut wait = None;
+        for settled in attempt.settled() {
+            match &settled.outcome {
+                Outcome::Deferred(reason) if reason.is_untried() => wait = wait.or(wait_of(reason)),
+                Outcome::Deferred(_) => {
+                    return self.schedule.due(now, leased.attempts.saturating_add(1), small_chance());
+                }
+                _ => {}
+            }
+        }
+        let wait = wait.unwrap_or_default().max(SOONEST).min(self.schedule.longest);
+        SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(now)
     }
 
     /// Where the recipients of a message begin that was tried before it was stored, and those that failed.
@@ -89,6 +106,20 @@ impl Clerk {
         let recipients = accepted.envelope.recipients.iter();
         recipients.map(|recipient| Fate::Waiting(self.routes.lane(&accepted.addressed(recipient)))).collect()
     }
+}
+
+/// Between two looks at a message for which no upstream could be asked.
+const SOONEST: Duration = Duration::from_millis(100);
+
+fn wait_of(reason: &Reason) -> Option<Duration> {
+    match &reason.cause {
+        Cause::Away(away) => Some(away.wait),
+        _ => None,
+    }
+}
+
+fn untried(reason: &Reason) -> Settlement {
+    wait_of(reason).map_or(Settlement::Untried, |_| Settlement::Postponed)
 }
 
 fn attempted(reason: &Reason, at: Timestamp) -> Attempted {

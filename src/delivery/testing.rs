@@ -6,19 +6,21 @@ use super::dispatch::{Courier, Dispatcher};
 use super::route::{Choice, Conditions, Route, Routes};
 use super::settle::Clerk;
 use crate::message::accepted::{Accepted, Origin};
-use crate::message::outcome::Cause;
+use crate::message::outcome::{Away, Cause};
 use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, SenderPatterns, Step};
-use crate::observe::Clock;
+use crate::observe::{Clock, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::watched::Watched;
 use crate::queue::{
     Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Revision, Settlement, Shown, Statistics, Stored,
+    Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
+use crate::relay::{Admission, Breaker, Room, Sign};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -119,14 +121,18 @@ impl Queue for Shelf {
         let mut entry = inner.waiting.remove(at);
         assert_eq!(settlements.len(), entry.accepted.envelope.recipients.len());
         let mut accepted = Accepted::clone(&entry.accepted);
-        let mut stays = settlements.iter().map(|s| matches!(s, Settlement::Deferred(_) | Settlement::Untried));
+        let mut stays = settlements
+            .iter()
+            .map(|s| matches!(s, Settlement::Deferred(_) | Settlement::Untried | Settlement::Postponed));
         accepted.envelope.recipients.retain(|_| stays.next().unwrap_or_default());
-        let tried = settlements.iter().any(|settlement| *settlement != Settlement::Untried);
+        let is_tried = |settlement: &Settlement| !matches!(settlement, Settlement::Untried | Settlement::Postponed);
+        let tried = settlements.iter().any(is_tried);
+        let postponed = settlements.contains(&Settlement::Postponed);
         inner.settled.push((accepted.id, settlements));
         if !accepted.envelope.recipients.is_empty() {
             (entry.accepted, entry.lease) = (Arc::new(accepted), None);
-            if tried {
-                (entry.due, entry.attempts) = (due, entry.attempts + 1);
+            if tried || postponed {
+                (entry.due, entry.attempts) = (due, entry.attempts + u32::from(tried));
             }
             inner.waiting.insert(at, entry);
         }
@@ -187,6 +193,14 @@ impl Queue for Shelf {
         Ok(0)
     }
 
+    async fn spent(&self, _: &str) -> Result<Vec<Spent>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    async fn spend(&self, _: &str, _: Vec<Spent>, _: i64) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     fn reusable(&self) -> u64 {
         0
     }
@@ -203,9 +217,12 @@ impl Queue for Shelf {
 /// What becomes of a recipient.
 pub(super) type Judge = Box<dyn Fn(&Mailbox) -> Outcome + Send + Sync>;
 
+/// With an upstream for each lane, whose health is the real one.
 pub(super) struct Scripted {
     /// Of each attempt.
     takes: Duration,
+    breakers: Mutex<HashMap<Lane, Breaker>>,
+    slots: usize,
     judge: Mutex<Judge>,
     notes: Mutex<Notes>,
 }
@@ -226,26 +243,65 @@ impl Scripted {
     pub fn judge(&self, judge: impl Fn(&Mailbox) -> Outcome + Send + Sync + 'static) {
         *self.judge.lock().expect("the judge") = Box::new(judge);
     }
-}
 
-impl Courier for Scripted {
-    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> Attempt {
+    fn breaker<T>(&self, lane: &Lane, ask: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breakers = self.breakers.lock().expect("the breakers");
+        ask(breakers.entry(lane.clone()).or_insert_with(|| Breaker::new(self.slots)))
+    }
+
+    async fn judged(&self, accepted: &Accepted) -> Attempt {
         {
             let mut notes = self.notes();
             notes.running += 1;
             notes.most = notes.most.max(notes.running);
             notes.begun.push((Instant::now(), accepted.id));
         }
-        assert!(!stop.is_cancelled(), "begun after the stop");
         sleep(self.takes).await;
         self.notes().running -= 1;
         let judge = self.judge.lock().expect("the judge");
-        let settled = accepted.envelope.recipients.iter().map(|recipient| Settled {
-            recipient: recipient.clone(),
-            outcome: judge(recipient),
-            transaction: None,
-        });
-        Attempt::new(settled.collect())
+        settled(accepted, |recipient| judge(recipient))
+    }
+}
+
+fn settled(accepted: &Accepted, judge: impl Fn(&Mailbox) -> Outcome) -> Attempt {
+    let settled = accepted.envelope.recipients.iter().map(|recipient| Settled {
+        recipient: recipient.clone(),
+        outcome: judge(recipient),
+        transaction: None,
+    });
+    Attempt::new(settled.collect())
+}
+
+fn lane_of(recipient: &Mailbox) -> Lane {
+    Lane::new(if recipient.domain().as_str() == "one.example" { "one" } else { "default" })
+}
+
+impl Courier for Scripted {
+    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> Attempt {
+        assert!(!stop.is_cancelled(), "begun after the stop");
+        let lane = lane_of(&accepted.envelope.recipients[0]);
+        let Admission::Go(pass) = self.breaker(&lane, |breaker| breaker.admit(Instant::now(), false)) else {
+            let away = Reason::new(
+                Some("company"),
+                Step::Permit,
+                Cause::Away(Box::new(Away { text: "scripted".to_owned(), wait: Duration::from_secs(1) })),
+            );
+            return settled(accepted, |_| Outcome::Deferred(away.clone()));
+        };
+        let attempt = self.judged(accepted).await;
+        let is_away =
+            |settled: &Settled| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.is_about_upstream());
+        let sign = if attempt.settled().iter().all(is_away) { Sign::Away } else { Sign::Up };
+        self.breaker(&lane, |breaker| breaker.ended(pass, sign, Instant::now(), small_chance()));
+        attempt
+    }
+
+    fn room(&self, lane: &Lane) -> Room {
+        self.breaker(lane, |breaker| breaker.room(Instant::now()))
+    }
+
+    fn cut_pause(&self, lane: &Lane) {
+        self.breaker(lane, |breaker| breaker.cut_pause(Instant::now()));
     }
 }
 
@@ -279,7 +335,6 @@ pub(super) struct Stage {
     clerk: Clerk,
     bounce: Bounce,
     octets: u64,
-    slots: usize,
     numbers: Mutex<u32>,
 }
 
@@ -300,6 +355,8 @@ impl Stage {
             shelf,
             courier: Arc::new(Scripted {
                 takes,
+                breakers: Mutex::default(),
+                slots,
                 judge: Mutex::new(Box::new(|_| delivered())),
                 notes: Mutex::default(),
             }),
@@ -308,7 +365,6 @@ impl Stage {
             clerk,
             bounce: Bounce::Off,
             octets: u64::MAX,
-            slots,
             numbers: Mutex::default(),
         }
     }
@@ -334,7 +390,7 @@ impl Stage {
             courier: self.courier.clone(),
             clerk: self.clerk.clone(),
             bouncer,
-            lanes: self.clerk.routes.lanes().into_iter().map(|(lane, _)| (lane, self.slots)).collect(),
+            lanes: self.clerk.routes.lanes().into_iter().map(|(lane, _)| lane).collect(),
             octets: self.octets,
         };
         tokio::spawn(dispatcher.run(self.stop.clone()))

@@ -50,6 +50,8 @@ pub enum StartError {
     OpenQueue(#[from] OpenError),
     #[error("the queue in {path} cannot be used: {source}")]
     Queue { path: PathBuf, source: QueueError },
+    #[error("what was used of the quotas of upstream \"{upstream}\" cannot be read: {cause}")]
+    Quotas { upstream: String, cause: String },
     #[error("a fault of the program: {0}")]
     Fault(String),
     #[error(transparent)]
@@ -106,12 +108,11 @@ impl Gateway {
         let keyring = Arc::new(keys::load(std::mem::take(&mut settings.dkim))?);
         upstreams::refuse_own_listeners(&settings).await?;
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
-        let targets = upstreams::targets(&settings, sandbox.as_ref())?;
-        let delivery = Arc::new(Delivery::new(targets, routes(&settings), keyring.clone(), settings.unsigned.clone()));
-        let memory = Memory::of(&settings);
-        let (lock, queue) = storage::open(&settings, memory, delivery.routes()).await?;
+        let (memory, routes) = (Memory::of(&settings), Arc::new(routes(&settings)));
+        let (lock, queue) = storage::open(&settings, memory, &routes).await?;
+        let targets = upstreams::targets(&settings, sandbox.as_ref(), &queue).await?;
+        let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), settings.unsigned.clone()));
         let control = bind_control(&settings, &queue);
-        let routes = delivery.routes().clone();
         let clerk = Clerk { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(Bouncer {
             bounce: settings.queue.bounce.clone(),
@@ -125,7 +126,7 @@ impl Gateway {
         descriptors::raise_limit(&settings);
         announce(&settings, &doors);
         let Behind { delivery, clerk, bouncer, cut_off, .. } = behind;
-        let (courier, lanes) = (delivery.clone(), delivery.lanes());
+        let (courier, lanes) = (delivery.clone(), delivery.lanes().cloned().collect());
         let dispatcher = Dispatcher { queue: queue.clone(), courier, clerk, bouncer, lanes, octets: memory.leases };
         let keep = Keep { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
         Ok(Self { doors, sandbox, delivery, dispatcher, control, queue, keep, drain: settings.drain, cut_off, lock })

@@ -2,10 +2,11 @@
 
 use super::StartError;
 use crate::config::{Endpoint, Provider, Settings, UpstreamSettings, own};
-use crate::delivery::{Logins, Target};
+use crate::delivery::{Logins, Quotas, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
-use crate::relay::{Credentials, Permits, TlsMode, Upstream};
+use crate::queue::watched::Watched;
+use crate::relay::{Account, Credentials, Kept, Ledger, TlsMode, Upstream};
 use crate::sandbox::{self, Limits, Sandbox};
 use crate::tls;
 use std::collections::HashMap;
@@ -59,10 +60,12 @@ pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Opt
 }
 
 /// In the order of the configuration.
-pub(super) fn targets(settings: &Settings, sandbox: Option<&Sandbox>) -> Result<Vec<Target>, StartError> {
-    let caps = settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none());
-    let permits: HashMap<Arc<str>, Permits> =
-        caps.map(|upstream| (upstream.name.clone(), Permits::new(upstream.connections.max_connections))).collect();
+pub(super) async fn targets(
+    settings: &Settings,
+    sandbox: Option<&Sandbox>,
+    queue: &Arc<Watched>,
+) -> Result<Vec<Target>, StartError> {
+    let accounts = accounts(settings, queue).await?;
     let mut targets = Vec::new();
     for upstream in &settings.upstreams {
         let (endpoint, is_sandbox) = match (&upstream.provider, sandbox) {
@@ -70,12 +73,12 @@ pub(super) fn targets(settings: &Settings, sandbox: Option<&Sandbox>) -> Result<
             (Provider::Sandbox, Some(sandbox)) => (sandbox_endpoint(sandbox)?, true),
             (Provider::Sandbox, None) => continue,
         };
-        let governor = upstream.share_limits_with.as_ref().unwrap_or(&upstream.name);
-        let permits =
-            permits.get(governor).cloned().unwrap_or_else(|| Permits::new(upstream.connections.max_connections));
+        let account = upstream.share_limits_with.as_ref().unwrap_or(&upstream.name);
+        let account =
+            accounts.get(account).cloned().unwrap_or_else(|| Account::new(upstream.connections.max_connections));
         let logged_in = |credentials: Option<&Credentials>| {
             let options = upstream.options(&endpoint, credentials, &settings.ehlo_name);
-            Upstream::new(options, permits.clone())
+            Upstream::new(options, account.clone())
         };
         let (logins, profile) = (logins(&upstream.name, &endpoint, logged_in), upstream.profile.clone());
         targets.push(Target { logins, profile, is_sandbox });
@@ -89,6 +92,20 @@ fn logins(name: &str, endpoint: &Endpoint, logged_in: impl Fn(Option<&Credential
     let own = serves_others.then(|| logged_in(endpoint.credentials.as_ref()));
     let by_domain = endpoint.logins.iter();
     Logins::new(name, by_domain.map(|(domain, login)| (domain.clone(), logged_in(Some(login)))), own)
+}
+
+/// One for each upstream that does not use another's, with what was used of its quotas.
+async fn accounts(settings: &Settings, queue: &Arc<Watched>) -> Result<HashMap<Arc<str>, Account>, StartError> {
+    let ledger: Arc<dyn Ledger> = Arc::new(Quotas(queue.clone()));
+    let mut accounts = HashMap::new();
+    for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
+        let kept = Kept { ledger: ledger.clone(), name: upstream.name.clone(), clock: Clock::System };
+        let account = Account::with_rates(upstream.connections.max_connections, &upstream.rates, Some(kept));
+        let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };
+        account.restore().await.map_err(unreadable)?;
+        accounts.insert(upstream.name.clone(), account);
+    }
+    Ok(accounts)
 }
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {

@@ -34,7 +34,7 @@ impl Failure {
         let status = match &reason.cause {
             Cause::Reply(reply) => reply.enhanced().unwrap_or(EnhancedCode::new(5, 0, 0)),
             Cause::Local { enhanced, .. } => *enhanced,
-            Cause::TimedOut | Cause::Network(_) | Cause::Stopping => EnhancedCode::new(4, 4, 0),
+            Cause::TimedOut | Cause::Network(_) | Cause::Away(_) | Cause::Stopping => EnhancedCode::new(4, 4, 0),
         };
         let reply = reason.reply().map(ToString::to_string);
         Self { recipient: recipient.clone(), status, reply, text: reason.to_string() }

@@ -6,11 +6,12 @@
 use crate::smtp::Reply;
 use crate::smtp::reply::Severity;
 use std::fmt;
+use std::time::Duration;
 
 /// Where in the dialogue with a provider something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
-    /// Waiting for one of the connections that the cap allows.
+    /// Waiting for what the upstream's limits allow, or for the upstream to be well again.
     Permit,
     /// Looking up the host's addresses.
     Resolve,
@@ -32,7 +33,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Permit => "waiting for a free connection",
+            Self::Permit => "waiting for its turn",
             Self::Resolve => "name lookup",
             Self::Connect => "connect",
             Self::Greeting => "greeting",
@@ -62,8 +63,17 @@ pub enum Cause {
         enhanced: crate::smtp::EnhancedCode,
         text: String,
     },
+    /// The upstream is left alone for now, or one of its limits is used up: it was not asked.
+    Away(Box<Away>),
     /// The gateway is stopping, and this had not begun.
     Stopping,
+}
+
+/// Why an upstream was not asked, and after how long it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    pub text: String,
+    pub wait: Duration,
 }
 
 /// Why a recipient was not delivered, complete enough to be understood alone.
@@ -120,7 +130,7 @@ impl Reason {
         match &self.cause {
             Cause::Local { .. } => self.step < Step::Mail,
             Cause::Stopping => false,
-            Cause::TimedOut | Cause::Network(_) => true,
+            Cause::TimedOut | Cause::Network(_) | Cause::Away(_) => true,
             Cause::Reply(reply) => self.step < Step::Mail || matches!(reply.code(), 421 | 530 | 535),
         }
     }
@@ -128,6 +138,11 @@ impl Reason {
     /// The upstream was not asked, since it cannot carry this message (too large, not in ASCII): another one may.
     pub fn is_beyond_upstream(&self) -> bool {
         self.step == Step::Local && self.upstream.is_some()
+    }
+
+    /// No upstream was asked: the mail is as it was before.
+    pub fn is_untried(&self) -> bool {
+        matches!(self.cause, Cause::Away(_) | Cause::Stopping) && self.before.is_empty()
     }
 
     pub fn reply(&self) -> Option<&Reply> {
@@ -150,6 +165,7 @@ impl fmt::Display for Reason {
             Cause::TimedOut => f.write_str("no answer in time")?,
             Cause::Stopping => f.write_str("the gateway is stopping; nothing was sent")?,
             Cause::Network(text) | Cause::Local { text, .. } => f.write_str(text)?,
+            Cause::Away(away) => f.write_str(&away.text)?,
         }
         if self.possible_duplicate {
             f.write_str("; the message may have been delivered all the same")?;
@@ -219,6 +235,11 @@ impl SlowDown {
     }
 }
 
+/// A provider asks for a slower pace: 421, or one of the preset's patterns.
+pub fn asks_for_patience(reply: &Reply, slow_down: &[SlowDown]) -> bool {
+    reply.code() == 421 || slow_down.iter().any(|pattern| pattern.matches(reply))
+}
+
 /// The one table. `slow_down`: the preset's patterns.
 pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
     use Meaning::*;
@@ -232,7 +253,7 @@ pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
     if expected {
         return Accepted;
     }
-    if reply.code() == 421 || slow_down.iter().any(|pattern| pattern.matches(reply)) {
+    if asks_for_patience(reply, slow_down) {
         return UpstreamDeferred;
     }
     match (step, reply.code()) {

@@ -11,4 +11,4 @@ pub mod words;
 pub use chance::{chance, small_chance};
 pub use clock::Clock;
 pub use secret::Secret;
-pub use words::in_words;
+pub use words::{in_words, roughly};

@@ -14,6 +14,17 @@ pub fn in_words(duration: Duration) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
+/// `12 seconds`, `3 minutes`, `20 hours`: never less than it is.
+pub fn roughly(duration: Duration) -> String {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let unit = match seconds {
+        0..120 => 1,
+        120..7200 => 60,
+        _ => 3600,
+    };
+    in_words(Duration::from_secs(seconds.div_ceil(unit) * unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +41,21 @@ mod tests {
             (0, "0 milliseconds"),
         ] {
             assert_eq!(in_words(Duration::from_millis(milliseconds)), words);
+        }
+    }
+
+    #[test]
+    fn rounded_up() {
+        for (milliseconds, words) in [
+            (0, "0 milliseconds"),
+            (1, "1 second"),
+            (118_001, "119 seconds"),
+            (121_000, "3 minutes"),
+            (7_140_000, "119 minutes"),
+            (7_201_000, "3 hours"),
+            (86_400_000, "1 day"),
+        ] {
+            assert_eq!(roughly(Duration::from_millis(milliseconds)), words);
         }
     }
 }

@@ -6,6 +6,7 @@ mod lanes;
 mod leases;
 mod model;
 mod operator;
+mod quotas;
 mod revisions;
 mod walk;
 
@@ -13,6 +14,7 @@ pub(crate) use fairness::*;
 pub(crate) use lanes::*;
 pub(crate) use leases::*;
 pub(crate) use operator::*;
+pub(crate) use quotas::*;
 pub(crate) use revisions::*;
 pub(crate) use walk::*;
 
@@ -39,6 +41,7 @@ macro_rules! conformance {
             each_recipient_is_settled_for_itself,
             a_deferred_message_waits_and_an_expired_one_has_failed,
             an_untried_recipient_costs_no_attempt,
+            a_postponed_recipient_waits_and_costs_no_attempt,
             a_lease_ends_once_and_covers_every_recipient,
             a_crash_makes_what_was_lent_suspect,
             a_lost_answer_makes_the_next_attempt_suspect,
@@ -67,6 +70,7 @@ macro_rules! conformance {
             what_is_removed_is_gone_and_what_is_leased_stays,
             history_is_paged_newest_first,
             old_failures_and_history_are_forgotten,
+            what_is_put_down_of_a_quota_outlives_a_crash,
             a_closed_queue_says_so,
             many_at_once_are_each_lent_once,
             a_random_walk_agrees_with_the_model,

@@ -143,6 +143,15 @@ pub struct Leased {
     pub suspect: bool,
 }
 
+/// A part of a quota that is used up: so many units, none of them after `at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// Names it among those of its quota.
+    pub number: i64,
+    pub at: Timestamp,
+    pub units: u64,
+}
+
 /// How a lease ends for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
@@ -151,6 +160,8 @@ pub enum Settlement {
     Failed(Attempted),
     /// Not tried: as if it had not been leased; costs no attempt.
     Untried,
+    /// Not tried and of no use before `due`; costs no attempt.
+    Postponed,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -183,8 +194,8 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// A row that cannot be read is set aside (state damaged) and reported in the log, never returned and never retried.
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError>;
 
-    /// One settlement per recipient of the lease's envelope, in order. `due`: when deferred recipients are due again; untried ones
-    /// wait along with them, or keep their due time if there are none.
+    /// One settlement per recipient of the lease's envelope, in order. `due`: when deferred and postponed recipients are due
+    /// again; untried ones wait along with them, or keep their due time if there are none.
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError>;
 
     /// When the lane's next message is due; `None` if nothing waits there or the lane is held. A due time that no schedule
@@ -231,6 +242,12 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 
     /// Forgets failed mail and history that is older; returns the number of rows.
     async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError>;
+
+    /// What was put down of a quota, by number. The name is opaque, like a lane's.
+    async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError>;
+
+    /// Puts rows down for a quota, each in place of the one with its number, and forgets those below `oldest`.
+    async fn spend(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), QueueError>;
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
 

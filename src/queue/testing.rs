@@ -223,6 +223,14 @@ impl Queue for MemoryQueue {
         Ok(0)
     }
 
+    async fn spent(&self, _: &str) -> Result<Vec<Spent>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    async fn spend(&self, _: &str, _: Vec<Spent>, _: i64) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     fn reusable(&self) -> u64 {
         0
     }

@@ -4,7 +4,7 @@
 
 use super::{
     Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Revision, Settlement, Shown, Statistics, Stored,
+    Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::message::MailId;
 use crate::smtp::Mailbox;
@@ -133,6 +133,14 @@ impl Queue for Watched {
 
     async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError> {
         self.queue.prune(failed_before, history_before).await
+    }
+
+    async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError> {
+        self.queue.spent(quota).await
+    }
+
+    async fn spend(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), QueueError> {
+        self.queue.spend(quota, rows, oldest).await
     }
 
     fn reusable(&self) -> u64 {

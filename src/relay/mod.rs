@@ -4,8 +4,12 @@
 //! client, whose types make a plaintext MAIL or AUTH unwritable. Takes `dkim::Sealed` and nothing else. RFC 5321, 3207,
 //! 4954, 2920, 8314.
 
+mod account;
+mod breaker;
 mod connect;
 mod deadline;
+mod health;
+mod limits;
 mod pool;
 pub mod provider;
 mod ready;
@@ -13,10 +17,14 @@ mod smtp;
 mod socket;
 mod upstream;
 
+pub use account::{Account, Kept};
+pub use breaker::{Admission, Breaker, Pass, Room, Sign};
 pub use deadline::Deadline;
+pub use limits::{Ledger, Rate, RateError, Spent};
 pub use pool::Reuse;
+pub use provider::Counts;
 pub use ready::{Ready, Sent};
-pub use upstream::{Permits, Upstream};
+pub use upstream::{Upstream, Wanted};
 
 use crate::message::outcome::SlowDown;
 use crate::observe::Secret;
@@ -54,6 +62,8 @@ pub struct Options {
     /// Further connects in quick succession before an attempt counts as deferred.
     pub connect_retries: u32,
     pub slow_down: &'static [SlowDown],
+    /// What the account's rates are counted in.
+    pub counts: Counts,
 }
 
 /// There is no variant without TLS.

@@ -1,4 +1,4 @@
-//! Permits, idle connections, and the line of those who wait for either. No sockets, no waiting: pure bookkeeping.
+//! Account, idle connections, and the line of those who wait for either. No sockets, no waiting: pure bookkeeping.
 //!
 //! Invariants: permits handed out never exceed the cap; whoever came first is served first; a connection becomes idle
 //! only if nobody waits for it. One pool may serve several upstreams (`share_limits_with`): an idle connection of one
@@ -27,7 +27,7 @@ pub(super) trait Pooled: Sized + Send + 'static {
 /// One upstream's place in a pool.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// Permits held: connections that are being made, in use, idle or being closed.
+    /// Account held: connections that are being made, in use, idle or being closed.
     open: watch::Sender<usize>,
     /// Both change only under the pool's lock.
     closed: AtomicBool,
@@ -64,9 +64,11 @@ pub(super) struct Pool<C: Pooled> {
 }
 
 struct State<C: Pooled> {
-    /// Permits that nobody holds. Zero while somebody waits.
-    free: usize,
-    /// Permits on their way back; the first so many in the line will be served by them.
+    /// Account that may be held just now, at most the cap.
+    limit: usize,
+    /// May be more than the limit, after that was lowered; never more than the cap. Less only while nobody waits.
+    held: usize,
+    /// Account on their way back.
     leaving: usize,
     waiting: VecDeque<Waiter<C>>,
     /// Longest idle first.
@@ -122,7 +124,8 @@ impl<C: Pooled> Pool<C> {
     /// `cap` of 0 counts as 1: a pool that can never serve would be a hang.
     pub(super) fn new(cap: usize) -> Arc<Self> {
         let cap = cap.max(1);
-        let state = State { free: cap, leaving: 0, waiting: VecDeque::new(), idle: Vec::new(), next_ticket: 0 };
+        let state =
+            State { limit: cap, held: 0, leaving: 0, waiting: VecDeque::new(), idle: Vec::new(), next_ticket: 0 };
         Arc::new(Self { cap, state: Mutex::new(state) })
     }
 
@@ -140,10 +143,10 @@ impl<C: Pooled> Pool<C> {
         if let Some(newest) = state.idle.iter().rposition(own) {
             return Claim::Granted(Grant::Connection(state.idle.remove(newest).connection));
         }
-        if state.free > 0 {
+        if state.has_free() {
             return Claim::Granted(Grant::Permit(self.take_free(&mut state, member)));
         }
-        let evicted = (state.waiting.len() >= state.leaving && !state.idle.is_empty()).then(|| {
+        let evicted = (state.waiting.len() >= state.coming() && !state.idle.is_empty()).then(|| {
             let connection = state.idle.remove(0).connection;
             connection.permit().mark_leaving(&mut state);
             connection
@@ -158,7 +161,7 @@ impl<C: Pooled> Pool<C> {
     /// A permit, if one is free right now and nobody waits.
     pub(super) fn try_permit(self: &Arc<Self>, member: &Arc<Member>) -> Option<Permit<C>> {
         let mut state = self.lock();
-        (state.free > 0).then(|| self.take_free(&mut state, member))
+        state.has_free().then(|| self.take_free(&mut state, member))
     }
 
     /// For a connection that could carry another message.
@@ -170,8 +173,12 @@ impl<C: Pooled> Pool<C> {
                 connection.permit().mark_leaving(&mut state);
                 return Kept::Surplus(connection);
             }
+            if state.is_over() {
+                connection.permit().mark_leaving(&mut state);
+                return Kept::Surplus(connection);
+            }
             // Those before this one in the line are served by permits on their way back.
-            let mut candidates = state.waiting.iter().take(state.leaving + 1);
+            let mut candidates = state.waiting.iter().take(state.coming() + 1);
             let taker =
                 candidates.position(|waiter| waiter.reuse == Reuse::Allowed && Arc::ptr_eq(&waiter.member, &member));
             if let Some(waiter) = taker.and_then(|at| state.waiting.remove(at)) {
@@ -184,7 +191,7 @@ impl<C: Pooled> Pool<C> {
                 }
                 continue;
             }
-            if state.waiting.len() > state.leaving {
+            if state.waiting.len() > state.coming() {
                 connection.permit().mark_leaving(&mut state);
                 return Kept::Surplus(connection);
             }
@@ -211,9 +218,35 @@ impl<C: Pooled> Pool<C> {
         state.take_idle(|idle| idle.connection.permit().is_of(member))
     }
 
+    /// So many permits from now on, at least one and at most the cap. Account that are held stay; connections that are too
+    /// many go as they become idle, and those that are idle now are returned to be closed.
+    pub(super) fn set_limit(self: &Arc<Self>, limit: usize) -> Vec<C> {
+        let mut state = self.lock();
+        state.limit = limit.clamp(1, self.cap);
+        let mut surplus = Vec::new();
+        while state.is_over() && !state.idle.is_empty() {
+            let connection = state.idle.remove(0).connection;
+            connection.permit().mark_leaving(&mut state);
+            surplus.push(connection);
+        }
+        let mut served = Vec::new();
+        while let Some(waiter) = state.next_served() {
+            served.push(waiter);
+        }
+        drop(state);
+        served.into_iter().for_each(|waiter| self.serve(waiter));
+        surplus
+    }
+
     fn take_free(self: &Arc<Self>, state: &mut State<C>, member: &Arc<Member>) -> Permit<C> {
-        state.free -= 1;
+        state.held += 1;
         self.permit(member)
+    }
+
+    /// A permit for somebody who was counted as a holder already.
+    fn serve(self: &Arc<Self>, waiter: Waiter<C>) {
+        // If it gave up just now, the permit is dropped here and goes to the one behind it.
+        let _ = waiter.grant.send(Grant::Permit(self.permit(&waiter.member)));
     }
 
     fn permit(self: &Arc<Self>, member: &Arc<Member>) -> Permit<C> {
@@ -228,6 +261,27 @@ impl<C: Pooled> Pool<C> {
 }
 
 impl<C: Pooled> State<C> {
+    fn has_free(&self) -> bool {
+        self.held < self.limit
+    }
+
+    /// More are held than may be, even when those on their way back have come.
+    fn is_over(&self) -> bool {
+        self.held - self.leaving > self.limit
+    }
+
+    /// So many of the first in the line will be served by permits on their way back.
+    fn coming(&self) -> usize {
+        self.leaving.saturating_sub(self.held.saturating_sub(self.limit))
+    }
+
+    /// The first in the line, if there is a permit for it; counted as a holder from now on.
+    fn next_served(&mut self) -> Option<Waiter<C>> {
+        let waiter = if self.has_free() { self.waiting.pop_front() } else { None };
+        self.held += usize::from(waiter.is_some());
+        waiter
+    }
+
     fn take_idle(&mut self, wanted: impl Fn(&Idle<C>) -> bool) -> Vec<C> {
         let (taken, kept) = std::mem::take(&mut self.idle).into_iter().partition(wanted);
         self.idle = kept;
@@ -267,14 +321,12 @@ impl<C: Pooled> Drop for Held<C> {
         let next = {
             let mut state = self.pool.lock();
             state.leaving -= usize::from(self.leaving.load(Ordering::Relaxed));
-            let next = state.waiting.pop_front();
-            state.free += usize::from(next.is_none());
-            next
+            state.held -= 1;
+            state.next_served()
         };
         self.member.open.send_modify(|open| *open -= 1);
         if let Some(waiter) = next {
-            // If it gave up just now, the permit is dropped here and goes to the one behind it.
-            let _ = waiter.grant.send(Grant::Permit(self.pool.permit(&waiter.member)));
+            self.pool.serve(waiter);
         }
     }
 }
@@ -306,7 +358,8 @@ impl<C: Pooled> fmt::Debug for Pool<C> {
         let state = self.lock();
         f.debug_struct("Pool")
             .field("cap", &self.cap)
-            .field("free", &state.free)
+            .field("limit", &state.limit)
+            .field("held", &state.held)
             .field("idle", &state.idle.len())
             .field("waiting", &state.waiting.len())
             .finish()

@@ -1,12 +1,16 @@
-//! `Ready`: one connection, lent to a caller for one message. Dropping it gives it back; a surprise closes it.
+//! `Ready`: one connection, lent to a caller for one message, with what the account's rates allow for it. Dropping it gives
+//! both back; a surprise closes the connection.
 //! Exists only after TLS, EHLO and login; a message is handed to it whole, as `Sealed`.
 
 use super::deadline::Deadline;
+use super::health::Attempt;
+use super::limits::Token;
 use super::smtp::{Mail, Transacted};
 use super::upstream::{Connection, Upstream};
 use crate::dkim::Sealed;
 use crate::message::{Envelope, Outcome};
 use crate::smtp::{Extensions, Mailbox};
+use std::time::Duration;
 
 /// Encrypted, verified, greeted and logged in.
 #[derive(Debug)]
@@ -16,6 +20,11 @@ pub struct Ready {
     extensions: Extensions,
     tls_version: &'static str,
     reused: bool,
+    /// Told what became of the message; ends before its token does.
+    attempt: Attempt,
+    token: Token,
+    /// How long the server may take for its first word, where that is less than usual.
+    first_word: Option<Duration>,
     /// `None` only inside `send` and `drop`.
     connection: Option<Connection>,
 }
@@ -31,9 +40,18 @@ pub enum Sent {
 }
 
 impl Ready {
-    pub(super) fn new(upstream: Upstream, connection: Connection) -> Self {
+    pub(super) fn new(
+        upstream: Upstream,
+        connection: Connection,
+        attempt: Attempt,
+        token: Token,
+        first_word: Option<Duration>,
+    ) -> Self {
         Self {
             upstream,
+            attempt,
+            token,
+            first_word,
             extensions: connection.session.extensions().clone(),
             tls_version: connection.session.tls_version(),
             reused: connection.messages > 0,
@@ -70,12 +88,19 @@ impl Ready {
     ) -> Sent {
         let Some(mut connection) = self.connection.take() else { return Sent::Stale };
         connection.messages += 1;
-        let mail = Mail { envelope, recipients, sealed };
+        self.token.begin();
+        let mail = Mail { envelope, recipients, sealed, first_word: self.first_word };
         let transacted = connection.session.transact(&mail, self.reused, deadline).await;
         self.upstream.put_back(connection);
         match transacted {
-            Transacted::Settled(outcomes) => Sent::Outcomes(outcomes),
-            Transacted::Unheard => Sent::Stale,
+            Transacted::Settled(outcomes) => {
+                self.upstream.told(&mut self.attempt, &outcomes);
+                Sent::Outcomes(outcomes)
+            }
+            Transacted::Unheard => {
+                self.token.take_back();
+                Sent::Stale
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
 use waxseal::message::Step;
-use waxseal::relay::{Deadline, Permits, Reuse, Upstream};
+use waxseal::relay::{Account, Deadline, Upstream, Wanted};
 
 /// Sends `number` messages at once, and says what their subjects were upstream.
 async fn send_at_once(upstream: &Upstream, number: usize) {
@@ -144,7 +144,7 @@ async fn waiting_for_a_connection_ends_at_the_deadline() {
     let scripted = ScriptedUpstream::start().await;
     let upstream = upstream(scripted.options("company"));
     let _held = [ready(&upstream).await.unwrap(), ready(&upstream).await.unwrap(), ready(&upstream).await.unwrap()];
-    let reason = upstream.ready(Deadline::after(Duration::from_millis(50)), Reuse::Allowed).await.unwrap_err();
+    let reason = upstream.ready(Wanted::by(Deadline::after(Duration::from_millis(50)))).await.unwrap_err();
     assert_eq!(reason.step, Step::Permit);
     assert!(reason.to_string().contains("all 3 connections of upstream \"company\" are in use"), "{reason}");
     assert_eq!(scripted.counts().total, 3);
@@ -223,7 +223,7 @@ async fn closing_lets_messages_under_way_finish_and_takes_no_more() {
 #[tokio::test]
 async fn two_upstreams_of_one_account_share_the_cap_and_no_session() {
     let scripted = ScriptedUpstream::start().await;
-    let permits = Permits::new(1);
+    let permits = Account::new(1);
     let mut other = scripted.options("other");
     other.credentials.as_mut().unwrap().username = "other-user".to_owned();
     let (first, second) = (Upstream::new(scripted.options("company"), permits.clone()), Upstream::new(other, permits));
@@ -241,7 +241,7 @@ async fn two_upstreams_of_one_account_share_the_cap_and_no_session() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_upstreams_of_one_account_do_not_starve_each_other() {
     let scripted = ScriptedUpstream::start().await;
-    let permits = Permits::new(2);
+    let permits = Account::new(2);
     let (first, second) = (
         Upstream::new(scripted.options("company"), permits.clone()),
         Upstream::new(scripted.options("other"), permits),
@@ -260,7 +260,7 @@ async fn with_a_cap_of_one_a_dead_address_family_delays_but_never_doubles() {
     options.max_messages_per_connection = 1;
     // Half of it goes to the address that does not answer.
     options.connect_timeout = Duration::from_secs(4);
-    let upstream = Upstream::with_addresses(options, Permits::new(1), vec![hole.address, scripted.address()]);
+    let upstream = Upstream::with_addresses(options, Account::new(1), vec![hole.address, scripted.address()]);
     let done = AtomicBool::new(false);
     let watching = async {
         while !done.load(Ordering::Relaxed) {
@@ -284,7 +284,7 @@ async fn with_a_free_permit_the_second_family_is_tried_beside_the_first() {
     let scripted = ScriptedUpstream::start().await;
     let hole = BlackHole::open();
     let options = scripted.options("company");
-    let upstream = Upstream::with_addresses(options, Permits::new(2), vec![hole.address, scripted.address()]);
+    let upstream = Upstream::with_addresses(options, Account::new(2), vec![hole.address, scripted.address()]);
     send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
     assert_eq!(scripted.messages().len(), 1);
     assert_eq!(upstream.connections_open(), 1, "the attempt that lost has given its permit back");
@@ -298,7 +298,7 @@ async fn nobody_answers() {
     let mut options = scripted.options("company");
     options.connect_timeout = Duration::from_secs(1);
     options.port = 465;
-    let upstream = Upstream::with_addresses(options, Permits::new(1), vec![hole.address, closed]);
+    let upstream = Upstream::with_addresses(options, Account::new(1), vec![hole.address, closed]);
     let reason = not_ready(&upstream).await;
     let told =
         format!("upstream \"company\", connect: {}: no answer in time, {closed}: connection refused", hole.address);

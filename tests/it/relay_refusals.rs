@@ -6,7 +6,7 @@ use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use std::time::Duration;
 use waxseal::message::outcome::{Cause, SlowDown};
 use waxseal::message::{Outcome, Step};
-use waxseal::relay::{Deadline, Reuse, Sent, Upstream};
+use waxseal::relay::{Deadline, Sent, Upstream, Wanted};
 
 async fn started(builder: Builder) -> (ScriptedUpstream, Upstream) {
     let scripted = builder.start().await;
@@ -331,7 +331,7 @@ async fn stalled_at(at: At, step: Step) {
     let (scripted, upstream) = started(ScriptedUpstream::builder().once(at, Action::Stall)).await;
     let deadline = Deadline::after(Duration::from_secs(5));
     let (to, mail) = (envelope(&["b@example.net"]), numbered(1));
-    let reason = match upstream.ready(deadline, Reuse::Allowed).await {
+    let reason = match upstream.ready(Wanted::by(deadline)).await {
         Err(reason) => reason,
         Ok(ready) => match ready.send(&to, &to.recipients, &mail, deadline).await {
             Sent::Outcomes(outcomes) => match &outcomes[..] {

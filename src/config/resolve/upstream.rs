@@ -10,7 +10,7 @@ use crate::config::settings::{Connections, Endpoint, Provider, UpstreamSettings}
 use crate::config::value::Count;
 use crate::delivery::Profile;
 use crate::relay::provider::{self, Host, Preset, Signing};
-use crate::relay::{Port, TlsMode};
+use crate::relay::{Port, Rate, TlsMode};
 use crate::smtp::Domain;
 use crate::tls;
 use rustls::ClientConfig;
@@ -40,10 +40,11 @@ impl Resolver<'_> {
             let provider = self.provider(upstream, preset, listeners);
             let connections = self.connections(upstream, preset);
             let profile = self.profile(upstream, preset);
+            let rates = rates(upstream, preset);
             let name = name?;
             let share_limits_with = shared.get(&*name).cloned();
-            let (provider, connections, profile) = (provider?, connections?, profile?);
-            Some(UpstreamSettings { name, preset, provider, connections, profile, share_limits_with })
+            let (provider, connections, rates, profile) = (provider?, connections?, rates?, profile?);
+            Some(UpstreamSettings { name, preset, provider, connections, rates, profile, share_limits_with })
         });
         resolved.collect::<Vec<_>>().into_iter().flatten().collect()
     }
@@ -355,14 +356,26 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            if upstream.max_connections.given {
-                self.findings.warning(
-                    &upstream.max_connections.place,
-                    format!("it has no effect: the limits of \"{owner}\" count for both"),
-                );
+            for (place, given) in [
+                (&upstream.max_connections.place, upstream.max_connections.given),
+                (&upstream.rate.place, upstream.rate.given),
+            ] {
+                if given {
+                    let text = format!("it has no effect: the limits of \"{owner}\" count for both");
+                    self.findings.warning(place, text);
+                }
             }
         }
         shared
+    }
+}
+
+/// What was typed, else what is known of the provider.
+fn rates(typed: &Upstream, preset: &Preset) -> Option<Vec<Rate>> {
+    match &typed.rate.value {
+        Some(rates) => Some(rates.0.clone()),
+        None if typed.rate.given => None,
+        None => Some(preset.limits.rates.iter().filter_map(|text| Rate::parse(text).ok()).collect()),
     }
 }
 

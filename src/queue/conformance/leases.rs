@@ -127,6 +127,20 @@ pub(crate) async fn an_untried_recipient_costs_no_attempt(scene: &Scene) {
     assert!(scene.queue().await.show(id).await.unwrap().unwrap().attempts.is_empty());
 }
 
+pub(crate) async fn a_postponed_recipient_waits_and_costs_no_attempt(scene: &Scene) {
+    let id = scene.put(plain(1, 0)).await;
+    let leased = scene.lease_one("a", after(3)).await;
+    scene.settle(&leased, Settlement::Postponed, after(100)).await;
+    assert_eq!(scene.next_due("a", after(3)).await, Some(after(100)));
+    scene.lease_one("a", after(100)).await;
+    scene.crash().await;
+    let leased = scene.lease_one("a", after(100)).await;
+    assert_eq!((leased.attempts, leased.suspect), (0, true));
+    scene.settle(&leased, Settlement::Postponed, after(200)).await;
+    assert!(scene.lease_one("a", after(200)).await.suspect, "still in doubt");
+    assert!(scene.queue().await.show(id).await.unwrap().unwrap().attempts.is_empty());
+}
+
 pub(crate) async fn a_lease_ends_once_and_covers_every_recipient(scene: &Scene) {
     scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
     let leased = scene.lease_one("a", after(0)).await;

@@ -92,12 +92,13 @@ impl Model {
         let lane = leased.lane.as_str();
         let message = self.messages.get_mut(&leased.accepted.id).expect("a known message");
         let mut joined = message.open(lane).count() - settlements.len();
-        let (mut tried, mut untried) = (0, 0);
+        let (mut tried, mut untried, mut postponed) = (0, 0, 0);
         for (address, settlement) in leased.accepted.envelope.recipients.iter().zip(settlements) {
             let at = message.recipients.iter().position(|r| r.address == address.to_string()).expect("a recipient");
             match settlement {
                 Settlement::Delivered(_) => drop(message.recipients.remove(at)),
                 Settlement::Untried => untried += 1,
+                Settlement::Postponed => postponed += 1,
                 Settlement::Deferred(_) | Settlement::Failed(_) => {
                     message.recipients[at].attempts += 1;
                     message.recipients[at].failed = matches!(settlement, Settlement::Failed(_));
@@ -106,12 +107,12 @@ impl Model {
             }
         }
         self.delivered += settlements.iter().filter(|one| matches!(one, Settlement::Delivered(_))).count();
-        joined += untried * usize::from(tried == 0);
+        joined += untried * usize::from(tried + postponed == 0);
         if message.open(lane).next().is_none() {
             message.jobs.remove(lane);
         } else if let Some(job) = message.jobs.get_mut(lane) {
             job.leased = false;
-            job.suspect &= untried > 0;
+            job.suspect &= untried + postponed > 0;
             job.due = if joined == 0 { due } else { job.due };
         }
         self.messages.retain(|_, message| !message.recipients.is_empty());

@@ -13,6 +13,7 @@ mod list;
 mod open;
 mod operate;
 mod put;
+mod quota;
 mod read;
 mod relane;
 mod replace;
@@ -29,7 +30,7 @@ pub use open::{OpenError, Options, exists};
 
 use super::{
     Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError, Revision,
-    Settlement, Shown, Statistics, Stored,
+    Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::message::MailId;
 use crate::smtp::Mailbox;
@@ -171,6 +172,16 @@ impl Queue for SqliteQueue {
         }
         while self.store.writer.call(operate::give_back_space).await? {}
         Ok(count)
+    }
+
+    async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError> {
+        let quota = quota.to_owned();
+        self.store.read(move |sql| quota::spent(sql, &quota)).await
+    }
+
+    async fn spend(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), QueueError> {
+        let quota = quota.to_owned();
+        self.store.writer.call(move |work| quota::spend(work, &quota, &rows, oldest)).await
     }
 
     fn reusable(&self) -> u64 {

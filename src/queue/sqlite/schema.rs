@@ -10,7 +10,7 @@ use std::time::Duration;
 const APPLICATION: i32 = 0x7778_736c;
 
 /// What takes a database from version *n* to *n + 1*. Entries are never changed once released, only added.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE message (
@@ -104,6 +104,17 @@ const VERSION_2: &str = "
 ALTER TABLE message ADD COLUMN listener TEXT;
 ALTER TABLE message ADD COLUMN user TEXT;
 ALTER TABLE message ADD COLUMN marks TEXT;
+";
+
+/// What is used up of the quotas that outlive a process.
+const VERSION_3: &str = "
+CREATE TABLE quota (
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    units INTEGER NOT NULL,
+    PRIMARY KEY (name, number)
+) STRICT, WITHOUT ROWID;
 ";
 
 #[derive(Debug, thiserror::Error)]

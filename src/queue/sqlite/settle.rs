@@ -45,7 +45,7 @@ pub(super) fn settle(work: &Work<'_>, held: &Held, settlements: &[Settlement], d
                 tried(work, held.message, *position, attempt, Some(to_column(attempt.at)))?;
                 attempts.push(attempt);
             }
-            Settlement::Untried => {}
+            Settlement::Untried | Settlement::Postponed => {}
         }
     }
     note_attempts(work, held.message, &attempts)?;
@@ -109,14 +109,15 @@ fn end_job(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64, o
     }
     let count =
         |wanted: fn(&Settlement) -> bool| signed(settlements.iter().filter(|settlement| wanted(settlement)).count());
-    let deferred = count(|settlement| matches!(settlement, Settlement::Deferred(_)));
+    let deferred = count(|settlement| matches!(settlement, Settlement::Deferred(_) | Settlement::Postponed));
     let untried = count(|settlement| matches!(settlement, Settlement::Untried));
+    let in_doubt = count(|settlement| matches!(settlement, Settlement::Untried | Settlement::Postponed));
     let lost_answer =
         count(|settlement| matches!(settlement, Settlement::Deferred(attempt) if attempt.possible_duplicate));
     work.execute(
         "UPDATE job SET state = 0, due = IIF(?3, ?4, due), suspect = ?5 OR (?6 AND suspect)
          WHERE message = ?1 AND lane = ?2",
-        (job.0, job.1, deferred > 0 && deferred + untried == open, due, lost_answer > 0, untried > 0),
+        (job.0, job.1, deferred > 0 && deferred + untried == open, due, lost_answer > 0, in_doubt > 0),
     )?;
     Ok(())
 }

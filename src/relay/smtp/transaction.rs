@@ -13,6 +13,7 @@ use crate::message::Envelope;
 use crate::message::outcome::{Cause, Meaning, Outcome, Reason, Step, meaning};
 use crate::relay::deadline::Deadline;
 use crate::smtp::{Mailbox, Reply};
+use std::time::Duration;
 
 /// Commands in one write. Their replies must fit into the sockets' buffers, or both sides would wait for each other.
 const GROUP: usize = 100;
@@ -23,6 +24,8 @@ pub(in crate::relay) struct Mail<'a> {
     /// Of the envelope's, those that this transaction is for.
     pub recipients: &'a [Mailbox],
     pub sealed: &'a Sealed,
+    /// How long the server may take for its first reply, where that is less than usual.
+    pub first_word: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl Session<Secured> {
             }
         };
         let mut progress = Progress::Unheard;
-        let result = match self.converse(&asks, &mut progress, &mut ledger, deadline).await {
+        let result = match self.converse(&asks, mail.first_word, &mut progress, &mut ledger, deadline).await {
             Ok(()) if progress == Progress::WantsData => self.finish(mail, &mut ledger, deadline).await,
             other => other,
         };
@@ -104,6 +107,7 @@ impl Session<Secured> {
     async fn converse(
         &mut self,
         asks: &[(Ask, Line)],
+        first_word: Option<Duration>,
         progress: &mut Progress,
         ledger: &mut Ledger,
         deadline: Deadline,
@@ -121,6 +125,8 @@ impl Session<Secured> {
             }
             self.write_commands(asks, &commands, deadline).await?;
             for (ask, _) in asks {
+                let patience = first_word.filter(|_| *progress == Progress::Unheard);
+                let deadline = patience.map_or(deadline, |patience| deadline.capped(patience));
                 let reply = self.reply(ask.step(), deadline).await?;
                 self.hear(*ask, reply, progress, ledger)?;
             }

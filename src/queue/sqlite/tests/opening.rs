@@ -39,6 +39,7 @@ async fn an_older_schema_is_migrated_with_its_mail() {
     for column in ["listener", "user", "marks"] {
         database(&folder).execute_batch(&format!("ALTER TABLE message DROP COLUMN {column}")).unwrap();
     }
+    database(&folder).execute_batch("DROP TABLE quota").unwrap();
     database(&folder).pragma_update(None, "user_version", 1).unwrap();
     let leased = folder.open().lease(&Lane::new("a"), after(1), 1, u64::MAX).await.unwrap();
     assert_eq!(leased[0].accepted.message, mail.accepted.message);

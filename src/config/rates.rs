@@ -1,0 +1,64 @@
+//! `rate`: one rate, or several in a list, all of which are kept.
+
+use super::reader::Complaints;
+use super::value::{Complaint, Text, Value};
+use crate::relay::{Rate, RateError};
+use toml::Spanned;
+use toml::de::DeValue;
+
+/// No two for the same length of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rates(pub Vec<Rate>);
+
+impl Text for Rate {
+    const EXPECTED: &'static str = "a rate such as \"14/s\"";
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        Self::parse(text).map_err(|error| {
+            let message = format!("\"{text}\" is no rate: {error}");
+            let number = text.split_once('/').map_or(text, |(number, _)| number).trim();
+            match (error, number.parse::<u32>()) {
+                (RateError::NoNumber(_), _) | (_, Err(_)) => {
+                    Complaint::new(message, "write a whole number and a period, as in \"14/s\" or \"50000/day\"")
+                }
+                (_, Ok(number)) => Complaint::new(
+                    message,
+                    format!("write \"{number}/s\", \"{number}/min\", \"{number}/h\" or \"{number}/day\""),
+                ),
+            }
+        })
+    }
+
+    fn instead_of_number(number: &str) -> Option<String> {
+        Some(format!("say for how long: \"{number}/s\", \"{number}/min\", \"{number}/h\" or \"{number}/day\""))
+    }
+}
+
+impl Value for Rates {
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
+        let DeValue::Array(items) = value.get_ref() else {
+            return <Rate as Value>::read(value, complaints).map(|rate| Self(vec![rate]));
+        };
+        let mut rates: Vec<Rate> = Vec::new();
+        let mut all_right = true;
+        for item in items {
+            let Some(rate) = <Rate as Value>::read(item, complaints) else {
+                all_right = false;
+                continue;
+            };
+            match rates.iter().find(|known| known.period() == rate.period()) {
+                Some(known) => {
+                    let (message, lower) = (
+                        format!("{rate} stands beside {known}"),
+                        if known.units() < rate.units() { *known } else { rate },
+                    );
+                    complaints
+                        .bad_value(item.span(), Complaint::new(message, format!("keep the one that counts, {lower}")));
+                    all_right = false;
+                }
+                None => rates.push(rate),
+            }
+        }
+        all_right.then_some(Self(rates))
+    }
+}

@@ -1,0 +1,112 @@
+//! Which upstream is next: in the route's order, past those that are to be left alone, in as many transactions as it takes.
+//!
+//! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
+//! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
+
+use super::attempt::{Delivery, Target, Transaction};
+use super::door::Exit;
+use super::progress::Progress;
+use super::route::Way;
+use crate::message::Outcome;
+use crate::relay::{Reuse, Sent, Upstream, Wanted};
+use crate::smtp::Mailbox;
+use std::sync::Arc;
+
+/// Where one message is tried.
+#[derive(Clone, Copy)]
+struct Outbound<'a> {
+    target: &'a Target,
+    /// With the message's login.
+    upstream: &'a Upstream,
+    /// Another one behind it would take the message now.
+    has_alternative: bool,
+}
+
+impl Delivery {
+    pub(super) async fn try_in_order(&self, way: &Way, mut pending: Vec<usize>, progress: &mut Progress<'_>) {
+        let targets: Vec<&Target> = way.upstreams.iter().filter_map(|&index| self.targets.get(index)).collect();
+        for (at, target) in targets.iter().enumerate() {
+            progress.tell_refusals(&pending);
+            let upstream = match target.logins.for_mail(progress.accepted) {
+                Ok(upstream) => upstream,
+                // The next one may have a login for it.
+                Err(reason) => {
+                    progress.settle_all(&pending, &Outcome::Deferred(reason));
+                    continue;
+                }
+            };
+            let has_alternative = targets[at + 1..].iter().any(|other| other.would_take(progress.accepted));
+            let outbound = Outbound { target, upstream, has_alternative };
+            self.try_in_transactions(outbound, &pending, progress).await;
+            pending.retain(|&index| progress.wants_another_upstream(index, way.retry_refused));
+            if pending.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// No more recipients in one transaction than the profile and the rates allow; and as many transactions as the upstream
+    /// asks for, as long as each takes some of the recipients. Once the upstream is away, nobody else is tried there.
+    async fn try_in_transactions(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut Progress<'_>) {
+        let limits = [outbound.target.profile.max_recipients, outbound.upstream.most_recipients()];
+        let most = limits.into_iter().flatten().min().unwrap_or(usize::MAX).max(1);
+        let mut groups = pending.chunks(most);
+        while let Some(group) = groups.next() {
+            let mut asked = group.to_vec();
+            while !asked.is_empty() {
+                let before = asked.len();
+                self.try_upstream(outbound, &asked, progress).await;
+                asked.retain(|&index| progress.wants_next_transaction(index));
+                if asked.len() == before {
+                    break;
+                }
+            }
+            if let Some(away) = progress.found_away(group) {
+                return groups.for_each(|rest| progress.settle_all(rest, &away));
+            }
+        }
+    }
+
+    /// One transaction for the recipients at `pending`, all of which get an outcome.
+    async fn try_upstream(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut Progress<'_>) {
+        let Outbound { target, upstream, has_alternative } = outbound;
+        let exit = Exit { upstream: upstream.name(), profile: &target.profile };
+        if let Err(outcome) = exit.check_size(progress.accepted.message.size()) {
+            return progress.settle_all(pending, &outcome);
+        }
+        let recipients: Vec<Mailbox> =
+            pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
+        let mut reuse = Reuse::Allowed;
+        loop {
+            let wanted = Wanted { deadline: progress.deadline, reuse, recipients: recipients.len(), has_alternative };
+            let ready = tokio::select! {
+                biased;
+                () = progress.stop.cancelled() => return progress.leave(pending),
+                ready = upstream.ready(wanted) => match ready {
+                    Ok(ready) => ready,
+                    Err(reason) if reason.is_untried() => return progress.pass_by(pending, &reason),
+                    Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
+                },
+            };
+            let sealed = match self.door.seal(progress.accepted, exit, ready.extensions()).await {
+                Ok(sealed) => sealed,
+                Err(outcome) => return progress.settle_all(pending, &outcome),
+            };
+            let transaction = Arc::new(Transaction {
+                upstream: upstream.name().into(),
+                tls: ready.tls_version(),
+                seal: sealed.seal().to_string(),
+                is_sandbox: target.is_sandbox,
+            });
+            match ready.send(&progress.accepted.envelope, &recipients, &sealed, progress.deadline).await {
+                Sent::Outcomes(outcomes) => {
+                    return pending.iter().zip(outcomes).for_each(|(&index, outcome)| {
+                        progress.settle(index, outcome, Some(transaction.clone()));
+                    });
+                }
+                // A fresh connection cannot be stale, so the loop ends.
+                Sent::Stale => reuse = Reuse::Fresh,
+            }
+        }
+    }
+}

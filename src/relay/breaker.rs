@@ -1,0 +1,321 @@
+//! `Breaker`: whether an upstream is to be tried, by what it last did: closed, open until a moment, half open.
+//!
+//! A pure state machine; time and chance are passed in. A failure opens it for a pause that doubles each time; after the pause one
+//! attempt goes ahead alone, the probe. Its success closes the breaker, and makes room for two attempts at once; each further success
+//! for one more, up to the cap: a provider that comes back is not met by a storm.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// For what cannot be reached or does not do its work.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// For somebody who waits for an answer and has nobody else to ask.
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
+/// For what asks for patience: SES wants to be left alone for ten minutes at most.
+const LONGEST_REST: Duration = Duration::from_secs(10 * 60);
+
+#[derive(Debug)]
+pub struct Breaker {
+    cap: usize,
+    state: State,
+    /// Failures since it was last closed with room up to the cap.
+    failures: u32,
+    /// The last attempt that said anything broke off.
+    is_shaken: bool,
+    era: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// So many attempts at once, of which so many are under way.
+    Closed {
+        room: usize,
+        running: usize,
+    },
+    /// Until then; until `soonest` for somebody who waits.
+    Open {
+        until: Instant,
+        soonest: Instant,
+    },
+    HalfOpen,
+}
+
+/// The right to make one attempt; to be handed back as what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    era: u64,
+}
+
+/// Whether an attempt may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    Go(Pass),
+    /// As many are under way as may be; the end of one of them may change that.
+    Full,
+    /// Not before then.
+    Away(Instant),
+}
+
+/// What may be begun now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// So many attempts at once, counting those under way.
+    Slots(usize),
+    /// None before then.
+    After(Instant),
+}
+
+impl Room {
+    /// Of two upstreams for the same mail: both, the one that has room, or whichever has it first.
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Slots(one), Self::Slots(other)) => Self::Slots(one.saturating_add(other)),
+            (Self::Slots(slots), Self::After(_)) | (Self::After(_), Self::Slots(slots)) => Self::Slots(slots),
+            (Self::After(one), Self::After(other)) => Self::After(one.min(other)),
+        }
+    }
+
+    /// Of two that share their connections.
+    pub fn most(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Slots(one), Self::Slots(other)) => Self::Slots(one.max(other)),
+            _ => self.or(other),
+        }
+    }
+}
+
+/// What an attempt says about the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It took or judged the message.
+    Up,
+    /// It could not be reached, or would not do its work.
+    Away,
+    /// The connection broke under the message: once may be chance, twice in a row is the upstream's.
+    Broken,
+    /// It asks for patience.
+    SlowDown,
+    /// Nothing: the attempt ended before it was asked.
+    None,
+}
+
+impl Breaker {
+    /// `cap`: attempts at once after which a comeback is complete; 0 counts as 1.
+    pub fn new(cap: usize) -> Self {
+        Self {
+            cap: cap.max(1),
+            state: State::Closed { room: usize::MAX, running: 0 },
+            failures: 0,
+            is_shaken: false,
+            era: 0,
+        }
+    }
+
+    /// `urgent`: somebody waits for the answer. What is away is then asked every few seconds; what wants patience is not.
+    pub fn admit(&mut self, now: Instant, urgent: bool) -> Admission {
+        match &mut self.state {
+            State::Closed { room, running } if *running < *room => *running += 1,
+            State::Closed { .. } | State::HalfOpen => return Admission::Full,
+            State::Open { until, soonest } => match if urgent { *soonest } else { *until } {
+                until if now < until => return Admission::Away(until),
+                _ => self.state = State::HalfOpen,
+            },
+        }
+        Admission::Go(Pass { era: self.era })
+    }
+
+    /// How many attempts could be under way now.
+    pub fn room(&self, now: Instant) -> Room {
+        match self.state {
+            State::Closed { room, .. } => Room::Slots(room.min(self.cap)),
+            State::Open { until, .. } if now < until => Room::After(until),
+            State::Open { .. } | State::HalfOpen => Room::Slots(1),
+        }
+    }
+
+    /// What attempts from before a failure find out is old news, and none of them goes on.
+    pub fn is_current(&self, pass: Pass) -> bool {
+        pass.era == self.era
+    }
+
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// An attempt ended. Returns how long the upstream is left alone, if that is new.
+    pub fn ended(&mut self, pass: Pass, sign: Sign, now: Instant, chance: u16) -> Option<Duration> {
+        if !self.is_current(pass) {
+            return None;
+        }
+        let was_shaken = self.is_shaken;
+        self.is_shaken = sign == Sign::Broken || (was_shaken && sign == Sign::None);
+        match (sign, self.state) {
+            (Sign::Broken, State::Closed { room, running }) if !was_shaken => {
+                self.state = State::Closed { room, running: running.saturating_sub(1) };
+            }
+            (Sign::Up, State::Closed { room, running }) => self.widen(room, running.saturating_sub(1)),
+            (Sign::Up, _) => self.widen(1, 0),
+            (Sign::None, State::Closed { room, running }) => {
+                self.state = State::Closed { room, running: running.saturating_sub(1) };
+            }
+            // The next one is the probe.
+            (Sign::None, _) => self.state = State::Open { until: now, soonest: now },
+            (Sign::Away | Sign::Broken, _) => return Some(self.open(LONGEST_PAUSE, SHORT_PAUSE, now, chance)),
+            (Sign::SlowDown, _) => return Some(self.open(LONGEST_REST, LONGEST_REST, now, chance)),
+        }
+        None
+    }
+
+    /// The pause ends: somebody knows more. What may be begun is one attempt alone.
+    pub fn cut_pause(&mut self, now: Instant) {
+        if let State::Open { until, soonest } = &mut self.state {
+            (*until, *soonest) = (now.min(*until), now.min(*soonest));
+        }
+    }
+
+    fn widen(&mut self, room: usize, running: usize) {
+        let room = room.saturating_add(1);
+        if room >= self.cap {
+            self.failures = 0;
+        }
+        self.state = State::Closed { room: if room >= self.cap { usize::MAX } else { room }, running };
+    }
+
+    fn open(&mut self, longest: Duration, short: Duration, now: Instant, chance: u16) -> Duration {
+        let pause = pause(self.failures, longest, chance);
+        self.failures = self.failures.saturating_add(1);
+        self.era += 1;
+        let after = |pause| now.checked_add(pause).unwrap_or(now);
+        self.state = State::Open { until: after(pause), soonest: after(pause.min(short)) };
+        pause
+    }
+}
+
+/// Doubles each time, spread over ±20 % so that those who failed together do not come back together.
+fn pause(before: u32, longest: Duration, chance: u16) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << before.min(16)).min(longest);
+    pause.mul_f64(0.8 + 0.4 * f64::from(chance) / f64::from(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIDDLE: u16 = u16::MAX / 2;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn go(breaker: &mut Breaker, now: Instant) -> Pass {
+        match breaker.admit(now, false) {
+            Admission::Go(pass) => pass,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fail(breaker: &mut Breaker, now: Instant) -> Duration {
+        let pass = go(breaker, now);
+        breaker.ended(pass, Sign::Away, now, MIDDLE).expect("a pause")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_one_goes_ahead_and_each_success_makes_room_for_one() {
+        let (mut breaker, start) = (Breaker::new(5), Instant::now());
+        assert_eq!(breaker.room(start), Room::Slots(5));
+        let pause = fail(&mut breaker, start);
+        let back = start + pause;
+        assert_eq!((breaker.admit(start, false), breaker.room(start)), (Admission::Away(back), Room::After(back)));
+        let mut passes = vec![go(&mut breaker, back)];
+        for room in [2, 3, 4, 5] {
+            assert_eq!(breaker.admit(back, false), Admission::Full, "no more than {} at once", passes.len());
+            breaker.ended(passes.remove(0), Sign::Up, back, MIDDLE);
+            assert_eq!(breaker.room(back), Room::Slots(room));
+            while passes.len() < room {
+                passes.push(go(&mut breaker, back));
+            }
+        }
+        assert!(matches!(breaker.admit(back, false), Admission::Go(_)), "from the cap on the pool decides");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exactly_one_probe_until_something_came_of_it() {
+        let (mut breaker, start) = (Breaker::new(4), Instant::now());
+        let later = start + fail(&mut breaker, start);
+        let probe = go(&mut breaker, later);
+        assert_eq!((breaker.admit(later, false), breaker.room(later)), (Admission::Full, Room::Slots(1)));
+        assert_eq!(breaker.ended(probe, Sign::None, later, MIDDLE), None);
+        let probe = go(&mut breaker, later);
+        let pause = breaker.ended(probe, Sign::Away, later, MIDDLE).expect("a pause");
+        assert!(pause > SECOND && breaker.admit(later, false) == Admission::Away(later + pause));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_under_way_at_a_failure_neither_prolongs_nor_ends_the_pause() {
+        let (mut breaker, start) = (Breaker::new(4), Instant::now());
+        let passes: Vec<Pass> = (0..4).map(|_| go(&mut breaker, start)).collect();
+        let pause = breaker.ended(passes[0], Sign::SlowDown, start, MIDDLE).expect("a pause");
+        for (pass, sign) in passes[1..].iter().zip([Sign::Away, Sign::Up, Sign::SlowDown]) {
+            assert_eq!(breaker.ended(*pass, sign, start + SECOND, MIDDLE), None);
+            assert!(!breaker.is_current(*pass));
+        }
+        assert_eq!(breaker.room(start), Room::After(start + pause));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_an_end_until_the_cap_is_reached_again() {
+        for (sign, longest) in [(Sign::Away, 300), (Sign::SlowDown, 600)] {
+            let (mut breaker, mut now, mut pauses) = (Breaker::new(2), Instant::now(), Vec::new());
+            for _ in 0..12 {
+                let pass = go(&mut breaker, now);
+                let pause = breaker.ended(pass, sign, now, MIDDLE).expect("a pause");
+                pauses.push(pause.as_secs_f64().round() as u64);
+                now += pause;
+            }
+            let doubling = (0..12).map(|times| (1 << times).min(longest));
+            assert_eq!(pauses, doubling.collect::<Vec<_>>());
+            let probe = go(&mut breaker, now);
+            breaker.ended(probe, Sign::Up, now, MIDDLE);
+            let pass = go(&mut breaker, now);
+            assert!(breaker.ended(pass, sign, now, 0).is_some_and(|pause| pause < SECOND));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_connection_that_breaks_is_chance_and_two_in_a_row_are_not() {
+        let (mut breaker, now) = (Breaker::new(2), Instant::now());
+        for (sign, pauses) in
+            [(Sign::Broken, false), (Sign::Up, false), (Sign::Broken, false), (Sign::None, false), (Sign::Broken, true)]
+        {
+            let pass = go(&mut breaker, now);
+            assert_eq!(breaker.ended(pass, sign, now, MIDDLE).is_some(), pauses, "{sign:?}");
+        }
+        breaker.cut_pause(now);
+        let probe = go(&mut breaker, now);
+        assert!(breaker.ended(probe, Sign::Broken, now, MIDDLE).is_some(), "a probe has one chance");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_let_ahead_after_seconds_but_not_where_patience_is_wanted() {
+        for (sign, let_ahead) in [(Sign::Away, true), (Sign::SlowDown, false)] {
+            let (mut breaker, mut now) = (Breaker::new(2), Instant::now());
+            for _ in 0..8 {
+                let pass = go(&mut breaker, now);
+                now += breaker.ended(pass, sign, now, MIDDLE).expect("a pause");
+            }
+            let pass = go(&mut breaker, now);
+            breaker.ended(pass, sign, now, MIDDLE);
+            assert!(matches!(breaker.admit(now + 4 * SECOND, true), Admission::Away(_)));
+            assert!(matches!(breaker.admit(now + 6 * SECOND, false), Admission::Away(_)));
+            assert_eq!(matches!(breaker.admit(now + 6 * SECOND, true), Admission::Go(_)), let_ahead);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_is_cut_lets_one_go_ahead_at_once() {
+        let (mut breaker, now) = (Breaker::new(8), Instant::now());
+        fail(&mut breaker, now);
+        breaker.cut_pause(now);
+        assert_eq!(breaker.room(now), Room::Slots(1));
+        go(&mut breaker, now);
+        assert_eq!(breaker.admit(now, false), Admission::Full);
+    }
+}

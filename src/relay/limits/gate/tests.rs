@@ -1,0 +1,171 @@
+//! Waiting at the gate, under paused time.
+
+use super::super::quota::{Ledger, Spent};
+use super::*;
+use crate::observe::Clock;
+use async_trait::async_trait;
+use tokio::time::timeout;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn rates(texts: &[&str]) -> Vec<Rate> {
+    texts.iter().map(|text| Rate::parse(text).expect("a rate")).collect()
+}
+
+fn gate(texts: &[&str]) -> Arc<Gate> {
+    Gate::new(&rates(texts), None)
+}
+
+async fn token(gate: &Arc<Gate>) -> Token {
+    let mut token = gate.token(1, Deadline::NONE).await.expect("a token");
+    token.begin();
+    token
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_rates_nobody_waits() {
+    let (gate, start) = (gate(&[]), Instant::now());
+    for _ in 0..1000 {
+        token(&gate).await;
+    }
+    assert_eq!((Instant::now(), gate.largest()), (start, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_come_in_order_of_arrival() {
+    let (gate, order) = (gate(&["1/s"]), Arc::new(Mutex::new(Vec::new())));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..5 {
+        let (gate, order) = (gate.clone(), order.clone());
+        tasks.spawn(async move {
+            token(&gate).await;
+            order.lock().unwrap().push(number);
+        });
+        tokio::task::yield_now().await;
+    }
+    tasks.join_all().await;
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_comes_too_late_is_refused_at_once() {
+    let gate = gate(&["1/s"]);
+    token(&gate).await;
+    let waiting: Vec<_> = (0..10)
+        .map(|_| {
+            tokio::spawn({
+                let gate = gate.clone();
+                async move { token(&gate).await }
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    let refused = gate.token(1, Deadline::after(5 * SECOND)).await.expect_err("ten are before it");
+    assert!(matches!(refused, Denied::NotInTime(Some(wait)) if wait > 10 * SECOND), "{refused:?}");
+    assert_eq!(Instant::now(), start);
+    drop(waiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_leaves_its_place_to_the_next() {
+    let gate = gate(&["1/min"]);
+    token(&gate).await;
+    assert!(timeout(SECOND, gate.token(1, Deadline::NONE)).await.is_err());
+    let unused = gate.token(1, Deadline::NONE).await.expect("after a minute");
+    drop(unused);
+    let start = Instant::now();
+    token(&gate).await;
+    assert_eq!(Instant::now(), start, "what was not used is there for the next");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_goes_on_holds_the_next_one_up() {
+    let gate = gate(&["1/s"]);
+    let long = token(&gate).await;
+    let next = tokio::spawn({
+        let gate = gate.clone();
+        async move { token(&gate).await }
+    });
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(!next.is_finished());
+    let end = Instant::now();
+    drop(long);
+    next.await.expect("a token");
+    assert!(Instant::now() - end >= SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slowed_down_to_a_quarter_it_takes_four_times_as_long() {
+    let gate = gate(&["10/s"]);
+    for _ in 0..2 {
+        gate.slow_down();
+    }
+    let start = Instant::now();
+    for _ in 0..21 {
+        token(&gate).await;
+    }
+    let took = Instant::now() - start;
+    assert!(took >= 8 * SECOND && took < 9 * SECOND, "{took:?}");
+}
+
+/// Keeps what it is given, unless it is broken.
+#[derive(Debug, Default)]
+struct Shelves {
+    rows: Mutex<std::collections::HashMap<String, Vec<Spent>>>,
+    broken: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl Ledger for Shelves {
+    async fn load(&self, quota: &str) -> Result<Vec<Spent>, String> {
+        Ok(self.rows.lock().unwrap().get(quota).cloned().unwrap_or_default())
+    }
+
+    async fn write(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), String> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err("the disk is full".to_owned());
+        }
+        let mut shelves = self.rows.lock().unwrap();
+        let kept = shelves.entry(quota.to_owned()).or_default();
+        kept.retain(|old| old.number >= oldest && rows.iter().all(|new| new.number != old.number));
+        kept.extend(rows);
+        Ok(())
+    }
+}
+
+async fn kept(shelves: &Arc<Shelves>, account: &str, texts: &[&str]) -> Arc<Gate> {
+    let clock = Clock::fixed("2026-11-24T03:00:00Z".parse().expect("a time"));
+    let gate = Gate::new(&rates(texts), Some(Kept { ledger: shelves.clone(), name: account.into(), clock }));
+    gate.restore().await.expect("what was kept");
+    gate
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_quota_is_said_at_once_and_remembered_by_account() {
+    let shelves = Arc::new(Shelves::default());
+    let gate = kept(&shelves, "company", &["3/day"]).await;
+    for _ in 0..3 {
+        token(&gate).await;
+    }
+    let refused = gate.token(1, Deadline::NONE).await.expect_err("used up");
+    let Denied::UsedUp { rate, until } = refused else { panic!("{refused:?}") };
+    assert_eq!(rate.to_string(), "3/day");
+    assert!(until > Instant::now() + 86_000 * SECOND);
+    assert_eq!(gate.used_up().map(|(rate, _)| rate), Some(rate));
+    // Nobody says goodbye.
+    drop(gate);
+    assert!(kept(&shelves, "company", &["4/day"]).await.token(2, Deadline::NONE).await.is_err());
+    assert!(kept(&shelves, "another", &["3/day"]).await.token(3, Deadline::NONE).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_not_taken() {
+    let shelves = Arc::new(Shelves::default());
+    let gate = kept(&shelves, "company", &["3/day"]).await;
+    shelves.broken.store(true, Ordering::Relaxed);
+    let refused = gate.token(1, Deadline::NONE).await.expect_err("not written");
+    assert_eq!(refused, Denied::Unwritten("the disk is full".to_owned()));
+    shelves.broken.store(false, Ordering::Relaxed);
+    token(&gate).await;
+}

@@ -1,0 +1,344 @@
+//! Rates held over virtual time: whatever happens, no window of a rate's length ever holds more than the rate says.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const START: &str = "2026-11-24T03:00:00Z";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A process with its limiter, and what outlives it.
+struct Stage {
+    rates: Vec<Rate>,
+    limiter: Limiter,
+    /// Since the process began, as far as the limiter knows.
+    moment: Moment,
+    /// Truly since the beginning.
+    elapsed: Duration,
+    /// The wall clock is off by so many milliseconds.
+    off: i64,
+    rows: BTreeMap<String, Vec<Spent>>,
+    writes: usize,
+    /// When the provider counted.
+    counted: Vec<Duration>,
+}
+
+impl Stage {
+    fn new(rates: &[&str]) -> Self {
+        let rates: Vec<Rate> = rates.iter().map(|text| Rate::parse(text).expect("a rate")).collect();
+        let (limiter, rows) = (Limiter::new(&rates), BTreeMap::new());
+        let moment = 30 * 24 * HOUR;
+        let mut stage =
+            Self { rates, limiter, moment, elapsed: Duration::ZERO, off: 0, rows, writes: 0, counted: Vec::new() };
+        stage.restart();
+        stage
+    }
+
+    fn now(&self) -> Now {
+        let start: jiff::Timestamp = START.parse().expect("a time");
+        let wall = start + self.elapsed + jiff::SignedDuration::from_millis(self.off);
+        Now { moment: self.moment, wall }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        (self.moment, self.elapsed) = (self.moment + time, self.elapsed + time);
+    }
+
+    fn write(&mut self, quota: String, draft: &Draft) {
+        self.writes += 1;
+        let rows = self.rows.entry(quota.clone()).or_default();
+        rows.retain(|old| old.number >= draft.oldest && draft.rows.iter().all(|new| new.number != old.number));
+        rows.extend(draft.rows.iter().copied().filter(|row| row.number >= draft.oldest));
+        rows.sort_by_key(|row| row.number);
+        self.limiter.written(&quota, draft);
+    }
+
+    /// The process ends without a word, and a new one begins.
+    fn restart(&mut self) {
+        self.limiter = Limiter::new(&self.rates);
+        // Another origin for another process.
+        self.moment = 20 * 24 * HOUR + self.elapsed / 2;
+        let now = self.now();
+        for quota in self.limiter.quotas() {
+            let rows = self.rows.get(&quota).cloned().unwrap_or_default();
+            self.limiter.remember(&quota, &rows, now);
+        }
+        self.close();
+    }
+
+    fn close(&mut self) {
+        for (quota, draft) in self.limiter.closing(self.now()) {
+            self.write(quota, &draft);
+        }
+    }
+
+    fn look(&mut self, units: u64) -> Look {
+        loop {
+            match self.limiter.look(units, self.now()) {
+                Look::Write { quota, draft } => self.write(quota, &draft),
+                other => return other,
+            }
+        }
+    }
+
+    fn take(&mut self, units: u64) -> bool {
+        let free = self.look(units) == Look::Free;
+        if free {
+            self.limiter.take(units, self.moment, Share::WHOLE);
+        }
+        free
+    }
+
+    fn count(&mut self, units: u64) {
+        self.counted.extend(std::iter::repeat_n(self.elapsed, usize::try_from(units).expect("few")));
+    }
+
+    /// One unit, sent and counted at once.
+    fn send(&mut self) -> bool {
+        let taken = self.take(1);
+        if taken {
+            self.count(1);
+            self.limiter.end(1, self.moment);
+        }
+        taken
+    }
+
+    /// Sends for so long whenever it is free to.
+    fn run(&mut self, time: Duration) {
+        let end = self.elapsed + time;
+        while self.elapsed < end {
+            if !self.send() {
+                let until = match self.look(1) {
+                    Look::Until(until) | Look::UsedUp { until, .. } => until.saturating_sub(self.moment),
+                    other => panic!("{other:?}"),
+                };
+                self.pass(until.clamp(Duration::from_millis(1), end - self.elapsed));
+            }
+        }
+    }
+
+    /// The most units in any window of each rate's length.
+    fn most(&self) -> Vec<usize> {
+        let most = |rate: &Rate| {
+            let fits = |first: usize| {
+                let end = self.counted[first] + rate.period();
+                self.counted[first..].partition_point(|at| *at < end)
+            };
+            (0..self.counted.len()).map(fits).max().unwrap_or_default()
+        };
+        self.rates.iter().map(most).collect()
+    }
+
+    fn assert_kept(&self) {
+        for (most, rate) in self.most().into_iter().zip(&self.rates) {
+            assert!(most <= rate.units() as usize, "{most} within a window of {rate}");
+        }
+    }
+}
+
+#[test]
+fn fourteen_a_second_are_never_fifteen_and_come_evenly() {
+    let mut stage = Stage::new(&["14/s"]);
+    stage.run(60 * Duration::from_secs(1));
+    stage.assert_kept();
+    assert!(stage.counted.len() >= 14 * 59, "{}", stage.counted.len());
+    let gaps = stage.counted.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(gaps.min().expect("many") >= Duration::from_millis(71), "one after the other");
+}
+
+#[test]
+fn thirty_a_minute_let_a_few_through_at_once_and_no_more() {
+    let mut stage = Stage::new(&["30/min"]);
+    let at_once = (0..30).take_while(|_| stage.send()).count();
+    assert_eq!(at_once, 3);
+    stage.run(HOUR);
+    stage.assert_kept();
+    assert!(stage.counted.len() >= 29 * 60, "{}", stage.counted.len());
+}
+
+#[test]
+fn several_rates_hold_together_for_49_hours_with_a_restart_in_between() {
+    let mut stage = Stage::new(&["14/s", "30/min", "1000/h", "5000/day"]);
+    stage.run(20 * HOUR);
+    let before = stage.counted.len();
+    assert!(before >= 4_950, "the day's quota was used up before the restart: {before}");
+    stage.restart();
+    stage.run(29 * HOUR);
+    stage.assert_kept();
+    let (sent, writes) = (stage.counted.len(), stage.writes);
+    assert!(sent >= 2 * 4_950, "and was there again the next day: {sent}");
+    assert!(writes < sent / 3, "{writes} rows for {sent} messages");
+}
+
+#[test]
+fn a_day_of_fifty_thousand_costs_a_row_for_hundreds_and_is_used_to_the_last() {
+    let mut stage = Stage::new(&["50000/day"]);
+    stage.run(49 * HOUR);
+    stage.assert_kept();
+    assert!(stage.counted.len() >= 3 * 49_500, "{}", stage.counted.len());
+    assert!(stage.writes < stage.counted.len() / 100, "{}", stage.writes);
+}
+
+#[test]
+fn a_process_that_is_killed_has_put_down_all_that_it_used() {
+    let mut stage = Stage::new(&["1000/day"]);
+    for hours in [1, 5, 3, 2, 7, 6, 11, 2, 10, 2] {
+        for _ in 0..97 {
+            stage.send();
+            stage.pass(Duration::from_secs(20));
+        }
+        stage.pass(HOUR * hours - Duration::from_secs(20 * 97));
+        stage.restart();
+    }
+    stage.assert_kept();
+    assert!(stage.counted.len() >= 950, "what is put down ahead is little: {}", stage.counted.len());
+}
+
+#[test]
+fn an_end_in_order_puts_down_exactly_what_was_used() {
+    let mut stage = Stage::new(&["1000/day"]);
+    (0..400).for_each(|_| assert!(stage.send()));
+    stage.close();
+    stage.restart();
+    let rest = (0..1000).take_while(|_| stage.send()).count();
+    assert_eq!(rest, 600);
+}
+
+#[test]
+fn a_clock_that_is_set_frees_nothing() {
+    for hours in [-24, -1, 1, 24] {
+        let mut stage = Stage::new(&["100/day"]);
+        (0..50).for_each(|_| assert!(stage.send()));
+        stage.off = hours * 3_600_000;
+        let rest = (0..100).take_while(|_| stage.send()).count();
+        assert_eq!(rest, 50, "while it runs, by {hours} h");
+        if hours < 0 {
+            for _ in 0..3 {
+                stage.restart();
+                assert!(!stage.send(), "nor across a restart");
+            }
+        }
+        stage.pass(25 * HOUR);
+        assert!(stage.send(), "and nothing is blocked for ever");
+        stage.assert_kept();
+    }
+}
+
+#[test]
+fn a_clock_far_ahead_that_is_put_right_blocks_a_day_and_no_more() {
+    let mut stage = Stage::new(&["100/day"]);
+    stage.off = 365 * 24 * 3_600_000;
+    (0..100).for_each(|_| assert!(stage.send()));
+    stage.restart();
+    stage.off = 0;
+    for _ in 0..8 {
+        stage.restart();
+        assert!(!stage.send());
+        stage.pass(3 * HOUR - Duration::from_secs(60));
+    }
+    stage.pass(HOUR);
+    assert!(stage.send());
+    stage.assert_kept();
+}
+
+#[test]
+fn a_transaction_counts_until_a_window_after_its_end() {
+    let mut stage = Stage::new(&["2/s"]);
+    assert!(stage.take(1));
+    stage.pass(Duration::from_secs(5));
+    assert!(stage.take(1));
+    stage.pass(Duration::from_secs(5));
+    assert_eq!(stage.look(1), Look::InFlight);
+    stage.limiter.end(1, stage.moment);
+    assert_eq!(stage.look(1), Look::Until(stage.moment + Duration::from_secs(1)));
+    stage.limiter.refund(1, Share::WHOLE);
+    assert_eq!(stage.look(1), Look::Free, "what never began does not count");
+}
+
+#[test]
+fn more_units_than_the_limit_count_as_the_limit() {
+    let mut stage = Stage::new(&["10/s", "100/h"]);
+    assert_eq!(stage.limiter.largest(), Some(10));
+    assert!(stage.take(50));
+    assert!(matches!(stage.look(1), Look::Until(_)), "those behind wait for all of them");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Pass(u64),
+    Take(u64),
+    /// The provider counts the oldest one under way.
+    Count,
+    End,
+    Refund,
+    Restart,
+    SetBack(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..400_u64).prop_map(Step::Pass),
+        1 => (0..3_000_000_u64).prop_map(Step::Pass),
+        12 => (1..4_u64).prop_map(Step::Take),
+        6 => Just(Step::Count),
+        8 => Just(Step::End),
+        1 => Just(Step::Refund),
+        1 => Just(Step::Restart),
+        1 => (0..10_000_000_i64).prop_map(Step::SetBack),
+    ]
+}
+
+/// Transactions under way: how many units, and whether the provider has counted them.
+type UnderWay = Vec<(u64, bool)>;
+
+fn act(stage: &mut Stage, under_way: &mut UnderWay, step: &Step) {
+    match *step {
+        Step::Pass(milliseconds) => stage.pass(Duration::from_millis(milliseconds)),
+        Step::Take(units) => under_way.extend(stage.take(units).then_some((units, false))),
+        Step::Count => {
+            if let Some((units, counted)) = under_way.iter_mut().find(|(_, counted)| !counted) {
+                *counted = true;
+                stage.count(*units);
+            }
+        }
+        Step::End if !under_way.is_empty() => {
+            let (units, counted) = under_way.remove(0);
+            stage.count(if counted { 0 } else { units });
+            stage.limiter.end(units, stage.moment);
+        }
+        Step::Refund => {
+            if let Some(at) = under_way.iter().position(|(_, counted)| !counted) {
+                let (units, _) = under_way.remove(at);
+                stage.limiter.refund(units, Share::WHOLE);
+            }
+        }
+        Step::Restart => {
+            under_way.drain(..).filter(|(_, counted)| !counted).for_each(|(units, _)| stage.count(units));
+            stage.restart();
+        }
+        Step::SetBack(milliseconds) => stage.off -= milliseconds,
+        Step::End => {}
+    }
+}
+
+proptest! {
+    /// Whenever in a transaction the provider counts it.
+    #[test]
+    fn no_window_ever_holds_more(steps in prop::collection::vec(step(), 1..300)) {
+        let mut stage = Stage::new(&["5/s", "12/min", "40/h"]);
+        let mut under_way = UnderWay::new();
+        for step in steps.iter().filter(|step| !matches!(step, Step::Restart)) {
+            act(&mut stage, &mut under_way, step);
+        }
+        stage.assert_kept();
+    }
+
+    /// Over restarts, and with a clock that is set back.
+    #[test]
+    fn no_quota_is_ever_exceeded(steps in prop::collection::vec(step(), 1..300)) {
+        let mut stage = Stage::new(&["40/h"]);
+        let mut under_way = UnderWay::new();
+        steps.iter().for_each(|step| act(&mut stage, &mut under_way, step));
+        stage.assert_kept();
+    }
+}

@@ -1,0 +1,124 @@
+//! `Rate`: so many per second, minute, hour or day, as it is written in the configuration and in presets.
+//!
+//! Whether messages or recipients are counted is not the rate's business.
+
+use std::fmt;
+use std::time::Duration;
+
+/// "14/s". At least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    units: u32,
+    per: Period,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Period {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
+
+/// More than that is no limit.
+const MOST: u32 = 100_000_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RateError {
+    #[error("a number and a period are needed, as in \"14/s\"")]
+    NoSlash,
+    #[error("\"{0}\" is no number from 1 to {MOST}")]
+    NoNumber(String),
+    #[error("\"{0}\" is no period: s, min, h or day")]
+    NoPeriod(String),
+}
+
+impl Rate {
+    /// Spaces are let pass, and the periods' usual names.
+    pub fn parse(text: &str) -> Result<Self, RateError> {
+        let (units, per) = text.split_once('/').ok_or(RateError::NoSlash)?;
+        let (units, per) = (units.trim(), per.trim());
+        let number = units.parse().ok().filter(|number| (1..=MOST).contains(number));
+        let number = number.ok_or_else(|| RateError::NoNumber(units.to_owned()))?;
+        let per = match per.to_ascii_lowercase().as_str() {
+            "s" | "sec" | "second" => Period::Second,
+            "min" | "minute" => Period::Minute,
+            "h" | "hour" => Period::Hour,
+            "d" | "day" | "24h" => Period::Day,
+            _ => return Err(RateError::NoPeriod(per.to_owned())),
+        };
+        Ok(Self { units: number, per })
+    }
+
+    pub fn units(self) -> u32 {
+        self.units
+    }
+
+    pub fn period(self) -> Duration {
+        Duration::from_secs(match self.per {
+            Period::Second => 1,
+            Period::Minute => 60,
+            Period::Hour => 3_600,
+            Period::Day => 24 * 3_600,
+        })
+    }
+
+    /// Mail waits for it; a longer one is a quota, which may be used up for hours and is remembered across restarts.
+    pub fn is_short(self) -> bool {
+        self.per <= Period::Minute
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per = match self.per {
+            Period::Second => "s",
+            Period::Minute => "min",
+            Period::Hour => "h",
+            Period::Day => "day",
+        };
+        write!(f, "{}/{per}", self.units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_and_what_it_is() {
+        for (text, printed, seconds, short) in [
+            ("14/s", "14/s", 1, true),
+            ("30/min", "30/min", 60, true),
+            ("1000/h", "1000/h", 3_600, false),
+            ("50000/day", "50000/day", 86_400, false),
+            (" 5 / Minute", "5/min", 60, true),
+            ("1/24h", "1/day", 86_400, false),
+        ] {
+            let rate = Rate::parse(text).expect(text);
+            assert_eq!(
+                (rate.to_string().as_str(), rate.period().as_secs(), rate.is_short()),
+                (printed, seconds, short)
+            );
+            assert_eq!(Rate::parse(printed), Ok(rate));
+        }
+    }
+
+    #[test]
+    fn what_is_no_rate() {
+        for (text, error) in [
+            ("", RateError::NoSlash),
+            ("14", RateError::NoSlash),
+            ("/s", RateError::NoNumber(String::new())),
+            ("0/s", RateError::NoNumber("0".into())),
+            ("-1/s", RateError::NoNumber("-1".into())),
+            ("1.5/s", RateError::NoNumber("1.5".into())),
+            ("100000001/s", RateError::NoNumber("100000001".into())),
+            ("14/", RateError::NoPeriod(String::new())),
+            ("14/week", RateError::NoPeriod("week".into())),
+            ("14/m", RateError::NoPeriod("m".into())),
+        ] {
+            assert_eq!(Rate::parse(text), Err(error), "{text}");
+        }
+    }
+}

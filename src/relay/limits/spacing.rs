@@ -1,0 +1,48 @@
+//! `Spacing`: units come one after the other and not all at once, but for a few (the generic cell rate algorithm).
+//!
+//! Pure. It keeps no promise of its own: what must never be exceeded is the `Window`. It is what slows down when a provider asks
+//! for it.
+
+use super::pace::Share;
+use super::window::Moment;
+use std::time::Duration;
+
+/// Of a rate's units, the part that may come at once; at most `MOST_AT_ONCE`.
+const BURST_PART: u32 = 10;
+const MOST_AT_ONCE: u32 = 10;
+
+#[derive(Debug)]
+pub(super) struct Spacing {
+    interval: Duration,
+    /// How much earlier than evenly spaced a unit may come.
+    tolerance: Duration,
+    /// When the next unit would come if all were evenly spaced.
+    next: Moment,
+}
+
+impl Spacing {
+    pub(super) fn new(units: u32, period: Duration) -> Self {
+        let interval = period / units.max(1);
+        let burst = (units / BURST_PART).clamp(1, MOST_AT_ONCE);
+        Self { interval, tolerance: interval * (burst - 1), next: Moment::ZERO }
+    }
+
+    /// Not before then. Any number of units may be taken at once; those who come behind wait the longer for it.
+    pub(super) fn ready(&self) -> Moment {
+        self.next.saturating_sub(self.tolerance)
+    }
+
+    /// How long so many units take.
+    pub(super) fn span(&self, units: u64, share: Share) -> Duration {
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        share.stretched(self.interval).saturating_mul(units)
+    }
+
+    pub(super) fn take(&mut self, units: u64, now: Moment, share: Share) {
+        self.next = self.next.max(now) + self.span(units, share);
+    }
+
+    pub(super) fn refund(&mut self, units: u64, share: Share) {
+        self.next = self.next.saturating_sub(self.span(units, share));
+    }
+}

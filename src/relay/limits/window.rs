@@ -1,0 +1,154 @@
+//! `Window`: never more than so many units in any stretch of so long, by the provider's own count.
+//!
+//! Pure; a moment is the time since an origin that the caller chose. When a provider counts a transaction is not known, only that
+//! it does so between its first command and its last reply. So a unit counts from before the transaction until the window's length
+//! after its end: of any two units that share a place, the second begins a whole window after the first has ended.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Units that ended within one such part of the window are kept as one number, and released with the last of them.
+const PARTS: u32 = 100;
+
+/// Since an origin that the caller chose.
+pub(super) type Moment = Duration;
+
+#[derive(Debug)]
+pub(super) struct Window {
+    limit: u64,
+    length: Duration,
+    /// Taken, and the transaction not yet over.
+    in_flight: u64,
+    /// Of all buckets.
+    ended: u64,
+    /// Oldest first.
+    buckets: VecDeque<Bucket>,
+    /// Of the next bucket.
+    next_number: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bucket {
+    /// Grows from bucket to bucket.
+    pub number: i64,
+    pub began: Moment,
+    /// When the last of its units ended.
+    pub last: Moment,
+    pub units: u64,
+}
+
+/// Why a unit cannot be taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Before then not even if everything in flight ended well.
+    Until(Moment),
+    /// Only what is in flight stands in the way.
+    InFlight,
+}
+
+impl Window {
+    pub(super) fn new(limit: u32, length: Duration) -> Self {
+        let limit = u64::from(limit.max(1));
+        Self { limit, length, in_flight: 0, ended: 0, buckets: VecDeque::new(), next_number: 1 }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How long one bucket is filled.
+    pub(super) fn part(&self) -> Duration {
+        self.length / PARTS
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Those from this number on, oldest first.
+    pub(super) fn buckets_from(&self, number: i64) -> impl Iterator<Item = &Bucket> {
+        self.buckets.iter().filter(move |bucket| bucket.number >= number)
+    }
+
+    /// The oldest number that still counts.
+    pub(super) fn oldest(&self) -> i64 {
+        self.buckets.front().map_or(self.next_number, |bucket| bucket.number)
+    }
+
+    /// More units than the limit count as the limit, or they could never be taken.
+    pub(super) fn look(&mut self, units: u64, now: Moment) -> Result<(), Full> {
+        self.release(now);
+        let mut over = (self.in_flight + self.ended + units.min(self.limit)).saturating_sub(self.limit);
+        if over == 0 {
+            return Ok(());
+        }
+        for bucket in &self.buckets {
+            over = over.saturating_sub(bucket.units);
+            if over == 0 {
+                return Err(Full::Until(bucket.last + self.length));
+            }
+        }
+        Err(Full::InFlight)
+    }
+
+    pub(super) fn take(&mut self, units: u64) {
+        self.in_flight += units;
+    }
+
+    /// No transaction began.
+    pub(super) fn refund(&mut self, units: u64) {
+        self.in_flight = self.in_flight.saturating_sub(units);
+    }
+
+    /// The transaction is over.
+    pub(super) fn end(&mut self, units: u64, now: Moment) {
+        self.in_flight = self.in_flight.saturating_sub(units);
+        self.ended += units;
+        let bucket = self.fill(now);
+        (bucket.units, bucket.last) = (bucket.units + units, now.max(bucket.last));
+    }
+
+    /// What an earlier process had used, oldest first.
+    pub(super) fn remember(&mut self, units: u64, last: Moment) {
+        self.ended += units;
+        self.begin(last).units = units;
+    }
+
+    /// The bucket that fills now.
+    pub(super) fn fill(&mut self, now: Moment) -> &mut Bucket {
+        let part = self.part();
+        // A number that was skipped ends the bucket before it.
+        let newest = self.next_number - 1;
+        let fills = self.buckets.back().is_some_and(|bucket| bucket.number == newest && now < bucket.began + part);
+        if !fills {
+            return self.begin(now);
+        }
+        let last = self.buckets.len() - 1;
+        &mut self.buckets[last]
+    }
+
+    /// A number that no bucket has; what is filled next is a new one behind it.
+    pub(super) fn skip(&mut self) -> i64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
+    fn begin(&mut self, at: Moment) -> &mut Bucket {
+        self.buckets.push_back(Bucket { number: self.next_number, began: at, last: at, units: 0 });
+        self.next_number += 1;
+        let last = self.buckets.len() - 1;
+        &mut self.buckets[last]
+    }
+
+    fn release(&mut self, now: Moment) {
+        while let Some(oldest) = self.buckets.front().filter(|bucket| bucket.last + self.length <= now) {
+            self.ended -= oldest.units;
+            self.buckets.pop_front();
+        }
+    }
+
+    /// Numbers go on behind this one.
+    pub(super) fn number_from(&mut self, next: i64) {
+        self.next_number = next;
+    }
+}
