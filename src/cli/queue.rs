@@ -9,6 +9,7 @@ mod list;
 mod listing;
 mod progress;
 mod reach;
+mod rules;
 mod selection;
 mod show;
 mod table;
@@ -17,6 +18,7 @@ mod words;
 use super::run::print_problems;
 use super::{NOT_WELL, WRONG};
 use crate::config::{self, ConfigFile, Environment};
+use crate::gateway::RulesOf;
 use crate::queue::control::{Blame, Refusal};
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -30,7 +32,7 @@ pub enum QueueCommand {
     List(list::Args),
     /// Everything about one message: recipients, each attempt, the header; with --content the message itself
     Show(show::Args),
-    /// Make messages due now, failed ones too; with --to, at a corrected address
+    /// Make messages due now, failed ones too; with --to, at a corrected address; with --rules, as today's rules want them
     Retry(change::Retry),
     /// Remove messages for good. What is being sent at the moment stays
     Remove(change::Remove),
@@ -46,6 +48,7 @@ Examples:
   waxseal queue show 01kbtsb6g0000009
   waxseal queue retry 01kbtsb6g0000009 --to right.address@example.net
   waxseal queue retry --all --upstream company
+  waxseal queue retry --all --state failed --rules
   waxseal queue remove --all --state failed --older-than 2d
   waxseal queue hold --all
 
@@ -69,8 +72,21 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
-        let reach = Reach::open(&data_dir).await?;
-        let result = dispatch(command, file, &reach).await;
+        let mut reach = Reach::open(&data_dir).await?;
+        let result = if asks_the_rules(&command) && !reach.has_rules() {
+            match config::load(file, &Environment::of_process()) {
+                Ok(settings) => {
+                    reach.follow(RulesOf::new(&settings));
+                    dispatch(command, file, &reach).await
+                }
+                Err(problems) => {
+                    print_problems(&problems);
+                    Ok(ExitCode::from(WRONG))
+                }
+            }
+        } else {
+            dispatch(command, file, &reach).await
+        };
         reach.close().await;
         result
     });
@@ -90,6 +106,10 @@ fn wrong_use(command: &QueueCommand) -> Option<&'static str> {
         QueueCommand::Remove(args) => args.wrong_use(),
         _ => None,
     }
+}
+
+fn asks_the_rules(command: &QueueCommand) -> bool {
+    matches!(command, QueueCommand::Retry(args) if args.asks_the_rules())
 }
 
 async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, reach: &Reach) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,7 @@
 
 use crate::observe::Clock;
 use crate::queue::Queue;
-use crate::queue::control::{MAX_REQUEST, Refusal, Request, Response, execute};
+use crate::queue::control::{MAX_REQUEST, Refusal, Request, Response, Rewriter, execute};
 use std::fmt;
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
@@ -41,6 +41,7 @@ pub struct ControlServer {
     listener: UnixListener,
     path: PathBuf,
     queue: Arc<dyn Queue>,
+    rewriter: Arc<dyn Rewriter>,
     wake: Wake,
     clock: Clock,
     answers: Arc<Semaphore>,
@@ -48,7 +49,13 @@ pub struct ControlServer {
 
 impl ControlServer {
     /// Whoever calls this holds the data folder's lock.
-    pub fn bind(data_dir: &Path, queue: Arc<dyn Queue>, wake: Wake, clock: Clock) -> io::Result<Self> {
+    pub fn bind(
+        data_dir: &Path,
+        queue: Arc<dyn Queue>,
+        rewriter: Arc<dyn Rewriter>,
+        wake: Wake,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -57,7 +64,7 @@ impl ControlServer {
         let address = Address::of(data_dir)?;
         let listener = UnixListener::bind(&address.path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path, queue, wake, clock, answers: Arc::new(Semaphore::new(MAX_ANSWERS)) })
+        Ok(Self { listener, path, queue, rewriter, wake, clock, answers: Arc::new(Semaphore::new(MAX_ANSWERS)) })
     }
 
     /// Until `shutdown` is cancelled; answers in progress are finished.
@@ -85,6 +92,7 @@ impl ControlServer {
     fn client(&self) -> Client {
         Client {
             queue: self.queue.clone(),
+            rewriter: self.rewriter.clone(),
             wake: self.wake.clone(),
             clock: self.clock.clone(),
             answers: self.answers.clone(),
@@ -130,6 +138,7 @@ impl Address {
 
 struct Client {
     queue: Arc<dyn Queue>,
+    rewriter: Arc<dyn Rewriter>,
     wake: Wake,
     clock: Clock,
     answers: Arc<Semaphore>,
@@ -162,7 +171,7 @@ impl Client {
 
     async fn answer(&self, request: Request) -> Response {
         let wants_delivery = request.wants_delivery();
-        let response = execute(self.queue.as_ref(), request, self.clock.now()).await;
+        let response = execute(self.queue.as_ref(), self.rewriter.as_ref(), request, self.clock.now()).await;
         if wants_delivery && response.is_final() {
             (self.wake)();
         }

@@ -11,11 +11,13 @@ mod keys;
 mod listeners;
 pub mod lock;
 mod rehearsal;
+mod rewriter;
 mod storage;
 mod upstreams;
 
 pub use self::keys::KeysError;
 pub use self::rehearsal::{Exit, Onward, Rehearsal};
+pub use self::rewriter::RulesOf;
 
 use self::control::ControlServer;
 use self::listeners::{Behind, Door};
@@ -220,7 +222,7 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
 fn bind_control(settings: &Settings, queue: &Arc<Watched>) -> Option<ControlServer> {
     let watched = queue.clone();
     let wake = Arc::new(move || watched.nudge());
-    ControlServer::bind(&settings.data_dir, queue.clone(), wake, Clock::System)
+    ControlServer::bind(&settings.data_dir, queue.clone(), Arc::new(RulesOf::new(settings)), wake, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();
             warn!("no control socket can be made in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");

@@ -18,12 +18,14 @@ use tracing::info;
 /// What became of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rerun {
-    /// Another form took its place and is due now. `rules`: those that were for it.
-    Rewritten { rules: Vec<Arc<str>>, recipients: usize },
+    /// Another form took its place and is due now. `rules`: those that were for it; `changed`: "sender", "recipients",
+    /// "marks", and names of headers.
+    Rewritten { rules: Vec<Arc<str>>, changed: Vec<String>, recipients: usize },
     /// The rules make of it what is stored; it is due now.
     Unchanged { recipients: usize },
-    /// A rule wants it to reach nobody: it is removed.
-    Discarded { rule: Arc<str> },
+    /// A rule wants it to reach nobody: it stays as it is, and is not due any earlier. What was accepted is removed by an
+    /// operator only.
+    Discards { rule: Arc<str> },
     /// A rule would not take it: it stays as it is, and is not due any earlier.
     Refused { rule: Arc<str>, text: String },
     /// It is being sent, or was changed at this very moment: it stays as it is.
@@ -55,14 +57,7 @@ pub async fn rerun(
     tell(&notes, id);
     match verdict {
         Verdict::Refuse { rule, text } => Ok(Rerun::Refused { rule, text }),
-        Verdict::Discard { rule } => {
-            let removed = queue.remove(&[id]).await?;
-            if removed == 0 {
-                return Ok(Rerun::Busy);
-            }
-            info!(%id, rule = %Clean(&rule), "removed, as a rule wants it: nobody gets this message");
-            Ok(Rerun::Discarded { rule })
-        }
+        Verdict::Discard { rule } => Ok(Rerun::Discards { rule }),
         Verdict::Keep(kept) => {
             let revision = revision(*kept, &before, &accepted, &trace, lane_of);
             if is_as_stored(&revision, &accepted) {
@@ -73,12 +68,12 @@ pub async fn rerun(
                     }
                 };
             }
-            let recipients = revision.envelope.recipients.len();
+            let (changed, recipients) = (differences(&revision, &accepted), revision.envelope.recipients.len());
             if !queue.replace(revision, now).await? {
                 return Ok(Rerun::Busy);
             }
             info!(%id, rules = %Clean(matched.join(", ")), "rewritten by the rules of today");
-            Ok(Rerun::Rewritten { rules: matched, recipients })
+            Ok(Rerun::Rewritten { rules: matched, changed, recipients })
         }
     }
 }
@@ -130,6 +125,26 @@ fn is_as_stored(revision: &Revision, accepted: &Accepted) -> bool {
     revision.header == accepted.message.header()
         && revision.envelope == accepted.envelope
         && revision.marks == accepted.marks
+}
+
+/// By name, in the order in which they stand now, then what is gone.
+fn differences(revision: &Revision, accepted: &Accepted) -> Vec<String> {
+    let parts = [
+        ("sender", revision.envelope.sender != accepted.envelope.sender),
+        ("recipients", revision.envelope.recipients != accepted.envelope.recipients),
+        ("marks", revision.marks != accepted.marks),
+    ];
+    let mut found: Vec<String> =
+        parts.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect();
+    let (before, after) = (accepted.message.header(), &revision.header[..]);
+    for field in Fields::new(after).chain(Fields::new(before)) {
+        let name = String::from_utf8_lossy(field.name()).into_owned();
+        let of_name = |header| Fields::new(header).filter(|other| other.is(&name)).map(|other| other.raw().to_vec());
+        if !found.iter().any(|known| known.eq_ignore_ascii_case(&name)) && !of_name(before).eq(of_name(after)) {
+            found.push(name);
+        }
+    }
+    found
 }
 
 #[cfg(test)]

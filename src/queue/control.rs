@@ -5,9 +5,11 @@
 //! other. Answers are bounded: lists and changes of many messages go in pages. No sockets here.
 
 mod change;
+mod rules;
 mod wire;
 
 pub use change::Changed;
+pub use rules::{MAX_RULED, Rewriter, Ruled, RuledPage, Ruling};
 pub use wire::{Blame, MAX_REQUEST, Refusal};
 
 use super::{Cursor, Filter, HeldLane, HistoryRow, Lane, Page, Queue, QueueError, Shown, Statistics};
@@ -58,6 +60,15 @@ pub enum Request {
         after: Option<Cursor>,
         limit: usize,
     },
+    /// What today's rules make of the messages as they were handed in takes their place, and is due.
+    RetryByRules {
+        ids: Vec<MailId>,
+    },
+    RetryMatchingByRules {
+        filter: Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    },
     /// Stops (`true`) or resumes a lane, or all of them.
     Hold {
         lane: Option<String>,
@@ -68,7 +79,14 @@ pub enum Request {
 impl Request {
     /// Whoever asks wants mail to be tried now.
     pub fn wants_delivery(&self) -> bool {
-        matches!(self, Self::Retry { .. } | Self::RetryMatching { .. } | Self::Hold { held: false, .. })
+        matches!(
+            self,
+            Self::Retry { .. }
+                | Self::RetryMatching { .. }
+                | Self::RetryByRules { .. }
+                | Self::RetryMatchingByRules { .. }
+                | Self::Hold { held: false, .. }
+        )
     }
 }
 
@@ -83,6 +101,7 @@ pub enum Response {
     /// `None`: no such message, or it was delivered and its content is gone.
     Content(Option<Content>),
     Changed(Changed),
+    Ruled(RuledPage),
     Refused(Refusal),
 }
 
@@ -103,7 +122,12 @@ pub struct Content {
 impl Response {
     /// No page follows.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Page(Page { next: Some(_), .. }) | Self::Changed(Changed { next: Some(_), .. }))
+        !matches!(
+            self,
+            Self::Page(Page { next: Some(_), .. })
+                | Self::Changed(Changed { next: Some(_), .. })
+                | Self::Ruled(RuledPage { next: Some(_), .. })
+        )
     }
 
     /// What is to be sent behind the line.
@@ -116,11 +140,16 @@ impl Response {
 }
 
 /// Does what is asked. Never more than a page at a time, whatever the request says.
-pub async fn execute(queue: &dyn Queue, request: Request, now: Timestamp) -> Response {
-    answer(queue, request, now).await.unwrap_or_else(Response::Refused)
+pub async fn execute(queue: &dyn Queue, rewriter: &dyn Rewriter, request: Request, now: Timestamp) -> Response {
+    answer(queue, rewriter, request, now).await.unwrap_or_else(Response::Refused)
 }
 
-async fn answer(queue: &dyn Queue, request: Request, now: Timestamp) -> Result<Response, Refusal> {
+async fn answer(
+    queue: &dyn Queue,
+    rewriter: &dyn Rewriter,
+    request: Request,
+    now: Timestamp,
+) -> Result<Response, Refusal> {
     Ok(match request {
         Request::Overview => Response::Overview(overview(queue).await?),
         Request::List { filter, after, limit } => Response::Page(queue.list(&filter, after, page(limit)).await?),
@@ -141,6 +170,11 @@ async fn answer(queue: &dyn Queue, request: Request, now: Timestamp) -> Result<R
         Request::RemoveMatching { filter, after, limit } => {
             let found = queue.list(&filter, after, page(limit)).await?;
             Response::Changed(change::remove_page(queue, found).await?)
+        }
+        Request::RetryByRules { ids } => Response::Ruled(rules::named(queue, rewriter, &ids, now).await?),
+        Request::RetryMatchingByRules { filter, after, limit } => {
+            let found = queue.list(&filter, after, limit.clamp(1, MAX_RULED)).await?;
+            Response::Ruled(rules::page(queue, rewriter, found, now).await?)
         }
         Request::Hold { lane, held } => {
             queue.hold(lane.map(Lane::new).as_ref(), held).await?;

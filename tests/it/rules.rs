@@ -187,7 +187,8 @@ async fn mail_that_failed_on_its_sender_is_cured_by_a_rule_of_another_day() {
     let queue = stored::open(&setup.folder().join("data"));
     let lane_of: LaneOf = Arc::new(|_| stored::lane());
     let now = jiff::Timestamp::now();
-    let expected = Rerun::Rewritten { rules: vec!["sender".into()], recipients: 1 };
+    let changed = ["recipients", "From", "Subject"].map(str::to_owned).to_vec();
+    let expected = Rerun::Rewritten { rules: vec!["sender".into()], changed, recipients: 1 };
     assert_eq!(rerun(&queue, &verified(), &lane_of, id, now).await.unwrap(), expected);
     queue.close().await;
     drop(queue);
@@ -215,7 +216,8 @@ async fn what_direct_mode_leaves_over_keeps_what_it_was() {
     let id: MailId = page.rows[0].id.parse().unwrap();
     let lane_of: LaneOf = Arc::new(|_| stored::lane());
     let result = rerun(&queue, &Rules::default(), &lane_of, id, jiff::Timestamp::now()).await.unwrap();
-    assert_eq!(result, Rerun::Rewritten { rules: vec![], recipients: 1 });
+    let changed = ["recipients", "Subject"].map(str::to_owned).to_vec();
+    assert_eq!(result, Rerun::Rewritten { rules: vec![], changed, recipients: 1 });
     let row = queue.show(id).await.unwrap().unwrap().row;
     assert_eq!((row.subject.as_str(), row.recipients[0].address.as_str()), ("Hello", "gone@old.example"));
 }

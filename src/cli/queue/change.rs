@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::reach::{Reach, unexpected};
 use super::selection::Selection;
-use super::{print, print_json, words};
+use super::{print, print_json, rules, words};
 use crate::cli::NOT_WELL;
 use crate::message::MailId;
 use crate::queue::control::{Changed, MAX_PAGE, Request, Response};
@@ -25,6 +25,11 @@ pub struct Retry {
     #[arg(long, value_name = "ADDRESS", conflicts_with = "all", value_parser = Mailbox::parse)]
     to: Option<Mailbox>,
 
+    /// Let today's rules ([[rewrite]]) make another form of each message from what the application handed in, and send that.
+    /// A running gateway follows the rules it was started with
+    #[arg(long, conflicts_with = "to")]
+    rules: bool,
+
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
@@ -45,17 +50,17 @@ pub struct Remove {
 }
 
 #[derive(Debug, clap::Args)]
-struct Which {
+pub struct Which {
     /// Names of messages
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
-    ids: Vec<MailId>,
+    pub ids: Vec<MailId>,
 
     /// All messages, or all that match the filters
     #[arg(long)]
-    all: bool,
+    pub all: bool,
 
     #[command(flatten)]
-    selection: Selection,
+    pub selection: Selection,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,9 @@ enum Change {
 }
 
 pub async fn retry(args: &Retry, reach: &Reach) -> anyhow::Result<ExitCode> {
+    if args.rules {
+        return rules::retry(&args.which, args.json, reach).await;
+    }
     let to = args.to.as_ref().map(ToString::to_string);
     let total = if args.which.all {
         all(Change::Retry, &args.which.selection, reach).await?
@@ -72,13 +80,17 @@ pub async fn retry(args: &Retry, reach: &Reach) -> anyhow::Result<ExitCode> {
         named(Change::Retry, &args.which.ids, to, reach).await?
     };
     if !args.json && total.messages > 0 {
-        let (messages, recipients) =
-            (words::count(total.messages, "message"), words::count(total.recipients, "recipient"));
-        let held = words::holds(&reach.overview().await?.held);
-        let held: String = held.iter().map(|line| format!("{line}\n")).collect();
-        print(format!("Due now: {messages} for {recipients}.\n{held}"))?;
+        print_due(total.messages, total.recipients, reach).await?;
     }
     report(Change::Retry, &total, args.json, args.which.all)
+}
+
+/// And what is held all the same.
+pub async fn print_due(messages: u64, recipients: u64, reach: &Reach) -> anyhow::Result<()> {
+    let (messages, recipients) = (words::count(messages, "message"), words::count(recipients, "recipient"));
+    let held = words::holds(&reach.overview().await?.held);
+    let held: String = held.iter().map(|line| format!("{line}\n")).collect();
+    print(format!("Due now: {messages} for {recipients}.\n{held}"))
 }
 
 pub async fn remove(args: &Remove, reach: &Reach) -> anyhow::Result<ExitCode> {
@@ -101,6 +113,10 @@ impl Retry {
     /// What the parser lets through.
     pub fn wrong_use(&self) -> Option<&'static str> {
         self.which.wrong_use(self.to.is_some())
+    }
+
+    pub fn asks_the_rules(&self) -> bool {
+        self.rules
     }
 }
 

@@ -1,5 +1,6 @@
 //! The way to the queue: through the running gateway's socket, or, under the data folder's lock, straight to it.
 
+use crate::gateway::RulesOf;
 use crate::gateway::control::connect;
 use crate::gateway::lock::{Lock, LockError};
 use crate::queue::control::{Content, Overview, Refusal, Request, Response, execute};
@@ -22,11 +23,11 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub enum Reach {
     /// Each request on a connection of its own, so that a question to the user keeps nobody waiting.
-    Gateway {
-        data_dir: PathBuf,
-    },
+    Gateway { data_dir: PathBuf },
     Folder {
         queue: Arc<dyn Queue>,
+        /// Of the configuration, once a command asks for them.
+        rules: RulesOf,
         _lock: Lock,
     },
 }
@@ -57,7 +58,18 @@ impl Reach {
         // Nothing is leased here, so that neither a cache nor the schedule is of any use.
         let options = sqlite::Options { data_dir: data_dir.to_owned(), cache_octets: 0, schedule: Schedule::default() };
         let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
-        Ok(Self::Folder { queue: Arc::new(queue), _lock: lock })
+        Ok(Self::Folder { queue: Arc::new(queue), rules: RulesOf::default(), _lock: lock })
+    }
+
+    /// A gateway follows its own.
+    pub fn has_rules(&self) -> bool {
+        matches!(self, Self::Gateway { .. })
+    }
+
+    pub fn follow(&mut self, todays: RulesOf) {
+        if let Self::Folder { rules, .. } = self {
+            *rules = todays;
+        }
     }
 
     /// Ends when everything is durable.
@@ -69,7 +81,7 @@ impl Reach {
 
     pub async fn ask(&self, request: Request) -> anyhow::Result<Response> {
         let response = match self {
-            Self::Folder { queue, .. } => execute(queue.as_ref(), request, Timestamp::now()).await,
+            Self::Folder { queue, rules, .. } => execute(queue.as_ref(), rules, request, Timestamp::now()).await,
             Self::Gateway { data_dir } => ask_gateway(data_dir, &request)
                 .await
                 .with_context(|| format!("the gateway that uses {} does not answer", data_dir.display()))??,

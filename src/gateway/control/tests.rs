@@ -1,4 +1,5 @@
 use super::*;
+use crate::gateway::RulesOf;
 use crate::queue::control::{Blame, Overview};
 use crate::queue::testing::{MemoryQueue, row};
 use crate::queue::{Filter, State};
@@ -23,7 +24,7 @@ fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
         })
     };
     let queue = Arc::new(MemoryQueue::of([row(1, State::Failed), row(2, State::Waiting)]));
-    let server = ControlServer::bind(&data_dir, queue, wake, Clock::System).unwrap();
+    let server = ControlServer::bind(&data_dir, queue, Arc::new(RulesOf::default()), wake, Clock::System).unwrap();
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(server.serve(shutdown.clone()));
     Running { folder, data_dir, wakes, shutdown, server }

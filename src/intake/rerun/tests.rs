@@ -44,8 +44,9 @@ async fn run(queue: &MemoryQueue, rules: &Rules, id: MailId) -> Rerun {
     rerun(queue, rules, &lane_of, id, Timestamp::UNIX_EPOCH).await.expect("the queue works")
 }
 
-fn rewritten(recipients: usize) -> Rerun {
-    Rerun::Rewritten { rules: vec!["today's".into()], recipients }
+fn rewritten(recipients: usize, changed: &[&str]) -> Rerun {
+    let changed = changed.iter().map(ToString::to_string).collect();
+    Rerun::Rewritten { rules: vec!["today's".into()], changed, recipients }
 }
 
 /// Addresses, each with its lane.
@@ -62,7 +63,7 @@ fn content(queue: &MemoryQueue) -> String {
 async fn a_rule_for_from_cures_mail_that_failed_on_it_and_can_be_taken_back() {
     let (queue, id) = stored(&["you@example.net"]);
     let as_it_was = content(&queue);
-    assert_eq!(run(&queue, &from_rule(), id).await, rewritten(1));
+    assert_eq!(run(&queue, &from_rule(), id).await, rewritten(1, &["From", "DKIM-Signature"]));
     let trace = trace(id);
     let expected =
         format!("{trace}Received: from elsewhere\r\nFrom: verified@example.org\r\nSubject: s\r\n\r\nbody\r\n");
@@ -72,7 +73,10 @@ async fn a_rule_for_from_cures_mail_that_failed_on_it_and_can_be_taken_back() {
     assert!(original.ends_with(BEFORE.as_bytes()), "without the gateway's own field");
     assert_eq!(run(&queue, &from_rule(), id).await, Rerun::Unchanged { recipients: 1 });
     assert_eq!(content(&queue), expected);
-    assert_eq!(run(&queue, &Rules::default(), id).await, Rerun::Rewritten { rules: vec![], recipients: 1 });
+    assert_eq!(
+        run(&queue, &Rules::default(), id).await,
+        Rerun::Rewritten { rules: vec![], changed: vec!["DKIM-Signature".into(), "From".into()], recipients: 1 }
+    );
     assert_eq!(content(&queue), as_it_was);
     assert!(queue.inner().originals.is_empty(), "nothing is changed any more");
 }
@@ -80,9 +84,9 @@ async fn a_rule_for_from_cures_mail_that_failed_on_it_and_can_be_taken_back() {
 #[tokio::test]
 async fn recipients_are_mapped_from_what_the_application_said() {
     let (queue, id) = stored(&["a@example.net", "b@example.net", "c@example.com"]);
-    assert_eq!(run(&queue, &map(&[("*", "all@staging.example")]), id).await, rewritten(1));
+    assert_eq!(run(&queue, &map(&[("*", "all@staging.example")]), id).await, rewritten(1, &["recipients"]));
     assert_eq!(recipients(&queue), ["all@staging.example on staging.example"]);
-    assert_eq!(run(&queue, &map(&[("*@example.net", "*@example.org")]), id).await, rewritten(3));
+    assert_eq!(run(&queue, &map(&[("*@example.net", "*@example.org")]), id).await, rewritten(3, &["recipients"]));
     assert_eq!(
         recipients(&queue),
         ["a@example.org on example.org", "b@example.org on example.org", "c@example.com on example.com"]
@@ -90,7 +94,7 @@ async fn recipients_are_mapped_from_what_the_application_said() {
     // One of them has it; an operator corrected another.
     queue.inner().messages[0].0.recipients.remove(0);
     queue.inner().messages[0].0.recipients[0].address = "corrected@example.net".into();
-    assert_eq!(run(&queue, &map(&[("c@*", "d@example.com")]), id).await, rewritten(2));
+    assert_eq!(run(&queue, &map(&[("c@*", "d@example.com")]), id).await, rewritten(2, &["recipients"]));
     assert_eq!(recipients(&queue), ["d@example.com on example.com", "corrected@example.net on example.net"]);
 }
 
@@ -102,12 +106,14 @@ async fn a_rule_can_end_it_or_leave_it_as_it_is() {
     let before = content(&queue);
     let refused = Rerun::Refused { rule: "today's".into(), text: "no such mail".into() };
     assert_eq!(run(&queue, &refuse, id).await, refused);
-    assert_eq!((content(&queue), queue.inner().messages[0].0.recipients[0].state), (before, State::Failed));
+    assert_eq!((content(&queue), queue.inner().messages[0].0.recipients[0].state), (before.clone(), State::Failed));
     queue.inner().messages[0].0.recipients[0].state = State::Leased;
     assert_eq!(run(&queue, &from_rule(), id).await, Rerun::Busy);
     queue.inner().messages[0].0.recipients[0].state = State::Waiting;
-    assert_eq!(run(&queue, &discard, id).await, Rerun::Discarded { rule: "today's".into() });
-    assert_eq!(run(&queue, &discard, id).await, Rerun::Missing);
+    assert_eq!(run(&queue, &discard, id).await, Rerun::Discards { rule: "today's".into() });
+    assert_eq!(content(&queue), before, "what was accepted is not removed by a rule of another day");
+    let nobody = MailId::new(Timestamp::UNIX_EPOCH, 9);
+    assert_eq!(run(&queue, &discard, nobody).await, Rerun::Missing);
 }
 
 #[tokio::test]

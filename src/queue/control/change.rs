@@ -83,9 +83,7 @@ async fn sort_out(
     ids: &[MailId],
     can_be_changed: impl Fn(&Row) -> bool,
 ) -> Result<(Vec<Row>, Changed), Refusal> {
-    if ids.len() > MAX_PAGE {
-        return Err(Refusal::new(Blame::Request, format!("at most {MAX_PAGE} messages can be named at a time")));
-    }
+    check_number(ids, MAX_PAGE)?;
     let (mut chosen, mut changed) = (Vec::new(), Changed::default());
     for &id in ids {
         match queue.show(id).await? {
@@ -95,6 +93,13 @@ async fn sort_out(
         }
     }
     Ok((chosen, changed))
+}
+
+pub(super) fn check_number(ids: &[MailId], most: usize) -> Result<(), Refusal> {
+    if ids.len() > most {
+        return Err(Refusal::new(Blame::Request, format!("at most {most} messages can be named at a time")));
+    }
+    Ok(())
 }
 
 fn split(page: Page, can_be_changed: impl Fn(&Row) -> bool) -> (Vec<Row>, Changed) {

@@ -10,9 +10,24 @@ fn id(number: u32) -> MailId {
     row(number, State::Waiting).id.parse().expect("an id")
 }
 
+/// Refuses the second message and cannot read the third.
+struct Rulebook;
+
+#[async_trait::async_trait]
+impl Rewriter for Rulebook {
+    async fn rewrite(&self, _: &dyn Queue, asked: MailId, _: Timestamp) -> Result<Ruling, QueueError> {
+        let rule = "r".to_owned();
+        match asked {
+            asked if asked == id(2) => Ok(Ruling::Refuses { rule, text: "no".into() }),
+            asked if asked == id(3) => Err(QueueError::Storage("damaged".into())),
+            _ => Ok(Ruling::Rewritten { rules: vec![rule], changed: vec!["From".into()], recipients: 2 }),
+        }
+    }
+}
+
 async fn ask(queue: &MemoryQueue, request: Request) -> Response {
     let request = Request::from_line(&request.to_line()).expect("what was written is read");
-    let response = execute(queue, request, now()).await;
+    let response = execute(queue, &Rulebook, request, now()).await;
     let read = Response::from_line(&response.to_line()).expect("what was written is read");
     assert_eq!(read.to_line(), response.to_line());
     response
@@ -197,4 +212,20 @@ proptest::proptest! {
         line.splice(at..at + 1, octets);
         let _whatever = Request::from_line(&line);
     }
+}
+
+#[tokio::test]
+async fn the_rules_are_asked_about_each_message_and_one_that_cannot_be_read_stops_nobody() {
+    let queue = MemoryQueue::of([1, 2, 3, 4].map(|number| row(number, State::Failed)));
+    let ids: Vec<MailId> = [1, 2, 3, 4].map(id).to_vec();
+    let all = Request::RetryMatchingByRules { filter: Filter::default(), after: None, limit: 1000 };
+    for request in [Request::RetryByRules { ids: ids.clone() }, all] {
+        assert!(request.wants_delivery());
+        let Response::Ruled(page) = ask(&queue, request).await else { panic!("no rulings") };
+        let due: Vec<_> = page.messages.iter().map(|message| message.ruling.due()).collect();
+        assert_eq!(due, [Some(2), None, None, Some(2)]);
+        assert_eq!(page.messages[2].ruling, Ruling::Unreadable { why: "damaged".into() });
+    }
+    let too_many = Request::RetryByRules { ids: vec![ids[0]; MAX_RULED + 1] };
+    assert!(matches!(ask(&queue, too_many).await, Response::Refused(refusal) if refusal.blame == Blame::Request));
 }

@@ -1,0 +1,63 @@
+//! The rules and routes of a configuration, for mail that is stored already.
+
+use super::routes;
+use crate::config::Settings;
+use crate::delivery::UNROUTED;
+use crate::intake::{Rerun, rerun};
+use crate::message::MailId;
+use crate::message::accepted::Addressed;
+use crate::message::rewrite::Rules;
+use crate::queue::control::{Rewriter, Ruling};
+use crate::queue::{Lane, LaneOf, Queue, QueueError};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+
+/// By default no rules, and one lane.
+pub struct RulesOf {
+    rules: Rules,
+    lane_of: LaneOf,
+}
+
+impl Default for RulesOf {
+    fn default() -> Self {
+        Self { rules: Rules::default(), lane_of: Arc::new(|_| Lane::new(UNROUTED)) }
+    }
+}
+
+impl fmt::Debug for RulesOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RulesOf").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl RulesOf {
+    pub fn new(settings: &Settings) -> Self {
+        let routes = routes(settings);
+        Self {
+            rules: settings.rules.clone(),
+            lane_of: Arc::new(move |addressed: &Addressed<'_>| routes.lane(addressed)),
+        }
+    }
+}
+
+#[async_trait]
+impl Rewriter for RulesOf {
+    async fn rewrite(&self, queue: &dyn Queue, id: MailId, now: Timestamp) -> Result<Ruling, QueueError> {
+        let count = |recipients| u64::try_from(recipients).unwrap_or(u64::MAX);
+        Ok(match rerun(queue, &self.rules, &self.lane_of, id, now).await? {
+            Rerun::Rewritten { rules, changed, recipients } => Ruling::Rewritten {
+                rules: rules.iter().map(ToString::to_string).collect(),
+                changed,
+                recipients: count(recipients),
+            },
+            Rerun::Unchanged { recipients } => Ruling::Unchanged { recipients: count(recipients) },
+            Rerun::Discards { rule } => Ruling::Discards { rule: rule.to_string() },
+            Rerun::Refused { rule, text } => Ruling::Refuses { rule: rule.to_string(), text },
+            Rerun::Busy => Ruling::Busy,
+            Rerun::Missing => Ruling::Missing,
+            Rerun::Unreadable(error) => Ruling::Unreadable { why: error.to_string() },
+        })
+    }
+}
