@@ -92,11 +92,11 @@ pub(super) fn prepare(
     }
     let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
     let draft = Draft { envelope: received.envelope.clone(), message, marks: Marks::default() };
+    received.share.grow(held + rules.room(&draft.message)).map_err(|BudgetExceeded| Reply::no_memory())?;
     let Ruled { draft, original } = follow_rules(rules, draft, (&origin, id), account)?;
-    if let Some(original) = &original {
-        let held = received.data.len() + draft.message.size() + original.len();
-        received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
-    }
+    let held = held + original.as_ref().map_or(0, Bytes::len);
+    received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
+    received.share.shrink(held);
     let Draft { envelope, mut message, marks } = draft;
     let author = policy.check_seal(if original.is_some() { Author::of(&message) } else { written })?;
     let trace = Trace {

@@ -93,6 +93,17 @@ impl Rules {
         self.0.is_empty()
     }
 
+    /// Octets beside the message itself that following the rules takes at most: what it was and what it becomes, and its
+    /// texts decoded where a rule asks for them.
+    pub fn room(&self, message: &RawMessage) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let asks = |rule: &Rule| rule.conditions.body_contains.is_some() || rule.actions.list_unsubscribe.is_some();
+        let texts = if self.0.iter().any(asks) { Texts::room(message) } else { 0 };
+        3 * message.header().len() + texts
+    }
+
     /// `draft` as it is after the repairs and before the gateway's own trace.
     pub fn apply(&self, draft: &Draft, origin: &Origin) -> Rewritten {
         let mut run = Run {

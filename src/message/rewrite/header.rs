@@ -95,8 +95,12 @@ impl<'a> Header<'a> {
         }
     }
 
+    /// Once, however many fields it is about: a message can have a hundred thousand.
     pub fn note(&mut self, header: &str, trouble: Trouble) {
-        self.notes.push(Note { rule: self.rule.clone(), header: header.to_owned(), trouble });
+        let note = Note { rule: self.rule.clone(), header: header.to_owned(), trouble };
+        if self.notes.last() != Some(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// The first of the name becomes `field`, others of it go; without one it is added.

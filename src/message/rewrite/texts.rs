@@ -19,6 +19,11 @@ struct Text {
 }
 
 impl Texts {
+    /// Octets at most: a letter of an 8-bit charset may take three in UTF-8.
+    pub fn room(message: &RawMessage) -> usize {
+        3 * message.body().len().min(LARGEST)
+    }
+
     pub fn contain(&mut self, message: &RawMessage, part: &str) -> bool {
         self.of(message).iter().any(|text| text.decoded.contains(part))
     }

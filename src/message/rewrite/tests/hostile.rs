@@ -155,6 +155,11 @@ fn work_and_size_are_bounded() {
     let twice = rules((0..40).map(|_| rule("twice", Conditions::default(), grow("(.+)", "$1 $1"))));
     let (header, notes) = header_after(&twice, "X-Long: ab ab\n");
     assert!(header.len() < crate::message::raw::MAX_HEADER && !notes.is_empty(), "{}", header.len());
+    let undecodable = Actions { replace_in_headers: vec![replacement("X-A", ".", "x")], ..Actions::default() };
+    left_alone(
+        &undecodable,
+        &[(&"X-A: =?UTF-8?Q?=C3?=\n".repeat(5000), "X-A: its value cannot be decoded with certainty")],
+    );
     let many: String = "X-A: b\n".repeat(30_000);
     let actions = Actions { remove_headers: vec![glob("X-*"), glob("Y-*")], ..Actions::default() };
     assert_eq!(header_after(&always(actions), &format!("Subject: s\n{many}")).0, "Subject: s\n");
