@@ -17,11 +17,12 @@ use super::{Counts, Options, Port};
 use crate::message::outcome::{Away, Cause, Outcome, Reason, Step};
 use crate::observe::roughly;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 /// Between quick retries of a connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -63,6 +64,8 @@ struct Inner {
     family: Family,
     /// The port that worked, once one has.
     port: OnceLock<Port>,
+    /// As it was said last.
+    is_used_up: AtomicBool,
 }
 
 /// A session and how many messages it was used for.
@@ -92,7 +95,8 @@ impl Upstream {
         let health = Health::new(options.name.clone(), account.pool.cap());
         let (options, member) = (Arc::new(options), Member::new());
         let (family, port) = (Family::default(), OnceLock::new());
-        Self(Arc::new(Inner { options, account, member, health, addresses, family, port }))
+        let is_used_up = AtomicBool::new(false);
+        Self(Arc::new(Inner { options, account, member, health, addresses, family, port, is_used_up }))
     }
 
     pub fn name(&self) -> &str {
@@ -110,7 +114,7 @@ impl Upstream {
 
     /// How many messages could be under way now, or until when it is left alone.
     pub fn room(&self) -> Room {
-        match self.0.account.gate.used_up() {
+        match self.quota_used_up() {
             Some((_, until)) => Room::After(until),
             None => self.0.health.room(),
         }
@@ -130,7 +134,7 @@ impl Upstream {
     /// A connection that is encrypted, verified, greeted and logged in. Callers are served in order of arrival. Whoever waits
     /// when the upstream turns out away waits no longer.
     pub async fn ready(&self, wanted: Wanted) -> Result<Ready, Reason> {
-        if let Some((rate, until)) = self.0.account.gate.used_up() {
+        if let Some((rate, until)) = self.quota_used_up() {
             return Err(self.used_up(rate, until));
         }
         let admitted = self.0.health.admit(wanted.deadline, wanted.has_alternative).await;
@@ -251,6 +255,17 @@ impl Upstream {
         };
         let enhanced = crate::smtp::EnhancedCode::new(4, 3, 2);
         self.reason(Step::Permit, Cause::Local { enhanced, text })
+    }
+
+    /// Said in the log when it begins: nothing else tells of it while mail waits.
+    fn quota_used_up(&self) -> Option<(Rate, Instant)> {
+        let used_up = self.0.account.gate.used_up();
+        let was_said = self.0.is_used_up.swap(used_up.is_some(), Ordering::Relaxed);
+        if let (Some((rate, until)), false) = (used_up, was_said) {
+            let wait = roughly(until.saturating_duration_since(Instant::now()));
+            warn!(upstream = self.name(), %rate, "the quota is used up; there is room again in {wait}");
+        }
+        used_up
     }
 
     fn used_up(&self, rate: Rate, until: Instant) -> Reason {

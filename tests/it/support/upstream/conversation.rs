@@ -241,7 +241,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let Transaction { mail, recipients } = transaction;
         let (mail, data) = (mail.unwrap_or_default(), unstuffed(&wire));
         let (connection, login) = (self.number, self.login.clone());
-        let message = Message { connection, login, mail, recipients, data, wire };
+        let at = std::time::Instant::now();
+        let message = Message { at, connection, login, mail, recipients, data, wire };
         // Taken down before the client can know.
         let refusal = self.shared.rules.about_message(&message.data).map(|refusal| self.noted(refusal));
         let action = self.shared.script.next(At::Dot, "").or(refusal.map(Action::from));

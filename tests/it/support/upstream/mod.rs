@@ -190,6 +190,11 @@ impl ScriptedUpstream {
         tokio::time::timeout(super::client::HANG_GUARD, heard).await.expect("it is never said");
     }
 
+    /// Nobody is let in any more; who is in stays.
+    pub fn shut(&self) {
+        self.accepting.abort();
+    }
+
     /// Returns when no connection is open.
     pub async fn until_alone(&self) {
         self.shared.record.until(|counts| counts.now == 0).await;

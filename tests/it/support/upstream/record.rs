@@ -1,11 +1,14 @@
 //! What the scripted provider took down.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// One message, as its final dot left it.
 #[derive(Debug, Clone)]
 pub struct Message {
+    /// When its final dot had come.
+    pub at: Instant,
     /// Number of the connection, from 0.
     pub connection: usize,
     /// Whose login this connection had; "" without one.

@@ -1,0 +1,113 @@
+//! `rate` as the provider counts it: never more in any stretch of its length, at once, over a restart, and for two tables of
+//! one account. Counts are asserted, never speeds.
+
+use crate::support::application::{
+    SENDER, further, hand_in, hand_in_many, in_front_of, mail, numbered, queued_in_front_of, subjects,
+};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::ScriptedUpstream;
+use std::time::Duration;
+
+async fn hand_in_numbered(gateway: &Gateway, count: usize) {
+    hand_in_many(gateway.address(), SENDER, "you@example.net", &numbered(count)).await;
+}
+
+/// The most messages that came within any such time.
+fn most_within(scripted: &ScriptedUpstream, length: Duration) -> usize {
+    let mut came: Vec<_> = scripted.messages().iter().map(|message| message.at).collect();
+    came.sort_unstable();
+    let within = |first: usize| came[first..].iter().take_while(|at| **at - came[first] < length).count();
+    (0..came.len()).map(within).max().unwrap_or_default()
+}
+
+/// Every message that waits was looked at, and none could go.
+async fn until_used_up(gateway: &Gateway) {
+    gateway.wait_for_line(&["the quota is used up", "\"upstream\":\"company\""]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+/// Over a minute and more, at the provider's own counter. Sleeps most of the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn fourteen_a_second_and_three_hundred_a_minute() {
+    const MAILS: usize = 320;
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = queued_in_front_of(&scripted, "rate = [\"14/s\", \"300/min\"]", "").start(1);
+    hand_in_numbered(&gateway, MAILS).await;
+    for _ in 0..2400 {
+        if scripted.messages().len() >= MAILS {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(subjects(&scripted), numbered(MAILS), "all of them in the end, each once");
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    assert!(most_within(&scripted, second) <= 14, "{} in a second", most_within(&scripted, second));
+    assert!(most_within(&scripted, minute) <= 300, "{} in a minute", most_within(&scripted, minute));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_beyond_the_days_quota_goes_through_the_next_upstream_also_after_a_kill() {
+    let (company, backup) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let lines = "rate = \"20/day\"\n".to_owned()
+        + &further("backup", &backup, "")
+        + "[[route]]\nname = \"all\"\nupstreams = [\"company\", \"backup\"]\n";
+    let mut setup = queued_in_front_of(&company, &lines, "").file("backup.pem", backup.ca());
+    for round in 1..=3 {
+        let gateway = setup.start(1);
+        hand_in_numbered(&gateway, 12).await;
+        let counts = (company.messages().len(), backup.messages().len());
+        while company.messages().len() + backup.messages().len() < 12 * round {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(company.messages().len() <= 20, "round {round}: {counts:?}");
+        (_, setup) = gateway.kill();
+    }
+    assert_eq!((company.messages().len(), backup.messages().len()), (20, 16));
+}
+
+/// Nothing is forgotten at a stop, and what is written in the configuration next applies to what waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_was_raised_lets_waiting_mail_go_and_what_was_used_stays_used() {
+    let company = ScriptedUpstream::start().await;
+    let gateway = queued_in_front_of(&company, "rate = \"5/day\"", "").start(1);
+    hand_in_numbered(&gateway, 12).await;
+    company.until_messages(5).await;
+    until_used_up(&gateway).await;
+    assert_eq!(company.messages().len(), 5);
+    let (_, _, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.unwrap();
+    let gateway = setup.config_with("5/day", "8/day").start(1);
+    company.until_messages(8).await;
+    until_used_up(&gateway).await;
+    assert_eq!(company.messages().len(), 8);
+    let (_, setup) = gateway.kill();
+    let _gateway = setup.config_with("rate = \"8/day\"", "").start(1);
+    company.until_messages(12).await;
+    assert_eq!(subjects(&company), numbered(12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tables_of_one_account_have_one_quota() {
+    let company = ScriptedUpstream::start().await;
+    let lines = "rate = \"6/day\"\nmax_connections = 1\n".to_owned()
+        + &further("other", &company, "share_limits_with = \"company\"")
+        + "[[route]]\nname = \"some\"\nrecipients = [\"*@some.example\"]\nupstreams = [\"other\"]\n\
+           [[route]]\nname = \"rest\"\nupstreams = [\"company\"]\n";
+    let gateway = queued_in_front_of(&company, &lines, "").file("other.pem", company.ca()).start(1);
+    for recipient in ["you@some.example", "you@rest.example"] {
+        hand_in_many(gateway.address(), SENDER, recipient, &numbered(5)).await;
+    }
+    company.until_messages(6).await;
+    until_used_up(&gateway).await;
+    assert_eq!((company.messages().len(), company.counts().max), (6, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_is_told_when_its_turn_would_come_too_late() {
+    let company = ScriptedUpstream::start().await;
+    let gateway = in_front_of(&company, "rate = \"2/min\"").start(1);
+    let first = hand_in(gateway.address(), &["you@example.net"], &mail("first")).await;
+    assert!(first.starts_with("250 "), "{first}");
+    let second = hand_in(gateway.address(), &["you@example.net"], &mail("second")).await;
+    assert!(second.starts_with("451 4.4.0 upstream \"company\", waiting for its turn: by `rate`"), "{second}");
+    assert_eq!(subjects(&company), ["first"]);
+}
