@@ -3,6 +3,9 @@
 //! A slot is free again only when the settlement is durable, so that at most what is under way can be sent twice after a
 //! power cut. Never leases more than the lane's upstreams have room for, and nothing while all of them are to be left alone.
 
+mod memory;
+
+use self::memory::{Memory, Share};
 use super::attempt::{Attempt, Delivery};
 use super::bounce::Bouncer;
 use super::settle::Clerk;
@@ -73,16 +76,15 @@ impl<C: Courier> Dispatcher<C> {
     /// Until `stop` is cancelled and everything under way is settled. Dropping the future cuts off what is under way: its
     /// leases stay, and the next start takes them for possible duplicates.
     pub async fn run(self, stop: CancellationToken) {
-        let octets = self.octets / u64::try_from(self.lanes.len().max(1)).unwrap_or(u64::MAX);
+        let memory = Memory::among(self.lanes.len(), self.octets);
         let mut running = JoinSet::new();
         let lanes = self.lanes.clone();
         let dispatcher = Arc::new(self);
         for lane in lanes {
             let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
             let dispatcher = Arc::clone(&dispatcher);
-            let running_here = JoinSet::new();
-            let lane =
-                LaneLoop { dispatcher, lane, bell, nudged, octets, leased: 0, trouble: 0, running: running_here };
+            let (share, running_here) = (Share::of(memory.clone()), JoinSet::new());
+            let lane = LaneLoop { dispatcher, lane, bell, nudged, share, trouble: 0, running: running_here };
             running.spawn(lane.run(stop.clone()));
         }
         while let Some(ended) = running.join_next().await {
@@ -155,10 +157,8 @@ struct LaneLoop<C> {
     lane: Lane,
     bell: Arc<Notify>,
     nudged: Arc<Notify>,
-    /// The lane's part of the memory for leased messages.
-    octets: u64,
-    /// Octets under way.
-    leased: u64,
+    /// Of the memory for leased messages.
+    share: Share,
     /// Times in a row that the queue gave an error.
     trouble: u32,
     /// Each gives back its octets.
@@ -202,12 +202,16 @@ impl<C: Courier> LaneLoop<C> {
         if slots == 0 {
             return if self.running.is_empty() { Wait { until: now + REST, ..full } } else { full };
         }
-        let octets = self.octets.saturating_sub(self.leased);
+        let octets = self.share.reserve();
         if octets == 0 && !self.running.is_empty() {
+            self.share.settle();
             return full;
         }
         let queue = &self.dispatcher.queue;
-        match queue.lease(&self.lane, self.dispatcher.clerk.clock.now(), slots, octets).await {
+        let leased = queue.lease(&self.lane, self.dispatcher.clerk.clock.now(), slots, octets).await;
+        leased.iter().flatten().for_each(|leased| self.share.add(leased.accepted.message.size() as u64));
+        self.share.settle();
+        match leased {
             Ok(leased) if leased.is_empty() => {
                 self.trouble = 0;
                 Wait { until: now + self.until_due().await, for_mail: true }
@@ -245,7 +249,6 @@ impl<C: Courier> LaneLoop<C> {
 
     fn spawn(&mut self, leased: Leased, stop: CancellationToken) {
         let octets = leased.accepted.message.size() as u64;
-        self.leased += octets;
         let dispatcher = Arc::clone(&self.dispatcher);
         self.running.spawn(async move {
             dispatcher.deliver(leased, &stop).await;
@@ -255,7 +258,7 @@ impl<C: Courier> LaneLoop<C> {
 
     fn note(&mut self, ended: Result<u64, tokio::task::JoinError>) {
         match ended {
-            Ok(octets) => self.leased = self.leased.saturating_sub(octets),
+            Ok(octets) => self.share.remove(octets),
             Err(failure) => error!(
                 lane = %self.lane, "a delivery failed: {}; its message is tried again after the next start", Fault(&failure)
             ),

@@ -1,0 +1,105 @@
+//! Memory for leased messages, among lanes: one half in equal parts that nobody can take away, the other half for whoever
+//! needs more. There are more lanes than busy ones; none of them can starve another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// In octets of messages, like everything here.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Each lane's own.
+    part: u64,
+    /// Of the common half, what nobody has.
+    free: AtomicU64,
+}
+
+impl Memory {
+    pub fn among(lanes: usize, octets: u64) -> Arc<Self> {
+        let lanes = u64::try_from(lanes.max(1)).unwrap_or(u64::MAX);
+        let common = octets / 2;
+        Arc::new(Self { part: (octets - common) / lanes, free: AtomicU64::new(common) })
+    }
+}
+
+/// What one lane has of it.
+#[derive(Debug)]
+pub(super) struct Share {
+    memory: Arc<Memory>,
+    used: u64,
+    /// From the common half.
+    borrowed: u64,
+}
+
+impl Share {
+    pub fn of(memory: Arc<Memory>) -> Self {
+        Self { memory, used: 0, borrowed: 0 }
+    }
+
+    /// How much more may be used. All that is free is kept for this lane until [`Share::settle`].
+    pub fn reserve(&mut self) -> u64 {
+        self.borrowed = self.borrowed.saturating_add(self.memory.free.swap(0, Ordering::AcqRel));
+        self.memory.part.saturating_add(self.borrowed).saturating_sub(self.used)
+    }
+
+    /// A queue may lend a message that is larger than what is left: then this goes beyond it.
+    pub fn add(&mut self, octets: u64) {
+        self.used = self.used.saturating_add(octets);
+    }
+
+    /// Gives back what was reserved and is not used.
+    pub fn settle(&mut self) {
+        let needed = self.used.saturating_sub(self.memory.part).min(self.borrowed);
+        self.memory.free.fetch_add(self.borrowed - needed, Ordering::AcqRel);
+        self.borrowed = needed;
+    }
+
+    pub fn remove(&mut self, octets: u64) {
+        self.used = self.used.saturating_sub(octets);
+        self.settle();
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.memory.free.fetch_add(self.borrowed, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_lane_gets_more_than_its_part_and_leaves_the_others_theirs() {
+        let memory = Memory::among(4, 800);
+        let [mut busy, mut other, mut idle] = [(); 3].map(|()| Share::of(memory.clone()));
+        assert_eq!(busy.reserve(), 100 + 400);
+        assert_eq!(other.reserve(), 100, "what is reserved is nobody else's");
+        busy.add(300);
+        busy.settle();
+        other.settle();
+        assert_eq!(idle.reserve(), 100 + 200, "of the common 400, 200 are borrowed");
+        idle.settle();
+        assert_eq!(busy.reserve(), 200);
+        busy.add(200);
+        busy.settle();
+        assert_eq!((busy.reserve(), other.reserve()), (0, 100));
+        busy.remove(250);
+        assert_eq!(other.reserve(), 100 + 250);
+        drop((busy, other));
+        assert_eq!(idle.reserve(), 500, "nothing is lost");
+    }
+
+    #[test]
+    fn a_message_too_large_for_all_is_no_debt_to_anybody() {
+        let memory = Memory::among(1, 100);
+        let (mut lane, mut other) = (Share::of(memory.clone()), Share::of(memory));
+        assert_eq!(lane.reserve(), 100);
+        lane.add(1_000);
+        lane.settle();
+        assert_eq!((lane.reserve(), other.reserve()), (0, 50));
+        lane.remove(1_000);
+        other.settle();
+        assert_eq!(lane.reserve(), 100);
+    }
+}
