@@ -135,3 +135,15 @@ async fn another_provider_at_the_same_place_gets_it_in_its_own_words() {
     }
     drop(gateway);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_that_is_new_holds_for_it() {
+    let provider = Provider::away();
+    let setup = waiting(provider.queued("", "")).await;
+    let gateway = setup.config_with("tls = \"starttls\"", "tls = \"starttls\"\nrate = \"2/day\"").start(1);
+    let scripted = provider.start().await;
+    scripted.until_messages(2).await;
+    gateway.wait_for_line(&["quota of 2/day is used up"]);
+    let _log = stopped(gateway).await;
+    assert_eq!(scripted.messages().len(), 2, "the third waits for tomorrow");
+}
