@@ -367,10 +367,13 @@ impl<C: Pooled> fmt::Debug for Pool<C> {
 }
 
 #[cfg(test)]
+mod walk;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Fake(Permit<Fake>);
+    pub(super) struct Fake(pub Permit<Fake>);
 
     impl Pooled for Fake {
         fn permit(&self) -> &Permit<Self> {

@@ -374,3 +374,6 @@ async fn reap(upstream: Weak<Inner>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
