@@ -1,6 +1,7 @@
 //! A message of any octets, edited and repaired: one header, in one place, before and after; to repair twice is to repair
-//! once; nothing that is put into a header gets out of its field; what is signed stays as it was.
+//! once; nothing that is put into a header gets out of its field; what is signed stays as it was; then `adapt`.
 
+use super::adapt::check_adapt;
 use crate::message::headers::{Change, Field, Fields};
 use crate::message::mime::Structure;
 use crate::message::repair::{Context, Repairs, repair};
@@ -17,6 +18,7 @@ pub fn header(bytes: &[u8]) {
     let (_, _, _) = (Author::of(&message), subject(&message), is_looping(&message));
     check_value(&String::from_utf8_lossy(value), &message);
     check_repair(&message);
+    check_adapt(&String::from_utf8_lossy(value), &message, check_split);
 }
 
 /// What a listener makes of DATA, if it takes it.

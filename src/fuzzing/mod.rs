@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a target reports what it found by panicking")]
 
+mod adapt;
 mod command;
 mod configuration;
 mod data;

@@ -6,6 +6,7 @@ use crate::support::bench::{Bench, assert_none};
 use crate::support::corpus;
 use crate::support::upstream::ScriptedUpstream;
 use mail_parser::{Addr, MessageParser, PartType};
+use waxseal::message::adapt::{Inconvertible, to_seven_bit};
 use waxseal::message::{Author, RawMessage};
 
 /// Each as it was handed in and as it arrived, less our own Received.
@@ -70,6 +71,25 @@ async fn repaired_mail_of_the_wild_says_what_it_said_and_its_signatures_hold() {
     }
     // Below ours, some have one of their own, whose key nobody has here.
     assert_none(bench.judge(&files), |_, verdicts| verdicts.get(..2) != Some(&["pass".to_owned(), "pass".to_owned()]));
+}
+
+/// For a server that takes ASCII only: it says the same in other octets, or there is a reason.
+#[test]
+fn mail_of_the_wild_in_seven_bits_says_what_it_said() {
+    for (name, message) in corpus::messages().unwrap_or_default() {
+        let before = read(message);
+        match to_seven_bit(&before) {
+            Ok(None) => assert!(before.to_bytes().is_ascii(), "{name}"),
+            Ok(Some(after)) => {
+                assert!(after.to_bytes().is_ascii(), "{name}");
+                assert_says_the_same(&name, &Shown::by(&before), &Shown::by(&after));
+            }
+            // Old mail, with raw Latin-1 in its headers.
+            Err(Inconvertible::Charset(_)) => assert!(std::str::from_utf8(before.header()).is_err(), "{name}"),
+            Err(Inconvertible::Unreadable | Inconvertible::Sealed(_)) => assert!(before.body_is_eight_bit(), "{name}"),
+            Err(reason @ Inconvertible::Header(_)) => panic!("{name}: {reason}"),
+        }
+    }
 }
 
 /// Every text that was there is there, in the same order; what was made from HTML may stand between.

@@ -213,3 +213,21 @@ fn every_table_to_paste_works_as_it_stands() {
         }
     }
 }
+
+/// What docs/providers.md says of limits and ports is what the tables have.
+#[test]
+fn the_page_says_what_the_tables_have() {
+    let page = include_str!("../../../docs/providers.md");
+    for preset in provider::ALL.iter().filter(|preset| !preset.is_embedded() && preset.name != provider::SMTP.name) {
+        let named = format!("provider = \"{}\"", preset.name);
+        let section = page.split("\n## ").find(|section| section.contains(&named)).expect("a section");
+        let section = section.split_whitespace().collect::<Vec<_>>().join(" ").replace(',', "");
+        let limits = &preset.limits;
+        let numbers = [limits.connections, limits.messages_per_connection, limits.recipients].into_iter().flatten();
+        let ports = preset.ports.iter().map(|port| usize::from(port.number));
+        let sizes = limits.size.map(|size| format!("{} MB", size / (1024 * 1024)));
+        for word in numbers.chain(ports).map(|number| number.to_string()).chain(sizes) {
+            assert!(section.contains(&word), "{}: {word} is not in: {section}", preset.name);
+        }
+    }
+}

@@ -23,6 +23,8 @@ pub enum Inconvertible {
     Unreadable,
     #[error("its header field {0} has an address or another value that only UTF-8 can say")]
     Header(String),
+    #[error("its header field {0} has 8-bit characters that are no UTF-8, in a charset that it does not name")]
+    Charset(String),
 }
 
 impl Inconvertible {
@@ -30,7 +32,7 @@ impl Inconvertible {
     pub fn enhanced(&self) -> EnhancedCode {
         match self {
             Self::Sealed(_) => EnhancedCode::new(5, 6, 2),
-            Self::Unreadable => EnhancedCode::new(5, 6, 3),
+            Self::Unreadable | Self::Charset(_) => EnhancedCode::new(5, 6, 3),
             Self::Header(_) => EnhancedCode::new(5, 6, 7),
         }
     }
@@ -82,10 +84,13 @@ fn in_encoded_words(block: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn refuse_what_is_left(block: &[u8]) -> Result<(), Inconvertible> {
-    match Fields::new(block).find(|field| !field.raw().is_ascii()) {
-        Some(field) => Err(Inconvertible::Header(String::from_utf8_lossy(field.name()).into_owned())),
-        None => Ok(()),
-    }
+    let Some(field) = Fields::new(block).find(|field| !field.raw().is_ascii()) else { return Ok(()) };
+    let name = String::from_utf8_lossy(field.name()).into_owned();
+    Err(if std::str::from_utf8(field.raw()).is_ok() {
+        Inconvertible::Header(name)
+    } else {
+        Inconvertible::Charset(name)
+    })
 }
 
 /// The transfer encoding to be declared, if it is another now.

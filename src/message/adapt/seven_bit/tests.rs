@@ -117,7 +117,7 @@ fn what_must_not_be_changed_is_refused_with_the_reason() {
         assert!(refused.to_string().contains(words), "{data}: {refused}");
     }
     let latin = converted(&b"Subject: gr\xfcn\r\n\r\n"[..]).expect_err("no UTF-8");
-    assert_eq!(latin, Inconvertible::Header("Subject".to_owned()));
+    assert_eq!(latin, Inconvertible::Charset("Subject".to_owned()));
 }
 
 #[test]
