@@ -14,7 +14,7 @@ help:
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
 	@echo "make deny   licences, banned crates, sources"
-	@echo "make bench  a queue of a million messages against one of a thousand (minutes, 5 GB of disk)"
+	@echo "make bench  a queue of a million messages against one of a thousand, a client beside a thousand slow ones (minutes, 5 GB of disk)"
 	@echo "make crash  every row of the crash matrix in full, as the table of docs/reliability.md (root, a quarter of an hour)"
 	@echo "make hostile  hostile input, class by class, in one table of cases and those that went wrong (some minutes)"
 	@echo "make fuzz   libFuzzer on every target of fuzz/, two at a time, an hour each (SECONDS_EACH=600 TARGETS=\"header session\")"
@@ -49,7 +49,7 @@ deny:
 	cargo deny --locked check licenses bans sources
 
 bench:
-	cargo bench --locked --bench queue
+	cargo bench --locked --bench queue --bench slow_clients
 
 crash: peers
 	CRASH=full cargo nextest run --locked --profile crash --no-capture -E 'test(the_crash_matrix)'

@@ -15,7 +15,8 @@ const LAYERS: &[&[&str]] = &[
     &["inbound", "queue", "relay"],
     &["dkim", "tls"],
     &["message"],
-    &["smtp", "observe", "pem", "tally"],
+    &["smtp", "observe", "pem"],
+    &["tally"],
 ];
 
 /// No sockets, no files, no waiting.

@@ -367,6 +367,8 @@ impl<C: Pooled> fmt::Debug for Pool<C> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod walk;
 
 #[cfg(test)]

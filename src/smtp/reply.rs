@@ -348,6 +348,9 @@ fn truncate(text: &str, octets: usize) -> &str {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,8 +7,8 @@ use crate::support::client::Client;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
 use crate::support::tally::Tally;
 use crate::support::transcript;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use waxseal::inbound::auth::{Password, Users};
@@ -40,6 +40,18 @@ async fn dialogs() {
         tally.case(task.await.is_ok(), || name);
     }
     tally.finish();
+}
+
+/// The forty checks of the listener: which a dialog covers stands at the beginning of its title.
+#[test]
+fn each_of_the_forty_checks_has_a_dialog() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogs");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let covered: BTreeSet<u32> = files
+        .filter_map(|text| Some(text.strip_prefix("# ")?.split_once(':')?.0.to_owned()))
+        .flat_map(|numbers| numbers.split(", ").filter_map(|number| number.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(covered.into_iter().collect::<Vec<_>>(), (1..=40).collect::<Vec<_>>());
 }
 
 /// One file.

@@ -1,11 +1,12 @@
 //! Whatever a provider, or somebody on the way to it, does about STARTTLS: through the built gateway the application gets
 //! a 451 with step and reason, the log has the same, and neither login nor mail was heard by anybody.
 
-use crate::support::application::{hand_in, in_front_of, mail};
+use crate::support::application::{hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::certificate::{Authority, Issued};
 use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use rcgen::date_time_ymd;
+use tokio::task::JoinSet;
 
 struct Case {
     name: &'static str,
@@ -88,15 +89,68 @@ async fn nothing_leaves_and_the_application_is_told_why() {
         }
         gateway.signal("TERM");
         assert_eq!(gateway.wait().code(), Some(0), "{name}");
-        let in_clear = scripted.heard_in_clear();
-        // From the client's first TLS record on it is not text.
-        let text = in_clear.split(|&octet| octet == 0x16).next().unwrap_or_default();
-        for line in String::from_utf8_lossy(text).split_terminator("\r\n") {
-            assert!(["EHLO gateway.example.com", "STARTTLS", "QUIT"].contains(&line), "{name}: in clear: {line}");
-        }
-        assert_eq!(scripted.heard_inside_tls().escape_ascii().to_string(), "", "{name}");
-        assert!(scripted.logins().is_empty() && scripted.messages().is_empty(), "{name}");
+        assert_nothing_was_heard(name, &scripted);
         tally.right(1);
+    }
+    tally.finish();
+}
+
+fn assert_nothing_was_heard(name: &str, scripted: &ScriptedUpstream) {
+    let in_clear = scripted.heard_in_clear();
+    // From the client's first TLS record on it is not text.
+    let text = in_clear.split(|&octet| octet == 0x16).next().unwrap_or_default();
+    for line in String::from_utf8_lossy(text).split_terminator("\r\n") {
+        assert!(["EHLO gateway.example.com", "STARTTLS", "QUIT"].contains(&line), "{name}: in clear: {line}");
+    }
+    assert_eq!(scripted.heard_inside_tls().escape_ascii().to_string(), "", "{name}");
+    assert!(scripted.logins().is_empty() && scripted.messages().is_empty(), "{name}");
+}
+
+/// What the codes and the shapes of a refusal cannot change.
+fn more_refusals() -> Vec<Case> {
+    const TLS_1_1_ONLY: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
+    let builder = ScriptedUpstream::builder;
+    let mut cases: Vec<_> =
+        ["501 5.5.4 no", "502 5.5.1 no", "530 5.7.0 no", "554 5.7.3 no", "421 4.3.2 no", "354 no", "250 no"]
+            .map(|reply| case(reply, script(At::StartTls, reply), &["STARTTLS"]))
+            .into();
+    cases.extend([
+        case("TLS 1.1 only", script(At::Handshake, raw(&TLS_1_1_ONLY)), &["TLS 1.1"]),
+        case("closed with the 220", script(At::StartTls, Action::say_and_close("220 go")), &["closed"]),
+        case("endless replies", script(At::Ehlo, Action::Endless("250-X-AGAIN")), &["not SMTP"]),
+        case("no reply at all", script(At::Greeting, raw(&[b'2'; 5000])), &["not SMTP"]),
+        case("codes that differ", script(At::Ehlo, raw(b"250-a\r\n550 b\r\n")), &["not SMTP"]),
+        case("a login offered in clear alone", builder().keywords_in_clear(&["AUTH PLAIN LOGIN"]), &["STARTTLS"]),
+    ]);
+    cases
+}
+
+/// Told in the log and by `queue show`, and tried again; nothing has failed.
+async fn is_deferred(Case { name, provider, words }: Case) -> Result<(), String> {
+    let scripted = provider.start().await;
+    let gateway = queued_in_front_of(&scripted, "", "").start(1);
+    let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-canary")).await;
+    let id = reply.strip_prefix("250 2.0.0 Queued as ").ok_or(format!("{name}: {reply}"))?.to_owned();
+    gateway.wait_for_line(&["\"deferred\"", &id]);
+    let shown = String::from_utf8_lossy(&gateway.output(&["queue", "show", &id]).stdout).into_owned();
+    let (status, log, _) = gateway.stop();
+    let log = log.join("\n");
+    let told = words.iter().all(|word| log.contains(word) && shown.contains(word));
+    let failed = log.contains("\"message\":\"failed\"") || shown.contains("failed");
+    assert_nothing_was_heard(name, &scripted);
+    if told && !failed && status.success() { Ok(()) } else { Err(format!("{name}: {words:?} in\n{shown}\n{log}")) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_queued_is_deferred_and_the_reason_is_shown() {
+    let mut tally = Tally::new("starttls-out", "queue");
+    let mut running = JoinSet::new();
+    for case in refusals().into_iter().chain(attacks()).chain(certificates()).chain(more_refusals()) {
+        running.spawn(is_deferred(case));
+    }
+    while let Some(result) = running.join_next().await {
+        let result = result.unwrap_or_else(|failure| Err(failure.to_string()));
+        tally.case(result.is_ok(), || result.unwrap_err());
     }
     tally.finish();
 }
