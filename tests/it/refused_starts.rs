@@ -46,9 +46,9 @@ fn each_is_refused_with_its_place_and_a_way_out() {
             &["config.toml:6", "sqlite"],
         ),
         (
-            "a rate, which this version cannot hold",
-            format!("{UPSTREAM}rate = [\"14/s\"]\n"),
-            &["config.toml:5", "rate"],
+            "a rate for a time that there is not",
+            format!("{UPSTREAM}rate = [\"14/week\"]\n"),
+            &["config.toml:5", "rate", "week", "14/day"],
         ),
     ] {
         let told = refused(&Setup::new(Some(&config)));
