@@ -68,7 +68,7 @@ impl Resolver<'_> {
             users: &logins,
             upstreams: &names,
             dkim: &dkim,
-            unsigned: unsigned.as_ref(),
+            unsigned: unsigned.as_ref().filter(|_| !signs_nothing),
         };
         let rules = self.rules(&file.rewrites, &known);
         let queue = self.queue(file.queue);

@@ -22,7 +22,7 @@ pub(super) struct Known<'a> {
     pub users: &'a [Arc<str>],
     pub upstreams: &'a [Typed<String>],
     pub dkim: &'a [DkimSettings],
-    /// `None` after a problem.
+    /// `None` after a problem, and where every upstream signs by itself.
     pub unsigned: Option<&'a Unsigned>,
 }
 

@@ -97,6 +97,11 @@ fn a_rule_that_cannot_do_what_it_says_is_a_warning() {
         (format!("{SMALLEST}[[rewrite]]\nset_from = \"a@example.org\"\n"), ""),
         (format!("{refuses}[[rewrite]]\nset_from = \"a@news.example.com\"\n"), ""),
         (
+            refuses.replace("\"sandbox\"\n[[dkim]]", "\"postmark\"\npassword = \"x\"\n[[dkim]]")
+                + "[[rewrite]]\nset_from = \"a@example.org\"\n",
+            "",
+        ),
+        (
             format!("{refuses}[[rewrite]]\nset_from = \"a@example.org\"\n"),
             "config.toml:11:12: mail with this From is refused: example.org has no DKIM key",
         ),
