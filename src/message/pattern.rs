@@ -42,6 +42,11 @@ impl SenderPatterns {
         self.0.iter().any(|pattern| pattern.matches(mailbox))
     }
 
+    /// An envelope's sender; the null path (`None`) matches only where every address does.
+    pub fn matches_sender(&self, sender: Option<&Mailbox>) -> bool {
+        sender.map_or(self.is_any(), |sender| self.matches(sender))
+    }
+
     /// True if every address matches.
     pub fn is_any(&self) -> bool {
         self.0.iter().any(|pattern| pattern.text == "*" || pattern.text == "*@*")

@@ -54,6 +54,11 @@ impl TextPattern {
     }
 }
 
+/// True if one of the patterns fits, or none was given. A text that is missing fits no pattern.
+pub fn one_fits(patterns: &[TextPattern], text: Option<&str>) -> bool {
+    patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
+}
+
 /// Compiles an expression, with a bound on its size. The error is one line.
 pub fn regex(expression: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(expression).size_limit(LARGEST).build();

@@ -1,6 +1,6 @@
 //! An account with a provider: its connections and its rates, for every upstream that uses it.
 //!
-//! Account and tokens belong to the account and not to a table of the configuration: two tables for one account never get
+//! Connections and tokens belong to the account and not to a table of the configuration: two tables for one account never get
 //! more than it allows. A provider that asks for a slower pace slows the whole account down.
 
 use super::breaker::Sign;

@@ -3,7 +3,7 @@
 
 use crate::message::SenderPatterns;
 use crate::message::accepted::Addressed;
-use crate::message::text_pattern::{HeaderPattern, TextPattern};
+use crate::message::text_pattern::{HeaderPattern, TextPattern, one_fits};
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Conditions {
 
     pub fn hold_for(&self, addressed: &Addressed<'_>) -> bool {
         let tag = addressed.marks.tag.as_ref().map(|tag| tag.as_str());
-        addressed.sender.map_or(self.senders.is_any(), |sender| self.senders.matches(sender))
+        self.senders.matches_sender(addressed.sender)
             && self.recipients.matches(addressed.recipient)
             && one_fits(&self.users, addressed.origin.user.as_deref())
             && one_fits(&self.tags, tag)
@@ -49,10 +49,6 @@ impl Conditions {
         let (headers, users, tags) = (headers.collect::<Vec<_>>(), written(&self.users), written(&self.tags));
         format!("{:?}", (senders, recipients, headers, users, tags))
     }
-}
-
-fn one_fits(patterns: &[TextPattern], text: Option<&str>) -> bool {
-    patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
 }
 
 /// As in "from *@example.com to *, header X-Kind: report*".

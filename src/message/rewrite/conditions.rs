@@ -4,9 +4,8 @@ use super::Conditions;
 use super::apply::Draft;
 use super::texts::Texts;
 use crate::message::accepted::Origin;
-use crate::message::text_pattern::HeaderPattern;
+use crate::message::text_pattern::{HeaderPattern, one_fits};
 use crate::message::{Author, AuthorError, SenderPatterns};
-use crate::smtp::Mailbox;
 
 /// The first condition of a rule that did not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +52,8 @@ pub(super) fn first_unmet(
 }
 
 fn envelope_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
-    let fits = |patterns: &SenderPatterns, mailbox: Option<&Mailbox>| match mailbox {
-        Some(mailbox) => patterns.matches(mailbox),
-        None => patterns.is_any(),
-    };
     let envelope = &draft.envelope;
-    if !conditions.senders.as_ref().is_none_or(|patterns| fits(patterns, envelope.sender.mailbox())) {
+    if !conditions.senders.as_ref().is_none_or(|patterns| patterns.matches_sender(envelope.sender.mailbox())) {
         return Some(Unmet::Senders);
     }
     let one_of = |patterns: &SenderPatterns| envelope.recipients.iter().any(|recipient| patterns.matches(recipient));
@@ -70,8 +65,7 @@ fn origin_unmet(conditions: &Conditions, origin: &Origin) -> Option<Unmet> {
     if !listeners.is_empty() && !origin.listener.as_ref().is_some_and(|address| listeners.contains(address)) {
         return Some(Unmet::Listener);
     }
-    let is_named = |user: &str| users.iter().any(|pattern| pattern.matches(user));
-    (!users.is_empty() && !origin.user.as_deref().is_some_and(is_named)).then_some(Unmet::User)
+    (!one_fits(users, origin.user.as_deref())).then_some(Unmet::User)
 }
 
 fn size_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
