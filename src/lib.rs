@@ -26,5 +26,8 @@ pub mod pem;
 pub mod fuzzing;
 
 #[cfg(test)]
+#[path = "../tests/it/support/lookalikes.rs"]
+mod lookalikes;
+#[cfg(test)]
 #[path = "../tests/it/support/tally.rs"]
 mod tally;

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["dkim", "tls"],
     &["message"],
     &["smtp", "observe", "pem"],
-    &["tally"],
+    &["lookalikes", "tally"],
 ];
 
 /// No sockets, no files, no waiting.

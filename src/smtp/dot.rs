@@ -238,20 +238,7 @@ mod tests {
 
     #[test]
     fn only_crlf_dot_crlf_ends_and_every_look_alike_is_reported() {
-        for lookalike in [
-            &b"\n.\n"[..],
-            b"\n.\r\n",
-            b"\r\n.\n",
-            b"\r.\r",
-            b"\r.\n",
-            b"\r.\r\n",
-            b"\n.\r",
-            b"\r\n.\r",
-            b"\r\n.\r\r\n",
-            b"\r\r\n.\r\r\n",
-            b"\r\n\0.\r\n",
-            b"\r\n.\0\r\n",
-        ] {
+        for &lookalike in crate::lookalikes::LOOKALIKES {
             let input = [b"a", lookalike, b"MAIL FROM:<x@y>\r\n.\r\nQUIT\r\n"].concat();
             let (_, consumed, done, oddities) = decode(&input);
             assert!(done, "{}", lookalike.escape_ascii());

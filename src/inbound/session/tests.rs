@@ -6,23 +6,8 @@ mod model;
 use super::*;
 use crate::inbound::LineEndings;
 use crate::inbound::testing::{Dialogue, budget, options};
+use crate::lookalikes::LOOKALIKES;
 use crate::tally::Tally;
-
-/// What some server somewhere takes for the end of data.
-const LOOKALIKES: &[&[u8]] = &[
-    b"\n.\n",
-    b"\n.\r\n",
-    b"\r\n.\n",
-    b"\r.\r",
-    b"\r.\n",
-    b"\r.\r\n",
-    b"\n.\r",
-    b"\r\n.\r",
-    b"\r\n\0.\r\n",
-    b"\r\n.\0\r\n",
-    b"\r\n.\r\r\n",
-    b"\r\r\n.\r\r\n",
-];
 
 const ENVELOPE: &[u8] = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
 const SECOND: &[u8] = b"MAIL FROM:<evil@b>\r\nRCPT TO:<victim@d>\r\nDATA\r\nSubject: two\r\n\r\nb\r\n.\r\nQUIT\r\n";

@@ -7,6 +7,7 @@ use crate::support::application::queued_in_front_of;
 use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
+use crate::support::lookalikes::LOOKALIKES;
 use crate::support::tally::Tally;
 use crate::support::upstream::{Message, ScriptedUpstream};
 use std::collections::BTreeMap;
@@ -14,23 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// What some server somewhere takes for the end of data; all the shorter ones are generated besides.
-const LOOKALIKES: &[&[u8]] = &[
-    b"\n.\n",
-    b"\n.\r\n",
-    b"\r\n.\n",
-    b"\r.\r",
-    b"\r.\n",
-    b"\r.\r\n",
-    b"\n.\r",
-    b"\r\n.\r",
-    b"\r\n\0.\r\n",
-    b"\r\n.\0\r\n",
-    b"\r\n.\r\r\n",
-    b"\r\r\n.\r\r\n",
-];
-
-/// Every word of 1 to `longest` letters that has a dot, and the look-alikes.
+/// Every word of 1 to `longest` letters that has a dot, and the look-alikes, some of which are longer.
 fn words(letters: &[u8], longest: usize) -> Vec<Vec<u8>> {
     let mut words = vec![Vec::new()];
     let mut all: Vec<Vec<u8>> = LOOKALIKES.iter().map(|word| word.to_vec()).collect();

@@ -17,6 +17,7 @@ pub mod houses;
 pub mod keys;
 pub mod listener;
 pub mod log_lines;
+pub mod lookalikes;
 pub mod mail;
 pub mod maildir;
 pub mod mount;
