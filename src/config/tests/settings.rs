@@ -317,6 +317,12 @@ fn what_has_no_effect_or_too_much_is_a_warning() {
             format!("{SMALLEST}[[listener]]\naddress = \"0.0.0.0:25\"\nallow = [\"0.0.0.0/0\"]\n"),
             "config.toml:8:9: 0.0.0.0/0 lets every machine",
         ),
+    ]);
+}
+
+#[test]
+fn a_route_that_misses_mail_or_never_gets_any_is_a_warning() {
+    assert_warnings([
         (
             format!("{SMALLEST}[[route]]\nname = \"r\"\nsenders = [\"*@a\"]\nupstreams = [\"sandbox\"]\n"),
             "config.toml:6:1: mail that no route takes is not sent anywhere",
