@@ -2,7 +2,7 @@
 //!
 //! Happy eyeballs (RFC 8305): families take turns, and a second attempt starts beside the first after 250 ms, but only
 //! if another permit is free right now; else the addresses are tried one by one, each with its share of the time. Where
-//! nothing answers on a port, the next one gets its turn, until it is known which one works.
+//! nothing answers on a port, the next one gets its turn; the one that works is kept for as long as it does.
 
 use super::deadline::{Deadline, Expired};
 use super::pool::{Member, Pool};
@@ -16,9 +16,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 /// RFC 8305 §5, "Connection Attempt Delay".
@@ -39,6 +40,29 @@ impl Family {
     }
 }
 
+/// The port that worked last. Several attempts ask and tell at once: only what is still held can be forgotten.
+#[derive(Debug, Default)]
+pub(super) struct KnownPort(Mutex<Option<Port>>);
+
+impl KnownPort {
+    pub(super) fn held(&self) -> Option<Port> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is news.
+    pub(super) fn remember(&self, port: Port) -> bool {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = held.is_none();
+        held.get_or_insert(port);
+        is_news
+    }
+
+    /// Whether it was held until now.
+    fn forget(&self, port: Port) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take_if(|held| *held == port).is_some()
+    }
+}
+
 /// Where permits for further attempts come from.
 pub(super) struct Dialer<'a> {
     pub options: &'a Options,
@@ -47,8 +71,7 @@ pub(super) struct Dialer<'a> {
     /// If they need not be looked up.
     pub addresses: Option<&'a [SocketAddr]>,
     pub family: &'a Family,
-    /// The port that worked, once one has.
-    pub port: &'a OnceLock<Port>,
+    pub port: &'a KnownPort,
 }
 
 /// Why no address could be connected to on one port.
@@ -68,7 +91,7 @@ impl Dialer<'_> {
             Ok(addresses) => addresses,
             Err(reason) => return Err((reason, permit)),
         };
-        let ports = self.ports();
+        let (ports, start) = (self.ports(), Instant::now());
         let (mut permit, mut failed) = (permit, Vec::new());
         for (at, port) in ports.iter().enumerate() {
             let mut there = addresses.clone();
@@ -83,6 +106,10 @@ impl Dialer<'_> {
                 }
                 Err(unreachable) => {
                     let is_blocked = unreachable.is_blocked();
+                    if is_blocked && (!unreachable.is_silence() || start.elapsed() >= self.options.connect_timeout / 2)
+                    {
+                        self.forget(*port);
+                    }
                     permit = unreachable.permit;
                     failed.extend(unreachable.failed);
                     if !is_blocked {
@@ -96,8 +123,8 @@ impl Dialer<'_> {
 
     /// In the order of trying.
     fn ports(&self) -> Vec<Port> {
-        match self.port.get() {
-            Some(port) => vec![*port],
+        match self.port.held() {
+            Some(port) => vec![port],
             None => {
                 let first = Port { number: self.options.port, tls: self.options.tls };
                 std::iter::once(first).chain(self.options.other_ports.iter().copied()).collect()
@@ -106,10 +133,21 @@ impl Dialer<'_> {
     }
 
     fn remember(&self, port: Port, silent: &[Port]) {
-        if self.port.set(port).is_ok() && !silent.is_empty() {
+        if self.port.remember(port) && !silent.is_empty() {
             let silent = silent.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
             let (upstream, host) = (&*self.options.name, &*self.options.host);
             warn!(upstream, "nothing answers at {host} on port {silent}; port {} is used from now on", port.number);
+        }
+    }
+
+    /// A firewall may close later what it let through once. With one port alone there is nothing to look for.
+    fn forget(&self, port: Port) {
+        if !self.options.other_ports.is_empty() && self.port.forget(port) {
+            let (upstream, host) = (&*self.options.name, &*self.options.host);
+            warn!(
+                upstream,
+                "nothing answers at {host} on port {} any more; its ports are tried in order again", port.number
+            );
         }
     }
 
@@ -226,6 +264,11 @@ impl Unreachable {
         use io::ErrorKind::*;
         let blocked = [TimedOut, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied];
         self.failed.iter().all(|(_, error)| blocked.contains(&error.kind()))
+    }
+
+    /// No answer in the time that was given: with little of it, this says nothing about the port.
+    fn is_silence(&self) -> bool {
+        self.failed.iter().any(|(_, error)| error.kind() == io::ErrorKind::TimedOut)
     }
 }
 

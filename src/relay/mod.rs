@@ -41,7 +41,7 @@ pub struct Options {
     pub host: String,
     pub port: u16,
     pub tls: TlsMode,
-    /// Tried in order where nothing answers on `port`; the one that works is used from then on.
+    /// Tried in order where nothing answers on `port`; the one that works is used for as long as it does.
     pub other_ports: Vec<Port>,
     /// Whom the certificate must name.
     pub server_name: ServerName<'static>,

@@ -5,7 +5,7 @@
 
 use super::account::Account;
 use super::breaker::{Room, Sign};
-use super::connect::{Dialer, Family};
+use super::connect::{Dialer, Family, KnownPort};
 use super::deadline::{Deadline, Expired};
 use super::health::{Attempt, Health, Refused};
 use super::limits::{Denied, Rate, Token};
@@ -13,12 +13,12 @@ use super::pool::{Claim, Grant, Kept, Member, Pooled, Reuse};
 use super::ready::Ready;
 use super::smtp::{self, Secured, Session};
 use super::socket::Permit;
-use super::{Counts, Options, Port};
+use super::{Counts, Options};
 use crate::message::outcome::{Away, Cause, Outcome, Reason, Step};
 use crate::observe::roughly;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -62,8 +62,7 @@ struct Inner {
     /// If they need not be looked up.
     addresses: Option<Vec<SocketAddr>>,
     family: Family,
-    /// The port that worked, once one has.
-    port: OnceLock<Port>,
+    port: KnownPort,
     /// As it was said last.
     is_used_up: AtomicBool,
 }
@@ -94,7 +93,7 @@ impl Upstream {
     fn build(options: Options, account: Account, addresses: Option<Vec<SocketAddr>>) -> Self {
         let health = Health::new(options.name.clone(), account.pool.cap());
         let (options, member) = (Arc::new(options), Member::new());
-        let (family, port) = (Family::default(), OnceLock::new());
+        let (family, port) = (Family::default(), KnownPort::default());
         let is_used_up = AtomicBool::new(false);
         Self(Arc::new(Inner { options, account, member, health, addresses, family, port, is_used_up }))
     }

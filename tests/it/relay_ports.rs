@@ -6,7 +6,7 @@ use crate::support::mail::{envelope, numbered};
 use crate::support::ports::ReservedPort;
 use crate::support::relay::{not_ready, ready, send, upstream};
 use crate::support::upstream::ScriptedUpstream;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use waxseal::message::Step;
 use waxseal::relay::{Options, Port, TlsMode};
@@ -43,6 +43,37 @@ async fn the_next_port_is_tried_and_the_one_that_works_is_kept() {
     let told = format!("nothing answers at 127.0.0.1 on port {}, {}", closed[0].number, closed[1].number);
     assert_eq!(log.matches(&told).count(), 1, "said once: {log}");
     assert!(log.contains(&format!("port {} is used from now on", scripted.address().port())), "{log}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_blocked_later_is_left_for_the_others_again() {
+    let closed = ReservedPort::take();
+    let first = ScriptedUpstream::start().await;
+    let lines = LogLines::default();
+    let logging = lines.capture(tracing::Level::INFO);
+    let upstream = upstream(behind(&first, TlsMode::StartTls, &[closed]));
+    send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+    let (address, lost) = (first.address(), format!("on port {} any more", first.address().port()));
+    drop(first);
+    until_closed(address).await;
+    let reason = not_ready(&upstream).await.to_string();
+    assert!(reason.contains(&format!("{address}: connection refused")), "{reason}");
+    assert!(reason.matches("refused").count() == 1, "the one that was kept: {reason}");
+    let reason = not_ready(&upstream).await.to_string();
+    assert!(reason.matches("connection refused").count() == 2, "every port is tried again: {reason}");
+    drop(logging);
+    assert_eq!(lines.text().matches(&lost).count(), 1, "said once: {}", lines.text());
+}
+
+/// A server that was dropped closes its listener when its task ends.
+async fn until_closed(address: SocketAddr) {
+    for _ in 0..1000 {
+        if TcpStream::connect(address).is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{address} is still listened on");
 }
 
 /// A firewall that drops what goes to a port: each port gets its share of the time.

@@ -1,7 +1,7 @@
 //! How long a dead upstream can hold mail up that another one would take, under paused time.
 
 use super::*;
-use crate::relay::{Counts, TlsMode};
+use crate::relay::{Counts, Port, TlsMode};
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
@@ -11,12 +11,16 @@ const TIME_OUT: Duration = Duration::from_secs(10);
 const MORE: Duration = Duration::from_secs(2);
 
 fn upstream(address: SocketAddr, connections: usize) -> Upstream {
+    upstream_with(address, connections, Vec::new())
+}
+
+fn upstream_with(address: SocketAddr, connections: usize, other_ports: Vec<Port>) -> Upstream {
     let options = Options {
         name: "company".into(),
         host: address.ip().to_string(),
         port: address.port(),
         tls: TlsMode::StartTls,
-        other_ports: Vec::new(),
+        other_ports,
         server_name: ServerName::try_from("localhost").expect("a name"),
         tls_config: crate::tls::client(&[]).expect("a configuration"),
         credentials: None,
@@ -96,4 +100,19 @@ async fn in_an_hour_of_silence_few_messages_are_held_up_and_all_others_go_on_at_
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert!((8..40).contains(&held_up), "{held_up}");
+}
+
+/// Behind a firewall that drops what goes to a port that it let through before.
+#[tokio::test(start_paused = true)]
+async fn a_port_that_fell_silent_is_forgotten_but_not_for_a_caller_in_a_hurry() {
+    let ((_sockets, address), (_others, other)) = (deaf(), deaf());
+    let port = |address: SocketAddr| Port { number: address.port(), tls: TlsMode::StartTls };
+    let upstream = upstream_with(address, 1, vec![port(other)]);
+    for (given, kept) in [(Deadline::after(TIME_OUT / 4), Some(port(other))), (Deadline::NONE, None)] {
+        upstream.0.port.remember(port(other));
+        upstream.cut_pause();
+        let reason = upstream.ready(Wanted::by(given)).await.map(drop).expect_err("nobody answers").to_string();
+        assert!(reason.contains(&format!("{other}: no answer in time")), "{reason}");
+        assert_eq!(upstream.0.port.held(), kept, "{reason}");
+    }
 }
