@@ -13,5 +13,5 @@ mod structure;
 pub use content::{Content, Encoding};
 pub use editor::{Editor, is_content, with_field};
 pub use parameters::mended_parameters;
-pub use quoted_printable::encode as encode_quoted_printable;
+pub use quoted_printable::{encode as encode_quoted_printable, longest as longest_quoted_printable};
 pub use structure::{Entity, Structure};

@@ -26,6 +26,14 @@ pub fn encode(octets: &[u8]) -> Vec<u8> {
     out
 }
 
+/// At least as many octets as [`encode`] makes of these, by looking.
+pub fn longest(octets: &[u8]) -> usize {
+    let escaped = octets.iter().filter(|&&byte| !byte.is_ascii_graphic() || byte == b'=').count();
+    let literal = octets.len() + 2 * escaped;
+    // In 75 columns a soft line break, and behind it a dot or an F that is escaped.
+    literal + 5 * literal.div_ceil(LINE - 1)
+}
+
 fn encode_line(line: &[u8], out: &mut Vec<u8>) {
     let mut column = 0;
     for (at, &byte) in line.iter().enumerate() {
@@ -127,6 +135,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nothing_is_longer_than_was_expected() {
+        for (text, least) in
+            [("=", 3.0), ("ä", 6.0), (".", 1.0), (" ", 1.0), ("From ", 5.0), ("\n", 2.0), ("x\r\n", 3.0)]
+        {
+            let octets = text.repeat(1000);
+            let (encoded, longest) = (encode(octets.as_bytes()).len(), longest(octets.as_bytes()));
+            assert!(encoded <= longest && encoded as f64 >= least * 1000.0, "{text:?}: {encoded}, {longest}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back(octets in proptest::collection::vec(
@@ -134,6 +153,7 @@ mod tests {
         {
             let canonical = String::from_utf8_lossy(&octets).replace("\r\n", "\n").replace('\n', "\r\n");
             let encoded = encode(canonical.as_bytes());
+            prop_assert!(encoded.len() <= longest(canonical.as_bytes()), "{} octets", encoded.len());
             let decoded = decode(&encoded);
             let same = decoded.as_deref() == Some(canonical.as_bytes());
             prop_assert!(same, "{} became {:?}", canonical.escape_debug(), decoded.map(|d| d.escape_ascii().to_string()));

@@ -3,7 +3,7 @@
 
 use super::long_lines::has_long_line;
 use crate::message::RawMessage;
-use crate::message::mime::{Encoding, Entity, Structure};
+use crate::message::mime::{Encoding, Entity, Structure, longest_quoted_printable};
 
 /// Octets beside the message itself.
 pub fn room(message: &RawMessage) -> usize {
@@ -22,15 +22,8 @@ fn of_part(entity: &Entity, body: &[u8]) -> usize {
         Encoding::Base64 if content.is_shown_text() => body.len() * 9 / 4,
         Encoding::Base64 if !has_long_line(body) => 0,
         _ if !has_long_line(body) && body.is_ascii() => 0,
-        _ => quoted_printable(body),
+        _ => longest_quoted_printable(body),
     }
-}
-
-fn quoted_printable(body: &[u8]) -> usize {
-    let escaped = body.iter().filter(|byte| !byte.is_ascii_graphic()).count();
-    let octets = body.len() + 2 * escaped;
-    // A soft line break in each 76 columns.
-    octets + octets / 25
 }
 
 #[cfg(test)]
@@ -47,6 +40,7 @@ mod tests {
             (format!("A: b\r\n\r\n{}", "plain\r\n".repeat(1000)), false),
             (format!("A: b\r\n\r\n{}", "\u{e4}\u{f6}\u{fc}\r\n".repeat(1000)), true),
             (format!("A: b\r\n\r\n{}", "x".repeat(5000)), true),
+            (format!("A: b\r\n\r\n{}", "=".repeat(5000)), true),
             (format!("{base64}{}", "dGV4dCBhbmQgdGV4dA==\r\n"), true),
             (format!("{base64}{}", "YWJj".repeat(2000)), true),
             (
