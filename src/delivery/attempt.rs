@@ -9,7 +9,7 @@ use super::route::Routes;
 use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
-use crate::message::{Outcome, Reason, Step};
+use crate::message::{Budget, Outcome, Reason, Step};
 use crate::observe::fault;
 use crate::queue::Lane;
 use crate::relay::{Deadline, Room, Upstream};
@@ -94,9 +94,15 @@ impl Attempt {
 }
 
 impl Delivery {
-    /// `targets`: in the order that the routes count.
-    pub fn new(targets: Vec<Target>, routes: Arc<Routes>, keyring: Arc<Keyring>, unsigned: Unsigned) -> Self {
-        Self { lanes: routes.lanes(), targets, routes, door: Door { keyring, unsigned } }
+    /// `targets`: in the order that the routes count. `memory`: for copies of messages that have to be converted.
+    pub fn new(
+        targets: Vec<Target>,
+        routes: Arc<Routes>,
+        keyring: Arc<Keyring>,
+        unsigned: Unsigned,
+        memory: Budget,
+    ) -> Self {
+        Self { lanes: routes.lanes(), targets, routes, door: Door { keyring, unsigned, memory } }
     }
 
     pub fn targets(&self) -> &[Target] {

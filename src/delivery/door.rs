@@ -6,12 +6,14 @@
 
 use super::attempt::local;
 use super::profile::Profile;
+use super::room::{NoRoom, room_for};
 use crate::dkim::{self, Keyring, SealError, SealOptions, Sealed, SigningKey, Unsigned};
 use crate::message::accepted::Accepted;
-use crate::message::adapt::{Translated, to_seven_bit, translate, with_ascii_texts};
+use crate::message::adapt::{Translated, seven_bit_room, to_seven_bit, translate, with_ascii_texts};
+use crate::message::budget::Share;
 use crate::message::outcome::Cause;
-use crate::message::{MailId, Marks, Outcome, RawMessage, Reason, Step};
-use crate::relay::provider;
+use crate::message::{Budget, MailId, Marks, Outcome, RawMessage, Reason, Step};
+use crate::relay::{Deadline, provider};
 use crate::smtp::{EnhancedCode, Extensions};
 use std::sync::Arc;
 use tracing::{debug, info};
@@ -23,6 +25,15 @@ const LARGE: usize = 256 * 1024;
 pub(super) struct Door {
     pub keyring: Arc<Keyring>,
     pub unsigned: Unsigned,
+    /// For what conversions make of messages.
+    pub memory: Budget,
+}
+
+/// A message as it leaves, and the memory that it takes beside the one that was accepted.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub sealed: Sealed,
+    _share: Option<Share>,
 }
 
 /// Through which upstream a message is to leave.
@@ -63,8 +74,14 @@ impl Exit<'_> {
 
 impl Door {
     /// In the form for this exit and for what its server offers. A key that is missing or fails may be put right; a message
-    /// that cannot be signed stays so.
-    pub async fn seal(&self, accepted: &Accepted, exit: Exit<'_>, offered: &Extensions) -> Result<Sealed, Outcome> {
+    /// that cannot be signed stays so. At the deadline nothing is waited for any more.
+    pub async fn seal(
+        &self,
+        accepted: &Accepted,
+        exit: Exit<'_>,
+        offered: &Extensions,
+        deadline: Deadline,
+    ) -> Result<Outgoing, Outcome> {
         let signer = self.signer(accepted, exit.profile)?;
         let form = Form {
             id: accepted.id,
@@ -72,21 +89,44 @@ impl Door {
             seven_bit: exit.profile.seven_bit_only || !offered.eight_bit_mime,
             ascii_header: !offered.smtputf8,
         };
+        let share = if form.seven_bit { self.room(accepted, exit, deadline).await? } else { None };
         let (message, marks) = (accepted.message.clone(), accepted.marks.clone());
-        let work = move || signer.seal(&form.of(&message, &marks)?);
-        let sealed = if accepted.message.size() < LARGE {
-            work()
-        } else {
-            let interrupted = |error| not_now(format!("sealing was interrupted: {error}"));
-            tokio::task::spawn_blocking(work).await.map_err(interrupted)?
-        };
+        // The share goes along: work that nobody waits for any more still takes its memory.
+        let work = move || (form.of(&message, &marks).and_then(|formed| signer.seal(&formed)), share);
+        let (sealed, mut share) = off_the_way(accepted, work).await?;
         let sealed = sealed.map_err(|Refused { enhanced, text, whose }| match whose {
             Whose::Upstream => exit.cannot_carry(enhanced, text),
             Whose::Message => Outcome::Failed(local(enhanced, text)),
             Whose::Key => Outcome::Deferred(local(enhanced, text)),
         })?;
         exit.check_size(sealed.size())?;
-        Ok(sealed)
+        if let Some(share) = &mut share {
+            share.shrink(sealed.size());
+        }
+        Ok(Outgoing { sealed, _share: share })
+    }
+
+    /// For its conversion, if it needs one.
+    async fn room(&self, accepted: &Accepted, exit: Exit<'_>, deadline: Deadline) -> Result<Option<Share>, Outcome> {
+        let message = accepted.message.clone();
+        let octets = off_the_way(accepted, move || seven_bit_room(&message)).await?;
+        if octets == 0 {
+            return Ok(None);
+        }
+        room_for(octets, &self.memory, deadline).await.map(Some).map_err(|no_room| match no_room {
+            NoRoom::Ever => {
+                let text = format!(
+                    "this server takes 7-bit mail only, and the conversion may take {octets} octets of memory, of which \
+                     there are {} (a quarter of `max_memory`)",
+                    self.memory.total()
+                );
+                exit.cannot_carry(EnhancedCode::new(5, 3, 4), text)
+            }
+            NoRoom::Yet => {
+                let text = "there is no memory just now for its conversion to 7 bits (a quarter of `max_memory`)";
+                Outcome::Deferred(local(EnhancedCode::new(4, 3, 1), text.to_owned()))
+            }
+        })
     }
 
     fn signer(&self, accepted: &Accepted, profile: &Profile) -> Result<Signer, Outcome> {
@@ -103,6 +143,18 @@ impl Door {
         let from = domain.map_or_else(|| "an unknown domain".to_owned(), ToString::to_string);
         Err(not_now(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
     }
+}
+
+/// What takes long for a large message is done where nobody waits for a poll.
+async fn off_the_way<T: Send + 'static>(
+    accepted: &Accepted,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Outcome> {
+    if accepted.message.size() < LARGE {
+        return Ok(work());
+    }
+    let interrupted = |error| not_now(format!("sealing was interrupted: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(interrupted)
 }
 
 /// Why a message does not leave, and whose matter that is.

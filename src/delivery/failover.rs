@@ -88,17 +88,22 @@ impl Delivery {
                     Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
                 },
             };
-            let sealed = match self.door.seal(progress.accepted, exit, ready.extensions()).await {
-                Ok(sealed) => sealed,
-                Err(outcome) => return progress.settle_all(pending, &outcome),
+            let sealing = self.door.seal(progress.accepted, exit, ready.extensions(), progress.deadline);
+            let outgoing = tokio::select! {
+                biased;
+                () = progress.stop.cancelled() => return progress.leave(pending),
+                outgoing = sealing => match outgoing {
+                    Ok(outgoing) => outgoing,
+                    Err(outcome) => return progress.settle_all(pending, &outcome),
+                },
             };
             let transaction = Arc::new(Transaction {
                 upstream: upstream.name().into(),
                 tls: ready.tls_version(),
-                seal: sealed.seal().to_string(),
+                seal: outgoing.sealed.seal().to_string(),
                 is_sandbox: target.is_sandbox,
             });
-            match ready.send(&progress.accepted.envelope, &recipients, &sealed, progress.deadline).await {
+            match ready.send(&progress.accepted.envelope, &recipients, &outgoing.sealed, progress.deadline).await {
                 Sent::Outcomes(outcomes) => {
                     return pending.iter().zip(outcomes).for_each(|(&index, outcome)| {
                         progress.settle(index, outcome, Some(transaction.clone()));

@@ -16,6 +16,7 @@ mod progress;
 mod quotas;
 mod rehearsal;
 mod report;
+mod room;
 mod route;
 mod settle;
 #[cfg(test)]

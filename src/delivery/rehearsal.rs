@@ -4,8 +4,9 @@
 use super::door::{Door, Exit};
 use super::profile::Profile;
 use crate::dkim::{Keyring, Sealed, Unsigned};
-use crate::message::Outcome;
 use crate::message::accepted::Accepted;
+use crate::message::{Budget, Outcome};
+use crate::relay::Deadline;
 use crate::smtp::Extensions;
 use std::sync::Arc;
 
@@ -17,5 +18,7 @@ pub async fn rehearse(
     unsigned: Unsigned,
 ) -> Result<Sealed, Outcome> {
     let offered = Extensions { eight_bit_mime: true, smtputf8: true, ..Extensions::default() };
-    Door { keyring, unsigned }.seal(accepted, Exit { upstream, profile }, &offered).await
+    let door = Door { keyring, unsigned, memory: Budget::new(u64::MAX) };
+    let outgoing = door.seal(accepted, Exit { upstream, profile }, &offered, Deadline::NONE).await?;
+    Ok(outgoing.sealed)
 }

@@ -26,6 +26,7 @@ use self::storage::Memory;
 use crate::config::{RouteSettings, Settings};
 use crate::delivery::{Bouncer, Clerk, Delivery, Dispatcher, Route, Routes};
 use crate::inbound::BindError;
+use crate::message::Budget;
 use crate::observe::Clock;
 use crate::queue::sqlite::OpenError;
 use crate::queue::watched::Watched;
@@ -113,7 +114,8 @@ impl Gateway {
         let (memory, routes) = (Memory::of(&settings), Arc::new(routes(&settings)));
         let (lock, queue) = storage::open(&settings, memory, &routes).await?;
         let targets = upstreams::targets(&settings, sandbox.as_ref(), &queue).await?;
-        let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), settings.unsigned.clone()));
+        let (unsigned, conversions) = (settings.unsigned.clone(), Budget::new(memory.conversions));
+        let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
         let control = bind_control(&settings, &queue);
         let clerk = Clerk { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(Bouncer {

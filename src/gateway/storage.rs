@@ -19,19 +19,20 @@ use tracing::{error, info};
 
 const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
 
-/// How `max_memory` is divided: one half for mail coming in, and of the other a half each for what was just stored and
-/// for what is being delivered.
+/// How `max_memory` is divided: one half for mail coming in; of the other, one half for the copies that conversions make at
+/// the door, and the rest in equal parts for what was just stored and for what is being delivered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory {
     pub inbound: u64,
     pub cache: u64,
     pub leases: u64,
+    pub conversions: u64,
 }
 
 impl Memory {
     pub fn of(settings: &Settings) -> Self {
         let all = settings.max_memory;
-        Self { inbound: all / 2, cache: all / 4, leases: all / 4 }
+        Self { inbound: all / 2, cache: all / 8, leases: all / 8, conversions: all / 4 }
     }
 }
 

@@ -8,6 +8,6 @@ mod seven_bit;
 mod translate;
 mod vocabulary;
 
-pub use seven_bit::{Inconvertible, to_seven_bit, with_ascii_texts};
+pub use seven_bit::{Inconvertible, seven_bit_room, to_seven_bit, with_ascii_texts};
 pub use translate::{Translated, translate};
 pub use vocabulary::{Allowed, Characters, Pairs, PairsPlace, Place, Setting, Vocabulary, Word};

@@ -6,11 +6,14 @@
 
 use crate::message::RawMessage;
 use crate::message::headers::{Change, Field, FieldRef, Fields, changed};
-use crate::message::mime::{Editor, Encoding, Entity, Structure, encode_quoted_printable, with_field};
+use crate::message::mime::{
+    Editor, Encoding, Entity, Structure, encode_quoted_printable, longest_quoted_printable, with_field,
+};
 use crate::message::repair::{add_mime_version, in_ascii};
 use crate::smtp::EnhancedCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::ops::Range;
 
 /// Why a message cannot be had in ASCII.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,11 +159,54 @@ fn base64_lines(octets: &[u8]) -> Vec<u8> {
 
 /// Before the first part and behind the last one stands what only readers without MIME would show. RFC 2046 §5.1.1.
 fn blank_what_nobody_reads(entity: &Entity, structure: &Structure, editor: &mut Editor<'_>) {
+    unread(entity, structure).into_iter().for_each(|range| editor.blank_eight_bit(range));
+}
+
+fn unread(entity: &Entity, structure: &Structure) -> [Range<usize>; 2] {
     let part = |index: &usize| structure.get(*index);
     let first = entity.children.first().and_then(part).map_or(entity.body.end, |part| part.delimiter.start);
     let last = entity.children.last().and_then(part).map_or(entity.body.end, |part| part.body.end);
-    for range in [entity.body.start..first, last..entity.body.end] {
-        editor.blank_eight_bit(range);
+    [entity.body.start..first, last..entity.body.end]
+}
+
+/// Octets of memory that [`to_seven_bit`] takes beside the message itself: an upper bound by looking, not by doing.
+pub fn seven_bit_room(message: &RawMessage) -> usize {
+    let (header, body) = (message.header(), message.body());
+    if body.is_ascii() && header.is_ascii() {
+        return 0;
+    }
+    let structure = Structure::of(message);
+    let words = |block: &[u8]| if block.is_ascii() { 0 } else { WORD * block.len() };
+    let of_entity = |entity: &Entity| {
+        let content = if entity.is_leaf() {
+            of_leaf(entity, &body[entity.body.clone()])
+        } else {
+            unread(entity, &structure)
+                .into_iter()
+                .filter(|range| !body[range.clone()].is_ascii())
+                .map(|r| r.len())
+                .sum()
+        };
+        content + words(&body[entity.header.clone()])
+    };
+    let edited: usize = structure.entities().iter().map(of_entity).sum();
+    // What was edited, and then the body with it; while a part is encoded, it stands there twice.
+    let bodies = if edited > 0 { 2 * edited + body.len() } else { 0 };
+    STRUCTURE + words(header) + bodies
+}
+
+/// Of an encoded word, for one octet in it.
+const WORD: usize = 12;
+/// The largest structure.
+const STRUCTURE: usize = 64 * 1024;
+
+fn of_leaf(entity: &Entity, body: &[u8]) -> usize {
+    if body.is_ascii() {
+        0
+    } else if entity.content.encoding == Encoding::QuotedPrintable || entity.content.is_text() {
+        longest_quoted_printable(body)
+    } else {
+        body.len() * 3 / 2
     }
 }
 

@@ -1,12 +1,14 @@
 //! What is endless, huge, nested or many: each limit with its reply, and resident memory within `max_memory` + 64 MiB
 //! whatever clients send, in the whole program and without any help from the environment.
 
-use crate::support::application::{SENDER, hand_in, mail, queued_in_front_of};
+use crate::support::application::{SENDER, hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::client::Client;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::tally::Tally;
-use crate::support::upstream::ScriptedUpstream;
+use crate::support::upstream::{Action, At, ScriptedUpstream};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 const MIB: usize = 1024 * 1024;
@@ -18,7 +20,11 @@ const BESIDES: usize = 64 * MIB;
 const AT_ONCE: usize = 8;
 
 fn gateway(scripted: &ScriptedUpstream) -> Gateway {
-    queued_in_front_of(scripted, "", "")
+    with_little_memory(queued_in_front_of(scripted, "", ""))
+}
+
+fn with_little_memory(setup: Setup) -> Gateway {
+    setup
         .config_with("[log]\n", "max_memory = \"64 MiB\"\n[log]\n")
         .config_with(
             "address = \"127.0.0.1:0\"\n",
@@ -157,9 +163,9 @@ fn size_lie() -> Flood {
 }
 
 /// What was wrong with the replies, if anything.
-async fn pour(address: SocketAddr, flood: std::sync::Arc<Flood>) -> Option<String> {
+async fn pour(address: SocketAddr, flood: Arc<Flood>) -> Option<String> {
     let (mut reading, mut writing) = Client::connect(address).await.split();
-    let own = std::sync::Arc::clone(&flood);
+    let own = Arc::clone(&flood);
     let sending = tokio::spawn(async move {
         writing.send(&own.before).await;
         for _ in 0..own.times {
@@ -189,10 +195,10 @@ async fn what_is_endless_has_its_reply_and_takes_no_memory() {
     for flood in floods() {
         let scripted = ScriptedUpstream::start().await;
         let gateway = gateway(&scripted);
-        let (name, flood) = (flood.name, std::sync::Arc::new(flood));
+        let (name, flood) = (flood.name, Arc::new(flood));
         let mut clients = JoinSet::new();
         for _ in 0..AT_ONCE {
-            clients.spawn(pour(gateway.address(), std::sync::Arc::clone(&flood)));
+            clients.spawn(pour(gateway.address(), Arc::clone(&flood)));
         }
         let wrong = clients.join_all().await;
         for wrong in wrong {
@@ -231,6 +237,46 @@ async fn a_load_of_many_sizes_leaves_no_memory_lying_about() {
     }
     judge_memory(&mut tally, &gateway, "a load of many sizes");
     tally.finish();
+}
+
+/// Each takes several times its size while it is made ASCII and sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_bit_mail_for_a_server_without_8bitmime_takes_no_more_memory() {
+    const CLIENTS: usize = 36;
+    let mut tally = Tally::new("exhaustion", "conversions");
+    let slow = Action::Late(Duration::from_secs(1));
+    let scripted = ScriptedUpstream::builder().without("8BITMIME").always(At::Dot, slow).start().await;
+    let gateway = with_little_memory(in_front_of(&scripted, "max_connections = 60"));
+    let line = format!("{}\r\n", "\u{fc}".repeat(30));
+    let head = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n";
+    let of_size = |octets: usize| format!("{head}{}{}", mail("umlauts"), line.repeat(octets / line.len()));
+    let message = Arc::new(of_size(900 * 1024));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(hand_in_at_last(gateway.address(), Arc::clone(&message)));
+    }
+    for reply in clients.join_all().await {
+        tally.case(reply.starts_with("250 "), || reply);
+    }
+    let too_large = hand_in(gateway.address(), &["you@example.net"], &of_size(3 * MIB)).await;
+    tally.case(too_large.contains(" 5.3.4 ") && too_large.contains("a quarter of `max_memory`"), || too_large);
+    let taken = scripted.messages();
+    let is_ascii = taken.len() == CLIENTS && taken.iter().all(|message| message.data.is_ascii());
+    tally.case(is_ascii, || format!("{} messages, or 8-bit ones", taken.len()));
+    judge_memory(&mut tally, &gateway, "conversions to ASCII");
+    tally.finish();
+}
+
+/// As often as there is no memory for it.
+async fn hand_in_at_last(gateway: SocketAddr, message: Arc<String>) -> String {
+    for _ in 0..600 {
+        let reply = hand_in(gateway, &["you@example.net"], &message).await;
+        if !reply.starts_with("452 4.3.1 ") {
+            return reply;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    "452 for ever".to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

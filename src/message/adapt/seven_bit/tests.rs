@@ -78,6 +78,25 @@ fn what_is_ascii_is_not_touched() {
     }
 }
 
+/// The parts and the whole are there at once; what is ASCII needs nothing.
+#[test]
+fn there_is_room_for_a_conversion_and_little_more() {
+    const MULTIPART: &str = "Content-Type: multipart/mixed; boundary=b\r\n";
+    let many = |text: &str| text.repeat((1 << 20) / text.len());
+    for (name, head, body, most) in [
+        ("ASCII", "", many("= a\r\n"), 0.0),
+        ("umlauts", "", many("üüü\r\n"), 8.0),
+        ("prose", "", many("grün ist die Farbe der Bäume und nicht die des Himmels\r\n"), 5.0),
+        ("a picture", "Content-Type: image/png\r\n", many("ü"), 4.1),
+        ("a preamble", MULTIPART, many("ü") + "\r\n--b\r\n\r\nx\r\n--b--", 3.1),
+    ] {
+        let before = message(format!("{head}\r\n{body}"));
+        let (size, room) = (before.body().len(), seven_bit_room(&before));
+        let after = to_seven_bit(&before).expect("convertible").map_or(0, |after| 2 * after.body().len() - size);
+        assert!(after <= room && room as f64 <= most * size as f64, "{name}: {after}, room for {room} beside {size}");
+    }
+}
+
 #[test]
 fn what_must_not_be_changed_is_refused_with_the_reason() {
     let part = |head: &str, body: &str| parts(&[&format!("{head}\r\n{body}")]);
@@ -181,6 +200,8 @@ proptest! {
         data.push_str("--=_b--\r\n");
         let before = message(data.as_str());
         let after = to_seven_bit(&before).expect("nothing in it forbids that");
+        let needed = after.as_ref().map_or(0, |after| 2 * after.body().len() - before.body().len());
+        prop_assert!(seven_bit_room(&before) >= needed, "{} octets", needed);
         let after = after.map_or(before.to_bytes(), |after| after.to_bytes());
         prop_assert!(after.is_ascii());
         prop_assert!(after.split(|&byte| byte == b'\n').all(|line| line.len() <= 999));

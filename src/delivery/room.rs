@@ -1,0 +1,64 @@
+//! Memory for the copies of messages that conversions make at the door, out of a budget of their own: mail that comes in
+//! need not give way to them, nor can it keep them from going on.
+//!
+//! Whoever finds no room waits for a while, holding none, and then lets the message be tried again later.
+
+use crate::message::Budget;
+use crate::message::budget::Share;
+use crate::relay::Deadline;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// A server waits five minutes for a command, RFC 5321 §4.5.3.2.7; the others of its lane wait for this connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks.
+const BREATH: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// It is more than all there is.
+    Ever,
+    Yet,
+}
+
+/// Small copies go past large ones that wait.
+pub(super) async fn room_for(octets: usize, memory: &Budget, deadline: Deadline) -> Result<Share, NoRoom> {
+    if octets as u64 > memory.total() {
+        return Err(NoRoom::Ever);
+    }
+    let (deadline, mut share) = (deadline.capped(PATIENCE), memory.share());
+    while share.grow(octets).is_err() {
+        if deadline.has_passed() {
+            return Err(NoRoom::Yet);
+        }
+        sleep(deadline.remaining().map_or(BREATH, |remaining| remaining.min(BREATH))).await;
+    }
+    Ok(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_finds_no_room_waits_for_a_while_and_no_longer() {
+        let memory = Budget::new(10 * 4096);
+        let held = room_for(6 * 4096, &memory, Deadline::NONE).await.expect("all is free");
+        let start = Instant::now();
+        let refused = async |units: usize, deadline| room_for(units * 4096, &memory, deadline).await.map(drop);
+        assert_eq!(refused(11, Deadline::NONE).await, Err(NoRoom::Ever));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert_eq!(refused(5, Deadline::after(second)).await, Err(NoRoom::Yet));
+        assert!(start.elapsed() >= second && start.elapsed() < 2 * second);
+        assert_eq!(refused(5, Deadline::NONE).await, Err(NoRoom::Yet));
+        assert!(start.elapsed() >= PATIENCE);
+        assert_eq!(refused(4, Deadline::NONE).await, Ok(()), "it goes past");
+        let (waited, ()) = tokio::join!(refused(10, Deadline::NONE), async {
+            sleep(second).await;
+            drop(held);
+        });
+        assert_eq!(waited, Ok(()));
+    }
+}
