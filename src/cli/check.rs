@@ -17,7 +17,7 @@ use crate::message::repair::Repairs;
 use crate::message::text_pattern::TextPattern;
 use crate::observe::in_words;
 use crate::relay::provider::Signing;
-use crate::relay::{Counts, TlsMode};
+use crate::relay::{Counts, Rate, TlsMode};
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::Write as _;
@@ -201,13 +201,13 @@ fn describe_logins(endpoint: &Endpoint) -> String {
     logins.join(", ")
 }
 
-/// ", 14/s, 50000/day"; with what is counted where that is not messages.
+/// ", 14/s, 50000/day (recipients)": with what is counted where that is not messages.
 fn describe_rates(upstream: &UpstreamSettings) -> String {
-    let rates = upstream.rates.iter().map(|rate| format!(", {rate}")).collect::<String>();
-    match upstream.preset.limits.counts {
-        Counts::Recipients if !rates.is_empty() => format!("{rates} (recipients)"),
-        _ => rates,
-    }
+    let describe = |rate: &Rate| match upstream.preset.limits.counting.of(*rate) {
+        Counts::Messages => format!(", {rate}"),
+        Counts::Recipients => format!(", {rate} (recipients)"),
+    };
+    upstream.rates.iter().map(describe).collect()
 }
 
 fn upstream_tls_name(tls: TlsMode) -> &'static str {

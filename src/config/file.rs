@@ -191,7 +191,8 @@ settings! {
         source_address: IpAddr, optional r#""192.0.2.10""#;
         /// How fast mail may go there, over all connections: one rate or several, each a number and a period (s, min, h,
         /// day), never exceeded in any stretch of that length. What is used of hours and days is remembered across
-        /// restarts. Default: what is known of the provider; [] for none.
+        /// restarts. Messages are counted, or recipients where the provider does. Default: what is known of the provider;
+        /// [] for none.
         rate: Rates, optional r#"["14/s", "50000/day"]"#;
         /// Another upstream with the same account: its limits (connections and rates) count for both.
         share_limits_with: String, optional r#""other-upstream""#;

@@ -181,7 +181,6 @@ impl UpstreamSettings {
             idle_timeout: self.connections.idle_timeout,
             connect_retries: self.connections.connect_retries,
             slow_down: self.preset.slow_down,
-            counts: self.preset.limits.counts,
         }
     }
 }

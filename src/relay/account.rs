@@ -4,7 +4,7 @@
 //! more than it allows. A provider that asks for a slower pace slows the whole account down.
 
 use super::breaker::Sign;
-use super::limits::{Gate, Ledger, Rate};
+use super::limits::{Counting, Gate, Ledger, Rate};
 use super::pool::Pool;
 use super::upstream::Connection;
 use crate::observe::Clock;
@@ -29,12 +29,12 @@ pub struct Kept {
 impl Account {
     /// So many connections at once, no more, and no rates. 0 counts as 1.
     pub fn new(connections: usize) -> Self {
-        Self::with_rates(connections, &[], None)
+        Self::with_rates(connections, &[], Counting::MESSAGES, None)
     }
 
     /// Without `kept` quotas begin anew with the process.
-    pub fn with_rates(connections: usize, rates: &[Rate], kept: Option<Kept>) -> Self {
-        Self { pool: Pool::new(connections), gate: Gate::new(rates, kept) }
+    pub fn with_rates(connections: usize, rates: &[Rate], counting: Counting, kept: Option<Kept>) -> Self {
+        Self { pool: Pool::new(connections), gate: Gate::new(rates, counting, kept) }
     }
 
     /// To be called before the first message: what earlier processes have used of the quotas.

@@ -20,9 +20,8 @@ mod upstream;
 pub use account::{Account, Kept};
 pub use breaker::{Admission, Breaker, Pass, Room, Sign};
 pub use deadline::Deadline;
-pub use limits::{Ledger, Rate, RateError, Spent};
+pub use limits::{Counting, Counts, Ledger, Rate, RateError, Spent};
 pub use pool::Reuse;
-pub use provider::Counts;
 pub use ready::{Ready, Sent};
 pub use upstream::{Upstream, Wanted};
 
@@ -62,8 +61,6 @@ pub struct Options {
     /// Further connects in quick succession before an attempt counts as deferred.
     pub connect_retries: u32,
     pub slow_down: &'static [SlowDown],
-    /// What the account's rates are counted in.
-    pub counts: Counts,
 }
 
 /// There is no variant without TLS.

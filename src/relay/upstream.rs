@@ -3,17 +3,17 @@
 //! A permit is held from before the first TCP attempt until after the socket is closed, whatever happens between. What the
 //! account's rates allow and the upstream's health come first: nothing is asked of a provider that is to be left alone.
 
+use super::Options;
 use super::account::Account;
 use super::breaker::{Room, Sign};
 use super::connect::{Dialer, Family, KnownPort};
 use super::deadline::{Deadline, Expired};
 use super::health::{Attempt, Health, Refused};
-use super::limits::{Denied, Rate, Token};
+use super::limits::{Denied, Load, Rate, Token};
 use super::pool::{Claim, Grant, Kept, Member, Pooled, Reuse};
 use super::ready::Ready;
 use super::smtp::{self, Secured, Session};
 use super::socket::Permit;
-use super::{Counts, Options};
 use crate::message::outcome::{Away, Cause, Outcome, Reason, Step};
 use crate::observe::roughly;
 use std::net::SocketAddr;
@@ -121,8 +121,8 @@ impl Upstream {
 
     /// The most recipients that one transaction may have by the rates; `None` if they do not count recipients.
     pub fn most_recipients(&self) -> Option<usize> {
-        let largest = || self.0.account.gate.largest().map(|units| usize::try_from(units).unwrap_or(usize::MAX));
-        (self.0.options.counts == Counts::Recipients).then(largest).flatten()
+        let most = self.0.account.gate.most_recipients()?;
+        Some(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
     /// Somebody knows more than the last failure tells: what is left alone is tried again at once, by one message.
@@ -197,11 +197,8 @@ impl Upstream {
     }
 
     async fn token(&self, wanted: &Wanted) -> Result<Token, Reason> {
-        let units = match self.0.options.counts {
-            Counts::Messages => 1,
-            Counts::Recipients => wanted.recipients as u64,
-        };
-        self.0.account.gate.token(units, wanted.deadline).await.map_err(|late| match late {
+        let load = Load::of_one(wanted.recipients);
+        self.0.account.gate.token(load, wanted.deadline).await.map_err(|late| match late {
             Denied::UsedUp { rate, until } => self.used_up(rate, until),
             Denied::NotInTime(wait) => {
                 let long = wait.map_or_else(String::new, |wait| format!(" for {}", roughly(wait)));

@@ -4,6 +4,7 @@
 //! given; if that fails, there is none.
 
 use super::limiter::{Limiter, Look};
+use super::load::{Counting, Load};
 use super::pace::{Pace, Share};
 use super::quota::{Draft, Now};
 use super::rate::Rate;
@@ -11,7 +12,6 @@ use super::window::Moment;
 use crate::relay::account::Kept;
 use crate::relay::deadline::{Deadline, Expired};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -28,8 +28,8 @@ pub(in crate::relay) struct Gate {
     turn: tokio::sync::Mutex<()>,
     /// A transaction has ended, or never began.
     ended: Notify,
-    /// Units of all that wait.
-    waiting: AtomicU64,
+    /// Of all that wait.
+    waiting: Mutex<Load>,
     origin: Instant,
     kept: Option<Kept>,
 }
@@ -55,12 +55,12 @@ pub(in crate::relay) enum Denied {
 
 impl Gate {
     /// Without a ledger quotas are forgotten at the end of the process.
-    pub(in crate::relay) fn new(rates: &[Rate], kept: Option<Kept>) -> Arc<Self> {
+    pub(in crate::relay) fn new(rates: &[Rate], counting: Counting, kept: Option<Kept>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State { limiter: Limiter::new(rates), pace: Pace::default() }),
+            state: Mutex::new(State { limiter: Limiter::new(rates, counting), pace: Pace::default() }),
             turn: tokio::sync::Mutex::default(),
             ended: Notify::new(),
-            waiting: AtomicU64::new(0),
+            waiting: Mutex::default(),
             origin: Instant::now(),
             kept,
         })
@@ -88,32 +88,32 @@ impl Gate {
         Ok(())
     }
 
-    /// The most units of one token.
-    pub(in crate::relay) fn largest(&self) -> Option<u64> {
-        self.lock().limiter.largest()
+    /// The most recipients of one token; `None` if nothing counts them.
+    pub(in crate::relay) fn most_recipients(&self) -> Option<u64> {
+        self.lock().limiter.most_recipients()
     }
 
     /// If a quota is used up: which, and until when.
     pub(in crate::relay) fn used_up(&self) -> Option<(Rate, Instant)> {
         let now = self.now();
-        match self.lock().limiter.look(1, now) {
+        match self.lock().limiter.look(Load::of_one(1), now) {
             Look::UsedUp { rate, until } => Some((rate, self.instant(until))),
             _ => None,
         }
     }
 
-    /// For one transaction of so many units; waits for at most a minute's rate, never for a quota.
-    pub(in crate::relay) async fn token(self: &Arc<Self>, units: u64, deadline: Deadline) -> Result<Token, Denied> {
-        let line = InLine::behind(&self.waiting, units);
-        if let (Some(remaining), wait) = (deadline.remaining(), self.forecast(line.ahead + units))
+    /// For one transaction; waits for at most a minute's rate, never for a quota.
+    pub(in crate::relay) async fn token(self: &Arc<Self>, load: Load, deadline: Deadline) -> Result<Token, Denied> {
+        let line = InLine::behind(&self.waiting, load);
+        if let (Some(remaining), wait) = (deadline.remaining(), self.forecast(line.ahead + load))
             && wait > remaining
         {
             return Err(Denied::NotInTime(Some(wait)));
         }
         let Ok(_turn) = deadline.limit(self.turn.lock()).await else { return Err(Denied::NotInTime(None)) };
         loop {
-            match self.look_and_take(units) {
-                Look::Free => return Ok(Token { gate: Arc::clone(self), units, began: false }),
+            match self.look_and_take(load) {
+                Look::Free => return Ok(Token { gate: Arc::clone(self), load, began: false }),
                 Look::Until(moment) => self.sleep(moment, deadline).await?,
                 Look::InFlight => {
                     deadline.limit(self.ended.notified()).await.map_err(|Expired| Denied::NotInTime(None))?;
@@ -141,21 +141,21 @@ impl Gate {
         (state.pace.share() != before).then(|| state.pace.share())
     }
 
-    fn look_and_take(&self, units: u64) -> Look {
+    fn look_and_take(&self, load: Load) -> Look {
         let now = self.now();
         let mut state = self.lock();
-        let look = state.limiter.look(units, now);
+        let look = state.limiter.look(load, now);
         if look == Look::Free {
             let share = state.pace.share();
-            state.limiter.take(units, now.moment, share);
+            state.limiter.take(load, now.moment, share);
         }
         look
     }
 
-    fn forecast(&self, units: u64) -> Duration {
+    fn forecast(&self, load: Load) -> Duration {
         let now = self.now().moment;
         let state = self.lock();
-        state.limiter.forecast(units, now, state.pace.share()).saturating_sub(now)
+        state.limiter.forecast(load, now, state.pace.share()).saturating_sub(now)
     }
 
     async fn sleep(&self, until: Moment, deadline: Deadline) -> Result<(), Denied> {
@@ -179,14 +179,14 @@ impl Gate {
         Ok(())
     }
 
-    fn end(&self, units: u64, began: bool) {
+    fn end(&self, load: Load, began: bool) {
         let now = self.now().moment;
         let mut state = self.lock();
         if began {
-            state.limiter.end(units, now);
+            state.limiter.end(load, now);
         } else {
             let share = state.pace.share();
-            state.limiter.refund(units, share);
+            state.limiter.refund(load, share);
         }
         drop(state);
         self.ended.notify_one();
@@ -211,10 +211,10 @@ fn key(kept: &Kept, quota: &str) -> String {
     format!("{}/{quota}", kept.name)
 }
 
-/// The units of one transaction. Dropped before it began, they are given back; after, they count from its end.
+/// The load of one transaction. Dropped before it began, it is given back; after, it counts from its end.
 pub(in crate::relay) struct Token {
     gate: Arc<Gate>,
-    units: u64,
+    load: Load,
     began: bool,
 }
 
@@ -231,33 +231,37 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.gate.end(self.units, self.began);
+        self.gate.end(self.load, self.began);
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("units", &self.units).field("began", &self.began).finish_non_exhaustive()
+        f.debug_struct("Token").field("load", &self.load).field("began", &self.began).finish_non_exhaustive()
     }
 }
 
 /// Counted among those who wait until it is dropped.
 struct InLine<'a> {
-    waiting: &'a AtomicU64,
-    units: u64,
-    /// Units of those who came before.
-    ahead: u64,
+    waiting: &'a Mutex<Load>,
+    load: Load,
+    /// Of those who came before.
+    ahead: Load,
 }
 
 impl<'a> InLine<'a> {
-    fn behind(waiting: &'a AtomicU64, units: u64) -> Self {
-        Self { waiting, units, ahead: waiting.fetch_add(units, Ordering::Relaxed) }
+    fn behind(waiting: &'a Mutex<Load>, load: Load) -> Self {
+        let mut all = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let ahead = *all;
+        *all = ahead + load;
+        Self { waiting, load, ahead }
     }
 }
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.units, Ordering::Relaxed);
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = *all - self.load;
     }
 }
 

@@ -1,7 +1,8 @@
 //! `Limiter`: every rate of an account at once, over time that is passed in. Pure bookkeeping: no waiting, no storage.
 //!
-//! A unit is taken from all rates or from none.
+//! A transaction's load is taken from all rates or from none; each counts its messages or its recipients.
 
+use super::load::{Counting, Counts, Load};
 use super::pace::Share;
 use super::quota::{self, Book, Draft, Now, Spent};
 use super::rate::Rate;
@@ -17,6 +18,7 @@ pub(super) struct Limiter {
 #[derive(Debug)]
 struct Limit {
     rate: Rate,
+    counts: Counts,
     window: Window,
     kind: Kind,
 }
@@ -28,7 +30,7 @@ enum Kind {
     Quota(Book),
 }
 
-/// Whether so many units can be taken now.
+/// Whether so much can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Look {
     Free,
@@ -52,27 +54,28 @@ pub(super) enum Look {
 const MOMENT: Duration = Duration::from_secs(1);
 
 impl Limiter {
-    pub(super) fn new(rates: &[Rate]) -> Self {
+    pub(super) fn new(rates: &[Rate], counting: Counting) -> Self {
         let limit = |&rate: &Rate| {
             let kind = if rate.is_short() {
                 Kind::Short(Spacing::new(rate.units(), rate.period()))
             } else {
                 Kind::Quota(Book::new())
             };
-            Limit { rate, window: Window::new(rate.units(), rate.period()), kind }
+            Limit { rate, counts: counting.of(rate), window: Window::new(rate.units(), rate.period()), kind }
         };
         Self { limits: rates.iter().map(limit).collect() }
     }
 
-    /// The most units that can be taken at once.
-    pub(super) fn largest(&self) -> Option<u64> {
-        self.limits.iter().map(|limit| limit.window.limit()).min()
+    /// The most recipients that one transaction can have; `None` if nothing counts them.
+    pub(super) fn most_recipients(&self) -> Option<u64> {
+        let counting = self.limits.iter().filter(|limit| limit.counts == Counts::Recipients);
+        counting.map(|limit| limit.window.limit()).min()
     }
 
-    pub(super) fn look(&mut self, units: u64, now: Now) -> Look {
+    pub(super) fn look(&mut self, load: Load, now: Now) -> Look {
         let (mut until, mut in_flight) = (Moment::ZERO, false);
-        for Limit { rate, window, kind } in &mut self.limits {
-            let full = window.look(units, now.moment).err();
+        for Limit { rate, counts, window, kind } in &mut self.limits {
+            let full = window.look(load.units(*counts), now.moment).err();
             match (kind, full) {
                 (Kind::Short(spacing), full) => {
                     until = until.max(spacing.ready());
@@ -92,32 +95,35 @@ impl Limiter {
         match (in_flight, until > now.moment) {
             (_, true) => Look::Until(until),
             (true, false) => Look::InFlight,
-            (false, false) => self.unwritten(units, now).unwrap_or(Look::Free),
+            (false, false) => self.unwritten(load, now).unwrap_or(Look::Free),
         }
     }
 
-    fn unwritten(&mut self, units: u64, now: Now) -> Option<Look> {
+    fn unwritten(&mut self, load: Load, now: Now) -> Option<Look> {
         self.limits.iter_mut().find_map(|limit| match &limit.kind {
             Kind::Quota(book) => {
-                let draft = book.draft(units, &mut limit.window, now)?;
+                let draft = book.draft(load.units(limit.counts), &mut limit.window, now)?;
                 Some(Look::Write { quota: length(limit.rate), draft })
             }
             Kind::Short(_) => None,
         })
     }
 
-    /// When the last of so many units could be taken if all of them were waiting now.
-    pub(super) fn forecast(&self, units: u64, now: Moment, share: Share) -> Moment {
+    /// When the last of it could be taken if all of it were waiting now.
+    pub(super) fn forecast(&self, load: Load, now: Moment, share: Share) -> Moment {
         let ready = |limit: &Limit| match &limit.kind {
-            Kind::Short(spacing) => spacing.ready().max(now) + spacing.span(units.saturating_sub(1), share),
+            Kind::Short(spacing) => {
+                spacing.ready().max(now) + spacing.span(load.units(limit.counts).saturating_sub(1), share)
+            }
             Kind::Quota(_) => now,
         };
         self.limits.iter().map(ready).max().unwrap_or(now)
     }
 
     /// After [`Look::Free`].
-    pub(super) fn take(&mut self, units: u64, now: Moment, share: Share) {
+    pub(super) fn take(&mut self, load: Load, now: Moment, share: Share) {
         for limit in &mut self.limits {
+            let units = load.units(limit.counts);
             limit.window.take(units);
             if let Kind::Short(spacing) = &mut limit.kind {
                 spacing.take(units, now, share);
@@ -126,8 +132,9 @@ impl Limiter {
     }
 
     /// No transaction began.
-    pub(super) fn refund(&mut self, units: u64, share: Share) {
+    pub(super) fn refund(&mut self, load: Load, share: Share) {
         for limit in &mut self.limits {
+            let units = load.units(limit.counts);
             limit.window.refund(units);
             if let Kind::Short(spacing) = &mut limit.kind {
                 spacing.refund(units, share);
@@ -136,8 +143,8 @@ impl Limiter {
     }
 
     /// The transaction is over, however it ended.
-    pub(super) fn end(&mut self, units: u64, now: Moment) {
-        self.limits.iter_mut().for_each(|limit| limit.window.end(units, now));
+    pub(super) fn end(&mut self, load: Load, now: Moment) {
+        self.limits.iter_mut().for_each(|limit| limit.window.end(load.units(limit.counts), now));
     }
 
     pub(super) fn written(&mut self, quota: &str, draft: &Draft) {

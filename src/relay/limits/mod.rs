@@ -5,6 +5,7 @@
 
 mod gate;
 mod limiter;
+mod load;
 mod pace;
 mod quota;
 mod rate;
@@ -12,5 +13,7 @@ mod spacing;
 mod window;
 
 pub(super) use gate::{Denied, Gate, Token};
+pub(super) use load::Load;
+pub use load::{Counting, Counts};
 pub use quota::{Ledger, Spent};
 pub use rate::{Rate, RateError};

@@ -3,7 +3,7 @@
 //!
 //! It offers AUTH LOGIN and no PLAIN, and only where SMTP AUTH is allowed for the mailbox.
 
-use super::{Counts, Host, Limits, Login, Preset, Signing, starttls};
+use super::{Counting, Counts, Host, Limits, Login, Preset, Signing, starttls};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
 
@@ -17,7 +17,7 @@ pub const PRESET: Preset = Preset {
         connections: Some(3),
         recipients: Some(500),
         rates: &["30/min", "10000/day"],
-        counts: Counts::Messages,
+        counting: Counting { rates: Counts::Messages, quotas: Counts::Recipients },
         ..Limits::NONE
     },
     slow_down: &[

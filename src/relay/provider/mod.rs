@@ -15,7 +15,7 @@ mod smtp;
 
 pub use ses::smtp_password as ses_smtp_password;
 
-use super::{Port, TlsMode};
+use super::{Counting, Counts, Port, TlsMode};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
 
@@ -89,7 +89,7 @@ pub struct Limits {
     pub size: Option<u64>,
     /// As in the configuration's `rate`.
     pub rates: &'static [&'static str],
-    pub counts: Counts,
+    pub counting: Counting,
 }
 
 impl Limits {
@@ -99,16 +99,8 @@ impl Limits {
         recipients: None,
         size: None,
         rates: &[],
-        counts: Counts::Messages,
+        counting: Counting::MESSAGES,
     };
-}
-
-/// What the provider's rates are counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
-    Messages,
-    /// A message to three people counts three times.
-    Recipients,
 }
 
 /// Who signs, and what a signature of ours may cover there.

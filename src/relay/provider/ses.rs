@@ -4,7 +4,7 @@
 //! It keeps our signature and adds its own, but writes four fields anew, and refuses a second DKIM-Signature
 //! (`554 Duplicate header`). Its quotas count recipients.
 
-use super::{Counts, Host, Limits, Login, MIB, Preset, Signing, implicit, starttls};
+use super::{Counting, Host, Limits, Login, MIB, Preset, Signing, implicit, starttls};
 use crate::message::adapt::{Allowed, Characters, Pairs, PairsPlace, Place, Vocabulary, Word};
 use crate::message::outcome::SlowDown;
 use aws_lc_rs::hmac;
@@ -28,7 +28,7 @@ pub const PRESET: Preset = Preset {
         derive: smtp_password,
     },
     // What the account may send by the second and by the day is its own affair: `rate` says it.
-    limits: Limits { recipients: Some(50), size: Some(40 * MIB), counts: Counts::Recipients, ..Limits::NONE },
+    limits: Limits { recipients: Some(50), size: Some(40 * MIB), counting: Counting::RECIPIENTS, ..Limits::NONE },
     // Both limits; it drops the mail and wants it again later, up to ten minutes.
     slow_down: &[SlowDown { code: 454, starts_with: "Throttling failure" }],
     signing: Signing::Ours {

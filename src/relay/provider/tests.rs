@@ -58,3 +58,15 @@ fn providers_are_known_by_their_hosts() {
         assert_eq!(at_host(host).map(|preset| preset.name), name, "{host}");
     }
 }
+
+#[test]
+fn what_a_rate_counts_is_what_the_provider_counts() {
+    use Counts::{Messages, Recipients};
+    for (name, by_the_minute, by_the_day) in
+        [("microsoft365", Messages, Recipients), ("ses", Recipients, Recipients), ("gmail", Messages, Messages)]
+    {
+        let counting = named(name).expect("a preset").limits.counting;
+        let counts = |text| counting.of(crate::relay::Rate::parse(text).expect("a rate"));
+        assert_eq!((counts("30/min"), counts("10000/day")), (by_the_minute, by_the_day), "{name}");
+    }
+}

@@ -1,7 +1,7 @@
 //! How long a dead upstream can hold mail up that another one would take, under paused time.
 
 use super::*;
-use crate::relay::{Counts, Port, TlsMode};
+use crate::relay::{Port, TlsMode};
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
@@ -34,7 +34,6 @@ fn upstream_with(address: SocketAddr, connections: usize, other_ports: Vec<Port>
         idle_timeout: Duration::from_secs(30),
         connect_retries: 1,
         slow_down: &[],
-        counts: Counts::Messages,
     };
     Upstream::with_addresses(options, Account::new(connections), vec![address])
 }

@@ -4,6 +4,7 @@ use super::super::quota::{Ledger, Spent};
 use super::*;
 use crate::observe::Clock;
 use async_trait::async_trait;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,11 +14,11 @@ fn rates(texts: &[&str]) -> Vec<Rate> {
 }
 
 fn gate(texts: &[&str]) -> Arc<Gate> {
-    Gate::new(&rates(texts), None)
+    Gate::new(&rates(texts), Counting::RECIPIENTS, None)
 }
 
 async fn token(gate: &Arc<Gate>) -> Token {
-    let mut token = gate.token(1, Deadline::NONE).await.expect("a token");
+    let mut token = gate.token(Load::of_one(1), Deadline::NONE).await.expect("a token");
     token.begin();
     token
 }
@@ -28,7 +29,7 @@ async fn without_rates_nobody_waits() {
     for _ in 0..1000 {
         token(&gate).await;
     }
-    assert_eq!((Instant::now(), gate.largest()), (start, None));
+    assert_eq!((Instant::now(), gate.most_recipients()), (start, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +62,7 @@ async fn a_turn_that_comes_too_late_is_refused_at_once() {
         .collect();
     tokio::task::yield_now().await;
     let start = Instant::now();
-    let refused = gate.token(1, Deadline::after(5 * SECOND)).await.expect_err("ten are before it");
+    let refused = gate.token(Load::of_one(1), Deadline::after(5 * SECOND)).await.expect_err("ten are before it");
     assert!(matches!(refused, Denied::NotInTime(Some(wait)) if wait > 10 * SECOND), "{refused:?}");
     assert_eq!(Instant::now(), start);
     drop(waiting);
@@ -71,8 +72,8 @@ async fn a_turn_that_comes_too_late_is_refused_at_once() {
 async fn whoever_gives_up_leaves_its_place_to_the_next() {
     let gate = gate(&["1/min"]);
     token(&gate).await;
-    assert!(timeout(SECOND, gate.token(1, Deadline::NONE)).await.is_err());
-    let unused = gate.token(1, Deadline::NONE).await.expect("after a minute");
+    assert!(timeout(SECOND, gate.token(Load::of_one(1), Deadline::NONE)).await.is_err());
+    let unused = gate.token(Load::of_one(1), Deadline::NONE).await.expect("after a minute");
     drop(unused);
     let start = Instant::now();
     token(&gate).await;
@@ -113,7 +114,7 @@ async fn slowed_down_to_a_quarter_it_takes_four_times_as_long() {
 #[derive(Debug, Default)]
 struct Shelves {
     rows: Mutex<std::collections::HashMap<String, Vec<Spent>>>,
-    broken: std::sync::atomic::AtomicBool,
+    broken: AtomicBool,
 }
 
 #[async_trait]
@@ -136,7 +137,11 @@ impl Ledger for Shelves {
 
 async fn kept(shelves: &Arc<Shelves>, account: &str, texts: &[&str]) -> Arc<Gate> {
     let clock = Clock::fixed("2026-11-24T03:00:00Z".parse().expect("a time"));
-    let gate = Gate::new(&rates(texts), Some(Kept { ledger: shelves.clone(), name: account.into(), clock }));
+    let gate = Gate::new(
+        &rates(texts),
+        Counting::RECIPIENTS,
+        Some(Kept { ledger: shelves.clone(), name: account.into(), clock }),
+    );
     gate.restore().await.expect("what was kept");
     gate
 }
@@ -148,15 +153,15 @@ async fn a_used_up_quota_is_said_at_once_and_remembered_by_account() {
     for _ in 0..3 {
         token(&gate).await;
     }
-    let refused = gate.token(1, Deadline::NONE).await.expect_err("used up");
+    let refused = gate.token(Load::of_one(1), Deadline::NONE).await.expect_err("used up");
     let Denied::UsedUp { rate, until } = refused else { panic!("{refused:?}") };
     assert_eq!(rate.to_string(), "3/day");
     assert!(until > Instant::now() + 86_000 * SECOND);
     assert_eq!(gate.used_up().map(|(rate, _)| rate), Some(rate));
     // Nobody says goodbye.
     drop(gate);
-    assert!(kept(&shelves, "company", &["4/day"]).await.token(2, Deadline::NONE).await.is_err());
-    assert!(kept(&shelves, "another", &["3/day"]).await.token(3, Deadline::NONE).await.is_ok());
+    assert!(kept(&shelves, "company", &["4/day"]).await.token(Load::of_one(2), Deadline::NONE).await.is_err());
+    assert!(kept(&shelves, "another", &["3/day"]).await.token(Load::of_one(3), Deadline::NONE).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +169,7 @@ async fn what_cannot_be_written_is_not_taken() {
     let shelves = Arc::new(Shelves::default());
     let gate = kept(&shelves, "company", &["3/day"]).await;
     shelves.broken.store(true, Ordering::Relaxed);
-    let refused = gate.token(1, Deadline::NONE).await.expect_err("not written");
+    let refused = gate.token(Load::of_one(1), Deadline::NONE).await.expect_err("not written");
     assert_eq!(refused, Denied::Unwritten("the disk is full".to_owned()));
     shelves.broken.store(false, Ordering::Relaxed);
     token(&gate).await;

@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 const START: &str = "2026-11-24T03:00:00Z";
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Of one message to so many.
+fn load(recipients: u64) -> Load {
+    Load { messages: 1, recipients }
+}
+
 /// A process with its limiter, and what outlives it.
 struct Stage {
     rates: Vec<Rate>,
@@ -26,7 +31,7 @@ struct Stage {
 impl Stage {
     fn new(rates: &[&str]) -> Self {
         let rates: Vec<Rate> = rates.iter().map(|text| Rate::parse(text).expect("a rate")).collect();
-        let (limiter, rows) = (Limiter::new(&rates), BTreeMap::new());
+        let (limiter, rows) = (Limiter::new(&rates, Counting::RECIPIENTS), BTreeMap::new());
         let moment = 30 * 24 * HOUR;
         let mut stage =
             Self { rates, limiter, moment, elapsed: Duration::ZERO, off: 0, rows, writes: 0, counted: Vec::new() };
@@ -55,7 +60,7 @@ impl Stage {
 
     /// The process ends without a word, and a new one begins.
     fn restart(&mut self) {
-        self.limiter = Limiter::new(&self.rates);
+        self.limiter = Limiter::new(&self.rates, Counting::RECIPIENTS);
         // Another origin for another process.
         self.moment = 20 * 24 * HOUR + self.elapsed / 2;
         let now = self.now();
@@ -74,7 +79,7 @@ impl Stage {
 
     fn look(&mut self, units: u64) -> Look {
         loop {
-            match self.limiter.look(units, self.now()) {
+            match self.limiter.look(load(units), self.now()) {
                 Look::Write { quota, draft } => self.write(quota, &draft),
                 other => return other,
             }
@@ -84,7 +89,7 @@ impl Stage {
     fn take(&mut self, units: u64) -> bool {
         let free = self.look(units) == Look::Free;
         if free {
-            self.limiter.take(units, self.moment, Share::WHOLE);
+            self.limiter.take(load(units), self.moment, Share::WHOLE);
         }
         free
     }
@@ -98,7 +103,7 @@ impl Stage {
         let taken = self.take(1);
         if taken {
             self.count(1);
-            self.limiter.end(1, self.moment);
+            self.limiter.end(load(1), self.moment);
         }
         taken
     }
@@ -249,18 +254,40 @@ fn a_transaction_counts_until_a_window_after_its_end() {
     assert!(stage.take(1));
     stage.pass(Duration::from_secs(5));
     assert_eq!(stage.look(1), Look::InFlight);
-    stage.limiter.end(1, stage.moment);
+    stage.limiter.end(load(1), stage.moment);
     assert_eq!(stage.look(1), Look::Until(stage.moment + Duration::from_secs(1)));
-    stage.limiter.refund(1, Share::WHOLE);
+    stage.limiter.refund(load(1), Share::WHOLE);
     assert_eq!(stage.look(1), Look::Free, "what never began does not count");
 }
 
 #[test]
 fn more_units_than_the_limit_count_as_the_limit() {
     let mut stage = Stage::new(&["10/s", "100/h"]);
-    assert_eq!(stage.limiter.largest(), Some(10));
+    assert_eq!(stage.limiter.most_recipients(), Some(10));
     assert!(stage.take(50));
     assert!(matches!(stage.look(1), Look::Until(_)), "those behind wait for all of them");
+}
+
+/// As at Microsoft: thirty messages a minute, and ten thousand recipients a day.
+#[test]
+fn a_rate_may_count_messages_and_a_quota_recipients() {
+    let rates: Vec<Rate> = ["3/min", "10/day"].map(|text| Rate::parse(text).expect("a rate")).to_vec();
+    let counting = Counting { rates: Counts::Messages, quotas: Counts::Recipients };
+    let mut stage = Stage::new(&["3/min", "10/day"]);
+    stage.limiter = Limiter::new(&rates, counting);
+    assert_eq!(stage.limiter.most_recipients(), Some(10));
+    assert!(stage.take(7), "seven recipients are one message of three a minute");
+    stage.limiter.end(load(7), stage.moment);
+    stage.pass(Duration::from_secs(60));
+    assert!(matches!(stage.look(4), Look::UsedUp { rate, .. } if rate == rates[1]), "seven and four are eleven a day");
+    assert!(stage.take(3));
+    stage.limiter = Limiter::new(&rates, Counting::MESSAGES);
+    assert_eq!(stage.limiter.most_recipients(), None);
+    for _ in 0..2 {
+        assert!(stage.take(1000), "one of ten a day");
+        stage.limiter.end(load(1000), stage.moment);
+        stage.pass(Duration::from_secs(60));
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -304,12 +331,12 @@ fn act(stage: &mut Stage, under_way: &mut UnderWay, step: &Step) {
         Step::End if !under_way.is_empty() => {
             let (units, counted) = under_way.remove(0);
             stage.count(if counted { 0 } else { units });
-            stage.limiter.end(units, stage.moment);
+            stage.limiter.end(load(units), stage.moment);
         }
         Step::Refund => {
             if let Some(at) = under_way.iter().position(|(_, counted)| !counted) {
                 let (units, _) = under_way.remove(at);
-                stage.limiter.refund(units, Share::WHOLE);
+                stage.limiter.refund(load(units), Share::WHOLE);
             }
         }
         Step::Restart => {

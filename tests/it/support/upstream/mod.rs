@@ -114,7 +114,6 @@ impl ScriptedUpstream {
             idle_timeout: Duration::from_secs(60),
             connect_retries: 0,
             slow_down: &[],
-            counts: waxseal::relay::Counts::Messages,
         }
     }
 
