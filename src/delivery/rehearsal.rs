@@ -1,5 +1,5 @@
 //! How a message would leave through an upstream, without asking for a connection: the very form and seal that the door
-//! gives it, for a server that offers every extension.
+//! gives it, for a server that offers what is said.
 
 use super::door::{Door, Exit};
 use super::profile::Profile;
@@ -16,9 +16,9 @@ pub async fn rehearse(
     (upstream, profile): (&str, &Profile),
     keyring: Arc<Keyring>,
     unsigned: Unsigned,
+    offered: &Extensions,
 ) -> Result<Sealed, Outcome> {
-    let offered = Extensions { eight_bit_mime: true, smtputf8: true, ..Extensions::default() };
     let door = Door { keyring, unsigned, memory: Budget::new(u64::MAX) };
-    let outgoing = door.seal(accepted, Exit { upstream, profile }, &offered, Deadline::NONE).await?;
+    let outgoing = door.seal(accepted, Exit { upstream, profile }, offered, Deadline::NONE).await?;
     Ok(outgoing.sealed)
 }

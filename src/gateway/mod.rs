@@ -16,7 +16,7 @@ mod storage;
 mod upstreams;
 
 pub use self::keys::KeysError;
-pub use self::rehearsal::{Exit, Onward, Rehearsal};
+pub use self::rehearsal::{Exit, Need, Onward, Rehearsal};
 pub use self::rewriter::RulesOf;
 
 use self::control::ControlServer;

@@ -10,7 +10,7 @@ use crate::inbound::Received;
 use crate::intake;
 use crate::message::Outcome;
 use crate::message::accepted::Accepted;
-use crate::smtp::Mailbox;
+use crate::smtp::{Extensions, Mailbox};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -34,7 +34,28 @@ pub struct Onward {
 pub struct Exit {
     /// In the configuration.
     pub upstream: usize,
+    /// For a server that offers 8BITMIME and SMTPUTF8.
     pub sealed: Result<Sealed, Outcome>,
+    /// Those of the two that it cannot do without.
+    pub needs: Vec<Need>,
+}
+
+/// What a server has to offer for a message to leave as it is shown.
+#[derive(Debug)]
+pub enum Need {
+    /// And whether there is a way without.
+    EightBitMime(Result<(), Outcome>),
+    SmtpUtf8,
+}
+
+impl Need {
+    /// As in EHLO.
+    pub fn keyword(&self) -> &'static str {
+        match self {
+            Self::EightBitMime(_) => "8BITMIME",
+            Self::SmtpUtf8 => "SMTPUTF8",
+        }
+    }
 }
 
 impl Rehearsal {
@@ -67,9 +88,21 @@ async fn exits(accepted: &Accepted, onward: &[Onward], settings: &Settings, keyr
     for (index, upstream) in settings.upstreams.iter().enumerate() {
         let is_used = |onward: &Onward| onward.way.as_ref().is_ok_and(|way| way.upstreams.contains(&index));
         if onward.iter().any(is_used) {
-            let (keyring, unsigned) = (keyring.clone(), settings.unsigned.clone());
-            let sealed = rehearse(accepted, (&upstream.name, &upstream.profile), keyring, unsigned).await;
-            exits.push(Exit { upstream: index, sealed });
+            let at_door = async |eight_bit_mime| {
+                let offered = Extensions { eight_bit_mime, smtputf8: true, ..Extensions::default() };
+                let (keyring, unsigned) = (keyring.clone(), settings.unsigned.clone());
+                rehearse(accepted, (&upstream.name, &upstream.profile), keyring, unsigned, &offered).await
+            };
+            let (sealed, mut needs) = (at_door(true).await, Vec::new());
+            if sealed.as_ref().is_ok_and(|sealed| sealed.is_eight_bit() || sealed.header_is_eight_bit()) {
+                needs.push(Need::EightBitMime(at_door(false).await.map(drop)));
+            }
+            // Raw text in a header alone is made ASCII.
+            let mut addresses = accepted.envelope.sender.mailbox().into_iter().chain(&accepted.envelope.recipients);
+            if addresses.any(Mailbox::is_internationalized) {
+                needs.push(Need::SmtpUtf8);
+            }
+            exits.push(Exit { upstream: index, sealed, needs });
         }
     }
     exits

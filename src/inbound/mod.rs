@@ -24,7 +24,7 @@ use crate::message::budget::Share;
 use crate::smtp::{EhloName, Reply, ReversePath};
 use bytes::Bytes;
 use ipnet::IpNet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,24 @@ pub struct Options {
     pub max_connections_per_address: usize,
     /// For each command; DATA has a minimum rate besides.
     pub timeout: Duration,
+}
+
+impl Options {
+    /// At MAIL: a client inside `allow` (unless `auth` is required), or one that logged in.
+    pub fn may_send(&self, client: &Client) -> Result<(), Reply> {
+        match self.auth {
+            _ if client.user.is_some() => Ok(()),
+            AuthMode::Off | AuthMode::Optional if self.allows(client.peer.ip()) => Ok(()),
+            AuthMode::Off => Err(Reply::not_allowed()),
+            AuthMode::Optional => Err(Reply::authentication_required()),
+            AuthMode::Required => Err(Reply::login_required()),
+        }
+    }
+
+    /// Whether it stands in `allow`.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allow.iter().any(|network| network.contains(&address.to_canonical()))
+    }
 }
 
 #[derive(Debug, Clone)]

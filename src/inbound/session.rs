@@ -231,7 +231,7 @@ impl Greeted {
         if starttls::is_required(&options.tls, self.base.tls) {
             return self.bad(Reply::must_start_tls());
         }
-        if let Err(reply) = self.may_send() {
+        if let Err(reply) = options.may_send(&self.client) {
             return self.bad(reply);
         }
         // RFC 1870 §6.1
@@ -248,20 +248,6 @@ impl Greeted {
             transaction: Transaction { greeted: self, envelope },
             size: parameters.size,
         }))
-    }
-
-    /// A client inside `allow` (unless `auth` is required), or one that logged in.
-    fn may_send(&self) -> Result<(), Reply> {
-        let Options { auth, allow, .. } = &*self.base.options;
-        let address = self.client.peer.ip().to_canonical();
-        let inside = allow.iter().any(|network| network.contains(&address));
-        match auth {
-            _ if self.client.user.is_some() => Ok(()),
-            AuthMode::Off | AuthMode::Optional if inside => Ok(()),
-            AuthMode::Off => Err(Reply::not_allowed()),
-            AuthMode::Optional => Err(Reply::authentication_required()),
-            AuthMode::Required => Err(Reply::login_required()),
-        }
     }
 }
 

@@ -16,6 +16,11 @@ address = "127.0.0.1:2525"
 address = "127.0.0.1:2526"
 auth = "required"
 
+[[listener]]
+address = "127.0.0.1:2527"
+auth = "off"
+allow = ["172.16.0.0/12"]
+
 [[user]]
 name = "plausible"
 password = { env = "PLAUSIBLE" }
@@ -148,6 +153,22 @@ fn what_becomes_of_it_is_the_exit_status() {
         (vec!["--from", "a@example.org"], 1, "refused", "matches none of the `senders`"),
         (vec!["--listener", "127.0.0.1:2526"], 1, "refused", "530 5.7.0 "),
         (vec!["--listener", "127.0.0.1:2526", "--user", "plausible"], 0, "accepted", ""),
+        (vec!["--client", "127.9.9.9"], 0, "accepted", ""),
+        (
+            vec!["--client", "192.0.2.1"],
+            1,
+            "refused",
+            "530 5.7.0 Authentication required: this client's address is not",
+        ),
+        (vec!["--client", "192.0.2.1", "--user", "plausible"], 0, "accepted", ""),
+        (vec!["--listener", "127.0.0.1:2527"], 0, "accepted", ""),
+        (
+            vec!["--listener", "127.0.0.1:2527", "--client", "127.0.0.1"],
+            1,
+            "refused",
+            "and this listener takes no logins",
+        ),
+        (vec!["--listener", "127.0.0.1:2527", "--user", "plausible"], 1, "refused", "502 5.5.1 "),
     ] {
         let setup = setup().file("mail.eml", recorded("mua-activation-code"));
         let output = check(&setup, &[arguments.as_slice(), &["--json"]].concat());
@@ -175,11 +196,39 @@ fn programs_are_told_the_same() {
     assert_eq!(value["rules"][4]["unmet"], "it did not come in with the login plausible");
 }
 
+/// Only where it matters: most mail needs nothing.
+#[test]
+fn what_a_server_must_offer_is_said_where_the_message_needs_it() {
+    const EIGHT: &str =
+        "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n";
+    const SIGNED: &str = "MIME-Version: 1.0\r\nContent-Type: multipart/signed; boundary=b\r\n";
+    let seven_bits = "company: if its server offers 8BITMIME; else it is converted to 7 bits";
+    let sealed = "company: if its server offers 8BITMIME; else it is not sent: ";
+    for (fields, body, to, needs, said) in [
+        ("", "plain", "you@example.net", json!([]), ""),
+        (EIGHT, "gr\u{fc}n", "you@example.net", json!(["8BITMIME"]), seven_bits),
+        (SIGNED, "--b\r\n\r\ngr\u{fc}n\r\n--b--", "you@example.net", json!(["8BITMIME"]), sealed),
+        ("", "plain", "j\u{f6}rg@example.net", json!(["SMTPUTF8"]), "company: if its server offers SMTPUTF8, which"),
+    ] {
+        let mail = format!("From: reports@example.com\r\nTo: you@example.net\r\n{fields}\r\n{body}\r\n");
+        let setup = setup().file("mail.eml", mail);
+        let output = check(&setup, &["--to", to, "--json"]);
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        assert_eq!(value["upstreams"][0]["needs"], needs, "{value}");
+        let shown = shown(&check(&setup, &["--to", to]));
+        assert!(shown.contains(said) && shown.contains(" offers ") != said.is_empty(), "{shown}");
+    }
+}
+
 #[test]
 fn wrong_usage_says_what_is_right() {
     for (message, arguments, words) in [
         ("From: a@example.com\r\n\r\n", &[][..], "names no recipient; say --to"),
-        ("To: you@example.net\r\n\r\n", &["--listener", "127.0.0.1:99"], "there is 127.0.0.1:2525, 127.0.0.1:2526"),
+        (
+            "To: you@example.net\r\n\r\n",
+            &["--listener", "127.0.0.1:99"],
+            "there is 127.0.0.1:2525, 127.0.0.1:2526, 127.0.0.1:2527",
+        ),
         ("To: you@example.net\r\n\r\n", &["--user", "plausibel"], "no [[user]] of that name"),
         ("", &["--defaults"], "cannot be used with"),
         ("", &["--from", "Reports <a@example.com>"], "--from"),

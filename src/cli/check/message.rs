@@ -14,7 +14,7 @@ use crate::smtp::address::AddressError;
 use crate::smtp::{EhloName, Mailbox, Reply, ReversePath};
 use anyhow::{Context as _, anyhow};
 use mail_parser::MessageParser;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +38,10 @@ pub struct Sample {
     #[arg(long, value_name = "ADDRESS", requires = "message")]
     listener: Option<SocketAddr>,
 
+    /// The address that it is handed in from. Without it: 127.0.0.1, or the first that the listener's `allow` lets in
+    #[arg(long, value_name = "ADDRESS", requires = "message")]
+    client: Option<IpAddr>,
+
     /// The login that hands it in. Without it: none
     #[arg(long, value_name = "NAME", requires = "message")]
     user: Option<String>,
@@ -60,11 +64,12 @@ pub fn run(sample: &Sample, settings: Settings, json: bool) -> anyhow::Result<Ex
     let Some(path) = &sample.message else { return Ok(ExitCode::from(WRONG)) };
     let file = read(path)?;
     let listener = listener(sample, &settings)?.clone();
-    let client = client(sample, &settings)?;
+    let client = client(sample, &listener, &settings)?;
     let mut handed = Handed {
         file: path.display().to_string(),
         octets: file.len(),
         listener: listener.options.address.to_string(),
+        client: client.peer.ip(),
         user: client.user.clone(),
         envelope: Envelope::new(ReversePath::Null),
         from_header: sample.from.is_none(),
@@ -91,9 +96,10 @@ pub fn run(sample: &Sample, settings: Settings, json: bool) -> anyhow::Result<Ex
 
 /// What is refused before its content is looked at.
 fn with_message(received: Received, listener: &ListenerSettings) -> Result<(Received, RawMessage), Reply> {
-    if listener.options.auth == AuthMode::Required && received.client.user.is_none() {
-        return Err(Reply::login_required());
+    if listener.options.auth == AuthMode::Off && received.client.user.is_some() {
+        return Err(Reply::no_logins_here());
     }
+    listener.options.may_send(&received.client)?;
     let message = RawMessage::from_data(received.data.clone()).map_err(|_| Reply::header_too_large())?;
     Ok((received, message))
 }
@@ -110,8 +116,7 @@ fn listener<'a>(sample: &Sample, settings: &'a Settings) -> anyhow::Result<&'a L
     })
 }
 
-/// On this machine, which most listeners let in.
-fn client(sample: &Sample, settings: &Settings) -> anyhow::Result<Client> {
+fn client(sample: &Sample, listener: &ListenerSettings, settings: &Settings) -> anyhow::Result<Client> {
     let user = match &sample.user {
         Some(name) => {
             let found = settings.users.iter().find(|user| *user.name == **name);
@@ -124,7 +129,15 @@ fn client(sample: &Sample, settings: &Settings) -> anyhow::Result<Client> {
         None => None,
     };
     let ehlo = EhloName::parse(b"waxseal-check").context("a name for EHLO")?;
-    Ok(Client { peer: (Ipv4Addr::LOCALHOST, 0).into(), ehlo, esmtp: true, tls: None, user: user as Option<Arc<str>> })
+    let peer = (sample.client.unwrap_or_else(|| usual_client(listener)), 0).into();
+    Ok(Client { peer, ehlo, esmtp: true, tls: None, user: user as Option<Arc<str>> })
+}
+
+/// On this machine, which most listeners let in; else one that this listener lets in, if there is any.
+fn usual_client(listener: &ListenerSettings) -> IpAddr {
+    let here = Ipv4Addr::LOCALHOST.into();
+    let first = || listener.options.allow.first().map(|network| network.hosts().next().unwrap_or(network.addr()));
+    if listener.options.allows(here) { here } else { first().unwrap_or(here) }
 }
 
 fn envelope(sample: &Sample, message: &RawMessage) -> anyhow::Result<Envelope> {

@@ -4,7 +4,7 @@
 use super::{diff, line};
 use crate::config::Settings;
 use crate::dkim::Sealed;
-use crate::gateway::{Onward, Rehearsal};
+use crate::gateway::{Exit, Need, Onward, Rehearsal};
 use crate::intake::{Account, Turned};
 use crate::message::accepted::Accepted;
 use crate::message::headers::Fields;
@@ -13,6 +13,7 @@ use crate::observe::log::Clean;
 use crate::smtp::{Mailbox, Reply};
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What was handed in, and how.
@@ -21,6 +22,7 @@ pub struct Handed {
     pub file: String,
     pub octets: usize,
     pub listener: String,
+    pub client: IpAddr,
     pub user: Option<Arc<str>>,
     pub envelope: Envelope,
     /// The sender was taken from the header.
@@ -97,7 +99,7 @@ pub fn text(handed: &Handed, seen: &Seen, settings: &Settings, colours: bool) ->
     lines.extend(rehearsal.onward.iter().map(|onward| line("route", &way(onward, settings))));
     for exit in &rehearsal.exits {
         let name = &settings.upstreams[exit.upstream].name;
-        lines.extend(exit_lines(name, &exit.sealed, accepted));
+        lines.extend(exit_lines(name, exit, accepted));
     }
     let diff = diff::unified(&before.to_bytes(), &accepted.message.to_bytes());
     let diff = if colours { diff::with_colours(&diff) } else { diff };
@@ -111,7 +113,7 @@ fn handed_lines(handed: &Handed) -> Vec<String> {
     let of_header = |is_of: bool| if is_of { " (from the header)" } else { "" };
     let mut lines = vec![
         line("message", &format!("{}, {} octets", Clean(&handed.file), handed.octets)),
-        line("handed in", &format!("at {}, {by}", handed.listener)),
+        line("handed in", &format!("at {}, from {}, {by}", handed.listener, handed.client)),
     ];
     if !handed.envelope.recipients.is_empty() {
         lines.push(line("from", &format!("{}{}", path(&handed.envelope), of_header(handed.from_header))));
@@ -167,15 +169,27 @@ fn way(onward: &Onward, settings: &Settings) -> String {
 }
 
 /// How it leaves, and what is different in the form for this provider.
-fn exit_lines(name: &str, sealed: &Result<Sealed, Outcome>, accepted: &Accepted) -> Vec<String> {
-    match sealed {
+fn exit_lines(name: &str, exit: &Exit, accepted: &Accepted) -> Vec<String> {
+    match &exit.sealed {
         Ok(sealed) => {
             let mut lines = vec![line("upstream", &format!("{name}: {}", sealed.seal()))];
             let own = own_fields(sealed, accepted);
             lines.extend(own.into_iter().map(|field| line("", &format!("{name}: with {}", Clean(field)))));
+            lines.extend(exit.needs.iter().map(|need| line("", &format!("{name}: {}", Clean(without(need))))));
             lines
         }
         Err(outcome) => vec![line("upstream", &format!("{name}: not sent: {}", Clean(reason(outcome))))],
+    }
+}
+
+/// What is not known without asking the server.
+fn without(need: &Need) -> String {
+    match need {
+        Need::EightBitMime(Ok(())) => "if its server offers 8BITMIME; else it is converted to 7 bits".to_owned(),
+        Need::EightBitMime(Err(outcome)) => {
+            format!("if its server offers 8BITMIME; else it is not sent: {}", reason(outcome))
+        }
+        Need::SmtpUtf8 => "if its server offers SMTPUTF8, which the addresses need".to_owned(),
     }
 }
 
@@ -224,6 +238,7 @@ pub fn to_json(handed: &Handed, seen: &Seen, settings: &Settings) -> Value {
         },
         "reply": seen.refusal().map(ToString::to_string),
         "listener": handed.listener,
+        "client": handed.client,
         "user": handed.user.as_deref(),
         "before": envelope_to_json(&handed.envelope),
     });
@@ -236,15 +251,21 @@ pub fn to_json(handed: &Handed, seen: &Seen, settings: &Settings) -> Value {
         value["after"] = envelope_to_json(&accepted.envelope);
         value["marks"] = json!(accepted.marks);
         value["recipients"] = rehearsal.onward.iter().map(|onward| onward_to_json(onward, settings)).collect();
-        value["upstreams"] = rehearsal.exits.iter().map(|exit| {
-            let name = &*settings.upstreams[exit.upstream].name;
-            match &exit.sealed {
-                Ok(sealed) => {
-                    json!({ "name": name, "seal": sealed.seal().to_string(), "headers": own_fields(sealed, accepted) })
+        value["upstreams"] = rehearsal
+            .exits
+            .iter()
+            .map(|exit| {
+                let name = &*settings.upstreams[exit.upstream].name;
+                match &exit.sealed {
+                    Ok(sealed) => {
+                        let needs: Vec<_> = exit.needs.iter().map(Need::keyword).collect();
+                        let (seal, headers) = (sealed.seal().to_string(), own_fields(sealed, accepted));
+                        json!({ "name": name, "seal": seal, "headers": headers, "needs": needs })
+                    }
+                    Err(outcome) => json!({ "name": name, "problem": reason(outcome) }),
                 }
-                Err(outcome) => json!({ "name": name, "problem": reason(outcome) }),
-            }
-        }).collect();
+            })
+            .collect();
         value["diff"] = diff::unified(&before.to_bytes(), &accepted.message.to_bytes()).into();
     }
     value
