@@ -237,11 +237,17 @@ mod tests {
         format!("Content-Type: multipart/{kind}; boundary=\"{boundary}\"\r\n\r\n{body}")
     }
 
+    fn assert_outlines<const N: usize>(cases: [(String, &[&str]); N]) {
+        for (data, expected) in cases {
+            assert_eq!(outline(&data), expected, "{data}");
+        }
+    }
+
     #[test]
     fn parts_are_found_where_their_boundaries_are() {
         let nested =
             multipart("alternative", "i", "--i\r\n\r\none\r\n--i\r\nContent-Type: text/html\r\n\r\ntwo\r\n--i--");
-        for (data, expected) in [
+        assert_outlines([
             ("A: b\r\n\r\ntext\r\n".to_owned(), &["text/plain \"text\\r\\n\""][..]),
             (
                 multipart(
@@ -275,6 +281,16 @@ mod tests {
                 multipart("mixed", "b", "--b\r\n\r\nx --b\r\n--bc\r\n--b\tx\r\n--b--\r\n"),
                 &["multipart/mixed", "  text/plain \"x --b\\r\\n--bc\\r\\n--b\\tx\""],
             ),
+            (
+                multipart("digest", "b", "--b\r\n\r\nA: b\r\n\r\nx\r\n--b--\r\n"),
+                &["multipart/digest", "  message/rfc822x \"A: b\\r\\n\\r\\nx\""],
+            ),
+        ]);
+    }
+
+    #[test]
+    fn a_multipart_without_its_end_is_one_piece() {
+        assert_outlines([
             // The inner end is missing: the outer boundary should end both, but not every reader sees it.
             (
                 multipart(
@@ -292,6 +308,12 @@ mod tests {
                 multipart("mixed", "", "--\r\n\r\nx\r\n----\r\n"),
                 &["multipart/mixed!x \"--\\r\\n\\r\\nx\\r\\n----\\r\\n\""],
             ),
+        ]);
+    }
+
+    #[test]
+    fn a_part_whose_header_has_no_end_is_not_whole() {
+        assert_outlines([
             // No empty line behind a part's header.
             (
                 multipart("mixed", "b", "--b\r\nContent-Type: text/html\r\ntext\r\n--b\r\ntext\r\n--b--\r\n"),
@@ -303,13 +325,7 @@ mod tests {
                 multipart("mixed", "a:b", "--a:b\r\n--a:b\r\nA: c\r\n\r\nx\r\n--a:b--\r\n"),
                 &["multipart/mixed", "  text/plain! \"\"", "  text/plain \"x\""],
             ),
-            (
-                multipart("digest", "b", "--b\r\n\r\nA: b\r\n\r\nx\r\n--b--\r\n"),
-                &["multipart/digest", "  message/rfc822x \"A: b\\r\\n\\r\\nx\""],
-            ),
-        ] {
-            assert_eq!(outline(&data), expected, "{data}");
-        }
+        ]);
     }
 
     #[test]

@@ -133,25 +133,33 @@ mod tests {
     use super::super::testing::{NOW, table};
     use crate::message::MailId;
 
+    const HTML: &str = "Content-Type: text/html; charset=utf-8\r\n\r\n<p>Grüße\r\n";
+    const MIXED: &str = "Content-Type: multipart/mixed; boundary=m\r\nMIME-Version: 1.0\r\n\r\n--m\r\n";
+    const ALTERNATIVE: &str = "Content-Type: multipart/alternative; boundary=a\r\nMIME-Version: 1.0\r\n\r\n";
     const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n";
 
+    fn id() -> MailId {
+        MailId::new(NOW.parse().expect("a time"), 7)
+    }
+
+    fn assert_made<const N: usize>(cases: [(String, String); N]) {
+        let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();
+        table(|message| super::add(message, id()), &cases);
+    }
+
     #[test]
-    fn before_and_after() {
-        let id = MailId::new(NOW.parse().expect("a time"), 7);
+    fn html_alone_gets_a_text_beside_it() {
+        let id = id();
         let new = format!("multipart/alternative; boundary=\"=_{id}_0\"");
         let (open, end) = (format!("--=_{id}_0\r\n"), format!("--=_{id}_0--\r\n"));
-        let html = "Content-Type: text/html; charset=utf-8\r\n\r\n<p>Grüße\r\n";
         let text = format!("{TEXT}Gr=C3=BC=C3=9Fe\r\n");
-        let both = format!("{open}{text}\r\n{open}{html}\r\n{end}");
+        let both = format!("{open}{text}\r\n{open}{HTML}\r\n{end}");
         let pdf = "--m\r\nContent-Type: application/pdf\r\n\r\nx\r\n";
         let image = "--r\r\nContent-Type: image/png\r\n\r\nx\r\n--r--\r\n";
-        let mixed = "Content-Type: multipart/mixed; boundary=m\r\nMIME-Version: 1.0\r\n\r\n--m\r\n";
-        let alternative = "Content-Type: multipart/alternative; boundary=a\r\nMIME-Version: 1.0\r\n\r\n";
-        let related = format!("Content-Type: multipart/related; boundary=r\r\n\r\n--r\r\n{html}{image}");
-        let kept = |message: String| (message.clone(), message);
-        let cases = [
+        let related = format!("Content-Type: multipart/related; boundary=r\r\n\r\n--r\r\n{HTML}{image}");
+        assert_made([
             (
-                format!("A: b\r\nContent-Transfer-Encoding: 8bit\r\n{html}"),
+                format!("A: b\r\nContent-Transfer-Encoding: 8bit\r\n{HTML}"),
                 format!(
                     "A: b\r\nContent-Type: {new}\r\nContent-Transfer-Encoding: 8bit\r\nMIME-Version: 1.0\r\n\r\n{}",
                     both.replace(
@@ -162,49 +170,54 @@ mod tests {
             ),
             // Plausible's weekly report.
             (
-                format!("{alternative}--a\r\n{html}--a--\r\n"),
-                format!("{alternative}--a\r\n{text}\r\n--a\r\n{html}--a--\r\n"),
+                format!("{ALTERNATIVE}--a\r\n{HTML}--a--\r\n"),
+                format!("{ALTERNATIVE}--a\r\n{text}\r\n--a\r\n{HTML}--a--\r\n"),
             ),
             (
                 format!(
-                    "{alternative}preamble\r\n--a \r\nContent-Type: text/calendar\r\n\r\nx\r\n--a\r\n{related}--a--\r\n"
+                    "{ALTERNATIVE}preamble\r\n--a \r\nContent-Type: text/calendar\r\n\r\nx\r\n--a\r\n{related}--a--\r\n"
                 ),
                 format!(
-                    "{alternative}preamble\r\n--a\r\n{text}\r\n--a \r\nContent-Type: text/calendar\r\n\r\nx\r\n--a\r\n{related}--a--\r\n"
+                    "{ALTERNATIVE}preamble\r\n--a\r\n{text}\r\n--a \r\nContent-Type: text/calendar\r\n\r\nx\r\n--a\r\n{related}--a--\r\n"
                 ),
             ),
             (
-                format!("{mixed}{html}{pdf}--m--\r\n"),
+                format!("{MIXED}{HTML}{pdf}--m--\r\n"),
                 format!(
-                    "{mixed}Content-Type: {new}\r\n\r\n{}\r\n{pdf}--m--\r\n",
+                    "{MIXED}Content-Type: {new}\r\n\r\n{}\r\n{pdf}--m--\r\n",
                     both.replace(&format!("Grüße\r\n\r\n{end}"), &format!("Grüße\r\n{end}"))
                 ),
             ),
             (
-                format!("{mixed}{related}{pdf}--m--\r\n"),
+                format!("{MIXED}{related}{pdf}--m--\r\n"),
                 format!(
-                    "{mixed}Content-Type: {new}\r\n\r\n{open}{text}\r\n{open}{}\r\n{end}\r\n{pdf}--m--\r\n",
+                    "{MIXED}Content-Type: {new}\r\n\r\n{open}{text}\r\n{open}{}\r\n{end}\r\n{pdf}--m--\r\n",
                     related.trim_end()
                 ),
             ),
-            kept(format!("{alternative}--a\r\n\r\nx\r\n--a\r\n{html}--a--\r\n")),
-            kept(format!("{mixed}{html}--m\r\n\r\nfooter\r\n--m--\r\n")),
+        ]);
+    }
+
+    #[test]
+    fn what_has_a_text_or_cannot_be_read_stays() {
+        let kept = |message: String| (message.clone(), message);
+        assert_made([
+            kept(format!("{ALTERNATIVE}--a\r\n\r\nx\r\n--a\r\n{HTML}--a--\r\n")),
+            kept(format!("{MIXED}{HTML}--m\r\n\r\nfooter\r\n--m--\r\n")),
             kept("Subject: no MIME\r\n\r\n<p>x".to_owned()),
             kept("Content-Type: text/html\r\nContent-Disposition: attachment\r\n\r\n<p>x".to_owned()),
             kept("Content-Type: text/html\r\n\r\n<img src=x>".to_owned()),
             kept("Content-Type: text/html; charset=klingon\r\n\r\n<p>x".to_owned()),
             kept("Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n<p>x".to_owned()),
-            kept(format!("Content-Type: multipart/report; boundary=a\r\n\r\n--a\r\n{html}--a--\r\n")),
-            kept(format!("Content-Type: multipart/signed; boundary=a\r\n\r\n--a\r\n{html}--a--\r\n")),
-            kept(format!("Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n{html}")),
-        ];
-        let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();
-        table(|message| super::add(message, id), &cases);
+            kept(format!("Content-Type: multipart/report; boundary=a\r\n\r\n--a\r\n{HTML}--a--\r\n")),
+            kept(format!("Content-Type: multipart/signed; boundary=a\r\n\r\n--a\r\n{HTML}--a--\r\n")),
+            kept(format!("Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n{HTML}")),
+        ]);
     }
 
     #[test]
     fn the_boundary_is_one_that_does_not_occur() {
-        let id = MailId::new(NOW.parse().expect("a time"), 7);
+        let id = id();
         let html = format!("Content-Type: text/html\r\nMIME-Version: 1.0\r\n\r\n<p>=_{id}_0\r\n--=_{id}_1\r\n");
         let mut message = crate::message::RawMessage::from_data(html.into()).expect("a message");
         super::add(&mut message, id);
