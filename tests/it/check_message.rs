@@ -33,7 +33,7 @@ private_key = "key.pem"
 [[upstream]]
 name = "postmark"
 provider = "postmark"
-password = "server-token"
+password = "server-canary-token"
 
 [[upstream]]
 name = "company"
@@ -82,7 +82,7 @@ subject_prefix = "[staging] "
 
 fn setup() -> Setup {
     let key = generate(KeyAlgorithm::Ed25519).unwrap();
-    Setup::new(Some(CONFIG)).file("key.pem", key.reveal()).env("PLAUSIBLE", "a-long-enough-password")
+    Setup::new(Some(CONFIG)).file("key.pem", key.reveal()).env("PLAUSIBLE", "a-canary-of-a-password")
 }
 
 fn recorded(name: &str) -> Vec<u8> {

@@ -16,7 +16,7 @@ async fn serve<F>(options: Options, client: F) -> Option<(Finished, Vec<Received
 where
     F: FnOnce(String) -> Option<Finished> + Send + 'static,
 {
-    let users = Users::new([("plausible".into(), Password::Plain(Secret::new("geheim:1")))]);
+    let users = Users::new([("plausible".into(), Password::Plain(Secret::new("canary:1")))]);
     let listening = Listening::start(options, users, budget(), Recorder::default());
     let port = listening.address.port().to_string();
     let finished = spawn_blocking(move || client(port)).await.unwrap();
@@ -53,7 +53,7 @@ async fn swaks_with_every_kind_of_login_and_tls() {
             let served = serve(logins_only(tls.clone()), move |port| {
                 let server = format!("127.0.0.1:{port}");
                 let mut arguments = vec!["--server", &server, "--from", "a@example.com", "--to", "b@example.net"];
-                arguments.extend(["--auth", mechanism, "--auth-user", "plausible", "--auth-password", "geheim:1"]);
+                arguments.extend(["--auth", mechanism, "--auth-user", "plausible", "--auth-password", "canary:1"]);
                 arguments.extend(over_tls.iter().copied());
                 if !over_tls.is_empty() {
                     arguments.extend(["--tls-verify", "--tls-ca-path", &ca]);
@@ -87,7 +87,7 @@ async fn smtplib_octet_for_octet() {
             if how != "off" {
                 arguments.extend(["--ca", &ca]);
             }
-            arguments.extend(["--login", "plausible", "geheim:1", "--option", "BODY=8BITMIME"]);
+            arguments.extend(["--login", "plausible", "canary:1", "--option", "BODY=8BITMIME"]);
             arguments.extend(["--from", "a@example.com", "--to", "b@example.net", "--to", "c@example.org", &message]);
             smtplib(&arguments)
         });

@@ -2,6 +2,7 @@
 //!
 //! `DIALOG=name` runs only the files whose name contains it.
 
+use crate::support::canaries;
 use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
@@ -153,6 +154,7 @@ impl Dialog {
                 match key.as_str() {
                     "user" => {
                         let (name, password) = value.split_once(' ').expect("name and password");
+                        canaries::learn(password);
                         users.push((name.into(), Password::Plain(Secret::new(password))));
                     }
                     "admit" => recorder.admit = Some(reply(value)),

@@ -58,7 +58,7 @@ async fn files_of_a_secrets_folder_win_over_the_environment() {
         .file("secrets/SMTP_HOST_PORT", scripted.address().port().to_string())
         .file("secrets/SMTP_USER_NAME", "plausible\n")
         .file("secrets/SMTP_USER_PWD", "canary-of-the-file\n")
-        .env("SMTP_USER_PWD", "not-this-one");
+        .env("SMTP_USER_PWD", "not-this-canary");
     let folder = setup.folder().join("secrets").display().to_string();
     arrives(setup.env("CONFIG_DIR", folder), &scripted, "plausible", "canary-of-the-file").await;
 }

@@ -8,7 +8,7 @@ use crate::support::peers::Finished;
 use crate::support::real_clients::swaks;
 use crate::support::upstream::ScriptedUpstream;
 
-const PASSWORD: &str = "geheim:ß1 \"x\"";
+const PASSWORD: &str = "canary:ß1 \"x\"";
 
 /// The table that `waxseal user hash` offers for pasting.
 fn table(name: &str, password: &str) -> String {
@@ -25,7 +25,8 @@ fn table(name: &str, password: &str) -> String {
 fn gateway(scripted: &ScriptedUpstream) -> Gateway {
     let authority = Authority::new();
     let issued = authority.issue(&["localhost", "127.0.0.1"]);
-    let users = format!("{}senders = [\"*@example.org\"]\n{}", table("plausible", PASSWORD), table("other", "another"));
+    let users =
+        format!("{}senders = [\"*@example.org\"]\n{}", table("plausible", PASSWORD), table("other", "another canary"));
     let listener = |tls: &str| {
         format!(
             "[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\nauth = \"required\"\nsenders = [\"*@example.com\"]\n{tls}\n\
@@ -74,7 +75,7 @@ async fn every_mechanism_over_every_listener() {
             assert_eq!(scripted.messages().len(), before + 1);
             let text = String::from_utf8(scripted.messages().remove(before).data).unwrap();
             assert!(text.contains(&format!("by gateway.example.com with {protocol} id ")), "{text}");
-            for (name, password) in [("plausible", "geheim"), ("nobody", PASSWORD)] {
+            for (name, password) in [("plausible", "canary"), ("nobody", PASSWORD)] {
                 let wrong = send(&login(mechanism, name, password)).unwrap();
                 assert!(!wrong.success && wrong.stdout.contains(" 535 5.7.8 "), "{wrong:?}");
             }
@@ -141,9 +142,9 @@ async fn a_users_own_senders_stand_in_for_the_listeners() {
         ("plausible", PASSWORD, own, own, true),
         ("plausible", PASSWORD, others, others, false),
         ("plausible", PASSWORD, own, others, false),
-        ("other", "another", others, others, true),
-        ("other", "another", own, own, false),
-        ("other", "another", others, own, false),
+        ("other", "another canary", others, others, true),
+        ("other", "another canary", own, own, false),
+        ("other", "another canary", others, own, false),
     ] {
         let before = scripted.messages().len();
         let from = format!("From: {header}");

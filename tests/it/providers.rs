@@ -144,11 +144,11 @@ async fn what_asks_for_a_slower_pace_fails_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_login_waits_and_names_what_is_wanted() {
     let scripted = SENDGRID.builder().start().await;
-    let setup = SENDGRID.behind(&scripted, "").config_with("SG.key", "SG.other");
+    let setup = SENDGRID.behind(&scripted, "").config_with("SG.canary-key", "SG.other-canary");
     let gateway = setup.start(1);
     hand_in_octets(gateway.address(), &["you@example.net"], EIGHT_BIT.as_bytes()).await;
     let told = gateway.wait_for_line(&["\"deferred\"", "535"]);
-    assert!(told.contains("API key") && !told.contains("SG.other"), "{told}");
+    assert!(told.contains("API key") && !told.contains("SG.other-canary"), "{told}");
     assert!(scripted.messages().is_empty());
 }
 

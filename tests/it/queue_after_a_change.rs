@@ -60,13 +60,13 @@ async fn a_changed_host_and_login_are_used() {
         .config_with(&host(provider.address()), &host(other.address()))
         .config_with("ca.pem", "other.pem")
         .config_with("relay-user", "another-user")
-        .config_with("relay-canary-password", "another-password");
+        .config_with("relay-canary-password", "another-canary");
     let _gateway = setup.start(1);
     other.until_messages(3).await;
     assert_eq!(subjects(&other), numbered(3));
     let logins: Vec<_> = other.logins().into_iter().map(|(_, name, password)| (name, password)).collect();
     assert!(
-        logins.iter().all(|login| *login == ("another-user".to_owned(), "another-password".to_owned())),
+        logins.iter().all(|login| *login == ("another-user".to_owned(), "another-canary".to_owned())),
         "{logins:?}"
     );
 }

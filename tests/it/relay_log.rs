@@ -23,7 +23,7 @@ async fn the_dialogue_is_logged_without_secrets_and_mail() {
     }
     let password = "relay-canary-password";
     let plain = STANDARD.encode(format!("\0relay-user\0{password}"));
-    for hidden in [password, &plain, &STANDARD.encode(password), &STANDARD.encode("relay-user"), "body-canary"] {
+    for hidden in [password, &plain, &STANDARD.encode(password), &STANDARD.encode("relay-user"), "body-linnet"] {
         assert!(!log.contains(hidden), "{hidden} is in {log}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each reply must have the code that the client got when it was recorded; the intake must get what the client meant.
 
+use crate::support::canaries;
 use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
@@ -38,6 +39,7 @@ impl Case {
 
     async fn play(self, authority: &Authority) {
         let text = std::fs::read_to_string(wire().join(format!("{}.transcript", self.name))).unwrap();
+        canaries::learn(self.password);
         let users = Users::new([("plausible".into(), Password::Plain(Secret::new(self.password)))]);
         let listening = Listening::start(self.options, users, budget(), self.intake);
         let (mut client, mut last, mut sent) = (None, Vec::new(), Vec::new());

@@ -3,6 +3,7 @@
 
 use crate::support::application::{hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::certificate::{Authority, Issued};
+use crate::support::eventually;
 use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use rcgen::date_time_ymd;
@@ -80,7 +81,7 @@ async fn nothing_leaves_and_the_application_is_told_why() {
     for Case { name, provider, words } in refusals().into_iter().chain(attacks()).chain(certificates()) {
         let scripted = provider.start().await;
         let mut gateway = in_front_of(&scripted, "").start(1);
-        let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-canary")).await;
+        let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-linnet")).await;
         assert!(reply.starts_with("451 4."), "{name}: {reply}");
         let log = gateway.wait_for_line(&["\"deferred\"", "you@example.net"]);
         for word in [&["company"], words].concat() {
@@ -128,10 +129,13 @@ fn more_refusals() -> Vec<Case> {
 async fn is_deferred(Case { name, provider, words }: Case) -> Result<(), String> {
     let scripted = provider.start().await;
     let gateway = queued_in_front_of(&scripted, "", "").start(1);
-    let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-canary")).await;
+    let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-linnet")).await;
     let id = reply.strip_prefix("250 2.0.0 Queued as ").ok_or(format!("{name}: {reply}"))?.to_owned();
     gateway.wait_for_line(&["\"deferred\"", &id]);
-    let shown = String::from_utf8_lossy(&gateway.output(&["queue", "show", &id]).stdout).into_owned();
+    let show = || String::from_utf8_lossy(&gateway.output(&["queue", "show", &id]).stdout).into_owned();
+    // The log is ahead of the queue.
+    eventually("the attempt is in the queue", || !show().contains("not tried yet"));
+    let shown = show();
     let (status, log, _) = gateway.stop();
     let log = log.join("\n");
     let told = words.iter().all(|word| log.contains(word) && shown.contains(word));

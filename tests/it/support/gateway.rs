@@ -1,5 +1,6 @@
 //! The built program as a child process, with its log and its addresses.
 
+use super::canaries;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -104,7 +105,13 @@ impl Setup {
 
     /// Runs a command to its end.
     pub fn output(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("the program runs")
+        canaries::expect_canaries(self.folder(), &self.environment);
+        let output = self.command(arguments).output().expect("the program runs");
+        for said in [&output.stdout, &output.stderr] {
+            let said = String::from_utf8_lossy(said);
+            assert!(!canaries::Search::now().finds(&*said), "a secret was printed by {arguments:?}: {said}");
+        }
+        output
     }
 
     /// The same, with something to read on its standard input.
@@ -144,7 +151,22 @@ impl Setup {
         }
     }
 
+    /// At TRACE unless the test chose a level: what the log must not hold is searched for at the end.
+    fn tell_everything(&self) {
+        const LEVEL: &str = "level = \"trace\"\n";
+        let path = self.folder().join("config.toml");
+        let Ok(text) = std::fs::read_to_string(&path) else { return };
+        let text = match text.find("[log]\n") {
+            _ if !self.has_config || text.contains("level = ") => return,
+            Some(at) => [&text[..at], "[log]\n", LEVEL, &text[at + "[log]\n".len()..]].concat(),
+            None => format!("{text}\n[log]\n{LEVEL}"),
+        };
+        std::fs::write(path, text).expect("the configuration is written");
+    }
+
     fn spawn(self, mut command: Command) -> Gateway {
+        canaries::expect_canaries(self.folder(), &self.environment);
+        self.tell_everything();
         // A group of its own, so that what a wrapper runs can be ended with it.
         command.process_group(0);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
@@ -276,6 +298,9 @@ impl Gateway {
         let _reap = self.child.wait();
         for reader in self.readers.drain(..) {
             let _a_panic_shows_elsewhere = reader.join();
+        }
+        if let Some(setup) = &self.setup {
+            canaries::search_remains(&format!("gateway {}", self.child.id()), &self.log(), setup.folder());
         }
     }
 

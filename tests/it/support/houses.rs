@@ -48,9 +48,9 @@ const MIB: usize = 1024 * 1024;
 
 pub const POSTMARK: House = House {
     provider: "postmark",
-    lines: "password = \"pm-token\"",
+    lines: "password = \"pm-canary-token\"",
     rules: Rules {
-        login: Some(("pm-token", "pm-token")),
+        login: Some(("pm-canary-token", "pm-canary-token")),
         connections: (10, "421 4.7.0 too many connections"),
         recipients: (50, "450 4.5.3 too many recipients"),
         size: (10 * MIB, "552 5.3.4 larger than 10 MB"),
@@ -63,9 +63,9 @@ pub const POSTMARK: House = House {
 
 pub const MAILGUN: House = House {
     provider: "mailgun",
-    lines: "region = \"eu\"\nusername = \"postmaster@mg.example.com\"\npassword = \"mg-password\"",
+    lines: "region = \"eu\"\nusername = \"postmaster@mg.example.com\"\npassword = \"mg-canary-password\"",
     rules: Rules {
-        login: Some(("postmaster@mg.example.com", "mg-password")),
+        login: Some(("postmaster@mg.example.com", "mg-canary-password")),
         recipients: (1000, "452 4.5.3 too many recipients"),
         ..NONE
     },
@@ -80,9 +80,9 @@ pub const MAILGUN: House = House {
 
 pub const MANDRILL: House = House {
     provider: "mandrill",
-    lines: "password = \"md-key\"",
+    lines: "password = \"md-canary-key\"",
     rules: Rules {
-        login: Some(("waxseal", "md-key")),
+        login: Some(("waxseal", "md-canary-key")),
         message: |data| (!data.is_ascii()).then_some("554 5.6.0 8-bit characters"),
         ..NONE
     },
@@ -93,9 +93,9 @@ pub const MANDRILL: House = House {
 
 pub const SENDGRID: House = House {
     provider: "sendgrid",
-    lines: "password = \"SG.key\"",
+    lines: "password = \"SG.canary-key\"",
     rules: Rules {
-        login: Some(("apikey", "SG.key")),
+        login: Some(("apikey", "SG.canary-key")),
         messages_per_connection: (5000, "421 4.7.0 too many messages"),
         recipients: (1000, "452 4.5.3 too many recipients"),
         ..NONE
@@ -111,9 +111,9 @@ pub const SENDGRID: House = House {
 
 pub const SES: House = House {
     provider: "ses",
-    lines: "region = \"eu-central-1\"\nusername = \"AKIAEXAMPLE\"\nsecret_key = \"some+secret+key\"",
+    lines: "region = \"eu-central-1\"\nusername = \"AKIAEXAMPLE\"\nsecret_key = \"some+canary+key\"",
     rules: Rules {
-        login: Some(("AKIAEXAMPLE", "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2")),
+        login: Some(("AKIAEXAMPLE", "BGeyo/homsGjsfn5S1hiK3AAvMsDhHlP8ZIMcy0q3njO")),
         recipients: (50, "554 Transaction failed: Recipient count exceeds 50."),
         size: (40 * MIB, "552 Message is too long."),
         message: |data| {
@@ -138,9 +138,9 @@ pub const SES: House = House {
 
 pub const GMAIL: House = House {
     provider: "gmail",
-    lines: "username = \"reports@example.com\"\npassword = \"app password\"",
+    lines: "username = \"reports@example.com\"\npassword = \"app canary password\"",
     rules: Rules {
-        login: Some(("reports@example.com", "app password")),
+        login: Some(("reports@example.com", "app canary password")),
         recipients: (100, "452 4.5.3 Your message has too many recipients."),
         real_names_only: true,
         ..NONE
@@ -159,9 +159,9 @@ pub const GMAIL: House = House {
 
 pub const MICROSOFT365: House = House {
     provider: "microsoft365",
-    lines: "username = \"reports@example.com\"\npassword = \"m365 password\"",
+    lines: "username = \"reports@example.com\"\npassword = \"m365 canary password\"",
     rules: Rules {
-        login: Some(("reports@example.com", "m365 password")),
+        login: Some(("reports@example.com", "m365 canary password")),
         connections: (3, "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending"),
         recipients: (500, "452 4.5.3 Too many recipients"),
         ..NONE

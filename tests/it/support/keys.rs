@@ -1,5 +1,6 @@
 //! DKIM keys for `example.com`: for a signer, for a configuration, and as records for verifiers.
 
+use super::canaries;
 use super::gateway::Setup;
 use std::sync::Arc;
 use waxseal::dkim::{DnsRecord, KeyAlgorithm, Selector, SigningKey, generate};
@@ -14,6 +15,7 @@ pub struct TestKey {
 impl TestKey {
     pub fn new(selector: &str, algorithm: KeyAlgorithm) -> Self {
         let pem = generate(algorithm).expect("a key");
+        canaries::learn(pem.reveal());
         let (domain, selector) = (Domain::parse("example.com"), Selector::parse(selector));
         let (domain, selector) = (domain.expect("a domain"), selector.expect("a selector"));
         let signing = SigningKey::from_pem(domain, selector, pem.reveal().as_bytes()).expect("a key");

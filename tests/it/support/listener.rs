@@ -1,5 +1,6 @@
 //! A real listener on a free port of 127.0.0.1, and an intake that takes everything down.
 
+use super::canaries;
 use super::certificate::Authority;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -84,6 +85,7 @@ pub struct Listening<I> {
 
 impl<I: Intake> Listening<I> {
     pub fn start(options: Options, users: Users, budget: Budget, intake: I) -> Self {
+        canaries::watch_this_process();
         let listener = Listener::bind(options, users, budget).unwrap();
         let (address, intake, stop) = (listener.local_address(), Arc::new(intake), CancellationToken::new());
         let serving = tokio::spawn(listener.serve(Arc::clone(&intake), stop.clone()));

@@ -12,7 +12,7 @@ pub fn unsigned(data: impl Into<Vec<u8>>) -> Sealed {
 
 /// A small message that can be told from others.
 pub fn numbered(number: usize) -> Sealed {
-    unsigned(format!("From: a@example.com\r\nSubject: {number}\r\n\r\nbody-canary {number}\r\n.dot\r\n"))
+    unsigned(format!("From: a@example.com\r\nSubject: {number}\r\n\r\nbody-linnet {number}\r\n.dot\r\n"))
 }
 
 /// From `a@example.com`.

@@ -8,6 +8,7 @@ pub mod application;
 pub mod awkward;
 pub mod bench;
 pub mod black_hole;
+pub mod canaries;
 pub mod certificate;
 pub mod client;
 pub mod corpus;

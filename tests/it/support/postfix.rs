@@ -21,7 +21,7 @@ use super::ports::{ReservedPort, greets, has_ipv6};
 
 /// The only login it knows.
 pub const USER: &str = "relay";
-pub const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct canary horse";
 
 /// A hang guard, far above what any start or delivery takes.
 const PATIENCE: Duration = Duration::from_secs(60);

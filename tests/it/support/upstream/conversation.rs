@@ -1,5 +1,6 @@
 //! One connection of the scripted provider.
 
+use super::super::canaries;
 use super::Shared;
 use super::record::{Connected, Message};
 use super::script::{Action, At};
@@ -167,9 +168,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
                 answers.push(decode(&self.line().await?));
                 let usual = match &answers[..] {
                     [username, password] => self.welcome(username, password),
-                    _ => "334 UGFzc3dvcmQ6",
+                    _ => "334 UGFzc3dvcmQ6".to_owned(),
                 };
-                said = self.act(At::AuthAnswer, "", usual).await?;
+                said = self.act(At::AuthAnswer, "", &usual).await?;
             }
             if let [username, password] = &answers[..] {
                 self.login.clone_from(username);
@@ -183,13 +184,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
                 Some((parts.next()?, parts.next()?))
             };
             let mut login_given = initial.as_deref().and_then(login);
-            let usual = login_given.as_ref().map_or("334 ", |(username, password)| self.welcome(username, password));
-            let mut said = self.act(At::Auth, line, usual).await?;
+            let usual = login_given.as_ref().map(|(username, password)| self.welcome(username, password));
+            let mut said = self.act(At::Auth, line, usual.as_deref().unwrap_or("334 ")).await?;
             if said.starts_with("334") {
                 login_given = login(&self.line().await?);
                 let (username, password) = login_given.as_ref()?;
                 let usual = self.welcome(username, password);
-                said = self.act(At::AuthAnswer, "", usual).await?;
+                said = self.act(At::AuthAnswer, "", &usual).await?;
             }
             let (username, password) = login_given?;
             self.login = username.clone();
@@ -200,12 +201,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         Some(())
     }
 
-    /// What a login with these is answered, as long as not too many are there.
-    fn welcome(&self, username: &str, password: &str) -> &'static str {
-        match self.shared.rules.about_login(username, password, self.shared.record.counts().now) {
+    /// What a login with these is answered, as long as not too many are there. Says the login back, in clear and encoded,
+    /// as real servers do: it must not get into a log or a database from here either.
+    fn welcome(&self, username: &str, password: &str) -> String {
+        canaries::learn(password);
+        let said = match self.shared.rules.about_login(username, password, self.shared.record.counts().now) {
             Some(refusal) => self.noted(refusal),
             None => "235 2.7.0 welcome",
-        }
+        };
+        format!("{said} {password} {}", STANDARD.encode(format!("\0{username}\0{password}")))
     }
 
     /// A rule was broken.

@@ -17,6 +17,7 @@ pub use record::{Counts, Message};
 pub use rules::Rules;
 pub use script::{Action, At};
 
+use super::canaries;
 use super::certificate::{Authority, Issued};
 use conversation::serve;
 use record::Record;
@@ -263,6 +264,7 @@ impl Builder {
     }
 
     pub async fn start(self) -> ScriptedUpstream {
+        canaries::watch_this_process();
         let (issued, ca) = self.identity.unwrap_or_else(|| {
             let authority = Authority::new();
             (authority.issue(&["localhost", "127.0.0.1"]), authority.pem())
