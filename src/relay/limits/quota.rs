@@ -16,7 +16,7 @@ const CHUNKS: u64 = 200;
 const LARGEST_CHUNK: u64 = 1_000;
 
 /// By how much a transaction that was under way at the end of a process may have outlived its bucket.
-const UNDER_WAY: Duration = Duration::from_secs(3600);
+pub(super) const UNDER_WAY: Duration = Duration::from_secs(3600);
 
 /// Units of one bucket, used or put down to be used, none of them after `at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -315,36 +315,53 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Transactions under way: how many units, and whether the provider has counted them.
-type UnderWay = Vec<(u64, bool)>;
+/// A transaction under way.
+struct Begun {
+    units: u64,
+    /// By the provider.
+    counted: bool,
+    at: Duration,
+}
+
+type UnderWay = Vec<Begun>;
 
 fn act(stage: &mut Stage, under_way: &mut UnderWay, step: &Step) {
     match *step {
         Step::Pass(milliseconds) => stage.pass(Duration::from_millis(milliseconds)),
-        Step::Take(units) => under_way.extend(stage.take(units).then_some((units, false))),
+        Step::Take(units) => {
+            let begun = Begun { units, counted: false, at: stage.elapsed };
+            under_way.extend(stage.take(units).then_some(begun));
+        }
         Step::Count => {
-            if let Some((units, counted)) = under_way.iter_mut().find(|(_, counted)| !counted) {
-                *counted = true;
-                stage.count(*units);
+            if let Some(begun) = under_way.iter_mut().find(|begun| !begun.counted) {
+                begun.counted = true;
+                stage.count(begun.units);
             }
         }
         Step::End if !under_way.is_empty() => {
-            let (units, counted) = under_way.remove(0);
+            let Begun { units, counted, .. } = under_way.remove(0);
             stage.count(if counted { 0 } else { units });
             stage.limiter.end(load(units), stage.moment);
         }
         Step::Refund => {
-            if let Some(at) = under_way.iter().position(|(_, counted)| !counted) {
-                let (units, _) = under_way.remove(at);
-                stage.limiter.refund(load(units), Share::WHOLE);
+            if let Some(at) = under_way.iter().position(|begun| !begun.counted) {
+                stage.limiter.refund(load(under_way.remove(at).units), Share::WHOLE);
             }
         }
         Step::Restart => {
-            under_way.drain(..).filter(|(_, counted)| !counted).for_each(|(units, _)| stage.count(units));
+            under_way.drain(..).filter(|begun| !begun.counted).for_each(|begun| stage.count(begun.units));
             stage.restart();
         }
         Step::SetBack(milliseconds) => stage.off -= milliseconds,
         Step::End => {}
+    }
+}
+
+/// None outlives its bucket by more than a restart allows for; a step takes less than an hour.
+fn end_old_ones(stage: &mut Stage, under_way: &mut UnderWay) {
+    let old = quota::UNDER_WAY / 6;
+    while under_way.first().is_some_and(|first| first.at + old < stage.elapsed) {
+        act(stage, under_way, &Step::End);
     }
 }
 
@@ -365,7 +382,10 @@ proptest! {
     fn no_quota_is_ever_exceeded(steps in prop::collection::vec(step(), 1..300)) {
         let mut stage = Stage::new(&["40/h"]);
         let mut under_way = UnderWay::new();
-        steps.iter().for_each(|step| act(&mut stage, &mut under_way, step));
+        for step in &steps {
+            end_old_ones(&mut stage, &mut under_way);
+            act(&mut stage, &mut under_way, step);
+        }
         stage.assert_kept();
     }
 }
