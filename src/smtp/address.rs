@@ -23,6 +23,8 @@ pub enum AddressError {
     LocalPartLength,
     #[error("the local part has a character that is not allowed there unquoted")]
     LocalPartSyntax,
+    #[error("the quoted local part has \"@\", \"%\" or \"!\", which some servers take for a route")]
+    HiddenRoute,
     #[error("the domain is missing")]
     NoDomain,
     #[error("the domain is not a valid host name or address literal")]
@@ -232,7 +234,9 @@ fn drop_source_route(path: &str) -> &str {
     }
     match path.split_once(':') {
         Some((route, mailbox))
-            if route.split(',').all(|hop| hop.strip_prefix('@').is_some_and(|host| Domain::parse(host).is_ok())) =>
+            // With nothing behind it, it is not the null sender.
+            if !mailbox.is_empty()
+                && route.split(',').all(|hop| hop.strip_prefix('@').is_some_and(|host| Domain::parse(host).is_ok())) =>
         {
             mailbox
         }
@@ -249,6 +253,8 @@ fn end_of_quoted_string(text: &str) -> Result<usize, AddressError> {
     for (at, character) in text.char_indices().skip(1) {
         match character {
             _ if character.is_control() => return Err(AddressError::LocalPartSyntax),
+            // Some servers take the quotes off, and then see `victim@elsewhere`.
+            '@' | '%' | '!' => return Err(AddressError::HiddenRoute),
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '"' if at == 1 => return Err(AddressError::LocalPartLength),
@@ -310,7 +316,7 @@ mod tests {
             "user@example.com",
             "\"a b\"@c",
             r#""a\"b"@c"#,
-            "\"a@b\"@example.com",
+            "\"a>b\"@example.com",
             "a@[127.0.0.1]",
             "a@[IPv6:::1]",
             "jürgen@exämple.com",
@@ -341,6 +347,10 @@ mod tests {
             ("a@us..com", DomainSyntax),
             ("a@[300.0.0.1]", DomainSyntax),
             ("\"a\u{0}b\"@us", LocalPartSyntax),
+            ("\"a@evil\"@us", HiddenRoute),
+            ("\"a\\@evil\"@us", HiddenRoute),
+            ("\"a%evil\"@us", HiddenRoute),
+            ("\"evil!a\"@us", HiddenRoute),
         ] {
             assert_eq!(Mailbox::parse(text), Err(error), "{text}");
         }
@@ -363,6 +373,7 @@ mod tests {
     fn a_source_route_is_dropped_and_quotes_hide_brackets() {
         assert_eq!(split_path(b"<@us,@x:a@evil> SIZE=1"), Ok(("a@evil", &b" SIZE=1"[..])));
         assert_eq!(split_path(b"<\"a>b\"@c>"), Ok(("\"a>b\"@c", &b""[..])));
+        assert_eq!(split_path(b"<@us:>"), Ok(("@us:", &b""[..])));
         assert_eq!(split_path(b"Example <a@b>"), Err(AddressError::DisplayName));
         assert_eq!(split_path(b"a@b"), Err(AddressError::NoBrackets));
         assert_eq!(split_path(b"<a@\xff>"), Err(AddressError::Utf8));

@@ -71,6 +71,8 @@ pub enum CommandError {
     ParameterValue { name: &'static str },
     #[error("unknown parameter {name}")]
     UnknownParameter { name: String },
+    #[error("the parameter {name} stands there twice")]
+    RepeatedParameter { name: String },
     #[error("the command has a control character")]
     ControlCharacter,
 }
@@ -85,18 +87,22 @@ impl CommandError {
             Self::Sender(_) => (501, EnhancedCode::new(5, 1, 7)),
             Self::Recipient(_) => (501, EnhancedCode::new(5, 1, 3)),
             Self::UnknownParameter { .. } => (555, EnhancedCode::new(5, 5, 4)),
-            Self::MissingName | Self::UnexpectedArgument { .. } | Self::Syntax { .. } | Self::ParameterValue { .. } => {
-                (501, EnhancedCode::new(5, 5, 4))
-            }
+            Self::MissingName
+            | Self::UnexpectedArgument { .. }
+            | Self::Syntax { .. }
+            | Self::ParameterValue { .. }
+            | Self::RepeatedParameter { .. } => (501, EnhancedCode::new(5, 5, 4)),
         };
         Reply::new(code, enhanced, sentence(&self.to_string()))
     }
 }
 
 impl Command {
-    /// One line, CRLF taken off. Verbs in any case, trailing white space ignored.
+    /// One line, CRLF taken off. Verbs in any case, trailing spaces and tabs ignored.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
-        let line = line.trim_ascii_end();
+        // Nothing else is white space here: a CR before the CRLF is a bare CR. RFC 5321 §2.3.8
+        let end = line.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
+        let line = &line[..end];
         if line.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
             return Err(CommandError::ControlCharacter);
         }
@@ -120,6 +126,8 @@ impl Command {
             b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" | b"TRACE" => {
                 Err(CommandError::Http)
             }
+            // RFC 9113 §3.4: the first word of HTTP/2.
+            b"PRI" => Err(CommandError::Http),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -209,13 +217,20 @@ fn split_parameters(rest: &[u8]) -> Result<Vec<(&str, Option<&str>)>, CommandErr
     if !rest.starts_with(' ') {
         return Err(EXPECTED);
     }
-    rest.split_ascii_whitespace()
-        .map(|word| {
-            let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-            let named = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            if named && value != Some("") { Ok((name, value)) } else { Err(EXPECTED) }
-        })
-        .collect()
+    let mut parameters: Vec<(&str, Option<&str>)> = Vec::new();
+    for word in rest.split_ascii_whitespace() {
+        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        let named = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !named || value == Some("") {
+            return Err(EXPECTED);
+        }
+        // Which of two sizes counts, the next server may see otherwise.
+        if parameters.iter().any(|(before, _)| before.eq_ignore_ascii_case(name)) {
+            return Err(CommandError::RepeatedParameter { name: name.to_owned() });
+        }
+        parameters.push((name, value));
+    }
+    Ok(parameters)
 }
 
 fn sentence(text: &str) -> String {
@@ -240,6 +255,9 @@ mod tests {
             (b"EHLO {}", 250),
             (b"NOOP anything  ", 250),
             (b"noop\t", 250),
+            (b"NOOP\r", 500),
+            (b"NOOP\x0c", 500),
+            (b" NOOP", 500),
             (b"LHLO x", 500),
             (b"", 500),
             (b"MAIL FROM:<>", 250),
@@ -253,6 +271,10 @@ mod tests {
             (b"MAIL FROM:<a@b> SIZE=99999999999999999999999", 501),
             (b"MAIL FROM:<a@b> BODY=foo", 501),
             (b"MAIL FROM:<a@b> FOO=bar", 555),
+            (b"MAIL FROM:<a@b> SIZE=1 size=2", 501),
+            (b"MAIL FROM:<a@b> BODY=7BIT BODY=8BITMIME", 501),
+            (b"MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8", 501),
+            (b"MAIL FROM:<@c:>", 501),
             (b"MAIL FROM:<a@b> RET=HDRS", 555),
             (b"MAIL FROM:<a@\xff>", 501),
             ("MAIL FROM:<jürgen@b>".as_bytes(), 250),
@@ -265,6 +287,7 @@ mod tests {
             (b"AUTH", 501),
             (b"AUTH PLAIN a b", 501),
             (b"GET / HTTP/1.1", 421),
+            (b"PRI * HTTP/2.0", 421),
         ] {
             assert_eq!(code(line), expected, "{}", line.escape_ascii());
         }
