@@ -240,15 +240,19 @@ pub fn asks_for_patience(reply: &Reply, slow_down: &[SlowDown]) -> bool {
     reply.code() == 421 || slow_down.iter().any(|pattern| pattern.matches(reply))
 }
 
+/// 221: the server closes. Where no QUIT was said it is no answer, and least of all to a message. RFC 5321 §4.2.3.
+pub fn is_goodbye(reply: &Reply) -> bool {
+    reply.code() == 221
+}
+
 /// The one table. `slow_down`: the preset's patterns.
 pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
     use Meaning::*;
     let expected = match step {
-        // A 221 to STARTTLS is a goodbye, not a go-ahead.
         Step::Greeting | Step::StartTls => reply.code() == 220,
         Step::Data => reply.code() == 354,
         Step::Auth => reply.code() == 235,
-        _ => reply.severity() == Severity::Completed,
+        _ => reply.severity() == Severity::Completed && !is_goodbye(reply),
     };
     if expected {
         return Accepted;
@@ -257,6 +261,7 @@ pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
         return UpstreamDeferred;
     }
     match (step, reply.code()) {
+        _ if is_goodbye(reply) => UpstreamDeferred,
         // "Authentication required", "credentials invalid": about us, not about the mail.
         (Step::Mail | Step::Rcpt | Step::Data | Step::EndOfData, 530 | 535) => UpstreamDeferred,
         // RFC 5321 §4.5.3.1.10: 552 was the old word for 452, "too many recipients".
@@ -282,6 +287,7 @@ mod tests {
             (Step::Greeting, "220 hello", Accepted),
             (Step::Greeting, "554 go away", UpstreamDeferred),
             (Step::Ehlo, "500 what", UpstreamDeferred),
+            (Step::Ehlo, "221 2.0.0 bye", UpstreamDeferred),
             (Step::StartTls, "354 odd", UpstreamDeferred),
             (Step::StartTls, "221 bye", UpstreamDeferred),
             (Step::StartTls, "554 5.7.3 no", UpstreamDeferred),
@@ -292,6 +298,7 @@ mod tests {
             (Step::Mail, "550 5.7.1 sender not verified", MessageFailed),
             (Step::Mail, "530 5.7.0 login first", UpstreamDeferred),
             (Step::Mail, "421 4.7.0 bye", UpstreamDeferred),
+            (Step::Mail, "221 2.0.0 bye", UpstreamDeferred),
             (Step::Rcpt, "250 ok", Accepted),
             (Step::Rcpt, "251 forwarding", Accepted),
             (Step::Rcpt, "550 5.1.1 unknown", RecipientFailed),
@@ -299,11 +306,14 @@ mod tests {
             (Step::Rcpt, "452 4.5.3 too many", RecipientDeferred),
             (Step::Rcpt, "552 too many", RecipientDeferred),
             (Step::Rcpt, "421 bye", UpstreamDeferred),
+            (Step::Rcpt, "221 2.0.0 bye", UpstreamDeferred),
             (Step::Data, "354 go", Accepted),
             (Step::Data, "250 odd", MessageDeferred),
+            (Step::Data, "221 2.0.0 bye", UpstreamDeferred),
             (Step::Data, "554 5.5.1 no valid recipients", MessageFailed),
             (Step::EndOfData, "250 2.0.0 queued", Accepted),
             (Step::EndOfData, "354 odd", MessageDeferred),
+            (Step::EndOfData, "221 2.0.0 bye", UpstreamDeferred),
             (Step::EndOfData, "451 4.7.1 greylisted", MessageDeferred),
             (Step::EndOfData, "550 5.7.1 spam", MessageFailed),
             (Step::EndOfData, "535 5.7.8 expired", UpstreamDeferred),

@@ -6,7 +6,7 @@
 use super::session::Session;
 use super::starttls::Secured;
 use crate::dkim::Sealed;
-use crate::message::outcome::{Cause, Reason, Step};
+use crate::message::outcome::{Cause, Reason, Step, is_goodbye};
 use crate::relay::deadline::Deadline;
 use crate::smtp::Reply;
 use crate::smtp::dot::DotEncoder;
@@ -45,7 +45,7 @@ impl Session<Secured> {
         self.refuse_surplus(Step::Data)?;
         self.write(Step::EndOfData, with_dot, deadline).await.map_err(Reason::maybe_delivered)?;
         let reply = self.reply(Step::EndOfData, deadline).await.map_err(Reason::maybe_delivered)?;
-        if reply.severity() == Severity::Intermediate {
+        if reply.severity() == Severity::Intermediate || is_goodbye(&reply) {
             return Err(self.reason(Step::EndOfData, Cause::Reply(reply)).maybe_delivered());
         }
         self.in_transaction = false;

@@ -164,7 +164,7 @@ impl<C: Channel> Session<C> {
         self.reply(step, deadline).await
     }
 
-    /// The next reply, whatever it says. An error, a 421, a login that has lapsed (530, 535) and a reply out of place make
+    /// The next reply, whatever it says. An error, a 221 or 421, a login that has lapsed (530, 535) and a reply out of place make
     /// the session unsound.
     pub(super) async fn reply(&mut self, step: Step, deadline: Deadline) -> Result<Reply, Reason> {
         let limit = deadline.capped(self.patience(step));
@@ -176,7 +176,7 @@ impl<C: Channel> Session<C> {
         };
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
         let out_of_place = reply.severity() == Severity::Intermediate && !matches!(step, Step::Auth | Step::Data);
-        self.sound &= !matches!(reply.code(), 421 | 530 | 535) && !out_of_place;
+        self.sound &= !matches!(reply.code(), 221 | 421 | 530 | 535) && !out_of_place;
         Ok(reply)
     }
 

@@ -10,7 +10,7 @@ use super::session::Session;
 use super::starttls::Secured;
 use crate::dkim::Sealed;
 use crate::message::Envelope;
-use crate::message::outcome::{Cause, Meaning, Outcome, Reason, Step, meaning};
+use crate::message::outcome::{Cause, Meaning, Outcome, Reason, Step, is_goodbye, meaning};
 use crate::relay::deadline::Deadline;
 use crate::smtp::{Mailbox, Reply};
 use std::time::Duration;
@@ -147,10 +147,10 @@ impl Session<Secured> {
     fn hear(&mut self, ask: Ask, reply: Reply, progress: &mut Progress, ledger: &mut Ledger) -> Result<(), Reason> {
         let step = ask.step();
         let verdict = meaning(step, &reply, self.options.slow_down);
-        let code = reply.code();
+        let (code, is_last) = (reply.code(), reply.code() == 421 || is_goodbye(&reply));
         let reason = || self.reason(step, Cause::Reply(reply));
         // The connection is as good as closed, whatever was asked.
-        if code == 421 {
+        if is_last {
             return Err(reason());
         }
         match ask {

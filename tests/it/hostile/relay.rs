@@ -68,6 +68,10 @@ fn cases() -> Vec<(&'static str, Builder, &'static [&'static str], usize)> {
         ("421 to the final dot", At::Dot),
     ];
     let mut cases: Vec<_> = steps.into_iter().map(|(name, at)| (name, builder().once(at, busy()), ONE, 1)).collect();
+    let steps =
+        [("221 to MAIL", At::Mail), ("221 to RCPT", At::Rcpt), ("221 to DATA", At::Data), ("221 to the dot", At::Dot)];
+    let bye = || Action::say_and_close("221 2.0.0 bye");
+    cases.extend(steps.into_iter().map(|(name, at)| (name, builder().once(at, bye()), ONE, 1)));
     let some = builder().once(At::Rcpt, "250 ok").once(At::Rcpt, "250 ok").once(At::Rcpt, "452 4.5.3 too many");
     cases.push(("452 after two recipients", some, THREE, 2));
     let some = builder().once(At::Rcpt, "250 ok").once(At::Rcpt, "552 too many").once(At::Rcpt, "552 too many");
