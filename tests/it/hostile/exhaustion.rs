@@ -1,7 +1,7 @@
 //! What is endless, huge, nested or many: each limit with its reply, and resident memory within `max_memory` + 64 MiB
 //! whatever clients send, in the whole program and without any help from the environment.
 
-use crate::support::application::{SENDER, hand_in, in_front_of, mail, queued_in_front_of};
+use crate::support::application::{SENDER, hand_in, in_front_of, mail, queued_in_front_of, up_to_data};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::tally::Tally;
@@ -16,6 +16,7 @@ const MIB: usize = 1024 * 1024;
 const MEMORY: usize = 64 * MIB;
 /// What the program may take besides.
 const BESIDES: usize = 64 * MIB;
+const RECIPIENT: &[&str] = &["you@example.net"];
 /// Clients that do the same at once.
 const AT_ONCE: usize = 8;
 
@@ -226,7 +227,7 @@ async fn a_load_of_many_sizes_leaves_no_memory_lying_about() {
                 let octets = SIZES[(number + at) % SIZES.len()];
                 let text = if at % 3 == 0 { "gr\u{fc}n und rot\r\n" } else { "red and green all over\r\n" };
                 let message = format!("{}{}", mail("a size"), text.repeat(octets / text.len()));
-                replies.push(hand_in(address, &["you@example.net"], &message).await);
+                replies.push(hand_in(address, RECIPIENT, &message).await);
             }
             replies
         });
@@ -258,7 +259,7 @@ async fn eight_bit_mail_for_a_server_without_8bitmime_takes_no_more_memory() {
     for reply in clients.join_all().await {
         tally.case(reply.starts_with("250 "), || reply);
     }
-    let too_large = hand_in(gateway.address(), &["you@example.net"], &of_size(3 * MIB)).await;
+    let too_large = hand_in(gateway.address(), RECIPIENT, &of_size(3 * MIB)).await;
     tally.case(too_large.contains(" 5.3.4 ") && too_large.contains("a quarter of `max_memory`"), || too_large);
     let taken = scripted.messages();
     let is_ascii = taken.len() == CLIENTS && taken.iter().all(|message| message.data.is_ascii());
@@ -270,7 +271,7 @@ async fn eight_bit_mail_for_a_server_without_8bitmime_takes_no_more_memory() {
 /// As often as there is no memory for it.
 async fn hand_in_at_last(gateway: SocketAddr, message: Arc<String>) -> String {
     for _ in 0..600 {
-        let reply = hand_in(gateway, &["you@example.net"], &message).await;
+        let reply = hand_in(gateway, RECIPIENT, &message).await;
         if !reply.starts_with("452 4.3.1 ") {
             return reply;
         }
@@ -279,17 +280,59 @@ async fn hand_in_at_last(gateway: SocketAddr, message: Arc<String>) -> String {
     "452 for ever".to_owned()
 }
 
+/// As many files as the system lets a process open; says so if these are fewer.
+fn may_open(files: u64) -> bool {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
+        .expect("a limit may be raised to its maximum");
+    let enough = limit.maximum.is_none_or(|most| most >= files);
+    if !enough {
+        println!("skipped: this machine lets a process open no {files} files");
+    }
+    enough
+}
+
+/// How long the honest one waits is the benchmark's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_slow_clients_take_no_memory_and_an_honest_one_is_served() {
+    const SLOW: usize = 1000;
+    const OCTETS: usize = 16;
+    let mut tally = Tally::new("exhaustion", "slow clients");
+    if !may_open(2000) {
+        tally.right(1);
+        return tally.finish();
+    }
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = gateway(&scripted);
+    let mut slow = Vec::with_capacity(SLOW);
+    for _ in 0..SLOW {
+        let mut client = up_to_data(gateway.address(), RECIPIENT).await;
+        client.send(format!("{}{}", mail("slow"), "a line that came at once\r\n".repeat(600)).as_bytes()).await;
+        slow.push(client);
+    }
+    for _ in 0..OCTETS {
+        for client in &mut slow {
+            client.send(b"x").await;
+        }
+        let reply = hand_in(gateway.address(), RECIPIENT, &mail("honest")).await;
+        tally.case(reply.starts_with("250 2.0.0 Queued as "), || format!("beside {SLOW} slow ones: {reply}"));
+    }
+    judge_memory(&mut tally, &gateway, "1,000 slow clients");
+    for mut client in slow {
+        let reply = client.ask("\r\n.").await;
+        tally.case(reply.starts_with("250 2.0.0 Queued as "), || format!("a slow one: {reply}"));
+    }
+    judge_memory(&mut tally, &gateway, "1,000 clients that were slow");
+    tally.finish();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_connections_take_no_memory_and_one_more_is_served() {
     const IDLE: usize = 10_000;
     const FILES: u64 = 12_000;
     let mut tally = Tally::new("exhaustion", "idle connections");
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
-        .expect("a limit may be raised to its maximum");
-    if limit.maximum.is_some_and(|most| most < FILES) {
-        println!("skipped: this machine lets a process open no {FILES} files");
+    if !may_open(FILES) {
         tally.right(1);
         return tally.finish();
     }
@@ -309,7 +352,7 @@ async fn ten_thousand_idle_connections_take_no_memory_and_one_more_is_served() {
         idle.extend(some.join_all().await);
     }
     judge_memory(&mut tally, &gateway, "10,000 idle connections");
-    let reply = hand_in(gateway.address(), &["you@example.net"], &mail("beside them")).await;
+    let reply = hand_in(gateway.address(), RECIPIENT, &mail("beside them")).await;
     tally.case(reply.starts_with("250 "), || reply);
     assert_eq!(idle.len(), IDLE);
     tally.finish();
