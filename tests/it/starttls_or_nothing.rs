@@ -1,7 +1,7 @@
 //! Whatever a provider, or somebody on the way to it, does about STARTTLS: through the built gateway the application gets
 //! a 451 with step and reason, the log has the same, and neither login nor mail was heard by anybody.
 
-use crate::support::application::{hand_in, in_front_of, mail, queued_in_front_of};
+use crate::support::application::{further, hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::certificate::{Authority, Issued};
 use crate::support::eventually;
 use crate::support::tally::Tally;
@@ -11,11 +11,15 @@ use rcgen::date_time_ymd;
 struct Case {
     name: &'static str,
     provider: Builder,
+    /// Into the upstream's table.
+    lines: &'static str,
     words: &'static [&'static str],
+    /// What the provider may hear inside TLS.
+    inside: &'static str,
 }
 
 fn case(name: &'static str, provider: Builder, words: &'static [&'static str]) -> Case {
-    Case { name, provider, words }
+    Case { name, provider, lines: "", words, inside: "" }
 }
 
 fn script(at: At, action: impl Into<Action>) -> Builder {
@@ -78,7 +82,7 @@ fn certificates() -> Vec<Case> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_leaves_and_the_application_is_told_why() {
     let mut tally = Tally::new("starttls-out", "through the gateway");
-    for Case { name, provider, words } in refusals().into_iter().chain(attacks()).chain(certificates()) {
+    for Case { name, provider, words, .. } in refusals().into_iter().chain(attacks()).chain(certificates()) {
         let scripted = provider.start().await;
         let mut gateway = in_front_of(&scripted, "").start(1);
         let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-linnet")).await;
@@ -89,20 +93,21 @@ async fn nothing_leaves_and_the_application_is_told_why() {
         }
         gateway.signal("TERM");
         assert_eq!(gateway.wait().code(), Some(0), "{name}");
-        assert_nothing_was_heard(name, &scripted);
+        assert_nothing_was_heard(name, &scripted, "");
         tally.right(1);
     }
     tally.finish();
 }
 
-fn assert_nothing_was_heard(name: &str, scripted: &ScriptedUpstream) {
+fn assert_nothing_was_heard(name: &str, scripted: &ScriptedUpstream, inside: &str) {
     let in_clear = scripted.heard_in_clear();
     // From the client's first TLS record on it is not text.
     let text = in_clear.split(|&octet| octet == 0x16).next().unwrap_or_default();
     for line in String::from_utf8_lossy(text).split_terminator("\r\n") {
         assert!(["EHLO gateway.example.com", "STARTTLS", "QUIT"].contains(&line), "{name}: in clear: {line}");
     }
-    assert_eq!(scripted.heard_inside_tls().escape_ascii().to_string(), "", "{name}");
+    let heard = String::from_utf8_lossy(&scripted.heard_inside_tls()).replace(inside, "");
+    assert_eq!(heard, "", "{name}: inside TLS");
     assert!(scripted.logins().is_empty() && scripted.messages().is_empty(), "{name}");
 }
 
@@ -122,13 +127,32 @@ fn more_refusals() -> Vec<Case> {
         case("codes that differ", script(At::Ehlo, raw(b"250-a\r\n550 b\r\n")), &["not SMTP"]),
         case("a login offered in clear alone", builder().keywords_in_clear(&["AUTH PLAIN LOGIN"]), &["STARTTLS"]),
     ]);
+    cases.extend(silences());
+    let in_clear =
+        builder().keywords_in_clear(&["STARTTLS", "PIPELINING", "AUTH PLAIN LOGIN"]).keywords(&["PIPELINING"]);
+    cases.push(Case {
+        inside: "EHLO gateway.example.com\r\n",
+        ..case("what was offered before TLS alone", in_clear, &["AUTH", "offers no AUTH"])
+    });
     cases
 }
 
+/// A server that says nothing more, or half of it.
+fn silences() -> impl Iterator<Item = Case> {
+    let half = script(At::Ehlo, raw(b"250-scripted.example\r\n250-START"));
+    [
+        case("silent instead of the 220", script(At::StartTls, Action::Stall), &["STARTTLS", "no answer in time"]),
+        case("silent after the 220", script(At::Handshake, Action::Stall), &["TLS handshake", "no answer in time"]),
+        case("half an answer to EHLO", half, &["EHLO", "no answer in time"]),
+    ]
+    .into_iter()
+    .map(|case| Case { lines: "connect_timeout = \"2s\"\ncommand_timeout = \"2s\"\n", ..case })
+}
+
 /// Told in the log and by `queue show`, and tried again; nothing has failed.
-async fn is_deferred(Case { name, provider, words }: Case) -> Result<(), String> {
+async fn is_deferred(Case { name, provider, lines, words, inside }: Case) -> Result<(), String> {
     let scripted = provider.start().await;
-    let gateway = queued_in_front_of(&scripted, "", "").start(1);
+    let gateway = queued_in_front_of(&scripted, lines, "").start(1);
     let reply = hand_in(gateway.address(), &["you@example.net"], &mail("body-linnet")).await;
     let id = reply.strip_prefix("250 2.0.0 Queued as ").ok_or(format!("{name}: {reply}"))?.to_owned();
     gateway.wait_for_line(&["\"deferred\"", &id]);
@@ -140,7 +164,7 @@ async fn is_deferred(Case { name, provider, words }: Case) -> Result<(), String>
     let log = log.join("\n");
     let told = words.iter().all(|word| log.contains(word) && shown.contains(word));
     let failed = log.contains("\"message\":\"failed\"") || shown.contains("failed");
-    assert_nothing_was_heard(name, &scripted);
+    assert_nothing_was_heard(name, &scripted, inside);
     if told && !failed && status.success() { Ok(()) } else { Err(format!("{name}: {words:?} in\n{shown}\n{log}")) }
 }
 
@@ -152,5 +176,49 @@ async fn what_was_queued_is_deferred_and_the_reason_is_shown() {
         let result = is_deferred(case).await;
         tally.case(result.is_ok(), || result.unwrap_err());
     }
+    tally.finish();
+}
+
+/// One account, one cap, one idle connection: whoever trusts another authority, or logs in as somebody else, gets none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_of_another_policy_or_login_is_not_used() {
+    let mut tally = Tally::new("starttls-out", "pooled");
+    // The second login is refused.
+    let provider = ScriptedUpstream::builder().once(At::Auth, "235 2.7.0 in").always(At::Auth, "535 5.7.8 not you");
+    let scripted = provider.start().await;
+    let shared = "share_limits_with = \"company\"\nusername = \"someone-else\"\npassword = \"another-canary\"\n";
+    let route = |to: &str, upstream: &str| {
+        format!("[[route]]\nname = \"{upstream}\"\nrecipients = [\"*@{to}\"]\nupstreams = [\"{upstream}\"]\n")
+    };
+    let tables = [
+        further("strict", &scripted, shared),
+        further("stranger", &scripted, shared),
+        route("strict.example", "strict"),
+        route("stranger.example", "stranger"),
+        route("*", "company"),
+    ];
+    let gateway = queued_in_front_of(&scripted, &format!("max_connections = 2\n{}", tables.concat()), "")
+        .file("strict.pem", Authority::new().pem())
+        .file("stranger.pem", scripted.ca())
+        .start(1);
+    hand_in(gateway.address(), &["you@example.net"], &mail("first")).await;
+    gateway.wait_for_line(&["\"delivered\"", "you@example.net"]);
+    for (recipient, words) in [
+        ("a@strict.example", ["\\\"strict\\\", TLS handshake", "authority"]),
+        ("b@stranger.example", ["AUTH", "535 5.7.8 not you"]),
+    ] {
+        let reply = hand_in(gateway.address(), &[recipient], &mail("second")).await;
+        let id = reply.strip_prefix("250 2.0.0 Queued as ").expect("taken").to_owned();
+        let log = gateway.wait_for_line(&["\"deferred\"", &id]);
+        let show = || String::from_utf8_lossy(&gateway.output(&["queue", "show", &id]).stdout).into_owned();
+        eventually("the attempt is in the queue", || !show().contains("not tried yet"));
+        let shown = show();
+        let plain = words.map(|word| word.replace('\\', ""));
+        let right = words.iter().all(|word| log.contains(word)) && plain.iter().all(|word| shown.contains(word));
+        tally.case(right, || format!("{recipient}: {log}\n{shown}"));
+    }
+    let users: Vec<_> = scripted.logins().into_iter().map(|(_, user, _)| user).collect();
+    tally.case(users.iter().filter(|user| *user == "relay-user").count() == 1, || format!("{users:?}"));
+    tally.case(scripted.messages().len() == 1, || format!("{:?}", scripted.messages()));
     tally.finish();
 }

@@ -1,5 +1,5 @@
 //! One transaction is one message or none, through the whole gateway to a provider that takes everything down: every word
-//! over CR, LF, dot and NUL that is not the end of data, cut at every octet, in clear and inside TLS, pipelined and not, as
+//! over CR, LF and dot (shorter ones with NUL, too) that is not the end of data, cut at every octet, in clear and inside TLS, pipelined and not, as
 //! the first line, in the body, and behind the size limit, with either `line_endings`.
 //! CVE-2023-51764, CVE-2023-51765, CVE-2023-51766.
 
@@ -15,14 +15,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Every word of 1 to `longest` letters that has a dot, and the look-alikes, some of which are longer.
+/// Every word of 1 to `longest` letters that has a dot.
 fn words(letters: &[u8], longest: usize) -> Vec<Vec<u8>> {
-    let mut words = vec![Vec::new()];
-    let mut all: Vec<Vec<u8>> = LOOKALIKES.iter().map(|word| word.to_vec()).collect();
+    let (mut words, mut all) = (vec![Vec::new()], Vec::new());
     for _ in 0..longest {
         words = words.iter().flat_map(|word| letters.iter().map(|&letter| [word, &[letter][..]].concat())).collect();
-        all.extend(words.iter().filter(|word| word.contains(&b'.')).cloned());
+        all.extend(words.iter().filter(|word: &&Vec<u8>| word.contains(&b'.')).cloned());
     }
+    all
+}
+
+/// `longest`: letters of those without NUL. The look-alikes, some of which are longer, are always there.
+fn vocabulary(longest: usize) -> Vec<Vec<u8>> {
+    let lookalikes = LOOKALIKES.iter().map(|word| word.to_vec()).collect();
+    let mut all = [lookalikes, words(b"\r\n.", longest), words(b"\r\n.\0", 3)].concat();
     all.sort();
     all.dedup();
     all
@@ -206,7 +212,7 @@ fn judge(tally: &mut Tally, replies: Vec<(Case, String)>, arrived: &BTreeMap<Str
 #[tokio::test(flavor = "multi_thread")]
 async fn one_transaction_is_one_message_or_none() {
     let longest = if std::env::var("HOSTILE").is_ok_and(|wanted| wanted == "full") { 5 } else { 4 };
-    let all = cases(&words(b"\r\n.", longest));
+    let all = cases(&vocabulary(longest));
     let (scripted, authority) = (ScriptedUpstream::start().await, Arc::new(Authority::new()));
     let gateway = gateway(&scripted, &authority);
     let mut running = JoinSet::new();

@@ -10,9 +10,11 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 enum Say {
     Ehlo,
     EhloBare,
+    Helo,
     Mail,
     MailSyntax,
     MailTooBig,
+    MailTwice,
     MailRefused,
     Rcpt,
     RcptSyntax,
@@ -22,6 +24,9 @@ enum Say {
     Noop,
     Vrfy,
     Expn,
+    Help,
+    Quit,
+    Http,
     LoginRight,
     LoginWrong,
     LoginCancelled,
@@ -31,6 +36,7 @@ enum Say {
     Unknown,
     TooLong,
     BareLf,
+    BareCr,
 }
 
 use Say::*;
@@ -39,9 +45,11 @@ use Say::*;
 const ALL: &[(Say, &[u8])] = &[
     (Ehlo, b"EHLO x\r\n"),
     (EhloBare, b"EHLO\r\n"),
+    (Helo, b"HELO x\r\n"),
     (Mail, b"MAIL FROM:<a@b>\r\n"),
     (MailSyntax, b"MAIL FROM:a@b\r\n"),
     (MailTooBig, b"MAIL FROM:<a@b> SIZE=100001\r\n"),
+    (MailTwice, b"MAIL FROM:<a@b> SIZE=1 SIZE=2\r\n"),
     (MailRefused, b"MAIL FROM:<refused@b>\r\n"),
     (Rcpt, b"RCPT TO:<c@d>\r\n"),
     (RcptSyntax, b"RCPT TO:<>\r\n"),
@@ -51,6 +59,9 @@ const ALL: &[(Say, &[u8])] = &[
     (Noop, b"NOOP\r\n"),
     (Vrfy, b"VRFY x\r\n"),
     (Expn, b"EXPN x\r\n"),
+    (Help, b"HELP\r\n"),
+    (Quit, b"QUIT\r\n"),
+    (Http, b"GET / HTTP/1.1\r\n"),
     // u and p
     (LoginRight, b"AUTH PLAIN AHUAcA==\r\n"),
     // u and q
@@ -62,6 +73,7 @@ const ALL: &[(Say, &[u8])] = &[
     (Unknown, b"FOO\r\n"),
     (TooLong, &[b'x'; 3000]),
     (BareLf, b"NOOP\nRSET\r\n"),
+    (BareCr, b"RSET\r\r\n"),
 ];
 
 #[derive(Debug, Default)]
@@ -86,7 +98,7 @@ impl Model {
     /// The replies to `said`.
     fn hear(&mut self, said: Say) -> Vec<u16> {
         match said {
-            Ehlo => {
+            Ehlo | Helo => {
                 (self.greeted, self.mail, self.recipients) = (true, false, 0);
                 vec![250]
             }
@@ -97,8 +109,17 @@ impl Model {
             Noop => vec![250],
             Vrfy => vec![252],
             Expn => vec![502],
-            EhloBare | MailSyntax => self.bad(501),
-            Unknown | TooLong | BareLf => self.bad(500),
+            Help => vec![214],
+            Quit => {
+                self.closed = true;
+                vec![221]
+            }
+            Http => {
+                (self.closed, self.bad) = (true, self.bad + 1);
+                vec![421]
+            }
+            EhloBare | MailSyntax | MailTwice => self.bad(501),
+            Unknown | TooLong | BareLf | BareCr => self.bad(500),
             RcptSyntax => vec![501],
             _ if !self.greeted => self.bad(503),
             Mail | MailTooBig | MailRefused => self.mail(said),
