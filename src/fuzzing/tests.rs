@@ -1,5 +1,6 @@
 //! Every seed and every crasher once more, and each of them spoiled in some thousand ways.
 
+use super::rewrite::{RULES, Text};
 use super::{TARGETS, Target};
 use std::fs;
 use std::path::Path;
@@ -102,6 +103,20 @@ fn replay(target: &str, variants: usize) {
     }
 }
 
+/// A rule that no seed asks for is hardly ever met.
+#[test]
+fn every_rule_has_its_seed() {
+    let seeds = corpus("rewrite");
+    for (number, rule) in (0..).zip(RULES) {
+        let made = seeds.iter().any(|(_, bytes)| {
+            let end = memchr::memchr(0, &bytes[2..]).map_or(bytes.len(), |at| at + 2);
+            let text = std::str::from_utf8(&bytes[2..end]).expect("a text");
+            bytes[0] == number && rule(&Text::of(text)).is_some()
+        });
+        assert!(made, "no seed of rewrite makes rule {number}");
+    }
+}
+
 /// Says what did it.
 fn guarded(name: &str, bytes: &[u8], run: Target) {
     let result = std::panic::catch_unwind(|| run(bytes));
@@ -136,7 +151,7 @@ replayed! {
     header: 5_000,
     queue: 1_000,
     reply: 20_000,
-    rewrite: 2_000,
+    rewrite: 5_000,
     sandbox: 2_000,
     session: 10_000,
 }
