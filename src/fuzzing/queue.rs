@@ -1,24 +1,29 @@
-//! A queue whose rows hold any octets, and lines of the control socket: damage is set aside or told, never lent, and the
-//! thread that writes lives on.
+//! A queue whose rows hold any octets, what it keeps from before the rules, and lines of the control socket: damage is set
+//! aside or told, never lent, and the thread that writes lives on.
 
 use super::{scratch, take};
+use crate::intake::rerun;
 use crate::message::MailId;
+use crate::message::rewrite::{Actions, AddressMap, Conditions, Original, Rule, Rules};
 use crate::queue::control::{Request, Response};
 use crate::queue::sqlite::{Options, SqliteQueue};
-use crate::queue::{Filter, Lane, Leased, Queue as _, QueueError, Settlement};
+use crate::queue::{Filter, Lane, LaneOf, Leased, Queue as _, QueueError, Settlement};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Params, params};
 use std::path::PathBuf;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tokio::runtime::{Builder, Runtime};
 
-/// The rows; the same octets are also read as lines of the control socket.
+/// The rows; the same octets are also read as a line of the control socket, and as a message's form before the rules.
 pub fn queue(bytes: &[u8]) {
     if let Ok(request) = Request::from_line(bytes) {
         assert_eq!(Request::from_line(&request.to_line()).ok(), Some(request));
     }
     let _no_panic = Response::from_line(bytes);
+    if let Ok(original) = Original::decode(bytes) {
+        assert_eq!(Original::decode(&original.encode()), Ok(original));
+    }
     static SCENE: LazyLock<Mutex<Scene>> = LazyLock::new(|| Mutex::new(Scene::new()));
     let scene = SCENE.lock().unwrap_or_else(PoisonError::into_inner);
     let ids = scene.fill(bytes).expect("rows that the tables allow");
@@ -38,6 +43,8 @@ impl Scene {
         let options = Options { data_dir: folder.clone(), cache_octets: 0, schedule: Default::default() };
         let queue = SqliteQueue::open(options).expect("a queue");
         let raw = Connection::open(folder.join("queue.sqlite")).expect("the same database");
+        raw.set_prepared_statement_cache_capacity(32);
+        raw.execute_batch("PRAGMA synchronous = OFF").expect("nothing to lose");
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { queue, raw, runtime, folder }
     }
@@ -47,7 +54,7 @@ impl Scene {
         let bytes = &mut bytes;
         self.raw.execute_batch(
             "BEGIN; DELETE FROM message; DELETE FROM content; DELETE FROM job; DELETE FROM recipient;
-             DELETE FROM attempt; DELETE FROM history; DELETE FROM hold;",
+             DELETE FROM attempt; DELETE FROM history; DELETE FROM hold; DELETE FROM original;",
         )?;
         let mut ids = Vec::new();
         for key in 1..=2 {
@@ -56,15 +63,23 @@ impl Scene {
             self.message(key, id, bytes)?;
             self.recipients(key, bytes)?;
         }
+        for key in 1..=2 {
+            self.beside(key, bytes)?;
+        }
         self.raw.execute_batch("COMMIT")?;
         Ok(ids)
+    }
+
+    /// Compiled once.
+    fn row(&self, sql: &str, values: impl Params) -> rusqlite::Result<()> {
+        self.raw.prepare_cached(sql)?.execute(values).map(|_| ())
     }
 
     fn message(&self, key: u32, id: MailId, bytes: &mut &[u8]) -> rusqlite::Result<()> {
         let [what] = take(bytes);
         let id = if what & 1 == 0 { id.to_string() } else { format!("{}{key}", text(bytes)) };
         let sender = (what & 2 == 0).then(|| text(bytes));
-        self.raw.execute(
+        self.row(
             "INSERT OR IGNORE INTO message (key, id, received_at, since, sender, eight_bit, smtputf8, size, subject)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
@@ -82,11 +97,11 @@ impl Scene {
         let (header, body) = (text(bytes), (what & 4 == 0).then(|| text(bytes)));
         let right = digest(&SHA256, [header.as_bytes(), body.as_deref().unwrap_or("").as_bytes()].concat().as_slice());
         let kept = if what & 8 == 0 { right.as_ref().to_vec() } else { text(bytes).into_bytes() };
-        self.raw.execute(
+        self.row(
             "INSERT INTO content (message, header, body, digest) VALUES (?1, ?2, ?3, ?4)",
             params![key, header.as_bytes(), body.as_ref().map(String::as_bytes), kept],
         )?;
-        self.raw.execute(
+        self.row(
             "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
@@ -101,20 +116,19 @@ impl Scene {
                 text(bytes),
                 number(bytes)
             ],
-        )?;
-        Ok(())
+        )
     }
 
     fn recipients(&self, key: u32, bytes: &mut &[u8]) -> rusqlite::Result<()> {
         let [count, lane] = take(bytes);
         let lane = if lane & 1 == 0 { "a".to_owned() } else { text(bytes) };
-        self.raw.execute(
+        self.row(
             "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![key, lane, text(bytes), number(bytes), number(bytes) & 3, number(bytes)],
         )?;
         for position in 0..count % 3 {
             let [failed] = take(bytes);
-            self.raw.execute(
+            self.row(
                 "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
@@ -129,10 +143,27 @@ impl Scene {
                 ],
             )?;
         }
-        self.raw.execute(
+        self.row(
             "INSERT INTO attempt (message, number, at, upstream, text, possible_duplicate) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![key, number(bytes), number(bytes), text(bytes), text(bytes), number(bytes)],
-        )?;
+        )
+    }
+
+    /// What most messages do not have.
+    fn beside(&self, key: u32, bytes: &mut &[u8]) -> rusqlite::Result<()> {
+        let [what] = take(bytes);
+        if what & 1 == 1 {
+            self.row("UPDATE message SET marks = ?2 WHERE key = ?1", params![key, text(bytes)])?;
+        }
+        if what & 2 == 2 {
+            let values = params![key, text(bytes), text(bytes)];
+            self.row("UPDATE message SET listener = ?2, user = ?3 WHERE key = ?1", values)?;
+        }
+        if what & 4 == 4 {
+            // NULL: in a file, which is not there.
+            let data = (what & 8 == 0).then(|| text(bytes).into_bytes());
+            self.row("INSERT INTO original (message, data) VALUES (?1, ?2)", params![key, data])?;
+        }
         Ok(())
     }
 }
@@ -175,18 +206,37 @@ async fn use_it(queue: &SqliteQueue, ids: &[MailId]) {
         lives(queue.show(*id).await);
         lives(queue.content(*id).await);
     }
-    for leased in leased {
-        let settlements = vec![Settlement::Untried; leased.accepted.envelope.recipients.len()];
-        lives(queue.settle(leased.lease, settlements, now).await);
-    }
+    settle_untried(queue, leased, now).await;
     lives(queue.next_due(&lane, now).await);
-    lives(queue.relane("other", std::sync::Arc::new(|_| Lane::new("b"))).await);
-    lives(queue.relane("first", std::sync::Arc::new(|_| Lane::new("a"))).await);
+    let (to_a, to_b): (LaneOf, LaneOf) = (Arc::new(|_| Lane::new("a")), Arc::new(|_| Lane::new("b")));
+    lives(queue.relane("other", to_b).await);
+    lives(queue.relane("first", to_a.clone()).await);
     lives(queue.retry(ids, None, now).await);
+    for id in ids {
+        lives(rerun(queue, &RULES, &to_a, *id, now).await);
+    }
+    let again = lives(queue.lease(&lane, now, 10, u64::MAX).await).unwrap_or_default();
+    again.iter().for_each(check);
+    settle_untried(queue, again, now).await;
     lives(queue.statistics().await);
     lives(queue.remove(ids).await);
     lives(queue.prune(now, now).await);
 }
+
+async fn settle_untried(queue: &SqliteQueue, leased: Vec<Leased>, now: Timestamp) {
+    for leased in leased {
+        let settlements = vec![Settlement::Untried; leased.accepted.envelope.recipients.len()];
+        lives(queue.settle(leased.lease, settlements, now).await);
+    }
+}
+
+/// Those of a later day: another form takes the place of what is stored.
+static RULES: LazyLock<Rules> = LazyLock::new(|| {
+    let map_recipients = AddressMap::parse([("c@*", "*@new.example")]).expect("a map");
+    let add_headers = vec![("X-Again".to_owned(), "yes".to_owned())];
+    let actions = Actions { map_recipients, add_headers, ..Actions::default() };
+    Rules(Arc::new([Rule { name: "rule".into(), conditions: Conditions::default(), actions }]))
+});
 
 /// The writer has not panicked. Damage is an answer, too.
 fn lives<T>(answer: Result<T, QueueError>) -> Option<T> {
