@@ -6,7 +6,7 @@ use crate::inbound::testing::{Dialogue, options, server_tls};
 use crate::inbound::{AuthMode, LineEndings, Options, Tls};
 use crate::smtp::dot::has_only_crlf;
 
-/// What brings a session into each state that bytes can find it in.
+/// What brings a session into each state that bytes can find it in. Seeds name them by their place: new ones go to the end.
 const STATES: &[&[u8]] = &[
     b"",
     b"EHLO x\r\n",
@@ -17,7 +17,16 @@ const STATES: &[&[u8]] = &[
     b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n",
     b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n",
     b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: x\r\n\r\n",
+    b"HELO x\r\n",
+    b"EHLO x\r\nAUTH PLAIN\r\n",
+    b"EHLO x\r\nAUTH PLAIN AHUAeA==\r\nAUTH PLAIN AHUAeA==\r\n",
+    b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: x\r\n\r\nx\r",
+    b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.",
+    b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\n",
 ];
+
+/// Of the octet that chooses the listener: STARTTLS, if it has that, is still to be said.
+const IN_CLEAR: u8 = 32;
 
 /// Three octets: the listener, the state, how long the pieces are. Then what the client says.
 pub fn session(mut bytes: &[u8]) {
@@ -26,7 +35,7 @@ pub fn session(mut bytes: &[u8]) {
     let state = STATES[usize::from(state) % STATES.len()];
     let begin = || {
         let mut dialogue = Dialogue::new(options.clone());
-        if matches!(options.tls, Tls::StartTls(_)) {
+        if matches!(options.tls, Tls::StartTls(_)) && listener & IN_CLEAR == 0 {
             dialogue.send(b"EHLO x\r\n");
             dialogue.send(b"STARTTLS\r\n");
         }
