@@ -15,6 +15,7 @@ use crate::queue::Lane;
 use crate::relay::{Deadline, Room, Upstream};
 use crate::smtp::{EnhancedCode, Mailbox};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// An upstream and what the log says of it.
@@ -31,6 +32,10 @@ impl Target {
     /// Its logins share one account, so that the one with the most room has all there is.
     fn room(&self) -> Room {
         self.logins.all().map(Upstream::room).reduce(Room::most).unwrap_or(Room::Slots(1))
+    }
+
+    fn away_for(&self) -> Duration {
+        self.logins.all().map(Upstream::away_for).min().unwrap_or_default()
     }
 
     /// Somebody to go to with this mail, now.
@@ -117,6 +122,11 @@ impl Delivery {
     /// to be left alone; or until when all of them are.
     pub fn room(&self, lane: &Lane) -> Room {
         self.targets_of(lane).map(Target::room).reduce(Room::or).unwrap_or(Room::Slots(1))
+    }
+
+    /// Since when all that could take the lane's mail are away; zero if one is not.
+    pub fn away_for(&self, lane: &Lane) -> Duration {
+        self.targets_of(lane).map(Target::away_for).min().unwrap_or_default()
     }
 
     /// What is left alone on the lane is tried again at once.

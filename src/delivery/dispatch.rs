@@ -13,7 +13,7 @@ use crate::message::accepted::Accepted;
 use crate::observe::fault::Fault;
 use crate::observe::log::Clean;
 use crate::queue::watched::Watched;
-use crate::queue::{Lane, Leased, Queue, QueueError, Settlement};
+use crate::queue::{Cursor, Lane, Leased, Queue, QueueError, Settlement};
 use crate::relay::{Deadline, Room};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -29,6 +29,10 @@ use tracing::{error, warn};
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Between two looks at a lane whose mail is due and yet not given: somebody else has it just now.
 const BREATH: Duration = Duration::from_millis(20);
+/// Between two searches for mail that is too old, on a lane that nobody takes mail from.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(30);
+/// Messages that are too old, ended at once.
+const SWEPT_TOGETHER: usize = 8;
 /// While another lane's message goes ahead alone.
 const REST: Duration = Duration::from_secs(1);
 /// After the queue failed.
@@ -43,6 +47,9 @@ pub trait Courier: Send + Sync + 'static {
     /// How many messages may be under way on the lane now.
     fn room(&self, lane: &Lane) -> Room;
 
+    /// Since when all that could take the lane's mail are away; zero if one is not.
+    fn away_for(&self, lane: &Lane) -> Duration;
+
     /// The operator wants the lane's mail to be tried now.
     fn cut_pause(&self, lane: &Lane);
 }
@@ -54,6 +61,10 @@ impl Courier for Delivery {
 
     fn room(&self, lane: &Lane) -> Room {
         Self::room(self, lane)
+    }
+
+    fn away_for(&self, lane: &Lane) -> Duration {
+        Self::away_for(self, lane)
     }
 
     fn cut_pause(&self, lane: &Lane) {
@@ -84,7 +95,8 @@ impl<C: Courier> Dispatcher<C> {
             let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
             let dispatcher = Arc::clone(&dispatcher);
             let (share, running_here) = (Share::of(memory.clone()), JoinSet::new());
-            let lane = LaneLoop { dispatcher, lane, bell, nudged, share, trouble: 0, running: running_here };
+            let sweep = Sweep { next: Instant::now(), after: None };
+            let lane = LaneLoop { dispatcher, lane, bell, nudged, share, trouble: 0, sweep, running: running_here };
             running.spawn(lane.run(stop.clone()));
         }
         while let Some(ended) = running.join_next().await {
@@ -161,8 +173,16 @@ struct LaneLoop<C> {
     share: Share,
     /// Times in a row that the queue gave an error.
     trouble: u32,
+    sweep: Sweep,
     /// Each gives back its octets.
     running: JoinSet<u64>,
+}
+
+/// The search for mail that is too old, while nobody takes any.
+struct Sweep {
+    next: Instant,
+    /// How far it is.
+    after: Option<Cursor>,
 }
 
 /// What the loop waits for, besides the stop and the end of an attempt.
@@ -195,8 +215,7 @@ impl<C: Courier> LaneLoop<C> {
         let now = Instant::now();
         let full = Wait { until: now + LOOK_AGAIN, for_mail: false };
         let slots = match self.dispatcher.courier.room(&self.lane) {
-            // Another lane may find out earlier that an upstream is back.
-            Room::After(until) => return Wait { until: until.min(now + LOOK_AGAIN), for_mail: false },
+            Room::After(until) => return self.sweep(until, stop).await,
             Room::Slots(slots) => slots.saturating_sub(self.running.len()),
         };
         if slots == 0 {
@@ -209,15 +228,18 @@ impl<C: Courier> LaneLoop<C> {
         }
         let queue = &self.dispatcher.queue;
         let leased = queue.lease(&self.lane, self.dispatcher.clerk.clock.now(), slots, octets).await;
-        leased.iter().flatten().for_each(|leased| self.share.add(leased.accepted.message.size() as u64));
+        let leased = leased.map(|leased| {
+            let found = !leased.is_empty();
+            leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));
+            found
+        });
         self.share.settle();
         match leased {
-            Ok(leased) if leased.is_empty() => {
+            Ok(false) => {
                 self.trouble = 0;
                 Wait { until: now + self.until_due().await, for_mail: true }
             }
-            Ok(leased) => {
-                leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));
+            Ok(true) => {
                 self.trouble = 0;
                 Wait { until: now, for_mail: true }
             }
@@ -226,6 +248,39 @@ impl<C: Courier> LaneLoop<C> {
                 Wait { until: now + self.after_trouble(), for_mail: false }
             }
         }
+    }
+
+    /// What is too old has failed, though nobody asks for it: else a provider that is gone for good would be tried with one
+    /// message a pause, and the last of them be told of weeks late.
+    async fn sweep(&mut self, until: Instant, stop: &CancellationToken) -> Wait {
+        let now = Instant::now();
+        // Another lane may find out earlier that an upstream is back.
+        let wait = Wait { until: until.min(now + LOOK_AGAIN), for_mail: false };
+        let (queue, clerk) = (self.dispatcher.queue.clone(), &self.dispatcher.clerk);
+        let limit = SWEPT_TOGETHER.saturating_sub(self.running.len());
+        if now < self.sweep.next || limit == 0 || !clerk.is_long(self.dispatcher.courier.away_for(&self.lane)) {
+            return wait;
+        }
+        let old = clerk.too_old();
+        let octets = self.share.reserve();
+        if octets == 0 && !self.running.is_empty() {
+            self.share.settle();
+            return wait;
+        }
+        let leased = queue.lease_old(&self.lane, old, self.sweep.after.take(), limit, octets).await;
+        let leased = leased.map(|(leased, next)| {
+            self.sweep.after = next;
+            leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));
+        });
+        self.share.settle();
+        if let Err(error) = leased {
+            error!(lane = %self.lane, "the queue gives no mail that is too old: {error}");
+        }
+        if self.sweep.after.is_some() {
+            return Wait { until: now, ..wait };
+        }
+        self.sweep.next = now + BETWEEN_SWEEPS;
+        wait
     }
 
     async fn until_due(&self) -> Duration {
@@ -249,6 +304,7 @@ impl<C: Courier> LaneLoop<C> {
 
     fn spawn(&mut self, leased: Leased, stop: CancellationToken) {
         let octets = leased.accepted.message.size() as u64;
+        self.share.add(octets);
         let dispatcher = Arc::clone(&self.dispatcher);
         self.running.spawn(async move {
             dispatcher.deliver(leased, &stop).await;

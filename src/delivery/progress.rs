@@ -53,8 +53,12 @@ impl<'a> Progress<'a> {
         for &index in pending {
             if self.refusal(index).is_some() && reason.is_about_upstream() {
                 self.settle(index, Outcome::Deferred(reason.clone()), None);
-            } else if let Some(slot @ None) = self.settled.get_mut(index) {
-                *slot = Some((Outcome::Deferred(reason.clone()), None));
+                continue;
+            }
+            match self.settled.get_mut(index) {
+                Some(slot @ None) => *slot = Some((Outcome::Deferred(reason.clone()), None)),
+                Some(Some((Outcome::Deferred(known), _))) => not_longer_away(known, reason),
+                _ => {}
             }
         }
     }
@@ -110,6 +114,13 @@ impl<'a> Progress<'a> {
             Settled { recipient: recipient.clone(), outcome, transaction }
         });
         Attempt::new(settled.collect())
+    }
+}
+
+/// Of several upstreams that are away, the one that was there last tells for how long nobody was.
+fn not_longer_away(known: &mut Reason, other: &Reason) {
+    if let (Cause::Away(known), Cause::Away(other)) = (&mut known.cause, &other.cause) {
+        known.lasting = known.lasting.min(other.lasting);
     }
 }
 

@@ -48,7 +48,9 @@ impl Clerk {
                 Outcome::Delivered(reply) => {
                     Settlement::Delivered(delivered(settled, reply, leased.accepted.received_at, now))
                 }
-                Outcome::Deferred(reason) if reason.is_untried() => untried(reason),
+                Outcome::Deferred(reason) if reason.is_untried() && !(expired && self.is_long_away(reason)) => {
+                    untried(reason)
+                }
                 Outcome::Deferred(reason) if expired => {
                     let text = format!("expired after {}: {reason}", in_words(self.schedule.expire));
                     books.failures.push(Failure::expired(&settled.recipient, reason, text.clone()));
@@ -64,6 +66,22 @@ impl Clerk {
             books.settlements.push(settlement);
         }
         books
+    }
+
+    /// What waits longer than any wait between two attempts has missed its turn by no chance: its age counts although
+    /// nobody was asked. A shorter absence (a network that comes up after the gateway) fails nothing.
+    pub(super) fn is_long(&self, absence: Duration) -> bool {
+        absence >= self.schedule.longest
+    }
+
+    fn is_long_away(&self, reason: &Reason) -> bool {
+        matches!(&reason.cause, Cause::Away(away) if self.is_long(away.lasting))
+    }
+
+    /// What has waited since then, or longer, is too old.
+    pub(super) fn too_old(&self) -> Timestamp {
+        let expire = SignedDuration::try_from(self.schedule.expire).ok();
+        expire.and_then(|expire| self.clock.now().checked_sub(expire).ok()).unwrap_or(Timestamp::MIN)
     }
 
     /// By the schedule; or, if nobody was asked, when the first of the upstreams may be asked again.

@@ -66,6 +66,29 @@ impl Shelf {
     }
 }
 
+impl Inner {
+    fn lend(&mut self, wanted: impl Fn(&Entry) -> bool, limit: usize, octets: u64) -> Vec<Leased> {
+        let (mut leased, mut total) = (Vec::new(), 0);
+        for entry in self.waiting.iter_mut().filter(|entry| entry.lease.is_none() && wanted(entry)) {
+            if leased.len() == limit || (total >= octets && !leased.is_empty()) {
+                break;
+            }
+            total += entry.accepted.message.size() as u64;
+            self.next_lease += 1;
+            entry.lease = Some(self.next_lease);
+            leased.push(Leased {
+                lease: LeaseId(self.next_lease),
+                lane: entry.lane.clone(),
+                accepted: entry.accepted.clone(),
+                attempts: entry.attempts,
+                since: entry.accepted.received_at,
+                suspect: false,
+            });
+        }
+        leased
+    }
+}
+
 #[async_trait]
 impl Queue for Shelf {
     async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
@@ -87,28 +110,22 @@ impl Queue for Shelf {
     }
 
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
-        let mut inner = self.inner();
-        let (mut leased, mut total) = (Vec::new(), 0);
-        let mut next = inner.next_lease;
-        let due = |entry: &&mut Entry| entry.lane == *lane && entry.lease.is_none() && entry.due <= now;
-        for entry in inner.waiting.iter_mut().filter(due) {
-            if leased.len() == limit || (total >= octets && !leased.is_empty()) {
-                break;
-            }
-            total += entry.accepted.message.size() as u64;
-            next += 1;
-            entry.lease = Some(next);
-            leased.push(Leased {
-                lease: LeaseId(next),
-                lane: lane.clone(),
-                accepted: entry.accepted.clone(),
-                attempts: entry.attempts,
-                since: entry.accepted.received_at,
-                suspect: false,
-            });
-        }
-        inner.next_lease = next;
-        Ok(leased)
+        Ok(self.inner().lend(|entry| entry.lane == *lane && entry.due <= now, limit, octets))
+    }
+
+    /// What is settled is gone, so that it can begin anew each time.
+    async fn lease_old(
+        &self,
+        lane: &Lane,
+        since: Timestamp,
+        _: Option<Cursor>,
+        limit: usize,
+        octets: u64,
+    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
+        let is_old = |entry: &Entry| entry.lane == *lane && entry.accepted.received_at <= since;
+        let leased = self.inner().lend(is_old, limit, octets);
+        let next = (leased.len() == limit).then_some(Cursor(0));
+        Ok((leased, next))
     }
 
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
@@ -284,7 +301,11 @@ impl Courier for Scripted {
             let away = Reason::new(
                 Some("company"),
                 Step::Permit,
-                Cause::Away(Box::new(Away { text: "scripted".to_owned(), wait: Duration::from_secs(1) })),
+                Cause::Away(Box::new(Away {
+                    text: "scripted".to_owned(),
+                    wait: Duration::from_secs(1),
+                    lasting: self.away_for(&lane),
+                })),
             );
             return settled(accepted, |_| Outcome::Deferred(away.clone()));
         };
@@ -298,6 +319,10 @@ impl Courier for Scripted {
 
     fn room(&self, lane: &Lane) -> Room {
         self.breaker(lane, |breaker| breaker.room(Instant::now()))
+    }
+
+    fn away_for(&self, lane: &Lane) -> Duration {
+        self.breaker(lane, |breaker| breaker.away_for(Instant::now()))
     }
 
     fn cut_pause(&self, lane: &Lane) {

@@ -74,6 +74,8 @@ pub enum Cause {
 pub struct Away {
     pub text: String,
     pub wait: Duration,
+    /// For how long without a break nothing was taken; zero while only a limit is used up.
+    pub lasting: Duration,
 }
 
 /// Why a recipient was not delivered, complete enough to be understood alone.

@@ -46,6 +46,7 @@ macro_rules! conformance {
             a_crash_makes_what_was_lent_suspect,
             a_lost_answer_makes_the_next_attempt_suspect,
             the_limits_of_a_lease_hold,
+            what_is_too_old_is_lent_whether_due_or_not,
             direct_mode_keeps_what_it_could_not_deliver,
             a_message_on_two_lanes_is_two_leases,
             a_held_lane_lends_nothing_and_takes_mail,

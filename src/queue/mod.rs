@@ -194,6 +194,18 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// A row that cannot be read is set aside (state damaged) and reported in the log, never returned and never retried.
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError>;
 
+    /// Messages of this lane that wait, due or not, and whose age counts from `since` or earlier: in order of acceptance, behind
+    /// the cursor. At most `limit`, and no further one once `octets` are reached. A call looks at a bounded number of messages, so
+    /// that it can give none and yet a cursor to go on from; without one there is no more. For the rest as [`Queue::lease`].
+    async fn lease_old(
+        &self,
+        lane: &Lane,
+        since: Timestamp,
+        after: Option<Cursor>,
+        limit: usize,
+        octets: u64,
+    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError>;
+
     /// One settlement per recipient of the lease's envelope, in order. `due`: when deferred and postponed recipients are due
     /// again; untried ones wait along with them, or keep their due time if there are none.
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError>;

@@ -83,6 +83,17 @@ impl Queue for MemoryQueue {
         Ok(Vec::new())
     }
 
+    async fn lease_old(
+        &self,
+        _: &Lane,
+        _: Timestamp,
+        _: Option<Cursor>,
+        _: usize,
+        _: u64,
+    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
+        Ok((Vec::new(), None))
+    }
+
     async fn settle(&self, _: LeaseId, _: Vec<Settlement>, _: Timestamp) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }

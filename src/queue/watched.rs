@@ -71,6 +71,17 @@ impl Queue for Watched {
         self.queue.lease(lane, now, limit, octets).await
     }
 
+    async fn lease_old(
+        &self,
+        lane: &Lane,
+        since: Timestamp,
+        after: Option<Cursor>,
+        limit: usize,
+        octets: u64,
+    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
+        self.queue.lease_old(lane, since, after, limit, octets).await
+    }
+
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
         self.queue.settle(lease, settlements, due).await
     }

@@ -23,6 +23,8 @@ pub struct Breaker {
     failures: u32,
     /// The last attempt that said anything broke off.
     is_shaken: bool,
+    /// Nothing got through from then on.
+    away_since: Option<Instant>,
     era: u64,
 }
 
@@ -108,6 +110,7 @@ impl Breaker {
             state: State::Closed { room: usize::MAX, running: 0 },
             failures: 0,
             is_shaken: false,
+            away_since: None,
             era: 0,
         }
     }
@@ -132,6 +135,11 @@ impl Breaker {
             State::Open { until, .. } if now < until => Room::After(until),
             State::Open { .. } | State::HalfOpen => Room::Slots(1),
         }
+    }
+
+    /// Zero unless it is away; probes that fail do not make it shorter.
+    pub fn away_for(&self, now: Instant) -> Duration {
+        self.away_since.map(|since| now.saturating_duration_since(since)).unwrap_or_default()
     }
 
     /// What attempts from before a failure find out is old news, and none of them goes on.
@@ -175,6 +183,7 @@ impl Breaker {
     }
 
     fn widen(&mut self, room: usize, running: usize) {
+        self.away_since = None;
         let room = room.saturating_add(1);
         if room >= self.cap {
             self.failures = 0;
@@ -185,6 +194,7 @@ impl Breaker {
     fn open(&mut self, longest: Duration, short: Duration, now: Instant, chance: u16) -> Duration {
         let pause = pause(self.failures, longest, chance);
         self.failures = self.failures.saturating_add(1);
+        self.away_since.get_or_insert(now);
         self.era += 1;
         let after = |pause| now.checked_add(pause).unwrap_or(now);
         self.state = State::Open { until: after(pause), soonest: after(pause.min(short)) };
@@ -307,6 +317,19 @@ mod tests {
             assert!(matches!(breaker.admit(now + 6 * SECOND, false), Admission::Away(_)));
             assert_eq!(matches!(breaker.admit(now + 6 * SECOND, true), Admission::Go(_)), let_ahead);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_away_from_the_first_failure_until_something_gets_through() {
+        let (mut breaker, start) = (Breaker::new(2), Instant::now());
+        assert_eq!(breaker.away_for(start), Duration::ZERO);
+        let again = start + fail(&mut breaker, start);
+        let back = again + fail(&mut breaker, again);
+        assert_eq!(breaker.away_for(back), back - start);
+        let probe = go(&mut breaker, back);
+        assert_eq!(breaker.away_for(back), back - start, "until something came of it");
+        breaker.ended(probe, Sign::Up, back, MIDDLE);
+        assert_eq!(breaker.away_for(back), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -70,6 +70,10 @@ impl Health {
         self.lock().breaker.room(Instant::now())
     }
 
+    pub(super) fn away_for(&self) -> Duration {
+        self.lock().breaker.away_for(Instant::now())
+    }
+
     pub(super) fn cut_pause(&self) {
         self.lock().breaker.cut_pause(Instant::now());
         self.changed.send_replace(());

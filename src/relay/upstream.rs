@@ -119,6 +119,11 @@ impl Upstream {
         }
     }
 
+    /// Since when it has taken nothing, because it is away; zero if it is not.
+    pub fn away_for(&self) -> Duration {
+        self.0.health.away_for()
+    }
+
     /// The most recipients that one transaction may have by the rates; `None` if they do not count recipients.
     pub fn most_recipients(&self) -> Option<usize> {
         let most = self.0.account.gate.most_recipients()?;
@@ -270,7 +275,7 @@ impl Upstream {
     }
 
     fn away(&self, text: String, wait: Duration) -> Reason {
-        self.reason(Step::Permit, Cause::Away(Box::new(Away { text, wait })))
+        self.reason(Step::Permit, Cause::Away(Box::new(Away { text, wait, lasting: self.away_for() })))
     }
 
     /// Quick retries are quick: all of them together take no longer than one connect may.

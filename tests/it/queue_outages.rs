@@ -53,6 +53,23 @@ async fn a_password_that_was_changed_fails_none_of_a_thousand_mails_and_its_retu
     gateway.wait_for_line(&["the upstream is back"]);
 }
 
+/// One attempt a pause judged one message a pause: with forty of them the last would have failed hours late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_never_comes_back_fails_everything_on_time() {
+    const MAILS: usize = 40;
+    let provider = Provider::away();
+    let gateway = provider.queued("", "expire = \"3s\"").start(1);
+    hand_in_load(gateway.address(), &numbered(MAILS)).await;
+    let failed = || gateway.log().iter().filter(|line| line.contains("\"message\":\"failed\"")).count();
+    let deadline = tokio::time::Instant::now() + crate::support::client::HANG_GUARD;
+    while failed() < MAILS {
+        assert!(tokio::time::Instant::now() < deadline, "only {} of {MAILS} have failed", failed());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let untried = gateway.wait_for_line(&["\"message\":\"failed\"", "waiting for its turn"]);
+    assert!(untried.contains("expired after 3") && untried.contains("connect"), "{untried}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_421_in_the_middle_slows_the_upstream_down_and_fails_nothing() {
     const MAILS: usize = 60;

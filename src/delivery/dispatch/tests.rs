@@ -143,6 +143,49 @@ async fn what_is_deferred_for_five_days_has_failed_and_its_sender_is_told() {
     assert!(inner.waiting.is_empty());
 }
 
+/// They were judged only as probes before, one a pause: the last of a thousand three days late.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_an_upstream_that_is_gone_fails_on_time_though_nobody_asks_for_it() {
+    const MAILS: usize = 1000;
+    let stage = Stage::new(4, MOMENT);
+    stage.courier.judge(|to| if to.domain().as_str() == "one.example" { delivered() } else { login_refused() });
+    for _ in 0..MAILS {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.run();
+    sleep(Duration::from_secs(5 * 24 * 3600 - 60)).await;
+    assert_eq!(stage.shelf.count(is_failed), 0, "not before its time");
+    let young = stage.put(&["you@example.net"]).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(stage.shelf.count(is_failed), MAILS);
+    let inner = stage.shelf.inner();
+    let Some((_, settlements)) = inner.settled.iter().rev().find(|(_, settlements)| settlements.iter().any(is_failed))
+    else {
+        panic!("{MAILS} failed")
+    };
+    let [Settlement::Failed(attempted)] = settlements.as_slice() else { panic!("{settlements:?}") };
+    assert!(attempted.text.starts_with("expired after 5 days: upstream \"company\""), "{}", attempted.text);
+    assert!(inner.waiting.iter().map(|entry| entry.accepted.id).eq([young]), "the young one waits");
+}
+
+/// The gateway, or its network, was off for a week: what is old then gets its turn once somebody is there.
+#[tokio::test(start_paused = true)]
+async fn a_short_absence_fails_nothing_however_old_it_is() {
+    const MAILS: usize = 100;
+    let stage = Stage::new(4, MOMENT);
+    stage.courier.judge(|_| login_refused());
+    for _ in 0..MAILS {
+        stage.put(&["you@example.net"]).await;
+    }
+    stage.jump(jiff::SignedDuration::from_hours(7 * 24));
+    stage.run();
+    sleep(Duration::from_secs(1800)).await;
+    let probes = stage.courier.notes().begun.len();
+    assert!(stage.shelf.count(is_failed) <= probes && probes < 20, "{probes}");
+    stage.courier.judge(|_| delivered());
+    stage.until("the others are delivered", |shelf| shelf.count(is_delivered) + probes >= MAILS).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bounce_goes_to_whom_it_should_and_never_for_the_null_path() {
     let postmaster = Bounce::Address(mailbox("postmaster@example.com"));

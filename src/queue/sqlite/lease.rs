@@ -58,6 +58,69 @@ pub(super) struct Granted {
     pub damaged: Vec<(i64, String)>,
 }
 
+impl Granted {
+    /// Marks it as leased, or sets it aside. Returns its size.
+    fn take(&mut self, work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> Result<u64, Failure> {
+        match grant(work, lane, message, suspect) {
+            Ok(grant) => {
+                let size = grant.size;
+                self.grants.push(grant);
+                Ok(size)
+            }
+            Err(error) if is_damage(&error) => {
+                set_aside(work, message, lane)?;
+                self.damaged.push((message, error.to_string()));
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Messages looked at for their age in one operation.
+const MAX_OLD_LOOKS: usize = 1000;
+
+#[derive(Debug, Clone)]
+pub(super) struct OldRequest {
+    pub lane: Arc<str>,
+    /// Milliseconds since 1970.
+    pub since: i64,
+    /// Key of the last message looked at before.
+    pub after: i64,
+    pub limit: usize,
+    pub octets: u64,
+}
+
+/// With the key of the last message looked at; `None`: those behind it are younger. In order of acceptance that is soon: the
+/// first one that came in later ends it. (One that failed and is tried again can be younger than it came in, never older.)
+pub(super) fn lease_old(work: &Work<'_>, request: &OldRequest) -> Result<(Granted, Option<i64>), Failure> {
+    let mut granted = Granted::default();
+    if is_held(work, &request.lane)? {
+        return Ok((granted, None));
+    }
+    let jobs = work.all(
+        "SELECT job.message, job.lane = ?3 AND job.state = 0, job.suspect, message.since, message.received_at
+         FROM job CROSS JOIN message ON message.key = job.message WHERE job.message > ?1 ORDER BY job.message LIMIT ?2",
+        (request.after, signed(MAX_OLD_LOOKS), &request.lane),
+        |row| Ok((row.get(0)?, row.get::<_, bool>(1)?, row.get(2)?, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?)),
+    )?;
+    let (mut octets, mut last, looked_at) = (0, None, jobs.len());
+    for (message, is_waiting_here, suspect, since, received_at) in jobs {
+        if received_at > request.since {
+            return Ok((granted, None));
+        }
+        if granted.grants.len() == request.limit || octets >= request.octets {
+            return Ok((granted, last));
+        }
+        if is_waiting_here && since <= request.since {
+            octets += granted.take(work, &request.lane, message, suspect)?;
+        }
+        last = Some(message);
+    }
+    // The message's jobs on other lanes may lie behind the last one seen.
+    Ok((granted, last.filter(|_| looked_at == MAX_OLD_LOOKS).map(|message| message - 1)))
+}
+
 pub(super) fn lease(work: &Work<'_>, request: &Request, turns: &Turns) -> Result<Granted, Failure> {
     let mut granted = Granted::default();
     if is_held(work, &request.lane)? {
@@ -68,17 +131,7 @@ pub(super) fn lease(work: &Work<'_>, request: &Request, turns: &Turns) -> Result
     let mut octets = 0;
     while granted.grants.len() < request.limit && octets < request.octets {
         let Some((message, suspect)) = round.next()? else { break };
-        match grant(work, &request.lane, message, suspect) {
-            Ok(grant) => {
-                octets += grant.size;
-                granted.grants.push(grant);
-            }
-            Err(error) if is_damage(&error) => {
-                set_aside(work, message, &request.lane)?;
-                granted.damaged.push((message, error.to_string()));
-            }
-            Err(error) => return Err(error.into()),
-        }
+        octets += granted.take(work, &request.lane, message, suspect)?;
     }
     if let Some(domain) = round.at {
         super::writer::lock(turns).insert(request.lane.to_string(), domain);

@@ -9,7 +9,7 @@ use super::store::Store;
 use super::writer::lock;
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
-use crate::queue::{Lane, LeaseId, Leased, QueueError, Settlement};
+use crate::queue::{Cursor, Lane, LeaseId, Leased, QueueError, Settlement};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,11 +32,34 @@ pub(super) async fn lease(
         limit,
         octets,
     };
+    let lender = store.clone();
+    let lending = async move { lender.lend(&lane, request).await.map(|leased| (leased, ())) };
+    hand_on(store.clone(), lending, now).await.map(|(leased, ())| leased)
+}
+
+/// The same for what is too old.
+pub(super) async fn lease_old(
+    store: &Arc<Store>,
+    lane: Lane,
+    since: Timestamp,
+    after: Option<Cursor>,
+    limit: usize,
+    octets: u64,
+) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
+    let after = after.map_or(i64::MIN, |Cursor(key)| key);
+    let request = lease::OldRequest { lane: lane.as_str().into(), since: to_column(since), after, limit, octets };
+    let lender = store.clone();
+    hand_on(store.clone(), async move { lender.lend_old(&lane, request).await }, since).await
+}
+
+async fn hand_on<T: Send + 'static>(
+    store: Arc<Store>,
+    lending: impl Future<Output = Result<(Vec<Leased>, T), QueueError>> + Send + 'static,
+    now: Timestamp,
+) -> Result<(Vec<Leased>, T), QueueError> {
     let (answer, answered) = oneshot::channel();
-    let store = store.clone();
     tokio::spawn(async move {
-        let leased = store.lend(&lane, request).await;
-        if let Err(Ok(unwanted)) = answer.send(leased) {
+        if let Err(Ok((unwanted, _))) = answer.send(lending.await) {
             for leased in unwanted {
                 store.give_back(leased.lease, now).await;
             }
@@ -51,18 +74,8 @@ impl Store {
             let (request, turns) = (request.clone(), self.turns.clone());
             let now = from_column(request.now);
             let granted = self.writer.call(move |work| lease::lease(work, &request, &turns)).await?;
-            for (message, reason) in &granted.damaged {
-                error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
-            }
             let asked = granted.grants.len();
-            let mut leased = Vec::new();
-            let mut trouble = None;
-            for (grant, content) in self.contents(granted.grants).await {
-                match self.hand_over(lane, grant, content, now).await {
-                    Ok(one) => leased.extend(one),
-                    Err(error) => trouble = Some(error),
-                }
-            }
+            let (leased, trouble) = self.join(lane, granted, now).await;
             if !leased.is_empty() || asked == 0 {
                 return Ok(leased);
             }
@@ -71,6 +84,40 @@ impl Store {
                 return Err(error);
             }
         }
+    }
+
+    async fn lend_old(
+        self: &Arc<Self>,
+        lane: &Lane,
+        request: lease::OldRequest,
+    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
+        let since = from_column(request.since);
+        let (granted, next) = self.writer.call(move |work| lease::lease_old(work, &request)).await?;
+        let (leased, trouble) = self.join(lane, granted, since).await;
+        if let Some(error) = trouble {
+            error!(%lane, %error, "mail that is too old cannot be read just now");
+        }
+        Ok((leased, next.map(Cursor)))
+    }
+
+    /// With their contents, and with what was in the way of that.
+    async fn join(
+        self: &Arc<Self>,
+        lane: &Lane,
+        granted: lease::Granted,
+        now: Timestamp,
+    ) -> (Vec<Leased>, Option<QueueError>) {
+        for (message, reason) in &granted.damaged {
+            error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
+        }
+        let (mut leased, mut trouble) = (Vec::new(), None);
+        for (grant, content) in self.contents(granted.grants).await {
+            match self.hand_over(lane, grant, content, now).await {
+                Ok(one) => leased.extend(one),
+                Err(error) => trouble = Some(error),
+            }
+        }
+        (leased, trouble)
     }
 
     /// `None`: it is damaged, and set aside.

@@ -73,6 +73,17 @@ impl Queue for SqliteQueue {
         lend::lease(&self.store, lane.clone(), now, limit, octets).await
     }
 
+    async fn lease_old(
+        &self,
+        lane: &Lane,
+        since: Timestamp,
+        after: Option<Cursor>,
+        limit: usize,
+        octets: u64,
+    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
+        lend::lease_old(&self.store, lane.clone(), since, after, limit, octets).await
+    }
+
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
         let store = self.store.clone();
         detached(async move { store.settle(lease, settlements, due).await }).await

@@ -42,6 +42,7 @@ async fn no_statement_scans_or_sorts_a_table() {
     conformance::filters_find_what_they_name(&scene().await).await;
     conformance::history_is_paged_newest_first(&scene().await).await;
     conformance::old_failures_and_history_are_forgotten(&scene().await).await;
+    conformance::what_is_too_old_is_lent_whether_due_or_not(&scene().await).await;
     conformance::a_large_message_is_whole_and_goes_with_its_last_recipient(&scene().await).await;
 
     let folder = Folder::new(0);
