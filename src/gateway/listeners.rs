@@ -3,7 +3,7 @@
 use super::StartError;
 use super::storage::Memory;
 use crate::config::{Delivery as Mode, ListenerSettings, Settings};
-use crate::delivery::{Bouncer, Clerk, Delivery};
+use crate::delivery::{Clerk, Delivery};
 use crate::dkim::Keyring;
 use crate::inbound::auth::Users;
 use crate::inbound::{BindError, Listener};
@@ -57,7 +57,7 @@ pub(super) struct Behind {
     pub delivery: Arc<Delivery>,
     pub queue: Arc<dyn Queue>,
     pub clerk: Clerk,
-    pub bouncer: Arc<Bouncer>,
+    pub leftovers: Leftovers,
     /// The end of the drain time.
     pub cut_off: CancellationToken,
 }
@@ -100,13 +100,15 @@ pub(super) fn reception(settings: &Settings, listener: &ListenerSettings, keyrin
 
 impl Behind {
     fn intake(&self, typed: &ListenerSettings, reception: Reception, space: &Arc<Space>) -> DoorIntake {
-        let (queue, clerk) = (self.queue.clone(), self.clerk.clone());
         match typed.delivery {
-            Mode::Queue => DoorIntake::Queued(Arc::new(QueuedIntake { reception, queue, clerk, space: space.clone() })),
+            Mode::Queue => {
+                let (queue, clerk, space) = (self.queue.clone(), self.clerk.clone(), space.clone());
+                DoorIntake::Queued(Arc::new(QueuedIntake { reception, queue, clerk, space }))
+            }
             Mode::Direct => {
-                let leftovers = Leftovers { queue, clerk, bouncer: self.bouncer.clone() };
+                let (leftovers, space) = (self.leftovers.clone(), space.clone());
                 let (delivery, cut_off) = (self.delivery.clone(), self.cut_off.clone());
-                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery, leftovers, cut_off }))
+                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery, leftovers, space, cut_off }))
             }
         }
     }

@@ -26,6 +26,7 @@ use self::storage::Memory;
 use crate::config::{RouteSettings, Settings};
 use crate::delivery::{Bouncer, Clerk, Delivery, Dispatcher, Route, Routes};
 use crate::inbound::BindError;
+use crate::intake::Leftovers;
 use crate::message::Budget;
 use crate::observe::Clock;
 use crate::queue::sqlite::OpenError;
@@ -77,6 +78,7 @@ pub struct Gateway {
     sandbox: Option<Sandbox>,
     delivery: Arc<Delivery>,
     dispatcher: Dispatcher<Delivery>,
+    leftovers: Leftovers,
     control: Option<ControlServer>,
     queue: Arc<Watched>,
     keep: Keep,
@@ -124,16 +126,18 @@ impl Gateway {
             clerk: clerk.clone(),
             queue: queue.clone(),
         });
+        let leftovers = Leftovers::new(queue.clone(), clerk.clone(), bouncer.clone());
         let behind =
-            Behind { keyring, delivery, queue: queue.clone(), clerk, bouncer, cut_off: CancellationToken::new() };
+            Behind { keyring, delivery, queue: queue.clone(), clerk, leftovers, cut_off: CancellationToken::new() };
         let doors = listeners::bind(&settings, memory, &behind)?;
         descriptors::raise_limit(&settings);
         announce(&settings, &doors);
-        let Behind { delivery, clerk, bouncer, cut_off, .. } = behind;
+        let Behind { delivery, clerk, leftovers, cut_off, .. } = behind;
         let (courier, lanes) = (delivery.clone(), delivery.lanes().cloned().collect());
         let dispatcher = Dispatcher { queue: queue.clone(), courier, clerk, bouncer, lanes, octets: memory.leases };
         let keep = Keep { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
-        Ok(Self { doors, sandbox, delivery, dispatcher, control, queue, keep, drain: settings.drain, cut_off, lock })
+        let drain = settings.drain;
+        Ok(Self { doors, sandbox, delivery, dispatcher, leftovers, control, queue, keep, drain, cut_off, lock })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -165,6 +169,7 @@ impl Gateway {
         shutdown.cancel();
         let farewell = Instant::now() + self.drain;
         drain(listeners, dispatcher, &self.cut_off, farewell, self.drain).await;
+        self.leftovers.finish(farewell).await;
         close_upstreams(&self.delivery, farewell).await;
         sandbox_stop.cancel();
         if let Some(sandbox) = sandbox {

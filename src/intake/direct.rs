@@ -8,9 +8,11 @@ use super::prepare::Prepared;
 use super::reception::Reception;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
+use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{MailId, Outcome, Reason};
 use crate::observe::log::Clean;
+use crate::queue::space::Space;
 use crate::relay::Deadline;
 use crate::smtp::reply::Severity;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
@@ -30,6 +32,8 @@ pub struct DirectIntake {
     pub reception: Reception,
     pub delivery: Arc<Delivery>,
     pub leftovers: Leftovers,
+    /// For leftovers; shared by all listeners.
+    pub space: Arc<Space>,
     /// The gateway has to end now: what is still under way is given up, and said to be.
     pub cut_off: CancellationToken,
 }
@@ -46,6 +50,9 @@ impl Intake for DirectIntake {
             Ok(Prepared { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
+        if !self.has_room_for_leftovers(&accepted) {
+            return Reply::no_space();
+        }
         let attempt = tokio::select! {
             biased;
             attempt = self.delivery.attempt(&accepted, deadline) => attempt,
@@ -58,9 +65,24 @@ impl Intake for DirectIntake {
         attempt.log(&accepted, started.elapsed());
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
-            self.leftovers.keep(accepted, original, &attempt).await;
+            self.leftovers.keep(accepted, original, &attempt, received.share).await;
         }
         reply
+    }
+}
+
+impl DirectIntake {
+    /// What the provider takes in part is ours to keep. For a single recipient it is all or nothing, and a full disk no
+    /// reason not to deliver.
+    fn has_room_for_leftovers(&self, accepted: &Accepted) -> bool {
+        let queue = &self.leftovers.queue;
+        if accepted.envelope.recipients.len() < 2
+            || self.space.has_room_for(accepted.message.size() as u64, queue.reusable())
+        {
+            return true;
+        }
+        queue.reclaim();
+        false
     }
 }
 

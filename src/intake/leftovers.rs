@@ -1,40 +1,115 @@
 //! What direct mode leaves over once the provider took the message for some of its recipients: the application got its
 //! `250` and will not come back, so the others are the gateway's from then on.
+//!
+//! What cannot be stored just now is tried again until it can be, holding its share of the memory budget; never dropped
+//! without a line that names each recipient.
 
 use crate::delivery::{Attempt, Bouncer, Clerk};
 use crate::message::accepted::Accepted;
+use crate::message::budget::Share;
+use crate::message::dsn::Failure;
 use crate::message::{Outcome, subject};
 use crate::observe::log::Clean;
-use crate::queue::{NewMail, Queue};
+use crate::queue::{NewMail, Queue, QueueError};
 use bytes::Bytes;
 use std::sync::Arc;
-use tracing::error;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
 
-#[derive(Debug)]
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Shared by its clones.
+#[derive(Debug, Clone)]
 pub struct Leftovers {
-    pub queue: Arc<dyn Queue>,
-    pub clerk: Clerk,
-    pub bouncer: Arc<Bouncer>,
+    pub(super) queue: Arc<dyn Queue>,
+    clerk: Clerk,
+    bouncer: Arc<Bouncer>,
+    unstored: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Of one message.
+#[derive(Debug)]
+struct Left {
+    accepted: Arc<Accepted>,
+    /// `None`: it is stored.
+    mail: Option<NewMail>,
+    /// To be told of.
+    failures: Vec<Failure>,
+    /// The recipients that are not settled, for the log.
+    to: String,
 }
 
 impl Leftovers {
+    pub fn new(queue: Arc<dyn Queue>, clerk: Clerk, bouncer: Arc<Bouncer>) -> Self {
+        Self { queue, clerk, bouncer, unstored: TaskTracker::new(), stop: CancellationToken::new() }
+    }
+
     /// Deferred recipients are queued, failed ones kept, delivered ones remembered, all at once. To be called only if
-    /// at least one was delivered; the reply is a 250 whatever happens here.
-    pub(super) async fn keep(&self, accepted: Arc<Accepted>, original: Option<Bytes>, attempt: &Attempt) {
+    /// at least one was delivered; the reply is a 250 whatever happens here. `share`: the message's, of the memory budget.
+    pub(super) async fn keep(&self, accepted: Arc<Accepted>, original: Option<Bytes>, attempt: &Attempt, share: Share) {
         let (fates, failures) = self.clerk.open(&accepted, attempt);
+        let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
+        let to = unsettled.map(|settled| Clean(&settled.recipient).to_string()).collect::<Vec<_>>().join(",");
         let subject = subject(&accepted.message);
         let mail = NewMail { accepted: accepted.clone(), fates, original, subject };
-        let stored = self.queue.put(mail).await;
-        let told = self.bouncer.tell(&accepted, &failures).await;
-        let (id, from) = (accepted.id, Clean(&accepted.envelope.sender));
-        if let Err(error) = told {
-            error!(%id, %from, "a bounce could not be stored: {error}");
+        let mut left = Left { accepted, mail: Some(mail), failures, to };
+        let Err(error) = self.store(&mut left).await else { return };
+        let (id, from) = (left.accepted.id, Clean(&left.accepted.envelope.sender));
+        if left.to.is_empty() {
+            error!(%id, %from, "delivered, and the history could not be written: {error}");
+            return;
         }
-        let Err(error) = stored else { return };
-        let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
-        match unsettled.count() {
-            0 => error!(%id, %from, "delivered, and the history could not be written: {error}"),
-            recipients => error!(%id, %from, recipients, "what is left of a message could not be stored: {error}"),
+        error!(%id, %from, to = left.to, "what is left of a message could not be stored; it is tried again: {error}");
+        let leftovers = self.clone();
+        self.unstored.spawn(async move {
+            leftovers.keep_on(left).await;
+            drop(share);
+        });
+    }
+
+    /// Whoever still tries does so once more. Returns when none is left, or at the deadline.
+    pub async fn finish(&self, deadline: Instant) {
+        self.stop.cancel();
+        self.unstored.close();
+        let _cut_off_at_the_end = timeout_at(deadline, self.unstored.wait()).await;
+    }
+
+    /// The message first: a bounce is about what was kept.
+    async fn store(&self, left: &mut Left) -> Result<(), QueueError> {
+        if let Some(mail) = &left.mail {
+            self.queue.put(mail.clone()).await?;
+            left.mail = None;
+        }
+        self.bouncer.tell(&left.accepted, &left.failures).await
+    }
+
+    async fn keep_on(&self, mut left: Left) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            let is_last = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => true,
+                () = sleep(pause) => false,
+            };
+            let stored = self.store(&mut left).await;
+            let (id, from, to) = (left.accepted.id, Clean(&left.accepted.envelope.sender), &left.to);
+            match stored {
+                Ok(()) => {
+                    info!(%id, %from, to, "what is left of a message is stored now");
+                    return;
+                }
+                Err(error) if is_last || matches!(error, QueueError::Closed) => {
+                    let lost = if left.mail.is_some() { "these recipients never get it" } else { "nobody is told" };
+                    error!(%id, %from, to, "what is left of a message could not be stored until the stop; {lost}: {error}");
+                    return;
+                }
+                Err(_) => pause = (pause * 2).min(LONGEST_RETRY),
+            }
         }
     }
 }

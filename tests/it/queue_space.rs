@@ -2,14 +2,17 @@
 //!
 //! On a small tmpfs of the test's own, which only root can mount.
 
-use crate::support::application::{hand_in, mail, subjects};
+use crate::support::application::{hand_in, in_front_of, mail, subjects};
 use crate::support::client::Client;
 use crate::support::peers;
 use crate::support::provider::Provider;
 use crate::support::tally::Tally;
+use crate::support::upstream::{Action, At, ScriptedUpstream};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 struct Tmpfs(tempfile::TempDir);
 
@@ -110,6 +113,51 @@ async fn a_full_disk_is_a_452_and_never_a_250_and_recovers_by_itself() {
     let mut tally = Tally::new("exhaustion", "a full disk");
     tally.case(arrived == taken + 1, || format!("{arrived} arrived, {} were taken", taken + 1));
     tally.finish();
+}
+
+/// Takes everything that is left.
+fn fill(tmpfs: &Tmpfs) {
+    let mut filler = fs::File::create(tmpfs.path().join("filler")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+}
+
+/// The 250 was said, and what the provider had not taken was dropped with nothing but a line that counted it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
+    let Some(tmpfs) = Tmpfs::mount("8m") else { return };
+    let allowed = Arc::new(Semaphore::new(0));
+    let scripted = ScriptedUpstream::builder()
+        .once(At::Rcpt, "250 2.1.5 ok")
+        .once(At::Rcpt, "450 4.2.1 greylisted")
+        .once(At::Dot, Action::OnceAllowed(allowed.clone()))
+        .start()
+        .await;
+    let data = format!("data_dir = \"{}\"\nunsigned", tmpfs.path().join("data").display());
+    let gateway = in_front_of(&scripted, "")
+        .config_with("unsigned", &data)
+        .config_with("[queue]", "[queue]\nmin_free_space = \"1 B\"")
+        .start(1);
+    let address = gateway.address();
+    let recipients = ["you@example.net", "grey@example.net"];
+    let first = tokio::spawn(async move { hand_in(address, &recipients, &mail("parted")).await });
+    scripted.until_heard("DATA").await;
+    fill(&tmpfs);
+    allowed.add_permits(1);
+    let reply = first.await.unwrap();
+    assert!(reply.starts_with("250 "), "the provider has it: {reply}");
+    let line = gateway.wait_for_line(&["what is left of a message could not be stored; it is tried again"]);
+    assert!(line.contains("grey@example.net") && !line.contains("you@example.net"), "{line}");
+    let deadline = tokio::time::Instant::now() + crate::support::client::HANG_GUARD;
+    // The last look at the disk may be a second old.
+    while !hand_in(address, &recipients, &mail("refused")).await.starts_with("452 4.3.1 ") {
+        assert!(tokio::time::Instant::now() < deadline, "what may have to be kept is taken");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    let alone = hand_in(address, &["you@example.net"], &mail("alone")).await;
+    assert!(alone.starts_with("250 "), "nothing would be left over of it: {alone}");
+    fs::remove_file(tmpfs.path().join("filler")).unwrap();
+    gateway.wait_for_line(&["what is left of a message is stored now", "grey@example.net"]);
+    gateway.wait_for_line(&["\"delivered\"", "grey@example.net"]);
 }
 
 /// The reply to the first command that is refused, or to the final dot.
