@@ -1,11 +1,13 @@
 //! Who a message says it is from: the one mailbox of its one From header.
 //!
 //! The signing key, the senders' policy and the routes go by this, so anything ambiguous is an error and never a
-//! guess: another reader might see the other author. RFC 5322 §3.6.2.
+//! guess: another reader might see the other author. Readers differ on comments, on what stands in encoded words as it
+//! is, and on whatever breaks the grammar; they agree on quoted strings. RFC 5322 §3.4, §3.6.2.
 
+use super::addresses::{Kind, Member, Token, members};
 use super::raw::RawMessage;
+use super::words::{self, Word};
 use crate::smtp::{Domain, Mailbox};
-use mail_parser::{Address, MessageParser};
 
 /// The author's mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum AuthorError {
     Malformed,
     #[error("the From header names more than one address")]
     SeveralAddresses,
+    #[error("the From header can be read in more than one way")]
+    Ambiguous,
     #[error("the From header does not hold a valid address")]
     Invalid,
 }
@@ -35,21 +39,7 @@ impl Author {
         if !from.is_well_formed() {
             return Err(AuthorError::Malformed);
         }
-        let block = [from.raw(), b"\r\n"].concat();
-        let parsed = MessageParser::new().parse_headers(&block).ok_or(AuthorError::Invalid)?;
-        let mailboxes: Vec<_> = match parsed.from() {
-            Some(Address::List(list)) => list.iter().collect(),
-            Some(Address::Group(groups)) => groups.iter().flat_map(|group| &group.addresses).collect(),
-            None => return Err(AuthorError::Invalid),
-        };
-        match mailboxes.as_slice() {
-            [mailbox] => {
-                let address = mailbox.address.as_deref().ok_or(AuthorError::Invalid)?;
-                Mailbox::parse(address).map(Self).map_err(|_| AuthorError::Invalid)
-            }
-            [] => Err(AuthorError::Invalid),
-            _ => Err(AuthorError::SeveralAddresses),
-        }
+        only_address(&String::from_utf8_lossy(&from.unfolded())).map(Self)
     }
 
     pub fn mailbox(&self) -> &Mailbox {
@@ -59,6 +49,83 @@ impl Author {
     pub fn domain(&self) -> &Domain {
         self.0.domain()
     }
+}
+
+/// One mailbox, no group, and nothing beside its address that any reader could take for another.
+fn only_address(value: &str) -> Result<Mailbox, AuthorError> {
+    let unclear = if value.contains('@') { AuthorError::Ambiguous } else { AuthorError::Invalid };
+    if value.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(unclear);
+    }
+    let members = members(value).ok_or(unclear)?;
+    let [member] = members.as_slice() else {
+        let is_list = members.iter().all(|member| member.stop.is_none_or(|stop| stop == ','));
+        let named = members.iter().filter(|member| !member.tokens.is_empty()).count();
+        return Err(if is_list && named > 1 { AuthorError::SeveralAddresses } else { unclear });
+    };
+    let address = address_of(member).ok_or(unclear)?;
+    let mailbox = Mailbox::parse(address).map_err(|_| AuthorError::Invalid)?;
+    // Some readers decode words in addresses too, and some look for an `@` in quotes. U+FFFD was no UTF-8.
+    let is_clear = !address.contains(['<', '>', '\\', '\u{fffd}']) && !address.contains("=?");
+    if is_clear && address.matches('@').count() == 1 { Ok(mailbox) } else { Err(AuthorError::Ambiguous) }
+}
+
+/// What stands in the brackets, or all there is but comments.
+fn address_of<'a>(member: &Member<'a>) -> Option<&'a str> {
+    let tokens = member.tokens.as_slice();
+    let angle = tokens.iter().position(|token| matches!(token.kind, Kind::Angle(_)));
+    let start = angle.or_else(|| tokens.iter().position(|token| !matches!(token.kind, Kind::Comment(_))))?;
+    let (before, rest) = tokens.split_at(start);
+    let (address, behind) = match rest {
+        [Token { kind: Kind::Angle(address) | Kind::Atom(address), .. }, behind @ ..] => (*address, behind),
+        // A local part in quotes.
+        [
+            Token { kind: Kind::Quoted { .. }, raw: local, .. },
+            Token { kind: Kind::Atom(rest), spaced: false, .. },
+            behind @ ..,
+        ] if before.is_empty() => (member.raw.get(..local.len() + rest.len())?, behind),
+        _ => return None,
+    };
+    let is_repeated = matches!(before, [Token { kind: Kind::Atom(name), .. }] if name.eq_ignore_ascii_case(address));
+    let is_covered = before.iter().any(covers_an_address);
+    let is_clear = is_repeated || before.iter().all(|token| is_harmless(token, is_covered));
+    let only_comments = behind.iter().all(|token| matches!(token.kind, Kind::Comment(_)) && is_harmless(token, false));
+    (is_clear && only_comments).then_some(address)
+}
+
+/// Quoted or in encoded words there may be an address.
+fn covers_an_address(token: &Token<'_>) -> bool {
+    let has_at = |text: Option<String>| text.is_none_or(|text| text.contains('@'));
+    match &token.kind {
+        Kind::Quoted { text } => text.contains('@') || has_at(words::decode(text)),
+        Kind::Words(run) => has_at(run.decode()),
+        _ => false,
+    }
+}
+
+fn is_harmless(token: &Token<'_>, is_covered: bool) -> bool {
+    let hides_nothing = |text: &str| hides_nothing(text, is_covered);
+    match &token.kind {
+        Kind::Quoted { .. } => true,
+        Kind::Atom(text) => hides_nothing(text),
+        // Words in it may be written plainly by whoever mends them.
+        Kind::Comment(text) => hides_nothing(text) && words::decode(text).is_none_or(|text| hides_nothing(&text)),
+        // The quotes of a name may be in the first of its words and in the last.
+        Kind::Words(run) => {
+            let raw: String = run.words().iter().map(Word::raw).collect();
+            run.words().iter().all(Word::is_quoted) || hides_nothing(&raw)
+        }
+        Kind::Angle(_) => false,
+    }
+}
+
+/// Whoever does not know that `text` is one piece finds no address in it, nor uncovers the one beside it: with a quote, comma
+/// or bracket more the words of a name become an address, and a quote that stays open takes in the address itself.
+fn hides_nothing(text: &str, is_covered: bool) -> bool {
+    let quotes = text.matches('"').count();
+    let is_open = !quotes.is_multiple_of(2) || quotes > 0 && text.contains('\\');
+    let uncovers = is_covered && text.contains(['"', '(', ')', ',', ':', ';', '[', ']', '\\']);
+    !(is_open || uncovers || text.contains(['@', '<', '>']))
 }
 
 #[cfg(test)]
@@ -71,14 +138,85 @@ mod tests {
     }
 
     #[test]
-    fn table() {
+    fn one_mailbox_is_the_author_however_it_is_named() {
+        for (value, expected) in [
+            ("a@example.com", "a@example.com"),
+            ("<a@example.com>", "a@example.com"),
+            ("\"\" <a@example.com>", "a@example.com"),
+            ("\"x@evil.org\" <a@example.com>", "a@example.com"),
+            ("\"A <x@evil.org>, B\" <a@example.com>", "a@example.com"),
+            ("=?UTF-8?Q?\"J=C3=BCrgen\"?= <a@example.com>", "a@example.com"),
+            ("=?UTF-8?Q?\"J=C3=BCrgen @ home\"?= <a@example.com>", "a@example.com"),
+            ("\"J\" [Staging] <a@example.com>", "a@example.com"),
+            ("=?UTF-8?Q?\"J=C3=BC?= =?UTF-8?Q?rgen\"?= <a@example.com>", "a@example.com"),
+            ("=?UTF-8?Q?M=C3=BCller,_J._(Bonn)?= <a@example.com>", "a@example.com"),
+            ("J\u{fc}rgen O'Neil [Staging] <a@example.com>", "a@example.com"),
+            ("\r\n <a@example.com>", "a@example.com"),
+            ("A\r\n\tB\r\n <a@example.com>", "a@example.com"),
+            ("a@example.com <A@example.com>", "A@example.com"),
+            ("(x) a@example.com (A \"B\" C)", "a@example.com"),
+            ("A (x (y)) <a@example.com> (z)", "a@example.com"),
+            ("\"a b\"@example.com", "\"a b\"@example.com"),
+            ("A <\"a..b\"@example.com>", "\"a..b\"@example.com"),
+            ("\"a b\"@example.com (x)", "\"a b\"@example.com"),
+            ("\"A, B\" <a@example.com> (C: D)", "a@example.com"),
+            ("root@[127.0.0.1]", "root@[127.0.0.1]"),
+            ("<j\u{fc}rgen@b\u{fc}cher.example>", "j\u{fc}rgen@b\u{fc}cher.example"),
+        ] {
+            assert_eq!(author(&format!("From: {value}\r\n")).as_deref(), Ok(expected), "{value:?}");
+        }
+    }
+
+    /// Others would read another address, or one where the gateway reads none.
+    #[test]
+    fn what_readers_differ_on_is_ambiguous() {
+        for value in [
+            "PayPal <service@paypal.com> <.example.com>",
+            "<ceo@example.co> <m>",
+            "<a@example.com> x@evil.org",
+            "<a@example.com> \"x\"",
+            "v@evil.org: a@example.com",
+            "Team: a@example.com;",
+            "a@example.com;",
+            "a@example.com,",
+            "v@evil.org <a@example.com>",
+            "\"v\"@evil.org <a@example.com>",
+            "v (x) @evil.org <a@example.com>",
+            "\"A\" a@example.com",
+            "A a@example.com",
+            "a @example.com",
+            "=?UTF-8?Q?v@evil.org?= <a@example.com>",
+            "=?UTF-8?Q?<v=evil.org>?= <a@example.com>",
+            "=?UTF-8?Q?\"?= \"<v@evil.org>\" <a@example.com>",
+            "=?UTF-8?Q?a?= =?UTF-8?Q?,?= \"v@evil.org\" <a@example.com>",
+            "[\"] \"<v@evil.org>\" <a@example.com>",
+            "=?UTF-8?Q?v=40evil.org?= [x] <a@example.com>",
+            "=?UTF-8?Q?\"v@evil.org\"?= [x] <a@example.com>",
+            "=?UTF-8?Q?\"v\"@evil.org\"?= <a@example.com>",
+            "\"v@evil.org\" [x] <a@example.com>",
+            "=?UTF-8?Q?\"?= <a@example.com>",
+            "[ <v@evil.org> ] <a@example.com>",
+            "(<v@evil.org>) a@example.com",
+            "a@example.com (v@evil.org)",
+            "a@example.com (=?UTF-8?Q?v=40evil.org?=)",
+            "\"v\" (x) @example.com",
+            "(\") \"<v@evil.org>\" <a@example.com>",
+            "<=?UTF-8?Q?v=40evil.org?=@example.com>",
+            "\"v@evil.org\"@example.com",
+            "<\"<v>\"@example.com>",
+            "\"v@evil.org <a@example.com>",
+            "<a@example.com",
+            "A\u{b} <a@example.com>",
+            "A\u{85} <a@example.com>",
+        ] {
+            assert_eq!(author(&format!("From: {value}\r\n")), Err(AuthorError::Ambiguous), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn whose_mail_it_is_can_be_unknown() {
         use AuthorError::*;
         for (header, expected) in [
-            ("From: a@example.com\r\n", Ok("a@example.com")),
-            ("From: \"\" <a@example.com>\r\n", Ok("a@example.com")),
-            ("From: \"x@evil.org\" <a@example.com>\r\n", Ok("a@example.com")),
-            ("From: =?UTF-8?Q?\"J=C3=BCrgen\"?= <a@example.com>\r\n", Ok("a@example.com")),
-            ("From:\r\n <a@example.com>\r\n", Ok("a@example.com")),
             ("FROM: A <a@example.com>\r\nTo: b@c\r\n", Ok("a@example.com")),
             ("To: b@c\r\n", Err(Missing)),
             ("From: a@b\r\nFrom: c@d\r\n", Err(Several)),
@@ -86,6 +224,9 @@ mod tests {
             ("To: x@y\r\n From: a@b\r\n", Err(Missing)),
             ("From: a@b, c@d\r\n", Err(SeveralAddresses)),
             ("From: nobody\r\n", Err(Invalid)),
+            ("From: <>\r\n", Err(Invalid)),
+            ("From: a@@b\r\n", Err(Invalid)),
+            ("From: undisclosed:;\r\n", Err(Invalid)),
             ("From:\r\n", Err(Invalid)),
         ] {
             assert_eq!(author(header), expected.map(str::to_owned), "{header:?}");

@@ -218,6 +218,9 @@ fn name_of(field: &[u8]) -> String {
     String::from_utf8_lossy(name).trim_end().to_ascii_lowercase()
 }
 
+/// Glued together the brackets hold a domain below our own; readers show the first.
+const TWO_BRACKETS: &str = "From: PayPal <service@paypal.com> <.example.com>";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_intake_refuses_is_refused_whole_with_a_reason() {
     let bench = Bench::new();
@@ -237,6 +240,7 @@ async fn what_intake_refuses_is_refused_whole_with_a_reason() {
         ("no header", "just text\r\n".to_owned(), "550 5.7.1 ", "no From"),
         ("nothing at all", String::new(), "550 5.7.1 ", "no From"),
         ("a From of white space", "From:\r\n \r\n\r\nx\r\n".to_owned(), "550 5.7.1 ", "valid address"),
+        ("a From with two brackets", format!("{}\r\n\r\nx\r\n", TWO_BRACKETS), "550 5.7.1 ", "more than one way"),
         ("a foreign author", "From: a@example.org\r\n\r\nx\r\n".to_owned(), "550 5.7.1 ", "`senders`"),
         ("a loop", format!("{}{from}\r\nx\r\n", received.repeat(51)), "554 5.4.6 ", "loop"),
         ("101 To headers", format!("{from}{}\r\nx\r\n", "To: b@x\r\n".repeat(101)), "550 5.6.0 ", "more than 100 To"),

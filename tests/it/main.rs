@@ -4,6 +4,7 @@
 
 mod support;
 
+mod author;
 mod cap;
 mod check_message;
 mod clean_clone;

@@ -6,7 +6,7 @@
 mod scan;
 
 use super::words::{Piece, Place, decode, encode_comment, encode_phrase, split};
-use scan::{Kind, Member, Token, members};
+pub(in crate::message) use scan::{Kind, Member, Token, members};
 
 /// The fields that hold nothing but addresses. RFC 5322 §3.6.
 const FIELDS: [&str; 14] = [

@@ -4,7 +4,7 @@ use crate::message::words::{Run, Word};
 
 /// What stands between two separators: one mailbox, or the name of a group.
 #[derive(Debug)]
-pub(super) struct Member<'a> {
+pub(in crate::message) struct Member<'a> {
     /// Without white space around it.
     pub raw: &'a str,
     pub tokens: Vec<Token<'a>>,
@@ -13,7 +13,7 @@ pub(super) struct Member<'a> {
 }
 
 #[derive(Debug)]
-pub(super) struct Token<'a> {
+pub(in crate::message) struct Token<'a> {
     pub kind: Kind<'a>,
     /// As it stands in the value; of neighbouring words, the first one.
     pub raw: &'a str,
@@ -22,7 +22,7 @@ pub(super) struct Token<'a> {
 }
 
 #[derive(Debug)]
-pub(super) enum Kind<'a> {
+pub(in crate::message) enum Kind<'a> {
     Atom(&'a str),
     /// Unescaped.
     Quoted {
@@ -36,7 +36,7 @@ pub(super) enum Kind<'a> {
 }
 
 /// `None` if something is opened and not closed, or closed and not opened.
-pub(super) fn members(value: &str) -> Option<Vec<Member<'_>>> {
+pub(in crate::message) fn members(value: &str) -> Option<Vec<Member<'_>>> {
     let mut scanner = Scanner { value, at: 0 };
     let mut members = Vec::new();
     loop {

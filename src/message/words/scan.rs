@@ -44,6 +44,17 @@ impl<'a> Word<'a> {
         self.raw.len()
     }
 
+    /// As it stands in the value.
+    pub fn raw(&self) -> &'a str {
+        self.raw
+    }
+
+    /// Its text is a quoted string also to those who do not know that this is a word.
+    pub fn is_quoted(&self) -> bool {
+        let inner = self.data.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        inner.is_some_and(|inner| !inner.contains(['"', '\\']))
+    }
+
     pub fn bytes(&self) -> Option<Vec<u8>> {
         if self.base64 { base64_decode(self.data.as_bytes()) } else { decode_q(self.data.as_bytes()) }
     }
@@ -98,6 +109,10 @@ pub struct Run<'a> {
 impl<'a> Run<'a> {
     pub fn of(word: Word<'a>, apart: bool) -> Self {
         Self { words: vec![word], apart }
+    }
+
+    pub fn words(&self) -> &[Word<'a>] {
+        &self.words
     }
 
     pub fn push(&mut self, word: Word<'a>, apart: bool) {
