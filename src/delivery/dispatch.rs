@@ -84,25 +84,36 @@ pub struct Dispatcher<C> {
 }
 
 impl<C: Courier> Dispatcher<C> {
-    /// Until `stop` is cancelled and everything under way is settled. Dropping the future cuts off what is under way: its
+    /// Until `stop` is cancelled and everything under way is settled; or, the same, until one lane's loop ends by itself, since
+    /// that lane's mail would wait for ever. Dropping the future cuts off what is under way: its
     /// leases stay, and the next start takes them for possible duplicates.
     pub async fn run(self, stop: CancellationToken) {
         let memory = Memory::among(self.lanes.len(), self.octets);
         let mut running = JoinSet::new();
         let lanes = self.lanes.clone();
         let dispatcher = Arc::new(self);
+        let stop = stop.child_token();
         for lane in lanes {
             let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
             let dispatcher = Arc::clone(&dispatcher);
-            let (share, running_here) = (Share::of(memory.clone()), JoinSet::new());
-            let sweep = Sweep { next: Instant::now(), after: None };
-            let lane = LaneLoop { dispatcher, lane, bell, nudged, share, trouble: 0, sweep, running: running_here };
+            let lane = LaneLoop {
+                dispatcher,
+                lane,
+                bell,
+                nudged,
+                share: Share::of(memory.clone()),
+                trouble: 0,
+                queue_is_gone: false,
+                sweep: Sweep { next: Instant::now(), after: None },
+                running: JoinSet::new(),
+            };
             running.spawn(lane.run(stop.clone()));
         }
         while let Some(ended) = running.join_next().await {
             if let Err(failure) = ended {
                 error!("a lane's loop failed: {}", Fault(&failure));
             }
+            stop.cancel();
         }
     }
 
@@ -173,6 +184,8 @@ struct LaneLoop<C> {
     share: Share,
     /// Times in a row that the queue gave an error.
     trouble: u32,
+    /// For good.
+    queue_is_gone: bool,
     sweep: Sweep,
     /// Each gives back its octets.
     running: JoinSet<u64>,
@@ -194,7 +207,7 @@ struct Wait {
 
 impl<C: Courier> LaneLoop<C> {
     async fn run(mut self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && !self.queue_is_gone {
             let wait = self.begin(&stop).await;
             tokio::select! {
                 biased;
@@ -245,6 +258,8 @@ impl<C: Courier> LaneLoop<C> {
             }
             Err(error) => {
                 error!(lane = %self.lane, "the queue gives no mail: {error}");
+                // It is closed after the loops, in good order.
+                self.queue_is_gone = matches!(error, QueueError::Closed);
                 Wait { until: now + self.after_trouble(), for_mail: false }
             }
         }

@@ -48,6 +48,8 @@ pub(super) struct Inner {
     pub settled: Vec<(MailId, Vec<Settlement>)>,
     /// Settlements that will fail before one is taken.
     pub failing_settles: usize,
+    /// What a lease on lane "one" comes to instead.
+    pub fault: Option<Fault>,
     next_lease: i64,
 }
 
@@ -64,6 +66,12 @@ impl Shelf {
     pub fn count(&self, wanted: impl Fn(&Settlement) -> bool) -> usize {
         self.inner().settled.iter().flat_map(|(_, settlements)| settlements).filter(|one| wanted(one)).count()
     }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    Panic,
+    Closed,
 }
 
 impl Inner {
@@ -110,7 +118,12 @@ impl Queue for Shelf {
     }
 
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
-        Ok(self.inner().lend(|entry| entry.lane == *lane && entry.due <= now, limit, octets))
+        let fault = self.inner().fault.filter(|_| lane.as_str() == "one");
+        match fault {
+            Some(Fault::Panic) => panic!("scripted"),
+            Some(Fault::Closed) => Err(QueueError::Closed),
+            None => Ok(self.inner().lend(|entry| entry.lane == *lane && entry.due <= now, limit, octets)),
+        }
     }
 
     /// What is settled is gone, so that it can begin anew each time.

@@ -179,6 +179,13 @@ pub enum QueueError {
     NoSuchLease,
 }
 
+impl QueueError {
+    /// A panic, which is in the log. What it was about is not done.
+    fn fault() -> Self {
+        Self::Storage("a fault of this program; see the log".to_owned())
+    }
+}
+
 /// What a backend promises. All of it is tested by `queue::conformance`, which every backend passes.
 ///
 /// Cost: `put`, `lease` and `settle` share one sync among all that wait for one (group commit). Crash guarantee: each call is all

@@ -1,6 +1,6 @@
 //! The loop under paused time.
 
-use super::super::testing::{Stage, delivered, later, login_refused, mailbox, refused};
+use super::super::testing::{Fault as Scripted, Stage, delivered, later, login_refused, mailbox, refused};
 use super::*;
 use crate::delivery::Bounce;
 use crate::smtp::ReversePath;
@@ -235,6 +235,23 @@ async fn at_the_stop_what_is_under_way_is_finished_and_nothing_begun() {
     let inner = stage.shelf.inner();
     assert_eq!(inner.waiting.iter().filter(|entry| entry.lease.is_some()).count(), 0, "no lease is left");
     assert_eq!(inner.waiting.len(), 8);
+}
+
+/// It was logged, and that lane's mail never tried again while the gateway went on with the others.
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_loop_ends_ends_them_all_once_what_is_under_way_is_settled() {
+    for fault in [Scripted::Panic, Scripted::Closed] {
+        let stage = Stage::new(2, Duration::from_secs(30));
+        stage.put(&["you@example.net"]).await;
+        let running = stage.run();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(stage.courier.notes().begun.len(), 1);
+        stage.shelf.inner().fault = Some(fault);
+        stage.put(&["you@one.example"]).await;
+        running.await.expect("an orderly end");
+        assert!(!stage.stop.is_cancelled(), "by itself");
+        assert_eq!(stage.shelf.count(is_delivered), 1, "{fault:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

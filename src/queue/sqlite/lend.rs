@@ -65,7 +65,7 @@ async fn hand_on<T: Send + 'static>(
             }
         }
     });
-    answered.await.map_err(|_| QueueError::Closed)?
+    answered.await.map_err(|_| QueueError::fault())?
 }
 
 impl Store {

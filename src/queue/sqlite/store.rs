@@ -45,7 +45,7 @@ pub(super) struct Store {
 pub(super) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
 ) -> Result<T, QueueError> {
-    tokio::spawn(work).await.unwrap_or(Err(QueueError::Closed))
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(QueueError::fault()))
 }
 
 impl Store {

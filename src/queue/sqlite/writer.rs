@@ -6,6 +6,7 @@ use super::work::Work;
 use crate::queue::QueueError;
 use rusqlite::Connection;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -227,7 +228,7 @@ fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>]) -> Result<Vec<R
     work.execute("BEGIN IMMEDIATE", []).map_err(sqlite)?;
     let mut outcomes = Vec::with_capacity(calls.len());
     for call in calls {
-        let outcome = work.attempt(|work| call.run(work)).map_err(QueueError::from);
+        let outcome = work.attempt(|work| without_panic(|| call.run(work))).map_err(QueueError::from);
         // SQLite gives the whole transaction up on some errors (no room, no memory, I/O).
         if connection.is_autocommit() {
             return Err(outcome.err().unwrap_or(QueueError::Storage("the transaction ended by itself".into())));
@@ -237,6 +238,12 @@ fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>]) -> Result<Vec<R
     work.write_tally().map_err(sqlite)?;
     work.execute("COMMIT", []).map_err(sqlite)?;
     Ok(outcomes)
+}
+
+/// A fault in one operation must not end the thread that all of them need. It is rolled back like any other that fails.
+fn without_panic<T>(operation: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // What an operation changes is the transaction's, and its own result, which nobody sees after an error.
+    catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|_logged| Err(QueueError::fault().into()))
 }
 
 fn answer(calls: impl IntoIterator<Item = Box<dyn Call>>, outcomes: Result<Vec<Result<(), QueueError>>, QueueError>) {

@@ -3,7 +3,8 @@
 use super::Folder;
 use crate::queue::conformance::{after, plain};
 use crate::queue::sqlite::schema;
-use crate::queue::{Lane, Queue};
+use crate::queue::{Lane, Queue, QueueError};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,6 +43,21 @@ async fn one_that_fails_takes_nobody_with_it() {
     let (first, broken, last) = tokio::join!(queue.put(first), queue.put(broken), queue.put(last));
     assert!(first.is_ok() && broken.is_err() && last.is_ok());
     assert_eq!(queue.statistics().await.unwrap().waiting, 2);
+}
+
+/// It ended the thread that writes: no mail was taken or lent any more, and the gateway lived on.
+#[tokio::test]
+async fn a_panic_in_one_operation_is_its_own_failure() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(plain(1, 0)).await.unwrap();
+    let (moved, put) = tokio::join!(queue.relane("new", Arc::new(|_| panic!("scripted"))), queue.put(plain(2, 0)));
+    assert!(matches!(moved, Err(QueueError::Storage(_))), "{moved:?}");
+    put.unwrap();
+    let leased = queue.lease(&Lane::new("a"), after(0), 9, u64::MAX).await.unwrap();
+    assert_eq!(leased.len(), 2, "nothing of it was done, and all goes on");
+    queue.put(plain(3, 0)).await.unwrap();
+    assert_eq!(queue.relane("new", Arc::new(|_| Lane::new("b"))).await.unwrap(), 1, "it is not taken for done");
 }
 
 #[tokio::test]
