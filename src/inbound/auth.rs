@@ -119,6 +119,8 @@ struct Inner {
 #[derive(Debug)]
 struct User {
     hash: StoredHash,
+    /// Some providers take one token as both, and it ends up here as both.
+    name_is_secret: bool,
     /// Of the last password that was right.
     remembered: OnceLock<hmac::Tag>,
 }
@@ -129,11 +131,11 @@ impl Users {
         let users: HashMap<_, _> = users
             .into_iter()
             .map(|(name, password)| {
-                let hash = match password {
-                    Password::Hashed(hash) => hash,
-                    Password::Plain(password) => StoredHash::of(&password),
+                let (hash, name_is_secret) = match password {
+                    Password::Hashed(hash) => (hash, false),
+                    Password::Plain(password) => (StoredHash::of(&password), *name == *password.reveal()),
                 };
-                (name, Arc::new(User { hash, remembered: OnceLock::new() }))
+                (name, Arc::new(User { hash, name_is_secret, remembered: OnceLock::new() }))
             })
             .collect();
         let decoy = users.values().next().map(|user| user.hash.clone());
@@ -170,6 +172,13 @@ impl Users {
         }
         user.remembered.get_or_init(|| hmac::sign(&self.0.key, &message));
         Some(name)
+    }
+
+    /// What may be said of a login that was refused: the name of a user. Any other text in its place may be a secret: a
+    /// provider's token that an application still has, a password typed one field too early.
+    pub fn name_to_show(&self, name: &str, password: &Secret) -> Option<&str> {
+        let (name, user) = self.0.users.get_key_value(name)?;
+        (!user.name_is_secret && **name != *password.reveal()).then_some(&**name)
     }
 
     async fn run(&self, hash: StoredHash, password: Secret) -> bool {
@@ -238,6 +247,21 @@ mod tests {
         assert!(users.verify("plain", &secret("p")).await.is_some(), "remembered");
         assert!(users.verify("plain", &secret("q")).await.is_none(), "not the remembered password");
         assert!(users.verify("plausible", &secret("geheim:ß1")).await.is_none(), "was not remembered");
+    }
+
+    #[test]
+    fn a_refused_login_is_told_by_a_users_name_and_by_nothing_else() {
+        let both = ("token".into(), Password::Plain(secret("token")));
+        let users = Users::new([("plausible".into(), Password::Plain(secret("geheim"))), both]);
+        for (name, password, shown) in [
+            ("plausible", "wrong", Some("plausible")),
+            ("plausible", "plausible", None),
+            ("token", "wrong", None),
+            ("pm-token-1234", "pm-token-1234", None),
+            ("Plausible", "wrong", None),
+        ] {
+            assert_eq!(users.name_to_show(name, &secret(password)), shown, "{name} {password}");
+        }
     }
 
     #[test]

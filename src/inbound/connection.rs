@@ -133,7 +133,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.flush().await?;
         let user = users.verify(verification.name(), verification.password()).await;
         if user.is_none() {
-            warn!(%peer, user = %OneLine(verification.name()), "login refused: unknown user or wrong password");
+            match users.name_to_show(verification.name(), verification.password()) {
+                Some(name) => warn!(%peer, user = %OneLine(name), "login refused: wrong password"),
+                None => {
+                    warn!(%peer, "login refused: unknown user (a name that is no [[user]]'s may be a secret: it is not shown)")
+                }
+            }
         }
         Ok(verification.verdict(user))
     }

@@ -22,6 +22,17 @@ const UPSTREAM_USER: &str = "relay-user";
 const UPSTREAM_PASSWORD: &str = "relay-canary-password";
 const USER_PASSWORD: &str = "canary of an application";
 const WRONG_PASSWORD: &str = "canary mistyped";
+/// A provider's token, left in the application as name and password; and a password typed one field too early.
+const TOKEN: &str = "pm-canary-token";
+const MISPLACED: &str = "canary misplaced";
+/// What is tried: only the last is right.
+const LOGINS: [(&str, &str); 5] = [
+    (USER, WRONG_PASSWORD),
+    ("nobody", WRONG_PASSWORD),
+    (TOKEN, TOKEN),
+    (MISPLACED, WRONG_PASSWORD),
+    (USER, USER_PASSWORD),
+];
 /// In no line, but in the database, of course.
 const BODY_WORD: &str = "linnet";
 const BODY: &str = "linnet-in-a-body https://example.com/reset?token=linnet";
@@ -38,7 +49,7 @@ fn assert_hidden(tally: &mut Tally, lines: &[String]) {
 /// Right and wrong, PLAIN and LOGIN, in one line and in two; then a mail. Returns every reply.
 async fn use_it(gateway: SocketAddr) -> Vec<String> {
     let mut replies = Vec::new();
-    for (name, password) in [(USER, WRONG_PASSWORD), ("nobody", WRONG_PASSWORD), (USER, USER_PASSWORD)] {
+    for (name, password) in LOGINS {
         let plain = STANDARD.encode(format!("\0{name}\0{password}"));
         let (name, password) = (STANDARD.encode(name), STANDARD.encode(password));
         for dialogue in [
