@@ -34,6 +34,8 @@ const LONGEST_HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a client may take to read the last reply. A socket closed over unread input resets the connection, and the
 /// reply is lost.
 const LINGER: Duration = Duration::from_secs(2);
+/// Refusals that one connection may write to the log without a message in between.
+const MOST_NOTED: u32 = 100;
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -76,6 +78,7 @@ where
         output: Vec::new(),
         timeout: service.options.timeout,
         stop: service.stop.clone(),
+        noted: 0,
     };
     let end = connection.converse(peer, service).await;
     match &end {
@@ -99,6 +102,8 @@ struct Connection<S> {
     output: Vec<u8>,
     timeout: Duration,
     stop: CancellationToken,
+    /// Refusals since the last message.
+    noted: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -113,20 +118,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 reply.write_to(&mut self.output);
             }
             step = match step.next {
-                Next::Command(session) => noted(peer, session.line(self.line().await?)),
-                Next::Response(exchange) => noted(peer, exchange.response(self.line().await?)),
+                Next::Command(session) => {
+                    let line = self.line().await?;
+                    self.noting(peer, session.line(line))
+                }
+                Next::Response(exchange) => {
+                    let line = self.line().await?;
+                    self.noting(peer, exchange.response(line))
+                }
                 Next::Verify(verification) => self.verify(verification, peer, &service.users).await?,
                 Next::StartTls(upgrade) => self.upgrade(upgrade.check(self.input.bytes())?).await?,
-                Next::Admit(admission) => noted(peer, admission.decide(&*service.intake)),
-                Next::Data(receiving) => noted(peer, self.data(*receiving).await?),
+                Next::Admit(admission) => self.noting(peer, admission.decide(&*service.intake)),
+                Next::Data(receiving) => {
+                    let step = self.data(*receiving).await?;
+                    self.noting(peer, step)
+                }
                 Next::Accept(received, accepting) => {
                     self.flush().await?;
-                    let step = accepting.replied(&hand_over(*received, &service.intake).await);
-                    self.unless_stopped(step)?
+                    let reply = hand_over(*received, &service.intake).await;
+                    if reply.is_positive() {
+                        self.noted = 0;
+                    }
+                    self.unless_stopped(accepting.replied(&reply))?
                 }
                 Next::Close => return Ok(()),
             };
         }
+    }
+
+    /// A refusal is a lost mail to most applications, and few of them show its text. What the intake says of a message,
+    /// it logs itself. Nobody fills the log with refusals: lines that cannot be written fast enough are lost, whosever
+    /// they are.
+    fn noting(&mut self, peer: SocketAddr, step: Step) -> Step {
+        let Some(reply) = step.reply.as_ref().filter(|reply| !reply.is_positive()) else { return step };
+        // 503 is mostly what a pipelining client sent behind a MAIL that was refused.
+        let is_last_word = matches!(step.next, Next::Close);
+        if reply.code() == 503 || (self.noted > MOST_NOTED && !is_last_word) {
+            debug!(%peer, "refused: {}", OneLine(reply));
+        } else if self.noted == MOST_NOTED && !is_last_word {
+            self.noted += 1;
+            warn!(%peer, "refused: {}; what is refused next is logged at \"debug\" until a message was taken", OneLine(reply));
+        } else {
+            self.noted += 1;
+            warn!(%peer, "refused: {}", OneLine(reply));
+        }
+        step
     }
 
     async fn verify(&mut self, verification: Verification, peer: SocketAddr, users: &Users) -> Result<Step, End> {
@@ -249,18 +285,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Whatever goes wrong now: the conversation is over.
         let _over = timeout(LINGER, goodbye).await;
     }
-}
-
-/// A refusal is a lost mail to most applications, and few of them show its text. What the intake says of a message, it
-/// logs itself.
-fn noted(peer: SocketAddr, step: Step) -> Step {
-    match &step.reply {
-        // Mostly what a pipelining client sent behind a MAIL that was refused.
-        Some(reply) if reply.code() == 503 => debug!(%peer, "refused: {}", OneLine(reply)),
-        Some(reply) if !reply.is_positive() => warn!(%peer, "refused: {}", OneLine(reply)),
-        _ => {}
-    }
-    step
 }
 
 /// Lets the intake finish in a task of its own: a client that closes, or a connection that is dropped, takes back no

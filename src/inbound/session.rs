@@ -113,8 +113,7 @@ impl Session {
             Line::Refused(reply) => self.bad(reply),
             Line::Complete(line) => match Command::parse(&line) {
                 Ok(command) => self.command(command),
-                // Not counted: a list of recipients may have any number of bad ones.
-                Err(error @ CommandError::Recipient(_)) => self.answer(error.reply()),
+                Err(error @ CommandError::Recipient(_)) => self.bad_recipient(error.reply()),
                 Err(error) => self.bad(error.reply()),
             },
         }
@@ -148,6 +147,15 @@ impl Session {
         base.bad_commands += 1;
         let reply = if base.bad_commands < MAX_BAD_COMMANDS { reply } else { Reply::too_many_errors() };
         self.answer(reply)
+    }
+
+    fn bad_recipient(self, reply: Reply) -> Step {
+        match self {
+            Self::Connected(_) => self.bad(Reply::need_greeting()),
+            Self::Greeted(greeted) => greeted.answer(Reply::need_mail()),
+            // Not counted: a list of recipients may have any number of bad ones.
+            Self::Transaction(transaction) => transaction.answer(reply),
+        }
     }
 
     fn base_mut(&mut self) -> &mut Base {

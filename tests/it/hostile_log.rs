@@ -134,3 +134,34 @@ async fn every_line_for_humans_is_one_event_and_harmless() {
     }
     tally.finish();
 }
+
+/// Lines of the log that tell a refusal.
+async fn refusals_noted(tables: &str, before: &[&str], flood: &str, reply: &str) -> Vec<String> {
+    let scripted = ScriptedUpstream::start().await;
+    let auth = format!("address = \"127.0.0.1:0\"\n{tables}");
+    let hash = hash_password(&Secret::new("right"));
+    let gateway = in_front_of(&scripted, &format!("[[user]]\nname = \"a\"\npassword = \"{hash}\"\n"))
+        .config_with("address = \"127.0.0.1:0\"\n", &auth)
+        .start(1);
+    let mut client = Client::connect(gateway.address()).await;
+    client.greet().await;
+    for line in before {
+        client.ask(line).await;
+    }
+    for _ in 0..300 {
+        let said = client.ask(flood).await;
+        assert!(said.starts_with(reply), "{said}");
+    }
+    drop(client);
+    let (_, log, _setup) = gateway.stop();
+    log.into_iter().filter(|line| line.contains("\"refused: ") && line.contains("\"WARN\"")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_do_not_flood_the_log() {
+    let noted = refusals_noted("auth = \"required\"\n", &[], "RCPT TO:<bad>", "503 5.5.1").await;
+    assert!(noted.is_empty(), "a stranger's: {noted:#?}");
+    let noted = refusals_noted("", &["MAIL FROM:<a@example.com>"], "RCPT TO:<bad>", "501 5.1.3").await;
+    assert_eq!(noted.len(), 101);
+    assert!(noted[100].contains("what is refused next is logged at"), "{}", noted[100]);
+}

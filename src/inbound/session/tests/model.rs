@@ -120,10 +120,10 @@ impl Model {
             }
             EhloBare | MailSyntax | MailTwice => self.bad(501),
             Unknown | TooLong | BareLf | BareCr => self.bad(500),
-            RcptSyntax => vec![501],
             _ if !self.greeted => self.bad(503),
             Mail | MailTooBig | MailRefused => self.mail(said),
-            Rcpt if !self.mail => vec![503],
+            Rcpt | RcptSyntax if !self.mail => vec![503],
+            RcptSyntax => vec![501],
             Rcpt if self.recipients == 5 => vec![452],
             Rcpt => {
                 self.recipients += 1;
