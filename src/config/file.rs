@@ -111,11 +111,12 @@ settings! {
         max_message_size: Size, default r#""25 MiB""#;
         /// Recipients of one message.
         max_recipients: Count, default "1000";
-        /// Clients at once.
+        /// Clients at once; a quarter is kept for those inside `allow`, unless `auth` is "required".
         max_connections: Count, default "1000";
-        /// Clients at once from one address.
+        /// Clients at once from one address; outside `allow` an IPv6 network of 64 bits is one address.
         max_connections_per_address: Count, default "200";
-        /// How long a client may take for each command; message data has a minimum rate besides.
+        /// How long a client may take for each command; message data has a minimum rate besides, and who needs a login
+        /// has two minutes for it, and a hundred commands.
         timeout: Duration, default r#""5m""#;
     }
 }

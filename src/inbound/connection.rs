@@ -31,6 +31,8 @@ const READ_DATA: usize = 32 * 1024;
 /// Octets a second on average that DATA must bring, over the first `timeout`.
 const MIN_RATE: u64 = 1024;
 const LONGEST_HANDSHAKE: Duration = Duration::from_secs(60);
+/// From connect to the login of a client that needs one. A slot that costs nothing could be held for ever.
+const LONGEST_LOGIN: Duration = Duration::from_secs(120);
 /// How long a client may take to read the last reply. A socket closed over unread input resets the connection, and the
 /// reply is lost.
 const LINGER: Duration = Duration::from_secs(2);
@@ -77,6 +79,7 @@ where
         input: Input::default(),
         output: Vec::new(),
         timeout: service.options.timeout,
+        until: (!service.options.needs_no_login(peer.ip())).then(|| Instant::now() + LONGEST_LOGIN),
         stop: service.stop.clone(),
         noted: 0,
     };
@@ -88,6 +91,7 @@ where
     }
     match end {
         Ok(()) => connection.part().await,
+        Err(End::TimedOut) if connection.is_overdue() => connection.part_with(&Reply::login_overdue()).await,
         Err(End::TimedOut) => connection.part_with(&Reply::timed_out()).await,
         Err(End::Stopped) => connection.part_with(&Reply::shutting_down()).await,
         Err(End::Closed | End::Broken(_) | End::Injected(_) | End::Tls(_)) => {}
@@ -101,6 +105,8 @@ struct Connection<S> {
     /// Replies not yet written.
     output: Vec<u8>,
     timeout: Duration,
+    /// The client may not send yet, and has until then to log in.
+    until: Option<Instant>,
     stop: CancellationToken,
     /// Refusals since the last message.
     noted: u32,
@@ -119,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             step = match step.next {
                 Next::Command(session) => {
+                    self.until = self.until.filter(|_| session.is_stranger());
                     let line = self.line().await?;
                     self.noting(peer, session.line(line))
                 }
@@ -187,10 +194,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The version.
     async fn handshake(&mut self, config: Arc<rustls::ServerConfig>) -> Result<&'static str, End> {
+        let deadline = self.deadline().min(Instant::now() + LONGEST_HANDSHAKE);
         let Wire::Plain(socket) = std::mem::replace(&mut self.wire, Wire::Closed) else {
             return Err(End::Closed);
         };
-        let handshake = timeout(LONGEST_HANDSHAKE.min(self.timeout), TlsAcceptor::from(config).accept(socket));
+        let handshake = timeout_at(deadline, TlsAcceptor::from(config).accept(socket));
         let stream = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Err(End::Stopped),
@@ -212,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(line);
             }
             self.flush().await?;
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+            let deadline = *deadline.get_or_insert_with(|| self.deadline());
             let stop = self.stop.clone();
             tokio::select! {
                 biased;
@@ -264,9 +272,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let written = timeout(self.timeout, self.wire.write_all(&self.output)).await;
+        let written = timeout_at(self.deadline(), self.wire.write_all(&self.output)).await;
         self.output.clear();
         written.map_err(|_| End::TimedOut)?.map_err(End::Broken)
+    }
+
+    /// For one step of the conversation that begins now.
+    fn deadline(&self) -> Instant {
+        let step = Instant::now() + self.timeout;
+        self.until.map_or(step, |until| until.min(step))
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
     }
 
     async fn part_with(mut self, reply: &Reply) {

@@ -5,7 +5,7 @@
 use super::auth::Users;
 use super::connection::{self, Service};
 use super::limits::{Connections, Refusal, Slot};
-use super::{Intake, Options, Tls};
+use super::{AuthMode, Intake, Options, Tls};
 use crate::message::Budget;
 use crate::observe::fault::Fault;
 use crate::smtp::Reply;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 const BACKLOG: i32 = 1024;
+/// One connection in so many is kept for clients that need no login: strangers cannot lock them out.
+const KEPT_SHARE: usize = 4;
 /// Between two tries after accept() failed.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -82,7 +84,10 @@ impl Listener {
     /// messages that the intake already has are finished all the same.
     pub async fn serve<I: Intake>(self, intake: Arc<I>, stop: CancellationToken) {
         let Self { socket, options, users, budget, .. } = self;
-        let limits = Connections::new(options.max_connections, options.max_connections_per_address);
+        // Where nobody may send without a login, there is nobody to keep a place for.
+        let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
+        let kept = if has_regulars { options.max_connections / KEPT_SHARE } else { 0 };
+        let limits = Connections::new(options.max_connections, kept, options.max_connections_per_address);
         let service = Arc::new(Service { options: Arc::new(options), users, budget, intake, stop: stop.clone() });
         let mut open = JoinSet::new();
         loop {
@@ -91,7 +96,7 @@ impl Listener {
                 () = stop.cancelled() => break,
                 Some(ended) = open.join_next() => report(ended),
                 accepted = socket.accept() => match accepted {
-                    Ok((client, peer)) => match limits.admit(peer.ip()) {
+                    Ok((client, peer)) => match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
                         Ok(slot) => drop(open.spawn(converse(client, peer, slot, Arc::clone(&service)))),
                         Err(refusal) => send_away(client, peer, refusal, &service.options.tls),
                     },
@@ -138,10 +143,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Says why and closes, without a task or a wait: the reply fits into the fresh socket's buffer.
 fn send_away(client: TcpStream, peer: SocketAddr, refusal: Refusal, tls: &Tls) {
     let (reply, limit) = match refusal {
-        Refusal::Total => (Reply::too_many_connections(), "max_connections"),
-        Refusal::Address => (Reply::too_many_connections_from_address(), "max_connections_per_address"),
+        Refusal::Total => (Reply::too_many_connections(), "`max_connections` is reached"),
+        Refusal::Strangers => (
+            Reply::too_many_connections(),
+            "`max_connections` is reached, less what is kept for clients inside `allow`",
+        ),
+        Refusal::Address => (Reply::too_many_connections_from_address(), "`max_connections_per_address` is reached"),
     };
-    warn!(%peer, "connection refused: the listener's `{limit}` is reached");
+    warn!(%peer, "connection refused: the listener's {limit}");
     // A client that expects TLS could not read it.
     if matches!(tls, Tls::Implicit(_)) {
         return;

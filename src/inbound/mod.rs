@@ -42,9 +42,11 @@ pub struct Options {
     /// Octets.
     pub max_message_size: u64,
     pub max_recipients: usize,
+    /// A quarter is kept for those that need no login.
     pub max_connections: usize,
+    /// An IPv6 /64 is one address, unless it needs no login.
     pub max_connections_per_address: usize,
-    /// For each command; DATA has a minimum rate besides.
+    /// For each command; DATA has a minimum rate besides, and a login a time of its own.
     pub timeout: Duration,
 }
 
@@ -53,11 +55,16 @@ impl Options {
     pub fn may_send(&self, client: &Client) -> Result<(), Reply> {
         match self.auth {
             _ if client.user.is_some() => Ok(()),
-            AuthMode::Off | AuthMode::Optional if self.allows(client.peer.ip()) => Ok(()),
+            _ if self.needs_no_login(client.peer.ip()) => Ok(()),
             AuthMode::Off => Err(Reply::not_allowed()),
             AuthMode::Optional => Err(Reply::authentication_required()),
             AuthMode::Required => Err(Reply::login_required()),
         }
+    }
+
+    /// Whether a client at this address may send as it is.
+    pub fn needs_no_login(&self, address: IpAddr) -> bool {
+        self.auth != AuthMode::Required && self.allows(address)
     }
 
     /// Whether it stands in `allow`.

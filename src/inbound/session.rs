@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Without a message in between; then 421. A mail client makes none.
 const MAX_BAD_COMMANDS: u32 = 20;
 const MAX_FAILED_LOGINS: u32 = 3;
+/// Commands of a client that may not send (yet), besides one for each recipient that it may have pipelined behind a MAIL
+/// in vain. Logging in takes six.
+const MAX_COMMANDS_WITHOUT_LOGIN: usize = 100;
 
 /// What a transition gives: a reply to write, and what the connection does then.
 #[derive(Debug)]
@@ -69,6 +72,8 @@ pub(super) struct Base {
     /// Version of the active TLS.
     pub(super) tls: Option<&'static str>,
     bad_commands: u32,
+    /// Counted until the client may send.
+    commands: usize,
     pub(super) failed_logins: u32,
 }
 
@@ -104,11 +109,18 @@ impl Session {
     /// A new connection; the reply is the greeting. `tls` is the version if TLS is already active.
     pub fn open(options: Arc<Options>, budget: Budget, peer: SocketAddr, tls: Option<&'static str>) -> Step {
         let greeting = Reply::plain(220, [format!("{} ESMTP waxseal", options.hostname)]);
-        let base = Base { options, budget, peer, tls, bad_commands: 0, failed_logins: 0 };
+        let base = Base { options, budget, peer, tls, bad_commands: 0, commands: 0, failed_logins: 0 };
         Step::new(greeting, Next::Command(Self::Connected(Connected { base })))
     }
 
-    pub fn line(self, line: Line) -> Step {
+    pub fn line(mut self, line: Line) -> Step {
+        if self.is_stranger() {
+            let base = self.base_mut();
+            base.commands += 1;
+            if base.commands > MAX_COMMANDS_WITHOUT_LOGIN + base.options.max_recipients {
+                return self.answer(Reply::too_many_commands());
+            }
+        }
         match line {
             Line::Refused(reply) => self.bad(reply),
             Line::Complete(line) => match Command::parse(&line) {
@@ -117,6 +129,17 @@ impl Session {
                 Err(error) => self.bad(error.reply()),
             },
         }
+    }
+
+    /// Whether this client may send nothing, or not before a login.
+    pub fn is_stranger(&self) -> bool {
+        let (base, user) = match self {
+            Self::Connected(Connected { base }) => (base, None),
+            Self::Greeted(greeted) | Self::Transaction(Transaction { greeted, .. }) => {
+                (&greeted.base, greeted.client.user.as_ref())
+            }
+        };
+        user.is_none() && !base.options.needs_no_login(base.peer.ip())
     }
 
     fn command(self, command: Command) -> Step {

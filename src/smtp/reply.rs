@@ -120,6 +120,8 @@ fixed_replies! {
     too_many_recipients = 452 4 . 5 . 3, "Too many recipients; send the others in another transaction";
     message_too_big = 552 5 . 3 . 4, "Message is larger than the listener's `max_message_size`";
     too_many_errors = 421 4 . 7 . 0, "Too many errors; closing the connection";
+    too_many_commands = 421 4 . 7 . 0, "Too many commands without a login; closing the connection";
+    login_overdue = 421 4 . 4 . 2, "No login within two minutes; closing the connection";
     too_many_logins = 421 4 . 7 . 0, "Too many failed logins; closing the connection";
     shutting_down = 421 4 . 3 . 2, "The gateway is shutting down; try again soon";
     cut_off = 451 4 . 3 . 2, "The gateway stops, and the provider has not answered yet; the message may have been delivered";

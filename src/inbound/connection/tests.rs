@@ -1,8 +1,10 @@
 //! Deadlines under paused time, and what happens while a message is with the intake.
 
 use super::*;
-use crate::inbound::Client;
+use crate::inbound::auth::Password;
 use crate::inbound::testing::{Recorder, budget, options, server_tls};
+use crate::inbound::{AuthMode, Client};
+use crate::observe::Secret;
 use crate::smtp::ReversePath;
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -59,7 +61,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
-    let service = Service { options: Arc::new(options), users: Users::none(), budget: budget(), intake, stop };
+    let users = Users::new([("u".into(), Password::Plain(Secret::new("p")))]);
+    let service = Service { options: Arc::new(options), users, budget: budget(), intake, stop };
     serve(socket, ([127, 0, 0, 1], 40_000).into(), &service).await;
 }
 
@@ -91,6 +94,57 @@ async fn an_octet_now_and_then_does_not_prolong_a_command() {
         sleep(options().timeout / 3).await;
     }
     talk.expect(&["421"]).await;
+}
+
+/// One that stands in no `allow`.
+fn stranger() -> Options {
+    Options { auth: AuthMode::Required, ..options() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_a_login_cannot_hold_its_connection() {
+    let mut talk = Talk::start(stranger(), &recorder());
+    let start = Instant::now();
+    talk.expect(&["220"]).await;
+    for command in [&b"EHLO x\r\n"[..], b"NOOP\r\n", b"RSET\r\n", b"HELP\r\n", b"VRFY x\r\n"] {
+        talk.send(command).await;
+        sleep(LONGEST_LOGIN / 6).await;
+    }
+    let said = talk.rest().await;
+    assert_eq!(said.last().map(String::as_str), Some("421"));
+    assert_eq!(start.elapsed(), LONGEST_LOGIN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_a_login_that_reads_nothing_is_let_go_no_later() {
+    let start = Instant::now();
+    let (mut client, server) = duplex(64);
+    let serving = tokio::spawn(run(server, stranger(), recorder(), CancellationToken::new()));
+    client.write_all(b"HELP\r\nHELP\r\n").await.expect("a pipe");
+    serving.await.expect("no panic");
+    assert!(start.elapsed() <= LONGEST_LOGIN + LINGER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_may_send_keeps_its_connection_for_hours() {
+    for (options, login) in [(options(), &b""[..]), (stranger(), b"AUTH PLAIN AHUAcA==\r\n")] {
+        let (recorder, timeout) = (recorder(), options.timeout);
+        let mut talk = Talk::start(options, &recorder);
+        talk.send(&[b"EHLO x\r\n", login].concat()).await;
+        talk.expect(if login.is_empty() { &["220", "250"] } else { &["220", "250", "235"] }).await;
+        for message in 0..40 {
+            for _ in 0..10 {
+                sleep(timeout * 9 / 10).await;
+                talk.send(b"NOOP\r\n").await;
+                talk.expect(&["250"]).await;
+            }
+            talk.send(&ENVELOPE[b"EHLO x\r\n".len()..]).await;
+            talk.expect(&["250", "250", "354"]).await;
+            talk.send(b"x\r\n.\r\n").await;
+            talk.expect(&["250"]).await;
+            assert_eq!(recorder.count(), message + 1);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
