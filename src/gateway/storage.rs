@@ -54,7 +54,16 @@ pub(super) async fn open(
     let (fingerprint, routes) = (routes.fingerprint(), routes.clone());
     let lane_of = Arc::new(move |addressed: &Addressed<'_>| routes.lane(addressed));
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
-    let moved = queue.relane(&fingerprint, lane_of).await.map_err(unusable)?;
+    let moved = match queue.relane(&fingerprint, lane_of).await {
+        // Only delivery makes room again: what waits on lanes that there still are is delivered.
+        Err(QueueError::Full(error)) => {
+            error!(
+                "routes have changed, and the disk is too full to put waiting mail on their lanes; the next start tries again: {error}"
+            );
+            0
+        }
+        moved => moved.map_err(unusable)?,
+    };
     let counts = queue.statistics().await.map_err(unusable)?;
     if moved > 0 {
         info!(recipients = moved, "routes have changed: waiting mail was put on their lanes");

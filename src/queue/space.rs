@@ -67,7 +67,7 @@ impl fmt::Debug for Space {
 }
 
 /// What an ordinary user may still write. A file system without inodes left has none either.
-fn free_octets(folder: &std::path::Path) -> Option<u64> {
+pub(super) fn free_octets(folder: &std::path::Path) -> Option<u64> {
     let seen = rustix::fs::statvfs(folder).ok()?;
     // File systems that count no inodes say 0 of 0.
     let no_inodes = seen.f_files > 0 && seen.f_favail == 0;

@@ -8,7 +8,8 @@ use crate::support::peers;
 use crate::support::provider::Provider;
 use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -32,6 +33,14 @@ impl Tmpfs {
 
     fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// To the last octet.
+    fn fill(&self) {
+        let mut file = OpenOptions::new().append(true).create(true).open(self.path().join("filler")).unwrap();
+        for block in [1 << 16, 512] {
+            while file.write_all(&vec![0; block]).is_ok() {}
+        }
     }
 }
 
@@ -115,12 +124,6 @@ async fn a_full_disk_is_a_452_and_never_a_250_and_recovers_by_itself() {
     tally.finish();
 }
 
-/// Takes everything that is left.
-fn fill(tmpfs: &Tmpfs) {
-    let mut filler = fs::File::create(tmpfs.path().join("filler")).unwrap();
-    while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
-}
-
 /// The 250 was said, and what the provider had not taken was dropped with nothing but a line that counted it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
@@ -141,7 +144,7 @@ async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
     let recipients = ["you@example.net", "grey@example.net"];
     let first = tokio::spawn(async move { hand_in(address, &recipients, &mail("parted")).await });
     scripted.until_heard("DATA").await;
-    fill(&tmpfs);
+    tmpfs.fill();
     allowed.add_permits(1);
     let reply = first.await.unwrap();
     assert!(reply.starts_with("250 "), "the provider has it: {reply}");
@@ -158,6 +161,36 @@ async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
     fs::remove_file(tmpfs.path().join("filler")).unwrap();
     gateway.wait_for_line(&["what is left of a message is stored now", "grey@example.net"]);
     gateway.wait_for_line(&["\"delivered\"", "grey@example.net"]);
+}
+
+/// A restart is the first thing people try on a full disk. Routes that have changed and a quota are written at the start, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_a_restart_goes_on_delivering() {
+    for killed in [false, true] {
+        let Some(tmpfs) = Tmpfs::mount("100m") else { return };
+        let provider = Provider::away();
+        let setup = provider.queued("rate = \"1000/day\"", "min_free_space = \"1 B\"");
+        let data = format!("data_dir = \"{}\"\nunsigned", tmpfs.path().join("data").display());
+        let gateway = setup.config_with("unsigned", &data).start(1);
+        for subject in ["one", "two", "three"] {
+            let reply = hand_in(gateway.address(), &["you@example.net"], &mail(subject)).await;
+            assert!(reply.starts_with("250 "), "{reply}");
+        }
+        gateway.wait_for_line(&["deferred"]);
+        tmpfs.fill();
+        let setup = match killed {
+            true => gateway.kill().1,
+            false => tokio::task::spawn_blocking(|| gateway.stop()).await.unwrap().2,
+        };
+        tmpfs.fill();
+        let route = "rate = \"1000/day\"\n[[route]]\nname = \"new\"\nupstreams = [\"company\"]";
+        let gateway = setup.config_with("rate = \"1000/day\"", route).start(1);
+        let scripted = provider.start().await;
+        scripted.until_messages(3).await;
+        assert_eq!(subjects(&scripted), ["one", "three", "two"], "killed: {killed}");
+        fs::remove_file(tmpfs.path().join("filler")).unwrap();
+        until_mail_is_answered(gateway.address(), "250 ").await;
+    }
 }
 
 /// The reply to the first command that is refused, or to the final dot.

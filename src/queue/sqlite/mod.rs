@@ -17,6 +17,7 @@ mod quota;
 mod read;
 mod relane;
 mod replace;
+mod reserve;
 mod rows;
 mod schema;
 mod settle;
@@ -53,7 +54,7 @@ impl SqliteQueue {
     /// Whoever opens it holds the lock of `data_dir`. Blocks: makes and migrates the tables, makes every leased recipient wait again,
     /// removes files that no message names.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        open::open(options).map(|store| Self { store: Arc::new(store) })
+        open::open(&options).map(|store| Self { store: Arc::new(store) })
     }
 
     /// Commits so far, each with one sync.

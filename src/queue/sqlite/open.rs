@@ -1,18 +1,21 @@
 //! Opening the database and putting right what a crash left: leases without a holder, files without a message.
 
 use super::bodies::{Bodies, Name, Part, SweepError};
-use super::failure::Failure;
+use super::failure::{of_io, of_sqlite};
+use super::reserve::Reserve;
 use super::rows::{key_of, unsigned};
 use super::schema::{self, SchemaError};
 use super::store::Store;
 use super::work::Work;
 use super::writer::Writer;
+use crate::queue::QueueError;
 use crate::queue::schedule::Schedule;
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -34,18 +37,48 @@ pub struct OpenError {
 #[derive(Debug, thiserror::Error)]
 enum Cause {
     #[error(transparent)]
-    Schema(#[from] SchemaError),
+    Schema(SchemaError),
     #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// Of SQLite or of the system, which have many words for it.
+    #[error(transparent)]
+    NoRoom(QueueError),
+}
+
+impl From<SchemaError> for Cause {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Sqlite(error) => error.into(),
+            _ => Self::Schema(error),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Cause {
+    fn from(error: rusqlite::Error) -> Self {
+        match of_sqlite(&error) {
+            full @ QueueError::Full(_) => Self::NoRoom(full),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
+        match of_io(&error) {
+            full @ QueueError::Full(_) => Self::NoRoom(full),
+            _ => Self::Io(error),
+        }
+    }
 }
 
 impl From<SweepError> for Cause {
     fn from(error: SweepError) -> Self {
         match error {
-            SweepError::Io(error) => Self::Io(error),
-            SweepError::Sqlite(error) => Self::Sqlite(error),
+            SweepError::Io(error) => error.into(),
+            SweepError::Sqlite(error) => error.into(),
         }
     }
 }
@@ -57,12 +90,17 @@ pub fn exists(data_dir: &Path) -> io::Result<bool> {
     data_dir.join(DATABASE).try_exists()
 }
 
-pub(super) fn open(options: Options) -> Result<Store, OpenError> {
+pub(super) fn open(options: &Options) -> Result<Store, OpenError> {
     let path = options.data_dir.join(DATABASE);
-    open_at(options, &path).map_err(|cause| OpenError { path, cause })
+    let reserve = Arc::new(Reserve::of(&options.data_dir));
+    let opened = match open_at(options, &path, &reserve) {
+        Err(Cause::NoRoom(_)) if reserve.give_up() => open_at(options, &path, &reserve),
+        opened => opened.inspect(|_| reserve.keep_of_plenty()),
+    };
+    opened.map_err(|cause| OpenError { path, cause })
 }
 
-fn open_at(options: Options, path: &Path) -> Result<Store, Cause> {
+fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>) -> Result<Store, Cause> {
     // SQLite would make it readable by others; its -wal and -shm take their mode from it.
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     let connection = schema::open_writer(path)?;
@@ -78,25 +116,23 @@ fn open_at(options: Options, path: &Path) -> Result<Store, Cause> {
     if litter > 0 {
         tracing::info!(litter, "removed files of messages that were not accepted, or were done with");
     }
-    let writer = Writer::start(connection)?;
-    Ok(Store::new(writer, bodies, path.to_owned(), options.cache_octets, options.schedule))
+    let writer = Writer::start(connection, reserve.clone())?;
+    Ok(Store::new(writer, bodies, reserve.clone(), path.to_owned(), options))
 }
 
-/// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many.
+/// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many. Writes nothing if none is: a
+/// full disk is no reason not to start.
 fn return_leases(connection: &Connection) -> Result<u64, Cause> {
-    let work = Work::new(connection);
-    let leased: i64 = work.first("SELECT leased FROM ledger WHERE one = 1", [], |row| row.get(0))?.unwrap_or_default();
-    work.execute("BEGIN IMMEDIATE", [])?;
-    let returned = work.attempt(|work| {
-        work.execute("UPDATE job INDEXED BY job_apart SET state = 0, suspect = 1 WHERE state > 0 AND state = 1", [])?;
-        work.execute("UPDATE ledger SET waiting = waiting + leased, leased = 0 WHERE one = 1", [])?;
-        Ok(())
-    });
-    match returned {
-        Ok(()) => work.execute("COMMIT", [])?,
-        Err(Failure::Sqlite(error)) => return Err(error.into()),
-        Err(Failure::Queue(error)) => return Err(io::Error::other(error).into()),
-    };
+    let leased = "SELECT leased FROM ledger WHERE one = 1";
+    let leased: i64 = Work::new(connection).first(leased, [], |row| row.get(0))?.unwrap_or_default();
+    if leased == 0 {
+        return Ok(0);
+    }
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let work = Work::new(&transaction);
+    work.execute("UPDATE job INDEXED BY job_apart SET state = 0, suspect = 1 WHERE state > 0 AND state = 1", [])?;
+    work.execute("UPDATE ledger SET waiting = waiting + leased, leased = 0 WHERE one = 1", [])?;
+    transaction.commit()?;
     Ok(unsigned(leased))
 }
 

@@ -5,8 +5,10 @@ use super::cache::Cache;
 use super::content::{self, Unreadable};
 use super::failure::{Failure, is_damage, of_io};
 use super::lease::{self, Turns};
+use super::open::Options;
 use super::operate::Removed;
 use super::put::{self, Prepared, digest, is_to_be_kept};
+use super::reserve::Reserve;
 use super::rows::{key_of, to_column};
 use super::schema;
 use super::settle::{self, Held};
@@ -35,6 +37,7 @@ pub(super) struct Store {
     pub(super) schedule: Schedule,
     pub(super) bodies: Arc<Bodies>,
     path: PathBuf,
+    reserve: Arc<Reserve>,
     pub(super) cache: Mutex<Cache>,
     pub(super) leases: Mutex<HashMap<LeaseId, Held>>,
     pub(super) next_lease: AtomicI64,
@@ -49,14 +52,15 @@ pub(super) async fn detached<T: Send + 'static>(
 }
 
 impl Store {
-    pub(super) fn new(writer: Writer, bodies: Bodies, path: PathBuf, cache_octets: u64, schedule: Schedule) -> Self {
+    pub(super) fn new(writer: Writer, bodies: Bodies, reserve: Arc<Reserve>, path: PathBuf, options: &Options) -> Self {
         Self {
             writer,
-            schedule,
+            schedule: options.schedule,
+            reserve,
             bodies: Arc::new(bodies),
             path,
             readers: Mutex::default(),
-            cache: Mutex::new(Cache::new(cache_octets)),
+            cache: Mutex::new(Cache::new(options.cache_octets)),
             leases: Mutex::default(),
             next_lease: AtomicI64::new(1),
             turns: Arc::default(),
@@ -101,7 +105,7 @@ impl Store {
         if is_kept {
             lock(&self.cache).insert(&accepted);
         }
-        let stored = self.writer.call({
+        let stored = self.writer.call_if_there_is_room({
             let prepared = prepared.clone();
             move |work| put::put(work, &prepared)
         });
@@ -191,6 +195,7 @@ impl Store {
         self.writer.shut();
         lock(&self.readers).clear();
         self.writer.close();
+        self.reserve.keep();
     }
 
     /// After a removal was committed.

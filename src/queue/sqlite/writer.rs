@@ -2,6 +2,7 @@
 //! answers (group commit). An answer is never given before the commit that holds it was synced.
 
 use super::failure::{Failure, of_sqlite};
+use super::reserve::Reserve;
 use super::work::Work;
 use crate::queue::QueueError;
 use rusqlite::Connection;
@@ -45,13 +46,13 @@ struct Counters {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> io::Result<Self> {
+    pub(super) fn start(connection: Connection, reserve: Arc<Reserve>) -> io::Result<Self> {
         let (calls, waiting) = mpsc::channel(MAX_WAITING);
         let counters = Arc::new(Counters::default());
         counters.look(&connection);
         let thread = std::thread::Builder::new().name("queue-writer".into()).spawn({
             let counters = counters.clone();
-            move || serve(&connection, waiting, &counters)
+            move || serve(&connection, waiting, &counters, &reserve)
         })?;
         Ok(Self {
             calls: Mutex::new(Some(calls)),
@@ -69,9 +70,26 @@ impl Writer {
         T: Send + 'static,
         F: Fn(&Work<'_>) -> Result<T, Failure> + Send + 'static,
     {
+        self.ask(operation, true).await
+    }
+
+    /// As `call`, for what may be refused on a full disk: it leaves the reserve alone.
+    pub(super) async fn call_if_there_is_room<T, F>(&self, operation: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: Fn(&Work<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        self.ask(operation, false).await
+    }
+
+    async fn ask<T, F>(&self, operation: F, is_urgent: bool) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: Fn(&Work<'_>) -> Result<T, Failure> + Send + 'static,
+    {
         let calls = lock(&self.calls).clone().ok_or(QueueError::Closed)?;
         let (answer, answered) = oneshot::channel();
-        let call = Box::new(Pending { operation, result: None, answer });
+        let call = Box::new(Pending { operation, result: None, answer, is_urgent });
         calls.send(call).await.map_err(|_| QueueError::Closed)?;
         self.asked.fetch_add(1, Ordering::Relaxed);
         drop(calls);
@@ -103,7 +121,7 @@ impl Writer {
         self.counters.wants_room.store(true, Ordering::Relaxed);
         let calls = lock(&self.calls).clone();
         let (answer, _nobody_waits) = oneshot::channel();
-        let nothing = Pending { operation: |_: &Work<'_>| Ok(()), result: None, answer };
+        let nothing = Pending { operation: |_: &Work<'_>| Ok(()), result: None, answer, is_urgent: false };
         // A full channel has commits to come.
         let _ = calls.map(|calls| calls.try_send(Box::new(nothing)));
     }
@@ -151,12 +169,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 trait Call: Send {
     fn run(&mut self, work: &Work<'_>) -> Result<(), Failure>;
     fn answer(self: Box<Self>, outcome: Result<(), QueueError>);
+    fn is_urgent(&self) -> bool;
 }
 
 struct Pending<T, F> {
     operation: F,
     result: Option<T>,
     answer: oneshot::Sender<Result<T, QueueError>>,
+    /// Worth the reserve.
+    is_urgent: bool,
 }
 
 impl<T: Send, F: Fn(&Work<'_>) -> Result<T, Failure> + Send> Call for Pending<T, F> {
@@ -170,9 +191,13 @@ impl<T: Send, F: Fn(&Work<'_>) -> Result<T, Failure> + Send> Call for Pending<T,
         // The caller may have gone away.
         let _ = answer.send(outcome.and_then(|()| result.ok_or(QueueError::Closed)));
     }
+
+    fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
 }
 
-fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Call>>, counters: &Counters) {
+fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Call>>, counters: &Counters, reserve: &Reserve) {
     while let Some(first) = waiting.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH {
@@ -182,11 +207,16 @@ fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Call>>, co
             }
         }
         let together = transact(connection, &mut batch, counters);
-        if together.is_err() && batch.len() > 1 {
+        let is_full = matches!(together, Err(QueueError::Full(_)));
+        if together.is_err() && (is_full || batch.len() > 1) {
             // One that is too large for what is left of the disk must not refuse the others.
             for call in batch {
                 let mut alone = [call];
-                let outcome = transact(connection, &mut alone, counters);
+                let mut outcome = transact(connection, &mut alone, counters);
+                let is_full = matches!(outcome, Err(QueueError::Full(_)));
+                if is_full && alone[0].is_urgent() && reserve.give_up() {
+                    outcome = transact(connection, &mut alone, counters);
+                }
                 answer(alone, outcome);
             }
         } else {

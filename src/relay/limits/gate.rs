@@ -66,7 +66,8 @@ impl Gate {
         })
     }
 
-    /// Before anything is sent: what earlier processes have used.
+    /// Before anything is sent: what earlier processes have used. That what they put down ahead cannot be cut to it is no error
+    /// (a full disk): it counts as used, and there is no token before what it takes is written.
     pub(in crate::relay) async fn restore(&self) -> Result<(), String> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let quotas = self.lock().limiter.quotas();
@@ -75,7 +76,8 @@ impl Gate {
             let now = self.now();
             self.lock().limiter.remember(&quota, &rows, now);
         }
-        self.close().await
+        let _it_is_in_the_log = self.close().await;
+        Ok(())
     }
 
     /// What was used is written down exactly.
