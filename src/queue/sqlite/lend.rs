@@ -1,5 +1,5 @@
 //! Handing out leases: marked in the database first, then joined with their contents from memory or disk. What cannot be read is
-//! set aside; what cannot be read just now goes back.
+//! set aside; what cannot be read just now goes back, for a while, so that it is in nobody's way.
 
 use super::content::{self, Unreadable};
 use super::lease::{self, Grant};
@@ -10,12 +10,20 @@ use super::writer::lock;
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
 use crate::queue::{Cursor, Lane, LeaseId, Leased, QueueError, Settlement};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tracing::error;
+use tracing::{error, warn};
+
+/// Between two looks at a message that cannot be read just now.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// Between two tries to give a lease back.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Whatever happens to the caller: what was marked as leased is either handed over or given back.
 pub(super) async fn lease(
@@ -61,7 +69,7 @@ async fn hand_on<T: Send + 'static>(
     tokio::spawn(async move {
         if let Err(Ok((unwanted, _))) = answer.send(lending.await) {
             for leased in unwanted {
-                store.give_back(leased.lease, now).await;
+                store.give_back(leased.lease, Settlement::Untried, now).await;
             }
         }
     });
@@ -73,9 +81,10 @@ impl Store {
         loop {
             let (request, turns) = (request.clone(), self.turns.clone());
             let now = from_column(request.now);
+            let later = now.checked_add(LOOK_AGAIN).unwrap_or(now);
             let granted = self.writer.call(move |work| lease::lease(work, &request, &turns)).await?;
             let asked = granted.grants.len();
-            let (leased, trouble) = self.join(lane, granted, now).await;
+            let (leased, trouble) = self.join(lane, granted, Some(later)).await;
             if !leased.is_empty() || asked == 0 {
                 return Ok(leased);
             }
@@ -91,28 +100,28 @@ impl Store {
         lane: &Lane,
         request: lease::OldRequest,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        let since = from_column(request.since);
         let (granted, next) = self.writer.call(move |work| lease::lease_old(work, &request)).await?;
-        let (leased, trouble) = self.join(lane, granted, since).await;
+        let (leased, trouble) = self.join(lane, granted, None).await;
         if let Some(error) = trouble {
             error!(%lane, %error, "mail that is too old cannot be read just now");
         }
         Ok((leased, next.map(Cursor)))
     }
 
-    /// With their contents, and with what was in the way of that.
+    /// With their contents, and with what was in the way of that; what cannot be read just now is looked at again `later`, or when
+    /// it is due anyway.
     async fn join(
         self: &Arc<Self>,
         lane: &Lane,
         granted: lease::Granted,
-        now: Timestamp,
+        later: Option<Timestamp>,
     ) -> (Vec<Leased>, Option<QueueError>) {
         for (message, reason) in &granted.damaged {
             error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
         }
         let (mut leased, mut trouble) = (Vec::new(), None);
         for (grant, content) in self.contents(granted.grants).await {
-            match self.hand_over(lane, grant, content, now).await {
+            match self.hand_over(lane, grant, content, later).await {
                 Ok(one) => leased.extend(one),
                 Err(error) => trouble = Some(error),
             }
@@ -122,11 +131,11 @@ impl Store {
 
     /// `None`: it is damaged, and set aside.
     async fn hand_over(
-        &self,
+        self: &Arc<Self>,
         lane: &Lane,
         grant: Grant,
         content: Result<Content, Unreadable>,
-        now: Timestamp,
+        later: Option<Timestamp>,
     ) -> Result<Option<Leased>, QueueError> {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
         let positions = grant.positions.clone();
@@ -138,8 +147,10 @@ impl Store {
             }
             Err(Unreadable::Damaged(reason)) => self.set_aside(&held, &reason).await.map(|()| None),
             Err(Unreadable::Trouble(error)) => {
+                warn!(id = %grant.id, %lane, %error, "a message cannot be read just now; it is looked at again later");
                 lock(&self.leases).insert(lease, held);
-                self.give_back(lease, now).await;
+                let settlement = later.map_or(Settlement::Untried, |_| Settlement::Postponed);
+                self.give_back(lease, settlement, later.unwrap_or_default()).await;
                 Err(error)
             }
         }
@@ -170,11 +181,28 @@ impl Store {
         found
     }
 
-    async fn give_back(&self, lease: LeaseId, now: Timestamp) {
+    /// Repeated until it can be written down: nobody asks for it again, and what stays marked as leased would wait for the next
+    /// start.
+    pub(super) async fn give_back(self: &Arc<Self>, lease: LeaseId, settlement: Settlement, due: Timestamp) {
         let recipients = lock(&self.leases).get(&lease).map_or(0, |held| held.positions.len());
-        if let Err(error) = self.settle(lease, vec![Settlement::Untried; recipients], now).await {
-            error!(%error, "a lease could not be given back; the next start does it");
+        let settlements = vec![settlement; recipients];
+        let mut settled = self.settle(lease, settlements.clone(), due).await;
+        if settled.is_ok() {
+            return;
         }
+        let store = self.clone();
+        tokio::spawn(async move {
+            let mut pause = FIRST_RETRY;
+            while let Err(error) = settled {
+                error!(%error, "a lease could not be given back");
+                if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_RETRY);
+                settled = store.settle(lease, settlements.clone(), due).await;
+            }
+        });
     }
 }
 

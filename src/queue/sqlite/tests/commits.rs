@@ -3,7 +3,7 @@
 use super::Folder;
 use crate::queue::conformance::{after, plain};
 use crate::queue::sqlite::schema;
-use crate::queue::{Lane, Queue, QueueError};
+use crate::queue::{Lane, Queue, QueueError, Settlement};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,4 +83,22 @@ async fn a_lease_that_nobody_waits_for_any_more_goes_back() {
         tokio::task::yield_now().await;
     };
     assert!(!leased.suspect && leased.attempts == 0, "as if it had not been lent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_could_not_be_given_back_at_first_is_given_back_later() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(plain(1, 0)).await.unwrap();
+    let leased = queue.lease(&Lane::new("a"), after(0), 1, u64::MAX).await.unwrap().remove(0);
+    let blocker = schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
+    queue.store.writer.call(|work| Ok(work.first("PRAGMA busy_timeout = 1", [], |_| Ok(()))?)).await.unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    queue.store.give_back(leased.lease, Settlement::Untried, after(0)).await;
+    assert_eq!(queue.statistics().await.unwrap().leased, 1, "it cannot be written down");
+    blocker.execute_batch("ROLLBACK").unwrap();
+    while queue.statistics().await.unwrap().leased == 1 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!queue.lease(&Lane::new("a"), after(0), 1, u64::MAX).await.unwrap()[0].suspect);
 }

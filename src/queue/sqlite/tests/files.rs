@@ -155,6 +155,34 @@ async fn damaged_messages_are_set_aside_and_the_others_go_on() {
     assert_eq!(queue.statistics().await.unwrap().damaged, 4);
 }
 
+/// It stayed the oldest that is due, and with one slot nothing behind it was ever lent.
+#[tokio::test]
+async fn what_cannot_be_read_just_now_does_not_hold_up_the_others() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let mails: Vec<_> = (0..3).map(|number| with_body(plain(number, i64::from(number)), 300_000)).collect();
+    for mail in &mails {
+        queue.put(mail.clone()).await.unwrap();
+    }
+    let body = folder.path().join("bodies").join(mails[0].accepted.id.as_str());
+    let aside = folder.path().join("aside");
+    fs::rename(&body, &aside).unwrap();
+    fs::create_dir(&body).unwrap();
+    let lane = Lane::new("a");
+    queue.lease(&lane, after(100), 1, u64::MAX).await.unwrap_err();
+    for behind in &mails[1..] {
+        let leased = queue.lease(&lane, after(100), 1, u64::MAX).await.unwrap();
+        assert_eq!(leased[0].accepted.id, behind.accepted.id);
+    }
+    assert_eq!(queue.statistics().await.unwrap(), Statistics { leased: 2, waiting: 1, ..Statistics::default() });
+    fs::remove_dir(&body).unwrap();
+    fs::rename(&aside, &body).unwrap();
+    let due = queue.next_due(&lane, after(100)).await.unwrap().unwrap();
+    assert!(due > after(100), "not before a while");
+    let leased = queue.lease(&lane, due, 1, u64::MAX).await.unwrap().remove(0);
+    assert_eq!((leased.accepted.id, leased.attempts, leased.suspect), (mails[0].accepted.id, 0, false));
+}
+
 #[tokio::test]
 async fn a_message_damaged_while_it_is_lent_does_not_block_its_slot() {
     let folder = Folder::new(0);
