@@ -34,13 +34,11 @@ impl Bodies {
         Ok(Self { folder })
     }
 
-    /// On the disk, name and all, when it returns `Ok`. Blocks.
+    /// On the disk, name and all, when it returns `Ok`. A file of that name is another message's, and an error. Blocks.
     pub(super) fn write(&self, name: Name, data: &[u8]) -> io::Result<()> {
         let path = self.path(name);
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
-            file.write_all(data)?;
-            file.sync_all()
-        });
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let written = file.write_all(data).and_then(|()| file.sync_all());
         let synced = written.and_then(|()| sync_folder(&self.folder));
         if synced.is_err() {
             // What stays is litter and goes at the next start.

@@ -24,12 +24,12 @@ impl Cache {
         Self { limit, octets: 0, entries: HashMap::new(), order: VecDeque::new(), number: 0 }
     }
 
-    pub(super) fn insert(&mut self, accepted: &Arc<Accepted>) {
+    /// False, and nothing is done, if it is too large or another message has its name.
+    pub(super) fn insert(&mut self, accepted: &Arc<Accepted>) -> bool {
         let cost = cost(accepted);
-        if cost > self.limit {
-            return;
+        if cost > self.limit || self.entries.contains_key(&accepted.id) {
+            return false;
         }
-        self.remove(accepted.id);
         self.number += 1;
         self.octets += cost;
         self.entries.insert(accepted.id, (self.number, accepted.clone()));
@@ -38,6 +38,7 @@ impl Cache {
             self.drop_oldest();
         }
         self.forget_gone();
+        true
     }
 
     pub(super) fn find(&self, id: MailId) -> Option<Arc<Accepted>> {

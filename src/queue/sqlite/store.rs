@@ -101,17 +101,16 @@ impl Store {
     pub(super) async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
         let accepted = mail.accepted.clone();
         let prepared = Arc::new(self.prepare(mail).await?);
-        let is_kept = is_to_be_kept(&prepared.mail);
-        if is_kept {
-            lock(&self.cache).insert(&accepted);
-        }
+        let is_cached = is_to_be_kept(&prepared.mail) && lock(&self.cache).insert(&accepted);
         let stored = self.writer.call_if_there_is_room({
             let prepared = prepared.clone();
             move |work| put::put(work, &prepared)
         });
         let stored = stored.await;
         if stored.is_err() {
-            lock(&self.cache).remove(accepted.id);
+            if is_cached {
+                lock(&self.cache).remove(accepted.id);
+            }
             let files = [(prepared.body_in_file, Part::Body), (prepared.original_in_file, Part::Original)];
             self.remove_files(
                 files.into_iter().filter(|(written, _)| *written).map(|(_, part)| (accepted.id, part)).collect(),
