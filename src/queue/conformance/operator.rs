@@ -114,6 +114,40 @@ pub(crate) async fn a_failed_message_is_tried_again_from_a_new_beginning(scene: 
     assert_eq!(scene.queue().await.retry(&[id], None, after(6 * DAY + 2)).await.unwrap(), 0);
 }
 
+/// The provider may have it: the answer was lost, and then its time was over.
+pub(crate) async fn a_failure_with_a_lost_answer_makes_a_retry_suspect(scene: &Scene) {
+    let queue = scene.queue().await;
+    let lost = Attempted { possible_duplicate: true, ..attempted(0, "final dot: timed out") };
+    let lane = || Lane::new("a");
+    let id = scene.put(mail(1, 0, "a@example.com", &["a@example.net"], "a")).await;
+    let leased = scene.lease_one("a", after(0)).await;
+    scene.settle(&leased, Settlement::Failed(lost.clone()), after(0)).await;
+    let of_direct_mode = Fate::Failed { lane: lane(), attempt: lost };
+    let other = scene.put(mail_with(2, 0, "b@example.com", &[("b@example.net", of_direct_mode)])).await;
+    let refused = Fate::Failed { lane: lane(), attempt: attempted(0, "550") };
+    let third = scene.put(mail_with(3, 0, "c@example.com", &[("c@example.net", refused)])).await;
+    assert_eq!(queue.retry(&[id, third], None, after(1)).await.unwrap(), 2);
+    let stored = queue.stored(other).await.unwrap().unwrap();
+    let revision = Revision {
+        id: other,
+        instead_of: stored.accepted.envelope.recipients.clone(),
+        envelope: stored.accepted.envelope,
+        lanes: vec![lane()],
+        header: b"Subject: anew\r\n".to_vec(),
+        marks: Marks::default(),
+        original: None,
+        subject: "anew".into(),
+    };
+    assert!(queue.replace(revision, after(1)).await.unwrap());
+    for leased in scene.lease("a", after(1), 3).await {
+        assert_eq!(leased.suspect, leased.accepted.id != third, "{:?}", leased.accepted.envelope.recipients);
+        scene.settle(&leased, failed(2), after(2)).await;
+    }
+    assert_eq!(queue.retry(&[id, other, third], None, after(3)).await.unwrap(), 3);
+    let leased = scene.lease("a", after(3), 3).await;
+    assert!(leased.len() == 3 && leased.iter().all(|leased| !leased.suspect), "an answer ends the doubt");
+}
+
 pub(crate) async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
     let queue = scene.queue().await;
     let id = scene.put(mail(1, 0, "a@example.com", &["yuo@example.net", "ok@example.net"], "a")).await;

@@ -2,7 +2,9 @@
 
 use super::bodies::Name;
 use super::failure::Failure;
-use super::rows::{DAMAGED, LEASED, domain_of, forget_if_empty, key_of, open_on, tally_of, wait_on};
+use super::rows::{
+    DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, tally_of, wait_on,
+};
 use super::work::{Tally, Work};
 use crate::message::MailId;
 use crate::smtp::Mailbox;
@@ -94,7 +96,7 @@ fn retry_failed(work: &Work<'_>, message: i64, now: i64) -> rusqlite::Result<u64
     let domain = domain_of(sender.as_deref());
     let mut count = 0;
     for (lane, failed) in lanes {
-        wait_on(work, message, &lane, &domain, now, false)?;
+        wait_on(work, message, &lane, &domain, now, has_failed_in_doubt(work, message, Some(&lane))?)?;
         let state: Option<i64> =
             work.first("SELECT state FROM job WHERE message = ?1 AND lane = ?2", (message, &lane), |row| row.get(0))?;
         work.count(Tally { failed: -failed, ..Tally::default() });

@@ -7,7 +7,9 @@ use super::failure::Failure;
 use super::lease::read_message;
 use super::operate::{failed_of, jobs_of};
 use super::put::{digest, put_recipient};
-use super::rows::{LEASED, bad_text, domain_of, key_of, marks_to_column, signed, tally_of, wait_on};
+use super::rows::{
+    LEASED, bad_text, domain_of, has_failed_in_doubt, key_of, marks_to_column, signed, tally_of, wait_on,
+};
 use super::store::Store;
 use super::work::{Sql, Tally, Work};
 use super::writer::lock;
@@ -122,11 +124,12 @@ fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, 
     work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
     let suspect =
         work.first("SELECT MAX(suspect) FROM job WHERE message = ?1", [message], |row| row.get::<_, Option<bool>>(0))?;
+    let suspect = suspect.flatten().unwrap_or(false) || has_failed_in_doubt(work, message, None)?;
     work.execute("DELETE FROM job WHERE message = ?1", [message])?;
     work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
     update_message(work, message, form, now)?;
     work.execute("UPDATE content SET header = ?2, digest = ?3 WHERE message = ?1", (message, header, &form.digest))?;
-    put_recipients(work, message, &form.revision, now, suspect.flatten().unwrap_or(false))?;
+    put_recipients(work, message, &form.revision, now, suspect)?;
     let in_file = work.first("DELETE FROM original WHERE message = ?1 RETURNING data IS NULL", [message], |row| {
         row.get::<_, bool>(0)
     })?;

@@ -104,6 +104,20 @@ pub(super) fn wait_on(
     Ok(())
 }
 
+/// Whether a recipient's failure (on `lane`; `None`: on any) left open if the provider has the message.
+pub(super) fn has_failed_in_doubt(sql: &Sql<'_>, message: i64, lane: Option<&str>) -> rusqlite::Result<bool> {
+    // A recipient's last attempt is told by its words.
+    let in_doubt = sql.first(
+        "SELECT 1 FROM recipient JOIN attempt ON attempt.message = recipient.message
+         WHERE recipient.message = ?1 AND recipient.failed_at IS NOT NULL AND (?2 IS NULL OR recipient.lane = ?2)
+         AND attempt.possible_duplicate AND attempt.text = recipient.reason AND attempt.upstream IS recipient.upstream
+         LIMIT 1",
+        (message, lane),
+        |_| Ok(()),
+    )?;
+    Ok(in_doubt.is_some())
+}
+
 /// What domains take turns by; the null path is one of its own.
 pub(super) fn domain_of(sender: Option<&str>) -> String {
     sender
