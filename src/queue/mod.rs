@@ -136,7 +136,7 @@ pub struct Leased {
     pub accepted: Arc<Accepted>,
     /// Attempts on this lane before this one.
     pub attempts: u32,
-    /// The age that counts for the expiry begins here: when it was received, or made to be tried again after it failed.
+    /// The age that counts for the expiry begins here: when it was received, or made to be tried again by an operator.
     pub since: Timestamp,
     /// This attempt may be a duplicate: it was leased when the process last ended, or a recipient's last attempt was a
     /// `possible_duplicate`.
@@ -241,8 +241,8 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// The whole message as it was accepted; `None` if there is none (any more).
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
 
-    /// Makes waiting, failed and damaged recipients due now; with `to`, a message's only unsettled recipient is replaced. Returns how many
-    /// recipients.
+    /// Makes waiting, failed and damaged recipients due now, their age counted from now; with `to`, a message's only unsettled
+    /// recipient is replaced. Returns how many recipients.
     async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError>;
 
     /// The message as it is stored, for [`Queue::replace`]; `None` if there is none (any more).

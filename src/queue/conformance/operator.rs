@@ -165,6 +165,18 @@ pub(crate) async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
     assert_eq!(delivered.last().unwrap().recipients, ["jürgen@example.net"]);
 }
 
+pub(crate) async fn a_retry_of_what_waits_begins_its_age_anew(scene: &Scene) {
+    let queue = scene.queue().await;
+    let id = scene.put(plain(1, 0)).await;
+    assert_eq!(queue.retry(&[id], None, after(6 * DAY)).await.unwrap(), 1);
+    scene.crash().await;
+    let leased = scene.lease_one("a", after(6 * DAY)).await;
+    assert_eq!(leased.since, after(6 * DAY), "it must not expire at once");
+    assert_eq!(scene.queue().await.retry(&[id], None, after(7 * DAY)).await.unwrap(), 0, "it is being tried");
+    scene.settle(&leased, deferred(6 * DAY), after(7 * DAY)).await;
+    assert_eq!(scene.lease_one("a", after(7 * DAY)).await.since, after(6 * DAY));
+}
+
 pub(crate) async fn a_retry_during_a_lease_is_not_lost(scene: &Scene) {
     let queue = scene.queue().await;
     let id = scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;

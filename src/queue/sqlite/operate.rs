@@ -46,7 +46,11 @@ pub(super) fn retry(work: &Work<'_>, ids: &[MailId], to: Option<&Mailbox>, now: 
         {
             continue;
         }
-        count += retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, now)?;
+        let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, now)?;
+        if due > 0 {
+            work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, now))?;
+        }
+        count += due;
     }
     Ok(count)
 }
@@ -104,7 +108,6 @@ fn retry_failed(work: &Work<'_>, message: i64, now: i64) -> rusqlite::Result<u64
         count += super::rows::unsigned(failed);
     }
     work.execute("UPDATE recipient SET failed_at = NULL WHERE message = ?1", [message])?;
-    work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, now))?;
     Ok(count)
 }
 
