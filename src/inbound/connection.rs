@@ -28,7 +28,8 @@ use tracing::{debug, error, warn};
 /// Octets read at once, while commands are expected and in DATA.
 const READ_COMMANDS: usize = 4 * 1024;
 const READ_DATA: usize = 32 * 1024;
-/// Octets a second on average that DATA must bring, over the first `timeout`.
+/// Octets a second on average that DATA must bring, over the first `timeout`. Those past the largest message buy no time:
+/// what is refused has an end, too.
 const MIN_RATE: u64 = 1024;
 const LONGEST_HANDSHAKE: Duration = Duration::from_secs(60);
 /// From connect to the login of a client that needs one. A slot that costs nothing could be held for ever.
@@ -241,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(receiving.finish());
             }
             self.flush().await?;
-            let allowed = self.timeout + Duration::from_secs(received / MIN_RATE);
+            let allowed = self.timeout + Duration::from_secs(received.min(receiving.largest()) / MIN_RATE);
             self.read(READ_DATA, (start + allowed).min(Instant::now() + self.timeout)).await?;
         }
     }

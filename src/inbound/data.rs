@@ -53,6 +53,11 @@ impl Receiving {
         consumed
     }
 
+    /// Octets of the largest message that could be taken.
+    pub fn largest(&self) -> u64 {
+        self.greeted.base.options.max_message_size
+    }
+
     pub fn is_done(&self) -> bool {
         self.decoder.is_done()
     }
@@ -81,9 +86,7 @@ impl Receiving {
 
     fn reason_to_drop(&self) -> Option<Reply> {
         match &self.content {
-            Content::Kept { data, .. } if data.len() as u64 > self.greeted.base.options.max_message_size => {
-                Some(Reply::message_too_big())
-            }
+            Content::Kept { data, .. } if data.len() as u64 > self.largest() => Some(Reply::message_too_big()),
             Content::Kept { .. } => self.refusal_of_oddities(),
             Content::Dropped(_) => None,
         }

@@ -182,6 +182,22 @@ async fn slow_data_above_the_minimum_rate_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_is_refused_has_an_end() {
+    let mut talk = Talk::start(options(), &recorder());
+    talk.send(ENVELOPE).await;
+    talk.expect(&["220", "250", "250", "250", "354"]).await;
+    let start = Instant::now();
+    let longest = options().timeout + Duration::from_secs(options().max_message_size / MIN_RATE);
+    // Far above the minimum rate; as much as twenty of the largest messages.
+    while start.elapsed() < longest - Duration::from_secs(1) {
+        talk.send(&[b'x'; 5_000]).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    talk.expect(&["421"]).await;
+    assert_eq!(start.elapsed(), longest);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_stops_reading_is_let_go() {
     let (mut client, server) = duplex(64);
     let serving = tokio::spawn(run(server, options(), recorder(), CancellationToken::new()));
