@@ -207,7 +207,7 @@ async fn retry_makes_due_and_corrects_an_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn remove_removes_what_was_named_or_matches() {
     for desk in Desk::both().await {
-        let (status, text, _) = desk.run(&["remove", "--all", "--state", "failed"]).await;
+        let (status, text, _) = desk.run(&["remove", "--all", "--state", "failed", "--yes"]).await;
         assert_eq!((status, text.as_str()), (0, "Removed: 1 message.\n"));
         let (status, text, complaints) = desk.run(&["remove", "--all", "--state", "failed", "--yes"]).await;
         assert_eq!((status, text.as_str()), (1, ""));
@@ -216,7 +216,11 @@ async fn remove_removes_what_was_named_or_matches() {
         assert_eq!(status, 1);
         assert_eq!(value, json!({ "messages": 1, "recipients": 1, "missing": ["0000000000000000"], "unchanged": [] }));
         assert_eq!(desk.listed(&[]).await, [desk.id(2)]);
-        assert_eq!(desk.run(&["remove", "--all"]).await.0, 0);
+        // Without a terminal nobody is asked, so it must be said.
+        let (status, text, complaints) = desk.run(&["remove", "--all"]).await;
+        assert!(status != 0 && text.is_empty() && complaints.contains("--yes"), "{status} {text} {complaints}");
+        assert_eq!(desk.listed(&[]).await, [desk.id(2)]);
+        assert_eq!(desk.run(&["remove", "--all", "--yes"]).await.0, 0);
         let (_, text, _) = desk.run(&["list"]).await;
         assert_eq!(text, "The queue is empty.\n");
     }

@@ -40,7 +40,7 @@ pub struct Remove {
     #[command(flatten)]
     which: Which,
 
-    /// Do not ask
+    /// Do not ask; --all without a terminal needs it
     #[arg(long, short)]
     yes: bool,
 
@@ -228,10 +228,15 @@ fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Res
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
 
-/// Only where somebody can answer.
+/// Where nobody can answer, only what was named is removed unasked.
 async fn confirmed(which: &Which, reach: &Reach) -> anyhow::Result<bool> {
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() {
+        if which.all {
+            bail!(
+                "there is no terminal to ask whether to remove all that match; nothing was removed: say --yes if you mean it"
+            );
+        }
         return Ok(true);
     }
     if !stderr.is_terminal() {
