@@ -197,7 +197,7 @@ settings! {
         rate: Rates, optional r#"["14/s", "50000/day"]"#;
         /// Another upstream with the same account: its limits (connections and rates) count for both.
         share_limits_with: String, optional r#""other-upstream""#;
-        /// For name lookup, connect and TLS, over all addresses of the host together.
+        /// For name lookup and connect, over all addresses of the host together; the TLS handshake gets as much again.
         connect_timeout: Duration, default r#""10s""#;
         /// For the reply to each command. RFC 5321 §4.5.3.2 asks for five minutes. A client that waits ("direct") is
         /// answered after 25 seconds whatever stands here.
