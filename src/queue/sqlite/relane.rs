@@ -1,4 +1,4 @@
-//! Lanes anew after the routes changed, some hundred messages at a time so that mail is taken meanwhile.
+//! Lanes anew after the routes changed, some hundred messages at a time so that no transaction is long.
 
 use super::failure::Failure;
 use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, tally_of};
