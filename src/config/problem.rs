@@ -3,6 +3,7 @@
 //! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: literals are
 //! masked in the source before a line of it is printed.
 
+use crate::observe::log::Clean;
 use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
 use std::fmt;
 use std::ops::Range;
@@ -175,8 +176,9 @@ impl fmt::Display for Located<'_> {
         if f.alternate() {
             return GraphicalReportHandler::new().render_report(f, &Marked::new(*self));
         }
-        write!(f, "{}: {}", self.place(), self.message())?;
-        self.help().map_or(Ok(()), |help| write!(f, " (help: {help})"))
+        // A message quotes what was typed, which may hold anything.
+        write!(f, "{}: {}", self.place(), Clean(self.message()))?;
+        self.help().map_or(Ok(()), |help| write!(f, " (help: {})", Clean(help)))
     }
 }
 
@@ -198,8 +200,8 @@ impl<'a> Marked<'a> {
 impl fmt::Display for Marked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.located.problem.place {
-            Place::Environment(name) => write!(f, "{name}: {}", self.located.message()),
-            Place::File(_) | Place::Nowhere => f.write_str(self.located.message()),
+            Place::Environment(name) => write!(f, "{name}: {}", Clean(self.located.message())),
+            Place::File(_) | Place::Nowhere => Clean(self.located.message()).fmt(f),
         }
     }
 }
@@ -208,7 +210,7 @@ impl std::error::Error for Marked<'_> {}
 
 impl Diagnostic for Marked<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.located.help().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.located.help().map(|help| Box::new(Clean(help)) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -241,6 +243,17 @@ mod tests {
         late.help("use a number up to 65535");
         let early = Problem::new(Place::File(at("password")), "`password` is odd");
         Problems::new(Arc::new(source), vec![late, Problem::new(Place::Nowhere, "nothing to do"), early])
+    }
+
+    /// What is quoted in a message may hold anything.
+    #[test]
+    fn a_message_stays_on_its_line_and_harmless() {
+        let mut problem = Problem::new(Place::Nowhere, "`hostname`: \"a\r\nb\u{1b}[31m\u{202e}\" is no domain");
+        problem.help("write \"a\nb\"");
+        let problems = Problems::new(Arc::new(Source::new("config.toml", "")), vec![problem]);
+        let shown = problems.to_string();
+        assert_eq!(shown, "config.toml: `hostname`: \"a??b?[31m?\" is no domain (help: write \"a?b\")");
+        assert!(!format!("{problems:#}").contains(['\r', '\u{202e}']), "{problems:#}");
     }
 
     #[test]

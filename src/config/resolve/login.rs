@@ -179,6 +179,13 @@ impl Resolver<'_> {
 
     fn secret(&mut self, key: &str, typed: &Typed<SecretSource>) -> Option<Secret> {
         match typed.value.as_ref()?.resolve(self.base, self.environment) {
+            // RFC 4616 §2, and the relay would refuse it at every try.
+            Ok(secret) if secret.reveal().contains(['\r', '\n', '\0']) => {
+                self.findings
+                    .error(&typed.place, format!("`{key}`: it holds a line break or NUL, which no login can carry"))
+                    .help("one line break at the end of a file is not part of a secret; there are more");
+                None
+            }
             Ok(secret) => Some(secret),
             Err(complaint) => {
                 self.findings.error(&typed.place, format!("`{key}`: {}", complaint.message)).help = complaint.help;

@@ -230,7 +230,7 @@ fn domains_have_logins_of_their_own_and_the_own_one_may_be_missing() {
             Provider::Sandbox => panic!("not the sandbox"),
         }
     };
-    let password = "password = { file = \"rsa.pem\" }";
+    let password = "password = \"canary\"";
     let both = login("Example.com", &format!("username = \"a\"\n{password}"))
         + &login("exämple.org", &format!("username = \"b\"\n{password}"));
     let mailgun = endpoint("mailgun", &both);
