@@ -141,7 +141,7 @@ fixed_replies! {
 }
 
 impl Reply {
-    /// A reply of one line. Control characters in `text` become `?`, so that no reply can forge a second one.
+    /// A reply of one line. Control characters and direction overrides in `text` become `?`, so that no reply can forge a second one.
     pub fn new(code: u16, enhanced: EnhancedCode, text: impl AsRef<str>) -> Self {
         Self { code: code.clamp(200, 599), enhanced: Some(enhanced), lines: vec![Cow::Owned(clean(text.as_ref()))] }
     }
@@ -326,8 +326,12 @@ fn without_prefix<'a>(text: &'a str, enhanced: &str) -> &'a str {
     }
 }
 
+/// Without control characters, foreign line ends and direction overrides: an application writes it into a log of its own.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    let deceives = |c: char| {
+        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if deceives(c) { '?' } else { c }).collect()
 }
 
 fn hide(line: &str, secrets: &[String]) -> String {
@@ -377,6 +381,7 @@ mod tests {
             (b"550-\r\n550 5.1.1 no such user\r\n", 550, Some("5.1.1"), "no such user"),
             (b"451 5.7.1 class differs\r\n", 451, None, "5.7.1 class differs"),
             (b"421 a\x1b[31mb\xff\r\n", 421, None, "a?[31mb\u{fffd}"),
+            ("550 a\u{202e}b\u{2028}c\u{2066}ü\r\n".as_bytes(), 550, None, "a?b?c?ü"),
         ] {
             let (consumed, reply) = parse(input).expect("a reply");
             let reply = reply.expect("a whole reply");

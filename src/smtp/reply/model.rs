@@ -26,7 +26,7 @@ fn model(lines: &[Vec<u8>]) -> Read {
             return (replies, true);
         }
         let text = String::from_utf8_lossy(line.get(4..).unwrap_or_default());
-        open.push((code, text.replace(char::is_control, "?")));
+        open.push((code, text.replace(|c: char| c.is_control() || "\u{202e}\u{2028}".contains(c), "?")));
         if is_last {
             let text = open.drain(..).map(|(_, text)| text).filter(|text| !text.is_empty());
             replies.push((code, text.collect::<Vec<_>>().join(" ")));
@@ -60,6 +60,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     let text = prop_oneof![
         6 => "[a-z ]{0,20}".prop_map(String::into_bytes),
         1 => proptest::collection::vec(any::<u8>().prop_filter("a line end", |octet| *octet != b'\n'), 0..12),
+        1 => Just("ü\u{202e}\u{2028}".as_bytes().to_vec()),
         1 => Just(vec![b'x'; 2100]),
     ];
     let end = prop_oneof![4 => Just("\r"), 1 => Just("")];
