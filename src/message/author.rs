@@ -7,6 +7,7 @@
 use super::addresses::{Kind, Member, Token, members};
 use super::raw::RawMessage;
 use super::words::{self, Word};
+use crate::smtp::address::AddressError;
 use crate::smtp::{Domain, Mailbox};
 
 /// The author's mailbox.
@@ -64,10 +65,13 @@ fn only_address(value: &str) -> Result<Mailbox, AuthorError> {
         return Err(if is_list && named > 1 { AuthorError::SeveralAddresses } else { unclear });
     };
     let address = address_of(member).ok_or(unclear)?;
-    let mailbox = Mailbox::parse(address).map_err(|_| AuthorError::Invalid)?;
-    // Some readers decode words in addresses too, and some look for an `@` in quotes. U+FFFD was no UTF-8.
+    let mailbox = Mailbox::parse(address).map_err(|error| match error {
+        AddressError::HiddenRoute => AuthorError::Ambiguous,
+        _ => AuthorError::Invalid,
+    })?;
+    // Some readers decode words in addresses too. U+FFFD was no UTF-8.
     let is_clear = !address.contains(['<', '>', '\\', '\u{fffd}']) && !address.contains("=?");
-    if is_clear && address.matches('@').count() == 1 { Ok(mailbox) } else { Err(AuthorError::Ambiguous) }
+    if is_clear { Ok(mailbox) } else { Err(AuthorError::Ambiguous) }
 }
 
 /// What stands in the brackets, or all there is but comments.
