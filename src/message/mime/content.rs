@@ -19,7 +19,8 @@ pub struct Content {
     pub encoding: Encoding,
     /// To be saved rather than shown.
     pub is_attachment: bool,
-    /// Content-Type or Content-Transfer-Encoding occurs twice, or cannot be read: readers differ on what this is.
+    /// Content-Type or Content-Transfer-Encoding occurs twice, or cannot be read: readers differ on what this is. Then what
+    /// the first of them says stands here.
     pub is_ambiguous: bool,
 }
 
@@ -68,20 +69,22 @@ impl Content {
             is_attachment: false,
             is_ambiguous: false,
         };
+        // Of each field one is read, however many there are: to read is not cheap.
+        let mut has_disposition = false;
         for field in Fields::new(block) {
             if field.is("Content-Type") {
                 content.is_ambiguous |= content.has_type || !field.is_well_formed();
+                let parsed = if content.has_type { None } else { read(&field.unfolded()) };
+                content.is_ambiguous |= parsed.is_none();
                 content.has_type = true;
-                match read(&field.unfolded()) {
-                    Some(parsed) => content.take(&parsed),
-                    None => content.is_ambiguous = true,
-                }
+                parsed.iter().for_each(|parsed| content.take(parsed));
             } else if field.is("Content-Transfer-Encoding") {
                 content.is_ambiguous |= content.encoding != Encoding::Absent || !field.is_well_formed();
                 content.encoding = Encoding::parse(&field.unfolded());
             } else if field.is("Content-Disposition") {
-                content.is_attachment |=
-                    read(&field.unfolded()).is_some_and(|it| !it.c_type.eq_ignore_ascii_case("inline"));
+                let is_inline = |value: &[u8]| read(value).is_some_and(|it| it.c_type.eq_ignore_ascii_case("inline"));
+                content.is_attachment |= has_disposition || !is_inline(&field.unfolded());
+                has_disposition = true;
             }
         }
         content
@@ -142,12 +145,16 @@ impl Content {
     }
 }
 
-/// Octets; the reader's time grows with the square of the number of parameters.
+/// Octets.
 const LONGEST_VALUE: usize = 8192;
+/// Of what ends a parameter or a piece of one: the reader's time grows with the square of their number. A name of 250 letters
+/// in pieces (RFC 2231 §3) has fifty.
+const MOST_PIECES: usize = 128;
 
 /// Content-Type and Content-Disposition have one form. Unfolded, so that a fold more or less makes no difference.
 fn read(value: &[u8]) -> Option<ContentType<'static>> {
-    if value.len() > LONGEST_VALUE {
+    let pieces = value.iter().filter(|byte| b";\"'".contains(byte)).count();
+    if value.len() > LONGEST_VALUE || pieces > MOST_PIECES {
         return None;
     }
     let line = [value, b"\r\n"].concat();
@@ -175,6 +182,8 @@ mod tests {
             "Content-Disposition: attachment; filename=x\r\n",
             "Content-Type: text/plain; name=x\r\n",
             "Content-Disposition: what-else\r\n",
+            "Content-Disposition: inline\r\nContent-Disposition: inline\r\n",
+            &format!("Content-Disposition: inline{}\r\n", "; a*1=b".repeat(129)),
         ] {
             assert!(content(block).is_attachment, "{block}");
         }
@@ -185,11 +194,26 @@ mod tests {
             "Content-Type: text/plain\r\nContent-Type: text/html\r\n",
             "Content-Type : text/html\r\n",
             "Content-Type:\r\n",
-            &format!("Content-Type: text/plain; {}\r\n", "a*1=b; ".repeat(2000)),
+            &format!("Content-Type: text/plain; {}\r\n", "a=b".repeat(3000)),
+            &format!("Content-Type: text/plain{}\r\n", "; a*1=b".repeat(129)),
+            &format!("Content-Type: text/plain; a{}\r\n", "*1=\"b\"c".repeat(65)),
+            &format!("Content-Type: text/plain; {}*={}\r\n", "a".repeat(1000), "x'".repeat(129)),
             "Content-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: 8bit\r\n",
         ] {
             assert!(content(block).is_sealed(), "{block}");
         }
+    }
+
+    #[test]
+    fn of_each_field_one_is_read() {
+        let types = "Content-Type: text/html\r\nContent-Type: image/png; name=x\r\n";
+        let content = Content::of(types.repeat(1000).as_bytes(), "text/plain");
+        assert_eq!(
+            (content.media_type.as_str(), content.is_attachment, content.is_sealed()),
+            ("text/html", false, true)
+        );
+        let name: String = (0..60).map(|piece| format!("; filename*{piece}*=%D0%BF%D1%80%D0%B8")).collect();
+        assert!(Content::of(format!("Content-Type: text/html{name}\r\n").as_bytes(), "").is("text/html"));
     }
 
     #[test]
