@@ -74,7 +74,8 @@ settings! {
         /// Mail whose From domain has no DKIM key: "refuse" (550 at once), "send" (it leaves unsigned), or a list of
         /// the domains that may. Without any key at all the default is "send", and every start says so.
         unsigned: UnsignedMail, default r#""refuse""#;
-        /// Memory for messages in flight, both sides together; what does not fit waits or gets a 452.
+        /// Memory for messages in flight, both sides together; what does not fit waits or gets a 452. A body whose repair
+        /// would take more than the half that is for mail coming in stays as it is.
         max_memory: Size, default r#""256 MiB""#;
         /// How long a stop (SIGTERM) waits for messages that are under way. Container engines give 10 seconds.
         drain: Duration, default r#""8s""#;

@@ -6,9 +6,9 @@
 use super::reception::Reception;
 use crate::inbound::Received;
 use crate::message::accepted::{Accepted, Origin};
-use crate::message::budget::BudgetExceeded;
+use crate::message::budget::{BudgetExceeded, Share};
 use crate::message::raw::RawError;
-use crate::message::repair::{Context, Repaired, repair, room};
+use crate::message::repair::{Context, Repaired, Repairs, repair, repair_header, room};
 use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Unmet, Verdict};
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage};
@@ -74,13 +74,9 @@ pub(super) fn prepare(
     policy.check_author(&received.client, &written)?;
     let context = Context { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let size = received.data.len();
-    let Repaired { mut message, steps } = off_the_way(size, || {
-        received.share.grow(size + room(&as_received)).map_err(|BudgetExceeded| Reply::no_memory())?;
-        Ok::<_, Reply>(repair(&as_received, repairs, &context))
-    })?;
-    // A body that was made anew is held beside the old one until the reply.
-    let is_new = message.body().as_ptr() != as_received.body().as_ptr();
-    let held = if is_new { size + message.size() } else { size };
+    let Repaired { mut message, steps } =
+        off_the_way(size, || repaired(&as_received, repairs, &context, (&mut received.share, size)))?;
+    let held = held_with(&message, &as_received, size);
     received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
     received.share.shrink(held);
     if !steps.is_empty() {
@@ -109,6 +105,32 @@ pub(super) fn prepare(
     add_received(&mut message, &trace, now);
     let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
     Ok(Prepared { accepted, original })
+}
+
+/// With every step that is wanted. Where all the memory for mail coming in would not do for that, the body stays as it is:
+/// to be told to come again would be to be told so for ever.
+fn repaired(
+    message: &RawMessage,
+    repairs: &Repairs,
+    context: &Context<'_>,
+    (share, size): (&mut Share, usize),
+) -> Result<Repaired, Reply> {
+    let needed = size + room(message, repairs);
+    if share.could_hold(needed) {
+        share.grow(needed).map_err(|BudgetExceeded| Reply::no_memory())?;
+        let repaired = repair(message, repairs, context);
+        if share.could_hold(held_with(&repaired.message, message, size)) {
+            return Ok(repaired);
+        }
+    }
+    warn!(id = %context.id, size, "half of `max_memory` is too little to repair its body, which stays as it is");
+    Ok(repair_header(message, repairs, context))
+}
+
+/// A body that was made anew is held beside the old one until the reply.
+fn held_with(message: &RawMessage, as_received: &RawMessage, size: usize) -> usize {
+    let is_new = message.body().as_ptr() != as_received.body().as_ptr();
+    if is_new { size + message.size() } else { size }
 }
 
 /// What the rules made of a message.

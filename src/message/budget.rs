@@ -48,6 +48,11 @@ pub struct Share {
 pub struct BudgetExceeded;
 
 impl Share {
+    /// True if `octets` would fit with nobody else there.
+    pub fn could_hold(&self, octets: usize) -> bool {
+        octets as u64 <= self.budget.total
+    }
+
     /// Makes sure that the share covers `octets` in all.
     pub fn grow(&mut self, octets: usize) -> Result<(), BudgetExceeded> {
         if octets <= self.octets {
@@ -81,6 +86,7 @@ mod tests {
     fn a_share_grows_until_the_budget_is_used_up_and_gives_back() {
         let budget = Budget::new(10 * 4096);
         let (mut first, mut second) = (budget.share(), budget.share());
+        assert!(first.could_hold(10 * 4096) && !first.could_hold(10 * 4096 + 1));
         assert_eq!(first.grow(6 * 4096), Ok(()));
         assert_eq!(first.grow(100), Ok(()), "already covered");
         assert_eq!(second.grow(5 * 4096), Err(BudgetExceeded));

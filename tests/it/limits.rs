@@ -120,3 +120,36 @@ async fn memory_for_one_message_is_enough_for_one_message() {
     }
     assert_eq!(arrived(&scripted, &message_of(MIB)), 2);
 }
+
+/// Where all the memory would not do for a repair, to come back later would not help.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_memory_is_enough_to_repair_is_taken_as_it_is() {
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = with_memory(&scripted, "2176 KiB", "1 MiB");
+    let size = 900 * 1024;
+    let text = "\u{43f}\u{440}\u{438}\u{432}\u{435}\u{442}\r\n".repeat(size / 14);
+    let html = "<p>short</p>\r\n".repeat(size / 14);
+    for (what, head, body, says) in [
+        ("8-bit text that says so", "Content-Transfer-Encoding: 8bit\r\n", text.clone(), false),
+        ("8-bit text that does not", "", text, true),
+        (
+            "base64 in one line",
+            "Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n",
+            "QUJD".repeat(size / 4) + "\r\n",
+            true,
+        ),
+        ("HTML alone", "Content-Type: text/html; charset=utf-8\r\n", html, true),
+    ] {
+        let number = scripted.messages().len();
+        let message = format!("From: a@example.com\r\nSubject: =?UTF-8?Q?plain?=\r\n{head}\r\n{body}");
+        let reply = hand_in_octets(gateway.address(), RECIPIENTS, message.as_bytes()).await;
+        assert!(reply.starts_with("250 "), "{what}: {reply}");
+        let arrived = scripted.messages().get(number).expect("a message").data.clone();
+        assert!(arrived.ends_with(format!("\r\n\r\n{body}").as_bytes()), "{what}: the body is another");
+        let header = String::from_utf8_lossy(&arrived[..arrived.len() - body.len()]).into_owned();
+        assert!(header.contains("\r\nSubject: plain\r\n") && header.contains("\r\nDate: "), "{what}: {header}");
+        if says {
+            gateway.wait_for_line(&["too little to repair its body"]);
+        }
+    }
+}

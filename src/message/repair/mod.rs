@@ -29,6 +29,7 @@ pub use room::room;
 
 use super::id::MailId;
 use super::raw::RawMessage;
+use bytes::Bytes;
 
 /// Which steps are taken, in their order; all of them by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +154,22 @@ pub fn repair(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) ->
         }
     }
     repaired
+}
+
+/// The steps on the message's own header alone: for a message whose body there is no room to write anew. It stays as it is.
+pub fn repair_header(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> Repaired {
+    let repairs = Repairs {
+        flatten: false,
+        base64_text: false,
+        transfer_encoding: false,
+        charset: false,
+        long_lines: false,
+        text_part: false,
+        ..*repairs
+    };
+    let bare = RawMessage::from_parts(message.header().to_vec(), Bytes::new());
+    let Repaired { message: bare, steps } = repair(&bare, &repairs, context);
+    Repaired { message: RawMessage::from_parts(bare.header().to_vec(), message.body().clone()), steps }
 }
 
 fn changes(message: &mut RawMessage, step: &dyn Fn(&mut RawMessage)) -> bool {
