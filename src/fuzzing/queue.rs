@@ -238,10 +238,14 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
     Rules(Arc::new([Rule { name: "rule".into(), conditions: Conditions::default(), actions }]))
 });
 
-/// The writer has not panicked. Damage is an answer, too.
+/// Nothing has panicked, and the writer is there. Damage is an answer, too.
 fn lives<T>(answer: Result<T, QueueError>) -> Option<T> {
-    assert!(!matches!(answer, Err(QueueError::Closed)), "the writer is gone");
-    answer.ok()
+    answer
+        .inspect_err(|error| {
+            let text = error.to_string();
+            assert!(!matches!(error, QueueError::Closed) && text != QueueError::fault().to_string(), "{text}");
+        })
+        .ok()
 }
 
 /// What is lent can be delivered.

@@ -151,7 +151,7 @@ replayed! {
     header: 5_000,
     queue: 1_000,
     reply: 20_000,
-    rewrite: 5_000,
+    rewrite: 20_000,
     sandbox: 2_000,
     session: 10_000,
 }

@@ -181,7 +181,7 @@ pub enum QueueError {
 
 impl QueueError {
     /// A panic, which is in the log. What it was about is not done.
-    fn fault() -> Self {
+    pub(crate) fn fault() -> Self {
         Self::Storage("a fault of this program; see the log".to_owned())
     }
 }
