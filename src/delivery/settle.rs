@@ -8,6 +8,7 @@ use crate::message::accepted::Accepted;
 use crate::message::dsn::Failure;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
+use crate::observe::clock::Start;
 use crate::observe::{Clock, in_words, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::{Attempted, Delivered, Fate, Leased, Settlement};
@@ -22,6 +23,7 @@ pub struct Clerk {
     pub schedule: Schedule,
     pub routes: Arc<Routes>,
     pub clock: Clock,
+    pub start: Start,
 }
 
 /// How a lease ends.
@@ -41,7 +43,7 @@ impl Clerk {
     pub(super) fn close(&self, leased: &Leased, attempt: &Attempt) -> Books {
         let now = self.clock.now();
         let due = self.due(leased, attempt, now);
-        let expired = self.schedule.is_expired(leased.since, now);
+        let expired = leased.since <= self.too_old();
         let mut books = Books { settlements: Vec::new(), due, failures: Vec::new(), expired: Vec::new() };
         for settled in attempt.settled() {
             let settlement = match &settled.outcome {
@@ -80,8 +82,7 @@ impl Clerk {
 
     /// What has waited since then, or longer, is too old.
     pub(super) fn too_old(&self) -> Timestamp {
-        let expire = SignedDuration::try_from(self.schedule.expire).ok();
-        expire.and_then(|expire| self.clock.now().checked_sub(expire).ok()).unwrap_or(Timestamp::MIN)
+        self.schedule.too_old(self.clock.now(), self.start.at, self.start.running.elapsed())
     }
 
     /// By the schedule; or, if nobody was asked, when the first of the upstreams may be asked again.

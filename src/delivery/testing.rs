@@ -8,6 +8,7 @@ use super::settle::Clerk;
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::outcome::{Away, Cause};
 use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, SenderPatterns, Step};
+use crate::observe::clock::Start;
 use crate::observe::{Clock, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::watched::Watched;
@@ -387,7 +388,8 @@ impl Stage {
         let upstreams = Choice::InOrder(vec![0]);
         let one = Route { name: "one".into(), conditions, upstreams, retry_refused: false };
         let routes = Arc::new(Routes::new(vec![one], vec!["company".into()]));
-        let clerk = Clerk { schedule: Schedule::default(), routes, clock: clock.clone() };
+        let start = Start::now(&clock);
+        let clerk = Clerk { schedule: Schedule::default(), routes, clock: clock.clone(), start };
         Self {
             queue: Arc::new(Watched::new(shelf.clone())),
             shelf,
@@ -417,16 +419,17 @@ impl Stage {
 
     /// The loop, in a task.
     pub fn run(&self) -> tokio::task::JoinHandle<()> {
+        let clerk = Clerk { start: Start::now(&self.clock), ..self.clerk.clone() };
         let bouncer = Arc::new(Bouncer {
             bounce: self.bounce.clone(),
             hostname: "gw.example.com".into(),
-            clerk: self.clerk.clone(),
+            clerk: clerk.clone(),
             queue: self.queue.clone(),
         });
         let dispatcher = Dispatcher {
             queue: self.queue.clone(),
             courier: self.courier.clone(),
-            clerk: self.clerk.clone(),
+            clerk,
             bouncer,
             lanes: self.clerk.routes.lanes().into_iter().map(|(lane, _)| lane).collect(),
             octets: self.octets,

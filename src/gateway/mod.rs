@@ -22,13 +22,14 @@ pub use self::rewriter::RulesOf;
 use self::control::ControlServer;
 use self::listeners::{Behind, Door};
 use self::lock::Lock;
-use self::storage::Memory;
+use self::storage::{Keep, Memory};
 use crate::config::{RouteSettings, Settings};
 use crate::delivery::{Bouncer, Clerk, Delivery, Dispatcher, Route, Routes};
 use crate::inbound::BindError;
 use crate::intake::Leftovers;
 use crate::message::Budget;
 use crate::observe::Clock;
+use crate::observe::clock::Start;
 use crate::queue::sqlite::OpenError;
 use crate::queue::watched::Watched;
 use crate::queue::{Queue as _, QueueError};
@@ -89,12 +90,6 @@ pub struct Gateway {
     lock: Lock,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Keep {
-    failed: Duration,
-    history: Duration,
-}
-
 /// Why the gateway stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -119,7 +114,12 @@ impl Gateway {
         let (unsigned, conversions) = (settings.unsigned.clone(), Budget::new(memory.conversions));
         let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
         let control = bind_control(&settings, &queue);
-        let clerk = Clerk { schedule: settings.queue.schedule, routes, clock: Clock::System };
+        let clerk = Clerk {
+            schedule: settings.queue.schedule,
+            routes,
+            clock: Clock::System,
+            start: Start::now(&Clock::System),
+        };
         let bouncer = Arc::new(Bouncer {
             bounce: settings.queue.bounce.clone(),
             hostname: settings.hostname.as_str().into(),
@@ -153,7 +153,7 @@ impl Gateway {
         if let Some(control) = self.control {
             aside.spawn(control.serve(shutdown.clone()));
         }
-        aside.spawn(storage::prune(self.queue.clone(), self.keep.failed, self.keep.history, shutdown.clone()));
+        aside.spawn(storage::prune(self.queue.clone(), self.keep, Clock::System, shutdown.clone()));
         let mut dispatcher = JoinSet::new();
         dispatcher.spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();

@@ -2,6 +2,8 @@
 //! Never used to measure how long something took: it may jump.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 #[derive(Debug, Clone)]
 pub enum Clock {
@@ -28,5 +30,25 @@ impl Clock {
             #[cfg(test)]
             Self::Along { at, since } => *at.lock().unwrap_or_else(PoisonError::into_inner) + since.elapsed(),
         }
+    }
+}
+
+/// A moment by both clocks: from there on they tell how far the wall clock was set since.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    pub at: jiff::Timestamp,
+    pub running: Instant,
+}
+
+impl Start {
+    pub fn now(clock: &Clock) -> Self {
+        Self { at: clock.now(), running: Instant::now() }
+    }
+
+    /// The wall clock went on by as much as time did, give or take `tolerance`.
+    pub fn is_steady(&self, clock: &Clock, tolerance: Duration) -> bool {
+        let wall = clock.now().duration_since(self.at);
+        jiff::SignedDuration::try_from(self.running.elapsed())
+            .is_ok_and(|running| (wall - running).unsigned_abs() <= tolerance)
     }
 }

@@ -20,6 +20,8 @@ pub struct Inner {
     pub originals: HashMap<String, Bytes>,
     pub history: Vec<HistoryRow>,
     pub held: Vec<HeldLane>,
+    /// Failed mail from before then, as `prune` was told.
+    pub pruned: Vec<Timestamp>,
     /// Every call fails with it.
     pub broken: Option<QueueError>,
 }
@@ -230,7 +232,8 @@ impl Queue for MemoryQueue {
         Ok(rows)
     }
 
-    async fn prune(&self, _: Timestamp, _: Timestamp) -> Result<u64, QueueError> {
+    async fn prune(&self, failed_before: Timestamp, _: Timestamp) -> Result<u64, QueueError> {
+        self.inner().pruned.push(failed_before);
         Ok(0)
     }
 
