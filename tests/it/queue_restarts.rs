@@ -2,6 +2,7 @@
 
 use crate::support::application::{SENDER, field, hand_in, mail, mail_from, numbered, queued_in_front_of, subjects};
 use crate::support::client::Client;
+use crate::support::peers;
 use crate::support::provider::Provider;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 use std::collections::BTreeSet;
@@ -193,4 +194,39 @@ async fn what_the_drain_time_cuts_off_is_a_possible_duplicate_and_what_had_not_b
         );
         assert_eq!(subjects(&scripted), ["cut off"]);
     }
+}
+
+/// The log held the whole commit, only its sync had failed, and a start after a crash took it for one that was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_that_was_refused_for_a_failed_sync_does_not_come_back() {
+    if peers::find("strace").is_none() {
+        peers::skip("strace is missing");
+        return;
+    }
+    let provider = Provider::away();
+    let mut setup = provider.queued("", "");
+    let (mut taken, mut refused) = (Vec::new(), 0);
+    // The one sync that fails may be somebody else's than a mail's.
+    for failing in 40..50 {
+        let inject = format!("inject=fsync:error=EIO:when={failing}");
+        setup = setup.wrapped(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", &inject]);
+        let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
+        for number in 0..60 {
+            let subject = format!("{failing} {number}");
+            let reply = hand_in(gateway.address(), &["you@example.net"], &mail(&subject)).await;
+            if !reply.starts_with("250 ") {
+                refused += 1;
+                break;
+            }
+            taken.push(subject);
+        }
+        setup = tokio::task::spawn_blocking(move || gateway.kill().1).await.unwrap();
+        if refused > 0 {
+            break;
+        }
+    }
+    assert_eq!(refused, 1, "of {} mails", taken.len());
+    let gateway = setup.wrapped(&[]).start(1);
+    let waiting = format!("\"waiting\":{}", taken.len());
+    gateway.wait_for_line(&["the queue is open", &waiting]);
 }

@@ -235,7 +235,9 @@ fn transact(
     calls: &mut [Box<dyn Call>],
     counters: &Counters,
 ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
-    let outcome = attempt(connection, calls);
+    let attempted = attempt(connection, calls);
+    let is_whole = attempted.is_ok();
+    let outcome = attempted.and_then(|outcomes| commit(connection).map(|()| outcomes));
     match &outcome {
         Ok(_) => {
             counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -248,8 +250,33 @@ fn transact(
     if let Err(QueueError::Full(_)) = &outcome {
         // Makes room in the log, if the database has any: what is delivered must be recorded on a full disk too.
         let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    } else if is_whole && outcome.is_err() {
+        supersede(connection);
     }
     outcome
+}
+
+/// Where only the sync of a commit has failed, its pages lie in the log whole, and the next start after a crash would take it for
+/// one that was made: mail that was refused would be there. A commit in its place puts an end to that; if it fails too, the
+/// next one does.
+fn supersede(connection: &Connection) {
+    let change =
+        |sql: &'static str| Work::new(connection).execute(sql, []).map(drop).map_err(|error| of_sqlite(&error));
+    // What stays as it is would not be written.
+    let written = change("BEGIN IMMEDIATE")
+        .and_then(|()| change("UPDATE ledger SET waiting = waiting + 1 WHERE one = 1"))
+        .and_then(|()| change("UPDATE ledger SET waiting = waiting - 1 WHERE one = 1"))
+        .and_then(|()| commit(connection));
+    if let Err(error) = written {
+        tracing::error!("a commit that failed could not be undone in the queue's log; the next one does it: {error}");
+        if !connection.is_autocommit() {
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+fn commit(connection: &Connection) -> Result<(), QueueError> {
+    Work::new(connection).execute("COMMIT", []).map(drop).map_err(|error| of_sqlite(&error))
 }
 
 fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>]) -> Result<Vec<Result<(), QueueError>>, QueueError> {
@@ -266,7 +293,6 @@ fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>]) -> Result<Vec<R
         outcomes.push(outcome);
     }
     work.write_tally().map_err(sqlite)?;
-    work.execute("COMMIT", []).map_err(sqlite)?;
     Ok(outcomes)
 }
 
