@@ -6,6 +6,60 @@ use crate::support::client::Client;
 use crate::support::tally::Tally;
 use crate::support::upstream::ScriptedUpstream;
 
+/// No recipients, in a command that is otherwise right.
+const NO_PATHS: &[&str] = &[
+    "<a%evil@us>",
+    "<\"a@evil\"@us@evil>",
+    "<\"a@evil\"@us>",
+    "<\"a\\@evil\"@us>",
+    "<\"a%evil\"@us>",
+    "<\"evil!a\"@us>",
+    "<@us:>",
+    "<a@evil@us>",
+    "<evil!a>",
+    "<evil!a@us>",
+    "<a@us:2025>",
+    "<>",
+    "<a@>",
+    "<@us>",
+    "<a>",
+    "<a b@us>",
+    "<a@us",
+    "a@us",
+    "<a@[300.0.0.1]>",
+    "<a@us>x",
+    "<a@us><b@us>",
+    "<a@us>,<b@us>",
+    "<\"a@us>",
+    "<@evil,a@us>",
+];
+
+/// Whole commands, each with the beginning of the reply.
+const NO_COMMANDS: &[(&[u8], &str)] = &[
+    (b"RCPT TO:<Postmaster>", "550 5.1.1 "),
+    (b"RCPT TO:<a\0@us>", "500 5.5.2 "),
+    (b"RCPT TO:<a@us>\r", "500 5.5.2 "),
+    (b"RCPT TO:<a@b>\rRCPT TO:<c@d>", "500 5.5.2 "),
+    (b"RCPT TO:<a@b>\nRCPT TO:<c@d>", "500 5.5.2 "),
+    (b"RCPT TO:<a@\xff>", "501 5."),
+    (b"RCPT TO:<\xc3\x28@us>", "501 5."),
+    (b"RCPT TO:<a@b> SIZE=1", "555 5.5.4 "),
+    (b"RCPT TO:<a@b> NOTIFY=NEVER", "555 5.5.4 "),
+    (b"RCPT TO:<a@b> ORCPT=rfc822;c@d", "555 5.5.4 "),
+    (b"MAIL FROM:<a@b>SIZE=1", "501 5."),
+    (b"MAIL FROM: Name <a@b>", "501 5.1.7 "),
+    (b"MAIL FROM:<a@b> SIZE=abc", "501 5."),
+    (b"MAIL FROM:<a@b> SIZE=18446744073709551616", "501 5."),
+    (b"MAIL FROM:<a@b> SIZE=18446744073709551615", "552 5.3.4 "),
+    (b"MAIL FROM:<a@b> SIZE=99999999999 SIZE=1", "501 5."),
+    (b"MAIL FROM:<a@b> BODY=7BIT BODY=8BITMIME", "501 5."),
+    (b"MAIL FROM:<@us:>", "501 5.1.7 "),
+    (b"MAIL FROM:<a@b> RET=HDRS", "555 5.5.4 "),
+    (b"MAIL FROM:<a@b> ENVID=x", "555 5.5.4 "),
+    (b"MAIL FROM:<a%evil@us>", "501 5."),
+    (b"MAIL FROM:<a@b>\rRCPT TO:<c@d>", "500 5.5.2 "),
+];
+
 /// Each with the beginning of the reply.
 fn refused() -> Vec<(Vec<u8>, &'static str)> {
     let long = |octets: usize| format!("<{}@example.net>", "l".repeat(octets));
@@ -14,64 +68,9 @@ fn refused() -> Vec<(Vec<u8>, &'static str)> {
         let local = octets - domain.len() - 3;
         format!("<{}@{domain}>", "l".repeat(local))
     };
-    let mut cases: Vec<(Vec<u8>, &'static str)> = Vec::new();
-    for address in [
-        "<a%evil@us>",
-        "<\"a@evil\"@us@evil>",
-        "<\"a@evil\"@us>",
-        "<\"a\\@evil\"@us>",
-        "<\"a%evil\"@us>",
-        "<\"evil!a\"@us>",
-        "<@us:>",
-        "<a@evil@us>",
-        "<evil!a>",
-        "<evil!a@us>",
-        "<a@us:2025>",
-        "<>",
-        "<a@>",
-        "<@us>",
-        "<a>",
-        "<a b@us>",
-        "<a@us",
-        "a@us",
-        "<a@[300.0.0.1]>",
-        "<a@us>x",
-        "<a@us><b@us>",
-        "<a@us>,<b@us>",
-        "<\"a@us>",
-        "<@evil,a@us>",
-        &long(65),
-        &path(257),
-    ] {
-        cases.push((format!("RCPT TO:{address}").into_bytes(), "501 5."));
-    }
-    for (octets, reply) in [
-        (&b"RCPT TO:<Postmaster>"[..], "550 5.1.1 "),
-        (b"RCPT TO:<a\0@us>", "500 5.5.2 "),
-        (b"RCPT TO:<a@us>\r", "500 5.5.2 "),
-        (b"RCPT TO:<a@b>\rRCPT TO:<c@d>", "500 5.5.2 "),
-        (b"RCPT TO:<a@b>\nRCPT TO:<c@d>", "500 5.5.2 "),
-        (b"RCPT TO:<a@\xff>", "501 5."),
-        (b"RCPT TO:<\xc3\x28@us>", "501 5."),
-        (b"RCPT TO:<a@b> SIZE=1", "555 5.5.4 "),
-        (b"RCPT TO:<a@b> NOTIFY=NEVER", "555 5.5.4 "),
-        (b"RCPT TO:<a@b> ORCPT=rfc822;c@d", "555 5.5.4 "),
-        (b"MAIL FROM:<a@b>SIZE=1", "501 5."),
-        (b"MAIL FROM: Name <a@b>", "501 5.1.7 "),
-        (b"MAIL FROM:<a@b> SIZE=abc", "501 5."),
-        (b"MAIL FROM:<a@b> SIZE=18446744073709551616", "501 5."),
-        (b"MAIL FROM:<a@b> SIZE=18446744073709551615", "552 5.3.4 "),
-        (b"MAIL FROM:<a@b> SIZE=99999999999 SIZE=1", "501 5."),
-        (b"MAIL FROM:<a@b> BODY=7BIT BODY=8BITMIME", "501 5."),
-        (b"MAIL FROM:<@us:>", "501 5.1.7 "),
-        (b"MAIL FROM:<a@b> RET=HDRS", "555 5.5.4 "),
-        (b"MAIL FROM:<a@b> ENVID=x", "555 5.5.4 "),
-        (b"MAIL FROM:<a%evil@us>", "501 5."),
-        (b"MAIL FROM:<a@b>\rRCPT TO:<c@d>", "500 5.5.2 "),
-    ] {
-        cases.push((octets.to_vec(), reply));
-    }
-    cases
+    let paths = NO_PATHS.iter().map(ToString::to_string).chain([long(65), path(257)]);
+    let paths = paths.map(|path| (format!("RCPT TO:{path}").into_bytes(), "501 5."));
+    paths.chain(NO_COMMANDS.iter().map(|(octets, reply)| (octets.to_vec(), *reply))).collect()
 }
 
 /// Taken as they are, less a source route.
