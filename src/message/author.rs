@@ -177,6 +177,8 @@ mod tests {
         for value in [
             "PayPal <service@paypal.com> <.example.com>",
             "<ceo@example.co> <m>",
+            "a@example.com\u{c}",
+            "\u{c}a@example.com",
             "<a@example.com> x@evil.org",
             "<a@example.com> \"x\"",
             "v@evil.org: a@example.com",

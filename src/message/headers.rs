@@ -35,9 +35,14 @@ impl<'a> FieldRef<'a> {
         value.strip_suffix(b"\r\n").unwrap_or(value)
     }
 
-    /// The value in one line, without white space around it.
+    /// The value in one line, without the spaces and tabs around it. Other control characters belong to it: readers differ on
+    /// what they are.
     pub fn unfolded(&self) -> Vec<u8> {
-        self.value().iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect::<Vec<_>>().trim_ascii().to_vec()
+        let line: Vec<u8> = self.value().iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
+        let is_text = |byte: &u8| !b" \t".contains(byte);
+        let start = line.iter().position(is_text).unwrap_or(line.len());
+        let end = line.iter().rposition(is_text).map_or(start, |last| last + 1);
+        line[start..end].to_vec()
     }
 }
 
