@@ -124,7 +124,7 @@ impl Delivery {
         self.targets_of(lane).map(Target::room).reduce(Room::or).unwrap_or(Room::Slots(1))
     }
 
-    /// Since when all that could take the lane's mail are away; zero if one is not.
+    /// For how long all that could take the lane's mail have been away; zero if one is not.
     pub fn away_for(&self, lane: &Lane) -> Duration {
         self.targets_of(lane).map(Target::away_for).min().unwrap_or_default()
     }

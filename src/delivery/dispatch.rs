@@ -47,7 +47,7 @@ pub trait Courier: Send + Sync + 'static {
     /// How many messages may be under way on the lane now.
     fn room(&self, lane: &Lane) -> Room;
 
-    /// Since when all that could take the lane's mail are away; zero if one is not.
+    /// For how long all that could take the lane's mail have been away; zero if one is not.
     fn away_for(&self, lane: &Lane) -> Duration;
 
     /// The operator wants the lane's mail to be tried now.

@@ -119,7 +119,7 @@ impl Upstream {
         }
     }
 
-    /// Since when it has taken nothing, because it is away; zero if it is not.
+    /// For how long it has taken nothing, because it is away; zero if it is not.
     pub fn away_for(&self) -> Duration {
         self.0.health.away_for()
     }
