@@ -7,6 +7,7 @@ use super::auth::Users;
 use super::data::Receiving;
 use super::lines::{Input, Line};
 use super::login::Verification;
+use super::notes::{Notes, Subject};
 use super::session::{Next, Session, Step};
 use super::starttls::{Clean, InjectedPlaintext};
 use super::{Intake, Options, Received, Tls};
@@ -23,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 /// Octets read at once, while commands are expected and in DATA.
 const READ_COMMANDS: usize = 4 * 1024;
@@ -37,8 +38,6 @@ const LONGEST_LOGIN: Duration = Duration::from_secs(120);
 /// How long a client may take to read the last reply. A socket closed over unread input resets the connection, and the
 /// reply is lost.
 const LINGER: Duration = Duration::from_secs(2);
-/// Refusals that one connection may write to the log without a message in between.
-const MOST_NOTED: u32 = 100;
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -49,6 +48,7 @@ pub(super) struct Service<I> {
     pub(super) intake: Arc<I>,
     /// Idle clients are told to come back later; a message under way is finished.
     pub(super) stop: CancellationToken,
+    pub(super) notes: Notes,
 }
 
 /// Why a conversation ended before its QUIT.
@@ -75,20 +75,23 @@ where
     I: Intake,
 {
     debug!(%peer, "client connected");
+    let needs_no_login = service.options.needs_no_login(peer.ip());
     let mut connection = Connection {
         wire: Wire::Plain(socket),
         input: Input::default(),
         output: Vec::new(),
         timeout: service.options.timeout,
-        until: (!service.options.needs_no_login(peer.ip())).then(|| Instant::now() + LONGEST_LOGIN),
+        until: (!needs_no_login).then(|| Instant::now() + LONGEST_LOGIN),
         stop: service.stop.clone(),
-        noted: 0,
+        subject: Subject { peer, needs_no_login, may_send: needs_no_login },
     };
-    let end = connection.converse(peer, service).await;
+    let end = connection.converse(service).await;
     match &end {
         Ok(()) | Err(End::Closed | End::Stopped) => debug!(%peer, "client left"),
         Err(end @ (End::Broken(_) | End::TimedOut)) => debug!(%peer, "client lost: {end}"),
-        Err(end @ (End::Injected(_) | End::Tls(_))) => warn!(%peer, "connection dropped: {end}"),
+        Err(end @ (End::Injected(_) | End::Tls(_))) => {
+            service.notes.tell(connection.subject, None, format_args!("connection dropped: {}", OneLine(end)));
+        }
     }
     match end {
         Ok(()) => connection.part().await,
@@ -109,17 +112,16 @@ struct Connection<S> {
     /// The client may not send yet, and has until then to log in.
     until: Option<Instant>,
     stop: CancellationToken,
-    /// Refusals since the last message.
-    noted: u32,
+    subject: Subject,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn converse<I: Intake>(&mut self, peer: SocketAddr, service: &Service<I>) -> Result<(), End> {
+    async fn converse<I: Intake>(&mut self, service: &Service<I>) -> Result<(), End> {
         let tls = match &service.options.tls {
             Tls::Implicit(config) => Some(self.handshake(Arc::clone(config)).await?),
             Tls::Off | Tls::StartTls(_) => None,
         };
-        let mut step = Session::open(Arc::clone(&service.options), service.budget.clone(), peer, tls);
+        let mut step = Session::open(Arc::clone(&service.options), service.budget.clone(), self.subject.peer, tls);
         loop {
             if let Some(reply) = step.reply {
                 reply.write_to(&mut self.output);
@@ -127,25 +129,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             step = match step.next {
                 Next::Command(session) => {
                     self.until = self.until.filter(|_| session.is_stranger());
+                    self.subject.may_send = self.until.is_none();
                     let line = self.line().await?;
-                    self.noting(peer, session.line(line))
+                    self.noting(&service.notes, session.line(line))
                 }
                 Next::Response(exchange) => {
                     let line = self.line().await?;
-                    self.noting(peer, exchange.response(line))
+                    self.noting(&service.notes, exchange.response(line))
                 }
-                Next::Verify(verification) => self.verify(verification, peer, &service.users).await?,
+                Next::Verify(verification) => self.verify(verification, service).await?,
                 Next::StartTls(upgrade) => self.upgrade(upgrade.check(self.input.bytes())?).await?,
-                Next::Admit(admission) => self.noting(peer, admission.decide(&*service.intake)),
+                Next::Admit(admission) => self.noting(&service.notes, admission.decide(&*service.intake)),
                 Next::Data(receiving) => {
                     let step = self.data(*receiving).await?;
-                    self.noting(peer, step)
+                    self.noting(&service.notes, step)
                 }
                 Next::Accept(received, accepting) => {
                     self.flush().await?;
                     let reply = hand_over(*received, &service.intake).await;
                     if reply.is_positive() {
-                        self.noted = 0;
+                        service.notes.forgive(self.subject.peer.ip(), self.subject.needs_no_login);
                     }
                     self.unless_stopped(accepting.replied(&reply))?
                 }
@@ -155,33 +158,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// A refusal is a lost mail to most applications, and few of them show its text. What the intake says of a message,
-    /// it logs itself. Nobody fills the log with refusals: lines that cannot be written fast enough are lost, whosever
-    /// they are.
-    fn noting(&mut self, peer: SocketAddr, step: Step) -> Step {
+    /// it logs itself.
+    fn noting(&self, notes: &Notes, step: Step) -> Step {
         let Some(reply) = step.reply.as_ref().filter(|reply| !reply.is_positive()) else { return step };
         // 503 is mostly what a pipelining client sent behind a MAIL that was refused.
-        let is_last_word = matches!(step.next, Next::Close);
-        if reply.code() == 503 || (self.noted > MOST_NOTED && !is_last_word) {
-            debug!(%peer, "refused: {}", OneLine(reply));
-        } else if self.noted == MOST_NOTED && !is_last_word {
-            self.noted += 1;
-            warn!(%peer, "refused: {}; what is refused next is logged at \"debug\" until a message was taken", OneLine(reply));
+        if reply.code() == 503 {
+            debug!(peer = %self.subject.peer, "refused: {}", OneLine(reply));
         } else {
-            self.noted += 1;
-            warn!(%peer, "refused: {}", OneLine(reply));
+            notes.tell(self.subject, None, format_args!("refused: {}", OneLine(reply)));
         }
         step
     }
 
-    async fn verify(&mut self, verification: Verification, peer: SocketAddr, users: &Users) -> Result<Step, End> {
+    async fn verify<I>(&mut self, verification: Verification, service: &Service<I>) -> Result<Step, End> {
         self.flush().await?;
+        let (users, notes) = (&service.users, &service.notes);
         let user = users.verify(verification.name(), verification.password()).await;
         if user.is_none() {
             match users.name_to_show(verification.name(), verification.password()) {
-                Some(name) => warn!(%peer, user = %OneLine(name), "login refused: wrong password"),
-                None => {
-                    warn!(%peer, "login refused: unknown user (a name that is no [[user]]'s may be a secret: it is not shown)")
-                }
+                Some(name) => notes.tell(self.subject, Some(name), format_args!("login refused: wrong password")),
+                None => notes.tell(
+                    self.subject,
+                    None,
+                    format_args!(
+                        "login refused: unknown user (a name that is no [[user]]'s may be a secret: it is not shown)"
+                    ),
+                ),
             }
         }
         Ok(verification.verdict(user))

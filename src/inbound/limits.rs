@@ -68,7 +68,7 @@ impl Connections {
 }
 
 /// Inside `allow` each machine of a network counts for itself.
-fn counted_as(address: IpAddr, needs_no_login: bool) -> IpNet {
+pub(super) fn counted_as(address: IpAddr, needs_no_login: bool) -> IpNet {
     match address.to_canonical() {
         IpAddr::V6(address) if !needs_no_login => Ipv6Net::new_assert(address, ONE_CLIENT).trunc().into(),
         address => address.into(),

@@ -5,6 +5,7 @@
 use super::auth::Users;
 use super::connection::{self, Service};
 use super::limits::{Connections, Refusal, Slot};
+use super::notes::{Notes, Subject};
 use super::{AuthMode, Intake, Options, Tls};
 use crate::message::Budget;
 use crate::observe::fault::Fault;
@@ -16,14 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 const BACKLOG: i32 = 1024;
 /// One connection in so many is kept for clients that need no login: strangers cannot lock them out.
 const KEPT_SHARE: usize = 4;
 /// Between two tries after accept() failed.
 const PAUSE: Duration = Duration::from_millis(200);
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -88,20 +91,26 @@ impl Listener {
         let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
         let kept = if has_regulars { options.max_connections / KEPT_SHARE } else { 0 };
         let limits = Connections::new(options.max_connections, kept, options.max_connections_per_address);
-        let service = Arc::new(Service { options: Arc::new(options), users, budget, intake, stop: stop.clone() });
-        let mut open = JoinSet::new();
+        let (options, notes) = (Arc::new(options), Notes::default());
+        let service = Arc::new(Service { options, users, budget, intake, stop: stop.clone(), notes });
+        let (mut open, mut failures) = (JoinSet::new(), Failures::default());
+        let mut minute = interval_at(Instant::now() + MINUTE, MINUTE);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = open.join_next() => report(ended),
+                _ = minute.tick() => {
+                    service.notes.next_minute();
+                    failures.next_minute(&service.options);
+                }
                 accepted = socket.accept() => match accepted {
                     Ok((client, peer)) => match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
                         Ok(slot) => drop(open.spawn(converse(client, peer, slot, Arc::clone(&service)))),
-                        Err(refusal) => send_away(client, peer, refusal, &service.options.tls),
+                        Err(refusal) => send_away(client, peer, refusal, &service),
                     },
                     Err(error) => {
-                        warn!(listener = %service.options.address, "cannot accept a connection: {error}");
+                        failures.note(&error, &service.options);
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
@@ -110,6 +119,29 @@ impl Listener {
         drop(socket);
         while let Some(ended) = open.join_next().await {
             report(ended);
+        }
+        service.notes.next_minute();
+    }
+}
+
+/// Of accept(), within a minute: strangers can use up the file descriptors.
+#[derive(Debug, Default)]
+struct Failures(u32);
+
+impl Failures {
+    fn note(&mut self, error: &io::Error, options: &Options) {
+        if self.0 == 0 {
+            warn!(listener = %options.address, "cannot accept a connection: {error}");
+        } else {
+            debug!(listener = %options.address, "cannot accept a connection: {error}");
+        }
+        self.0 += 1;
+    }
+
+    fn next_minute(&mut self, options: &Options) {
+        let more = std::mem::take(&mut self.0).saturating_sub(1);
+        if more > 0 {
+            warn!(listener = %options.address, more, "could not accept a connection, several times within a minute");
         }
     }
 }
@@ -141,7 +173,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Says why and closes, without a task or a wait: the reply fits into the fresh socket's buffer.
-fn send_away(client: TcpStream, peer: SocketAddr, refusal: Refusal, tls: &Tls) {
+fn send_away<I>(client: TcpStream, peer: SocketAddr, refusal: Refusal, service: &Service<I>) {
     let (reply, limit) = match refusal {
         Refusal::Total => (Reply::too_many_connections(), "`max_connections` is reached"),
         Refusal::Strangers => (
@@ -150,9 +182,11 @@ fn send_away(client: TcpStream, peer: SocketAddr, refusal: Refusal, tls: &Tls) {
         ),
         Refusal::Address => (Reply::too_many_connections_from_address(), "`max_connections_per_address` is reached"),
     };
-    warn!(%peer, "connection refused: the listener's {limit}");
+    let needs_no_login = service.options.needs_no_login(peer.ip());
+    let subject = Subject { peer, needs_no_login, may_send: needs_no_login };
+    service.notes.tell(subject, None, format_args!("connection refused: the listener's {limit}"));
     // A client that expects TLS could not read it.
-    if matches!(tls, Tls::Implicit(_)) {
+    if matches!(service.options.tls, Tls::Implicit(_)) {
         return;
     }
     let mut bytes = Vec::new();

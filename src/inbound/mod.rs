@@ -11,6 +11,7 @@ mod limits;
 mod lines;
 mod listener;
 mod login;
+mod notes;
 mod session;
 mod starttls;
 #[cfg(any(test, fuzzing))]

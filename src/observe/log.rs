@@ -44,8 +44,11 @@ pub struct InvalidLevel {
 impl Options {
     /// Checks the level without starting anything.
     pub fn filter(&self) -> Result<EnvFilter, InvalidLevel> {
-        // The verifier reports each bad certificate as an error of its own; the deferral says it in plain words.
-        let level = format!("rustls_platform_verifier=off,{}", self.level);
+        // The verifier reports each bad certificate as an error of its own, and rustls warns of what is odd in a handshake,
+        // which any stranger can send: our own lines say it in plain words, and no more often than is good.
+        let is_for_details = ["debug", "trace"].iter().any(|level| self.level.eq_ignore_ascii_case(level));
+        let quiet = if is_for_details { "rustls_platform_verifier" } else { "rustls" };
+        let level = format!("{quiet}=off,{}", self.level);
         EnvFilter::builder().parse(level).map_err(|_| InvalidLevel { level: self.level.clone() })
     }
 }

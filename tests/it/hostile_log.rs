@@ -2,6 +2,7 @@
 //! does anything to the terminal that shows it.
 
 use crate::support::application::{in_front_of, mail};
+use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::tally::Tally;
@@ -163,5 +164,54 @@ async fn refusals_do_not_flood_the_log() {
     assert!(noted.is_empty(), "a stranger's: {noted:#?}");
     let noted = refusals_noted("", &["MAIL FROM:<a@example.com>"], "RCPT TO:<bad>", "501 5.1.3").await;
     assert_eq!(noted.len(), 101);
-    assert!(noted[100].contains("what is refused next is logged at"), "{}", noted[100]);
+    assert!(noted[100].contains("what comes next from this network is logged at"), "{}", noted[100]);
+}
+
+/// One listener, for logins only, its log at "info".
+async fn for_logins_only(tls: &str) -> Gateway {
+    let scripted = ScriptedUpstream::start().await;
+    let issued = Authority::new().issue(&["localhost"]);
+    let listener = format!(
+        "address = \"127.0.0.1:0\"\nauth = \"required\"\ntls = \"{tls}\"\ncertificate = \"gateway.pem\"\nprivate_key = \"gateway.key\"\n"
+    );
+    let hash = hash_password(&Secret::new("right"));
+    in_front_of(&scripted, &format!("[[user]]\nname = \"a\"\npassword = \"{hash}\"\n"))
+        .config_with("format = \"json\"", "format = \"json\"\nlevel = \"info\"")
+        .config_with("address = \"127.0.0.1:0\"\n", &listener)
+        .file("gateway.pem", &issued.certificate)
+        .file("gateway.key", &issued.private_key)
+        .start(1)
+}
+
+/// Each in a connection of its own, three hundred times over: what a stranger can do that the log tells.
+const FLOODS: [(&str, &[u8]); 7] = [
+    ("implicit", b"no TLS at all\r\n\r\n"),
+    // Of a warning, rustls itself would log a line.
+    ("implicit", b"\x15\x03\x03\x00\x02\x01\x28\x15\x03\x03\x00\x02\x02\x28"),
+    ("starttls", b"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<a@b>\r\n"),
+    ("starttls", b"EHLO x\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@b>\r\n"),
+    ("off", b"EHLO x\r\nAUTH PLAIN AGEAYg==\r\nAUTH PLAIN AGIAYg==\r\nAUTH PLAIN =\r\n"),
+    ("off", b"EHLO x\r\nMAIL FROM:<a@b>\r\nMAIL FROM:<a@b>\r\nGET / HTTP/1.1\r\n"),
+    ("off", b"A\nB\r\nAUTH CRAM-MD5\r\nEHLO\r\n\x00\r\n\xff\r\n"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_come_again_and_again_do_not_flood_the_log() {
+    for (tls, flood) in FLOODS {
+        let gateway = for_logins_only(tls).await;
+        let before = gateway.log().len();
+        for _ in 0..300 {
+            let mut client = Client::connect(gateway.address()).await;
+            client.send(flood).await;
+            client.close_sending().await;
+            while client.try_reply().await.is_some() {}
+        }
+        let (_, log, _setup) = gateway.stop();
+        let caused: Vec<_> = log[before..].iter().filter(|line| !line.contains("\"stopp")).collect();
+        let shown = flood.escape_ascii();
+        // A slow machine needs more than one minute for it.
+        assert!((2..=80).contains(&caused.len()), "{} lines for {shown}: {caused:#?}", caused.len());
+        let counted = |line: &&&String| line.contains("\"left out of this log") && line.contains("\"127.0.0.1/32\"");
+        assert!(caused.iter().any(|line| counted(&line)), "{shown}: {caused:#?}");
+    }
 }

@@ -62,7 +62,8 @@ where
     I: Intake,
 {
     let users = Users::new([("u".into(), Password::Plain(Secret::new("p")))]);
-    let service = Service { options: Arc::new(options), users, budget: budget(), intake, stop };
+    let service =
+        Service { options: Arc::new(options), users, budget: budget(), intake, stop, notes: Notes::default() };
     serve(socket, ([127, 0, 0, 1], 40_000).into(), &service).await;
 }
 
