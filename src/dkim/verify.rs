@@ -6,6 +6,7 @@ use super::key::SigningKey;
 use super::record::DnsRecord;
 use super::record_file::{self, NoRecord};
 use super::tidy;
+use crate::message::headers::without_spaces_around;
 use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
@@ -92,7 +93,7 @@ pub fn verify(message: &[u8], records: &Records) -> Vec<Verification> {
     };
     // RFC 6376 §3.4.2: white space before the colon does not count; mail-auth would take it as part of the name.
     for (name, _) in &mut message.headers {
-        *name = name.trim_ascii();
+        *name = without_spaces_around(name);
     }
     let read = message.dkim_headers.iter().map(|field| {
         let signature = &field.header;
@@ -181,7 +182,7 @@ fn is_identity_within(signature: &Signature, record: &str) -> bool {
     let exact = record
         .split(';')
         .filter_map(|tag| tag.split_once('='))
-        .any(|(name, flags)| name.trim() == "t" && flags.split(':').any(|flag| flag.trim() == "s"));
+        .any(|(name, flags)| name.trim_ascii() == "t" && flags.split(':').any(|flag| flag.trim_ascii() == "s"));
     let (identity, domain) = (identity.to_ascii_lowercase(), signature.d.to_ascii_lowercase());
     identity == domain || (!exact && identity.strip_suffix(&domain).is_some_and(|head| head.ends_with('.')))
 }
@@ -288,6 +289,10 @@ fO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB";
         ] {
             assert!(changed(from, to).contains(reason), "{from} -> {to}: {}", changed(from, to));
         }
+        // Another header to whoever knows what white space is.
+        for odd in ['\x0b', '\x0c', '\u{a0}', '\u{2028}'] {
+            assert!(changed("\nSubject:", &format!("\nSubject{odd}:")).contains("a signed header"), "{odd:?}");
+        }
         assert_eq!(results("From: a@b\n\nbody\n", &records()), Vec::<String>::new());
         assert_eq!(results("", &records()), Vec::<String>::new());
     }
@@ -310,6 +315,9 @@ fO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB";
         let mut exact = records();
         exact.insert("test._domainkey.football.example.com", &format!("{RSA}; t=y:s"));
         let below = SIGNED.replace("i=@football", "i=@a.football");
+        let mut odd = records();
+        odd.insert("test._domainkey.football.example.com", &format!("{RSA}; \u{a0}t=s"));
+        assert!(results(&below, &odd)[1].contains("a signed header"), "no tag that mail-auth knows");
         assert!(results(&below, &exact)[1].contains("its i="), "{:?}", results(&below, &exact));
         assert!(results(&below, &records())[1].contains("a signed header"));
     }

@@ -17,7 +17,7 @@ impl<'a> FieldRef<'a> {
 
     /// As written; white space before the colon (RFC 5322 §4.5.8) is not part of it.
     pub fn name(&self) -> &'a [u8] {
-        self.raw[..self.colon].trim_ascii_end()
+        without_spaces_behind(&self.raw[..self.colon])
     }
 
     /// The colon follows the name at once, as RFC 5322 §2.2 wants it.
@@ -39,10 +39,7 @@ impl<'a> FieldRef<'a> {
     /// what they are.
     pub fn unfolded(&self) -> Vec<u8> {
         let line: Vec<u8> = self.value().iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
-        let is_text = |byte: &u8| !b" \t".contains(byte);
-        let start = line.iter().position(is_text).unwrap_or(line.len());
-        let end = line.iter().rposition(is_text).map_or(start, |last| last + 1);
-        line[start..end].to_vec()
+        without_spaces_around(&line).to_vec()
     }
 }
 
@@ -78,8 +75,20 @@ impl<'a> Iterator for Fields<'a> {
 // tolerated).
 fn field_name_end(line: &[u8]) -> Option<usize> {
     let colon = line.iter().position(|&byte| byte == b':' || byte == b'\n')?;
-    let name = line.get(..colon).filter(|_| line[colon] == b':')?.trim_ascii_end();
+    let name = line.get(..colon).filter(|_| line[colon] == b':').map(without_spaces_behind)?;
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(colon)
+}
+
+/// Without the spaces and tabs at its end: form feeds and the like are no white space. RFC 5234 B.1, WSP.
+pub fn without_spaces_behind(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !b" \t".contains(byte)).map_or(0, |last| last + 1);
+    &text[..end]
+}
+
+/// The same on both sides.
+pub fn without_spaces_around(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !b" \t".contains(byte)).unwrap_or(text.len());
+    without_spaces_behind(&text[start..])
 }
 
 fn end_of_field(block: &[u8]) -> usize {
@@ -241,6 +250,10 @@ mod tests {
             [(&b"A"[..], b"1".to_vec(), true), (b"B", b"2\tmore".to_vec(), false), (b"C", b"".to_vec(), true),]
         );
         assert!(fields.rest().starts_with(b"no field"));
+        // Some readers take these for parts of the name, and none of them may be a name here.
+        for odd in [&b"From\x0c: a\r\n"[..], b"From\x0b: a\r\n", b"From\xc2\xa0: a\r\n", b"From\x85: a\r\n"] {
+            assert_eq!(Fields::new(odd).next(), None, "{}", odd.escape_ascii());
+        }
     }
 
     #[test]

@@ -81,6 +81,20 @@ fn push_line(words: &[&str], out: &mut String) {
     }
 }
 
+/// As browsers read an address: line ends and tabs are not part of it, nor the spaces around it; white space in it is
+/// encoded, so that it stays in one piece where it is shown.
+fn unbroken(url: &str) -> String {
+    let mut out = String::with_capacity(url.len());
+    for c in url.trim_matches(|c| c <= ' ').chars().filter(|c| !"\t\r\n".contains(*c)) {
+        if c.is_whitespace() {
+            c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out.push_str(&format!("%{byte:02X}")));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Text without marks, and the address behind each link.
 #[derive(Debug, Clone, Default)]
 struct Plain {
@@ -94,7 +108,7 @@ impl TextDecorator for Plain {
     type Annotation = ();
 
     fn decorate_link_start(&mut self, url: &str) -> (String, ()) {
-        let url: String = url.split_whitespace().collect();
+        let url = unbroken(url);
         self.found.borrow_mut().push(url.clone());
         self.links.push(url);
         (String::new(), ())
@@ -217,6 +231,7 @@ mod tests {
             ),
             ("<!-- <a href=x>a</a> --><blockquote><a href=\"\n y \">b</a></blockquote>", &["y"]),
             ("<a href=x><img src=y alt=z></a>", &["x"]),
+            ("<a href=' https://x/a\r\n\t b\u{a0}\u{2028}c\n'>d</a>", &["https://x/a%20b%C2%A0%E2%80%A8c"]),
             (&"<a href=x>a</a>".repeat(5000), &[]),
         ] {
             assert_eq!(links(html), expected, "{}", &html[..html.len().min(80)]);

@@ -146,6 +146,10 @@ mod tests {
             (&["*@*.example.com"], "a@news.example.com", true),
             (&["*@*.example.com"], "a@example.com", false),
             (&["reports@example.com"], "Reports@example.com", false),
+            // Letters of ASCII have two cases; the Kelvin sign, the long s and the dotless i are other letters.
+            (&["*@bank.example"], "a@ban\u{212a}.example", false),
+            (&["*@sink.example"], "a@\u{17f}ink.example", false),
+            (&["*@sink.example"], "a@s\u{131}nk.example", false),
             (&["{reports,alerts}@example.com"], "alerts@example.com", true),
             (&["a@[192.0.2.1]"], "a@[192.0.2.1]", true),
             (&["a@[192.0.2.1]"], "a@1", false),

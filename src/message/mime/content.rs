@@ -91,11 +91,11 @@ impl Content {
     }
 
     fn take(&mut self, parsed: &ContentType<'_>) {
-        let attribute = |name: &str| parsed.attribute(name).map(|value| value.trim().to_owned());
         self.media_type = format!("{}/{}", parsed.c_type, parsed.c_subtype.as_deref().unwrap_or_default());
         self.media_type.make_ascii_lowercase();
-        self.charset = attribute("charset");
-        self.boundary = attribute("boundary").map(String::into_bytes);
+        self.charset = parsed.attribute("charset").map(|it| it.trim_matches([' ', '\t']).to_owned());
+        // RFC 2046 §5.1.1: a space may stand in it, but not at its end.
+        self.boundary = parsed.attribute("boundary").map(|it| it.trim_end_matches([' ', '\t']).to_owned().into_bytes());
         self.boundary.take_if(|boundary| boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY);
         self.is_attachment |= parsed.has_attribute("name");
     }
@@ -176,6 +176,10 @@ mod tests {
         assert_eq!((html.encoding, html.is_shown_text(), html.is_sealed()), (Encoding::Base64, true, false));
         let mixed = content("Content-Type: multipart/mixed; boundary=\"a b\"; x=y\r\n");
         assert_eq!((mixed.boundary.as_deref(), mixed.is_multipart()), (Some(&b"a b"[..]), true));
+        for boundary in [" b", "b\u{a0}", "\u{2028}b", "b\u{c}"] {
+            let odd = content(&format!("Content-Type: multipart/mixed; boundary=\"{boundary} \"\r\n"));
+            assert_eq!(odd.boundary.as_deref(), Some(boundary.as_bytes()));
+        }
         let none = content("Subject: x\r\n");
         assert_eq!((none.media_type.as_str(), none.has_type, none.encoding), ("text/plain", false, Encoding::Absent));
         for block in [

@@ -2,6 +2,7 @@
 //!
 //! mail-parser's reader passes over a broken escape at the end; what is mended must not lose even that.
 
+use crate::message::headers::without_spaces_behind;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
 
 /// Octets of a line, RFC 2045 §6.7 (5).
@@ -75,7 +76,7 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
         let end = memchr::memchr(b'\n', rest);
         let (line, tail) = end.map_or((rest, &b""[..]), |end| (&rest[..end], &rest[end + 1..]));
         // White space at the end was added in transport, RFC 2045 §6.7 (3).
-        let line = line.trim_ascii_end();
+        let line = without_spaces_behind(line.strip_suffix(b"\r").unwrap_or(line));
         let is_soft = line.ends_with(b"=");
         decode_line(if is_soft { &line[..line.len() - 1] } else { line }, &mut octets)?;
         if end.is_some() && !is_soft {
@@ -126,6 +127,10 @@ mod tests {
         for (text, octets) in [
             ("a=20=\r\nb =\t\r\nc  \r\n=e4", Some(&b"a b c\r\n\xe4"[..])),
             ("100 %=", Some(b"100 %")),
+            // Only spaces and tabs come from transport.
+            ("a\x0c\r\nb\x0b \r\nc=\r\nd", Some(b"a\x0c\r\nb\x0b\r\ncd")),
+            ("a=\x0c\r\nb", None),
+            ("a=\u{a0}\r\n", None),
             ("1=2", None),
             ("1=2\r\n", None),
             ("=ZZ", None),

@@ -6,7 +6,7 @@
 
 use super::content::Content;
 use crate::message::RawMessage;
-use crate::message::headers::Fields;
+use crate::message::headers::{Fields, without_spaces_behind};
 use std::ops::Range;
 
 /// Real mail has a handful. A message with more parts is one piece that nobody edits.
@@ -137,7 +137,7 @@ impl Walk<'_> {
     /// The innermost multipart whose boundary the line is, and whether it is the closing one.
     fn match_line(&self, line: &[u8]) -> Option<(usize, bool)> {
         // RFC 2046 §5.1.1: white space may have been added in transport.
-        let text = line.strip_prefix(b"--")?.trim_ascii_end();
+        let text = without_spaces_behind(line.strip_prefix(b"--")?);
         self.open.iter().enumerate().rev().find_map(|(level, open)| match text.strip_prefix(open.boundary.as_slice()) {
             Some(b"") => Some((level, false)),
             Some(b"--") => Some((level, true)),
@@ -278,8 +278,8 @@ mod tests {
             ),
             // In the middle of a line, or with more behind it, it is none.
             (
-                multipart("mixed", "b", "--b\r\n\r\nx --b\r\n--bc\r\n--b\tx\r\n--b--\r\n"),
-                &["multipart/mixed", "  text/plain \"x --b\\r\\n--bc\\r\\n--b\\tx\""],
+                multipart("mixed", "b", "--b\r\n\r\nx --b\r\n--bc\r\n--b\tx\r\n--b\x0c\r\n--b--\r\n"),
+                &["multipart/mixed", "  text/plain \"x --b\\r\\n--bc\\r\\n--b\\tx\\r\\n--b\\u{c}\""],
             ),
             (
                 multipart("digest", "b", "--b\r\n\r\nA: b\r\n\r\nx\r\n--b--\r\n"),

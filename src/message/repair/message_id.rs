@@ -3,7 +3,7 @@
 //! Gmail refuses mail without; filters score what is malformed. What was malformed, or one too many, is kept in
 //! X-Original-Message-ID, since the application may know its mail by it.
 
-use crate::message::headers::{Change, Field, FieldRef};
+use crate::message::headers::{Change, Field, FieldRef, without_spaces_around};
 use crate::message::words::encode_text;
 use crate::message::{MailId, RawMessage};
 
@@ -41,8 +41,9 @@ fn is_sound(field: &FieldRef<'_>) -> bool {
     let value = field.unfolded();
     let Some(end) = memchr::memchr(b'>', &value) else { return false };
     let (id, behind) = value.split_at(end + 1);
-    let behind = behind.trim_ascii_start();
-    let is_comment = behind.starts_with(b"(") && behind.ends_with(b")") && behind.is_ascii();
+    let behind = without_spaces_around(behind);
+    let is_text = behind.iter().all(|byte| byte.is_ascii_graphic() || b" \t".contains(byte));
+    let is_comment = behind.starts_with(b"(") && behind.ends_with(b")") && is_text;
     let Some(inner) = id.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">")) else { return false };
     let Some(at) = memchr::memchr(b'@', inner) else { return false };
     let visible = inner.iter().all(|byte| byte.is_ascii_graphic() && !b"<>\\".contains(byte));
@@ -90,6 +91,7 @@ mod tests {
             ),
             kept("message-id:\r\n\t<m@x>\r\n\r\n"),
             kept("Message-ID: <m@x> (comment)\r\n\r\n"),
+            replaced("Message-ID: <m@x>\x0c(c)\r\n", "X-Original-Message-ID: =?UTF-8?Q?<m@x>=0C(c)?=\r\n"),
             kept("Message-ID: <m@[127.0.0.1]>\r\n\r\n"),
             kept("Message-ID: <\"a@b\"@c>\r\n\r\n"),
         ];
