@@ -1,5 +1,5 @@
-//! 8-bit mail for a server that carries ASCII only: text becomes quoted-printable, other content base64, raw text in
-//! headers encoded words.
+//! 8-bit mail for a server that carries ASCII only: text becomes quoted-printable, or base64 where that would swell a large
+//! message; other content base64, raw text in headers encoded words.
 //!
 //! What is ASCII stays octet for octet. What is signed, encrypted or another message is never changed: then there is no
 //! way, and the caller is told why. RFC 6152 §3, RFC 2045 §6, RFC 2047, RFC 6532.
@@ -7,12 +7,10 @@
 use crate::message::RawMessage;
 use crate::message::headers::{Change, Field, FieldRef, Fields, changed};
 use crate::message::mime::{
-    Editor, Encoding, Entity, Structure, encode_quoted_printable, longest_quoted_printable, with_field,
+    Coding, Editor, Encoding, Entity, Structure, decode_quoted_printable, longest_quoted_printable, with_field,
 };
 use crate::message::repair::{add_mime_version, in_ascii};
 use crate::smtp::EnhancedCode;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::ops::Range;
 
 /// Why a message cannot be had in ASCII.
@@ -126,35 +124,30 @@ fn convert_body(
     if !entity.is_leaf() {
         return Err(Inconvertible::Unreadable);
     }
-    let (encoding, octets) = convert_leaf(entity, body)?;
+    let decoded = match entity.content.encoding {
+        Encoding::QuotedPrintable => Some(decode_quoted_printable(body).ok_or(Inconvertible::Unreadable)?),
+        Encoding::Base64 | Encoding::Unknown => return Err(Inconvertible::Unreadable),
+        _ => None,
+    };
+    let coding = coding_of(entity, decoded.as_deref().unwrap_or(body), structure);
     // The message's own last line ends like every other.
-    let end: &[u8] = if index == 0 && body.ends_with(b"\r\n") && !octets.ends_with(b"\r\n") { b"\r\n" } else { b"" };
-    editor.replace_body(index, [&octets, end].concat());
-    Ok((encoding != entity.content.encoding).then_some(if encoding == Encoding::Base64 {
-        "base64"
-    } else {
-        "quoted-printable"
-    }))
+    let line_end = index == 0 && coding == Coding::Base64 && body.ends_with(b"\r\n");
+    let is_declared = decoded.is_some() && coding == Coding::QuotedPrintable;
+    editor.encode_body(index, decoded, coding, line_end);
+    Ok((!is_declared).then_some(coding.name()))
 }
 
 const SIGNED_OR_ENCRYPTED: [&str; 2] = ["multipart/signed", "multipart/encrypted"];
 
-fn convert_leaf(entity: &Entity, body: &[u8]) -> Result<(Encoding, Vec<u8>), Inconvertible> {
-    let content = &entity.content;
-    match content.encoding {
-        Encoding::QuotedPrintable => {
-            let octets = content.decoded(body).ok_or(Inconvertible::Unreadable)?;
-            Ok((Encoding::QuotedPrintable, encode_quoted_printable(&octets)))
-        }
-        Encoding::Base64 | Encoding::Unknown => Err(Inconvertible::Unreadable),
-        _ if content.is_text() => Ok((Encoding::QuotedPrintable, encode_quoted_printable(body))),
-        _ => Ok((Encoding::Base64, base64_lines(body))),
-    }
-}
+/// Octets of a body from which it is better to be short than legible: letters beyond ASCII take three times their size in
+/// quoted-printable, and providers have their limits.
+const LARGE: usize = 256 * 1024;
 
-/// RFC 2045 §6.8: lines of 76.
-fn base64_lines(octets: &[u8]) -> Vec<u8> {
-    STANDARD.encode(octets).as_bytes().chunks(76).collect::<Vec<_>>().join(&b"\r\n"[..])
+fn coding_of(entity: &Entity, octets: &[u8], structure: &Structure) -> Coding {
+    let is_text = entity.content.is_text() || entity.content.encoding == Encoding::QuotedPrintable;
+    let is_short = || Coding::QuotedPrintable.size(octets) <= Coding::Base64.size(octets);
+    let is_large = structure.root().body.len() >= LARGE;
+    if is_text && (!is_large || is_short()) { Coding::QuotedPrintable } else { Coding::Base64 }
 }
 
 /// Before the first part and behind the last one stands what only readers without MIME would show. RFC 2046 §5.1.1.
@@ -177,22 +170,13 @@ pub fn seven_bit_room(message: &RawMessage) -> usize {
     }
     let structure = Structure::of(message);
     let words = |block: &[u8]| if block.is_ascii() { 0 } else { WORD * block.len() };
+    // A part's header is written, and then the body with it.
     let of_entity = |entity: &Entity| {
-        let content = if entity.is_leaf() {
-            of_leaf(entity, &body[entity.body.clone()])
-        } else {
-            unread(entity, &structure)
-                .into_iter()
-                .filter(|range| !body[range.clone()].is_ascii())
-                .map(|r| r.len())
-                .sum()
-        };
-        content + words(&body[entity.header.clone()])
+        let content = if entity.is_leaf() { of_leaf(entity, &body[entity.body.clone()], &structure) } else { 0 };
+        content + 2 * words(&body[entity.header.clone()])
     };
-    let edited: usize = structure.entities().iter().map(of_entity).sum();
-    // What was edited, and then the body with it; while a part is encoded, it stands there twice.
-    let bodies = if edited > 0 { 2 * edited + body.len() } else { 0 };
-    STRUCTURE + words(header) + bodies
+    let growth: usize = structure.entities().iter().map(of_entity).sum();
+    STRUCTURE + words(header) + if body.is_ascii() { 0 } else { body.len() + growth }
 }
 
 /// Of an encoded word, for one octet in it.
@@ -200,15 +184,19 @@ const WORD: usize = 12;
 /// The largest structure.
 const STRUCTURE: usize = 64 * 1024;
 
-fn of_leaf(entity: &Entity, body: &[u8]) -> usize {
-    if body.is_ascii() {
-        0
-    } else if entity.content.encoding == Encoding::QuotedPrintable || entity.content.is_text() {
-        longest_quoted_printable(body)
-    } else {
-        body.len() * 3 / 2
-    }
+/// By how much it grows; and the octets behind quoted-printable, while they are written anew.
+fn of_leaf(entity: &Entity, body: &[u8], structure: &Structure) -> usize {
+    let is_large = structure.root().body.len() >= LARGE;
+    let size = match entity.content.encoding {
+        _ if body.is_ascii() => return 0,
+        Encoding::QuotedPrintable if is_large => body.len() + Coding::base64_size(body.len()),
+        Encoding::QuotedPrintable => body.len() + longest_quoted_printable(body),
+        _ => coding_of(entity, body, structure).size(body),
+    };
+    (size + LINE_END).saturating_sub(body.len())
 }
+
+const LINE_END: usize = 2;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,8 @@
 //! Edits of headers and bodies of parts, made together at the end: every other octet stays where it was.
+//!
+//! What is encoded anew is never there twice: it is written into the edited message at once.
 
+use super::coding::Coding;
 use super::structure::Structure;
 use crate::message::RawMessage;
 use crate::message::headers::{Field, FieldRef, Fields};
@@ -12,7 +15,44 @@ pub struct Editor<'a> {
     /// The message's own header, if it is another now.
     header: Option<Vec<u8>>,
     /// Of the body; they do not overlap.
-    edits: Vec<(Range<usize>, Vec<u8>)>,
+    edits: Vec<(Range<usize>, Edit)>,
+}
+
+/// What comes into the place of a range.
+#[derive(Debug)]
+enum Edit {
+    Octets(Vec<u8>),
+    /// Its octets, or others, in a transfer encoding, and perhaps a line end.
+    Coded {
+        octets: Option<Vec<u8>>,
+        coding: Coding,
+        line_end: bool,
+    },
+    /// Its octets with question marks for those of 8 bits.
+    Blanked,
+}
+
+impl Edit {
+    fn size(&self, old: &[u8]) -> usize {
+        match self {
+            Self::Octets(octets) => octets.len(),
+            Self::Coded { octets, coding, line_end } => {
+                coding.size(octets.as_deref().unwrap_or(old)) + 2 * usize::from(*line_end)
+            }
+            Self::Blanked => old.len(),
+        }
+    }
+
+    fn append(&self, old: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Octets(octets) => out.extend_from_slice(octets),
+            Self::Coded { octets, coding, line_end } => {
+                coding.append(octets.as_deref().unwrap_or(old), out);
+                out.extend_from_slice(if *line_end { b"\r\n" } else { b"" });
+            }
+            Self::Blanked => out.extend(old.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' })),
+        }
+    }
 }
 
 impl<'a> Editor<'a> {
@@ -35,29 +75,34 @@ impl<'a> Editor<'a> {
     /// `block`: whole fields. Once for each entity.
     pub fn replace_header(&mut self, index: usize, block: Vec<u8>) {
         match self.structure.get(index) {
-            Some(entity) if index > 0 => self.edits.push((entity.header.clone(), block)),
+            Some(entity) if index > 0 => self.edits.push((entity.header.clone(), Edit::Octets(block))),
             _ => self.header = Some(block),
         }
     }
 
     pub fn replace_body(&mut self, index: usize, octets: Vec<u8>) {
         if let Some(entity) = self.structure.get(index) {
-            self.edits.push((entity.body.clone(), octets));
+            self.edits.push((entity.body.clone(), Edit::Octets(octets)));
+        }
+    }
+
+    /// The body, or `octets` instead, in this encoding; `line_end`: and a line end behind it.
+    pub fn encode_body(&mut self, index: usize, octets: Option<Vec<u8>>, coding: Coding, line_end: bool) {
+        if let Some(entity) = self.structure.get(index) {
+            self.edits.push((entity.body.clone(), Edit::Coded { octets, coding, line_end }));
         }
     }
 
     /// 8-bit octets of this range of the message's body become question marks.
     pub fn blank_eight_bit(&mut self, range: Range<usize>) {
-        let octets = &self.message.body()[range.clone()];
-        if !octets.is_ascii() {
-            let blanked = octets.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect();
-            self.edits.push((range, blanked));
+        if !self.message.body()[range.clone()].is_ascii() {
+            self.edits.push((range, Edit::Blanked));
         }
     }
 
     /// Before the octet at `at` of the message's body.
     pub fn insert(&mut self, at: usize, octets: Vec<u8>) {
-        self.edits.push((at..at, octets));
+        self.edits.push((at..at, Edit::Octets(octets)));
     }
 
     /// The message with every edit, if there was one.
@@ -72,12 +117,13 @@ impl<'a> Editor<'a> {
         if !self.edits.is_empty() {
             self.edits.sort_by_key(|(range, _)| (range.start, range.end));
             let body = self.message.body();
-            let growth: usize = self.edits.iter().map(|(_, octets)| octets.len()).sum();
-            let mut edited = Vec::with_capacity(body.len() + growth);
+            let replaced: usize = self.edits.iter().map(|(range, _)| range.len()).sum();
+            let new: usize = self.edits.iter().map(|(range, edit)| edit.size(&body[range.clone()])).sum();
+            let mut edited = Vec::with_capacity((body.len() + new).saturating_sub(replaced));
             let mut at = 0;
-            for (range, octets) in &self.edits {
+            for (range, edit) in &self.edits {
                 edited.extend_from_slice(&body[at..range.start]);
-                edited.extend_from_slice(octets);
+                edit.append(&body[range.clone()], &mut edited);
                 at = range.end;
             }
             edited.extend_from_slice(&body[at..]);

@@ -4,14 +4,18 @@
 //! messages in each other, so that a nesting bomb overflows the stack when it is dropped. It still reads the values of
 //! headers and decodes. RFC 2045, RFC 2046.
 
+mod coding;
 mod content;
 mod editor;
 mod parameters;
 mod quoted_printable;
 mod structure;
 
+pub use coding::Coding;
 pub use content::{Content, Encoding};
 pub use editor::{Editor, is_content, with_field};
 pub use parameters::mended_parameters;
-pub use quoted_printable::{encode as encode_quoted_printable, longest as longest_quoted_printable};
+pub use quoted_printable::{
+    decode as decode_quoted_printable, encode as encode_quoted_printable, longest as longest_quoted_printable,
+};
 pub use structure::{Entity, Structure};

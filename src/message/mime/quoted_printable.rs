@@ -14,17 +14,33 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 /// Beyond what the RFC asks: a line does not begin with "From " or a dot, which some programs would change.
 pub fn encode(octets: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(octets.len() + octets.len() / 8);
+    append(octets, &mut out);
+    out
+}
+
+/// The same, behind what is in `out`.
+pub fn append(octets: &[u8], out: &mut Vec<u8>) {
+    write(octets, &mut |piece| out.extend_from_slice(piece));
+}
+
+/// How many octets that makes.
+pub fn size(octets: &[u8]) -> usize {
+    let mut size = 0;
+    write(octets, &mut |piece| size += piece.len());
+    size
+}
+
+fn write(octets: &[u8], out: &mut impl FnMut(&[u8])) {
     let mut rest = octets;
     while !rest.is_empty() {
         let end = memchr::memchr(b'\n', rest);
         let (line, tail) = end.map_or((rest, &b""[..]), |end| (&rest[..end], &rest[end + 1..]));
-        encode_line(if end.is_some() { line.strip_suffix(b"\r").unwrap_or(line) } else { line }, &mut out);
+        encode_line(if end.is_some() { line.strip_suffix(b"\r").unwrap_or(line) } else { line }, out);
         if end.is_some() {
-            out.extend_from_slice(b"\r\n");
+            out(b"\r\n");
         }
         rest = tail;
     }
-    out
 }
 
 /// At least as many octets as [`encode`] makes of these, by looking.
@@ -35,21 +51,21 @@ pub fn longest(octets: &[u8]) -> usize {
     literal + 5 * literal.div_ceil(LINE - 1)
 }
 
-fn encode_line(line: &[u8], out: &mut Vec<u8>) {
+fn encode_line(line: &[u8], out: &mut impl FnMut(&[u8])) {
     let mut column = 0;
     for (at, &byte) in line.iter().enumerate() {
         let is_last = at + 1 == line.len();
         // The last column is for the "=" of a soft line break, unless the line ends here.
         let room = if is_last { LINE } else { LINE - 1 };
         if column + width(&line[at..], column) > room {
-            out.extend_from_slice(b"=\r\n");
+            out(b"=\r\n");
             column = 0;
         }
         let width = width(&line[at..], column);
         if width == 1 {
-            out.push(byte);
+            out(&[byte]);
         } else {
-            out.extend_from_slice(&[b'=', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            out(&[b'=', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
         column += width;
     }

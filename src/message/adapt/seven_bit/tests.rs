@@ -78,22 +78,49 @@ fn what_is_ascii_is_not_touched() {
     }
 }
 
-/// The parts and the whole are there at once; what is ASCII needs nothing.
+/// The whole is there once; what is ASCII needs nothing.
 #[test]
 fn there_is_room_for_a_conversion_and_little_more() {
     const MULTIPART: &str = "Content-Type: multipart/mixed; boundary=b\r\n";
     let many = |text: &str| text.repeat((1 << 20) / text.len());
     for (name, head, body, most) in [
         ("ASCII", "", many("= a\r\n"), 0.0),
-        ("umlauts", "", many("üüü\r\n"), 8.0),
-        ("prose", "", many("grün ist die Farbe der Bäume und nicht die des Himmels\r\n"), 5.0),
-        ("a picture", "Content-Type: image/png\r\n", many("ü"), 4.1),
-        ("a preamble", MULTIPART, many("ü") + "\r\n--b\r\n\r\nx\r\n--b--", 3.1),
+        ("umlauts", "", many("üüü\r\n"), 1.5),
+        ("prose", "", many("grün ist die Farbe der Bäume und nicht die des Himmels\r\n"), 1.5),
+        ("one line", "", many("ü"), 1.5),
+        ("escapes", "Content-Transfer-Encoding: quoted-printable\r\n", many("ü=C3=BC=\r\n"), 2.5),
+        ("a picture", "Content-Type: image/png\r\n", many("ü"), 1.5),
+        ("a preamble", MULTIPART, many("ü") + "\r\n--b\r\n\r\nx\r\n--b--", 1.1),
     ] {
         let before = message(format!("{head}\r\n{body}"));
         let (size, room) = (before.body().len(), seven_bit_room(&before));
-        let after = to_seven_bit(&before).expect("convertible").map_or(0, |after| 2 * after.body().len() - size);
+        let after = to_seven_bit(&before).expect("convertible").map_or(0, |after| after.body().len());
         assert!(after <= room && room as f64 <= most * size as f64, "{name}: {after}, room for {room} beside {size}");
+    }
+}
+
+#[test]
+fn large_text_gets_the_shorter_of_the_two_encodings() {
+    const EIGHT: &str = "Content-Transfer-Encoding: 8bit\r\n";
+    const QP: &str = "Content-Transfer-Encoding: quoted-printable\r\n";
+    for (head, text, octets, encoding) in [
+        (EIGHT, "Привет, мир\r\n", LARGE - 1000, "quoted-printable"),
+        (EIGHT, "Привет, мир\r\n", LARGE + 1000, "base64"),
+        (EIGHT, "grün ist die Farbe der Bäume und nicht die des Himmels\r\n", LARGE + 1000, "quoted-printable"),
+        (QP, "ü=C3=BC=FC=\r\n", 3 * LARGE, "base64"),
+        (QP, "ü und ein u\r\n", LARGE + 1000, "quoted-printable"),
+    ] {
+        let before = message(format!(
+            "Content-Type: text/plain; charset=utf-8\r\n{head}\r\n{}",
+            text.repeat(octets / text.len())
+        ));
+        let after = to_seven_bit(&before).expect("convertible").expect("another form");
+        let size = after.body().len();
+        let declared = after.fields_named(ENCODING).next().map(|field| field.unfolded()).unwrap_or_default();
+        assert_eq!(String::from_utf8_lossy(&declared), encoding, "{text:?}");
+        assert!(after.body().ends_with(b"\r\n") || head == QP, "{text:?}");
+        assert!(encoding != "base64" || size * 2 < before.body().len() * 3, "{size}");
+        assert_eq!(shown(&after.to_bytes()), shown(&before.to_bytes()), "{text:?}");
     }
 }
 
@@ -200,7 +227,7 @@ proptest! {
         data.push_str("--=_b--\r\n");
         let before = message(data.as_str());
         let after = to_seven_bit(&before).expect("nothing in it forbids that");
-        let needed = after.as_ref().map_or(0, |after| 2 * after.body().len() - before.body().len());
+        let needed = after.as_ref().map_or(0, |after| after.body().len());
         prop_assert!(seven_bit_room(&before) >= needed, "{} octets", needed);
         let after = after.map_or(before.to_bytes(), |after| after.to_bytes());
         prop_assert!(after.is_ascii());

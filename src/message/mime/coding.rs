@@ -1,0 +1,85 @@
+//! The two transfer encodings that make ASCII of any octets. How long the result is can be told before it is made, so that it
+//! is written once, into the place where it stays. RFC 2045 §6.7, §6.8.
+
+use super::quoted_printable;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    QuotedPrintable,
+    Base64,
+}
+
+/// Octets in a line of 76 characters.
+const IN_A_LINE: usize = 57;
+
+impl Coding {
+    /// For Content-Transfer-Encoding.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QuotedPrintable => "quoted-printable",
+            Self::Base64 => "base64",
+        }
+    }
+
+    /// Octets that [`Coding::append`] makes of these.
+    pub fn size(self, octets: &[u8]) -> usize {
+        match self {
+            Self::QuotedPrintable => quoted_printable::size(octets),
+            Self::Base64 => Self::base64_size(octets.len()),
+        }
+    }
+
+    /// Of so many octets.
+    pub fn base64_size(octets: usize) -> usize {
+        4 * octets.div_ceil(3) + 2 * octets.div_ceil(IN_A_LINE).saturating_sub(1)
+    }
+
+    /// No line end behind the last line but for one that quoted-printable was given.
+    pub fn append(self, octets: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::QuotedPrintable => quoted_printable::append(octets, out),
+            Self::Base64 => {
+                for (at, line) in octets.chunks(IN_A_LINE).enumerate() {
+                    out.extend_from_slice(if at > 0 { b"\r\n" } else { b"" });
+                    out.extend_from_slice(STANDARD.encode(line).as_bytes());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn base64_stands_in_lines_of_76() {
+        for (octets, expected) in [
+            (0, String::new()),
+            (1, "AA==".to_owned()),
+            (57, "A".repeat(76)),
+            (58, "A".repeat(76) + "\r\nAA=="),
+            (114, "A".repeat(76) + "\r\n" + &"A".repeat(76)),
+        ] {
+            let mut out = Vec::new();
+            Coding::Base64.append(&vec![0; octets], &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), expected, "{octets}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_size_is_known_beforehand(octets in proptest::collection::vec(
+            prop_oneof![proptest::sample::select(&b"\r\n .=aF"[..]), any::<u8>()], 0..600))
+        {
+            for coding in [Coding::QuotedPrintable, Coding::Base64] {
+                let mut out = b"before".to_vec();
+                coding.append(&octets, &mut out);
+                prop_assert_eq!(out.len(), 6 + coding.size(&octets), "{:?}", coding);
+            }
+        }
+    }
+}
