@@ -3,9 +3,12 @@
 
 use crate::support::awkward::{awkward_messages, normalised, random_message, recorded_messages};
 use crate::support::bench::{Bench, KINDS, assert_none, changes, mail_auth_agrees_on_the_body};
+use proptest::sample::{Index, select};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use waxseal::message::{Author, RawMessage};
+use waxseal::smtp::dot::{DotDecoder, has_only_crlf};
 
 #[test]
 fn every_signature_holds_everywhere() {
@@ -40,6 +43,75 @@ fn every_signature_holds_for_messages_nobody_thought_of() {
         files.push(bench.write(&number.to_string(), &sealed));
     }
     assert_none(bench.judge(&files), |_, verdicts| verdicts != ["pass", "pass"]);
+}
+
+/// What some reader takes for white space, for the end of a line or of a name, and what canonical forms are about.
+const SPOILERS: [&[u8]; 16] = [
+    b" ",
+    b"\t",
+    b" \r\n",
+    b"\r\n ",
+    b"\r\n\r\n",
+    b":",
+    b" :",
+    b"\x0b",
+    b"\x0c",
+    b"\x0c:",
+    b"\x1c",
+    b"\x85",
+    b"\xc2\xa0",
+    b"\xe2\x80\xa8",
+    b"\r\nSubject\x0c: x\r\n",
+    b"\r\nTo : a\r\n",
+];
+
+#[test]
+fn every_signature_holds_for_the_seeds_of_the_fuzzers_and_for_spoiled_ones() {
+    let bench = Bench::new();
+    let mut runner = TestRunner::deterministic();
+    let spoilers = proptest::collection::vec((proptest::arbitrary::any::<Index>(), select(&SPOILERS[..])), 1..5);
+    let mut files = Vec::new();
+    for (name, seed) in seeds() {
+        for round in 0..16 {
+            let mut message = seed.clone();
+            // First as it is.
+            let spoilt =
+                if round > 0 { spoilers.new_tree(&mut runner).expect("spoilers").current() } else { Vec::new() };
+            for (at, spoiler) in &spoilt {
+                let at = at.index(message.len() + 1);
+                message.splice(at..at, spoiler.iter().copied());
+            }
+            if !has_only_crlf(&message) || !has_an_author(&message) {
+                continue;
+            }
+            let sealed = Bench::seal(&message, &bench.keys);
+            files.push(bench.write(&format!("{name}.{round}"), &sealed));
+        }
+    }
+    assert!(files.len() > 100, "{} messages", files.len());
+    // Below ours, some have one of their own.
+    assert_none(bench.judge(&files), |_, verdicts| verdicts.get(..2) != Some(&["pass".to_owned(), "pass".to_owned()]));
+}
+
+/// No other mail is sealed.
+fn has_an_author(message: &[u8]) -> bool {
+    RawMessage::from_data(message.to_vec().into()).is_ok_and(|message| Author::of(&message).is_ok())
+}
+
+/// The messages behind the first NUL of what the fuzz target `header` begins with.
+fn seeds() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/header");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("seeds").map(|entry| entry.expect("a seed").path()).collect();
+    files.sort();
+    let message = |file: &PathBuf| {
+        let seed = std::fs::read(file).expect("a seed");
+        let start = memchr::memchr(0, &seed).map_or(0, |nul| nul + 1);
+        let mut message = Vec::new();
+        DotDecoder::default().decode(&seed[start..], &mut message);
+        message
+    };
+    files.iter().map(|file| (file.file_name().expect("a name").to_string_lossy().into_owned(), message(file))).collect()
 }
 
 #[test]
