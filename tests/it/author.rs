@@ -6,7 +6,7 @@ use tempfile::NamedTempFile;
 use waxseal::message::{Author, RawMessage};
 
 /// What a From header may be made of, sound and broken.
-const PIECES: [&str; 30] = [
+const PIECES: [&str; 38] = [
     "<a@example.com>",
     "a@example.com",
     "<v@evil.org>",
@@ -37,6 +37,15 @@ const PIECES: [&str; 30] = [
     " ",
     "x",
     "\u{fc}",
+    // White space to some readers.
+    "\t",
+    "\x0b",
+    "\x0c",
+    "\u{85}",
+    "\u{a0}",
+    "\u{2028}",
+    "\u{3000}",
+    "\u{feff}",
 ];
 
 /// The same values each time: a linear congruential generator.
