@@ -5,6 +5,7 @@
 
 use super::auth::Users;
 use super::data::Receiving;
+use super::limits::Slot;
 use super::lines::{Input, Line};
 use super::login::Verification;
 use super::notes::{Notes, Subject};
@@ -62,6 +63,8 @@ enum End {
     TimedOut,
     #[error("the gateway stops")]
     Stopped,
+    #[error("it waited longest for its login and made room for another of its address")]
+    MadeRoom,
     #[error(transparent)]
     Injected(#[from] InjectedPlaintext),
     #[error("TLS could not be set up: {0}")]
@@ -69,7 +72,7 @@ enum End {
 }
 
 /// Talks to one client until it leaves, is sent away, or the gateway stops.
-pub(super) async fn serve<S, I>(socket: S, peer: SocketAddr, service: &Service<I>)
+pub(super) async fn serve<S, I>(socket: S, peer: SocketAddr, slot: Slot, service: &Service<I>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
@@ -85,10 +88,13 @@ where
         stop: service.stop.clone(),
         subject: Subject { peer, needs_no_login, may_send: needs_no_login },
     };
-    let end = connection.converse(service).await;
+    let end = tokio::select! {
+        end = connection.converse(&slot, service) => end,
+        () = slot.has_to_leave() => Err(End::MadeRoom),
+    };
     match &end {
         Ok(()) | Err(End::Closed | End::Stopped) => debug!(%peer, "client left"),
-        Err(end @ (End::Broken(_) | End::TimedOut)) => debug!(%peer, "client lost: {end}"),
+        Err(end @ (End::Broken(_) | End::TimedOut | End::MadeRoom)) => debug!(%peer, "client lost: {end}"),
         Err(end @ (End::Injected(_) | End::Tls(_))) => {
             service.notes.tell(connection.subject, None, format_args!("connection dropped: {}", OneLine(end)));
         }
@@ -98,6 +104,7 @@ where
         Err(End::TimedOut) if connection.is_overdue() => connection.part_with(&Reply::login_overdue()).await,
         Err(End::TimedOut) => connection.part_with(&Reply::timed_out()).await,
         Err(End::Stopped) => connection.part_with(&Reply::shutting_down()).await,
+        Err(End::MadeRoom) => connection.leave_at_once(&Reply::made_room()).await,
         Err(End::Closed | End::Broken(_) | End::Injected(_) | End::Tls(_)) => {}
     }
 }
@@ -116,7 +123,7 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn converse<I: Intake>(&mut self, service: &Service<I>) -> Result<(), End> {
+    async fn converse<I: Intake>(&mut self, slot: &Slot, service: &Service<I>) -> Result<(), End> {
         let tls = match &service.options.tls {
             Tls::Implicit(config) => Some(self.handshake(Arc::clone(config)).await?),
             Tls::Off | Tls::StartTls(_) => None,
@@ -128,8 +135,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             step = match step.next {
                 Next::Command(session) => {
-                    self.until = self.until.filter(|_| session.is_stranger());
-                    self.subject.may_send = self.until.is_none();
+                    if self.until.is_some() && !session.is_stranger() {
+                        self.until = None;
+                        self.subject.may_send = true;
+                        slot.prove();
+                    }
                     let line = self.line().await?;
                     self.noting(&service.notes, session.line(line))
                 }
@@ -293,6 +303,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn part_with(mut self, reply: &Reply) {
         reply.write_to(&mut self.output);
         self.part().await;
+    }
+
+    /// Says why if the client can take it now. Nobody waits: the place is another's already.
+    async fn leave_at_once(mut self, reply: &Reply) {
+        self.output.clear();
+        reply.write_to(&mut self.output);
+        let _best_effort = timeout(Duration::ZERO, self.wire.write_all(&self.output)).await;
     }
 
     /// Writes what is left to say and waits shortly for the client to have read it.

@@ -101,6 +101,7 @@ impl Listener {
                 () = stop.cancelled() => break,
                 Some(ended) = open.join_next() => report(ended),
                 _ = minute.tick() => {
+                    limits.next_minute();
                     service.notes.next_minute();
                     failures.next_minute(&service.options);
                 }
@@ -149,8 +150,7 @@ impl Failures {
 async fn converse<I: Intake>(client: TcpStream, peer: SocketAddr, slot: Slot, service: Arc<Service<I>>) {
     // Replies are collected before they are written; waiting for more would only delay them.
     let _best_effort = client.set_nodelay(true);
-    connection::serve(client, peer, &service).await;
-    drop(slot);
+    connection::serve(client, peer, slot, &service).await;
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
@@ -181,6 +181,12 @@ fn send_away<I>(client: TcpStream, peer: SocketAddr, refusal: Refusal, service: 
             "`max_connections` is reached, less what is kept for clients inside `allow`",
         ),
         Refusal::Address => (Reply::too_many_connections_from_address(), "`max_connections_per_address` is reached"),
+        Refusal::Waiting => {
+            (Reply::too_many_without_login(), "`max_connections_per_address` is reached by half, all without a login")
+        }
+        Refusal::Fruitless => {
+            (Reply::too_many_without_login(), "limit of a minute for connections that never log in is reached")
+        }
     };
     let needs_no_login = service.options.needs_no_login(peer.ip());
     let subject = Subject { peer, needs_no_login, may_send: needs_no_login };

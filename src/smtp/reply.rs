@@ -127,6 +127,8 @@ fixed_replies! {
     cut_off = 451 4 . 3 . 2, "The gateway stops, and the provider has not answered yet; the message may have been delivered";
     too_many_connections = 421 4 . 3 . 2, "Too many connections; try again later";
     too_many_connections_from_address = 421 4 . 7 . 0, "Too many connections from your address; try again later";
+    too_many_without_login = 421 4 . 7 . 0, "Too many connections from your address without a login; try again in a minute";
+    made_room = 421 4 . 7 . 0, "Too many connections from your address; this one made room, having waited longest for its login";
     timed_out = 421 4 . 4 . 2, "Timed out waiting for the client";
     not_a_mail_client = 421 4 . 7 . 0, "This is an SMTP server";
     no_memory = 452 4 . 3 . 1, "Out of memory for messages; try again later";

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::inbound::auth::Password;
+use crate::inbound::limits::Connections;
 use crate::inbound::testing::{Recorder, budget, options, server_tls};
 use crate::inbound::{AuthMode, Client};
 use crate::observe::Secret;
@@ -26,9 +27,14 @@ struct Talk {
 
 impl Talk {
     fn start<I: Intake>(options: Options, intake: &Arc<I>) -> Self {
+        let slot = slot(&options);
+        Self::start_in(slot, options, intake)
+    }
+
+    fn start_in<I: Intake>(slot: Slot, options: Options, intake: &Arc<I>) -> Self {
         let (client, server) = duplex(1024 * 1024);
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(run(server, options, Arc::clone(intake), stop.clone()));
+        let serving = tokio::spawn(run_in(slot, server, options, Arc::clone(intake), stop.clone()));
         Self { client, stop, serving }
     }
 
@@ -56,7 +62,23 @@ impl Talk {
     }
 }
 
+const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 40_000);
+
+/// The only one of its listener.
+fn slot(options: &Options) -> Slot {
+    let address = SocketAddr::from(PEER).ip();
+    Connections::new(1, 0, 1).admit(address, options.needs_no_login(address)).expect("room")
+}
+
 async fn run<S, I>(socket: S, options: Options, intake: Arc<I>, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    I: Intake,
+{
+    run_in(slot(&options), socket, options, intake, stop).await;
+}
+
+async fn run_in<S, I>(slot: Slot, socket: S, options: Options, intake: Arc<I>, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
@@ -64,7 +86,7 @@ where
     let users = Users::new([("u".into(), Password::Plain(Secret::new("p")))]);
     let service =
         Service { options: Arc::new(options), users, budget: budget(), intake, stop, notes: Notes::default() };
-    serve(socket, ([127, 0, 0, 1], 40_000).into(), &service).await;
+    serve(socket, PEER.into(), slot, &service).await;
 }
 
 fn replies(said: &[u8]) -> Vec<String> {
@@ -124,6 +146,27 @@ async fn a_client_without_a_login_that_reads_nothing_is_let_go_no_later() {
     client.write_all(b"HELP\r\nHELP\r\n").await.expect("a pipe");
     serving.await.expect("no panic");
     assert!(start.elapsed() <= LONGEST_LOGIN + LINGER);
+}
+
+#[tokio::test]
+async fn the_one_that_has_waited_longest_for_its_login_makes_room_for_another() {
+    let (connections, recorder) = (Connections::new(2, 0, 2), recorder());
+    let come = || {
+        let slot = connections.admit(PEER.0.into(), false).expect("room");
+        Talk::start_in(slot, stranger(), &recorder)
+    };
+    let mut first = come();
+    first.send(b"EHLO x\r\nAUTH PLAIN AHUAcA==\r\n").await;
+    first.expect(&["220", "250", "235"]).await;
+    let mut second = come();
+    second.send(b"EHLO x\r\n").await;
+    second.expect(&["220", "250"]).await;
+    let mut third = come();
+    assert_eq!(second.rest().await, ["421"]);
+    for (talk, said) in [(&mut first, &["250"][..]), (&mut third, &["220", "250"])] {
+        talk.send(b"NOOP\r\n").await;
+        talk.expect(said).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
