@@ -3,8 +3,9 @@
 //!
 //! Rather too much is masked than too little: it only makes a marked source line harder to read.
 
-use super::problem::Source;
+use super::problem::{Place, Source};
 use super::reader::looks_secret;
+use super::resolve::SecretName;
 
 /// For a text that cannot be parsed.
 pub fn mask_by_line(source: &mut Source, text: &str) {
@@ -32,6 +33,16 @@ pub fn mask_comments(source: &mut Source, text: &str) {
             source.mask(start + comment + from..start + line.len());
         }
         start += line.len();
+    }
+}
+
+/// Wherever they stand: a route or a rule may name them, too.
+pub fn mask_names(source: &mut Source, names: &[SecretName]) {
+    for SecretName { place, name } in names {
+        if let Place::File(at) = place {
+            source.mask(at.clone());
+        }
+        source.mask_text(name.reveal());
     }
 }
 

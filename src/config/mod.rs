@@ -155,7 +155,11 @@ impl Draft {
     fn finish(mut self, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
         overlay::apply(environment, &mut self.file, &mut self.findings);
         let no_upstream = self.file.upstreams.is_empty();
-        let settings = Resolver { base, environment, findings: &mut self.findings }.resolve(self.file);
+        let mut resolver = Resolver { base, environment, findings: &mut self.findings };
+        let secret_names = resolver.secret_names(&self.file);
+        // Other problems would quote them.
+        let settings = if secret_names.is_empty() { resolver.resolve(self.file) } else { None };
+        masking::mask_names(&mut self.source, &secret_names);
         if no_upstream && (!self.upstream_was_tried || self.findings.errors.is_empty()) {
             let message = if self.has_file {
                 "there is no [[upstream]]"

@@ -74,6 +74,12 @@ impl Source {
         }
     }
 
+    /// The same, wherever it stands.
+    pub fn mask_text(&mut self, secret: &str) {
+        let places: Vec<_> = self.text.match_indices(secret).map(|(at, found)| at..at + found.len()).collect();
+        places.into_iter().for_each(|place| self.mask(place));
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -2,14 +2,41 @@
 //! In the file itself only hashes are taken; a password may come from the environment or a file.
 
 use super::Resolver;
-use crate::config::file::User;
+use crate::config::file::{File, User};
 use crate::config::problem::Place;
+use crate::config::schema::Typed;
 use crate::config::secret::SecretSource;
 use crate::config::settings::UserSettings;
 use crate::inbound::auth::Password;
+use crate::observe::Secret;
 use std::collections::HashSet;
 
+/// A name that nobody may be shown.
+pub struct SecretName {
+    pub place: Place,
+    pub name: Secret,
+}
+
 impl Resolver<'_> {
+    /// Users whose name is a secret of this configuration: a provider's token, say, that stood in the application as name
+    /// and password. Names are logged.
+    pub fn secret_names(&mut self, file: &File) -> Vec<SecretName> {
+        let logins = file.upstreams.iter().flat_map(|upstream| &upstream.credentials).map(|login| &login.password);
+        let upstreams = file.upstreams.iter().flat_map(|upstream| [&upstream.password, &upstream.secret_key]);
+        let typed = file.users.iter().map(|user| &user.password).chain(upstreams).chain(logins);
+        let fetch = |typed: &Typed<SecretSource>| typed.value.as_ref()?.resolve(self.base, self.environment).ok();
+        let secrets: Vec<Secret> = typed.filter_map(fetch).collect();
+        let mut found = Vec::new();
+        for Typed { value, place, .. } in file.users.iter().map(|user| &user.name) {
+            let Some(name) = value.as_deref().map(Secret::new).filter(|name| secrets.contains(name)) else { continue };
+            self.findings
+                .error(place, "`name`: it is a password or token of this configuration, and names are logged")
+                .help("give the login a name of its own, and the application the same");
+            found.push(SecretName { place: place.clone(), name });
+        }
+        found
+    }
+
     pub(super) fn users(&mut self, typed: Vec<User>) -> Vec<UserSettings> {
         let mut taken = HashSet::new();
         typed.into_iter().filter_map(|user| self.user(&user, &mut taken)).collect()

@@ -118,3 +118,46 @@ fn a_file_that_is_no_configuration_is_one_problem() {
     std::fs::write(folder.path().join("latin1.toml"), b"hostname = \"\xe4\"").unwrap();
     assert!(one(folder.load_file("latin1.toml", true, &nothing())).contains("save it as UTF-8"));
 }
+
+#[test]
+fn a_secret_is_no_users_name_and_is_not_shown_as_one() {
+    const TOKEN: &str = "pm-canary-token";
+    let folder = Folder::new();
+    folder.write("token", &format!("{TOKEN}\n"));
+    let upstream = |login: &str| format!("[[upstream]]\nname = \"p\"\n{login}\n");
+    let user = |name: &str| {
+        format!(
+            "[[user]]\nname = \"{name}\"\npassword = {{ file = \"rsa.pem\" }}\n[[route]]\nname = \"r\"\nuser = \"{TOKEN}\"\nupstreams = [\"q\"]\n"
+        )
+    };
+    for login in [
+        format!("provider = \"postmark\"\npassword = \"{TOKEN}\""),
+        "provider = \"postmark\"\npassword = { file = \"token\" }".to_owned(),
+        "provider = \"postmark\"\npassword = { env = \"TOKEN\" }".to_owned(),
+        format!("provider = \"ses\"\nregion = \"eu-central-1\"\nusername = \"u\"\nsecret_key = \"{TOKEN}\""),
+        format!("provider = \"postmark\"\n[[upstream.credentials]]\ndomain = \"example.com\"\npassword = \"{TOKEN}\""),
+        format!("provider = \"sandbox\"\n[[user]]\nname = \"b\"\npassword = \"{TOKEN}\""),
+    ] {
+        let environment = Environment::of([("TOKEN", TOKEN)]);
+        for name in [TOKEN, "pm-canary\\u002dtoken"] {
+            let text = upstream(&login) + &user(name);
+            let problems = folder.load(&text, &environment).expect_err("a secret as a name");
+            let found = folder.shorten(&problems);
+            let is_it = |line: &String| line.contains("`name`: it is a password or token of this configuration");
+            assert!(found.len() == 1 && found.iter().all(is_it), "{login}: {found:#?}");
+            let shown = format!("{problems:#} {problems:?}");
+            assert!(!shown.contains(TOKEN) && !shown.contains(name), "{shown}");
+        }
+        let other = folder.load(&(upstream(&login) + &user("plausible")), &environment).map(drop);
+        assert!(other.is_err_and(|problems| !problems.to_string().contains("`name`")), "{login}");
+    }
+    let environment = Environment::of([
+        ("SMTP_HOST_ADDR", "smtp.postmarkapp.com"),
+        ("SMTP_USER_NAME", TOKEN),
+        ("SMTP_USER_PWD", TOKEN),
+        ("WAXSEAL_USER", TOKEN),
+        ("WAXSEAL_PASSWORD", "canary of another"),
+    ]);
+    let found = folder.load_file("none.toml", false, &environment).expect_err("a secret as a name").to_string();
+    assert!(found.contains("WAXSEAL_USER") && !found.contains(TOKEN), "{found}");
+}
