@@ -13,8 +13,8 @@ use crate::observe::{Clock, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::watched::Watched;
 use crate::queue::{
-    Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Revision, Settlement, Shown, Spent, Statistics, Stored,
+    Correction, Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue,
+    QueueError, Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::relay::{Admission, Breaker, Room, Sign};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
@@ -200,7 +200,7 @@ impl Queue for Shelf {
         Ok(None)
     }
 
-    async fn retry(&self, _: &[MailId], _: Option<&Mailbox>, _: Timestamp) -> Result<u64, QueueError> {
+    async fn retry(&self, _: &[MailId], _: Option<&Correction>, _: Timestamp) -> Result<u64, QueueError> {
         Ok(0)
     }
 

@@ -14,16 +14,11 @@ use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
 
-/// By default no rules, and one lane.
+/// By default no rules, and routes that are not known.
+#[derive(Default)]
 pub struct RulesOf {
     rules: Rules,
-    lane_of: LaneOf,
-}
-
-impl Default for RulesOf {
-    fn default() -> Self {
-        Self { rules: Rules::default(), lane_of: Arc::new(|_| Lane::new(UNROUTED)) }
-    }
+    lane_of: Option<LaneOf>,
 }
 
 impl fmt::Debug for RulesOf {
@@ -37,7 +32,7 @@ impl RulesOf {
         let routes = routes(settings);
         Self {
             rules: settings.rules.clone(),
-            lane_of: Arc::new(move |addressed: &Addressed<'_>| routes.lane(addressed)),
+            lane_of: Some(Arc::new(move |addressed: &Addressed<'_>| routes.lane(addressed))),
         }
     }
 }
@@ -46,7 +41,8 @@ impl RulesOf {
 impl Rewriter for RulesOf {
     async fn rewrite(&self, queue: &dyn Queue, id: MailId, now: Timestamp) -> Result<Ruling, QueueError> {
         let count = |recipients| u64::try_from(recipients).unwrap_or(u64::MAX);
-        Ok(match rerun(queue, &self.rules, &self.lane_of, id, now).await? {
+        let lane_of = self.lane_of().unwrap_or_else(|| Arc::new(|_| Lane::new(UNROUTED)));
+        Ok(match rerun(queue, &self.rules, &lane_of, id, now).await? {
             Rerun::Rewritten { rules, changed, recipients } => Ruling::Rewritten {
                 rules: rules.iter().map(ToString::to_string).collect(),
                 changed,
@@ -59,5 +55,9 @@ impl Rewriter for RulesOf {
             Rerun::Missing => Ruling::Missing,
             Rerun::Unreadable(error) => Ruling::Unreadable { why: error.to_string() },
         })
+    }
+
+    fn lane_of(&self) -> Option<LaneOf> {
+        self.lane_of.clone()
     }
 }

@@ -161,7 +161,9 @@ async fn answer(
                 .await?
                 .map(|data| Content { octets: u64::try_from(data.len()).unwrap_or(u64::MAX), data }),
         ),
-        Request::Retry { ids, to } => Response::Changed(change::retry(queue, &ids, to.as_deref(), now).await?),
+        Request::Retry { ids, to } => {
+            Response::Changed(change::retry(queue, rewriter, &ids, to.as_deref(), now).await?)
+        }
         Request::Remove { ids } => Response::Changed(change::remove(queue, &ids).await?),
         Request::RetryMatching { filter, after, limit } => {
             let found = queue.list(&filter, after, page(limit)).await?;

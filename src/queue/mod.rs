@@ -241,9 +241,9 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// The whole message as it was accepted; `None` if there is none (any more).
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
 
-    /// Makes waiting, failed and damaged recipients due now, their age counted from now; with `to`, a message's only unsettled
-    /// recipient is replaced. Returns how many recipients.
-    async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError>;
+    /// Makes waiting, failed and damaged recipients due now, their age counted from now; with a correction, a message's only
+    /// unsettled recipient is replaced, and waits on the lane of the new address. Returns how many recipients.
+    async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError>;
 
     /// The message as it is stored, for [`Queue::replace`]; `None` if there is none (any more).
     async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError>;
@@ -278,6 +278,20 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 
     /// Returns when everything that was asked before is durable; every later call gets [`QueueError::Closed`].
     async fn close(&self);
+}
+
+/// Another address in place of a recipient's.
+#[derive(Clone)]
+pub struct Correction {
+    pub to: Mailbox,
+    /// By the routes of today; `None`: they are not known here, and the next [`Queue::relane`] looks at all mail.
+    pub lane_of: Option<LaneOf>,
+}
+
+impl fmt::Debug for Correction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Correction").field("to", &self.to).finish_non_exhaustive()
+    }
 }
 
 /// The lane of one recipient.

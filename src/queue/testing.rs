@@ -157,13 +157,14 @@ impl Queue for MemoryQueue {
         Ok(inner.messages.iter().find(|(row, _)| row.id == id.as_str()).map(|(_, content)| content.clone()))
     }
 
-    async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError> {
+    async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
         let mut inner = self.working()?;
         let mut count = 0;
         for (row, _) in inner.messages.iter_mut().filter(|(row, _)| ids.iter().any(|id| row.id == id.as_str())) {
             for recipient in row.recipients.iter_mut().filter(|r| r.state != State::Leased) {
                 (recipient.state, recipient.due) = (State::Waiting, Some(now));
-                recipient.address = to.map_or(recipient.address.clone(), ToString::to_string);
+                recipient.address =
+                    correction.map_or(recipient.address.clone(), |correction| correction.to.to_string());
                 count += 1;
             }
         }

@@ -3,11 +3,10 @@
 //! Rings for every change that goes through it; what another process changed is found by looking now and then.
 
 use super::{
-    Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Revision, Settlement, Shown, Spent, Statistics, Stored,
+    Correction, Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue,
+    QueueError, Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::message::MailId;
-use crate::smtp::Mailbox;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -118,8 +117,8 @@ impl Queue for Watched {
         self.queue.content(id).await
     }
 
-    async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError> {
-        let made_due = self.queue.retry(ids, to, now).await;
+    async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
+        let made_due = self.queue.retry(ids, correction, now).await;
         self.ring_all();
         made_due
     }

@@ -83,6 +83,33 @@ async fn a_failed_message_is_sent_to_the_right_address() {
     assert_eq!(scripted.messages()[0].recipients, ["right@example.net"]);
 }
 
+/// What holds the old address back, as a hold, is no matter of the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrected_address_goes_by_its_own_route_at_once() {
+    const ROUTES: &str = "[[route]]\nname = \"partners\"\nrecipients = [\"*@example.org\"]\nupstreams = [\"company\"]\n\
+                          [[route]]\nname = \"others\"\nrecipients = [\"*\"]\nupstreams = [\"company\"]\n";
+    let scripted = ScriptedUpstream::builder().recipient("wrong@", "550 5.1.1 no such user").start().await;
+    let setup = queued_in_front_of(&scripted, ROUTES, "retry = { first = \"1h\", longest = \"1h\" }");
+    let desk = Desk(setup.start(1));
+    let mut ids = Vec::new();
+    for subject in ["one", "two"] {
+        ids.push(queued_as(&hand_in(desk.0.address(), &["wrong@example.net"], &mail(subject)).await));
+    }
+    desk.wait(&["list", "--state", "failed"], |value| value["messages"].as_array().unwrap().len() == 2).await;
+    assert_eq!(desk.run(&["hold", "others"]).await.0, 0);
+    assert_eq!(desk.run(&["retry", &ids[0], "--to", "right@example.org"]).await.0, 0);
+    desk.wait(&["list", "--history"], |value| value["delivered"][0]["id"] == ids[0].as_str()).await;
+    // Without a gateway the routes are those of the configuration.
+    let (status, log, setup) = desk.0.stop();
+    assert!(status.success(), "{}", log.join("\n"));
+    let output = setup.output(&["queue", "retry", &ids[1], "--to", "right@example.org"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = setup.output(&["queue", "list", "--json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let recipient = &value["messages"][0]["recipients"][0];
+    assert_eq!((&recipient["address"], &recipient["lane"]), (&"right@example.org".into(), &"partners".into()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn held_mail_is_taken_and_leaves_when_it_is_released() {
     let scripted = ScriptedUpstream::builder().start().await;

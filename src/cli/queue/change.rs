@@ -118,6 +118,11 @@ impl Retry {
     pub fn asks_the_rules(&self) -> bool {
         self.rules
     }
+
+    /// An address, whose lane is for the routes to say.
+    pub fn corrects(&self) -> bool {
+        self.to.is_some()
+    }
 }
 
 impl Remove {

@@ -152,17 +152,41 @@ pub(crate) async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
     let queue = scene.queue().await;
     let id = scene.put(mail(1, 0, "a@example.com", &["yuo@example.net", "ok@example.net"], "a")).await;
     let two = mailbox("jürgen@example.net");
-    assert_eq!(queue.retry(&[id], Some(&two), after(1)).await.unwrap(), 0, "which of the two?");
+    let corrected = |to: &Mailbox| Correction { to: to.clone(), lane_of: None };
+    assert_eq!(queue.retry(&[id], Some(&corrected(&two)), after(1)).await.unwrap(), 0, "which of the two?");
     let leased = scene.lease_one("a", after(1)).await;
     queue.settle(leased.lease, vec![failed(1), Settlement::Delivered(delivered(1))], after(1)).await.unwrap();
-    assert_eq!(queue.retry(&[id], Some(&two), after(2)).await.unwrap(), 1);
+    assert_eq!(queue.retry(&[id], Some(&corrected(&two)), after(2)).await.unwrap(), 1);
     let leased = scene.lease_one("a", after(2)).await;
     assert_eq!(leased.accepted.envelope.recipients, [two]);
     assert!(leased.accepted.envelope.smtputf8, "the new address needs it");
-    assert_eq!(queue.retry(&[id], Some(&mailbox("x@example.net")), after(2)).await.unwrap(), 0, "it is being tried");
+    let other = corrected(&mailbox("x@example.net"));
+    assert_eq!(queue.retry(&[id], Some(&other), after(2)).await.unwrap(), 0, "it is being tried");
     scene.settle(&leased, Settlement::Delivered(delivered(2)), after(2)).await;
     let delivered = queue.show(id).await.unwrap().unwrap().delivered;
     assert_eq!(delivered.last().unwrap().recipients, ["jürgen@example.net"]);
+}
+
+/// The old address's lane may be held, or be long.
+pub(crate) async fn a_corrected_address_waits_on_its_own_lane(scene: &Scene) {
+    let queue = scene.queue().await;
+    let lane_of: LaneOf = Arc::new(|addressed: &Addressed<'_>| Lane::new(addressed.recipient.domain().as_str()));
+    let correction = Correction { to: mailbox("you@example.org"), lane_of: Some(lane_of.clone()) };
+    let failed = Fate::Failed { lane: Lane::new("example.net"), attempt: attempted(0, "550") };
+    let failed = scene.put(mail_with(1, 0, "a@example.com", &[("you@example.net", failed)])).await;
+    let waiting = scene.put(mail(2, 1, "a@example.com", &["you@example.net"], "example.net")).await;
+    queue.hold(Some(&Lane::new("example.net")), true).await.unwrap();
+    for id in [failed, waiting] {
+        assert_eq!(queue.retry(&[id], Some(&correction), after(2)).await.unwrap(), 1);
+        scene.check_statistics().await;
+        let leased = scene.lease_one("example.org", after(2)).await;
+        assert_eq!((leased.accepted.id, &leased.accepted.envelope.recipients), (id, &vec![correction.to.clone()]));
+    }
+    queue.relane("known", lane_of.clone()).await.unwrap();
+    let id = scene.put(mail(3, 2, "a@example.com", &["they@example.net"], "example.net")).await;
+    let unknown = Correction { lane_of: None, ..correction };
+    assert_eq!(queue.retry(&[id], Some(&unknown), after(3)).await.unwrap(), 1);
+    assert_eq!(queue.relane("known", lane_of).await.unwrap(), 1, "whoever knows no routes leaves it to the next start");
 }
 
 pub(crate) async fn a_retry_of_what_waits_begins_its_age_anew(scene: &Scene) {

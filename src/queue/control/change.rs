@@ -1,8 +1,8 @@
 //! Retry and remove: named messages, each accounted for, and whole pages.
 
-use super::{Blame, MAX_PAGE, Refusal};
+use super::{Blame, MAX_PAGE, Refusal, Rewriter};
 use crate::message::MailId;
-use crate::queue::{Cursor, Page, Queue, RecipientRow, Row, State};
+use crate::queue::{Correction, Cursor, Page, Queue, RecipientRow, Row, State};
 use crate::smtp::Mailbox;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ pub struct Changed {
 
 pub(super) async fn retry(
     queue: &dyn Queue,
+    rewriter: &dyn Rewriter,
     ids: &[MailId],
     to: Option<&str>,
     now: Timestamp,
@@ -39,7 +40,8 @@ pub(super) async fn retry(
     }
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
     if !chosen.is_empty() {
-        changed.recipients = queue.retry(&chosen, to.as_ref(), now).await?;
+        let correction = to.map(|to| Correction { to, lane_of: rewriter.lane_of() });
+        changed.recipients = queue.retry(&chosen, correction.as_ref(), now).await?;
         changed.messages = count(chosen.len());
     }
     Ok(changed)

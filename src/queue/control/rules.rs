@@ -1,9 +1,9 @@
-//! Retry by the rules of today: what is asked, and what became of each message. The queue knows no rules; whoever has some
+//! Retry by the rules of today: what is asked, and what became of each message. The queue knows no rules and no routes; whoever has some
 //! is a [`Rewriter`].
 
 use super::{Refusal, change};
 use crate::message::MailId;
-use crate::queue::{Cursor, Page, Queue, QueueError};
+use crate::queue::{Cursor, LaneOf, Page, Queue, QueueError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ pub const MAX_RULED: usize = 50;
 #[async_trait]
 pub trait Rewriter: Send + Sync {
     async fn rewrite(&self, queue: &dyn Queue, id: MailId, now: Timestamp) -> Result<Ruling, QueueError>;
+
+    /// By the routes of today; `None`: they are not known.
+    fn lane_of(&self) -> Option<LaneOf>;
 }
 
 /// What became of one message.

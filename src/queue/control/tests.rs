@@ -1,6 +1,6 @@
 use super::*;
-use crate::queue::State;
 use crate::queue::testing::{MemoryQueue, row};
+use crate::queue::{LaneOf, State};
 
 fn now() -> Timestamp {
     "2026-11-24T03:00:00Z".parse().expect("a time")
@@ -22,6 +22,10 @@ impl Rewriter for Rulebook {
             asked if asked == id(3) => Err(QueueError::Storage("damaged".into())),
             _ => Ok(Ruling::Rewritten { rules: vec![rule], changed: vec!["From".into()], recipients: 2 }),
         }
+    }
+
+    fn lane_of(&self) -> Option<LaneOf> {
+        None
     }
 }
 

@@ -30,11 +30,10 @@ mod writer;
 pub use open::{OpenError, Options, exists};
 
 use super::{
-    Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError, Revision,
-    Settlement, Shown, Spent, Statistics, Stored,
+    Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
+    Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::message::MailId;
-use crate::smtp::Mailbox;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rows::{signed, to_column};
@@ -137,12 +136,15 @@ impl Queue for SqliteQueue {
         self.store.content(id).await
     }
 
-    async fn retry(&self, ids: &[MailId], to: Option<&Mailbox>, now: Timestamp) -> Result<u64, QueueError> {
+    async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
         let mut count = 0;
         for ids in ids.chunks(STEP) {
-            let (ids, to) = (ids.to_vec(), to.cloned());
-            count +=
-                self.store.writer.call(move |work| operate::retry(work, &ids, to.as_ref(), to_column(now))).await?;
+            let (ids, correction) = (ids.to_vec(), correction.cloned());
+            count += self
+                .store
+                .writer
+                .call(move |work| operate::retry(work, &ids, correction.as_ref(), to_column(now)))
+                .await?;
         }
         Ok(count)
     }

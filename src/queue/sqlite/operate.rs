@@ -2,12 +2,13 @@
 
 use super::bodies::Name;
 use super::failure::Failure;
+use super::relane::{forget_fingerprint, relane_one};
 use super::rows::{
     DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, tally_of, wait_on,
 };
 use super::work::{Tally, Work};
 use crate::message::MailId;
-use crate::smtp::Mailbox;
+use crate::queue::Correction;
 use std::collections::BTreeMap;
 
 pub(super) struct Job {
@@ -35,17 +36,22 @@ pub(super) fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Job
     jobs.into_iter().map(with_count).collect()
 }
 
-/// Recipients that are due now; `to` replaces the only one that is not settled.
-pub(super) fn retry(work: &Work<'_>, ids: &[MailId], to: Option<&Mailbox>, now: i64) -> Result<u64, Failure> {
+/// Recipients that are due now; a correction replaces the only one that is not settled.
+pub(super) fn retry(
+    work: &Work<'_>,
+    ids: &[MailId],
+    correction: Option<&Correction>,
+    now: i64,
+) -> Result<u64, Failure> {
     let mut count = 0;
     for id in ids {
         let Some(message) = key_of(work, *id)? else { continue };
-        let jobs = jobs_of(work, message)?;
-        if let Some(to) = to
-            && !redirect(work, message, &jobs, to)?
+        if let Some(correction) = correction
+            && !redirect(work, message, correction)?
         {
             continue;
         }
+        let jobs = jobs_of(work, message)?;
         let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, now)?;
         if due > 0 {
             work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, now))?;
@@ -55,10 +61,11 @@ pub(super) fn retry(work: &Work<'_>, ids: &[MailId], to: Option<&Mailbox>, now: 
     Ok(count)
 }
 
-fn redirect(work: &Work<'_>, message: i64, jobs: &[Job], to: &Mailbox) -> rusqlite::Result<bool> {
+/// The new address may go another way than the old one.
+fn redirect(work: &Work<'_>, message: i64, Correction { to, lane_of }: &Correction) -> rusqlite::Result<bool> {
     let recipients: Option<i64> =
         work.first("SELECT COUNT(*) FROM recipient WHERE message = ?1", [message], |row| row.get(0))?;
-    if recipients != Some(1) || jobs.iter().any(|job| job.state == LEASED) {
+    if recipients != Some(1) || jobs_of(work, message)?.iter().any(|job| job.state == LEASED) {
         return Ok(false);
     }
     work.execute("UPDATE recipient SET address = ?2 WHERE message = ?1", (message, to.to_string()))?;
@@ -66,6 +73,10 @@ fn redirect(work: &Work<'_>, message: i64, jobs: &[Job], to: &Mailbox) -> rusqli
         "UPDATE message SET smtputf8 = MAX(smtputf8, ?2) WHERE key = ?1",
         (message, to.is_internationalized()),
     )?;
+    match lane_of {
+        Some(lane_of) => drop(relane_one(work, message, lane_of)?),
+        None => forget_fingerprint(work)?,
+    }
     Ok(true)
 }
 

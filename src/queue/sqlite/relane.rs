@@ -22,6 +22,12 @@ pub(super) fn set_fingerprint(work: &Work<'_>, fingerprint: &str) -> Result<(), 
     Ok(())
 }
 
+/// Some lane may be another one's than the routes say.
+pub(super) fn forget_fingerprint(work: &Work<'_>) -> rusqlite::Result<()> {
+    work.execute("UPDATE ledger SET routes = NULL WHERE one = 1", [])?;
+    Ok(())
+}
+
 #[derive(Debug)]
 pub(super) struct Step {
     pub moved: u64,
@@ -31,21 +37,28 @@ pub(super) struct Step {
 
 /// The messages behind `after`.
 pub(super) fn step(work: &Work<'_>, after: i64, lane_of: &LaneOf) -> Result<Step, Failure> {
-    let messages = work.all(
-        "SELECT key, sender, listener, user, marks, header FROM message LEFT JOIN content ON content.message = key
-         WHERE key > ?1 ORDER BY key LIMIT ?2",
-        (after, MESSAGES),
-        // What cannot be read is set aside when it is leased.
-        |row| Ok((row.get::<_, i64>(0)?, read(row).ok())),
-    )?;
+    let messages =
+        work.all("SELECT key FROM message WHERE key > ?1 ORDER BY key LIMIT ?2", (after, MESSAGES), |row| row.get(0))?;
     let mut moved = 0;
-    for (message, waiting) in &messages {
-        let Some(Waiting { sender, origin, marks, header }) = waiting else { continue };
-        moved += relane(work, *message, |recipient| {
-            lane_of(&Addressed { sender: sender.as_ref(), recipient, origin, marks, header })
-        })?;
+    for message in &messages {
+        moved += relane_one(work, *message, lane_of)?;
     }
-    Ok(Step { moved, last: messages.last().map(|(message, _)| *message) })
+    Ok(Step { moved, last: messages.last().copied() })
+}
+
+/// How many recipients of one message were moved.
+pub(super) fn relane_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> rusqlite::Result<u64> {
+    let waiting = work.first(
+        "SELECT key, sender, listener, user, marks, header FROM message LEFT JOIN content ON content.message = key
+         WHERE key = ?1",
+        [message],
+        // What cannot be read is set aside when it is leased.
+        |row| Ok(read(row).ok()),
+    )?;
+    let Some(Waiting { sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
+    relane(work, message, |recipient| {
+        lane_of(&Addressed { sender: sender.as_ref(), recipient, origin: &origin, marks: &marks, header: &header })
+    })
 }
 
 /// A message's part in the question where its recipients go.
