@@ -43,6 +43,10 @@ pub(super) fn step(work: &Work<'_>, after: i64, lane_of: &LaneOf) -> Result<Step
     for message in &messages {
         moved += relane_one(work, *message, lane_of)?;
     }
+    if moved > 0 {
+        // Should it end half-way, no routes are those that all lanes come from, not even the old ones.
+        forget_fingerprint(work)?;
+    }
     Ok(Step { moved, last: messages.last().copied() })
 }
 

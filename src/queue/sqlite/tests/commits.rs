@@ -1,10 +1,12 @@
 //! Group commit: who waits at the same time shares one commit. Counted, not timed.
 
 use super::Folder;
+use crate::message::accepted::Addressed;
 use crate::queue::conformance::{after, plain};
 use crate::queue::sqlite::schema;
-use crate::queue::{Lane, Queue, QueueError, Settlement};
+use crate::queue::{Lane, LaneOf, Queue, QueueError, Settlement};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,6 +60,29 @@ async fn a_panic_in_one_operation_is_its_own_failure() {
     assert_eq!(leased.len(), 2, "nothing of it was done, and all goes on");
     queue.put(plain(3, 0)).await.unwrap();
     assert_eq!(queue.relane("new", Arc::new(|_| Lane::new("b"))).await.unwrap(), 1, "it is not taken for done");
+}
+
+/// Some mail is on lanes of routes that were never finished with, and there are none that deliver it.
+#[tokio::test]
+async fn new_routes_that_came_half_way_are_undone_by_the_old_ones() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    for number in 0..501 {
+        queue.put(plain(number, 0)).await.unwrap();
+    }
+    let to_a: LaneOf = Arc::new(|_| Lane::new("a"));
+    assert_eq!(queue.relane("old", to_a.clone()).await.unwrap(), 0);
+    let asked = AtomicU64::new(0);
+    let ends_in_the_second_step = move |_: &Addressed<'_>| {
+        assert!(asked.fetch_add(1, Ordering::Relaxed) < 500, "scripted");
+        Lane::new("b")
+    };
+    assert!(queue.relane("new", Arc::new(ends_in_the_second_step)).await.is_err());
+    drop(queue);
+    let queue = folder.open();
+    assert_eq!(queue.relane("old", to_a.clone()).await.unwrap(), 500);
+    assert_eq!(queue.relane("old", to_a).await.unwrap(), 0);
+    assert_eq!(queue.lease(&Lane::new("a"), after(0), 999, u64::MAX).await.unwrap().len(), 501);
 }
 
 #[tokio::test]
