@@ -48,10 +48,11 @@ impl<'a> Progress<'a> {
         self.pass_by(pending, &Reason::new(None, Step::Permit, Cause::Stopping));
     }
 
-    /// This upstream was not asked. What an earlier one said is kept; but of a refusal it might have thought otherwise.
+    /// This upstream was not asked. What an earlier one said is kept; but of a refusal it might have thought otherwise, whether
+    /// it was away or the gateway stopped.
     pub fn pass_by(&mut self, pending: &[usize], reason: &Reason) {
         for &index in pending {
-            if self.refusal(index).is_some() && reason.is_about_upstream() {
+            if self.refusal(index).is_some() {
                 self.settle(index, Outcome::Deferred(reason.clone()), None);
                 continue;
             }
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
     use crate::message::accepted::Origin;
     use crate::message::{Envelope, MailId, Marks, RawMessage};
-    use crate::smtp::{EnhancedCode, Mailbox, ReversePath};
+    use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
     use jiff::Timestamp;
 
     fn accepted() -> Accepted {
@@ -157,6 +158,23 @@ mod tests {
 
     fn away(upstream: &str) -> Outcome {
         Outcome::Deferred(Reason::new(Some(upstream), Step::Connect, Cause::TimedOut))
+    }
+
+    /// A stop between two upstreams makes no failure of what the first one refused: the second was never asked.
+    #[test]
+    fn what_the_next_upstream_was_not_asked_waits() {
+        let (accepted, stop) = (accepted(), CancellationToken::new());
+        let reply = Reply::new(550, EnhancedCode::new(5, 7, 1), "spam");
+        let refused = Outcome::Failed(Reason::new(Some("a"), Step::Data, Cause::Reply(reply)));
+        for before in [beyond("a"), refused] {
+            let mut progress = Progress::new(&accepted, Deadline::NONE, &stop);
+            progress.settle(0, before, None);
+            progress.leave(&[0]);
+            let Outcome::Deferred(reason) = progress.finish().settled()[0].outcome.clone() else {
+                panic!("it failed for good");
+            };
+            assert_eq!((reason.cause, reason.before.len()), (Cause::Stopping, 1), "the refusal is told of");
+        }
     }
 
     /// What one upstream cannot carry is offered to the next, and fails only if no other may come back and take it.

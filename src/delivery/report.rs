@@ -35,7 +35,7 @@ impl Attempt {
         let mut reasons: Vec<(&Reason, Vec<&Mailbox>)> = Vec::new();
         for settled in self.settled() {
             let Outcome::Deferred(reason) = &settled.outcome else { continue };
-            if reason.cause == Cause::Stopping {
+            if reason.cause == Cause::Stopping && reason.is_untried() {
                 continue;
             }
             match reasons.iter_mut().find(|(known, _)| *known == reason) {
