@@ -123,7 +123,7 @@ impl Gate {
                 Look::UsedUp { rate, until } => {
                     return Err(Denied::UsedUp { rate, until: self.instant(until) });
                 }
-                Look::Write { quota, draft } => self.write(&quota, draft).await.map_err(Denied::Unwritten)?,
+                Look::Write { quota, draft } => self.write_in_time(&quota, draft, deadline).await?,
             }
         }
     }
@@ -167,6 +167,14 @@ impl Gate {
         }
         sleep_until(until).await;
         Ok(())
+    }
+
+    /// What is given up halfway is drafted again for the next in line: the same rows, so that nothing counts twice.
+    async fn write_in_time(&self, quota: &str, draft: Draft, deadline: Deadline) -> Result<(), Denied> {
+        let written = deadline.limit(self.write(quota, draft)).await;
+        written
+            .unwrap_or_else(|Expired| Err("the storage gives no answer in time".to_owned()))
+            .map_err(Denied::Unwritten)
     }
 
     /// Without a place to write to, what is to be written counts as written.

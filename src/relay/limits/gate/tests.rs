@@ -110,11 +110,12 @@ async fn slowed_down_to_a_quarter_it_takes_four_times_as_long() {
     assert!(took >= 8 * SECOND && took < 9 * SECOND, "{took:?}");
 }
 
-/// Keeps what it is given, unless it is broken.
+/// Keeps what it is given, unless it is broken or hangs.
 #[derive(Debug, Default)]
 struct Shelves {
     rows: Mutex<std::collections::HashMap<String, Vec<Spent>>>,
     broken: AtomicBool,
+    hangs: AtomicBool,
 }
 
 #[async_trait]
@@ -126,6 +127,9 @@ impl Ledger for Shelves {
     async fn write(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), String> {
         if self.broken.load(Ordering::Relaxed) {
             return Err("the disk is full".to_owned());
+        }
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
         let mut shelves = self.rows.lock().unwrap();
         let kept = shelves.entry(quota.to_owned()).or_default();
@@ -173,4 +177,22 @@ async fn what_cannot_be_written_is_not_taken() {
     assert_eq!(refused, Denied::Unwritten("the disk is full".to_owned()));
     shelves.broken.store(false, Ordering::Relaxed);
     token(&gate).await;
+}
+
+/// Whoever waits behind the first in line has a deadline, too, and the next one finds the line free.
+#[tokio::test(start_paused = true)]
+async fn storage_that_hangs_keeps_nobody_beyond_the_deadline() {
+    let shelves = Arc::new(Shelves::default());
+    let gate = kept(&shelves, "company", &["3/day"]).await;
+    shelves.hangs.store(true, Ordering::Relaxed);
+    let within = |seconds| gate.token(Load::of_one(1), Deadline::after(seconds * SECOND));
+    let asked = tokio::time::timeout(60 * SECOND, async { tokio::join!(within(25), within(5)) });
+    let (first, second) = asked.await.expect("an answer at the deadline");
+    assert_eq!(first.expect_err("hangs"), Denied::Unwritten("the storage gives no answer in time".to_owned()));
+    assert_eq!(second.expect_err("behind it"), Denied::NotInTime(None));
+    shelves.hangs.store(false, Ordering::Relaxed);
+    for _ in 0..3 {
+        token(&gate).await;
+    }
+    gate.token(Load::of_one(1), Deadline::NONE).await.expect_err("no more than the quota");
 }
