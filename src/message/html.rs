@@ -1,10 +1,10 @@
 //! HTML to plain text, for readers and filters that want one, and the links in it. html2text does the reading and the layout.
 //!
 //! A link is written once, behind its text in parentheses, as people write them. Work is bounded: the reader's time
-//! grows with the square of nesting and of attributes, so what is larger than mail ever is gets no text.
+//! grows with the square of nesting and of attributes, so what is larger or deeper than mail ever is gets no text.
 
-use html2text::config;
 use html2text::render::TextDecorator;
+use html2text::{Element, Handle, RcDom, config};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -12,12 +12,20 @@ use std::rc::Rc;
 const LARGEST: usize = 128 * 1024;
 /// Anything that could open an element.
 const MOST_TAGS: usize = 5000;
+/// Quotes, lists and tables inside each other. Each of them handles every line within anew, and a quote and a list put
+/// something before it. Newsletters stay below twenty.
+const DEEPEST: usize = 32;
+/// Digits of the number with which a list begins: it stands on each line of its item, in spaces.
+const LONGEST_NUMBER: usize = 6;
 /// Columns: paragraphs stay whole, since quoted-printable breaks their lines without harm to links.
 const WIDTH: usize = 1 << 20;
 
 /// Lines end with CRLF. `None` if nothing readable is left, or the work would be out of proportion.
 pub fn to_text(html: &str) -> Option<String> {
     let text = tidied(&laid_out(html, Plain::default())?);
+    if text.len() > 2 * html.len() + 4096 {
+        return None;
+    }
     text.chars().any(char::is_alphanumeric).then_some(text)
 }
 
@@ -35,7 +43,29 @@ fn laid_out(html: &str, plain: Plain) -> Option<String> {
     }
     let html = html.replace([OPEN, CLOSE], "");
     let plain = config::with_decorator(plain).raw_mode(true).link_footnotes(false).allow_width_overflow();
-    plain.string_from_read(html.as_bytes(), WIDTH).ok()
+    let dom = plain.parse_html(html.as_bytes()).ok()?;
+    if !is_shallow(&dom) {
+        return None;
+    }
+    plain.render_to_string(plain.dom_to_render_tree(&dom).ok()?, WIDTH).ok()
+}
+
+/// Lists that begin with too long a number begin with 1 from then on.
+fn is_shallow(dom: &RcDom) -> bool {
+    let mut open: Vec<(Handle, usize)> = vec![(dom.document.clone(), 0)];
+    while let Some((node, mut depth)) = open.pop() {
+        if let Element { name, attrs, .. } = &node.data {
+            depth += usize::from(matches!(&*name.local, "blockquote" | "ul" | "ol" | "dl" | "dd" | "table"));
+            attrs
+                .borrow_mut()
+                .retain(|attribute| &*attribute.name.local != "start" || attribute.value.len() <= LONGEST_NUMBER);
+        }
+        if depth > DEEPEST {
+            return false;
+        }
+        open.extend(node.children.borrow().iter().map(|child| (child.clone(), depth)));
+    }
+    true
 }
 
 /// Around the address of a link, until it is known what stands beside it. For private use, Unicode §23.5.
@@ -209,6 +239,7 @@ mod tests {
             ),
             ("<blockquote>quoted</blockquote><pre>a  b\nc</pre>", "> quoted\r\n\r\na b\r\nc\r\n"),
             ("<img src=x alt=Logo><a href=\"#top\">up</a><a name=n>n</a>", "Logoupn\r\n"),
+            ("<ol start=7><li>x</ol><ol start=9223372036854775807><li>x<li>y</ol>", "7. x\r\n1. x\r\n2. y\r\n"),
             ("größer ☕<br>E = mc<sup>2</sup>", "größer ☕\r\nE = mc²\r\n"),
         ] {
             assert_eq!(to_text(html).as_deref(), Some(text), "{html}");
@@ -240,8 +271,13 @@ mod tests {
 
     #[test]
     fn deep_html_neither_panics_nor_overflows() {
-        for tag in ["div", "b", "blockquote", "ul><li", "a href=x", "table><tr><td", "pre", "dl><dd", "p", "sup"] {
-            to_text(&(format!("<{tag}>").repeat(2400) + "x"));
+        let tags = ["div", "b", "blockquote", "ul><li", "a href=x", "table><tr><td", "pre", "dl><dd", "p", "sup"];
+        for tag in tags.into_iter().chain(["ol start=99999999999><li", "dd", "h1", "section", "dl><dt", "th"]) {
+            for (levels, lines) in [(2400, 1), (30, 30_000), (1400, 30_000)] {
+                let html = format!("<{tag}>").repeat(levels) + "<pre>" + &"x\r\n".repeat(lines);
+                let text = to_text(&html).unwrap_or_default();
+                assert!(text.len() <= 2 * html.len() + 4096, "{tag}: {}", text.len());
+            }
         }
         to_text("<table><tr><td colspan=4000000000 rowspan=99999999>x</td><td>y</td></tr></table>");
         to_text(&"&".repeat(100_000));
