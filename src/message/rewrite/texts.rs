@@ -90,18 +90,23 @@ fn start_of_link(word: &str, colon: usize) -> Option<usize> {
 
 /// What ends the sentence, or the bracket around the link, is not part of it.
 fn without_punctuation(link: &str) -> &str {
-    let mut link = link;
-    loop {
-        let shorter = link.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', '*', '_']);
-        let closes = |open: char, close: char| {
-            shorter.ends_with(close) && shorter.matches(close).count() > shorter.matches(open).count()
-        };
-        let unbracketed = if closes('(', ')') || closes('[', ']') { &shorter[..shorter.len() - 1] } else { shorter };
-        if unbracketed.len() == link.len() {
-            return link;
+    // By how many more a bracket is closed than opened.
+    let surplus = |open: u8, close: u8| {
+        link.bytes().map(|byte| isize::from(byte == close) - isize::from(byte == open)).sum::<isize>()
+    };
+    let (mut round, mut square) = (surplus(b'(', b')'), surplus(b'[', b']'));
+    let mut end = link.len();
+    while let Some(&last) = link.as_bytes()[..end].last() {
+        match last {
+            b'.' | b',' | b';' | b':' | b'!' | b'?' | b'\'' | b'*' | b'_' => {}
+            b')' if round > 0 => round -= 1,
+            b']' if square > 0 => square -= 1,
+            _ => break,
         }
-        link = unbracketed;
+        end -= 1;
     }
+    // What was taken off is ASCII.
+    link.get(..end).unwrap_or(link)
 }
 
 #[cfg(test)]
@@ -123,6 +128,7 @@ mod tests {
             ),
             ("Unsubscribe:https://example.com/u", &["https://example.com/u"]),
             ("mail to mailto:leave@example.com?subject=x, or ftp://x", &["mailto:leave@example.com?subject=x"]),
+            ("(https://x/?)... [[https://x/(].)!]", &["https://x/", "https://x/(].)"]),
             ("HTTPS://EXAMPLE.COM/", &["HTTPS://EXAMPLE.COM/"]),
             ("xhttp: https:/x :// a:b", &[]),
             ("https://example.com/grün\u{2028}x", &["https://example.com/grün"]),
@@ -155,5 +161,7 @@ mod tests {
         let mut texts = Texts::default();
         let message = message(&format!("Subject: x\n\n{long}"));
         assert!(texts.contain(&message, "/start") && !texts.contain(&message, "/end"));
+        let brackets = format!("https://x/{} ", ")".repeat(4000)).repeat(250);
+        assert!(links(&brackets).all(|link| link == "https://x/"));
     }
 }
