@@ -12,6 +12,7 @@ use crate::message::{MailId, RawMessage, subject};
 use crate::observe::log::Clean;
 use crate::queue::{Lane, LaneOf, Queue, QueueError, Revision, Stored};
 use jiff::Timestamp;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tracing::info;
 
@@ -136,15 +137,24 @@ fn differences(revision: &Revision, accepted: &Accepted) -> Vec<String> {
     ];
     let mut found: Vec<String> =
         parts.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect();
-    let (before, after) = (accepted.message.header(), &revision.header[..]);
-    for field in Fields::new(after).chain(Fields::new(before)) {
-        let name = String::from_utf8_lossy(field.name()).into_owned();
-        let of_name = |header| Fields::new(header).filter(|other| other.is(&name)).map(|other| other.raw().to_vec());
-        if !found.iter().any(|known| known.eq_ignore_ascii_case(&name)) && !of_name(before).eq(of_name(after)) {
-            found.push(name);
+    let (before, after) = (by_name(accepted.message.header()), by_name(&revision.header));
+    let mut seen = HashSet::new();
+    for field in Fields::new(&revision.header).chain(Fields::new(accepted.message.header())) {
+        let key = field.name().to_ascii_lowercase();
+        if seen.insert(key.clone()) && before.get(&key) != after.get(&key) {
+            found.push(String::from_utf8_lossy(field.name()).into_owned());
         }
     }
     found
+}
+
+/// The fields as they stand, in their order, by name in lower case.
+fn by_name(header: &[u8]) -> HashMap<Vec<u8>, Vec<&[u8]>> {
+    let mut fields: HashMap<_, Vec<_>> = HashMap::new();
+    for field in Fields::new(header) {
+        fields.entry(field.name().to_ascii_lowercase()).or_default().push(field.raw());
+    }
+    fields
 }
 
 #[cfg(test)]

@@ -82,6 +82,14 @@ async fn a_rule_for_from_cures_mail_that_failed_on_it_and_can_be_taken_back() {
 }
 
 #[tokio::test]
+async fn a_header_of_many_fields_is_compared_in_one_pass() {
+    let (queue, id) = stored(&["you@example.net"]);
+    let many = "a: b\r\n".repeat(30_000);
+    queue.inner().messages[0].1 = format!("{}{many}{BEFORE}\r\nbody\r\n", trace(id)).into();
+    assert_eq!(run(&queue, &from_rule(), id).await, rewritten(1, &["From", "DKIM-Signature"]));
+}
+
+#[tokio::test]
 async fn recipients_are_mapped_from_what_the_application_said() {
     let (queue, id) = stored(&["a@example.net", "b@example.net", "c@example.com"]);
     assert_eq!(run(&queue, &map(&[("*", "all@staging.example")]), id).await, rewritten(1, &["recipients"]));
