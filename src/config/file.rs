@@ -108,7 +108,7 @@ settings! {
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
         /// Bare CR and LF in a message: "normalize" (they become CRLF) or "reject".
         line_endings: LineEndings, default r#""normalize""#;
-        /// The largest message that is taken.
+        /// The largest message that is taken. It must fit into half of `max_memory`, together with what [[rewrite]] needs for it.
         max_message_size: Size, default r#""25 MiB""#;
         /// Recipients of one message.
         max_recipients: Count, default "1000";

@@ -54,7 +54,7 @@ impl Resolver<'_> {
         let own_domains = own_domains(&dkim, unsigned.as_ref());
         self.warn_about_senders(&file.gateway.unsigned, has_keys, &file.listeners);
         let typed_addresses: Vec<_> = file.listeners.iter().filter_map(|listener| listener.address.value).collect();
-        let listeners = self.listeners(file.listeners, &file.gateway.max_memory, &own_domains, has_users);
+        let listeners = self.listeners(&file.listeners, &own_domains, has_users);
         self.warn_about_plausible(&listeners, &dkim, unsigned.as_ref());
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
@@ -73,6 +73,7 @@ impl Resolver<'_> {
             unsigned: unsigned.as_ref().filter(|_| !signs_nothing),
         };
         let rules = self.rules(&file.rewrites, &known);
+        self.check_sizes(&file.listeners, &file.gateway.max_memory, &rules.clone().unwrap_or_default());
         let queue = self.queue(file.queue);
         let log = self.log(file.log);
         let (hostname, ehlo_name) = hostname?;

@@ -8,7 +8,7 @@ use crate::inbound::Received;
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::budget::{BudgetExceeded, Share};
 use crate::message::raw::RawError;
-use crate::message::repair::{Context, Repaired, Repairs, repair, repair_header, room};
+use crate::message::repair::{Context, Repaired, repair, repair_header, room};
 use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Unmet, Verdict};
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage};
@@ -63,7 +63,7 @@ pub(super) fn prepare(
     (id, now): (MailId, Timestamp),
     account: &mut Account,
 ) -> Result<Prepared, Turned> {
-    let Reception { policy, repairs, rules, hostname, listener, .. } = reception;
+    let Reception { policy, rules, hostname, listener, .. } = reception;
     let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
         RawError::HeaderTooLarge => Reply::header_too_large(),
     })?;
@@ -75,9 +75,9 @@ pub(super) fn prepare(
     let context = Context { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let size = received.data.len();
     let Repaired { mut message, steps } =
-        off_the_way(size, || repaired(&as_received, repairs, &context, (&mut received.share, size)))?;
+        off_the_way(size, || repaired(&as_received, reception, &context, (&mut received.share, size)))?;
     let held = held_with(&message, &as_received, size);
-    received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
+    hold(&mut received.share, held)?;
     received.share.shrink(held);
     if !steps.is_empty() {
         debug!(%id, steps = steps.join(", "), "repaired");
@@ -88,10 +88,10 @@ pub(super) fn prepare(
     }
     let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
     let draft = Draft { envelope: received.envelope.clone(), message, marks: Marks::default() };
-    received.share.grow(held + rules.room(&draft.message)).map_err(|BudgetExceeded| Reply::no_memory())?;
+    hold(&mut received.share, held + rules.room(&draft.message))?;
     let Ruled { draft, original } = follow_rules(rules, draft, (&origin, id), account)?;
     let held = held + original.as_ref().map_or(0, Bytes::len);
-    received.share.grow(held).map_err(|BudgetExceeded| Reply::no_memory())?;
+    hold(&mut received.share, held)?;
     received.share.shrink(held);
     let Draft { envelope, mut message, marks } = draft;
     let author = policy.check_seal(if original.is_some() { Author::of(&message) } else { written })?;
@@ -107,24 +107,33 @@ pub(super) fn prepare(
     Ok(Prepared { accepted, original })
 }
 
-/// With every step that is wanted. Where all the memory for mail coming in would not do for that, the body stays as it is:
-/// to be told to come again would be to be told so for ever.
+/// With every step that is wanted. Where all the memory for mail coming in would not do for that and for the rules behind it,
+/// the body stays as it is: to be told to come again would be to be told so for ever.
 fn repaired(
     message: &RawMessage,
-    repairs: &Repairs,
+    Reception { repairs, rules, .. }: &Reception,
     context: &Context<'_>,
     (share, size): (&mut Share, usize),
 ) -> Result<Repaired, Reply> {
     let needed = size + room(message, repairs);
     if share.could_hold(needed) {
-        share.grow(needed).map_err(|BudgetExceeded| Reply::no_memory())?;
+        hold(share, needed)?;
         let repaired = repair(message, repairs, context);
-        if share.could_hold(held_with(&repaired.message, message, size)) {
+        let held = held_with(&repaired.message, message, size);
+        if held == size || share.could_hold(held + rules.room(&repaired.message)) {
             return Ok(repaired);
         }
     }
     warn!(id = %context.id, size, "half of `max_memory` is too little to repair its body, which stays as it is");
     Ok(repair_header(message, repairs, context))
+}
+
+/// Later there may be room, unless there would be none with nobody else there.
+fn hold(share: &mut Share, octets: usize) -> Result<(), Reply> {
+    if !share.could_hold(octets) {
+        return Err(Reply::never_enough_memory());
+    }
+    share.grow(octets).map_err(|BudgetExceeded| Reply::no_memory())
 }
 
 /// A body that was made anew is held beside the old one until the reply.
@@ -201,5 +210,21 @@ pub(super) fn drop_broken_signature(message: &mut RawMessage, id: MailId, what: 
     let removed = message.remove_fields(|field| field.is("DKIM-Signature"));
     if removed > 0 {
         info!(%id, removed, "removed the application's own DKIM-Signature, since the message was {what}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::budget::Budget;
+
+    #[test]
+    fn what_would_never_fit_is_not_told_to_come_again() {
+        let budget = Budget::new(10 * 4096);
+        let (mut share, mut other) = (budget.share(), budget.share());
+        assert_eq!(hold(&mut other, 4096), Ok(()));
+        assert_eq!(hold(&mut share, 10 * 4096), Err(Reply::no_memory()));
+        assert_eq!(hold(&mut share, 10 * 4096 + 1), Err(Reply::never_enough_memory()));
+        assert_eq!(hold(&mut share, 9 * 4096), Ok(()));
     }
 }

@@ -132,6 +132,7 @@ fixed_replies! {
     timed_out = 421 4 . 4 . 2, "Timed out waiting for the client";
     not_a_mail_client = 421 4 . 7 . 0, "This is an SMTP server";
     no_memory = 452 4 . 3 . 1, "Out of memory for messages; try again later";
+    never_enough_memory = 552 5 . 3 . 4, "Message and the rules for it need more memory than there is for all mail coming in (half of `max_memory`)";
     no_space = 452 4 . 3 . 1, "Out of space for messages (the gateway's disk is nearly full); try again later";
     internal_error = 451 4 . 3 . 0, "Internal error; the log says more";
     storage_trouble = 451 4 . 3 . 0, "Local storage trouble; try again later";

@@ -153,3 +153,23 @@ async fn what_no_memory_is_enough_to_repair_is_taken_as_it_is() {
         }
     }
 }
+
+/// Nor is a repair worth it that would leave none for the rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_repair_would_leave_no_memory_for_the_rules_is_taken_as_it_is() {
+    let scripted = ScriptedUpstream::start().await;
+    let rule =
+        "[[rewrite]]\nname = \"links\"\nbody_contains = \"plain\"\nset_headers = { X-Rule = \"followed\" }\n[log]\n";
+    let gateway = in_front_of(&scripted, "")
+        .config_with("[log]\n", &format!("max_memory = \"6 MiB\"\n{rule}"))
+        .config_with("[[listener]]\n", "[[listener]]\nmax_message_size = \"512 KiB\"\n")
+        .start(1);
+    // In quoted-printable it is larger by six tenths, and then the rules read it in memory of their own.
+    let body = "\u{43f}\u{440}\u{438}\u{432}\u{435}\u{442} and something plain......\r\n".repeat(12_500);
+    let reply = hand_in(gateway.address(), RECIPIENTS, &format!("From: a@example.com\r\n\r\n{body}")).await;
+    assert!(reply.starts_with("250 "), "{reply}");
+    gateway.wait_for_line(&["too little to repair its body"]);
+    let arrived = &scripted.messages()[0].data;
+    assert!(arrived.ends_with(format!("\r\n\r\n{body}").as_bytes()), "the body is another");
+    assert!(memchr::memmem::find(arrived, b"\r\nX-Rule: followed\r\n").is_some());
+}

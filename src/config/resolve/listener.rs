@@ -10,6 +10,7 @@ use crate::config::settings::ListenerSettings;
 use crate::config::value::Size;
 use crate::inbound::{AuthMode, Options, READING_ROOM, Tls};
 use crate::message::SenderPatterns;
+use crate::message::rewrite::Rules;
 use crate::smtp::Domain;
 use crate::tls;
 use rustls::ServerConfig;
@@ -20,25 +21,17 @@ use std::sync::Arc;
 impl Resolver<'_> {
     pub(super) fn listeners(
         &mut self,
-        typed: Vec<Listener>,
-        max_memory: &Typed<Size>,
+        typed: &[Listener],
         own_domains: &[&Domain],
         has_users: bool,
     ) -> Vec<ListenerSettings> {
-        self.check_addresses(&typed);
-        typed.into_iter().filter_map(|listener| self.listener(&listener, max_memory, own_domains, has_users)).collect()
+        self.check_addresses(typed);
+        typed.iter().filter_map(|listener| self.listener(listener, own_domains, has_users)).collect()
     }
 
-    fn listener(
-        &mut self,
-        typed: &Listener,
-        max_memory: &Typed<Size>,
-        own_domains: &[&Domain],
-        has_users: bool,
-    ) -> Option<ListenerSettings> {
+    fn listener(&mut self, typed: &Listener, own_domains: &[&Domain], has_users: bool) -> Option<ListenerSettings> {
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
-        self.check_size(typed, max_memory);
         let senders = self.listener_senders(typed, own_domains);
         Some(ListenerSettings {
             options: Options {
@@ -147,15 +140,27 @@ impl Resolver<'_> {
         }
     }
 
-    fn check_size(&mut self, typed: &Listener, max_memory: &Typed<Size>) {
-        let (Some(size), Some(memory)) = (typed.max_message_size.value, max_memory.value) else { return };
-        // The other half is the queue's, and reading takes a little besides.
-        if size.0.saturating_add(READING_ROOM) > memory.0 / 2 {
+    /// What a listener takes fits into memory, with what the rules need for it.
+    pub(super) fn check_sizes(&mut self, listeners: &[Listener], max_memory: &Typed<Size>, rules: &Rules) {
+        let Some(memory) = max_memory.value else { return };
+        for typed in listeners {
+            let Some(size) = typed.max_message_size.value else { continue };
+            let for_rules = rules.largest_room(usize::try_from(size.0).unwrap_or(usize::MAX)) as u64;
+            let room = READING_ROOM + for_rules;
+            // The other half is the queue's.
+            if size.0.saturating_add(room) <= memory.0 / 2 {
+                continue;
+            }
             let place = if typed.max_message_size.given { &typed.max_message_size.place } else { &max_memory.place };
+            let why = if for_rules > 0 { " while there are rules" } else { "" };
             self.findings
                 .error(
                     place,
-                    "`max_message_size` must be at least 64 KiB below half of `max_memory`: a larger message would never fit",
+                    format!(
+                        "`max_message_size` must be at least {} KiB below half of `max_memory`{why}: a larger message would \
+                         never fit",
+                        room.div_ceil(1024),
+                    ),
                 )
                 .help("raise `max_memory` (several messages are under way at once), or lower `max_message_size`");
         }

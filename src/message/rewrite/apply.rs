@@ -9,6 +9,7 @@ use super::texts::Texts;
 use super::{Actions, Rule, Rules, envelope, unsubscribe};
 use crate::message::accepted::Origin;
 use crate::message::headers::FieldError;
+use crate::message::raw::MAX_HEADER;
 use crate::message::{AuthorError, Envelope, Marks, RawMessage};
 use crate::smtp::Mailbox;
 use std::sync::Arc;
@@ -96,12 +97,21 @@ impl Rules {
     /// Octets beside the message itself that following the rules takes at most: what it was and what it becomes, and its
     /// texts decoded where a rule asks for them.
     pub fn room(&self, message: &RawMessage) -> usize {
+        self.room_for(message.header().len(), message.body().len())
+    }
+
+    /// The same of any message of so many octets.
+    pub fn largest_room(&self, size: usize) -> usize {
+        self.room_for(size.min(MAX_HEADER), size)
+    }
+
+    fn room_for(&self, header: usize, body: usize) -> usize {
         if self.is_empty() {
             return 0;
         }
         let asks = |rule: &Rule| rule.conditions.body_contains.is_some() || rule.actions.list_unsubscribe.is_some();
-        let texts = if self.0.iter().any(asks) { Texts::room(message) } else { 0 };
-        3 * message.header().len() + texts
+        let texts = if self.0.iter().any(asks) { Texts::room(body) } else { 0 };
+        3 * header + texts
     }
 
     /// `draft` as it is after the repairs and before the gateway's own trace.

@@ -19,9 +19,9 @@ struct Text {
 }
 
 impl Texts {
-    /// Octets at most: a letter of an 8-bit charset may take three in UTF-8.
-    pub fn room(message: &RawMessage) -> usize {
-        3 * message.body().len().min(LARGEST)
+    /// Octets at most, of a body of so many: a letter of an 8-bit charset may take three in UTF-8.
+    pub fn room(body: usize) -> usize {
+        3 * body.min(LARGEST)
     }
 
     pub fn contain(&mut self, message: &RawMessage, part: &str) -> bool {
