@@ -3,10 +3,13 @@
 
 use crate::support::application::in_front_of;
 use crate::support::certificate::Authority;
+use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::peers::Finished;
 use crate::support::real_clients::swaks;
 use crate::support::upstream::ScriptedUpstream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 const PASSWORD: &str = "canary:ß1 \"x\"";
 
@@ -158,5 +161,31 @@ async fn a_users_own_senders_stand_in_for_the_listeners() {
             let what = if envelope == header { "the envelope sender" } else { "the From header's address" };
             assert!(sent.stdout.contains(" 550 5.7.1 ") && sent.stdout.contains(what), "{sent:?}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_logs_in_is_turned_away_until_somebody_of_the_address_does() {
+    const AGAIN: usize = 300;
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = gateway(&scripted);
+    let in_clear = gateway.addresses()[0];
+    let come = || async move { Client::connect(in_clear).await.reply().await.unwrap_or_default() };
+    let mut neighbour = Client::connect(in_clear).await;
+    neighbour.greet().await;
+    let mut turned_away = 0;
+    for _ in 0..AGAIN {
+        let reply = come().await;
+        assert!(reply.starts_with("220 ") || reply.starts_with("421 4.7.0 "), "{reply}");
+        turned_away += usize::from(reply.contains("without a login"));
+    }
+    assert!(turned_away > 0, "{AGAIN} times");
+
+    let right = STANDARD.encode(format!("\0plausible\0{PASSWORD}"));
+    let reply = neighbour.ask(&format!("AUTH PLAIN {right}")).await;
+    assert!(reply.starts_with("235 "), "{reply}");
+    for _ in 0..AGAIN {
+        let reply = come().await;
+        assert!(reply.starts_with("220 "), "{reply}");
     }
 }
