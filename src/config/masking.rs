@@ -7,22 +7,36 @@ use super::problem::{Place, Source};
 use super::reader::looks_secret;
 use super::resolve::SecretName;
 
-/// For a text that cannot be parsed.
-pub fn mask_by_line(source: &mut Source, text: &str) {
+/// For a text that cannot be parsed: of each line its key is shown, or the name of its table. What is a value there, and of
+/// which key, nobody can tell: a private key that was pasted over several lines is no value at all.
+pub fn mask_values(source: &mut Source, text: &str) {
     let mut start = 0;
-    let mut inside = None;
     for line in text.split_inclusive('\n') {
-        let from = match inside {
-            Some(_) => Some(0),
-            None => behind_a_secrets_name(line),
-        };
-        if let Some(from) = from {
-            source.mask(start + from..start + line.len());
-            inside = still_open(&line[from..], inside);
-        }
+        source.mask(start + shown(line)..start + line.len());
         start += line.len();
     }
 }
+
+/// Octets of the line that can be no secret: `key =` and `[table]`, in small letters as all keys are.
+fn shown(line: &str) -> usize {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
+    let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+    let text = &line[indent..];
+    let brackets = text.len() - text.trim_start_matches('[').len();
+    let name = text[brackets..].find(|c| !is_name(c)).unwrap_or(0);
+    let behind = text[brackets + name..].trim_start_matches([' ', '\t']);
+    let ends_as_it_began = match brackets {
+        0 => behind.starts_with('=') && !behind.starts_with("=="),
+        _ => behind.starts_with(']'),
+    };
+    match ends_as_it_began && name > 0 && name <= LONGEST_NAME {
+        true => line.len() - behind.trim_start_matches(['=', ']']).len(),
+        false => indent,
+    }
+}
+
+/// Octets of the longest key and more.
+const LONGEST_NAME: usize = 40;
 
 /// For a text whose values are masked one by one.
 pub fn mask_comments(source: &mut Source, text: &str) {
@@ -61,10 +75,26 @@ fn behind_a_secrets_name(line: &str) -> Option<usize> {
     None
 }
 
-/// The quotes of a text over several lines that goes on behind `part`.
-fn still_open(part: &str, inside: Option<&'static str>) -> Option<&'static str> {
-    match inside {
-        Some(quotes) => (!part.contains(quotes)).then_some(quotes),
-        None => ["\"\"\"", "'''"].into_iter().find(|quotes| part.matches(quotes).count() == 1),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_line_its_key_is_shown_and_nothing_else() {
+        for (line, expected) in [
+            ("password = \"canary\"", "password ="),
+            ("  username= canary # x", "  username="),
+            ("[listener]  # canary", "[listener]"),
+            ("[[upstream.credentials]]", "[[upstream.credentials]]"),
+            ("MC4CAQAwBQYDK2VwBCIEIA==", ""),
+            ("canary==", ""),
+            ("private_key = \"-----BEGIN PRIVATE KEY-----", "private_key ="),
+            ("{ password = \"canary\" }", ""),
+            ("canary", ""),
+            ("", ""),
+            ("\tgrün = 1", "\t"),
+        ] {
+            assert_eq!(&line[..shown(line)], expected, "{line}");
+        }
     }
 }

@@ -184,7 +184,7 @@ impl Draft {
 
 /// One problem: what stands behind a syntax error cannot be told.
 fn syntax_error(mut source: Source, text: &str, error: &toml::de::Error) -> Problems {
-    masking::mask_by_line(&mut source, text);
+    masking::mask_values(&mut source, text);
     let at = error.span().unwrap_or(text.len()..text.len());
     let problem = Problem::new(Place::File(at), format!("this is not TOML: {}", error.message()));
     Problems::new(Arc::new(source), vec![problem])

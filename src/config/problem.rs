@@ -66,10 +66,17 @@ impl Source {
         Self { name: name.into(), text: text.into() }
     }
 
-    /// Overwrites a secret; places keep their meaning.
+    /// Overwrites a secret; places keep their meaning, in octets and in characters.
     pub fn mask(&mut self, secret: Range<usize>) {
         if let Some(shown) = self.text.get(secret.clone()) {
-            let stars: String = shown.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect();
+            let star = |c: char| match c.len_utf8() {
+                1 if matches!(c, '\r' | '\n') => c,
+                1 => '*',
+                2 => '·',
+                3 => '•',
+                _ => '🞄',
+            };
+            let stars: String = shown.chars().map(star).collect();
             self.text.replace_range(secret, &stars);
         }
     }

@@ -6,6 +6,7 @@ use super::file::is_key_without_its_frame;
 use super::later;
 use super::problem::{Findings, Place};
 use super::schema::{Presence, Section, Setting, Table, Typed};
+use super::secret::is_variable;
 use super::sections::Sections;
 use super::value::{Complaint, Value};
 use std::ops::Range;
@@ -139,11 +140,16 @@ fn is_table(value: &DeValue<'_>) -> bool {
     }
 }
 
-/// A literal, with its quotes. In a table, what names a variable or a file is a reference and no secret.
+/// A literal, with its quotes. In a table, what names a variable or a file is a reference and no secret, unless the secret
+/// was written where the variable's name belongs.
 fn mask(value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
     match value.get_ref() {
         DeValue::Table(content) => {
-            let literals = content.iter().filter(|(key, _)| !["env", "file"].contains(&key.get_ref().as_ref()));
+            let is_reference = |key: &str, value: &DeValue<'_>| match key {
+                "env" => value.as_str().is_some_and(is_variable),
+                _ => key == "file",
+            };
+            let literals = content.iter().filter(|(key, value)| !is_reference(key.get_ref(), value.get_ref()));
             literals.for_each(|(_, value)| mask(value, secrets));
         }
         _ => secrets.push(value.span()),

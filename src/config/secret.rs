@@ -29,13 +29,24 @@ impl SecretSource {
                 Err(Complaint::new("it is empty", "write the secret, or leave the key out if there is none"))
             }
             Self::Literal(secret) => Ok(secret.clone()),
-            Self::Variable(name) => environment
-                .variable(name)
-                .map(Secret::new)
-                .ok_or_else(|| Complaint::new(format!("the variable {name} is not set"), format!("export {name}=..."))),
+            Self::Variable(name) => {
+                environment.variable(name).map(Secret::new).ok_or_else(|| match is_variable(name) {
+                    true => Complaint::new(format!("the variable {name} is not set"), format!("export {name}=...")),
+                    false => Complaint::new("the variable that it names is not set", NAME_OF_A_VARIABLE),
+                })
+            }
             Self::File(path) => read_file(&base.join(path)),
         }
     }
+}
+
+const NAME_OF_A_VARIABLE: &str =
+    "here stands the name of the variable, such as SMTP_PASSWORD, and not the secret itself";
+
+/// True for names that variables have by custom. What else stands there may be the secret itself, and is not shown.
+pub fn is_variable(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_') && name.bytes().all(is_part)
 }
 
 fn read_file(path: &Path) -> Result<Secret, Complaint> {
@@ -124,6 +135,10 @@ mod tests {
         assert!(resolve(SecretSource::Literal(Secret::new(""))).is_err());
         assert_eq!(resolve(SecretSource::Variable("EMPTY".into())).unwrap_err(), "the variable EMPTY is not set");
         assert_eq!(resolve(SecretSource::Variable("NONE".into())).unwrap_err(), "the variable NONE is not set");
+        for odd in ["SG.canary", "canary", "k3yCANARY", "CANARY-1", &"A".repeat(65)] {
+            let message = resolve(SecretSource::Variable(odd.into())).unwrap_err();
+            assert_eq!(message, "the variable that it names is not set");
+        }
         assert!(resolve(SecretSource::File("empty".into())).unwrap_err().ends_with("is empty"));
         assert!(resolve(SecretSource::File("none".into())).unwrap_err().contains("cannot be read"));
     }

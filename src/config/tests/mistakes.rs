@@ -94,6 +94,13 @@ fn no_misplaced_secret_is_shown() {
         "[[upstream.credentials]]\npassword = [\"hunter2\"]",
         "[[upstream.credentials]]\npassword = \"hunter2\"",
         "[upstream.credentials.\"a.example\"]\npassword = \"hunter2\"",
+        "private_key = \"-----BEGIN PRIVATE KEY-----\nhunter2==\n-----END PRIVATE KEY-----\"",
+        "private_key = hunter2",
+        "hunter2 = =",
+        "login = \"hunter2\"\nx = \"",
+        "# the private_key: hunter2\nx = \"",
+        "password = { env = \"SG.hunter2\" }",
+        "password = { env = \"hunter2\" }",
         "[more]\nuser = [{ name = \"a\", password = \"hunter2\" }",
     ] {
         let problems = folder.load(&format!("{upstream}{line}\n"), &nothing()).expect_err(line);
