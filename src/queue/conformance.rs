@@ -63,6 +63,7 @@ macro_rules! conformance {
             a_message_is_shown_with_all_that_happened,
             a_failed_message_is_tried_again_from_a_new_beginning,
             a_failure_with_a_lost_answer_makes_a_retry_suspect,
+            a_retry_that_joins_a_lease_keeps_its_doubt,
             a_message_goes_to_a_corrected_address,
             a_corrected_address_waits_on_its_own_lane,
             a_retry_of_what_waits_begins_its_age_anew,

@@ -92,6 +92,7 @@ impl Model {
         let lane = leased.lane.as_str();
         let message = self.messages.get_mut(&leased.accepted.id).expect("a known message");
         let mut joined = message.open(lane).count() - settlements.len();
+        let anybody_joined = joined > 0;
         let (mut tried, mut untried, mut postponed) = (0, 0, 0);
         for (address, settlement) in leased.accepted.envelope.recipients.iter().zip(settlements) {
             let at = message.recipients.iter().position(|r| r.address == address.to_string()).expect("a recipient");
@@ -112,7 +113,7 @@ impl Model {
             message.jobs.remove(lane);
         } else if let Some(job) = message.jobs.get_mut(lane) {
             job.leased = false;
-            job.suspect &= untried + postponed > 0;
+            job.suspect &= untried + postponed > 0 || anybody_joined;
             job.due = if joined == 0 { due } else { job.due };
         }
         self.messages.retain(|_, message| !message.recipients.is_empty());

@@ -148,6 +148,23 @@ pub(crate) async fn a_failure_with_a_lost_answer_makes_a_retry_suspect(scene: &S
     assert!(leased.len() == 3 && leased.iter().all(|leased| !leased.suspect), "an answer ends the doubt");
 }
 
+/// The answer that the others of the message got said nothing about the one that had joined them.
+pub(crate) async fn a_retry_that_joins_a_lease_keeps_its_doubt(scene: &Scene) {
+    let queue = scene.queue().await;
+    let id = scene.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
+    let lost = Attempted { possible_duplicate: true, ..attempted(0, "final dot: timed out") };
+    let leased = scene.lease_one("a", after(0)).await;
+    queue.settle(leased.lease, vec![deferred(0), Settlement::Failed(lost)], after(30)).await.unwrap();
+    let leased = scene.lease_one("a", after(30)).await;
+    assert_eq!(queue.retry(&[id], None, after(31)).await.unwrap(), 1);
+    scene.settle(&leased, Settlement::Delivered(delivered(32)), after(32)).await;
+    let leased = scene.lease_one("a", after(32)).await;
+    assert_eq!(leased.accepted.envelope.recipients, [mailbox("b@example.net")]);
+    assert!(leased.suspect, "the provider may have it");
+    scene.settle(&leased, deferred(33), after(60)).await;
+    assert!(!scene.lease_one("a", after(60)).await.suspect, "an answer ends the doubt");
+}
+
 pub(crate) async fn a_message_goes_to_a_corrected_address(scene: &Scene) {
     let queue = scene.queue().await;
     let id = scene.put(mail(1, 0, "a@example.com", &["yuo@example.net", "ok@example.net"], "a")).await;

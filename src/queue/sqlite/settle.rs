@@ -99,8 +99,8 @@ fn summary(work: &Work<'_>, message: i64) -> rusqlite::Result<Summary> {
     summary.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-/// The job waits again as long as a recipient does. Those that joined it during the lease (a retry by hand) keep their due time;
-/// those that were not tried wait along with the deferred ones.
+/// The job waits again as long as a recipient does. Those that joined it during the lease (a retry by hand) keep their due time,
+/// and their doubt; those that were not tried wait along with the deferred ones.
 fn end_job(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64, open: i64) -> rusqlite::Result<()> {
     let job = (held.message, &*held.lane);
     if open == 0 {
@@ -114,10 +114,12 @@ fn end_job(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64, o
     let in_doubt = count(|settlement| matches!(settlement, Settlement::Untried | Settlement::Postponed));
     let lost_answer =
         count(|settlement| matches!(settlement, Settlement::Deferred(attempt) if attempt.possible_duplicate));
+    let still_open = count(|settlement| !matches!(settlement, Settlement::Delivered(_) | Settlement::Failed(_)));
+    let joined = (open - still_open).max(0);
     work.execute(
         "UPDATE job SET state = 0, due = IIF(?3, ?4, due), suspect = ?5 OR (?6 AND suspect)
          WHERE message = ?1 AND lane = ?2",
-        (job.0, job.1, deferred > 0 && deferred + untried == open, due, lost_answer > 0, in_doubt > 0),
+        (job.0, job.1, deferred > 0 && deferred + untried == open, due, lost_answer > 0, in_doubt + joined > 0),
     )?;
     Ok(())
 }
