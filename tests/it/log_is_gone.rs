@@ -63,7 +63,9 @@ async fn mail_is_delivered_and_answered_while_nobody_reads_the_log() {
     let (mut delivered, mut octets, mut line) = (0, 0, String::new());
     while delivered < MAILS {
         line.clear();
-        octets += log.read_line(&mut line).unwrap();
+        let read = log.read_line(&mut line).unwrap();
+        assert!(read > 0, "the log ends after {delivered} of {MAILS}");
+        octets += read;
         delivered += usize::from(line.contains("\"delivered\""));
     }
     assert!(octets > 2 * 64 * 1024, "{octets}");

@@ -4,6 +4,7 @@ use crate::support::application::{SENDER, field, hand_in, mail, mail_from, numbe
 use crate::support::client::Client;
 use crate::support::peers;
 use crate::support::provider::Provider;
+use crate::support::until;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -43,9 +44,7 @@ impl Load {
     }
 
     async fn until_taken(&self, count: usize) {
-        while self.taken.lock().unwrap().len() < count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("so many mails are taken", || self.taken.lock().unwrap().len() >= count).await;
     }
 
     async fn end(self) -> Vec<String> {
@@ -176,9 +175,7 @@ async fn what_the_drain_time_cuts_off_is_a_possible_duplicate_and_what_had_not_b
         let reply = hand_in(gateway.address(), &["you@example.net"], &mail("cut off")).await;
         let id = reply.rsplit(' ').next().unwrap();
         let has_come = || if at == At::Dot { !stalling.not_accepted().is_empty() } else { stalling.counts().now > 0 };
-        while !has_come() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the attempt stands where it is cut off", has_come).await;
         let (status, _, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.unwrap();
         assert_eq!(status.code(), Some(0));
         drop(stalling);

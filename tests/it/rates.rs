@@ -5,6 +5,7 @@ use crate::support::application::{
     SENDER, further, hand_in, hand_in_many, in_front_of, mail, numbered, queued_in_front_of, subjects,
 };
 use crate::support::gateway::Gateway;
+use crate::support::until;
 use crate::support::upstream::ScriptedUpstream;
 use std::time::Duration;
 
@@ -56,9 +57,8 @@ async fn what_is_beyond_the_days_quota_goes_through_the_next_upstream_also_after
         let gateway = setup.start(1);
         hand_in_numbered(&gateway, 12).await;
         let counts = (company.messages().len(), backup.messages().len());
-        while company.messages().len() + backup.messages().len() < 12 * round {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let arrived = || company.messages().len() + backup.messages().len();
+        until("every mail arrives at one of the two", || arrived() >= 12 * round).await;
         assert!(company.messages().len() <= 20, "round {round}: {counts:?}");
         (_, setup) = gateway.kill();
     }

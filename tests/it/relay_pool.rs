@@ -3,9 +3,11 @@
 use crate::support::black_hole::BlackHole;
 use crate::support::client::HANG_GUARD;
 use crate::support::mail::{envelope, numbered};
+use crate::support::ports::ReservedPort;
 use crate::support::relay::{assert_told, not_ready, ready, send, upstream};
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -294,7 +296,8 @@ async fn with_a_free_permit_the_second_family_is_tried_beside_the_first() {
 async fn nobody_answers() {
     let scripted = ScriptedUpstream::start().await;
     let hole = BlackHole::open();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = ReservedPort::take();
+    let closed = SocketAddr::from(([127, 0, 0, 1], reserved.number));
     let mut options = scripted.options("company");
     options.connect_timeout = Duration::from_secs(1);
     options.port = 465;
@@ -319,7 +322,8 @@ async fn a_name_that_does_not_exist() {
 
 #[tokio::test]
 async fn quick_retries_bridge_a_restart() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = ReservedPort::take();
+    let closed = SocketAddr::from(([127, 0, 0, 1], reserved.number));
     let template = ScriptedUpstream::start().await;
     let mut options = template.options("company");
     (options.port, options.connect_retries) = (closed.port(), 1);

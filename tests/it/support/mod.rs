@@ -43,6 +43,15 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// The same for tests that wait beside others.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + client::HANG_GUARD;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
 /// Between two looks at another process.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on the thread of a test that blocks")]
 fn pause() {

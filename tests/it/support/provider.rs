@@ -29,9 +29,7 @@ impl Provider {
 
     /// Waits until an earlier one has gone.
     pub async fn start(&self) -> ScriptedUpstream {
-        while std::net::TcpListener::bind(self.address()).is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        super::until("the port is free", || std::net::TcpListener::bind(self.address()).is_ok()).await;
         self.builder().start().await
     }
 
