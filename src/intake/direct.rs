@@ -86,10 +86,12 @@ impl DirectIntake {
     }
 }
 
+/// What the provider took of it until then is not known any more.
 fn given_up(id: MailId, received: &Received, reply: &Reply) {
     let to = received.envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
     let from = Clean(&received.envelope.sender);
-    error!(%id, %from, %to, size = received.data.len(), %reply, "given up at the end of the drain time");
+    let size = received.data.len();
+    error!(%id, %from, %to, size, %reply, "given up at the end of the drain time; sent again, it is a possible duplicate");
 }
 
 /// One line of at most 512 octets for the client.

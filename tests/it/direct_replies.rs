@@ -209,6 +209,6 @@ async fn a_provider_that_does_not_answer_is_given_up_at_the_end_of_the_drain_tim
         assert_says(&reply, &["451 4.3.2 ", "may have been delivered"]);
         assert_eq!(gateway.wait().code(), Some(0));
         assert_eq!(scripted.not_accepted().len(), delivered);
-        gateway.wait_for_line(&["given up", "you@example.net", "\"ERROR\""]);
+        gateway.wait_for_line(&["given up", "possible duplicate", "you@example.net", "\"ERROR\""]);
     }
 }
