@@ -10,11 +10,7 @@ use super::resolve::SecretName;
 /// For a text that cannot be parsed: of each line its key is shown, or the name of its table. What is a value there, and of
 /// which key, nobody can tell: a private key that was pasted over several lines is no value at all.
 pub fn mask_values(source: &mut Source, text: &str) {
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        source.mask(start + shown(line)..start + line.len());
-        start += line.len();
-    }
+    mask_behind(source, text, |line| Some(shown(line)));
 }
 
 /// Octets of the line that can be no secret: `key =` and `[table]`, in small letters as all keys are.
@@ -40,11 +36,18 @@ const LONGEST_NAME: usize = 40;
 
 /// For a text whose values are masked one by one.
 pub fn mask_comments(source: &mut Source, text: &str) {
+    mask_behind(source, text, |line| {
+        let comment = line.find('#').unwrap_or(line.len());
+        behind_a_secrets_name(&line[comment..]).map(|from| comment + from)
+    });
+}
+
+/// Of each line what stands behind the octet that `from` names.
+fn mask_behind(source: &mut Source, text: &str, from: impl Fn(&str) -> Option<usize>) {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let comment = line.find('#').unwrap_or(line.len());
-        if let Some(from) = behind_a_secrets_name(&line[comment..]) {
-            source.mask(start + comment + from..start + line.len());
+        if let Some(from) = from(line) {
+            source.mask(start + from..start + line.len());
         }
         start += line.len();
     }

@@ -73,7 +73,7 @@ impl Resolver<'_> {
             unsigned: unsigned.as_ref().filter(|_| !signs_nothing),
         };
         let rules = self.rules(&file.rewrites, &known);
-        self.check_sizes(&file.listeners, &file.gateway.max_memory, &rules.clone().unwrap_or_default());
+        self.check_sizes(&file.listeners, &file.gateway.max_memory, rules.as_ref());
         let queue = self.queue(file.queue);
         let log = self.log(file.log);
         let (hostname, ehlo_name) = hostname?;

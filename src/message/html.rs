@@ -44,14 +44,14 @@ fn laid_out(html: &str, plain: Plain) -> Option<String> {
     let html = html.replace([OPEN, CLOSE], "");
     let plain = config::with_decorator(plain).raw_mode(true).link_footnotes(false).allow_width_overflow();
     let dom = plain.parse_html(html.as_bytes()).ok()?;
-    if !is_shallow(&dom) {
+    if !bound(&dom) {
         return None;
     }
     plain.render_to_string(plain.dom_to_render_tree(&dom).ok()?, WIDTH).ok()
 }
 
-/// Lists that begin with too long a number begin with 1 from then on.
-fn is_shallow(dom: &RcDom) -> bool {
+/// Bounds what a line may cost: lists that begin with too long a number begin with 1 from then on. False: it nests too deep.
+fn bound(dom: &RcDom) -> bool {
     let mut open: Vec<(Handle, usize)> = vec![(dom.document.clone(), 0)];
     while let Some((node, mut depth)) = open.pop() {
         if let Element { name, attrs, .. } = &node.data {

@@ -141,11 +141,12 @@ impl Resolver<'_> {
     }
 
     /// What a listener takes fits into memory, with what the rules need for it.
-    pub(super) fn check_sizes(&mut self, listeners: &[Listener], max_memory: &Typed<Size>, rules: &Rules) {
+    pub(super) fn check_sizes(&mut self, listeners: &[Listener], max_memory: &Typed<Size>, rules: Option<&Rules>) {
         let Some(memory) = max_memory.value else { return };
         for typed in listeners {
             let Some(size) = typed.max_message_size.value else { continue };
-            let for_rules = rules.largest_room(usize::try_from(size.0).unwrap_or(usize::MAX)) as u64;
+            let octets = usize::try_from(size.0).unwrap_or(usize::MAX);
+            let for_rules = rules.map_or(0, |rules| rules.largest_room(octets)) as u64;
             let room = READING_ROOM + for_rules;
             // The other half is the queue's.
             if size.0.saturating_add(room) <= memory.0 / 2 {
