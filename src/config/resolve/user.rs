@@ -21,6 +21,10 @@ impl Resolver<'_> {
     /// Users whose name is a secret of this configuration: a provider's token, say, that stood in the application as name
     /// and password. Names are logged.
     pub fn secret_names(&mut self, file: &File) -> Vec<SecretName> {
+        // No secret is fetched for nothing.
+        if file.users.is_empty() {
+            return Vec::new();
+        }
         let logins = file.upstreams.iter().flat_map(|upstream| &upstream.credentials).map(|login| &login.password);
         let upstreams = file.upstreams.iter().flat_map(|upstream| [&upstream.password, &upstream.secret_key]);
         let typed = file.users.iter().map(|user| &user.password).chain(upstreams).chain(logins);
