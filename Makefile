@@ -6,10 +6,22 @@ HOSTILE_NAMES := hostile dialogs starttls secrets:: session::tests rewrite::test
 HOSTILE_TESTS := $(shell echo "$(HOSTILE_NAMES)" | sed 's/[^ ]*/test(&)/g; s/ / | /g')
 PROFILE := $(if $(CI),ci,default)
 
-.PHONY: help test deliverability peers fmt lint deny bench crash hostile fuzz ci
+# What `make test-future` runs, and how many days ahead. The clean clone tests no date and builds everything.
+DAYS := 400 4000
+FUTURE_TESTS := not test(clean_clone)
+
+# $(call suite,OPTIONS OF BOTH RUNNERS,OPTIONS OF NEXTEST,OPTIONS OF CARGO TEST): the tests, whatever runner there is. One
+# that fails keeps no other from running.
+suite = if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run --locked --profile $(PROFILE) --no-fail-fast $(1) $(2); \
+	else cargo test --locked --no-fail-fast $(1) $(3); \
+	fi
+
+.PHONY: help test test-future deliverability peers fmt lint deny bench crash hostile fuzz ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
+	@echo "make test-future  the same tests on a later day: in 400 and in 4000 days (DAYS=\"30 366\")"
 	@echo "make deliverability  the table of docs/deliverability.md, measured anew"
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
@@ -20,16 +32,29 @@ help:
 	@echo "make fuzz   libFuzzer on every target of fuzz/, two at a time, an hour each (SECONDS_EACH=600 TARGETS=\"header session\")"
 	@echo "make ci     what CI runs, in CI's way: a peer that is missing is a failure"
 
-# Peers that were missing are told at the end, where they are seen.
+# Each part runs, whether or not those before it passed; what failed, and peers that were missing, are named at the end,
+# where they are seen.
 test: peers
 	@rm -rf target/peers/skipped target/hostile
-	cargo test --quiet --locked --doc
-	@if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run --locked --profile $(PROFILE); \
-	else cargo test --locked --lib --bins --tests; \
-	fi; status=$$?; \
+	@failed=; \
+	cargo test --quiet --locked --no-fail-fast --doc || failed="$$failed, the doc tests"; \
+	{ $(call suite,,,--lib --bins --tests); } || failed="$$failed, the suite"; \
 	if [ -s target/peers/skipped ]; then sort -u target/peers/skipped; fi; \
-	tests/hostile-table && exit $$status
+	tests/hostile-table || failed="$$failed, the hostile table"; \
+	if [ -n "$$failed" ]; then echo "make test: failed:$${failed#,}" >&2; exit 1; fi
+
+# Not part of CI: it takes as long as the suite, for each of the days.
+test-future: peers
+	@rm -rf target/peers/skipped
+	@failed=; \
+	for days in $(DAYS); do \
+	echo "make test-future: in $$days days"; \
+	runner="target.'cfg(all())'.runner=['$(CURDIR)/tests/in-days', '$$days']"; \
+	{ $(call suite,--config "$$runner",-E '$(FUTURE_TESTS)',--lib --bins --tests -- --skip clean_clone); } \
+	|| failed="$$failed, in $$days days"; \
+	done; \
+	if [ -s target/peers/skipped ]; then sort -u target/peers/skipped; fi; \
+	if [ -n "$$failed" ]; then echo "make test-future: failed:$${failed#,}" >&2; exit 1; fi
 
 deliverability: peers
 	cargo test --quiet --locked --test it deliverability::no_filter -- --nocapture
@@ -58,10 +83,10 @@ crash: peers
 hostile: export HOSTILE := full
 hostile:
 	@rm -rf target/hostile
-	@if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run --locked --profile $(PROFILE) --no-fail-fast -E '$(HOSTILE_TESTS)'; \
-	else cargo test --locked --lib --test it --no-fail-fast -- $(HOSTILE_NAMES); \
-	fi; tests/hostile-table
+	@failed=; \
+	{ $(call suite,,-E '$(HOSTILE_TESTS)',--lib --test it -- $(HOSTILE_NAMES)); } || failed="$$failed, the tests"; \
+	tests/hostile-table || failed="$$failed, the table"; \
+	if [ -n "$$failed" ]; then echo "make hostile: failed:$${failed#,}" >&2; exit 1; fi
 
 fuzz:
 	@tests/peers/cargo-tool fuzz

@@ -1,5 +1,6 @@
 //! The program told to read a configuration that is wrong: everything is said at once, nothing starts.
 
+use crate::support::clock;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -12,6 +13,7 @@ fn waxseal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)], inpu
         .args(arguments)
         .current_dir(folder)
         .env_clear()
+        .envs(clock::of_this_run())
         .envs(environment.iter().copied())
         // Not the machine's own secrets.
         .env("CONFIG_DIR", folder.join("secrets"))

@@ -1,5 +1,6 @@
 //! A key's life on the command line: made, published, configured, and its signatures checked.
 
+use crate::support::clock;
 use bytes::Bytes;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +30,7 @@ impl Folder {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_waxseal"));
-        command.current_dir(self.path()).env_clear().args(arguments);
+        command.current_dir(self.path()).env_clear().envs(clock::of_this_run()).args(arguments);
         command
     }
 

@@ -4,6 +4,7 @@
 use super::campaign::{CAP, Campaign, Row};
 use super::load::Load;
 use super::{Scale, assert_kept};
+use crate::support::clock;
 use crate::support::gateway::Setup;
 use crate::support::mount::Mount;
 use crate::support::peers;
@@ -64,7 +65,7 @@ pub async fn without_syncs(scale: Scale) -> Option<Row> {
     let library = peers::library("libeatmydata.so")?;
     let rounds = scale.of(4, 10);
     let fault = format!("negative control: {rounds} power cuts without any sync");
-    cuts(&fault, rounds, |setup| setup.env("LD_PRELOAD", library.display())).await
+    cuts(&fault, rounds, |setup| setup.env("LD_PRELOAD", clock::beside(&library))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

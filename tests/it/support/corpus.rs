@@ -2,7 +2,7 @@
 //! are read where cargo keeps the crate, and nothing is copied from there.
 
 use super::awkward::normalised;
-use super::peers;
+use super::{clock, peers};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,10 +37,12 @@ fn eml_files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 fn package(name: &str) -> PathBuf {
     // Of this platform only: what others need was never downloaded.
-    let version = peers::run(Command::new("rustc").arg("-vV"));
+    let version = peers::run(clock::of_the_machine(&mut Command::new("rustc")).arg("-vV"));
     let platform = version.stdout.lines().find_map(|line| line.strip_prefix("host: ")).expect("the host's name");
     let arguments = ["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform", platform];
-    let said = peers::run(Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")));
+    let mut cargo = Command::new(env!("CARGO"));
+    clock::of_the_machine(&mut cargo).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let said = peers::run(&mut cargo);
     assert!(said.success, "{}", said.stderr);
     let metadata: Value = serde_json::from_str(&said.stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("a list");

@@ -1,6 +1,6 @@
 //! The built program as a child process, with its log and its addresses.
 
-use super::canaries;
+use super::{canaries, clock};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -32,8 +32,9 @@ impl Setup {
     /// `config`: text of the configuration file, or `None` to start from the environment alone.
     pub fn new(config: Option<&str>) -> Self {
         let folder = Folder::Temporary(tempfile::tempdir().expect("a temporary folder"));
-        let quiet = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
-        let setup = Self { folder, environment: quiet, has_config: config.is_some(), wrapper: Vec::new() };
+        let mut environment = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
+        environment.extend(clock::of_this_run());
+        let setup = Self { folder, environment, has_config: config.is_some(), wrapper: Vec::new() };
         if let Some(text) = config {
             std::fs::write(setup.folder().join("config.toml"), text).expect("the configuration is written");
         }

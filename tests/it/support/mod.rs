@@ -11,6 +11,7 @@ pub mod black_hole;
 pub mod canaries;
 pub mod certificate;
 pub mod client;
+pub mod clock;
 pub mod corpus;
 pub mod dkim;
 pub mod gateway;

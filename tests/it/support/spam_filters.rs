@@ -2,6 +2,7 @@
 
 use super::peers;
 use super::ports::ReservedPort;
+use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -28,8 +29,10 @@ pub fn spamassassin(files: &[PathBuf]) -> Option<Vec<Verdict>> {
         return None;
     };
     let (root, state) = (root_of(&program), TempDir::new().expect("a folder"));
+    let site = state.path().join("site");
+    copy_packaged_configuration(&root.join("etc/spamassassin"), &site);
     perl.args(modules()).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/spamassassin_check.pl"));
-    perl.arg(root.join("usr/share/spamassassin")).arg(root.join("etc/spamassassin")).arg(state.path());
+    perl.arg(rules_of(&root)).arg(site).arg(state.path());
     let said = peers::run(perl.args(files));
     assert!(said.success, "{}", said.stderr);
     let verdicts: Vec<_> = said.stdout.lines().collect();
@@ -40,6 +43,34 @@ pub fn spamassassin(files: &[PathBuf]) -> Option<Vec<Verdict>> {
         Verdict { score: score.parse().expect("a number"), symbols }
     };
     Some(verdicts.into_iter().map(verdict).collect())
+}
+
+/// What the package puts there, without what the machine's administrator adds.
+fn copy_packaged_configuration(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a folder");
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if Path::new(&name).extension().is_some_and(|extension| extension == "pre") || name == "65_debian.cf" {
+            std::fs::copy(entry.path(), to.join(&name)).expect("a copy");
+        }
+    }
+}
+
+fn rules_of(root: &Path) -> PathBuf {
+    root.join("usr/share/spamassassin")
+}
+
+/// The first octets, in hex, of a SHA-256 of the rules: packages of one version of the program bring different ones.
+pub fn spamassassin_rules() -> Option<String> {
+    let folder = rules_of(&root_of(&peers::find("spamassassin")?));
+    let mut files: Vec<_> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cf"));
+    files.sort();
+    let mut digest = Context::new(&SHA256);
+    for file in files {
+        digest.update(&std::fs::read(file).ok()?);
+    }
+    Some(digest.finish().as_ref()[..4].iter().map(|octet| format!("{octet:02x}")).collect())
 }
 
 /// As in "SpamAssassin version 4.0.1".

@@ -1,0 +1,28 @@
+//! The clock of `make test-future`: libfaketime, preloaded into every process of the run by `tests/in-days`. Programs that
+//! a test starts with an empty environment are given it again, or the gateway would live on another day than its test.
+
+use std::path::Path;
+use std::process::Command;
+
+const PRELOAD: &str = "LD_PRELOAD";
+
+/// The variables that set this run's clock; none in a run of today.
+pub fn of_this_run() -> Vec<(String, String)> {
+    let is_faked = std::env::vars().any(|(name, _)| name == "FAKETIME");
+    let sets_the_clock = |name: &str| is_faked && (name == PRELOAD || name.starts_with("FAKETIME"));
+    std::env::vars().filter(|(name, _)| sets_the_clock(name)).collect()
+}
+
+/// For rustc and cargo, whose own allocator does not get along with libfaketime: they never return.
+pub fn of_the_machine(command: &mut Command) -> &mut Command {
+    for (name, _) in of_this_run() {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What to preload where a test has a library of its own to preload.
+pub fn beside(library: &Path) -> String {
+    let clock = of_this_run().into_iter().find(|(name, _)| name == PRELOAD).map(|(_, clock)| clock);
+    clock.into_iter().chain([library.display().to_string()]).collect::<Vec<_>>().join(":")
+}
