@@ -10,10 +10,18 @@ use std::sync::Arc;
 const OVERHEAD: u64 = 512;
 
 #[derive(Debug)]
+struct Entry {
+    number: u64,
+    accepted: Arc<Accepted>,
+    /// Of header and body, as it was stored.
+    digest: Vec<u8>,
+}
+
+#[derive(Debug)]
 pub(super) struct Cache {
     limit: u64,
     octets: u64,
-    entries: HashMap<MailId, (u64, Arc<Accepted>)>,
+    entries: HashMap<MailId, Entry>,
     /// By age; may name entries that are gone or were put anew, told by their number.
     order: VecDeque<(u64, MailId)>,
     number: u64,
@@ -25,14 +33,15 @@ impl Cache {
     }
 
     /// False, and nothing is done, if it is too large or another message has its name.
-    pub(super) fn insert(&mut self, accepted: &Arc<Accepted>) -> bool {
+    pub(super) fn insert(&mut self, accepted: &Arc<Accepted>, digest: &[u8]) -> bool {
         let cost = cost(accepted);
         if cost > self.limit || self.entries.contains_key(&accepted.id) {
             return false;
         }
         self.number += 1;
         self.octets += cost;
-        self.entries.insert(accepted.id, (self.number, accepted.clone()));
+        let entry = Entry { number: self.number, accepted: accepted.clone(), digest: digest.to_vec() };
+        self.entries.insert(accepted.id, entry);
         self.order.push_back((self.number, accepted.id));
         while self.octets > self.limit {
             self.drop_oldest();
@@ -41,21 +50,19 @@ impl Cache {
         true
     }
 
-    pub(super) fn find(&self, id: MailId) -> Option<Arc<Accepted>> {
-        self.entries.get(&id).map(|(_, accepted)| accepted.clone())
+    pub(super) fn find(&self, id: MailId) -> Option<(Arc<Accepted>, Vec<u8>)> {
+        self.entries.get(&id).map(|entry| (entry.accepted.clone(), entry.digest.clone()))
     }
 
     pub(super) fn remove(&mut self, id: MailId) {
-        if let Some((_, accepted)) = self.entries.remove(&id) {
-            self.octets -= cost(&accepted);
+        if let Some(entry) = self.entries.remove(&id) {
+            self.octets -= cost(&entry.accepted);
         }
     }
 
     fn drop_oldest(&mut self) {
         match self.order.pop_front() {
-            Some((number, id)) if self.entries.get(&id).is_some_and(|(current, _)| *current == number) => {
-                self.remove(id)
-            }
+            Some((number, id)) if self.entries.get(&id).is_some_and(|entry| entry.number == number) => self.remove(id),
             Some(_) => {}
             // Cannot be: every entry is in the order.
             None => self.octets = 0,
@@ -66,7 +73,7 @@ impl Cache {
     fn forget_gone(&mut self) {
         if self.order.len() > 2 * self.entries.len() + 16 {
             let entries = &self.entries;
-            self.order.retain(|(number, id)| entries.get(id).is_some_and(|(current, _)| current == number));
+            self.order.retain(|(number, id)| entries.get(id).is_some_and(|entry| entry.number == *number));
         }
     }
 }
@@ -102,12 +109,12 @@ mod tests {
         let mail: Vec<_> = (0..10).map(|number| accepted(number, 1000)).collect();
         let mut cache = Cache::new(3 * cost(&mail[0]));
         for one in &mail {
-            cache.insert(one);
+            cache.insert(one, &[]);
             assert!(cache.octets <= cache.limit);
         }
         let kept: Vec<bool> = mail.iter().map(|one| cache.find(one.id).is_some()).collect();
         assert_eq!(kept, [false, false, false, false, false, false, false, true, true, true]);
-        cache.insert(&accepted(99, 100_000));
+        cache.insert(&accepted(99, 100_000), &[]);
         assert!(cache.find(mail[9].id).is_some(), "what can never fit drives nothing out");
         for one in &mail {
             cache.remove(one.id);
@@ -120,7 +127,7 @@ mod tests {
         let mut cache = Cache::new(1 << 20);
         for number in 0..10_000 {
             let one = accepted(number, 10);
-            cache.insert(&one);
+            cache.insert(&one, &[]);
             cache.remove(one.id);
         }
         assert!(cache.order.len() < 100, "{}", cache.order.len());

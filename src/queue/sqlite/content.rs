@@ -1,6 +1,7 @@
 //! Reading a message back, header and body, and telling damage from trouble that passes.
 
 use super::bodies::{Bodies, Part};
+use super::envelope::Damage;
 use super::failure::{Failure, is_damage, of_io, of_sqlite};
 use super::put::digest;
 use super::work::Sql;
@@ -16,14 +17,27 @@ pub(super) enum Unreadable {
     Trouble(QueueError),
 }
 
+impl From<Damage> for Unreadable {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage.to_string())
+    }
+}
+
 impl From<rusqlite::Error> for Unreadable {
     fn from(error: rusqlite::Error) -> Self {
         if is_damage(&error) { Self::Damaged(error.to_string()) } else { Self::Trouble(of_sqlite(&error)) }
     }
 }
 
+#[derive(Debug)]
+pub(super) struct Content {
+    pub message: RawMessage,
+    /// Of header and body.
+    pub digest: Vec<u8>,
+}
+
 /// `None`: there is no such row.
-pub(super) fn load(sql: &Sql<'_>, bodies: &Bodies, message: i64, id: MailId) -> Result<Option<RawMessage>, Unreadable> {
+pub(super) fn load(sql: &Sql<'_>, bodies: &Bodies, message: i64, id: MailId) -> Result<Option<Content>, Unreadable> {
     let found = sql.first("SELECT header, body, digest FROM content WHERE message = ?1", [message], |row| {
         Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Vec<u8>>(2)?))
     })?;
@@ -35,7 +49,7 @@ pub(super) fn load(sql: &Sql<'_>, bodies: &Bodies, message: i64, id: MailId) -> 
     if digest(&header, &body) != expected {
         return Err(Unreadable::Damaged("what was read back is not what was stored".into()));
     }
-    Ok(Some(RawMessage::from_parts(header, body.into())))
+    Ok(Some(Content { message: RawMessage::from_parts(header, body.into()), digest: expected }))
 }
 
 fn read_file(bodies: &Bodies, id: MailId) -> Result<Vec<u8>, Unreadable> {

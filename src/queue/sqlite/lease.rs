@@ -3,6 +3,7 @@
 //! Sender domains take turns: the index (lane, domain, due) is entered once per domain and never walked through, so that the
 //! cost is that of what is lent, not of what waits.
 
+use super::envelope::{self, Damage, MessageFields, RecipientRow};
 use super::failure::{Failure, is_damage};
 use super::rows::{
     DAMAGED, LEASED, WAITING, from_column, is_held, marks_from_column, open_on, origin_from_columns, signed, tally_of,
@@ -49,6 +50,18 @@ pub(super) struct Grant {
     pub size: u64,
     pub attempts: u32,
     pub suspect: bool,
+    /// Of all lanes, failed ones included.
+    pub recipients: i64,
+    pub fields: MessageFields,
+    pub digest: Option<Vec<u8>>,
+}
+
+impl Grant {
+    /// `content`: the digest of its header and body.
+    pub(super) fn verify(&self, content: &[u8]) -> Result<(), Damage> {
+        let fits = self.digest.as_deref() == Some(&self.fields.digest(content));
+        if fits { Ok(()) } else { Err(Damage::Message) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -237,20 +250,16 @@ fn oldest_due(work: &Work<'_>, request: &Request) -> rusqlite::Result<Option<(i6
 fn grant(work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> rusqlite::Result<Grant> {
     let mut grant = read_message(work, message)?;
     grant.suspect = suspect;
-    let recipients = work.all(
-        "SELECT position, address, attempts FROM recipient WHERE message = ?1 AND lane = ?2 AND failed_at IS NULL
-         ORDER BY position",
-        (message, lane),
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)),
-    )?;
-    if recipients.is_empty() {
-        return Err(rusqlite::Error::QueryReturnedNoRows);
-    }
-    for (position, address, attempts) in recipients {
-        let mailbox = Mailbox::parse(&address).map_err(|error| super::rows::bad_text(1, error))?;
+    let rows = envelope::verified_recipients(work, message, grant.id.as_str(), grant.recipients)?;
+    let here = |row: &RecipientRow| row.fields.lane == lane && row.fields.failed_at.is_none();
+    for RecipientRow { fields, attempts, .. } in rows.into_iter().filter(here) {
+        let mailbox = Mailbox::parse(&fields.address).map_err(|error| super::rows::bad_text(1, error))?;
         grant.envelope.add_recipient(mailbox);
-        grant.positions.push(position);
+        grant.positions.push(fields.position);
         grant.attempts = grant.attempts.max(u32::try_from(attempts).unwrap_or(u32::MAX));
+    }
+    if grant.positions.is_empty() {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
     }
     mark(work, message, lane, LEASED)?;
     let count = signed(grant.positions.len());
@@ -261,33 +270,35 @@ fn grant(work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> rusqlite::
 /// Nobody's yet, and to nobody: the recipients are read by themselves.
 pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Grant> {
     let found = sql.first(
-        "SELECT id, received_at, since, sender, eight_bit, smtputf8, size, listener, user, marks
+        "SELECT id, received_at, sender, eight_bit, smtputf8, size, subject, listener, user, marks, since, recipients, digest
          FROM message WHERE key = ?1",
         [message],
         |row| {
-            let id: String = row.get(0)?;
-            let sender: Option<String> = row.get(3)?;
-            let sender = match sender {
+            let fields = MessageFields::of_row(row)?;
+            let sender = match &fields.sender {
                 Some(text) => {
-                    ReversePath::Mailbox(Mailbox::parse(&text).map_err(|error| super::rows::bad_text(3, error))?)
+                    ReversePath::Mailbox(Mailbox::parse(text).map_err(|error| super::rows::bad_text(2, error))?)
                 }
                 None => ReversePath::Null,
             };
             let mut envelope = Envelope::new(sender);
-            envelope.body = if row.get(4)? { BodyType::EightBitMime } else { BodyType::SevenBit };
-            envelope.smtputf8 = row.get(5)?;
+            envelope.body = if fields.eight_bit == 0 { BodyType::SevenBit } else { BodyType::EightBitMime };
+            envelope.smtputf8 = fields.smtputf8 != 0;
             Ok(Grant {
                 message,
-                id: id.parse().map_err(|error| super::rows::bad_text(0, error))?,
-                received_at: from_column(row.get(1)?),
-                since: from_column(row.get(2)?),
+                id: fields.id.parse().map_err(|error| super::rows::bad_text(0, error))?,
+                received_at: from_column(fields.received_at),
+                since: from_column(row.get(10)?),
                 origin: origin_from_columns(row, 7, 8)?,
                 marks: marks_from_column(row, 9)?,
                 envelope,
                 positions: Vec::new(),
-                size: unsigned(row.get(6)?),
+                size: unsigned(fields.size),
                 attempts: 0,
                 suspect: false,
+                recipients: row.get(11)?,
+                digest: row.get(12)?,
+                fields,
             })
         },
     )?;

@@ -160,7 +160,10 @@ impl Store {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for grant in grants {
             match lock(&self.cache).find(grant.id) {
-                Some(accepted) => found.push((grant, Ok(Content::Cached(accepted)))),
+                Some((accepted, digest)) => {
+                    let content = grant.verify(&digest).map(|()| Content::Cached(accepted));
+                    found.push((grant, content.map_err(Unreadable::from)));
+                }
                 None => missing.push(grant),
             }
         }
@@ -172,8 +175,12 @@ impl Store {
             let load = |grant: Grant| {
                 let content = store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id));
                 let content =
-                    content.and_then(|message| message.ok_or(Unreadable::Damaged("its content is missing".into())));
-                (grant, content.map(Content::Read))
+                    content.and_then(|content| content.ok_or(Unreadable::Damaged("its content is missing".into())));
+                let content = content.and_then(|content| {
+                    grant.verify(&content.digest)?;
+                    Ok(Content::Read(content.message))
+                });
+                (grant, content)
             };
             missing.into_iter().map(load).collect::<Vec<_>>()
         });

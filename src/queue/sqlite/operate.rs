@@ -1,6 +1,7 @@
 //! What an operator does to waiting mail: retry, remove, hold; and what time does: forget.
 
 use super::bodies::Name;
+use super::envelope::{self, RecipientFields};
 use super::failure::Failure;
 use super::relane::{forget_fingerprint, relane_one};
 use super::rows::{
@@ -47,12 +48,12 @@ pub(super) fn retry(
     for id in ids {
         let Some(message) = key_of(work, *id)? else { continue };
         if let Some(correction) = correction
-            && !redirect(work, message, correction)?
+            && !redirect(work, message, *id, correction)?
         {
             continue;
         }
         let jobs = jobs_of(work, message)?;
-        let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, now)?;
+        let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, *id, now)?;
         if due > 0 {
             work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, now))?;
         }
@@ -62,17 +63,24 @@ pub(super) fn retry(
 }
 
 /// The new address may go another way than the old one.
-fn redirect(work: &Work<'_>, message: i64, Correction { to, lane_of }: &Correction) -> rusqlite::Result<bool> {
-    let recipients: Option<i64> =
-        work.first("SELECT COUNT(*) FROM recipient WHERE message = ?1", [message], |row| row.get(0))?;
-    if recipients != Some(1) || jobs_of(work, message)?.iter().any(|job| job.state == LEASED) {
+fn redirect(
+    work: &Work<'_>,
+    message: i64,
+    id: MailId,
+    Correction { to, lane_of }: &Correction,
+) -> rusqlite::Result<bool> {
+    let rows = envelope::recipients(work, message)?;
+    if rows.len() != 1 || jobs_of(work, message)?.iter().any(|job| job.state == LEASED) {
         return Ok(false);
     }
-    work.execute("UPDATE recipient SET address = ?2 WHERE message = ?1", (message, to.to_string()))?;
-    work.execute(
-        "UPDATE message SET smtputf8 = MAX(smtputf8, ?2) WHERE key = ?1",
-        (message, to.is_internationalized()),
-    )?;
+    for row in rows {
+        // What the operator names is taken for right, whatever stood there.
+        let fields = RecipientFields { address: to.to_string(), ..row.fields };
+        work.execute(
+            "UPDATE recipient SET address = ?2, digest = ?3 WHERE message = ?1",
+            (message, &fields.address, fields.digest(id.as_str())),
+        )?;
+    }
     match lane_of {
         Some(lane_of) => drop(relane_one(work, message, lane_of)?),
         None => forget_fingerprint(work)?,
@@ -94,14 +102,11 @@ fn retry_waiting(work: &Work<'_>, message: i64, jobs: &[Job], now: i64) -> rusql
     Ok(count)
 }
 
-fn retry_failed(work: &Work<'_>, message: i64, now: i64) -> rusqlite::Result<u64> {
-    let mut lanes: BTreeMap<String, i64> = BTreeMap::new();
-    for lane in
-        work.all("SELECT lane FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL", [message], |row| {
-            row.get::<_, String>(0)
-        })?
-    {
-        *lanes.entry(lane).or_default() += 1;
+fn retry_failed(work: &Work<'_>, message: i64, id: MailId, now: i64) -> rusqlite::Result<u64> {
+    let (mut lanes, mut failed) = (BTreeMap::<String, i64>::new(), Vec::new());
+    for row in envelope::recipients(work, message)?.into_iter().filter(|row| row.fields.failed_at.is_some()) {
+        *lanes.entry(row.fields.lane.clone()).or_default() += 1;
+        failed.push(row);
     }
     if lanes.is_empty() {
         return Ok(0);
@@ -118,7 +123,13 @@ fn retry_failed(work: &Work<'_>, message: i64, now: i64) -> rusqlite::Result<u64
         work.count(tally_of(state.unwrap_or(DAMAGED), failed));
         count += super::rows::unsigned(failed);
     }
-    work.execute("UPDATE recipient SET failed_at = NULL WHERE message = ?1", [message])?;
+    for row in failed {
+        let digest = row.digest_for(id.as_str(), &RecipientFields { failed_at: None, ..row.fields.clone() });
+        work.execute(
+            "UPDATE recipient SET failed_at = NULL, digest = ?3 WHERE message = ?1 AND position = ?2",
+            (message, row.fields.position, digest),
+        )?;
+    }
     Ok(count)
 }
 
@@ -144,7 +155,7 @@ pub(super) fn remove(work: &Work<'_>, ids: &[MailId]) -> Result<Removed, Failure
         work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
         work.execute("DELETE FROM job WHERE message = ?1", [message])?;
         work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
-        removed.files.extend(forget_if_empty(work, message)?);
+        removed.files.extend(forget_if_empty(work, message, 0)?);
         removed.ids.push(*id);
         removed.count += 1;
     }
@@ -179,7 +190,7 @@ pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) ->
     for (message, position) in failed {
         work.execute("DELETE FROM recipient WHERE message = ?1 AND position = ?2", (message, position))?;
         work.count(Tally { failed: -1, ..Tally::default() });
-        removed.files.extend(forget_if_empty(work, message)?);
+        removed.files.extend(forget_if_empty(work, message, 1)?);
         removed.count += 1;
     }
     let forgotten = work.execute(

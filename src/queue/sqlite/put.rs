@@ -1,5 +1,6 @@
 //! Storing one message: the transaction after which it is ours.
 
+use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
 use super::rows::{Summary, domain_of, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on};
 use super::work::{Tally, Work};
@@ -43,7 +44,7 @@ pub(super) fn put(work: &Work<'_>, prepared: &Prepared) -> Result<(), Failure> {
         .collect();
     note_delivered(work, &summary(mail), &delivered)?;
     if is_to_be_kept(mail) {
-        let message = put_message(work, mail)?;
+        let message = put_message(work, prepared)?;
         put_content(work, message, prepared)?;
         put_recipients(work, message, mail)?;
     }
@@ -70,27 +71,47 @@ fn sender(accepted: &Accepted) -> Option<String> {
     accepted.envelope.sender.mailbox().map(ToString::to_string)
 }
 
-fn put_message(work: &Work<'_>, mail: &NewMail) -> rusqlite::Result<i64> {
-    let (Summary { id, received_at, sender, subject, size }, envelope) = (summary(mail), &mail.accepted.envelope);
-    let Accepted { origin, marks, .. } = &*mail.accepted;
+fn put_message(work: &Work<'_>, prepared: &Prepared) -> rusqlite::Result<i64> {
+    let fields = message_fields(&prepared.mail);
+    let kept = prepared.mail.fates.iter().filter(|fate| !matches!(fate, Fate::Delivered(_))).count();
+    let digest = fields.digest(&prepared.digest);
     let key = work.first(
-        "INSERT INTO message (id, received_at, since, sender, eight_bit, smtputf8, size, subject, listener, user, marks)
-         VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING key",
+        "INSERT INTO message (id, received_at, since, sender, eight_bit, smtputf8, size, subject, listener, user, marks,
+         recipients, digest) VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) RETURNING key",
         (
-            id,
-            received_at,
-            sender,
-            envelope.body == BodyType::EightBitMime,
-            envelope.smtputf8,
-            size,
-            subject,
-            origin.listener.as_deref(),
-            origin.user.as_deref(),
-            marks_to_column(marks),
+            fields.id,
+            fields.received_at,
+            fields.sender,
+            fields.eight_bit,
+            fields.smtputf8,
+            fields.size,
+            fields.subject,
+            fields.listener,
+            fields.user,
+            fields.marks,
+            signed(kept),
+            digest,
         ),
         |row| row.get(0),
     )?;
     key.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn message_fields(mail: &NewMail) -> MessageFields {
+    let Accepted { origin, marks, envelope, .. } = &*mail.accepted;
+    let Summary { id, received_at, sender, subject, size } = summary(mail);
+    MessageFields {
+        id,
+        received_at,
+        sender,
+        eight_bit: i64::from(envelope.body == BodyType::EightBitMime),
+        smtputf8: i64::from(envelope.smtputf8),
+        size,
+        subject,
+        listener: origin.listener.as_deref().map(str::to_owned),
+        user: origin.user.as_deref().map(str::to_owned),
+        marks: marks_to_column(marks),
+    }
 }
 
 fn put_content(work: &Work<'_>, message: i64, prepared: &Prepared) -> rusqlite::Result<()> {
@@ -120,7 +141,8 @@ fn put_recipients(work: &Work<'_>, message: i64, mail: &NewMail) -> rusqlite::Re
             Fate::Delivered(_) => continue,
         };
         attempts.extend(attempt);
-        put_recipient(work, (message, position), &address, lane.as_str(), attempt, failed_at)?;
+        let recipient = RecipientFields { position, address, lane: lane.to_string(), failed_at };
+        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, attempt)?;
         if let Some(due) = due {
             let job = (lane, due, attempt.is_some_and(|attempt| attempt.possible_duplicate));
             // Hundreds of recipients on one lane are one job.
@@ -136,26 +158,26 @@ fn put_recipients(work: &Work<'_>, message: i64, mail: &NewMail) -> rusqlite::Re
     note_attempts(work, message, &attempts)
 }
 
+/// `message`: its key and its name.
 pub(super) fn put_recipient(
     work: &Work<'_>,
-    (message, position): (i64, i64),
-    address: &str,
-    lane: &str,
+    (message, id): (i64, &str),
+    recipient: &RecipientFields,
     attempt: Option<&Attempted>,
-    failed_at: Option<i64>,
 ) -> rusqlite::Result<()> {
     work.execute(
-        "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         (
             message,
-            position,
-            address,
-            lane,
-            failed_at,
+            recipient.position,
+            &recipient.address,
+            &recipient.lane,
+            recipient.failed_at,
             attempt.is_some(),
             attempt.and_then(|attempt| attempt.upstream.as_deref()),
             attempt.map(|attempt| &attempt.text),
+            recipient.digest(id),
         ),
     )?;
     Ok(())

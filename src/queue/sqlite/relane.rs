@@ -1,5 +1,6 @@
 //! Lanes anew after the routes changed, some hundred messages at a time so that no transaction is long.
 
+use super::envelope::{self, RecipientFields, RecipientRow};
 use super::failure::Failure;
 use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, tally_of};
 use super::work::Work;
@@ -53,20 +54,21 @@ pub(super) fn step(work: &Work<'_>, after: i64, lane_of: &LaneOf) -> Result<Step
 /// How many recipients of one message were moved.
 pub(super) fn relane_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> rusqlite::Result<u64> {
     let waiting = work.first(
-        "SELECT key, sender, listener, user, marks, header FROM message LEFT JOIN content ON content.message = key
+        "SELECT id, sender, listener, user, marks, header FROM message LEFT JOIN content ON content.message = key
          WHERE key = ?1",
         [message],
         // What cannot be read is set aside when it is leased.
         |row| Ok(read(row).ok()),
     )?;
-    let Some(Waiting { sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
-    relane(work, message, |recipient| {
+    let Some(Waiting { id, sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
+    relane(work, message, &id, |recipient| {
         lane_of(&Addressed { sender: sender.as_ref(), recipient, origin: &origin, marks: &marks, header: &header })
     })
 }
 
 /// A message's part in the question where its recipients go.
 struct Waiting {
+    id: String,
     sender: Option<Mailbox>,
     origin: Origin,
     marks: Marks,
@@ -76,6 +78,7 @@ struct Waiting {
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
     let sender = row.get::<_, Option<String>>(1)?;
     Ok(Waiting {
+        id: row.get(0)?,
         sender: sender.map(|text| Mailbox::parse(&text).map_err(|error| bad_text(1, error))).transpose()?,
         origin: origin_from_columns(row, 2, 3)?,
         marks: marks_from_column(row, 4)?,
@@ -84,10 +87,22 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
 }
 
 struct Recipient {
-    position: i64,
-    from: String,
+    row: RecipientRow,
     to: String,
-    is_open: bool,
+}
+
+impl Recipient {
+    fn is_open(&self) -> bool {
+        self.row.fields.failed_at.is_none()
+    }
+
+    fn from(&self) -> &str {
+        &self.row.fields.lane
+    }
+
+    fn moves(&self) -> bool {
+        self.from() != self.to
+    }
 }
 
 /// A job that nobody holds.
@@ -98,24 +113,25 @@ struct Job {
     suspect: bool,
 }
 
-fn relane(work: &Work<'_>, message: i64, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
+fn relane(work: &Work<'_>, message: i64, id: &str, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
     let (jobs, leased) = jobs_of(work, message)?;
-    let mut recipients = recipients_of(work, message, lane_of)?;
+    let mut recipients = recipients_of(work, message, id, lane_of)?;
     // What is lent stays where it is until it is settled.
-    recipients.retain(|recipient| !(recipient.is_open && leased.contains(&recipient.from)));
-    let moved = recipients.iter().filter(|recipient| recipient.from != recipient.to).count();
+    recipients.retain(|recipient| !(recipient.is_open() && leased.contains(recipient.from())));
+    let moved = recipients.iter().filter(|recipient| recipient.moves()).count();
     if moved == 0 {
         return Ok(0);
     }
-    for recipient in recipients.iter().filter(|recipient| recipient.from != recipient.to) {
+    for Recipient { row, to } in recipients.iter().filter(|recipient| recipient.moves()) {
+        let digest = row.digest_for(id, &RecipientFields { lane: to.clone(), ..row.fields.clone() });
         work.execute(
-            "UPDATE recipient SET lane = ?3 WHERE message = ?1 AND position = ?2",
-            (message, recipient.position, &recipient.to),
+            "UPDATE recipient SET lane = ?3, digest = ?4 WHERE message = ?1 AND position = ?2",
+            (message, row.fields.position, to, digest),
         )?;
     }
     work.execute("DELETE FROM job WHERE message = ?1 AND state <> ?2", (message, LEASED))?;
-    for recipient in recipients.iter().filter(|recipient| recipient.is_open) {
-        if let Some(job) = jobs.get(&recipient.from) {
+    for recipient in recipients.iter().filter(|recipient| recipient.is_open()) {
+        if let Some(job) = jobs.get(recipient.from()) {
             join(work, message, &recipient.to, job)?;
         }
     }
@@ -135,14 +151,16 @@ fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<(BTreeMap<String, 
 fn recipients_of(
     work: &Work<'_>,
     message: i64,
+    id: &str,
     lane_of: impl Fn(&Mailbox) -> Lane,
 ) -> rusqlite::Result<Vec<Recipient>> {
-    work.all("SELECT position, address, lane, failed_at IS NULL FROM recipient WHERE message = ?1", [message], |row| {
-        let (address, from): (String, String) = (row.get(1)?, row.get(2)?);
-        // One that cannot be parsed is set aside when it is leased.
-        let to = Mailbox::parse(&address).map_or_else(|_| from.clone(), |to| lane_of(&to).to_string());
-        Ok(Recipient { position: row.get(0)?, from, to, is_open: row.get(3)? })
-    })
+    let with_lane = |row: RecipientRow| {
+        // A damaged one is set aside when it is leased, from where it is.
+        let mailbox = Mailbox::parse(&row.fields.address).ok().filter(|_| row.fits(id));
+        let to = mailbox.map_or_else(|| row.fields.lane.clone(), |to| lane_of(&to).to_string());
+        Recipient { row, to }
+    };
+    Ok(envelope::recipients(work, message)?.into_iter().map(with_lane).collect())
 }
 
 /// One recipient takes its share of its old job to the job on `lane`, which is made if it is missing.

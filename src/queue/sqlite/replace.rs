@@ -2,8 +2,9 @@
 //! transaction. Bodies stay where they are.
 
 use super::bodies::{Name, Part};
-use super::content::{self, Unreadable};
-use super::failure::Failure;
+use super::content::{self, Content, Unreadable};
+use super::envelope::{self, MessageFields, RecipientFields, RecipientRow};
+use super::failure::{Failure, is_damage};
 use super::lease::read_message;
 use super::operate::{failed_of, jobs_of};
 use super::put::{digest, put_recipient};
@@ -40,24 +41,28 @@ impl Store {
     fn read_stored(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<Stored>, Failure> {
         let Some(content) = self.load(sql, message, id)? else { return Ok(None) };
         let mut grant = read_message(sql, message)?;
-        for address in addresses_of(sql, message)? {
-            grant.envelope.add_recipient(Mailbox::parse(&address).map_err(|error| bad_text(0, error))?);
+        let recipients = grant.verify(&content.digest).map_err(rusqlite::Error::from);
+        let recipients =
+            recipients.and_then(|()| envelope::verified_recipients(sql, message, id.as_str(), grant.recipients));
+        let recipients = recipients.map_err(|error| damaged(id, error))?;
+        for RecipientRow { fields, .. } in recipients {
+            grant.envelope.add_recipient(Mailbox::parse(&fields.address).map_err(|error| bad_text(0, error))?);
         }
         let original = self.read_original(sql, message, id)?;
-        let author = Author::of(&content).ok();
+        let author = Author::of(&content.message).ok();
         let accepted = Accepted {
             id,
             received_at: grant.received_at,
             origin: grant.origin,
             envelope: grant.envelope,
-            message: content,
+            message: content.message,
             author,
             marks: grant.marks,
         };
         Ok(Some(Stored { accepted, original }))
     }
 
-    fn load(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<RawMessage>, Failure> {
+    fn load(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<Content>, Failure> {
         content::load(sql, &self.bodies, message, id).map_err(|unreadable| match unreadable {
             Unreadable::Damaged(reason) => QueueError::Storage(format!("{id} is damaged: {reason}")).into(),
             Unreadable::Trouble(error) => error.into(),
@@ -86,12 +91,14 @@ impl Store {
             None => Ok(None),
         });
         let Some(content) = content.await? else { return Ok(false) };
+        let Content { message, digest: was } = content;
         let form = Form {
-            digest: digest(&revision.header, content.body()),
-            size: RawMessage::from_parts(revision.header.clone(), content.body().clone()).size(),
+            was,
+            digest: digest(&revision.header, message.body()),
+            size: RawMessage::from_parts(revision.header.clone(), message.body().clone()).size(),
             revision,
         };
-        drop(content);
+        drop(message);
         // Before the commit: no lease behind it may find what was there before.
         lock(&self.cache).remove(id);
         let replaced = self.writer.call(move |work| replace(work, &form, now)).await?;
@@ -103,6 +110,8 @@ impl Store {
 
 struct Form {
     revision: Revision,
+    /// The digest of the content that it replaces.
+    was: Vec<u8>,
     digest: Vec<u8>,
     /// Octets of the whole message.
     size: usize,
@@ -142,17 +151,30 @@ fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, 
 
 fn update_message(work: &Work<'_>, message: i64, form: &Form, now: i64) -> rusqlite::Result<()> {
     let Revision { envelope, marks, subject, .. } = &form.revision;
+    let before = read_message(work, message)?;
+    before.verify(&form.was)?;
+    let fields = MessageFields {
+        sender: envelope.sender.mailbox().map(ToString::to_string),
+        smtputf8: i64::from(envelope.smtputf8),
+        size: signed(form.size),
+        subject: subject.clone(),
+        marks: marks_to_column(marks),
+        ..before.fields
+    };
+    let digest = fields.digest(&form.digest);
     work.execute(
-        "UPDATE message SET since = MAX(since, ?2), sender = ?3, smtputf8 = ?4, size = ?5, subject = ?6, marks = ?7
-         WHERE key = ?1",
+        "UPDATE message SET since = MAX(since, ?2), sender = ?3, smtputf8 = ?4, size = ?5, subject = ?6, marks = ?7,
+         recipients = ?8, digest = ?9 WHERE key = ?1",
         (
             message,
             now,
-            envelope.sender.mailbox().map(ToString::to_string),
-            envelope.smtputf8,
-            signed(form.size),
-            subject,
-            marks_to_column(marks),
+            fields.sender,
+            fields.smtputf8,
+            fields.size,
+            fields.subject,
+            fields.marks,
+            signed(envelope.recipients.len()),
+            digest,
         ),
     )?;
     Ok(())
@@ -166,7 +188,9 @@ fn put_recipients(work: &Work<'_>, message: i64, revision: &Revision, now: i64, 
     let domain = domain_of(envelope.sender.mailbox().map(ToString::to_string).as_deref());
     let mut last = None;
     for (position, (recipient, lane)) in (0..).zip(envelope.recipients.iter().zip(lanes)) {
-        put_recipient(work, (message, position), &recipient.to_string(), lane.as_str(), None, None)?;
+        let recipient =
+            RecipientFields { position, address: recipient.to_string(), lane: lane.to_string(), failed_at: None };
+        put_recipient(work, (message, revision.id.as_str()), &recipient, None)?;
         // Hundreds of recipients on one lane are one job.
         if last != Some(lane) {
             wait_on(work, message, lane.as_str(), &domain, now, suspect)?;
@@ -175,6 +199,10 @@ fn put_recipients(work: &Work<'_>, message: i64, revision: &Revision, now: i64, 
         work.count(Tally { waiting: 1, ..Tally::default() });
     }
     Ok(())
+}
+
+fn damaged(id: MailId, error: rusqlite::Error) -> Failure {
+    if is_damage(&error) { QueueError::Storage(format!("{id} is damaged: {error}")).into() } else { error.into() }
 }
 
 fn addresses_of(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<String>> {

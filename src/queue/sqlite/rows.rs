@@ -202,10 +202,14 @@ pub(super) fn note_delivered(
     Ok(())
 }
 
-/// Forgets a message without recipients; returns the files that are litter once this is committed.
-pub(super) fn forget_if_empty(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Name>> {
+/// After `gone` recipients were deleted: a message without any is forgotten. Returns the files that are litter once this is
+/// committed.
+pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusqlite::Result<Vec<Name>> {
     let any = work.first("SELECT 1 FROM recipient WHERE message = ?1 LIMIT 1", [message], |_| Ok(()))?;
     if any.is_some() {
+        if gone > 0 {
+            work.execute("UPDATE message SET recipients = recipients - ?2 WHERE key = ?1", (message, gone))?;
+        }
         return Ok(Vec::new());
     }
     let in_file = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);

@@ -2,6 +2,8 @@
 //!
 //! docs/queue.md explains each table. A version newer than this program's is refused, never touched.
 
+use super::envelope;
+use super::work::Sql;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use std::time::Duration;
 const APPLICATION: i32 = 0x7778_736c;
 
 /// What takes a database from version *n* to *n + 1*. Entries are never changed once released, only added.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
 CREATE TABLE message (
@@ -117,6 +119,16 @@ CREATE TABLE quota (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Digests of envelopes, and how many recipients a message still has.
+const VERSION_4: &str = "
+ALTER TABLE message ADD COLUMN recipients INTEGER;
+ALTER TABLE message ADD COLUMN digest BLOB;
+ALTER TABLE recipient ADD COLUMN digest BLOB;
+";
+
+/// The first version whose rows have digests.
+const COVERED: usize = 4;
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SchemaError {
     #[error(transparent)]
@@ -178,6 +190,9 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     let transaction = connection.transaction()?;
     for step in &MIGRATIONS[version..] {
         transaction.execute_batch(step)?;
+    }
+    if version < COVERED {
+        envelope::cover_all(&Sql::new(&transaction))?;
     }
     transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;

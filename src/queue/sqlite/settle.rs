@@ -1,6 +1,7 @@
 //! How a lease ends: one durable transaction for all its recipients.
 
 use super::bodies::Name;
+use super::envelope::{RecipientFields, RecipientRow};
 use super::failure::Failure;
 use super::rows::{Summary, forget_if_empty, note_attempts, note_delivered, open_on, signed, to_column};
 use super::work::{Tally, Work};
@@ -38,11 +39,12 @@ pub(super) fn settle(work: &Work<'_>, held: &Held, settlements: &[Settlement], d
         match settlement {
             Settlement::Delivered(delivery) => delivered.push((delivery, take_out(work, held.message, *position)?)),
             Settlement::Deferred(attempt) => {
-                tried(work, held.message, *position, attempt, None)?;
+                tried(work, held, *position, attempt)?;
                 attempts.push(attempt);
             }
             Settlement::Failed(attempt) => {
-                tried(work, held.message, *position, attempt, Some(to_column(attempt.at)))?;
+                tried(work, held, *position, attempt)?;
+                fail(work, held, *position, to_column(attempt.at))?;
                 attempts.push(attempt);
             }
             Settlement::Untried | Settlement::Postponed => {}
@@ -56,7 +58,7 @@ pub(super) fn settle(work: &Work<'_>, held: &Held, settlements: &[Settlement], d
     let open_after = open_before - signed(delivered.len()) - failed;
     end_job(work, held, settlements, due, open_after)?;
     work.count(Tally { leased: -open_before, waiting: open_after, failed, ..Tally::default() });
-    let files = forget_if_empty(work, held.message)?;
+    let files = forget_if_empty(work, held.message, signed(delivered.len()))?;
     let is_gone = open_after == 0 && failed == 0 && super::rows::key_of(work, held.id)?.is_none();
     Ok(Settled { files, is_gone })
 }
@@ -70,17 +72,26 @@ fn take_out(work: &Work<'_>, message: i64, position: i64) -> rusqlite::Result<St
     address.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-fn tried(
-    work: &Work<'_>,
-    message: i64,
-    position: i64,
-    attempt: &Attempted,
-    failed_at: Option<i64>,
-) -> rusqlite::Result<()> {
+fn tried(work: &Work<'_>, held: &Held, position: i64, attempt: &Attempted) -> rusqlite::Result<()> {
     work.execute(
-        "UPDATE recipient SET attempts = attempts + 1, upstream = ?3, reason = ?4, failed_at = ?5
-         WHERE message = ?1 AND position = ?2",
-        (message, position, attempt.upstream.as_deref(), &attempt.text, failed_at),
+        "UPDATE recipient SET attempts = attempts + 1, upstream = ?3, reason = ?4 WHERE message = ?1 AND position = ?2",
+        (held.message, position, attempt.upstream.as_deref(), &attempt.text),
+    )?;
+    Ok(())
+}
+
+fn fail(work: &Work<'_>, held: &Held, position: i64, failed_at: i64) -> rusqlite::Result<()> {
+    let row = work.first(
+        "SELECT position, address, lane, failed_at, digest, attempts FROM recipient WHERE message = ?1 AND position = ?2",
+        (held.message, position),
+        RecipientRow::of_row,
+    )?;
+    let row = row.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let digest =
+        row.digest_for(held.id.as_str(), &RecipientFields { failed_at: Some(failed_at), ..row.fields.clone() });
+    work.execute(
+        "UPDATE recipient SET failed_at = ?3, digest = ?4 WHERE message = ?1 AND position = ?2",
+        (held.message, position, failed_at, digest),
     )?;
     Ok(())
 }

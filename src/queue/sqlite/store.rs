@@ -101,7 +101,7 @@ impl Store {
     pub(super) async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
         let accepted = mail.accepted.clone();
         let prepared = Arc::new(self.prepare(mail).await?);
-        let is_cached = is_to_be_kept(&prepared.mail) && lock(&self.cache).insert(&accepted);
+        let is_cached = is_to_be_kept(&prepared.mail) && lock(&self.cache).insert(&accepted, &prepared.digest);
         let stored = self.writer.call_if_there_is_room({
             let prepared = prepared.clone();
             move |work| put::put(work, &prepared)
@@ -219,7 +219,7 @@ impl Store {
         self.read(move |sql| {
             let Some(message) = key_of(sql, id)? else { return Ok(None) };
             match content::load(sql, &bodies, message, id) {
-                Ok(message) => Ok(message.map(|message| message.to_bytes().into())),
+                Ok(content) => Ok(content.map(|content| content.message.to_bytes().into())),
                 Err(Unreadable::Damaged(reason)) => {
                     Err(QueueError::Storage(format!("{id} is damaged: {reason}")).into())
                 }

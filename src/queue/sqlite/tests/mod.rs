@@ -2,6 +2,7 @@
 
 mod commits;
 mod disk;
+mod envelopes;
 mod files;
 mod opening;
 pub(super) mod plans;

@@ -40,6 +40,9 @@ async fn an_older_schema_is_migrated_with_its_mail() {
         database(&folder).execute_batch(&format!("ALTER TABLE message DROP COLUMN {column}")).unwrap();
     }
     database(&folder).execute_batch("DROP TABLE quota").unwrap();
+    for column in ["message DROP COLUMN digest", "message DROP COLUMN recipients", "recipient DROP COLUMN digest"] {
+        database(&folder).execute_batch(&format!("ALTER TABLE {column}")).unwrap();
+    }
     database(&folder).pragma_update(None, "user_version", 1).unwrap();
     let leased = folder.open().lease(&Lane::new("a"), after(1), 1, u64::MAX).await.unwrap();
     assert_eq!(leased[0].accepted.message, mail.accepted.message);
