@@ -10,6 +10,7 @@ mod command;
 mod configuration;
 mod data;
 mod header;
+mod html;
 mod queue;
 mod reply;
 mod rewrite;
@@ -22,6 +23,7 @@ pub use self::command::command;
 pub use self::configuration::configuration;
 pub use self::data::data;
 pub use self::header::header;
+pub use self::html::html;
 pub use self::queue::queue;
 pub use self::reply::reply;
 pub use self::rewrite::rewrite;
@@ -36,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("configuration", configuration),
     ("data", data),
     ("header", header),
+    ("html", html),
     ("queue", queue),
     ("reply", reply),
     ("rewrite", rewrite),

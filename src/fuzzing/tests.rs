@@ -149,6 +149,7 @@ replayed! {
     configuration: 2_000,
     data: 20_000,
     header: 5_000,
+    html: 20_000,
     queue: 1_000,
     reply: 20_000,
     rewrite: 20_000,

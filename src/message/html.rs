@@ -1,222 +1,121 @@
-//! HTML to plain text, for readers and filters that want one, and the links in it. html2text does the reading and the layout.
+//! HTML to plain text, for readers and filters that want one, and the links in it.
 //!
-//! A link is written once, behind its text in parentheses, as people write them. Work is bounded: the reader's time
-//! grows with the square of nesting and of attributes, so what is larger or deeper than mail ever is gets no text.
+//! html5ever's tokenizer reads it; the text is written as the tokens come. There is no tree and no layout, so that work and
+//! memory grow with the size of the HTML and with no number in it: spans, nesting and widths mean nothing here. A link is
+//! written once, behind its text in parentheses, as people write them.
 
-use html2text::render::TextDecorator;
-use html2text::{Element, Handle, RcDom, config};
+mod writer;
+
+use html5ever::tendril::StrTendril;
+use html5ever::tokenizer::states::RawKind;
+use html5ever::tokenizer::{BufferQueue, Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts};
 use std::cell::RefCell;
-use std::rc::Rc;
+use writer::Writer;
 
 /// Octets. Large providers cut off the display at about 100 KiB.
-const LARGEST: usize = 128 * 1024;
-/// Anything that could open an element.
-const MOST_TAGS: usize = 5000;
-/// Quotes, lists and tables inside each other. Each of them handles every line within anew, and a quote and a list put
-/// something before it. Newsletters stay below twenty.
-const DEEPEST: usize = 32;
-/// Digits of the number with which a list begins: it stands on each line of its item, in spaces.
-const LONGEST_NUMBER: usize = 6;
-/// Columns: paragraphs stay whole, since quoted-printable breaks their lines without harm to links.
-const WIDTH: usize = 1 << 20;
+pub const LARGEST: usize = 128 * 1024;
+/// In one element: the tokenizer compares each name with all before it. Newsletters have ten.
+const MOST_ATTRIBUTES: usize = 4000;
 
-/// Lines end with CRLF. `None` if nothing readable is left, or the work would be out of proportion.
-pub fn to_text(html: &str) -> Option<String> {
-    let text = tidied(&laid_out(html, Plain::default())?);
-    if text.len() > 2 * html.len() + 4096 {
-        return None;
-    }
-    text.chars().any(char::is_alphanumeric).then_some(text)
+/// Why there is no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HtmlError {
+    #[error("it has more than 128 KiB of HTML")]
+    TooLarge,
+    #[error("an element of its HTML has more than 4000 attributes")]
+    TooManyAttributes,
+    #[error("its text would be out of proportion to its HTML")]
+    TextTooLong,
 }
 
-/// The addresses of the links that have a text, in order. None are found where reading would be out of proportion.
-pub fn links(html: &str) -> Vec<String> {
-    let found = Rc::<RefCell<Vec<String>>>::default();
-    let plain = Plain { found: found.clone(), ..Plain::default() };
-    let _text = laid_out(html, plain);
-    found.take()
+/// Octets of memory that [`to_text`] or [`links`] takes at most for so many octets of HTML, besides these.
+pub fn room(html: usize) -> usize {
+    // The tokenizer's copy, the text twice, and attributes, each of which takes some 120 octets and has at least five.
+    24 * html.min(LARGEST) + 8192
 }
 
-fn laid_out(html: &str, plain: Plain) -> Option<String> {
-    if html.len() > LARGEST || memchr::memchr_iter(b'<', html.as_bytes()).count() > MOST_TAGS {
-        return None;
-    }
-    let html = html.replace([OPEN, CLOSE], "");
-    let plain = config::with_decorator(plain).raw_mode(true).link_footnotes(false).allow_width_overflow();
-    let dom = plain.parse_html(html.as_bytes()).ok()?;
-    if !bound(&dom) {
-        return None;
-    }
-    plain.render_to_string(plain.dom_to_render_tree(&dom).ok()?, WIDTH).ok()
+/// Lines end with CRLF. `None` if nothing readable is left.
+pub fn to_text(html: &str) -> Result<Option<String>, HtmlError> {
+    let text = writer::tidied(&read(html)?.text);
+    Ok(text.chars().any(char::is_alphanumeric).then_some(text))
 }
 
-/// Bounds what a line may cost: lists that begin with too long a number begin with 1 from then on. False: it nests too deep.
-fn bound(dom: &RcDom) -> bool {
-    let mut open: Vec<(Handle, usize)> = vec![(dom.document.clone(), 0)];
-    while let Some((node, mut depth)) = open.pop() {
-        if let Element { name, attrs, .. } = &node.data {
-            depth += usize::from(matches!(&*name.local, "blockquote" | "ul" | "ol" | "dl" | "dd" | "table"));
-            attrs
-                .borrow_mut()
-                .retain(|attribute| &*attribute.name.local != "start" || attribute.value.len() <= LONGEST_NUMBER);
+/// The addresses of the links that have a text, in order.
+pub fn links(html: &str) -> Result<Vec<String>, HtmlError> {
+    Ok(read(html)?.links)
+}
+
+fn read(html: &str) -> Result<Writer, HtmlError> {
+    if html.len() > LARGEST {
+        return Err(HtmlError::TooLarge);
+    }
+    if has_too_many_attributes(html.as_bytes()) {
+        return Err(HtmlError::TooManyAttributes);
+    }
+    let sink = Sink(RefCell::new(Writer::new(2 * html.len() + 4096)));
+    let tokenizer = Tokenizer::new(sink, TokenizerOpts::default());
+    let queue = BufferQueue::default();
+    queue.push_back(StrTendril::from(html));
+    // The sink never asks for a break.
+    let _done = tokenizer.feed(&queue);
+    tokenizer.end();
+    let mut writer = tokenizer.sink.0.into_inner();
+    writer.end_link();
+    if writer.is_full() { Err(HtmlError::TextTooLong) } else { Ok(writer) }
+}
+
+/// Counts what can stand between two attributes, from what may open an element to the next `>`: never fewer than there are,
+/// but for values that hold a `>` themselves and are thus longer.
+fn has_too_many_attributes(html: &[u8]) -> bool {
+    let (mut in_tag, mut separators, mut before) = (false, 0, 0);
+    for &byte in html {
+        match byte {
+            b'>' => (in_tag, separators) = (false, 0),
+            byte if in_tag => separators += usize::from(b" \t\n\r\x0c/\"'".contains(&byte)),
+            byte => in_tag = before == b'<' && byte.is_ascii_alphabetic(),
         }
-        if depth > DEEPEST {
-            return false;
+        if separators > MOST_ATTRIBUTES {
+            return true;
         }
-        open.extend(node.children.borrow().iter().map(|child| (child.clone(), depth)));
+        before = byte;
     }
-    true
+    false
 }
 
-/// Around the address of a link, until it is known what stands beside it. For private use, Unicode §23.5.
-const OPEN: char = '\u{e000}';
-const CLOSE: char = '\u{e001}';
+struct Sink(RefCell<Writer>);
 
-/// No white space at line ends, no double spaces, one empty line at most between paragraphs.
-fn tidied(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut pending = "";
-    for line in text.lines() {
-        let words: Vec<_> = line.split([' ', '\t', '\u{a0}', '\r']).filter(|word| !word.is_empty()).collect();
-        if words.is_empty() {
-            pending = if out.is_empty() { "" } else { "\r\n" };
-            continue;
-        }
-        out.push_str(std::mem::take(&mut pending));
-        push_line(&words, &mut out);
-        out.push_str("\r\n");
-    }
-    out
-}
+impl TokenSink for Sink {
+    type Handle = ();
 
-/// An address stands in parentheses behind the text of its link, unless it is the text, and the sentence goes on.
-fn push_line(words: &[&str], out: &mut String) {
-    let mut before: Option<&str> = None;
-    let mut behind_link = false;
-    for word in words {
-        let address = word.strip_prefix(OPEN).and_then(|rest| rest.strip_suffix(CLOSE));
-        let is_echo = address.is_some() && address == before;
-        if !is_echo {
-            let glued = behind_link && word.starts_with(['.', ',', ';', ':', '!', '?', ')']);
-            if before.is_some() && !glued {
-                out.push(' ');
+    fn process_token(&self, token: Token, _line: u64) -> TokenSinkResult<()> {
+        let mut writer = self.0.borrow_mut();
+        match token {
+            Token::CharacterTokens(text) => writer.text(&text),
+            Token::TagToken(tag) => {
+                let (attribute, is_start) = (|name: &str| attribute(&tag, name), tag.kind == TagKind::StartTag);
+                writer.tag(&tag.name, is_start, attribute);
+                if is_start && !tag.self_closing {
+                    return raw_text(&tag.name);
+                }
             }
-            match address {
-                Some(address) => out.extend(["(", address, ")"]),
-                None => out.push_str(word),
-            }
+            _ => {}
         }
-        behind_link = address.is_some();
-        before = Some(word);
+        TokenSinkResult::Continue
     }
 }
 
-/// As browsers read an address: line ends and tabs are not part of it, nor the spaces around it; white space in it is
-/// encoded, so that it stays in one piece where it is shown.
-fn unbroken(url: &str) -> String {
-    let mut out = String::with_capacity(url.len());
-    for c in url.trim_matches(|c| c <= ' ').chars().filter(|c| !"\t\r\n".contains(*c)) {
-        if c.is_whitespace() {
-            c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out.push_str(&format!("%{byte:02X}")));
-        } else {
-            out.push(c);
-        }
-    }
-    out
+fn attribute<'a>(tag: &'a Tag, name: &str) -> Option<&'a str> {
+    tag.attrs.iter().find(|attribute| &*attribute.name.local == name).map(|attribute| &*attribute.value)
 }
 
-/// Text without marks, and the address behind each link.
-#[derive(Debug, Clone, Default)]
-struct Plain {
-    /// Those that are open.
-    links: Vec<String>,
-    /// All of them.
-    found: Rc<RefCell<Vec<String>>>,
-}
-
-impl TextDecorator for Plain {
-    type Annotation = ();
-
-    fn decorate_link_start(&mut self, url: &str) -> (String, ()) {
-        let url = unbroken(url);
-        self.found.borrow_mut().push(url.clone());
-        self.links.push(url);
-        (String::new(), ())
-    }
-
-    fn decorate_link_end(&mut self) -> String {
-        match self.links.pop() {
-            Some(url) if !url.is_empty() && !url.starts_with('#') => format!(" {OPEN}{url}{CLOSE} "),
-            _ => String::new(),
-        }
-    }
-
-    fn decorate_em_start(&self) -> (String, ()) {
-        (String::new(), ())
-    }
-
-    fn decorate_em_end(&self) -> String {
-        String::new()
-    }
-
-    fn decorate_strong_start(&self) -> (String, ()) {
-        (String::new(), ())
-    }
-
-    fn decorate_strong_end(&self) -> String {
-        String::new()
-    }
-
-    fn decorate_strikeout_start(&self) -> (String, ()) {
-        (String::new(), ())
-    }
-
-    fn decorate_strikeout_end(&self) -> String {
-        String::new()
-    }
-
-    fn decorate_code_start(&self) -> (String, ()) {
-        (String::new(), ())
-    }
-
-    fn decorate_code_end(&self) -> String {
-        String::new()
-    }
-
-    fn decorate_superscript_start(&self) -> (String, ()) {
-        (String::new(), ())
-    }
-
-    fn decorate_superscript_end(&self) -> String {
-        String::new()
-    }
-
-    fn decorate_preformat_first(&self) {}
-
-    fn decorate_preformat_cont(&self) {}
-
-    fn decorate_image(&mut self, _: &str, title: &str) -> (String, ()) {
-        (title.to_owned(), ())
-    }
-
-    fn header_prefix(&self, _: usize) -> String {
-        String::new()
-    }
-
-    fn quote_prefix(&self) -> String {
-        "> ".to_owned()
-    }
-
-    fn unordered_item_prefix(&self) -> String {
-        "- ".to_owned()
-    }
-
-    fn ordered_item_prefix(&self, number: i64) -> String {
-        format!("{number}. ")
-    }
-
-    fn make_subblock_decorator(&self) -> Self {
-        Self { links: Vec::new(), found: self.found.clone() }
+/// Elements in which no other begins. HTML, "Parsing HTML documents", the rules for "in head" and "in body".
+fn raw_text(name: &str) -> TokenSinkResult<()> {
+    match name {
+        "title" | "textarea" => TokenSinkResult::RawData(RawKind::Rcdata),
+        "style" | "xmp" | "iframe" | "noembed" | "noframes" => TokenSinkResult::RawData(RawKind::Rawtext),
+        "script" => TokenSinkResult::RawData(RawKind::ScriptData),
+        "plaintext" => TokenSinkResult::Plaintext,
+        _ => TokenSinkResult::Continue,
     }
 }
 
@@ -233,6 +132,7 @@ mod tests {
             ("<a href=x>a</a>, <a href=y>b</a>!", "a (x), b (y)!\r\n"),
             ("<h1>Head</h1><ul><li>one<li><b>two</b></ul><ol><li>x</ol>", "Head\r\n- one\r\n- two\r\n1. x\r\n"),
             ("<table><tr><td>a</td><td>b</td></tr></table>", "a\r\nb\r\n"),
+            ("<tr><td><p>a</p></td><td><div><p>b</p><p>c", "a\r\nb\r\n\r\nc\r\n"),
             (
                 "<style>p {}</style><title>t</title><script>s</script><!-- c --><p>x&nbsp;&nbsp;y</p>&nbsp;<p>z",
                 "x y\r\n\r\nz\r\n",
@@ -241,12 +141,20 @@ mod tests {
             ("<img src=x alt=Logo><a href=\"#top\">up</a><a name=n>n</a>", "Logoupn\r\n"),
             ("<ol start=7><li>x</ol><ol start=9223372036854775807><li>x<li>y</ol>", "7. x\r\n1. x\r\n2. y\r\n"),
             ("größer ☕<br>E = mc<sup>2</sup>", "größer ☕\r\nE = mc²\r\n"),
+            ("<p>a<p><sup>1</sup>b<sup>nd</sup><sup></sup>", "a\r\n\r\n¹bnd\r\n"),
+            ("<a href=x><p>a</p></a><p>b", "a (x)\r\n\r\nb\r\n"),
+            ("&#xe000;x&#xe001; &#146;q&rsquo; &copy 1", "x ’q’ © 1\r\n"),
+            ("<a href=\"&#xe001;y&#xe000;\">x</a>", "x (y)\r\n"),
+            ("<ul><li><p>a</p><ol><li>b</ol><li>c</ul>d", "- a\r\n\r\n1. b\r\n- c\r\nd\r\n"),
+            ("<pre>\na\n\n\nb</pre><xmp><b></xmp>", "a\r\n\r\nb\r\n\r\n<b>\r\n"),
+            ("<!--[if mso]>a<![endif]--><![if !mso]>b<![endif]><svg><title/></svg>c", "bc\r\n"),
         ] {
-            assert_eq!(to_text(html).as_deref(), Some(text), "{html}");
+            assert_eq!(to_text(html), Ok(Some(text.to_owned())), "{html}");
         }
-        for html in ["", "<p>&nbsp;</p>", "<img src=x>", "<hr>", &"<b>".repeat(6000), &"x".repeat(200_000)] {
-            assert_eq!(to_text(html), None, "{}", &html[..html.len().min(20)]);
+        for html in ["", "<p>&nbsp;</p>", "<img src=x>", "<hr>", &"<b>".repeat(6000)] {
+            assert_eq!(to_text(html), Ok(None), "{}", &html[..html.len().min(20)]);
         }
+        assert_eq!(to_text(&"x".repeat(200_000)), Err(HtmlError::TooLarge));
     }
 
     #[test]
@@ -263,10 +171,13 @@ mod tests {
             ("<!-- <a href=x>a</a> --><blockquote><a href=\"\n y \">b</a></blockquote>", &["y"]),
             ("<a href=x><img src=y alt=z></a>", &["x"]),
             ("<a href=' https://x/a\r\n\t b\u{a0}\u{2028}c\n'>d</a>", &["https://x/a%20b%C2%A0%E2%80%A8c"]),
-            (&"<a href=x>a</a>".repeat(5000), &[]),
+            ("<a href=x></a><a href=y><p>a</p></a><a href=z>b", &["y", "z"]),
+            (&"<a href=x>a</a>".repeat(5000), &["x"; 5000]),
         ] {
-            assert_eq!(links(html), expected, "{}", &html[..html.len().min(80)]);
+            let links = links(html).expect("few enough");
+            assert_eq!(links, expected, "{}", &html[..html.len().min(80)]);
         }
+        assert_eq!(links(&"<a href=x>a</a>".repeat(10_000)), Err(HtmlError::TooLarge));
     }
 
     #[test]
@@ -275,12 +186,13 @@ mod tests {
         for tag in tags.into_iter().chain(["ol start=99999999999><li", "dd", "h1", "section", "dl><dt", "th"]) {
             for (levels, lines) in [(2400, 1), (30, 30_000), (1400, 30_000)] {
                 let html = format!("<{tag}>").repeat(levels) + "<pre>" + &"x\r\n".repeat(lines);
-                let text = to_text(&html).unwrap_or_default();
+                let text = to_text(&html).unwrap_or_default().unwrap_or_default();
                 assert!(text.len() <= 2 * html.len() + 4096, "{tag}: {}", text.len());
             }
         }
-        to_text("<table><tr><td colspan=4000000000 rowspan=99999999>x</td><td>y</td></tr></table>");
-        to_text(&"&".repeat(100_000));
-        to_text(&format!("<a {}>", "b=c ".repeat(20_000)));
+        let table = "<table><tr><td colspan=4000000000 rowspan=99999999>x</td><td>y</td></tr></table>";
+        assert_eq!(to_text(table), Ok(Some("x\r\ny\r\n".to_owned())));
+        assert_eq!(to_text(&"&".repeat(100_000)), Ok(None));
+        assert_eq!(to_text(&format!("<a {}>", "b=c ".repeat(20_000))), Err(HtmlError::TooManyAttributes));
     }
 }
