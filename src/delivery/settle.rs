@@ -106,8 +106,9 @@ impl Clerk {
         let now = self.clock.now();
         let due = self.schedule.due(now, 1, small_chance());
         let mut failures = Vec::new();
+        let header = accepted.asked_header();
         let fates = attempt.settled().iter().map(|settled| {
-            let lane = self.routes.lane(&accepted.addressed(&settled.recipient));
+            let lane = self.routes.lane(&accepted.addressed(&settled.recipient, &header));
             match &settled.outcome {
                 Outcome::Delivered(reply) => Fate::Delivered(delivered(settled, reply, accepted.received_at, now)),
                 Outcome::Deferred(reason) => Fate::Deferred { lane, due, attempt: attempted(reason, now) },
@@ -122,8 +123,8 @@ impl Clerk {
 
     /// Where the recipients of a message begin that was not tried yet.
     pub fn waiting(&self, accepted: &Accepted) -> Vec<Fate> {
-        let recipients = accepted.envelope.recipients.iter();
-        recipients.map(|recipient| Fate::Waiting(self.routes.lane(&accepted.addressed(recipient)))).collect()
+        let (recipients, header) = (accepted.envelope.recipients.iter(), accepted.asked_header());
+        recipients.map(|recipient| Fate::Waiting(self.routes.lane(&accepted.addressed(recipient, &header)))).collect()
     }
 }
 

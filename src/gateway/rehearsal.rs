@@ -70,7 +70,8 @@ impl Rehearsal {
         let (mut onward, mut exits) = (Vec::new(), Vec::new());
         if let Ok(accepted) = &intake.fate {
             let routes = routes(&settings);
-            let way = |recipient: &Mailbox| routes.way(&accepted.addressed(recipient), accepted.id);
+            let header = accepted.asked_header();
+            let way = |recipient: &Mailbox| routes.way(&accepted.addressed(recipient, &header), accepted.id);
             let recipients = accepted.envelope.recipients.iter();
             onward.extend(recipients.map(|to| Onward { recipient: to.clone(), way: way(to) }));
             exits = self::exits(accepted, &onward, &settings, &keyring).await;

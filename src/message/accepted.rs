@@ -7,8 +7,11 @@ use super::headers::Fields;
 use super::id::MailId;
 use super::marks::Marks;
 use super::raw::RawMessage;
+use super::text_pattern::HeaderPattern;
 use crate::smtp::Mailbox;
 use jiff::Timestamp;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -40,24 +43,64 @@ pub struct Addressed<'a> {
     pub recipient: &'a Mailbox,
     pub origin: &'a Origin,
     pub marks: &'a Marks,
-    /// Whole fields; empty if they cannot be read.
-    pub header: &'a [u8],
+    pub header: &'a AskedHeader<'a>,
+}
+
+/// A header block for routes to ask about. Each pattern is looked for once, however many recipients the message has: values
+/// are decoded for it.
+#[derive(Debug, Default)]
+pub struct AskedHeader<'a> {
+    block: &'a [u8],
+    /// By name and value of the pattern.
+    answers: RefCell<HashMap<(String, String), bool>>,
+}
+
+impl<'a> AskedHeader<'a> {
+    /// `block`: whole fields; empty if they cannot be read.
+    pub fn new(block: &'a [u8]) -> Self {
+        Self { block, answers: RefCell::default() }
+    }
+
+    pub fn fits(&self, pattern: &HeaderPattern) -> bool {
+        let asked = (pattern.name.clone(), pattern.value.to_string());
+        *self.answers.borrow_mut().entry(asked).or_insert_with(|| pattern.matches(Fields::new(self.block)))
+    }
 }
 
 impl Accepted {
-    pub fn addressed<'a>(&'a self, recipient: &'a Mailbox) -> Addressed<'a> {
+    /// For [`addressed`](Self::addressed), once for all recipients.
+    pub fn asked_header(&self) -> AskedHeader<'_> {
+        AskedHeader::new(self.message.header())
+    }
+
+    pub fn addressed<'a>(&'a self, recipient: &'a Mailbox, header: &'a AskedHeader<'a>) -> Addressed<'a> {
         Addressed {
             sender: self.envelope.sender.mailbox(),
             recipient,
             origin: &self.origin,
             marks: &self.marks,
-            header: self.message.header(),
+            header,
         }
     }
 }
 
-impl<'a> Addressed<'a> {
-    pub fn fields(&self) -> Fields<'a> {
-        Fields::new(self.header)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::text_pattern::TextPattern;
+
+    #[test]
+    fn a_pattern_is_looked_for_once_however_often_it_is_asked_about() {
+        let header = AskedHeader::new(b"Subject: =?UTF-8?Q?Gr=C3=BC=C3=9Fe?=\r\nX-Kind: report\r\n");
+        let pattern = |name: &str, value: &str| {
+            let value = TextPattern::parse(value).expect("a pattern");
+            HeaderPattern { name: name.to_owned(), value }
+        };
+        for _ in 0..3 {
+            assert!(header.fits(&pattern("Subject", "Grüße")));
+            assert!(!header.fits(&pattern("X-Kind", "Grüße")));
+            assert!(header.fits(&pattern("X-Kind", "report")));
+        }
+        assert_eq!(header.answers.borrow().len(), 3);
     }
 }

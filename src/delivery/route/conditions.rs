@@ -37,7 +37,7 @@ impl Conditions {
             && self.recipients.matches(addressed.recipient)
             && one_fits(&self.users, addressed.origin.user.as_deref())
             && one_fits(&self.tags, tag)
-            && self.headers.iter().all(|header| header.matches(addressed.fields()))
+            && self.headers.iter().all(|pattern| addressed.header.fits(pattern))
     }
 
     /// The same text only for the same conditions.

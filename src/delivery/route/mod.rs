@@ -135,8 +135,9 @@ impl Routes {
     /// In order of first appearance.
     pub(super) fn group(&self, accepted: &Accepted) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
+        let header = accepted.asked_header();
         for (index, recipient) in accepted.envelope.recipients.iter().enumerate() {
-            let way = self.way(&accepted.addressed(recipient), accepted.id);
+            let way = self.way(&accepted.addressed(recipient, &header), accepted.id);
             match groups.iter_mut().find(|known| is_the_same(&known.way, &way)) {
                 Some(group) => group.members.push(index),
                 None => groups.push(Group { way, members: vec![index] }),

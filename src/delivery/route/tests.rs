@@ -1,7 +1,7 @@
 //! Which way each message goes, and when waiting mail has to be asked again.
 
 use super::*;
-use crate::message::accepted::Origin;
+use crate::message::accepted::{AskedHeader, Origin};
 use crate::message::text_pattern::{HeaderPattern, TextPattern};
 use crate::message::{Marks, SenderPatterns};
 use crate::smtp::Mailbox;
@@ -42,7 +42,7 @@ impl Mail<'_> {
         let (sender, recipient) = (mailbox("a@example.com"), mailbox("you@example.net"));
         let origin = Origin { user: (!self.user.is_empty()).then(|| self.user.into()), ..Origin::default() };
         let marks = Marks { tag: mark(self.tag), upstream: mark(self.chosen), ..Marks::default() };
-        let (sender, header) = (Some(&sender), self.header.as_bytes());
+        let (sender, header) = (Some(&sender), &AskedHeader::new(self.header.as_bytes()));
         let addressed = Addressed { sender, recipient: &recipient, origin: &origin, marks: &marks, header };
         let way = routes.way(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
         let lane = way.as_ref().map_or(UNROUTED, |way| &way.name);
@@ -81,8 +81,8 @@ fn the_first_match_wins_and_what_matches_none_goes_nowhere() {
     ] {
         let (from, to) = (Mailbox::parse(sender).ok(), mailbox(recipient));
         let (origin, marks) = (Origin::default(), Marks::default());
-        let addressed =
-            Addressed { sender: from.as_ref(), recipient: &to, origin: &origin, marks: &marks, header: b"" };
+        let header = &AskedHeader::default();
+        let addressed = Addressed { sender: from.as_ref(), recipient: &to, origin: &origin, marks: &marks, header };
         let way = routes.way(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
         assert_eq!(way.ok().map(|way| way.upstreams), expected, "{sender} to {recipient}");
     }

@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, tally_of};
 use super::work::Work;
 use crate::message::Marks;
-use crate::message::accepted::{Addressed, Origin};
+use crate::message::accepted::{Addressed, AskedHeader, Origin};
 use crate::queue::{Lane, LaneOf};
 use crate::smtp::Mailbox;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +61,7 @@ pub(super) fn relane_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> rus
         |row| Ok(read(row).ok()),
     )?;
     let Some(Waiting { id, sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
+    let header = AskedHeader::new(&header);
     relane(work, message, &id, |recipient| {
         lane_of(&Addressed { sender: sender.as_ref(), recipient, origin: &origin, marks: &marks, header: &header })
     })
