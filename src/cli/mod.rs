@@ -10,6 +10,7 @@ mod run;
 mod user;
 
 use crate::config::ConfigFile;
+use crate::observe::fault;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ pub fn main() -> ExitCode {
             return if wrong { ExitCode::from(WRONG) } else { ExitCode::SUCCESS };
         }
     };
+    fault::watch_without_log();
     let explicit = arguments.config.is_some();
     let path = arguments.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let config = ConfigFile { path: &path, explicit };

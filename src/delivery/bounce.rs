@@ -69,7 +69,7 @@ impl Bouncer {
         let message = message.ok()?;
         let mut envelope = Envelope::new(ReversePath::Null);
         envelope.add_recipient(to.clone());
-        let subject = subject(&message);
+        let subject = subject(&message).unwrap_or_default();
         let author = Author::of(&message).ok();
         let accepted = Accepted {
             id,

@@ -18,7 +18,7 @@ pub mod verify;
 pub use key::{KeyAlgorithm, KeyError, SigningKey, dns_domain, generate};
 pub use keyring::Keyring;
 pub use record::DnsRecord;
-pub use seal::{SealError, SealOptions, seal};
+pub use seal::{SealError, SealOptions, check_sealable, seal};
 pub use sealed::{Seal, Sealed, SignatureAlgorithm, SignatureName};
 pub use selector::{Selector, SelectorError};
 pub use unsigned::Unsigned;

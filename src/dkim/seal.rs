@@ -35,6 +35,27 @@ const SIGNED_IF_PRESENT: [&str; 5] =
 /// A name is listed in `h=` for each of its fields; real mail has one.
 const MAX_SAME_NAME: usize = 100;
 
+/// Whether a message with a From header has a form that [`seal`] can sign, whatever the key: what cannot be signed today
+/// cannot be signed later either.
+pub fn check_sealable(message: &RawMessage) -> Result<(), SealError> {
+    let mut counts = [0; OVERSIGNED.len() + SIGNED_IF_PRESENT.len()];
+    for field in message.fields() {
+        for (name, count) in signed_names().zip(&mut counts).filter(|(name, _)| field.is(name)) {
+            *count += 1;
+            check_count(name, *count)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_count(name: &'static str, count: usize) -> Result<(), SealError> {
+    if count > MAX_SAME_NAME { Err(SealError::TooManyFields(name)) } else { Ok(()) }
+}
+
+fn signed_names() -> impl Iterator<Item = &'static str> {
+    OVERSIGNED.into_iter().chain(SIGNED_IF_PRESENT)
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SealOptions<'a> {
     /// Fields that the provider writes anew, as in "Date"; a signature over them would break. From is always signed.
@@ -120,11 +141,11 @@ impl Covered {
         for (name, extra) in wanted.filter(|(name, _)| !rewritten(name)) {
             // RFC 6376 §5.4.2: of several, the lowest first.
             let present: Vec<_> = fields.iter().rev().filter(|field| field.is(name)).map(name_and_value).collect();
-            match present.len() {
-                0 if name == "From" => return Err(SealError::NoFrom),
-                MAX_SAME_NAME.. => return Err(SealError::TooManyFields(name)),
-                count => names.extend(std::iter::repeat_n(name, count + extra)),
+            if present.is_empty() && name == "From" {
+                return Err(SealError::NoFrom);
             }
+            check_count(name, present.len())?;
+            names.extend(std::iter::repeat_n(name, present.len() + extra));
             Relaxed.canonicalize_headers(present.into_iter(), &mut canonical);
         }
         Ok(Self { names, canonical })
@@ -132,7 +153,7 @@ impl Covered {
 }
 
 fn is_signed(field: &FieldRef<'_>) -> bool {
-    OVERSIGNED.iter().chain(&SIGNED_IF_PRESENT).any(|name| field.is(name))
+    signed_names().any(|name| field.is(name))
 }
 
 // What follows the colon, with the final CRLF: mail-auth's shape of a field.
@@ -272,5 +293,19 @@ mod tests {
         assert_eq!(sealed(String::new(), &both_keys()), Err(SealError::NoFrom));
         let many = format!("From: a@b\r\n{}", "References: x\r\n".repeat(5000));
         assert_eq!(sealed(many, &both_keys()), Err(SealError::TooManyFields("References")));
+    }
+
+    #[test]
+    fn what_is_said_to_be_sealable_is_sealed_and_nothing_else() {
+        for name in signed_names().filter(|name| *name != "From") {
+            for (count, expected) in [(MAX_SAME_NAME, Ok(())), (MAX_SAME_NAME + 1, Err(SealError::TooManyFields(name)))]
+            {
+                let header = format!("{} : x\r\n", name.to_lowercase()).repeat(count);
+                let message = RawMessage::from_data(format!("From: a@b\r\n{header}\r\n").into()).expect("a message");
+                assert_eq!(check_sealable(&message), expected, "{name}");
+                let sealed = seal(&message, &both_keys(), &SealOptions::default()).map(|_| ());
+                assert_eq!(sealed, expected, "{name}");
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! mark gets out of its field.
 
 use crate::message::adapt::{to_seven_bit, translate, with_ascii_texts};
+use crate::message::lines::first_long_line;
 use crate::message::{Mark, Marks, RawMessage};
 use crate::relay::provider;
 use crate::smtp::dot::has_only_crlf;
@@ -10,6 +11,7 @@ pub(super) fn check_adapt(value: &str, message: &RawMessage, check_split: impl F
     let of_seven = to_seven_bit(message).ok().flatten();
     for converted in of_seven.iter().chain(&with_ascii_texts(message)) {
         assert!(has_only_crlf(converted.header()) && has_only_crlf(converted.body()));
+        check_lines(message, converted);
         check_split(converted);
     }
     if let Some(converted) = of_seven {
@@ -24,10 +26,18 @@ pub(super) fn check_adapt(value: &str, message: &RawMessage, check_split: impl F
         if let Some(translated) = translated {
             assert_eq!(translated.body(), message.body());
             assert!(has_only_crlf(translated.header()));
+            check_lines(message, &translated);
             check_split(&translated);
             let again = translate(&translated, &marks, &preset.vocabulary, provider::HEADERS).message;
             let again = again.unwrap_or_else(|| translated.clone());
             assert_eq!(again.header().len(), translated.header().len(), "{}: twice is once", preset.name);
         }
+    }
+}
+
+/// Intake lets none in; none arises behind it.
+fn check_lines(before: &RawMessage, after: &RawMessage) {
+    if first_long_line(before).is_none() {
+        assert_eq!(first_long_line(after), None, "{}", after.header().escape_ascii());
     }
 }

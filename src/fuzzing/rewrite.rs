@@ -5,6 +5,7 @@ use super::header::{check_split, decoded};
 use super::take;
 use crate::message::accepted::Origin;
 use crate::message::headers::MAX_LINE;
+use crate::message::optional::Obstacle;
 use crate::message::rewrite::{
     Actions, AddressMap, Author, Conditions, Draft, ListUnsubscribe, Original, Replacement, Rule, Rules, Verdict,
 };
@@ -31,6 +32,7 @@ pub fn rewrite(mut bytes: &[u8]) {
     envelope.add_recipient(mailbox("\"d e\"@example.net"));
     let draft = Draft { envelope, message, marks: Marks::default() };
     let rewritten = Rules([first, second].into_iter().flatten().collect()).apply(&draft, &Origin::default());
+    assert!(rewritten.skipped.iter().all(|skipped| skipped.why != Obstacle::Fault), "{:?}", rewritten.skipped);
     // A message without one author is refused by who asks for it.
     if let Verdict::Keep(kept) = rewritten.verdict {
         check(&draft, &kept.draft, &kept.targets);

@@ -53,7 +53,7 @@ impl Rewriter for RulesOf {
             Rerun::Refused { rule, text } => Ruling::Refuses { rule: rule.to_string(), text },
             Rerun::Busy => Ruling::Busy,
             Rerun::Missing => Ruling::Missing,
-            Rerun::Unreadable(error) => Ruling::Unreadable { why: error.to_string() },
+            Rerun::Unreadable(why) => Ruling::Unreadable { why },
         })
     }
 

@@ -4,11 +4,12 @@
 //! What cannot be stored just now is tried again until it can be, holding its share of the memory budget; never dropped
 //! without a line that names each recipient.
 
+use super::prepare::subject_of;
 use crate::delivery::{Attempt, Bouncer, Clerk};
+use crate::message::Outcome;
 use crate::message::accepted::Accepted;
 use crate::message::budget::Share;
 use crate::message::dsn::Failure;
-use crate::message::{Outcome, subject};
 use crate::observe::log::Clean;
 use crate::queue::{NewMail, Queue, QueueError};
 use bytes::Bytes;
@@ -55,7 +56,7 @@ impl Leftovers {
         let (fates, failures) = self.clerk.open(&accepted, attempt);
         let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
         let to = unsettled.map(|settled| Clean(&settled.recipient).to_string()).collect::<Vec<_>>().join(",");
-        let subject = subject(&accepted.message);
+        let subject = subject_of(&accepted.message, accepted.id);
         let mail = NewMail { accepted: accepted.clone(), fates, original, subject };
         let mut left = Left { accepted, mail: Some(mail), failures, to };
         let Err(error) = self.store(&mut left).await else { return };

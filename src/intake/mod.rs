@@ -6,6 +6,7 @@
 //! `rehearsal` says what would become of a message.
 
 mod direct;
+mod fit;
 mod leftovers;
 mod policy;
 mod prepare;

@@ -1,11 +1,12 @@
-//! Who may send what: `senders` for the envelope and the From header, and what happens to a domain without a key.
+//! Who may send what: `senders` for the envelope and the headers that name a sender, and what happens to a domain without a key.
 //!
 //! A logged-in user's own `senders` stand in for the listener's. The null path is always allowed in the envelope
 //! (RFC 5321 §4.5.5); the From header is still checked.
 
 use crate::dkim::{Keyring, Unsigned};
 use crate::inbound::Client;
-use crate::message::{Author, AuthorError, SenderPatterns};
+use crate::message::author::mailboxes_in;
+use crate::message::{Author, AuthorError, RawMessage, SenderPatterns};
 use crate::smtp::{Domain, EnhancedCode, Mailbox, Reply, ReversePath};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,6 +44,23 @@ impl Policy {
         }
     }
 
+    /// The same of the other fields in which a message says who sent it: readers show Sender beside From.
+    pub fn check_senders(&self, client: &Client, message: &RawMessage) -> Result<(), Reply> {
+        let senders = self.senders_of(client);
+        if senders.is_any() {
+            return Ok(());
+        }
+        for name in SENDER_FIELDS {
+            for field in message.fields_named(name) {
+                let mailboxes = mailboxes_in(&field).map_err(|_| unreadable(name))?;
+                if let Some(mailbox) = mailboxes.iter().find(|mailbox| !senders.matches(mailbox)) {
+                    return Err(not_yours(&format!("an address in the {name} header"), mailbox));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Of the message as it is to leave: is there a key for its author, or may it go without? The author is `None` where it
     /// cannot be told and nothing depends on it.
     pub fn check_seal(&self, author: Result<Author, AuthorError>) -> Result<Option<Author>, Reply> {
@@ -60,6 +78,14 @@ impl Policy {
     fn senders_of(&self, client: &Client) -> &SenderPatterns {
         client.user.as_ref().and_then(|user| self.user_senders.get(user)).unwrap_or(&self.listener_senders)
     }
+}
+
+/// RFC 5322 §3.6.2, §3.6.6.
+const SENDER_FIELDS: [&str; 3] = ["Sender", "Resent-From", "Resent-Sender"];
+
+fn unreadable(name: &str) -> Reply {
+    let text = format!("Refused: the {name} header does not hold valid addresses only, and `senders` bounds them");
+    Reply::new(550, EnhancedCode::new(5, 7, 1), text)
 }
 
 fn not_yours(what: &str, mailbox: &Mailbox) -> Reply {

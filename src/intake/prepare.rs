@@ -3,15 +3,17 @@
 //! Who may write in which name is judged by what the application wrote, no repair changes an address; whether it can be
 //! signed, by what the rules made of it.
 
+use super::fit;
 use super::reception::Reception;
 use crate::inbound::Received;
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::budget::{BudgetExceeded, Share};
+use crate::message::optional::{Obstacle, Skipped};
 use crate::message::raw::RawError;
-use crate::message::repair::{Context, Repaired, repair, repair_header, room};
+use crate::message::repair::{Context, Repaired, header_room, repair, repair_header, room};
 use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Unmet, Verdict};
 use crate::message::trace::{Trace, add_received, is_looping};
-use crate::message::{Author, MailId, Marks, RawMessage};
+use crate::message::{Author, MailId, Marks, RawMessage, subject};
 use crate::observe::log::Clean;
 use crate::smtp::{EnhancedCode, Reply};
 use bytes::Bytes;
@@ -55,6 +57,8 @@ pub struct Account {
     pub passed_over: Vec<(Arc<str>, Unmet)>,
     /// What rules wanted and did not get.
     pub notes: Vec<Note>,
+    /// Repairs and searches in its texts that were left out, since the mail must not wait for them.
+    pub skipped: Vec<Skipped>,
 }
 
 pub(super) fn prepare(
@@ -72,13 +76,16 @@ pub(super) fn prepare(
     }
     let written = Author::of(&as_received);
     policy.check_author(&received.client, &written)?;
+    policy.check_senders(&received.client, &as_received)?;
     let context = Context { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let size = received.data.len();
-    let Repaired { mut message, steps } =
+    let Repaired { mut message, steps, skipped } =
         off_the_way(size, || repaired(&as_received, reception, &context, (&mut received.share, size)))?;
     let held = held_with(&message, &as_received, size);
     hold(&mut received.share, held)?;
     received.share.shrink(held);
+    tell_skipped(&skipped, id);
+    account.skipped = skipped;
     if !steps.is_empty() {
         debug!(%id, steps = steps.join(", "), "repaired");
     }
@@ -95,6 +102,9 @@ pub(super) fn prepare(
     received.share.shrink(held);
     let Draft { envelope, mut message, marks } = draft;
     let author = policy.check_seal(if original.is_some() { Author::of(&message) } else { written })?;
+    let is_signed = author.as_ref().is_some_and(|author| policy.keyring.keys_for(author.domain()).is_some());
+    let fit = if is_signed { fit::check(&message) } else { fit::check_lines(&message) };
+    fit.map_err(|unfit| unfit.reply())?;
     let trace = Trace {
         ehlo: &received.client.ehlo,
         client: received.client.peer.ip(),
@@ -108,24 +118,33 @@ pub(super) fn prepare(
 }
 
 /// With every step that is wanted. Where all the memory for mail coming in would not do for that and for the rules behind it,
-/// the body stays as it is: to be told to come again would be to be told so for ever.
+/// only its long lines are encoded, and where that is too much, the body stays as it is: a client that is told to come again
+/// would be told the same every time.
 fn repaired(
     message: &RawMessage,
     Reception { repairs, rules, .. }: &Reception,
     context: &Context<'_>,
     (share, size): (&mut Share, usize),
 ) -> Result<Repaired, Reply> {
-    let needed = size + room(message, repairs);
-    if share.could_hold(needed) {
+    let fewer = repairs.without_others_on_body();
+    for tried in [repairs, &fewer] {
+        let needed = size + header_room(message) + room(message, tried);
+        if !share.could_hold(needed) {
+            continue;
+        }
         hold(share, needed)?;
-        let repaired = repair(message, repairs, context);
+        let repaired = repair(message, tried, context);
         let held = held_with(&repaired.message, message, size);
         if held == size || share.could_hold(held + rules.room(&repaired.message)) {
-            return Ok(repaired);
+            return Ok(if tried == repairs { repaired } else { with_less_of_body(repaired) });
         }
     }
-    warn!(id = %context.id, size, "half of `max_memory` is too little to repair its body, which stays as it is");
-    Ok(repair_header(message, repairs, context))
+    Ok(with_less_of_body(repair_header(message, repairs, context)))
+}
+
+fn with_less_of_body(mut repaired: Repaired) -> Repaired {
+    repaired.skipped.push(Skipped { step: "body", why: Obstacle::Memory });
+    repaired
 }
 
 /// Later there may be room, unless there would be none with nobody else there.
@@ -158,8 +177,10 @@ fn follow_rules(
         return Ok(Ruled { draft, original: None });
     }
     let rewritten = off_the_way(draft.message.size(), || rules.apply(&draft, origin));
-    let Rewritten { verdict, matched, passed_over, notes } = rewritten;
+    let Rewritten { verdict, matched, passed_over, notes, skipped } = rewritten;
     tell(&notes, id);
+    tell_skipped(&skipped, id);
+    account.skipped.extend(skipped);
     (account.matched, account.passed_over, account.notes) = (matched, passed_over, notes);
     match verdict {
         Verdict::Discard { rule } => Err(Turned::Discarded { rule }),
@@ -184,6 +205,21 @@ pub(super) fn tell(notes: &[Note], id: MailId) {
     for Note { rule, header, trouble } in notes {
         warn!(%id, rule = %Clean(rule), header = %Clean(header), "a rule could not change a header: {trouble}");
     }
+}
+
+/// One line for each step that was left out, wherever it was to be taken.
+pub(super) fn tell_skipped(skipped: &[Skipped], id: MailId) {
+    for Skipped { step, why } in skipped {
+        warn!(%id, step, "an optional step was left out, the mail goes on without it: {why}");
+    }
+}
+
+/// For lists; empty if it cannot be read.
+pub(super) fn subject_of(message: &RawMessage, id: MailId) -> String {
+    subject(message).unwrap_or_else(|skipped| {
+        tell_skipped(&[skipped], id);
+        String::new()
+    })
 }
 
 /// Octets from which repairs and rules take longer than an async thread's other work should wait.

@@ -3,12 +3,11 @@
 //! The `250` comes from the durable put and from nothing else (RFC 5321 §6.1). Below the free-space floor mail is refused
 //! at MAIL, before it is sent to us.
 
-use super::prepare::Prepared;
+use super::prepare::{Prepared, subject_of};
 use super::reception::Reception;
 use crate::delivery::Clerk;
 use crate::inbound::{Client, Intake, Received};
 use crate::message::accepted::Accepted;
-use crate::message::subject;
 use crate::observe::log::Clean;
 use crate::queue::space::Space;
 use crate::queue::{NewMail, Queue, QueueError};
@@ -40,7 +39,7 @@ impl Intake for QueuedIntake {
             Ok(Prepared { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
-        let (fates, subject) = (self.clerk.waiting(&accepted), subject(&accepted.message));
+        let (fates, subject) = (self.clerk.waiting(&accepted), subject_of(&accepted.message, accepted.id));
         let mail = NewMail { accepted: accepted.clone(), fates, original, subject };
         match self.queue.put(mail).await {
             Ok(()) => queued(&accepted),

@@ -4,11 +4,13 @@
 //! "Sender not verified" is cured so: a rule that sets From, and the mail that failed on it is tried again with it. The
 //! gateway's own trace stays on top; the repairs stay as they are.
 
-use super::prepare::{drop_broken_signature, off_the_way, tell};
+use super::fit;
+use super::prepare::{drop_broken_signature, off_the_way, subject_of, tell, tell_skipped};
 use crate::message::accepted::Accepted;
 use crate::message::headers::Fields;
+use crate::message::optional::attempt;
 use crate::message::rewrite::{Draft, Kept, Original, OriginalError, Rewritten, Rules, Verdict};
-use crate::message::{MailId, RawMessage, subject};
+use crate::message::{MailId, RawMessage};
 use crate::observe::log::Clean;
 use crate::queue::{Lane, LaneOf, Queue, QueueError, Revision, Stored};
 use jiff::Timestamp;
@@ -33,8 +35,8 @@ pub enum Rerun {
     Busy,
     /// There is none, or nobody is left to whom it could be sent.
     Missing,
-    /// What is stored of its first form cannot be read: it stays as it is.
-    Unreadable(OriginalError),
+    /// What is stored of its first form cannot be read, the rules fail on it, or it could never be sent: it stays as it is.
+    Unreadable(String),
 }
 
 /// `lane_of`: by today's routes.
@@ -51,16 +53,26 @@ pub async fn rerun(
     }
     let (trace, before) = match before_the_rules(&accepted, original.as_deref()) {
         Ok(found) => found,
-        Err(error) => return Ok(Rerun::Unreadable(error)),
+        Err(error) => return Ok(Rerun::Unreadable(error.to_string())),
     };
-    let Rewritten { verdict, matched, notes, .. } =
-        off_the_way(before.message.size(), || rules.apply(&before, &accepted.origin));
+    // Not optional; but no fault on one message may keep the others from being asked.
+    let rewritten =
+        off_the_way(before.message.size(), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
+    let Rewritten { verdict, matched, notes, skipped, .. } = match rewritten {
+        Ok(rewritten) => rewritten,
+        Err(skipped) => return Ok(Rerun::Unreadable(format!("{}, in the rules", skipped.why))),
+    };
     tell(&notes, id);
+    tell_skipped(&skipped, id);
     match verdict {
         Verdict::Refuse { rule, text } => Ok(Rerun::Refused { rule, text }),
         Verdict::Discard { rule } => Ok(Rerun::Discards { rule }),
         Verdict::Keep(kept) => {
             let revision = revision(*kept, &before, &accepted, &trace, lane_of);
+            let made = RawMessage::from_parts(revision.header.clone(), accepted.message.body().clone());
+            if let Err(unfit) = fit::check(&made) {
+                return Ok(Rerun::Unreadable(format!("it could never be sent: {unfit}")));
+            }
             if is_as_stored(&revision, &accepted) {
                 return match queue.retry(&[id], None, now).await? {
                     0 => Ok(Rerun::Busy),
@@ -106,10 +118,11 @@ fn revision(kept: Kept, before: &Draft, accepted: &Accepted, trace: &[u8], lane_
     }
     let header = [trace, message.header()].concat();
     let original = changes.any().then(|| Original::new(before, &targets).encode());
-    let subject = subject(&message);
+    let subject = subject_of(&message, accepted.id);
     let message = RawMessage::from_parts(header, message.body().clone());
     let made = Accepted { envelope, message, marks, ..accepted.clone() };
-    let lanes: Vec<Lane> = made.envelope.recipients.iter().map(|to| lane_of(&made.addressed(to))).collect();
+    let asked = made.asked_header();
+    let lanes: Vec<Lane> = made.envelope.recipients.iter().map(|to| lane_of(&made.addressed(to, &asked))).collect();
     Revision {
         id: accepted.id,
         instead_of: accepted.envelope.recipients.clone(),

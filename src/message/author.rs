@@ -5,6 +5,7 @@
 //! is, and on whatever breaks the grammar; they agree on quoted strings. RFC 5322 §3.4, §3.6.2.
 
 use super::addresses::{Kind, Member, Token, members};
+use super::headers::FieldRef;
 use super::raw::RawMessage;
 use super::words::{self, Word};
 use crate::smtp::address::AddressError;
@@ -52,18 +53,39 @@ impl Author {
     }
 }
 
+/// Every mailbox in a field such as Sender or Resent-From, read as strictly as From; none in an empty one.
+pub fn mailboxes_in(field: &FieldRef<'_>) -> Result<Vec<Mailbox>, AuthorError> {
+    let value = String::from_utf8_lossy(&field.unfolded()).into_owned();
+    let (members, unclear) = readable(&value)?;
+    let named =
+        members.iter().filter(|member| !member.tokens.is_empty() || member.stop.is_some_and(|stop| stop != ','));
+    named.map(|member| mailbox_of(member, unclear)).collect()
+}
+
 /// One mailbox, no group, and nothing beside its address that any reader could take for another.
 fn only_address(value: &str) -> Result<Mailbox, AuthorError> {
-    let unclear = if value.contains('@') { AuthorError::Ambiguous } else { AuthorError::Invalid };
-    if value.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(unclear);
-    }
-    let members = members(value).ok_or(unclear)?;
+    let (members, unclear) = readable(value)?;
     let [member] = members.as_slice() else {
         let is_list = members.iter().all(|member| member.stop.is_none_or(|stop| stop == ','));
         let named = members.iter().filter(|member| !member.tokens.is_empty()).count();
         return Err(if is_list && named > 1 { AuthorError::SeveralAddresses } else { unclear });
     };
+    mailbox_of(member, unclear)
+}
+
+/// And the error for what cannot be read after all.
+fn readable(value: &str) -> Result<(Vec<Member<'_>>, AuthorError), AuthorError> {
+    let unclear = if value.contains('@') { AuthorError::Ambiguous } else { AuthorError::Invalid };
+    if value.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(unclear);
+    }
+    Ok((members(value).ok_or(unclear)?, unclear))
+}
+
+fn mailbox_of(member: &Member<'_>, unclear: AuthorError) -> Result<Mailbox, AuthorError> {
+    if member.stop.is_some_and(|stop| stop != ',') {
+        return Err(unclear);
+    }
     let address = address_of(member).ok_or(unclear)?;
     let mailbox = Mailbox::parse(address).map_err(|error| match error {
         AddressError::HiddenRoute => AuthorError::Ambiguous,
@@ -216,6 +238,27 @@ mod tests {
             "A\u{85} <a@example.com>",
         ] {
             assert_eq!(author(&format!("From: {value}\r\n")), Err(AuthorError::Ambiguous), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn every_mailbox_of_a_field_is_found_or_none() {
+        let mailboxes = |value: &str| {
+            let block = format!("Resent-From : {value}\r\n");
+            let field = crate::message::headers::Fields::new(block.as_bytes()).next().expect("a field");
+            mailboxes_in(&field).map(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        for (value, expected) in [
+            ("", Ok("")),
+            (" (nobody)", Err(AuthorError::Invalid)),
+            ("a@b", Ok("a@b")),
+            ("A <a@b>, \"C\" <c@d>,\r\n e@f,", Ok("a@b c@d e@f")),
+            ("Team: a@b;", Err(AuthorError::Ambiguous)),
+            ("a@b; c@d", Err(AuthorError::Ambiguous)),
+            ("v@evil.org <a@b>", Err(AuthorError::Ambiguous)),
+            ("nobody", Err(AuthorError::Invalid)),
+        ] {
+            assert_eq!(mailboxes(value), expected.map(str::to_owned), "{value:?}");
         }
     }
 

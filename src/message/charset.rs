@@ -1,5 +1,6 @@
 //! Character sets: bytes to text, or nothing where the bytes do not fit the name. RFC 2978.
 
+use super::optional::attempt;
 use mail_parser::decoders::charsets::map::charset_decoder;
 
 /// `None` for an unknown name, and for bytes that are no text in it: mending must not replace what it cannot read.
@@ -7,7 +8,12 @@ pub fn decode(charset: &str, bytes: &[u8]) -> Option<String> {
     match charset.to_ascii_lowercase().as_str() {
         "utf-8" | "utf8" => Some(std::str::from_utf8(bytes).ok()?.to_owned()),
         "us-ascii" | "ascii" => bytes.is_ascii().then(|| String::from_utf8_lossy(bytes).into_owned()),
-        _ => Some(charset_decoder(charset.as_bytes())?(bytes)).filter(|text| !text.contains('\u{fffd}')),
+        _ => {
+            let decoder = charset_decoder(charset.as_bytes())?;
+            // Some fifty decoders of the library's: what one of them fails on is left as it is.
+            let text = attempt("charset_decoder", || Ok(decoder(bytes))).ok()?;
+            Some(text).filter(|text| !text.contains('\u{fffd}'))
+        }
     }
 }
 

@@ -1,13 +1,18 @@
 //! The subject for lists: decoded, in one line, of bounded length. Never used to decide anything.
 
+use super::optional::{Skipped, attempt};
 use super::raw::RawMessage;
 use mail_parser::MessageParser;
 
 /// Characters.
 const MAX: usize = 200;
 
-/// Empty if there is none.
-pub fn subject(message: &RawMessage) -> String {
+/// Empty if there is none. What cannot be read costs the list its subject, never the mail.
+pub fn subject(message: &RawMessage) -> Result<String, Skipped> {
+    attempt("subject", || Ok(decoded(message)))
+}
+
+fn decoded(message: &RawMessage) -> String {
     let Some(field) = message.fields_named("Subject").next() else { return String::new() };
     let block = [field.raw(), b"\r\n"].concat();
     let parsed = MessageParser::new().parse_headers(&block);
@@ -31,7 +36,7 @@ mod tests {
             (&long, &"x".repeat(200)),
         ] {
             let message = RawMessage::from_data(format!("{header}\r\nbody").into()).expect("a message");
-            assert_eq!(subject(&message), expected, "{header:?}");
+            assert_eq!(subject(&message).as_deref(), Ok(expected), "{header:?}");
         }
     }
 }

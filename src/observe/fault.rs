@@ -17,6 +17,15 @@ pub fn watch() {
     }));
 }
 
+/// The same for a command that has no log: one line on standard error.
+pub fn watch_without_log() {
+    std::panic::set_hook(Box::new(|panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("waxseal: a fault of this program, at {at}; please report it");
+    }));
+}
+
 /// Since the start of the process.
 pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
@@ -57,3 +66,18 @@ pub fn provoke(place: &'static str, sender: impl fmt::Display) {
 
 #[cfg(not(debug_assertions))]
 pub fn provoke(_place: &'static str, _sender: impl fmt::Display) {}
+
+/// The same for optional steps: panics in those that the variable WAXSEAL_TEST_FAULTY_STEPS names, with commas between them.
+#[cfg(debug_assertions)]
+pub fn provoke_step(step: &str) {
+    use std::sync::LazyLock;
+
+    static FAULTY: LazyLock<String> = LazyLock::new(|| std::env::var("WAXSEAL_TEST_FAULTY_STEPS").unwrap_or_default());
+    #[expect(clippy::panic, reason = "what it is for")]
+    if FAULTY.split(',').any(|faulty| faulty == step) {
+        panic!("on purpose, in {step}");
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub fn provoke_step(_step: &str) {}

@@ -59,3 +59,4 @@ mod routes;
 mod rules;
 mod secrets;
 mod starttls_or_nothing;
+mod unfit_mail;

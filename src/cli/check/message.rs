@@ -9,6 +9,7 @@ use crate::cli::{NOT_WELL, WRONG};
 use crate::config::{ListenerSettings, Settings};
 use crate::gateway::Rehearsal;
 use crate::inbound::{AuthMode, Client, Received};
+use crate::message::optional::attempt;
 use crate::message::{Author, Envelope, RawMessage};
 use crate::smtp::address::AddressError;
 use crate::smtp::{EhloName, Mailbox, Reply, ReversePath};
@@ -155,8 +156,12 @@ fn envelope(sample: &Sample, message: &RawMessage) -> anyhow::Result<Envelope> {
     Ok(envelope)
 }
 
-/// Each once, in order.
+/// Each once, in order; none where they cannot be read.
 fn recipients_of(message: &RawMessage) -> Vec<Mailbox> {
+    attempt("recipients", || Ok(addresses_in(message))).unwrap_or_default()
+}
+
+fn addresses_in(message: &RawMessage) -> Vec<Mailbox> {
     let block = [message.header(), b"\r\n"].concat();
     let Some(parsed) = MessageParser::new().parse_headers(&block) else { return Vec::new() };
     let lists = [parsed.to(), parsed.cc(), parsed.bcc()].into_iter().flatten();

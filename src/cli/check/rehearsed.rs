@@ -142,6 +142,7 @@ fn account_lines(account: &Account, settings: &Settings) -> Vec<String> {
         let text = format!("{}: {} stays as it was: {}", note.rule, note.header, note.trouble);
         lines.push(line("not done", &Clean(text)));
     }
+    lines.extend(account.skipped.iter().map(|skipped| line("left out", skipped)));
     lines
 }
 
@@ -246,6 +247,11 @@ pub fn to_json(handed: &Handed, seen: &Seen, settings: &Settings) -> Value {
         value["repairs"] = json!(account.repairs);
         value["rules"] = rules_to_json(account, settings);
         value["not_done"] = account.notes.iter().map(note_to_json).collect();
+        value["left_out"] = account
+            .skipped
+            .iter()
+            .map(|skipped| json!({ "step": skipped.step, "reason": skipped.why.to_string() }))
+            .collect();
     }
     if let Some((before, rehearsal, accepted)) = seen.accepted() {
         value["after"] = envelope_to_json(&accepted.envelope);

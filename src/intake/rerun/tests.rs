@@ -134,3 +134,19 @@ async fn an_original_that_cannot_be_read_changes_nothing() {
         assert_eq!(content(&queue), before);
     }
 }
+
+/// What an older version took, or damage.
+#[tokio::test]
+async fn what_could_never_be_sent_stays_as_it_is_and_says_why() {
+    let (queue, id) = stored(&["you@example.net"]);
+    for (field, why) in [
+        ("To: you@example.net\r\n".repeat(101), "the message has more than 100 To headers"),
+        (format!("References: <{}@x>\r\n", "m".repeat(1000)), "the header field References has a line of"),
+    ] {
+        queue.inner().messages[0].1 = format!("{}{field}{BEFORE}\r\nbody\r\n", trace(id)).into();
+        let before = content(&queue);
+        let Rerun::Unreadable(told) = run(&queue, &from_rule(), id).await else { panic!("{why}: it was changed") };
+        assert!(told.starts_with("it could never be sent: ") && told.contains(why), "{told}");
+        assert_eq!(content(&queue), before);
+    }
+}

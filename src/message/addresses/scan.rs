@@ -35,9 +35,12 @@ pub(in crate::message) enum Kind<'a> {
     Comment(&'a str),
 }
 
-/// `None` if something is opened and not closed, or closed and not opened.
+/// Each takes some hundred octets of memory, however short it is. A thousand addresses with names have three thousand.
+const MOST_TOKENS: usize = 30_000;
+
+/// `None` if something is opened and not closed, or closed and not opened, or there is more than anybody writes.
 pub(in crate::message) fn members(value: &str) -> Option<Vec<Member<'_>>> {
-    let mut scanner = Scanner { value, at: 0 };
+    let mut scanner = Scanner { value, at: 0, left: MOST_TOKENS };
     let mut members = Vec::new();
     loop {
         let start = scanner.at;
@@ -53,6 +56,8 @@ pub(in crate::message) fn members(value: &str) -> Option<Vec<Member<'_>>> {
 struct Scanner<'a> {
     value: &'a str,
     at: usize,
+    /// Tokens and members that may still come.
+    left: usize,
 }
 
 impl<'a> Scanner<'a> {
@@ -63,6 +68,7 @@ impl<'a> Scanner<'a> {
     fn member(&mut self) -> Option<(Vec<Token<'a>>, Option<char>)> {
         let mut tokens: Vec<Token<'a>> = Vec::new();
         loop {
+            self.left = self.left.checked_sub(1)?;
             let before = self.rest().len();
             self.at = self.value.len() - self.rest().trim_start_matches([' ', '\t']).len();
             let spaced = self.rest().len() < before;

@@ -3,6 +3,7 @@
 use super::quoted_printable;
 use crate::message::charset;
 use crate::message::headers::Fields;
+use crate::message::optional::attempt;
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::parsers::MessageStream;
 use mail_parser::{ContentType, HeaderValue};
@@ -158,8 +159,9 @@ fn read(value: &[u8]) -> Option<ContentType<'static>> {
         return None;
     }
     let line = [value, b"\r\n"].concat();
-    match MessageStream::new(&line).parse_content_type().into_owned() {
-        HeaderValue::ContentType(parsed) => Some(parsed),
+    // What the library fails on is ambiguous, and then nobody edits it.
+    match attempt("content_type", || Ok(MessageStream::new(&line).parse_content_type().into_owned())) {
+        Ok(HeaderValue::ContentType(parsed)) => Some(parsed),
         _ => None,
     }
 }
@@ -216,6 +218,8 @@ mod tests {
             (content.media_type.as_str(), content.is_attachment, content.is_sealed()),
             ("text/html", false, true)
         );
+        let far = "Content-Type: text/html; filename*4294967295*=a; filename*99999999999999999999=b; a*-1=c\r\n";
+        assert!(Content::of(far.as_bytes(), "").is("text/html"));
         let name: String = (0..60).map(|piece| format!("; filename*{piece}*=%D0%BF%D1%80%D0%B8")).collect();
         assert!(Content::of(format!("Content-Type: text/html{name}\r\n").as_bytes(), "").is("text/html"));
     }

@@ -5,7 +5,7 @@
 use super::parts::{self, Change, Part};
 use crate::message::RawMessage;
 use crate::message::charset::{extends_ascii, is_utf8};
-use crate::message::mime::{Encoding, encode_quoted_printable};
+use crate::message::mime::{Coding, Encoding};
 
 pub(super) fn uncover(message: &mut RawMessage) {
     parts::edit(message, uncovered);
@@ -21,10 +21,10 @@ fn uncovered(part: &Part<'_>) -> Option<Change> {
         Some(charset) => extends_ascii(charset) && memchr::memchr(0, &octets).is_none(),
         None => is_utf8(&octets),
     };
-    if !is_text || encode_quoted_printable(&octets).len() > part.body.len() {
+    if !is_text || Coding::QuotedPrintable.size(&octets) > part.body.len() {
         return None;
     }
-    part.quoted_printable(&octets)
+    part.quoted_printable(octets.into_owned())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Body lines over 998 octets, which no server need carry: the part is encoded anew, no line is ever split.
 //! RFC 5321 §4.5.3.1.6, RFC 2045 §6.7, §6.8.
 
-use super::parts::{self, Change, Part};
+use super::parts::{self, Body, Change, Part};
 use crate::message::RawMessage;
-use crate::message::headers::MAX_LINE;
+use crate::message::lines::has_long_line;
 use crate::message::mime::Encoding;
 
 /// Characters of a line, RFC 2045 §6.8.
@@ -21,20 +21,10 @@ fn encoded(part: &Part<'_>) -> Option<Change> {
     }
     match part.content.encoding {
         Encoding::Unknown => None,
-        Encoding::Base64 => Some(Change { header: None, body: Some(rewrapped(part.body)?) }),
-        _ => part.quoted_printable(&part.content.decoded(part.body)?),
+        Encoding::Base64 => Some(Change { header: None, body: Some(Body::Octets(rewrapped(part.body)?)) }),
+        Encoding::QuotedPrintable => part.encoded(Some(part.content.decoded(part.body)?.into_owned())),
+        _ => part.encoded(None),
     }
-}
-
-pub(super) fn has_long_line(body: &[u8]) -> bool {
-    let mut start = 0;
-    let mut ends = memchr::memchr_iter(b'\n', body);
-    let any = ends.any(|end| {
-        let is_long = end + 1 - start > MAX_LINE + 2;
-        start = end + 1;
-        is_long
-    });
-    any || body.len() - start > MAX_LINE
 }
 
 /// The same characters in shorter lines.

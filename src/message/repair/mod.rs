@@ -4,7 +4,8 @@
 //! octet for octet, and everything inside signed, encrypted and forwarded mail (RFC 1847, RFC 2046 §5.2.1). Steps run in
 //! the order of [`repair`]: fields first, then the shape of the message, then its texts.
 //!
-//! To repair twice is to repair once. Work is bounded by the size of the message.
+//! To repair twice is to repair once. Work is bounded by the size of the message. A step that panics, or would be too much,
+//! is left out, and the message goes on as it was before the step.
 
 mod base64_text;
 mod bcc;
@@ -25,9 +26,10 @@ mod transfer_encoding;
 
 pub(in crate::message) use header_text::mended as in_ascii;
 pub(in crate::message) use mime_version::add as add_mime_version;
-pub use room::room;
+pub use room::{header_room, room};
 
 use super::id::MailId;
+use super::optional::{Obstacle, Skipped, attempt};
 use super::raw::RawMessage;
 use bytes::Bytes;
 
@@ -101,6 +103,15 @@ impl Repairs {
         ]
     }
 
+    /// These, but of the steps on the body only the one that no mail with long lines can do without.
+    pub fn without_others_on_body(self) -> Self {
+        Self { flatten: false, base64_text: false, transfer_encoding: false, charset: false, text_part: false, ..self }
+    }
+
+    fn only_encodes_long_lines(&self) -> bool {
+        *self == self.without_others_on_body()
+    }
+
     pub fn turned_off(&self) -> Vec<&'static str> {
         self.switches().into_iter().filter(|(_, wanted)| !wanted).map(|(name, _)| name).collect()
     }
@@ -126,57 +137,72 @@ pub struct Repaired {
     pub message: RawMessage,
     /// The steps that changed something, by the names of their switches, in order.
     pub steps: Vec<&'static str>,
+    /// Steps that were to be taken and could not.
+    pub skipped: Vec<Skipped>,
 }
 
 pub fn repair(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> Repaired {
-    let mut repaired = Repaired { message: message.clone(), steps: Vec::new() };
+    let mut repaired = Repaired { message: message.clone(), steps: Vec::new(), skipped: Vec::new() };
     // In the order of the switches.
-    let steps: [&dyn Fn(&mut RawMessage); 12] = [
-        &bcc::remove,
+    let steps: [&Step<'_>; 12] = [
+        &sure(bcc::remove),
         // Before whatever looks into parts: those inside are then nearer.
-        &flatten::flatten,
+        &sure(flatten::flatten),
         // Before the Message-ID is judged: it may only be wrapped.
-        &header_text::mend,
-        &|message| message_id::ensure(message, context.id, context.host),
-        &|message| date::add_missing(message, context.now),
-        &base64_text::uncover,
-        &transfer_encoding::declare,
-        &charset::declare,
-        &long_lines::encode,
+        &sure(header_text::mend),
+        &sure(|message| message_id::ensure(message, context.id, context.host)),
+        &sure(|message| date::add_missing(message, context.now)),
+        &sure(base64_text::uncover),
+        &sure(transfer_encoding::declare),
+        &sure(charset::declare),
+        &sure(long_lines::encode),
         // Behind what makes the HTML readable.
         &|message| text_part::add(message, context.id),
-        &mime_version::declare,
-        &folding::fold_long_lines,
+        &sure(mime_version::declare),
+        &sure(folding::fold_long_lines),
     ];
     for ((name, wanted), step) in repairs.switches().into_iter().zip(steps) {
-        if wanted && changes(&mut repaired.message, step) {
-            repaired.steps.push(name);
+        if !wanted {
+            continue;
+        }
+        match changed_by(&repaired.message, name, step) {
+            Ok(Some(message)) => {
+                repaired.message = message;
+                repaired.steps.push(name);
+            }
+            Ok(None) => {}
+            Err(skipped) => repaired.skipped.push(skipped),
         }
     }
     repaired
 }
 
-/// The steps on the message's own header alone: for a message whose body there is no room to write anew. It stays as it is.
-pub fn repair_header(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> Repaired {
-    let repairs = Repairs {
-        flatten: false,
-        base64_text: false,
-        transfer_encoding: false,
-        charset: false,
-        long_lines: false,
-        text_part: false,
-        ..*repairs
-    };
-    let bare = RawMessage::from_parts(message.header().to_vec(), Bytes::new());
-    let Repaired { message: bare, steps } = repair(&bare, &repairs, context);
-    Repaired { message: RawMessage::from_parts(bare.header().to_vec(), message.body().clone()), steps }
+/// What a step does to a message; what an error leaves behind is thrown away.
+type Step<'a> = dyn Fn(&mut RawMessage) -> Result<(), Obstacle> + 'a;
+
+/// A step that knows no obstacle.
+fn sure(step: impl Fn(&mut RawMessage)) -> impl Fn(&mut RawMessage) -> Result<(), Obstacle> {
+    move |message| {
+        step(message);
+        Ok(())
+    }
 }
 
-fn changes(message: &mut RawMessage, step: &dyn Fn(&mut RawMessage)) -> bool {
-    let (header, body) = (message.header().to_vec(), message.body().clone());
-    step(message);
+/// The steps on the message's own header alone: for a message whose body there is no room to write anew. It stays as it is.
+pub fn repair_header(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> Repaired {
+    let repairs = Repairs { long_lines: false, ..repairs.without_others_on_body() };
+    let bare = RawMessage::from_parts(message.header().to_vec(), Bytes::new());
+    let Repaired { message: bare, steps, skipped } = repair(&bare, &repairs, context);
+    Repaired { message: RawMessage::from_parts(bare.header().to_vec(), message.body().clone()), steps, skipped }
+}
+
+/// `None`: there is nothing to repair.
+fn changed_by(message: &RawMessage, name: &'static str, step: &Step<'_>) -> Result<Option<RawMessage>, Skipped> {
+    let mut after = message.clone();
+    attempt(name, || step(&mut after))?;
     // A body is replaced only by another: no need to compare octets.
-    message.body().as_ptr() != body.as_ptr() || message.body().len() != body.len() || message.header() != header
+    let has_same_body = after.body().as_ptr() == message.body().as_ptr() && after.body().len() == message.body().len();
+    Ok((!has_same_body || after.header() != message.header()).then_some(after))
 }
 
 #[cfg(test)]

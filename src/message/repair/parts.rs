@@ -3,19 +3,32 @@
 use super::mime_version;
 use crate::message::RawMessage;
 use crate::message::headers::Field;
-use crate::message::mime::{Content, Editor, Encoding, Structure, encode_quoted_printable, with_field};
+use crate::message::mime::{Coding, Content, Editor, Encoding, Structure, with_field};
 
 /// A part as a step sees it, and what it makes of it.
 pub(super) struct Part<'a> {
     pub content: &'a Content,
     pub header: &'a [u8],
     pub body: &'a [u8],
+    /// It is the message itself.
+    is_whole: bool,
 }
 
 #[derive(Default)]
 pub(super) struct Change {
     pub header: Option<Vec<u8>>,
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Body>,
+}
+
+/// What comes into the place of a body.
+pub(super) enum Body {
+    Octets(Vec<u8>),
+    /// It, or these octets, in a transfer encoding; `line_end`: and a line end behind it.
+    Encoded {
+        octets: Option<Vec<u8>>,
+        coding: Coding,
+        line_end: bool,
+    },
 }
 
 /// Runs the step on every part with content of its own that is neither signed nor encrypted nor in another message.
@@ -24,14 +37,17 @@ pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&Part<'_>) -> Option<
     let mut editor = Editor::new(message, &structure);
     let mut uses_mime = false;
     for (index, entity) in structure.leaves() {
-        let part = Part { content: &entity.content, header: editor.header(index), body: editor.body(index) };
+        let (header, body) = (editor.header(index), editor.body(index));
+        let part = Part { content: &entity.content, header, body, is_whole: index == 0 };
         let Some(change) = step(&part) else { continue };
         if let Some(header) = change.header {
             editor.replace_header(index, header);
             uses_mime |= index == 0;
         }
-        if let Some(body) = change.body {
-            editor.replace_body(index, body);
+        match change.body {
+            Some(Body::Octets(octets)) => editor.replace_body(index, octets),
+            Some(Body::Encoded { octets, coding, line_end }) => editor.encode_body(index, octets, coding, line_end),
+            None => {}
         }
     }
     if let Some(edited) = editor.finish() {
@@ -58,17 +74,36 @@ pub(super) fn edit_headers(message: &mut RawMessage, step: impl Fn(&[u8]) -> Opt
 }
 
 impl Part<'_> {
-    /// The part with these octets in quoted-printable.
-    pub fn quoted_printable(&self, octets: &[u8]) -> Option<Change> {
-        let body = Some(encode_quoted_printable(octets));
-        if self.content.encoding == Encoding::QuotedPrintable {
-            return Some(Change { header: None, body });
-        }
-        Some(Change { header: Some(self.encoded_as("quoted-printable")?), body })
+    /// The part in quoted-printable, or in base64 where that would swell a large one. `octets`: what is behind its transfer
+    /// encoding, if it has one.
+    pub fn encoded(&self, octets: Option<Vec<u8>>) -> Option<Change> {
+        let content = octets.as_deref().unwrap_or(self.body);
+        let coding = coding_of(content);
+        // The message's own last line ends like every other.
+        let line_end = self.is_whole && coding == Coding::Base64 && self.body.ends_with(b"\r\n");
+        let is_declared = self.content.encoding == Encoding::QuotedPrintable && coding == Coding::QuotedPrintable;
+        let header = if is_declared { None } else { Some(self.encoded_as(coding.name())?) };
+        Some(Change { header, body: Some(Body::Encoded { octets, coding, line_end }) })
+    }
+
+    /// The same in quoted-printable.
+    pub fn quoted_printable(&self, octets: Vec<u8>) -> Option<Change> {
+        let header = Some(self.encoded_as(Coding::QuotedPrintable.name())?);
+        let body = Body::Encoded { octets: Some(octets), coding: Coding::QuotedPrintable, line_end: false };
+        Some(Change { header, body: Some(body) })
     }
 
     fn encoded_as(&self, encoding: &str) -> Option<Vec<u8>> {
         const NAME: &str = "Content-Transfer-Encoding";
         Some(with_field(self.header, NAME, &Field::new(NAME, &[encoding]).ok()?))
     }
+}
+
+/// Octets of a part from which it is better to be short than legible.
+const LARGE: usize = 256 * 1024;
+
+/// As `base64_text` sees it, too: what is base64 here stays so.
+pub(super) fn coding_of(octets: &[u8]) -> Coding {
+    let is_shorter = || Coding::QuotedPrintable.size(octets) > Coding::Base64.size(octets) + 2;
+    if octets.len() >= LARGE && is_shorter() { Coding::Base64 } else { Coding::QuotedPrintable }
 }

@@ -1,23 +1,50 @@
 //! How much memory the repair of a message takes while it lasts: text that is encoded anew stands there several times.
 //! An upper bound by looking, not by doing; the caller's budget has the last word.
 
-use super::Repairs;
-use super::long_lines::has_long_line;
+use super::parts::coding_of;
+use super::{Repairs, text_part};
 use crate::message::RawMessage;
-use crate::message::mime::{Encoding, Entity, Structure, longest_quoted_printable};
+use crate::message::headers::MAX_LINE;
+use crate::message::lines::has_long_line;
+use crate::message::mime::{Coding, Encoding, Entity, Structure, longest_quoted_printable};
+use memchr::memmem;
 
-/// Octets beside the message itself.
+/// Octets for each of the header while its fields are taken apart and written anew.
+const OF_HEADER: usize = 16;
+
+/// Octets beside the message itself that the steps on its own header take.
+pub fn header_room(message: &RawMessage) -> usize {
+    OF_HEADER * message.header().len()
+}
+
+/// Octets beside the message itself that the steps on its body take.
 pub fn room(message: &RawMessage, repairs: &Repairs) -> usize {
     let structure = Structure::of(message);
     let body = message.body();
-    let encoded: usize =
-        structure.leaves().map(|(_, entity)| of_part(entity, &body[entity.body.clone()], repairs)).sum();
-    // The parts encoded, and then the body with them.
-    if encoded > 0 { 2 * encoded + body.len() } else { 0 }
+    let (mut growth, mut decoded, mut is_new) = (0, 0, is_edited(message, &structure, repairs));
+    for (_, entity) in structure.leaves() {
+        let octets = &body[entity.body.clone()];
+        if let Some(new) = of_part(entity, octets, repairs) {
+            growth += new.saturating_sub(octets.len());
+            is_new = true;
+        }
+        if is_decoded(entity, octets, repairs) {
+            decoded = octets.len().max(decoded);
+        }
+    }
+    // One step makes a body of that of the one before it.
+    let bodies = match repairs.only_encodes_long_lines() && structure.root().is_leaf() {
+        true => usize::from(is_new),
+        false => 2 * usize::from(is_new),
+    };
+    let text = if repairs.text_part { text_part::room(&structure) } else { 0 };
+    let around = if text > 0 { 2 * body.len() } else { 0 };
+    bodies * (body.len() + growth) + decoded + text + around
 }
 
-/// Octets of what the steps may make of a part; each asks what its step asks, but for what only decoding would tell.
-fn of_part(entity: &Entity, body: &[u8], repairs: &Repairs) -> usize {
+/// Octets of what the steps may make of a part, `None` if nothing; each asks what its step asks, but for what only decoding
+/// would tell.
+fn of_part(entity: &Entity, body: &[u8], repairs: &Repairs) -> Option<usize> {
     let content = &entity.content;
     let is_wrapped = repairs.long_lines && has_long_line(body);
     let is_declared = repairs.transfer_encoding
@@ -25,14 +52,42 @@ fn of_part(entity: &Entity, body: &[u8], repairs: &Repairs) -> usize {
         && matches!(content.encoding, Encoding::Absent | Encoding::SevenBit)
         && !body.is_ascii();
     match content.encoding {
-        // Decoded it is shorter by a quarter. It becomes quoted-printable only if that is no longer.
-        Encoding::Base64 if repairs.base64_text && content.is_shown_text() => body.len() * 9 / 4,
+        // It becomes quoted-printable only if that is no longer.
+        Encoding::Base64 if repairs.base64_text && content.is_shown_text() => Some(body.len()),
         // The characters, and they in lines of 76.
-        Encoding::Base64 if is_wrapped => body.len() * 21 / 20,
-        Encoding::Base64 | Encoding::Unknown => 0,
-        _ if is_wrapped || is_declared => longest_quoted_printable(body),
-        _ => 0,
+        Encoding::Base64 if is_wrapped => Some(body.len() * 21 / 20),
+        Encoding::Base64 | Encoding::Unknown => None,
+        _ if is_wrapped || is_declared => Some(match coding_of(body) {
+            Coding::Base64 => Coding::base64_size(body.len()) + 2,
+            Coding::QuotedPrintable => longest_quoted_printable(body),
+        }),
+        _ => None,
     }
+}
+
+/// What is behind its transfer encoding is looked at.
+fn is_decoded(entity: &Entity, body: &[u8], repairs: &Repairs) -> bool {
+    let is_read = (repairs.base64_text || repairs.charset) && entity.content.is_shown_text();
+    match entity.content.encoding {
+        Encoding::Base64 => is_read || repairs.long_lines && has_long_line(body),
+        Encoding::QuotedPrintable => is_read || repairs.long_lines && has_long_line(body),
+        _ => false,
+    }
+}
+
+/// A step may write the body anew for the frame around its parts, or for their headers.
+fn is_edited(message: &RawMessage, structure: &Structure, repairs: &Repairs) -> bool {
+    let root = structure.root();
+    let is_flattened = repairs.flatten && root.content.is("multipart/mixed") && root.children.len() == 1;
+    let is_edited = |entity: &Entity| {
+        let header = &message.body()[entity.header.clone()];
+        let is_odd =
+            || !header.is_ascii() || [&b"=?"[..], b"\"\""].iter().any(|odd| memmem::find(header, odd).is_some());
+        repairs.header_text && is_odd()
+            || repairs.header_folding && header.len() > MAX_LINE
+            || repairs.charset && entity.content.is_shown_text() && entity.content.charset.is_none()
+    };
+    is_flattened || structure.entities().iter().skip(1).any(is_edited)
 }
 
 #[cfg(test)]

@@ -4,22 +4,26 @@
 
 use super::mime_version;
 use crate::message::headers::{Field, Fields};
+use crate::message::html::HtmlError;
 use crate::message::mime::{Editor, Encoding, Structure, encode_quoted_printable, is_content};
+use crate::message::optional::Obstacle;
 use crate::message::{MailId, RawMessage, html};
 
+/// Octets of HTML in its transfer encoding; more is too much also when it is decoded.
+const LARGEST: usize = 3 * html::LARGEST + 4096;
 /// Levels that are searched for the HTML; real mail has three.
 const DEEPEST: usize = 8;
 
 /// `id` makes the boundary.
-pub(super) fn add(message: &mut RawMessage, id: MailId) {
+pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> {
     let structure = Structure::of(message);
-    let Some(found) = html_only(&structure) else { return };
-    let Some(text) = structure.get(found.html).and_then(|entity| {
-        let content = &entity.content;
-        html::to_text(&content.text(&message.body()[entity.body.clone()])?)
-    }) else {
-        return;
-    };
+    let Some(found) = html_only(&structure) else { return Ok(()) };
+    let Some(html) = structure.get(found.html) else { return Ok(()) };
+    if html.body.len() > LARGEST {
+        return Err(HtmlError::TooLarge.into());
+    }
+    let text = html.content.text(&message.body()[html.body.clone()]).map(|html| html::to_text(&html));
+    let Some(text) = text.transpose()?.flatten() else { return Ok(()) };
     let part = text_part(&text);
     let edited = match found.alternative {
         Some(first) => beside(message, &structure, first, &part),
@@ -29,6 +33,14 @@ pub(super) fn add(message: &mut RawMessage, id: MailId) {
         *message = edited;
         mime_version::add(message);
     }
+    Ok(())
+}
+
+/// Octets of memory that this takes at most, besides the message.
+pub(super) fn room(structure: &Structure) -> usize {
+    let html = html_only(structure).and_then(|found| structure.get(found.html)).map_or(0, |html| html.body.len());
+    // Decoded, in an 8-bit charset a letter may take three octets; the text in quoted-printable takes three times as many.
+    if html == 0 || html > LARGEST { 0 } else { 3 * html + html::room(3 * html) + 6 * html::LARGEST.min(3 * html) }
 }
 
 /// The HTML of a message without text.
@@ -144,7 +156,7 @@ mod tests {
 
     fn assert_made<const N: usize>(cases: [(String, String); N]) {
         let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();
-        table(|message| super::add(message, id()), &cases);
+        table(|message| super::add(message, id()).expect("no obstacle"), &cases);
     }
 
     #[test]
@@ -220,7 +232,7 @@ mod tests {
         let id = id();
         let html = format!("Content-Type: text/html\r\nMIME-Version: 1.0\r\n\r\n<p>=_{id}_0\r\n--=_{id}_1\r\n");
         let mut message = crate::message::RawMessage::from_data(html.into()).expect("a message");
-        super::add(&mut message, id);
+        super::add(&mut message, id).expect("no obstacle");
         assert!(String::from_utf8_lossy(message.header()).contains(&format!("boundary=\"=_{id}_2\"")));
     }
 }

@@ -1,4 +1,5 @@
-//! 8-bit text without a Content-Transfer-Encoding, or with one that denies it, becomes quoted-printable. RFC 2045 §6.
+//! 8-bit text without a Content-Transfer-Encoding, or with one that denies it, becomes quoted-printable, or base64 where
+//! that would swell a large one. RFC 2045 §6.
 
 use super::parts::{self, Change, Part};
 use crate::message::RawMessage;
@@ -15,7 +16,7 @@ fn declared(part: &Part<'_>) -> Option<Change> {
     if !part.content.is_text() || !claims_seven_bit || part.body.is_ascii() {
         return None;
     }
-    part.quoted_printable(part.body)
+    part.encoded(None)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::texts::Texts;
 use super::{Actions, Rule, Rules, envelope, unsubscribe};
 use crate::message::accepted::Origin;
 use crate::message::headers::FieldError;
+use crate::message::optional::Skipped;
 use crate::message::raw::MAX_HEADER;
 use crate::message::{AuthorError, Envelope, Marks, RawMessage};
 use crate::smtp::Mailbox;
@@ -30,6 +31,8 @@ pub struct Rewritten {
     /// Those that were asked and not for it, each with why.
     pub passed_over: Vec<(Arc<str>, Unmet)>,
     pub notes: Vec<Note>,
+    /// Searches in its texts that could not be made: nothing was found in them.
+    pub skipped: Vec<Skipped>,
 }
 
 #[derive(Debug, Clone)]
@@ -109,9 +112,9 @@ impl Rules {
         if self.is_empty() {
             return 0;
         }
-        let asks = |rule: &Rule| rule.conditions.body_contains.is_some() || rule.actions.list_unsubscribe.is_some();
-        let texts = if self.0.iter().any(asks) { Texts::room(body) } else { 0 };
-        3 * header + texts
+        let for_links = self.0.iter().any(|rule| rule.actions.list_unsubscribe.is_some());
+        let asks = for_links || self.0.iter().any(|rule| rule.conditions.body_contains.is_some());
+        3 * header + if asks { Texts::room(body, for_links) } else { 0 }
     }
 
     /// `draft` as it is after the repairs and before the gateway's own trace.
@@ -192,18 +195,19 @@ impl Run {
     }
 
     fn end(self, before: &Draft) -> Rewritten {
-        let Self { draft, targets, matched, passed_over, notes, .. } = self;
+        let Self { draft, targets, matched, passed_over, notes, texts } = self;
         let changes = Changes {
             envelope: draft.envelope != before.envelope,
             header: draft.message.header() != before.message.header(),
             marks: draft.marks != before.marks,
         };
         let verdict = Verdict::Keep(Box::new(Kept { draft, targets, changes }));
-        Rewritten { verdict, matched, passed_over, notes }
+        Rewritten { verdict, matched, passed_over, notes, skipped: texts.skipped }
     }
 
     fn account(self, verdict: Verdict) -> Rewritten {
-        Rewritten { verdict, matched: self.matched, passed_over: self.passed_over, notes: self.notes }
+        let Self { matched, passed_over, notes, texts, .. } = self;
+        Rewritten { verdict, matched, passed_over, notes, skipped: texts.skipped }
     }
 }
 

@@ -5,6 +5,7 @@ use super::Replacement;
 use super::apply::Trouble;
 use super::header::text_field;
 use crate::message::headers::{Change, FieldRef};
+use crate::message::optional::attempt;
 use crate::message::raw::MAX_HEADER;
 use crate::message::{addresses, words};
 use mail_parser::{Address, MessageParser};
@@ -28,8 +29,11 @@ pub(super) fn replaced(field: &FieldRef<'_>, replacement: &Replacement) -> Resul
         return Ok(Change::Keep);
     };
     let new = text_field(&name, &new)?;
-    if is_addresses && number_of_addresses(new.as_bytes()) != number_of_addresses(field.raw()) {
-        return Err(Trouble::Addresses);
+    if is_addresses {
+        let number = |field: &[u8]| attempt("addresses", || Ok(number_of_addresses(field))).ok();
+        if number(field.raw()).is_none_or(|before| number(new.as_bytes()) != Some(before)) {
+            return Err(Trouble::Addresses);
+        }
     }
     Ok(Change::Replace(new))
 }

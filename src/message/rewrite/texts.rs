@@ -1,16 +1,25 @@
 //! What a message says to its readers: its plain and HTML texts, decoded, for conditions and links.
 //!
 //! Decoded once per message at most, and only if a rule asks. No rule changes a body, so that they stay true. Bounded: of
-//! each text the beginning is read, and all of them together are no longer than one may be.
+//! each text the beginning is read, and all of them together are no longer than one may be. What cannot be read says nothing.
 
 use crate::message::mime::Structure;
+use crate::message::optional::{Obstacle, Skipped, attempt};
 use crate::message::{RawMessage, html};
 
 /// Octets as they stand in the message, of all texts together.
 const LARGEST: usize = 1 << 20;
 
 #[derive(Debug, Default)]
-pub(super) struct Texts(Option<Vec<Text>>);
+pub(super) struct Texts {
+    decoded: Option<Vec<Text>>,
+    /// Searches that could not be made.
+    pub skipped: Vec<Skipped>,
+}
+
+/// The names of what is done here, for the log.
+const SEARCH: &str = "body_contains";
+const LINK: &str = "list_unsubscribe";
 
 #[derive(Debug)]
 struct Text {
@@ -19,29 +28,56 @@ struct Text {
 }
 
 impl Texts {
-    /// Octets at most, of a body of so many: a letter of an 8-bit charset may take three in UTF-8.
-    pub fn room(body: usize) -> usize {
-        3 * body.min(LARGEST)
+    /// Octets at most, of a body of so many: a letter of an 8-bit charset may take three in UTF-8. For links, the HTML of one
+    /// of them is read besides.
+    pub fn room(body: usize, for_links: bool) -> usize {
+        3 * body.min(LARGEST) + if for_links { html::room(3 * body) } else { 0 }
     }
 
+    /// False if they cannot be read.
     pub fn contain(&mut self, message: &RawMessage, part: &str) -> bool {
-        self.of(message).iter().any(|text| text.decoded.contains(part))
+        self.read(message, SEARCH);
+        let texts = self.decoded.as_deref().unwrap_or_default();
+        let found = attempt(SEARCH, || Ok(texts.iter().any(|text| text.decoded.contains(part))));
+        self.or_skipped(found).unwrap_or_default()
     }
 
     /// The first address of a link for which `wanted` holds, in the order in which a reader finds them.
     pub fn link(&mut self, message: &RawMessage, wanted: impl Fn(&str) -> bool) -> Option<String> {
-        self.of(message).iter().find_map(|text| match text.is_html {
-            true => html::links(&text.decoded).into_iter().find(|link| is_link(link) && wanted(link)),
-            false => links(&text.decoded).find(|link| wanted(link)).map(str::to_owned),
-        })
+        self.read(message, LINK);
+        let texts = self.decoded.take().unwrap_or_default();
+        let link = texts.iter().find_map(|text| self.or_skipped(attempt(LINK, || link_in(text, &wanted))).flatten());
+        self.decoded = Some(texts);
+        link
     }
 
-    fn of(&mut self, message: &RawMessage) -> &[Text] {
-        self.0.get_or_insert_with(|| read(message))
+    fn read(&mut self, message: &RawMessage, step: &'static str) {
+        if self.decoded.is_none() {
+            let decoded = attempt(step, || Ok(decoded(message)));
+            self.decoded = Some(self.or_skipped(decoded).unwrap_or_default());
+        }
+    }
+
+    /// Each is told once.
+    fn or_skipped<T>(&mut self, result: Result<T, Skipped>) -> Option<T> {
+        result
+            .map_err(|skipped| {
+                if !self.skipped.contains(&skipped) {
+                    self.skipped.push(skipped)
+                }
+            })
+            .ok()
     }
 }
 
-fn read(message: &RawMessage) -> Vec<Text> {
+fn link_in(text: &Text, wanted: impl Fn(&str) -> bool) -> Result<Option<String>, Obstacle> {
+    Ok(match text.is_html {
+        true => html::links(&text.decoded)?.into_iter().find(|link| is_link(link) && wanted(link)),
+        false => links(&text.decoded).find(|link| wanted(link)).map(str::to_owned),
+    })
+}
+
+fn decoded(message: &RawMessage) -> Vec<Text> {
     let mut room = LARGEST;
     let mut texts = Vec::new();
     for (_, entity) in Structure::of(message).leaves().filter(|(_, entity)| entity.content.is_shown_text()) {

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-const MIB: usize = 1024 * 1024;
+pub(super) const MIB: usize = 1024 * 1024;
 /// `max_memory` of the gateways here.
 const MEMORY: usize = 64 * MIB;
 /// What the program may take besides.
-const BESIDES: usize = 64 * MIB;
+pub(super) const BESIDES: usize = 64 * MIB;
 const RECIPIENT: &[&str] = &["you@example.net"];
 /// Clients that do the same at once.
 const AT_ONCE: usize = 8;
@@ -36,7 +36,7 @@ fn with_little_memory(setup: Setup) -> Gateway {
 }
 
 /// Octets of resident memory: now, and at most so far.
-fn resident(gateway: &Gateway) -> (usize, usize) {
+pub(super) fn resident(gateway: &Gateway) -> (usize, usize) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("the process");
     let of = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of it");

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod exhaustion;
+mod html;
 mod panics;
 mod relay;
 mod smuggling;
