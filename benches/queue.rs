@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use waxseal::message::accepted::{Accepted, Origin};
 use waxseal::message::{Author, Envelope, MailId, Marks, RawMessage};
+use waxseal::observe::Clock;
 use waxseal::queue::sqlite::{Options, SqliteQueue};
 use waxseal::queue::{Delivered, Fate, Filter, Lane, NewMail, Queue, Settlement, State};
 use waxseal::smtp::{Mailbox, ReversePath};
@@ -125,7 +126,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn open(path: &Path) -> Arc<SqliteQueue> {
-    let options = Options { data_dir: path.to_owned(), cache_octets: 16 << 20, schedule: Default::default() };
+    let options = Options {
+        data_dir: path.to_owned(),
+        cache_octets: 16 << 20,
+        schedule: Default::default(),
+        clock: Clock::System,
+    };
     Arc::new(SqliteQueue::open(options).unwrap())
 }
 

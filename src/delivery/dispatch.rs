@@ -276,13 +276,13 @@ impl<C: Courier> LaneLoop<C> {
         if now < self.sweep.next || limit == 0 || !clerk.is_long(self.dispatcher.courier.away_for(&self.lane)) {
             return wait;
         }
-        let old = clerk.too_old();
+        let age = clerk.schedule.expire;
         let octets = self.share.reserve();
         if octets == 0 && !self.running.is_empty() {
             self.share.settle();
             return wait;
         }
-        let leased = queue.lease_old(&self.lane, old, self.sweep.after.take(), limit, octets).await;
+        let leased = queue.lease_old(&self.lane, age, self.sweep.after.take(), limit, octets).await;
         let leased = leased.map(|(leased, next)| {
             self.sweep.after = next;
             leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));

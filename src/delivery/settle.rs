@@ -8,7 +8,6 @@ use crate::message::accepted::Accepted;
 use crate::message::dsn::Failure;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
-use crate::observe::clock::Start;
 use crate::observe::{Clock, in_words, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::{Attempted, Delivered, Fate, Leased, Settlement};
@@ -23,7 +22,6 @@ pub struct Clerk {
     pub schedule: Schedule,
     pub routes: Arc<Routes>,
     pub clock: Clock,
-    pub start: Start,
 }
 
 /// How a lease ends.
@@ -43,7 +41,7 @@ impl Clerk {
     pub(super) fn close(&self, leased: &Leased, attempt: &Attempt) -> Books {
         let now = self.clock.now();
         let due = self.due(leased, attempt, now);
-        let expired = leased.since <= self.too_old();
+        let expired = leased.age >= self.schedule.expire;
         let mut books = Books { settlements: Vec::new(), due, failures: Vec::new(), expired: Vec::new() };
         for settled in attempt.settled() {
             let settlement = match &settled.outcome {
@@ -78,11 +76,6 @@ impl Clerk {
 
     fn is_long_away(&self, reason: &Reason) -> bool {
         matches!(&reason.cause, Cause::Away(away) if self.is_long(away.lasting))
-    }
-
-    /// What has waited since then, or longer, is too old.
-    pub(super) fn too_old(&self) -> Timestamp {
-        self.schedule.too_old(self.clock.now(), self.start.at, self.start.running.elapsed())
     }
 
     /// By the schedule; or, if nobody was asked, when the first of the upstreams may be asked again.
@@ -157,3 +150,6 @@ fn delivered(settled: &Settled, reply: &Reply, received_at: Timestamp, at: Times
     let milliseconds = u64::try_from(at.duration_since(received_at).as_millis()).unwrap_or(0);
     Delivered { at, upstream: upstream.unwrap_or_default(), reply: reply.to_string(), milliseconds }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,13 +8,12 @@ use super::settle::Clerk;
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::outcome::{Away, Cause};
 use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, SenderPatterns, Step};
-use crate::observe::clock::Start;
 use crate::observe::{Clock, small_chance};
 use crate::queue::schedule::Schedule;
 use crate::queue::watched::Watched;
 use crate::queue::{
     Correction, Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue,
-    QueueError, Revision, Settlement, Shown, Spent, Statistics, Stored,
+    QueueError, Reassigned, Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::relay::{Admission, Breaker, Room, Sign};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
@@ -32,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Entry {
     pub lane: Lane,
     pub accepted: Arc<Accepted>,
+    pub put: Instant,
     pub due: Timestamp,
     pub attempts: u32,
     pub lease: Option<i64>,
@@ -90,7 +90,7 @@ impl Inner {
                 lane: entry.lane.clone(),
                 accepted: entry.accepted.clone(),
                 attempts: entry.attempts,
-                since: entry.accepted.received_at,
+                age: entry.put.elapsed(),
                 suspect: false,
             });
         }
@@ -112,8 +112,8 @@ impl Queue for Shelf {
         for (lane, recipients) in lanes {
             let mut accepted = Accepted::clone(&mail.accepted);
             accepted.envelope.recipients = recipients;
-            let (accepted, due) = (Arc::new(accepted), Timestamp::UNIX_EPOCH);
-            self.inner().waiting.push(Entry { lane, accepted, due, attempts: 0, lease: None });
+            let (accepted, put, due) = (Arc::new(accepted), Instant::now(), Timestamp::UNIX_EPOCH);
+            self.inner().waiting.push(Entry { lane, accepted, put, due, attempts: 0, lease: None });
         }
         Ok(())
     }
@@ -131,12 +131,12 @@ impl Queue for Shelf {
     async fn lease_old(
         &self,
         lane: &Lane,
-        since: Timestamp,
+        age: Duration,
         _: Option<Cursor>,
         limit: usize,
         octets: u64,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        let is_old = |entry: &Entry| entry.lane == *lane && entry.accepted.received_at <= since;
+        let is_old = |entry: &Entry| entry.lane == *lane && entry.put.elapsed() >= age;
         let leased = self.inner().lend(is_old, limit, octets);
         let next = (leased.len() == limit).then_some(Cursor(0));
         Ok((leased, next))
@@ -176,8 +176,12 @@ impl Queue for Shelf {
         Ok(waiting.map(|entry| entry.due).min())
     }
 
-    async fn relane(&self, _: &str, _: LaneOf) -> Result<u64, QueueError> {
-        Ok(0)
+    async fn reassign_lanes(&self, _: &str, _: LaneOf, _: Option<Cursor>) -> Result<Reassigned, QueueError> {
+        Ok(Reassigned { moved: 0, next: None })
+    }
+
+    fn lived(&self) -> Duration {
+        Duration::ZERO
     }
 
     async fn hold(&self, _: Option<&Lane>, _: bool) -> Result<(), QueueError> {
@@ -220,7 +224,7 @@ impl Queue for Shelf {
         Ok(Vec::new())
     }
 
-    async fn prune(&self, _: Timestamp, _: Timestamp) -> Result<u64, QueueError> {
+    async fn prune(&self, _: Duration, _: Duration) -> Result<u64, QueueError> {
         Ok(0)
     }
 
@@ -388,8 +392,7 @@ impl Stage {
         let upstreams = Choice::InOrder(vec![0]);
         let one = Route { name: "one".into(), conditions, upstreams, retry_refused: false };
         let routes = Arc::new(Routes::new(vec![one], vec!["company".into()]));
-        let start = Start::now(&clock);
-        let clerk = Clerk { schedule: Schedule::default(), routes, clock: clock.clone(), start };
+        let clerk = Clerk { schedule: Schedule::default(), routes, clock: clock.clone() };
         Self {
             queue: Arc::new(Watched::new(shelf.clone())),
             shelf,
@@ -419,7 +422,7 @@ impl Stage {
 
     /// The loop, in a task.
     pub fn run(&self) -> tokio::task::JoinHandle<()> {
-        let clerk = Clerk { start: Start::now(&self.clock), ..self.clerk.clone() };
+        let clerk = self.clerk.clone();
         let bouncer = Arc::new(Bouncer {
             bounce: self.bounce.clone(),
             hostname: "gw.example.com".into(),

@@ -5,6 +5,7 @@ use super::{scratch, take};
 use crate::intake::rerun;
 use crate::message::MailId;
 use crate::message::rewrite::{Actions, AddressMap, Conditions, Original, Rule, Rules};
+use crate::observe::Clock;
 use crate::queue::control::{Request, Response};
 use crate::queue::sqlite::{Options, SqliteQueue, cover_all};
 use crate::queue::{Filter, Lane, LaneOf, Leased, Queue as _, QueueError, Settlement};
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Params, params};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// The rows; the same octets are also read as a line of the control socket, and as a message's form before the rules.
@@ -40,7 +42,8 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let folder = scratch("queue");
-        let options = Options { data_dir: folder.clone(), cache_octets: 0, schedule: Default::default() };
+        let options =
+            Options { data_dir: folder.clone(), cache_octets: 0, schedule: Default::default(), clock: Clock::System };
         let queue = SqliteQueue::open(options).expect("a queue");
         let raw = Connection::open(folder.join("queue.sqlite")).expect("the same database");
         raw.set_prepared_statement_cache_capacity(32);
@@ -213,8 +216,14 @@ async fn use_it(queue: &SqliteQueue, ids: &[MailId]) {
     settle_untried(queue, leased, now).await;
     lives(queue.next_due(&lane, now).await);
     let (to_a, to_b): (LaneOf, LaneOf) = (Arc::new(|_| Lane::new("a")), Arc::new(|_| Lane::new("b")));
-    lives(queue.relane("other", to_b).await);
-    lives(queue.relane("first", to_a.clone()).await);
+    for (fingerprint, lane_of) in [("other", to_b), ("first", to_a.clone())] {
+        let mut next = None;
+        while let Some(reassigned) = lives(queue.reassign_lanes(fingerprint, lane_of.clone(), next).await)
+            && reassigned.next.is_some()
+        {
+            next = reassigned.next;
+        }
+    }
     lives(queue.retry(ids, None, now).await);
     for id in ids {
         lives(rerun(queue, &RULES, &to_a, *id, now).await);
@@ -224,7 +233,7 @@ async fn use_it(queue: &SqliteQueue, ids: &[MailId]) {
     settle_untried(queue, again, now).await;
     lives(queue.statistics().await);
     lives(queue.remove(ids).await);
-    lives(queue.prune(now, now).await);
+    lives(queue.prune(Duration::ZERO, Duration::ZERO).await);
 }
 
 async fn settle_untried(queue: &SqliteQueue, leased: Vec<Leased>, now: Timestamp) {

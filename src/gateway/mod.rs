@@ -22,14 +22,13 @@ pub use self::rewriter::RulesOf;
 use self::control::ControlServer;
 use self::listeners::{Behind, Door};
 use self::lock::Lock;
-use self::storage::{Keep, Memory};
+use self::storage::{Keep, Lanes, Memory};
 use crate::config::{RouteSettings, Settings};
 use crate::delivery::{Bouncer, Clerk, Delivery, Dispatcher, Route, Routes};
 use crate::inbound::BindError;
 use crate::intake::Leftovers;
 use crate::message::Budget;
 use crate::observe::Clock;
-use crate::observe::clock::Start;
 use crate::queue::sqlite::OpenError;
 use crate::queue::watched::Watched;
 use crate::queue::{Queue as _, QueueError};
@@ -82,6 +81,7 @@ pub struct Gateway {
     leftovers: Leftovers,
     control: Option<ControlServer>,
     queue: Arc<Watched>,
+    lanes_of_today: Lanes,
     keep: Keep,
     drain: Duration,
     /// What waits for a provider in direct mode when the drain time is over.
@@ -109,17 +109,12 @@ impl Gateway {
         upstreams::refuse_own_listeners(&settings).await?;
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
         let (memory, routes) = (Memory::of(&settings), Arc::new(routes(&settings)));
-        let (lock, queue) = storage::open(&settings, memory, &routes).await?;
+        let (lock, queue, lanes_of_today) = storage::open(&settings, memory, &routes).await?;
         let targets = upstreams::targets(&settings, sandbox.as_ref(), &queue).await?;
         let (unsigned, conversions) = (settings.unsigned.clone(), Budget::new(memory.conversions));
         let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
         let control = bind_control(&settings, &queue);
-        let clerk = Clerk {
-            schedule: settings.queue.schedule,
-            routes,
-            clock: Clock::System,
-            start: Start::now(&Clock::System),
-        };
+        let clerk = Clerk { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(Bouncer {
             bounce: settings.queue.bounce.clone(),
             hostname: settings.hostname.as_str().into(),
@@ -137,7 +132,20 @@ impl Gateway {
         let dispatcher = Dispatcher { queue: queue.clone(), courier, clerk, bouncer, lanes, octets: memory.leases };
         let keep = Keep { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
         let drain = settings.drain;
-        Ok(Self { doors, sandbox, delivery, dispatcher, leftovers, control, queue, keep, drain, cut_off, lock })
+        Ok(Self {
+            doors,
+            sandbox,
+            delivery,
+            dispatcher,
+            leftovers,
+            control,
+            queue,
+            lanes_of_today,
+            keep,
+            drain,
+            cut_off,
+            lock,
+        })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -153,7 +161,8 @@ impl Gateway {
         if let Some(control) = self.control {
             aside.spawn(control.serve(shutdown.clone()));
         }
-        aside.spawn(storage::prune(self.queue.clone(), self.keep, Clock::System, shutdown.clone()));
+        aside.spawn(storage::prune(self.queue.clone(), self.keep, shutdown.clone()));
+        aside.spawn(self.lanes_of_today.go_on(shutdown.clone()));
         let mut dispatcher = JoinSet::new();
         dispatcher.spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();

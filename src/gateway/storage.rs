@@ -1,26 +1,25 @@
-//! The queue at start: opened under the data folder's lock, its mail put on the lanes of today's routes; and the job that
-//! forgets what was kept long enough.
+//! The queue at start: opened under the data folder's lock; and the two jobs beside it, one that puts waiting mail on the lanes of
+//! today's routes, one that forgets what was kept long enough.
 
 use super::StartError;
 use super::lock::Lock;
 use crate::config::Settings;
 use crate::delivery::Routes;
-use crate::message::accepted::Addressed;
 use crate::observe::Clock;
-use crate::observe::clock::Start;
 use crate::observe::fault::Fault;
 use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::watched::Watched;
-use crate::queue::{Queue, QueueError};
-use jiff::SignedDuration;
+use crate::queue::{Cursor, LaneOf, Queue, QueueError, Reassigned};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
-/// A clock that is merely slewed, or a second of a leap, is further off by less.
-const UNSTEADY: Duration = Duration::from_secs(60);
+/// Of how far waiting mail is on its way to other lanes.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(30);
+const AFTER_TROUBLE: Duration = Duration::from_secs(30);
 
 /// How `max_memory` is divided: one half for mail coming in; of the other, one half for the copies that conversions make at
 /// the door, and the rest in equal parts for what was just stored and for what is being delivered.
@@ -44,35 +43,110 @@ pub(super) async fn open(
     settings: &Settings,
     memory: Memory,
     routes: &Arc<Routes>,
-) -> Result<(Lock, Arc<Watched>), StartError> {
+) -> Result<(Lock, Arc<Watched>, Lanes), StartError> {
     let lock = Lock::take(&settings.data_dir)?;
     let options = sqlite::Options {
         data_dir: settings.data_dir.clone(),
         cache_octets: memory.cache,
         schedule: settings.queue.schedule,
+        clock: Clock::System,
     };
     let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
     let queue = opened.map_err(|failure| StartError::Fault(Fault(&failure).to_string()))??;
     let queue = Arc::new(Watched::new(Arc::new(queue)));
-    let (fingerprint, routes) = (routes.fingerprint(), routes.clone());
-    let lane_of = Arc::new(move |addressed: &Addressed<'_>| routes.lane(addressed));
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
-    let moved = match queue.relane(&fingerprint, lane_of).await {
-        // Only delivery makes room again: what waits on lanes that there still are is delivered.
-        Err(QueueError::Full(error)) => {
-            error!(
-                "routes have changed, and the disk is too full to put waiting mail on their lanes; the next start tries again: {error}"
-            );
-            0
-        }
-        moved => moved.map_err(unusable)?,
-    };
     let counts = queue.statistics().await.map_err(unusable)?;
-    if moved > 0 {
-        info!(recipients = moved, "routes have changed: waiting mail was put on their lanes");
-    }
     info!(waiting = counts.waiting, failed = counts.failed, damaged = counts.damaged, "the queue is open");
-    Ok((lock, queue))
+    let mut lanes = Lanes::of(queue.clone(), routes.clone());
+    lanes.begin().await.map_err(unusable)?;
+    Ok((lock, queue, lanes))
+}
+
+/// Mail from before the routes of today, on its way to the lanes of today.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    queue: Arc<Watched>,
+    routes: Arc<Routes>,
+    moved: u64,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// That it begins could not be written down yet.
+    ToBegin,
+    At(Cursor),
+    Done,
+}
+
+impl Lanes {
+    fn of(queue: Arc<Watched>, routes: Arc<Routes>) -> Self {
+        Self { queue, routes, moved: 0, progress: Progress::ToBegin }
+    }
+
+    /// What can be done in a moment; the rest is for [`Lanes::go_on`], when the listeners are open.
+    async fn begin(&mut self) -> Result<(), QueueError> {
+        for _ in 0..2 {
+            match self.step().await {
+                // Only delivery makes room again: what waits on lanes that there still are is delivered.
+                Err(QueueError::Full(error)) => {
+                    error!(
+                        "routes have changed, and the disk is too full to put waiting mail on their lanes; it is tried again: {error}"
+                    );
+                    return Ok(());
+                }
+                step => step?,
+            }
+        }
+        if self.progress != Progress::Done {
+            info!("routes have changed: waiting mail is put on their lanes while new mail is taken and delivered");
+        }
+        Ok(())
+    }
+
+    /// Until everything is on its lane, or until the stop: the next start begins again.
+    pub async fn go_on(mut self, stop: CancellationToken) {
+        let mut told = Instant::now();
+        while self.progress != Progress::Done {
+            let step = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                step = self.step() => step,
+            };
+            match step {
+                Ok(()) => {}
+                Err(QueueError::Closed) => return,
+                Err(error) => {
+                    error!("waiting mail cannot be put on the lanes of today's routes; it is tried again: {error}");
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(AFTER_TROUBLE) => {}
+                    }
+                }
+            }
+            if told.elapsed() >= BETWEEN_REPORTS {
+                info!(recipients = self.moved, "waiting mail is being put on the lanes of today's routes");
+                told = Instant::now();
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), QueueError> {
+        let after = match self.progress {
+            Progress::ToBegin => None,
+            Progress::At(cursor) => Some(cursor),
+            Progress::Done => return Ok(()),
+        };
+        let routes = self.routes.clone();
+        let lane_of: LaneOf = Arc::new(move |addressed| routes.lane(addressed));
+        let Reassigned { moved, next } = self.queue.reassign_lanes(&self.routes.fingerprint(), lane_of, after).await?;
+        self.moved += moved;
+        self.progress = next.map_or(Progress::Done, Progress::At);
+        if next.is_none() && self.moved > 0 {
+            info!(recipients = self.moved, "routes have changed: waiting mail was put on their lanes");
+        }
+        Ok(())
+    }
 }
 
 /// What is kept, and for how long.
@@ -82,23 +156,14 @@ pub(super) struct Keep {
     pub history: Duration,
 }
 
-/// Every hour, the first one after the start, until the stop. Not by a clock that was set meanwhile: a machine that starts with a
-/// wrong one, and is told better by the network, must not forget what it still has to keep.
-pub(super) async fn prune(queue: Arc<dyn Queue>, keep: Keep, clock: Clock, stop: CancellationToken) {
-    let before = |keep| SignedDuration::try_from(keep).ok().and_then(|keep| clock.now().checked_sub(keep).ok());
+/// Every hour, the first one after the start, until the stop; by the queue's own clock.
+pub(super) async fn prune(queue: Arc<dyn Queue>, keep: Keep, stop: CancellationToken) {
     loop {
-        let last = Start::now(&clock);
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(BETWEEN_PRUNINGS) => {}
         }
-        if !last.is_steady(&clock, UNSTEADY) {
-            info!("the clock was set within the last hour: nothing is forgotten by it yet");
-            continue;
-        }
-        // What cannot be counted back is kept for ever.
-        let (failed, history) = (before(keep.failed).unwrap_or_default(), before(keep.history).unwrap_or_default());
-        match queue.prune(failed, history).await {
+        match queue.prune(keep.failed, keep.history).await {
             Ok(0) => {}
             Ok(rows) => info!(rows, "forgot failed mail and history that was kept long enough"),
             Err(error) => error!("old mail could not be forgotten: {error}"),
@@ -109,30 +174,22 @@ pub(super) async fn prune(queue: Arc<dyn Queue>, keep: Keep, clock: Clock, stop:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::State;
-    use crate::queue::testing::{MemoryQueue, row};
-    use std::sync::Mutex;
-    use tokio::time::{Instant, sleep};
+    use crate::queue::testing::MemoryQueue;
+    use tokio::time::sleep;
 
-    /// It was the first thing after a start: fourteen days ahead were enough.
+    /// It was the first thing after a start, by whatever the clock said then.
     #[tokio::test(start_paused = true)]
-    async fn a_wrong_clock_at_the_start_forgets_nothing() {
-        let queue = Arc::new(MemoryQueue::of([row(1, State::Failed)]));
-        let received_at = queue.inner().messages[0].0.received_at;
-        let days = |days: i64| SignedDuration::from_hours(24 * days);
-        let at = Arc::new(Mutex::new(received_at + days(400)));
-        let clock = Clock::Along { at: at.clone(), since: Instant::now() };
+    async fn what_was_kept_is_forgotten_every_hour_and_not_at_the_start() {
+        let queue = Arc::new(MemoryQueue::default());
         let keep = Keep { failed: Duration::from_secs(14 * 24 * 3600), history: Duration::ZERO };
         let stop = CancellationToken::new();
-        tokio::spawn(prune(queue.clone(), keep, clock, stop.clone()));
-        sleep(Duration::from_secs(1800)).await;
-        assert_eq!(queue.inner().pruned, [], "not at once");
-        *at.lock().unwrap() = received_at;
-        sleep(Duration::from_secs(1900)).await;
-        assert_eq!(queue.inner().pruned, [], "not by a clock that was set");
+        tokio::spawn(prune(queue.clone(), keep, stop.clone()));
+        sleep(Duration::from_secs(3500)).await;
+        assert!(queue.inner().pruned.is_empty(), "not at once");
         sleep(Duration::from_secs(3600)).await;
-        let [before] = queue.inner().pruned[..] else { panic!("once an hour of a steady clock is over") };
-        assert!(before < received_at, "{before}");
+        assert_eq!(queue.inner().pruned, [keep.failed]);
         stop.cancel();
+        sleep(Duration::from_secs(7200)).await;
+        assert_eq!(queue.inner().pruned.len(), 1);
     }
 }

@@ -99,7 +99,7 @@ async fn accounts(settings: &Settings, queue: &Arc<Watched>) -> Result<HashMap<A
     let ledger: Arc<dyn Ledger> = Arc::new(Quotas(queue.clone()));
     let mut accounts = HashMap::new();
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
-        let kept = Kept { ledger: ledger.clone(), name: upstream.name.clone(), clock: Clock::System };
+        let kept = Kept { ledger: ledger.clone(), name: upstream.name.clone() };
         let counting = upstream.preset.limits.counting;
         let account = Account::with_rates(upstream.connections.max_connections, &upstream.rates, counting, Some(kept));
         let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };

@@ -1,54 +1,136 @@
-//! The wall clock as a value, so that tests can set it. Waiting uses tokio's clock, which tests can pause.
-//! Never used to measure how long something took: it may jump.
+//! The clocks as a value, so that tests can set them: the wall clock, which anybody may set, and the two that nobody can, of this
+//! process and of the machine. Waiting uses tokio's clock, which tests can pause.
 
+use std::fs;
+#[cfg(test)]
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone)]
 pub enum Clock {
     System,
-    /// Stands still until it is set.
-    Fixed(Arc<Mutex<jiff::Timestamp>>),
     /// Goes along with tokio's clock, which tests can pause.
     #[cfg(test)]
     Along {
         at: Arc<Mutex<jiff::Timestamp>>,
         since: tokio::time::Instant,
     },
+    /// Stands still until it is moved.
+    #[cfg(test)]
+    Simulated(Arc<Mutex<Simulated>>),
 }
 
-impl Clock {
-    pub fn fixed(now: jiff::Timestamp) -> Self {
-        Self::Fixed(Arc::new(Mutex::new(now)))
-    }
+/// Which run of the machine this is, and for how long it is up, sleep included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    pub id: String,
+    pub uptime: Duration,
+}
 
+/// No right clock is behind it: this code is younger.
+pub const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_793_491_200, 0);
+
+impl Clock {
+    /// The wall clock's time. Never used to measure how long something took: it may jump.
     pub fn now(&self) -> jiff::Timestamp {
         match self {
             Self::System => jiff::Timestamp::now(),
-            Self::Fixed(now) => *now.lock().unwrap_or_else(PoisonError::into_inner),
             #[cfg(test)]
             Self::Along { at, since } => *at.lock().unwrap_or_else(PoisonError::into_inner) + since.elapsed(),
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.lock().unwrap_or_else(PoisonError::into_inner).wall,
+        }
+    }
+
+    /// By a clock that nobody can set. It stands still while the machine sleeps.
+    pub fn instant(&self) -> Instant {
+        match self {
+            Self::System => Instant::now(),
+            #[cfg(test)]
+            Self::Along { .. } => tokio::time::Instant::now().into_std(),
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.lock().unwrap_or_else(PoisonError::into_inner).instant,
+        }
+    }
+
+    /// `None`: the system does not say.
+    pub fn boot(&self) -> Option<Boot> {
+        match self {
+            Self::System => boot_of_linux(),
+            #[cfg(test)]
+            Self::Along { .. } => None,
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.lock().unwrap_or_else(PoisonError::into_inner).boot.clone(),
         }
     }
 }
 
-/// A moment by both clocks: from there on they tell how far the wall clock was set since.
-#[derive(Debug, Clone, Copy)]
-pub struct Start {
-    pub at: jiff::Timestamp,
-    pub running: Instant,
+/// proc(5). The same in every container of a machine.
+fn boot_of_linux() -> Option<Boot> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let uptime = Duration::try_from_secs_f64(seconds).ok()?;
+    (!id.is_empty()).then_some(Boot { id, uptime })
 }
 
-impl Start {
-    pub fn now(clock: &Clock) -> Self {
-        Self { at: clock.now(), running: Instant::now() }
+/// Where a simulated machine's clocks stand.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub struct Simulated {
+    pub wall: jiff::Timestamp,
+    pub instant: Instant,
+    pub boot: Option<Boot>,
+}
+
+#[cfg(test)]
+impl Simulated {
+    /// `knows_boots`: it says which boot it is.
+    pub fn starting(wall: jiff::Timestamp, knows_boots: bool) -> Self {
+        let boot = knows_boots.then(|| Boot { id: "boot 0".to_owned(), uptime: Duration::ZERO });
+        Self { wall, instant: Instant::now(), boot }
     }
 
-    /// The wall clock went on by as much as time did, give or take `tolerance`.
-    pub fn is_steady(&self, clock: &Clock, tolerance: Duration) -> bool {
-        let wall = clock.now().duration_since(self.at);
-        jiff::SignedDuration::try_from(self.running.elapsed())
-            .is_ok_and(|running| (wall - running).unsigned_abs() <= tolerance)
+    /// Time passes.
+    pub fn pass(&mut self, time: Duration) {
+        self.wall += time;
+        self.instant += time;
+        if let Some(boot) = &mut self.boot {
+            boot.uptime += time;
+        }
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn jump(&mut self, by: jiff::SignedDuration) {
+        self.wall += by;
+    }
+
+    pub fn reboot(&mut self) {
+        if let Some(boot) = &mut self.boot {
+            *boot = Boot { id: format!("{}'", boot.id), uptime: Duration::ZERO };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_says_which_boot_it_is_and_its_clocks_go_on() {
+        let clock = Clock::System;
+        let (first, instant) = (clock.boot(), clock.instant());
+        let second = clock.boot();
+        if let (Some(first), Some(second)) = (&first, &second) {
+            assert_eq!(first.id, second.id);
+            assert!(first.uptime <= second.uptime && !second.uptime.is_zero());
+        }
+        assert!(clock.instant() >= instant);
+        assert_eq!(first.is_some(), cfg!(target_os = "linux"));
+    }
+
+    #[test]
+    fn the_earliest_time_is_of_the_year_this_was_written() {
+        assert_eq!(EARLIEST.to_string(), "2026-11-01T00:00:00Z");
     }
 }

@@ -14,13 +14,14 @@ pub fn in_words(duration: Duration) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
-/// `12 seconds`, `3 minutes`, `20 hours`: never less than it is.
+/// `12 seconds`, `3 minutes`, `20 hours`, `6 days`: never less than it is.
 pub fn roughly(duration: Duration) -> String {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     let unit = match seconds {
         0..120 => 1,
         120..7200 => 60,
-        _ => 3600,
+        7200..172_800 => 3600,
+        _ => 86_400,
     };
     in_words(Duration::from_secs(seconds.div_ceil(unit) * unit))
 }
@@ -54,6 +55,7 @@ mod tests {
             (7_140_000, "119 minutes"),
             (7_201_000, "3 hours"),
             (86_400_000, "1 day"),
+            (172_801_000, "3 days"),
         ] {
             assert_eq!(roughly(Duration::from_millis(milliseconds)), words);
         }

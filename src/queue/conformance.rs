@@ -1,35 +1,42 @@
 //! What every backend of [`Queue`] must do, as tests: a backend passes a [`Backend`] to [`conformance!`] and gets one test per
 //! promise. Nothing here knows how a backend stores its rows, and nothing asserts on time.
 
+mod ages;
 mod fairness;
 mod lanes;
 mod leases;
 mod model;
 mod operator;
 mod quotas;
+mod reassignment;
 mod revisions;
 mod walk;
 
+pub(crate) use ages::*;
 pub(crate) use fairness::*;
 pub(crate) use lanes::*;
 pub(crate) use leases::*;
 pub(crate) use operator::*;
 pub(crate) use quotas::*;
+pub(crate) use reassignment::*;
 pub(crate) use revisions::*;
 pub(crate) use walk::*;
 
 use super::*;
 use crate::message::accepted::Origin;
 use crate::message::{Author, Envelope, Mark, Marks, RawMessage};
+use crate::observe::Clock;
+use crate::observe::clock::Simulated;
 use crate::smtp::ReversePath;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use std::sync::{Mutex, MutexGuard};
 
 /// Storage of its own, empty at first, that a queue can be opened on again and again.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync {
-    /// The queue that was opened before is gone, without having been closed: the process ended there.
-    async fn open(&self) -> Arc<dyn Queue>;
+    /// The queue that was opened before is gone, without having been closed: the process ended there. It goes by this clock.
+    async fn open(&self, clock: Clock) -> Arc<dyn Queue>;
 }
 
 /// One test per promise, each on storage that the expression makes.
@@ -47,11 +54,19 @@ macro_rules! conformance {
             a_lost_answer_makes_the_next_attempt_suspect,
             the_limits_of_a_lease_hold,
             what_is_too_old_is_lent_whether_due_or_not,
+            mail_from_a_clock_that_was_ahead_hides_no_old_mail,
+            no_clock_that_is_set_makes_mail_older_or_younger,
+            a_stop_makes_mail_older_by_what_can_be_trusted_of_it,
+            nothing_is_forgotten_by_a_clock_that_is_set,
+            ages_are_what_was_lived_whatever_the_clock_says,
             direct_mode_keeps_what_it_could_not_deliver,
             a_message_on_two_lanes_is_two_leases,
             a_held_lane_lends_nothing_and_takes_mail,
             every_lane_can_be_held_and_one_released,
             new_routes_move_waiting_and_failed_recipients,
+            lanes_are_reassigned_while_mail_is_taken_and_lent,
+            a_reassignment_that_was_cut_off_is_begun_again,
+            nothing_that_is_called_meanwhile_leaves_mail_on_a_wrong_lane,
             the_clock_may_go_back_a_day,
             the_clock_may_go_forward_a_day,
             sender_domains_take_turns,
@@ -95,13 +110,24 @@ pub(crate) use conformance;
 /// A queue under test, and short words for what the tests do with it.
 pub(crate) struct Scene {
     backend: Box<dyn Backend>,
+    machine: Arc<Mutex<Simulated>>,
     queue: tokio::sync::Mutex<Option<Arc<dyn Queue>>>,
 }
 
 impl Scene {
     pub async fn of(backend: impl Backend + 'static) -> Self {
-        let queue = backend.open().await;
-        Self { backend: Box::new(backend), queue: tokio::sync::Mutex::new(Some(queue)) }
+        let machine = Arc::new(Mutex::new(Simulated::starting(start(), true)));
+        let queue = backend.open(Clock::Simulated(machine.clone())).await;
+        Self { backend: Box::new(backend), machine, queue: tokio::sync::Mutex::new(Some(queue)) }
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Simulated> {
+        self.machine.lock().expect("the machine")
+    }
+
+    /// The gateway runs for so many seconds.
+    fn live(&self, seconds: i64) {
+        self.machine().pass(Duration::from_secs(seconds.unsigned_abs()));
     }
 
     async fn queue(&self) -> Arc<dyn Queue> {
@@ -112,7 +138,23 @@ impl Scene {
     async fn crash(&self) {
         let mut queue = self.queue.lock().await;
         drop(queue.take());
-        *queue = Some(self.backend.open().await);
+        *queue = Some(self.backend.open(Clock::Simulated(self.machine.clone())).await);
+    }
+
+    /// The same; nobody runs for so long, and somebody may do something to the machine meanwhile.
+    async fn stop(&self, seconds: i64, meanwhile: impl FnOnce(&mut Simulated)) {
+        let mut queue = self.queue.lock().await;
+        if let Some(queue) = queue.take() {
+            queue.close().await;
+        }
+        self.live(seconds);
+        meanwhile(&mut self.machine());
+        *queue = Some(self.backend.open(Clock::Simulated(self.machine.clone())).await);
+    }
+
+    /// To its end.
+    async fn reassign_lanes(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError> {
+        reassign_all(&*self.queue().await, fingerprint, lane_of).await
     }
 
     async fn put(&self, mail: NewMail) -> MailId {
@@ -184,6 +226,17 @@ impl Scene {
             }
         }
         assert_eq!(self.statistics().await, counted);
+    }
+}
+
+pub(crate) async fn reassign_all(queue: &dyn Queue, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError> {
+    let (mut moved, mut next) = (0, None);
+    loop {
+        let step = queue.reassign_lanes(fingerprint, lane_of.clone(), next).await?;
+        (moved, next) = (moved + step.moved, step.next);
+        if next.is_none() {
+            return Ok(moved);
+        }
     }
 }
 

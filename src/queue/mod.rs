@@ -20,10 +20,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(test)]
 pub mod conformance;
 pub mod control;
+pub mod lifetime;
 pub mod schedule;
 pub mod space;
 pub mod sqlite;
@@ -136,19 +138,19 @@ pub struct Leased {
     pub accepted: Arc<Accepted>,
     /// Attempts on this lane before this one.
     pub attempts: u32,
-    /// The age that counts for the expiry begins here: when it was received, or made to be tried again by an operator.
-    pub since: Timestamp,
+    /// By [`Queue::lived`]: since it was received, or made to be tried again by an operator.
+    pub age: Duration,
     /// This attempt may be a duplicate: it was leased when the process last ended, or a recipient's last attempt was a
     /// `possible_duplicate`.
     pub suspect: bool,
 }
 
-/// A part of a quota that is used up: so many units, none of them after `at`.
+/// A part of a quota that is used up: so many units, none of them after `at`, by [`Queue::lived`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
     /// Names it among those of its quota.
     pub number: i64,
-    pub at: Timestamp,
+    pub at: Duration,
     pub units: u64,
 }
 
@@ -201,13 +203,13 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// A row that cannot be read is set aside (state damaged) and reported in the log, never returned and never retried.
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError>;
 
-    /// Messages of this lane that wait, due or not, and whose age counts from `since` or earlier: in order of acceptance, behind
-    /// the cursor. At most `limit`, and no further one once `octets` are reached. A call looks at a bounded number of messages, so
-    /// that it can give none and yet a cursor to go on from; without one there is no more. For the rest as [`Queue::lease`].
+    /// Messages of this lane that wait, due or not, and are of this age or older: in order of acceptance, behind the cursor. At
+    /// most `limit`, and no further one once `octets` are reached. A call looks at a bounded number of messages, so that it can
+    /// give none and yet a cursor to go on from; without one there is no more. For the rest as [`Queue::lease`].
     async fn lease_old(
         &self,
         lane: &Lane,
-        since: Timestamp,
+        age: Duration,
         after: Option<Cursor>,
         limit: usize,
         octets: u64,
@@ -221,9 +223,17 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// could have made by `now` (the clock was set back) counts as `now`, here and in `lease`.
     async fn next_due(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
 
-    /// Puts every waiting or failed recipient on the lane that `lane_of` names; returns how many moved. Does nothing, at no
-    /// cost, if the last call had the same `fingerprint` (of the routes), which is kept durably.
-    async fn relane(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError>;
+    /// Puts every waiting or failed recipient on the lane that `lane_of` names, some hundred messages to a call. Without a cursor
+    /// it begins, looks at none yet, and is done at no cost if the last one that came to its end had the same `fingerprint` (of
+    /// the routes), which is kept durably; with the cursor of the last answer it goes on. From its beginning on nothing is lent
+    /// on a lane that is not its own, whatever else is called meanwhile; what was lent before stays where it is. Ended half-way,
+    /// by a crash too, it is begun again, with whatever routes there are then.
+    async fn reassign_lanes(
+        &self,
+        fingerprint: &str,
+        lane_of: LaneOf,
+        after: Option<Cursor>,
+    ) -> Result<Reassigned, QueueError>;
 
     /// Stops (`true`) or resumes lanes; `None`: all, those of the future included. Mail is accepted all the same. The last word
     /// counts: a lane can be released while all others are held.
@@ -241,7 +251,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// The whole message as it was accepted; `None` if there is none (any more).
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
 
-    /// Makes waiting, failed and damaged recipients due now, their age counted from now; with a correction, a message's only
+    /// Makes waiting, failed and damaged recipients due now, their age counted from now on; with a correction, a message's only
     /// unsettled recipient is replaced, and waits on the lane of the new address. Returns how many recipients.
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError>;
 
@@ -259,8 +269,13 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// What was delivered, newest first.
     async fn history(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<HistoryRow>, QueueError>;
 
-    /// Forgets failed mail and history that is older; returns the number of rows.
-    async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError>;
+    /// Forgets what failed, or was delivered, so long ago or longer, by [`Queue::lived`]; returns the number of rows.
+    async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError>;
+
+    /// The clock that mail ages by, since the queue's beginning: it goes on while a gateway runs, and for a stop by what can be
+    /// trusted of it. It neither jumps nor goes back, whoever sets the wall clock, and a crash takes some seconds of it at most.
+    /// Costs nothing.
+    fn lived(&self) -> Duration;
 
     /// What was put down of a quota, by number. The name is opaque, like a lane's.
     async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError>;
@@ -284,7 +299,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 #[derive(Clone)]
 pub struct Correction {
     pub to: Mailbox,
-    /// By the routes of today; `None`: they are not known here, and the next [`Queue::relane`] looks at all mail.
+    /// By the routes of today; `None`: they are not known here, and the next [`Queue::reassign_lanes`] looks at all mail.
     pub lane_of: Option<LaneOf>,
 }
 
@@ -292,6 +307,15 @@ impl fmt::Debug for Correction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Correction").field("to", &self.to).finish_non_exhaustive()
     }
+}
+
+/// What one call of [`Queue::reassign_lanes`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reassigned {
+    /// Recipients.
+    pub moved: u64,
+    /// `None`: everything is on its lane.
+    pub next: Option<Cursor>,
 }
 
 /// The lane of one recipient.

@@ -32,24 +32,10 @@ impl Schedule {
         plus(now, self.wait(attempts, chance))
     }
 
-    /// What waits since then, or longer, has expired. `uptime`, of a clock that nobody can set, bounds an age: nothing is older
-    /// than it was at the start and that together, whatever the wall clock was set to since.
-    pub fn too_old(&self, now: Timestamp, started_at: Timestamp, uptime: Duration) -> Timestamp {
-        let by_the_wall_clock = minus(now, self.expire);
-        match self.expire.checked_sub(uptime) {
-            Some(left) => by_the_wall_clock.min(minus(started_at, left)),
-            None => by_the_wall_clock,
-        }
-    }
-
     /// No due time that this schedule made lies behind it; one that does was made before the clock was set back.
     pub fn horizon(&self, now: Timestamp) -> Timestamp {
         plus(now, self.longest.mul_f64(1.25))
     }
-}
-
-fn minus(at: Timestamp, duration: Duration) -> Timestamp {
-    SignedDuration::try_from(duration).ok().and_then(|duration| at.checked_sub(duration).ok()).unwrap_or(Timestamp::MIN)
 }
 
 fn plus(at: Timestamp, duration: Duration) -> Timestamp {
@@ -76,29 +62,9 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_after_expire_and_no_due_lies_behind_the_horizon() {
+    fn no_due_time_lies_behind_the_horizon() {
         let schedule = Schedule::default();
         let now: Timestamp = "2026-11-24T03:00:00Z".parse().unwrap();
-        let five_days_ago: Timestamp = "2026-11-19T03:00:00Z".parse().unwrap();
-        let year = Duration::from_secs(365 * 24 * 3600);
-        assert_eq!(schedule.too_old(now, minus(now, year), year), five_days_ago);
         assert!(schedule.due(now, 40, u16::MAX) < schedule.horizon(now));
-    }
-
-    #[test]
-    fn a_clock_that_is_set_makes_nothing_older_than_it_can_be() {
-        let schedule = Schedule::default();
-        let start: Timestamp = "2026-11-24T03:00:00Z".parse().unwrap();
-        let (hour, day, week) = (3600, 24 * 3600, 7 * 24 * 3600);
-        let at = |seconds: i64| start + SignedDuration::from_secs(seconds);
-        let after = |uptime: i64, clock: i64| schedule.too_old(at(clock), start, Duration::from_secs(uptime as u64));
-        for (what, uptime, clock, expected) in [
-            ("nobody sets it", hour, hour, hour - 5 * day),
-            ("its first synchronisation", hour, week, hour - 5 * day),
-            ("that was long ago: what came in behind it is of its time", 6 * day, week, 2 * day),
-            ("set back", 6 * day, -week, -week - 5 * day),
-        ] {
-            assert_eq!(after(uptime, clock), at(expected), "{what}");
-        }
     }
 }

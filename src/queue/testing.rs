@@ -20,8 +20,8 @@ pub struct Inner {
     pub originals: HashMap<String, Bytes>,
     pub history: Vec<HistoryRow>,
     pub held: Vec<HeldLane>,
-    /// Failed mail from before then, as `prune` was told.
-    pub pruned: Vec<Timestamp>,
+    /// Failed mail of that age, as `prune` was told.
+    pub pruned: Vec<Duration>,
     /// Every call fails with it.
     pub broken: Option<QueueError>,
 }
@@ -88,7 +88,7 @@ impl Queue for MemoryQueue {
     async fn lease_old(
         &self,
         _: &Lane,
-        _: Timestamp,
+        _: Duration,
         _: Option<Cursor>,
         _: usize,
         _: u64,
@@ -104,8 +104,12 @@ impl Queue for MemoryQueue {
         Ok(None)
     }
 
-    async fn relane(&self, _: &str, _: LaneOf) -> Result<u64, QueueError> {
-        Ok(0)
+    async fn reassign_lanes(&self, _: &str, _: LaneOf, _: Option<Cursor>) -> Result<Reassigned, QueueError> {
+        Ok(Reassigned { moved: 0, next: None })
+    }
+
+    fn lived(&self) -> Duration {
+        Duration::ZERO
     }
 
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
@@ -233,8 +237,8 @@ impl Queue for MemoryQueue {
         Ok(rows)
     }
 
-    async fn prune(&self, failed_before: Timestamp, _: Timestamp) -> Result<u64, QueueError> {
-        self.inner().pruned.push(failed_before);
+    async fn prune(&self, failed: Duration, _: Duration) -> Result<u64, QueueError> {
+        self.inner().pruned.push(failed);
         Ok(0)
     }
 

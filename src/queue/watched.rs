@@ -4,13 +4,14 @@
 
 use super::{
     Correction, Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue,
-    QueueError, Revision, Settlement, Shown, Spent, Statistics, Stored,
+    QueueError, Reassigned, Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 #[derive(Debug)]
@@ -73,12 +74,12 @@ impl Queue for Watched {
     async fn lease_old(
         &self,
         lane: &Lane,
-        since: Timestamp,
+        age: Duration,
         after: Option<Cursor>,
         limit: usize,
         octets: u64,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        self.queue.lease_old(lane, since, after, limit, octets).await
+        self.queue.lease_old(lane, age, after, limit, octets).await
     }
 
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
@@ -89,10 +90,15 @@ impl Queue for Watched {
         self.queue.next_due(lane, now).await
     }
 
-    async fn relane(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError> {
-        let moved = self.queue.relane(fingerprint, lane_of).await;
+    async fn reassign_lanes(
+        &self,
+        fingerprint: &str,
+        lane_of: LaneOf,
+        after: Option<Cursor>,
+    ) -> Result<Reassigned, QueueError> {
+        let reassigned = self.queue.reassign_lanes(fingerprint, lane_of, after).await;
         self.ring_all();
-        moved
+        reassigned
     }
 
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
@@ -141,8 +147,12 @@ impl Queue for Watched {
         self.queue.history(before, limit).await
     }
 
-    async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError> {
-        self.queue.prune(failed_before, history_before).await
+    async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError> {
+        self.queue.prune(failed, history).await
+    }
+
+    fn lived(&self) -> Duration {
+        self.queue.lived()
     }
 
     async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError> {

@@ -7,7 +7,6 @@ use super::breaker::Sign;
 use super::limits::{Counting, Gate, Ledger, Rate};
 use super::pool::Pool;
 use super::upstream::Connection;
-use crate::observe::Clock;
 use std::sync::Arc;
 
 /// To be given to each upstream that shares the limits. Cheap to clone.
@@ -23,7 +22,6 @@ pub struct Kept {
     pub ledger: Arc<dyn Ledger>,
     /// Under which name.
     pub name: Arc<str>,
-    pub clock: Clock,
 }
 
 impl Account {

@@ -39,6 +39,7 @@ mod queue_bounces;
 mod queue_commands;
 mod queue_direct;
 mod queue_fairness;
+mod queue_new_routes;
 mod queue_outages;
 mod queue_recipients;
 mod queue_restarts;

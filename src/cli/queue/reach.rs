@@ -3,6 +3,7 @@
 use crate::gateway::RulesOf;
 use crate::gateway::control::connect;
 use crate::gateway::lock::{Lock, LockError};
+use crate::observe::Clock;
 use crate::queue::control::{Content, Overview, Refusal, Request, Response, execute};
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteQueue};
@@ -56,7 +57,12 @@ impl Reach {
 
     async fn folder(data_dir: &Path, lock: Lock) -> anyhow::Result<Self> {
         // Nothing is leased here, so that neither a cache nor the schedule is of any use.
-        let options = sqlite::Options { data_dir: data_dir.to_owned(), cache_octets: 0, schedule: Schedule::default() };
+        let options = sqlite::Options {
+            data_dir: data_dir.to_owned(),
+            cache_octets: 0,
+            schedule: Schedule::default(),
+            clock: Clock::System,
+        };
         let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
         Ok(Self::Folder { queue: Arc::new(queue), rules: RulesOf::default(), _lock: lock })
     }

@@ -73,19 +73,18 @@ pub(crate) async fn new_routes_move_waiting_and_failed_recipients(scene: &Scene)
     for number in 10..600 {
         scene.put(mail(number, 0, "a@example.com", &["e@example.net"], "old")).await;
     }
-    let queue = scene.queue().await;
     let lane_of: LaneOf = Arc::new(move |addressed: &Addressed<'_>| match addressed.recipient.domain().as_str() {
         "example.net" => new.clone(),
         _ => Lane::new("old"),
     });
-    assert_eq!(queue.relane("second", lane_of.clone()).await.unwrap(), 3 + 590, "what is lent stays");
-    assert_eq!(queue.relane("second", Arc::new(|_| Lane::new("never"))).await.unwrap(), 0, "the same routes");
+    assert_eq!(scene.reassign_lanes("second", lane_of.clone()).await.unwrap(), 3 + 590, "what is lent stays");
+    assert_eq!(scene.reassign_lanes("second", Arc::new(|_| Lane::new("never"))).await.unwrap(), 0, "the same routes");
     let lanes: Vec<_> = scene.row(id).await.unwrap().recipients.into_iter().map(|r| (r.lane, r.due)).collect();
     let due = Some(after(0));
     assert_eq!(lanes, [("new".into(), due), ("new".into(), due), ("new".into(), None), ("old".into(), due)]);
     assert_eq!(scene.states(lent).await[0].1, State::Leased);
     scene.settle(&leased, deferred(0), after(0)).await;
-    assert_eq!(queue.relane("third", lane_of).await.unwrap(), 1);
+    assert_eq!(scene.reassign_lanes("third", lane_of).await.unwrap(), 1);
     assert_eq!(scene.lease("new", after(0), 1000).await.len(), 592);
     assert_eq!(scene.lease("old", after(0), 1000).await.len(), 1);
     assert!(scene.lease("elsewhere", after(0), 1000).await.is_empty());

@@ -154,7 +154,7 @@ impl Model {
         u64::from(removable)
     }
 
-    pub(super) fn relane(&mut self, lane_of: impl Fn(&str) -> String) {
+    pub(super) fn reassign_lanes(&mut self, lane_of: impl Fn(&str) -> String) {
         for message in self.messages.values_mut() {
             let before = message.jobs.clone();
             message.jobs.retain(|_, job| job.leased);

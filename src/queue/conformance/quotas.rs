@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn spent(number: i64, seconds: i64, units: u64) -> Spent {
-    Spent { number, at: after(seconds), units }
+fn spent(number: i64, seconds: u64, units: u64) -> Spent {
+    Spent { number, at: Duration::from_secs(seconds), units }
 }
 
 pub(crate) async fn what_is_put_down_of_a_quota_outlives_a_crash(scene: &Scene) {

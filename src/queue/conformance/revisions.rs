@@ -62,6 +62,7 @@ pub(crate) async fn a_failed_message_is_replaced_and_due_at_once(scene: &Scene) 
     scene.queue().await.settle(leased.lease, settlements, after(5000)).await.expect("settled");
     let to = [("new@example.net", "b"), ("b@example.net", "c")];
     let form = revision(&stored(scene, id).await, &to);
+    scene.live(6 * DAY);
     assert!(scene.queue().await.replace(form.clone(), after(6 * DAY)).await.expect("replaced"));
     scene.check_statistics().await;
     assert!(scene.lease("a", after(6 * DAY), 9).await.is_empty());
@@ -78,7 +79,7 @@ pub(crate) async fn a_failed_message_is_replaced_and_due_at_once(scene: &Scene) 
             (&accepted.marks, accepted.author.as_ref().map(ToOwned::to_owned)),
             (&form.marks, Author::of(&accepted.message).ok())
         );
-        assert_eq!((leased.attempts, leased.since, leased.suspect), (0, after(6 * DAY), false), "a new beginning");
+        assert_eq!((leased.attempts, leased.age, leased.suspect), (0, Duration::ZERO, false), "a new beginning");
         scene.settle(&leased, deferred(6 * DAY), after(6 * DAY + 1)).await;
     }
     scene.crash().await;

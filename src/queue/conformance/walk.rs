@@ -8,10 +8,10 @@ const LANES: [&str; 3] = ["a", "b", "c"];
 const STEPS: u32 = 1500;
 
 /// A small generator (xorshift), so that a failure can be seen again.
-struct Dice(u64);
+pub(super) struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -55,7 +55,7 @@ impl Walk<'_> {
             88..92 => self.retry().await,
             92..94 => self.replace().await,
             94..95 => self.remove().await,
-            95..97 => self.relane().await,
+            95..97 => self.reassign_lanes().await,
             _ => self.crash().await,
         }
     }
@@ -147,15 +147,15 @@ impl Walk<'_> {
         assert_eq!(self.scene.queue().await.remove(&[id]).await.expect("removed"), expected);
     }
 
-    async fn relane(&mut self) {
+    async fn reassign_lanes(&mut self) {
         let shift = self.dice.roll(100);
         let lane =
             move |address: &str| LANES[(address.len() + usize::from(address.as_bytes()[4]) + shift) % 3].to_owned();
-        self.model.relane(lane);
+        self.model.reassign_lanes(lane);
         let lane_of: LaneOf =
             Arc::new(move |addressed: &Addressed<'_>| Lane::new(lane(&addressed.recipient.to_string())));
         let fingerprint = format!("{shift} {}", self.seconds);
-        self.scene.queue().await.relane(&fingerprint, lane_of).await.expect("moved");
+        self.scene.reassign_lanes(&fingerprint, lane_of).await.expect("moved");
     }
 
     async fn crash(&mut self) {

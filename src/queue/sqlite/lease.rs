@@ -5,9 +5,10 @@
 
 use super::envelope::{self, Damage, MessageFields, RecipientRow};
 use super::failure::{Failure, is_damage};
+use super::reassign::Reassignment;
 use super::rows::{
-    DAMAGED, LEASED, WAITING, from_column, is_held, marks_from_column, open_on, origin_from_columns, signed, tally_of,
-    unsigned,
+    DAMAGED, LEASED, WAITING, from_column, from_lived, is_held, marks_from_column, open_on, origin_from_columns,
+    signed, tally_of, unsigned,
 };
 use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Origin;
@@ -17,6 +18,10 @@ use crate::smtp::{Mailbox, ReversePath};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Messages that one lease may put on other lanes.
+const MAX_MOVED: usize = 100;
 
 /// Domains that may be looked at in vain before the oldest due messages are taken whatever their domain.
 const MAX_LOOKS: usize = 256;
@@ -41,7 +46,8 @@ pub(super) struct Grant {
     pub message: i64,
     pub id: MailId,
     pub received_at: Timestamp,
-    pub since: Timestamp,
+    /// By the queue's own clock, from where its age counts.
+    pub since: Duration,
     pub origin: Origin,
     pub marks: Marks,
     /// Of this lane.
@@ -69,9 +75,22 @@ pub(super) struct Granted {
     pub grants: Vec<Grant>,
     /// Set aside, each with the reason; for the log.
     pub damaged: Vec<(i64, String)>,
+    /// Put on the lanes of today's routes instead.
+    moved: usize,
 }
 
 impl Granted {
+    fn is_moved(
+        &mut self,
+        work: &Work<'_>,
+        message: i64,
+        reassignment: Option<&Reassignment>,
+    ) -> rusqlite::Result<bool> {
+        let is_moved = reassignment.map_or(Ok(false), |reassignment| reassignment.catch_up(work, message))?;
+        self.moved += usize::from(is_moved);
+        Ok(is_moved)
+    }
+
     /// Marks it as leased, or sets it aside. Returns its size.
     fn take(&mut self, work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> Result<u64, Failure> {
         match grant(work, lane, message, suspect) {
@@ -96,7 +115,7 @@ const MAX_OLD_LOOKS: usize = 1000;
 #[derive(Debug, Clone)]
 pub(super) struct OldRequest {
     pub lane: Arc<str>,
-    /// Milliseconds since 1970.
+    /// Milliseconds of the queue's own clock; younger ones are let alone.
     pub since: i64,
     /// Key of the last message looked at before.
     pub after: i64,
@@ -106,26 +125,30 @@ pub(super) struct OldRequest {
 
 /// With the key of the last message looked at; `None`: those behind it are younger. In order of acceptance that is soon: the
 /// first one that came in later ends it. (One that failed and is tried again can be younger than it came in, never older.)
-pub(super) fn lease_old(work: &Work<'_>, request: &OldRequest) -> Result<(Granted, Option<i64>), Failure> {
+pub(super) fn lease_old(
+    work: &Work<'_>,
+    request: &OldRequest,
+    reassignment: Option<&Reassignment>,
+) -> Result<(Granted, Option<i64>), Failure> {
     let mut granted = Granted::default();
     if is_held(work, &request.lane)? {
         return Ok((granted, None));
     }
     let jobs = work.all(
-        "SELECT job.message, job.lane = ?3 AND job.state = 0, job.suspect, message.since, message.received_at
+        "SELECT job.message, job.lane = ?3 AND job.state = 0, job.suspect, message.since, message.lived
          FROM job CROSS JOIN message ON message.key = job.message WHERE job.message > ?1 ORDER BY job.message LIMIT ?2",
         (request.after, signed(MAX_OLD_LOOKS), &request.lane),
         |row| Ok((row.get(0)?, row.get::<_, bool>(1)?, row.get(2)?, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?)),
     )?;
     let (mut octets, mut last, looked_at) = (0, None, jobs.len());
-    for (message, is_waiting_here, suspect, since, received_at) in jobs {
-        if received_at > request.since {
+    for (message, is_waiting_here, suspect, since, lived) in jobs {
+        if lived > request.since {
             return Ok((granted, None));
         }
         if granted.grants.len() == request.limit || octets >= request.octets {
             return Ok((granted, last));
         }
-        if is_waiting_here && since <= request.since {
+        if is_waiting_here && since <= request.since && !granted.is_moved(work, message, reassignment)? {
             octets += granted.take(work, &request.lane, message, suspect)?;
         }
         last = Some(message);
@@ -134,7 +157,12 @@ pub(super) fn lease_old(work: &Work<'_>, request: &OldRequest) -> Result<(Grante
     Ok((granted, last.filter(|_| looked_at == MAX_OLD_LOOKS).map(|message| message - 1)))
 }
 
-pub(super) fn lease(work: &Work<'_>, request: &Request, turns: &Turns) -> Result<Granted, Failure> {
+pub(super) fn lease(
+    work: &Work<'_>,
+    request: &Request,
+    turns: &Turns,
+    reassignment: Option<&Reassignment>,
+) -> Result<Granted, Failure> {
     let mut granted = Granted::default();
     if is_held(work, &request.lane)? {
         return Ok(granted);
@@ -142,8 +170,12 @@ pub(super) fn lease(work: &Work<'_>, request: &Request, turns: &Turns) -> Result
     let before = super::writer::lock(turns).get(&*request.lane).cloned();
     let mut round = Round { work, request, at: before, barren_since: None, looks: 0 };
     let mut octets = 0;
-    while granted.grants.len() < request.limit && octets < request.octets {
+    while granted.grants.len() < request.limit && octets < request.octets && granted.moved < MAX_MOVED {
         let Some((message, suspect)) = round.next()? else { break };
+        if granted.is_moved(work, message, reassignment)? {
+            // What of it stays here is found again.
+            continue;
+        }
         octets += granted.take(work, &request.lane, message, suspect)?;
     }
     if let Some(domain) = round.at {
@@ -288,7 +320,7 @@ pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Gran
                 message,
                 id: fields.id.parse().map_err(|error| super::rows::bad_text(0, error))?,
                 received_at: from_column(fields.received_at),
-                since: from_column(row.get(10)?),
+                since: from_lived(row.get(10)?),
                 origin: origin_from_columns(row, 7, 8)?,
                 marks: marks_from_column(row, 9)?,
                 envelope,

@@ -3,7 +3,7 @@
 
 use super::content::{self, Unreadable};
 use super::lease::{self, Grant};
-use super::rows::{from_column, to_column};
+use super::rows::{from_column, lived_to_column, to_column};
 use super::settle::Held;
 use super::store::Store;
 use super::writer::lock;
@@ -49,15 +49,17 @@ pub(super) async fn lease(
 pub(super) async fn lease_old(
     store: &Arc<Store>,
     lane: Lane,
-    since: Timestamp,
+    age: Duration,
     after: Option<Cursor>,
     limit: usize,
     octets: u64,
 ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
     let after = after.map_or(i64::MIN, |Cursor(key)| key);
-    let request = lease::OldRequest { lane: lane.as_str().into(), since: to_column(since), after, limit, octets };
+    let since = lived_to_column(store.lifetime.before(age));
+    let request = lease::OldRequest { lane: lane.as_str().into(), since, after, limit, octets };
     let lender = store.clone();
-    hand_on(store.clone(), async move { lender.lend_old(&lane, request).await }, since).await
+    // What is given back untried keeps its due time.
+    hand_on(store.clone(), async move { lender.lend_old(&lane, request).await }, Timestamp::MIN).await
 }
 
 async fn hand_on<T: Send + 'static>(
@@ -79,10 +81,12 @@ async fn hand_on<T: Send + 'static>(
 impl Store {
     async fn lend(self: &Arc<Self>, lane: &Lane, request: lease::Request) -> Result<Vec<Leased>, QueueError> {
         loop {
-            let (request, turns) = (request.clone(), self.turns.clone());
+            let (request, turns, reassignment) =
+                (request.clone(), self.turns.clone(), lock(&self.reassignment).clone());
             let now = from_column(request.now);
             let later = now.checked_add(LOOK_AGAIN).unwrap_or(now);
-            let granted = self.writer.call(move |work| lease::lease(work, &request, &turns)).await?;
+            let granted =
+                self.writer.call(move |work| lease::lease(work, &request, &turns, reassignment.as_ref())).await?;
             let asked = granted.grants.len();
             let (leased, trouble) = self.join(lane, granted, Some(later)).await;
             if !leased.is_empty() || asked == 0 {
@@ -100,7 +104,9 @@ impl Store {
         lane: &Lane,
         request: lease::OldRequest,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        let (granted, next) = self.writer.call(move |work| lease::lease_old(work, &request)).await?;
+        let reassignment = lock(&self.reassignment).clone();
+        let (granted, next) =
+            self.writer.call(move |work| lease::lease_old(work, &request, reassignment.as_ref())).await?;
         let (leased, trouble) = self.join(lane, granted, None).await;
         if let Some(error) = trouble {
             error!(%lane, %error, "mail that is too old cannot be read just now");
@@ -138,12 +144,12 @@ impl Store {
         later: Option<Timestamp>,
     ) -> Result<Option<Leased>, QueueError> {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
-        let positions = grant.positions.clone();
+        let (positions, since) = (grant.positions.clone(), grant.since);
         let held = Held { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
         match content {
             Ok(content) => {
                 lock(&self.leases).insert(lease, held);
-                Ok(Some(assemble(lease, lane, grant, content)))
+                Ok(Some(assemble(lease, lane, grant, content, self.lifetime.age(since))))
             }
             Err(Unreadable::Damaged(reason)) => self.set_aside(&held, &reason).await.map(|()| None),
             Err(Unreadable::Trouble(error)) => {
@@ -218,8 +224,8 @@ enum Content {
     Read(RawMessage),
 }
 
-fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content) -> Leased {
-    let Grant { id, received_at, since, origin, marks, envelope, attempts, suspect, .. } = grant;
+fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content, age: Duration) -> Leased {
+    let Grant { id, received_at, origin, marks, envelope, attempts, suspect, .. } = grant;
     let accepted = match content {
         Content::Cached(accepted) if accepted.envelope == envelope => accepted,
         Content::Cached(accepted) => Arc::new(Accepted { envelope, ..(*accepted).clone() }),
@@ -228,5 +234,5 @@ fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content) -> Leas
             Arc::new(Accepted { id, received_at, origin, envelope, message, author, marks })
         }
     };
-    Leased { lease, lane: lane.clone(), accepted, attempts, since, suspect }
+    Leased { lease, lane: lane.clone(), accepted, attempts, age, suspect }
 }

@@ -10,13 +10,14 @@ mod envelope;
 mod failure;
 mod lease;
 mod lend;
+mod lifetime;
 mod list;
 mod open;
 mod operate;
 mod put;
 mod quota;
 mod read;
-mod relane;
+mod reassign;
 mod replace;
 mod reserve;
 mod rows;
@@ -32,13 +33,14 @@ pub use open::{OpenError, Options, exists};
 
 use super::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Revision, Settlement, Shown, Spent, Statistics, Stored,
+    Reassigned, Revision, Settlement, Shown, Spent, Statistics, Stored,
 };
 use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rows::{signed, to_column};
+use rows::{lived_to_column, signed, to_column};
 use std::sync::Arc;
+use std::time::Duration;
 use store::{Store, detached};
 
 /// Gives rows that were written by hand the digests they would have.
@@ -83,12 +85,12 @@ impl Queue for SqliteQueue {
     async fn lease_old(
         &self,
         lane: &Lane,
-        since: Timestamp,
+        age: Duration,
         after: Option<Cursor>,
         limit: usize,
         octets: u64,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        lend::lease_old(&self.store, lane.clone(), since, after, limit, octets).await
+        lend::lease_old(&self.store, lane.clone(), age, after, limit, octets).await
     }
 
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
@@ -101,24 +103,17 @@ impl Queue for SqliteQueue {
         self.store.read(move |sql| read::next_due(sql, lane.as_str(), now, horizon)).await
     }
 
-    async fn relane(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError> {
-        let writer = &self.store.writer;
-        if writer.call(relane::fingerprint).await?.as_deref() == Some(fingerprint) {
-            return Ok(0);
-        }
-        let (mut moved, mut after) = (0, i64::MIN);
-        loop {
-            let lane_of = lane_of.clone();
-            let step = writer.call(move |work| relane::step(work, after, &lane_of)).await?;
-            moved += step.moved;
-            match step.last {
-                Some(last) => after = last,
-                None => break,
-            }
-        }
+    async fn reassign_lanes(
+        &self,
+        fingerprint: &str,
+        lane_of: LaneOf,
+        after: Option<Cursor>,
+    ) -> Result<Reassigned, QueueError> {
         let fingerprint = fingerprint.to_owned();
-        writer.call(move |work| relane::set_fingerprint(work, &fingerprint)).await?;
-        Ok(moved)
+        match after {
+            None => self.store.begin_reassignment(fingerprint, lane_of).await,
+            Some(after) => self.store.go_on_reassigning(fingerprint, lane_of, after).await,
+        }
     }
 
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
@@ -146,11 +141,15 @@ impl Queue for SqliteQueue {
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
         let mut count = 0;
         for ids in ids.chunks(STEP) {
-            let (ids, correction) = (ids.to_vec(), correction.cloned());
+            let (ids, correction, lived) = (ids.to_vec(), correction.cloned(), lived_to_column(self.lived()));
+            let record = self.store.lifetime.record_if_due();
             count += self
                 .store
                 .writer
-                .call(move |work| operate::retry(work, &ids, correction.as_ref(), to_column(now)))
+                .call(move |work| {
+                    lifetime::keep(work, record.as_ref())?;
+                    operate::retry(work, &ids, correction.as_ref(), to_column(now), lived)
+                })
                 .await?;
         }
         Ok(count)
@@ -180,8 +179,11 @@ impl Queue for SqliteQueue {
         self.store.read(move |sql| read::history(sql, before, signed(limit))).await
     }
 
-    async fn prune(&self, failed_before: Timestamp, history_before: Timestamp) -> Result<u64, QueueError> {
-        let (failed, history) = (to_column(failed_before), to_column(history_before));
+    async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError> {
+        // A full disk costs some seconds of it, and must not keep what is forgotten here from making room.
+        let _best_effort = self.store.keep_lifetime().await;
+        let before = |age| lived_to_column(self.store.lifetime.before(age));
+        let (failed, history) = (before(failed), before(history));
         let mut count = 0;
         loop {
             let removed = self.store.writer.call(move |work| operate::prune(work, failed, history)).await?;
@@ -193,6 +195,10 @@ impl Queue for SqliteQueue {
         }
         while self.store.writer.call(operate::give_back_space).await? {}
         Ok(count)
+    }
+
+    fn lived(&self) -> Duration {
+        self.store.lifetime.now()
     }
 
     async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError> {
@@ -218,6 +224,8 @@ impl Queue for SqliteQueue {
     }
 
     async fn close(&self) {
+        // A full disk costs some seconds of it.
+        let _best_effort = self.store.keep_lifetime().await;
         let store = self.store.clone();
         // Joining the writer blocks.
         let _ = tokio::task::spawn_blocking(move || store.close()).await;

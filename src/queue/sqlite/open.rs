@@ -2,13 +2,16 @@
 
 use super::bodies::{Bodies, Name, Part, SweepError};
 use super::failure::{of_io, of_sqlite};
+use super::lifetime;
 use super::reserve::Reserve;
 use super::rows::{key_of, unsigned};
 use super::schema::{self, SchemaError};
 use super::store::Store;
 use super::work::Work;
 use super::writer::Writer;
+use crate::observe::Clock;
 use crate::queue::QueueError;
+use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::fs::OpenOptions;
@@ -23,8 +26,10 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Octets of messages that were just put and are kept in memory until they are leased.
     pub cache_octets: u64,
-    /// For its horizon: due times behind it were made before the clock was set back.
+    /// For its horizon: due times behind it were made before the clock was set back; and for `expire`, which bounds what is
+    /// believed of a stop.
     pub schedule: Schedule,
+    pub clock: Clock,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -116,8 +121,10 @@ fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>) -> Result<Sto
     if litter > 0 {
         tracing::info!(litter, "removed files of messages that were not accepted, or were done with");
     }
+    let record = lifetime::kept(&Work::new(&connection))?;
+    let lifetime = Lifetime::resume(&record, options.clock.clone(), options.schedule.expire);
     let writer = Writer::start(connection, reserve.clone())?;
-    Ok(Store::new(writer, bodies, reserve.clone(), path.to_owned(), options))
+    Ok(Store::new(writer, lifetime, bodies, reserve.clone(), path.to_owned(), options))
 }
 
 /// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many. Writes nothing if none is: a

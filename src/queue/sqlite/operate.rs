@@ -3,7 +3,7 @@
 use super::bodies::Name;
 use super::envelope::{self, RecipientFields};
 use super::failure::Failure;
-use super::relane::{forget_fingerprint, relane_one};
+use super::reassign::{forget_fingerprint, reassign_one};
 use super::rows::{
     DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, tally_of, wait_on,
 };
@@ -37,12 +37,13 @@ pub(super) fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Job
     jobs.into_iter().map(with_count).collect()
 }
 
-/// Recipients that are due now; a correction replaces the only one that is not settled.
+/// Recipients that are due now, and young from `lived` on; a correction replaces the only one that is not settled.
 pub(super) fn retry(
     work: &Work<'_>,
     ids: &[MailId],
     correction: Option<&Correction>,
     now: i64,
+    lived: i64,
 ) -> Result<u64, Failure> {
     let mut count = 0;
     for id in ids {
@@ -55,7 +56,7 @@ pub(super) fn retry(
         let jobs = jobs_of(work, message)?;
         let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, *id, now)?;
         if due > 0 {
-            work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, now))?;
+            work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, lived))?;
         }
         count += due;
     }
@@ -82,7 +83,7 @@ fn redirect(
         )?;
     }
     match lane_of {
-        Some(lane_of) => drop(relane_one(work, message, lane_of)?),
+        Some(lane_of) => drop(reassign_one(work, message, lane_of)?),
         None => forget_fingerprint(work)?,
     }
     Ok(true)
@@ -179,11 +180,11 @@ pub(super) fn hold(work: &Work<'_>, lane: Option<&str>, held: bool) -> Result<()
 /// Rows of one step.
 const PRUNED: i64 = 500;
 
-/// At most some hundred rows; nothing when nothing is left to forget.
+/// At most some hundred rows, by the queue's own clock; nothing when nothing is left to forget.
 pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) -> Result<Removed, Failure> {
     let mut removed = Removed::default();
     let failed = work.all(
-        "SELECT message, position FROM recipient WHERE failed_at IS NOT NULL AND failed_at < ?1 ORDER BY failed_at LIMIT ?2",
+        "SELECT message, position FROM recipient WHERE failed_at IS NOT NULL AND failed_at <= ?1 ORDER BY failed_at LIMIT ?2",
         (failed_before, PRUNED),
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
     )?;
@@ -194,7 +195,7 @@ pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) ->
         removed.count += 1;
     }
     let forgotten = work.execute(
-        "DELETE FROM history WHERE key IN (SELECT key FROM history WHERE at < ?1 ORDER BY at LIMIT ?2)",
+        "DELETE FROM history WHERE key IN (SELECT key FROM history WHERE lived <= ?1 ORDER BY lived LIMIT ?2)",
         (history_before, PRUNED),
     )?;
     removed.count += forgotten as u64;

@@ -14,6 +14,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 pub(super) struct Prepared {
     pub mail: NewMail,
     pub digest: Vec<u8>,
+    /// Milliseconds of the queue's own clock.
+    pub lived: i64,
     pub body_in_file: bool,
     pub original_in_file: bool,
 }
@@ -42,11 +44,11 @@ pub(super) fn put(work: &Work<'_>, prepared: &Prepared) -> Result<(), Failure> {
             _ => None,
         })
         .collect();
-    note_delivered(work, &summary(mail), &delivered)?;
+    note_delivered(work, &summary(mail), &delivered, prepared.lived)?;
     if is_to_be_kept(mail) {
         let message = put_message(work, prepared)?;
         put_content(work, message, prepared)?;
-        put_recipients(work, message, mail)?;
+        put_recipients(work, message, prepared)?;
     }
     Ok(())
 }
@@ -76,8 +78,8 @@ fn put_message(work: &Work<'_>, prepared: &Prepared) -> rusqlite::Result<i64> {
     let kept = prepared.mail.fates.iter().filter(|fate| !matches!(fate, Fate::Delivered(_))).count();
     let digest = fields.digest(&prepared.digest);
     let key = work.first(
-        "INSERT INTO message (id, received_at, since, sender, eight_bit, smtputf8, size, subject, listener, user, marks,
-         recipients, digest) VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) RETURNING key",
+        "INSERT INTO message (id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject, listener, user, marks,
+         recipients, digest) VALUES (?1, ?2, ?13, ?13, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) RETURNING key",
         (
             fields.id,
             fields.received_at,
@@ -91,6 +93,7 @@ fn put_message(work: &Work<'_>, prepared: &Prepared) -> rusqlite::Result<i64> {
             fields.marks,
             signed(kept),
             digest,
+            prepared.lived,
         ),
         |row| row.get(0),
     )?;
@@ -128,7 +131,7 @@ fn put_content(work: &Work<'_>, message: i64, prepared: &Prepared) -> rusqlite::
     Ok(())
 }
 
-fn put_recipients(work: &Work<'_>, message: i64, mail: &NewMail) -> rusqlite::Result<()> {
+fn put_recipients(work: &Work<'_>, message: i64, Prepared { mail, lived, .. }: &Prepared) -> rusqlite::Result<()> {
     let domain = domain_of(sender(&mail.accepted).as_deref());
     let at_once = to_column(mail.accepted.received_at);
     let mut attempts = Vec::new();
@@ -137,7 +140,7 @@ fn put_recipients(work: &Work<'_>, message: i64, mail: &NewMail) -> rusqlite::Re
         let (lane, due, attempt, failed_at) = match fate {
             Fate::Waiting(lane) => (lane, Some(at_once), None, None),
             Fate::Deferred { lane, due, attempt } => (lane, Some(to_column(*due)), Some(attempt), None),
-            Fate::Failed { lane, attempt } => (lane, None, Some(attempt), Some(to_column(attempt.at))),
+            Fate::Failed { lane, attempt } => (lane, None, Some(attempt), Some(*lived)),
             Fate::Delivered(_) => continue,
         };
         attempts.extend(attempt);

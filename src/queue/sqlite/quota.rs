@@ -1,13 +1,13 @@
 //! What is used up of quotas: some rows for each, put down before the units are used. The newest count, the others go.
 
 use super::failure::Failure;
-use super::rows::{from_column, to_column, unsigned};
+use super::rows::{from_lived, lived_to_column, unsigned};
 use super::work::{Sql, Work};
 use crate::queue::Spent;
 
 pub(super) fn spent(sql: &Sql<'_>, quota: &str) -> Result<Vec<Spent>, Failure> {
     let rows = sql.all("SELECT number, at, units FROM quota WHERE name = ?1 ORDER BY number", [quota], |row| {
-        Ok(Spent { number: row.get(0)?, at: from_column(row.get(1)?), units: unsigned(row.get(2)?) })
+        Ok(Spent { number: row.get(0)?, at: from_lived(row.get(1)?), units: unsigned(row.get(2)?) })
     })?;
     Ok(rows)
 }
@@ -18,7 +18,7 @@ pub(super) fn spend(work: &Work<'_>, quota: &str, rows: &[Spent], oldest: i64) -
         work.execute(
             "INSERT INTO quota (name, number, at, units) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (name, number) DO UPDATE SET at = excluded.at, units = excluded.units",
-            (quota, number, to_column(*at), units),
+            (quota, number, lived_to_column(*at), units),
         )?;
     }
     work.execute("DELETE FROM quota WHERE name = ?1 AND number < ?2", (quota, oldest))?;

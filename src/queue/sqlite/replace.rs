@@ -6,10 +6,12 @@ use super::content::{self, Content, Unreadable};
 use super::envelope::{self, MessageFields, RecipientFields, RecipientRow};
 use super::failure::{Failure, is_damage};
 use super::lease::read_message;
+use super::lifetime;
 use super::operate::{failed_of, jobs_of};
 use super::put::{digest, put_recipient};
 use super::rows::{
-    LEASED, bad_text, domain_of, has_failed_in_doubt, key_of, marks_to_column, signed, tally_of, wait_on,
+    LEASED, bad_text, domain_of, has_failed_in_doubt, key_of, lived_to_column, marks_to_column, signed, tally_of,
+    wait_on,
 };
 use super::store::Store;
 use super::work::{Sql, Tally, Work};
@@ -97,11 +99,17 @@ impl Store {
             digest: digest(&revision.header, message.body()),
             size: RawMessage::from_parts(revision.header.clone(), message.body().clone()).size(),
             revision,
+            lived: lived_to_column(self.lifetime.now()),
         };
         drop(message);
         // Before the commit: no lease behind it may find what was there before.
         lock(&self.cache).remove(id);
-        let replaced = self.writer.call(move |work| replace(work, &form, now)).await?;
+        let record = self.lifetime.record_if_due();
+        let replaced = self.writer.call(move |work| {
+            lifetime::keep(work, record.as_ref())?;
+            replace(work, &form, now)
+        });
+        let replaced = replaced.await?;
         let is_replaced = replaced.is_some();
         self.remove_files(replaced.unwrap_or_default()).await;
         Ok(is_replaced)
@@ -115,6 +123,8 @@ struct Form {
     digest: Vec<u8>,
     /// Octets of the whole message.
     size: usize,
+    /// Milliseconds of the queue's own clock.
+    lived: i64,
 }
 
 /// The files that are litter once this is committed; `None` if nothing may be replaced.
@@ -136,7 +146,7 @@ fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, 
     let suspect = suspect.flatten().unwrap_or(false) || has_failed_in_doubt(work, message, None)?;
     work.execute("DELETE FROM job WHERE message = ?1", [message])?;
     work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
-    update_message(work, message, form, now)?;
+    update_message(work, message, form)?;
     work.execute("UPDATE content SET header = ?2, digest = ?3 WHERE message = ?1", (message, header, &form.digest))?;
     put_recipients(work, message, &form.revision, now, suspect)?;
     let in_file = work.first("DELETE FROM original WHERE message = ?1 RETURNING data IS NULL", [message], |row| {
@@ -149,7 +159,7 @@ fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, 
     Ok(Some(in_file.filter(|in_file| *in_file).map(|_| (*id, Part::Original)).into_iter().collect()))
 }
 
-fn update_message(work: &Work<'_>, message: i64, form: &Form, now: i64) -> rusqlite::Result<()> {
+fn update_message(work: &Work<'_>, message: i64, form: &Form) -> rusqlite::Result<()> {
     let Revision { envelope, marks, subject, .. } = &form.revision;
     let before = read_message(work, message)?;
     before.verify(&form.was)?;
@@ -167,7 +177,7 @@ fn update_message(work: &Work<'_>, message: i64, form: &Form, now: i64) -> rusql
          recipients = ?8, digest = ?9 WHERE key = ?1",
         (
             message,
-            now,
+            form.lived,
             fields.sender,
             fields.smtputf8,
             fields.size,

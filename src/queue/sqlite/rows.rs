@@ -6,6 +6,7 @@ use crate::message::accepted::Origin;
 use crate::message::{MailId, Marks};
 use crate::queue::{Attempted, Delivered};
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// Of a job. The partial indexes name the numbers.
 pub(super) const WAITING: i64 = 0;
@@ -22,6 +23,15 @@ pub(super) fn to_column(at: Timestamp) -> i64 {
 
 pub(super) fn from_column(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(if milliseconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+/// Milliseconds of [`crate::queue::Queue::lived`].
+pub(super) fn lived_to_column(lived: Duration) -> i64 {
+    signed(lived.as_millis())
+}
+
+pub(super) fn from_lived(milliseconds: i64) -> Duration {
+    Duration::from_millis(unsigned(milliseconds))
 }
 
 /// A count or size; negative ones are never written.
@@ -173,6 +183,7 @@ pub(super) fn note_delivered(
     work: &Work<'_>,
     summary: &Summary,
     delivered: &[(&Delivered, String)],
+    lived: i64,
 ) -> rusqlite::Result<()> {
     let mut groups: Vec<(&Delivered, Vec<&str>)> = Vec::new();
     for (delivery, recipient) in delivered {
@@ -183,8 +194,8 @@ pub(super) fn note_delivered(
     }
     for (delivery, recipients) in groups {
         work.execute(
-            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds, lived)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             (
                 &summary.id,
                 summary.received_at,
@@ -196,6 +207,7 @@ pub(super) fn note_delivered(
                 &delivery.upstream,
                 &delivery.reply,
                 signed(delivery.milliseconds),
+                lived,
             ),
         )?;
     }

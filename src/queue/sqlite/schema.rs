@@ -119,11 +119,30 @@ CREATE TABLE quota (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Digests of envelopes, and how many recipients a message still has.
+/// Digests of envelopes, and how many recipients a message still has. And the queue's own clock, which begins at thirty days
+/// (`lifetime::BEGINNING`): ages are counted by it. Those from before are believed up to two days, since the wall clocks that they
+/// go by, then or now, may have been wrong.
 const VERSION_4: &str = "
 ALTER TABLE message ADD COLUMN recipients INTEGER;
 ALTER TABLE message ADD COLUMN digest BLOB;
 ALTER TABLE recipient ADD COLUMN digest BLOB;
+CREATE TABLE lifetime (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    lived INTEGER NOT NULL,
+    at INTEGER,
+    latest INTEGER,
+    boot TEXT,
+    uptime INTEGER
+) STRICT;
+INSERT INTO lifetime VALUES (1, 2592000000, NULL, NULL, NULL, NULL);
+ALTER TABLE message ADD COLUMN lived INTEGER NOT NULL DEFAULT 2419200000;
+UPDATE message SET since = 2592000000 - MIN(MAX(unixepoch('now') * 1000 - since, 0), 172800000);
+UPDATE recipient SET failed_at = 2592000000 - MIN(MAX(unixepoch('now') * 1000 - failed_at, 0), 172800000)
+    WHERE failed_at IS NOT NULL;
+UPDATE quota SET at = 2592000000 - MIN(MAX(unixepoch('now') * 1000 - at, 0), 172800000);
+ALTER TABLE history ADD COLUMN lived INTEGER NOT NULL DEFAULT 2419200000;
+DROP INDEX history_at;
+CREATE INDEX history_lived ON history (lived);
 ";
 
 /// The first version whose rows have digests.

@@ -3,7 +3,7 @@
 use super::bodies::Name;
 use super::envelope::{RecipientFields, RecipientRow};
 use super::failure::Failure;
-use super::rows::{Summary, forget_if_empty, note_attempts, note_delivered, open_on, signed, to_column};
+use super::rows::{Summary, forget_if_empty, note_attempts, note_delivered, open_on, signed};
 use super::work::{Tally, Work};
 use crate::message::MailId;
 use crate::queue::{Attempted, QueueError, Settlement};
@@ -27,8 +27,14 @@ pub(super) struct Settled {
     pub is_gone: bool,
 }
 
-/// `due`: milliseconds since 1970.
-pub(super) fn settle(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64) -> Result<Settled, Failure> {
+/// `due`: milliseconds since 1970; `lived`: of the queue's own clock.
+pub(super) fn settle(
+    work: &Work<'_>,
+    held: &Held,
+    settlements: &[Settlement],
+    due: i64,
+    lived: i64,
+) -> Result<Settled, Failure> {
     if settlements.len() != held.positions.len() {
         return Err(QueueError::Storage("a lease needs one settlement per recipient".into()).into());
     }
@@ -44,7 +50,7 @@ pub(super) fn settle(work: &Work<'_>, held: &Held, settlements: &[Settlement], d
             }
             Settlement::Failed(attempt) => {
                 tried(work, held, *position, attempt)?;
-                fail(work, held, *position, to_column(attempt.at))?;
+                fail(work, held, *position, lived)?;
                 attempts.push(attempt);
             }
             Settlement::Untried | Settlement::Postponed => {}
@@ -52,7 +58,7 @@ pub(super) fn settle(work: &Work<'_>, held: &Held, settlements: &[Settlement], d
     }
     note_attempts(work, held.message, &attempts)?;
     if !delivered.is_empty() {
-        note_delivered(work, &summary(work, held.message)?, &delivered)?;
+        note_delivered(work, &summary(work, held.message)?, &delivered, lived)?;
     }
     let failed = signed(settlements.iter().filter(|settlement| matches!(settlement, Settlement::Failed(_))).count());
     let open_after = open_before - signed(delivered.len()) - failed;

@@ -5,18 +5,21 @@ use super::cache::Cache;
 use super::content::{self, Unreadable};
 use super::failure::{Failure, is_damage, of_io};
 use super::lease::{self, Turns};
+use super::lifetime;
 use super::open::Options;
 use super::operate::Removed;
 use super::put::{self, Prepared, digest, is_to_be_kept};
+use super::reassign::{self, Reassignment};
 use super::reserve::Reserve;
-use super::rows::{key_of, to_column};
+use super::rows::{key_of, lived_to_column, to_column};
 use super::schema;
 use super::settle::{self, Held};
 use super::work::Sql;
 use super::writer::{Writer, lock};
 use crate::message::MailId;
+use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
-use crate::queue::{LeaseId, NewMail, QueueError, Settlement};
+use crate::queue::{Cursor, LaneOf, LeaseId, NewMail, QueueError, Reassigned, Settlement};
 use jiff::Timestamp;
 use rusqlite::Connection;
 use std::collections::HashMap;
@@ -35,6 +38,7 @@ pub(super) struct Store {
     readers: Mutex<Vec<Connection>>,
     pub(super) writer: Writer,
     pub(super) schedule: Schedule,
+    pub(super) lifetime: Arc<Lifetime>,
     pub(super) bodies: Arc<Bodies>,
     path: PathBuf,
     reserve: Arc<Reserve>,
@@ -42,6 +46,8 @@ pub(super) struct Store {
     pub(super) leases: Mutex<HashMap<LeaseId, Held>>,
     pub(super) next_lease: AtomicI64,
     pub(super) turns: Arc<Turns>,
+    /// While mail from before the routes of today is put on their lanes.
+    pub(super) reassignment: Mutex<Option<Reassignment>>,
 }
 
 /// Runs to its end even if the caller goes away: what is half done would otherwise stay half done until the next start.
@@ -52,9 +58,17 @@ pub(super) async fn detached<T: Send + 'static>(
 }
 
 impl Store {
-    pub(super) fn new(writer: Writer, bodies: Bodies, reserve: Arc<Reserve>, path: PathBuf, options: &Options) -> Self {
+    pub(super) fn new(
+        writer: Writer,
+        lifetime: Lifetime,
+        bodies: Bodies,
+        reserve: Arc<Reserve>,
+        path: PathBuf,
+        options: &Options,
+    ) -> Self {
         Self {
             writer,
+            lifetime: Arc::new(lifetime),
             schedule: options.schedule,
             reserve,
             bodies: Arc::new(bodies),
@@ -64,6 +78,7 @@ impl Store {
             leases: Mutex::default(),
             next_lease: AtomicI64::new(1),
             turns: Arc::default(),
+            reassignment: Mutex::default(),
         }
     }
 
@@ -103,8 +118,11 @@ impl Store {
         let prepared = Arc::new(self.prepare(mail).await?);
         let is_cached = is_to_be_kept(&prepared.mail) && lock(&self.cache).insert(&accepted, &prepared.digest);
         let stored = self.writer.call_if_there_is_room({
-            let prepared = prepared.clone();
-            move |work| put::put(work, &prepared)
+            let (prepared, record) = (prepared.clone(), self.lifetime.record_if_due());
+            move |work| {
+                lifetime::keep(work, record.as_ref())?;
+                put::put(work, &prepared)
+            }
         });
         let stored = stored.await;
         if stored.is_err() {
@@ -126,6 +144,7 @@ impl Store {
         let is_kept = is_to_be_kept(&mail);
         let body_in_file = is_kept && message.body().len() > MAX_INLINE;
         let original_in_file = is_kept && mail.original.as_ref().is_some_and(|original| original.len() > MAX_INLINE);
+        let lived = lived_to_column(self.lifetime.now());
         let prepare = move |bodies: &Bodies| {
             let accepted = &mail.accepted;
             if body_in_file {
@@ -135,7 +154,7 @@ impl Store {
                 bodies.write((accepted.id, Part::Original), original)?;
             }
             let digest = digest(accepted.message.header(), accepted.message.body());
-            Ok(Prepared { digest, mail, body_in_file, original_in_file })
+            Ok(Prepared { digest, lived, mail, body_in_file, original_in_file })
         };
         let prepared: std::io::Result<Prepared> = if body_in_file || original_in_file {
             let bodies = self.bodies.clone();
@@ -155,9 +174,13 @@ impl Store {
         let held = lock(&self.leases).remove(&lease).ok_or(QueueError::NoSuchLease)?;
         let settled = self.writer.call({
             let held = held.clone();
-            move |work| match work.attempt(|work| settle::settle(work, &held, &settlements, to_column(due))) {
-                Err(Failure::Sqlite(error)) if is_damage(&error) => Ok(None),
-                settled => settled.map(Some),
+            let (record, lived) = (self.lifetime.record_if_due(), lived_to_column(self.lifetime.now()));
+            move |work| {
+                lifetime::keep(work, record.as_ref())?;
+                match work.attempt(|work| settle::settle(work, &held, &settlements, to_column(due), lived)) {
+                    Err(Failure::Sqlite(error)) if is_damage(&error) => Ok(None),
+                    settled => settled.map(Some),
+                }
             }
         });
         let ended = match settled.await {
@@ -188,6 +211,49 @@ impl Store {
         set_aside.await.inspect_err(|error| {
             error!(id = %held.id, %error, "it could not be set aside either; the next start tries it again");
         })
+    }
+
+    pub(super) async fn begin_reassignment(
+        self: &Arc<Self>,
+        fingerprint: String,
+        lane_of: LaneOf,
+    ) -> Result<Reassigned, QueueError> {
+        let state = self.read(|sql| Ok((reassign::fingerprint(sql)?, reassign::last_message(sql)?)));
+        let (known, last) = state.await?;
+        if known.as_ref() == Some(&fingerprint) {
+            *lock(&self.reassignment) = None;
+            return Ok(Reassigned { moved: 0, next: None });
+        }
+        // Before the first await of something that may fail: leases that come meanwhile look at their mail, whatever comes of it.
+        let last = last.unwrap_or(i64::MIN);
+        *lock(&self.reassignment) = Some(Reassignment { lane_of, done: i64::MIN, last });
+        self.writer.call(|work| Ok(reassign::forget_fingerprint(work)?)).await?;
+        Ok(Reassigned { moved: 0, next: Some(Cursor(i64::MIN)) })
+    }
+
+    pub(super) async fn go_on_reassigning(
+        &self,
+        fingerprint: String,
+        lane_of: LaneOf,
+        Cursor(done): Cursor,
+    ) -> Result<Reassigned, QueueError> {
+        let Some(last) = lock(&self.reassignment).as_ref().map(|reassignment| reassignment.last) else {
+            return Ok(Reassigned { moved: 0, next: None });
+        };
+        let reassignment = Reassignment { lane_of, done, last };
+        let step = self.writer.call(move |work| reassign::step(work, &reassignment, &fingerprint)).await?;
+        let mut current = lock(&self.reassignment);
+        match (step.last, current.as_mut()) {
+            (Some(done), Some(current)) => current.done = done,
+            _ => *current = None,
+        }
+        Ok(Reassigned { moved: step.moved, next: step.last.map(Cursor) })
+    }
+
+    /// How long gateways have lived with the queue, for the next start.
+    pub(super) async fn keep_lifetime(&self) -> Result<(), QueueError> {
+        let record = self.lifetime.record();
+        self.writer.call_if_there_is_room(move |work| lifetime::keep(work, Some(&record))).await
     }
 
     pub(super) fn close(&self) {

@@ -203,8 +203,8 @@ impl Gate {
     }
 
     fn now(&self) -> Now {
-        let wall = self.kept.as_ref().map_or_else(jiff::Timestamp::default, |kept| kept.clock.now());
-        Now { moment: PAST + self.origin.elapsed(), wall }
+        let kept = self.kept.as_ref().map_or(Duration::ZERO, |kept| kept.ledger.now());
+        Now { moment: PAST + self.origin.elapsed(), kept }
     }
 
     fn instant(&self, moment: Moment) -> Instant {

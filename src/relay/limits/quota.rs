@@ -2,12 +2,11 @@
 //!
 //! A row stands for a bucket of the window. All but the newest say what was used; the newest says what may be used at most,
 //! so that a process that ends in any way at all has never used more than stands there. When it ends in order, an empty row behind
-//! the others makes the last one exact too. The wall clock is asked only for what is written and at the start: no clock that is set
-//! frees what was used.
+//! the others makes the last one exact too. Rows are dated by the ledger's own clock, which nobody can set: none that is set frees
+//! what was used, or holds it back for longer.
 
 use super::window::{Moment, Window};
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -23,13 +22,17 @@ pub(super) const UNDER_WAY: Duration = Duration::from_secs(3600);
 pub struct Spent {
     /// Grows from bucket to bucket.
     pub number: i64,
-    pub at: Timestamp,
+    /// By [`Ledger::now`].
+    pub at: Duration,
     pub units: u64,
 }
 
 /// Where it is kept. An error's text is for people.
 #[async_trait]
 pub trait Ledger: Send + Sync + Debug + 'static {
+    /// Goes on from process to process, as time does; it never jumps, and goes back by no more than some seconds, after a crash.
+    fn now(&self) -> Duration;
+
     /// By number.
     async fn load(&self, quota: &str) -> Result<Vec<Spent>, String>;
 
@@ -60,7 +63,8 @@ pub(super) struct Draft {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub moment: Moment,
-    pub wall: Timestamp,
+    /// The ledger's.
+    pub kept: Duration,
 }
 
 impl Book {
@@ -78,7 +82,7 @@ impl Book {
             let bucket = *window.fill(now.moment);
             let (until, bound) = (bucket.began + part, bucket.units + in_flight + chunk);
             let mut rows = self.exact(window, now, bucket.number);
-            rows.push(Spent { number: bucket.number, at: at_wall(until, now), units: bound });
+            rows.push(Spent { number: bucket.number, at: to_kept(until, now), units: bound });
             Draft { rows, oldest: window.oldest(), newest: bucket.number, bound, until }
         })
     }
@@ -92,7 +96,7 @@ impl Book {
         let in_flight = window.in_flight();
         let newest = window.skip();
         let mut rows = self.exact(window, now, newest);
-        rows.push(Spent { number: newest, at: now.wall, units: in_flight });
+        rows.push(Spent { number: newest, at: now.kept, units: in_flight });
         Draft { rows, oldest: window.oldest(), newest, bound: 0, until: now.moment }
     }
 
@@ -104,17 +108,17 @@ impl Book {
     /// Rows of the buckets that are no longer filled and not yet put down as they were used.
     fn exact(&self, window: &Window, now: Now, current: i64) -> Vec<Spent> {
         let done = window.buckets_from(self.newest).filter(|bucket| bucket.number != current);
-        done.map(|bucket| Spent { number: bucket.number, at: at_wall(bucket.last, now), units: bucket.units }).collect()
+        done.map(|bucket| Spent { number: bucket.number, at: to_kept(bucket.last, now), units: bucket.units }).collect()
     }
 }
 
-/// Puts what was loaded into an empty window. What lies in the future, by a clock that was set back, counts as used now.
+/// Puts what was loaded into an empty window. What lies in the future (put down ahead) counts as used now.
 pub(super) fn remember(window: &mut Window, rows: &[Spent], now: Now) {
     let newest = rows.iter().map(|row| row.number).max().unwrap_or_default();
     let mut used: Vec<(Moment, u64)> = Vec::new();
     for row in rows {
         let slack = if row.number == newest { UNDER_WAY } else { Duration::ZERO };
-        let age = Duration::try_from(now.wall.duration_since(row.at)).unwrap_or_default().saturating_sub(slack);
+        let age = now.kept.saturating_sub(row.at).saturating_sub(slack);
         if row.units > 0 {
             used.push((now.moment.saturating_sub(age), row.units));
         }
@@ -124,8 +128,6 @@ pub(super) fn remember(window: &mut Window, rows: &[Spent], now: Now) {
     used.into_iter().for_each(|(last, units)| window.remember(units, last));
 }
 
-fn at_wall(moment: Moment, now: Now) -> Timestamp {
-    let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    let shifted = now.wall.checked_add(signed(moment)).and_then(|at| at.checked_sub(signed(now.moment)));
-    shifted.unwrap_or(now.wall)
+fn to_kept(moment: Moment, now: Now) -> Duration {
+    now.kept.saturating_add(moment).saturating_sub(now.moment)
 }

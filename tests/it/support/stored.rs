@@ -20,7 +20,12 @@ use waxseal::queue::{Attempted, Delivered, Fate, Lane, NewMail, Queue};
 use waxseal::smtp::{Mailbox, ReversePath};
 
 pub fn open(data_dir: &Path) -> SqliteQueue {
-    let options = Options { data_dir: data_dir.to_owned(), cache_octets: 1 << 20, schedule: Schedule::default() };
+    let options = Options {
+        data_dir: data_dir.to_owned(),
+        cache_octets: 1 << 20,
+        schedule: Schedule::default(),
+        clock: Clock::System,
+    };
     SqliteQueue::open(options).expect("the queue opens")
 }
 

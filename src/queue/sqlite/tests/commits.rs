@@ -2,7 +2,7 @@
 
 use super::Folder;
 use crate::message::accepted::Addressed;
-use crate::queue::conformance::{after, plain};
+use crate::queue::conformance::{after, plain, reassign_all};
 use crate::queue::sqlite::schema;
 use crate::queue::{Lane, LaneOf, Queue, QueueError, Settlement};
 use std::sync::Arc;
@@ -53,13 +53,14 @@ async fn a_panic_in_one_operation_is_its_own_failure() {
     let folder = Folder::new(0);
     let queue = folder.open();
     queue.put(plain(1, 0)).await.unwrap();
-    let (moved, put) = tokio::join!(queue.relane("new", Arc::new(|_| panic!("scripted"))), queue.put(plain(2, 0)));
+    let (moved, put) =
+        tokio::join!(reassign_all(&queue, "new", Arc::new(|_| panic!("scripted"))), queue.put(plain(2, 0)));
     assert!(matches!(moved, Err(QueueError::Storage(_))), "{moved:?}");
     put.unwrap();
     let leased = queue.lease(&Lane::new("a"), after(0), 9, u64::MAX).await.unwrap();
     assert_eq!(leased.len(), 2, "nothing of it was done, and all goes on");
     queue.put(plain(3, 0)).await.unwrap();
-    assert_eq!(queue.relane("new", Arc::new(|_| Lane::new("b"))).await.unwrap(), 1, "it is not taken for done");
+    assert_eq!(reassign_all(&queue, "new", Arc::new(|_| Lane::new("b"))).await.unwrap(), 1, "it is not taken for done");
 }
 
 /// Some mail is on lanes of routes that were never finished with, and there are none that deliver it.
@@ -71,17 +72,17 @@ async fn new_routes_that_came_half_way_are_undone_by_the_old_ones() {
         queue.put(plain(number, 0)).await.unwrap();
     }
     let to_a: LaneOf = Arc::new(|_| Lane::new("a"));
-    assert_eq!(queue.relane("old", to_a.clone()).await.unwrap(), 0);
+    assert_eq!(reassign_all(&queue, "old", to_a.clone()).await.unwrap(), 0);
     let asked = AtomicU64::new(0);
     let ends_in_the_second_step = move |_: &Addressed<'_>| {
         assert!(asked.fetch_add(1, Ordering::Relaxed) < 500, "scripted");
         Lane::new("b")
     };
-    assert!(queue.relane("new", Arc::new(ends_in_the_second_step)).await.is_err());
+    assert!(reassign_all(&queue, "new", Arc::new(ends_in_the_second_step)).await.is_err());
     drop(queue);
     let queue = folder.open();
-    assert_eq!(queue.relane("old", to_a.clone()).await.unwrap(), 500);
-    assert_eq!(queue.relane("old", to_a).await.unwrap(), 0);
+    assert_eq!(reassign_all(&queue, "old", to_a.clone()).await.unwrap(), 500);
+    assert_eq!(reassign_all(&queue, "old", to_a).await.unwrap(), 0);
     assert_eq!(queue.lease(&Lane::new("a"), after(0), 999, u64::MAX).await.unwrap().len(), 501);
 }
 

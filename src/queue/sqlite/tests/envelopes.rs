@@ -2,7 +2,7 @@
 
 use super::Folder;
 use crate::message::{Mark, Marks};
-use crate::queue::conformance::{after, mail, plain};
+use crate::queue::conformance::{after, mail, plain, reassign_all};
 use crate::queue::sqlite::{SqliteQueue, schema};
 use crate::queue::{Attempted, Correction, Delivered, Lane, Leased, NewMail, Queue, Settlement, Statistics};
 use crate::smtp::Mailbox;
@@ -86,8 +86,8 @@ async fn no_message_is_sent_whose_envelope_was_changed() {
             queue.stored(full(1).accepted.id).await.map(|stored| assert!(stored.is_none(), "{change}")).ok();
             // Trying it again mends nothing.
             queue.retry(&[full(1).accepted.id], None, after(2)).await.unwrap();
-            let relaned = Arc::new(|_: &crate::message::accepted::Addressed<'_>| Lane::new("c"));
-            queue.relane("other", relaned).await.unwrap();
+            let to_c = Arc::new(|_: &crate::message::accepted::Addressed<'_>| Lane::new("c"));
+            reassign_all(&queue, "other", to_c).await.unwrap();
             for lane in ["a", "b", "c"] {
                 for leased in lease(&queue, lane).await {
                     assert_eq!(leased.accepted.envelope, full(1).accepted.envelope, "{change}: on {lane}");
@@ -110,7 +110,8 @@ async fn everything_that_changes_a_row_keeps_its_digest_right() {
         .settle(first.lease, vec![Settlement::Failed(attempt()), Settlement::Deferred(attempt())], after(2))
         .await
         .unwrap();
-    queue.relane("new", Arc::new(|_: &crate::message::accepted::Addressed<'_>| Lane::new("b"))).await.unwrap();
+    let to_b = Arc::new(|_: &crate::message::accepted::Addressed<'_>| Lane::new("b"));
+    reassign_all(&queue, "new", to_b).await.unwrap();
     let second = lease(&queue, "b").await.remove(0);
     assert_eq!(second.accepted.envelope.recipients.len(), 1, "one failed");
     queue.settle(second.lease, vec![delivered()], after(3)).await.unwrap();

@@ -8,6 +8,7 @@ mod opening;
 pub(super) mod plans;
 
 use super::{Options, SqliteQueue};
+use crate::observe::Clock;
 use crate::queue::Queue;
 use crate::queue::conformance::{Backend, conformance};
 use std::path::PathBuf;
@@ -30,7 +31,8 @@ impl Folder {
     }
 
     fn options(&self) -> Options {
-        Options { data_dir: self.path(), cache_octets: self.cache_octets, schedule: Default::default() }
+        let clock = Clock::System;
+        Options { data_dir: self.path(), cache_octets: self.cache_octets, schedule: Default::default(), clock }
     }
 
     fn open(&self) -> SqliteQueue {
@@ -40,8 +42,8 @@ impl Folder {
 
 #[async_trait::async_trait]
 impl Backend for Folder {
-    async fn open(&self) -> Arc<dyn Queue> {
-        Arc::new(Folder::open(self))
+    async fn open(&self, clock: Clock) -> Arc<dyn Queue> {
+        Arc::new(SqliteQueue::open(Options { clock, ..self.options() }).unwrap())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Folder;
 use crate::queue::conformance::{after, plain};
 use crate::queue::sqlite::{SqliteQueue, schema};
-use crate::queue::{Lane, Queue};
+use crate::queue::{Lane, Queue, Settlement};
 use std::fs;
 
 fn database(folder: &Folder) -> rusqlite::Connection {
@@ -30,19 +30,60 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(folder.open().statistics().await.unwrap().waiting, 1);
 }
 
+/// As the last released version left it.
+fn back_to_version_3(folder: &Folder) {
+    database(folder)
+        .execute_batch(
+            "DROP TABLE lifetime; DROP INDEX history_lived; ALTER TABLE history DROP COLUMN lived;
+             ALTER TABLE message DROP COLUMN lived; CREATE INDEX history_at ON history (at);
+             ALTER TABLE message DROP COLUMN digest; ALTER TABLE message DROP COLUMN recipients;
+             ALTER TABLE recipient DROP COLUMN digest; PRAGMA user_version = 3;",
+        )
+        .unwrap();
+}
+
+/// They were counted by the wall clock, which may have been wrong when the mail came, or is now.
+#[tokio::test]
+async fn ages_from_an_older_schema_are_believed_within_bounds() {
+    const DAY: i64 = 24 * 3600;
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let table = [(1, -7 * 365 * DAY, 2 * DAY), (2, -4 * DAY, 2 * DAY), (3, -DAY, DAY), (4, 0, 0), (5, 300 * DAY, 0)];
+    for (number, ..) in table {
+        queue.put(plain(number, i64::from(number))).await.unwrap();
+    }
+    queue.close().await;
+    back_to_version_3(&folder);
+    let now = jiff::Timestamp::now().as_second();
+    for (number, received, _) in table {
+        let since = (now + received) * 1000;
+        database(&folder).execute("UPDATE message SET since = ?2 WHERE key = ?1", (number, since)).unwrap();
+    }
+    let queue = folder.open();
+    let leased = queue.lease(&Lane::new("a"), after(9), 9, u64::MAX).await.unwrap();
+    assert_eq!(leased.len(), table.len());
+    for (leased, (number, _, expected)) in leased.iter().zip(table) {
+        // The test itself takes a while.
+        let age = leased.age.as_secs() as i64;
+        assert!((expected..expected + 3600).contains(&age), "{number}: {age} s, not {expected}");
+        queue.settle(leased.lease, vec![Settlement::Untried], after(9)).await.unwrap();
+    }
+    let two_days = std::time::Duration::from_secs(2 * DAY as u64);
+    let (old, _) = queue.lease_old(&Lane::new("a"), two_days, None, 9, u64::MAX).await.unwrap();
+    assert_eq!(old.len(), 2, "and none of them hides the others");
+}
+
 #[tokio::test]
 async fn an_older_schema_is_migrated_with_its_mail() {
     let folder = Folder::new(0);
     let (queue, mail) = (folder.open(), plain(1, 0));
     queue.put(mail.clone()).await.unwrap();
     drop(queue);
+    back_to_version_3(&folder);
     for column in ["listener", "user", "marks"] {
         database(&folder).execute_batch(&format!("ALTER TABLE message DROP COLUMN {column}")).unwrap();
     }
     database(&folder).execute_batch("DROP TABLE quota").unwrap();
-    for column in ["message DROP COLUMN digest", "message DROP COLUMN recipients", "recipient DROP COLUMN digest"] {
-        database(&folder).execute_batch(&format!("ALTER TABLE {column}")).unwrap();
-    }
     database(&folder).pragma_update(None, "user_version", 1).unwrap();
     let leased = folder.open().lease(&Lane::new("a"), after(1), 1, u64::MAX).await.unwrap();
     assert_eq!(leased[0].accepted.message, mail.accepted.message);

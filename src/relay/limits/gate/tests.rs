@@ -2,7 +2,6 @@
 
 use super::super::quota::{Ledger, Spent};
 use super::*;
-use crate::observe::Clock;
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::timeout;
@@ -120,6 +119,10 @@ struct Shelves {
 
 #[async_trait]
 impl Ledger for Shelves {
+    fn now(&self) -> Duration {
+        PAST
+    }
+
     async fn load(&self, quota: &str) -> Result<Vec<Spent>, String> {
         Ok(self.rows.lock().unwrap().get(quota).cloned().unwrap_or_default())
     }
@@ -140,12 +143,8 @@ impl Ledger for Shelves {
 }
 
 async fn kept(shelves: &Arc<Shelves>, account: &str, texts: &[&str]) -> Arc<Gate> {
-    let clock = Clock::fixed("2026-11-24T03:00:00Z".parse().expect("a time"));
-    let gate = Gate::new(
-        &rates(texts),
-        Counting::RECIPIENTS,
-        Some(Kept { ledger: shelves.clone(), name: account.into(), clock }),
-    );
+    let kept = Kept { ledger: shelves.clone(), name: account.into() };
+    let gate = Gate::new(&rates(texts), Counting::RECIPIENTS, Some(kept));
     gate.restore().await.expect("what was kept");
     gate
 }

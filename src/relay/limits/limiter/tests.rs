@@ -4,7 +4,8 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-const START: &str = "2026-11-24T03:00:00Z";
+/// By the ledger's clock.
+const START: Duration = Duration::from_secs(400 * 24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Of one message to so many.
@@ -20,7 +21,7 @@ struct Stage {
     moment: Moment,
     /// Truly since the beginning.
     elapsed: Duration,
-    /// The wall clock is off by so many milliseconds.
+    /// The ledger's clock is off by so many milliseconds.
     off: i64,
     rows: BTreeMap<String, Vec<Spent>>,
     writes: usize,
@@ -40,9 +41,9 @@ impl Stage {
     }
 
     fn now(&self) -> Now {
-        let start: jiff::Timestamp = START.parse().expect("a time");
-        let wall = start + self.elapsed + jiff::SignedDuration::from_millis(self.off);
-        Now { moment: self.moment, wall }
+        let off = Duration::from_millis(self.off.unsigned_abs());
+        let right = START + self.elapsed;
+        Now { moment: self.moment, kept: if self.off < 0 { right - off } else { right + off } }
     }
 
     fn pass(&mut self, time: Duration) {

@@ -1,58 +1,102 @@
-//! Lanes anew after the routes changed, some hundred messages at a time so that no transaction is long.
+//! Which lane is whose after the routes have changed: some hundred messages at a time, while mail is taken and delivered. What a
+//! lease comes upon before its turn is moved by the lease, so that nothing is lent on a lane that is no longer its own.
+//!
+//! Progress is not kept: a start that was cut off begins again, and what is on its lane already stays there.
 
 use super::envelope::{self, RecipientFields, RecipientRow};
 use super::failure::Failure;
-use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, tally_of};
-use super::work::Work;
+use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, signed, tally_of};
+use super::work::{Sql, Work};
 use crate::message::Marks;
 use crate::message::accepted::{Addressed, AskedHeader, Origin};
 use crate::queue::{Lane, LaneOf};
 use crate::smtp::Mailbox;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Messages of one step.
 const MESSAGES: i64 = 500;
 
-/// The fingerprint of the routes that the lanes come from.
-pub(super) fn fingerprint(work: &Work<'_>) -> Result<Option<String>, Failure> {
-    Ok(work.first("SELECT routes FROM ledger WHERE one = 1", [], |row| row.get(0))?.flatten())
+/// Messages from before the routes of today that may be on another lane than theirs.
+#[derive(Clone)]
+pub(super) struct Reassignment {
+    pub lane_of: LaneOf,
+    /// Keys up to this one are done with.
+    pub done: i64,
+    /// Later ones were put on the lanes of today.
+    pub last: i64,
 }
 
-pub(super) fn set_fingerprint(work: &Work<'_>, fingerprint: &str) -> Result<(), Failure> {
+impl fmt::Debug for Reassignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reassignment").field("done", &self.done).field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl Reassignment {
+    /// Puts a message on its lanes that may not be there yet; true if a recipient was moved. A fault of the routes keeps none back:
+    /// it stays where it is, and the attempt finds its way or says what is wrong.
+    pub(super) fn catch_up(&self, work: &Work<'_>, message: i64) -> rusqlite::Result<bool> {
+        if message <= self.done || message > self.last {
+            return Ok(false);
+        }
+        // The routes are asked before anything is written.
+        let moved = catch_unwind(AssertUnwindSafe(|| reassign_one(work, message, &self.lane_of)));
+        moved.map_or(Ok(false), |moved| Ok(moved? > 0))
+    }
+}
+
+/// The key of the newest message; `None`: there is none.
+pub(super) fn last_message(sql: &Sql<'_>) -> rusqlite::Result<Option<i64>> {
+    Ok(sql.first("SELECT MAX(key) FROM message", [], |row| row.get(0))?.flatten())
+}
+
+/// The fingerprint of the routes that the lanes come from.
+pub(super) fn fingerprint(sql: &Sql<'_>) -> Result<Option<String>, Failure> {
+    Ok(sql.first("SELECT routes FROM ledger WHERE one = 1", [], |row| row.get(0))?.flatten())
+}
+
+fn set_fingerprint(work: &Work<'_>, fingerprint: &str) -> Result<(), Failure> {
     work.execute("UPDATE ledger SET routes = ?1 WHERE one = 1", [fingerprint])?;
     Ok(())
 }
 
-/// Some lane may be another one's than the routes say.
+/// Some lane may be another one's than the routes say: should it end half-way, no routes are those that all lanes come from, not
+/// even the old ones.
 pub(super) fn forget_fingerprint(work: &Work<'_>) -> rusqlite::Result<()> {
-    work.execute("UPDATE ledger SET routes = NULL WHERE one = 1", [])?;
+    work.execute("UPDATE ledger SET routes = NULL WHERE one = 1 AND routes IS NOT NULL", [])?;
     Ok(())
 }
 
 #[derive(Debug)]
 pub(super) struct Step {
     pub moved: u64,
-    /// `None`: there are no more messages.
+    /// The last one looked at; `None`: there are no more messages.
     pub last: Option<i64>,
 }
 
-/// The messages behind `after`.
-pub(super) fn step(work: &Work<'_>, after: i64, lane_of: &LaneOf) -> Result<Step, Failure> {
-    let messages =
-        work.all("SELECT key FROM message WHERE key > ?1 ORDER BY key LIMIT ?2", (after, MESSAGES), |row| row.get(0))?;
+/// The next messages; with the last of them everything is on its lane, and the fingerprint says so.
+pub(super) fn step(work: &Work<'_>, reassignment: &Reassignment, fingerprint: &str) -> Result<Step, Failure> {
+    let Reassignment { lane_of, done, last } = reassignment;
+    let messages = work.all(
+        "SELECT key FROM message WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?3",
+        (done, last, MESSAGES),
+        |row| row.get::<_, i64>(0),
+    )?;
     let mut moved = 0;
     for message in &messages {
-        moved += relane_one(work, *message, lane_of)?;
+        moved += reassign_one(work, *message, lane_of)?;
     }
-    if moved > 0 {
-        // Should it end half-way, no routes are those that all lanes come from, not even the old ones.
-        forget_fingerprint(work)?;
+    let behind = messages.last().copied().filter(|at| at < last && signed(messages.len()) == MESSAGES);
+    if behind.is_none() {
+        set_fingerprint(work, fingerprint)?;
     }
-    Ok(Step { moved, last: messages.last().copied() })
+    Ok(Step { moved, last: behind })
 }
 
 /// How many recipients of one message were moved.
-pub(super) fn relane_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> rusqlite::Result<u64> {
+pub(super) fn reassign_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> rusqlite::Result<u64> {
     let waiting = work.first(
         "SELECT id, sender, listener, user, marks, header FROM message LEFT JOIN content ON content.message = key
          WHERE key = ?1",
@@ -62,7 +106,7 @@ pub(super) fn relane_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> rus
     )?;
     let Some(Waiting { id, sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
     let header = AskedHeader::new(&header);
-    relane(work, message, &id, |recipient| {
+    reassign(work, message, &id, |recipient| {
         lane_of(&Addressed { sender: sender.as_ref(), recipient, origin: &origin, marks: &marks, header: &header })
     })
 }
@@ -114,7 +158,7 @@ struct Job {
     suspect: bool,
 }
 
-fn relane(work: &Work<'_>, message: i64, id: &str, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
+fn reassign(work: &Work<'_>, message: i64, id: &str, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
     let (jobs, leased) = jobs_of(work, message)?;
     let mut recipients = recipients_of(work, message, id, lane_of)?;
     // What is lent stays where it is until it is settled.

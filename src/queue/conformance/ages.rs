@@ -1,0 +1,169 @@
+//! Ages: what a message has lived through with gateways that ran, and of a stop what can be trusted; never what a wall clock says.
+
+use super::walk::Dice;
+use super::*;
+use crate::observe::clock::Boot;
+use crate::queue::lifetime::LONGEST_STOP;
+
+const HOUR: i64 = 3600;
+
+/// Of the only message on lane "a", which is due and stays.
+async fn age(scene: &Scene) -> Duration {
+    let now = scene.machine().wall;
+    let leased = scene.lease_one("a", now).await;
+    scene.settle(&leased, Settlement::Untried, now).await;
+    leased.age
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.unsigned_abs())
+}
+
+fn days(days: i64) -> SignedDuration {
+    SignedDuration::from_hours(24 * days)
+}
+
+/// The search went by the time of acceptance and ended there.
+pub(crate) async fn mail_from_a_clock_that_was_ahead_hides_no_old_mail(scene: &Scene) {
+    let mut ids = Vec::new();
+    for (number, received) in [(1, 0), (2, 300 * DAY), (3, 1), (4, -7 * 365 * DAY), (5, 2)] {
+        ids.push(scene.put(plain(number, received)).await);
+        scene.live(1);
+    }
+    scene.live(5 * DAY);
+    let young = scene.put(plain(6, 5 * DAY)).await;
+    let (leased, next) =
+        scene.queue().await.lease_old(&Lane::new("a"), seconds(5 * DAY), None, 9, u64::MAX).await.expect("an answer");
+    assert_eq!(
+        leased.iter().map(|leased| leased.accepted.id).collect::<Vec<_>>(),
+        ids,
+        "all of one age, and not {young}"
+    );
+    assert_eq!(next, None);
+}
+
+pub(crate) async fn no_clock_that_is_set_makes_mail_older_or_younger(scene: &Scene) {
+    for (number, knows_boots) in [(1, true), (2, false)] {
+        if !knows_boots {
+            scene.machine().boot = None;
+        }
+        scene.machine().jump(days(-7 * 365));
+        let id = scene.put(plain(number, -7 * 365 * DAY)).await;
+        scene.live(30);
+        scene.machine().jump(days(7 * 365));
+        scene.live(30);
+        assert_eq!(age(scene).await, seconds(60), "accepted in 2019, and the clock is right again");
+        scene.stop(0, |machine| machine.jump(days(300))).await;
+        scene.live(60);
+        assert_eq!(age(scene).await, seconds(120), "300 days ahead at the start");
+        scene.machine().jump(days(-300));
+        scene.live(60);
+        assert_eq!(age(scene).await, seconds(180), "and put right");
+        scene.crash().await;
+        assert_eq!(age(scene).await, seconds(180));
+        scene.stop(0, |machine| machine.jump(days(-7 * 365))).await;
+        scene.live(60);
+        assert_eq!(age(scene).await, seconds(240), "behind at the start");
+        scene.stop(0, |machine| machine.jump(days(7 * 365))).await;
+        assert_eq!(age(scene).await, seconds(240));
+        scene.queue().await.remove(&[id]).await.expect("removed");
+    }
+}
+
+pub(crate) async fn a_stop_makes_mail_older_by_what_can_be_trusted_of_it(scene: &Scene) {
+    let most = LONGEST_STOP.as_secs() as i64;
+    let reboot = |machine: &mut Simulated| machine.reboot();
+    scene.put(plain(1, 0)).await;
+    let mut expected = 0;
+    for (what, stopped, meanwhile, counted) in [
+        ("the machine ran on", 20 * HOUR, None, 20 * HOUR),
+        ("by more than the bound", 6 * DAY, None, most),
+        ("it was started again, and its clock went on", 20 * HOUR, Some(days(0)), 20 * HOUR),
+        ("by more than the bound", 6 * DAY, Some(days(0)), most),
+        ("its clock is behind", 20 * HOUR, Some(days(-300)), 0),
+        ("it is right again: no longer than by the latest time that was said", HOUR, Some(days(300)), 21 * HOUR),
+        ("its clock is 300 days ahead", HOUR, Some(days(300)), 0),
+        ("and so again", HOUR, Some(days(0)), HOUR),
+        ("it is right", HOUR, Some(days(-300)), 0),
+        ("it is two days ahead, which may be true", 0, Some(days(2)), 0),
+    ] {
+        scene
+            .stop(stopped, |machine| {
+                if let Some(jump) = meanwhile {
+                    reboot(machine);
+                    machine.jump(jump);
+                }
+            })
+            .await;
+        expected += counted;
+        assert_eq!(age(scene).await, seconds(expected), "{what}");
+    }
+}
+
+/// Failed mail and history were forgotten by the clock of the day.
+pub(crate) async fn nothing_is_forgotten_by_a_clock_that_is_set(scene: &Scene) {
+    for (number, ending) in [(1, failed(0)), (2, Settlement::Delivered(delivered(0)))] {
+        scene.put(plain(number, 0)).await;
+        let leased = scene.lease_one("a", after(0)).await;
+        scene.settle(&leased, ending, after(0)).await;
+    }
+    let keep = seconds(14 * DAY);
+    for jump in [300, -600, 300] {
+        scene.machine().jump(days(jump));
+        assert_eq!(scene.queue().await.prune(keep, keep).await.unwrap(), 0, "set while it runs");
+        scene.stop(0, |machine| machine.reboot()).await;
+        assert_eq!(scene.queue().await.prune(keep, keep).await.unwrap(), 0, "and at a start");
+    }
+    scene.live(14 * DAY - 1);
+    assert_eq!(scene.queue().await.prune(keep, keep).await.unwrap(), 0);
+    scene.machine().jump(days(-300));
+    scene.live(1);
+    assert_eq!(
+        scene.queue().await.prune(keep, keep).await.unwrap(),
+        2,
+        "when it was kept long enough, whatever the clock says"
+    );
+}
+
+/// Any sequence of runs, jumps, stops and crashes.
+pub(crate) async fn ages_are_what_was_lived_whatever_the_clock_says(scene: &Scene) {
+    let mut dice = Dice(0x1234_5678_9abc_def1);
+    scene.put(plain(1, 0)).await;
+    // What has passed for certain, and what may have been counted at most.
+    let (mut least, mut most) = (Duration::ZERO, Duration::ZERO);
+    for step in 0..400 {
+        match dice.roll(6) {
+            0..3 => {
+                let time = dice.roll(5000) as i64;
+                scene.live(time);
+                (least, most) = (least + seconds(time), most + seconds(time));
+            }
+            3 => {
+                let hours = dice.roll(20_000) as i64 - 10_000;
+                scene.machine().jump(SignedDuration::from_hours(hours));
+            }
+            4 => {
+                let time = dice.roll(200_000) as i64;
+                let jump = SignedDuration::from_hours(dice.roll(2000) as i64 - 1000);
+                let reboots = dice.roll(2) == 0;
+                scene
+                    .stop(time, |machine| {
+                        machine.jump(jump);
+                        if reboots {
+                            machine.reboot();
+                        }
+                    })
+                    .await;
+                let counted = seconds(time).min(LONGEST_STOP);
+                least += if reboots { Duration::ZERO } else { counted };
+                most += if reboots { LONGEST_STOP } else { counted };
+            }
+            _ => scene.crash().await,
+        }
+        let age = age(scene).await;
+        assert!(least <= age && age <= most, "after step {step}: {age:?} is not within {least:?} and {most:?}");
+        if scene.machine().boot.as_ref().is_some_and(|boot| boot.uptime > seconds(40 * DAY)) {
+            scene.machine().boot = Some(Boot { id: format!("after {step}"), uptime: Duration::ZERO });
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Routes were changed over a large backlog: applications and new mail do not wait for it, and none of it goes the wrong way.
+
+use crate::support::application::{further, hand_in, mail, subjects};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::provider::Provider;
+use crate::support::stored;
+use crate::support::upstream::ScriptedUpstream;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use waxseal::queue::{Filter, Queue};
+
+const MESSAGES: usize = 20_000;
+const CLIENTS: usize = 64;
+
+/// Waiting on the lane of a gateway without routes, for an hour: two recipients in three at example.net.
+async fn fill(setup: &Setup) {
+    let data = setup.folder().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let queue = Arc::new(stored::open(&data));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let queue = queue.clone();
+        clients.spawn(async move {
+            for number in (client..MESSAGES).step_by(CLIENTS) {
+                let domain = if number % 3 == 0 { "example.org" } else { "example.net" };
+                let recipient = format!("r{number}@{domain}");
+                stored::put(&*queue, 1, &format!("{number:05}"), &[(&recipient, stored::deferred())]).await;
+            }
+        });
+    }
+    while let Some(filled) = clients.join_next().await {
+        filled.unwrap();
+    }
+    queue.close().await;
+}
+
+/// Recipients by domain and lane.
+async fn lanes(setup: &Setup) -> BTreeMap<(String, String), usize> {
+    let queue = stored::open(&setup.folder().join("data"));
+    let (mut found, mut after) = (BTreeMap::new(), None);
+    loop {
+        let page = queue.list(&Filter::default(), after, 500).await.unwrap();
+        for recipient in page.rows.into_iter().flat_map(|row| row.recipients) {
+            let domain = recipient.address.split_once('@').unwrap().1.to_owned();
+            *found.entry((domain, recipient.lane)).or_default() += 1;
+        }
+        after = page.next;
+        if after.is_none() {
+            queue.close().await;
+            return found;
+        }
+    }
+}
+
+async fn killed(gateway: Gateway) -> Setup {
+    tokio::task::spawn_blocking(|| gateway.kill().1).await.unwrap()
+}
+
+async fn stopped(gateway: Gateway) -> Setup {
+    tokio::task::spawn_blocking(|| gateway.stop().2).await.unwrap()
+}
+
+const BEGINS: [&str; 1] = ["routes have changed: waiting mail is put on their lanes while"];
+const ENDS: [&str; 1] = ["routes have changed: waiting mail was put on their lanes"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_open_at_once_new_mail_goes_out_and_a_kill_in_the_middle_leaves_nothing_astray() {
+    let (provider, other) = (Provider::away(), ScriptedUpstream::start().await);
+    let company = provider.start().await;
+    let table = further("other", &other, "");
+    let routes = "[[route]]\nname = \"org\"\nrecipients = [\"*@example.org\"]\nupstreams = [\"other\"]\n\
+                  [[route]]\nname = \"net\"\nupstreams = [\"company\"]\n";
+    let setup = provider.queued(&table, "retry = { first = \"1h\", longest = \"1h\" }").file("other.pem", other.ca());
+    fill(&setup).await;
+    let of_org = MESSAGES.div_ceil(3);
+    let on = |net: &str, org: &str| {
+        BTreeMap::from([
+            (("example.net".to_owned(), net.to_owned()), MESSAGES - of_org),
+            (("example.org".to_owned(), org.to_owned()), of_org),
+        ])
+    };
+    // Yesterday's routes: the first start puts down whose lanes these are.
+    let gateway = setup.start(1);
+    let setup = stopped(gateway).await.config_with(&table, &format!("{table}{routes}"));
+    let gateway = setup.start(1);
+    gateway.wait_for_line(&BEGINS);
+    hand_in(gateway.address(), &["new@example.org"], &mail("new")).await;
+    other.until_messages(1).await;
+    let log = gateway.log();
+    let position = |words: &[&str]| log.iter().position(|line| words.iter().all(|word| line.contains(word)));
+    assert!(position(&["\"listening\""]) < position(&ENDS).or(Some(usize::MAX)), "{}", log.join("\n"));
+    assert_eq!(subjects(&other), ["new"]);
+    let setup = killed(gateway).await;
+    let gateway = setup.start(1);
+    gateway.wait_for_line(&ENDS);
+    let setup = stopped(gateway).await;
+    assert_eq!(lanes(&setup).await, on("net", "org"));
+    // Half-way back to the routes of before, and forward again.
+    let setup = setup.config_with(routes, "# none\n");
+    let gateway = setup.start(1);
+    gateway.wait_for_line(&BEGINS);
+    let setup = killed(gateway).await.config_with("# none\n", routes);
+    let gateway = setup.start(1);
+    gateway.wait_for_line(&ENDS);
+    let setup = stopped(gateway).await;
+    assert_eq!(lanes(&setup).await, on("net", "org"));
+    assert_eq!((subjects(&other), company.messages().len()), (vec!["new".to_owned()], 0), "nothing went the wrong way");
+}
