@@ -4,7 +4,7 @@
 //! `make deliverability` prints the table of docs/deliverability.md.
 
 use crate::support::application::{hand_in_octets, in_front_of};
-use crate::support::awkward::recorded_messages;
+use crate::support::awkward::{dated, recorded_messages};
 use crate::support::bench::Bench;
 use crate::support::keys;
 use crate::support::spam_filters::{
@@ -15,7 +15,6 @@ use mail_parser::{Address, MessageParser, PartType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use waxseal::message::RawMessage;
-use waxseal::message::trace::rfc5322_date;
 
 /// SpamAssassin's and rspamd's score of each mail once nothing is wrong with its form; what is left is its content.
 const SOUND: [(&str, f64, f64); 12] = [
@@ -71,31 +70,14 @@ async fn through_the_gateway() -> Vec<Mail> {
     let gateway = keys::with_files(in_front_of(&scripted, &keys::tables(keys)), keys).start(1);
     let mut mails = Vec::new();
     for (name, recorded) in recorded_messages() {
-        let before = dated_now(&recorded);
+        // Filters count the days since a mail's Date.
+        let before = dated(&recorded, jiff::Timestamp::now());
         let reply = hand_in_octets(gateway.address(), &["you@example.net"], &before).await;
         assert!(reply.starts_with("250 "), "{name}: {reply}");
         let arrived = scripted.messages().pop().expect("a message").data;
         mails.push(Mail { name, before, after: without_ours(arrived) });
     }
     mails
-}
-
-/// As if the application had sent it just now: filters count the days since a mail's Date. A mail without a Date stays so.
-fn dated_now(recorded: &[u8]) -> Vec<u8> {
-    let now = rfc5322_date(jiff::Timestamp::now());
-    let is_date = |line: &[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"Date:"));
-    let mut in_header = true;
-    let mut dated = Vec::with_capacity(recorded.len());
-    for line in recorded.split_inclusive(|octet| *octet == b'\n') {
-        in_header &= !line.trim_ascii().is_empty();
-        if in_header && is_date(line) {
-            let line_end = if line.ends_with(b"\r\n") { "\r\n" } else { "\n" };
-            dated.extend_from_slice(format!("Date: {now}{line_end}").as_bytes());
-        } else {
-            dated.extend_from_slice(line);
-        }
-    }
-    dated
 }
 
 fn without_ours(arrived: Vec<u8>) -> Vec<u8> {

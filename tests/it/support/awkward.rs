@@ -3,6 +3,7 @@
 
 use proptest::strategy::Strategy;
 use std::path::Path;
+use waxseal::message::trace::rfc5322_date;
 
 const HEADER: &str = "From: A <a@example.com>\r\nTo: b@example.net\r\nSubject: It is late\r\n";
 
@@ -63,6 +64,24 @@ fn awkward_headers() -> Vec<(&'static str, Vec<u8>)> {
         ("many headers", fields(&"X-Filler: filler\r\n".repeat(5000))),
         ("a stray line in the header", b"From: a@example.com\r\nstray line\r\nSubject: s\r\n\r\nHello.\r\n".to_vec()),
     ]
+}
+
+/// With this instant for its Date, if it has one, and its own line ends.
+pub fn dated(message: &[u8], at: jiff::Timestamp) -> Vec<u8> {
+    let date = rfc5322_date(at);
+    let mut in_header = true;
+    let mut dated = Vec::with_capacity(message.len());
+    for line in message.split_inclusive(|octet| *octet == b'\n') {
+        in_header &= !line.trim_ascii().is_empty();
+        let is_date = line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"Date:"));
+        if in_header && is_date {
+            let line_end = if line.ends_with(b"\r\n") { "\r\n" } else { "\n" };
+            dated.extend_from_slice(format!("Date: {date}{line_end}").as_bytes());
+        } else {
+            dated.extend_from_slice(line);
+        }
+    }
+    dated
 }
 
 /// The mail of Plausible's clients, as it was recorded: the older one's has bare LF in it.

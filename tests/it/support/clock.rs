@@ -1,6 +1,7 @@
 //! The clock of `make test-future`: libfaketime, preloaded into every process of the run by `tests/in-days`. Programs that
 //! a test starts with an empty environment are given it again, or the gateway would live on another day than its test.
 
+use jiff::{SignedDuration, Timestamp};
 use std::path::Path;
 use std::process::Command;
 
@@ -13,12 +14,20 @@ pub fn of_this_run() -> Vec<(String, String)> {
     std::env::vars().filter(|(name, _)| sets_the_clock(name)).collect()
 }
 
-/// For rustc and cargo, whose own allocator does not get along with libfaketime: they never return.
+/// For programs with an allocator of their own (rustc, cargo, rspamd), which libfaketime makes hang as they start: they keep
+/// the machine's clock.
 pub fn of_the_machine(command: &mut Command) -> &mut Command {
     for (name, _) in of_this_run() {
         command.env_remove(name);
     }
     command
+}
+
+/// What that clock says, if it is not this run's.
+pub fn machine_time() -> Option<Timestamp> {
+    let ahead = std::env::var("FAKETIME").ok()?;
+    let days = ahead.strip_prefix('+').and_then(|days| days.strip_suffix('d')).expect("days, from tests/in-days");
+    Some(Timestamp::now() - SignedDuration::from_hours(24 * days.parse::<i64>().expect("a number of days")))
 }
 
 /// What to preload where a test has a library of its own to preload.
