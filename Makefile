@@ -17,14 +17,15 @@ suite = if cargo nextest --version >/dev/null 2>&1; \
 	else cargo test --locked --no-fail-fast $(1) $(3); \
 	fi
 
-.PHONY: help test test-future deliverability peers fmt lint deny bench crash hostile fuzz ci
+.PHONY: help test test-future deliverability peers fmt lint doc deny bench crash hostile fuzz ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
 	@echo "make test-future  the same tests on a later day: in 400 and in 4000 days (DAYS=\"30 366\")"
-	@echo "make deliverability  the table of docs/deliverability.md, measured anew"
+	@echo "make deliverability  the table of docs/deliverability.md, measured again"
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
+	@echo "make doc    the code's documentation, in target/doc; a broken link is an error"
 	@echo "make deny   licences, banned crates, sources"
 	@echo "make bench  a queue of a million messages against one of a thousand, a client beside a thousand slow ones (minutes, 5 GB of disk)"
 	@echo "make crash  every row of the crash matrix in full, as the table of docs/reliability.md (root, a quarter of an hour)"
@@ -68,6 +69,11 @@ fmt:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+
+# Of private items too: the program is not a library that others use.
+doc: export RUSTDOCFLAGS := -D warnings
+doc:
+	cargo doc --no-deps --locked --document-private-items
 
 deny:
 	@tests/peers/cargo-tool deny

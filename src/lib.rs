@@ -1,7 +1,21 @@
-//! waxseal, an SMTP gateway: the modules in the order mail passes them.
+//! waxseal, an SMTP gateway: the modules in the order in which mail passes them.
 //!
-//! An application's mail comes in through `inbound`, is repaired and admitted by `intake`, sealed by `delivery` with
-//! `dkim`, and leaves through `relay`. Layers and the path are drawn in docs/flow.md; tests/layering.rs holds them.
+//! | module | what it does | read first |
+//! |---|---|---|
+//! | [`inbound`] | the server side of SMTP: commands in, replies out | [`inbound::Listener`], [`inbound::Intake`] |
+//! | [`intake`] | policy, repairs and rules; the reply to the final dot | [`intake::QueuedIntake`], [`intake::DirectIntake`] |
+//! | [`message`] | a message as octets, its repairs and conversions; pure | [`message::RawMessage`], [`message::outcome`] |
+//! | [`queue`] | durable storage, leases, states | [`queue::Queue`], [`queue::sqlite`] |
+//! | [`smtp`] | the grammar both sides share: commands, replies, addresses; pure | [`smtp::Reply`], [`smtp::Mailbox`] |
+//! | [`delivery`] | routes, attempts, and what they mean for the queue | [`delivery::Delivery`], [`delivery::Dispatcher`] |
+//! | [`dkim`] | keys, records, signing, verifying; pure | [`dkim::SigningKey`] |
+//! | [`relay`] | the client side of SMTP: pool, limits, verified TLS | [`relay::Upstream`] |
+//! | [`sandbox`] | a provider inside the process | [`sandbox::Sandbox`] |
+//! | [`tls`] | the only TLS configurations | |
+//! | [`cli`], [`config`], [`gateway`] | commands, settings, and the assembler of all of the above | [`gateway::Gateway`], [`config::load`] |
+//! | [`observe`], [`pem`] | log, clock, secrets, faults; reading PEM files | [`observe::Secret`] |
+//!
+//! docs/flow.md follows a message through them; docs/architecture.md has the layers, which tests/layering.rs holds.
 
 pub mod inbound;
 pub mod intake;

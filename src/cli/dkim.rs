@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+#[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
 #[derive(Debug, Subcommand)]
 pub enum DkimCommand {
     /// Make a signing key; print the DNS record to publish and the [[dkim]] table for config.toml.

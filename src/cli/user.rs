@@ -14,6 +14,7 @@ pub struct Args {
     command: Command,
 }
 
+#[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Hash a password for a [[user]] table. It is asked for, or read as one line from standard input

@@ -115,6 +115,7 @@ macro_rules! settings {
      { $($(#[doc = $doc:literal])* $key:ident: $value:ty, $presence:ident $text:literal;)* }
      $(nested $nested:ident: $nested_type:ty)*) => {
         $(#[doc = $table_doc])*
+        #[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
         #[derive(Debug, Clone)]
         pub struct $type {
             place: $crate::config::problem::Place,

@@ -25,6 +25,7 @@ pub struct Retry {
     #[arg(long, value_name = "ADDRESS", conflicts_with = "all", value_parser = Mailbox::parse)]
     to: Option<Mailbox>,
 
+    #[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
     /// Let today's rules ([[rewrite]]) make another form of each message from what the application handed in, and send that.
     /// A running gateway follows the rules it was started with
     #[arg(long, conflicts_with = "to")]

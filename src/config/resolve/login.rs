@@ -14,7 +14,7 @@ use std::collections::HashSet;
 
 /// What one login is made of.
 struct Keys<'a> {
-    /// The table's, as in "[[upstream]]".
+    /// The table's, as in `[[upstream]]`.
     title: String,
     place: &'a Place,
     username: &'a Typed<String>,
