@@ -48,7 +48,8 @@ impl Options {
         // which any stranger can send: our own lines say it in plain words, and no more often than is good.
         let is_for_details = ["debug", "trace"].iter().any(|level| self.level.eq_ignore_ascii_case(level));
         let quiet = if is_for_details { "rustls_platform_verifier" } else { "rustls" };
-        let level = format!("{quiet}=off,{}", self.level);
+        // At "trace" html5ever says each character of the mail that it reads. Last, so that no filter asks for it.
+        let level = format!("{quiet}=off,{},html5ever=off", self.level);
         EnvFilter::builder().parse(level).map_err(|_| InvalidLevel { level: self.level.clone() })
     }
 }
@@ -157,5 +158,13 @@ mod tests {
     fn a_wrong_level_is_named() {
         let options = Options { level: "loud=very=much".into(), ..Options::default() };
         assert!(options.filter().is_err_and(|error| error.to_string().contains("loud")));
+    }
+
+    #[test]
+    fn no_level_has_the_reader_of_html_tell_the_mail() {
+        for level in ["info", "trace", "html5ever=trace", "trace,html5ever=trace"] {
+            let filter = Options { level: level.into(), ..Options::default() }.filter().expect("a filter").to_string();
+            assert!(filter.contains("html5ever=off") && !filter.contains("html5ever=trace"), "{level}: {filter}");
+        }
     }
 }
