@@ -4,12 +4,14 @@
 //! lock and works on the queue itself. Foreign text never leaves its line of a table.
 
 mod change;
+mod check;
 mod hold;
 mod list;
 mod listing;
 mod progress;
 mod reach;
 mod rules;
+mod salvage;
 mod selection;
 mod show;
 mod table;
@@ -40,6 +42,10 @@ pub enum QueueCommand {
     Hold(hold::Hold),
     /// Deliver again what was held
     Release(hold::Hold),
+    /// Look through the whole queue for damage: pages, indexes, each message and its file. Changes nothing
+    Check(check::Args),
+    /// Make a new database from what can be read of a damaged one, which is kept aside. The gateway must be stopped
+    Salvage(salvage::Args),
 }
 
 pub const AFTER_HELP: &str = "\
@@ -51,11 +57,14 @@ Examples:
   waxseal queue retry --all --state failed --rules
   waxseal queue remove --all --state failed --older-than 2d
   waxseal queue hold --all
+  waxseal queue check
+  waxseal queue salvage
 
-They work beside a running gateway and while it is stopped, as the user that the gateway runs as.
+They work beside a running gateway and while it is stopped, as the user that the gateway runs as; salvage only while it is
+stopped.
 
-Exit status: 0 done, 1 a message that is not there, or nothing that could be changed, 2 wrong usage, or no way to the
-queue.";
+Exit status: 0 done, 1 a message that is not there, nothing that could be changed, or damage, 2 wrong usage, or no way to
+the queue.";
 
 pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     if let Some(wrong) = wrong_use(&command) {
@@ -69,6 +78,11 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
             return Ok(ExitCode::from(WRONG));
         }
     };
+    match &command {
+        QueueCommand::Check(args) => return check::run(args, &data_dir).or_else(ended_by_the_reader),
+        QueueCommand::Salvage(args) => return salvage::run(args, &data_dir).or_else(ended_by_the_reader),
+        _ => {}
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
@@ -97,9 +111,12 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
             eprintln!("waxseal: {error:#}");
             Ok(ExitCode::from(NOT_WELL))
         }
-        _ if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        _ => Err(error),
+        _ => ended_by_the_reader(error),
     })
+}
+
+fn ended_by_the_reader(error: anyhow::Error) -> anyhow::Result<ExitCode> {
+    if is_closed_pipe(&error) { Ok(ExitCode::SUCCESS) } else { Err(error) }
 }
 
 fn wrong_use(command: &QueueCommand) -> Option<&'static str> {
@@ -127,6 +144,7 @@ async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, reach: &Reach) -
         QueueCommand::Remove(args) => change::remove(&args, reach).await,
         QueueCommand::Hold(args) => hold::hold(&args, file, reach).await,
         QueueCommand::Release(args) => hold::release(&args, reach).await,
+        QueueCommand::Check(_) | QueueCommand::Salvage(_) => unreachable!("they reach for the files themselves"),
     }
 }
 

@@ -236,7 +236,7 @@ fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Res
 
 /// Where nobody can answer, only what was named is removed unasked.
 async fn confirmed(which: &Which, reach: &Reach) -> anyhow::Result<bool> {
-    let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
+    let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() {
         if which.all {
             bail!(
@@ -254,9 +254,14 @@ async fn confirmed(which: &Which, reach: &Reach) -> anyhow::Result<bool> {
     } else {
         words::count(u64::try_from(which.ids.len())?, "message")
     };
-    write!(stderr, "Remove {number} for good? [y/N] ")?;
+    asked(&format!("Remove {number} for good?"))
+}
+
+/// On a terminal.
+pub fn asked(question: &str) -> anyhow::Result<bool> {
+    write!(std::io::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();
-    stdin.read_line(&mut answer)?;
+    std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 

@@ -34,6 +34,11 @@ impl Bodies {
         Ok(Self { folder })
     }
 
+    /// Makes nothing; only for reading.
+    pub(super) fn in_folder(data_dir: &Path) -> Self {
+        Self { folder: data_dir.join("bodies") }
+    }
+
     /// On the disk, name and all, when it returns `Ok`. A file of that name is another message's, and an error. Blocks.
     pub(super) fn write(&self, name: Name, data: &[u8]) -> io::Result<()> {
         let path = self.path(name);

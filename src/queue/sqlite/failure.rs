@@ -40,6 +40,13 @@ pub(super) fn of_io(error: &io::Error) -> QueueError {
     }
 }
 
+/// The database is to blame: a page, the schema, or the header.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        // What a damaged schema or a table that it does not name any more ends in.
+        || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR)
+}
+
 /// The row is to blame, and reading it again will not help.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows};

@@ -5,9 +5,12 @@
 
 mod bodies;
 mod cache;
+mod check;
 mod content;
 mod envelope;
 mod failure;
+mod inspect;
+mod integrity;
 mod lease;
 mod lend;
 mod lifetime;
@@ -21,15 +24,19 @@ mod reassign;
 mod replace;
 mod reserve;
 mod rows;
+mod salvage;
 mod schema;
 mod settle;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod work;
 mod writer;
 
+pub use check::{Checked, check};
 pub use open::{OpenError, Options, exists};
+pub use salvage::{Finding, SalvageError, Salvaged, salvage};
 
 use super::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,

@@ -1,12 +1,15 @@
 //! Opening the database and putting right what a crash left: leases without a holder, files without a message.
 
 use super::bodies::{Bodies, Name, Part, SweepError};
-use super::failure::{of_io, of_sqlite};
+use super::failure::{self, of_io, of_sqlite};
+use super::integrity;
 use super::lifetime;
 use super::reserve::Reserve;
 use super::rows::{key_of, unsigned};
+use super::salvage;
 use super::schema::{self, SchemaError};
 use super::store::Store;
+use super::wal;
 use super::work::Work;
 use super::writer::Writer;
 use crate::observe::Clock;
@@ -50,6 +53,11 @@ enum Cause {
     /// Of SQLite or of the system, which have many words for it.
     #[error(transparent)]
     NoRoom(QueueError),
+    #[error(
+        "the database is damaged: {0}. `waxseal queue check` says what is damaged; `waxseal queue salvage` makes a new database \
+         from what can be read, and keeps this one aside"
+    )]
+    Damaged(String),
 }
 
 impl From<SchemaError> for Cause {
@@ -65,6 +73,7 @@ impl From<rusqlite::Error> for Cause {
     fn from(error: rusqlite::Error) -> Self {
         match of_sqlite(&error) {
             full @ QueueError::Full(_) => Self::NoRoom(full),
+            _ if failure::is_unreadable(&error) => Self::Damaged(error.to_string()),
             _ => Self::Sqlite(error),
         }
     }
@@ -88,17 +97,18 @@ impl From<SweepError> for Cause {
     }
 }
 
-const DATABASE: &str = "queue.sqlite";
+pub(super) const DATABASE: &str = "queue.sqlite";
 
 /// Whether a queue was ever opened there.
 pub fn exists(data_dir: &Path) -> io::Result<bool> {
-    data_dir.join(DATABASE).try_exists()
+    Ok(data_dir.join(DATABASE).try_exists()? || salvage::is_unfinished(data_dir)?)
 }
 
 pub(super) fn open(options: &Options) -> Result<Store, OpenError> {
     let path = options.data_dir.join(DATABASE);
     let reserve = Arc::new(Reserve::of(&options.data_dir));
-    let opened = match open_at(options, &path, &reserve) {
+    let finished = salvage::finish(&options.data_dir).map_err(Cause::from);
+    let opened = match finished.and_then(|()| open_at(options, &path, &reserve)) {
         Err(Cause::NoRoom(_)) if reserve.give_up() => open_at(options, &path, &reserve),
         opened => opened.inspect(|_| reserve.keep_of_plenty()),
     };
@@ -108,7 +118,12 @@ pub(super) fn open(options: &Options) -> Result<Store, OpenError> {
 fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>) -> Result<Store, Cause> {
     // SQLite would make it readable by others; its -wal and -shm take their mode from it.
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    match wal::lost_transactions(&salvage::beside(path, "-wal"))? {
+        0 => {}
+        lost => return Err(Cause::Damaged(format!("its write-ahead log is, and {lost} transactions would be lost"))),
+    }
     let connection = schema::open_writer(path)?;
+    integrity::at_start(&connection).map_err(Cause::Damaged)?;
     let suspects = return_leases(&connection)?;
     if suspects > 0 {
         tracing::warn!(

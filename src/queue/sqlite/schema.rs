@@ -5,11 +5,12 @@
 use super::envelope;
 use super::work::Sql;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 /// `PRAGMA application_id`: "wxsl".
-const APPLICATION: i32 = 0x7778_736c;
+pub(super) const APPLICATION: i32 = 0x7778_736c;
 
 /// What takes a database from version *n* to *n + 1*. Entries are never changed once released, only added.
 const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
@@ -145,8 +146,11 @@ DROP INDEX history_at;
 CREATE INDEX history_lived ON history (lived);
 ";
 
+/// Milliseconds that a queue's own clock has run when it begins; what is older than the queue is dated before.
+pub(super) const BEGINNING: i64 = 2_592_000_000;
+
 /// The first version whose rows have digests.
-const COVERED: usize = 4;
+pub(super) const COVERED: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SchemaError {
@@ -220,4 +224,16 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
 
 fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, name, |row| row.get(0))
+}
+
+/// Where each table and index begins: the same in every database of a version, since roots are kept in front and are moved only by
+/// the migrations. `None`: of today's version.
+pub(super) fn roots(version: Option<usize>) -> rusqlite::Result<BTreeMap<String, i64>> {
+    let connection = Connection::open_in_memory()?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    for step in MIGRATIONS.iter().take(version.unwrap_or(MIGRATIONS.len())) {
+        connection.execute_batch(step)?;
+    }
+    let mut statement = connection.prepare("SELECT name, rootpage FROM sqlite_schema WHERE rootpage > 0")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }

@@ -1,6 +1,7 @@
 //! What only this backend promises, and the conformance suite run against it.
 
 mod commits;
+mod damaged;
 mod disk;
 mod envelopes;
 mod files;

@@ -1,0 +1,147 @@
+//! `waxseal queue check`: what is damaged, on the disk and message by message. Reads the files themselves, beside a running gateway
+//! too: what is damaged may be what the gateway would answer from.
+
+use super::progress::Progress;
+use super::{print, print_json, words};
+use crate::cli::NOT_WELL;
+use crate::observe::log::Clean;
+use crate::queue::sqlite::{self, Checked, Finding};
+use anyhow::Context as _;
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<ExitCode> {
+    let mut progress = Watched::start("looking through the queue");
+    let checked = sqlite::check(data_dir, |done, all| progress.reach(done, all));
+    let checked = checked.with_context(|| {
+        format!("the queue in {} cannot be read; run this as the user that the gateway runs as", data_dir.display())
+    })?;
+    drop(progress);
+    let is_well = checked.is_well();
+    if args.json {
+        let mut value = json!(checked);
+        value["well"] = json!(is_well);
+        print_json(&value)?;
+    } else {
+        print(told(&checked))?;
+    }
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+}
+
+/// A bar that begins once the end is known.
+pub struct Watched {
+    what: &'static str,
+    bar: Option<(Progress, u64)>,
+}
+
+impl Watched {
+    pub fn start(what: &'static str) -> Self {
+        Self { what, bar: None }
+    }
+
+    pub fn reach(&mut self, done: u64, all: u64) {
+        let (bar, before) = self.bar.get_or_insert_with(|| (Progress::start(self.what, Some(all)), 0));
+        bar.advance(done.saturating_sub(*before));
+        *before = done;
+    }
+}
+
+fn told(checked: &Checked) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| text.extend([line.as_str(), "\n"]);
+    if let Some(error) = &checked.unreadable {
+        line(format!("The database cannot be read: {error}"));
+    }
+    if checked.lost_transactions > 0 {
+        let lost = words::count(checked.lost_transactions, "transaction");
+        line(format!("The write-ahead log is damaged; {lost} behind the damage would be passed over."));
+    }
+    for finding in &checked.integrity {
+        line(format!("Database: {}", Clean(finding)));
+    }
+    findings(&checked.damaged, &mut line);
+    if checked.unreadable.is_none() && checked.counted != checked.ledger {
+        let (counted, ledger) = (checked.counted, checked.ledger);
+        line(format!(
+            "Recipients: {} waiting, {} being sent, {} failed, {} damaged; the database's own count says {}, {}, {}, {}.",
+            counted.waiting,
+            counted.leased,
+            counted.failed,
+            counted.damaged,
+            ledger.waiting,
+            ledger.leased,
+            ledger.failed,
+            ledger.damaged
+        ));
+    }
+    if checked.counted.damaged > 0 {
+        line(format!(
+            "{} set aside as damaged; see `waxseal queue list --state damaged`.",
+            words::count(checked.counted.damaged, "recipient")
+        ));
+    }
+    let looked_at = words::count(checked.messages, "message");
+    if checked.is_well() {
+        line(format!("{looked_at} looked at; nothing is damaged."));
+    } else if is_of_the_database(checked) {
+        line(format!("{looked_at} looked at. Stop the gateway and run `waxseal queue salvage`."));
+    } else {
+        line(format!(
+            "{looked_at} looked at. What is damaged is never sent; remove it with `waxseal queue remove ID`."
+        ));
+    }
+    text
+}
+
+/// Not of single messages alone.
+fn is_of_the_database(checked: &Checked) -> bool {
+    checked.unreadable.is_some()
+        || checked.lost_transactions > 0
+        || !checked.integrity.is_empty()
+        || checked.counted != checked.ledger
+}
+
+pub fn findings(findings: &[Finding], line: &mut impl FnMut(String)) {
+    for Finding { id, row, recipients, reasons } in findings {
+        let name = if id.is_empty() { format!("row {row}, whose name is lost") } else { id.clone() };
+        let to = if recipients.is_empty() { String::new() } else { format!(", to {}", recipients.join(", ")) };
+        line(format!("{}: {}", Clean(format!("{name}{to}")), Clean(reasons.join("; "))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Statistics;
+
+    #[test]
+    fn a_report_names_what_is_damaged_and_what_to_do() {
+        let well = Checked { messages: 3, ..Checked::default() };
+        assert_eq!(told(&well), "3 messages looked at; nothing is damaged.\n");
+        let finding = Finding {
+            id: "01kbtsb6g0000009".into(),
+            row: 7,
+            recipients: vec!["b@example.net".into()],
+            reasons: vec!["its content is lost".into()],
+        };
+        let damaged = Checked { messages: 1, damaged: vec![finding.clone()], ..Checked::default() };
+        let text = told(&damaged);
+        assert!(text.contains("01kbtsb6g0000009, to b@example.net: its content is lost"), "{text}");
+        assert!(text.contains("queue remove") && !text.contains("salvage"), "{text}");
+        let nameless = Finding { id: String::new(), ..finding };
+        let counted = Statistics { waiting: 1, ..Statistics::default() };
+        let worse = Checked { damaged: vec![nameless], integrity: vec!["Tree 3 page 4".into()], counted, ..damaged };
+        let text = told(&worse);
+        for part in ["row 7, whose name is lost", "Database: Tree 3 page 4", "1 waiting", "queue salvage"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `waxseal queue salvage`: a new database from what can be read of a damaged one, under the data folder's lock.
+
+use super::change::asked;
+use super::check::{Watched, findings};
+use super::{print, print_json, words};
+use crate::cli::NOT_WELL;
+use crate::gateway::lock::Lock;
+use crate::queue::sqlite::{self, Salvaged};
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use serde_json::json;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Do not ask; without a terminal it is needed
+    #[arg(long, short)]
+    yes: bool,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<ExitCode> {
+    // Looked for and not made, as by every command of the queue.
+    let exists =
+        sqlite::exists(data_dir).with_context(|| format!("the folder {} cannot be read", data_dir.display()))?;
+    if !exists {
+        bail!("there is no queue in {}; name the configuration's file with --config", data_dir.display());
+    }
+    let _lock = Lock::take(data_dir).context("a salvage needs the queue for itself")?;
+    if !args.yes && !confirmed(data_dir)? {
+        eprintln!("Nothing was changed.");
+        return Ok(ExitCode::from(NOT_WELL));
+    }
+    let mut progress = Watched::start("reading messages");
+    let salvaged = sqlite::salvage(data_dir, Timestamp::now(), |done, all| progress.reach(done, all));
+    drop(progress);
+    let salvaged = salvaged.with_context(|| format!("the queue in {} is as it was", data_dir.display()))?;
+    if args.json {
+        print_json(&json!(salvaged))?;
+    } else {
+        print(told(&salvaged))?;
+    }
+    let is_whole = salvaged.damaged.is_empty() && salvaged.lost.is_empty() && salvaged.missing_recipients == 0;
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+}
+
+fn confirmed(data_dir: &Path) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        bail!("there is no terminal to ask on; nothing was changed: say --yes if you mean it");
+    }
+    asked(&format!(
+        "Make a new database from what can be read of the one in {}, and keep that aside?",
+        data_dir.display()
+    ))
+}
+
+fn told(salvaged: &Salvaged) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| text.extend([line.as_str(), "\n"]);
+    line(format!("As they were stored: {}.", words::count(salvaged.whole, "message")));
+    if !salvaged.damaged.is_empty() {
+        let number = words::count(salvaged.damaged.len() as u64, "message");
+        line(format!("Set aside as damaged, and never sent by themselves: {number}."));
+        findings(&salvaged.damaged, &mut line);
+    }
+    if !salvaged.lost.is_empty() {
+        line(format!("Lost: {}.", words::count(salvaged.lost.len() as u64, "message")));
+        findings(&salvaged.lost, &mut line);
+    }
+    if salvaged.missing_recipients > 0 {
+        line(format!(
+            "By its own count the database had {} more, of messages of which nothing can be found; the gateway's log has the id \
+             of each that was accepted.",
+            words::count(salvaged.missing_recipients, "recipient")
+        ));
+    }
+    let history = words::count(salvaged.history, "row");
+    let cut = if salvaged.history_is_cut { "; the rest cannot be read" } else { "" };
+    line(format!("History: {history}{cut}."));
+    line(format!(
+        "The damaged database is kept as {}. Remove it when nothing in it is missed.",
+        salvaged.kept_as.display()
+    ));
+    text
+}

@@ -1,0 +1,99 @@
+//! `waxseal queue check`: the whole queue looked through, and nothing changed. Beside a running gateway it sees one moment.
+
+use super::bodies::Bodies;
+use super::inspect::Inspector;
+use super::open::DATABASE;
+use super::salvage::{Finding, beside};
+use super::{integrity, schema, wal};
+use crate::queue::Statistics;
+use rusqlite::Connection;
+use std::io;
+use std::path::Path;
+
+/// What was found.
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Checked {
+    /// Why the database cannot be read at all.
+    pub unreadable: Option<String>,
+    /// Of pages and indexes, in SQLite's words; at most a hundred.
+    pub integrity: Vec<String>,
+    /// Transactions in the write-ahead log behind a damaged place.
+    pub lost_transactions: u64,
+    /// Messages looked at.
+    pub messages: u64,
+    /// Those that are not as they were stored, or of which something is missing.
+    pub damaged: Vec<Finding>,
+    /// Recipients as they were counted now.
+    pub counted: Statistics,
+    /// The same by the database's own count.
+    pub ledger: Statistics,
+}
+
+impl Checked {
+    pub fn is_well(&self) -> bool {
+        self.unreadable.is_none()
+            && self.integrity.is_empty()
+            && self.lost_transactions == 0
+            && self.damaged.is_empty()
+            && self.counted == self.ledger
+            && self.counted.damaged == 0
+    }
+}
+
+/// Blocks. `progress`: messages done, and of how many. `Err`: the folder cannot be read.
+pub fn check(data_dir: &Path, progress: impl FnMut(u64, u64)) -> io::Result<Checked> {
+    let path = data_dir.join(DATABASE);
+    std::fs::File::open(&path)?;
+    let mut checked =
+        Checked { lost_transactions: wal::lost_transactions(&beside(&path, "-wal"))?, ..Checked::default() };
+    let looked = schema::open_reader(&path).and_then(|connection| look(&connection, data_dir, &mut checked, progress));
+    checked.unreadable = looked.err().map(|error| error.to_string());
+    Ok(checked)
+}
+
+fn look(
+    connection: &Connection,
+    data_dir: &Path,
+    checked: &mut Checked,
+    mut progress: impl FnMut(u64, u64),
+) -> rusqlite::Result<()> {
+    // One view, whatever is written meanwhile.
+    connection.execute_batch("BEGIN")?;
+    let version: usize = connection
+        .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+        .map(|version| usize::try_from(version).unwrap_or_default())?;
+    checked.integrity = integrity::findings(connection)?;
+    let bodies = Bodies::in_folder(data_dir);
+    let inspector = Inspector { connection, bodies: &bodies, covered: version >= schema::COVERED };
+    let keys = inspector.keys();
+    let (all, mut suspects) = (keys.len() as u64, Vec::new());
+    for (done, key) in (0..).zip(keys) {
+        progress(done, all);
+        let found = inspector.inspect(key);
+        checked.messages += u64::from(found.is_any());
+        if found.is_any() && !found.is_well() {
+            suspects.push(key);
+        }
+    }
+    progress(all, all);
+    checked.counted = statistics(connection, COUNTED)?;
+    checked.ledger = statistics(connection, "SELECT waiting, leased, failed, damaged FROM ledger WHERE one = 1")?;
+    // Delivered meanwhile, a message of the old view has no file any more, and is not damaged.
+    connection.execute_batch("COMMIT; BEGIN")?;
+    let again = suspects.into_iter().map(|key| inspector.inspect(key));
+    checked.damaged =
+        again.filter(|found| found.is_any() && !found.is_well()).map(|found| Finding::of(&found)).collect();
+    Ok(())
+}
+
+const COUNTED: &str = "
+    SELECT COALESCE(SUM(failed_at IS NULL AND job.state = 0), 0), COALESCE(SUM(failed_at IS NULL AND job.state = 1), 0),
+           COALESCE(SUM(failed_at IS NOT NULL), 0), COALESCE(SUM(failed_at IS NULL AND COALESCE(job.state NOT IN (0, 1), 1)), 0)
+    FROM recipient LEFT JOIN job ON job.message = recipient.message AND job.lane = recipient.lane";
+
+fn statistics(connection: &Connection, sql: &str) -> rusqlite::Result<Statistics> {
+    connection.query_row(sql, [], |row| {
+        let count = |column| row.get(column).map(super::rows::unsigned);
+        Ok(Statistics { waiting: count(0)?, leased: count(1)?, failed: count(2)?, damaged: count(3)? })
+    })
+}

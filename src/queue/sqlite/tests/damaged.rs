@@ -1,0 +1,231 @@
+//! Databases with flipped octets, emptied pages, cut ends and spoiled logs: opened, or refused and salvaged. Nothing changed is ever
+//! lent, and each mail is lent, listed as damaged or lost, or counted among the missing.
+
+use super::Folder;
+use crate::message::RawMessage;
+use crate::queue::conformance::{after, mail};
+use crate::queue::sqlite::{SqliteQueue, check, salvage};
+use crate::queue::{Filter, Lane, NewMail, Queue};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+const MAILS: u32 = 60;
+
+/// Of different senders, sizes and numbers of recipients.
+fn one(number: u32) -> NewMail {
+    let recipients: Vec<String> = (0..=number % 3).map(|to| format!("to{to}.{number}@example.net")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let mut mail = mail(number, i64::from(number), &format!("from{number}@example.com"), &recipients, "a");
+    let mut accepted = (*mail.accepted).clone();
+    let size = if number % 20 == 7 { 300_000 } else { 200 + 400 * (number as usize % 17) };
+    let body: Vec<u8> = (0..size).map(|at| b'a' + ((at as u32 * 7 + number) % 26) as u8).collect();
+    accepted.message = RawMessage::from_parts(accepted.message.header().to_vec(), body.into());
+    mail.accepted = Arc::new(accepted);
+    mail
+}
+
+static ALL: LazyLock<Vec<NewMail>> = LazyLock::new(|| (0..MAILS).map(one).collect());
+
+/// A fixed sequence, so that a failure can be repeated.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % end.max(1)
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("bodies")).unwrap();
+    for name in ["queue.sqlite", "queue.sqlite-wal"] {
+        if from.join(name).exists() {
+            fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+    for entry in fs::read_dir(from.join("bodies")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join("bodies").join(entry.file_name())).unwrap();
+    }
+}
+
+/// What it did, for the message of a failure.
+fn damage(folder: &Path, chance: &mut Chance, round: usize) -> String {
+    let with_log = fs::metadata(folder.join("queue.sqlite-wal")).is_ok_and(|log| log.len() > 0);
+    let name = if with_log && round.is_multiple_of(2) { "queue.sqlite-wal" } else { "queue.sqlite" };
+    let mut bytes = fs::read(folder.join(name)).unwrap();
+    let (kind, pages) = (round % 5, bytes.len() / 4096);
+    let what = match kind {
+        0 | 1 => {
+            let mut at: Vec<usize> = (0..1 << (round % 6)).map(|_| chance.below(bytes.len())).collect();
+            // A log's last transaction that does not fit is one that was not acknowledged.
+            at.retain(|at| !name.ends_with("-wal") || *at < bytes.len() / 2);
+            at.iter().for_each(|at| bytes[*at] ^= 1 << (at % 8));
+            format!("flipped {at:?}")
+        }
+        2 => {
+            let page = chance.below(pages / 2);
+            bytes[page * 4096..(page + 1) * 4096].fill(0);
+            format!("emptied page {}", page + 1)
+        }
+        3 if name == "queue.sqlite" => {
+            let pages = pages / 2 + chance.below(pages / 2);
+            bytes.truncate(pages * 4096 + chance.below(4096));
+            format!("cut behind page {pages}")
+        }
+        _ => {
+            let (page, octet) = (chance.below(pages / 2), chance.below(256) as u8);
+            bytes[page * 4096 + 100..(page + 1) * 4096].fill(octet);
+            format!("filled page {} with {octet}", page + 1)
+        }
+    };
+    fs::write(folder.join(name), bytes).unwrap();
+    format!("round {round}: {name}: {what}")
+}
+
+/// Lends everything; each must be what was put.
+async fn lent(queue: &SqliteQueue, what: &str) -> BTreeSet<(String, String)> {
+    let mut lent = BTreeSet::new();
+    for _ in 0..3 * MAILS {
+        // An error is one of the database's; it is in the log.
+        let Ok(leased) = queue.lease(&Lane::new("a"), after(10_000), 10, u64::MAX).await else { break };
+        if leased.is_empty() {
+            break;
+        }
+        for leased in leased {
+            let got = &leased.accepted;
+            let put = ALL.iter().find(|mail| mail.accepted.id == got.id).expect("a known name");
+            assert_eq!(got.envelope.sender, put.accepted.envelope.sender, "{what}");
+            assert!(got.message == put.accepted.message, "{what}: another content");
+            assert_eq!(got.envelope.recipients, put.accepted.envelope.recipients, "{what}");
+            let to = got.envelope.recipients.iter().map(|to| (got.id.to_string(), to.to_string()));
+            assert!(to.into_iter().all(|one| lent.insert(one)), "{what}: twice");
+        }
+    }
+    lent
+}
+
+/// Recipients that are neither lent nor told of.
+async fn untold(folder: &Folder, what: &str) -> usize {
+    let mut told = BTreeSet::new();
+    let mut missing = 0;
+    let queue = match SqliteQueue::open(folder.options()) {
+        Ok(queue) => queue,
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.contains("queue salvage") && error.contains("queue check"), "{what}: {error}");
+            assert!(!check(&folder.path(), |_, _| {}).unwrap().is_well(), "{what}: the check sees it too");
+            let salvaged = salvage(&folder.path(), after(500), |_, _| {}).unwrap();
+            assert!(salvaged.kept_as.exists(), "{what}");
+            told.extend(salvaged.damaged.iter().chain(&salvaged.lost).map(|finding| finding.id.clone()));
+            missing = usize::try_from(salvaged.missing_recipients).unwrap();
+            SqliteQueue::open(folder.options()).unwrap_or_else(|error| panic!("{what}: after the salvage: {error}"))
+        }
+    };
+    let lent = lent(&queue, what).await;
+    let mut after = None;
+    while let Ok(page) = queue.list(&Filter::default(), after, 100).await {
+        told.extend(page.rows.into_iter().map(|row| row.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    queue.close().await;
+    drop(queue);
+    let checked = check(&folder.path(), |_, _| {}).unwrap();
+    told.extend(checked.damaged.iter().map(|finding| finding.id.clone()));
+    if let (Some(_), _) | (_, false) = (&checked.unreadable, checked.integrity.is_empty()) {
+        // It is said, and the salvage says more.
+        return 0;
+    }
+    let all = ALL.iter().flat_map(|mail| {
+        let id = mail.accepted.id.to_string();
+        mail.accepted.envelope.recipients.iter().map(|to| (id.clone(), to.to_string())).collect::<Vec<_>>()
+    });
+    let left: Vec<_> = all.filter(|one| !lent.contains(one) && !told.contains(&one.0)).collect();
+    let left = left.len().saturating_sub(missing);
+    let by_count = checked.ledger != checked.counted;
+    if by_count { 0 } else { left }
+}
+
+async fn base(with_log: bool) -> Folder {
+    let (folder, source) = (Folder::new(0), Folder::new(0));
+    let queue = source.open();
+    for mail in ALL.iter() {
+        queue.put(mail.clone()).await.unwrap();
+    }
+    if !with_log {
+        queue.close().await;
+    }
+    copy(&source.path(), &folder.path());
+    folder
+}
+
+/// `CRASH=full` asks for the long version.
+fn rounds_of(short: usize) -> usize {
+    if std::env::var("CRASH").as_deref() == Ok("full") { 20 * short } else { short }
+}
+
+async fn rounds(with_log: bool, rounds: usize) {
+    let base = base(with_log).await;
+    let mut chance = Chance(if with_log { 7 } else { 11 });
+    let mut refused = 0;
+    for round in 0..rounds {
+        let folder = Folder::new(0);
+        copy(&base.path(), &folder.path());
+        let what = damage(&folder.path(), &mut chance, round);
+        let left = untold(&folder, &what).await;
+        assert_eq!(left, 0, "{what}: recipients that nobody tells of");
+        refused += usize::from(fs::read_dir(folder.path()).unwrap().count() > 6);
+    }
+    println!("{rounds} databases, {refused} salvaged");
+}
+
+#[tokio::test]
+async fn a_damaged_database_lends_nothing_changed_and_tells_what_is_lost() {
+    rounds(false, rounds_of(24)).await;
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_not_passed_over() {
+    rounds(true, rounds_of(20)).await;
+}
+
+#[tokio::test]
+async fn a_well_database_is_salvaged_whole() {
+    for with_log in [false, true] {
+        let folder = base(with_log).await;
+        let bodies = fs::read_dir(folder.path().join("bodies")).unwrap().count();
+        assert!(check(&folder.path(), |_, _| {}).unwrap().is_well());
+        let salvaged = salvage(&folder.path(), after(500), |_, _| {}).unwrap();
+        assert_eq!(
+            (salvaged.whole, salvaged.damaged.len(), salvaged.lost.len()),
+            (u64::from(MAILS), 0, 0),
+            "{salvaged:?}"
+        );
+        assert_eq!(salvaged.missing_recipients, 0);
+        let checked = check(&folder.path(), |_, _| {}).unwrap();
+        assert!(checked.is_well(), "{checked:?}");
+        let queue = folder.open();
+        assert_eq!(
+            lent(&queue, "salvaged").await.len(),
+            (0..MAILS).map(|number| 1 + number as usize % 3).sum::<usize>()
+        );
+        assert_eq!(fs::read_dir(folder.path().join("bodies")).unwrap().count(), bodies);
+    }
+}
+
+/// Between the moment the damaged one is moved aside and the new one takes its place.
+#[tokio::test]
+async fn a_salvage_that_was_cut_off_is_finished_by_the_next_start() {
+    let (folder, salvaged) = (base(true).await, base(false).await);
+    let at = |name: &str| folder.path().join(name);
+    fs::copy(salvaged.path().join("queue.sqlite"), at("queue.sqlite.salvaged")).unwrap();
+    fs::rename(at("queue.sqlite"), at("queue.sqlite.damaged-20260101T000000")).unwrap();
+    assert!(crate::queue::sqlite::exists(&folder.path()).unwrap());
+    assert!(!lent(&folder.open(), "finished").await.is_empty());
+    assert!(at("queue.sqlite.damaged-20260101T000000-wal").exists(), "its log goes with it");
+}

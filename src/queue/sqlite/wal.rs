@@ -1,0 +1,119 @@
+//! SQLite's write-ahead log, read without SQLite: whether it is damaged in its middle, where SQLite would take it to end, and
+//! what is in it all the same. <https://www.sqlite.org/fileformat2.html#walformat>
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+pub(super) const PAGE: usize = 4096;
+const HEADER: usize = 32;
+const FRAME: usize = 24;
+
+/// One page as a transaction left it.
+pub(super) struct Frame {
+    /// From 1.
+    pub page: u32,
+    /// The last of its transaction.
+    pub is_commit: bool,
+    pub data: Vec<u8>,
+    /// Its checksum, and that of all before it, is right.
+    pub is_sound: bool,
+}
+
+/// Of the current generation, in order; what is left of earlier ones behind them is not among them.
+pub(super) struct Frames {
+    input: BufReader<File>,
+    salt: Option<[u8; 8]>,
+    is_big_endian: bool,
+    sum: (u32, u32),
+    is_sound: bool,
+}
+
+fn word(octets: &[u8], at: usize) -> u32 {
+    octets.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+impl Frames {
+    /// `None`: there is no log, or nothing in it.
+    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut input = BufReader::with_capacity(1 << 18, file);
+        let mut header = [0; HEADER];
+        if !fill(&mut input, &mut header)? {
+            return Ok(None);
+        }
+        let is_big_endian = word(&header, 0) & 1 == 1;
+        let sum = checksum(is_big_endian, (0, 0), &header[..24]);
+        let is_sound = word(&header, 0) & !1 == 0x377f_0682 && sum == (word(&header, 24), word(&header, 28));
+        let salt = header[16..24].try_into().ok().filter(|_| is_sound);
+        Ok(Some(Self { input, salt, is_big_endian, sum, is_sound }))
+    }
+}
+
+impl Iterator for Frames {
+    type Item = io::Result<Frame>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (mut header, mut data) = ([0; FRAME], vec![0; PAGE]);
+            match fill(&mut self.input, &mut header).and_then(|whole| Ok(whole && fill(&mut self.input, &mut data)?)) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+            let salt: [u8; 8] = header[8..16].try_into().unwrap_or_default();
+            // Where the log's header is damaged the first frame's is taken.
+            let is_current = *self.salt.get_or_insert(salt) == salt;
+            self.sum = checksum(self.is_big_endian, self.sum, &header[..8]);
+            self.sum = checksum(self.is_big_endian, self.sum, &data);
+            self.is_sound &= is_current && self.sum == (word(&header, 16), word(&header, 20));
+            if is_current {
+                let (page, is_commit) = (word(&header, 0), word(&header, 4) != 0);
+                return Some(Ok(Frame { page, is_commit, data, is_sound: self.is_sound }));
+            }
+        }
+    }
+}
+
+fn fill(input: &mut impl Read, octets: &mut [u8]) -> io::Result<bool> {
+    match input.read_exact(octets) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn checksum(is_big_endian: bool, (mut s0, mut s1): (u32, u32), octets: &[u8]) -> (u32, u32) {
+    for pair in octets.chunks_exact(8) {
+        let read = |at: usize| {
+            let word = word(pair, at);
+            if is_big_endian { word } else { word.swap_bytes() }
+        };
+        s0 = s0.wrapping_add(read(0)).wrapping_add(s1);
+        s1 = s1.wrapping_add(read(4)).wrapping_add(s0);
+    }
+    (s0, s1)
+}
+
+/// How many transactions SQLite would pass over in silence, at a place where the log is damaged; 0 for one that merely ends
+/// within a transaction, as after a power cut.
+///
+/// A transaction is synced before the next one is begun. So if any is begun behind the one that does not fit its checksum, that
+/// one was on the disk as a whole, and something has changed it since.
+pub(super) fn lost_transactions(path: &Path) -> io::Result<u64> {
+    let Some(frames) = Frames::open(path)? else { return Ok(0) };
+    let (mut ended, mut behind) = (0, false);
+    for frame in frames {
+        let frame = frame?;
+        if frame.is_sound {
+            continue;
+        }
+        behind |= ended > 0;
+        ended += u64::from(frame.is_commit);
+    }
+    Ok(if behind { ended } else { 0 })
+}
