@@ -7,8 +7,11 @@ use super::rows::{DAMAGED, LEASED, from_column, signed};
 use super::work::Sql;
 use crate::queue::{Cursor, Filter, Page, RecipientRow, Row, State};
 
-/// Messages looked at for one page.
+/// Messages looked at in full for one page.
 const MAX_LOOKS: usize = 1000;
+
+/// Rows that one search for candidates goes through: a small part of a second's work.
+const MAX_ROWS: i64 = 50_000;
 
 pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, Failure> {
     let mut at = after.map_or(i64::MIN, |cursor| cursor.0);
@@ -18,13 +21,14 @@ pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit:
     loop {
         // One more than the page takes, to know whether it was the last one.
         let wanted = limit - rows.len() + 1;
-        let candidates = candidates(sql, filter.state, at, wanted)?;
-        for message in &candidates {
+        let Candidates { messages, next } = candidates(sql, filter, at, wanted)?;
+        let is_searched = messages.len() < wanted;
+        for message in messages {
             if rows.len() == limit || looks == MAX_LOOKS {
                 return Ok(Page { rows, next: Some(Cursor(at)) });
             }
-            (at, looks) = (*message, looks + 1);
-            match wanted_row(sql, filter, *message) {
+            (at, looks) = (message, looks + 1);
+            match wanted_row(sql, filter, message) {
                 Ok(wanted) => rows.extend(wanted),
                 Err(Failure::Sqlite(error)) if is_damage(&error) => {
                     tracing::error!(row = message, %error, "a message in the queue is too damaged to be listed");
@@ -32,31 +36,103 @@ pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit:
                 Err(failure) => return Err(failure),
             }
         }
-        if candidates.len() < wanted {
-            return Ok(Page { rows, next: None });
+        if is_searched {
+            return Ok(Page { rows, next: next.map(Cursor) });
         }
     }
 }
 
-fn candidates(sql: &Sql<'_>, state: Option<State>, after: i64, limit: usize) -> rusqlite::Result<Vec<i64>> {
-    let limit = signed(limit);
-    match state {
-        None | Some(State::Waiting) => {
-            sql.all("SELECT key FROM message WHERE key > ?1 ORDER BY key LIMIT ?2", (after, limit), |row| row.get(0))
+struct Candidates {
+    messages: Vec<i64>,
+    /// Fewer than were asked for, and the search ended here before its end.
+    next: Option<i64>,
+}
+
+impl Candidates {
+    fn all(messages: Vec<i64>) -> Self {
+        Self { messages, next: None }
+    }
+}
+
+fn candidates(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {
+    let by_recipient = filter.recipient.is_some() || filter.upstream.is_some();
+    let wanted = signed(limit);
+    let messages = match filter.state {
+        None | Some(State::Waiting | State::Failed) if by_recipient => {
+            return among_recipients(sql, filter, after, limit);
         }
+        None | Some(State::Waiting) if filter.received_before.is_some() => return by_age(sql, filter, after, limit),
+        None => {
+            sql.all("SELECT key FROM message WHERE key > ?1 ORDER BY key LIMIT ?2", (after, wanted), |row| row.get(0))
+        }
+        Some(State::Waiting) => return among_recipients(sql, filter, after, limit),
         Some(State::Failed) => sql.all(
             "SELECT DISTINCT message FROM recipient INDEXED BY recipient_failed
              WHERE failed_at IS NOT NULL AND message > ?1 ORDER BY message LIMIT ?2",
-            (after, limit),
+            (after, wanted),
             |row| row.get(0),
         ),
         Some(apart @ (State::Leased | State::Damaged)) => sql.all(
             "SELECT DISTINCT message FROM job INDEXED BY job_apart
              WHERE state > 0 AND state = ?1 AND message > ?2 ORDER BY message LIMIT ?3",
-            (if apart == State::Leased { LEASED } else { DAMAGED }, after, limit),
+            (if apart == State::Leased { LEASED } else { DAMAGED }, after, wanted),
             |row| row.get(0),
         ),
+    };
+    Ok(Candidates::all(messages?))
+}
+
+/// Those with a recipient that may match: by one pass over the table, without a look at anything else.
+fn among_recipients(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {
+    let part = filter.recipient.as_deref().map(str::to_lowercase);
+    let name = filter.upstream.as_deref();
+    let mut statement = sql.prepare(
+        "SELECT message, failed_at IS NOT NULL, address, lane, upstream FROM recipient WHERE message > ?1
+         ORDER BY message LIMIT ?2",
+    )?;
+    let mut rows = statement.query((after, MAX_ROWS))?;
+    let (mut messages, mut last, mut seen): (Vec<i64>, _, _) = (Vec::new(), after, 0);
+    while let Some(row) = rows.next()? {
+        (last, seen) = (row.get(0)?, seen + 1);
+        if messages.last() == Some(&last) {
+            continue;
+        }
+        let is_failed: bool = row.get(1)?;
+        let may_match = filter.state.is_none_or(|state| is_failed == (state == State::Failed))
+            // What is no text is damaged, and for the closer look to tell.
+            && part.as_ref().is_none_or(|part| {
+                row.get_ref(2).is_ok_and(|text| text.as_str().is_ok_and(|text| text.to_lowercase().contains(part)))
+            })
+            && name.is_none_or(|name| [3, 4].iter().any(|column| {
+                row.get_ref(*column).is_ok_and(|text| text.as_str() == Ok(name))
+            }));
+        if may_match {
+            messages.push(last);
+            if messages.len() == limit {
+                return Ok(Candidates::all(messages));
+            }
+        }
     }
+    // The last message may have more recipients than were seen.
+    let next = (seen == MAX_ROWS).then(|| (last - 1).max(messages.last().copied().unwrap_or(i64::MIN)));
+    let next = next.map(|next| if next <= after { last } else { next });
+    Ok(Candidates { messages, next })
+}
+
+fn by_age(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {
+    let mut statement = sql.prepare("SELECT key, received_at FROM message WHERE key > ?1 ORDER BY key LIMIT ?2")?;
+    let mut rows = statement.query((after, MAX_ROWS))?;
+    let (mut messages, mut last, mut seen) = (Vec::new(), after, 0);
+    while let Some(row) = rows.next()? {
+        (last, seen) = (row.get(0)?, seen + 1);
+        if filter.received_before.is_none_or(|before| row.get(1).is_ok_and(|at| from_column(at) < before)) {
+            messages.push(last);
+            if messages.len() == limit {
+                return Ok(Candidates::all(messages));
+            }
+        }
+    }
+    Ok(Candidates { messages, next: (seen == MAX_ROWS).then_some(last) })
 }
 
 fn wanted_row(sql: &Sql<'_>, filter: &Filter, message: i64) -> Result<Option<Row>, Failure> {

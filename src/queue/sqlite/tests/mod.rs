@@ -5,6 +5,7 @@ mod damaged;
 mod disk;
 mod envelopes;
 mod files;
+mod filters;
 mod opening;
 pub(super) mod plans;
 

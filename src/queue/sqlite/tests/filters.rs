@@ -1,0 +1,48 @@
+//! Filters over a large queue: found wherever they are, and without a look at each message.
+
+use super::Folder;
+use crate::queue::conformance::{after, mail};
+use crate::queue::{Filter, Queue, State};
+
+/// Rows of this many are copied, and more than one search goes through.
+const MANY: i64 = 120_000;
+
+#[tokio::test]
+async fn the_last_of_many_is_found_by_any_filter() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(mail(1, 0, "a@example.com", &["crowd@example.net"], "a")).await.unwrap();
+    let raw = crate::queue::sqlite::schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
+    for sql in [
+        "INSERT INTO message (key, id, received_at, since, sender, eight_bit, smtputf8, size, subject)
+         SELECT value + 1, 'copy' || value, received_at + 1000 * 3600, since, sender, 0, 0, 1, '' FROM message, numbers",
+        "INSERT INTO recipient (message, position, address, lane, attempts) SELECT value + 1, 0, 'crowd@example.net', 'a', 0
+         FROM numbers",
+    ] {
+        let numbers = format!(
+            "WITH RECURSIVE numbers(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers WHERE value < {MANY})"
+        );
+        raw.execute_batch(&format!("{numbers} {sql}")).unwrap();
+    }
+    queue.put(mail(2, 1, "a@example.com", &["Needle@Example.org"], "b")).await.unwrap();
+    for filter in [
+        Filter { recipient: Some("eedle@example.O".into()), ..Filter::default() },
+        Filter { upstream: Some("b".into()), ..Filter::default() },
+        Filter { upstream: Some("b".into()), state: Some(State::Waiting), ..Filter::default() },
+        Filter { recipient: Some("needle".into()), received_before: Some(after(2)), ..Filter::default() },
+    ] {
+        let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let page = queue.list(&filter, cursor, 100).await.unwrap();
+            found.extend(page.rows.into_iter().map(|row| row.recipients[0].address.clone()));
+            (cursor, pages) = (page.next, pages + 1);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, ["Needle@Example.org"], "{filter:?}");
+        assert!(pages <= 4, "{pages} pages: it goes through rows, not message by message");
+    }
+    let young = Filter { received_before: Some(after(0)), ..Filter::default() };
+    assert!(queue.list(&young, None, 100).await.unwrap().rows.is_empty());
+}
