@@ -9,7 +9,8 @@ use crate::queue::watched::Watched;
 use crate::relay::{Account, Credentials, Kept, Ledger, TlsMode, Upstream};
 use crate::sandbox::{self, Limits, Sandbox};
 use crate::tls;
-use std::collections::HashMap;
+use aws_lc_rs::digest::{SHA256, digest};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,9 +98,20 @@ fn logins(name: &str, endpoint: &Endpoint, logged_in: impl Fn(Option<&Credential
 /// One for each upstream that does not use another's, with what was used of its quotas.
 async fn accounts(settings: &Settings, queue: &Arc<Watched>) -> Result<HashMap<Arc<str>, Account>, StartError> {
     let ledger: Arc<dyn Ledger> = Arc::new(Quotas(queue.clone()));
-    let mut accounts = HashMap::new();
+    let (mut accounts, mut names) = (HashMap::new(), HashSet::new());
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
-        let kept = Kept { ledger: ledger.clone(), name: upstream.name.clone() };
+        let mut name = account_name(&upstream.provider);
+        if !names.insert(name.clone()) {
+            // Each counts for itself, and must not write over the other's count.
+            tracing::warn!(
+                upstream = &*upstream.name,
+                "another upstream has the same host and login: each keeps to its own limits, and both together may go beyond the \
+                 account's. `share_limits_with` makes them one"
+            );
+            name = format!("{name}/{}", upstream.name);
+        }
+        let (name, former) = (name.into(), upstream.name.clone());
+        let kept = Kept { ledger: ledger.clone(), name, former };
         let counting = upstream.preset.limits.counting;
         let account = Account::with_rates(upstream.connections.max_connections, &upstream.rates, counting, Some(kept));
         let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };
@@ -107,6 +119,21 @@ async fn accounts(settings: &Settings, queue: &Arc<Watched>) -> Result<HashMap<A
         accounts.insert(upstream.name.clone(), account);
     }
     Ok(accounts)
+}
+
+/// By host and logins, so that a table with another name is the same account. A digest: no login stands in the database.
+fn account_name(provider: &Provider) -> String {
+    let Provider::Smtp(endpoint) = provider else { return "account:sandbox".to_owned() };
+    let own = endpoint.credentials.iter();
+    let mut logins: Vec<&str> =
+        own.chain(endpoint.logins.iter().map(|(_, login)| login)).map(|login| login.username.as_str()).collect();
+    logins.sort_unstable();
+    logins.insert(0, "waxseal account");
+    let host = endpoint.host.to_ascii_lowercase();
+    logins.insert(1, &host);
+    let digest = digest(&SHA256, logins.join("\0").as_bytes());
+    let digits: String = digest.as_ref().iter().take(16).map(|octet| format!("{octet:02x}")).collect();
+    format!("account:{digits}")
 }
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {

@@ -20,8 +20,10 @@ pub struct Account {
 #[derive(Debug, Clone)]
 pub struct Kept {
     pub ledger: Arc<dyn Ledger>,
-    /// Under which name.
+    /// Under which name: the account's own, whatever its table is called.
     pub name: Arc<str>,
+    /// Where earlier versions kept them: taken over once, if there is nothing under `name`.
+    pub former: Arc<str>,
 }
 
 impl Account {

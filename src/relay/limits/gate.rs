@@ -6,7 +6,7 @@
 use super::limiter::{Limiter, Look};
 use super::load::{Counting, Load};
 use super::pace::{Pace, Share};
-use super::quota::{Draft, Now};
+use super::quota::{Draft, Now, Spent};
 use super::rate::Rate;
 use super::window::Moment;
 use crate::relay::account::Kept;
@@ -72,7 +72,10 @@ impl Gate {
         let Some(kept) = &self.kept else { return Ok(()) };
         let quotas = self.lock().limiter.quotas();
         for quota in quotas {
-            let rows = kept.ledger.load(&key(kept, &quota)).await?;
+            let mut rows = kept.ledger.load(&key(&kept.name, &quota)).await?;
+            if rows.is_empty() && kept.former != kept.name {
+                rows = take_over(kept, &quota).await?;
+            }
             let now = self.now();
             self.lock().limiter.remember(&quota, &rows, now);
         }
@@ -180,9 +183,9 @@ impl Gate {
     /// Without a place to write to, what is to be written counts as written.
     async fn write(&self, quota: &str, draft: Draft) -> Result<(), String> {
         if let Some(kept) = &self.kept {
-            let written = kept.ledger.write(&key(kept, quota), draft.rows.clone(), draft.oldest).await;
+            let written = kept.ledger.write(&key(&kept.name, quota), draft.rows.clone(), draft.oldest).await;
             written.inspect_err(|error| {
-                error!(account = &*kept.name, "what was used of a quota could not be written down: {error}");
+                error!(account = &*kept.former, "what was used of a quota could not be written down: {error}");
             })?;
         }
         self.lock().limiter.written(quota, &draft);
@@ -216,9 +219,25 @@ impl Gate {
     }
 }
 
+/// What an earlier version kept by the table's name.
+async fn take_over(kept: &Kept, quota: &str) -> Result<Vec<Spent>, String> {
+    let former = key(&kept.former, quota);
+    let rows = kept.ledger.load(&former).await?;
+    let Some(oldest) = rows.iter().map(|row| row.number).min() else { return Ok(rows) };
+    let moved = match kept.ledger.write(&key(&kept.name, quota), rows.clone(), oldest).await {
+        // Another account may come to have that name.
+        Ok(()) => kept.ledger.write(&former, Vec::new(), i64::MAX).await,
+        failed => failed,
+    };
+    if let Err(error) = moved {
+        error!(account = &*kept.former, "what was used of a quota could not be put under its account: {error}");
+    }
+    Ok(rows)
+}
+
 /// A quota's name among those of all accounts.
-fn key(kept: &Kept, quota: &str) -> String {
-    format!("{}/{quota}", kept.name)
+fn key(account: &str, quota: &str) -> String {
+    format!("{account}/{quota}")
 }
 
 /// The load of one transaction. Dropped before it began, it is given back; after, it counts from its end.

@@ -143,7 +143,7 @@ impl Ledger for Shelves {
 }
 
 async fn kept(shelves: &Arc<Shelves>, account: &str, texts: &[&str]) -> Arc<Gate> {
-    let kept = Kept { ledger: shelves.clone(), name: account.into() };
+    let kept = Kept { ledger: shelves.clone(), name: account.into(), former: account.into() };
     let gate = Gate::new(&rates(texts), Counting::RECIPIENTS, Some(kept));
     gate.restore().await.expect("what was kept");
     gate
@@ -165,6 +165,25 @@ async fn a_used_up_quota_is_said_at_once_and_remembered_by_account() {
     drop(gate);
     assert!(kept(&shelves, "company", &["4/day"]).await.token(Load::of_one(2), Deadline::NONE).await.is_err());
     assert!(kept(&shelves, "another", &["3/day"]).await.token(Load::of_one(3), Deadline::NONE).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_by_a_tables_name_is_the_accounts_from_then_on() {
+    let shelves = Arc::new(Shelves::default());
+    for _ in 0..3 {
+        token(&kept(&shelves, "company", &["3/day"]).await).await;
+    }
+    let named = |former: &'static str| {
+        let kept = Kept { ledger: shelves.clone(), name: "account:1".into(), former: former.into() };
+        Gate::new(&rates(&["3/day"]), Counting::RECIPIENTS, Some(kept))
+    };
+    for former in ["company", "renamed"] {
+        let gate = named(former);
+        gate.restore().await.expect("what was kept");
+        assert!(gate.token(Load::of_one(1), Deadline::NONE).await.is_err(), "as {former}");
+    }
+    let successor = kept(&shelves, "company", &["3/day"]).await;
+    assert!(successor.token(Load::of_one(3), Deadline::NONE).await.is_ok(), "another account of that name begins anew");
 }
 
 #[tokio::test(start_paused = true)]
