@@ -49,11 +49,15 @@ pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
 
 /// The row is to blame, and reading it again will not help.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows};
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows, Utf8Error,
+    };
     match error {
-        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | QueryReturnedNoRows => {
-            true
-        }
+        FromSqlConversionFailure(..)
+        | IntegralValueOutOfRange(..)
+        | InvalidColumnType(..)
+        | QueryReturnedNoRows
+        | Utf8Error(..) => true,
         _ => {
             let vanished = error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_VNODE);
             error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) && !vanished

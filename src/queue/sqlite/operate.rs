@@ -2,7 +2,7 @@
 
 use super::bodies::Name;
 use super::envelope::{self, RecipientFields};
-use super::failure::Failure;
+use super::failure::{Failure, is_damage};
 use super::reassign::{forget_fingerprint, reassign_one};
 use super::rows::{
     DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, tally_of, wait_on,
@@ -48,19 +48,36 @@ pub(super) fn retry(
     let mut count = 0;
     for id in ids {
         let Some(message) = key_of(work, *id)? else { continue };
-        if let Some(correction) = correction
-            && !redirect(work, message, *id, correction)?
-        {
-            continue;
+        match work.attempt(|work| retry_one(work, (message, *id), correction, now, lived)) {
+            Ok(due) => count += due,
+            // One that cannot be read keeps no other from being tried.
+            Err(Failure::Sqlite(error)) if is_damage(&error) => {
+                tracing::error!(%id, %error, "a message in the queue is too damaged to be tried again");
+            }
+            Err(failure) => return Err(failure),
         }
-        let jobs = jobs_of(work, message)?;
-        let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, *id, now)?;
-        if due > 0 {
-            work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, lived))?;
-        }
-        count += due;
     }
     Ok(count)
+}
+
+fn retry_one(
+    work: &Work<'_>,
+    (message, id): (i64, MailId),
+    correction: Option<&Correction>,
+    now: i64,
+    lived: i64,
+) -> Result<u64, Failure> {
+    if let Some(correction) = correction
+        && !redirect(work, message, id, correction)?
+    {
+        return Ok(0);
+    }
+    let jobs = jobs_of(work, message)?;
+    let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, id, now)?;
+    if due > 0 {
+        work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, lived))?;
+    }
+    Ok(due)
 }
 
 /// The new address may go another way than the old one.

@@ -4,7 +4,7 @@
 //! Progress is not kept: a start that was cut off begins again, and what is on its lane already stays there.
 
 use super::envelope::{self, RecipientFields, RecipientRow};
-use super::failure::Failure;
+use super::failure::{Failure, is_damage};
 use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, signed, tally_of};
 use super::work::{Sql, Work};
 use crate::message::Marks;
@@ -106,9 +106,14 @@ pub(super) fn reassign_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> r
     )?;
     let Some(Waiting { id, sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
     let header = AskedHeader::new(&header);
-    reassign(work, message, &id, |recipient| {
+    let moved = reassign(work, message, &id, |recipient| {
         lane_of(&Addressed { sender: sender.as_ref(), recipient, origin: &origin, marks: &marks, header: &header })
-    })
+    });
+    match moved {
+        // So is a recipient that cannot be read.
+        Err(error) if is_damage(&error) => Ok(0),
+        moved => moved,
+    }
 }
 
 /// A message's part in the question where its recipients go.

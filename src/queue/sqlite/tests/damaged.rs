@@ -90,7 +90,13 @@ async fn lent(queue: &SqliteQueue, what: &str) -> BTreeSet<(String, String)> {
     let mut lent = BTreeSet::new();
     for _ in 0..3 * MAILS {
         // An error is one of the database's; it is in the log.
-        let Ok(leased) = queue.lease(&Lane::new("a"), after(10_000), 10, u64::MAX).await else { break };
+        let leased = match queue.lease(&Lane::new("a"), after(10_000), 10, u64::MAX).await {
+            Ok(leased) => leased,
+            Err(error) => {
+                eprintln!("{what}: {error}");
+                break;
+            }
+        };
         if leased.is_empty() {
             break;
         }
@@ -147,6 +153,9 @@ async fn untold(folder: &Folder, what: &str) -> usize {
     });
     let left: Vec<_> = all.filter(|one| !lent.contains(one) && !told.contains(&one.0)).collect();
     let left = left.len().saturating_sub(missing);
+    if left > 0 {
+        eprintln!("{what}: lent {}, told {}, missing {missing}, {checked:?}", lent.len(), told.len());
+    }
     let by_count = checked.ledger != checked.counted;
     if by_count { 0 } else { left }
 }

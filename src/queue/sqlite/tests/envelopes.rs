@@ -37,7 +37,7 @@ fn delivered() -> Settlement {
 }
 
 /// Each is a value that parses, so that nothing but the digest can tell it.
-const CHANGES: [&str; 22] = [
+const CHANGES: [&str; 25] = [
     "UPDATE message SET sender = 'b@example.com' WHERE key = 1",
     "UPDATE message SET sender = NULL WHERE key = 1",
     "UPDATE message SET eight_bit = 1 - eight_bit WHERE key = 1",
@@ -58,6 +58,10 @@ const CHANGES: [&str; 22] = [
     "UPDATE recipient SET failed_at = 1 WHERE message = 1 AND position = 1",
     "UPDATE recipient SET position = 2 WHERE message = 1 AND position = 1",
     "UPDATE recipient SET digest = NULL WHERE message = 1 AND position = 1",
+    // Not a text: one row must not stop its whole lane.
+    "UPDATE recipient SET address = CAST(x'61ff40622e6e6574' AS TEXT) WHERE message = 1 AND position = 1",
+    "UPDATE message SET sender = CAST(x'61ff40622e6e6574' AS TEXT) WHERE key = 1",
+    "UPDATE message SET marks = CAST(x'ff' AS TEXT) WHERE key = 1",
     "DELETE FROM recipient WHERE message = 1 AND position = 1",
     "UPDATE content SET (header, body, digest) = (SELECT header, body, digest FROM content WHERE message = 2)
      WHERE message = 1",
