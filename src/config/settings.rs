@@ -120,6 +120,8 @@ pub struct Endpoint {
     pub credentials: Option<relay::Credentials>,
     /// By domain as DNS spells it; each serves the domains below it too.
     pub logins: Vec<(String, relay::Credentials)>,
+    /// Of all logins, and of the key that a password is made from.
+    pub redaction: Arc<crate::observe::Redaction>,
     pub source_address: Option<std::net::IpAddr>,
 }
 
@@ -171,6 +173,7 @@ impl UpstreamSettings {
             server_name: endpoint.server_name.clone(),
             tls_config: endpoint.tls_config.clone(),
             credentials: credentials.cloned(),
+            redaction: endpoint.redaction.clone(),
             ehlo_name: ehlo_name.to_owned(),
             max_connections: self.connections.max_connections,
             max_messages_per_connection: self.connections.max_messages_per_connection,

@@ -6,7 +6,7 @@ use crate::delivery::{Logins, Quotas, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
 use crate::queue::watched::Watched;
-use crate::relay::{Account, Credentials, Kept, Ledger, TlsMode, Upstream};
+use crate::relay::{self, Account, Credentials, Kept, Ledger, TlsMode, Upstream};
 use crate::sandbox::{self, Limits, Sandbox};
 use crate::tls;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -138,6 +138,8 @@ fn account_name(provider: &Provider) -> String {
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
     let config = tls::client(&[sandbox.ca().clone()]).map_err(sandbox::SandboxError::from)?;
+    let (username, password) = (sandbox.username().to_owned(), sandbox.password().clone());
+    let credentials = Credentials { username, password, secret_key: None };
     Ok(Endpoint {
         host: sandbox.address().ip().to_string(),
         port: sandbox.address().port(),
@@ -145,10 +147,8 @@ fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
         other_ports: Vec::new(),
         server_name: sandbox.server_name().clone(),
         tls_config: config,
-        credentials: Some(Credentials {
-            username: sandbox.username().to_owned(),
-            password: sandbox.password().clone(),
-        }),
+        redaction: relay::redaction([&credentials]).into(),
+        credentials: Some(credentials),
         logins: Vec::new(),
         source_address: None,
     })

@@ -5,10 +5,12 @@ pub mod chance;
 pub mod clock;
 pub mod fault;
 pub mod log;
+pub mod redaction;
 pub mod secret;
 pub mod words;
 
 pub use chance::{chance, small_chance};
 pub use clock::Clock;
+pub use redaction::Redaction;
 pub use secret::Secret;
 pub use words::{in_words, roughly};

@@ -26,7 +26,7 @@ pub use ready::{Ready, Sent};
 pub use upstream::{Upstream, Wanted};
 
 use crate::message::outcome::SlowDown;
-use crate::observe::Secret;
+use crate::observe::{Redaction, Secret};
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::net::IpAddr;
@@ -46,6 +46,8 @@ pub struct Options {
     pub server_name: ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
     pub credentials: Option<Credentials>,
+    /// Of these and of all other logins of the upstream.
+    pub redaction: Arc<Redaction>,
     /// What the gateway calls itself in EHLO.
     pub ehlo_name: String,
     pub max_connections: usize,
@@ -81,6 +83,8 @@ pub struct Port {
 pub struct Credentials {
     pub username: String,
     pub password: Secret,
+    /// What the password was made from, if it was.
+    pub secret_key: Option<Secret>,
 }
 
 impl Credentials {
@@ -88,6 +92,22 @@ impl Credentials {
     pub fn shown_username(&self) -> &str {
         if self.username == self.password.reveal() { "***" } else { &self.username }
     }
+}
+
+/// For what is heard from the upstream that has these logins. User names stay readable, as they are elsewhere in the log; their
+/// encoded forms do not, since a login hides in them.
+pub fn redaction<'a>(logins: impl IntoIterator<Item = &'a Credentials>) -> Redaction {
+    let mut redaction = Redaction::default();
+    for Credentials { username, password, secret_key } in logins {
+        [Some(password), secret_key.as_ref()]
+            .into_iter()
+            .flatten()
+            .for_each(|secret| redaction.add_secret(secret.reveal()));
+        redaction.add_encoded(username.as_bytes());
+        // RFC 4616 §2.
+        redaction.add_encoded(format!("\0{username}\0{}", password.reveal()).as_bytes());
+    }
+    redaction
 }
 
 impl fmt::Debug for Credentials {

@@ -1,7 +1,7 @@
 //! Every secret of a configuration is a canary, and the log is as talkative as it can be: no canary is in any line that
 //! the program prints, nor in what a client is told. Not even where the provider says back what it was sent.
 
-use crate::support::application::{hand_in, in_front_of, mail, queued_in_front_of};
+use crate::support::application::{configuration, hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::canaries::{Search, search_remains};
 use crate::support::client::Client;
 use crate::support::eventually;
@@ -10,7 +10,7 @@ use crate::support::keys::{self, TestKey};
 use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use std::net::SocketAddr;
 use waxseal::dkim::KeyAlgorithm;
 use waxseal::inbound::auth::hash_password;
@@ -176,6 +176,101 @@ async fn no_login_is_in_the_database_or_told_through_the_control_socket() {
         // The write-ahead log, as it is now, is part of the database. Once the gateway has ended, the rest is searched.
         search_remains("a running gateway", &[], &gateway.folder());
         gateway.stop();
+    }
+    tally.finish();
+}
+
+/// Every form of the login, on lines of their own, one of them split; `code` with its enhanced code.
+fn quoting_everything(code: &str) -> String {
+    let password = UPSTREAM_PASSWORD;
+    let plain = format!("\0{UPSTREAM_USER}\0{password}");
+    let each = |before: &str| password.bytes().map(|octet| format!("{before}{octet:02X}")).collect::<String>();
+    let quoted = [
+        format!("login {UPSTREAM_USER}:{password}"),
+        STANDARD.encode(password),
+        STANDARD.encode(&plain),
+        URL_SAFE_NO_PAD.encode(&plain),
+        STANDARD.encode(format!("{UPSTREAM_USER}{plain}")),
+        each(""),
+        each("%"),
+        each("="),
+        password.to_ascii_uppercase(),
+        password.replace('-', "%2D"),
+        format!("{}...", &password[..14]),
+    ];
+    let (one, other) = password.split_at(9);
+    let lines: Vec<String> = quoted.into_iter().chain([one.to_owned(), other.to_owned()]).collect();
+    let (last, first) = lines.split_last().expect("lines");
+    let digits = &code[..3];
+    let first: String = first.iter().map(|line| format!("{digits}-{line}\r\n")).collect();
+    format!("{digits}-{}\r\n{first}{digits} {last}", &code[3..])
+}
+
+/// At each step a refusal for now, one for good, a goodbye, and where the dialogue goes on, a yes.
+fn steps() -> Vec<(At, &'static str)> {
+    let refused =
+        [At::Greeting, At::Ehlo, At::StartTls, At::EhloInTls, At::Auth, At::Mail, At::Rcpt, At::Data, At::Dot];
+    let refusals = refused.into_iter().flat_map(|at| ["451 4.3.0", "550 5.7.1"].map(|code| (at, code)));
+    let taken = [
+        (At::Greeting, "220"),
+        (At::Auth, "235 2.7.0"),
+        (At::Mail, "250 2.1.0"),
+        (At::Rcpt, "250 2.1.5"),
+        (At::Data, "354"),
+        (At::Midway, "421 4.7.0"),
+        (At::Dot, "250 2.0.0"),
+    ];
+    refusals.chain(taken).collect()
+}
+
+/// Everything that is told of two mails, the second of which finds the connection that the first has left.
+async fn told_by_a_quoting_provider(delivery: &str, at: At, code: &str) -> Vec<String> {
+    let say = |code: &str| Action::Say(quoting_everything(code));
+    let provider = ScriptedUpstream::builder().once(at, say(code));
+    let scripted = provider.always(At::Rset, say("250 2.0.0")).always(At::Quit, say("221 2.0.0")).start().await;
+    let config = configuration(scripted.address(), delivery, "", "bounce = \"sender\"")
+        .replace("format = \"json\"", "format = \"json\"\nlevel = \"trace\"");
+    let gateway = Setup::new(Some(&config)).file("ca.pem", scripted.ca()).start(1);
+    let mut told = Vec::new();
+    for subject in ["one", "two"] {
+        let recipients = ["you@example.net", "them@example.net"];
+        told.push(hand_in(gateway.address(), &recipients, &mail(subject)).await);
+    }
+    if delivery == "queue" {
+        let shown = |arguments: &[&str]| {
+            let output = gateway.output(arguments);
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+        };
+        eventually("nothing waits", || !shown(&["queue", "list", "--json"]).contains("\"waiting\","));
+        told.push(shown(&["queue", "list", "--history", "--json"]));
+        for id in told.clone().iter().filter_map(|reply| reply.strip_prefix("250 2.0.0 Queued as ")) {
+            told.extend([shown(&["queue", "show", id]), shown(&["queue", "show", id, "--json"])]);
+        }
+    }
+    // Bounces are among them.
+    told.extend(scripted.messages().iter().map(|message| String::from_utf8_lossy(&message.data).into_owned()));
+    told.extend(gateway.log());
+    // What is printed at the end, and the database, are searched at the end of every gateway.
+    gateway.stop();
+    told
+}
+
+/// The provider says the login back at each step of its own, in all forms at once: to a client in direct mode, to the log, to
+/// the operator, and to the sender in a bounce.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn no_login_that_a_provider_quotes_at_any_step_gets_any_further() {
+    let mut tally = Tally::new("secrets", "quoted at every step");
+    for delivery in ["direct", "queue"] {
+        for some in steps().chunks(6) {
+            let all = some.iter().map(|&(at, code)| tokio::spawn(told_by_a_quoting_provider(delivery, at, code)));
+            for ((at, code), told) in some.iter().zip(all.collect::<Vec<_>>()) {
+                let search = Search::now();
+                for line in told.await.expect("an end") {
+                    let split = line.contains("relay-can") || line.contains("ary-passw");
+                    tally.case(!search.finds(&line) && !split, || format!("{delivery}, {at:?}, {code}: {line}"));
+                }
+            }
+        }
     }
     tally.finish();
 }

@@ -101,9 +101,9 @@ impl Resolver<'_> {
     fn whole_login(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<Credentials> {
         let username = self.username(keys, preset);
         let password = self.login_password(keys, preset);
-        let (username, password) = (username?, password?);
+        let (username, (password, secret_key)) = (username?, password?);
         let username = username.unwrap_or_else(|| password.reveal().to_owned());
-        Some(Credentials { username, password })
+        Some(Credentials { username, password, secret_key })
     }
 
     /// The inner `None`: the password serves as the name, too.
@@ -128,7 +128,8 @@ impl Resolver<'_> {
         given.value.clone().map(Some)
     }
 
-    fn login_password(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<Secret> {
+    /// And the secret key that it was made from.
+    fn login_password(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<(Secret, Option<Secret>)> {
         let (Login::UserAndPassword { password, .. }
         | Login::FixedUser { password, .. }
         | Login::AnyUser { password, .. }
@@ -154,14 +155,14 @@ impl Resolver<'_> {
                 .error(&secret_key.place, "`secret_key` needs `region`: the password is another in each")
                 .help(format!("add region = \"...\", {}", preset.regions().unwrap_or_default()));
         }
-        Some(Secret::new(derive(secret.reveal(), region?.value.as_deref()?)))
+        Some((Secret::new(derive(secret.reveal(), region?.value.as_deref()?)), Some(secret)))
     }
 
-    fn needed_secret(&mut self, keys: &Keys<'_>, preset: &Preset, what: &str) -> Option<Secret> {
+    fn needed_secret(&mut self, keys: &Keys<'_>, preset: &Preset, what: &str) -> Option<(Secret, Option<Secret>)> {
         if !keys.password.given {
             self.missing_login(keys, preset, "password", what);
         }
-        self.secret("password", keys.password)
+        Some((self.secret("password", keys.password)?, None))
     }
 
     /// `what`: the provider's word for it, if it has one.

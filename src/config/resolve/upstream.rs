@@ -10,7 +10,7 @@ use crate::config::settings::{Connections, Endpoint, Provider, UpstreamSettings}
 use crate::config::value::Count;
 use crate::delivery::Profile;
 use crate::relay::provider::{self, Host, Preset, Signing};
-use crate::relay::{Port, Rate, TlsMode};
+use crate::relay::{self, Port, Rate, TlsMode};
 use crate::smtp::Domain;
 use crate::tls;
 use rustls::ClientConfig;
@@ -106,6 +106,8 @@ impl Resolver<'_> {
             return None;
         }
         let (first, other_ports) = ports?;
+        let (credentials, logins) = (credentials?, logins?);
+        let redaction = relay::redaction(credentials.iter().chain(logins.iter().map(|(_, login)| login)));
         Some(Endpoint {
             host: host?,
             port: first.number,
@@ -113,8 +115,9 @@ impl Resolver<'_> {
             other_ports,
             server_name: server_name?,
             tls_config: tls_config?,
-            credentials: credentials?,
-            logins: logins?,
+            credentials,
+            logins,
+            redaction: redaction.into(),
             source_address: typed.source_address.value,
         })
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Before anything is sent, a connection included: can these credentials be sent at all? RFC 4616 §2 forbids NUL; a line
 /// break is a file's last one, left in by mistake.
 pub(in crate::relay) fn check(options: &Options) -> Result<(), Reason> {
-    let Some(Credentials { username, password }) = &options.credentials else { return Ok(()) };
+    let Some(Credentials { username, password, .. }) = &options.credentials else { return Ok(()) };
     for (key, value) in [("username", username.as_str()), ("password", password.reveal())] {
         if value.contains(['\r', '\n', '\0']) {
             let text = format!("`{key}` holds a line break or NUL, so no connection was made");
@@ -27,22 +27,11 @@ pub(in crate::relay) fn check(options: &Options) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Without the credentials, in any form in which the server has seen them: what it says is logged, and told to the client.
-pub(super) fn without_credentials(options: &Options, reply: &Reply) -> Reply {
-    let Some(Credentials { username, password }) = &options.credentials else { return reply.clone() };
-    let password = password.reveal();
-    reply.hiding(&[plain_response(username, password), STANDARD.encode(password), password.to_owned()])
-}
-
-fn plain_response(username: &str, password: &str) -> String {
-    STANDARD.encode(format!("\0{username}\0{password}"))
-}
-
 impl Session<Secured> {
     /// Does nothing if there are no credentials.
     pub(super) async fn log_in(&mut self, deadline: Deadline) -> Result<(), Reason> {
         let options = Arc::clone(&self.options);
-        let Some(Credentials { username, password }) = &options.credentials else { return Ok(()) };
+        let Some(Credentials { username, password, .. }) = &options.credentials else { return Ok(()) };
         let reply = match self.extensions.preferred_mechanism() {
             Some(Mechanism::Plain) => self.plain(username, password.reveal(), deadline).await?,
             Some(Mechanism::Login) => self.login(username, password.reveal(), deadline).await?,
@@ -63,7 +52,7 @@ impl Session<Secured> {
     }
 
     async fn plain(&mut self, username: &str, password: &str, deadline: Deadline) -> Result<Reply, Reason> {
-        let response = plain_response(username, password);
+        let response = STANDARD.encode(format!("\0{username}\0{password}"));
         let reply = self.auth_line(&format!("AUTH PLAIN {response}"), "AUTH PLAIN ***", deadline).await?;
         // A server that overlooked the initial response asks for it.
         if reply.code() == 334 { self.auth_line(&response, "***", deadline).await } else { Ok(reply) }

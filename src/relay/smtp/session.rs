@@ -3,7 +3,6 @@
 //! Generic over the channel; what may be sent depends on it, so that a plain session cannot say MAIL or AUTH.
 //! RFC 5321 §4.2, §4.5.3.2.
 
-use super::auth::without_credentials;
 use super::line::{Line, Opening};
 use super::starttls::Secured;
 use crate::message::outcome::{Cause, Meaning, Reason, Step, meaning};
@@ -147,8 +146,7 @@ impl<C: Channel> Session<C> {
             )
         })?;
         let reply = self.command(Step::Ehlo, Opening::Ehlo(name), deadline).await?;
-        self.extensions = Extensions::from_ehlo(&self.expect(Step::Ehlo, reply)?);
-        Ok(())
+        self.expect(Step::Ehlo, reply).map(drop)
     }
 
     /// One command and its reply.
@@ -169,8 +167,7 @@ impl<C: Channel> Session<C> {
     pub(super) async fn reply(&mut self, step: Step, deadline: Deadline) -> Result<Reply, Reason> {
         let limit = deadline.capped(self.patience(step));
         let reply = match limit.limit(self.read_reply()).await {
-            Ok(Ok(reply)) if step == Step::Auth => without_credentials(&self.options, &reply),
-            Ok(Ok(reply)) => reply,
+            Ok(Ok(heard)) => self.redacted(step, &heard),
             Ok(Err(error)) => return Err(self.broken(step, Cause::Network(error.to_string()))),
             Err(Expired) => return Err(self.broken(step, Cause::TimedOut)),
         };
@@ -178,6 +175,18 @@ impl<C: Channel> Session<C> {
         let out_of_place = reply.severity() == Severity::Intermediate && !matches!(step, Step::Auth | Step::Data);
         self.sound &= !matches!(reply.code(), 221 | 421 | 530 | 535) && !out_of_place;
         Ok(reply)
+    }
+
+    /// The only way of a reply out of here: without any login of the upstream. A keyword that is a password by chance counts all the
+    /// same, and is not shown.
+    fn redacted(&mut self, step: Step, heard: &Reply) -> Reply {
+        let lines: Vec<&str> = heard.lines().collect();
+        let reply = heard.with_lines(self.options.redaction.hide(&lines.join("\n")).split('\n'));
+        if step == Step::Ehlo {
+            let auth_offered = Extensions::from_ehlo(&reply).auth_offered;
+            self.extensions = Extensions { auth_offered, ..Extensions::from_ehlo(heard) };
+        }
+        reply
     }
 
     /// The reply itself if it means that the step succeeded.

@@ -88,9 +88,10 @@ async fn handshake(socket: Socket, options: &Arc<Options>, deadline: Deadline) -
         }
         Ok(Err(error)) => {
             let (text, advice) = tls::explain(&error, &options.server_name);
-            let reason = reason(Cause::Network(text));
+            // Both name what stands in the server's certificate.
+            let reason = reason(Cause::Network(options.redaction.hide(&text)));
             Err(match advice {
-                Some(advice) => reason.with_advice(advice),
+                Some(advice) => reason.with_advice(options.redaction.hide(&advice)),
                 None => reason,
             })
         }

@@ -24,6 +24,7 @@ fn upstream_with(address: SocketAddr, connections: usize, other_ports: Vec<Port>
         server_name: ServerName::try_from("localhost").expect("a name"),
         tls_config: crate::tls::client(&[]).expect("a configuration"),
         credentials: None,
+        redaction: Arc::default(),
         ehlo_name: "gateway.example".to_owned(),
         max_connections: connections,
         max_messages_per_connection: 100,

@@ -32,7 +32,7 @@ pub fn learn(secret: &str) {
     LEARNT.lock().expect("what was learnt").extend(pieces.map(str::to_owned));
 }
 
-/// In clear, and in base64 behind any number of other octets.
+/// In clear, hexadecimal, each octet escaped, and in base64 behind any number of other octets.
 fn forms(secret: &str) -> Vec<String> {
     let encoded = (0..3).map(|before| {
         let octets = [&vec![0; before][..], secret.as_bytes()].concat();
@@ -40,7 +40,8 @@ fn forms(secret: &str) -> Vec<String> {
         let (from, to) = ((before * 8).div_ceil(6), octets.len() * 8 / 6);
         STANDARD_NO_PAD.encode(&octets)[from..to].to_owned()
     });
-    std::iter::once(secret.to_owned()).chain(encoded).collect()
+    let each = |before: &str| secret.bytes().map(|octet| format!("{before}{octet:02x}")).collect::<String>();
+    ["", "%", "=", ":", "\\x"].into_iter().map(each).chain([secret.to_owned()]).chain(encoded).collect()
 }
 
 /// Searches for the word and everything learnt so far.

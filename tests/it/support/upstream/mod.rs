@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waxseal::observe::Secret;
-use waxseal::relay::{Credentials, Options, TlsMode};
+use waxseal::relay::{self, Credentials, Options, TlsMode};
 
 /// What the server offers inside TLS unless told otherwise.
 const KEYWORDS: &[&str] =
@@ -93,6 +93,8 @@ impl ScriptedUpstream {
     /// Options that reach this server, with a login, time-outs that only guard against hangs, and a cap of 3.
     pub fn options(&self, name: &str) -> Options {
         let ca = waxseal::pem::certificates(self.ca().as_bytes()).unwrap();
+        let (username, password) = ("relay-user".to_owned(), Secret::new("relay-canary-password"));
+        let credentials = Credentials { username, password, secret_key: None };
         Options {
             name: name.into(),
             host: self.address.ip().to_string(),
@@ -101,10 +103,8 @@ impl ScriptedUpstream {
             other_ports: Vec::new(),
             server_name: ServerName::try_from("localhost").unwrap(),
             tls_config: waxseal::tls::client(&ca).unwrap(),
-            credentials: Some(Credentials {
-                username: "relay-user".to_owned(),
-                password: Secret::new("relay-canary-password"),
-            }),
+            redaction: relay::redaction([&credentials]).into(),
+            credentials: Some(credentials),
             ehlo_name: "gateway.example".to_owned(),
             max_connections: 3,
             max_messages_per_connection: 100,
