@@ -55,9 +55,10 @@ pub fn run(file: &ConfigFile<'_>, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let status = if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) };
     match &loaded {
-        result if args.json => print(pretty(&report(result))),
+        Err(_) if args.json => print(pretty(&report(&loaded))),
+        Ok(settings) if args.json => print(settings.warnings.hide(&pretty(&report(&loaded)))),
         Ok(settings) => {
-            print(summary(settings));
+            print(settings.warnings.hide(&summary(settings)));
             if !settings.warnings.is_empty() {
                 print_problems(&settings.warnings);
             }

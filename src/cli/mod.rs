@@ -9,11 +9,14 @@ mod queue;
 mod run;
 mod user;
 
-use crate::config::ConfigFile;
-use crate::observe::fault;
+use crate::config::{ConfigFile, shown_path};
+use crate::message::MailId;
+use crate::observe::{Redaction, fault};
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 /// The thing asked about is not well.
 pub const NOT_WELL: u8 = 1;
@@ -66,7 +69,12 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             let wrong = error.use_stderr();
-            let _a_closed_pipe_changes_nothing = error.print();
+            let (text, shown) = (error.render().to_string(), HIDDEN_ARGUMENTS.hide(&error.render().to_string()));
+            if text == shown {
+                let _a_closed_pipe_changes_nothing = error.print();
+            } else {
+                eprint!("{shown}");
+            }
             return if wrong { ExitCode::from(WRONG) } else { ExitCode::SUCCESS };
         }
     };
@@ -82,7 +90,32 @@ pub fn main() -> ExitCode {
         Command::User(args) => user::run(&args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("waxseal: {error:#}");
+        complain(format_args!("{error:#}"));
         ExitCode::from(WRONG)
     })
 }
+
+/// What is wrong, on standard error, without any secret that an argument held.
+fn complain(text: impl Display) {
+    eprintln!("waxseal: {}", HIDDEN_ARGUMENTS.hide(&text.to_string()));
+}
+
+/// Arguments that no error may repeat: a secret that was given for a path or a name. `user hash` takes no argument, and what is
+/// given there is the password.
+static HIDDEN_ARGUMENTS: LazyLock<Redaction> = LazyLock::new(|| {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let is = |command: &str| arguments.iter().any(|argument| argument == command);
+    let (is_hash, is_queue) = (is("user"), is("queue"));
+    let mut hidden = Redaction::default();
+    for argument in &arguments {
+        let value =
+            argument.split_once('=').filter(|_| argument.starts_with("--")).map_or(&argument[..], |(_, value)| value);
+        let is_password = is_hash && !["user", "hash"].contains(&value) && !argument.starts_with('-');
+        let is_id = is_queue && value.parse::<MailId>().is_ok();
+        if is_password || (!is_id && shown_path(Path::new(value)) != value) {
+            hidden.add_secret(value);
+        }
+    }
+    hidden
+});

@@ -19,6 +19,7 @@ mod words;
 
 use super::run::print_problems;
 use super::{NOT_WELL, WRONG};
+use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
 use crate::gateway::RulesOf;
 use crate::queue::control::{Blame, Refusal};
@@ -68,7 +69,7 @@ the queue.";
 
 pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     if let Some(wrong) = wrong_use(&command) {
-        eprintln!("waxseal: {wrong}");
+        complain(format_args!("{wrong}"));
         return Ok(ExitCode::from(WRONG));
     }
     let data_dir = match config::data_dir(file, &Environment::of_process()) {
@@ -108,7 +109,7 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
     });
     result.or_else(|error| match blame(&error) {
         Some(Blame::Message | Blame::Queue) => {
-            eprintln!("waxseal: {error:#}");
+            complain(format_args!("{error:#}"));
             Ok(ExitCode::from(NOT_WELL))
         }
         _ => ended_by_the_reader(error),

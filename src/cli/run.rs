@@ -2,6 +2,7 @@
 //! Decides nothing about mail: it reads the configuration, starts the log and the runtime, and passes signals on.
 
 use super::{NOT_WELL, WRONG};
+use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment, Problems};
 use crate::gateway::{Ended, Gateway};
 use crate::observe::{fault, log};
@@ -37,7 +38,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
                 Ended::ByItself => ExitCode::from(NOT_WELL),
             }),
             Err(error) => {
-                eprintln!("waxseal: {error}");
+                complain(format_args!("{error}"));
                 Ok(ExitCode::from(WRONG))
             }
         }

@@ -2,6 +2,7 @@
 //! Hashes with the same parameters with which logins are checked; writes no file.
 
 use super::WRONG;
+use crate::cli::complain;
 use crate::inbound::auth::hash_password;
 use crate::observe::Secret;
 use anyhow::{Context as _, bail};
@@ -30,7 +31,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stdin = std::io::stdin();
     let password = if stdin.is_terminal() { ask()? } else { read_line(stdin.lock())? };
     if password.is_empty() {
-        eprintln!("waxseal: the password is empty");
+        complain(format_args!("the password is empty"));
         return Ok(ExitCode::from(WRONG));
     }
     let hash = hash_password(&password);

@@ -93,7 +93,7 @@ mod tests {
             .collect();
         let document = DeTable::parse(&everything).expect("TOML");
         let mut findings = Findings::default();
-        File::read(document.get_ref(), &mut findings, &mut Vec::new());
+        File::read(document.get_ref(), &mut findings);
         assert_eq!(findings.errors, [], "{everything}");
     }
 

@@ -3,10 +3,12 @@
 //! It is laid over what was typed in the file before anything is resolved, so that both obey the same rules. The
 //! process's variables are read in one place, [`Environment::of_process`]; values are never printed.
 
+use super::masking::{hide_secret, hide_value, is_plain, is_secrets_name};
 use super::problem::{Findings, Place};
 use super::reader::nearest;
 use super::schema::Typed;
 use super::value::{Complaint, Number, Text};
+use crate::observe::Redaction;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
@@ -103,6 +105,22 @@ impl Environment {
         }
     }
 
+    /// Adds whatever of its values no message may hold.
+    pub(super) fn survey(&self, hidden: &mut Redaction) {
+        const WORDS: [&str; 4] = ["SMTP_HOST_PORT", "SMTP_HOST_SSL_ENABLED", "SMTP_POOL_SIZE", "SMTP_RETRIES"];
+        let names = VARIABLES.iter().map(|(name, _)| *name).chain(["MAILER_EMAIL", SECRETS_FOLDER_VARIABLE]);
+        for name in names {
+            let Some(Found { text, .. }) = self.find(name, &mut Findings::default()) else { continue };
+            match name {
+                _ if is_secrets_name(name) => hide_secret(&text, hidden),
+                // Shifted by one line, they hold the password.
+                _ if WORDS.contains(&name) && !is_plain(&text) => hidden.add_secret(&text),
+                // Of a list each item is quoted by itself.
+                _ => text.split([',', ' ']).chain([&text[..]]).for_each(|text| hide_value(text, hidden)),
+            }
+        }
+    }
+
     /// A setting read as `T`.
     pub(super) fn text<T: Text>(&self, name: &str, findings: &mut Findings) -> Option<Typed<T>> {
         self.read(name, findings, T::parse)
@@ -171,9 +189,6 @@ fn report<T>(parsed: Result<T, Complaint>, place: &Place, findings: &mut Finding
 /// Names only.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Environment")
-            .field("variables", &self.variables.keys())
-            .field("secrets_folder", &self.secrets_folder)
-            .finish()
+        f.debug_struct("Environment").field("variables", &self.variables.keys()).finish_non_exhaustive()
     }
 }

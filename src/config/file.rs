@@ -2,6 +2,7 @@
 //!
 //! Values are of the right form here, no more: files are not read and references not followed; that is `settings`.
 
+use super::masking::is_key_without_its_frame;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
 use super::queue::{Backend, Retry};
@@ -23,7 +24,6 @@ use crate::relay::provider::{self, Preset};
 use crate::smtp::Domain;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
@@ -357,18 +357,6 @@ impl Text for KeySource {
     }
 }
 
-/// The base64 of a key, or of its whole PEM text. Whoever pasted it must not find it in a message about a file that is
-/// not there.
-pub fn is_key_without_its_frame(text: &str) -> bool {
-    // The shortest key, Ed25519 in PKCS#8. RSA is far longer, and all of them begin with a SEQUENCE.
-    const SHORTEST: usize = 64;
-    // "-----BEGIN"
-    const PEM_IN_BASE64: &str = "LS0tLS1CRUdJTi";
-    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=\\ \t\r\n".contains(&byte);
-    let begins = text.starts_with('M') || text.starts_with(PEM_IN_BASE64);
-    text.len() >= SHORTEST && begins && text.bytes().all(base64)
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     Direct,
@@ -421,9 +409,9 @@ impl Text for ProviderName {
 }
 
 impl File {
-    /// Reads a parsed document. Places of literal secrets are added to `secrets`.
-    pub fn read(document: &DeTable<'_>, findings: &mut Findings, secrets: &mut Vec<Range<usize>>) -> Self {
-        let mut sections = Sections { document, findings, secrets };
+    /// Reads a parsed document.
+    pub fn read(document: &DeTable<'_>, findings: &mut Findings) -> Self {
+        let mut sections = Sections { document, findings };
         Self {
             gateway: sections.read(document, Place::Nowhere),
             listeners: sections.many(),

@@ -1,81 +1,259 @@
-//! What must not be shown of a configuration's text although no value says so: what stands behind words such as
-//! "password" in comments and, where the text cannot be parsed, anywhere.
+//! What must not be shown of a configuration: the only place that decides what is a secret, or could be one.
 //!
-//! Rather too much is masked than too little: it only makes a marked source line harder to read.
+//! In a source line every value is masked except the one that a problem points at, and that one, too, if it could be a
+//! secret. A message shows no such text wherever it takes it from. Rather too much is masked than too little.
 
-use super::problem::{Place, Source};
-use super::reader::looks_secret;
-use super::resolve::SecretName;
+use super::file::TABLES;
+use super::schema::Setting;
+use crate::observe::Redaction;
+use crate::pem;
+use std::ops::Range;
+use std::path::Path;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-/// For a text that cannot be parsed: of each line its key is shown, or the name of its table. What is a value there, and of
-/// which key, nobody can tell: a private key that was pasted over several lines is no value at all.
-pub fn mask_values(source: &mut Source, text: &str) {
-    mask_behind(source, text, |line| Some(shown(line)));
+/// Octets of the longest key and more.
+const LONGEST_NAME: usize = 40;
+/// Letters and digits in a row that no name has.
+const LONGEST_WORD: usize = 24;
+/// Octets of the shortest secret that can be told from a name by its look.
+const SHORTEST: usize = 8;
+
+/// What stands in place of a secret.
+const HIDDEN: &str = "***";
+
+/// True for what looks like a key, a token or a generated password. A password that is a word cannot be told from a name.
+pub fn could_be_secret(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric();
+    let has = |wanted: fn(&char) -> bool| text.chars().any(|c| wanted(&c));
+    let mixes = has(char::is_ascii_digit) && has(char::is_ascii_alphabetic);
+    let has_odd_signs = text.contains(['!', '#', '%', '^', '&', '~', '|', ';', '<', '>', '$', '\\']);
+    pem::is_pem(text)
+        || text.contains("PRIVATE KEY")
+        || (mixes && text.len() >= SHORTEST && has_odd_signs)
+        || text.split(|c| !is_part(c)).any(is_random_word)
+        || text.split(|c: char| !is_part(c) && !"+/=_-.:".contains(c)).any(is_random_run)
+}
+
+/// Letters and digits that change too often for a word.
+fn is_random_word(word: &str) -> bool {
+    let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+    let changes = |differ: fn((bool, bool), (bool, bool)) -> bool| {
+        word.as_bytes().array_windows().filter(|[one, other]| differ(kind(*one), kind(*other))).count()
+    };
+    let to_digits = changes(|one, other| one.0 != other.0);
+    let to_capitals = changes(|one, other| !one.0 && !one.1 && other.1);
+    // A number and its unit.
+    let has_unit = word.trim_start_matches(|c: char| c.is_ascii_digit()).len() <= 3;
+    let has_letters = word.bytes().any(|byte| byte.is_ascii_alphabetic());
+    has_letters
+        && !is_access_key_id(word)
+        && (word.len() >= LONGEST_WORD
+            || (word.len() >= 16 && to_digits > 0 && !has_unit)
+            || (word.len() >= SHORTEST && to_digits >= 3)
+            || (word.len() >= 12 && to_digits >= 2)
+            || (word.len() >= 10 && to_capitals >= 3))
+}
+
+/// Amazon's word for a user name.
+fn is_access_key_id(word: &str) -> bool {
+    word.len() == 20 && word.starts_with("AKIA") && !word.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+/// Base64 or hexadecimal, whatever divides it.
+fn is_random_run(run: &str) -> bool {
+    let count = |wanted: fn(&u8) -> bool| run.as_bytes().iter().filter(|byte| wanted(byte)).count();
+    let (digits, capitals) = (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase));
+    let hex = run.bytes().filter(|byte| !b"-:".contains(byte));
+    let is_hex = hex.clone().count() >= 16 && hex.clone().all(|byte| byte.is_ascii_hexdigit()) && !run.contains("::");
+    let is_padded = run.len() >= SHORTEST && run.ends_with('=') && !run.starts_with('=');
+    (is_hex && digits > 0 && digits < hex.count())
+        || is_padded
+        || (run.len() >= 20 && digits >= 2 && capitals >= 3 && !is_access_key_id(run))
+}
+
+/// True for the text of a key that lacks its BEGIN and END lines: base64 or hexadecimal of the shortest key, Ed25519, or more.
+pub fn is_key_without_its_frame(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-:\\ \t\r\n".contains(&byte);
+    text.len() >= 64 && !text.starts_with('/') && text.bytes().all(is_part) && could_be_secret(text)
+}
+
+/// True for names that people give to secrets.
+pub fn is_secrets_name(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["pass", "pwd", "secret", "token", "credential", "hash", "api"].iter().any(|word| key.contains(word))
+        || super::reader::nearest(&key, ["password"].into_iter()).is_some()
+}
+
+/// True for names that variables have by custom. What else stands there may be the secret itself, and is not shown.
+pub fn is_variable(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let begins = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
+    name.len() <= 64 && begins && name.bytes().all(is_part) && !could_be_secret(name)
+}
+
+/// True for what can be no password: a word or a number.
+pub fn is_plain(text: &str) -> bool {
+    text.len() <= 20
+        && (text.chars().all(char::is_alphabetic) || text.bytes().all(|byte| b"-.0123456789".contains(&byte)))
+}
+
+/// A path as messages show it. One that leads to nothing may be no path at all.
+pub fn shown_path(path: &Path) -> String {
+    let text = path.display().to_string();
+    let folder_exists = path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && folder.exists());
+    if could_be_secret(&text) && !folder_exists && !path.exists() { HIDDEN.to_owned() } else { text }
+}
+
+/// Such as "relay:hunter2" in "smtp://relay:hunter2@smtp.example.com".
+fn login_before_host(text: &str) -> Option<&str> {
+    text.rsplit_once('@').map(|(login, _)| login).filter(|login| login.contains(':'))
+}
+
+/// A value where no secret belongs.
+pub fn hide_value(text: &str, hidden: &mut Redaction) {
+    match login_before_host(text) {
+        Some(login) => hidden.add_secret(login),
+        None if could_be_secret(text) => hidden.add_secret(text),
+        None => {}
+    }
+}
+
+/// A value where a secret belongs. Words of the language stay in messages: none of them quotes this value itself.
+pub fn hide_secret(text: &str, hidden: &mut Redaction) {
+    if !is_plain(text) || text.len() > 11 {
+        hidden.add_secret(text);
+    }
+}
+
+/// What was found in a document.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Texts that no message may hold.
+    pub hidden: Redaction,
+    /// Keys and values that may be shown where a problem points at them.
+    pub shown: Vec<Range<usize>>,
+    /// Where secrets stand as literals.
+    pub literals: Vec<Range<usize>>,
+}
+
+/// Where a key stands.
+#[derive(Clone, Copy)]
+struct Around {
+    /// Below a key that is a secret's.
+    secret: bool,
+    /// In a table of the schema, and not in one whose keys are the user's choice.
+    schema: bool,
+}
+
+impl Survey {
+    pub fn of(document: &DeTable<'_>) -> Self {
+        let mut survey = Self::default();
+        survey.table(document, Around { secret: false, schema: true });
+        survey.literals.sort_by_key(|literal| literal.start);
+        survey
+    }
+
+    fn table(&mut self, table: &DeTable<'_>, around: Around) {
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let can_show = if around.schema { is_plain_key(name) } else { !could_be_secret(name) };
+            if can_show {
+                self.shown.push(key.span());
+            } else {
+                self.hidden.add_secret(name);
+            }
+            let is_table = matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) && is_table(name);
+            let secret = around.secret || (!is_table && is_secret(name));
+            match value.get_ref().as_str() {
+                Some(reference) if around.secret && name == "env" && is_variable(reference) => {}
+                Some(reference) if around.secret && name == "file" => {
+                    if !is_file_name(reference) {
+                        self.hidden.add_secret(reference);
+                    }
+                }
+                _ => self.value(value, Around { secret, schema: around.schema && setting(name).is_none() }),
+            }
+        }
+    }
+
+    fn value(&mut self, value: &Spanned<DeValue<'_>>, around: Around) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.table(table, around),
+            DeValue::Array(items) => items.iter().for_each(|item| self.value(item, around)),
+            leaf if around.secret => {
+                self.literals.push(value.span());
+                hide_secret(leaf.as_str().unwrap_or_default(), &mut self.hidden);
+            }
+            leaf => {
+                hide_value(leaf.as_str().unwrap_or_default(), &mut self.hidden);
+                self.shown.push(value.span());
+            }
+        }
+    }
+}
+
+fn setting(key: &str) -> Option<&'static Setting> {
+    TABLES.iter().flat_map(|table| table.settings).find(|setting| setting.key == key)
+}
+
+fn is_table(key: &str) -> bool {
+    TABLES.iter().any(|table| table.key() == key)
+}
+
+/// By the schema; an unknown key may be a misspelt one.
+fn is_secret(key: &str) -> bool {
+    setting(key).map_or_else(|| is_secrets_name(key), |setting| setting.secret)
+}
+
+/// A key that is known, or a word: what else stands there may be a secret.
+fn is_plain_key(key: &str) -> bool {
+    let is_word = key.chars().all(|c| c.is_alphabetic() || "_-.".contains(c));
+    setting(key).is_some() || (is_word && key.len() <= LONGEST_NAME && !could_be_secret(key))
+}
+
+/// With a folder, with an extension, or a word.
+fn is_file_name(text: &str) -> bool {
+    let is_word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphabetic() || "_-".contains(c));
+    let has_extension = text.rsplit_once('.').is_some_and(|(_, extension)| extension.len() <= 5 && is_word(extension));
+    !could_be_secret(text) && (text.contains('/') || is_word(text) || has_extension)
+}
+
+/// Of each line its key is shown, or the name of its table, whether the text can be parsed or not: a private key that was pasted
+/// over several lines is no value at all. Places keep their meaning, in octets and in characters.
+pub fn mask_values(text: &str) -> String {
+    let star = |c: char| match c.len_utf8() {
+        1 if matches!(c, '\r' | '\n') => c,
+        1 => '*',
+        2 => '·',
+        3 => '•',
+        _ => '🞄',
+    };
+    let mask = |line: &str| {
+        let (shown, masked) = line.split_at(shown(line));
+        shown.chars().chain(masked.chars().map(star)).collect::<String>()
+    };
+    text.split_inclusive('\n').map(mask).collect()
 }
 
 /// Octets of the line that can be no secret: `key =` and `[table]`, in small letters as all keys are.
 fn shown(line: &str) -> usize {
-    let is_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
     let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
     let text = &line[indent..];
     let brackets = text.len() - text.trim_start_matches('[').len();
-    let name = text[brackets..].find(|c| !is_name(c)).unwrap_or(0);
-    let behind = text[brackets + name..].trim_start_matches([' ', '\t']);
+    let length = text[brackets..].find(|c| !is_name(c)).unwrap_or(0);
+    let (name, behind) = text[brackets..].split_at(length);
+    let behind = behind.trim_start_matches([' ', '\t']);
     let ends_as_it_began = match brackets {
         0 => behind.starts_with('=') && !behind.starts_with("=="),
         _ => behind.starts_with(']'),
     };
-    match ends_as_it_began && name > 0 && name <= LONGEST_NAME {
-        true => line.len() - behind.trim_start_matches(['=', ']']).len(),
+    match ends_as_it_began && !name.is_empty() && is_plain_key(name) {
+        true if brackets == 0 => line.len() - behind.len() + 1 + usize::from(behind[1..].starts_with(' ')),
+        true => line.len() - behind.trim_start_matches(']').len(),
         false => indent,
     }
-}
-
-/// Octets of the longest key and more.
-const LONGEST_NAME: usize = 40;
-
-/// For a text whose values are masked one by one.
-pub fn mask_comments(source: &mut Source, text: &str) {
-    mask_behind(source, text, |line| {
-        let comment = line.find('#').unwrap_or(line.len());
-        behind_a_secrets_name(&line[comment..]).map(|from| comment + from)
-    });
-}
-
-/// Of each line what stands behind the octet that `from` names.
-fn mask_behind(source: &mut Source, text: &str, from: impl Fn(&str) -> Option<usize>) {
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        if let Some(from) = from(line) {
-            source.mask(start + from..start + line.len());
-        }
-        start += line.len();
-    }
-}
-
-/// Wherever they stand: a route or a rule may name them, too.
-pub fn mask_names(source: &mut Source, names: &[SecretName]) {
-    for SecretName { place, name } in names {
-        if let Place::File(at) = place {
-            source.mask(at.clone());
-        }
-        source.mask_text(name.reveal());
-    }
-}
-
-/// Where the value of the first name that looks like a secret's begins, whatever stands between the two.
-fn behind_a_secrets_name(line: &str) -> Option<usize> {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let mut at = 0;
-    for word in line.split_inclusive(|c: char| !is_part(c)) {
-        let name = word.trim_end_matches(|c: char| !is_part(c));
-        if looks_secret(name) {
-            let behind = &line[at + name.len()..];
-            return Some(line.len() - behind.trim_start_matches([' ', '\t', '=', ':']).len());
-        }
-        at += word.len();
-    }
-    None
 }
 
 #[cfg(test)]
@@ -85,19 +263,70 @@ mod tests {
     #[test]
     fn of_a_line_its_key_is_shown_and_nothing_else() {
         for (line, expected) in [
-            ("password = \"canary\"", "password ="),
-            ("  username= canary # x", "  username="),
+            ("password = \"canary\"", "password = "),
+            ("  username= canary # x", "  username= "),
             ("[listener]  # canary", "[listener]"),
             ("[[upstream.credentials]]", "[[upstream.credentials]]"),
             ("MC4CAQAwBQYDK2VwBCIEIA==", ""),
             ("canary==", ""),
-            ("private_key = \"-----BEGIN PRIVATE KEY-----", "private_key ="),
+            ("private_key = \"-----BEGIN PRIVATE KEY-----", "private_key = "),
             ("{ password = \"canary\" }", ""),
             ("canary", ""),
             ("", ""),
             ("\tgrün = 1", "\t"),
         ] {
             assert_eq!(&line[..shown(line)], expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_told_from_names_and_values() {
+        for secret in [
+            "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",
+            "key-3ax6xnjp29jd6fds4gc373sgvjxteol0",
+            "c4d5e6f7-0a1b-4c2d-8e3f-a4b5c6d7e8f9",
+            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            "BM2Pq9dEaMPLE+Xk2Yt7/9f8zKq3",
+            "re_9XyZ12ab_8kLmNoPq",
+            "302e020100300506032b657004220420",
+            "30:2e:02:01:00:30:05:06:03:2b:65:70",
+            "MC4CAQAwBQYDK2VwBCIEIA",
+            "cGFzc3dvcmQ=",
+            "Tr0ub4dor&3",
+            "s3cr3tpassw0rd",
+            "$argon2id$v=19$m=19456$c29t",
+            "-----BEGIN PRIVATE KEY-----",
+        ] {
+            assert!(could_be_secret(secret), "{secret}");
+        }
+        for name in [
+            "adress",
+            "AKIAIOSFODNN7EXAMPLE",
+            "wax2026a",
+            "max_connections_per_address",
+            "gateway.example.com",
+            "smtp2go.com",
+            "email-smtp.eu-central-1.amazonaws.com",
+            "certs/dkim/example.com.wax1.pem",
+            "/var/lib/waxseal/data",
+            "172.18.0.0/16",
+            "2001:db8::1",
+            "[2001:db8:1:2:3:4:5:6]:2525",
+            "127.0.0.1:2525",
+            "99999999999999999999",
+            "info,waxseal::relay=debug",
+            "loud=very=much",
+            "25 MiB",
+            "50000/day",
+            "postmaster@mg.example.com",
+            "*@example.com",
+            "[IPv6:2001:db8::1]",
+            "MessageTooLarge",
+            "ed25519.pem",
+            "smtp.exämple.com",
+            "a secret, or { env = NAME }",
+        ] {
+            assert!(!could_be_secret(name), "{name}");
         }
     }
 }

@@ -30,6 +30,7 @@ mod value;
 pub use defaults::Defaults;
 pub use environment::Environment;
 pub use file::Delivery;
+pub use masking::shown_path;
 pub use problem::{Located, Problems};
 pub use settings::{
     Connections, DkimSettings, Endpoint, ListenerSettings, Provider, QueueSettings, RouteSettings, Settings,
@@ -37,6 +38,7 @@ pub use settings::{
 };
 
 use file::File;
+use masking::Survey;
 use problem::{Findings, Place, Problem, Source};
 use resolve::Resolver;
 use std::io::ErrorKind;
@@ -72,6 +74,7 @@ pub(crate) fn load_text(text: &str, base: &Path, environment: &Environment) -> R
 /// gateway's secrets, and with a file that would not start.
 pub fn data_dir(file: &ConfigFile<'_>, environment: &Environment) -> Result<PathBuf, Problems> {
     let mut draft = Draft::read(file)?;
+    environment.survey(&mut draft.source.survey.hidden);
     overlay::apply(environment, &mut draft.file, &mut draft.findings);
     match draft.file.gateway.data_dir.value {
         Some(path) => Ok(base(file).join(path)),
@@ -96,7 +99,7 @@ struct Draft {
 
 impl Draft {
     fn read(file: &ConfigFile<'_>) -> Result<Self, Problems> {
-        let name = file.path.display().to_string();
+        let name = masking::shown_path(file.path);
         let whole = |message: String, help: &str| {
             let mut problem = Problem::new(Place::Nowhere, message);
             problem.help(help);
@@ -125,16 +128,15 @@ impl Draft {
 
     fn parse(name: &str, text: &str, open_to_all: bool) -> Result<Self, Problems> {
         let mut source = Source::new(name, text);
-        let document = DeTable::parse(text).map_err(|error| syntax_error(source.clone(), text, &error))?;
-        let (mut findings, mut secrets) = (Findings::default(), Vec::new());
-        let file = File::read(document.get_ref(), &mut findings, &mut secrets);
-        if let (Some(secret), true) = (secrets.first(), open_to_all) {
+        let document = DeTable::parse(text).map_err(|error| syntax_error(Source::new(name, text), text, &error))?;
+        let mut findings = Findings::default();
+        let file = File::read(document.get_ref(), &mut findings);
+        source.survey = Survey::of(document.get_ref());
+        if let (Some(secret), true) = (source.survey.literals.first(), open_to_all) {
             findings
                 .warning(&Place::File(secret.clone()), "a secret in a file that every user of this machine can read")
                 .help(format!("chmod 600 {name}, or use {{ file = \"...\" }} or {{ env = \"...\" }}"));
         }
-        secrets.into_iter().for_each(|secret| source.mask(secret));
-        masking::mask_comments(&mut source, text);
         let upstream_was_tried = document
             .get_ref()
             .keys()
@@ -153,13 +155,14 @@ impl Draft {
     }
 
     fn finish(mut self, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
+        environment.survey(&mut self.source.survey.hidden);
         overlay::apply(environment, &mut self.file, &mut self.findings);
         let no_upstream = self.file.upstreams.is_empty();
         let mut resolver = Resolver { base, environment, findings: &mut self.findings };
         let secret_names = resolver.secret_names(&self.file);
         // Other problems would quote them.
         let settings = if secret_names.is_empty() { resolver.resolve(self.file) } else { None };
-        masking::mask_names(&mut self.source, &secret_names);
+        secret_names.iter().for_each(|name| self.source.survey.hidden.add_secret(name.reveal()));
         if no_upstream && (!self.upstream_was_tried || self.findings.errors.is_empty()) {
             let message = if self.has_file {
                 "there is no [[upstream]]"
@@ -183,8 +186,7 @@ impl Draft {
 }
 
 /// One problem: what stands behind a syntax error cannot be told.
-fn syntax_error(mut source: Source, text: &str, error: &toml::de::Error) -> Problems {
-    masking::mask_values(&mut source, text);
+fn syntax_error(source: Source, text: &str, error: &toml::de::Error) -> Problems {
     let at = error.span().unwrap_or(text.len()..text.len());
     let problem = Problem::new(Place::File(at), format!("this is not TOML: {}", error.message()));
     Problems::new(Arc::new(source), vec![problem])

@@ -13,6 +13,7 @@ use super::value::Text as _;
 use crate::dkim::Selector;
 use crate::inbound::AuthMode;
 use crate::observe::Secret;
+use crate::pem;
 use crate::relay::{TlsMode, provider};
 use crate::smtp::Domain;
 use ipnet::IpNet;
@@ -112,9 +113,8 @@ fn dkim(environment: &Environment, findings: &mut Findings) -> Option<Dkim> {
     let mut dkim = Dkim::empty(domain.place.clone());
     dkim.domain = domain;
     dkim.selector = selector;
-    dkim.private_key = if key.text.contains("-----BEGIN") {
-        // Env files cannot hold line ends, so people write \n.
-        Typed::given(KeySource::Pem(Secret::new(key.text.replace("\\n", "\n"))), key.place)
+    dkim.private_key = if pem::is_pem(&key.text) {
+        Typed::given(KeySource::Pem(Secret::new(key.text)), key.place)
     } else {
         match KeySource::parse(&key.text) {
             Ok(path) => Typed::given(path, key.place),

@@ -1,8 +1,9 @@
 //! What is wrong with a configuration: each problem with its place and a way out, all of them at once.
 //!
-//! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: literals are
-//! masked in the source before a line of it is printed.
+//! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: messages and lines
+//! pass through what `masking` has found out about the configuration.
 
+use super::masking::{Survey, mask_values};
 use crate::observe::log::Clean;
 use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
 use std::fmt;
@@ -54,41 +55,27 @@ impl Findings {
     }
 }
 
-/// A configuration's text, with the secrets in it masked, and the name under which its lines are reported.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A configuration's text, the name under which its lines are reported, and what of it may be shown.
+#[derive(Default)]
 pub struct Source {
     name: String,
     text: String,
+    pub survey: Survey,
 }
 
 impl Source {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into() }
+        Self { name: name.into(), text: text.into(), survey: Survey::default() }
     }
 
-    /// Overwrites a secret; places keep their meaning, in octets and in characters.
-    pub fn mask(&mut self, secret: Range<usize>) {
-        if let Some(shown) = self.text.get(secret.clone()) {
-            let star = |c: char| match c.len_utf8() {
-                1 if matches!(c, '\r' | '\n') => c,
-                1 => '*',
-                2 => '·',
-                3 => '•',
-                _ => '🞄',
-            };
-            let stars: String = shown.chars().map(star).collect();
-            self.text.replace_range(secret, &stars);
+    /// Every value masked but the one at `place`, unless that could be a secret.
+    fn marked(&self, place: &Range<usize>) -> String {
+        let mut masked = mask_values(&self.text);
+        let part = self.text.get(place.clone()).filter(|part| self.survey.hidden.hide(part) == *part);
+        if let (Some(part), true) = (part, self.survey.shown.contains(place)) {
+            masked.replace_range(place.clone(), part);
         }
-    }
-
-    /// The same, wherever it stands.
-    pub fn mask_text(&mut self, secret: &str) {
-        let places: Vec<_> = self.text.match_indices(secret).map(|(at, found)| at..at + found.len()).collect();
-        places.into_iter().for_each(|place| self.mask(place));
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
+        masked
     }
 
     /// Line and column of an octet, both from 1, the column in characters.
@@ -99,8 +86,15 @@ impl Source {
     }
 }
 
+/// Prints no text: secrets are in it.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// Problems of one configuration. `{}` prints one line each, `{:#}` marks the source lines, for a terminal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Problems {
     source: Arc<Source>,
     problems: Vec<Problem>,
@@ -116,6 +110,14 @@ impl Problems {
             Place::Nowhere => (2, 0),
         });
         problems.dedup();
+        let hide = |text: &mut String| *text = source.survey.hidden.hide(text);
+        for Problem { place, message, help } in &mut problems {
+            hide(message);
+            help.as_mut().map(hide);
+            if let Place::Environment(name) = place {
+                hide(name);
+            }
+        }
         Self { source, problems }
     }
 
@@ -125,6 +127,11 @@ impl Problems {
 
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// Another text about the same configuration, with nothing in it that no problem may show.
+    pub fn hide(&self, text: &str) -> String {
+        self.source.survey.hidden.hide(text)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Located<'_>> {
@@ -204,8 +211,10 @@ struct Marked<'a> {
 
 impl<'a> Marked<'a> {
     fn new(located: Located<'a>) -> Self {
-        let in_file = matches!(located.problem.place, Place::File(_));
-        let source = in_file.then(|| NamedSource::new(&located.source.name, located.source.text.clone()));
+        let source = match &located.problem.place {
+            Place::File(at) => Some(NamedSource::new(&located.source.name, located.source.marked(at))),
+            Place::Environment(_) | Place::Nowhere => None,
+        };
         Self { located, source }
     }
 }
@@ -242,7 +251,7 @@ impl Diagnostic for Marked<'_> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# ü\nname = \"ü\", password = \"hunter2\"\nport = 99999\n";
+    const TEXT: &str = "# ü\n'ü' = 1\npassword = \"hunter2\"\nport = 99999\n";
 
     fn at(part: &str) -> Range<usize> {
         let start = TEXT.find(part).expect("a part of the text");
@@ -251,7 +260,7 @@ mod tests {
 
     fn problems() -> Problems {
         let mut source = Source::new("config.toml", TEXT);
-        source.mask(at("\"hunter2\""));
+        source.survey = Survey::of(toml::de::DeTable::parse(TEXT).expect("TOML").get_ref());
         let mut late = Problem::new(Place::File(at("99999")), "`port` is too large");
         late.help("use a number up to 65535");
         let early = Problem::new(Place::File(at("password")), "`password` is odd");
@@ -273,8 +282,8 @@ mod tests {
     fn one_line_each_in_the_order_of_the_file() {
         assert_eq!(
             problems().to_string(),
-            "config.toml:2:13: `password` is odd\n\
-             config.toml:3:8: `port` is too large (help: use a number up to 65535)\n\
+            "config.toml:3:1: `password` is odd\n\
+             config.toml:4:8: `port` is too large (help: use a number up to 65535)\n\
              config.toml: nothing to do"
         );
     }

@@ -2,11 +2,9 @@
 //!
 //! Reports unknown keys with a suggestion, missing keys, wrong types and bad values; knows no single setting.
 
-use super::file::is_key_without_its_frame;
 use super::later;
 use super::problem::{Findings, Place};
 use super::schema::{Presence, Section, Setting, Table, Typed};
-use super::secret::is_variable;
 use super::sections::Sections;
 use super::value::{Complaint, Value};
 use std::ops::Range;
@@ -19,19 +17,11 @@ pub struct TableReader<'a, 'f> {
     content: &'a DeTable<'a>,
     place: Place,
     findings: &'f mut Findings,
-    /// Places of literal secrets, to be masked.
-    secrets: &'f mut Vec<Range<usize>>,
 }
 
 impl<'a, 'f> TableReader<'a, 'f> {
-    pub fn new(
-        table: &'static Table,
-        content: &'a DeTable<'a>,
-        place: Place,
-        findings: &'f mut Findings,
-        secrets: &'f mut Vec<Range<usize>>,
-    ) -> Self {
-        Self { table, content, place, findings, secrets }
+    pub fn new(table: &'static Table, content: &'a DeTable<'a>, place: Place, findings: &'f mut Findings) -> Self {
+        Self { table, content, place, findings }
     }
 
     pub fn place(&self) -> Place {
@@ -44,9 +34,6 @@ impl<'a, 'f> TableReader<'a, 'f> {
         };
         match find(self.content, key) {
             Some(value) => {
-                if T::SECRET || value.get_ref().as_str().is_some_and(holds_secret) {
-                    mask(value, self.secrets);
-                }
                 let place = Place::File(value.span());
                 match T::read(value, &mut Complaints { key, findings: self.findings }) {
                     Some(read) => Typed::given(read, place),
@@ -66,7 +53,7 @@ impl<'a, 'f> TableReader<'a, 'f> {
 
     /// The tables of a kind within this one.
     pub fn nested<S: Section>(&mut self) -> Vec<S> {
-        Sections { document: self.content, findings: self.findings, secrets: self.secrets }.many()
+        Sections { document: self.content, findings: self.findings }.many()
     }
 
     /// Reports the keys that no setting has.
@@ -80,7 +67,6 @@ impl<'a, 'f> TableReader<'a, 'f> {
             if later::report(self.table.name, key.get_ref(), value, &place, self.findings) {
                 continue;
             }
-            mask_what_looks_secret(key.get_ref(), value, self.secrets);
             let (message, help) = if self.table.name.is_empty() && is_table(value.get_ref()) {
                 (format!("unknown table `{}`", key.get_ref()), suggest_table(key.get_ref(), tables))
             } else if self.table.name.is_empty() {
@@ -138,47 +124,6 @@ fn is_table(value: &DeValue<'_>) -> bool {
         DeValue::Array(items) => items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))),
         _ => false,
     }
-}
-
-/// A literal, with its quotes. In a table, what names a variable or a file is a reference and no secret, unless the secret
-/// was written where the variable's name belongs.
-fn mask(value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
-    match value.get_ref() {
-        DeValue::Table(content) => {
-            let is_reference = |key: &str, value: &DeValue<'_>| match key {
-                "env" => value.as_str().is_some_and(is_variable),
-                _ => key == "file",
-            };
-            let literals = content.iter().filter(|(key, value)| !is_reference(key.get_ref(), value.get_ref()));
-            literals.for_each(|(_, value)| mask(value, secrets));
-        }
-        _ => secrets.push(value.span()),
-    }
-}
-
-/// For keys that no setting has: one of them may be a misspelt `password`.
-pub fn mask_what_looks_secret(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
-    match value.get_ref() {
-        _ if looks_secret(key) => mask(value, secrets),
-        DeValue::Table(content) => {
-            content.iter().for_each(|(key, value)| mask_what_looks_secret(key.get_ref(), value, secrets));
-        }
-        DeValue::Array(items) => items.iter().for_each(|item| mask_what_looks_secret(key, item, secrets)),
-        _ => {}
-    }
-}
-
-/// In a value that should hold none: a key where its file should be named, a login before a host.
-fn holds_secret(text: &str) -> bool {
-    let has_login = text.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'));
-    has_login || text.contains("-----BEGIN") || is_key_without_its_frame(text)
-}
-
-/// True for names that people give to secrets.
-pub fn looks_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    ["pass", "pwd", "secret", "token", "credential", "hash", "api"].iter().any(|word| key.contains(word))
-        || nearest(&key, ["password"].into_iter()).is_some()
 }
 
 pub fn kind(value: &DeValue<'_>) -> &'static str {

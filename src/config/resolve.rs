@@ -16,8 +16,6 @@ mod route;
 mod upstream;
 mod user;
 
-pub use user::SecretName;
-
 use super::environment::Environment;
 use super::file::{File, Gateway, Listener, Log, UnsignedMail, Upstream};
 use super::problem::{Findings, Problems, Source};

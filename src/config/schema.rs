@@ -22,6 +22,8 @@ pub struct Setting {
     pub key: &'static str,
     pub doc: &'static [&'static str],
     pub presence: Presence,
+    /// Its value must not be shown.
+    pub secret: bool,
 }
 
 /// What it means to leave a key out. The texts are TOML values.
@@ -132,6 +134,7 @@ macro_rules! settings {
                     key: stringify!($key),
                     doc: &[$($doc),*],
                     presence: settings!(@$presence $text),
+                    secret: <$value as $crate::config::value::Value>::SECRET,
                 }),*],
             };
 

@@ -3,6 +3,7 @@
 //! No message about a secret quotes it.
 
 use super::environment::Environment;
+use super::masking::is_variable;
 use super::reader::{Complaints, nearest};
 use super::value::{Complaint, Value};
 use crate::observe::Secret;
@@ -42,12 +43,6 @@ impl SecretSource {
 
 const NAME_OF_A_VARIABLE: &str =
     "here stands the name of the variable, such as SMTP_PASSWORD, and not the secret itself";
-
-/// True for names that variables have by custom. What else stands there may be the secret itself, and is not shown.
-pub fn is_variable(name: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_') && name.bytes().all(is_part)
-}
 
 fn read_file(path: &Path) -> Result<Secret, Complaint> {
     let text = std::fs::read_to_string(path).map_err(|error| {

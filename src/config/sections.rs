@@ -3,21 +3,19 @@
 
 use super::file::TABLES;
 use super::problem::{Findings, Place};
-use super::reader::{TableReader, find, kind, mask_what_looks_secret};
+use super::reader::{TableReader, find, kind};
 use super::schema::Section;
-use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub struct Sections<'a, 'f> {
     pub document: &'a DeTable<'a>,
     pub findings: &'f mut Findings,
-    pub secrets: &'f mut Vec<Range<usize>>,
 }
 
 impl<'a> Sections<'a, '_> {
     pub fn read<S: Section>(&mut self, content: &'a DeTable<'a>, place: Place) -> S {
-        let mut reader = TableReader::new(S::TABLE, content, place, self.findings, self.secrets);
+        let mut reader = TableReader::new(S::TABLE, content, place, self.findings);
         let section = S::read(&mut reader);
         reader.finish(TABLES);
         section
@@ -58,7 +56,6 @@ impl<'a> Sections<'a, '_> {
 
     fn wrong_shape<S: Section>(&mut self, value: &Spanned<DeValue<'_>>) {
         let (name, title) = (S::TABLE.key(), S::TABLE.title());
-        mask_what_looks_secret(name, value, self.secrets);
         self.findings
             .error(
                 &Place::File(value.span()),

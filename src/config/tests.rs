@@ -4,6 +4,7 @@ mod environment;
 mod mistakes;
 mod providers;
 mod rewrite;
+mod secrets;
 mod settings;
 
 use super::{ConfigFile, Environment, Problems, Settings, load};

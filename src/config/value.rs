@@ -5,6 +5,7 @@
 use super::reader::{Complaints, nearest};
 use crate::dkim::Selector;
 use crate::message::pattern::{PatternError, SenderPatterns};
+use crate::pem;
 use crate::smtp::Domain;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -215,7 +216,7 @@ impl Text for PathBuf {
     const EXPECTED: &'static str = "a path";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        if text.contains("-----BEGIN") {
+        if pem::is_pem(text) {
             return Err(Complaint::new(
                 "it holds the PEM text itself",
                 "put the text into a file, readable by the gateway only, and write its path",

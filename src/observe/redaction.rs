@@ -168,7 +168,10 @@ fn escape(text: &[u8]) -> (Vec<u8>, usize) {
         [b'\\', b'x', ..] => number(2, 4, 16).and_then(|code| Some((vec![u8::try_from(code).ok()?], 4))),
         [b'\\', b'u', ..] => number(2, 6, 16).and_then(|code| Some((character(code)?, 6))),
         [b'\\', b'0'..=b'3', ..] => number(1, 4, 8).and_then(|code| Some((vec![u8::try_from(code).ok()?], 4))),
-        [b'\\', octet, ..] => Some((vec![*octet], 2)),
+        [b'\\', octet, ..] => {
+            let named = b"abtnvfr".iter().zip(7..).find(|(name, _)| **name == *octet).map(|(_, control)| control);
+            Some((vec![named.unwrap_or(*octet)], 2))
+        }
         [b'&', rest @ ..] => rest.iter().take(8).position(|&octet| octet == b';').and_then(|end| {
             let decoded = match &rest[..end] {
                 [b'#', b'x' | b'X', ..] => character(number(3, end + 1, 16)?)?,

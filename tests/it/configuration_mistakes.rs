@@ -1,6 +1,9 @@
 //! The program told to read a configuration that is wrong: everything is said at once, nothing starts.
 
 use crate::support::clock;
+use crate::support::tally::Tally;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -79,4 +82,96 @@ fn the_shipped_configuration_is_in_order_and_a_hash_can_be_made() {
     std::fs::write(folder.path().join("config.toml"), user).unwrap();
     let output = waxseal(folder.path(), &["check"], &[], "");
     assert!(output.status.success(), "{output:?}");
+}
+
+/// However a private key was mangled on its way into the environment: it is understood, or named without its content.
+#[test]
+fn no_command_prints_a_private_key_that_lost_its_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let pem = include_str!("../../src/dkim/testdata/rsa2048.pem");
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(&body).unwrap();
+    let hex: String = der.iter().map(|octet| format!("{octet:02x}")).collect();
+    let understood = [
+        pem.replace('\n', " "),
+        pem.replace('\n', ""),
+        pem.replace('\n', "\\n"),
+        pem.replace('\n', "\r\n    "),
+        format!("\u{feff}\"{pem}\""),
+        format!("'{}' # key", pem.replace('\n', "\\n")),
+        STANDARD.encode(pem),
+    ];
+    let refused = [
+        body.clone(),
+        format!("{body}\n"),
+        body.replace('+', "-").replace('/', "_"),
+        hex.clone(),
+        hex.to_ascii_uppercase(),
+        format!("key={body}"),
+        format!("RSA:{body}"),
+        pem[..pem.len() / 2].to_owned(),
+        pem.replace('\n', " ").replacen("MII", "MI!", 1),
+        pem.replace("-----", ""),
+        pem.replace("-----", "--"),
+        pem.replace('\n', " ").replace("-----END", "----- END"),
+        STANDARD.encode(&pem[..500]),
+    ];
+    let needles: Vec<&str> = (0..body.len() - 12).map(|at| &body[at..at + 12]).collect();
+    let hex_needles: Vec<&str> = (0..hex.len() - 16).map(|at| &hex[at..at + 16]).collect();
+    let mut tally = Tally::new("secrets", "mangled keys");
+    for (keys, status, commands) in [
+        (&understood[..], 0, &[&["check"][..], &["check", "--json"], &["dkim", "record"]][..]),
+        (&refused[..], 2, &[&["check"][..], &["check", "--json"], &["dkim", "record"], &["run"]][..]),
+    ] {
+        for key in keys {
+            let environment = [
+                ("SMTP_HOST_ADDR", "smtp.example.com"),
+                ("DKIM_DOMAIN", "example.com"),
+                ("DKIM_SELECTOR", "a"),
+                ("DKIM_PRIVATE_KEY", key),
+            ];
+            for arguments in commands {
+                let output = waxseal(folder.path(), arguments, &environment, "");
+                let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+                let lower = text.to_ascii_lowercase();
+                // The first half has the public numbers, which a record shows.
+                let from = if status == 0 { 2 } else { usize::MAX };
+                let leaks = needles[needles.len() / from..].iter().any(|part| text.contains(part))
+                    || hex_needles[hex_needles.len() / from..].iter().any(|part| lower.contains(part));
+                tally.case(!leaks && output.status.code() == Some(status), || {
+                    format!("{arguments:?} {key:.40}: {text}")
+                });
+            }
+        }
+    }
+    tally.finish();
+}
+
+/// Arguments are repeated in errors, unless they could be a secret.
+#[test]
+fn no_command_repeats_a_secret_among_its_arguments() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = "SG.k3yCANARY0ngeVfQFYQ.TwL2iGABf9DHoTf";
+    for arguments in [
+        &["--config", token, "check"][..],
+        &["--config", token, "run"],
+        &["dkim", "record", token],
+        &["dkim", "record", "example.com", "--selector", "a", "--key", token],
+        &["dkim", "generate", "example.com", "--selector", token],
+        &["dkim", "verify", token],
+        &["check", "--message", token],
+        &["queue", "show", token],
+        &["queue", "hold", token],
+        &[token],
+        &["user", "hash", token],
+        &["user", "hash", "hunter2"],
+    ] {
+        let output = waxseal(folder.path(), arguments, &[("SMTP_HOST_ADDR", "smtp.example.com")], "");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success(), "{arguments:?}: {text}");
+        assert!(
+            !text.contains("CANARY") && !text.contains("TwL2iGAB") && !text.contains("hunter2"),
+            "{arguments:?}: {text}"
+        );
+    }
 }

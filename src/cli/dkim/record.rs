@@ -2,6 +2,7 @@
 //! Shows public halves only; whether they are published is not asked. RFC 6376 §3.6.1.
 
 use super::{permissions_warning, print};
+use crate::cli::complain;
 use crate::cli::{NOT_WELL, WRONG, run::print_problems};
 use crate::config::{self, ConfigFile, DkimSettings, Environment};
 use crate::dkim::{DnsRecord, Keyring, Selector, SigningKey};
@@ -58,7 +59,7 @@ pub fn run(command: Record, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode>
         command.key.iter().map(|path| from_file(path, &command).map(Arc::new)).collect::<Result<_, _>>()?
     };
     if keys.is_empty() {
-        eprintln!("waxseal: {}", none_chosen(&command, config.path));
+        complain(format_args!("{}", none_chosen(&command, config.path)));
         return Ok(ExitCode::from(NOT_WELL));
     }
     print(&if command.json { as_json(&keys)? } else { text(&keys) });
@@ -71,10 +72,10 @@ fn chosen(configured: Vec<DkimSettings>, domain: Option<&Domain>, selector: Opti
     for settings in configured {
         match settings.key {
             Some(key) => ready.push(key),
-            None => eprintln!(
-                "waxseal: {}._domainkey.{} has no record yet: the key is made at the first `waxseal run`, which prints it",
+            None => complain(format_args!(
+                "{}._domainkey.{} has no record yet: the key is made at the first `waxseal run`, which prints it",
                 settings.selector, settings.domain
-            ),
+            )),
         }
     }
     let ring = Keyring::new(ready);
@@ -99,7 +100,7 @@ fn from_file(path: &Path, command: &Record) -> anyhow::Result<SigningKey> {
     let pem = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
     if let Some(warning) = permissions_warning(path, mode) {
-        eprintln!("waxseal: {warning}");
+        complain(format_args!("{warning}"));
     }
     SigningKey::from_pem(domain, selector, &pem).with_context(|| format!("{} cannot be used", path.display()))
 }

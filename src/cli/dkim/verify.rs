@@ -2,6 +2,7 @@
 //! Against records at hand, never against DNS. RFC 6376 §6.1.
 
 use super::print;
+use crate::cli::complain;
 use crate::cli::message_file::{read, with_crlf};
 use crate::cli::{NOT_WELL, WRONG, run::print_problems};
 use crate::config::{self, ConfigFile, Environment};
@@ -56,7 +57,7 @@ pub fn run(command: Verify, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     if let (Some(first), None) = (verified.first(), &command.record) {
-        eprintln!("waxseal: {}", how_to_use_dns(first, &command.file));
+        complain(format_args!("{}", how_to_use_dns(first, &command.file)));
     }
     Ok(ExitCode::from(NOT_WELL))
 }

@@ -5,6 +5,7 @@ use super::reach::{Reach, unexpected};
 use super::selection::Selection;
 use super::{print, print_json, rules, words};
 use crate::cli::NOT_WELL;
+use crate::cli::complain;
 use crate::message::MailId;
 use crate::queue::control::{Changed, MAX_PAGE, Request, Response};
 use crate::queue::{Cursor, Filter, State, Statistics};
@@ -215,19 +216,19 @@ fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Res
         print_json(&value)?;
     } else {
         for id in &total.missing {
-            eprintln!(
-                "waxseal: there is no message {id} in the queue; what was delivered is in `waxseal queue list --history`"
-            );
+            complain(format_args!(
+                "there is no message {id} in the queue; what was delivered is in `waxseal queue list --history`"
+            ));
         }
         let why = match change {
             Change::Retry => "it is being sent, or nothing of it is left to be sent",
             Change::Remove => "it is being sent, or was delivered",
         };
         for id in &total.unchanged {
-            eprintln!("waxseal: {id} was left as it is: {why}");
+            complain(format_args!("{id} was left as it is: {why}"));
         }
         if all && total.messages == 0 {
-            eprintln!("waxseal: nothing in the queue matches");
+            complain(format_args!("nothing in the queue matches"));
         }
     }
     let well = total.messages > 0 && total.missing.is_empty() && total.unchanged.is_empty();

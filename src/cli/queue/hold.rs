@@ -3,6 +3,7 @@
 use super::reach::{Reach, unexpected};
 use super::{print, print_json, words};
 use crate::cli::NOT_WELL;
+use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
 use crate::delivery::{UNROUTED, lane_of_upstream};
 use crate::observe::log::Clean;
@@ -35,7 +36,7 @@ pub async fn hold(args: &Hold, file: &ConfigFile<'_>, reach: &Reach) -> anyhow::
     let lane = args.which.lane.as_deref();
     if let Some((lane, lanes)) = lane.zip(lanes(file)).filter(|(lane, lanes)| !lanes.iter().any(|name| name == lane)) {
         let lanes = words::words_for(lanes.iter().map(String::as_str));
-        eprintln!("waxseal: there is no lane \"{}\" in the configuration: {lanes}", lane.escape_debug());
+        complain(format_args!("there is no lane \"{}\" in the configuration: {lanes}", lane.escape_debug()));
         return Ok(ExitCode::from(NOT_WELL));
     }
     let overview = set(reach, lane, true).await?;
@@ -50,7 +51,7 @@ pub async fn release(args: &Hold, reach: &Reach) -> anyhow::Result<ExitCode> {
     if !was_held {
         let what = lane.map_or("no lane".to_owned(), |lane| format!("lane \"{}\"", lane.escape_debug()));
         let verb = if lane.is_some() { "is not held" } else { "is held" };
-        eprintln!("waxseal: {what} {verb}");
+        complain(format_args!("{what} {verb}"));
         if args.which.json {
             show(&before, true)?;
         }

@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::reach::{Reach, unexpected};
 use super::{print, print_json};
 use crate::cli::NOT_WELL;
+use crate::cli::complain;
 use crate::message::MailId;
 use crate::observe::log::Clean;
 use crate::queue::control::{MAX_RULED, Request, Response, Ruled, RuledPage, Ruling};
@@ -58,7 +59,7 @@ fn told(messages: &[Ruled]) -> anyhow::Result<()> {
         if ruling.due().is_some() {
             print(line + "\n")?;
         } else {
-            eprintln!("waxseal: {line}");
+            complain(format_args!("{line}"));
         }
     }
     Ok(())
@@ -93,7 +94,7 @@ async fn finish(total: &[Ruled], all: bool, json: bool, reach: &Reach) -> anyhow
             super::change::print_due(messages, recipients, reach).await?;
         }
         if all && total.is_empty() {
-            eprintln!("waxseal: nothing in the queue matches");
+            complain(format_args!("nothing in the queue matches"));
         }
     }
     let well = messages > 0 && due.len() == total.len();

@@ -4,6 +4,7 @@ use super::list::history_object;
 use super::reach::{Reach, unexpected};
 use super::{print, print_json, words};
 use crate::cli::NOT_WELL;
+use crate::cli::complain;
 use crate::message::MailId;
 use crate::observe::log::Clean;
 use crate::queue::control::{Request, Response};
@@ -53,7 +54,7 @@ async fn content(id: MailId, reach: &Reach) -> anyhow::Result<ExitCode> {
         Response::Content(Some(content)) if std::io::stdout().is_terminal() => print(readable(&content.data))?,
         Response::Content(Some(content)) => print(&content.data)?,
         Response::Content(None) => {
-            eprintln!("waxseal: no content of {id} is here: it was delivered or removed, or never came");
+            complain(format_args!("no content of {id} is here: it was delivered or removed, or never came"));
             return Ok(ExitCode::from(NOT_WELL));
         }
         other => return Err(unexpected(&other)),
@@ -62,7 +63,7 @@ async fn content(id: MailId, reach: &Reach) -> anyhow::Result<ExitCode> {
 }
 
 fn not_there(id: MailId) -> ExitCode {
-    eprintln!("waxseal: there is no message {id}: it was removed, or it is older than the history that is kept");
+    complain(format_args!("there is no message {id}: it was removed, or it is older than the history that is kept"));
     ExitCode::from(NOT_WELL)
 }
 

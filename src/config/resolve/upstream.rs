@@ -170,7 +170,6 @@ impl Resolver<'_> {
         if bare.parse::<IpAddr>().is_ok() || (text.is_ascii() && Domain::parse(text.trim_end_matches('.')).is_ok()) {
             return Some(bare.to_owned());
         }
-        let text = without_login(text);
         let problem =
             self.findings.error(&typed.host.place, format!("`host`: \"{text}\" is no host name or IP address"));
         let bare = text.rsplit(['/', '@']).find(|part| !part.is_empty()).unwrap_or_default();
@@ -256,8 +255,7 @@ impl Resolver<'_> {
         match ServerName::try_from(name.trim_end_matches('.').to_owned()) {
             Ok(name) => Some(name),
             Err(_) => {
-                self.findings
-                    .error(place, format!("\"{}\" is no name that a certificate could have", without_login(name)));
+                self.findings.error(place, format!("\"{name}\" is no name that a certificate could have"));
                 None
             }
         }
@@ -380,11 +378,6 @@ fn rates(typed: &Upstream, preset: &Preset) -> Option<Vec<Rate>> {
         None if typed.rate.given => None,
         None => Some(preset.limits.rates.iter().filter_map(|text| Rate::parse(text).ok()).collect()),
     }
-}
-
-/// Such as "***@smtp.example.com": messages do not repeat a login that was typed before a host.
-fn without_login(text: &str) -> String {
-    text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("***@{host}"))
 }
 
 /// `None` if the chain is a ring.

@@ -11,16 +11,10 @@ use crate::inbound::auth::Password;
 use crate::observe::Secret;
 use std::collections::HashSet;
 
-/// A name that nobody may be shown.
-pub struct SecretName {
-    pub place: Place,
-    pub name: Secret,
-}
-
 impl Resolver<'_> {
     /// Users whose name is a secret of this configuration: a provider's token, say, that stood in the application as name
     /// and password. Names are logged.
-    pub fn secret_names(&mut self, file: &File) -> Vec<SecretName> {
+    pub fn secret_names(&mut self, file: &File) -> Vec<Secret> {
         // No secret is fetched for nothing.
         if file.users.is_empty() {
             return Vec::new();
@@ -36,7 +30,7 @@ impl Resolver<'_> {
             self.findings
                 .error(place, "`name`: it is a password or token of this configuration, and names are logged")
                 .help("give the login a name of its own, and the application the same");
-            found.push(SecretName { place: place.clone(), name });
+            found.push(name);
         }
         found
     }

@@ -135,7 +135,7 @@ fn a_key_may_be_pem_pem_in_one_line_or_a_path() {
     let pem = include_str!("../../dkim/testdata/rsa2048.pem");
     let folder = Folder::new();
     let path = folder.path().join("rsa.pem").display().to_string();
-    for key in [pem, &pem.replace('\n', "\\n"), &path] {
+    for key in [pem, &pem.replace('\n', "\\n"), &pem.replace('\n', " "), &STANDARD.encode(pem), &path] {
         let settings = alone(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", key)]);
         assert!(settings.dkim[0].key.is_some());
         assert_eq!(settings.listeners[0].senders.to_string(), "*@example.com, *@*.example.com");
@@ -145,7 +145,7 @@ fn a_key_may_be_pem_pem_in_one_line_or_a_path() {
     assert!(!broken[0].contains(&pem[40..60]));
     // Without the lines around it, it looks like a path; then it must not be in the message that there is no such file.
     let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-    for key in [&body[..], &body.replace("/", "\\n"), &STANDARD.encode(pem)] {
+    for key in [&body[..], &body.replace("/", "\\n"), &STANDARD.encode(pem.replace("BEGIN", ""))] {
         let broken = problems(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", key)]);
         assert!(
             broken[0].starts_with("DKIM_PRIVATE_KEY: it holds a key without its BEGIN and END lines"),

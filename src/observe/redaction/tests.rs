@@ -46,7 +46,15 @@ fn forms(octets: &[u8]) -> Vec<String> {
     vec![
         text.clone(),
         text.to_uppercase(),
-        text.escape_default().to_string().replace("\\u{", "\\u00").replace('}', ""),
+        text.chars()
+            .map(|c| {
+                if matches!(c, ' '..='~' | '\t') {
+                    c.escape_default().to_string()
+                } else {
+                    format!("\\u{:04x}", u32::from(c))
+                }
+            })
+            .collect(),
         STANDARD.encode(octets),
         STANDARD.encode(octets).to_ascii_uppercase(),
         URL_SAFE.encode(octets),
