@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let wrong = error.use_stderr();
             let (text, shown) = (error.render().to_string(), HIDDEN_ARGUMENTS.hide(&error.render().to_string()));
-            if text == shown {
+            if text == shown || !wrong {
                 let _a_closed_pipe_changes_nothing = error.print();
             } else {
                 eprint!("{shown}");
@@ -100,18 +100,18 @@ fn complain(text: impl Display) {
     eprintln!("waxseal: {}", HIDDEN_ARGUMENTS.hide(&text.to_string()));
 }
 
-/// Arguments that no error may repeat: a secret that was given for a path or a name. `user hash` takes no argument, and what is
-/// given there is the password.
+/// Arguments that no error may repeat: a secret that was given for a path or a name. What stands behind `user hash` may be the
+/// password.
 static HIDDEN_ARGUMENTS: LazyLock<Redaction> = LazyLock::new(|| {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let is = |command: &str| arguments.iter().any(|argument| argument == command);
-    let (is_hash, is_queue) = (is("user"), is("queue"));
+    let place_of = |command: &str| arguments.iter().position(|argument| argument == command);
+    let (is_queue, behind_hash) = (place_of("queue").is_some(), place_of("user").and(place_of("hash")));
     let mut hidden = Redaction::default();
-    for argument in &arguments {
+    for (at, argument) in arguments.iter().enumerate() {
         let value =
             argument.split_once('=').filter(|_| argument.starts_with("--")).map_or(&argument[..], |(_, value)| value);
-        let is_password = is_hash && !["user", "hash"].contains(&value) && !argument.starts_with('-');
+        let is_password = behind_hash.is_some_and(|hash| at > hash) && !argument.starts_with('-');
         let is_id = is_queue && value.parse::<MailId>().is_ok();
         if is_password || (!is_id && shown_path(Path::new(value)) != value) {
             hidden.add_secret(value);
