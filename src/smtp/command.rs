@@ -158,14 +158,9 @@ fn parse_mail(argument: &[u8]) -> Result<Command, CommandError> {
     let mut parameters = MailParameters::default();
     for (name, value) in split_parameters(rest)? {
         match (name.to_ascii_uppercase().as_str(), value) {
-            ("SIZE", Some(value)) => {
-                let digits = value.len() <= 20 && value.bytes().all(|b| b.is_ascii_digit());
-                parameters.size = Some(
-                    digits
-                        .then(|| value.parse().ok())
-                        .flatten()
-                        .ok_or(CommandError::ParameterValue { name: "SIZE" })?,
-                );
+            // RFC 1870 §4: 1 to 20 digits.
+            ("SIZE", Some(value)) if value.len() <= 20 && value.bytes().all(|b| b.is_ascii_digit()) => {
+                parameters.size = Some(value.parse().map_err(|_| CommandError::ParameterValue { name: "SIZE" })?);
             }
             ("BODY", Some(value)) => {
                 parameters.body = match value.to_ascii_uppercase().as_str() {
@@ -175,11 +170,12 @@ fn parse_mail(argument: &[u8]) -> Result<Command, CommandError> {
                 };
             }
             ("SMTPUTF8", None) => parameters.smtputf8 = true,
-            ("SIZE", None) => return Err(CommandError::ParameterValue { name: "SIZE" }),
-            ("BODY", None) => return Err(CommandError::ParameterValue { name: "BODY" }),
-            ("SMTPUTF8", Some(_)) => return Err(CommandError::ParameterValue { name: "SMTPUTF8" }),
             // RFC 4954 §5: a relay that does not vouch for the submitter takes AUTH= and drops it.
-            ("AUTH", Some(_)) => {}
+            ("AUTH", Some(value)) if is_submitter(value) => {}
+            ("SIZE", _) => return Err(CommandError::ParameterValue { name: "SIZE" }),
+            ("BODY", _) => return Err(CommandError::ParameterValue { name: "BODY" }),
+            ("SMTPUTF8", _) => return Err(CommandError::ParameterValue { name: "SMTPUTF8" }),
+            ("AUTH", _) => return Err(CommandError::ParameterValue { name: "AUTH" }),
             _ => return Err(CommandError::UnknownParameter { name: name.to_owned() }),
         }
     }
@@ -206,6 +202,28 @@ fn after_keyword<'a>(argument: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
     head.eq_ignore_ascii_case(keyword).then(|| rest.trim_ascii_start())
 }
 
+/// `<>`, or a mailbox as xtext. RFC 4954 §5.
+fn is_submitter(value: &str) -> bool {
+    value == "<>" || decode_xtext(value).is_some_and(|mailbox| Mailbox::parse(&mailbox).is_ok())
+}
+
+/// `+` and two upper-case hexadecimal digits stand for an octet. RFC 3461 §4; RFC 6531 §3.3 lets characters beyond ASCII be.
+fn decode_xtext(text: &str) -> Option<String> {
+    let digit = |octet: &u8| match octet {
+        b'0'..=b'9' => Some(octet - b'0'),
+        b'A'..=b'F' => Some(octet - b'A' + 10),
+        _ => None,
+    };
+    let (mut decoded, mut octets) = (Vec::new(), text.as_bytes().iter());
+    while let Some(&octet) = octets.next() {
+        decoded.push(match octet {
+            b'+' => digit(octets.next()?)? * 16 + digit(octets.next()?)?,
+            octet => octet,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
 // RFC 5321 §4.1.2 esmtp-param: keyword ["=" value], each behind a space.
 fn split_parameters(rest: &[u8]) -> Result<Vec<(&str, Option<&str>)>, CommandError> {
     const EXPECTED: CommandError =
@@ -218,10 +236,9 @@ fn split_parameters(rest: &[u8]) -> Result<Vec<(&str, Option<&str>)>, CommandErr
         return Err(EXPECTED);
     }
     let mut parameters: Vec<(&str, Option<&str>)> = Vec::new();
-    for word in rest.split_ascii_whitespace() {
+    for word in rest.split(' ').filter(|word| !word.is_empty()) {
         let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-        let named = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !named || value == Some("") {
+        if !is_keyword(name) || !value.is_none_or(is_parameter_value) {
             return Err(EXPECTED);
         }
         // Which of two sizes counts, the next server may see otherwise.
@@ -231,6 +248,18 @@ fn split_parameters(rest: &[u8]) -> Result<Vec<(&str, Option<&str>)>, CommandErr
         parameters.push((name, value));
     }
     Ok(parameters)
+}
+
+fn is_keyword(name: &str) -> bool {
+    !name.starts_with('-')
+        && !name.is_empty()
+        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+}
+
+/// Neither `=` nor white space; what is not ASCII is RFC 6531 §3.3's.
+fn is_parameter_value(value: &str) -> bool {
+    !value.is_empty()
+        && value.chars().all(|character| character != '=' && !character.is_control() && !character.is_whitespace())
 }
 
 fn sentence(text: &str) -> String {
@@ -290,6 +319,101 @@ mod tests {
             (b"PRI * HTTP/2.0", 421),
         ] {
             assert_eq!(code(line), expected, "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn every_parameter_has_a_form_and_a_code() {
+        let long = "9".repeat(21);
+        for (parameters, expected) in [
+            ("SIZE=0", 250),
+            ("size=00000000000000000001", 250),
+            ("SIZE=18446744073709551615", 250),
+            ("SIZE=18446744073709551616", 501),
+            ("SIZE=99999999999999999999", 501),
+            (&format!("SIZE={long}"), 501),
+            ("SIZE", 501),
+            ("SIZE=", 501),
+            ("SIZE=+1", 501),
+            ("SIZE=-1", 501),
+            ("SIZE=1e3", 501),
+            ("SIZE=0x10", 501),
+            ("SIZE=1.5", 501),
+            ("SIZE=1=2", 501),
+            ("SIZE=\u{661}", 501),
+            ("SIZE= 1", 501),
+            ("BODY=7BIT", 250),
+            ("body=8bitmime", 250),
+            ("BODY", 501),
+            ("BODY=", 501),
+            ("BODY=8BIT", 501),
+            ("BODY=BINARYMIME", 501),
+            ("BODY=7BIT=8BITMIME", 501),
+            ("SMTPUTF8", 250),
+            ("SMTPUTF8=", 501),
+            ("SMTPUTF8=x", 501),
+            ("SMTPUTF8=YES", 501),
+            ("AUTH=<>", 250),
+            ("AUTH=e+3Dmc2@example.com", 250),
+            ("auth=a+2Bb@example.com", 250),
+            ("AUTH=+22a+20b+22@example.com", 250),
+            ("AUTH=a@[127.0.0.1]", 250),
+            ("AUTH=j\u{fc}rgen@example.com", 250),
+            ("AUTH=j+C3+BCrgen@example.com", 250),
+            ("AUTH", 501),
+            ("AUTH=", 501),
+            ("AUTH=<hey+A>", 501),
+            ("AUTH=hey", 501),
+            ("AUTH=hey+A@example.com", 501),
+            ("AUTH=hey+4@example.com", 501),
+            ("AUTH=hey@example.com+", 501),
+            ("AUTH=hey+@example.com", 501),
+            ("AUTH=e+3dmc2@example.com", 501),
+            ("AUTH=e+GGmc2@example.com", 501),
+            ("AUTH=e=mc2@example.com", 501),
+            ("AUTH=a+FF@example.com", 501),
+            ("AUTH=a+00@example.com", 501),
+            ("AUTH=a+0D+0A@example.com", 501),
+            ("AUTH=<a@example.com>", 501),
+            ("AUTH=+3C+3E", 501),
+            ("AUTH=<> AUTH=<>", 501),
+            ("RET=FULL", 555),
+            ("RET", 555),
+            ("ENVID=QQ314159", 555),
+            ("ENVID=+4", 555),
+            ("NOTIFY=NEVER", 555),
+            ("ORCPT=rfc822;a@b", 555),
+            ("HOLDFOR=60", 555),
+            ("BY=120;R", 555),
+            ("REQUIRETLS", 555),
+            ("MT-PRIORITY=4", 555),
+            ("X", 555),
+            ("8BIT=1", 555),
+            ("X=1=2", 501),
+            ("X=", 501),
+            ("=", 501),
+            ("=1", 501),
+            ("-X=1", 501),
+            ("X_Y=1", 501),
+            ("X\u{fc}=1", 501),
+            ("X=a\tb", 501),
+            ("X=a\u{a0}b", 501),
+            ("X=a\u{85}b", 501),
+            ("SIZE=1\tBODY=7BIT", 501),
+            ("X=a\u{1}b", 500),
+            ("X=a\u{7f}b", 500),
+            ("SIZE=1  BODY=7BIT", 250),
+            ("SIZE=1 BODY=7BIT SMTPUTF8 AUTH=<>", 250),
+            ("SIZE=1 Size=1", 501),
+            ("SIZE=1 BODY=7BIT size=1", 501),
+            ("X=1 x=1", 501),
+        ] {
+            let line = format!("MAIL FROM:<a@b> {parameters}");
+            assert_eq!(code(line.as_bytes()), expected, "{line}");
+            // RCPT has no parameter of its own here.
+            let at_rcpt = if [500, 501].contains(&expected) { &[500, 501, 555][..] } else { &[555] };
+            let line = format!("RCPT TO:<a@b> {parameters}");
+            assert!(at_rcpt.contains(&code(line.as_bytes())), "{line}");
         }
     }
 
