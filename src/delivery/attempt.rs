@@ -96,6 +96,18 @@ impl Attempt {
     pub fn settled(&self) -> &[Settled] {
         &self.settled
     }
+
+    /// The provider took it for at least one recipient.
+    pub fn has_delivered(&self) -> bool {
+        self.settled.iter().any(|settled| matches!(settled.outcome, Outcome::Delivered(_)))
+    }
+
+    /// The provider may have taken it, and nobody knows.
+    pub fn is_in_doubt(&self) -> bool {
+        let is_in_doubt =
+            |settled: &Settled| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.possible_duplicate);
+        self.settled.iter().any(is_in_doubt)
+    }
 }
 
 impl Delivery {
@@ -145,22 +157,35 @@ impl Delivery {
         self.lanes.iter().map(|(lane, _)| lane)
     }
 
-    /// Ends at the deadline at the latest, with every recipient settled.
-    pub async fn attempt(&self, accepted: &Accepted, deadline: Deadline) -> Attempt {
-        self.attempt_unless(accepted, deadline, &CancellationToken::new()).await
-    }
-
-    /// The same; once `stop` is cancelled, what has not begun is deferred as [`Cause::Stopping`].
-    pub async fn attempt_unless(&self, accepted: &Accepted, deadline: Deadline, stop: &CancellationToken) -> Attempt {
+    /// Ends at the deadline at the latest, with every recipient settled. Once `stop` is cancelled, what has not begun is
+    /// deferred as [`Cause::Stopping`]; once `cut_off` is, it ends at once, with what is known then.
+    pub async fn attempt(
+        &self,
+        accepted: &Accepted,
+        deadline: Deadline,
+        stop: &CancellationToken,
+        cut_off: &CancellationToken,
+    ) -> Attempt {
         fault::provoke("attempt", &accepted.envelope.sender);
         let mut progress = Progress::new(accepted, deadline, stop);
-        for group in self.routes.group(accepted) {
+        let is_whole = tokio::select! {
+            biased;
+            () = self.try_all(&mut progress) => true,
+            () = cut_off.cancelled() => false,
+        };
+        if !is_whole {
+            progress.break_off();
+        }
+        progress.finish()
+    }
+
+    async fn try_all(&self, progress: &mut Progress<'_>) {
+        for group in self.routes.group(progress.accepted) {
             match group.way {
-                Ok(way) => self.try_in_order(&way, group.members, &mut progress).await,
+                Ok(way) => self.try_in_order(&way, group.members, progress).await,
                 Err(none) => progress.settle_all(&group.members, &Outcome::Deferred(none.reason())),
             }
         }
-        progress.finish()
     }
 }
 

@@ -4,22 +4,24 @@
 //! power cut. Never leases more than the lane's upstreams have room for, and nothing while all of them are to be left alone.
 
 mod memory;
+mod unbegun;
 
 use self::memory::{Memory, Share};
+use self::unbegun::{Unbegun, settle};
 use super::attempt::{Attempt, Delivery};
 use super::bounce::Bouncer;
-use super::settle::Clerk;
+use super::settle::{Books, Clerk};
 use crate::message::accepted::Accepted;
-use crate::observe::fault::Fault;
+use crate::message::dsn::Failure;
+use crate::observe::fault::{self, Fault};
 use crate::observe::log::Clean;
 use crate::queue::watched::Watched;
-use crate::queue::{Cursor, Lane, Leased, Queue, QueueError, Settlement};
+use crate::queue::{Cursor, Lane, Leased, Queue, QueueError};
 use crate::relay::{Deadline, Room};
-use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -41,8 +43,13 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What makes an attempt.
 pub trait Courier: Send + Sync + 'static {
-    /// Once `stop` is cancelled, what has not begun is not begun: `Cause::Stopping`.
-    fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> impl Future<Output = Attempt> + Send;
+    /// Once `stop` is cancelled, what has not begun is not begun: `Cause::Stopping`. Once `cut_off` is, it ends at once.
+    fn attempt(
+        &self,
+        accepted: &Accepted,
+        stop: &CancellationToken,
+        cut_off: &CancellationToken,
+    ) -> impl Future<Output = Attempt> + Send;
 
     /// How many messages may be under way on the lane now.
     fn room(&self, lane: &Lane) -> Room;
@@ -55,8 +62,8 @@ pub trait Courier: Send + Sync + 'static {
 }
 
 impl Courier for Delivery {
-    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> Attempt {
-        self.attempt_unless(accepted, Deadline::NONE, stop).await
+    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken, cut_off: &CancellationToken) -> Attempt {
+        Self::attempt(self, accepted, Deadline::NONE, stop, cut_off).await
     }
 
     fn room(&self, lane: &Lane) -> Room {
@@ -81,6 +88,8 @@ pub struct Dispatcher<C> {
     pub lanes: Vec<Lane>,
     /// Of leased messages, over all lanes.
     pub octets: u64,
+    /// The end of the drain time: attempts are broken off, and what is known of them is written down.
+    pub cut_off: CancellationToken,
 }
 
 impl<C: Courier> Dispatcher<C> {
@@ -117,62 +126,82 @@ impl<C: Courier> Dispatcher<C> {
         }
     }
 
-    /// From the lease to the durable settlement.
-    async fn deliver(&self, leased: Leased, stop: &CancellationToken) {
-        let accepted = &leased.accepted;
+    /// From the lease to the durable settlement. A fault of our own in any of its steps leaves the others what they are, and
+    /// the lease with an end.
+    async fn deliver(self: Arc<Self>, unbegun: Unbegun, stop: CancellationToken) {
+        fault::provoke("hand-over", &unbegun.leased().accepted.envelope.sender);
         if stop.is_cancelled() {
-            self.settle(&leased, vec![Settlement::Untried; accepted.envelope.recipients.len()], Timestamp::MIN).await;
-            return;
+            return unbegun.give_back().await;
         }
+        let leased = unbegun.begin();
         if leased.suspect {
-            let (id, from, lane) = (accepted.id, Clean(&accepted.envelope.sender), &leased.lane);
+            let (id, from, lane) = (leased.accepted.id, Clean(&leased.accepted.envelope.sender), &leased.lane);
             warn!(%id, %from, %lane, attempts = leased.attempts, "possible duplicate: an earlier attempt may have got through");
         }
-        let attempt = self.attempt(&leased, stop).await;
-        let elapsed = self.clerk.clock.now().duration_since(accepted.received_at);
-        attempt.log(accepted, Duration::try_from(elapsed).unwrap_or_default());
-        let books = self.clerk.close(&leased, &attempt);
-        for (to, reason) in &books.expired {
-            error!(id = %accepted.id, to = %Clean(to), reason = %Clean(reason), "failed");
+        let attempt = self.attempt(&leased, &stop).await;
+        if self.cut_off.is_cancelled() && attempt.is_in_doubt() && !attempt.has_delivered() {
+            // Nothing is known that its lease does not say: at the next start it is due at once, a possible duplicate.
+            return;
         }
-        self.tell(accepted, &books.failures).await;
-        self.settle(&leased, books.settlements, books.due).await;
+        let books = self.close(&leased, attempt).await;
+        self.tell(&leased, books.failures).await;
+        settle(&self.queue, &leased, books.settlements, books.due).await;
     }
 
     /// A fault of our own defers the message; it must not keep its lease for ever.
     async fn attempt(&self, leased: &Leased, stop: &CancellationToken) -> Attempt {
-        let (courier, accepted, stop) = (self.courier.clone(), leased.accepted.clone(), stop.clone());
-        let attempt = tokio::spawn(async move { courier.attempt(&accepted, &stop).await });
-        AbortOnDropHandle::new(attempt).await.unwrap_or_else(|failure| {
+        let (courier, accepted) = (self.courier.clone(), leased.accepted.clone());
+        let (stop, cut_off) = (stop.clone(), self.cut_off.clone());
+        apart(async move { courier.attempt(&accepted, &stop, &cut_off).await }).await.unwrap_or_else(|failure| {
             error!(id = %leased.accepted.id, "an attempt failed: {}", Fault(&failure));
             Attempt::interrupted(&leased.accepted)
         })
     }
 
-    /// Before the settlement: a bounce told twice after a crash is better than one never told.
-    async fn tell(&self, accepted: &Accepted, failures: &[crate::message::dsn::Failure]) {
-        let mut pause = FIRST_RETRY;
-        while let Err(error) = self.bouncer.tell(accepted, failures).await {
-            error!(id = %accepted.id, "a bounce could not be stored: {error}");
-            if matches!(error, QueueError::Closed) {
-                return;
+    /// What the attempt means for the queue, told in the log.
+    async fn close(&self, leased: &Arc<Leased>, attempt: Attempt) -> Books {
+        let (clerk, lent) = (self.clerk.clone(), leased.clone());
+        let closing = apart(async move {
+            let accepted = &lent.accepted;
+            fault::provoke("closing", &accepted.envelope.sender);
+            let elapsed = clerk.clock.now().duration_since(accepted.received_at);
+            attempt.log(accepted, Duration::try_from(elapsed).unwrap_or_default());
+            let books = clerk.close(&lent, &attempt);
+            for (to, reason) in &books.expired {
+                error!(id = %accepted.id, to = %Clean(to), reason = %Clean(reason), "failed");
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_RETRY);
-        }
+            books
+        });
+        closing.await.unwrap_or_else(|failure| {
+            error!(id = %leased.accepted.id, "what an attempt came to was lost: {}", Fault(&failure));
+            self.clerk.close(leased, &Attempt::interrupted(&leased.accepted))
+        })
     }
 
-    async fn settle(&self, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
-        let mut pause = FIRST_RETRY;
-        while let Err(error) = self.queue.settle(leased.lease, settlements.clone(), due).await {
-            error!(id = %leased.accepted.id, "what became of a message could not be written down: {error}");
-            if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
-                return;
+    /// Before the settlement: a bounce told twice after a crash is better than one never told.
+    async fn tell(&self, leased: &Arc<Leased>, failures: Vec<Failure>) {
+        let (bouncer, lent) = (self.bouncer.clone(), leased.clone());
+        let telling = apart(async move {
+            fault::provoke("bounce", &lent.accepted.envelope.sender);
+            let mut pause = FIRST_RETRY;
+            while let Err(error) = bouncer.tell(&lent.accepted, &failures).await {
+                error!(id = %lent.accepted.id, "a bounce could not be stored: {error}");
+                if matches!(error, QueueError::Closed) {
+                    return;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_RETRY);
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_RETRY);
+        });
+        if let Err(failure) = telling.await {
+            error!(id = %leased.accepted.id, "nobody was told of what failed: {}", Fault(&failure));
         }
     }
+}
+
+/// What panics there panics alone.
+async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
+    AbortOnDropHandle::new(tokio::spawn(work)).await
 }
 
 struct LaneLoop<C> {
@@ -187,8 +216,8 @@ struct LaneLoop<C> {
     /// For good.
     queue_is_gone: bool,
     sweep: Sweep,
-    /// Each gives back its octets.
-    running: JoinSet<u64>,
+    /// Each gives back its octets, and how it ended.
+    running: JoinSet<(u64, Result<(), JoinError>)>,
 }
 
 /// The search for mail that is too old, while nobody takes any.
@@ -243,7 +272,7 @@ impl<C: Courier> LaneLoop<C> {
         let leased = queue.lease(&self.lane, self.dispatcher.clerk.clock.now(), slots, octets).await;
         let leased = leased.map(|leased| {
             let found = !leased.is_empty();
-            leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));
+            self.spawn(leased, stop);
             found
         });
         self.share.settle();
@@ -285,7 +314,7 @@ impl<C: Courier> LaneLoop<C> {
         let leased = queue.lease_old(&self.lane, age, self.sweep.after.take(), limit, octets).await;
         let leased = leased.map(|(leased, next)| {
             self.sweep.after = next;
-            leased.into_iter().for_each(|leased| self.spawn(leased, stop.clone()));
+            self.spawn(leased, stop);
         });
         self.share.settle();
         if let Err(error) = leased {
@@ -317,22 +346,28 @@ impl<C: Courier> LaneLoop<C> {
         pause
     }
 
-    fn spawn(&mut self, leased: Leased, stop: CancellationToken) {
-        let octets = leased.accepted.message.size() as u64;
-        self.share.add(octets);
-        let dispatcher = Arc::clone(&self.dispatcher);
-        self.running.spawn(async move {
-            dispatcher.deliver(leased, &stop).await;
-            octets
-        });
+    fn spawn(&mut self, leased: Vec<Leased>, stop: &CancellationToken) {
+        // All of them, before anything is done for one.
+        let unbegun: Vec<_> = leased.into_iter().map(|leased| Unbegun::new(&self.dispatcher.queue, leased)).collect();
+        for unbegun in unbegun {
+            let octets = unbegun.leased().accepted.room();
+            self.share.add(octets);
+            let delivering = self.dispatcher.clone().deliver(unbegun, stop.clone());
+            self.running.spawn(async move {
+                // With the octets in any case.
+                let ended = apart(delivering).await;
+                (octets, ended)
+            });
+        }
     }
 
-    fn note(&mut self, ended: Result<u64, tokio::task::JoinError>) {
-        match ended {
-            Ok(octets) => self.share.remove(octets),
-            Err(failure) => error!(
-                lane = %self.lane, "a delivery failed: {}; its message is tried again after the next start", Fault(&failure)
-            ),
+    fn note(&mut self, ended: Result<(u64, Result<(), JoinError>), JoinError>) {
+        let ended = ended.and_then(|(octets, ended)| {
+            self.share.remove(octets);
+            ended
+        });
+        if let Err(failure) = ended {
+            error!(lane = %self.lane, "a delivery failed: {}", Fault(&failure));
         }
     }
 }

@@ -26,6 +26,7 @@ impl Delivery {
     pub(super) async fn try_in_order(&self, way: &Way, mut pending: Vec<usize>, progress: &mut Progress<'_>) {
         let targets: Vec<&Target> = way.upstreams.iter().filter_map(|&index| self.targets.get(index)).collect();
         for (at, target) in targets.iter().enumerate() {
+            progress.open.clone_from(&pending);
             progress.tell_refusals(&pending);
             let upstream = match target.logins.for_mail(progress.accepted) {
                 Ok(upstream) => upstream,
@@ -40,9 +41,10 @@ impl Delivery {
             self.try_in_transactions(outbound, &pending, progress).await;
             pending.retain(|&index| progress.wants_another_upstream(index, way.retry_refused));
             if pending.is_empty() {
-                return;
+                break;
             }
         }
+        progress.open.clear();
     }
 
     /// No more recipients in one transaction than the profile and the rates allow; and as many transactions as the upstream
@@ -103,7 +105,10 @@ impl Delivery {
                 seal: outgoing.sealed.seal().to_string(),
                 is_sandbox: target.is_sandbox,
             });
-            match ready.send(&progress.accepted.envelope, &recipients, &outgoing.sealed, progress.deadline).await {
+            progress.sending = Some((upstream.name().to_owned(), pending.to_vec()));
+            let sent = ready.send(&progress.accepted.envelope, &recipients, &outgoing.sealed, progress.deadline).await;
+            progress.sending = None;
+            match sent {
                 Sent::Outcomes(outcomes) => {
                     return pending.iter().zip(outcomes).for_each(|(&index, outcome)| {
                         progress.settle(index, outcome, Some(transaction.clone()));

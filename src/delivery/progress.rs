@@ -7,6 +7,7 @@ use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, Step};
 use crate::relay::Deadline;
+use crate::smtp::EnhancedCode;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,12 +16,17 @@ pub(super) struct Progress<'a> {
     pub accepted: &'a Accepted,
     pub deadline: Deadline,
     pub stop: &'a CancellationToken,
+    /// The recipients of the group under way that another upstream may still be asked for.
+    pub open: Vec<usize>,
+    /// The upstream with a transaction under way, and for whom.
+    pub sending: Option<(String, Vec<usize>)>,
     settled: Vec<Option<(Outcome, Option<Arc<Transaction>>)>>,
 }
 
 impl<'a> Progress<'a> {
     pub fn new(accepted: &'a Accepted, deadline: Deadline, stop: &'a CancellationToken) -> Self {
-        Self { accepted, deadline, stop, settled: vec![None; accepted.envelope.recipients.len()] }
+        let settled = vec![None; accepted.envelope.recipients.len()];
+        Self { accepted, deadline, stop, open: Vec::new(), sending: None, settled }
     }
 
     pub fn settle(&mut self, index: usize, outcome: Outcome, transaction: Option<Arc<Transaction>>) {
@@ -46,6 +52,22 @@ impl<'a> Progress<'a> {
 
     pub fn leave(&mut self, pending: &[usize]) {
         self.pass_by(pending, &Reason::new(None, Step::Permit, Cause::Stopping));
+    }
+
+    /// The attempt is broken off where it is. What is known of a recipient stays; who is in the transaction under way may get
+    /// the message all the same, and nobody else is asked for.
+    pub fn break_off(&mut self) {
+        let (name, sending) = self.sending.take().unwrap_or_default();
+        let cause = Cause::Local {
+            enhanced: EnhancedCode::new(4, 3, 2),
+            text: "the gateway had to stop before the provider answered".to_owned(),
+        };
+        let reason = Reason::new(Some(&name), Step::EndOfData, cause).maybe_delivered();
+        self.settle_all(&sending, &Outcome::Deferred(reason));
+        let mut unasked = std::mem::take(&mut self.open);
+        unasked.extend((0..self.settled.len()).filter(|&index| self.settled[index].is_none()));
+        unasked.retain(|index| !sending.contains(index));
+        self.leave(&unasked);
     }
 
     /// This upstream was not asked. What an earlier one said is kept; but of a refusal it might have thought otherwise, whether
@@ -175,6 +197,38 @@ mod tests {
             };
             assert_eq!((reason.cause, reason.before.len()), (Cause::Stopping, 1), "the refusal is told of");
         }
+    }
+
+    /// At the end of the drain time: what the provider took is known, whoever else is told of it.
+    #[test]
+    fn what_is_broken_off_keeps_what_is_known_of_each_recipient() {
+        let (mut accepted, stop) = (accepted(), CancellationToken::new());
+        for name in ["taken", "gone", "sending", "refused-here", "next"] {
+            let mailbox = Mailbox::parse(&format!("{name}@example.net")).expect("an address");
+            accepted.envelope.add_recipient(mailbox);
+        }
+        let refusal = |code| {
+            let reply = Reply::new(550, EnhancedCode::new(5, 1, code), "no");
+            Outcome::Failed(Reason::new(Some("a"), Step::Rcpt, Cause::Reply(reply)))
+        };
+        let mut progress = Progress::new(&accepted, Deadline::NONE, &stop);
+        progress.settle(0, away("a"), None);
+        progress.settle(1, Outcome::Delivered(Reply::ok()), None);
+        progress.settle(2, refusal(1), None);
+        progress.settle(4, refusal(2), None);
+        (progress.open, progress.sending) = (vec![3, 4], Some(("b".to_owned(), vec![3])));
+        progress.break_off();
+        let attempt = progress.finish();
+        let outcomes: Vec<_> = attempt.settled().iter().map(|settled| settled.outcome.clone()).collect();
+        assert_eq!(outcomes[..3], [away("a"), Outcome::Delivered(Reply::ok()), refusal(1)]);
+        let reason = |at: usize| match &outcomes[at] {
+            Outcome::Deferred(reason) => reason.clone(),
+            other => panic!("{at}: {other:?}"),
+        };
+        assert!(reason(3).possible_duplicate && !reason(3).is_untried(), "the provider may have it");
+        assert_eq!((reason(4).cause, reason(4).before.len()), (Cause::Stopping, 1), "another may think otherwise");
+        assert!(reason(5).is_untried());
+        assert!(!reason(4).possible_duplicate && !reason(5).possible_duplicate);
     }
 
     /// What one upstream cannot carry is offered to the next, and fails only if no other may come back and take it.

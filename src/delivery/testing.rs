@@ -312,7 +312,7 @@ fn lane_of(recipient: &Mailbox) -> Lane {
 }
 
 impl Courier for Scripted {
-    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken) -> Attempt {
+    async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken, _: &CancellationToken) -> Attempt {
         assert!(!stop.is_cancelled(), "begun after the stop");
         let lane = lane_of(&accepted.envelope.recipients[0]);
         let Admission::Go(pass) = self.breaker(&lane, |breaker| breaker.admit(Instant::now(), false)) else {
@@ -436,6 +436,7 @@ impl Stage {
             bouncer,
             lanes: self.clerk.routes.lanes().into_iter().map(|(lane, _)| lane).collect(),
             octets: self.octets,
+            cut_off: CancellationToken::new(),
         };
         tokio::spawn(dispatcher.run(self.stop.clone()))
     }

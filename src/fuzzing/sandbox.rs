@@ -64,7 +64,8 @@ fn passes(message: &[u8], records: &Records) -> usize {
 }
 
 fn received(data: Bytes) -> Received {
-    let mut share = Budget::new(u64::MAX).share();
+    let budget = Budget::new(u64::MAX);
+    let (mut share, envelope_share) = (budget.share(), budget.share());
     share.grow(data.len()).expect("room");
     let mut envelope = Envelope::new(ReversePath::Null);
     envelope.add_recipient(Mailbox::parse("c@d.example").expect("an address"));
@@ -75,5 +76,5 @@ fn received(data: Bytes) -> Received {
         tls: None,
         user: None,
     };
-    Received { client, envelope, data, line_endings_changed: false, share }
+    Received { client, envelope, data, line_endings_changed: false, share, envelope_share }
 }

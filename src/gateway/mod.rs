@@ -84,7 +84,7 @@ pub struct Gateway {
     lanes_of_today: Lanes,
     keep: Keep,
     drain: Duration,
-    /// What waits for a provider in direct mode when the drain time is over.
+    /// What waits for a provider when the drain time is over.
     cut_off: CancellationToken,
     /// The last to go.
     lock: Lock,
@@ -129,7 +129,15 @@ impl Gateway {
         announce(&settings, &doors);
         let Behind { delivery, clerk, leftovers, cut_off, .. } = behind;
         let (courier, lanes) = (delivery.clone(), delivery.lanes().cloned().collect());
-        let dispatcher = Dispatcher { queue: queue.clone(), courier, clerk, bouncer, lanes, octets: memory.leases };
+        let dispatcher = Dispatcher {
+            queue: queue.clone(),
+            courier,
+            clerk,
+            bouncer,
+            lanes,
+            octets: memory.leases,
+            cut_off: cut_off.clone(),
+        };
         let keep = Keep { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
         let drain = settings.drain;
         Ok(Self {
@@ -218,9 +226,12 @@ async fn drain(
     }
     warn!(?drain, "the drain time is over; cutting off what is still in progress");
     cut_off.cancel();
-    dispatcher.abort_all();
-    let told = timeout_at(farewell - last_words / 2, async { while listeners.join_next().await.is_some() {} });
+    let told = timeout_at(farewell - last_words / 2, async {
+        while listeners.join_next().await.is_some() {}
+        while dispatcher.join_next().await.is_some() {}
+    });
     let _whoever_still_listens = told.await;
+    dispatcher.abort_all();
     listeners.abort_all();
     while dispatcher.join_next().await.is_some() {}
 }

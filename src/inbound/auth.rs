@@ -1,8 +1,12 @@
 //! Who may log in: the users of the configuration and their passwords.
 //!
 //! argon2 is slow on purpose and Plausible logs in anew for every mail, so a verified login is remembered, as a keyed
-//! hash and only in memory; at most as many argon2 runs as there are cores go at once. Never prints a password.
+//! hash and only in memory; at most as many argon2 runs as there are cores go at once, in the order of `verifiers`. Never
+//! prints a password.
 
+pub use super::verifiers::{Busy, Source};
+
+use super::verifiers::Verifiers;
 use crate::observe::Secret;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -11,7 +15,6 @@ use aws_lc_rs::hmac;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
 
 /// KiB. A hash that asks for more would let one login exhaust the machine.
 const MOST_MEMORY: u32 = 1024 * 1024;
@@ -113,7 +116,7 @@ struct Inner {
     decoy: Option<StoredHash>,
     /// Of this process only.
     key: hmac::Key,
-    runs: Semaphore,
+    verifiers: Verifiers,
 }
 
 #[derive(Debug)]
@@ -139,7 +142,7 @@ impl Users {
             })
             .collect();
         let decoy = users.values().next().map(|user| user.hash.clone());
-        Self(Arc::new(Inner { users, decoy, key: random_key(), runs: Semaphore::new(cores()) }))
+        Self(Arc::new(Inner { users, decoy, key: random_key(), verifiers: Verifiers::new(cores()) }))
     }
 
     pub fn none() -> Self {
@@ -151,27 +154,27 @@ impl Users {
     }
 
     /// The user's name if name and password are right.
-    pub async fn verify(&self, name: &str, password: &Secret) -> Option<Arc<str>> {
+    pub async fn verify(&self, name: &str, password: &Secret, source: Source) -> Result<Option<Arc<str>>, Busy> {
         let (name, user) = match self.0.users.get_key_value(name) {
             Some((name, user)) => (Arc::clone(name), Arc::clone(user)),
             None => {
                 if let Some(decoy) = &self.0.decoy {
-                    self.run(decoy.clone(), password.clone()).await;
+                    self.run(decoy.clone(), password.clone(), source, false).await?;
                 }
-                return None;
+                return Ok(None);
             }
         };
         let message = remembrance(&name, password, &user.hash);
         if let Some(tag) = user.remembered.get()
             && hmac::verify(&self.0.key, &message, tag.as_ref()).is_ok()
         {
-            return Some(name);
+            return Ok(Some(name));
         }
-        if !self.run(user.hash.clone(), password.clone()).await {
-            return None;
+        if !self.run(user.hash.clone(), password.clone(), source, true).await? {
+            return Ok(None);
         }
         user.remembered.get_or_init(|| hmac::sign(&self.0.key, &message));
-        Some(name)
+        Ok(Some(name))
     }
 
     /// What may be said of a login that was refused: the name of a user. Any other text in its place may be a secret: a
@@ -181,10 +184,14 @@ impl Users {
         (!user.name_is_secret && **name != *password.reveal()).then_some(&**name)
     }
 
-    async fn run(&self, hash: StoredHash, password: Secret) -> bool {
-        // The semaphore is never closed, and a panic inside argon2 is a refused login.
-        let Ok(_turn) = self.0.runs.acquire().await else { return false };
-        tokio::task::spawn_blocking(move || hash.matches(&password)).await.unwrap_or(false)
+    /// `counts`: the hash is a user's, not the decoy.
+    async fn run(&self, hash: StoredHash, password: Secret, source: Source, counts: bool) -> Result<bool, Busy> {
+        let turn = self.0.verifiers.turn(source).await?;
+        // Until the run is over, whether or not its client is still there; a panic inside argon2 is a refused login.
+        let matching = tokio::task::spawn_blocking(move || (hash.matches(&password), turn));
+        let is_right = matching.await.is_ok_and(|(matches, _turn)| matches && counts);
+        self.0.verifiers.note(source, is_right);
+        Ok(is_right)
     }
 }
 
@@ -212,6 +219,8 @@ fn remembrance(name: &str, password: &Secret, hash: &StoredHash) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    const HERE: Source = Source { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_known: true };
+
     fn secret(text: &str) -> Secret {
         Secret::new(text)
     }
@@ -234,19 +243,30 @@ mod tests {
             ("nobody", "p", None),
             ("", "", None),
         ] {
-            assert_eq!(users.verify(name, &secret(password)).await.as_deref(), expected, "{name}");
+            let found = users.verify(name, &secret(password), HERE).await.expect("nobody else is there");
+            assert_eq!(found.as_deref(), expected, "{name}");
         }
-        assert_eq!(Users::none().verify("x", &secret("y")).await, None);
+        assert_eq!(Users::none().verify("x", &secret("y"), HERE).await, Ok(None));
     }
 
     #[tokio::test]
     async fn a_remembered_login_runs_no_argon2() {
         let users = users();
-        assert!(users.verify("plain", &secret("p")).await.is_some());
-        users.0.runs.close();
-        assert!(users.verify("plain", &secret("p")).await.is_some(), "remembered");
-        assert!(users.verify("plain", &secret("q")).await.is_none(), "not the remembered password");
-        assert!(users.verify("plausible", &secret("geheim:ß1")).await.is_none(), "was not remembered");
+        assert_eq!(users.verify("plain", &secret("p"), HERE).await, Ok(Some("plain".into())));
+        let mut runs = Vec::new();
+        for _ in 0..cores() {
+            runs.push(users.0.verifiers.turn(HERE).await.expect("a free one"));
+        }
+        assert_eq!(users.verify("plain", &secret("p"), HERE).await, Ok(Some("plain".into())), "remembered");
+        for (name, password) in [("plain", "q"), ("plausible", "geheim:ß1")] {
+            let password = secret(password);
+            let (waits, free) = (users.verify(name, &password, HERE), tokio::task::yield_now());
+            tokio::select! {
+                biased;
+                _ = waits => panic!("{name} was not remembered"),
+                () = free => {}
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Drives `session` step by step: replies are collected and written when the client must be waited for, so that a
 //! pipelined batch is answered in one segment. Decides nothing about the protocol. RFC 5321 §4.5.3.2 (time-outs), RFC 2920.
 
-use super::auth::Users;
+use super::auth::{Source, Users};
 use super::data::Receiving;
 use super::limits::Slot;
 use super::lines::{Input, Line};
@@ -16,20 +16,28 @@ use crate::message::Budget;
 use crate::observe::fault::Fault;
 use crate::observe::log::Clean as OneLine;
 use crate::smtp::Reply;
+use bytes::BytesMut;
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-/// Octets read at once, while commands are expected and in DATA.
+/// Octets read at once, while commands are expected and in DATA. They lie on the stack: a client that is silent holds none.
 const READ_COMMANDS: usize = 4 * 1024;
 const READ_DATA: usize = 32 * 1024;
+/// Octets of replies from which they are written although the client has sent more commands. With [`READ_COMMANDS`] this bounds
+/// what a client that sends and never reads can make a connection hold.
+const MOST_UNWRITTEN: usize = 4 * 1024;
 /// Octets a second on average that DATA must bring, over the first `timeout`. Those past the largest message buy no time:
 /// what is refused has an end, too.
 const MIN_RATE: u64 = 1024;
@@ -100,11 +108,11 @@ where
         }
     }
     match end {
-        Ok(()) => connection.part().await,
-        Err(End::TimedOut) if connection.is_overdue() => connection.part_with(&Reply::login_overdue()).await,
-        Err(End::TimedOut) => connection.part_with(&Reply::timed_out()).await,
-        Err(End::Stopped) => connection.part_with(&Reply::shutting_down()).await,
-        Err(End::MadeRoom) => connection.leave_at_once(&Reply::made_room()).await,
+        Ok(()) => Box::pin(connection.part()).await,
+        Err(End::TimedOut) if connection.is_overdue() => connection.part_with(Reply::login_overdue()).await,
+        Err(End::TimedOut) => connection.part_with(Reply::timed_out()).await,
+        Err(End::Stopped) => connection.part_with(Reply::shutting_down()).await,
+        Err(End::MadeRoom) => Box::pin(connection.leave_at_once(&Reply::made_room())).await,
         Err(End::Closed | End::Broken(_) | End::Injected(_) | End::Tls(_)) => {}
     }
 }
@@ -125,13 +133,16 @@ struct Connection<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn converse<I: Intake>(&mut self, slot: &Slot, service: &Service<I>) -> Result<(), End> {
         let tls = match &service.options.tls {
-            Tls::Implicit(config) => Some(self.handshake(Arc::clone(config)).await?),
+            Tls::Implicit(config) => Some(Box::pin(self.handshake(Arc::clone(config))).await?),
             Tls::Off | Tls::StartTls(_) => None,
         };
         let mut step = Session::open(Arc::clone(&service.options), service.budget.clone(), self.subject.peer, tls);
         loop {
             if let Some(reply) = step.reply {
                 reply.write_to(&mut self.output);
+                if self.output.len() >= MOST_UNWRITTEN {
+                    self.flush().await?;
+                }
             }
             step = match step.next {
                 Next::Command(session) => {
@@ -147,16 +158,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let line = self.line().await?;
                     self.noting(&service.notes, exchange.response(line))
                 }
-                Next::Verify(verification) => self.verify(verification, service).await?,
-                Next::StartTls(upgrade) => self.upgrade(upgrade.check(self.input.bytes())?).await?,
+                Next::Verify(verification) => Box::pin(self.verify(verification, slot, service)).await?,
+                Next::StartTls(upgrade) => Box::pin(self.upgrade(upgrade.check(self.input.bytes())?)).await?,
                 Next::Admit(admission) => self.noting(&service.notes, admission.decide(&*service.intake)),
                 Next::Data(receiving) => {
-                    let step = self.data(*receiving).await?;
+                    let step = self.data(receiving).await?;
                     self.noting(&service.notes, step)
                 }
                 Next::Accept(received, accepting) => {
                     self.flush().await?;
-                    let reply = hand_over(*received, &service.intake).await;
+                    let reply = hand_over(received, &service.intake).await;
                     if reply.is_positive() {
                         service.notes.forgive(self.subject.peer.ip(), self.subject.needs_no_login);
                     }
@@ -180,10 +191,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         step
     }
 
-    async fn verify<I>(&mut self, verification: Verification, service: &Service<I>) -> Result<Step, End> {
+    async fn verify<I>(&mut self, verification: Verification, slot: &Slot, service: &Service<I>) -> Result<Step, End> {
         self.flush().await?;
         let (users, notes) = (&service.users, &service.notes);
-        let user = users.verify(verification.name(), verification.password()).await;
+        let source =
+            Source { address: self.subject.peer.ip(), is_known: self.subject.needs_no_login || slot.is_proven() };
+        let Ok(user) = users.verify(verification.name(), verification.password(), source).await else {
+            return Ok(self.noting(notes, verification.unchecked()));
+        };
         if user.is_none() {
             match users.name_to_show(verification.name(), verification.password()) {
                 Some(name) => notes.tell(self.subject, Some(name), format_args!("login refused: wrong password")),
@@ -238,13 +253,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(End::Stopped),
-                read = self.read(READ_COMMANDS, deadline) => read?,
+                read = self.read::<READ_COMMANDS>(deadline) => read?,
             }
         }
     }
 
     /// Reads a message to its end; a stopping gateway waits for it.
-    async fn data(&mut self, mut receiving: Receiving) -> Result<Step, End> {
+    async fn data(&mut self, mut receiving: Box<Receiving>) -> Result<Step, End> {
         let (start, mut received) = (Instant::now(), 0);
         loop {
             let consumed = receiving.feed(self.input.bytes());
@@ -255,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.flush().await?;
             let allowed = self.timeout + Duration::from_secs(received.min(receiving.largest()) / MIN_RATE);
-            self.read(READ_DATA, (start + allowed).min(Instant::now() + self.timeout)).await?;
+            self.read::<READ_DATA>((start + allowed).min(Instant::now() + self.timeout)).await?;
         }
     }
 
@@ -270,10 +285,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Err(End::Stopped)
     }
 
-    async fn read(&mut self, octets: usize, deadline: Instant) -> Result<(), End> {
-        let buffer = self.input.buffer();
-        buffer.reserve(octets);
-        match timeout_at(deadline, self.wire.read_buf(buffer)).await {
+    async fn read<const OCTETS: usize>(&mut self, deadline: Instant) -> Result<(), End> {
+        self.input.release();
+        let (wire, buffer) = (&mut self.wire, self.input.buffer());
+        match timeout_at(deadline, poll_fn(|context| wire.poll_read::<OCTETS>(context, buffer))).await {
             Err(_) => Err(End::TimedOut),
             Ok(Ok(0)) => Err(End::Closed),
             Ok(Ok(_)) => Ok(()),
@@ -285,8 +300,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let written = timeout_at(self.deadline(), self.wire.write_all(&self.output)).await;
-        self.output.clear();
+        let output = std::mem::take(&mut self.output);
+        let written = timeout_at(self.deadline(), self.wire.write_all(&output)).await;
         written.map_err(|_| End::TimedOut)?.map_err(End::Broken)
     }
 
@@ -300,9 +315,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.until.is_some_and(|until| until <= Instant::now())
     }
 
-    async fn part_with(mut self, reply: &Reply) {
+    /// Boxed: while a connection waits, its task has no room to spare for the end.
+    fn part_with(mut self, reply: Reply) -> Pin<Box<impl Future<Output = ()>>> {
         reply.write_to(&mut self.output);
-        self.part().await;
+        Box::pin(self.part())
     }
 
     /// Says why if the client can take it now. Nobody waits: the place is another's already.
@@ -317,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let goodbye = async {
             self.wire.write_all(&self.output).await?;
             self.wire.shutdown().await?;
-            while self.wire.read_buf(&mut Vec::with_capacity(READ_COMMANDS)).await? > 0 {}
+            while poll_fn(|context| self.wire.poll_read::<READ_COMMANDS>(context, &mut BytesMut::new())).await? > 0 {}
             Ok::<(), io::Error>(())
         };
         // Whatever goes wrong now: the conversation is over.
@@ -327,14 +343,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
 /// Lets the intake finish in a task of its own: a client that closes, or a connection that is dropped, takes back no
 /// message that may have been stored already.
-async fn hand_over<I: Intake>(received: Received, intake: &Arc<I>) -> Reply {
+fn hand_over<I: Intake>(received: Box<Received>, intake: &Arc<I>) -> impl Future<Output = Reply> + use<I> {
     let intake = Arc::clone(intake);
-    match tokio::spawn(async move { intake.accept(received).await }).await {
-        Ok(reply) => reply,
-        Err(failure) => {
+    let taken = tokio::spawn(async move { intake.accept(*received).await });
+    async {
+        taken.await.unwrap_or_else(|failure| {
             error!("a message could not be taken: {}", Fault(&failure));
             Reply::internal_error()
-        }
+        })
     }
 }
 
@@ -347,12 +363,21 @@ enum Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    async fn read_buf(&mut self, buffer: &mut impl bytes::BufMut) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read_buf(buffer).await,
-            Self::Tls(stream) => stream.read_buf(buffer).await,
-            Self::Closed => Ok(0),
-        }
+    /// Appends what has arrived, at most so many octets; how many it were.
+    fn poll_read<const OCTETS: usize>(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let mut chunk = [const { MaybeUninit::uninit() }; OCTETS];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        ready!(match self {
+            Self::Plain(socket) => Pin::new(socket).poll_read(context, &mut chunk),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, &mut chunk),
+            Self::Closed => Poll::Ready(Ok(())),
+        })?;
+        buffer.extend_from_slice(chunk.filled());
+        Poll::Ready(Ok(chunk.filled().len()))
     }
 
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -23,6 +23,7 @@ const LARGEST_STEP: usize = 1024 * 1024;
 pub struct Receiving {
     greeted: Greeted,
     envelope: Envelope,
+    envelope_share: Share,
     decoder: DotDecoder,
     content: Content,
 }
@@ -38,9 +39,9 @@ enum Content {
 }
 
 impl Receiving {
-    pub(super) fn new(greeted: Greeted, envelope: Envelope) -> Self {
-        let content = Content::Kept { data: Vec::new(), share: greeted.base.budget.share() };
-        Self { greeted, envelope, decoder: DotDecoder::default(), content }
+    pub(super) fn new(greeted: Greeted, envelope: Envelope, envelope_share: Share) -> Self {
+        let content = Content::Kept { data: Vec::new(), share: envelope_share.sibling() };
+        Self { greeted, envelope, envelope_share, decoder: DotDecoder::default(), content }
     }
 
     /// Consumes from the front of `input` and returns how much. Nothing behind the end of the data is consumed.
@@ -72,16 +73,23 @@ impl Receiving {
             Content::Kept { data, share } => match make_room(data, share, 2 * chunk.len() + 8) {
                 Ok(()) => self.decoder.decode(chunk, data),
                 Err(BudgetExceeded) => {
-                    self.content = Content::Dropped(Reply::no_memory());
+                    self.drop_all(Reply::no_memory());
                     self.decoder.decode(chunk, &mut Vec::new())
                 }
             },
             Content::Dropped(_) => self.decoder.decode(chunk, &mut Vec::new()),
         };
         if let Some(reply) = self.reason_to_drop() {
-            self.content = Content::Dropped(reply);
+            self.drop_all(reply);
         }
         consumed
+    }
+
+    /// What is refused anyway needs no envelope either.
+    fn drop_all(&mut self, reply: Reply) {
+        self.content = Content::Dropped(reply);
+        self.envelope.recipients = Vec::new();
+        self.envelope_share.shrink(0);
     }
 
     fn reason_to_drop(&self) -> Option<Reply> {
@@ -98,7 +106,7 @@ impl Receiving {
 
     /// At the end of the data: the refusal, or the message for the intake. The oddities come first, so that the reply
     /// does not depend on how the bytes were split over segments.
-    pub fn finish(self) -> Step {
+    pub fn finish(self: Box<Self>) -> Step {
         if let Some(reply) = self.refusal_of_oddities() {
             return self.greeted.answer(reply);
         }
@@ -120,6 +128,7 @@ impl Receiving {
             data,
             line_endings_changed: self.decoder.oddities().bare_line_ending,
             share,
+            envelope_share: self.envelope_share,
         };
         Step::silent(Next::Accept(Box::new(received), Accepting::new(self.greeted)))
     }
@@ -161,8 +170,9 @@ impl Received {
         }
         let line_endings_changed = decoder.oddities().bare_line_ending;
         // Nothing else is in flight.
-        let share = Budget::new(u64::MAX).share();
-        Ok(Self { client, envelope, data: data.into(), line_endings_changed, share })
+        let budget = Budget::new(u64::MAX);
+        let (share, envelope_share) = (budget.share(), budget.share());
+        Ok(Self { client, envelope, data: data.into(), line_endings_changed, share, envelope_share })
     }
 }
 

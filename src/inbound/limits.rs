@@ -168,6 +168,11 @@ impl Slot {
         }
     }
 
+    /// Somebody has logged in from its network within the last day.
+    pub fn is_proven(&self) -> bool {
+        lock(&self.open).proven.contains_key(&self.client)
+    }
+
     /// Once its place was given to another connection of the same client. Never after [`Self::prove`].
     pub async fn has_to_leave(&self) {
         self.leave.cancelled().await;

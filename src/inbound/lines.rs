@@ -32,6 +32,13 @@ impl Input {
         &mut self.buffer
     }
 
+    /// Before a wait for more: what holds nothing takes no memory.
+    pub fn release(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// Bytes that wait, for DATA.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer

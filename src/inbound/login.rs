@@ -167,6 +167,11 @@ impl Verification {
         &self.credentials.password
     }
 
+    /// Too many others wait for the same; this was no guess.
+    pub fn unchecked(self) -> Step {
+        self.greeted.answer(Reply::logins_busy())
+    }
+
     /// `user` if the password is right.
     pub fn verdict(self, user: Option<Arc<str>>) -> Step {
         let mut greeted = self.greeted;

@@ -16,6 +16,7 @@ mod session;
 mod starttls;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
+mod verifiers;
 
 pub use data::READING_ROOM;
 pub use listener::{BindError, Listener};
@@ -139,6 +140,8 @@ pub struct Received {
     pub line_endings_changed: bool,
     /// What `data` occupies of the memory budget.
     pub share: Share,
+    /// What `envelope` does.
+    pub envelope_share: Share,
 }
 
 /// What stands behind a listener.

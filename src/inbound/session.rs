@@ -9,8 +9,8 @@ use super::lines::Line;
 use super::login::{Exchange, Verification};
 use super::starttls::{self, Upgrade};
 use super::{AuthMode, Client, Intake, Options, Received};
-use crate::message::budget::Budget;
-use crate::message::envelope::Envelope;
+use crate::message::budget::{Budget, BudgetExceeded, Share};
+use crate::message::envelope::{Distinct, Envelope, room_for_address};
 use crate::smtp::address::{EhloName, Mailbox, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters};
 use crate::smtp::{Extensions, Reply};
@@ -82,7 +82,7 @@ pub(super) struct Base {
 pub enum Session {
     Connected(Connected),
     Greeted(Greeted),
-    Transaction(Transaction),
+    Transaction(Box<Transaction>),
 }
 
 /// Nothing is known about the client: at the start, and again after STARTTLS.
@@ -103,6 +103,10 @@ pub struct Greeted {
 pub struct Transaction {
     greeted: Greeted,
     envelope: Envelope,
+    distinct: Distinct,
+    /// Octets that the envelope takes on its way; all of them are in `share`.
+    octets: usize,
+    share: Share,
 }
 
 impl Session {
@@ -135,9 +139,8 @@ impl Session {
     pub fn is_stranger(&self) -> bool {
         let (base, user) = match self {
             Self::Connected(Connected { base }) => (base, None),
-            Self::Greeted(greeted) | Self::Transaction(Transaction { greeted, .. }) => {
-                (&greeted.base, greeted.client.user.as_ref())
-            }
+            Self::Greeted(greeted) => (&greeted.base, greeted.client.user.as_ref()),
+            Self::Transaction(transaction) => (&transaction.greeted.base, transaction.greeted.client.user.as_ref()),
         };
         user.is_none() && !base.options.needs_no_login(base.peer.ip())
     }
@@ -193,9 +196,8 @@ impl Session {
     fn greet(self, ehlo: EhloName, esmtp: bool) -> Step {
         let (base, user) = match self {
             Self::Connected(connected) => (connected.base, None),
-            Self::Greeted(greeted) | Self::Transaction(Transaction { greeted, .. }) => {
-                (greeted.base, greeted.client.user)
-            }
+            Self::Greeted(greeted) => (greeted.base, greeted.client.user),
+            Self::Transaction(transaction) => (transaction.greeted.base, transaction.greeted.client.user),
         };
         let reply = if esmtp {
             let name = format!("{} greets {}", base.options.hostname, ehlo.as_str());
@@ -272,18 +274,20 @@ impl Greeted {
         if !self.base.budget.has_room_for(parameters.size.unwrap_or(1)) {
             return self.answer(Reply::no_memory());
         }
+        let (mut share, octets) = (self.base.budget.share(), sender.mailbox().map_or(0, room_for_address));
+        if share.grow(octets).is_err() {
+            return self.answer(Reply::no_memory());
+        }
         let mut envelope = Envelope::new(sender);
         envelope.body = parameters.body;
         envelope.smtputf8 |= parameters.smtputf8;
-        Step::silent(Next::Admit(Admission {
-            transaction: Transaction { greeted: self, envelope },
-            size: parameters.size,
-        }))
+        let transaction = Transaction { greeted: self, envelope, distinct: Distinct::default(), octets, share };
+        Step::silent(Next::Admit(Admission { transaction: Box::new(transaction), size: parameters.size }))
     }
 }
 
 impl Transaction {
-    fn command(self, command: Command) -> Step {
+    fn command(self: Box<Self>, command: Command) -> Step {
         match command {
             Command::Rcpt { recipient } => self.rcpt(recipient),
             Command::Data => self.data(),
@@ -291,25 +295,35 @@ impl Transaction {
         }
     }
 
-    fn answer(self, reply: Reply) -> Step {
+    fn answer(self: Box<Self>, reply: Reply) -> Step {
         Step::new(reply, Next::Command(Session::Transaction(self)))
     }
 
     // RFC 5321 §4.5.3.1.10: too many is 452, and those before stay.
-    fn rcpt(mut self, recipient: Mailbox) -> Step {
-        if self.envelope.recipients.len() >= self.greeted.base.options.max_recipients {
+    fn rcpt(mut self: Box<Self>, recipient: Mailbox) -> Step {
+        let known = &self.envelope.recipients;
+        if self.distinct.find(&recipient, known).is_some() {
+            return self.answer(Reply::recipient_ok());
+        }
+        if known.len() >= self.greeted.base.options.max_recipients {
             return self.answer(Reply::too_many_recipients());
         }
+        let octets = self.octets + room_for_address(&recipient);
+        if let Err(BudgetExceeded) = self.share.grow(octets) {
+            return self.answer(Reply::no_memory());
+        }
+        self.octets = octets;
+        self.distinct.add(&recipient, known.len());
         self.envelope.add_recipient(recipient);
         self.answer(Reply::recipient_ok())
     }
 
-    fn data(self) -> Step {
+    fn data(self: Box<Self>) -> Step {
         // RFC 2920 §3.1: a client may have sent DATA before it knew that no recipient was taken.
         if self.envelope.recipients.is_empty() {
             return self.answer(Reply::need_recipient());
         }
-        let receiving = Receiving::new(self.greeted, self.envelope);
+        let receiving = Receiving::new(self.greeted, self.envelope, self.share);
         Step::new(Reply::start_mail_input(), Next::Data(Box::new(receiving)))
     }
 }
@@ -317,16 +331,16 @@ impl Transaction {
 /// MAIL passed the session's own rules; the intake has the last word.
 #[derive(Debug)]
 pub struct Admission {
-    transaction: Transaction,
+    transaction: Box<Transaction>,
     size: Option<u64>,
 }
 
 impl Admission {
     pub fn decide(self, intake: &impl Intake) -> Step {
-        let Transaction { greeted, envelope } = self.transaction;
-        match intake.admit(&greeted.client, &envelope.sender, self.size) {
-            Ok(()) => Transaction { greeted, envelope }.answer(Reply::sender_ok()),
-            Err(reply) => greeted.answer(reply),
+        let transaction = self.transaction;
+        match intake.admit(&transaction.greeted.client, &transaction.envelope.sender, self.size) {
+            Ok(()) => transaction.answer(Reply::sender_ok()),
+            Err(reply) => transaction.greeted.answer(reply),
         }
     }
 }

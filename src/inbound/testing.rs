@@ -74,6 +74,7 @@ pub(crate) struct Dialogue {
     pub(crate) next: Option<Next>,
     input: Input,
     pub(crate) intake: Recorder,
+    pub(crate) budget: Budget,
     pub(crate) replies: Vec<Reply>,
     /// Something stood in clear behind STARTTLS; the connection was dropped.
     pub(crate) injected: bool,
@@ -82,9 +83,9 @@ pub(crate) struct Dialogue {
 impl Dialogue {
     pub(crate) fn new(options: Options) -> Self {
         let (input, intake) = (Input::default(), Recorder::default());
-        let mut dialogue = Self { next: None, input, intake, replies: Vec::new(), injected: false };
+        let mut dialogue = Self { next: None, input, intake, budget: budget(), replies: Vec::new(), injected: false };
         let peer = ([127, 0, 0, 1], 40_000).into();
-        dialogue.step(Session::open(Arc::new(options), budget(), peer, None));
+        dialogue.step(Session::open(Arc::new(options), dialogue.budget.clone(), peer, None));
         dialogue
     }
 

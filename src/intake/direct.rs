@@ -34,7 +34,7 @@ pub struct DirectIntake {
     pub leftovers: Leftovers,
     /// For leftovers; shared by all listeners.
     pub space: Arc<Space>,
-    /// The gateway has to end now: what is still under way is given up, and said to be.
+    /// The gateway has to end now: what is still under way is broken off, and answered for by what is known.
     pub cut_off: CancellationToken,
 }
 
@@ -53,19 +53,19 @@ impl Intake for DirectIntake {
         if !self.has_room_for_leftovers(&accepted) {
             return Reply::no_space();
         }
-        let attempt = tokio::select! {
-            biased;
-            attempt = self.delivery.attempt(&accepted, deadline) => attempt,
-            () = self.cut_off.cancelled() => {
-                let reply = Reply::cut_off();
-                given_up(accepted.id, &received, &reply);
-                return reply;
-            }
-        };
+        // What has begun at a stop is finished, until the drain time is over.
+        let stop = CancellationToken::new();
+        let attempt = self.delivery.attempt(&accepted, deadline, &stop, &self.cut_off).await;
         attempt.log(&accepted, started.elapsed());
+        if !attempt.has_delivered() && attempt.is_in_doubt() && self.cut_off.is_cancelled() {
+            let reply = Reply::cut_off();
+            given_up(accepted.id, &received, &reply);
+            return reply;
+        }
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
-            self.leftovers.keep(accepted, original, &attempt, received.share).await;
+            let shares = [received.share, received.envelope_share];
+            self.leftovers.keep(accepted, original, &attempt, shares).await;
         }
         reply
     }
@@ -86,7 +86,7 @@ impl DirectIntake {
     }
 }
 
-/// What the provider took of it until then is not known any more.
+/// The provider took it for nobody yet, as far as is known, and its answer was not waited for.
 fn given_up(id: MailId, received: &Received, reply: &Reply) {
     let to = received.envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
     let from = Clean(&received.envelope.sender);

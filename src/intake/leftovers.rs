@@ -51,8 +51,14 @@ impl Leftovers {
     }
 
     /// Deferred recipients are queued, failed ones kept, delivered ones remembered, all at once. To be called only if
-    /// at least one was delivered; the reply is a 250 whatever happens here. `share`: the message's, of the memory budget.
-    pub(super) async fn keep(&self, accepted: Arc<Accepted>, original: Option<Bytes>, attempt: &Attempt, share: Share) {
+    /// at least one was delivered; the reply is a 250 whatever happens here. `shares`: the message's, of the memory budget.
+    pub(super) async fn keep(
+        &self,
+        accepted: Arc<Accepted>,
+        original: Option<Bytes>,
+        attempt: &Attempt,
+        shares: [Share; 2],
+    ) {
         let (fates, failures) = self.clerk.open(&accepted, attempt);
         let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
         let to = unsettled.map(|settled| Clean(&settled.recipient).to_string()).collect::<Vec<_>>().join(",");
@@ -69,7 +75,7 @@ impl Leftovers {
         let leftovers = self.clone();
         self.unstored.spawn(async move {
             leftovers.keep_on(left).await;
-            drop(share);
+            drop(shares);
         });
     }
 

@@ -2,7 +2,7 @@
 //! Already repaired, not yet sealed: the signature is made at the door, by the key of that day.
 
 use super::author::Author;
-use super::envelope::Envelope;
+use super::envelope::{Envelope, room_for_address};
 use super::headers::Fields;
 use super::id::MailId;
 use super::marks::Marks;
@@ -71,6 +71,11 @@ impl Accepted {
     /// For [`addressed`](Self::addressed), once for all recipients.
     pub fn asked_header(&self) -> AskedHeader<'_> {
         AskedHeader::new(self.message.header())
+    }
+
+    /// Octets of memory that it takes, its envelope included.
+    pub fn room(&self) -> u64 {
+        (self.message.size() + self.envelope.recipients.iter().map(room_for_address).sum::<usize>()) as u64
     }
 
     pub fn addressed<'a>(&'a self, recipient: &'a Mailbox, header: &'a AskedHeader<'a>) -> Addressed<'a> {

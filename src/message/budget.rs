@@ -27,11 +27,16 @@ impl Budget {
 
     /// True if `octets` would fit now. A later `grow` may still fail.
     pub fn has_room_for(&self, octets: u64) -> bool {
-        (self.units.available_permits() as u64).saturating_mul(UNIT as u64) >= octets
+        self.available() >= octets
+    }
+
+    /// Octets that nobody has now.
+    pub fn available(&self) -> u64 {
+        (self.units.available_permits() as u64).saturating_mul(UNIT as u64)
     }
 
     pub fn share(&self) -> Share {
-        Share { budget: self.clone(), held: Vec::new(), octets: 0 }
+        Share { budget: self.clone(), held: Vec::new(), octets: 0, beside: 0 }
     }
 }
 
@@ -41,6 +46,8 @@ pub struct Share {
     budget: Budget,
     held: Vec<OwnedSemaphorePermit>,
     octets: usize,
+    /// Octets of the same message that another share covers.
+    beside: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,9 +55,14 @@ pub struct Share {
 pub struct BudgetExceeded;
 
 impl Share {
-    /// True if `octets` would fit with nobody else there.
+    /// For another part of the same message.
+    pub fn sibling(&self) -> Self {
+        Self { beside: self.octets, ..self.budget.share() }
+    }
+
+    /// True if `octets` would fit with no other message there.
     pub fn could_hold(&self, octets: usize) -> bool {
-        octets as u64 <= self.budget.total
+        octets.saturating_add(self.beside) as u64 <= self.budget.total
     }
 
     /// Makes sure that the share covers `octets` in all.

@@ -3,6 +3,8 @@
 
 use crate::smtp::command::BodyType;
 use crate::smtp::{Mailbox, ReversePath};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
@@ -23,5 +25,33 @@ impl Envelope {
     pub fn add_recipient(&mut self, recipient: Mailbox) {
         self.smtputf8 |= recipient.is_internationalized();
         self.recipients.push(recipient);
+    }
+}
+
+/// Octets of the memory budget for an address of an envelope: for the five copies of it that there are at once at most (as
+/// received, before, under and after the rules, on its way into the queue), and for what is noted beside it.
+pub fn room_for_address(address: &Mailbox) -> usize {
+    512 + 8 * (address.local_part().len() + address.domain().as_str().len())
+}
+
+/// Who is among the recipients already, however the address is spelt: RFC 5321 §4.1.1.3 leaves it to the server what one
+/// address given twice means, and one mail is enough. A hash and a place for each recipient, so that a look costs no walk.
+#[derive(Debug, Default)]
+pub struct Distinct {
+    places: HashMap<u64, usize>,
+    hasher: RandomState,
+}
+
+impl Distinct {
+    /// Where `recipient` stands among `known`, all of which were [added](Self::add).
+    pub fn find(&self, recipient: &Mailbox, known: &[Mailbox]) -> Option<usize> {
+        let identity = recipient.identity();
+        let place = *self.places.get(&self.hasher.hash_one(&identity))?;
+        // Two that share a hash by chance are two.
+        known.get(place).filter(|other| other.identity() == identity).map(|_| place)
+    }
+
+    pub fn add(&mut self, recipient: &Mailbox, place: usize) {
+        self.places.insert(self.hasher.hash_one(recipient.identity()), place);
     }
 }

@@ -4,6 +4,7 @@
 //! envelope said in Return-Path and Delivered-To on top, as at a final delivery (RFC 5321 §4.4).
 
 use crate::message::MailId;
+use crate::message::envelope::room_for_address;
 use crate::smtp::{Mailbox, ReversePath};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -55,6 +56,11 @@ pub struct Store {
     state: Mutex<State>,
 }
 
+/// A thousand recipients can be more than their message.
+fn in_memory(kept: &Kept) -> u64 {
+    (kept.message.len() + kept.recipients.iter().map(room_for_address).sum::<usize>()) as u64
+}
+
 #[derive(Debug, Default)]
 struct State {
     kept: VecDeque<Kept>,
@@ -100,11 +106,11 @@ impl Store {
         state.files.push_back((path, octets));
         state.file_octets += octets;
         self.prune_files(&mut state);
-        state.kept_octets += kept.message.len() as u64;
+        state.kept_octets += in_memory(&kept);
         state.kept.push_back(kept);
         while state.kept.len() > self.limits.messages || state.kept_octets > self.limits.octets_in_memory {
             let Some(oldest) = state.kept.pop_front() else { break };
-            state.kept_octets -= oldest.message.len() as u64;
+            state.kept_octets -= in_memory(&oldest);
         }
         Ok(())
     }

@@ -67,6 +67,17 @@ impl Domain {
         &self.0
     }
 
+    /// The same text for every spelling: lower case, A-labels, an address literal as the address that it is.
+    fn identity(&self) -> String {
+        if let Some(literal) = self.0.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return match literal.get(5..).map(str::parse::<std::net::Ipv6Addr>) {
+                Some(Ok(address)) => format!("[{address}]"),
+                _ => self.0.to_ascii_lowercase(),
+            };
+        }
+        idna::domain_to_ascii(&self.0).unwrap_or_else(|_| self.0.to_lowercase())
+    }
+
     pub fn is_literal(&self) -> bool {
         self.0.starts_with('[')
     }
@@ -158,6 +169,24 @@ impl Mailbox {
 
     pub fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// The same text for every spelling of one mailbox: RFC 5321 §2.4 (local parts are exact, domains are not), §4.1.2 (quotes
+    /// that are not needed mean nothing), RFC 5890 §2.3.2.1 (A-labels and U-labels).
+    pub fn identity(&self) -> String {
+        let mut identity = String::with_capacity(self.local_part.len() + self.domain.0.len() + 1);
+        match self.local_part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(quoted) => {
+                let mut characters = quoted.chars();
+                while let Some(character) = characters.next() {
+                    identity.push(if character == '\\' { characters.next().unwrap_or(character) } else { character });
+                }
+            }
+            None => identity.push_str(&self.local_part),
+        }
+        identity.push('@');
+        identity.push_str(&self.domain.identity());
+        identity
     }
 
     /// True if carrying it needs SMTPUTF8. RFC 6531 §3.2.
@@ -384,6 +413,32 @@ mod tests {
         assert_eq!(split_path(b"Example <a@b>"), Err(AddressError::DisplayName));
         assert_eq!(split_path(b"a@b"), Err(AddressError::NoBrackets));
         assert_eq!(split_path(b"<a@\xff>"), Err(AddressError::Utf8));
+    }
+
+    #[test]
+    fn one_mailbox_has_many_spellings_and_one_identity() {
+        let identity = |text: &str| Mailbox::parse(text).expect(text).identity();
+        for spellings in [
+            &["a@example.com", "a@EXAMPLE.com", "\"a\"@Example.Com", "\"\\a\"@example.com"][..],
+            &["a.b@example.com", "\"a.b\"@example.com"],
+            &["\"a b\"@example.com", "\"a\\ b\"@example.com"],
+            &["\"a\\\"b\"@example.com"],
+            &["\"a\\\\b\"@example.com"],
+            &["A@example.com"],
+            &["a@b\u{fc}cher.example", "a@xn--bcher-kva.example", "a@B\u{dc}CHER.example", "a@XN--BCHER-KVA.example"],
+            &["j\u{fc}rgen@example.com", "\"j\u{fc}rgen\"@example.com"],
+            &["a@[IPv6:::1]", "a@[ipv6:0:0:0:0:0:0:0:1]"],
+            &["a@[127.0.0.1]"],
+            &["a+tag@example.com"],
+            &["a@sub.example.com"],
+            &["a@exa_mple.com", "a@Exa_mple.com"],
+        ] {
+            let all: Vec<_> = spellings.iter().map(|spelling| identity(spelling)).collect();
+            assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+            for other in ["b@example.com", "a@example.org", "A.b@example.com", "a.b@sub.example.com"] {
+                assert_ne!(all[0], identity(other));
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::fmt;
 /// Octets of one reply line with its CRLF, RFC 5321 §4.5.3.1.5.
 const MAX_LINE: usize = 512;
 
+/// Octets of what a provider says of one recipient that are kept: twice the longest line of RFC 5321.
+const MAX_KEPT: usize = 1024;
+
 /// An enhanced status code such as 4.7.1. RFC 3463 §2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EnhancedCode {
@@ -113,6 +116,7 @@ fixed_replies! {
     no_logins_here = 502 5 . 5 . 1, "This listener takes no logins (`auth` is \"off\", or there is no [[user]]); take user name and password out of the application's mail settings";
     empty_credentials = 535 5 . 7 . 8, "User name or password is empty; set both in the application's mail settings, or turn its authentication off";
     authentication_failed = 535 5 . 7 . 8, "Authentication credentials invalid";
+    logins_busy = 454 4 . 7 . 0, "Too many logins wait to be checked; try again in a moment";
     authentication_cancelled = 501 5 . 7 . 0, "Authentication cancelled";
     bad_base64 = 501 5 . 5 . 2, "Cannot decode this; send base64";
     bad_mechanism = 504 5 . 5 . 4, "Mechanism not supported; use PLAIN or LOGIN";
@@ -200,6 +204,21 @@ impl Reply {
     pub fn with_lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Self {
         let lines = lines.into_iter().map(|line| Cow::Owned(clean(line))).collect();
         Self { code: self.code, enhanced: self.enhanced, lines }
+    }
+
+    /// The same reply, cut off behind [`MAX_KEPT`] octets of text.
+    pub fn shortened(mut self) -> Self {
+        let mut room = MAX_KEPT;
+        for line in &mut self.lines {
+            if line.len() > room {
+                *line = Cow::Owned(truncate(line, room).to_owned());
+            }
+            room -= line.len();
+        }
+        let said = self.lines.iter().rposition(|line| !line.is_empty()).unwrap_or(0);
+        self.lines.truncate(said + 1);
+        self.lines.shrink_to_fit();
+        self
     }
 
     /// Wire form, CRLF included. Each line is cut to 512 octets; a code is always followed by a space or hyphen and text
@@ -392,6 +411,18 @@ mod tests {
     #[test]
     fn bytes_behind_a_reply_stay() {
         assert_eq!(parse(b"220 go\r\n250 injected\r\n").map(|(consumed, _)| consumed), Ok(8));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_providers_reply_is_bounded() {
+        for line in ["x", "\u{fc}", "xyz", ""] {
+            let long = Reply::plain(550, (0..100).map(|_| line.repeat(2000 / line.len().max(1))));
+            let kept = long.clone().shortened();
+            assert!(kept.lines().map(str::len).sum::<usize>() <= MAX_KEPT, "{line}");
+            assert!(long.text().starts_with(&kept.text()) && kept.code() == 550);
+        }
+        let short = Reply::plain(550, ["one".to_owned(), String::new(), "two".to_owned()]);
+        assert_eq!(short.clone().shortened(), short);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `delivery = "direct"`, and the provider took the message for some of its recipients: the others are the gateway's.
 
-use crate::support::application::{hand_in, in_front_of, mail};
+use crate::support::application::{hand_in, in_front_of, mail, up_to_data};
 use crate::support::gateway::Gateway;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 
@@ -42,4 +42,32 @@ async fn nothing_is_kept_of_a_message_that_went_back_to_the_application() {
         let listed = queue(&gateway, &["list", "--json"]);
         assert!(!listed.contains("you@example.net"), "{listed}");
     }
+}
+
+/// The provider asks for a transaction of its own for the second recipient, and does not answer its final dot.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_provider_took_before_the_end_of_the_drain_time_is_not_sent_again() {
+    let scripted = ScriptedUpstream::builder()
+        .once(At::Rcpt, "250 2.1.5 ok")
+        .once(At::Rcpt, "452 4.5.3 too many recipients")
+        .once(At::Dot, Action::Late(std::time::Duration::from_millis(1)))
+        .once(At::Dot, Action::Stall)
+        .start()
+        .await;
+    let gateway = in_front_of(&scripted, "").config_with("unsigned", "drain = \"2s\"\nunsigned").start(1);
+    let mut client = up_to_data(gateway.address(), &["first@example.net", "second@example.net"]).await;
+    client.send(format!("{}.\r\n", mail("in two")).as_bytes()).await;
+    until("the second dot", || !scripted.not_accepted().is_empty()).await;
+    gateway.signal("TERM");
+    let reply = client.reply().await.expect("a reply");
+    assert!(reply.starts_with("250 2.0.0 "), "one of them has it: {reply}");
+    let (status, log, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.expect("no panic");
+    assert_eq!(status.code(), Some(0), "{}", log.join("\n"));
+    let gateway = setup.start(1);
+    gateway.wait_for_line(&["possible duplicate"]);
+    gateway.wait_for_line(&["\"delivered\"", "second@example.net"]);
+    let sent: Vec<_> = scripted.messages().into_iter().map(|message| message.recipients).collect();
+    assert_eq!(sent, [["first@example.net"], ["second@example.net"]]);
+    let listed = queue(&gateway, &["list", "--json"]);
+    assert!(!listed.contains("example.net"), "{listed}");
 }

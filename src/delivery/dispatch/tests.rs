@@ -3,6 +3,7 @@
 use super::super::testing::{Fault as Scripted, Stage, delivered, later, login_refused, mailbox, refused};
 use super::*;
 use crate::delivery::Bounce;
+use crate::queue::Settlement;
 use crate::smtp::ReversePath;
 
 const MOMENT: Duration = Duration::from_millis(100);
@@ -264,6 +265,44 @@ async fn a_fault_of_our_own_defers_the_message() {
     let inner = stage.shelf.inner();
     let [Settlement::Deferred(attempted)] = inner.settled[0].1.as_slice() else { panic!("{:?}", inner.settled) };
     assert!(attempted.possible_duplicate, "whether it was sent is not known");
+}
+
+/// A panic, or a task that is dropped, between the lease and the first word to a provider.
+#[tokio::test(start_paused = true)]
+async fn what_is_leased_and_not_begun_goes_back_as_it_came() {
+    for panics in [false, true] {
+        let stage = Stage::new(1, MOMENT);
+        stage.put(&["you@example.net", "me@example.net"]).await;
+        let lane = stage.shelf.inner().waiting[0].lane.clone();
+        let leased =
+            stage.queue.lease(&lane, jiff::Timestamp::UNIX_EPOCH, 1, u64::MAX).await.expect("a lease").remove(0);
+        let unbegun = Unbegun::new(&stage.queue, leased);
+        let holding = tokio::spawn(async move {
+            let _unbegun = unbegun;
+            assert!(!panics, "scripted");
+            std::future::pending::<()>().await;
+        });
+        sleep(MOMENT).await;
+        holding.abort();
+        stage.until("given back", |shelf| shelf.settled() == 1).await;
+        let inner = stage.shelf.inner();
+        assert_eq!(inner.settled[0].1, [Settlement::Untried, Settlement::Untried]);
+        assert!(inner.waiting.iter().all(|entry| entry.lease.is_none() && entry.attempts == 0));
+    }
+}
+
+/// After the first word it may be with the provider: nobody but the next start may say that it is not.
+#[tokio::test(start_paused = true)]
+async fn what_has_begun_and_is_dropped_stays_leased() {
+    let stage = Stage::new(1, Duration::from_secs(60));
+    stage.put(&["you@example.net"]).await;
+    let running = stage.run();
+    sleep(MOMENT).await;
+    assert_eq!(stage.courier.notes().begun.len(), 1);
+    running.abort();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(stage.shelf.settled(), 0);
+    assert!(stage.shelf.inner().waiting[0].lease.is_some());
 }
 
 #[tokio::test(start_paused = true)]

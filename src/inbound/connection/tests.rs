@@ -7,11 +7,9 @@ use crate::inbound::testing::{Recorder, budget, options, server_tls};
 use crate::inbound::{AuthMode, Client};
 use crate::observe::Secret;
 use crate::smtp::ReversePath;
-use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use tokio::io::{DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -389,4 +387,23 @@ async fn an_intake_that_panics_costs_one_message_for_now() {
     talk.send(&[ENVELOPE, b"x\r\n.\r\nNOOP\r\nQUIT\r\n"].concat()).await;
     talk.expect(&["220", "250", "250", "250", "354", "451", "250", "221"]).await;
     assert_eq!(talk.rest().await, [""; 0]);
+}
+
+/// Ten thousand of them wait at once.
+#[tokio::test]
+async fn a_connection_that_waits_holds_little() {
+    let options = Options { max_connections: 10, ..options() };
+    let slot = slot(&options);
+    let service = Service {
+        options: Arc::new(options),
+        users: Users::none(),
+        budget: budget(),
+        intake: Arc::new(Recorder::default()),
+        stop: CancellationToken::new(),
+        notes: Notes::default(),
+    };
+    let (_client, server) = duplex(64);
+    let size = size_of_val(&serve(server, ([127, 0, 0, 1], 40_000).into(), slot, &service));
+    println!("a connection's future: {size} octets; a step: {}", size_of::<Step>());
+    assert!(size <= 2048, "{size} octets");
 }

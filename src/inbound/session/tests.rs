@@ -136,3 +136,63 @@ fn memory_is_accounted_for_before_it_is_used() {
     dialogue.send(b"\r\n.\r\n");
     assert_eq!(dialogue.codes().last(), Some(&250));
 }
+
+#[test]
+fn envelopes_are_in_the_budget_and_leave_it_with_the_transaction() {
+    let many = |from: usize| {
+        (from..from + 50).map(|n| format!("RCPT TO:<somebody-{n}@example.net>\r\n")).collect::<String>().into_bytes()
+    };
+    for end in [&b"RSET\r\n"[..], b"EHLO x\r\n", b"HELO x\r\n", b"QUIT\r\n", b"DATA\r\nS: x\r\n\r\n.\r\n"] {
+        let mut dialogue = Dialogue::new(Options { max_recipients: 1000, ..options() });
+        let budget = dialogue.budget.clone();
+        dialogue.send(b"EHLO x\r\nMAIL FROM:<a@b>\r\n");
+        assert!(!budget.has_room_for(budget.total()), "MAIL counts");
+        dialogue.send(&many(0));
+        let half = budget.total() - budget.available();
+        assert!(half >= 50 * 512, "{half}");
+        dialogue.send(&many(0));
+        assert_eq!(budget.total() - budget.available(), half, "what is there already costs nothing");
+        dialogue.send(&many(50));
+        assert!(budget.total() - budget.available() >= 2 * half - 4096);
+        assert!(dialogue.codes()[2..].iter().all(|code| *code == 250));
+        dialogue.send(end);
+        dialogue.intake.taken.lock().expect("no panic").clear();
+        assert_eq!(budget.available(), budget.total(), "{}", end.escape_ascii());
+    }
+}
+
+#[test]
+fn recipients_that_do_not_fit_get_452_and_the_earlier_ones_stay() {
+    let mut dialogue = Dialogue::new(Options { max_recipients: 1000, ..options() });
+    let budget = dialogue.budget.clone();
+    let mut others = budget.share();
+    others.grow(usize::try_from(budget.total()).expect("small") - 20 * 4096).expect("room");
+    dialogue.send(b"EHLO x\r\nMAIL FROM:<a@b>\r\n");
+    for number in 0..200 {
+        dialogue.send(format!("RCPT TO:<n{number}@example.net>\r\n").as_bytes());
+    }
+    let codes = dialogue.codes();
+    let taken = codes[3..].iter().take_while(|code| **code == 250).count();
+    assert!((50..200).contains(&taken), "{taken}");
+    assert!(codes[3 + taken..].iter().all(|code| *code == 452), "{codes:?}");
+    assert_eq!(dialogue.replies.last(), Some(&Reply::no_memory()));
+    dialogue.send(b"RCPT TO:<n0@example.net>\r\n");
+    assert_eq!(dialogue.codes().last(), Some(&250), "it is there already");
+    drop(others);
+    dialogue.send(b"DATA\r\nS: x\r\n\r\n.\r\nMAIL FROM:<a@b>\r\n");
+    assert_eq!(dialogue.codes()[dialogue.codes().len() - 3..], [354, 250, 250], "in sync");
+    assert_eq!(dialogue.intake.taken.lock().expect("no panic")[0].envelope.recipients.len(), taken);
+}
+
+#[test]
+fn where_there_is_no_room_for_a_sender_mail_gets_452() {
+    let mut dialogue = Dialogue::new(options());
+    let budget = dialogue.budget.clone();
+    let mut others = budget.share();
+    others.grow(usize::try_from(budget.total()).expect("small")).expect("room");
+    dialogue.send(b"EHLO x\r\nMAIL FROM:<a@b>\r\nMAIL FROM:<>\r\n");
+    assert_eq!(dialogue.codes()[2..], [452, 452]);
+    drop(others);
+    dialogue.send(b"MAIL FROM:<a@b>\r\n");
+    assert_eq!(dialogue.codes().last(), Some(&250));
+}

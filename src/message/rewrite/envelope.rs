@@ -2,8 +2,8 @@
 
 use super::Actions;
 use crate::message::Envelope;
+use crate::message::envelope::Distinct;
 use crate::smtp::{Mailbox, ReversePath};
-use std::collections::HashSet;
 
 /// `targets`: what became so far of each recipient that there was before the first rule.
 pub(super) fn rewrite(actions: &Actions, envelope: &mut Envelope, targets: &mut [Mailbox]) {
@@ -22,8 +22,18 @@ pub(super) fn rewrite(actions: &Actions, envelope: &mut Envelope, targets: &mut 
         }
     }
     if is_mapped {
-        let mut known = HashSet::new();
-        envelope.recipients = targets.iter().filter(|target| known.insert(*target)).cloned().collect();
+        let (mut distinct, mut recipients) = (Distinct::default(), Vec::new());
+        for target in targets {
+            match distinct.find(target, &recipients) {
+                // In the spelling that the envelope has.
+                Some(place) => target.clone_from(&recipients[place]),
+                None => {
+                    distinct.add(target, recipients.len());
+                    recipients.push(target.clone());
+                }
+            }
+        }
+        envelope.recipients = recipients;
     }
     if *envelope != before {
         envelope.smtputf8 = needs_smtputf8(envelope, &before);

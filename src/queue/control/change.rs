@@ -35,8 +35,9 @@ pub(super) async fn retry(
         return Err(Refusal::new(Blame::Request, "an address can be corrected for one message at a time"));
     }
     let (chosen, mut changed) = sort_out(queue, ids, |row| row.recipients.iter().any(can_be_retried)).await?;
-    if let (Some(_), [row]) = (&to, chosen.as_slice()) {
+    if let (Some(to), [row]) = (&to, chosen.as_slice()) {
         has_one_open_recipient(row)?;
+        was_not_delivered_to(to, queue, ids).await?;
     }
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
     if !chosen.is_empty() {
@@ -131,6 +132,24 @@ fn has_one_open_recipient(row: &Row) -> Result<(), Refusal> {
             ),
         )),
     }
+}
+
+/// Nobody gets a message twice for a corrected address.
+async fn was_not_delivered_to(to: &Mailbox, queue: &dyn Queue, ids: &[MailId]) -> Result<(), Refusal> {
+    let identity = to.identity();
+    for &id in ids {
+        let delivered = queue.show(id).await?.map(|shown| shown.delivered).unwrap_or_default();
+        let mut addresses = delivered.iter().flat_map(|row| &row.recipients);
+        if let Some(known) =
+            addresses.find(|address| Mailbox::parse(address).is_ok_and(|one| one.identity() == identity))
+        {
+            let text = format!(
+                "{id} was delivered to {known} already and would arrive twice; `waxseal queue remove {id}` ends it for the address that is left"
+            );
+            return Err(Refusal::new(Blame::Message, text));
+        }
+    }
+    Ok(())
 }
 
 fn no_address(text: &str, why: &str) -> Refusal {

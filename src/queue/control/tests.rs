@@ -156,6 +156,28 @@ async fn an_address_is_corrected_only_where_it_is_clear_whose() {
 }
 
 #[tokio::test]
+async fn a_corrected_address_that_has_the_mail_already_does_not_get_it_twice() {
+    let queue = MemoryQueue::of([row(1, State::Failed)]);
+    queue.inner().history.push(HistoryRow {
+        cursor: Cursor(1),
+        id: id(1).to_string(),
+        received_at: now(),
+        sender: "reports@example.com".into(),
+        recipients: vec!["other@example.net".into(), "right@b\u{fc}cher.example".into()],
+        subject: "Report 1".into(),
+        delivery: Delivered { at: now(), upstream: "company".into(), reply: "250 ok".into(), milliseconds: 1 },
+    });
+    let retry = |to: &str| Request::Retry { ids: vec![id(1)], to: Some(to.into()) };
+    for to in ["right@b\u{fc}cher.example", "\"right\"@XN--BCHER-KVA.example"] {
+        let Response::Refused(refusal) = ask(&queue, retry(to)).await else { panic!("{to}") };
+        assert_eq!(refusal.blame, Blame::Message);
+        assert!(refusal.text.contains("arrive twice") && refusal.text.contains("queue remove"), "{refusal}");
+    }
+    assert_eq!(queue.inner().messages[0].0.recipients[0].state, State::Failed, "and it stays as it is");
+    assert_eq!(changed(&queue, retry("Right@b\u{fc}cher.example")).await.recipients, 1, "another mailbox");
+}
+
+#[tokio::test]
 async fn a_change_of_all_goes_page_by_page_and_ends() {
     let states = [State::Waiting, State::Failed, State::Leased];
     let queue = MemoryQueue::of((0..900).map(|number| row(number, states[number as usize % 3])));

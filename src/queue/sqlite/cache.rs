@@ -79,9 +79,7 @@ impl Cache {
 }
 
 fn cost(accepted: &Accepted) -> u64 {
-    let recipients: usize =
-        accepted.envelope.recipients.iter().map(|recipient| recipient.local_part().len() + 96).sum();
-    (accepted.message.size() + recipients) as u64 + OVERHEAD
+    accepted.room() + OVERHEAD
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::rows::{
 };
 use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Origin;
+use crate::message::envelope::room_for_address;
 use crate::message::{Envelope, MailId, Marks};
 use crate::smtp::command::BodyType;
 use crate::smtp::{Mailbox, ReversePath};
@@ -91,13 +92,14 @@ impl Granted {
         Ok(is_moved)
     }
 
-    /// Marks it as leased, or sets it aside. Returns its size.
+    /// Marks it as leased, or sets it aside. Returns how many octets of memory it takes.
     fn take(&mut self, work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> Result<u64, Failure> {
         match grant(work, lane, message, suspect) {
             Ok(grant) => {
-                let size = grant.size;
+                let recipients: usize = grant.envelope.recipients.iter().map(room_for_address).sum();
+                let octets = grant.size.saturating_add(recipients as u64);
                 self.grants.push(grant);
-                Ok(size)
+                Ok(octets)
             }
             Err(error) if is_damage(&error) => {
                 set_aside(work, message, lane)?;

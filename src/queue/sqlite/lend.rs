@@ -5,16 +5,18 @@ use super::content::{self, Unreadable};
 use super::lease::{self, Grant};
 use super::rows::{from_column, lived_to_column, to_column};
 use super::settle::Held;
-use super::store::Store;
+use super::store::{Store, detached};
 use super::writer::lock;
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
+use crate::observe::fault;
 use crate::queue::{Cursor, Lane, LeaseId, Leased, QueueError, Settlement};
 use jiff::{SignedDuration, Timestamp};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
@@ -42,7 +44,7 @@ pub(super) async fn lease(
     };
     let lender = store.clone();
     let lending = async move { lender.lend(&lane, request).await.map(|leased| (leased, ())) };
-    hand_on(store.clone(), lending, now).await.map(|(leased, ())| leased)
+    hand_on(lending).await.map(|(leased, ())| leased)
 }
 
 /// The same for what is too old.
@@ -58,28 +60,65 @@ pub(super) async fn lease_old(
     let since = lived_to_column(store.lifetime.before(age));
     let request = lease::OldRequest { lane: lane.as_str().into(), since, after, limit, octets };
     let lender = store.clone();
-    // What is given back untried keeps its due time.
-    hand_on(store.clone(), async move { lender.lend_old(&lane, request).await }, Timestamp::MIN).await
+    hand_on(async move { lender.lend_old(&lane, request).await }).await
 }
 
 async fn hand_on<T: Send + 'static>(
-    store: Arc<Store>,
-    lending: impl Future<Output = Result<(Vec<Leased>, T), QueueError>> + Send + 'static,
-    now: Timestamp,
+    lending: impl Future<Output = Result<(Vec<(Leased, Loan)>, T), QueueError>> + Send + 'static,
 ) -> Result<(Vec<Leased>, T), QueueError> {
-    let (answer, answered) = oneshot::channel();
-    tokio::spawn(async move {
-        if let Err(Ok((unwanted, _))) = answer.send(lending.await) {
-            for leased in unwanted {
-                store.give_back(leased.lease, Settlement::Untried, now).await;
-            }
-        }
+    let (lent, more) = detached(lending).await?;
+    let taken = lent.into_iter().map(|(leased, loan)| {
+        loan.end();
+        leased
     });
-    answered.await.map_err(|_| QueueError::fault())?
+    Ok((taken.collect(), more))
+}
+
+/// What is marked as leased and on its way to the caller. Dropped before its end (by a panic, or since nobody waits for it any
+/// more), the lease goes back as it came; else it would stay until the next start.
+struct Loan {
+    store: Arc<Store>,
+    lease: LeaseId,
+    has_ended: bool,
+    /// A panic had to do with it.
+    is_faulty: bool,
+}
+
+impl Loan {
+    /// The caller has it, or it was given back.
+    fn end(mut self) {
+        self.has_ended = true;
+    }
+
+    /// A fault of this program with one message is none of the others'.
+    fn unless_it_panics<T>(&mut self, work: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_logged| {
+            self.is_faulty = true;
+            Err(Unreadable::Trouble(QueueError::fault()))
+        })
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Ok(runtime) = Handle::try_current()
+            && !self.has_ended
+        {
+            let (store, lease) = (self.store.clone(), self.lease);
+            let is_faulty = self.is_faulty || std::thread::panicking();
+            runtime.spawn(async move {
+                if is_faulty {
+                    // If the message is to blame, not without a pause.
+                    tokio::time::sleep(FIRST_RETRY).await;
+                }
+                store.give_back(lease, Settlement::Untried, Timestamp::MIN).await;
+            });
+        }
+    }
 }
 
 impl Store {
-    async fn lend(self: &Arc<Self>, lane: &Lane, request: lease::Request) -> Result<Vec<Leased>, QueueError> {
+    async fn lend(self: &Arc<Self>, lane: &Lane, request: lease::Request) -> Result<Vec<(Leased, Loan)>, QueueError> {
         loop {
             let (request, turns, reassignment) =
                 (request.clone(), self.turns.clone(), lock(&self.reassignment).clone());
@@ -103,7 +142,7 @@ impl Store {
         self: &Arc<Self>,
         lane: &Lane,
         request: lease::OldRequest,
-    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
+    ) -> Result<(Vec<(Leased, Loan)>, Option<Cursor>), QueueError> {
         let reassignment = lock(&self.reassignment).clone();
         let (granted, next) =
             self.writer.call(move |work| lease::lease_old(work, &request, reassignment.as_ref())).await?;
@@ -121,13 +160,18 @@ impl Store {
         lane: &Lane,
         granted: lease::Granted,
         later: Option<Timestamp>,
-    ) -> (Vec<Leased>, Option<QueueError>) {
+    ) -> (Vec<(Leased, Loan)>, Option<QueueError>) {
+        // Before anything can go wrong with one of them.
+        let grants = granted.grants.into_iter().map(|grant| self.note_lent(lane, grant)).collect();
         for (message, reason) in &granted.damaged {
             error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
         }
         let (mut leased, mut trouble) = (Vec::new(), None);
-        for (grant, content) in self.contents(granted.grants).await {
-            match self.hand_over(lane, grant, content, later).await {
+        for (grant, mut loan, content) in self.contents(grants).await {
+            let (lease, age) = (loan.lease, self.lifetime.age(grant.since));
+            let content =
+                content.and_then(|content| loan.unless_it_panics(|| Ok(assemble(lease, lane, grant, content, age))));
+            match self.hand_over(loan, content, later).await {
                 Ok(one) => leased.extend(one),
                 Err(error) => trouble = Some(error),
             }
@@ -135,42 +179,53 @@ impl Store {
         (leased, trouble)
     }
 
+    fn note_lent(self: &Arc<Self>, lane: &Lane, grant: Grant) -> (Grant, Loan) {
+        let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
+        let positions = grant.positions.clone();
+        let held = Held { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
+        lock(&self.leases).insert(lease, held);
+        (grant, Loan { store: self.clone(), lease, has_ended: false, is_faulty: false })
+    }
+
     /// `None`: it is damaged, and set aside.
     async fn hand_over(
         self: &Arc<Self>,
-        lane: &Lane,
-        grant: Grant,
-        content: Result<Content, Unreadable>,
+        loan: Loan,
+        content: Result<Leased, Unreadable>,
         later: Option<Timestamp>,
-    ) -> Result<Option<Leased>, QueueError> {
-        let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
-        let (positions, since) = (grant.positions.clone(), grant.since);
-        let held = Held { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
-        match content {
-            Ok(content) => {
-                lock(&self.leases).insert(lease, held);
-                Ok(Some(assemble(lease, lane, grant, content, self.lifetime.age(since))))
+    ) -> Result<Option<(Leased, Loan)>, QueueError> {
+        let unreadable = match content {
+            Ok(leased) => return Ok(Some((leased, loan))),
+            Err(unreadable) => unreadable,
+        };
+        let Some(held) = lock(&self.leases).get(&loan.lease).cloned() else { return Ok(None) };
+        let outcome = match unreadable {
+            Unreadable::Damaged(reason) => {
+                lock(&self.leases).remove(&loan.lease);
+                self.set_aside(&held, &reason).await.map(|()| None)
             }
-            Err(Unreadable::Damaged(reason)) => self.set_aside(&held, &reason).await.map(|()| None),
-            Err(Unreadable::Trouble(error)) => {
-                warn!(id = %grant.id, %lane, %error, "a message cannot be read just now; it is looked at again later");
-                lock(&self.leases).insert(lease, held);
+            // It goes back when the loan is dropped.
+            Unreadable::Trouble(error) if loan.is_faulty => return Err(error),
+            Unreadable::Trouble(error) => {
+                warn!(id = %held.id, lane = &*held.lane, %error, "a message cannot be read just now; it is looked at again later");
                 let settlement = later.map_or(Settlement::Untried, |_| Settlement::Postponed);
-                self.give_back(lease, settlement, later.unwrap_or_default()).await;
+                self.give_back(loan.lease, settlement, later.unwrap_or_default()).await;
                 Err(error)
             }
-        }
+        };
+        loan.end();
+        outcome
     }
 
-    async fn contents(self: &Arc<Self>, grants: Vec<Grant>) -> Vec<(Grant, Result<Content, Unreadable>)> {
+    async fn contents(self: &Arc<Self>, grants: Vec<(Grant, Loan)>) -> Vec<(Grant, Loan, Result<Content, Unreadable>)> {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for grant in grants {
+        for (grant, loan) in grants {
             match lock(&self.cache).find(grant.id) {
                 Some((accepted, digest)) => {
                     let content = grant.verify(&digest).map(|()| Content::Cached(accepted));
-                    found.push((grant, content.map_err(Unreadable::from)));
+                    found.push((grant, loan, content.map_err(Unreadable::from)));
                 }
-                None => missing.push(grant),
+                None => missing.push((grant, loan)),
             }
         }
         if missing.is_empty() {
@@ -178,15 +233,15 @@ impl Store {
         }
         let store = self.clone();
         let reading = spawn_blocking(move || {
-            let load = |grant: Grant| {
-                let content = store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id));
-                let content =
-                    content.and_then(|content| content.ok_or(Unreadable::Damaged("its content is missing".into())));
-                let content = content.and_then(|content| {
+            let load = |(grant, mut loan): (Grant, Loan)| {
+                let content = loan.unless_it_panics(|| {
+                    let content =
+                        store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id))?;
+                    let content = content.ok_or(Unreadable::Damaged("its content is missing".into()))?;
                     grant.verify(&content.digest)?;
                     Ok(Content::Read(content.message))
                 });
-                (grant, content)
+                (grant, loan, content)
             };
             missing.into_iter().map(load).collect::<Vec<_>>()
         });
@@ -225,6 +280,7 @@ enum Content {
 }
 
 fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content, age: Duration) -> Leased {
+    fault::provoke("lending", &grant.envelope.sender);
     let Grant { id, received_at, origin, marks, envelope, attempts, suspect, .. } = grant;
     let accepted = match content {
         Content::Cached(accepted) if accepted.envelope == envelope => accepted,

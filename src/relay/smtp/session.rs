@@ -172,6 +172,8 @@ impl<C: Channel> Session<C> {
             Err(Expired) => return Err(self.broken(step, Cause::TimedOut)),
         };
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
+        // A thousand recipients keep one each.
+        let reply = if step >= Step::Mail { reply.shortened() } else { reply };
         let out_of_place = reply.severity() == Severity::Intermediate && !matches!(step, Step::Auth | Step::Data);
         self.sound &= !matches!(reply.code(), 221 | 421 | 530 | 535) && !out_of_place;
         Ok(reply)

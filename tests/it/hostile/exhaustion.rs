@@ -139,8 +139,8 @@ fn recipients() -> Flood {
     Flood {
         name: "100,000 recipients",
         before: format!("EHLO x\r\nMAIL FROM:<{SENDER}>\r\n").into_bytes(),
-        piece: b"RCPT TO:<somebody@example.net>\r\n".repeat(100),
-        times: 1000,
+        piece: (0..100_000).map(|n| format!("RCPT TO:<somebody-{n}@example.net>\r\n")).collect::<String>().into_bytes(),
+        times: 1,
         after: b"RSET\r\n".to_vec(),
         replies: vec![(1, "220 "), (2, "250"), (1000, "250 2.1.5 "), (99_000, "452 4.5.3 "), (1, "250 2.0.0 ")],
     }
@@ -327,6 +327,111 @@ async fn a_thousand_slow_clients_take_no_memory_and_an_honest_one_is_served() {
         tally.case(reply.starts_with("250 2.0.0 Queued as "), || format!("a slow one: {reply}"));
     }
     judge_memory(&mut tally, &gateway, "1,000 clients that were slow");
+    tally.finish();
+}
+
+/// In the middle of their transactions, with addresses as long as they may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_envelopes_of_a_thousand_recipients_are_in_the_budget() {
+    const CLIENTS: usize = 1000;
+    const RECIPIENTS: usize = 1000;
+    let mut tally = Tally::new("exhaustion", "envelopes");
+    if !may_open(2 * CLIENTS as u64) {
+        tally.right(1);
+        return tally.finish();
+    }
+    for octets in [20, 240] {
+        let scripted = ScriptedUpstream::start().await;
+        let gateway = gateway(&scripted);
+        let domain = format!("{0}.{0}.{0}", "d".repeat(57));
+        let domain = if octets < 64 { "example.net" } else { &domain };
+        let mut open = Vec::with_capacity(CLIENTS);
+        for _ in 0..CLIENTS / 50 {
+            let mut some = JoinSet::new();
+            for _ in 0..50 {
+                some.spawn(fill_envelope(gateway.address(), RECIPIENTS, domain.to_owned()));
+            }
+            open.extend(some.join_all().await);
+        }
+        let (mut taken, mut refused) = (0, 0);
+        for (_, replies) in &open {
+            for reply in replies {
+                taken += usize::from(reply.starts_with("250 2.1.5 "));
+                refused += usize::from(reply.starts_with("452 4.3.1 "));
+            }
+        }
+        tally.case(taken > 10_000 && taken + refused == CLIENTS * RECIPIENTS, || format!("{taken} and {refused}"));
+        judge_memory(&mut tally, &gateway, &format!("{taken} recipients of {octets} octets in {CLIENTS} envelopes"));
+        // In sync, and with the recipients that were taken.
+        let (mut first, replies) = open.remove(0);
+        let kept = replies.iter().filter(|reply| reply.starts_with("250 ")).count();
+        for (client, _) in &mut open {
+            let reply = client.ask("RSET").await;
+            tally.case(reply.starts_with("250 "), || format!("RSET: {reply}"));
+        }
+        let reply = first.ask("DATA").await;
+        tally.case(reply.starts_with("354 ") == (kept > 0), || format!("{kept} recipients, and then {reply}"));
+        let reply = first.ask(&format!("{}.", mail("to those that were taken"))).await;
+        tally.case(reply.starts_with("250 "), || reply);
+        let reply = hand_in(gateway.address(), RECIPIENT, &mail("behind them")).await;
+        tally.case(reply.starts_with("250 "), || reply);
+        judge_memory(&mut tally, &gateway, "and after them");
+    }
+    tally.finish();
+}
+
+/// The replies to the recipients.
+async fn fill_envelope(gateway: SocketAddr, recipients: usize, domain: String) -> (Client, Vec<String>) {
+    let mut client = Client::connect(gateway).await;
+    client.greet().await;
+    let reply = client.ask(&format!("MAIL FROM:<{SENDER}>")).await;
+    let mut replies = Vec::with_capacity(recipients);
+    if !reply.starts_with("250 ") {
+        replies.resize(recipients, reply);
+        return (client, replies);
+    }
+    for from in (0..recipients).step_by(100) {
+        let some: String =
+            (from..from + 100).map(|n| format!("RCPT TO:<somebody-with-a-name-{n}@{domain}>\r\n")).collect();
+        client.send(some.as_bytes()).await;
+        for _ in 0..100 {
+            replies.push(client.reply().await.unwrap_or_default());
+        }
+    }
+    (client, replies)
+}
+
+/// Those that send what makes the longest replies, and read none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_clients_that_never_read_take_no_memory() {
+    const CLIENTS: usize = 1000;
+    let mut tally = Tally::new("exhaustion", "clients that never read");
+    if !may_open(2 * CLIENTS as u64) {
+        tally.right(1);
+        return tally.finish();
+    }
+    for command in ["EHLO x\r\n", "HELP\r\n", "NOOP\r\n", "AUTH LOGIN\r\n*\r\n"] {
+        let scripted = ScriptedUpstream::start().await;
+        let gateway = gateway(&scripted);
+        let flood = Arc::new(command.repeat(256 * 1024 / command.len()).into_bytes());
+        let mut writing = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (address, flood) = (gateway.address(), flood.clone());
+            writing.spawn(async move {
+                let mut client = Client::connect(address).await;
+                let _until_nobody_reads = tokio::time::timeout(Duration::from_secs(2), client.send(&flood)).await;
+                client
+            });
+        }
+        let open = writing.join_all().await;
+        judge_memory(
+            &mut tally,
+            &gateway,
+            &format!("{} clients that say {} and never read", open.len(), command.trim()),
+        );
+        let reply = hand_in(gateway.address(), RECIPIENT, &mail("beside them")).await;
+        tally.case(reply.starts_with("250 "), || reply);
+    }
     tally.finish();
 }
 

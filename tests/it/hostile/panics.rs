@@ -106,3 +106,25 @@ async fn in_direct_mode_the_application_is_told_to_come_back() {
     judge_log(&mut tally, &gateway, 2 * FAULTS);
     tally.finish();
 }
+
+/// Between the mark in the database and the first word to a provider, and between its last word and the settlement: the lease
+/// ends without a start in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_while_a_lease_is_handed_over_or_closed_leaves_no_mail_leased() {
+    let mut tally = Tally::new("panics", "leases");
+    let scripted = ScriptedUpstream::builder().recipient("gone@", "550 5.1.1 no such user").start().await;
+    let queue = "retry = { first = \"1s\", longest = \"1s\" }\nbounce = \"sender\"";
+    let gateway = queued_in_front_of(&scripted, "", queue).env("WAXSEAL_TEST_FAULTS", 1).start(1);
+    for (number, place) in ["lending", "hand-over", "closing"].into_iter().enumerate() {
+        let reply = hand_in_from(gateway.address(), &format!("panics-in-{place}@example.com"), place).await;
+        let id = reply.rsplit(' ').next().unwrap_or_default().to_owned();
+        tally.case(reply.starts_with("250 "), || format!("{place}: {reply}"));
+        gateway.wait_for_line(&["\"delivered\"", &id]);
+        let again = gateway.log().iter().any(|line| line.contains("possible duplicate") && line.contains(&id));
+        tally.case(again == (place == "closing"), || format!("{place}: a possible duplicate? {again}"));
+        tally.case(faults(&gateway).len() == number + 1, || format!("{place}: {:#?}", faults(&gateway)));
+    }
+    let sent = subjects(&scripted);
+    tally.case(sent == ["closing", "closing", "hand-over", "lending"], || format!("{sent:?}"));
+    tally.finish();
+}

@@ -5,6 +5,7 @@ use crate::inbound::{AuthMode, Options, Tls};
 use crate::tally::Tally;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
+use std::collections::BTreeSet;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Say {
@@ -16,7 +17,10 @@ enum Say {
     MailTooBig,
     MailTwice,
     MailRefused,
-    Rcpt,
+    /// By number: more than `max_recipients`.
+    Rcpt(u8),
+    /// The first of them, spelt otherwise.
+    RcptAgain,
     RcptSyntax,
     Data,
     DataTooBig,
@@ -51,7 +55,14 @@ const ALL: &[(Say, &[u8])] = &[
     (MailTooBig, b"MAIL FROM:<a@b> SIZE=100001\r\n"),
     (MailTwice, b"MAIL FROM:<a@b> SIZE=1 SIZE=2\r\n"),
     (MailRefused, b"MAIL FROM:<refused@b>\r\n"),
-    (Rcpt, b"RCPT TO:<c@d>\r\n"),
+    (Rcpt(0), b"RCPT TO:<c@d>\r\n"),
+    (Rcpt(1), b"RCPT TO:<C@d>\r\n"),
+    (Rcpt(2), b"RCPT TO:<c2@d>\r\n"),
+    (Rcpt(3), b"RCPT TO:<c3@d>\r\n"),
+    (Rcpt(4), b"RCPT TO:<c4@d>\r\n"),
+    (Rcpt(5), b"RCPT TO:<c5@d>\r\n"),
+    (Rcpt(6), b"RCPT TO:<c6@d>\r\n"),
+    (RcptAgain, b"RCPT TO:<@relay:\"c\"@D>\r\n"),
     (RcptSyntax, b"RCPT TO:<>\r\n"),
     (Data, b"DATA\r\n"),
     (DataTooBig, b"DATA\r\n"),
@@ -87,7 +98,7 @@ struct Model {
     greeted: bool,
     user: bool,
     mail: bool,
-    recipients: usize,
+    recipients: BTreeSet<u8>,
     bad: u32,
     failed: u32,
     messages: usize,
@@ -99,11 +110,11 @@ impl Model {
     fn hear(&mut self, said: Say) -> Vec<u16> {
         match said {
             Ehlo | Helo => {
-                (self.greeted, self.mail, self.recipients) = (true, false, 0);
+                (self.greeted, self.mail, self.recipients) = (true, false, BTreeSet::new());
                 vec![250]
             }
             Rset => {
-                (self.mail, self.recipients) = (false, 0);
+                (self.mail, self.recipients) = (false, BTreeSet::new());
                 vec![250]
             }
             Noop => vec![250],
@@ -122,19 +133,24 @@ impl Model {
             Unknown | TooLong | BareLf | BareCr => self.bad(500),
             _ if !self.greeted => self.bad(503),
             Mail | MailTooBig | MailRefused => self.mail(said),
-            Rcpt | RcptSyntax if !self.mail => vec![503],
+            Rcpt(_) | RcptAgain | RcptSyntax if !self.mail => vec![503],
             RcptSyntax => vec![501],
-            Rcpt if self.recipients == 5 => vec![452],
-            Rcpt => {
-                self.recipients += 1;
-                vec![250]
-            }
-            Data | DataTooBig if self.recipients == 0 => vec![503],
+            RcptAgain => self.rcpt(0),
+            Rcpt(number) => self.rcpt(number),
+            Data | DataTooBig if self.recipients.is_empty() => vec![503],
             Data | DataTooBig => self.data(said),
             _ if self.mail => self.bad(503),
             StartTls => self.starttls(),
             LoginRight | LoginWrong | LoginCancelled | LoginBroken | LoginUnknown => self.login(said),
         }
+    }
+
+    fn rcpt(&mut self, number: u8) -> Vec<u16> {
+        if self.recipients.len() == 5 && !self.recipients.contains(&number) {
+            return vec![452];
+        }
+        self.recipients.insert(number);
+        vec![250]
     }
 
     fn bad(&mut self, code: u16) -> Vec<u16> {
@@ -162,7 +178,7 @@ impl Model {
     }
 
     fn data(&mut self, said: Say) -> Vec<u16> {
-        (self.mail, self.recipients) = (false, 0);
+        (self.mail, self.recipients) = (false, BTreeSet::new());
         if said == DataTooBig {
             return vec![354, 552];
         }
@@ -241,7 +257,8 @@ fn listeners() -> impl Strategy<Value = (Options, Model)> {
 
 /// Mostly what leads on, so that sequences get somewhere.
 fn commands() -> impl Strategy<Value = Vec<(Say, &'static [u8])>> {
-    const USEFUL: &[Say] = &[Ehlo, StartTls, LoginRight, Mail, Rcpt, Data];
+    const USEFUL: &[Say] =
+        &[Ehlo, StartTls, LoginRight, Mail, Rcpt(0), Rcpt(1), Rcpt(2), Rcpt(3), Rcpt(4), Rcpt(5), Data];
     let useful: Vec<_> = ALL.iter().copied().filter(|(say, _)| USEFUL.contains(say)).collect();
     let one = prop_oneof![2 => proptest::sample::select(useful), 1 => proptest::sample::select(ALL)];
     proptest::collection::vec(one, 0..60)

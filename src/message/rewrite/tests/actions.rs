@@ -191,12 +191,17 @@ fn the_envelope_is_set_and_mapped() {
         (&staging, "", &["a@a.example", "b@b.example", "a@a.example"], "", &["all@staging.example"]),
         (&some, "", &["a@b.example", "x@d.example", "a@C.example"], "", &["a@c.example", "y@c.example"]),
         (&some, "", &["a@d.example", "a@d.example"], "", &["a@d.example", "a@d.example"]),
+        (&some, "", &["\"a\"@c.example", "a@b.example", "A@b.example"], "", &["\"a\"@c.example", "A@c.example"]),
+        (&some, "", &["y@C.example", "x@d.example"], "", &["y@C.example"]),
     ] {
         let before = Draft { envelope: envelope(from, to), ..draft("From: a@b\n\nx") };
         let kept = kept(always(actions.clone()).apply(&before, &Origin::default()));
         assert_eq!(kept.draft.envelope, envelope(from_after, to_after), "{from} {to:?}");
         assert_eq!(kept.changes, Changes { envelope: kept.draft.envelope != before.envelope, ..Changes::default() });
         assert_eq!(kept.targets.len(), to.len());
+        let named =
+            |target: &Mailbox| kept.draft.envelope.recipients.iter().any(|to| to.to_string() == target.to_string());
+        assert!(kept.targets.iter().all(named), "each in the spelling that the envelope has");
     }
 }
 

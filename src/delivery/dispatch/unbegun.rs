@@ -1,0 +1,77 @@
+//! A lease from the queue's hands to the beginning of its delivery, and how leases end.
+//!
+//! Whatever happens on the way (a panic, a task that is dropped), what was lent and not begun goes back as it came: nobody
+//! asks for a lease again, and its mail would wait for the next start.
+
+use super::{FIRST_RETRY, LONGEST_RETRY};
+use crate::queue::watched::Watched;
+use crate::queue::{Leased, Queue, QueueError, Settlement};
+use jiff::Timestamp;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+use tracing::{error, warn};
+
+pub(super) struct Unbegun {
+    queue: Arc<Watched>,
+    leased: Arc<Leased>,
+    is_taken: bool,
+}
+
+impl Unbegun {
+    pub fn new(queue: &Arc<Watched>, leased: Leased) -> Self {
+        Self { queue: queue.clone(), leased: Arc::new(leased), is_taken: false }
+    }
+
+    pub fn leased(&self) -> &Leased {
+        &self.leased
+    }
+
+    /// From now on an end of the lease is the caller's to find: what is broken off may be with the provider.
+    pub fn begin(mut self) -> Arc<Leased> {
+        self.is_taken = true;
+        self.leased.clone()
+    }
+
+    pub async fn give_back(mut self) {
+        self.is_taken = true;
+        give_back(&self.queue, &self.leased).await;
+    }
+}
+
+impl Drop for Unbegun {
+    fn drop(&mut self) {
+        if self.is_taken {
+            return;
+        }
+        warn!(id = %self.leased.accepted.id, "a message was leased and not begun; it goes back into the queue");
+        let (queue, leased, is_fault) = (self.queue.clone(), self.leased.clone(), std::thread::panicking());
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if is_fault {
+                    // If it is to blame itself, not without a pause.
+                    sleep(FIRST_RETRY).await;
+                }
+                give_back(&queue, &leased).await;
+            });
+        }
+    }
+}
+
+async fn give_back(queue: &Watched, leased: &Leased) {
+    let settlements = vec![Settlement::Untried; leased.accepted.envelope.recipients.len()];
+    settle(queue, leased, settlements, Timestamp::MIN).await;
+}
+
+/// Repeated until it is durable.
+pub(super) async fn settle(queue: &Watched, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
+    let mut pause = FIRST_RETRY;
+    while let Err(error) = queue.settle(leased.lease, settlements.clone(), due).await {
+        error!(id = %leased.accepted.id, "what became of a message could not be written down: {error}");
+        if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
+            return;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_RETRY);
+    }
+}

@@ -1,0 +1,410 @@
+//! Whose password is checked next: argon2 is slow on purpose, so that strangers who guess could keep everybody else waiting.
+//!
+//! Clients of a known network go first, then those of whose network no wrong password came lately, then the guessers; within
+//! each, networks take turns. Strangers never have more than their share of the runs. Every queue is bounded, for each
+//! network and in all: who finds it full is told to come again. Decides nothing about passwords. RFC 4954 §6.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Of one network.
+const MOST_WAITING_OF_ONE: usize = 8;
+/// Of one rank: guessers use up nobody's places but their own.
+const MOST_WAITING: usize = 256;
+/// For so long, a network from which a wrong password came is one of guessers.
+const MEMORY_OF_GUESSES: Duration = Duration::from_secs(60);
+/// Wrong passwords within that time, after which even a known network is one of guessers.
+const MOST_MISTAKES: u32 = 10;
+/// Networks whose guesses are remembered. Where there are more, who is not known is taken for a guesser.
+const MOST_NETWORKS: usize = 4096;
+
+/// Where a login comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Source {
+    pub address: IpAddr,
+    /// It may send as it is, or somebody has logged in from there within the last day.
+    pub is_known: bool,
+}
+
+/// There is no room in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+/// Shared by its clones.
+#[derive(Debug, Clone)]
+pub(super) struct Verifiers(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    /// Runs at once.
+    most: usize,
+    /// Of those, for clients that are not known.
+    most_of_strangers: usize,
+    running: usize,
+    running_of_strangers: usize,
+    waiting: [Queue; Rank::ALL.len()],
+    guesses: HashMap<IpNet, Guesses>,
+    next_number: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Guesses {
+    count: u32,
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Known,
+    Quiet,
+    Guessing,
+}
+
+impl Rank {
+    const ALL: [Self; 3] = [Self::Known, Self::Quiet, Self::Guessing];
+}
+
+/// Networks in the order of their turns.
+#[derive(Debug, Default)]
+struct Queue(VecDeque<(IpNet, VecDeque<Waiting>)>);
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    turn: oneshot::Sender<Run>,
+}
+
+/// The right to one run of argon2, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Run {
+    is_stranger: bool,
+    verifiers: Verifiers,
+}
+
+/// A place in a queue. Who goes away leaves it.
+struct Place {
+    rank: Rank,
+    network: IpNet,
+    number: u64,
+    verifiers: Verifiers,
+}
+
+impl Verifiers {
+    /// `most`: as many runs as there are cores. Half of them, at least one, are for strangers too.
+    pub fn new(most: usize) -> Self {
+        let most = most.max(1);
+        let waiting = Rank::ALL.map(|_| Queue::default());
+        Self(Arc::new(Mutex::new(State {
+            most,
+            most_of_strangers: (most / 2).max(1),
+            running: 0,
+            running_of_strangers: 0,
+            waiting,
+            guesses: HashMap::new(),
+            next_number: 0,
+        })))
+    }
+
+    /// Waits for its turn.
+    pub async fn turn(&self, source: Source) -> Result<Run, Busy> {
+        let (_place, turn) = self.queue(source)?;
+        self.go_on();
+        // Nobody drops the sender of a place that is taken.
+        turn.await.map_err(|_| Busy)
+    }
+
+    /// A password from there was wrong, or right.
+    pub fn note(&self, source: Source, was_right: bool) {
+        let mut state = self.lock();
+        let (now, network) = (Instant::now(), network_of(source));
+        if was_right {
+            state.guesses.remove(&network);
+            return;
+        }
+        if state.guesses.len() >= MOST_NETWORKS {
+            state.guesses.retain(|_, guesses| guesses.until > now);
+        }
+        if state.guesses.len() < MOST_NETWORKS || state.guesses.contains_key(&network) {
+            let count =
+                state.guesses.get(&network).filter(|guesses| guesses.until > now).map_or(0, |known| known.count);
+            let guesses = Guesses { count: count.saturating_add(1), until: now + MEMORY_OF_GUESSES };
+            state.guesses.insert(network, guesses);
+        }
+    }
+
+    fn queue(&self, source: Source) -> Result<(Place, oneshot::Receiver<Run>), Busy> {
+        let (sender, turn) = oneshot::channel();
+        let network = network_of(source);
+        let mut state = self.lock();
+        let rank = state.rank(source, network);
+        let queue = &mut state.waiting[rank as usize];
+        if queue.len_of(network) >= MOST_WAITING_OF_ONE || queue.len() >= MOST_WAITING {
+            return Err(Busy);
+        }
+        state.next_number += 1;
+        let number = state.next_number;
+        state.waiting[rank as usize].push(network, Waiting { number, turn: sender });
+        drop(state);
+        Ok((Place { rank, network, number, verifiers: self.clone() }, turn))
+    }
+
+    /// Gives turns to whoever may run now.
+    fn go_on(&self) {
+        // The lock is given up before the run is sent: of a client that is gone it comes back at once, and asks for the lock.
+        while let Some((waiting, is_stranger)) = self.begin_next() {
+            drop(waiting.turn.send(Run { is_stranger, verifiers: self.clone() }));
+        }
+    }
+
+    fn begin_next(&self) -> Option<(Waiting, bool)> {
+        let mut state = self.lock();
+        let (waiting, is_stranger) = state.next()?;
+        state.count(is_stranger, 1);
+        Some((waiting, is_stranger))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn rank(&self, source: Source, network: IpNet) -> Rank {
+        let now = Instant::now();
+        match self.guesses.get(&network).filter(|guesses| guesses.until > now) {
+            Some(guesses) if !source.is_known || guesses.count >= MOST_MISTAKES => Rank::Guessing,
+            _ if source.is_known => Rank::Known,
+            _ if self.guesses.len() >= MOST_NETWORKS => Rank::Guessing,
+            _ => Rank::Quiet,
+        }
+    }
+
+    fn next(&mut self) -> Option<(Waiting, bool)> {
+        if self.running >= self.most {
+            return None;
+        }
+        let strangers_may = self.running_of_strangers < self.most_of_strangers;
+        Rank::ALL.into_iter().find_map(|rank| {
+            let is_stranger = rank != Rank::Known;
+            let next = if is_stranger && !strangers_may { None } else { self.waiting[rank as usize].pop() };
+            next.map(|waiting| (waiting, is_stranger))
+        })
+    }
+
+    fn count(&mut self, is_stranger: bool, change: isize) {
+        self.running = self.running.saturating_add_signed(change);
+        if is_stranger {
+            self.running_of_strangers = self.running_of_strangers.saturating_add_signed(change);
+        }
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.0.iter().map(|(_, waiting)| waiting.len()).sum()
+    }
+
+    fn len_of(&self, network: IpNet) -> usize {
+        self.0.iter().find(|(known, _)| *known == network).map_or(0, |(_, waiting)| waiting.len())
+    }
+
+    fn push(&mut self, network: IpNet, one: Waiting) {
+        match self.0.iter_mut().find(|(known, _)| *known == network) {
+            Some((_, waiting)) => waiting.push_back(one),
+            None => self.0.push_back((network, VecDeque::from([one]))),
+        }
+    }
+
+    /// The first of the network whose turn it is, which then has to wait for all others.
+    fn pop(&mut self) -> Option<Waiting> {
+        let (network, mut waiting) = self.0.pop_front()?;
+        let first = waiting.pop_front();
+        if !waiting.is_empty() {
+            self.0.push_back((network, waiting));
+        }
+        first
+    }
+
+    fn remove(&mut self, network: IpNet, number: u64) {
+        if let Some((_, waiting)) = self.0.iter_mut().find(|(known, _)| *known == network) {
+            waiting.retain(|one| one.number != number);
+        }
+        self.0.retain(|(_, waiting)| !waiting.is_empty());
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.verifiers.lock().count(self.is_stranger, -1);
+        self.verifiers.go_on();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.verifiers.lock().waiting[self.rank as usize].remove(self.network, self.number);
+    }
+}
+
+/// A known client stands for itself; strangers have many addresses in one network.
+fn network_of(Source { address, is_known }: Source) -> IpNet {
+    match address.to_canonical() {
+        address if is_known => address.into(),
+        IpAddr::V4(address) => Ipv4Net::new_assert(address, 24).trunc().into(),
+        IpAddr::V6(address) => Ipv6Net::new_assert(address, 64).trunc().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    const ONE_RUN: Duration = Duration::from_millis(40);
+
+    fn from(address: [u8; 4], is_known: bool) -> Source {
+        Source { address: address.into(), is_known }
+    }
+
+    /// A login whose check takes its time and comes to this; when it was done.
+    fn login(verifiers: &Verifiers, source: Source, is_right: bool) -> JoinHandle<Result<Instant, Busy>> {
+        let verifiers = verifiers.clone();
+        tokio::spawn(async move {
+            let run = verifiers.turn(source).await?;
+            sleep(ONE_RUN).await;
+            verifiers.note(source, is_right);
+            drop(run);
+            Ok(Instant::now())
+        })
+    }
+
+    async fn taken(login: JoinHandle<Result<Instant, Busy>>, since: Instant) -> Duration {
+        login.await.expect("no panic").expect("a turn") - since
+    }
+
+    /// Guessers of so many networks that try again as long as the test goes.
+    async fn guess(verifiers: &Verifiers, networks: u8) {
+        for network in 0..networks {
+            for address in 0..20 {
+                let verifiers = verifiers.clone();
+                tokio::spawn(async move {
+                    loop {
+                        let guess = login(&verifiers, from([192, 0, network, address], false), false);
+                        if guess.await.expect("no panic").is_err() {
+                            sleep(ONE_RUN).await;
+                        }
+                    }
+                });
+            }
+        }
+        sleep(Duration::from_secs(30)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_right_login_does_not_wait_behind_other_peoples_guesses() {
+        for cores in [1, 2, 4] {
+            let verifiers = Verifiers::new(cores);
+            guess(&verifiers, 50).await;
+            let start = Instant::now();
+            let quiet = login(&verifiers, from([198, 51, 100, 1], false), true);
+            assert!(taken(quiet, start).await <= 2 * ONE_RUN, "one run under way, and its own");
+            let start = Instant::now();
+            let known = login(&verifiers, from([203, 0, 113, 1], true), true);
+            let most = if cores == 1 { 2 * ONE_RUN } else { ONE_RUN };
+            assert!(taken(known, start).await <= most, "{cores} cores");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_have_half_of_the_runs_and_known_clients_all() {
+        for (cores, of_strangers) in [(1, 1), (2, 1), (4, 2), (8, 4)] {
+            let verifiers = Verifiers::new(cores);
+            let running = || {
+                let state = verifiers.lock();
+                (state.running, state.running_of_strangers)
+            };
+            let strangers: Vec<_> = (0..20).map(|n| login(&verifiers, from([192, 0, n, 1], false), false)).collect();
+            sleep(ONE_RUN / 2).await;
+            assert_eq!(running(), (of_strangers, of_strangers));
+            let known: Vec<_> = (0..20).map(|n| login(&verifiers, from([10, 0, n, 1], true), true)).collect();
+            sleep(ONE_RUN / 4).await;
+            assert_eq!(running(), (cores, of_strangers));
+            for one in strangers.into_iter().chain(known) {
+                assert!(one.await.expect("no panic").is_ok());
+            }
+            assert_eq!(running(), (0, 0), "every run is given back");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queues_are_bounded_for_one_network_and_in_all_and_excess_is_told_so() {
+        let verifiers = Verifiers::new(1);
+        let refused = async |logins: Vec<JoinHandle<Result<Instant, Busy>>>| {
+            let mut count = 0;
+            for login in logins {
+                count += usize::from(login.await.expect("no panic").is_err());
+            }
+            count
+        };
+        // One is at its turn already.
+        let of_one = (0..30).map(|n| login(&verifiers, from([192, 0, 2, n], false), true)).collect();
+        assert_eq!(refused(of_one).await, 30 - 1 - MOST_WAITING_OF_ONE);
+        let of_many = (0..300).map(|n: u16| {
+            let [high, low] = n.to_be_bytes();
+            login(&verifiers, from([10, high, low, 1], false), true)
+        });
+        assert_eq!(refused(of_many.collect()).await, 300 - 1 - MOST_WAITING);
+        let state = verifiers.lock();
+        assert!(state.waiting.iter().all(|queue| queue.0.is_empty()) && state.guesses.is_empty(), "nothing is kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_leaves_the_queue_and_the_run() {
+        let verifiers = Verifiers::new(1);
+        let first = verifiers.turn(from([192, 0, 2, 1], false)).await.expect("free");
+        let waiting: Vec<_> = (1..9).map(|n| login(&verifiers, from([192, 0, n, 1], false), true)).collect();
+        sleep(ONE_RUN).await;
+        waiting.iter().for_each(JoinHandle::abort);
+        sleep(ONE_RUN).await;
+        assert!(verifiers.lock().waiting.iter().all(|queue| queue.0.is_empty()));
+        drop(first);
+        assert!(verifiers.turn(from([192, 0, 2, 1], false)).await.is_ok());
+        assert_eq!(verifiers.lock().running, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guesses_are_forgotten_after_a_minute_and_their_number_is_bounded() {
+        let verifiers = Verifiers::new(1);
+        let rank = |source| verifiers.lock().rank(source, network_of(source));
+        let [stranger, neighbour] = [1, 2].map(|host| from([192, 0, 2, host], false));
+        assert_eq!(rank(stranger), Rank::Quiet);
+        verifiers.note(stranger, false);
+        assert_eq!((rank(stranger), rank(neighbour)), (Rank::Guessing, Rank::Guessing));
+        sleep(MEMORY_OF_GUESSES).await;
+        assert_eq!(rank(stranger), Rank::Quiet);
+        let known = from([192, 0, 2, 1], true);
+        for _ in 1..MOST_MISTAKES {
+            verifiers.note(known, false);
+        }
+        assert_eq!(rank(known), Rank::Known, "it may mistype");
+        verifiers.note(known, false);
+        assert_eq!(rank(known), Rank::Guessing);
+        verifiers.note(known, true);
+        assert_eq!(rank(known), Rank::Known);
+        for n in 0..u32::try_from(2 * MOST_NETWORKS).expect("small") {
+            let source = Source { address: std::net::Ipv4Addr::from(0x0a00_0000 + (n << 8)).into(), is_known: false };
+            verifiers.note(source, false);
+        }
+        assert_eq!(verifiers.lock().guesses.len(), MOST_NETWORKS);
+        assert_eq!((rank(from([198, 51, 100, 1], false)), rank(known)), (Rank::Guessing, Rank::Known));
+        sleep(MEMORY_OF_GUESSES).await;
+        verifiers.note(stranger, false);
+        assert_eq!(verifiers.lock().guesses.len(), 1);
+    }
+}
