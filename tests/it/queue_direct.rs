@@ -2,6 +2,7 @@
 
 use crate::support::application::{hand_in, in_front_of, mail, up_to_data};
 use crate::support::gateway::Gateway;
+use crate::support::until;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 
 fn queue(gateway: &Gateway, arguments: &[&str]) -> String {
@@ -54,15 +55,15 @@ async fn what_the_provider_took_before_the_end_of_the_drain_time_is_not_sent_aga
         .once(At::Dot, Action::Stall)
         .start()
         .await;
-    let gateway = in_front_of(&scripted, "").config_with("unsigned", "drain = \"2s\"\nunsigned").start(1);
+    let mut gateway = in_front_of(&scripted, "").config_with("unsigned", "drain = \"2s\"\nunsigned").start(1);
     let mut client = up_to_data(gateway.address(), &["first@example.net", "second@example.net"]).await;
     client.send(format!("{}.\r\n", mail("in two")).as_bytes()).await;
     until("the second dot", || !scripted.not_accepted().is_empty()).await;
     gateway.signal("TERM");
     let reply = client.reply().await.expect("a reply");
     assert!(reply.starts_with("250 2.0.0 "), "one of them has it: {reply}");
-    let (status, log, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.expect("no panic");
-    assert_eq!(status.code(), Some(0), "{}", log.join("\n"));
+    assert_eq!(gateway.wait().code(), Some(0));
+    let (_, setup) = gateway.kill();
     let gateway = setup.start(1);
     gateway.wait_for_line(&["possible duplicate"]);
     gateway.wait_for_line(&["\"delivered\"", "second@example.net"]);

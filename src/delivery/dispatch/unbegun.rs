@@ -53,6 +53,7 @@ impl Drop for Unbegun {
                     sleep(FIRST_RETRY).await;
                 }
                 give_back(&queue, &leased).await;
+                queue.bell(&leased.lane).notify_one();
             });
         }
     }

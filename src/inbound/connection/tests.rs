@@ -260,6 +260,8 @@ async fn a_client_that_never_begins_tls_is_let_go() {
 struct Counting {
     socket: DuplexStream,
     writes: Arc<AtomicUsize>,
+    /// Octets of the largest.
+    largest: Arc<AtomicUsize>,
 }
 
 impl AsyncRead for Counting {
@@ -271,6 +273,7 @@ impl AsyncRead for Counting {
 impl AsyncWrite for Counting {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        self.largest.fetch_max(bytes.len(), Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
@@ -287,7 +290,7 @@ impl AsyncWrite for Counting {
 async fn a_pipelined_batch_is_answered_in_one_segment() {
     let (client, socket) = duplex(1024 * 1024);
     let writes = Arc::new(AtomicUsize::new(0));
-    let counting = Counting { socket, writes: Arc::clone(&writes) };
+    let counting = Counting { socket, writes: Arc::clone(&writes), largest: Arc::default() };
     let stop = CancellationToken::new();
     let serving = tokio::spawn(run(counting, options(), recorder(), stop.clone()));
     let mut talk = Talk { client, stop, serving };
@@ -387,6 +390,23 @@ async fn an_intake_that_panics_costs_one_message_for_now() {
     talk.send(&[ENVELOPE, b"x\r\n.\r\nNOOP\r\nQUIT\r\n"].concat()).await;
     talk.expect(&["220", "250", "250", "250", "354", "451", "250", "221"]).await;
     assert_eq!(talk.rest().await, [""; 0]);
+}
+
+/// What makes the longest replies, by a client that reads none of them.
+#[tokio::test(start_paused = true)]
+async fn replies_that_nobody_reads_take_no_memory() {
+    for command in ["EHLO x\r\n", "HELP\r\n", "RCPT TO:<>\r\n", "AUTH LOGIN\r\n*\r\n"] {
+        let (mut client, socket) = duplex(READ_COMMANDS);
+        let largest = Arc::new(AtomicUsize::new(0));
+        let server = Counting { socket, writes: Arc::default(), largest: largest.clone() };
+        let options = options();
+        let serving = tokio::spawn(run_in(slot(&options), server, options, recorder(), CancellationToken::new()));
+        client.write_all(command.repeat(READ_COMMANDS / command.len()).as_bytes()).await.expect("room");
+        tokio::task::yield_now().await;
+        serving.await.expect("it is let go");
+        let largest = largest.load(Ordering::Relaxed);
+        assert!(largest > 0 && largest <= MOST_UNWRITTEN + 1024, "{command:?}: {largest} octets");
+    }
 }
 
 /// Ten thousand of them wait at once.

@@ -165,7 +165,12 @@ async fn a_corrected_address_that_has_the_mail_already_does_not_get_it_twice() {
         sender: "reports@example.com".into(),
         recipients: vec!["other@example.net".into(), "right@b\u{fc}cher.example".into()],
         subject: "Report 1".into(),
-        delivery: Delivered { at: now(), upstream: "company".into(), reply: "250 ok".into(), milliseconds: 1 },
+        delivery: crate::queue::Delivered {
+            at: now(),
+            upstream: "company".into(),
+            reply: "250 ok".into(),
+            milliseconds: 1,
+        },
     });
     let retry = |to: &str| Request::Retry { ids: vec![id(1)], to: Some(to.into()) };
     for to in ["right@b\u{fc}cher.example", "\"right\"@XN--BCHER-KVA.example"] {

@@ -23,6 +23,9 @@ use tracing::{error, warn};
 /// Between two looks at a message that cannot be read just now.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
+/// Before a lease goes back with which something was wrong: shorter than anybody waits who was told so.
+const AFTER_A_FAULT: Duration = Duration::from_millis(500);
+
 /// Between two tries to give a lease back.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -109,7 +112,7 @@ impl Drop for Loan {
             runtime.spawn(async move {
                 if is_faulty {
                     // If the message is to blame, not without a pause.
-                    tokio::time::sleep(FIRST_RETRY).await;
+                    tokio::time::sleep(AFTER_A_FAULT).await;
                 }
                 store.give_back(lease, Settlement::Untried, Timestamp::MIN).await;
             });

@@ -401,40 +401,6 @@ async fn fill_envelope(gateway: SocketAddr, recipients: usize, domain: String) -
     (client, replies)
 }
 
-/// Those that send what makes the longest replies, and read none.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_clients_that_never_read_take_no_memory() {
-    const CLIENTS: usize = 1000;
-    let mut tally = Tally::new("exhaustion", "clients that never read");
-    if !may_open(2 * CLIENTS as u64) {
-        tally.right(1);
-        return tally.finish();
-    }
-    for command in ["EHLO x\r\n", "HELP\r\n", "NOOP\r\n", "AUTH LOGIN\r\n*\r\n"] {
-        let scripted = ScriptedUpstream::start().await;
-        let gateway = gateway(&scripted);
-        let flood = Arc::new(command.repeat(256 * 1024 / command.len()).into_bytes());
-        let mut writing = JoinSet::new();
-        for _ in 0..CLIENTS {
-            let (address, flood) = (gateway.address(), flood.clone());
-            writing.spawn(async move {
-                let mut client = Client::connect(address).await;
-                let _until_nobody_reads = tokio::time::timeout(Duration::from_secs(2), client.send(&flood)).await;
-                client
-            });
-        }
-        let open = writing.join_all().await;
-        judge_memory(
-            &mut tally,
-            &gateway,
-            &format!("{} clients that say {} and never read", open.len(), command.trim()),
-        );
-        let reply = hand_in(gateway.address(), RECIPIENT, &mail("beside them")).await;
-        tally.case(reply.starts_with("250 "), || reply);
-    }
-    tally.finish();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_connections_take_no_memory_and_one_more_is_served() {
     const IDLE: usize = 10_000;
