@@ -189,9 +189,10 @@ impl Users {
         let turn = self.0.verifiers.turn(source).await?;
         // Until the run is over, whether or not its client is still there; a panic inside argon2 is a refused login.
         let matching = tokio::task::spawn_blocking(move || (hash.matches(&password), turn));
-        let is_right = matching.await.is_ok_and(|(matches, _turn)| matches && counts);
-        self.0.verifiers.note(source, is_right);
-        Ok(is_right)
+        let (matches, turn) = matching.await.map_or((false, None), |(matches, turn)| (matches, Some(turn)));
+        self.0.verifiers.note(source, matches && counts);
+        drop(turn);
+        Ok(matches && counts)
     }
 }
 

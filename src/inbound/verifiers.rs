@@ -5,7 +5,7 @@
 //! network and in all: who finds it full is told to come again. Decides nothing about passwords. RFC 4954 §6.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,8 @@ struct State {
     running: usize,
     running_of_strangers: usize,
     waiting: [Queue; Rank::ALL.len()],
+    /// Quiet networks with a login that waits or is being checked: until it is known to be right, more of them are guesses.
+    first: HashSet<IpNet>,
     guesses: HashMap<IpNet, Guesses>,
     next_number: u64,
 }
@@ -84,9 +86,12 @@ struct Waiting {
 pub(super) struct Run {
     is_stranger: bool,
     verifiers: Verifiers,
+    /// Of its network in the turns.
+    place: Option<Place>,
 }
 
 /// A place in a queue. Who goes away leaves it.
+#[derive(Debug)]
 struct Place {
     rank: Rank,
     network: IpNet,
@@ -105,6 +110,7 @@ impl Verifiers {
             running: 0,
             running_of_strangers: 0,
             waiting,
+            first: HashSet::new(),
             guesses: HashMap::new(),
             next_number: 0,
         })))
@@ -112,18 +118,21 @@ impl Verifiers {
 
     /// Waits for its turn.
     pub async fn turn(&self, source: Source) -> Result<Run, Busy> {
-        let (_place, turn) = self.queue(source)?;
+        let (place, turn) = self.queue(source)?;
         self.go_on();
         // Nobody drops the sender of a place that is taken.
-        turn.await.map_err(|_| Busy)
+        let mut run = turn.await.map_err(|_| Busy)?;
+        run.place = Some(place);
+        Ok(run)
     }
 
-    /// A password from there was wrong, or right.
+    /// A password from there was wrong, or right. Before the run is given back.
     pub fn note(&self, source: Source, was_right: bool) {
         let mut state = self.lock();
         let (now, network) = (Instant::now(), network_of(source));
         if was_right {
             state.guesses.remove(&network);
+            state.promote(network);
             return;
         }
         if state.guesses.len() >= MOST_NETWORKS {
@@ -146,6 +155,9 @@ impl Verifiers {
         if queue.len_of(network) >= MOST_WAITING_OF_ONE || queue.len() >= MOST_WAITING {
             return Err(Busy);
         }
+        if rank == Rank::Quiet {
+            state.first.insert(network);
+        }
         state.next_number += 1;
         let number = state.next_number;
         state.waiting[rank as usize].push(network, Waiting { number, turn: sender });
@@ -157,7 +169,7 @@ impl Verifiers {
     fn go_on(&self) {
         // The lock is given up before the run is sent: of a client that is gone it comes back at once, and asks for the lock.
         while let Some((waiting, is_stranger)) = self.begin_next() {
-            drop(waiting.turn.send(Run { is_stranger, verifiers: self.clone() }));
+            drop(waiting.turn.send(Run { is_stranger, verifiers: self.clone(), place: None }));
         }
     }
 
@@ -179,8 +191,15 @@ impl State {
         match self.guesses.get(&network).filter(|guesses| guesses.until > now) {
             Some(guesses) if !source.is_known || guesses.count >= MOST_MISTAKES => Rank::Guessing,
             _ if source.is_known => Rank::Known,
-            _ if self.guesses.len() >= MOST_NETWORKS => Rank::Guessing,
+            _ if self.guesses.len() >= MOST_NETWORKS || self.first.contains(&network) => Rank::Guessing,
             _ => Rank::Quiet,
+        }
+    }
+
+    /// Somebody there knew the password: the others of the network go before guessers.
+    fn promote(&mut self, network: IpNet) {
+        for waiting in self.waiting[Rank::Guessing as usize].take(network) {
+            self.waiting[Rank::Quiet as usize].push(network, waiting);
         }
     }
 
@@ -230,6 +249,12 @@ impl Queue {
         first
     }
 
+    /// All of one network.
+    fn take(&mut self, network: IpNet) -> VecDeque<Waiting> {
+        let at = self.0.iter().position(|(known, _)| *known == network);
+        at.and_then(|at| self.0.remove(at)).map(|(_, waiting)| waiting).unwrap_or_default()
+    }
+
     fn remove(&mut self, network: IpNet, number: u64) {
         if let Some((_, waiting)) = self.0.iter_mut().find(|(known, _)| *known == network) {
             waiting.retain(|one| one.number != number);
@@ -247,7 +272,11 @@ impl Drop for Run {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.verifiers.lock().waiting[self.rank as usize].remove(self.network, self.number);
+        let mut state = self.verifiers.lock();
+        state.waiting.iter_mut().for_each(|queue| queue.remove(self.network, self.number));
+        if self.rank == Rank::Quiet {
+            state.first.remove(&self.network);
+        }
     }
 }
 
@@ -352,7 +381,7 @@ mod tests {
             }
             count
         };
-        // One is at its turn already.
+        // One is at its turn already, the first of a quiet network.
         let of_one = (0..30).map(|n| login(&verifiers, from([192, 0, 2, n], false), true)).collect();
         assert_eq!(refused(of_one).await, 30 - 1 - MOST_WAITING_OF_ONE);
         let of_many = (0..300).map(|n: u16| {
@@ -361,7 +390,28 @@ mod tests {
         });
         assert_eq!(refused(of_many.collect()).await, 300 - 1 - MOST_WAITING);
         let state = verifiers.lock();
-        assert!(state.waiting.iter().all(|queue| queue.0.is_empty()) && state.guesses.is_empty(), "nothing is kept");
+        let is_empty = state.waiting.iter().all(|queue| queue.0.is_empty());
+        assert!(is_empty && state.guesses.is_empty() && state.first.is_empty(), "nothing is kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_quiet_network_one_login_goes_ahead_and_takes_the_others_along_if_it_was_right() {
+        let verifiers = Verifiers::new(1);
+        let guessers: Vec<_> = (0..20)
+            .flat_map(|network| (0..5).map(move |address| [192, 0, network, address]))
+            .map(|address| login(&verifiers, from(address, false), false))
+            .collect();
+        sleep(ONE_RUN / 2).await;
+        let start = Instant::now();
+        let ours: Vec<_> = (0..4).map(|n| login(&verifiers, from([198, 51, 100, n], false), true)).collect();
+        for login in ours {
+            // Each of the twenty others has had one first guess, and no second one.
+            assert!(taken(login, start).await <= (20 + 4) * ONE_RUN);
+        }
+        for login in guessers {
+            assert!(login.await.expect("no panic").is_ok(), "and then they have theirs");
+        }
+        assert!(verifiers.lock().first.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
