@@ -129,6 +129,7 @@ fn open(path: &Path) -> Arc<SqliteQueue> {
     let options = Options {
         data_dir: path.to_owned(),
         cache_octets: 16 << 20,
+        min_free_space: 0,
         schedule: Default::default(),
         clock: Clock::System,
     };

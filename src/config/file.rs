@@ -298,7 +298,7 @@ settings! {
         keep_history: Duration, default r#""14d""#;
         /// Who is told of failed mail, in a mail: "off" (nobody: see `waxseal queue`), "sender", or an address.
         bounce: Bounce, default r#""off""#;
-        /// Free space in `data_dir` below which no new mail is taken; delivery goes on.
+        /// Free space in `data_dir` below which no new mail is taken; delivery goes on. At least "16 MiB", which it needs for that.
         min_free_space: Size, default r#""256 MiB""#;
     }
 }

@@ -236,11 +236,9 @@ impl Queue for Shelf {
         Ok(())
     }
 
-    fn reusable(&self) -> u64 {
-        0
+    fn admit(&self, _octets: u64) -> Result<(), QueueError> {
+        Ok(())
     }
-
-    fn reclaim(&self) {}
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         Ok(Statistics::default())

@@ -42,8 +42,13 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let folder = scratch("queue");
-        let options =
-            Options { data_dir: folder.clone(), cache_octets: 0, schedule: Default::default(), clock: Clock::System };
+        let options = Options {
+            data_dir: folder.clone(),
+            cache_octets: 0,
+            min_free_space: 0,
+            schedule: Default::default(),
+            clock: Clock::System,
+        };
         let queue = SqliteQueue::open(options).expect("a queue");
         let raw = Connection::open(folder.join("queue.sqlite")).expect("the same database");
         raw.set_prepared_statement_cache_capacity(32);

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -29,6 +29,8 @@ const MAX_CLIENTS: usize = 32;
 const MAX_ANSWERS: usize = 4;
 /// For a request to come whole, and for an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// At the socket, which somebody may have deleted.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 /// For answers in progress at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Of a socket's address, its final zero included, on the system where it is shortest.
@@ -39,7 +41,10 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 pub struct ControlServer {
     listener: UnixListener,
+    data_dir: PathBuf,
     path: PathBuf,
+    /// Of the folder and of the socket in it.
+    identities: (Identity, Identity),
     queue: Arc<dyn Queue>,
     rewriter: Arc<dyn Rewriter>,
     wake: Wake,
@@ -56,24 +61,23 @@ impl ControlServer {
         wake: Wake,
         clock: Clock,
     ) -> io::Result<Self> {
-        let path = data_dir.join(SOCKET);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let address = Address::of(data_dir)?;
-        let listener = UnixListener::bind(&address.path)?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path, queue, rewriter, wake, clock, answers: Arc::new(Semaphore::new(MAX_ANSWERS)) })
+        let (path, listener) = (data_dir.join(SOCKET), listen(data_dir)?);
+        let identities = (identity(data_dir)?, identity(&path)?);
+        let answers = Arc::new(Semaphore::new(MAX_ANSWERS));
+        Ok(Self { listener, data_dir: data_dir.to_owned(), path, identities, queue, rewriter, wake, clock, answers })
     }
 
     /// Until `shutdown` is cancelled; answers in progress are finished.
-    pub async fn serve(self, shutdown: CancellationToken) {
-        let mut clients = JoinSet::new();
+    pub async fn serve(mut self, shutdown: CancellationToken) {
+        let (mut clients, mut looks) = (JoinSet::new(), interval(BETWEEN_LOOKS));
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(_) = clients.join_next(), if !clients.is_empty() => continue,
+                _ = looks.tick() => {
+                    self.listen_again();
+                    continue;
+                }
                 accepted = self.listener.accept(), if clients.len() < MAX_CLIENTS => accepted,
             };
             match accepted {
@@ -89,6 +93,24 @@ impl ControlServer {
         let _the_rest_is_cut_off = timeout(FAREWELL, async { while clients.join_next().await.is_some() {} }).await;
     }
 
+    /// Where the socket was deleted; in a folder that took this one's place it would be another gateway's.
+    fn listen_again(&mut self) {
+        let is_deleted = identity(&self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if !is_deleted || identity(&self.data_dir).ok() != Some(self.identities.0) {
+            return;
+        }
+        let made = listen(&self.data_dir).and_then(|listener| Ok((listener, identity(&self.path)?)));
+        match made {
+            Ok((listener, socket)) => {
+                warn!(path = %self.path.display(), "the control socket was deleted; it is made again");
+                (self.listener, self.identities.1) = (listener, socket);
+            }
+            Err(error) => {
+                warn!(path = %self.path.display(), "the control socket was deleted, and cannot be made again: {error}")
+            }
+        }
+    }
+
     fn client(&self) -> Client {
         Client {
             queue: self.queue.clone(),
@@ -102,8 +124,30 @@ impl ControlServer {
 
 impl Drop for ControlServer {
     fn drop(&mut self) {
-        let _it_would_be_stale = std::fs::remove_file(&self.path);
+        if identity(&self.path).is_ok_and(|found| found == self.identities.1) {
+            let _it_would_be_stale = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// In place of a stale one.
+fn listen(data_dir: &Path) -> io::Result<UnixListener> {
+    let path = data_dir.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let address = Address::of(data_dir)?;
+    let listener = UnixListener::bind(&address.path)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    std::fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 impl fmt::Debug for ControlServer {

@@ -11,7 +11,6 @@ use crate::intake::{DirectIntake, Leftovers, Policy, QueuedIntake, Reception};
 use crate::message::Budget;
 use crate::observe::Clock;
 use crate::queue::Queue;
-use crate::queue::space::Space;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -65,11 +64,10 @@ pub(super) struct Behind {
 pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Result<Vec<Door>, StartError> {
     let budget = Budget::new(memory.inbound);
     let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
-    let space = Arc::new(Space::new(settings.data_dir.clone(), settings.queue.min_free_space));
     let mut doors = Vec::new();
     for typed in &settings.listeners {
         let reception = reception(settings, typed, &behind.keyring);
-        let intake = behind.intake(typed, reception, &space);
+        let intake = behind.intake(typed, reception);
         match Listener::bind(typed.options.clone(), users.clone(), budget.clone()) {
             Ok(listener) => doors.push(Door { listener, intake }),
             Err(error) if is_dispensable(&error, settings) => warn!("{error}; going on without it"),
@@ -99,16 +97,16 @@ pub(super) fn reception(settings: &Settings, listener: &ListenerSettings, keyrin
 }
 
 impl Behind {
-    fn intake(&self, typed: &ListenerSettings, reception: Reception, space: &Arc<Space>) -> DoorIntake {
+    fn intake(&self, typed: &ListenerSettings, reception: Reception) -> DoorIntake {
         match typed.delivery {
             Mode::Queue => {
-                let (queue, clerk, space) = (self.queue.clone(), self.clerk.clone(), space.clone());
-                DoorIntake::Queued(Arc::new(QueuedIntake { reception, queue, clerk, space }))
+                let (queue, clerk) = (self.queue.clone(), self.clerk.clone());
+                DoorIntake::Queued(Arc::new(QueuedIntake { reception, queue, clerk }))
             }
             Mode::Direct => {
-                let (leftovers, space) = (self.leftovers.clone(), space.clone());
+                let leftovers = self.leftovers.clone();
                 let (delivery, cut_off) = (self.delivery.clone(), self.cut_off.clone());
-                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery, leftovers, space, cut_off }))
+                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery, leftovers, cut_off }))
             }
         }
     }

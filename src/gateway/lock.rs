@@ -1,16 +1,21 @@
 //! The lock of the data folder: one process at a time may touch what lies in it.
 //!
-//! The kernel lets go of it when the process ends, however it ends; the file stays, and says who took it last.
+//! On the folder itself, which cannot be deleted apart from what is in it, and on a file there that says who took it last (and
+//! that earlier versions look at). The kernel lets go of both when the process ends, however it ends.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use tracing::warn;
 
 /// Held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    data_dir: PathBuf,
+    folder: File,
+    file: Mutex<File>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -28,20 +33,55 @@ impl Lock {
     /// Does not wait.
     pub fn take(data_dir: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Failed { path: data_dir.to_owned(), source };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(data_dir.join("lock")).map_err(failed)?;
+        let folder = File::open(data_dir).map_err(failed)?;
+        let mut file = open(data_dir).map_err(failed)?;
+        let held = |file: &File| LockError::Held { path: data_dir.to_owned(), holder: holder(file) };
+        // Where folders have no locks, the file's must do.
+        if let Err(TryLockError::WouldBlock) = folder.try_lock() {
+            return Err(held(&file));
+        }
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held { path: data_dir.to_owned(), holder: holder(&file) });
-            }
+            Err(TryLockError::WouldBlock) => return Err(held(&file)),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        // A full disk keeps nobody from holding it.
-        let _only_for_the_others_message = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        sign(&mut file);
+        Ok(Self { data_dir: data_dir.to_owned(), folder, file: Mutex::new(file) })
     }
+
+    /// Makes the file again where it was deleted.
+    pub fn renew(&self) {
+        let path = self.data_dir.join(FILE);
+        // In a folder that took this one's place it would be another's.
+        let is_ours = is_same(&self.folder, &self.data_dir);
+        if !is_ours || path.exists() {
+            return;
+        }
+        warn!(path = %path.display(), "the file that says who works in the data folder was deleted; it is made again");
+        if let Ok(mut new) = open(&self.data_dir)
+            && new.try_lock().is_ok()
+        {
+            sign(&mut new);
+            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+    }
+}
+
+const FILE: &str = "lock";
+
+fn open(data_dir: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(data_dir.join(FILE))
+}
+
+/// A full disk keeps nobody from holding it.
+fn sign(file: &mut File) {
+    let _only_for_the_others_message = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+}
+
+fn is_same(open: &File, path: &Path) -> bool {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    matches!((open.metadata().map(identity), fs::metadata(path).map(identity)), (Ok(open), Ok(named)) if open == named)
 }
 
 /// In a container it is a number of the container's own.
@@ -67,5 +107,26 @@ mod tests {
         drop(first);
         Lock::take(folder.path()).unwrap();
         assert!(matches!(Lock::take(Path::new("/nonexistent")), Err(LockError::Failed { .. })));
+    }
+
+    /// Two gateways worked on one database.
+    #[test]
+    fn without_its_file_the_folder_is_still_locked() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, moved) = (parent.path().join("data"), parent.path().join("moved"));
+        fs::create_dir(&path).unwrap();
+        let first = Lock::take(&path).unwrap();
+        fs::remove_file(path.join(FILE)).unwrap();
+        assert!(matches!(Lock::take(&path), Err(LockError::Held { .. })));
+        fs::remove_file(path.join(FILE)).unwrap();
+        first.renew();
+        let refused = Lock::take(&path).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        fs::rename(&path, &moved).unwrap();
+        assert!(matches!(Lock::take(&moved), Err(LockError::Held { .. })), "under another name, too");
+        fs::create_dir(&path).unwrap();
+        first.renew();
+        assert!(!path.join(FILE).exists(), "another folder is another's");
+        Lock::take(&path).unwrap();
     }
 }

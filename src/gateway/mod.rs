@@ -87,7 +87,7 @@ pub struct Gateway {
     /// What waits for a provider when the drain time is over.
     cut_off: CancellationToken,
     /// The last to go.
-    lock: Lock,
+    lock: Arc<Lock>,
 }
 
 /// Why the gateway stopped.
@@ -110,6 +110,7 @@ impl Gateway {
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
         let (memory, routes) = (Memory::of(&settings), Arc::new(routes(&settings)));
         let (lock, queue, lanes_of_today) = storage::open(&settings, memory, &routes).await?;
+        let lock = Arc::new(lock);
         let targets = upstreams::targets(&settings, sandbox.as_ref(), &queue).await?;
         let (unsigned, conversions) = (settings.unsigned.clone(), Budget::new(memory.conversions));
         let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
@@ -169,6 +170,7 @@ impl Gateway {
         if let Some(control) = self.control {
             aside.spawn(control.serve(shutdown.clone()));
         }
+        aside.spawn(storage::watch(self.queue.clone(), self.lock.clone(), shutdown.clone()));
         aside.spawn(storage::prune(self.queue.clone(), self.keep, shutdown.clone()));
         aside.spawn(self.lanes_of_today.go_on(shutdown.clone()));
         let mut dispatcher = JoinSet::new();
@@ -193,7 +195,10 @@ impl Gateway {
             let _cut_off_at_the_end = timeout_at(farewell, sandbox).await;
         }
         let _cut_off_at_the_end = timeout_at(farewell, async { while aside.join_next().await.is_some() {} }).await;
-        if timeout_at(farewell, self.queue.close()).await.is_err() {
+        if let Err(error @ QueueError::Moved(_)) = self.queue.admit(0) {
+            warn!("the queue is closed without haste, as it may have to be written anew: {error}");
+            self.queue.close().await;
+        } else if timeout_at(farewell, self.queue.close()).await.is_err() {
             warn!("the queue could not be closed in time; what it holds is safe");
         }
         drop(self.lock);

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
 /// Of how far waiting mail is on its way to other lanes.
 const BETWEEN_REPORTS: Duration = Duration::from_secs(30);
@@ -48,6 +49,7 @@ pub(super) async fn open(
     let options = sqlite::Options {
         data_dir: settings.data_dir.clone(),
         cache_octets: memory.cache,
+        min_free_space: settings.queue.min_free_space,
         schedule: settings.queue.schedule,
         clock: Clock::System,
     };
@@ -146,6 +148,19 @@ impl Lanes {
             info!(recipients = self.moved, "routes have changed: waiting mail was put on their lanes");
         }
         Ok(())
+    }
+}
+
+/// Says what is wrong with the data folder though no mail comes, and puts right what can be. Until the stop.
+pub(super) async fn watch(queue: Arc<dyn Queue>, lock: Arc<Lock>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(BETWEEN_LOOKS) => {}
+        }
+        // Both say themselves what they find.
+        let _ = queue.admit(0);
+        lock.renew();
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::leftovers::Leftovers;
 use super::prepare::Prepared;
+use super::queued::refusal;
 use super::reception::Reception;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
@@ -12,7 +13,7 @@ use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{MailId, Outcome, Reason};
 use crate::observe::log::Clean;
-use crate::queue::space::Space;
+use crate::queue::QueueError;
 use crate::relay::Deadline;
 use crate::smtp::reply::Severity;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
@@ -32,8 +33,6 @@ pub struct DirectIntake {
     pub reception: Reception,
     pub delivery: Arc<Delivery>,
     pub leftovers: Leftovers,
-    /// For leftovers; shared by all listeners.
-    pub space: Arc<Space>,
     /// The gateway has to end now: what is still under way is broken off, and answered for by what is known.
     pub cut_off: CancellationToken,
 }
@@ -50,8 +49,8 @@ impl Intake for DirectIntake {
             Ok(Prepared { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
-        if !self.has_room_for_leftovers(&accepted) {
-            return Reply::no_space();
+        if let Err(error) = self.has_room_for_leftovers(&accepted) {
+            return refusal(&error);
         }
         // What has begun at a stop is finished, until the drain time is over.
         let stop = CancellationToken::new();
@@ -74,15 +73,11 @@ impl Intake for DirectIntake {
 impl DirectIntake {
     /// What the provider takes in part is ours to keep. For a single recipient it is all or nothing, and a full disk no
     /// reason not to deliver.
-    fn has_room_for_leftovers(&self, accepted: &Accepted) -> bool {
-        let queue = &self.leftovers.queue;
-        if accepted.envelope.recipients.len() < 2
-            || self.space.has_room_for(accepted.message.size() as u64, queue.reusable())
-        {
-            return true;
+    fn has_room_for_leftovers(&self, accepted: &Accepted) -> Result<(), QueueError> {
+        if accepted.envelope.recipients.len() < 2 {
+            return Ok(());
         }
-        queue.reclaim();
-        false
+        self.leftovers.queue.admit(accepted.message.size() as u64)
     }
 }
 

@@ -9,7 +9,6 @@ use crate::delivery::Clerk;
 use crate::inbound::{Client, Intake, Received};
 use crate::message::accepted::Accepted;
 use crate::observe::log::Clean;
-use crate::queue::space::Space;
 use crate::queue::{NewMail, Queue, QueueError};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
@@ -20,18 +19,12 @@ pub struct QueuedIntake {
     pub reception: Reception,
     pub queue: Arc<dyn Queue>,
     pub clerk: Clerk,
-    /// Shared by all listeners.
-    pub space: Arc<Space>,
 }
 
 impl Intake for QueuedIntake {
     fn admit(&self, client: &Client, sender: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
         self.reception.admit(client, sender)?;
-        if self.space.has_room_for(size.unwrap_or(0), self.queue.reusable()) {
-            return Ok(());
-        }
-        self.queue.reclaim();
-        Err(Reply::no_space())
+        self.queue.admit(size.unwrap_or(0)).map_err(|error| refusal(&error))
     }
 
     async fn accept(&self, mut received: Received) -> Reply {
@@ -57,8 +50,13 @@ fn queued(accepted: &Accepted) -> Reply {
 fn not_stored(accepted: &Accepted, error: &QueueError) -> Reply {
     let (id, from) = (accepted.id, Clean(&accepted.envelope.sender));
     error!(%id, %from, "refused a message that could not be stored: {error}");
+    refusal(error)
+}
+
+pub(super) fn refusal(error: &QueueError) -> Reply {
     match error {
         QueueError::Full(_) => Reply::no_space(),
+        QueueError::Moved(_) => Reply::queue_moved(),
         QueueError::Storage(_) | QueueError::Closed | QueueError::NoSuchLease => Reply::storage_trouble(),
     }
 }

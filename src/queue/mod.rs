@@ -27,7 +27,6 @@ pub mod conformance;
 pub mod control;
 pub mod lifetime;
 pub mod schedule;
-pub mod space;
 pub mod sqlite;
 #[cfg(test)]
 pub mod testing;
@@ -174,6 +173,9 @@ pub enum QueueError {
     /// 451 4.3.0
     #[error("the queue's storage fails ({0})")]
     Storage(String),
+    /// 451 4.3.0: what would be stored now could not be found by the next start.
+    #[error("the queue was moved or deleted ({0})")]
+    Moved(String),
     #[error("the queue is closed")]
     Closed,
     /// Of `settle`: it was settled before.
@@ -285,11 +287,9 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
 
-    /// Octets on disk that the queue holds and no longer needs: as good as free for new mail. Costs nothing.
-    fn reusable(&self) -> u64;
-
-    /// Asks for space on disk to be given back where that is possible; returns at once. For a disk that runs full.
-    fn reclaim(&self);
+    /// Whether a message of this size would be taken, as far as that can be said before it is there: there is room, and the place
+    /// where the queue is kept is the one that was opened. Returns at once.
+    fn admit(&self, octets: u64) -> Result<(), QueueError>;
 
     /// Returns when everything that was asked before is durable; every later call gets [`QueueError::Closed`].
     async fn close(&self);

@@ -250,11 +250,9 @@ impl Queue for MemoryQueue {
         Ok(())
     }
 
-    fn reusable(&self) -> u64 {
-        0
+    fn admit(&self, _octets: u64) -> Result<(), QueueError> {
+        Ok(())
     }
-
-    fn reclaim(&self) {}
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         let mut counts = Statistics::default();

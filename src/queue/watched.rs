@@ -163,12 +163,8 @@ impl Queue for Watched {
         self.queue.spend(quota, rows, oldest).await
     }
 
-    fn reusable(&self) -> u64 {
-        self.queue.reusable()
-    }
-
-    fn reclaim(&self) {
-        self.queue.reclaim();
+    fn admit(&self, octets: u64) -> Result<(), QueueError> {
+        self.queue.admit(octets)
     }
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {

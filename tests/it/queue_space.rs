@@ -92,9 +92,9 @@ async fn below_the_floor_new_mail_is_refused_and_delivery_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_a_452_and_never_a_250_and_recovers_by_itself() {
-    let Some(tmpfs) = Tmpfs::mount("8m") else { return };
+    let Some(tmpfs) = Tmpfs::mount("32m") else { return };
     let provider = Provider::away();
-    let setup = provider.queued("", "min_free_space = \"1 B\"");
+    let setup = provider.queued("", "min_free_space = \"16 MiB\"");
     let data = format!("data_dir = \"{}\"\nunsigned", tmpfs.path().join("data").display());
     let gateway = setup.config_with("unsigned", &data).start(1);
     // Large enough to go into files of their own.
@@ -106,7 +106,7 @@ async fn a_full_disk_is_a_452_and_never_a_250_and_recovers_by_itself() {
             break reply;
         }
         taken += 1;
-        assert!(taken < 20, "8 MiB hold no 20 of them");
+        assert!(taken < 20, "what is above the floor holds no 20 of them");
     };
     assert!(refused.starts_with("452 4.3.1 "), "{refused}");
     let scripted = provider.start().await;
@@ -127,7 +127,7 @@ async fn a_full_disk_is_a_452_and_never_a_250_and_recovers_by_itself() {
 /// The 250 was said, and what the provider had not taken was dropped with nothing but a line that counted it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
-    let Some(tmpfs) = Tmpfs::mount("8m") else { return };
+    let Some(tmpfs) = Tmpfs::mount("32m") else { return };
     let allowed = Arc::new(Semaphore::new(0));
     let scripted = ScriptedUpstream::builder()
         .once(At::Rcpt, "250 2.1.5 ok")
@@ -138,7 +138,7 @@ async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
     let data = format!("data_dir = \"{}\"\nunsigned", tmpfs.path().join("data").display());
     let gateway = in_front_of(&scripted, "")
         .config_with("unsigned", &data)
-        .config_with("[queue]", "[queue]\nmin_free_space = \"1 B\"")
+        .config_with("[queue]", "[queue]\nmin_free_space = \"16 MiB\"")
         .start(1);
     let address = gateway.address();
     let recipients = ["you@example.net", "grey@example.net"];
@@ -169,7 +169,7 @@ async fn on_a_full_disk_a_restart_goes_on_delivering() {
     for killed in [false, true] {
         let Some(tmpfs) = Tmpfs::mount("100m") else { return };
         let provider = Provider::away();
-        let setup = provider.queued("rate = \"1000/day\"", "min_free_space = \"1 B\"");
+        let setup = provider.queued("rate = \"1000/day\"", "min_free_space = \"16 MiB\"");
         let data = format!("data_dir = \"{}\"\nunsigned", tmpfs.path().join("data").display());
         let gateway = setup.config_with("unsigned", &data).start(1);
         for subject in ["one", "two", "three"] {

@@ -46,6 +46,16 @@ fn each_is_refused_with_its_place_and_a_way_out() {
             &["config.toml:6", "sqlite"],
         ),
         (
+            "a floor below what the queue itself needs",
+            format!("{UPSTREAM}[queue]\nmin_free_space = \"8 MiB\"\n"),
+            &["config.toml:6", "min_free_space", "\"16 MiB\"", "write-ahead log"],
+        ),
+        (
+            "a data folder with files of something else, open to others",
+            format!("data_dir = \"/etc\"\n{UPSTREAM}"),
+            &["/etc", "mode 0755", "chmod 700", "below it"],
+        ),
+        (
             "a rate for a time that there is not",
             format!("{UPSTREAM}rate = [\"14/week\"]\n"),
             &["config.toml:5", "rate", "week", "14/day"],

@@ -56,10 +56,11 @@ impl Reach {
     }
 
     async fn folder(data_dir: &Path, lock: Lock) -> anyhow::Result<Self> {
-        // Nothing is leased here, so that neither a cache nor the schedule is of any use.
+        // Nothing is taken or leased here, so that neither room, nor a cache, nor the schedule is of any use.
         let options = sqlite::Options {
             data_dir: data_dir.to_owned(),
             cache_octets: 0,
+            min_free_space: u64::MAX,
             schedule: Schedule::default(),
             clock: Clock::System,
         };

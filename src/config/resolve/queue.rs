@@ -3,8 +3,11 @@
 use super::Resolver;
 use crate::config::file::Queue;
 use crate::config::queue::Backend;
+use crate::config::schema::Typed;
 use crate::config::settings::QueueSettings;
+use crate::config::value::Size;
 use crate::queue::schedule::Schedule;
+use crate::queue::sqlite::SMALLEST_FLOOR;
 
 impl Resolver<'_> {
     pub(super) fn queue(&mut self, typed: Queue) -> Option<QueueSettings> {
@@ -19,12 +22,27 @@ impl Resolver<'_> {
                 .warning(&typed.expire.place, "`expire` is shorter than the first wait: nothing is ever tried again")
                 .help("RFC 5321 asks for four to five days");
         }
+        let min_free_space = self.floor(&typed.min_free_space);
         Some(QueueSettings {
             schedule: Schedule { first: retry.first, longest: retry.longest, expire },
             keep_failed: typed.keep_failed.value?,
             keep_history: typed.keep_history.value?,
             bounce: typed.bounce.value?,
-            min_free_space: typed.min_free_space.value?.0,
+            min_free_space: min_free_space?,
         })
+    }
+    fn floor(&mut self, typed: &Typed<Size>) -> Option<u64> {
+        let Size(floor) = typed.value?;
+        if floor >= SMALLEST_FLOOR {
+            return Some(floor);
+        }
+        let smallest = SMALLEST_FLOOR >> 20;
+        self.findings
+            .error(&typed.place, format!("`min_free_space` is too small: the smallest value is \"{smallest} MiB\""))
+            .help(
+                "so much the queue's write-ahead log may need, and the database when the log is written back, before mail that \
+                 is delivered or removed makes room again",
+            );
+        None
     }
 }

@@ -36,7 +36,7 @@ struct Truth {
 
 fn open(folder: &Path, clerk: &Clerk) -> Arc<SqliteQueue> {
     let (schedule, clock) = (clerk.schedule, clerk.clock.clone());
-    let options = Options { data_dir: folder.to_owned(), cache_octets: 1 << 20, schedule, clock };
+    let options = Options { data_dir: folder.to_owned(), cache_octets: 1 << 20, min_free_space: 0, schedule, clock };
     Arc::new(SqliteQueue::open(options).expect("a queue"))
 }
 

@@ -216,6 +216,7 @@ pub(crate) async fn a_retry_of_what_waits_begins_its_age_anew(scene: &Scene) {
     let id = scene.put(plain(1, 0)).await;
     scene.live(6 * DAY);
     assert_eq!(queue.retry(&[id], None, after(6 * DAY)).await.unwrap(), 1);
+    drop(queue);
     scene.crash().await;
     let leased = scene.lease_one("a", after(6 * DAY)).await;
     assert_eq!(leased.age, Duration::ZERO, "it must not expire at once");

@@ -81,6 +81,10 @@ impl Bodies {
         Ok(removed)
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn path(&self, (id, part): Name) -> PathBuf {
         match part {
             Part::Body => self.folder.join(id.as_str()),

@@ -3,12 +3,14 @@
 //! The database is the only truth; the cache and the table of leases are what a process may forget. It never answers before the
 //! commit was synced. docs/queue.md has the tables and the costs.
 
+mod batch;
 mod bodies;
 mod cache;
 mod check;
 mod content;
 mod envelope;
 mod failure;
+mod identity;
 mod inspect;
 mod integrity;
 mod lease;
@@ -27,6 +29,7 @@ mod rows;
 mod salvage;
 mod schema;
 mod settle;
+mod space;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -37,6 +40,7 @@ mod writer;
 pub use check::{Checked, check};
 pub use open::{OpenError, Options, exists};
 pub use salvage::{Finding, SalvageError, Salvaged, salvage};
+pub use space::SMALLEST_FLOOR;
 
 use super::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
@@ -46,6 +50,7 @@ use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rows::{lived_to_column, signed, to_column};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Store, detached};
@@ -56,8 +61,41 @@ pub(crate) fn cover_all(connection: &rusqlite::Connection) -> rusqlite::Result<(
     envelope::cover_all(&work::Sql::new(connection))
 }
 
-/// Identifiers handled in one step of an operation on many.
-const STEP: usize = 200;
+/// What one transaction of an operation on many covers: on a full disk less and less, as a smaller one may still fit.
+struct Steps {
+    at: usize,
+    end: usize,
+    length: usize,
+    /// Of the step that was handed out.
+    current: Range<usize>,
+}
+
+impl Steps {
+    const LONGEST: usize = 200;
+
+    fn of(count: usize) -> Self {
+        Self { at: 0, end: count, length: Self::LONGEST, current: 0..0 }
+    }
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        self.current = self.at..self.end.min(self.at + self.length);
+        (!self.current.is_empty()).then(|| self.current.clone())
+    }
+
+    /// `None`: it did not fit and is asked for once more, in part.
+    fn done<T>(&mut self, result: Result<T, QueueError>) -> Result<Option<T>, QueueError> {
+        match result {
+            Err(QueueError::Full(_)) if self.current.len() > 1 => {
+                self.length = self.current.len() / 2;
+                Ok(None)
+            }
+            result => {
+                self.at = self.current.end;
+                result.map(Some)
+            }
+        }
+    }
+}
 
 /// Dropping it ends the writer after what was asked for; leases that are not settled become suspect at the next open.
 #[derive(Debug)]
@@ -146,18 +184,15 @@ impl Queue for SqliteQueue {
     }
 
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
-        let mut count = 0;
-        for ids in ids.chunks(STEP) {
-            let (ids, correction, lived) = (ids.to_vec(), correction.cloned(), lived_to_column(self.lived()));
+        let (mut count, mut steps) = (0, Steps::of(ids.len()));
+        while let Some(step) = steps.next() {
+            let (ids, correction, lived) = (ids[step].to_vec(), correction.cloned(), lived_to_column(self.lived()));
             let record = self.store.lifetime.record_if_due();
-            count += self
-                .store
-                .writer
-                .call(move |work| {
-                    lifetime::keep(work, record.as_ref())?;
-                    operate::retry(work, &ids, correction.as_ref(), to_column(now), lived)
-                })
-                .await?;
+            let retried = self.store.writer.call(move |work| {
+                lifetime::keep(work, record.as_ref())?;
+                operate::retry(work, &ids, correction.as_ref(), to_column(now), lived)
+            });
+            count += steps.done(retried.await)?.unwrap_or(0);
         }
         Ok(count)
     }
@@ -172,10 +207,11 @@ impl Queue for SqliteQueue {
     }
 
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {
-        let mut count = 0;
-        for ids in ids.chunks(STEP) {
-            let ids = ids.to_vec();
-            let removed = self.store.writer.call(move |work| operate::remove(work, &ids)).await?;
+        let (mut count, mut steps) = (0, Steps::of(ids.len()));
+        while let Some(step) = steps.next() {
+            let ids = ids[step].to_vec();
+            let removed = self.store.writer.call(move |work| operate::remove(work, &ids));
+            let Some(removed) = steps.done(removed.await)? else { continue };
             count += removed.count;
             self.store.clear(removed).await;
         }
@@ -191,9 +227,10 @@ impl Queue for SqliteQueue {
         let _best_effort = self.store.keep_lifetime().await;
         let before = |age| lived_to_column(self.store.lifetime.before(age));
         let (failed, history) = (before(failed), before(history));
-        let mut count = 0;
-        loop {
-            let removed = self.store.writer.call(move |work| operate::prune(work, failed, history)).await?;
+        let (mut count, mut steps) = (0, Steps::of(usize::MAX));
+        while let Some(step) = steps.next() {
+            let pruned = self.store.writer.call(move |work| operate::prune(work, failed, history, step.len()));
+            let Some(removed) = steps.done(pruned.await)? else { continue };
             if removed.count == 0 {
                 break;
             }
@@ -218,12 +255,8 @@ impl Queue for SqliteQueue {
         self.store.writer.call(move |work| quota::spend(work, &quota, &rows, oldest)).await
     }
 
-    fn reusable(&self) -> u64 {
-        self.store.writer.reusable()
-    }
-
-    fn reclaim(&self) {
-        self.store.writer.reclaim();
+    fn admit(&self, octets: u64) -> Result<(), QueueError> {
+        self.store.admit(octets)
     }
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {

@@ -2,26 +2,26 @@
 
 use super::bodies::{Bodies, Name, Part, SweepError};
 use super::failure::{self, of_io, of_sqlite};
+use super::identity::{Files, lock_database};
 use super::integrity;
 use super::lifetime;
 use super::reserve::Reserve;
 use super::rows::{key_of, unsigned};
 use super::salvage;
 use super::schema::{self, SchemaError};
+use super::space::{Space, lacks_inodes};
 use super::store::Store;
 use super::wal;
 use super::work::Work;
-use super::writer::Writer;
+use super::writer::{Surroundings, Writer};
 use crate::observe::Clock;
 use crate::queue::QueueError;
 use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
-use std::fs::OpenOptions;
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -29,6 +29,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Octets of messages that were just put and are kept in memory until they are leased.
     pub cache_octets: u64,
+    /// Octets on the disk that new mail leaves free.
+    pub min_free_space: u64,
     /// For its horizon: due times behind it were made before the clock was set back; and for `expire`, which bounds what is
     /// believed of a stop.
     pub schedule: Schedule,
@@ -106,19 +108,38 @@ pub fn exists(data_dir: &Path) -> io::Result<bool> {
 
 pub(super) fn open(options: &Options) -> Result<Store, OpenError> {
     let path = options.data_dir.join(DATABASE);
+    let log = options.data_dir.join(format!("{DATABASE}-wal"));
     let reserve = Arc::new(Reserve::of(&options.data_dir));
-    let finished = salvage::finish(&options.data_dir).map_err(Cause::from);
-    let opened = match finished.and_then(|()| open_at(options, &path, &reserve)) {
-        Err(Cause::NoRoom(_)) if reserve.give_up() => open_at(options, &path, &reserve),
-        opened => opened.inspect(|_| reserve.keep_of_plenty()),
-    };
-    opened.map_err(|cause| OpenError { path, cause })
+    let space = Arc::new(Space::new(&options.data_dir, &path, &log, options.min_free_space));
+    loop {
+        let finished = salvage::finish(&options.data_dir).map_err(Cause::from);
+        match finished.and_then(|()| open_at(options, &path, &reserve, &space)) {
+            Err(cause) if is_no_room(&cause, &options.data_dir) && reserve.give_up() => {}
+            opened => {
+                let opened = opened.inspect(|_| reserve.keep_of_plenty(&space));
+                return opened.map_err(|cause| OpenError { path, cause });
+            }
+        }
+    }
 }
 
-fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>) -> Result<Store, Cause> {
-    // SQLite would make it readable by others; its -wal and -shm take their mode from it.
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    match wal::lost_transactions(&salvage::beside(path, "-wal"))? {
+/// That a start may have to make, the log and its index among them.
+const NEW_FILES: u64 = 4;
+
+/// SQLite says of a log that cannot be made, as without an inode, only that it cannot be opened.
+fn is_no_room(cause: &Cause, data_dir: &Path) -> bool {
+    match cause {
+        Cause::NoRoom(_) => true,
+        Cause::Sqlite(error) => {
+            error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && lacks_inodes(data_dir, NEW_FILES)
+        }
+        _ => false,
+    }
+}
+
+fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>, space: &Arc<Space>) -> Result<Store, Cause> {
+    let locked = lock_database(path)?;
+    match wal::lost_transactions(space.log())? {
         0 => {}
         lost => return Err(Cause::Damaged(format!("its write-ahead log is, and {lost} transactions would be lost"))),
     }
@@ -138,8 +159,14 @@ fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>) -> Result<Sto
     }
     let record = lifetime::kept(&Work::new(&connection))?;
     let lifetime = Lifetime::resume(&record, options.clock.clone(), options.schedule.expire);
-    let writer = Writer::start(connection, reserve.clone())?;
-    Ok(Store::new(writer, lifetime, bodies, reserve.clone(), path.to_owned(), options))
+    // From now on there is a log, and its index.
+    space.note(&connection);
+    let index = options.data_dir.join(format!("{DATABASE}-shm"));
+    let files = Arc::new(Files::new(locked, path, &[space.log(), &index, bodies.folder()])?);
+    let (reserve, space) = (reserve.clone(), space.clone());
+    let surroundings = Surroundings { reserve, space, files, reading: Arc::new(RwLock::new(())) };
+    let writer = Writer::start(connection, surroundings.clone())?;
+    Ok(Store::new(writer, lifetime, bodies, surroundings, path.to_owned(), options))
 }
 
 /// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many. Writes nothing if none is: a

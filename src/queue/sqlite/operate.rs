@@ -5,7 +5,7 @@ use super::envelope::{self, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::reassign::{forget_fingerprint, reassign_one};
 use super::rows::{
-    DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, tally_of, wait_on,
+    DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, signed, tally_of, wait_on,
 };
 use super::work::{Tally, Work};
 use crate::message::MailId;
@@ -194,15 +194,13 @@ pub(super) fn hold(work: &Work<'_>, lane: Option<&str>, held: bool) -> Result<()
     Ok(())
 }
 
-/// Rows of one step.
-const PRUNED: i64 = 500;
-
-/// At most some hundred rows, by the queue's own clock; nothing when nothing is left to forget.
-pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) -> Result<Removed, Failure> {
+/// At most so many rows of each, by the queue's own clock; nothing when nothing is left to forget.
+pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64, rows: usize) -> Result<Removed, Failure> {
+    let rows = signed(rows);
     let mut removed = Removed::default();
     let failed = work.all(
         "SELECT message, position FROM recipient WHERE failed_at IS NOT NULL AND failed_at <= ?1 ORDER BY failed_at LIMIT ?2",
-        (failed_before, PRUNED),
+        (failed_before, rows),
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
     )?;
     for (message, position) in failed {
@@ -213,7 +211,7 @@ pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) ->
     }
     let forgotten = work.execute(
         "DELETE FROM history WHERE key IN (SELECT key FROM history WHERE lived <= ?1 ORDER BY lived LIMIT ?2)",
-        (history_before, PRUNED),
+        (history_before, rows),
     )?;
     removed.count += forgotten as u64;
     Ok(removed)
@@ -223,7 +221,7 @@ pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64) ->
 const SPARE_PAGES: i64 = 16_384;
 
 /// Pages given back in one step.
-const STEP: &str = "PRAGMA incremental_vacuum(2000)";
+const STEP: &str = "PRAGMA incremental_vacuum(200)";
 
 /// Shortens the file once a backlog is gone; true if there is more to give back.
 pub(super) fn give_back_space(work: &Work<'_>) -> Result<bool, Failure> {
@@ -232,7 +230,12 @@ pub(super) fn give_back_space(work: &Work<'_>) -> Result<bool, Failure> {
     if free < SPARE_PAGES || free < all / 2 {
         return Ok(false);
     }
-    // Each row of the answer is a page.
-    work.all(STEP, [], |_| Ok(()))?;
+    shorten(work)?;
     Ok(true)
+}
+
+/// By some pages that hold nothing.
+pub(super) fn shorten(work: &Work<'_>) -> rusqlite::Result<()> {
+    // Each row of the answer is a page.
+    work.all(STEP, [], |_| Ok(())).map(drop)
 }

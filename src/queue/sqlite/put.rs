@@ -3,6 +3,7 @@
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
 use super::rows::{Summary, domain_of, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on};
+use super::space::PAGE;
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
 use crate::queue::{Attempted, Fate, NewMail, QueueError};
@@ -18,6 +19,17 @@ pub(super) struct Prepared {
     pub lived: i64,
     pub body_in_file: bool,
     pub original_in_file: bool,
+}
+
+impl Prepared {
+    /// What it adds to the database, at most: its texts, and rows with their indexes for it and each recipient.
+    pub(super) fn octets(&self) -> u64 {
+        let (message, original) = (&self.mail.accepted.message, self.mail.original.as_ref());
+        let body = if self.body_in_file { 0 } else { message.body().len() };
+        let original = original.filter(|_| !self.original_in_file).map_or(0, |original| original.len());
+        let recipients = self.mail.accepted.envelope.recipients.len() * 512;
+        (message.header().len() + body + original + recipients) as u64 + PAGE / 2
+    }
 }
 
 /// Over the header and the body, to tell damage when they are read back.

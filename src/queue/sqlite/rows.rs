@@ -142,7 +142,7 @@ pub(super) fn note_attempts(work: &Work<'_>, message: i64, attempts: &[&Attempte
             distinct.push(attempt);
         }
     }
-    if distinct.is_empty() {
+    if distinct.is_empty() || !work.keeps_records() {
         return Ok(());
     }
     let last: i64 = work
@@ -185,6 +185,9 @@ pub(super) fn note_delivered(
     delivered: &[(&Delivered, String)],
     lived: i64,
 ) -> rusqlite::Result<()> {
+    if !work.keeps_records() {
+        return Ok(());
+    }
     let mut groups: Vec<(&Delivered, Vec<&str>)> = Vec::new();
     for (delivery, recipient) in delivered {
         match groups.last_mut() {

@@ -178,7 +178,7 @@ fn sync(folder: &Path) -> io::Result<()> {
 fn check_room(path: &Path) -> Result<(), SalvageError> {
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
     let needed = 2 * (size(path) + size(&beside(path, "-wal"))) + (1 << 20);
-    let free = path.parent().and_then(|folder| crate::queue::space::free_octets(folder)).unwrap_or(u64::MAX);
+    let free = path.parent().and_then(super::space::free_octets).unwrap_or(u64::MAX);
     if free < needed { Err(SalvageError::NoRoom { needed, free }) } else { Ok(()) }
 }
 

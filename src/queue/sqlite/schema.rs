@@ -3,6 +3,7 @@
 //! docs/queue.md explains each table. A version newer than this program's is refused, never touched.
 
 use super::envelope;
+use super::space::CHECKPOINT_PAGES;
 use super::work::Sql;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
@@ -187,8 +188,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SchemaError> {
     // FULL: a commit is on the disk when it returns; NORMAL would lose acknowledged mail in a power cut.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8000;
-         PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864; PRAGMA cell_size_check = ON;",
+         PRAGMA cell_size_check = ON;",
     )?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES.cast_signed())?;
     connection.set_prepared_statement_cache_capacity(128);
     if version < known {
         migrate(&mut connection, version)?;

@@ -1,5 +1,6 @@
 //! What stands around the database: readers, files, the cache, and the leases that are out. All of it may be forgotten.
 
+use super::batch::Addition;
 use super::bodies::{Bodies, MAX_INLINE, Part};
 use super::cache::Cache;
 use super::content::{self, Unreadable};
@@ -10,12 +11,11 @@ use super::open::Options;
 use super::operate::Removed;
 use super::put::{self, Prepared, digest, is_to_be_kept};
 use super::reassign::{self, Reassignment};
-use super::reserve::Reserve;
 use super::rows::{key_of, lived_to_column, to_column};
 use super::schema;
 use super::settle::{self, Held};
 use super::work::Sql;
-use super::writer::{Writer, lock};
+use super::writer::{Surroundings, Writer, lock};
 use crate::message::MailId;
 use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
@@ -25,7 +25,7 @@ use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::spawn_blocking;
 use tracing::error;
 
@@ -41,7 +41,7 @@ pub(super) struct Store {
     pub(super) lifetime: Arc<Lifetime>,
     pub(super) bodies: Arc<Bodies>,
     path: PathBuf,
-    reserve: Arc<Reserve>,
+    surroundings: Surroundings,
     pub(super) cache: Mutex<Cache>,
     pub(super) leases: Mutex<HashMap<LeaseId, Held>>,
     pub(super) next_lease: AtomicI64,
@@ -62,7 +62,7 @@ impl Store {
         writer: Writer,
         lifetime: Lifetime,
         bodies: Bodies,
-        reserve: Arc<Reserve>,
+        surroundings: Surroundings,
         path: PathBuf,
         options: &Options,
     ) -> Self {
@@ -70,7 +70,7 @@ impl Store {
             writer,
             lifetime: Arc::new(lifetime),
             schedule: options.schedule,
-            reserve,
+            surroundings,
             bodies: Arc::new(bodies),
             path,
             readers: Mutex::default(),
@@ -104,7 +104,10 @@ impl Store {
             Some(connection) => connection,
             None => schema::open_reader(&self.path).map_err(Failure::from)?,
         };
-        let result = query(&Sql::new(&connection));
+        let result = {
+            let _the_log_stays = self.surroundings.reading.read().unwrap_or_else(PoisonError::into_inner);
+            query(&Sql::new(&connection))
+        };
         let mut readers = lock(&self.readers);
         // One that failed may not be well.
         if result.is_ok() && readers.len() < READERS {
@@ -117,7 +120,8 @@ impl Store {
         let accepted = mail.accepted.clone();
         let prepared = Arc::new(self.prepare(mail).await?);
         let is_cached = is_to_be_kept(&prepared.mail) && lock(&self.cache).insert(&accepted, &prepared.digest);
-        let stored = self.writer.call_if_there_is_room({
+        let addition = Addition { id: accepted.id, octets: prepared.octets() };
+        let stored = self.writer.add(addition, {
             let (prepared, record) = (prepared.clone(), self.lifetime.record_if_due());
             move |work| {
                 lifetime::keep(work, record.as_ref())?;
@@ -145,24 +149,28 @@ impl Store {
         let body_in_file = is_kept && message.body().len() > MAX_INLINE;
         let original_in_file = is_kept && mail.original.as_ref().is_some_and(|original| original.len() > MAX_INLINE);
         let lived = lived_to_column(self.lifetime.now());
-        let prepare = move |bodies: &Bodies| {
+        let original = mail.original.as_ref().map_or(0, |original| original.len());
+        let length = |is_in_file: bool, length: usize| if is_in_file { length as u64 } else { 0 };
+        let octets = length(body_in_file, message.body().len()) + length(original_in_file, original);
+        let (bodies, surroundings) = (self.bodies.clone(), self.surroundings.clone());
+        let prepare = move || {
             let accepted = &mail.accepted;
-            if body_in_file {
-                bodies.write((accepted.id, Part::Body), accepted.message.body())?;
-            }
-            if let Some(original) = mail.original.as_ref().filter(|_| original_in_file) {
-                bodies.write((accepted.id, Part::Original), original)?;
+            if octets > 0 {
+                surroundings.files.look()?;
+                let _until_they_are_there = surroundings.space.promise(octets)?;
+                write_files(&bodies, &mail, body_in_file, original_in_file).map_err(|error| of_io(&error))?;
             }
             let digest = digest(accepted.message.header(), accepted.message.body());
             Ok(Prepared { digest, lived, mail, body_in_file, original_in_file })
         };
-        let prepared: std::io::Result<Prepared> = if body_in_file || original_in_file {
-            let bodies = self.bodies.clone();
-            spawn_blocking(move || prepare(&bodies)).await.map_err(|_| QueueError::Closed)?
-        } else {
-            prepare(&self.bodies)
-        };
-        prepared.map_err(|error| of_io(&error))
+        if octets > 0 { spawn_blocking(prepare).await.map_err(|_| QueueError::Closed)? } else { prepare() }
+    }
+
+    /// Before a message comes; its put looks once more.
+    pub(super) fn admit(&self, octets: u64) -> Result<(), QueueError> {
+        let Surroundings { files, space, .. } = &self.surroundings;
+        // What lies in a log that was deleted goes into the database, and pages that hold nothing go back to the disk.
+        files.look().and_then(|()| space.admit(octets)).inspect_err(|_| self.writer.wake())
     }
 
     pub(super) async fn settle(
@@ -260,7 +268,7 @@ impl Store {
         self.writer.shut();
         lock(&self.readers).clear();
         self.writer.close();
-        self.reserve.keep();
+        self.surroundings.reserve.keep();
     }
 
     /// After a removal was committed.
@@ -294,4 +302,15 @@ impl Store {
         })
         .await
     }
+}
+
+fn write_files(bodies: &Bodies, mail: &NewMail, body: bool, original: bool) -> std::io::Result<()> {
+    let id = mail.accepted.id;
+    if body {
+        bodies.write((id, Part::Body), mail.accepted.message.body())?;
+    }
+    if let Some(data) = mail.original.as_ref().filter(|_| original) {
+        bodies.write((id, Part::Original), data)?;
+    }
+    Ok(())
 }

@@ -67,6 +67,7 @@ impl AddAssign for Tally {
 pub(super) struct Work<'a> {
     sql: Sql<'a>,
     tally: Cell<Tally>,
+    keeps_records: bool,
 }
 
 impl<'a> Deref for Work<'a> {
@@ -79,7 +80,16 @@ impl<'a> Deref for Work<'a> {
 
 impl<'a> Work<'a> {
     pub(super) fn new(connection: &'a Connection) -> Self {
-        Self { sql: Sql::new(connection), tally: Cell::default() }
+        Self { sql: Sql::new(connection), tally: Cell::default(), keeps_records: true }
+    }
+
+    /// For a disk without room for what only people read: attempts and history.
+    pub(super) fn without_records(connection: &'a Connection) -> Self {
+        Self { keeps_records: false, ..Self::new(connection) }
+    }
+
+    pub(super) fn keeps_records(&self) -> bool {
+        self.keeps_records
     }
 
     pub(super) fn count(&self, change: Tally) {

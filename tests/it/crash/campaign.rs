@@ -1,6 +1,6 @@
 //! One row of the matrix: a gateway on one data folder, a provider that keeps count, and the audit.
 
-use super::load::{Acknowledged, mail};
+use super::load::Acknowledged;
 use crate::support::application::queued_in_front_of;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::upstream::{Message, ScriptedUpstream};
@@ -26,6 +26,8 @@ pub struct Row {
     /// Arrived twice, and the log never said that it might.
     pub unlogged_duplicates: usize,
     pub cut_or_mixed: usize,
+    /// Were refused at the final dot, and arrived.
+    pub came_back: usize,
 }
 
 pub struct Campaign {
@@ -55,6 +57,12 @@ impl Campaign {
         }
     }
 
+    /// Mails with so many lines.
+    pub fn of_lines(mut self, lines: usize) -> Self {
+        self.acknowledged = Arc::new(Acknowledged::of_lines(lines));
+        self
+    }
+
     pub fn keeping_unanswered(mut self) -> Self {
         self.keeps_unanswered = true;
         self
@@ -68,7 +76,7 @@ impl Campaign {
     /// `lines`: of the upstream's table.
     pub fn setup_with(&self, lines: &str) -> Setup {
         let lines = format!("max_connections = {CAP}\n{lines}");
-        queued_in_front_of(&self.provider, &lines, "min_free_space = \"1 MiB\"")
+        queued_in_front_of(&self.provider, &lines, "min_free_space = \"16 MiB\"")
     }
 
     /// In a folder on a file system that can be damaged.
@@ -147,7 +155,7 @@ impl Campaign {
         let mut excused = BTreeSet::new();
         for (at, message) in messages.iter().enumerate() {
             match number_of(message) {
-                Some(number) if is_whole(message, number) => {
+                Some(number) if self.is_whole(message, number) => {
                     arrivals.entry(number).or_default().push(message);
                     if self.from_beyond.iter().any(|range| range.contains(&at)) {
                         excused.insert(number);
@@ -171,6 +179,7 @@ impl Campaign {
             duplicates_bound: bound,
             unlogged_duplicates: twice.iter().filter(|(number, copies)| is_unlogged(number, copies)).count(),
             cut_or_mixed,
+            came_back: self.acknowledged.refused().iter().filter(|number| arrivals.contains_key(number)).count(),
         }
     }
 
@@ -181,6 +190,12 @@ impl Campaign {
             eprintln!("number {number}, acknowledged as {id}, never arrived:");
             self.log.iter().filter(|line| line.contains(&id)).for_each(|line| eprintln!("  {line}"));
         }
+    }
+
+    fn is_whole(&self, message: &Message, number: u64) -> bool {
+        let sent = self.acknowledged.mail(number);
+        let body = sent.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        message.data.ends_with(format!("\r\n\r\n{body}").as_bytes())
     }
 
     /// "possible duplicate", with the id that stands in the message's Received field.
@@ -194,10 +209,4 @@ impl Campaign {
 fn number_of(message: &Message) -> Option<u64> {
     let text = String::from_utf8_lossy(&message.data);
     text.lines().find_map(|line| line.strip_prefix("Subject: number "))?.parse().ok()
-}
-
-fn is_whole(message: &Message, number: u64) -> bool {
-    let sent = mail(number);
-    let body = sent.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-    message.data.ends_with(format!("\r\n\r\n{body}").as_bytes())
 }

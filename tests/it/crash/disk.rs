@@ -2,11 +2,12 @@
 //! refused, what was acknowledged stays.
 
 use super::campaign::{CAP, Campaign, Row};
-use super::load::Load;
+use super::load::{Load, hand_in};
 use super::{Scale, assert_kept};
 use crate::support::gateway::Setup;
 use crate::support::mount::Mount;
 use crate::support::peers;
+use crate::support::upstream::At;
 use std::time::Duration;
 
 const CLIENTS: usize = 8;
@@ -54,9 +55,9 @@ async fn injected(inject: &str, fault: &str, scale: Scale) -> Option<Row> {
 async fn full_disk(scale: Scale) -> Option<Row> {
     let disk = Mount::tmpfs("64m")?;
     let mut campaign = Campaign::new().await;
-    let setup = campaign.setup_within(disk.path()).config_with("\"1 MiB\"", "\"32 MiB\"");
+    let setup = campaign.setup_within(disk.path()).config_with("\"16 MiB\"", "\"32 MiB\"");
     // Nothing leaves: every mail stays on the disk.
-    campaign.provider.always(crate::support::upstream::At::Mail, "451 4.3.0 later");
+    campaign.provider.always(At::Mail, "451 4.3.0 later");
     let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
     let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
     let mut before = usize::MAX;
@@ -70,7 +71,7 @@ async fn full_disk(scale: Scale) -> Option<Row> {
     }
     load.stop().await;
     campaign.fault(Vec::new());
-    campaign.provider.always(crate::support::upstream::At::Mail, "250 2.1.0 ok");
+    campaign.provider.always(At::Mail, "250 2.1.0 ok");
     let full = campaign.acknowledged.count();
     campaign.drain_running(&gateway).await;
     // It recovers by itself.
@@ -92,8 +93,44 @@ async fn few_descriptors(scale: Scale) -> Option<Row> {
     Some(while_it_fails(campaign, setup, "EMFILE (40 descriptors)", scale).await)
 }
 
+/// One process after the other is told once, at its N-th call, that the disk is full or does not write; it refuses what it could not
+/// store, and is killed. What it refused must not be found by the next one.
+async fn refused_and_killed(call: &str, error: &str, scale: Scale) -> Option<Row> {
+    if peers::find("strace").is_none() {
+        peers::skip("strace is missing");
+        return None;
+    }
+    let mut campaign = Campaign::new().await;
+    campaign.provider.always(At::Mail, "451 4.3.0 later");
+    let mut setup = campaign.setup();
+    let times = scale.of(5, 100);
+    for number in (1..=times).map(|number| number * scale.of(11, 1)) {
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when={number}"));
+        setup = setup.wrapped(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
+        let (log, left) = match tokio::task::spawn_blocking(move || setup.try_start(1)).await.unwrap() {
+            Ok(gateway) => {
+                for _ in 0..3 {
+                    hand_in(gateway.address(), 2, &campaign.acknowledged).await;
+                }
+                tokio::task::spawn_blocking(move || gateway.kill()).await.unwrap()
+            }
+            Err(ended) => ended,
+        };
+        campaign.fault(log);
+        setup = left;
+    }
+    campaign.provider.always(At::Mail, "250 2.1.0 ok");
+    let gateway = tokio::task::spawn_blocking(move || setup.wrapped(&[]).start(1)).await.unwrap();
+    hand_in(gateway.address(), 1, &campaign.acknowledged).await;
+    campaign.drain(gateway).await;
+    let refused = campaign.acknowledged.refused().len();
+    Some(campaign.audit(&format!("{error} at the N-th {call}, then SIGKILL; {refused} refused, none came back"), CAP))
+}
+
 pub async fn rows(scale: Scale) -> Vec<Row> {
     [
+        refused_and_killed("pwrite64", "ENOSPC", scale).await,
+        refused_and_killed("fsync", "EIO", scale).await,
         injected("fsync:error=EIO:when=20+7", "EIO at every 7th fsync", scale).await,
         injected("pwrite64:error=EIO:when=60+23", "EIO at every 23rd pwrite64", scale).await,
         injected("pwrite64:error=ENOSPC:when=60+5", "ENOSPC at every 5th pwrite64", scale).await,

@@ -1,6 +1,6 @@
 //! Senders that hand in numbered mails for as long as they are told, and keep the number of each that got its 250.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,14 +10,42 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
 /// What was acknowledged: the number, and the id from the reply.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Acknowledged {
     next: AtomicU64,
     ids: Mutex<BTreeMap<u64, String>>,
+    /// Numbers of those whose final dot was answered with a refusal.
+    refused: Mutex<BTreeSet<u64>>,
     frozen: AtomicBool,
+    lines: usize,
+}
+
+impl Default for Acknowledged {
+    fn default() -> Self {
+        Self::of_lines(50)
+    }
 }
 
 impl Acknowledged {
+    /// Of mails with so many lines.
+    pub fn of_lines(lines: usize) -> Self {
+        Self {
+            next: AtomicU64::default(),
+            ids: Mutex::default(),
+            refused: Mutex::default(),
+            frozen: AtomicBool::default(),
+            lines,
+        }
+    }
+
+    pub fn mail(&self, number: u64) -> String {
+        mail(number, self.lines)
+    }
+
+    pub fn refused(&self) -> BTreeSet<u64> {
+        self.refused.lock().unwrap().clone()
+    }
+
     /// From now on nothing counts: in a real power cut no answer would come any more.
     pub fn freeze(&self) {
         self.frozen.store(true, Ordering::SeqCst);
@@ -30,8 +58,20 @@ impl Acknowledged {
         }
     }
 
+    fn note_refused(&self, number: u64) {
+        let mut refused = self.refused.lock().unwrap();
+        if !self.frozen.load(Ordering::SeqCst) {
+            refused.insert(number);
+        }
+    }
+
     pub fn numbers(&self) -> Vec<u64> {
         self.ids.lock().unwrap().keys().copied().collect()
+    }
+
+    /// Removed by hand.
+    pub fn forget(&self, number: u64) {
+        self.ids.lock().unwrap().remove(&number);
     }
 
     pub fn id(&self, number: u64) -> String {
@@ -44,12 +84,12 @@ impl Acknowledged {
 }
 
 /// A mail whose body repeats its number, so that one that was cut or mixed with another shows.
-pub fn mail(number: u64) -> String {
+fn mail(number: u64, lines: usize) -> String {
     let line = format!("line of number {number}\r\n");
     format!(
         "From: reports@example.com\r\nTo: you@example.net\r\nSubject: number {number}\r\n\
          Message-ID: <number-{number}@example.com>\r\n\r\n{}end of number {number}\r\n",
-        line.repeat(50)
+        line.repeat(lines)
     )
 }
 
@@ -119,7 +159,11 @@ impl Connection {
         self.ask("MAIL FROM:<reports@example.com>\r\n").await?;
         self.ask("RCPT TO:<you@example.net>\r\n").await?;
         self.ask("DATA\r\n").await?;
-        let reply = self.ask(&format!("{}.\r\n", mail(number))).await?;
+        let reply = self.say(&format!("{}.\r\n", acknowledged.mail(number))).await?;
+        if !reply.starts_with('2') {
+            acknowledged.note_refused(number);
+            return None;
+        }
         let id = reply.split_ascii_whitespace().last().unwrap_or_default().to_owned();
         acknowledged.note(number, id);
         Some(())
@@ -127,16 +171,21 @@ impl Connection {
 
     /// The last line of a positive reply.
     async fn ask(&mut self, bytes: &str) -> Option<String> {
+        self.say(bytes).await.filter(|reply| reply.starts_with(['2', '3']))
+    }
+
+    async fn say(&mut self, bytes: &str) -> Option<String> {
         self.0.get_mut().write_all(bytes.as_bytes()).await.ok()?;
         self.reply().await
     }
 
+    /// The last line of a whole reply.
     async fn reply(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
             // A hang guard: a gateway that was stopped with SIGSTOP, or a machine without power, says nothing.
             let read = timeout(Duration::from_secs(20), self.0.read_line(&mut line)).await.ok()?.ok()?;
-            if read == 0 || !line.starts_with(['2', '3']) {
+            if read == 0 {
                 return None;
             }
             if line.as_bytes().get(3) == Some(&b' ') {

@@ -8,8 +8,10 @@ mod campaign;
 mod disk;
 mod kill;
 mod load;
+mod moved;
 mod power;
 mod provider;
+mod small_disk;
 mod table;
 
 use campaign::Row;
@@ -42,5 +44,6 @@ fn assert_kept(row: &Row) {
     assert_eq!(row.cut_or_mixed, 0, "{row:?}");
     assert!(row.duplicates <= row.duplicates_bound, "{row:?}");
     assert_eq!(row.unlogged_duplicates, 0, "{row:?}");
+    assert_eq!(row.came_back, 0, "{row:?}");
     assert!(row.acknowledged > 0, "a campaign without mail shows nothing: {row:?}");
 }

@@ -1,7 +1,7 @@
 //! `make crash`: every row in full, as the table of docs/reliability.md.
 
 use super::campaign::Row;
-use super::{Scale, assert_kept, disk, kill, power, provider};
+use super::{Scale, assert_kept, disk, kill, moved, power, provider, small_disk};
 
 async fn all(scale: Scale) -> Vec<Row> {
     let mut rows = vec![kill::random_kills(scale).await];
@@ -10,6 +10,8 @@ async fn all(scale: Scale) -> Vec<Row> {
     }
     rows.extend(power::power_cuts(scale).await);
     rows.extend(disk::rows(scale).await);
+    rows.extend(small_disk::rows(scale).await);
+    rows.extend(moved::rows().await);
     rows.extend(provider::rows(scale).await);
     rows.push(kill::graceful_restarts(scale).await);
     rows

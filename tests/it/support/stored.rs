@@ -23,6 +23,7 @@ pub fn open(data_dir: &Path) -> SqliteQueue {
     let options = Options {
         data_dir: data_dir.to_owned(),
         cache_octets: 1 << 20,
+        min_free_space: 0,
         schedule: Schedule::default(),
         clock: Clock::System,
     };

@@ -33,8 +33,13 @@ impl Folder {
     }
 
     fn options(&self) -> Options {
-        let clock = Clock::System;
-        Options { data_dir: self.path(), cache_octets: self.cache_octets, schedule: Default::default(), clock }
+        Options {
+            data_dir: self.path(),
+            cache_octets: self.cache_octets,
+            min_free_space: 0,
+            schedule: Default::default(),
+            clock: Clock::System,
+        }
     }
 
     fn open(&self) -> SqliteQueue {

@@ -1,0 +1,165 @@
+//! Whether the queue's files are still the ones that are open: a database that was deleted, replaced or moved away takes no mail,
+//! which the next start would not find. Says so in the log, once, with what to do.
+//!
+//! Invariant: the file that holds the lock is closed after SQLite's connections. Closing any other descriptor of the database
+//! ends the locks that SQLite itself has on it (POSIX record locks belong to the process).
+
+use crate::queue::QueueError;
+use rusqlite::Connection;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::{error, info};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
+/// Of a file that may be missing.
+pub(super) fn octets_of(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |found| found.len())
+}
+
+/// Opens and locks the database before SQLite does. A lock of the folder alone would not cover a database that is moved to another
+/// one. SQLite would make the file readable by others; its -wal and -shm take their mode from it.
+pub(super) fn lock_database(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            ErrorKind::ResourceBusy,
+            "another waxseal works with it, from another folder or under another name; stop that one first",
+        )),
+        // Where there are no such locks, the data folder's must do.
+        _ => Ok(file),
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Files {
+    database: File,
+    path: PathBuf,
+    known: Vec<(PathBuf, Identity)>,
+    has_moved: AtomicBool,
+}
+
+impl Files {
+    /// All of them exist. `database`: from [`lock_database`]. `others`: what belongs to it.
+    pub(super) fn new(database: File, path: &Path, others: &[&Path]) -> io::Result<Self> {
+        let mut known = vec![(path.to_owned(), Identity::of(&database.metadata()?))];
+        for other in others {
+            known.push(((*other).to_owned(), Identity::of(&fs::metadata(other)?)));
+        }
+        Ok(Self { database, path: path.to_owned(), known, has_moved: AtomicBool::new(false) })
+    }
+
+    /// `Err`: no mail may be taken. Costs a `stat` for each of the files.
+    pub(super) fn look(&self) -> Result<(), QueueError> {
+        let found = self.known.iter().find_map(|(path, identity)| difference(path, *identity));
+        let had_moved = self.has_moved.swap(found.is_some(), Ordering::Relaxed);
+        match (&found, had_moved) {
+            (Some(what), false) => {
+                error!("{what}: no new mail is taken; what was taken goes on being delivered. {}", self.advice())
+            }
+            (None, true) => info!("the queue's files are in their place again: new mail is taken"),
+            _ => {}
+        }
+        found.map_or(Ok(()), |what| Err(QueueError::Moved(what)))
+    }
+
+    /// As of the last look.
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved.load(Ordering::Relaxed)
+    }
+
+    /// Nothing but this process can still read it.
+    fn is_deleted(&self) -> bool {
+        self.database.metadata().is_ok_and(|found| found.nlink() == 0)
+    }
+
+    fn advice(&self) -> String {
+        let path = self.path.display();
+        if self.is_deleted() {
+            return format!(
+                "The database was deleted, and only this process can still read it: do not kill it. Stop it with SIGTERM, and it \
+                 writes the queue back to {path} before it ends; then start it again"
+            );
+        }
+        if difference(&self.path, self.known[0].1).is_some() {
+            return format!(
+                "The database still exists, under another name or below something that was mounted over the folder: put it back to \
+                 {path}, with its -wal and -shm, or stop the gateway first"
+            );
+        }
+        "Move it back; or restart the gateway: a stop in order writes everything into the database".to_owned()
+    }
+
+    /// At the end of the last connection's life: a database that was deleted is written anew, in its place if nothing else is
+    /// there. Blocks for as long as that takes.
+    pub(super) fn restore(&self, connection: &Connection) {
+        if !self.is_deleted() {
+            return;
+        }
+        match self.write_anew(connection) {
+            Ok(to) if to == self.path => {
+                info!(path = %to.display(), "the database that was deleted is there again, with all it held")
+            }
+            Ok(to) => error!(
+                path = %to.display(),
+                "another database is in the place of the one that was deleted; what that held was written here: to deliver it, \
+                 give a gateway a `data_dir` with this file as queue.sqlite, and with the folder `bodies`"
+            ),
+            Err(error) => error!(
+                path = %self.path.display(), %error,
+                "the database was deleted and cannot be written anew: mail that was not delivered is lost with this process"
+            ),
+        }
+    }
+
+    fn write_anew(&self, connection: &Connection) -> io::Result<PathBuf> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let rescued = folder.join(format!("queue-rescued-{now}.sqlite"));
+        // SQLite takes an empty file.
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&rescued)?;
+        connection.execute("VACUUM INTO ?1", [rescued.to_string_lossy()]).map_err(io::Error::other)?;
+        File::open(&rescued)?.sync_all()?;
+        if self.path.exists() {
+            File::open(folder)?.sync_all()?;
+            return Ok(rescued);
+        }
+        // The log of the deleted database would be taken for this one's.
+        for (path, identity) in &self.known[1..] {
+            if path.is_file() && difference(path, *identity).is_none() {
+                fs::remove_file(path)?;
+            }
+        }
+        fs::rename(&rescued, &self.path)?;
+        File::open(folder)?.sync_all()?;
+        Ok(self.path.clone())
+    }
+}
+
+/// What is not as it was.
+fn difference(path: &Path, known: Identity) -> Option<String> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(found) if Identity::of(&found) == known => None,
+        Ok(_) => {
+            Some(format!("{shown} is not the one that is open; it was replaced, or something was mounted over it"))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(format!("{shown} was deleted or moved away")),
+        Err(error) => Some(format!("{shown} cannot be reached any more ({error})")),
+    }
+}

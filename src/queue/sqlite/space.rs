@@ -1,0 +1,273 @@
+//! How much room there is on the disk of the queue, and how much of it must stay free so that what was taken can be delivered,
+//! removed and opened again. New mail alone is refused for it.
+
+use super::identity::octets_of;
+use crate::queue::QueueError;
+use rusqlite::Connection;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Octets of a page of the database, and of one in the log (with its header).
+pub(super) const PAGE: u64 = 4096;
+const FRAME: u64 = PAGE + 24;
+
+/// Pages in the log from which on every commit writes them back into the database.
+pub(super) const CHECKPOINT_PAGES: u64 = 1000;
+
+/// From here on readers have to wait until that is done: as long as one reads what is in the log, it cannot begin anew.
+pub(super) const PATIENT_PAGES: u64 = 1500;
+
+/// The largest transaction that must not fail: a message to a thousand recipients is settled, or one of the largest that lie in the
+/// database is stored.
+const TRANSACTION_PAGES: u64 = 500;
+
+/// Octets of new mail in one transaction; a single message can be larger by the half.
+pub(super) const BATCH: u64 = 1 << 20;
+
+/// The log at its longest.
+const LONGEST_LOG: u64 = (PATIENT_PAGES + TRANSACTION_PAGES) * FRAME;
+
+/// What delivery, removal and the start may need on the disk before they free any of it: the log at its longest, and, when it is
+/// written back, a new page of the database for each of its own. Rounded up to whole MiB (16).
+pub const SMALLEST_FLOOR: u64 = (LONGEST_LOG + (PATIENT_PAGES + TRANSACTION_PAGES) * PAGE).div_ceil(1 << 20) << 20;
+
+/// How long a look is good for at MAIL; what is stored is measured each time.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+pub(super) struct Space {
+    folder: PathBuf,
+    database: PathBuf,
+    log: PathBuf,
+    floor: u64,
+    /// Of the database as of the last commit, and those of its pages that hold nothing.
+    octets: AtomicU64,
+    reusable: AtomicU64,
+    /// Of files in `bodies/` that are being written: as good as used.
+    pending: AtomicU64,
+    seen: Mutex<Option<Seen>>,
+    look: fn(&Path) -> Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    at: Instant,
+    room: Room,
+    low: bool,
+}
+
+/// Octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Free once the log is written back into the database and empty.
+    free: u64,
+    /// What the database holds and no longer needs.
+    reusable: u64,
+    floor: u64,
+}
+
+impl Room {
+    /// The log lacks room, and the database holds some: its pages are to be given back.
+    pub(super) fn is_held_by_the_database(self) -> bool {
+        self.reusable > 0 && self.free < self.floor.min(SMALLEST_FLOOR).saturating_add(2 * BATCH)
+    }
+
+    /// The room that is left behind a message of this size, which is refused if that is not enough.
+    pub(super) fn without(self, octets: u64) -> Result<Self, QueueError> {
+        let (reused, grown) = (octets.min(self.reusable), octets.saturating_sub(self.reusable));
+        let left = Self { free: self.free.saturating_sub(grown), reusable: self.reusable - reused, ..self };
+        // Pages that can be used again hold new mail, but no log.
+        let is_enough =
+            left.free >= self.floor.min(SMALLEST_FLOOR) && left.free.saturating_add(left.reusable) >= self.floor;
+        if is_enough && octets <= self.free.saturating_add(self.reusable) {
+            Ok(left)
+        } else {
+            Err(QueueError::Full(format!("less than `min_free_space`, {} octets, would be left", self.floor)))
+        }
+    }
+}
+
+/// Room that a file will take; given back when it has taken it, or never will.
+pub(super) struct Pending<'a> {
+    space: &'a Space,
+    octets: u64,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.space.pending.fetch_sub(self.octets, Ordering::Relaxed);
+    }
+}
+
+impl Space {
+    /// `floor`: octets.
+    pub(super) fn new(folder: &Path, database: &Path, log: &Path, floor: u64) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            database: database.to_owned(),
+            log: log.to_owned(),
+            floor,
+            octets: AtomicU64::default(),
+            reusable: AtomicU64::default(),
+            pending: AtomicU64::default(),
+            seen: Mutex::default(),
+            look: free_octets,
+        }
+    }
+
+    /// The path of SQLite's log.
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Behind each commit.
+    pub(super) fn note(&self, connection: &Connection) {
+        let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or(0);
+        self.octets.store(number("page_count").unsigned_abs() * PAGE, Ordering::Relaxed);
+        self.reusable.store(number("freelist_count").unsigned_abs() * PAGE, Ordering::Relaxed);
+    }
+
+    /// As it is now. Where the system does not say, there is room: the write will tell.
+    pub(super) fn room(&self) -> Room {
+        let free = (self.look)(&self.folder).unwrap_or(u64::MAX);
+        // Behind a long read it is longer, and that part is not ours to use.
+        let log = octets_of(&self.log).min(LONGEST_LOG);
+        let missing = self.octets.load(Ordering::Relaxed).saturating_sub(octets_of(&self.database));
+        let used = missing.saturating_add(self.pending.load(Ordering::Relaxed));
+        let reusable = self.reusable.load(Ordering::Relaxed);
+        // Without an inode nothing but the log is left.
+        let free = if free == 0 { 0 } else { free.saturating_add(log).saturating_sub(used) };
+        Room { free, reusable, floor: self.floor }
+    }
+
+    /// Whether a message of this size may come: a look that can be a second old, and says in the log what changed.
+    pub(super) fn admit(&self, octets: u64) -> Result<(), QueueError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let fresh = seen.filter(|seen| now.duration_since(seen.at) < GOOD_FOR);
+        let current = fresh.unwrap_or_else(|| {
+            let room = self.room();
+            let (low, was_low) = (room.without(0).is_err(), seen.is_some_and(|seen| seen.low));
+            self.report(room, low, was_low);
+            Seen { at: now, room, low }
+        });
+        *seen = Some(current);
+        current.room.without(octets).map(drop)
+    }
+
+    /// For a file that is about to be written.
+    pub(super) fn promise(&self, octets: u64) -> Result<Pending<'_>, QueueError> {
+        self.pending.fetch_add(octets, Ordering::Relaxed);
+        let pending = Pending { space: self, octets };
+        // No page of the database becomes a file.
+        Room { reusable: 0, ..self.room() }.without(0).map(|_| pending)
+    }
+
+    /// Whether so much can be put aside and new mail still has room.
+    pub(super) fn can_spare(&self, octets: u64) -> bool {
+        (self.look)(&self.folder).is_some_and(|free| free >= self.floor.saturating_add(octets))
+    }
+
+    /// Once, not for each message that is refused.
+    fn report(&self, room: Room, low: bool, was_low: bool) {
+        let (folder, free, floor) = (self.folder.display(), room.free, self.floor);
+        match (low, was_low) {
+            (true, false) => {
+                warn!(%folder, free, floor, "below `min_free_space`: no new mail is taken; delivery goes on")
+            }
+            (false, true) => info!(%folder, free, floor, "there is space again: new mail is taken"),
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space").field("folder", &self.folder).field("floor", &self.floor).finish_non_exhaustive()
+    }
+}
+
+/// What an ordinary user may still write. A file system without inodes left has none either.
+pub(super) fn free_octets(folder: &Path) -> Option<u64> {
+    let seen = rustix::fs::statvfs(folder).ok()?;
+    let octets = seen.f_bavail.saturating_mul(seen.f_frsize);
+    Some(if lacks_inodes(folder, 1) { 0 } else { octets })
+}
+
+/// Whether so many files cannot be made.
+pub(super) fn lacks_inodes(folder: &Path, files: u64) -> bool {
+    // File systems that count no inodes say 0 of 0.
+    rustix::fs::statvfs(folder).is_ok_and(|seen| seen.f_files > 0 && seen.f_favail < files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn space(folder: &Path, floor: u64, look: fn(&Path) -> Option<u64>) -> Space {
+        Space { look, ..Space::new(folder, &folder.join("database"), &folder.join("log"), floor) }
+    }
+
+    #[test]
+    fn the_floor_is_kept_free_of_the_message_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path(), 100, |_| Some(150));
+        assert!(space.admit(0).is_ok() && space.admit(50).is_ok());
+        assert!(matches!(space.admit(51), Err(QueueError::Full(_))));
+    }
+
+    #[test]
+    fn what_the_database_no_longer_needs_holds_mail_and_no_log() {
+        let room = |free, reusable| Room { free: free * MIB, reusable: reusable * MIB, floor: 64 * MIB };
+        assert!(room(20, 50).without(5 * MIB).is_ok());
+        assert!(room(20, 50).without(7 * MIB).is_err(), "the floor");
+        assert!(room(15, 90).without(0).is_err(), "the log has no room");
+        assert!(room(15, 90).is_held_by_the_database() && !room(15, 0).is_held_by_the_database());
+        assert!(!room(64, 90).is_held_by_the_database());
+        assert_eq!(room(80, 10).without(15 * MIB).unwrap(), room(75, 0));
+        assert!(Room { floor: 0, ..room(1, 0) }.without(2 * MIB).is_err(), "more than there is");
+    }
+
+    /// With a floor below what the log needs to go back, nothing could be delivered or removed, and nothing started.
+    #[test]
+    fn the_log_counts_as_the_pages_that_it_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path(), 16 * MIB, |_| Some(20 * MIB));
+        assert!(space.admit(0).is_ok());
+        std::fs::write(folder.path().join("database"), vec![0; 4096]).unwrap();
+        space.octets.store(5 * MIB, Ordering::Relaxed);
+        assert!(space.room().without(0).is_err(), "5 MiB less a page are to be written back");
+        std::fs::write(folder.path().join("log"), vec![0; 3 << 20]).unwrap();
+        assert!(space.room().without(0).is_ok(), "the log's own room is used again");
+    }
+
+    #[test]
+    fn files_that_are_being_written_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path(), 16 * MIB, |_| Some(20 * MIB));
+        let first = space.promise(3 * MIB).unwrap();
+        assert!(space.promise(2 * MIB).is_err());
+        drop(first);
+        assert!(space.promise(2 * MIB).is_ok());
+        assert_eq!(space.pending.load(Ordering::Relaxed), 0, "what was refused takes none");
+    }
+
+    #[test]
+    fn an_unknown_amount_is_room_and_an_own_folder_has_some() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(space(folder.path(), 100, |_| None).admit(1 << 40).is_ok());
+        assert!(free_octets(folder.path()).is_some_and(|free| free > 0));
+        assert!(space(folder.path(), u64::MAX - 1, free_octets).admit(0).is_err());
+    }
+
+    #[test]
+    fn the_smallest_floor_holds_the_longest_log_twice() {
+        assert_eq!(SMALLEST_FLOOR, 16 * MIB);
+        const { assert!(SMALLEST_FLOOR >= 2 * (PATIENT_PAGES + TRANSACTION_PAGES) * PAGE) }
+    }
+}
