@@ -107,6 +107,10 @@ impl World {
     async fn restart(&mut self, in_order: bool, stop: Duration, meanwhile: impl FnOnce(&mut Simulated)) {
         if in_order {
             self.queue.close().await;
+        } else {
+            // Two at once cannot have it open.
+            let aside = tempfile::tempdir().expect("a folder");
+            drop(std::mem::replace(&mut self.queue, open(aside.path(), &self.clerk)));
         }
         let mut machine = self.machine.lock().expect("the machine");
         machine.pass(stop);

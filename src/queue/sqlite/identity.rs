@@ -77,6 +77,11 @@ impl Files {
         found.map_or(Ok(()), |what| Err(QueueError::Moved(what)))
     }
 
+    /// Once SQLite's connections are closed.
+    pub(super) fn unlock(&self) {
+        let _it_ends_with_the_process = self.database.unlock();
+    }
+
     /// As of the last look.
     pub(super) fn has_moved(&self) -> bool {
         self.has_moved.load(Ordering::Relaxed)

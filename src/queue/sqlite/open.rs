@@ -116,6 +116,10 @@ pub(super) fn open(options: &Options) -> Result<Store, OpenError> {
         match finished.and_then(|()| open_at(options, &path, &reserve, &space)) {
             Err(cause) if is_no_room(&cause, &options.data_dir) && reserve.give_up() => {}
             opened => {
+                if lacks_inodes(&options.data_dir, 1) {
+                    // For the control socket.
+                    reserve.give_up();
+                }
                 let opened = opened.inspect(|_| reserve.keep_of_plenty(&space));
                 return opened.map_err(|cause| OpenError { path, cause });
             }

@@ -268,6 +268,7 @@ impl Store {
         self.writer.shut();
         lock(&self.readers).clear();
         self.writer.close();
+        self.surroundings.files.unlock();
         self.surroundings.reserve.keep();
     }
 
