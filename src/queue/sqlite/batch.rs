@@ -150,6 +150,8 @@ impl Thread {
         }
         if is_in_doubt {
             supersede(connection);
+            // What is left of it behind that would look like a damaged log to the next start.
+            let _ = self.empty_log();
         }
         if let Err(QueueError::Full(_)) = &outcome {
             // Makes room in the log, if the database has any: what is delivered must be recorded on a full disk too.
