@@ -100,6 +100,7 @@ pub struct UpstreamSettings {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a handful of upstreams, each made once")]
 pub enum Provider {
     Smtp(Endpoint),
     /// The provider inside the process; its endpoint is known once it runs.

@@ -23,13 +23,20 @@ pub(super) struct Inspected {
     pub digest: Option<Vec<u8>>,
     pub recipients: Vec<InspectedRecipient>,
     pub jobs: Vec<InspectedJob>,
-    /// Header, body (`None`: in a file), digest.
-    pub content: Option<(Vec<u8>, Option<Vec<u8>>, Vec<u8>)>,
+    pub content: Option<InspectedContent>,
     /// `Some(None)`: in a file.
     pub original: Option<Option<Vec<u8>>>,
     pub attempts: Vec<Vec<Value>>,
     /// What is wrong with it; empty: nothing.
     pub faults: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct InspectedContent {
+    pub header: Vec<u8>,
+    /// `None`: in a file.
+    pub body: Option<Vec<u8>>,
+    pub digest: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -211,8 +218,9 @@ impl Inspector<'_> {
 
     fn read_content(&self, found: &mut Inspected) {
         let sql = "SELECT header, body, digest FROM content WHERE message = ?1";
-        let (mut read, error) =
-            rows(self.connection, sql, [found.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        let (mut read, error) = rows(self.connection, sql, [found.key], |row| {
+            Ok(InspectedContent { header: row.get(0)?, body: row.get(1)?, digest: row.get(2)? })
+        });
         found.content = read.pop();
         found.faults.extend(error.map(|error| format!("its content cannot be read: {error}")));
         let sql = "SELECT data FROM original WHERE message = ?1";
@@ -252,7 +260,7 @@ impl Inspector<'_> {
 
     /// Of what the content is now.
     fn content_digest(&self, message: &MessageFields, found: &Inspected, faults: &mut Vec<String>) -> Option<Vec<u8>> {
-        let Some((header, body, expected)) = &found.content else {
+        let Some(InspectedContent { header, body, digest: expected }) = &found.content else {
             faults.push("its content is lost".to_owned());
             return None;
         };

@@ -8,7 +8,7 @@ mod source;
 
 use super::bodies::Bodies;
 use super::envelope::RecipientFields;
-use super::inspect::{Inspected, InspectedJob, Inspector, all_rows};
+use super::inspect::{Inspected, InspectedContent, InspectedJob, Inspector, all_rows};
 use super::open::DATABASE;
 use super::rows::{DAMAGED, LEASED, WAITING, domain_of, signed};
 use super::schema;
@@ -186,7 +186,7 @@ fn check_room(path: &Path) -> Result<(), SalvageError> {
 /// who has looked at it can send it.
 fn cover(found: &mut Inspected) {
     let Some(message) = &found.message else { return };
-    let content = found.content.as_ref().map(|(_, _, digest)| digest.clone()).unwrap_or_default();
+    let content = found.content.as_ref().map(|content| content.digest.clone()).unwrap_or_default();
     found.digest = Some(message.digest(&content));
     found.expected = Some(signed(found.recipients.len()));
     for recipient in &mut found.recipients {
@@ -299,7 +299,7 @@ impl Salvage<'_> {
 
     fn put_content(&self, found: &Inspected) -> rusqlite::Result<()> {
         let key = found.key;
-        if let Some((header, body, digest)) = &found.content {
+        if let Some(InspectedContent { header, body, digest }) = &found.content {
             self.target
                 .prepare_cached("INSERT INTO content (message, header, body, digest) VALUES (?, ?, ?, ?)")?
                 .execute(params![key, header, body, digest])?;

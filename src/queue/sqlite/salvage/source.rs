@@ -45,8 +45,7 @@ const TABLES: [(&str, &str, &str); 12] = [
 
 #[derive(Debug)]
 pub(super) struct Source {
-    /// `None` only while it is dropped.
-    connection: Option<Connection>,
+    connection: Connection,
     path: PathBuf,
     /// Its rows have digests.
     pub(super) is_covered: bool,
@@ -73,13 +72,11 @@ impl Source {
         file.write_all_at(&size.to_be_bytes(), 28)?;
         let connection = Connection::open_with_flags(&copy, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;")?;
-        Ok(Self { connection: Some(connection), path: copy, is_covered })
+        Ok(Self { connection, path: copy, is_covered })
     }
 
-    /// # Panics
-    /// Never: only dropping it takes the connection out.
     pub(super) fn connection(&self) -> &Connection {
-        self.connection.as_ref().expect("it is open until it is dropped")
+        &self.connection
     }
 
     /// Of messages, by key, as their index has them.
@@ -107,7 +104,6 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        drop(self.connection.take());
         let _litter_that_the_next_one_removes = remove(&self.path);
     }
 }
