@@ -183,7 +183,7 @@ fn make_room(data: &mut Vec<u8>, share: &mut Share, more: usize) -> Result<(), B
     }
     let needed = data.len() + more;
     let generous = needed + data.len().min(LARGEST_STEP);
-    let octets = match share.grow(generous) {
+    let octets = match share.grow_ahead(generous) {
         Ok(()) => generous,
         Err(BudgetExceeded) => share.grow(needed).map(|()| needed)?,
     };

@@ -81,6 +81,17 @@ impl Share {
         Ok(())
     }
 
+    /// As `grow`, but only if a quarter of the budget stays free: growth ahead of need must not starve messages that have
+    /// arrived whole and need memory to be repaired.
+    pub fn grow_ahead(&mut self, octets: usize) -> Result<(), BudgetExceeded> {
+        let wanted = octets.saturating_sub(self.octets) as u64;
+        if self.budget.has_room_for(wanted.saturating_add(self.budget.total / 4)) {
+            self.grow(octets)
+        } else {
+            Err(BudgetExceeded)
+        }
+    }
+
     /// Gives back what is not needed for `octets` in all.
     pub fn shrink(&mut self, octets: usize) {
         let spare = self.octets.saturating_sub(octets) / UNIT;
@@ -105,6 +116,17 @@ mod tests {
         assert!(budget.has_room_for(4 * 4096) && !budget.has_room_for(4 * 4096 + 1));
         drop(first);
         assert_eq!(second.grow(10 * 4096), Ok(()));
+    }
+
+    #[test]
+    fn growth_ahead_of_need_leaves_a_quarter_to_others() {
+        let budget = Budget::new(8 * 4096);
+        let mut share = budget.share();
+        assert_eq!(share.grow_ahead(7 * 4096), Err(BudgetExceeded));
+        assert_eq!(share.grow_ahead(6 * 4096), Ok(()));
+        assert_eq!(share.grow(5 * 4096), Ok(()), "already covered");
+        assert_eq!(budget.share().grow_ahead(1), Err(BudgetExceeded));
+        assert_eq!(budget.share().grow(2 * 4096), Ok(()));
     }
 
     #[test]

@@ -28,7 +28,11 @@ impl Signing {
     async fn start_with(bench: &Bench, kind: &str, tables: &str) -> Self {
         let scripted = ScriptedUpstream::start().await;
         let keys = bench.keys(kind);
-        let setup = in_front_of(&scripted, &(keys::tables(keys) + tables)).config_with("unsigned = \"send\"\n", "");
+        // Some of the messages name a Sender of another domain.
+        let anybody = "delivery = \"direct\"\nsenders = [\"*\"]\n";
+        let setup = in_front_of(&scripted, &(keys::tables(keys) + tables))
+            .config_with("unsigned = \"send\"\n", "")
+            .config_with("delivery = \"direct\"\n", anybody);
         Self { gateway: keys::with_files(setup, keys).start(1), scripted, handed_in: Vec::new() }
     }
 
