@@ -70,7 +70,7 @@ impl Receiving {
 
     fn feed_chunk(&mut self, chunk: &[u8]) -> usize {
         let consumed = match &mut self.content {
-            Content::Kept { data, share } => match make_room(data, share, 2 * chunk.len() + 8) {
+            Content::Kept { data, share } => match make_room(data, share, most_decoded(chunk)) {
                 Ok(()) => self.decoder.decode(chunk, data),
                 Err(BudgetExceeded) => {
                     self.drop_all(Reply::no_memory());
@@ -174,6 +174,11 @@ impl Received {
         let (share, envelope_share) = (budget.share(), budget.share());
         Ok(Self { client, envelope, data: data.into(), line_endings_changed, share, envelope_share })
     }
+}
+
+/// Octets that a chunk becomes at most: each bare CR or LF becomes two, and a few are left from the chunk before.
+fn most_decoded(chunk: &[u8]) -> usize {
+    chunk.len() + memchr::memchr2_iter(b'\r', b'\n', chunk).count() + 8
 }
 
 /// Makes sure that `more` octets fit without the vector growing on its own: what is allocated is what is accounted for.
