@@ -207,7 +207,7 @@ impl Reply {
         Self { code: self.code, enhanced: self.enhanced, lines }
     }
 
-    /// The same reply, cut off behind [`MAX_KEPT`] octets of text.
+    /// The same reply, cut off behind `MAX_KEPT` octets of text.
     pub fn shortened(mut self) -> Self {
         let mut room = MAX_KEPT;
         for line in &mut self.lines {
