@@ -1,12 +1,13 @@
 //! `waxseal queue check`: the whole queue looked through, and nothing changed. Beside a running gateway it sees one moment.
 
 use super::bodies::Bodies;
-use super::inspect::Inspector;
+use super::inspect::{Inspector, names};
 use super::open::DATABASE;
 use super::salvage::{Finding, beside};
 use super::{integrity, schema, wal};
 use crate::queue::Statistics;
 use rusqlite::Connection;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -81,10 +82,14 @@ fn look(
     // Delivered meanwhile, a message of the old view has no file any more, and is not damaged.
     connection.execute_batch("COMMIT; BEGIN")?;
     let again = suspects.into_iter().map(|key| inspector.inspect(key));
-    checked.damaged =
-        again.filter(|found| found.is_any() && !found.is_well()).map(|found| Finding::of(&found)).collect();
+    let again: Vec<_> = again.filter(|found| found.is_any() && !found.is_well()).collect();
+    let names = if again.is_empty() { BTreeMap::new() } else { names(connection, BY_NAME) };
+    checked.damaged = again.iter().map(|found| Finding::of(found, names.get(&found.key))).collect();
     Ok(())
 }
+
+/// The index alone: what a damaged row calls itself may be wrong.
+const BY_NAME: &str = "message INDEXED BY sqlite_autoindex_message_1";
 
 const COUNTED: &str = "
     SELECT COALESCE(SUM(failed_at IS NULL AND job.state = 0), 0), COALESCE(SUM(failed_at IS NULL AND job.state = 1), 0),

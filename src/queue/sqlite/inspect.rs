@@ -6,7 +6,7 @@ use super::envelope::{MessageFields, RecipientFields, RecipientRow};
 use super::put::digest;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Params, Row};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys tried beyond the first and the last that were found: what a bad page at either end may have held.
 const BEYOND: i64 = 2_000;
@@ -118,6 +118,20 @@ fn with_neighbours(keys: &BTreeSet<i64>) -> Vec<i64> {
         all.insert(*key);
     }
     all.into_iter().collect()
+}
+
+/// Of messages, by key: from a table, or an index, that has them in the order of their ids.
+pub(super) fn names(connection: &Connection, table: &str) -> BTreeMap<i64, String> {
+    let mut names = BTreeMap::new();
+    for order in ["", "DESC"] {
+        let sql = format!("SELECT key, id FROM {table} ORDER BY id {order}");
+        let (found, error) = rows(connection, &sql, [], |row| Ok((row.get(0).ok(), row.get(1).ok())));
+        names.extend(found.into_iter().filter_map(|(key, id)| Option::zip(key, id)));
+        if error.is_none() {
+            break;
+        }
+    }
+    names
 }
 
 impl Inspector<'_> {

@@ -57,13 +57,21 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn of(found: &Inspected) -> Self {
+    /// `name`: what the index calls it.
+    pub(super) fn of(found: &Inspected, name: Option<&String>) -> Self {
         let address = |recipient: &super::inspect::InspectedRecipient| recipient.row.fields.address.clone();
+        let own = found.message.as_ref().map(|message| &message.id);
+        let mut reasons = found.faults.clone();
+        if let (Some(own), Some(name)) = (own, name)
+            && own != name
+        {
+            reasons.push(format!("its row calls it {own}"));
+        }
         Self {
-            id: found.message.as_ref().map(|message| message.id.clone()).unwrap_or_default(),
+            id: name.or(own).cloned().unwrap_or_default(),
             row: found.key,
             recipients: found.recipients.iter().map(address).collect(),
-            reasons: found.faults.clone(),
+            reasons,
         }
     }
 }
@@ -239,7 +247,7 @@ impl Salvage<'_> {
     fn keep(&mut self, found: &mut Inspected, name: Option<&String>) -> rusqlite::Result<()> {
         if !self.put_message(found, name)? {
             found.faults.push("another message has its name".to_owned());
-            self.result.lost.push(Finding::of(found));
+            self.result.lost.push(Finding::of(found, name));
             return Ok(());
         }
         self.put_content(found)?;
@@ -249,11 +257,7 @@ impl Salvage<'_> {
         if found.is_well() {
             self.result.whole += 1;
         } else {
-            let mut finding = Finding::of(found);
-            if let Some(name) = name.filter(|_| finding.id.is_empty()) {
-                finding.id.clone_from(name);
-            }
-            self.result.damaged.push(finding);
+            self.result.damaged.push(Finding::of(found, name));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! of docs/reliability.md; the tests here run the same rows in a short version.
 
 mod campaign;
+mod damaged;
 mod disk;
 mod kill;
 mod load;

@@ -1,7 +1,7 @@
 //! `make crash`: every row in full, as the table of docs/reliability.md.
 
 use super::campaign::Row;
-use super::{Scale, assert_kept, disk, kill, moved, power, provider, small_disk};
+use super::{Scale, assert_kept, damaged, disk, kill, moved, power, provider, small_disk};
 
 async fn all(scale: Scale) -> Vec<Row> {
     let mut rows = vec![kill::random_kills(scale).await];
@@ -13,6 +13,7 @@ async fn all(scale: Scale) -> Vec<Row> {
     rows.extend(small_disk::rows(scale).await);
     rows.extend(moved::rows().await);
     rows.extend(provider::rows(scale).await);
+    rows.push(damaged::damaged_databases(scale).await);
     rows.push(kill::graceful_restarts(scale).await);
     rows
 }

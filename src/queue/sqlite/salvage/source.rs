@@ -1,6 +1,7 @@
 //! A copy of a damaged database that SQLite can read as far as its pages go: with what its log holds, and a first page made anew.
 //! The tables' places are the same in every database of a version, so that neither the damaged schema nor an index is needed.
 
+use super::super::inspect::names;
 use super::super::schema;
 use super::super::wal::PAGE;
 use super::{SalvageError, beside, log_of, remove};
@@ -81,24 +82,7 @@ impl Source {
 
     /// Of messages, by key, as their index has them.
     pub(super) fn names(&self) -> BTreeMap<i64, String> {
-        let mut names = BTreeMap::new();
-        for order in ["", "DESC"] {
-            let sql = format!("SELECT key, id FROM name_index ORDER BY id {order}");
-            let mut read = || -> rusqlite::Result<()> {
-                let mut statement = self.connection().prepare(&sql)?;
-                let mut rows = statement.query([])?;
-                while let Some(row) = rows.next()? {
-                    if let (Ok(key), Ok(id)) = (row.get(0), row.get::<_, String>(1)) {
-                        names.insert(key, id);
-                    }
-                }
-                Ok(())
-            };
-            if read().is_ok() {
-                break;
-            }
-        }
-        names
+        names(self.connection(), "name_index")
     }
 }
 
