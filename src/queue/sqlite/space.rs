@@ -4,6 +4,7 @@
 use super::identity::octets_of;
 use crate::queue::QueueError;
 use rusqlite::Connection;
+use rustix::fs::StatVfs;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -193,14 +194,17 @@ impl fmt::Debug for Space {
 /// What an ordinary user may still write. A file system without inodes left has none either.
 pub(super) fn free_octets(folder: &Path) -> Option<u64> {
     let seen = rustix::fs::statvfs(folder).ok()?;
-    let octets = seen.f_bavail.saturating_mul(seen.f_frsize);
-    Some(if lacks_inodes(folder, 1) { 0 } else { octets })
+    Some(if has_fewer_inodes(&seen, 1) { 0 } else { seen.f_bavail.saturating_mul(seen.f_frsize) })
 }
 
 /// Whether so many files cannot be made.
 pub(super) fn lacks_inodes(folder: &Path, files: u64) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|seen| has_fewer_inodes(&seen, files))
+}
+
+fn has_fewer_inodes(seen: &StatVfs, files: u64) -> bool {
     // File systems that count no inodes say 0 of 0.
-    rustix::fs::statvfs(folder).is_ok_and(|seen| seen.f_files > 0 && seen.f_favail < files)
+    seen.f_files > 0 && seen.f_favail < files
 }
 
 #[cfg(test)]
