@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use waxseal::message::accepted::{Accepted, Origin};
 use waxseal::message::{Author, Envelope, MailId, Marks, RawMessage};
 use waxseal::observe::Clock;
-use waxseal::queue::sqlite::{Options, SqliteQueue};
-use waxseal::queue::{Delivered, Fate, Filter, Lane, NewMail, Queue, Settlement, State};
+use waxseal::queue::sqlite::{SqliteOptions, SqliteQueue};
+use waxseal::queue::{Delivered, Filter, InitialState, Lane, NewMail, Queue, RecipientState, Settlement};
 use waxseal::smtp::{Mailbox, ReversePath};
 
 /// Measured operations of each kind, per process.
@@ -126,7 +126,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn open(path: &Path) -> Arc<SqliteQueue> {
-    let options = Options {
+    let options = SqliteOptions {
         data_dir: path.to_owned(),
         cache_octets: 16 << 20,
         min_free_space: 0,
@@ -210,7 +210,12 @@ fn mail(number: u32, received_at: Timestamp) -> NewMail {
         author,
         marks: Marks::default(),
     });
-    NewMail { accepted, fates: vec![Fate::Waiting(lane())], original: None, subject: format!("Report {number}") }
+    NewMail {
+        accepted,
+        initial_states: vec![InitialState::Waiting(lane())],
+        original: None,
+        subject: format!("Report {number}"),
+    }
 }
 
 fn lane() -> Lane {
@@ -238,7 +243,7 @@ async fn deliver(queue: &Arc<SqliteQueue>) {
 }
 
 async fn slowest_page(queue: &SqliteQueue) -> Duration {
-    let failed = Filter { state: Some(State::Failed), ..Filter::default() };
+    let failed = Filter { state: Some(RecipientState::Failed), ..Filter::default() };
     let nobody = Filter { recipient: Some("nobody".into()), ..Filter::default() };
     let mut slowest = Duration::ZERO;
     for filter in [Filter::default(), failed, nobody] {

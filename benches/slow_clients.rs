@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use waxseal::inbound::auth::Users;
-use waxseal::inbound::{AuthMode, Client, Intake, LineEndings, Listener, Options, Received, Tls};
-use waxseal::message::Budget;
+use waxseal::inbound::users::Users;
+use waxseal::inbound::{AuthMode, Client, Intake, LineEndings, Listener, ListenerOptions, Received, Tls};
+use waxseal::message::MemoryBudget;
 use waxseal::smtp::{EnhancedCode, Reply, ReversePath};
 
 const SLOW: usize = 1000;
@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
 }
 
 async fn compare() -> ExitCode {
-    let listener = Listener::bind(options(), Users::none(), Budget::new(256 << 20)).unwrap();
+    let listener = Listener::bind(options(), Users::none(), MemoryBudget::new(256 << 20)).unwrap();
     let address = listener.local_address();
     tokio::spawn(listener.serve(Arc::new(Sink), CancellationToken::new()));
     println!("{:<22} {:>11} {:>11} {:>11}", "one honest client", "median", "99 of 100", "slowest");
@@ -77,8 +77,8 @@ fn show(name: &str, mut times: Vec<Duration>) -> f64 {
     at(0.5)
 }
 
-fn options() -> Options {
-    Options {
+fn options() -> ListenerOptions {
+    ListenerOptions {
         address: ([127, 0, 0, 1], 0).into(),
         hostname: "gateway.example".to_owned(),
         tls: Tls::Off,

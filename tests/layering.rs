@@ -97,7 +97,7 @@ fn imports_go_down_only() {
             match layer(&name) {
                 Some(other) if other > own => {}
                 Some(_) => violations.push(format!("{}: {module} imports {name}", path.display())),
-                None => violations.push(format!("{}: crate::{name} is no module of a layer", path.display())),
+                None => violations.push(format!("{}: crate::{name} is not a module of any layer", path.display())),
             }
         }
     }

@@ -1,14 +1,14 @@
-//! `waxseal check`: every problem of the configuration, or what would run; with --message, what would become of a message.
-//! Starts nothing, connects nowhere. Prints places, values and ways out, never a secret.
+//! `waxseal check`: every problem of the configuration, or what would run; with --message, what would happen to a
+//! message. Starts nothing, connects nowhere. Prints places, values and remedies, never a secret.
 
 mod diff;
+mod dry_run;
 mod message;
-mod rehearsed;
 
 use super::WRONG;
 use super::run::print_problems;
 use crate::config::{
-    self, ConfigFile, Defaults, Delivery, Endpoint, Environment, Problems, Provider, Settings, UpstreamSettings,
+    self, ConfigFile, Defaults, DeliveryMode, Endpoint, Environment, Problems, Provider, Settings, UpstreamSettings,
 };
 use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct CheckArgs {
     /// Print every key with its default and its meaning, and check nothing
     #[arg(long)]
     defaults: bool,
@@ -35,10 +35,10 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
-    sample: message::Sample,
+    sample: message::SampleArgs,
 }
 
-pub fn run(file: &ConfigFile<'_>, args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(file: &ConfigFile<'_>, args: &CheckArgs) -> anyhow::Result<ExitCode> {
     if args.defaults {
         print(if args.json { pretty(&Defaults.to_json()) } else { Defaults.to_string() });
         return Ok(ExitCode::SUCCESS);
@@ -89,7 +89,7 @@ fn summary(settings: &Settings) -> String {
     lines.extend(settings.listeners.iter().map(|listener| line("listener", &describe_listener(listener))));
     lines.extend(settings.users.iter().map(|user| line("user", &user.name)));
     lines.extend(settings.dkim.iter().map(|key| line("key", &describe_key(key))));
-    lines.push(line("no key for it", &describe_unsigned(&settings.unsigned)));
+    lines.push(line("other domains", &describe_unsigned(&settings.unsigned)));
     lines.extend(settings.upstreams.iter().map(|upstream| line("upstream", &describe_upstream(upstream))));
     lines.extend(settings.routes.iter().map(|route| line("route", &describe_route(route))));
     lines.push(line("repair", &describe_repairs(&settings.repairs)));
@@ -119,21 +119,21 @@ fn describe_listener(listener: &config::ListenerSettings) -> String {
     format!("{}, delivery {delivery}, tls {tls}; clients {clients}; senders {}", options.address, listener.senders)
 }
 
-fn delivery_name(delivery: Delivery) -> &'static str {
+fn delivery_name(delivery: DeliveryMode) -> &'static str {
     match delivery {
-        Delivery::Queue => "queue",
-        Delivery::Direct => "direct",
+        DeliveryMode::Queue => "queue",
+        DeliveryMode::Direct => "direct",
     }
 }
 
 fn describe_queue(queue: &config::QueueSettings) -> String {
     let bounce = match &queue.bounce {
-        Bounce::Off => "nobody is told of failed mail".to_owned(),
-        Bounce::Sender => "its sender is told of failed mail".to_owned(),
-        Bounce::Address(address) => format!("{address} is told of failed mail"),
+        Bounce::Off => "no bounces are sent".to_owned(),
+        Bounce::Sender => "bounces go to the sender".to_owned(),
+        Bounce::Address(address) => format!("bounces go to {address}"),
     };
     format!(
-        "tries again after {} to {}, for {}; keeps failed mail for {}; {bounce}",
+        "retries after {}, then up to {} apart, for {}; keeps failed mail for {}; {bounce}",
         in_words(queue.schedule.first),
         in_words(queue.schedule.longest),
         in_words(queue.schedule.expire),
@@ -158,10 +158,10 @@ fn describe_key(key: &config::DkimSettings) -> String {
 fn describe_unsigned(unsigned: &Unsigned) -> String {
     match unsigned {
         Unsigned::Refuse => "mail is refused".to_owned(),
-        Unsigned::Send => "mail leaves unsigned".to_owned(),
+        Unsigned::Send => "mail is sent unsigned".to_owned(),
         Unsigned::Domains(domains) => {
             let names = domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            format!("mail is refused, except that of {names}, which leaves unsigned")
+            format!("mail is refused, except that of {names}, which is sent unsigned")
         }
     }
 }
@@ -177,11 +177,11 @@ fn describe_upstream(upstream: &UpstreamSettings) -> String {
         Provider::Smtp(endpoint) => {
             let tls = upstream_tls_name(endpoint.tls);
             let login = describe_logins(endpoint);
-            let others = endpoint.other_ports.iter().map(|port| format!(" or {}", port.number)).collect::<String>();
+            let others = endpoint.fallback_ports.iter().map(|port| format!(" or {}", port.number)).collect::<String>();
             let title = upstream.preset.title;
             let limit = match upstream.profile.signing {
                 Signing::Ours { .. } => limit,
-                Signing::LeftToProvider => format!("{limit}, signs what it gets by itself"),
+                Signing::LeftToProvider => format!("{limit}, the provider signs, waxseal does not"),
             };
             format!("{name}: {title}, {} port {}{others}, tls {tls}, {login}, {limit}", endpoint.host, endpoint.port)
         }
@@ -349,19 +349,19 @@ mod tests {
             "listener       127.0.0.1:2525, delivery queue, tls off; clients from 127.0.0.0/8, ::1/128; senders *@example.com",
             "key            wax1._domainkey.example.com from ",
             ", to be made at start",
-            "no key for it  mail is refused",
+            "other domains  mail is refused",
             "upstream       company: an SMTP server, smtp.example.com port 587, tls starttls, login relay, at most 4 connections",
             "upstream       sandbox: the sandbox, which keeps mail and does NOT send it",
             "route          default: from * to * through company",
             "repair         every step but text_part",
-            "queue          tries again after 30 seconds to 1 hour, for 5 days; keeps failed mail for 14 days; nobody is told of failed mail",
+            "queue          retries after 30 seconds, then up to 1 hour apart, for 5 days; keeps failed mail for 14 days; no bounces are sent",
             "warnings       1",
         ] {
             assert!(shown.contains(part), "{part}\n{shown}");
         }
         let json = pretty(&report(&Ok(settings)));
         assert!(!shown.contains("hunter2") && !json.contains("hunter2"));
-        assert!(json.contains("\"host\": \"smtp.example.com\"") && json.contains("no route leads"), "{json}");
+        assert!(json.contains("\"host\": \"smtp.example.com\"") && json.contains("no route uses"), "{json}");
     }
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_told_to_programs_with_line_and_column() {
+    fn problems_have_line_and_column_in_json() {
         let value = report(&load("drain = 8\n[[upstream]]\nname = \"p\"\nprovider = \"sandbox\"\n"));
         assert_eq!(value["ok"], json!(false));
         let [problem] = value["problems"].as_array().expect("a list").as_slice() else { panic!("{value}") };

@@ -15,11 +15,11 @@ use std::process::ExitCode;
 #[derive(Debug, Subcommand)]
 pub enum DkimCommand {
     /// Make a signing key; print the DNS record to publish and the [[dkim]] table for config.toml.
-    Generate(generate::Generate),
+    Generate(generate::GenerateArgs),
     /// Print the DNS records that publish your keys.
-    Record(record::Record),
+    Record(record::RecordArgs),
     /// Check the DKIM signatures of a message against your own keys or a given record, without asking DNS.
-    Verify(verify::Verify),
+    Verify(verify::VerifyArgs),
 }
 
 pub fn run(command: DkimCommand, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
@@ -30,13 +30,13 @@ pub fn run(command: DkimCommand, config: &ConfigFile<'_>) -> anyhow::Result<Exit
     }
 }
 
-/// Whoever closes the pipe has read enough.
+/// A reader that closes the pipe has read enough.
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _a_closed_pipe = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// What to say about a private key file with these permissions, with the command that puts it right.
+/// A warning about a private key file with these permissions, with the command that fixes it.
 fn permissions_warning(path: &Path, mode: u32) -> Option<String> {
     (mode & 0o077 != 0).then(|| {
         format!(

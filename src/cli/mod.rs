@@ -1,6 +1,6 @@
 //! The command line: one file per command.
 //!
-//! Exit status: 0 all is well, 1 the thing asked about is not well, 2 wrong usage or configuration.
+//! Exit status: 0 success, 1 the check or the operation found a problem, 2 wrong usage or configuration.
 
 mod check;
 mod dkim;
@@ -18,14 +18,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-/// The thing asked about is not well.
+/// The check found a problem.
 pub const NOT_WELL: u8 = 1;
 /// Wrong usage or configuration.
 pub const WRONG: u8 = 2;
 
 const DEFAULT_CONFIG: &str = "config.toml";
 
-/// A local SMTP gateway: takes an application's mail, repairs it, seals it with DKIM, and relays it to your provider
+/// A local SMTP gateway: accepts an application's mail, repairs it, signs it with DKIM, and relays it to your provider
 /// over verified TLS.
 #[derive(Debug, Parser)]
 #[command(name = "waxseal", version, propagate_version = true, after_help = AFTER_HELP)]
@@ -35,7 +35,7 @@ struct Arguments {
     config: Option<PathBuf>,
 
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 const AFTER_HELP: &str = "\
@@ -45,22 +45,22 @@ First steps:
   waxseal dkim generate DOMAIN --selector wax1
                                     make a signing key and print its DNS record
 
-Exit status: 0 all is well, 1 the thing asked about is not well, 2 wrong usage or configuration.";
+Exit status: 0 success, 1 the check or the operation found a problem, 2 wrong usage or configuration.";
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Start the gateway. Stops on SIGTERM or Ctrl-C, after letting mail in progress finish.
     Run,
-    /// Look for mistakes in the configuration, all of them; start nothing, connect nowhere.
-    Check(check::Args),
+    /// Check the configuration and report every mistake; start nothing, connect nowhere.
+    Check(check::CheckArgs),
     /// Make DKIM keys, print their DNS records, check signatures.
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
-    /// Look at the mail that waits or failed; try it again, remove it, hold it.
+    /// Inspect waiting and failed mail; retry, remove or hold it.
     #[command(subcommand, after_help = queue::AFTER_HELP)]
     Queue(queue::QueueCommand),
     /// Logins for applications.
-    User(user::Args),
+    User(user::UserArgs),
 }
 
 /// Parses the process's arguments and runs the command.
@@ -83,11 +83,11 @@ pub fn main() -> ExitCode {
     let path = arguments.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let config = ConfigFile { path: &path, explicit };
     let result = match arguments.command {
-        Command::Run => run::run(&config),
-        Command::Check(args) => check::run(&config, &args),
-        Command::Dkim(command) => dkim::run(command, &config),
-        Command::Queue(command) => queue::run(command, &config),
-        Command::User(args) => user::run(&args),
+        CliCommand::Run => run::run(&config),
+        CliCommand::Check(args) => check::run(&config, &args),
+        CliCommand::Dkim(command) => dkim::run(command, &config),
+        CliCommand::Queue(command) => queue::run(command, &config),
+        CliCommand::User(args) => user::run(&args),
     };
     result.unwrap_or_else(|error| {
         complain(format_args!("{error:#}"));
@@ -100,8 +100,8 @@ fn complain(text: impl Display) {
     eprintln!("waxseal: {}", HIDDEN_ARGUMENTS.hide(&text.to_string()));
 }
 
-/// Arguments that no error may repeat: a secret that was given for a path or a name. What stands behind `user hash` may be the
-/// password.
+/// Arguments that no error may repeat: a secret that was given for a path or a name. What follows `user hash` may be
+/// the password.
 static HIDDEN_ARGUMENTS: LazyLock<Redaction> = LazyLock::new(|| {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();

@@ -1,52 +1,52 @@
-//! `waxseal queue`: look at what waits and what failed, try it again, remove it, hold it.
+//! `waxseal queue`: inspect waiting and failed mail; retry, remove or hold it.
 //!
 //! Beside a running gateway every command asks it through its socket; without one the command takes the data folder's
-//! lock and works on the queue itself. Foreign text never leaves its line of a table.
+//! lock and works on the queue itself. Text from messages stays on its line of a table.
 
 mod change;
 mod check;
+mod client;
 mod hold;
 mod list;
 mod listing;
 mod progress;
-mod reach;
 mod rules;
 mod salvage;
 mod selection;
 mod show;
 mod table;
-mod words;
+mod text;
 
 use super::run::print_problems;
 use super::{NOT_WELL, WRONG};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
-use crate::gateway::RulesOf;
-use crate::queue::control::{Blame, Refusal};
+use crate::gateway::ConfiguredRewriter;
+use crate::queue::control::{Blame, ControlRefusal};
 use anyhow::Context as _;
 use clap::Subcommand;
-use reach::Reach;
+use client::QueueClient;
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {
     /// What waits, is being sent, or failed; or, with --history, what was delivered
-    List(list::Args),
+    List(list::ListArgs),
     /// Everything about one message: recipients, each attempt, the header; with --content the message itself
-    Show(show::Args),
-    /// Make messages due now, failed ones too; with --to, at a corrected address; with --rules, as today's rules want them
-    Retry(change::Retry),
+    Show(show::ShowArgs),
+    /// Retry messages now, failed ones included; --to corrects the recipient, --rules applies the current rules first
+    Retry(change::RetryArgs),
     /// Remove messages for good. What is being sent at the moment stays
-    Remove(change::Remove),
+    Remove(change::RemoveArgs),
     /// Stop the delivery of one lane (a route's mail) or of all. Mail is still accepted, and waits
-    Hold(hold::Hold),
+    Hold(hold::HoldArgs),
     /// Deliver again what was held
-    Release(hold::Hold),
+    Release(hold::HoldArgs),
     /// Look through the whole queue for damage: pages, indexes, each message and its file. Changes nothing
-    Check(check::Args),
+    Check(check::QueueCheckArgs),
     /// Make a new database from what can be read of a damaged one, which is kept aside. The gateway must be stopped
-    Salvage(salvage::Args),
+    Salvage(salvage::SalvageArgs),
 }
 
 pub const AFTER_HELP: &str = "\
@@ -87,24 +87,24 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
-        let mut reach = Reach::open(&data_dir).await?;
-        let result = if (asks_the_rules(&command) || asks_the_routes(&command)) && !reach.has_rules() {
+        let mut client = QueueClient::open(&data_dir).await?;
+        let result = if (asks_the_rules(&command) || asks_the_routes(&command)) && !client.has_rules() {
             match config::load(file, &Environment::of_process()) {
                 Ok(settings) => {
-                    reach.follow(RulesOf::new(&settings));
-                    dispatch(command, file, &reach).await
+                    client.use_rules(ConfiguredRewriter::new(&settings));
+                    dispatch(command, file, &client).await
                 }
-                // A secret may be known to the gateway's service alone.
-                Err(_) if !asks_the_rules(&command) => dispatch(command, file, &reach).await,
+                // A secret may be available only to the gateway's service.
+                Err(_) if !asks_the_rules(&command) => dispatch(command, file, &client).await,
                 Err(problems) => {
                     print_problems(&problems);
                     Ok(ExitCode::from(WRONG))
                 }
             }
         } else {
-            dispatch(command, file, &reach).await
+            dispatch(command, file, &client).await
         };
-        reach.close().await;
+        client.close().await;
         result
     });
     result.or_else(|error| match blame(&error) {
@@ -132,28 +132,28 @@ fn asks_the_rules(command: &QueueCommand) -> bool {
     matches!(command, QueueCommand::Retry(args) if args.asks_the_rules())
 }
 
-/// Without them, the next start says on which lane a corrected address waits.
+/// Without routes, the next start assigns the lane of a corrected address.
 fn asks_the_routes(command: &QueueCommand) -> bool {
     matches!(command, QueueCommand::Retry(args) if args.corrects())
 }
 
-async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, reach: &Reach) -> anyhow::Result<ExitCode> {
+async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, client: &QueueClient) -> anyhow::Result<ExitCode> {
     match command {
-        QueueCommand::List(args) => list::run(&args, reach).await,
-        QueueCommand::Show(args) => show::run(&args, reach).await,
-        QueueCommand::Retry(args) => change::retry(&args, reach).await,
-        QueueCommand::Remove(args) => change::remove(&args, reach).await,
-        QueueCommand::Hold(args) => hold::hold(&args, file, reach).await,
-        QueueCommand::Release(args) => hold::release(&args, reach).await,
+        QueueCommand::List(args) => list::run(&args, client).await,
+        QueueCommand::Show(args) => show::run(&args, client).await,
+        QueueCommand::Retry(args) => change::retry(&args, client).await,
+        QueueCommand::Remove(args) => change::remove(&args, client).await,
+        QueueCommand::Hold(args) => hold::hold(&args, file, client).await,
+        QueueCommand::Release(args) => hold::release(&args, client).await,
         QueueCommand::Check(_) | QueueCommand::Salvage(_) => unreachable!("they reach for the files themselves"),
     }
 }
 
 fn blame(error: &anyhow::Error) -> Option<Blame> {
-    error.downcast_ref::<Refusal>().map(|refusal| refusal.blame)
+    error.downcast_ref::<ControlRefusal>().map(|refusal| refusal.blame)
 }
 
-/// Whoever closes the pipe has read enough.
+/// A reader that closes the pipe has read enough.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }

@@ -4,7 +4,7 @@
 use super::{NOT_WELL, WRONG};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment, Problems};
-use crate::gateway::{Ended, Gateway};
+use crate::gateway::{Gateway, StopReason};
 use crate::observe::{fault, log};
 use anyhow::Context as _;
 use std::io::IsTerminal;
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// For work on other threads to end, once everything is closed.
+/// How long to wait for other threads once everything is closed.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
 pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
@@ -34,8 +34,8 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
         stop_on_signal(shutdown.clone())?;
         match Gateway::start(settings).await {
             Ok(gateway) => Ok(match gateway.serve(shutdown).await {
-                Ended::AsAsked => ExitCode::SUCCESS,
-                Ended::ByItself => ExitCode::from(NOT_WELL),
+                StopReason::AsAsked => ExitCode::SUCCESS,
+                StopReason::ByItself => ExitCode::from(NOT_WELL),
             }),
             Err(error) => {
                 complain(format_args!("{error}"));
@@ -43,13 +43,13 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
             }
         }
     });
-    // A name lookup that nobody waits for any more goes on for as long as the resolver likes.
+    // An abandoned name lookup may run as long as the resolver takes.
     runtime.shutdown_timeout(LAST_WAIT);
     log::flush();
     status
 }
 
-/// With the source lines marked where somebody is looking, else one line each.
+/// With marked source lines on a terminal, else one line each.
 pub(super) fn print_problems(problems: &Problems) {
     if std::io::stderr().is_terminal() {
         eprintln!("{problems:#}");
@@ -59,7 +59,7 @@ pub(super) fn print_problems(problems: &Problems) {
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly stop; the second ends the process at once.
-#[expect(clippy::disallowed_methods, reason = "who signals twice wants no orderly end")]
+#[expect(clippy::disallowed_methods, reason = "a second signal asks for an immediate end")]
 fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -71,7 +71,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
             };
             if round == 0 {
                 shutdown.cancel();
-                info!("{name}: letting mail in progress finish; a second one stops at once");
+                info!("{name}: finishing mail in progress; a second signal stops at once");
             } else {
                 warn!("{name} again: stopping at once");
                 log::flush();

@@ -3,21 +3,21 @@
 
 use super::WRONG;
 use crate::cli::complain;
-use crate::inbound::auth::hash_password;
+use crate::inbound::users::hash_password;
 use crate::observe::Secret;
 use anyhow::{Context as _, bail};
 use std::io::{BufRead, IsTerminal, Write as _};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct UserArgs {
     #[command(subcommand)]
-    command: Command,
+    command: UserCommand,
 }
 
 #[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum UserCommand {
     /// Hash a password for a [[user]] table. It is asked for, or read as one line from standard input
     Hash {
         /// The name for the table
@@ -26,8 +26,8 @@ enum Command {
     },
 }
 
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let Command::Hash { name } = &args.command;
+pub fn run(args: &UserArgs) -> anyhow::Result<ExitCode> {
+    let UserCommand::Hash { name } = &args.command;
     let stdin = std::io::stdin();
     let password = if stdin.is_terminal() { ask()? } else { read_line(stdin.lock())? };
     if password.is_empty() {
@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(WRONG));
     }
     let hash = hash_password(&password);
-    // The hash alone is the output, for scripts; the rest is for whoever looks on.
+    // The hash alone is the output, for scripts; the rest is for the person at the terminal.
     writeln!(std::io::stdout(), "{hash}").context("the hash cannot be written")?;
     eprintln!("\nFor config.toml:\n\n{}", table(name, &hash));
     Ok(ExitCode::SUCCESS)
@@ -50,7 +50,7 @@ fn ask() -> anyhow::Result<Secret> {
     Ok(password)
 }
 
-/// The first line, without its end.
+/// The first line, without its line end.
 fn read_line(mut input: impl BufRead) -> anyhow::Result<Secret> {
     let mut line = String::new();
     input.read_line(&mut line).context("no password could be read from standard input")?;
@@ -66,7 +66,7 @@ fn table(name: &str, hash: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inbound::auth::Password;
+    use crate::inbound::users::Password;
 
     #[test]
     fn the_password_is_one_line_without_its_end() {

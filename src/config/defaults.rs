@@ -3,10 +3,10 @@
 
 use super::environment::VARIABLES;
 use super::file::TABLES;
-use super::schema::{Presence, Setting, Table};
+use super::schema::{Presence, SettingSchema, TableSchema};
 use std::fmt::{self, Write as _};
 
-/// Prints as TOML in which every line that is no default is a comment.
+/// Prints as TOML in which every line that is not a default is a comment.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults;
 
@@ -23,7 +23,7 @@ impl fmt::Display for Defaults {
 impl Defaults {
     /// The same for programs: one object for each key.
     pub fn to_json(self) -> serde_json::Value {
-        let of_table = |table: &'static Table| {
+        let of_table = |table: &'static TableSchema| {
             table.settings.iter().map(|setting| {
                 let kind = match setting.presence {
                     Presence::Default(_) => "default",
@@ -44,7 +44,7 @@ impl Defaults {
     }
 }
 
-fn write_table(f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
+fn write_table(f: &mut fmt::Formatter<'_>, table: &TableSchema) -> fmt::Result {
     write_doc(f, table.doc)?;
     if !table.name.is_empty() {
         writeln!(f, "{}", table.title())?;
@@ -53,7 +53,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
     table.settings.iter().try_for_each(|setting| write_setting(f, setting))
 }
 
-fn write_setting(f: &mut fmt::Formatter<'_>, setting: &Setting) -> fmt::Result {
+fn write_setting(f: &mut fmt::Formatter<'_>, setting: &SettingSchema) -> fmt::Result {
     write_doc(f, setting.doc)?;
     let line = format!("{} = {}", setting.key, setting.presence.value());
     match setting.presence {
@@ -87,7 +87,7 @@ mod tests {
             .iter()
             .map(|table| {
                 let head = if table.name.is_empty() { String::new() } else { table.title() + "\n" };
-                let line = |setting: &Setting| format!("{} = {}\n", setting.key, setting.presence.value());
+                let line = |setting: &SettingSchema| format!("{} = {}\n", setting.key, setting.presence.value());
                 head + &table.settings.iter().map(line).collect::<String>()
             })
             .collect();

@@ -1,6 +1,6 @@
 //! The environment: Plausible's own variables and the gateway's, each also as a file of a secrets folder.
 //!
-//! It is laid over what was typed in the file before anything is resolved, so that both obey the same rules. The
+//! It is merged over the file's values before anything is resolved, so that both follow the same rules. The
 //! process's variables are read in one place, [`Environment::of_process`]; values are never printed.
 
 use super::masking::{hide_secret, hide_value, is_plain, is_secrets_name};
@@ -19,7 +19,7 @@ const SECRETS_FOLDER: &str = "/run/secrets";
 /// Names another folder, as it does for Plausible.
 const SECRETS_FOLDER_VARIABLE: &str = "CONFIG_DIR";
 
-/// Every name that means something here, for `waxseal check --defaults`.
+/// Every variable that waxseal reads, for `waxseal check --defaults`.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("SMTP_HOST_ADDR", "the provider; makes an upstream named `environment`, which gets what no route takes"),
     ("SMTP_HOST_PORT", "its port; default 587"),
@@ -166,7 +166,7 @@ impl Environment {
         })
     }
 
-    /// Warns about variables that are a slip away from one of ours. Others with our prefix may be anything: Kubernetes
+    /// Warns about variables that look like a misspelling of ours. Others with our prefix may be anything: Kubernetes
     /// makes WAXSEAL_PORT for a service of that name.
     pub(super) fn warn_about_misspellings(&self, findings: &mut Findings) {
         let known = || VARIABLES.iter().map(|(name, _)| *name);
@@ -175,7 +175,7 @@ impl Environment {
             let meant = nearest(name, known()).filter(|meant| strsim::damerau_levenshtein(name, meant) <= 2);
             if let Some(meant) = meant {
                 findings
-                    .warning(&Place::Environment(name.clone()), "this variable means nothing here")
+                    .warning(&Place::Environment(name.clone()), "waxseal does not use this variable")
                     .help(format!("did you mean {meant}?"));
             }
         }

@@ -5,14 +5,14 @@
 use super::masking::is_key_without_its_frame;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
-use super::queue::{Backend, Retry};
+use super::queue::{QueueBackend, RetryTimes};
 use super::rates::Rates;
 use super::reader::Complaints;
-use super::rewrite::Rewrite;
-use super::schema::{Section, Table, settings};
+use super::rewrite::RewriteTable;
+use super::schema::{Section, TableSchema, settings};
 use super::secret::SecretSource;
 use super::sections::Sections;
-use super::value::{Complaint, Count, PatternText, Port, Retries, Size, Text, Value, not_among, words};
+use super::value::{ByteSize, Complaint, Count, PatternText, PortNumber, Retries, Text, Value, not_among, words};
 use crate::delivery::Bounce;
 use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings};
@@ -32,65 +32,65 @@ use toml::de::{DeTable, DeValue};
 /// The whole file.
 #[derive(Debug, Clone)]
 pub struct File {
-    pub gateway: Gateway,
-    pub listeners: Vec<Listener>,
-    pub users: Vec<User>,
-    pub dkim: Vec<Dkim>,
-    pub upstreams: Vec<Upstream>,
-    pub routes: Vec<Route>,
-    pub repair: Repair,
-    pub rewrites: Vec<Rewrite>,
-    pub queue: Queue,
-    pub log: Log,
+    pub gateway: GatewayTable,
+    pub listeners: Vec<ListenerTable>,
+    pub users: Vec<UserTable>,
+    pub dkim: Vec<DkimTable>,
+    pub upstreams: Vec<UpstreamTable>,
+    pub routes: Vec<RouteTable>,
+    pub repair: RepairTable,
+    pub rewrites: Vec<RewriteTable>,
+    pub queue: QueueTable,
+    pub log: LogTable,
 }
 
-/// The one table without which nothing starts.
+/// The one table that is required.
 pub const UPSTREAM_TABLE: &str = "upstream";
 
 /// In the order of the shipped file.
-pub const TABLES: &[&Table] = &[
-    Gateway::TABLE,
-    Listener::TABLE,
-    User::TABLE,
-    Dkim::TABLE,
-    Upstream::TABLE,
-    UpstreamLogin::TABLE,
-    Route::TABLE,
-    Repair::TABLE,
-    Rewrite::TABLE,
-    Queue::TABLE,
-    Log::TABLE,
+pub const TABLES: &[&TableSchema] = &[
+    GatewayTable::TABLE,
+    ListenerTable::TABLE,
+    UserTable::TABLE,
+    DkimTable::TABLE,
+    UpstreamTable::TABLE,
+    UpstreamLoginTable::TABLE,
+    RouteTable::TABLE,
+    RepairTable::TABLE,
+    RewriteTable::TABLE,
+    QueueTable::TABLE,
+    LogTable::TABLE,
 ];
 
 settings! {
-    /// The gateway as a whole. These keys stand at the top of the file, before the first [table].
-    Gateway = "" {
+    /// The gateway as a whole. These keys belong at the top of the file, before the first [table].
+    GatewayTable = "" {
         /// The name in the greeting, in EHLO and in Received headers; default: the host's full name. A name without a
         /// dot becomes an address literal in EHLO (some providers drop mail from "localhost").
         hostname: Domain, optional r#""gateway.example.com""#;
         /// Where the gateway keeps what it must not lose, for its own user only. Relative paths start at the folder of
         /// this file.
         data_dir: PathBuf, default r#""data""#;
-        /// Mail whose From domain has no DKIM key: "refuse" (550 at once), "send" (it leaves unsigned), or a list of
+        /// Mail whose From domain has no DKIM key: "refuse" (550 at once), "send" (it is sent unsigned), or a list of
         /// the domains that may. Without any key at all the default is "send", and every start says so.
         unsigned: UnsignedMail, default r#""refuse""#;
         /// Memory for messages in flight, both sides together; what does not fit waits or gets a 452. A body whose repair
         /// would take more than the half that is for mail coming in stays as it is.
-        max_memory: Size, default r#""256 MiB""#;
+        max_memory: ByteSize, default r#""256 MiB""#;
         /// How long a stop (SIGTERM) waits for messages that are under way. Container engines give 10 seconds.
         drain: Duration, default r#""8s""#;
     }
 }
 
 settings! {
-    /// Where applications hand in mail; several listeners are several tables. Without any: 127.0.0.1:2525 and
+    /// Where applications submit mail; several listeners are several tables. Without any: 127.0.0.1:2525 and
     /// [::1]:2525.
-    Listener = "listener", many: true {
+    ListenerTable = "listener", many: true {
         /// Address and port.
         address: SocketAddr, required r#""127.0.0.1:2525""#;
         /// "queue": the message is answered for as soon as it is on disk, and delivered and retried from there;
         /// "direct": the client waits and gets the provider's own answer.
-        delivery: Delivery, default r#""queue""#;
+        delivery: DeliveryMode, default r#""queue""#;
         /// "off", "starttls" (required before MAIL) or "implicit". Plausible does STARTTLS whenever it is offered and
         /// insists on a certificate of a public authority, so leave it off on loopback.
         tls: ListenerTls, default r#""off""#;
@@ -109,22 +109,22 @@ settings! {
         /// Bare CR and LF in a message: "normalize" (they become CRLF) or "reject".
         line_endings: LineEndings, default r#""normalize""#;
         /// The largest message that is taken. It must fit into half of `max_memory`, together with what [[rewrite]] needs for it.
-        max_message_size: Size, default r#""25 MiB""#;
+        max_message_size: ByteSize, default r#""25 MiB""#;
         /// Recipients of one message.
         max_recipients: Count, default "1000";
         /// Clients at once; a quarter is kept for those inside `allow`, unless `auth` is "required".
         max_connections: Count, default "1000";
         /// Clients at once from one address; outside `allow` an IPv6 network of 64 bits is one address.
         max_connections_per_address: Count, default "200";
-        /// How long a client may take for each command; message data has a minimum rate besides, and who needs a login
-        /// has two minutes for it, and a hundred commands.
+        /// How long a client may take for each command; message data also has a minimum rate, and a client that needs
+        /// a login has two minutes and a hundred commands for it.
         timeout: Duration, default r#""5m""#;
     }
 }
 
 settings! {
     /// Logins for applications.
-    User = "user", many: true {
+    UserTable = "user", many: true {
         /// The name to log in with.
         name: String, required r#""plausible""#;
         /// The password's hash, as `waxseal user hash` prints it; as a secret it may also come from { env = "NAME" } or
@@ -136,12 +136,12 @@ settings! {
 }
 
 settings! {
-    /// Keys that seal mail. Several keys for one domain sign together (RSA and Ed25519); a domain's key serves the
+    /// DKIM keys. Several keys for one domain sign together (RSA and Ed25519); a domain's key serves the
     /// domains below it too.
-    Dkim = "dkim", many: true {
+    DkimTable = "dkim", many: true {
         /// The domain in the From header.
         domain: Domain, required r#""example.com""#;
-        /// Under which the public key stands in the DNS: SELECTOR._domainkey.DOMAIN.
+        /// The name of the public key in the DNS: SELECTOR._domainkey.DOMAIN.
         selector: Selector, required r#""wax1""#;
         /// PEM file with the private key, as `waxseal dkim generate` makes it.
         private_key: KeySource, required r#""certs/dkim/example.com.wax1.pem""#;
@@ -151,9 +151,9 @@ settings! {
 }
 
 settings! {
-    /// Providers to which mail is handed on. Always over verified TLS.
-    Upstream = "upstream", many: true {
-        /// What routes and the log call it.
+    /// Providers that mail is relayed to. Always over verified TLS.
+    UpstreamTable = "upstream", many: true {
+        /// Its name in routes and in the log.
         name: String, required r#""company""#;
         /// "postmark", "mailgun", "mandrill", "sendgrid", "ses", "gmail" or "microsoft365", whose host, ports and limits are
         /// known (docs/providers.md); "smtp": any server; "sandbox": the one inside the gateway, which sends nothing.
@@ -163,7 +163,7 @@ settings! {
         /// Name or address of the server; needed for "smtp". Default: what is known of the provider.
         host: String, optional r#""smtp.example.com""#;
         /// The server's port. Left out, a known provider's other ports are tried where nothing answers on this one.
-        port: Port, default "587";
+        port: PortNumber, default "587";
         /// "starttls" or "implicit"; default: what the port is for (465 and 2465: "implicit").
         tls: TlsMode, optional r#""starttls""#;
         /// Whom the certificate must name; default: `host`.
@@ -183,8 +183,8 @@ settings! {
         max_messages_per_connection: Count, default "100";
         /// Recipients of one transaction; more go in several. Default: what is known of the provider.
         max_recipients: Count, optional "50";
-        /// What is larger is not offered to this server. Default: what is known of the provider.
-        max_message_size: Size, optional r#""10 MiB""#;
+        /// Larger messages are not offered to this server. Default: what is known of the provider.
+        max_message_size: ByteSize, optional r#""10 MiB""#;
         /// Whether the gateway signs what goes here. Default: true, but for postmark, which would break the signature.
         sign: bool, optional "true";
         /// true: the provider's open and click tracking is left as it is set up there, though it breaks the signature.
@@ -207,16 +207,16 @@ settings! {
         data_timeout: Duration, default r#""10m""#;
         /// After which an unused connection is closed; keep it below the provider's own.
         idle_timeout: Duration, default r#""30s""#;
-        /// Further connects in quick succession before an attempt counts as deferred.
+        /// Immediate reconnects before an attempt counts as deferred.
         connect_retries: Retries, default "1";
     }
-    nested credentials: UpstreamLogin
+    nested credentials: UpstreamLoginTable
 }
 
 settings! {
     /// Logins of the [[upstream]] above for the mail of single domains, where the provider has one for each. Other mail uses
     /// the upstream's own login; if it has none, such mail waits.
-    UpstreamLogin = "upstream.credentials", many: true {
+    UpstreamLoginTable = "upstream.credentials", many: true {
         /// The domain in the From header, else of the envelope's sender. Its login serves the domains below it too.
         domain: Domain, required r#""example.com""#;
         /// As in [[upstream]].
@@ -229,8 +229,8 @@ settings! {
 settings! {
     /// Which mail goes to which upstream: the first match wins, and what matches none is not sent. Without routes all
     /// mail goes to the first upstream.
-    Route = "route", many: true {
-        /// What the log calls it.
+    RouteTable = "route", many: true {
+        /// Its name in the log.
         name: String, required r#""reports""#;
         /// Envelope senders.
         senders: Vec<PatternText>, default r#"["*"]"#;
@@ -243,18 +243,18 @@ settings! {
         user: OneOrMore<TextPattern>, optional r#""plausible""#;
         /// The mail's tag, likewise. Mail without a tag does not fit.
         tag: OneOrMore<TextPattern>, optional r#""weekly-*""#;
-        /// Names of upstreams in order: the next is tried when one is away. With weights, as in
+        /// Names of upstreams in order: the next is tried when one is unavailable. With weights, as in
         /// { company = 3, backup = 1 }, one of them is drawn for each message, and the others follow.
         upstreams: UpstreamNames, required r#"["company", "backup"]"#;
-        /// true: what one upstream refuses for good is offered to the next; the last one's word counts.
+        /// true: what one upstream refuses permanently is offered to the next; the last reply counts.
         retry_refused: bool, default "false";
     }
 }
 
 settings! {
-    /// What is mended in each message before it is sealed. Every step leaves alone what is sound, and whatever is
-    /// signed or encrypted. docs/deliverability.md shows what each is worth.
-    Repair = "repair" {
+    /// What is repaired in each message before it is signed. Every step leaves sound content alone, and
+    /// everything that is signed or encrypted. docs/deliverability.md shows what each is worth.
+    RepairTable = "repair" {
         /// Bcc fields are taken out: blind copies are named in the envelope only.
         bcc: bool, default "true";
         /// A multipart/mixed around a single text or its alternatives is taken away.
@@ -285,27 +285,28 @@ settings! {
 
 settings! {
     /// The queue: mail that was accepted and not yet delivered, and what is remembered of mail that was.
-    Queue = "queue" {
+    QueueTable = "queue" {
         /// "sqlite": a database in `data_dir`.
-        backend: Backend, default r#""sqlite""#;
+        backend: QueueBackend, default r#""sqlite""#;
         /// Waits between attempts grow from the first to the longest.
-        retry: Retry, default r#"{ first = "30s", longest = "1h" }"#;
-        /// After which mail that could not be delivered has failed. RFC 5321 §4.5.4.1 asks for four to five days.
+        retry: RetryTimes, default r#"{ first = "30s", longest = "1h" }"#;
+        /// The age at which undelivered mail fails. RFC 5321 §4.5.4.1 asks for four to five days.
         expire: Duration, default r#""5d""#;
         /// How long failed mail is kept, whole, to be looked at and sent again.
         keep_failed: Duration, default r#""14d""#;
-        /// How long a short row is kept for each message that was delivered: who, when, by whom, the reply.
+        /// How long a one-row summary is kept for each delivered message: addresses, time, upstream, reply.
         keep_history: Duration, default r#""14d""#;
-        /// Who is told of failed mail, in a mail: "off" (nobody: see `waxseal queue`), "sender", or an address.
+        /// Who gets a bounce for failed mail: "off" (nobody; see `waxseal queue`), "sender", or an address.
         bounce: Bounce, default r#""off""#;
-        /// Free space in `data_dir` below which no new mail is taken; delivery goes on. At least "16 MiB", which it needs for that.
-        min_free_space: Size, default r#""256 MiB""#;
+        /// Free space in `data_dir` below which no new mail is accepted; delivery continues. At least "16 MiB", which
+        /// it needs for that.
+        min_free_space: ByteSize, default r#""256 MiB""#;
     }
 }
 
 settings! {
     /// The log, on standard output.
-    Log = "log" {
+    LogTable = "log" {
         /// "pretty" or "json".
         format: Format, default r#""pretty""#;
         /// "error", "warn", "info", "debug" or "trace"; or a filter such as "info,waxseal::relay=debug".
@@ -358,12 +359,12 @@ impl Text for KeySource {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub enum DeliveryMode {
     Direct,
     Queue,
 }
 
-words! { Delivery, "\"queue\" or \"direct\"", { "queue" => Self::Queue, "direct" => Self::Direct } }
+words! { DeliveryMode, "\"queue\" or \"direct\"", { "queue" => Self::Queue, "direct" => Self::Direct } }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerTls {
@@ -429,16 +430,16 @@ impl File {
     /// A file in which nothing was typed.
     pub fn empty() -> Self {
         Self {
-            gateway: Gateway::empty(Place::Nowhere),
+            gateway: GatewayTable::empty(Place::Nowhere),
             listeners: Vec::new(),
             users: Vec::new(),
             dkim: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
-            repair: Repair::empty(Place::Nowhere),
+            repair: RepairTable::empty(Place::Nowhere),
             rewrites: Vec::new(),
-            queue: Queue::empty(Place::Nowhere),
-            log: Log::empty(Place::Nowhere),
+            queue: QueueTable::empty(Place::Nowhere),
+            log: LogTable::empty(Place::Nowhere),
         }
     }
 }

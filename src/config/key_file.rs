@@ -1,5 +1,5 @@
 //! Private key files: written once, for the owner only, never over an existing key.
-//! A file that could not be written whole is taken away again. Which key it is, is not looked at.
+//! A file that could not be written completely is removed. The key itself is not examined.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 pub enum KeyFileError {
     #[error("{0} exists already and is left alone; choose another selector for a new key")]
     Exists(PathBuf),
-    /// Not `source`: whoever prints the chain of causes would say it twice.
+    /// Not `source`: printing the chain of causes would repeat it.
     #[error("{path} cannot be written: {cause}")]
     Write { path: PathBuf, cause: io::Error },
 }
 
-/// Folders that are missing are made, 0700; the file is 0600 and on disk when this returns.
+/// Missing folders are created with mode 0700; the file has mode 0600 and is synced when this returns.
 pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
     let failed = |cause| KeyFileError::Write { path: path.to_owned(), cause };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -30,7 +30,7 @@ pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
     };
     let written = file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
     written.map_err(|error| {
-        // Half a key would be taken for the key at the next start.
+        // A partial file would be read as the key at the next start.
         let _nothing_more_to_do = fs::remove_file(path);
         failed(error)
     })

@@ -4,7 +4,7 @@
 //! secret. A message shows no such text wherever it takes it from. Rather too much is masked than too little.
 
 use super::file::TABLES;
-use super::schema::Setting;
+use super::schema::SettingSchema;
 use crate::observe::Redaction;
 use crate::pem;
 use std::ops::Range;
@@ -193,7 +193,7 @@ impl Survey {
     }
 }
 
-fn setting(key: &str) -> Option<&'static Setting> {
+fn setting(key: &str) -> Option<&'static SettingSchema> {
     TABLES.iter().flat_map(|table| table.settings).find(|setting| setting.key == key)
 }
 
@@ -220,7 +220,7 @@ fn is_file_name(text: &str) -> bool {
 }
 
 /// Of each line its key is shown, or the name of its table, whether the text can be parsed or not: a private key that was pasted
-/// over several lines is no value at all. Places keep their meaning, in octets and in characters.
+/// over several lines is not even a value. Places keep their meaning, in octets and in characters.
 pub fn mask_values(text: &str) -> String {
     let star = |c: char| match c.len_utf8() {
         1 if matches!(c, '\r' | '\n') => c,

@@ -1,16 +1,15 @@
 //! The configuration: what is typed in `config.toml` and the environment, and what it resolves to.
 //!
-//! Everything wrong is reported at once, each with its place and a way out; nothing starts half-way. Never starts or
+//! Everything wrong is reported at once, each with its place and a remedy; nothing starts half-way. Never starts or
 //! connects anything.
 
 mod defaults;
 mod environment;
 mod file;
 pub mod key_file;
-mod later;
+mod maps;
 mod masking;
 mod overlay;
-pub mod own;
 mod patterns;
 mod problem;
 mod queue;
@@ -21,19 +20,20 @@ mod rewrite;
 mod schema;
 mod secret;
 mod sections;
+pub mod self_loop;
 mod settings;
-mod tables;
 #[cfg(test)]
 mod tests;
+mod unsupported;
 mod value;
 
 pub use defaults::Defaults;
 pub use environment::Environment;
-pub use file::Delivery;
+pub use file::DeliveryMode;
 pub use masking::shown_path;
 pub use problem::{Located, Problems};
 pub use settings::{
-    Connections, DkimSettings, Endpoint, ListenerSettings, Provider, QueueSettings, RouteSettings, Settings,
+    ConnectionLimits, DkimSettings, Endpoint, ListenerSettings, Provider, QueueSettings, RouteSettings, Settings,
     UpstreamSettings, UserSettings,
 };
 
@@ -51,13 +51,13 @@ use toml::de::DeTable;
 #[derive(Debug, Clone, Copy)]
 pub struct ConfigFile<'a> {
     pub path: &'a Path,
-    /// The user named it: it must be there. The default one may be missing if the environment is enough.
+    /// The user named it, so it must exist. The default file may be missing if the environment is enough.
     pub explicit: bool,
 }
 
 /// Reads, checks and resolves the configuration.
 pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings, Problems> {
-    let draft = Draft::read(file)?;
+    let draft = UnresolvedConfig::read(file)?;
     let has_file = draft.has_file;
     let mut settings = draft.finish(base(file), environment)?;
     settings.file = has_file.then(|| file.path.to_owned());
@@ -67,13 +67,13 @@ pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings
 /// The same of a text, for `fuzzing`. Files that it names are looked for below `base`.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn load_text(text: &str, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
-    Draft::parse("config.toml", text, true)?.finish(base, environment)
+    UnresolvedConfig::parse("config.toml", text, true)?.finish(base, environment)
 }
 
 /// The data folder alone, whatever else is wrong or missing: a queue can be looked at from a shell that has none of the
 /// gateway's secrets, and with a file that would not start.
 pub fn data_dir(file: &ConfigFile<'_>, environment: &Environment) -> Result<PathBuf, Problems> {
-    let mut draft = Draft::read(file)?;
+    let mut draft = UnresolvedConfig::read(file)?;
     environment.survey(&mut draft.source.survey.hidden);
     overlay::apply(environment, &mut draft.file, &mut draft.findings);
     match draft.file.gateway.data_dir.value {
@@ -88,7 +88,7 @@ fn base<'a>(file: &ConfigFile<'a>) -> &'a Path {
 }
 
 /// What was typed, on its way to [`Settings`].
-struct Draft {
+struct UnresolvedConfig {
     source: Source,
     file: File,
     findings: Findings,
@@ -97,7 +97,7 @@ struct Draft {
     has_file: bool,
 }
 
-impl Draft {
+impl UnresolvedConfig {
     fn read(file: &ConfigFile<'_>) -> Result<Self, Problems> {
         let name = masking::shown_path(file.path);
         let whole = |message: String, help: &str| {
@@ -115,10 +115,10 @@ impl Draft {
                 Err(whole("there is no such file".to_owned(), "name another with --config, or leave it out"))
             }
             Err(error) if error.kind() == ErrorKind::InvalidData => {
-                Err(whole("it is not a text in UTF-8".to_owned(), "save it as UTF-8"))
+                Err(whole("it is not UTF-8 text".to_owned(), "save it as UTF-8"))
             }
             Err(error) if error.kind() == ErrorKind::IsADirectory => {
-                Err(whole("it is a folder".to_owned(), "name the file in it"))
+                Err(whole("it is a directory".to_owned(), "name the file in it"))
             }
             Err(error) => {
                 Err(whole(format!("it cannot be read: {error}"), "the gateway's user must be able to read it"))
@@ -134,7 +134,7 @@ impl Draft {
         source.survey = Survey::of(document.get_ref());
         if let (Some(secret), true) = (source.survey.literals.first(), open_to_all) {
             findings
-                .warning(&Place::File(secret.clone()), "a secret in a file that every user of this machine can read")
+                .warning(&Place::File(secret.clone()), "this file holds a secret and is world-readable")
                 .help(format!("chmod 600 {name}, or use {{ file = \"...\" }} or {{ env = \"...\" }}"));
         }
         let upstream_was_tried = document
@@ -185,7 +185,7 @@ impl Draft {
     }
 }
 
-/// One problem: what stands behind a syntax error cannot be told.
+/// A syntax error is reported alone: what follows it cannot be parsed.
 fn syntax_error(source: Source, text: &str, error: &toml::de::Error) -> Problems {
     let at = error.span().unwrap_or(text.len()..text.len());
     let problem = Problem::new(Place::File(at), format!("this is not TOML: {}", error.message()));

@@ -3,12 +3,12 @@
 //! The block that Plausible reads works here unchanged; what the gateway adds begins with WAXSEAL_ or DKIM_.
 
 use super::environment::{Environment, Found};
-use super::file::{Dkim, File, KeySource, Listener, ProviderName, Route, Upstream, User};
-use super::own::is_loopback;
+use super::file::{DkimTable, File, KeySource, ListenerTable, ProviderName, RouteTable, UpstreamTable, UserTable};
 use super::patterns::UpstreamNames;
 use super::problem::{Findings, Place};
 use super::schema::{Section, Typed};
 use super::secret::SecretSource;
+use super::self_loop::is_loopback;
 use super::value::Text as _;
 use crate::dkim::Selector;
 use crate::inbound::AuthMode;
@@ -43,7 +43,7 @@ fn replace<T>(typed: &mut Typed<T>, from_environment: Option<Typed<T>>) {
     }
 }
 
-fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstream> {
+fn upstream(environment: &Environment, findings: &mut Findings) -> Option<UpstreamTable> {
     let host = environment.text::<String>("SMTP_HOST_ADDR", findings);
     let port = environment.number("SMTP_HOST_PORT", findings);
     let login = both(environment, "SMTP_USER_NAME", "SMTP_USER_PWD", findings);
@@ -60,7 +60,7 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
         return None;
     };
     let place = host.place.clone();
-    let mut upstream = Upstream::empty(place.clone());
+    let mut upstream = UpstreamTable::empty(place.clone());
     upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
     let known = host.value.as_deref().and_then(provider::at_host);
     upstream.provider = Typed::given(ProviderName(known.unwrap_or(&provider::SMTP)), place.clone());
@@ -82,10 +82,10 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
 }
 
 /// First among the upstreams, so that without routes it gets all mail; with routes, what no other takes.
-fn make_default(upstream: Upstream, file: &mut File) {
+fn make_default(upstream: UpstreamTable, file: &mut File) {
     if !file.routes.is_empty() {
         let place = upstream.place().clone();
-        let mut route = Route::empty(place.clone());
+        let mut route = RouteTable::empty(place.clone());
         route.name = Typed::given(UPSTREAM.to_owned(), place.clone());
         route.upstreams = Typed::given(UpstreamNames::InOrder(vec![UPSTREAM.to_owned()]), place);
         file.routes.push(route);
@@ -93,7 +93,7 @@ fn make_default(upstream: Upstream, file: &mut File) {
     file.upstreams.insert(0, upstream);
 }
 
-fn dkim(environment: &Environment, findings: &mut Findings) -> Option<Dkim> {
+fn dkim(environment: &Environment, findings: &mut Findings) -> Option<DkimTable> {
     const NAMES: [&str; 3] = ["DKIM_DOMAIN", "DKIM_SELECTOR", "DKIM_PRIVATE_KEY"];
     let domain = environment.text::<Domain>(NAMES[0], findings);
     let selector = environment.text::<Selector>(NAMES[1], findings);
@@ -110,7 +110,7 @@ fn dkim(environment: &Environment, findings: &mut Findings) -> Option<Dkim> {
         }
         return None;
     };
-    let mut dkim = Dkim::empty(domain.place.clone());
+    let mut dkim = DkimTable::empty(domain.place.clone());
     dkim.domain = domain;
     dkim.selector = selector;
     dkim.private_key = if pem::is_pem(&key.text) {
@@ -127,9 +127,9 @@ fn dkim(environment: &Environment, findings: &mut Findings) -> Option<Dkim> {
     Some(dkim)
 }
 
-fn user(environment: &Environment, findings: &mut Findings) -> Option<User> {
+fn user(environment: &Environment, findings: &mut Findings) -> Option<UserTable> {
     let (name, password) = both(environment, "WAXSEAL_USER", "WAXSEAL_PASSWORD", findings)?;
-    let mut user = User::empty(name.place.clone());
+    let mut user = UserTable::empty(name.place.clone());
     user.name = Typed::given(name.text, name.place);
     user.password = Typed::given(SecretSource::Literal(Secret::new(password.text)), password.place);
     Some(user)
@@ -157,8 +157,8 @@ fn listeners(environment: &Environment, has_user: bool, file: &mut File, finding
 }
 
 /// Beyond loopback a user without networks means that the login is needed: container addresses are anybody's.
-fn environment_listener(address: SocketAddr, place: &Place, login_only: bool) -> Listener {
-    let mut listener = Listener::empty(place.clone());
+fn environment_listener(address: SocketAddr, place: &Place, login_only: bool) -> ListenerTable {
+    let mut listener = ListenerTable::empty(place.clone());
     listener.address = Typed::given(address, place.clone());
     if login_only && !is_loopback(address.ip()) {
         listener.auth = Typed::given(AuthMode::Required, place.clone());
@@ -166,10 +166,10 @@ fn environment_listener(address: SocketAddr, place: &Place, login_only: bool) ->
     listener
 }
 
-fn default_listeners() -> Vec<Listener> {
+fn default_listeners() -> Vec<ListenerTable> {
     [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]
         .map(|ip| {
-            let mut listener = Listener::empty(Place::Nowhere);
+            let mut listener = ListenerTable::empty(Place::Nowhere);
             listener.address = Typed::given(SocketAddr::new(ip, DEFAULT_PORT), Place::Nowhere);
             listener
         })

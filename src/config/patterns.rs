@@ -58,7 +58,7 @@ impl Value for HeaderPatterns {
             let pattern = <TextPattern as Value>::read(typed, complaints);
             let name_is_sound = is_header_name(name.get_ref());
             if !name_is_sound {
-                let message = format!("\"{}\" is no name of a header", name.get_ref().escape_debug());
+                let message = format!("\"{}\" is not a header name", name.get_ref().escape_debug());
                 complaints.bad_value(name.span(), Complaint::new(message, format!("write {HEADERS}")));
             }
             match pattern.filter(|_| name_is_sound) {
@@ -131,7 +131,7 @@ fn weight(name: &str, typed: &Spanned<DeValue<'_>>, complaints: &mut Complaints<
     if typed.get_ref().as_integer().is_some_and(|number| number.as_str() == "0") {
         let message = format!("a weight of 0 would never choose \"{}\"", name.escape_debug());
         let help = format!(
-            "take it out; for one that is used only when another is away, write them in order: [..., \"{}\"]",
+            "take it out; for one that is used only when another is unavailable, write them in order: [..., \"{}\"]",
             name.escape_debug()
         );
         complaints.bad_value(typed.span(), Complaint::new(message, help));

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: each problem with its place and a way out, all of them at once.
+//! What is wrong with a configuration: each problem with its place and a remedy, all of them at once.
 //!
 //! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: messages and lines
 //! pass through what `masking` has found out about the configuration.
@@ -270,11 +270,12 @@ mod tests {
     /// What is quoted in a message may hold anything.
     #[test]
     fn a_message_stays_on_its_line_and_harmless() {
-        let mut problem = Problem::new(Place::Nowhere, "`hostname`: \"a\r\nb\u{1b}[31m\u{202e}\" is no domain");
+        let mut problem =
+            Problem::new(Place::Nowhere, "`hostname`: \"a\r\nb\u{1b}[31m\u{202e}\" is not a valid domain");
         problem.help("write \"a\nb\"");
         let problems = Problems::new(Arc::new(Source::new("config.toml", "")), vec![problem]);
         let shown = problems.to_string();
-        assert_eq!(shown, "config.toml: `hostname`: \"a??b?[31m?\" is no domain (help: write \"a?b\")");
+        assert_eq!(shown, "config.toml: `hostname`: \"a??b?[31m?\" is not a valid domain (help: write \"a?b\")");
         assert!(!format!("{problems:#}").contains(['\r', '\u{202e}']), "{problems:#}");
     }
 

@@ -1,7 +1,7 @@
 //! Values of `[queue]` that are more than a word: the retry schedule, the backend, whom a bounce goes to.
 
+use super::maps::known_keys;
 use super::reader::Complaints;
-use super::tables::known_keys;
 use super::value::{Complaint, Text, Value, words};
 use crate::delivery::Bounce;
 use crate::smtp::Mailbox;
@@ -11,14 +11,14 @@ use toml::de::DeValue;
 
 /// `retry` as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
+pub struct RetryTimes {
     pub first: Duration,
     pub longest: Duration,
 }
 
 const EXAMPLE: &str = "{ first = \"30s\", longest = \"1h\" }";
 
-impl Value for Retry {
+impl Value for RetryTimes {
     /// Both keys must be there: half a schedule would be a guess.
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let [first, longest] = known_keys(value, ["first", "longest"], EXAMPLE, complaints)?;
@@ -34,13 +34,13 @@ impl Value for Retry {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
+pub enum QueueBackend {
     Sqlite,
-    /// Known by name, so that its user is told what to write for now.
+    /// Known by name, so that the error can say what to write instead.
     Redis,
 }
 
-words! { Backend, "\"sqlite\"", { "sqlite" => Self::Sqlite, "redis" => Self::Redis } }
+words! { QueueBackend, "\"sqlite\"", { "sqlite" => Self::Sqlite, "redis" => Self::Redis } }
 
 impl Text for Bounce {
     const EXPECTED: &'static str = "\"off\", \"sender\" or an address";
@@ -51,7 +51,7 @@ impl Text for Bounce {
             "sender" => Ok(Self::Sender),
             address => Mailbox::parse(address).map(Self::Address).map_err(|_| {
                 Complaint::new(
-                    format!("\"{address}\" is none of its values"),
+                    format!("\"{address}\" is not a valid value"),
                     "use \"off\", \"sender\", or an address such as \"postmaster@example.com\"",
                 )
             }),

@@ -15,7 +15,7 @@ impl Text for Rate {
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         Self::parse(text).map_err(|error| {
-            let message = format!("\"{text}\" is no rate: {error}");
+            let message = format!("\"{text}\" is not a rate: {error}");
             let number = text.split_once('/').map_or(text, |(number, _)| number).trim();
             match (error, number.parse::<u32>()) {
                 (RateError::NoNumber(_), _) | (_, Err(_)) => {

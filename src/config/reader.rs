@@ -2,10 +2,10 @@
 //!
 //! Reports unknown keys with a suggestion, missing keys, wrong types and bad values; knows no single setting.
 
-use super::later;
 use super::problem::{Findings, Place};
-use super::schema::{Presence, Section, Setting, Table, Typed};
+use super::schema::{Presence, Section, SettingSchema, TableSchema, Typed};
 use super::sections::Sections;
+use super::unsupported;
 use super::value::{Complaint, Value};
 use std::ops::Range;
 use toml::Spanned;
@@ -13,14 +13,19 @@ use toml::de::{DeTable, DeValue};
 
 /// One table while it is read. What is left unread at the end is unknown.
 pub struct TableReader<'a, 'f> {
-    table: &'static Table,
+    table: &'static TableSchema,
     content: &'a DeTable<'a>,
     place: Place,
     findings: &'f mut Findings,
 }
 
 impl<'a, 'f> TableReader<'a, 'f> {
-    pub fn new(table: &'static Table, content: &'a DeTable<'a>, place: Place, findings: &'f mut Findings) -> Self {
+    pub fn new(
+        table: &'static TableSchema,
+        content: &'a DeTable<'a>,
+        place: Place,
+        findings: &'f mut Findings,
+    ) -> Self {
         Self { table, content, place, findings }
     }
 
@@ -57,14 +62,14 @@ impl<'a, 'f> TableReader<'a, 'f> {
     }
 
     /// Reports the keys that no setting has.
-    pub fn finish(self, tables: &[&'static Table]) {
+    pub fn finish(self, tables: &[&'static TableSchema]) {
         for (key, value) in self.content {
             let is_known_table = tables.iter().any(|table| self.table.holds(table, key.get_ref()));
             if self.table.has(key.get_ref()) || is_known_table {
                 continue;
             }
             let place = Place::File(key.span());
-            if later::report(self.table.name, key.get_ref(), value, &place, self.findings) {
+            if unsupported::report(self.table.name, key.get_ref(), value, &place, self.findings) {
                 continue;
             }
             let (message, help) = if self.table.name.is_empty() && is_table(value.get_ref()) {
@@ -138,7 +143,7 @@ pub fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn suggest_table(name: &str, tables: &[&'static Table]) -> String {
+fn suggest_table(name: &str, tables: &[&'static TableSchema]) -> String {
     let named = || tables.iter().filter(|table| !table.name.is_empty());
     match nearest(name, named().map(|table| table.name)).and_then(|meant| named().find(|table| table.name == meant)) {
         Some(meant) => format!("did you mean {}?", meant.title()),
@@ -147,8 +152,8 @@ fn suggest_table(name: &str, tables: &[&'static Table]) -> String {
 }
 
 /// The way out for an unknown key: the tables where it belongs, else the key that is meant, else the keys there are.
-fn suggest_key(key: &str, table: &Table, tables: &[&'static Table]) -> String {
-    let own = table.settings.iter().map(|setting: &Setting| setting.key);
+fn suggest_key(key: &str, table: &TableSchema, tables: &[&'static TableSchema]) -> String {
+    let own = table.settings.iter().map(|setting: &SettingSchema| setting.key);
     if let Some(home) = home_of(key, tables) {
         return format!("`{key}` belongs {home}");
     }
@@ -163,7 +168,7 @@ fn suggest_key(key: &str, table: &Table, tables: &[&'static Table]) -> String {
 }
 
 /// Where a key stands; `None` if nowhere.
-fn home_of(key: &str, tables: &[&'static Table]) -> Option<String> {
+fn home_of(key: &str, tables: &[&'static TableSchema]) -> Option<String> {
     let homes: Vec<_> = tables.iter().filter(|table| table.has(key)).collect();
     match homes.as_slice() {
         [] => None,

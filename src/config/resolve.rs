@@ -1,6 +1,6 @@
 //! From what was typed to [`Settings`]: defaults that depend on others, files, references, and rules between settings.
 //!
-//! Goes on after a problem, so that all of them are found; what a wrong value would have decided is left out then.
+//! Continues after a problem, so that all are found; checks that depend on a wrong value are skipped.
 //! Reads files; never connects anywhere and never writes.
 
 mod dkim;
@@ -17,7 +17,7 @@ mod upstream;
 mod user;
 
 use super::environment::Environment;
-use super::file::{File, Gateway, Listener, Log, UnsignedMail, Upstream};
+use super::file::{File, GatewayTable, ListenerTable, LogTable, UnsignedMail, UpstreamTable};
 use super::problem::{Findings, Problems, Source};
 use super::schema::Typed;
 use super::settings::{DkimSettings, Settings};
@@ -41,11 +41,11 @@ pub struct Resolver<'a> {
 impl Resolver<'_> {
     /// `None` only if there are errors.
     pub fn resolve(&mut self, file: File) -> Option<Settings> {
-        let is_sandbox = |upstream: &Upstream| upstream.provider.value.is_some_and(|it| it.0.is_embedded());
+        let is_sandbox = |upstream: &UpstreamTable| upstream.provider.value.is_some_and(|it| it.0.is_embedded());
         let has_provider = !file.upstreams.iter().all(is_sandbox);
         let hostname = self.hostname(file.gateway.hostname.clone(), has_provider);
         let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(file.dkim));
-        let signs_nothing = file.upstreams.iter().all(upstream::leaves_the_seal);
+        let signs_nothing = file.upstreams.iter().all(upstream::leaves_signing_to_provider);
         let unsigned = self.unsigned(&file.gateway, has_keys, signs_nothing);
         let has_users = !file.users.is_empty();
         let users = self.users(file.users);
@@ -60,10 +60,10 @@ impl Resolver<'_> {
         let upstreams = self.upstreams(file.upstreams, &addresses, ehlo_name);
         let logins: Vec<_> = users.iter().map(|user| user.name.clone()).collect();
         let chosen: Vec<_> = file.rewrites.iter().filter_map(|rule| rule.upstream.value.clone()).collect();
-        let named = route::Named { upstreams: &names, users: &logins, chosen: &chosen };
+        let named = route::RouteNames { upstreams: &names, users: &logins, chosen: &chosen };
         let routes = self.routes(file.routes, &named);
         let repairs = repair::resolve(&file.repair);
-        let known = rewrite::Known {
+        let known = rewrite::KnownNames {
             listeners: &typed_addresses,
             users: &logins,
             upstreams: &names,
@@ -105,13 +105,13 @@ impl Resolver<'_> {
     }
 
     /// Where every upstream signs by itself, no key is missed.
-    fn unsigned(&mut self, gateway: &Gateway, has_keys: bool, signs_nothing: bool) -> Option<Unsigned> {
+    fn unsigned(&mut self, gateway: &GatewayTable, has_keys: bool, signs_nothing: bool) -> Option<Unsigned> {
         let typed = &gateway.unsigned;
         if !has_keys && !typed.given && signs_nothing {
             return Some(Unsigned::Send);
         }
         if !has_keys && !typed.given {
-            self.findings.warning(&typed.place, "there is no DKIM key: mail leaves unsigned").help(
+            self.findings.warning(&typed.place, "there is no DKIM key: mail is sent unsigned").help(
                 "add a [[dkim]] table (or DKIM_DOMAIN, DKIM_SELECTOR and DKIM_PRIVATE_KEY), or say unsigned = \"send\"",
             );
             return Some(Unsigned::Send);
@@ -129,8 +129,8 @@ impl Resolver<'_> {
         Some(unsigned)
     }
 
-    /// Without `senders` of its own a listener takes the domains that have a key, and no others to leave unsigned.
-    fn warn_about_senders(&mut self, unsigned: &Typed<UnsignedMail>, has_keys: bool, listeners: &[Listener]) {
+    /// Without `senders` of its own a listener takes the domains that have a key, and no others without a key.
+    fn warn_about_senders(&mut self, unsigned: &Typed<UnsignedMail>, has_keys: bool, listeners: &[ListenerTable]) {
         let says_send = unsigned.given && unsigned.value == Some(UnsignedMail::Send);
         if says_send && has_keys && listeners.iter().all(|listener| !listener.senders.given) {
             self.findings
@@ -142,8 +142,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn log(&mut self, typed: Log) -> Option<log::Options> {
-        let options = log::Options { format: typed.format.value?, level: typed.level.value? };
+    fn log(&mut self, typed: LogTable) -> Option<log::LogOptions> {
+        let options = log::LogOptions { format: typed.format.value?, level: typed.level.value? };
         match options.filter() {
             Ok(_) => Some(options),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! How a setting is defined: once, with its documentation and its default, by [`settings!`].
+//! Defines each setting once, with its documentation and its default, by [`settings!`].
 //!
 //! One definition gives the field that is read, the key that is known, the line of `waxseal check --defaults`, and what
 //! the shipped `config.toml` is compared with.
@@ -8,17 +8,17 @@ use super::reader::TableReader;
 
 /// A table of the configuration file.
 #[derive(Debug)]
-pub struct Table {
+pub struct TableSchema {
     /// Empty for the top of the file; "a.b" for a table b within each table a.
     pub name: &'static str,
     pub many: bool,
     pub doc: &'static [&'static str],
-    pub settings: &'static [Setting],
+    pub settings: &'static [SettingSchema],
 }
 
 /// One key of a table.
 #[derive(Debug)]
-pub struct Setting {
+pub struct SettingSchema {
     pub key: &'static str,
     pub doc: &'static [&'static str],
     pub presence: Presence,
@@ -44,7 +44,7 @@ impl Presence {
     }
 }
 
-impl Table {
+impl TableSchema {
     /// As it is written: `[log]`, `[[listener]]`; nothing for the top.
     pub fn title(&self) -> String {
         match (self.name, self.many) {
@@ -97,7 +97,7 @@ impl<T> Typed<T> {
 
 /// A table's typed content.
 pub trait Section: Sized {
-    const TABLE: &'static Table;
+    const TABLE: &'static TableSchema;
 
     /// Takes every key of the schema; what is wrong has been reported when this returns.
     fn read(table: &mut TableReader<'_, '_>) -> Self;
@@ -126,11 +126,11 @@ macro_rules! settings {
         }
 
         impl $crate::config::schema::Section for $type {
-            const TABLE: &'static $crate::config::schema::Table = &$crate::config::schema::Table {
+            const TABLE: &'static $crate::config::schema::TableSchema = &$crate::config::schema::TableSchema {
                 name: $name,
                 many: settings!(@many $($many)?),
                 doc: &[$($table_doc),*],
-                settings: &[$($crate::config::schema::Setting {
+                settings: &[$($crate::config::schema::SettingSchema {
                     key: stringify!($key),
                     doc: &[$($doc),*],
                     presence: settings!(@$presence $text),

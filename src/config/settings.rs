@@ -1,13 +1,13 @@
 //! What the configuration resolves to: every default filled in, every file read, every reference checked.
 //!
-//! A `Settings` that exists can be started. It holds each module's own `Options`; what was typed is in `file.rs`.
+//! A `Settings` that exists can be started. It holds each module's own `UpstreamOptions`; what was typed is in `file.rs`.
 
-use super::file::Delivery;
+use super::file::DeliveryMode;
 use super::problem::Problems;
-use crate::delivery::{Bounce, Choice, Conditions, Profile};
+use crate::delivery::{Bounce, Choice, Profile, RouteConditions};
 use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
-use crate::inbound::auth::Password;
+use crate::inbound::users::Password;
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
@@ -43,7 +43,7 @@ pub struct Settings {
     /// Carried out after the repairs.
     pub rules: Rules,
     pub queue: QueueSettings,
-    pub log: log::Options,
+    pub log: log::LogOptions,
     /// `None` if the environment alone configures the gateway.
     pub file: Option<PathBuf>,
     /// To be said at every start.
@@ -60,8 +60,8 @@ impl Settings {
 
 #[derive(Debug, Clone)]
 pub struct ListenerSettings {
-    pub options: inbound::Options,
-    pub delivery: Delivery,
+    pub options: inbound::ListenerOptions,
+    pub delivery: DeliveryMode,
     /// Who may be the sender, in the envelope and in the From header.
     pub senders: SenderPatterns,
 }
@@ -90,7 +90,7 @@ pub struct UpstreamSettings {
     /// What is known of its provider; the fields below hold what the configuration made of it.
     pub preset: &'static Preset,
     pub provider: Provider,
-    pub connections: Connections,
+    pub connections: ConnectionLimits,
     /// What happens to a message before it is sent there.
     pub profile: Profile,
     /// All of them are kept.
@@ -114,7 +114,7 @@ pub struct Endpoint {
     pub port: u16,
     pub tls: relay::TlsMode,
     /// Tried in order where nothing answers on `port`.
-    pub other_ports: Vec<relay::Port>,
+    pub fallback_ports: Vec<relay::Port>,
     pub server_name: rustls::pki_types::ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
     /// For mail whose domain has no login of its own. `None` with `logins`: such mail waits.
@@ -126,9 +126,9 @@ pub struct Endpoint {
     pub source_address: Option<std::net::IpAddr>,
 }
 
-/// How an upstream's connections are used; the fields are those of [`relay::Options`].
+/// How an upstream's connections are used; the fields are those of [`relay::UpstreamOptions`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connections {
+pub struct ConnectionLimits {
     pub max_connections: usize,
     pub max_messages_per_connection: usize,
     pub connect_timeout: Duration,
@@ -141,7 +141,7 @@ pub struct Connections {
 #[derive(Debug, Clone)]
 pub struct RouteSettings {
     pub name: Arc<str>,
-    pub conditions: Conditions,
+    pub conditions: RouteConditions,
     /// Names.
     pub upstreams: Choice<Arc<str>>,
     pub retry_refused: bool,
@@ -164,13 +164,13 @@ impl UpstreamSettings {
         endpoint: &Endpoint,
         credentials: Option<&relay::Credentials>,
         ehlo_name: &str,
-    ) -> relay::Options {
-        relay::Options {
+    ) -> relay::UpstreamOptions {
+        relay::UpstreamOptions {
             name: self.name.clone(),
             host: endpoint.host.clone(),
             port: endpoint.port,
             tls: endpoint.tls,
-            other_ports: endpoint.other_ports.clone(),
+            fallback_ports: endpoint.fallback_ports.clone(),
             server_name: endpoint.server_name.clone(),
             tls_config: endpoint.tls_config.clone(),
             credentials: credentials.cloned(),

@@ -102,7 +102,7 @@ pub struct Number<const MIN: u64, const MAX: u64>(pub u64);
 
 /// A number of things of which there must be one.
 pub type Count = Number<1, 1_000_000>;
-pub type Port = Number<1, 65_535>;
+pub type PortNumber = Number<1, 65_535>;
 pub type Retries = Number<0, 100>;
 
 impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
@@ -110,7 +110,10 @@ impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
     pub fn parse(text: &str) -> Result<Self, Complaint> {
         match text.parse() {
             Ok(number) if (MIN..=MAX).contains(&number) => Ok(Self(number)),
-            _ => Err(Complaint::new(format!("{text} is out of range"), format!("use a number from {MIN} to {MAX}"))),
+            _ => Err(Complaint::new(
+                format!("{text} is not a number in range"),
+                format!("use a number from {MIN} to {MAX}"),
+            )),
         }
     }
 
@@ -137,9 +140,9 @@ impl<const MIN: u64, const MAX: u64> Value for Number<MIN, MAX> {
 
 /// Octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(pub u64);
+pub struct ByteSize(pub u64);
 
-impl Text for Size {
+impl Text for ByteSize {
     const EXPECTED: &'static str = "a size such as \"25 MiB\"";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
@@ -158,7 +161,7 @@ impl Text for Size {
         let octets = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
         octets.filter(|&octets| octets > 0).map(Self).ok_or_else(|| {
             Complaint::new(
-                format!("\"{text}\" is no size"),
+                format!("\"{text}\" is not a valid size"),
                 "write a whole number and a unit, as in \"64 KiB\" or \"25 MiB\"",
             )
         })
@@ -187,7 +190,7 @@ impl Text for Duration {
         }
         parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| {
             Complaint::new(
-                format!("\"{text}\" is no duration"),
+                format!("\"{text}\" is not a valid duration"),
                 "write a number and a unit, as in \"500ms\", \"30s\", \"5m\", \"1h\" or \"5d\"",
             )
         })
@@ -240,7 +243,7 @@ impl Text for SocketAddr {
                     Err(_) => "write an IP address and a port, as in \"127.0.0.1:2525\" or \"[::1]:2525\"".to_owned(),
                 },
             };
-            Complaint::new(format!("\"{text}\" is no address and port"), help)
+            Complaint::new(format!("\"{text}\" is not an address with a port"), help)
         })
     }
 }
@@ -250,7 +253,10 @@ impl Text for IpAddr {
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         text.parse().map_err(|_| {
-            Complaint::new(format!("\"{text}\" is no IP address"), "write it as in \"192.0.2.10\" or \"2001:db8::1\"")
+            Complaint::new(
+                format!("\"{text}\" is not an IP address"),
+                "write it as in \"192.0.2.10\" or \"2001:db8::1\"",
+            )
         })
     }
 }
@@ -262,7 +268,7 @@ impl Text for IpNet {
     fn parse(text: &str) -> Result<Self, Complaint> {
         text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
             Complaint::new(
-                format!("\"{text}\" is no network"),
+                format!("\"{text}\" is not a network"),
                 "write an address and a prefix length, as in \"10.0.0.0/8\" or \"::1/128\"",
             )
         })
@@ -276,7 +282,7 @@ impl Text for Domain {
         match Domain::parse(text) {
             Ok(domain) if !domain.is_literal() => Ok(domain),
             _ => Err(Complaint::new(
-                format!("\"{text}\" is no domain"),
+                format!("\"{text}\" is not a valid domain"),
                 match text.rsplit_once('@') {
                     Some((_, domain)) if !domain.is_empty() => format!("write \"{domain}\""),
                     _ => "write it as in \"example.com\"".to_owned(),
@@ -304,9 +310,10 @@ impl Text for PatternText {
     fn parse(text: &str) -> Result<Self, Complaint> {
         match SenderPatterns::parse([text]) {
             Ok(_) => Ok(Self(text.to_owned())),
-            Err(PatternError::NoAt(_)) => {
-                Err(Complaint::new(format!("\"{text}\" is no address pattern"), format!("did you mean \"*@{text}\"?")))
-            }
+            Err(PatternError::NoAt(_)) => Err(Complaint::new(
+                format!("\"{text}\" is not an address pattern"),
+                format!("did you mean \"*@{text}\"?"),
+            )),
             Err(error) => Err(Complaint { message: error.to_string(), help: None }),
         }
     }
@@ -318,7 +325,7 @@ pub fn not_among(text: &str, choices: &[&str]) -> Complaint {
         Some(meant) => format!("did you mean \"{meant}\"?"),
         None => format!("use {}", one_of(choices)),
     };
-    Complaint::new(format!("\"{text}\" is none of its values"), help)
+    Complaint::new(format!("\"{text}\" is not a valid value"), help)
 }
 
 /// `"a", "b" or "c"`.

@@ -1,18 +1,18 @@
 //! One attempt: every recipient of a message through its route's upstreams until each has an outcome; and how many may be
 //! under way. Which upstream is next is `failover`'s to say.
 
-use super::door::Door;
-use super::login::Logins;
+use super::credentials::Logins;
+use super::finalize::Finalizer;
 use super::profile::Profile;
-use super::progress::Progress;
+use super::progress::AttemptProgress;
 use super::route::Routes;
 use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
-use crate::message::{Budget, Outcome, Reason, Step};
+use crate::message::{MemoryBudget, Outcome, Reason, RelayStep};
 use crate::observe::fault;
 use crate::queue::Lane;
-use crate::relay::{Deadline, Room, Upstream};
+use crate::relay::{Capacity, Deadline, Upstream};
 use crate::smtp::{EnhancedCode, Mailbox};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,17 +30,17 @@ pub struct Target {
 
 impl Target {
     /// Its logins share one account, so that the one with the most room has all there is.
-    fn room(&self) -> Room {
-        self.logins.all().map(Upstream::room).reduce(Room::most).unwrap_or(Room::Slots(1))
+    fn capacity(&self) -> Capacity {
+        self.logins.all().map(Upstream::capacity).reduce(Capacity::most).unwrap_or(Capacity::Slots(1))
     }
 
-    fn away_for(&self) -> Duration {
-        self.logins.all().map(Upstream::away_for).min().unwrap_or_default()
+    fn unavailable_for(&self) -> Duration {
+        self.logins.all().map(Upstream::unavailable_for).min().unwrap_or_default()
     }
 
-    /// Somebody to go to with this mail, now.
+    /// True if the upstream could accept this mail now.
     pub(super) fn would_take(&self, accepted: &Accepted) -> bool {
-        self.logins.for_mail(accepted).is_ok_and(|upstream| matches!(upstream.room(), Room::Slots(_)))
+        self.logins.for_mail(accepted).is_ok_and(|upstream| matches!(upstream.capacity(), Capacity::Slots(_)))
     }
 }
 
@@ -50,12 +50,12 @@ pub struct Delivery {
     routes: Arc<Routes>,
     /// With the upstreams of each.
     lanes: Vec<(Lane, Vec<usize>)>,
-    pub(super) door: Door,
+    pub(super) finalizer: Finalizer,
 }
 
 /// How a transaction went out, for the log.
 #[derive(Debug, Clone)]
-pub struct Transaction {
+pub struct SentTransaction {
     pub upstream: Arc<str>,
     pub tls: &'static str,
     pub seal: String,
@@ -64,36 +64,39 @@ pub struct Transaction {
 
 /// What became of one recipient.
 #[derive(Debug, Clone)]
-pub struct Settled {
+pub struct SettledRecipient {
     pub recipient: Mailbox,
     pub outcome: Outcome,
     /// The transaction that settled it; `None` if no connection was ready.
-    pub transaction: Option<Arc<Transaction>>,
+    pub transaction: Option<Arc<SentTransaction>>,
 }
 
 /// One per recipient, in the envelope's order.
 #[derive(Debug)]
 pub struct Attempt {
-    settled: Vec<Settled>,
+    settled: Vec<SettledRecipient>,
 }
 
 impl Attempt {
-    pub fn new(settled: Vec<Settled>) -> Self {
+    pub fn new(settled: Vec<SettledRecipient>) -> Self {
         Self { settled }
     }
 
-    /// A fault of our own broke it off; whether something was sent is not known.
+    /// A fault of this program interrupted it; whether something was sent is not known.
     pub(super) fn interrupted(accepted: &Accepted) -> Self {
         let text = "the attempt was broken off by a fault of the gateway; see the log".to_owned();
         let reason = local(EnhancedCode::new(4, 3, 0), text).maybe_delivered();
         let recipients = accepted.envelope.recipients.iter();
         let outcome = || Outcome::Deferred(reason.clone());
-        let settled =
-            recipients.map(|recipient| Settled { recipient: recipient.clone(), outcome: outcome(), transaction: None });
+        let settled = recipients.map(|recipient| SettledRecipient {
+            recipient: recipient.clone(),
+            outcome: outcome(),
+            transaction: None,
+        });
         Self { settled: settled.collect() }
     }
 
-    pub fn settled(&self) -> &[Settled] {
+    pub fn settled(&self) -> &[SettledRecipient] {
         &self.settled
     }
 
@@ -104,8 +107,7 @@ impl Attempt {
 
     /// The provider may have taken it, and nobody knows.
     pub fn is_in_doubt(&self) -> bool {
-        let is_in_doubt =
-            |settled: &Settled| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.possible_duplicate);
+        let is_in_doubt = |settled: &SettledRecipient| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.possible_duplicate);
         self.settled.iter().any(is_in_doubt)
     }
 }
@@ -117,9 +119,9 @@ impl Delivery {
         routes: Arc<Routes>,
         keyring: Arc<Keyring>,
         unsigned: Unsigned,
-        memory: Budget,
+        memory: MemoryBudget,
     ) -> Self {
-        Self { lanes: routes.lanes(), targets, routes, door: Door { keyring, unsigned, memory } }
+        Self { lanes: routes.lanes(), targets, routes, finalizer: Finalizer { keyring, unsigned, memory } }
     }
 
     pub fn targets(&self) -> &[Target] {
@@ -130,18 +132,18 @@ impl Delivery {
         &self.routes
     }
 
-    /// How many messages may be under way on a lane now: as many as its upstreams take connections, but for those that are
-    /// to be left alone; or until when all of them are.
-    pub fn room(&self, lane: &Lane) -> Room {
-        self.targets_of(lane).map(Target::room).reduce(Room::or).unwrap_or(Room::Slots(1))
+    /// How many messages may be under way on a lane now: as many as its upstreams accept connections, without those
+    /// that are paused; or until when all of them are paused.
+    pub fn capacity(&self, lane: &Lane) -> Capacity {
+        self.targets_of(lane).map(Target::capacity).reduce(Capacity::or).unwrap_or(Capacity::Slots(1))
     }
 
-    /// For how long all that could take the lane's mail have been away; zero if one is not.
-    pub fn away_for(&self, lane: &Lane) -> Duration {
-        self.targets_of(lane).map(Target::away_for).min().unwrap_or_default()
+    /// For how long all upstreams of the lane have been unavailable; zero if one is available.
+    pub fn unavailable_for(&self, lane: &Lane) -> Duration {
+        self.targets_of(lane).map(Target::unavailable_for).min().unwrap_or_default()
     }
 
-    /// What is left alone on the lane is tried again at once.
+    /// Ends the pauses of the lane's upstreams.
     pub fn cut_pause(&self, lane: &Lane) {
         self.targets_of(lane).flat_map(|target| target.logins.all()).for_each(Upstream::cut_pause);
     }
@@ -167,7 +169,7 @@ impl Delivery {
         cut_off: &CancellationToken,
     ) -> Attempt {
         fault::provoke("attempt", &accepted.envelope.sender);
-        let mut progress = Progress::new(accepted, deadline, stop);
+        let mut progress = AttemptProgress::new(accepted, deadline, stop);
         let is_whole = tokio::select! {
             biased;
             () = self.try_all(&mut progress) => true,
@@ -179,7 +181,7 @@ impl Delivery {
         progress.finish()
     }
 
-    async fn try_all(&self, progress: &mut Progress<'_>) {
+    async fn try_all(&self, progress: &mut AttemptProgress<'_>) {
         for group in self.routes.group(progress.accepted) {
             match group.way {
                 Ok(way) => self.try_in_order(&way, group.members, progress).await,
@@ -190,5 +192,5 @@ impl Delivery {
 }
 
 pub(super) fn local(enhanced: EnhancedCode, text: String) -> Reason {
-    Reason::new(None, Step::Local, Cause::Local { enhanced, text })
+    Reason::new(None, RelayStep::Local, Cause::Local { enhanced, text })
 }

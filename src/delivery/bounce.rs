@@ -1,13 +1,13 @@
-//! Bounces: who is told of failed mail, by a mail that goes through the queue like any other.
+//! Bounces: who is notified of failed mail, with a message that goes through the queue like any other.
 //!
 //! Never for mail from the null path, and always from it, so that no bounce is ever answered by another (RFC 5321
 //! §4.5.5, §6.1). The author is of the failed mail's own domain, so that its key seals the bounce too.
 
-use super::settle::Clerk;
+use super::settle::SettlementPolicy;
 use crate::message::accepted::{Accepted, Origin};
-use crate::message::dsn::{Failure, Report};
+use crate::message::dsn::{BounceReport, FailedRecipient};
 use crate::message::{Author, Envelope, MailId, Marks, subject};
-use crate::observe::chance;
+use crate::observe::random_u32;
 use crate::queue::{NewMail, Queue, QueueError};
 use crate::smtp::{Mailbox, ReversePath};
 use std::sync::Arc;
@@ -27,13 +27,14 @@ pub struct Bouncer {
     pub bounce: Bounce,
     /// The gateway's name.
     pub hostname: Arc<str>,
-    pub clerk: Clerk,
+    pub settlement: SettlementPolicy,
     pub queue: Arc<dyn Queue>,
 }
 
 impl Bouncer {
-    /// Stores a bounce if one is wanted. An error is worth another try; what cannot be told is logged and given up.
-    pub async fn tell(&self, failed: &Accepted, failures: &[Failure]) -> Result<(), QueueError> {
+    /// Stores a bounce if one is wanted. An error is worth another try; a bounce that cannot be written is logged and
+    /// given up.
+    pub async fn notify(&self, failed: &Accepted, failures: &[FailedRecipient]) -> Result<(), QueueError> {
         let Some(to) = self.addressee(failed).filter(|_| !failures.is_empty()) else { return Ok(()) };
         let Some(mail) = self.write(failed, failures, to) else { return Ok(()) };
         let (id, bounce) = (failed.id, mail.accepted.id);
@@ -55,15 +56,15 @@ impl Bouncer {
         }
     }
 
-    fn write(&self, failed: &Accepted, failures: &[Failure], to: &Mailbox) -> Option<NewMail> {
-        let now = self.clerk.clock.now();
-        let id = MailId::new(now, chance());
+    fn write(&self, failed: &Accepted, failures: &[FailedRecipient], to: &Mailbox) -> Option<NewMail> {
+        let now = self.settlement.clock.now();
+        let id = MailId::new(now, random_u32());
         let domain = match &failed.author {
             Some(author) => author.domain(),
             None => failed.envelope.sender.mailbox()?.domain(),
         };
         let from = Mailbox::parse(&format!("MAILER-DAEMON@{domain}")).ok()?;
-        let report = Report { id, now, hostname: &self.hostname, from: &from, to, failed, failures };
+        let report = BounceReport { id, now, hostname: &self.hostname, from: &from, to, failed, failures };
         let message =
             report.message().inspect_err(|error| error!(id = %failed.id, "no bounce could be written: {error}"));
         let message = message.ok()?;
@@ -80,7 +81,7 @@ impl Bouncer {
             author,
             marks: Marks::default(),
         };
-        let fates = self.clerk.waiting(&accepted);
-        Some(NewMail { accepted: Arc::new(accepted), fates, original: None, subject })
+        let initial_states = self.settlement.waiting_states(&accepted);
+        Some(NewMail { accepted: Arc::new(accepted), initial_states, original: None, subject })
     }
 }

@@ -1,23 +1,23 @@
 //! The queue's loop: leases what is due, has it delivered, and settles it; one task for each lane.
 //!
 //! A slot is free again only when the settlement is durable, so that at most what is under way can be sent twice after a
-//! power cut. Never leases more than the lane's upstreams have room for, and nothing while all of them are to be left alone.
+//! power cut. Never leases more than the lane's upstreams have room for, and nothing while all of them are paused.
 
 mod memory;
 mod unbegun;
 
-use self::memory::{Memory, Share};
+use self::memory::{LaneAllotment, LeaseMemory};
 use self::unbegun::{Unbegun, settle};
 use super::attempt::{Attempt, Delivery};
 use super::bounce::Bouncer;
-use super::settle::{Books, Clerk};
+use super::settle::{LeaseSettlement, SettlementPolicy};
 use crate::message::accepted::Accepted;
-use crate::message::dsn::Failure;
+use crate::message::dsn::FailedRecipient;
 use crate::observe::fault::{self, Fault};
 use crate::observe::log::Clean;
-use crate::queue::watched::Watched;
+use crate::queue::notifying::NotifyingQueue;
 use crate::queue::{Cursor, Lane, Leased, Queue, QueueError};
-use crate::relay::{Deadline, Room};
+use crate::relay::{Capacity, Deadline};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -29,7 +29,7 @@ use tracing::{error, warn};
 
 /// The wall clock may be set at any time; due times are looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Between two looks at a lane whose mail is due and yet not given: somebody else has it just now.
+/// Between two checks of a lane whose mail is due and yet not given: somebody else has it just now.
 const BREATH: Duration = Duration::from_millis(20);
 /// Between two searches for mail that is too old, on a lane that nobody takes mail from.
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(30);
@@ -42,7 +42,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What makes an attempt.
-pub trait Courier: Send + Sync + 'static {
+pub trait Deliver: Send + Sync + 'static {
     /// Once `stop` is cancelled, what has not begun is not begun: `Cause::Stopping`. Once `cut_off` is, it ends at once.
     fn attempt(
         &self,
@@ -52,26 +52,26 @@ pub trait Courier: Send + Sync + 'static {
     ) -> impl Future<Output = Attempt> + Send;
 
     /// How many messages may be under way on the lane now.
-    fn room(&self, lane: &Lane) -> Room;
+    fn capacity(&self, lane: &Lane) -> Capacity;
 
-    /// For how long all that could take the lane's mail have been away; zero if one is not.
-    fn away_for(&self, lane: &Lane) -> Duration;
+    /// For how long all upstreams of the lane have been unavailable; zero if one is available.
+    fn unavailable_for(&self, lane: &Lane) -> Duration;
 
     /// The operator wants the lane's mail to be tried now.
     fn cut_pause(&self, lane: &Lane);
 }
 
-impl Courier for Delivery {
+impl Deliver for Delivery {
     async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken, cut_off: &CancellationToken) -> Attempt {
         Self::attempt(self, accepted, Deadline::NONE, stop, cut_off).await
     }
 
-    fn room(&self, lane: &Lane) -> Room {
-        Self::room(self, lane)
+    fn capacity(&self, lane: &Lane) -> Capacity {
+        Self::capacity(self, lane)
     }
 
-    fn away_for(&self, lane: &Lane) -> Duration {
-        Self::away_for(self, lane)
+    fn unavailable_for(&self, lane: &Lane) -> Duration {
+        Self::unavailable_for(self, lane)
     }
 
     fn cut_pause(&self, lane: &Lane) {
@@ -81,9 +81,9 @@ impl Courier for Delivery {
 
 #[derive(Debug)]
 pub struct Dispatcher<C> {
-    pub queue: Arc<Watched>,
-    pub courier: Arc<C>,
-    pub clerk: Clerk,
+    pub queue: Arc<NotifyingQueue>,
+    pub deliver: Arc<C>,
+    pub settlement: SettlementPolicy,
     pub bouncer: Arc<Bouncer>,
     pub lanes: Vec<Lane>,
     /// Of leased messages, over all lanes.
@@ -92,28 +92,28 @@ pub struct Dispatcher<C> {
     pub cut_off: CancellationToken,
 }
 
-impl<C: Courier> Dispatcher<C> {
+impl<C: Deliver> Dispatcher<C> {
     /// Until `stop` is cancelled and everything under way is settled; or, the same, until one lane's loop ends by itself, since
-    /// that lane's mail would wait for ever. Dropping the future cuts off what is under way: its
+    /// that lane's mail would never be sent. Dropping the future cuts off what is under way: its
     /// leases stay, and the next start takes them for possible duplicates.
     pub async fn run(self, stop: CancellationToken) {
-        let memory = Memory::among(self.lanes.len(), self.octets);
+        let memory = LeaseMemory::among(self.lanes.len(), self.octets);
         let mut running = JoinSet::new();
         let lanes = self.lanes.clone();
         let dispatcher = Arc::new(self);
         let stop = stop.child_token();
         for lane in lanes {
-            let (bell, nudged) = (dispatcher.queue.bell(&lane), dispatcher.queue.nudged(&lane));
+            let (wakeup, retry_requested) = (dispatcher.queue.wakeup(&lane), dispatcher.queue.retry_requested(&lane));
             let dispatcher = Arc::clone(&dispatcher);
             let lane = LaneLoop {
                 dispatcher,
                 lane,
-                bell,
-                nudged,
-                share: Share::of(memory.clone()),
+                wakeup,
+                retry_requested,
+                share: LaneAllotment::of(memory.clone()),
                 trouble: 0,
                 queue_is_gone: false,
-                sweep: Sweep { next: Instant::now(), after: None },
+                sweep: ExpirySweep { next: Instant::now(), after: None },
                 running: JoinSet::new(),
             };
             running.spawn(lane.run(stop.clone()));
@@ -134,7 +134,7 @@ impl<C: Courier> Dispatcher<C> {
             return unbegun.give_back().await;
         }
         let leased = unbegun.begin();
-        if leased.suspect {
+        if leased.possible_duplicate {
             let (id, from, lane) = (leased.accepted.id, Clean(&leased.accepted.envelope.sender), &leased.lane);
             warn!(%id, %from, %lane, attempts = leased.attempts, "possible duplicate: an earlier attempt may have got through");
         }
@@ -143,48 +143,48 @@ impl<C: Courier> Dispatcher<C> {
             // Nothing is known that its lease does not say: at the next start it is due at once, a possible duplicate.
             return;
         }
-        let books = self.close(&leased, attempt).await;
-        self.tell(&leased, books.failures).await;
-        settle(&self.queue, &leased, books.settlements, books.due).await;
+        let lease_settlement = self.close(&leased, attempt).await;
+        self.send_bounce(&leased, lease_settlement.failures).await;
+        settle(&self.queue, &leased, lease_settlement.settlements, lease_settlement.due).await;
     }
 
-    /// A fault of our own defers the message; it must not keep its lease for ever.
+    /// A fault of our own defers the message; it must not keep its lease.
     async fn attempt(&self, leased: &Leased, stop: &CancellationToken) -> Attempt {
-        let (courier, accepted) = (self.courier.clone(), leased.accepted.clone());
+        let (deliver, accepted) = (self.deliver.clone(), leased.accepted.clone());
         let (stop, cut_off) = (stop.clone(), self.cut_off.clone());
-        apart(async move { courier.attempt(&accepted, &stop, &cut_off).await }).await.unwrap_or_else(|failure| {
+        apart(async move { deliver.attempt(&accepted, &stop, &cut_off).await }).await.unwrap_or_else(|failure| {
             error!(id = %leased.accepted.id, "an attempt failed: {}", Fault(&failure));
             Attempt::interrupted(&leased.accepted)
         })
     }
 
     /// What the attempt means for the queue, told in the log.
-    async fn close(&self, leased: &Arc<Leased>, attempt: Attempt) -> Books {
-        let (clerk, lent) = (self.clerk.clone(), leased.clone());
+    async fn close(&self, leased: &Arc<Leased>, attempt: Attempt) -> LeaseSettlement {
+        let (settlement, lent) = (self.settlement.clone(), leased.clone());
         let closing = apart(async move {
             let accepted = &lent.accepted;
             fault::provoke("closing", &accepted.envelope.sender);
-            let elapsed = clerk.clock.now().duration_since(accepted.received_at);
+            let elapsed = settlement.clock.now().duration_since(accepted.received_at);
             attempt.log(accepted, Duration::try_from(elapsed).unwrap_or_default());
-            let books = clerk.close(&lent, &attempt);
-            for (to, reason) in &books.expired {
+            let lease_settlement = settlement.settle(&lent, &attempt);
+            for (to, reason) in &lease_settlement.expired {
                 error!(id = %accepted.id, to = %Clean(to), reason = %Clean(reason), "failed");
             }
-            books
+            lease_settlement
         });
         closing.await.unwrap_or_else(|failure| {
             error!(id = %leased.accepted.id, "what an attempt came to was lost: {}", Fault(&failure));
-            self.clerk.close(leased, &Attempt::interrupted(&leased.accepted))
+            self.settlement.settle(leased, &Attempt::interrupted(&leased.accepted))
         })
     }
 
-    /// Before the settlement: a bounce told twice after a crash is better than one never told.
-    async fn tell(&self, leased: &Arc<Leased>, failures: Vec<Failure>) {
+    /// Before the settlement: a bounce sent twice after a crash is better than one never sent.
+    async fn send_bounce(&self, leased: &Arc<Leased>, failures: Vec<FailedRecipient>) {
         let (bouncer, lent) = (self.bouncer.clone(), leased.clone());
         let telling = apart(async move {
             fault::provoke("bounce", &lent.accepted.envelope.sender);
             let mut pause = FIRST_RETRY;
-            while let Err(error) = bouncer.tell(&lent.accepted, &failures).await {
+            while let Err(error) = bouncer.notify(&lent.accepted, &failures).await {
                 error!(id = %lent.accepted.id, "a bounce could not be stored: {error}");
                 if matches!(error, QueueError::Closed) {
                     return;
@@ -194,7 +194,7 @@ impl<C: Courier> Dispatcher<C> {
             }
         });
         if let Err(failure) = telling.await {
-            error!(id = %leased.accepted.id, "nobody was told of what failed: {}", Fault(&failure));
+            error!(id = %leased.accepted.id, "the bounce was not sent: {}", Fault(&failure));
         }
     }
 }
@@ -207,61 +207,61 @@ async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static
 struct LaneLoop<C> {
     dispatcher: Arc<Dispatcher<C>>,
     lane: Lane,
-    bell: Arc<Notify>,
-    nudged: Arc<Notify>,
+    wakeup: Arc<Notify>,
+    retry_requested: Arc<Notify>,
     /// Of the memory for leased messages.
-    share: Share,
+    share: LaneAllotment,
     /// Times in a row that the queue gave an error.
     trouble: u32,
     /// For good.
     queue_is_gone: bool,
-    sweep: Sweep,
+    sweep: ExpirySweep,
     /// Each gives back its octets, and how it ended.
     running: JoinSet<(u64, Result<(), JoinError>)>,
 }
 
 /// The search for mail that is too old, while nobody takes any.
-struct Sweep {
+struct ExpirySweep {
     next: Instant,
     /// How far it is.
     after: Option<Cursor>,
 }
 
 /// What the loop waits for, besides the stop and the end of an attempt.
-struct Wait {
+struct LoopWait {
     until: Instant,
     /// New mail could be begun at once.
     for_mail: bool,
 }
 
-impl<C: Courier> LaneLoop<C> {
+impl<C: Deliver> LaneLoop<C> {
     async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() && !self.queue_is_gone {
             let wait = self.begin(&stop).await;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = self.running.join_next() => self.note(ended),
-                () = self.nudged.notified() => self.dispatcher.courier.cut_pause(&self.lane),
-                () = self.bell.notified(), if wait.for_mail => {}
+                Some(ended) = self.running.join_next() => self.record(ended),
+                () = self.retry_requested.notified() => self.dispatcher.deliver.cut_pause(&self.lane),
+                () = self.wakeup.notified(), if wait.for_mail => {}
                 () = sleep_until(wait.until) => {}
             }
         }
         while let Some(ended) = self.running.join_next().await {
-            self.note(ended);
+            self.record(ended);
         }
     }
 
     /// Begins what may be begun.
-    async fn begin(&mut self, stop: &CancellationToken) -> Wait {
+    async fn begin(&mut self, stop: &CancellationToken) -> LoopWait {
         let now = Instant::now();
-        let full = Wait { until: now + LOOK_AGAIN, for_mail: false };
-        let slots = match self.dispatcher.courier.room(&self.lane) {
-            Room::After(until) => return self.sweep(until, stop).await,
-            Room::Slots(slots) => slots.saturating_sub(self.running.len()),
+        let full = LoopWait { until: now + LOOK_AGAIN, for_mail: false };
+        let slots = match self.dispatcher.deliver.capacity(&self.lane) {
+            Capacity::After(until) => return self.sweep(until, stop).await,
+            Capacity::Slots(slots) => slots.saturating_sub(self.running.len()),
         };
         if slots == 0 {
-            return if self.running.is_empty() { Wait { until: now + REST, ..full } } else { full };
+            return if self.running.is_empty() { LoopWait { until: now + REST, ..full } } else { full };
         }
         let octets = self.share.reserve();
         if octets == 0 && !self.running.is_empty() {
@@ -269,7 +269,7 @@ impl<C: Courier> LaneLoop<C> {
             return full;
         }
         let queue = &self.dispatcher.queue;
-        let leased = queue.lease(&self.lane, self.dispatcher.clerk.clock.now(), slots, octets).await;
+        let leased = queue.lease(&self.lane, self.dispatcher.settlement.clock.now(), slots, octets).await;
         let leased = leased.map(|leased| {
             let found = !leased.is_empty();
             self.spawn(leased, stop);
@@ -279,68 +279,71 @@ impl<C: Courier> LaneLoop<C> {
         match leased {
             Ok(false) => {
                 self.trouble = 0;
-                Wait { until: now + self.until_due().await, for_mail: true }
+                LoopWait { until: now + self.until_due().await, for_mail: true }
             }
             Ok(true) => {
                 self.trouble = 0;
-                Wait { until: now, for_mail: true }
+                LoopWait { until: now, for_mail: true }
             }
             Err(error) => {
-                error!(lane = %self.lane, "the queue gives no mail: {error}");
+                error!(lane = %self.lane, "the queue cannot lease mail: {error}");
                 // It is closed after the loops, in good order.
                 self.queue_is_gone = matches!(error, QueueError::Closed);
-                Wait { until: now + self.after_trouble(), for_mail: false }
+                LoopWait { until: now + self.error_pause(), for_mail: false }
             }
         }
     }
 
     /// What is too old has failed, though nobody asks for it: else a provider that is gone for good would be tried with one
-    /// message a pause, and the last of them be told of weeks late.
-    async fn sweep(&mut self, until: Instant, stop: &CancellationToken) -> Wait {
+    /// message per pause, and the last senders would get their bounce weeks late.
+    async fn sweep(&mut self, until: Instant, stop: &CancellationToken) -> LoopWait {
         let now = Instant::now();
         // Another lane may find out earlier that an upstream is back.
-        let wait = Wait { until: until.min(now + LOOK_AGAIN), for_mail: false };
-        let (queue, clerk) = (self.dispatcher.queue.clone(), &self.dispatcher.clerk);
+        let wait = LoopWait { until: until.min(now + LOOK_AGAIN), for_mail: false };
+        let (queue, settlement) = (self.dispatcher.queue.clone(), &self.dispatcher.settlement);
         let limit = SWEPT_TOGETHER.saturating_sub(self.running.len());
-        if now < self.sweep.next || limit == 0 || !clerk.is_long(self.dispatcher.courier.away_for(&self.lane)) {
+        if now < self.sweep.next
+            || limit == 0
+            || !settlement.is_long(self.dispatcher.deliver.unavailable_for(&self.lane))
+        {
             return wait;
         }
-        let age = clerk.schedule.expire;
+        let age = settlement.schedule.expire;
         let octets = self.share.reserve();
         if octets == 0 && !self.running.is_empty() {
             self.share.settle();
             return wait;
         }
-        let leased = queue.lease_old(&self.lane, age, self.sweep.after.take(), limit, octets).await;
+        let leased = queue.lease_expired(&self.lane, age, self.sweep.after.take(), limit, octets).await;
         let leased = leased.map(|(leased, next)| {
             self.sweep.after = next;
             self.spawn(leased, stop);
         });
         self.share.settle();
         if let Err(error) = leased {
-            error!(lane = %self.lane, "the queue gives no mail that is too old: {error}");
+            error!(lane = %self.lane, "expired mail cannot be leased: {error}");
         }
         if self.sweep.after.is_some() {
-            return Wait { until: now, ..wait };
+            return LoopWait { until: now, ..wait };
         }
         self.sweep.next = now + BETWEEN_SWEEPS;
         wait
     }
 
     async fn until_due(&self) -> Duration {
-        let now = self.dispatcher.clerk.clock.now();
+        let now = self.dispatcher.settlement.clock.now();
         match self.dispatcher.queue.next_due(&self.lane, now).await {
             Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or_default().clamp(BREATH, LOOK_AGAIN),
             Ok(None) => LOOK_AGAIN,
             Err(error) => {
-                error!(lane = %self.lane, "the queue does not say what is due: {error}");
+                error!(lane = %self.lane, "the next due time cannot be read: {error}");
                 FIRST_RETRY
             }
         }
     }
 
-    /// The queue's storage may be away for long; once a second would fill the log.
-    fn after_trouble(&mut self) -> Duration {
+    /// The queue's storage may fail for long; a line a second would fill the log.
+    fn error_pause(&mut self) -> Duration {
         let pause = FIRST_RETRY.saturating_mul(1 << self.trouble.min(10)).min(LONGEST_RETRY);
         self.trouble += 1;
         pause
@@ -350,7 +353,7 @@ impl<C: Courier> LaneLoop<C> {
         // All of them, before anything is done for one.
         let unbegun: Vec<_> = leased.into_iter().map(|leased| Unbegun::new(&self.dispatcher.queue, leased)).collect();
         for unbegun in unbegun {
-            let octets = unbegun.leased().accepted.room();
+            let octets = unbegun.leased().accepted.memory_needed();
             self.share.add(octets);
             let delivering = self.dispatcher.clone().deliver(unbegun, stop.clone());
             self.running.spawn(async move {
@@ -361,7 +364,7 @@ impl<C: Courier> LaneLoop<C> {
         }
     }
 
-    fn note(&mut self, ended: Result<(u64, Result<(), JoinError>), JoinError>) {
+    fn record(&mut self, ended: Result<(u64, Result<(), JoinError>), JoinError>) {
         let ended = ended.and_then(|(octets, ended)| {
             self.share.remove(octets);
             ended

@@ -3,12 +3,12 @@
 //! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
 //! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
 
-use super::attempt::{Delivery, Target, Transaction};
-use super::door::Exit;
-use super::progress::Progress;
-use super::route::Way;
+use super::attempt::{Delivery, SentTransaction, Target};
+use super::finalize::TargetServer;
+use super::progress::AttemptProgress;
+use super::route::RecipientRoute;
 use crate::message::Outcome;
-use crate::relay::{Reuse, Sent, Upstream, Wanted};
+use crate::relay::{ConnectionRequest, Reuse, Sent, Upstream};
 use crate::smtp::Mailbox;
 use std::sync::Arc;
 
@@ -23,11 +23,16 @@ struct Outbound<'a> {
 }
 
 impl Delivery {
-    pub(super) async fn try_in_order(&self, way: &Way, mut pending: Vec<usize>, progress: &mut Progress<'_>) {
+    pub(super) async fn try_in_order(
+        &self,
+        way: &RecipientRoute,
+        mut pending: Vec<usize>,
+        progress: &mut AttemptProgress<'_>,
+    ) {
         let targets: Vec<&Target> = way.upstreams.iter().filter_map(|&index| self.targets.get(index)).collect();
         for (at, target) in targets.iter().enumerate() {
             progress.open.clone_from(&pending);
-            progress.tell_refusals(&pending);
+            progress.log_refusals(&pending);
             let upstream = match target.logins.for_mail(progress.accepted) {
                 Ok(upstream) => upstream,
                 // The next one may have a login for it.
@@ -48,8 +53,9 @@ impl Delivery {
     }
 
     /// No more recipients in one transaction than the profile and the rates allow; and as many transactions as the upstream
-    /// asks for, as long as each takes some of the recipients. Once the upstream is away, nobody else is tried there.
-    async fn try_in_transactions(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut Progress<'_>) {
+    /// asks for, as long as each takes some of the recipients. Once the upstream is unavailable, no further transaction
+    /// is tried there.
+    async fn try_in_transactions(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut AttemptProgress<'_>) {
         let limits = [outbound.target.profile.max_recipients, outbound.upstream.most_recipients()];
         let most = limits.into_iter().flatten().min().unwrap_or(usize::MAX).max(1);
         let mut groups = pending.chunks(most);
@@ -63,50 +69,52 @@ impl Delivery {
                     break;
                 }
             }
-            if let Some(away) = progress.found_away(group) {
-                return groups.for_each(|rest| progress.settle_all(rest, &away));
+            if let Some(unavailable) = progress.found_unavailable(group) {
+                return groups.for_each(|rest| progress.settle_all(rest, &unavailable));
             }
         }
     }
 
     /// One transaction for the recipients at `pending`, all of which get an outcome.
-    async fn try_upstream(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut Progress<'_>) {
+    async fn try_upstream(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut AttemptProgress<'_>) {
         let Outbound { target, upstream, has_alternative } = outbound;
-        let exit = Exit { upstream: upstream.name(), profile: &target.profile };
-        if let Err(outcome) = exit.check_size(progress.accepted.message.size()) {
+        let server = TargetServer { upstream: upstream.name(), profile: &target.profile };
+        if let Err(outcome) = server.check_size(progress.accepted.message.size()) {
             return progress.settle_all(pending, &outcome);
         }
         let recipients: Vec<Mailbox> =
             pending.iter().filter_map(|&index| progress.accepted.envelope.recipients.get(index).cloned()).collect();
         let mut reuse = Reuse::Allowed;
         loop {
-            let wanted = Wanted { deadline: progress.deadline, reuse, recipients: recipients.len(), has_alternative };
+            let wanted =
+                ConnectionRequest { deadline: progress.deadline, reuse, recipients: recipients.len(), has_alternative };
             let ready = tokio::select! {
                 biased;
                 () = progress.stop.cancelled() => return progress.leave(pending),
                 ready = upstream.ready(wanted) => match ready {
                     Ok(ready) => ready,
-                    Err(reason) if reason.is_untried() => return progress.pass_by(pending, &reason),
+                    Err(reason) if reason.is_untried() => return progress.skip_upstream(pending, &reason),
                     Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
                 },
             };
-            let sealing = self.door.seal(progress.accepted, exit, ready.extensions(), progress.deadline);
-            let outgoing = tokio::select! {
+            let sealing = self.finalizer.seal(progress.accepted, server, ready.extensions(), progress.deadline);
+            let final_message = tokio::select! {
                 biased;
                 () = progress.stop.cancelled() => return progress.leave(pending),
-                outgoing = sealing => match outgoing {
-                    Ok(outgoing) => outgoing,
+                final_message = sealing => match final_message {
+                    Ok(final_message) => final_message,
                     Err(outcome) => return progress.settle_all(pending, &outcome),
                 },
             };
-            let transaction = Arc::new(Transaction {
+            let transaction = Arc::new(SentTransaction {
                 upstream: upstream.name().into(),
                 tls: ready.tls_version(),
-                seal: outgoing.sealed.seal().to_string(),
+                seal: final_message.sealed.seal().to_string(),
                 is_sandbox: target.is_sandbox,
             });
             progress.sending = Some((upstream.name().to_owned(), pending.to_vec()));
-            let sent = ready.send(&progress.accepted.envelope, &recipients, &outgoing.sealed, progress.deadline).await;
+            let sent =
+                ready.send(&progress.accepted.envelope, &recipients, &final_message.sealed, progress.deadline).await;
             progress.sending = None;
             match sent {
                 Sent::Outcomes(outcomes) => {

@@ -1,33 +1,33 @@
 //! Delivery: from the queue, or from a waiting client, to a provider and back to an outcome per recipient.
 //!
 //! `route` says which upstreams serve a recipient, `failover` tries them in order, one `Ready` connection per try, and
-//! seals at the door, so that a failover or a rotated key gives the form that leaves. Direct mode and `dispatch`, the
-//! queue's loop, call the very same [`Delivery::attempt`]; `settle` says what its outcomes mean for the queue, `bounce`
-//! who is told of failed mail. How much an upstream bears is the relay's to say.
+//! finalises the message for that connection, so that a failover or a rotated key takes effect. Direct mode and
+//! `dispatch`, the queue's loop, call the very same [`Delivery::attempt`]; `settle` says what its outcomes mean for the
+//! queue, `bounce` who is notified of failed mail. The relay decides how much an upstream can take.
 
 mod attempt;
 mod bounce;
+mod conversion_memory;
+mod credentials;
 mod dispatch;
-mod door;
+mod dry_run;
 mod failover;
-mod login;
+mod finalize;
 mod profile;
 mod progress;
 mod quotas;
-mod rehearsal;
 mod report;
-mod room;
 mod route;
 mod settle;
 #[cfg(test)]
 mod testing;
 
-pub use attempt::{Attempt, Delivery, Settled, Target, Transaction};
+pub use attempt::{Attempt, Delivery, SentTransaction, SettledRecipient, Target};
 pub use bounce::{Bounce, Bouncer};
-pub use dispatch::{Courier, Dispatcher};
-pub use login::Logins;
+pub use credentials::Logins;
+pub use dispatch::{Deliver, Dispatcher};
+pub use dry_run::dry_run;
 pub use profile::Profile;
 pub use quotas::Quotas;
-pub use rehearsal::rehearse;
-pub use route::{CHOSEN, Choice, Conditions, NoWay, Route, Routes, UNROUTED, Way, lane_of_upstream};
-pub use settle::Clerk;
+pub use route::{CHOSEN, Choice, NoRoute, RecipientRoute, Route, RouteConditions, Routes, UNROUTED, lane_of_upstream};
+pub use settle::SettlementPolicy;

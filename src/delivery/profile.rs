@@ -1,4 +1,4 @@
-//! What the door has to know of the upstream a message is to go through: its words, what it cannot carry, who signs.
+//! What finalising a message needs to know of its upstream: its words, what it cannot carry, who signs.
 //! Made from a preset and what the configuration changes of it; knows no provider by name.
 
 use crate::message::adapt::Vocabulary;

@@ -1,18 +1,18 @@
 //! An attempt under way: outcomes as they come in, and what each still wants.
 
-use super::attempt::{Attempt, Settled, Transaction};
+use super::attempt::{Attempt, SentTransaction, SettledRecipient};
 use super::report;
-use super::route::NoWay;
+use super::route::NoRoute;
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
-use crate::message::{Outcome, Reason, Step};
+use crate::message::{Outcome, Reason, RelayStep};
 use crate::relay::Deadline;
 use crate::smtp::EnhancedCode;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// One slot per recipient, in the envelope's order.
-pub(super) struct Progress<'a> {
+pub(super) struct AttemptProgress<'a> {
     pub accepted: &'a Accepted,
     pub deadline: Deadline,
     pub stop: &'a CancellationToken,
@@ -20,19 +20,19 @@ pub(super) struct Progress<'a> {
     pub open: Vec<usize>,
     /// The upstream with a transaction under way, and for whom.
     pub sending: Option<(String, Vec<usize>)>,
-    settled: Vec<Option<(Outcome, Option<Arc<Transaction>>)>>,
+    settled: Vec<Option<(Outcome, Option<Arc<SentTransaction>>)>>,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> AttemptProgress<'a> {
     pub fn new(accepted: &'a Accepted, deadline: Deadline, stop: &'a CancellationToken) -> Self {
         let settled = vec![None; accepted.envelope.recipients.len()];
         Self { accepted, deadline, stop, open: Vec::new(), sending: None, settled }
     }
 
-    pub fn settle(&mut self, index: usize, outcome: Outcome, transaction: Option<Arc<Transaction>>) {
+    pub fn settle(&mut self, index: usize, outcome: Outcome, transaction: Option<Arc<SentTransaction>>) {
         if let Some(slot) = self.settled.get_mut(index) {
             match slot.take() {
-                // The upstream that is away may carry what this one cannot.
+                // The unavailable upstream may accept what this one cannot.
                 Some((Outcome::Deferred(mut reason), carrier)) if is_beyond_upstream(&outcome) => {
                     if let Outcome::Failed(beyond) = outcome {
                         reason.before.push(beyond.to_string());
@@ -51,7 +51,7 @@ impl<'a> Progress<'a> {
     }
 
     pub fn leave(&mut self, pending: &[usize]) {
-        self.pass_by(pending, &Reason::new(None, Step::Permit, Cause::Stopping));
+        self.skip_upstream(pending, &Reason::new(None, RelayStep::Permit, Cause::Stopping));
     }
 
     /// The attempt is broken off where it is. What is known of a recipient stays; who is in the transaction under way may get
@@ -62,7 +62,7 @@ impl<'a> Progress<'a> {
             enhanced: EnhancedCode::new(4, 3, 2),
             text: "the gateway had to stop before the provider answered".to_owned(),
         };
-        let reason = Reason::new(Some(&name), Step::EndOfData, cause).maybe_delivered();
+        let reason = Reason::new(Some(&name), RelayStep::EndOfData, cause).maybe_delivered();
         self.settle_all(&sending, &Outcome::Deferred(reason));
         let mut unasked = std::mem::take(&mut self.open);
         unasked.extend((0..self.settled.len()).filter(|&index| self.settled[index].is_none()));
@@ -71,8 +71,8 @@ impl<'a> Progress<'a> {
     }
 
     /// This upstream was not asked. What an earlier one said is kept; but of a refusal it might have thought otherwise, whether
-    /// it was away or the gateway stopped.
-    pub fn pass_by(&mut self, pending: &[usize], reason: &Reason) {
+    /// it was unavailable or the gateway stopped.
+    pub fn skip_upstream(&mut self, pending: &[usize], reason: &Reason) {
         for &index in pending {
             if self.refusal(index).is_some() {
                 self.settle(index, Outcome::Deferred(reason.clone()), None);
@@ -80,7 +80,7 @@ impl<'a> Progress<'a> {
             }
             match self.settled.get_mut(index) {
                 Some(slot @ None) => *slot = Some((Outcome::Deferred(reason.clone()), None)),
-                Some(Some((Outcome::Deferred(known), _))) => not_longer_away(known, reason),
+                Some(Some((Outcome::Deferred(known), _))) => not_unavailable_longer(known, reason),
                 _ => {}
             }
         }
@@ -96,12 +96,12 @@ impl<'a> Progress<'a> {
     /// RFC 5321 §4.5.3.1.10: "too many recipients" asks for another transaction, now.
     pub fn wants_next_transaction(&self, index: usize) -> bool {
         self.reason(index).is_some_and(|reason| {
-            reason.step == Step::Rcpt && reason.reply().is_some_and(|reply| matches!(reply.code(), 452 | 552))
+            reason.step == RelayStep::Rcpt && reason.reply().is_some_and(|reply| matches!(reply.code(), 452 | 552))
         })
     }
 
-    /// What those who were not tried can be told, if these were deferred because of the upstream.
-    pub fn found_away(&self, tried: &[usize]) -> Option<Outcome> {
+    /// The outcome for untried recipients, if those tried were deferred because of the upstream.
+    pub fn found_unavailable(&self, tried: &[usize]) -> Option<Outcome> {
         let mut reasons = tried.iter().filter_map(|&index| self.reason(index));
         let reason = reasons.find(|reason| reason.is_about_upstream())?;
         Some(Outcome::Deferred(Reason { possible_duplicate: false, before: Vec::new(), ..reason.clone() }))
@@ -113,8 +113,9 @@ impl<'a> Progress<'a> {
         self.reason(index).map_or_else(is_refused, |reason| reason.is_about_upstream() && !reason.possible_duplicate)
     }
 
-    /// Those that go on to another upstream all the same: if it takes them, nothing else will tell.
-    pub fn tell_refusals(&self, pending: &[usize]) {
+    /// Logs refusals of recipients that move on to another upstream: if it accepts them, nothing else records the
+    /// refusal.
+    pub fn log_refusals(&self, pending: &[usize]) {
         for &index in pending {
             if let Some((reason, to)) = self.refusal(index).zip(self.accepted.envelope.recipients.get(index)) {
                 report::log_refused(self.accepted, to, reason);
@@ -131,18 +132,18 @@ impl<'a> Progress<'a> {
 
     pub fn finish(self) -> Attempt {
         let recipients = self.accepted.envelope.recipients.iter();
-        let unreached = || (Outcome::Deferred(NoWay::NoRoute.reason()), None);
+        let unreached = || (Outcome::Deferred(NoRoute::NoRoute.reason()), None);
         let settled = recipients.zip(self.settled).map(|(recipient, slot)| {
             let (outcome, transaction) = slot.unwrap_or_else(unreached);
-            Settled { recipient: recipient.clone(), outcome, transaction }
+            SettledRecipient { recipient: recipient.clone(), outcome, transaction }
         });
         Attempt::new(settled.collect())
     }
 }
 
-/// Of several upstreams that are away, the one that was there last tells for how long nobody was.
-fn not_longer_away(known: &mut Reason, other: &Reason) {
-    if let (Cause::Away(known), Cause::Away(other)) = (&mut known.cause, &other.cause) {
+/// Of several unavailable upstreams, the one that was available last tells for how long none was.
+fn not_unavailable_longer(known: &mut Reason, other: &Reason) {
+    if let (Cause::Unavailable(known), Cause::Unavailable(other)) = (&mut known.cause, &other.cause) {
         known.lasting = known.lasting.min(other.lasting);
     }
 }
@@ -175,11 +176,11 @@ mod tests {
 
     fn beyond(upstream: &str) -> Outcome {
         let cause = Cause::Local { enhanced: EnhancedCode::new(5, 3, 4), text: "too large".to_owned() };
-        Outcome::Failed(Reason::new(Some(upstream), Step::Local, cause))
+        Outcome::Failed(Reason::new(Some(upstream), RelayStep::Local, cause))
     }
 
     fn away(upstream: &str) -> Outcome {
-        Outcome::Deferred(Reason::new(Some(upstream), Step::Connect, Cause::TimedOut))
+        Outcome::Deferred(Reason::new(Some(upstream), RelayStep::Connect, Cause::TimedOut))
     }
 
     /// A stop between two upstreams makes no failure of what the first one refused: the second was never asked.
@@ -187,19 +188,19 @@ mod tests {
     fn what_the_next_upstream_was_not_asked_waits() {
         let (accepted, stop) = (accepted(), CancellationToken::new());
         let reply = Reply::new(550, EnhancedCode::new(5, 7, 1), "spam");
-        let refused = Outcome::Failed(Reason::new(Some("a"), Step::Data, Cause::Reply(reply)));
+        let refused = Outcome::Failed(Reason::new(Some("a"), RelayStep::Data, Cause::Reply(reply)));
         for before in [beyond("a"), refused] {
-            let mut progress = Progress::new(&accepted, Deadline::NONE, &stop);
+            let mut progress = AttemptProgress::new(&accepted, Deadline::NONE, &stop);
             progress.settle(0, before, None);
             progress.leave(&[0]);
             let Outcome::Deferred(reason) = progress.finish().settled()[0].outcome.clone() else {
                 panic!("it failed for good");
             };
-            assert_eq!((reason.cause, reason.before.len()), (Cause::Stopping, 1), "the refusal is told of");
+            assert_eq!((reason.cause, reason.before.len()), (Cause::Stopping, 1), "the refusal is reported");
         }
     }
 
-    /// At the end of the drain time: what the provider took is known, whoever else is told of it.
+    /// At the end of the drain time: what the provider accepted is known, also if the client gets an error.
     #[test]
     fn what_is_broken_off_keeps_what_is_known_of_each_recipient() {
         let (mut accepted, stop) = (accepted(), CancellationToken::new());
@@ -209,9 +210,9 @@ mod tests {
         }
         let refusal = |code| {
             let reply = Reply::new(550, EnhancedCode::new(5, 1, code), "no");
-            Outcome::Failed(Reason::new(Some("a"), Step::Rcpt, Cause::Reply(reply)))
+            Outcome::Failed(Reason::new(Some("a"), RelayStep::Rcpt, Cause::Reply(reply)))
         };
-        let mut progress = Progress::new(&accepted, Deadline::NONE, &stop);
+        let mut progress = AttemptProgress::new(&accepted, Deadline::NONE, &stop);
         progress.settle(0, away("a"), None);
         progress.settle(1, Outcome::Delivered(Reply::ok()), None);
         progress.settle(2, refusal(1), None);
@@ -241,12 +242,12 @@ mod tests {
             (&[away("a"), beyond("b")], true, away("a")),
             (&[beyond("a"), away("b")], true, away("b")),
         ] {
-            let mut progress = Progress::new(&accepted, Deadline::NONE, &stop);
+            let mut progress = AttemptProgress::new(&accepted, Deadline::NONE, &stop);
             outcomes.iter().for_each(|outcome| progress.settle(0, outcome.clone(), None));
             assert_eq!(progress.wants_another_upstream(0, false), wants_another, "{outcomes:?}");
             let mut found = progress.finish().settled()[0].outcome.clone();
             if let Outcome::Deferred(reason) | Outcome::Failed(reason) = &mut found {
-                assert_eq!(std::mem::take(&mut reason.before).len(), outcomes.len() - 1, "the others are told of");
+                assert_eq!(std::mem::take(&mut reason.before).len(), outcomes.len() - 1, "the others are reported");
             }
             assert_eq!(found, left);
         }

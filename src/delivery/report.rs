@@ -1,7 +1,7 @@
 //! The log of an attempt: one line for what was delivered by one transaction or deferred for one reason, one for each
 //! recipient that failed.
 
-use super::attempt::{Attempt, Settled, Transaction};
+use super::attempt::{Attempt, SentTransaction, SettledRecipient};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
@@ -46,8 +46,8 @@ impl Attempt {
         reasons
     }
 
-    fn delivered_by_transaction(&self) -> Vec<(&Arc<Transaction>, &Reply, Vec<&Mailbox>)> {
-        let mut transactions: Vec<(&Arc<Transaction>, &Reply, Vec<&Mailbox>)> = Vec::new();
+    fn delivered_by_transaction(&self) -> Vec<(&Arc<SentTransaction>, &Reply, Vec<&Mailbox>)> {
+        let mut transactions: Vec<(&Arc<SentTransaction>, &Reply, Vec<&Mailbox>)> = Vec::new();
         for settled in self.settled() {
             let (Outcome::Delivered(reply), Some(transaction)) = (&settled.outcome, &settled.transaction) else {
                 continue;
@@ -63,7 +63,7 @@ impl Attempt {
 
 fn log_delivered(
     accepted: &Accepted,
-    transaction: &Transaction,
+    transaction: &SentTransaction,
     reply: &Reply,
     recipients: &[&Mailbox],
     elapsed: Duration,
@@ -84,7 +84,7 @@ fn log_deferred(accepted: &Accepted, reason: &Reason, recipients: &[&Mailbox], e
     warn!(%id, %from, %to, size, %reason, ms, "deferred");
 }
 
-fn log_failed(accepted: &Accepted, settled: &Settled, reason: &Reason, elapsed: Duration) {
+fn log_failed(accepted: &Accepted, settled: &SettledRecipient, reason: &Reason, elapsed: Duration) {
     let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
     let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), in_ms(elapsed));
     let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);

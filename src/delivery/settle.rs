@@ -2,23 +2,23 @@
 //!
 //! Decides nothing that `message::outcome` has decided; only the age of the mail turns a deferral into a failure.
 
-use super::attempt::{Attempt, Settled};
+use super::attempt::{Attempt, SettledRecipient};
 use super::route::Routes;
 use crate::message::accepted::Accepted;
-use crate::message::dsn::Failure;
+use crate::message::dsn::FailedRecipient;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
-use crate::observe::{Clock, in_words, small_chance};
+use crate::observe::{Clock, in_words, jitter};
 use crate::queue::schedule::Schedule;
-use crate::queue::{Attempted, Delivered, Fate, Leased, Settlement};
+use crate::queue::{Attempted, Delivered, InitialState, Leased, Settlement};
 use crate::smtp::{Mailbox, Reply};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Writes attempts into the queue's books.
+/// Turns the outcomes of attempts into settlements for the queue.
 #[derive(Debug, Clone)]
-pub struct Clerk {
+pub struct SettlementPolicy {
     pub schedule: Schedule,
     pub routes: Arc<Routes>,
     pub clock: Clock,
@@ -26,56 +26,57 @@ pub struct Clerk {
 
 /// How a lease ends.
 #[derive(Debug)]
-pub(super) struct Books {
+pub(super) struct LeaseSettlement {
     /// In the envelope's order.
     pub settlements: Vec<Settlement>,
     /// When what is deferred is due again.
     pub due: Timestamp,
     /// Of those that failed, for a bounce.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailedRecipient>,
     /// Those that failed by age alone, with the text.
     pub expired: Vec<(Mailbox, String)>,
 }
 
-impl Clerk {
-    pub(super) fn close(&self, leased: &Leased, attempt: &Attempt) -> Books {
+impl SettlementPolicy {
+    pub(super) fn settle(&self, leased: &Leased, attempt: &Attempt) -> LeaseSettlement {
         let now = self.clock.now();
         let due = self.due(leased, attempt, now);
         let expired = leased.age >= self.schedule.expire;
-        let mut books = Books { settlements: Vec::new(), due, failures: Vec::new(), expired: Vec::new() };
+        let mut lease_settlement =
+            LeaseSettlement { settlements: Vec::new(), due, failures: Vec::new(), expired: Vec::new() };
         for settled in attempt.settled() {
             let settlement = match &settled.outcome {
                 Outcome::Delivered(reply) => {
                     Settlement::Delivered(delivered(settled, reply, leased.accepted.received_at, now))
                 }
-                Outcome::Deferred(reason) if reason.is_untried() && !(expired && self.is_long_away(reason)) => {
+                Outcome::Deferred(reason) if reason.is_untried() && !(expired && self.is_long_unavailable(reason)) => {
                     untried(reason)
                 }
                 Outcome::Deferred(reason) if expired => {
                     let text = format!("expired after {}: {reason}", in_words(self.schedule.expire));
-                    books.failures.push(Failure::expired(&settled.recipient, reason, text.clone()));
-                    books.expired.push((settled.recipient.clone(), text.clone()));
+                    lease_settlement.failures.push(FailedRecipient::expired(&settled.recipient, reason, text.clone()));
+                    lease_settlement.expired.push((settled.recipient.clone(), text.clone()));
                     Settlement::Failed(Attempted { text, ..attempted(reason, now) })
                 }
                 Outcome::Deferred(reason) => Settlement::Deferred(attempted(reason, now)),
                 Outcome::Failed(reason) => {
-                    books.failures.push(Failure::new(&settled.recipient, reason));
+                    lease_settlement.failures.push(FailedRecipient::new(&settled.recipient, reason));
                     Settlement::Failed(attempted(reason, now))
                 }
             };
-            books.settlements.push(settlement);
+            lease_settlement.settlements.push(settlement);
         }
-        books
+        lease_settlement
     }
 
-    /// What waits longer than any wait between two attempts has missed its turn by no chance: its age counts although
-    /// nobody was asked. A shorter absence (a network that comes up after the gateway) fails nothing.
+    /// What waits longer than any wait between two attempts has really been blocked: its age counts although no
+    /// upstream was asked. A shorter outage (a network that comes up after the gateway) fails nothing.
     pub(super) fn is_long(&self, absence: Duration) -> bool {
         absence >= self.schedule.longest
     }
 
-    fn is_long_away(&self, reason: &Reason) -> bool {
-        matches!(&reason.cause, Cause::Away(away) if self.is_long(away.lasting))
+    fn is_long_unavailable(&self, reason: &Reason) -> bool {
+        matches!(&reason.cause, Cause::Unavailable(unavailable) if self.is_long(unavailable.lasting))
     }
 
     /// By the schedule; or, if nobody was asked, when the first of the upstreams may be asked again.
@@ -85,7 +86,7 @@ impl Clerk {
             match &settled.outcome {
                 Outcome::Deferred(reason) if reason.is_untried() => wait = wait.or(wait_of(reason)),
                 Outcome::Deferred(_) => {
-                    return self.schedule.due(now, leased.attempts.saturating_add(1), small_chance());
+                    return self.schedule.due(now, leased.attempts.saturating_add(1), jitter());
                 }
                 _ => {}
             }
@@ -95,38 +96,42 @@ impl Clerk {
     }
 
     /// Where the recipients of a message begin that was tried before it was stored, and those that failed.
-    pub fn open(&self, accepted: &Accepted, attempt: &Attempt) -> (Vec<Fate>, Vec<Failure>) {
+    pub fn initial_states(&self, accepted: &Accepted, attempt: &Attempt) -> (Vec<InitialState>, Vec<FailedRecipient>) {
         let now = self.clock.now();
-        let due = self.schedule.due(now, 1, small_chance());
+        let due = self.schedule.due(now, 1, jitter());
         let mut failures = Vec::new();
         let header = accepted.asked_header();
-        let fates = attempt.settled().iter().map(|settled| {
+        let initial_states = attempt.settled().iter().map(|settled| {
             let lane = self.routes.lane(&accepted.addressed(&settled.recipient, &header));
             match &settled.outcome {
-                Outcome::Delivered(reply) => Fate::Delivered(delivered(settled, reply, accepted.received_at, now)),
-                Outcome::Deferred(reason) => Fate::Deferred { lane, due, attempt: attempted(reason, now) },
+                Outcome::Delivered(reply) => {
+                    InitialState::Delivered(delivered(settled, reply, accepted.received_at, now))
+                }
+                Outcome::Deferred(reason) => InitialState::Deferred { lane, due, attempt: attempted(reason, now) },
                 Outcome::Failed(reason) => {
-                    failures.push(Failure::new(&settled.recipient, reason));
-                    Fate::Failed { lane, attempt: attempted(reason, now) }
+                    failures.push(FailedRecipient::new(&settled.recipient, reason));
+                    InitialState::Failed { lane, attempt: attempted(reason, now) }
                 }
             }
         });
-        (fates.collect(), failures)
+        (initial_states.collect(), failures)
     }
 
     /// Where the recipients of a message begin that was not tried yet.
-    pub fn waiting(&self, accepted: &Accepted) -> Vec<Fate> {
+    pub fn waiting_states(&self, accepted: &Accepted) -> Vec<InitialState> {
         let (recipients, header) = (accepted.envelope.recipients.iter(), accepted.asked_header());
-        recipients.map(|recipient| Fate::Waiting(self.routes.lane(&accepted.addressed(recipient, &header)))).collect()
+        recipients
+            .map(|recipient| InitialState::Waiting(self.routes.lane(&accepted.addressed(recipient, &header))))
+            .collect()
     }
 }
 
-/// Between two looks at a message for which no upstream could be asked.
+/// Between two checks of a message for which no upstream could be asked.
 const SOONEST: Duration = Duration::from_millis(100);
 
 fn wait_of(reason: &Reason) -> Option<Duration> {
     match &reason.cause {
-        Cause::Away(away) => Some(away.wait),
+        Cause::Unavailable(unavailable) => Some(unavailable.wait),
         _ => None,
     }
 }
@@ -144,7 +149,7 @@ fn attempted(reason: &Reason, at: Timestamp) -> Attempted {
     }
 }
 
-fn delivered(settled: &Settled, reply: &Reply, received_at: Timestamp, at: Timestamp) -> Delivered {
+fn delivered(settled: &SettledRecipient, reply: &Reply, received_at: Timestamp, at: Timestamp) -> Delivered {
     let upstream = settled.transaction.as_ref().map(|transaction| transaction.upstream.to_string());
     // A clock that was set back makes no negative time.
     let milliseconds = u64::try_from(at.duration_since(received_at).as_millis()).unwrap_or(0);

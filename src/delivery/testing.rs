@@ -1,27 +1,28 @@
-//! For the tests of the queue's loop: a queue in memory and a courier that does what its script says.
+//! For the tests of the queue's loop: a queue in memory and a fake delivery that follows a script.
 
-use super::attempt::{Attempt, Settled};
+use super::attempt::{Attempt, SettledRecipient};
 use super::bounce::{Bounce, Bouncer};
-use super::dispatch::{Courier, Dispatcher};
-use super::route::{Choice, Conditions, Route, Routes};
-use super::settle::Clerk;
+use super::dispatch::{Deliver, Dispatcher};
+use super::route::{Choice, Route, RouteConditions, Routes};
+use super::settle::SettlementPolicy;
 use crate::message::accepted::{Accepted, Origin};
-use crate::message::outcome::{Away, Cause};
-use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, SenderPatterns, Step};
-use crate::observe::{Clock, small_chance};
+use crate::message::outcome::{Cause, Unavailable};
+use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, RelayStep, SenderPatterns};
+use crate::observe::{Clock, jitter};
+use crate::queue::notifying::NotifyingQueue;
 use crate::queue::schedule::Schedule;
-use crate::queue::watched::Watched;
 use crate::queue::{
-    Correction, Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue,
-    QueueError, Reassigned, Revision, Settlement, Shown, Spent, Statistics, Stored,
+    Correction, Cursor, Filter, HeldLane, HistoryRow, InitialState, Lane, LaneOf, LeaseId, Leased, MessageDetails,
+    NewMail, Page, Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail,
 };
-use crate::relay::{Admission, Breaker, Room, Sign};
+use crate::relay::{Admission, Breaker, Capacity, Signal};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct FakeQueue {
     inner: Mutex<Inner>,
 }
 
@@ -54,9 +55,9 @@ pub(super) struct Inner {
     next_lease: i64,
 }
 
-impl Shelf {
+impl FakeQueue {
     pub fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("the shelf")
+        self.inner.lock()
     }
 
     pub fn settled(&self) -> usize {
@@ -76,7 +77,7 @@ pub(super) enum Fault {
 }
 
 impl Inner {
-    fn lend(&mut self, wanted: impl Fn(&Entry) -> bool, limit: usize, octets: u64) -> Vec<Leased> {
+    fn lease(&mut self, wanted: impl Fn(&Entry) -> bool, limit: usize, octets: u64) -> Vec<Leased> {
         let (mut leased, mut total) = (Vec::new(), 0);
         for entry in self.waiting.iter_mut().filter(|entry| entry.lease.is_none() && wanted(entry)) {
             if leased.len() == limit || (total >= octets && !leased.is_empty()) {
@@ -91,7 +92,7 @@ impl Inner {
                 accepted: entry.accepted.clone(),
                 attempts: entry.attempts,
                 age: entry.put.elapsed(),
-                suspect: false,
+                possible_duplicate: false,
             });
         }
         leased
@@ -99,11 +100,11 @@ impl Inner {
 }
 
 #[async_trait]
-impl Queue for Shelf {
+impl Queue for FakeQueue {
     async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
         let mut lanes: Vec<(Lane, Vec<Mailbox>)> = Vec::new();
-        for (fate, recipient) in mail.fates.iter().zip(&mail.accepted.envelope.recipients) {
-            let Fate::Waiting(lane) = fate else { panic!("only waiting mail is put here") };
+        for (initial_state, recipient) in mail.initial_states.iter().zip(&mail.accepted.envelope.recipients) {
+            let InitialState::Waiting(lane) = initial_state else { panic!("only waiting mail is put here") };
             match lanes.iter_mut().find(|(known, _)| known == lane) {
                 Some((_, recipients)) => recipients.push(recipient.clone()),
                 None => lanes.push((lane.clone(), vec![recipient.clone()])),
@@ -123,12 +124,12 @@ impl Queue for Shelf {
         match fault {
             Some(Fault::Panic) => panic!("scripted"),
             Some(Fault::Closed) => Err(QueueError::Closed),
-            None => Ok(self.inner().lend(|entry| entry.lane == *lane && entry.due <= now, limit, octets)),
+            None => Ok(self.inner().lease(|entry| entry.lane == *lane && entry.due <= now, limit, octets)),
         }
     }
 
-    /// What is settled is gone, so that it can begin anew each time.
-    async fn lease_old(
+    /// Settled messages are removed, so that each run starts empty.
+    async fn lease_expired(
         &self,
         lane: &Lane,
         age: Duration,
@@ -137,7 +138,7 @@ impl Queue for Shelf {
         octets: u64,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
         let is_old = |entry: &Entry| entry.lane == *lane && entry.put.elapsed() >= age;
-        let leased = self.inner().lend(is_old, limit, octets);
+        let leased = self.inner().lease(is_old, limit, octets);
         let next = (leased.len() == limit).then_some(Cursor(0));
         Ok((leased, next))
     }
@@ -196,7 +197,7 @@ impl Queue for Shelf {
         Ok(Page { rows: Vec::new(), next: None })
     }
 
-    async fn show(&self, _: MailId) -> Result<Option<Shown>, QueueError> {
+    async fn show(&self, _: MailId) -> Result<Option<MessageDetails>, QueueError> {
         Ok(None)
     }
 
@@ -208,7 +209,7 @@ impl Queue for Shelf {
         Ok(0)
     }
 
-    async fn stored(&self, _: MailId) -> Result<Option<Stored>, QueueError> {
+    async fn stored(&self, _: MailId) -> Result<Option<StoredMail>, QueueError> {
         Ok(None)
     }
 
@@ -228,11 +229,11 @@ impl Queue for Shelf {
         Ok(0)
     }
 
-    async fn spent(&self, _: &str) -> Result<Vec<Spent>, QueueError> {
+    async fn spent(&self, _: &str) -> Result<Vec<QuotaRow>, QueueError> {
         Ok(Vec::new())
     }
 
-    async fn spend(&self, _: &str, _: Vec<Spent>, _: i64) -> Result<(), QueueError> {
+    async fn spend(&self, _: &str, _: Vec<QuotaRow>, _: i64) -> Result<(), QueueError> {
         Ok(())
     }
 
@@ -270,15 +271,15 @@ pub(super) struct Notes {
 
 impl Scripted {
     pub fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().expect("the notes")
+        self.notes.lock()
     }
 
     pub fn judge(&self, judge: impl Fn(&Mailbox) -> Outcome + Send + Sync + 'static) {
-        *self.judge.lock().expect("the judge") = Box::new(judge);
+        *self.judge.lock() = Box::new(judge);
     }
 
     fn breaker<T>(&self, lane: &Lane, ask: impl FnOnce(&mut Breaker) -> T) -> T {
-        let mut breakers = self.breakers.lock().expect("the breakers");
+        let mut breakers = self.breakers.lock();
         ask(breakers.entry(lane.clone()).or_insert_with(|| Breaker::new(self.slots)))
     }
 
@@ -291,13 +292,13 @@ impl Scripted {
         }
         sleep(self.takes).await;
         self.notes().running -= 1;
-        let judge = self.judge.lock().expect("the judge");
+        let judge = self.judge.lock();
         settled(accepted, |recipient| judge(recipient))
     }
 }
 
 fn settled(accepted: &Accepted, judge: impl Fn(&Mailbox) -> Outcome) -> Attempt {
-    let settled = accepted.envelope.recipients.iter().map(|recipient| Settled {
+    let settled = accepted.envelope.recipients.iter().map(|recipient| SettledRecipient {
         recipient: recipient.clone(),
         outcome: judge(recipient),
         transaction: None,
@@ -309,36 +310,35 @@ fn lane_of(recipient: &Mailbox) -> Lane {
     Lane::new(if recipient.domain().as_str() == "one.example" { "one" } else { "default" })
 }
 
-impl Courier for Scripted {
+impl Deliver for Scripted {
     async fn attempt(&self, accepted: &Accepted, stop: &CancellationToken, _: &CancellationToken) -> Attempt {
         assert!(!stop.is_cancelled(), "begun after the stop");
         let lane = lane_of(&accepted.envelope.recipients[0]);
         let Admission::Go(pass) = self.breaker(&lane, |breaker| breaker.admit(Instant::now(), false)) else {
-            let away = Reason::new(
+            let unavailable = Reason::new(
                 Some("company"),
-                Step::Permit,
-                Cause::Away(Box::new(Away {
+                RelayStep::Permit,
+                Cause::Unavailable(Box::new(Unavailable {
                     text: "scripted".to_owned(),
                     wait: Duration::from_secs(1),
-                    lasting: self.away_for(&lane),
+                    lasting: self.unavailable_for(&lane),
                 })),
             );
-            return settled(accepted, |_| Outcome::Deferred(away.clone()));
+            return settled(accepted, |_| Outcome::Deferred(unavailable.clone()));
         };
         let attempt = self.judged(accepted).await;
-        let is_away =
-            |settled: &Settled| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.is_about_upstream());
-        let sign = if attempt.settled().iter().all(is_away) { Sign::Away } else { Sign::Up };
-        self.breaker(&lane, |breaker| breaker.ended(pass, sign, Instant::now(), small_chance()));
+        let is_away = |settled: &SettledRecipient| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.is_about_upstream());
+        let sign = if attempt.settled().iter().all(is_away) { Signal::Unavailable } else { Signal::Success };
+        self.breaker(&lane, |breaker| breaker.ended(pass, sign, Instant::now(), jitter()));
         attempt
     }
 
-    fn room(&self, lane: &Lane) -> Room {
-        self.breaker(lane, |breaker| breaker.room(Instant::now()))
+    fn capacity(&self, lane: &Lane) -> Capacity {
+        self.breaker(lane, |breaker| breaker.capacity(Instant::now()))
     }
 
-    fn away_for(&self, lane: &Lane) -> Duration {
-        self.breaker(lane, |breaker| breaker.away_for(Instant::now()))
+    fn unavailable_for(&self, lane: &Lane) -> Duration {
+        self.breaker(lane, |breaker| breaker.unavailable_for(Instant::now()))
     }
 
     fn cut_pause(&self, lane: &Lane) {
@@ -352,28 +352,28 @@ pub(super) fn delivered() -> Outcome {
 
 pub(super) fn refused() -> Outcome {
     let reply = Reply::new(550, EnhancedCode::new(5, 1, 1), "no such user");
-    Outcome::Failed(Reason::new(Some("company"), Step::Rcpt, Cause::Reply(reply)))
+    Outcome::Failed(Reason::new(Some("company"), RelayStep::Rcpt, Cause::Reply(reply)))
 }
 
 pub(super) fn later() -> Outcome {
     let reply = Reply::new(451, EnhancedCode::new(4, 7, 1), "greylisted");
-    Outcome::Deferred(Reason::new(Some("company"), Step::EndOfData, Cause::Reply(reply)))
+    Outcome::Deferred(Reason::new(Some("company"), RelayStep::EndOfData, Cause::Reply(reply)))
 }
 
 /// A rotated password.
 pub(super) fn login_refused() -> Outcome {
     let reply = Reply::new(535, EnhancedCode::new(5, 7, 8), "wrong password");
-    Outcome::Deferred(Reason::new(Some("company"), Step::Auth, Cause::Reply(reply)))
+    Outcome::Deferred(Reason::new(Some("company"), RelayStep::Auth, Cause::Reply(reply)))
 }
 
-/// A loop over a shelf, with a clock that goes along with tokio's.
+/// A loop over a fake queue, with a clock that goes along with tokio's.
 pub(super) struct Stage {
-    pub shelf: Arc<Shelf>,
-    pub courier: Arc<Scripted>,
+    pub fake_queue: Arc<FakeQueue>,
+    pub deliver: Arc<Scripted>,
     pub stop: CancellationToken,
     pub clock: Clock,
-    pub queue: Arc<Watched>,
-    clerk: Clerk,
+    pub queue: Arc<NotifyingQueue>,
+    settlement: SettlementPolicy,
     bounce: Bounce,
     octets: u64,
     numbers: Mutex<u32>,
@@ -382,19 +382,19 @@ pub(super) struct Stage {
 impl Stage {
     /// Lanes `one` (recipients at one.example) and `default`, with so many slots each.
     pub fn new(slots: usize, takes: Duration) -> Self {
-        let shelf = Arc::new(Shelf::default());
+        let fake_queue = Arc::new(FakeQueue::default());
         let at = Arc::new(Mutex::new("2026-11-24T03:00:00Z".parse().expect("a time")));
         let clock = Clock::Along { at, since: Instant::now() };
         let recipients = SenderPatterns::parse(["*@one.example"]).expect("a pattern");
-        let conditions = Conditions { recipients, ..Conditions::none() };
+        let conditions = RouteConditions { recipients, ..RouteConditions::none() };
         let upstreams = Choice::InOrder(vec![0]);
         let one = Route { name: "one".into(), conditions, upstreams, retry_refused: false };
         let routes = Arc::new(Routes::new(vec![one], vec!["company".into()]));
-        let clerk = Clerk { schedule: Schedule::default(), routes, clock: clock.clone() };
+        let settlement = SettlementPolicy { schedule: Schedule::default(), routes, clock: clock.clone() };
         Self {
-            queue: Arc::new(Watched::new(shelf.clone())),
-            shelf,
-            courier: Arc::new(Scripted {
+            queue: Arc::new(NotifyingQueue::new(fake_queue.clone())),
+            fake_queue,
+            deliver: Arc::new(Scripted {
                 takes,
                 breakers: Mutex::default(),
                 slots,
@@ -403,7 +403,7 @@ impl Stage {
             }),
             stop: CancellationToken::new(),
             clock,
-            clerk,
+            settlement,
             bounce: Bounce::Off,
             octets: u64::MAX,
             numbers: Mutex::default(),
@@ -420,19 +420,19 @@ impl Stage {
 
     /// The loop, in a task.
     pub fn run(&self) -> tokio::task::JoinHandle<()> {
-        let clerk = self.clerk.clone();
+        let settlement = self.settlement.clone();
         let bouncer = Arc::new(Bouncer {
             bounce: self.bounce.clone(),
             hostname: "gw.example.com".into(),
-            clerk: clerk.clone(),
+            settlement: settlement.clone(),
             queue: self.queue.clone(),
         });
         let dispatcher = Dispatcher {
             queue: self.queue.clone(),
-            courier: self.courier.clone(),
-            clerk,
+            deliver: self.deliver.clone(),
+            settlement,
             bouncer,
-            lanes: self.clerk.routes.lanes().into_iter().map(|(lane, _)| lane).collect(),
+            lanes: self.settlement.routes.lanes().into_iter().map(|(lane, _)| lane).collect(),
             octets: self.octets,
             cut_off: CancellationToken::new(),
         };
@@ -445,7 +445,7 @@ impl Stage {
 
     pub async fn put_from(&self, sender: ReversePath, recipients: &[&str]) -> MailId {
         let number = {
-            let mut numbers = self.numbers.lock().expect("the numbers");
+            let mut numbers = self.numbers.lock();
             *numbers += 1;
             *numbers
         };
@@ -458,8 +458,8 @@ impl Stage {
         let (origin, marks) = (Origin::default(), Marks::default());
         let id = MailId::new(now, number);
         let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
-        let (id, fates) = (accepted.id, self.clerk.waiting(&accepted));
-        let mail = NewMail { accepted: Arc::new(accepted), fates, original: None, subject: String::new() };
+        let (id, initial_states) = (accepted.id, self.settlement.waiting_states(&accepted));
+        let mail = NewMail { accepted: Arc::new(accepted), initial_states, original: None, subject: String::new() };
         self.queue.put(mail).await.expect("stored");
         id
     }
@@ -467,14 +467,14 @@ impl Stage {
     /// Somebody sets the wall clock.
     pub fn jump(&self, by: jiff::SignedDuration) {
         let Clock::Along { at, .. } = &self.clock else { panic!("made so") };
-        *at.lock().expect("the time") += by;
+        *at.lock() += by;
     }
 
     /// The guard is a day of a clock that stands still while anything runs.
-    pub async fn until(&self, what: &str, condition: impl Fn(&Shelf) -> bool) {
+    pub async fn until(&self, what: &str, condition: impl Fn(&FakeQueue) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(24 * 3600);
-        while !condition(&self.shelf) {
-            assert!(Instant::now() < deadline, "waited in vain: {what}");
+        while !condition(&self.fake_queue) {
+            assert!(Instant::now() < deadline, "timed out waiting: {what}");
             sleep(Duration::from_millis(10)).await;
         }
     }

@@ -22,4 +22,4 @@ pub use seal::{SealError, SealOptions, check_sealable, seal};
 pub use sealed::{Seal, Sealed, SignatureAlgorithm, SignatureName};
 pub use selector::{Selector, SelectorError};
 pub use unsigned::Unsigned;
-pub use verify::{Records, Verification, VerificationResult, verify};
+pub use verify::{Records, SignatureCheck, VerificationResult, verify};

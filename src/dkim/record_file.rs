@@ -2,7 +2,7 @@
 //!
 //! Bytes in, records out; nothing is looked up. RFC 1035 §5.1 for zone files.
 
-/// A record as somebody wrote it down.
+/// A record as found in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenRecord {
     /// Lower case, without the final dot; ends in `_domainkey` if the file left the domain out. `None`: the text alone.
@@ -25,12 +25,12 @@ pub fn parse(file: &str) -> Result<Vec<WrittenRecord>, NoRecord> {
 
 /// One entry of a zone file, or one line that looks like it.
 #[derive(Default)]
-struct Entry {
+struct ZoneEntry {
     words: Vec<String>,
     text: String,
 }
 
-impl Entry {
+impl ZoneEntry {
     fn record(self, origin: &str) -> Option<WrittenRecord> {
         if !is_key_record(&self.text) {
             return None;
@@ -41,12 +41,12 @@ impl Entry {
 }
 
 fn quoted(file: &str) -> Vec<WrittenRecord> {
-    let (mut records, mut entry, mut origin) = (Vec::new(), Entry::default(), String::new());
-    for token in Tokens::new(file).chain([Token::End]) {
+    let (mut records, mut entry, mut origin) = (Vec::new(), ZoneEntry::default(), String::new());
+    for token in ZoneTokens::new(file).chain([ZoneToken::End]) {
         match token {
-            Token::Word(word) => entry.words.push(word),
-            Token::String(text) => entry.text.push_str(&text),
-            Token::End => {
+            ZoneToken::Word(word) => entry.words.push(word),
+            ZoneToken::String(text) => entry.text.push_str(&text),
+            ZoneToken::End => {
                 let ended = std::mem::take(&mut entry);
                 match ended.words.as_slice() {
                     [directive, name, ..] if directive.eq_ignore_ascii_case("$ORIGIN") => origin.clone_from(name),
@@ -58,19 +58,19 @@ fn quoted(file: &str) -> Vec<WrittenRecord> {
     records
 }
 
-enum Token {
+enum ZoneToken {
     Word(String),
     String(String),
     /// The end of a line outside parentheses.
     End,
 }
 
-struct Tokens<'a> {
+struct ZoneTokens<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     parentheses: usize,
 }
 
-impl<'a> Tokens<'a> {
+impl<'a> ZoneTokens<'a> {
     fn new(text: &'a str) -> Self {
         Self { rest: text.chars().peekable(), parentheses: 0 }
     }
@@ -106,19 +106,19 @@ impl<'a> Tokens<'a> {
     }
 }
 
-impl Iterator for Tokens<'_> {
-    type Item = Token;
+impl Iterator for ZoneTokens<'_> {
+    type Item = ZoneToken;
 
-    fn next(&mut self) -> Option<Token> {
+    fn next(&mut self) -> Option<ZoneToken> {
         loop {
             match self.rest.next()? {
-                '"' => return Some(Token::String(self.string())),
+                '"' => return Some(ZoneToken::String(self.string())),
                 ';' => while self.rest.next_if(|&c| c != '\n').is_some() {},
                 '(' => self.parentheses += 1,
                 ')' => self.parentheses = self.parentheses.saturating_sub(1),
-                '\n' if self.parentheses == 0 => return Some(Token::End),
+                '\n' if self.parentheses == 0 => return Some(ZoneToken::End),
                 space if space.is_whitespace() => {}
-                first => return Some(Token::Word(self.word(first))),
+                first => return Some(ZoneToken::Word(self.word(first))),
             }
         }
     }

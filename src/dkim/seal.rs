@@ -8,7 +8,7 @@ use super::sealed::{Seal, Sealed, SignatureAlgorithm};
 use super::signature::{self, SignatureField};
 use super::tidy;
 use crate::message::RawMessage;
-use crate::message::headers::{Change, FieldRef, Fields, changed};
+use crate::message::headers::{FieldChange, FieldRef, Fields, changed};
 use mail_auth::common::crypto::{HashAlgorithm, SigningKey as _};
 use mail_auth::dkim::Canonicalization::Relaxed;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn signed_names() -> impl Iterator<Item = &'static str> {
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SealOptions<'a> {
-    /// Fields that the provider writes anew, as in "Date"; a signature over them would break. From is always signed.
+    /// Fields that the provider rewrites, such as "Date"; a signature over them would break. From is always signed.
     pub provider_rewrites: &'a [&'a str],
     /// The provider refuses a second DKIM-Signature: only the first RSA key signs (else the first key), and those that the
     /// message has go.
@@ -79,7 +79,7 @@ pub enum SealError {
 
 /// Signs with every key; each signature covers the message without the others.
 ///
-/// Bytes on which verifiers disagree are put right first (`tidy`); otherwise header and body stay as they are, and the
+/// Bytes on which verifiers disagree are normalised first (`tidy`); otherwise header and body stay as they are, and the
 /// body is shared.
 pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOptions<'_>) -> Result<Sealed, SealError> {
     let keys = if options.one_signature { preferred(keys) } else { keys };
@@ -91,7 +91,7 @@ pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOption
         block = changed(&block, without_signature).unwrap_or(block);
     }
     let body = tidy::body(message.body());
-    let covered = Covered::new(&block, options)?;
+    let covered = SignedFields::new(&block, options)?;
     let body_hash = HashAlgorithm::Sha256.hash(Relaxed.canonical_body(&body, u64::MAX));
     let time = seconds_since_epoch();
     let mut header = Vec::with_capacity(block.len() + keys.len() * 1024);
@@ -110,8 +110,8 @@ fn preferred(keys: &[Arc<SigningKey>]) -> &[Arc<SigningKey>] {
     keys.get(rsa..).and_then(|rest| rest.get(..1)).unwrap_or_default()
 }
 
-fn without_signature(field: &FieldRef<'_>) -> Change {
-    if field.is(signature::NAME) { Change::Remove } else { Change::Keep }
+fn without_signature(field: &FieldRef<'_>) -> FieldChange {
+    if field.is(signature::NAME) { FieldChange::Remove } else { FieldChange::Keep }
 }
 
 fn sign(key: &SigningKey, field: SignatureField, mut canonical: Vec<u8>) -> Result<String, SealError> {
@@ -124,13 +124,13 @@ fn sign(key: &SigningKey, field: SignatureField, mut canonical: Vec<u8>) -> Resu
 }
 
 /// The fields under a signature.
-struct Covered {
+struct SignedFields {
     /// `h=`
     names: Vec<&'static str>,
     canonical: Vec<u8>,
 }
 
-impl Covered {
+impl SignedFields {
     fn new(block: &[u8], options: &SealOptions<'_>) -> Result<Self, SealError> {
         let fields: Vec<_> = Fields::new(block).collect();
         let rewritten = |name: &str| {

@@ -1,7 +1,7 @@
-//! `Sealed`: a message as it leaves the house, and how it is sealed.
+//! `Sealed`: a message as it is sent, and how it is signed.
 //!
-//! The only thing the relay takes. It cannot be changed, so what was signed is what is sent; whether it carries a
-//! signature is a decision somebody made by name, never something forgotten.
+//! The only thing the relay takes. It cannot be changed, so what was signed is what is sent; sending without a
+//! signature is an explicit decision, never an omission.
 
 use super::selector::Selector;
 use crate::message::RawMessage;
@@ -16,7 +16,7 @@ pub enum Seal {
     Signed(Vec<SignatureName>),
     /// The policy lets this author's domain leave without.
     Unsigned,
-    /// The provider takes mail apart and signs it itself.
+    /// The provider reassembles mail and signs it itself.
     LeftToProvider,
 }
 

@@ -53,7 +53,7 @@ impl SignatureField {
         self.column = 1;
     }
 
-    /// What stands behind the colon: signed with an empty `b=` and without a CRLF. RFC 6376 §3.7.
+    /// What follows the colon: signed with an empty `b=` and without a CRLF. RFC 6376 §3.7.
     pub(super) fn value(&self) -> &[u8] {
         &self.text.as_bytes()[NAME.len() + 1..]
     }

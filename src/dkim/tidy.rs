@@ -1,4 +1,4 @@
-//! What is put right before signing, because verifiers read it in different ways: a signature over it would hold at some
+//! Normalisation before signing of what verifiers read in different ways: a signature over it would hold at some
 //! receivers and break at others. RFC 6376 §3.4.2, §3.4.4.
 //!
 //! Nothing here changes what a reader sees; a message without these oddities is not touched.
@@ -43,7 +43,7 @@ pub(super) fn body(body: &Bytes) -> Bytes {
     if body[last_line..].iter().any(|byte| b" \t".contains(byte)) { body.slice(..last_line) } else { body.clone() }
 }
 
-/// Behind the last octet that is no white space.
+/// The position after the last octet that is not white space.
 pub(super) fn end_of_text(body: &[u8]) -> usize {
     body.iter().rposition(|byte| !b" \t\r\n".contains(byte)).map_or(0, |last| last + 1)
 }

@@ -13,7 +13,7 @@ pub enum Unsigned {
 }
 
 impl Unsigned {
-    /// `None`: the author cannot be told.
+    /// `None`: the author cannot be determined.
     pub fn permits(&self, domain: Option<&Domain>) -> bool {
         match self {
             Self::Refuse => false,

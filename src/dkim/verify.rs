@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 /// What became of one DKIM-Signature field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verification {
+pub struct SignatureCheck {
     /// As the signature claims; empty if it cannot be read.
     pub domain: String,
     pub selector: String,
@@ -33,7 +33,7 @@ pub enum VerificationResult {
     Fail(String),
 }
 
-impl Verification {
+impl SignatureCheck {
     pub fn is_pass(&self) -> bool {
         self.result == VerificationResult::Pass
     }
@@ -87,7 +87,7 @@ impl Records {
 /// One result per DKIM-Signature field, top to bottom, those that cannot be read last; empty if there is none.
 ///
 /// `message` has CRLF line ends.
-pub fn verify(message: &[u8], records: &Records) -> Vec<Verification> {
+pub fn verify(message: &[u8], records: &Records) -> Vec<SignatureCheck> {
     let Some(mut message) = AuthenticatedMessage::parse(message) else {
         return Vec::new();
     };
@@ -99,7 +99,7 @@ pub fn verify(message: &[u8], records: &Records) -> Vec<Verification> {
         let signature = &field.header;
         let covered = without_signature(field.value);
         let result = check(&message, signature, field.name, &covered, records);
-        Verification {
+        SignatureCheck {
             domain: signature.d.clone(),
             selector: signature.s.clone(),
             algorithm: signature.a.name(),
@@ -110,13 +110,13 @@ pub fn verify(message: &[u8], records: &Records) -> Vec<Verification> {
     read.chain(unread.map(|field| unreadable(&field.header))).collect()
 }
 
-fn unreadable(error: &Error) -> Verification {
+fn unreadable(error: &Error) -> SignatureCheck {
     let reason = match error {
         Error::Dkim(DkimError::SignatureLength) => "it covers only a part of the body (l=)".to_owned(),
         Error::Dkim(error) => error.to_string(),
         _ => "the signature cannot be read".to_owned(),
     };
-    Verification {
+    SignatureCheck {
         domain: String::new(),
         selector: String::new(),
         algorithm: "unknown",
@@ -289,7 +289,7 @@ fO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB";
         ] {
             assert!(changed(from, to).contains(reason), "{from} -> {to}: {}", changed(from, to));
         }
-        // Another header to whoever knows what white space is.
+        // A different header for a reader that handles white space correctly.
         for odd in ['\x0b', '\x0c', '\u{a0}', '\u{2028}'] {
             assert!(changed("\nSubject:", &format!("\nSubject{odd}:")).contains("a signed header"), "{odd:?}");
         }

@@ -1,5 +1,5 @@
-//! A message of any octets at the door of every provider: ASCII where it must be, or a reason; one header in one place; no
-//! mark gets out of its field.
+//! A message of any octets, finalised for every provider: ASCII where it must be, or a reason; one header in one place;
+//! no mark gets out of its field.
 
 use crate::message::adapt::{to_seven_bit, translate, with_ascii_texts};
 use crate::message::lines::first_long_line;

@@ -7,7 +7,7 @@ use std::path::Path;
 pub fn configuration(bytes: &[u8]) {
     let (file, variables) = bytes.split_at(memchr::memchr(0, bytes).unwrap_or(bytes.len()));
     let (Ok(file), Ok(variables)) = (std::str::from_utf8(file), std::str::from_utf8(variables)) else { return };
-    // A path would lead into devices that never end, say. An operator's own is no attack.
+    // A path would lead into devices that never end, say. An operator's own is not an attack.
     if ["dev", "proc", "sys", "..", "\\"].iter().any(|part| file.contains(part) || variables.contains(part)) {
         return;
     }

@@ -2,10 +2,10 @@
 //! once; nothing that is put into a header gets out of its field; what is signed stays as it was; then `adapt`.
 
 use super::adapt::check_adapt;
-use crate::message::headers::{Change, Field, Fields};
+use crate::message::headers::{Field, FieldChange, Fields};
 use crate::message::mime::Structure;
 use crate::message::optional::Obstacle;
-use crate::message::repair::{Context, Repairs, repair};
+use crate::message::repair::{RepairInputs, Repairs, repair};
 use crate::message::trace::is_looping;
 use crate::message::{Author, MailId, RawMessage, subject};
 use crate::smtp::dot::{DotDecoder, has_only_crlf};
@@ -31,7 +31,7 @@ pub(super) fn decoded(wire: &[u8]) -> Option<RawMessage> {
     if has_only_crlf(&data) { RawMessage::from_data(data.into()).ok() } else { None }
 }
 
-/// Whoever reads what we write finds the same header and body.
+/// A reader of what we write finds the same header and body.
 pub(super) fn check_split(message: &RawMessage) {
     let again = RawMessage::from_data(message.to_bytes().into()).expect("it was one before");
     assert_eq!(&again, message);
@@ -66,7 +66,8 @@ fn check_value(value: &str, message: &RawMessage) {
         edited.prepend(&field);
         edited.append(&field);
         assert_eq!(edited.fields().count(), before + 2, "{field:?}");
-        edited.edit_fields(|old| if old.is("X-Value") { Change::Replace(field.clone()) } else { Change::Keep });
+        edited
+            .edit_fields(|old| if old.is("X-Value") { FieldChange::Replace(field.clone()) } else { FieldChange::Keep });
         assert_eq!(edited.fields().count(), before + 2, "{field:?}");
         let added = edited.remove_fields(|old| old.raw() == field.as_bytes());
         assert!(added >= 2, "{field:?}");
@@ -76,7 +77,7 @@ fn check_value(value: &str, message: &RawMessage) {
 
 fn check_repair(message: &RawMessage) {
     let now = Timestamp::from_second(1_795_000_000).expect("in range");
-    let context = Context { now, id: MailId::new(now, 7), host: "gateway.example.com" };
+    let context = RepairInputs { now, id: MailId::new(now, 7), host: "gateway.example.com" };
     let once = repair(message, &Repairs::ALL, &context);
     assert!(once.skipped.iter().all(|skipped| skipped.why != Obstacle::Fault), "{:?}", once.skipped);
     assert!(has_only_crlf(once.message.header()) && has_only_crlf(once.message.body()));

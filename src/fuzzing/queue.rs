@@ -1,48 +1,49 @@
 //! A queue whose rows hold any octets, what it keeps from before the rules, and lines of the control socket: damage is set
-//! aside or told, never lent, and the thread that writes lives on.
+//! aside or reported, never leased, and the writer thread survives.
 
 use super::{scratch, take};
 use crate::intake::rerun;
 use crate::message::MailId;
-use crate::message::rewrite::{Actions, AddressMap, Conditions, Original, Rule, Rules};
+use crate::message::rewrite::{AddressMap, Original, Rule, RuleActions, RuleConditions, Rules};
 use crate::observe::Clock;
-use crate::queue::control::{Request, Response};
-use crate::queue::sqlite::{Options, SqliteQueue, cover_all};
+use crate::queue::control::{ControlRequest, ControlResponse};
+use crate::queue::sqlite::{SqliteOptions, SqliteQueue, cover_all};
 use crate::queue::{Filter, Lane, LaneOf, Leased, Queue as _, QueueError, Settlement};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rusqlite::{Connection, Params, params};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// The rows; the same octets are also read as a line of the control socket, and as a message's form before the rules.
 pub fn queue(bytes: &[u8]) {
-    if let Ok(request) = Request::from_line(bytes) {
-        assert_eq!(Request::from_line(&request.to_line()).ok(), Some(request));
+    if let Ok(request) = ControlRequest::from_line(bytes) {
+        assert_eq!(ControlRequest::from_line(&request.to_line()).ok(), Some(request));
     }
-    let _no_panic = Response::from_line(bytes);
+    let _no_panic = ControlResponse::from_line(bytes);
     if let Ok(original) = Original::decode(bytes) {
         assert_eq!(Original::decode(&original.encode()), Ok(original));
     }
-    static SCENE: LazyLock<Mutex<Scene>> = LazyLock::new(|| Mutex::new(Scene::new()));
-    let scene = SCENE.lock().unwrap_or_else(PoisonError::into_inner);
-    let ids = scene.fill(bytes).expect("rows that the tables allow");
-    scene.runtime.block_on(use_it(&scene.queue, &ids));
+    static HARNESS: LazyLock<Mutex<QueueHarness>> = LazyLock::new(|| Mutex::new(QueueHarness::new()));
+    let harness = HARNESS.lock();
+    let ids = harness.fill(bytes).expect("rows that the tables allow");
+    harness.runtime.block_on(use_it(&harness.queue, &ids));
 }
 
-struct Scene {
+struct QueueHarness {
     queue: SqliteQueue,
     raw: Connection,
     runtime: Runtime,
     folder: PathBuf,
 }
 
-impl Scene {
+impl QueueHarness {
     fn new() -> Self {
         let folder = scratch("queue");
-        let options = Options {
+        let options = SqliteOptions {
             data_dir: folder.clone(),
             cache_octets: 0,
             min_free_space: 0,
@@ -180,7 +181,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for QueueHarness {
     fn drop(&mut self) {
         let _best_effort = std::fs::remove_dir_all(&self.folder);
     }
@@ -252,8 +253,8 @@ async fn settle_untried(queue: &SqliteQueue, leased: Vec<Leased>, now: Timestamp
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let map_recipients = AddressMap::parse([("c@*", "*@new.example")]).expect("a map");
     let add_headers = vec![("X-Again".to_owned(), "yes".to_owned())];
-    let actions = Actions { map_recipients, add_headers, ..Actions::default() };
-    Rules(Arc::new([Rule { name: "rule".into(), conditions: Conditions::default(), actions }]))
+    let actions = RuleActions { map_recipients, add_headers, ..RuleActions::default() };
+    Rules(Arc::new([Rule { name: "rule".into(), conditions: RuleConditions::default(), actions }]))
 });
 
 /// Nothing has panicked, and the writer is there. Damage is an answer, too.
@@ -266,7 +267,7 @@ fn lives<T>(answer: Result<T, QueueError>) -> Option<T> {
         .ok()
 }
 
-/// What is lent can be delivered.
+/// What is leased can be delivered.
 fn check(leased: &Leased) {
     let envelope = &leased.accepted.envelope;
     assert!(!envelope.recipients.is_empty());

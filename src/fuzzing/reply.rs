@@ -1,13 +1,21 @@
 //! What a provider says: the same reply however it was split, in one harmless line wherever it is shown or passed on.
 
 use super::take;
-use crate::message::outcome::{Meaning, Step, meaning};
+use crate::message::outcome::{Meaning, RelayStep, meaning};
 use crate::observe::{Redaction, Secret};
 use crate::smtp::Reply;
 use crate::smtp::reply::{ReplyError, ReplyParser};
 
-const STEPS: [Step; 8] =
-    [Step::Greeting, Step::Ehlo, Step::StartTls, Step::Auth, Step::Mail, Step::Rcpt, Step::Data, Step::EndOfData];
+const STEPS: [RelayStep; 8] = [
+    RelayStep::Greeting,
+    RelayStep::Ehlo,
+    RelayStep::StartTls,
+    RelayStep::Auth,
+    RelayStep::Mail,
+    RelayStep::Rcpt,
+    RelayStep::Data,
+    RelayStep::EndOfData,
+];
 
 /// The first octet: how long the pieces are.
 pub fn reply(mut bytes: &[u8]) {
@@ -55,7 +63,7 @@ fn check(reply: &Reply) {
         let meaning = meaning(step, reply, &[]);
         assert!(meaning != Meaning::Accepted || reply.is_positive(), "{step}: {reply}");
         assert!(
-            step > Step::Auth || matches!(meaning, Meaning::Accepted | Meaning::UpstreamDeferred),
+            step > RelayStep::Auth || matches!(meaning, Meaning::Accepted | Meaning::UpstreamDeferred),
             "{step}: {reply}"
         );
     }

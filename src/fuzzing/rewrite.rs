@@ -7,7 +7,8 @@ use crate::message::accepted::Origin;
 use crate::message::headers::MAX_LINE;
 use crate::message::optional::Obstacle;
 use crate::message::rewrite::{
-    Actions, AddressMap, Author, Conditions, Draft, ListUnsubscribe, Original, Replacement, Rule, Rules, Verdict,
+    AddressMap, ListUnsubscribe, NamedAddress, Original, Replacement, RewriteDraft, Rule, RuleActions, RuleConditions,
+    Rules, Verdict,
 };
 use crate::message::text_pattern::{HeaderPattern, TextPattern, regex};
 use crate::message::{Envelope, Mark, Marks, RawMessage, SenderPatterns};
@@ -30,7 +31,7 @@ pub fn rewrite(mut bytes: &[u8]) {
     let mut envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@example.com")));
     envelope.add_recipient(mailbox("c@example.net"));
     envelope.add_recipient(mailbox("\"d e\"@example.net"));
-    let draft = Draft { envelope, message, marks: Marks::default() };
+    let draft = RewriteDraft { envelope, message, marks: Marks::default() };
     let rewritten = Rules([first, second].into_iter().flatten().collect()).apply(&draft, &Origin::default());
     assert!(rewritten.skipped.iter().all(|skipped| skipped.why != Obstacle::Fault), "{:?}", rewritten.skipped);
     // A message without one author is refused by who asks for it.
@@ -39,7 +40,7 @@ pub fn rewrite(mut bytes: &[u8]) {
     }
 }
 
-fn check(before: &Draft, after: &Draft, targets: &[Mailbox]) {
+fn check(before: &RewriteDraft, after: &RewriteDraft, targets: &[Mailbox]) {
     let (had, has) = (before.message.fields().count(), after.message.fields().count());
     // Two rules; the one that adds most adds two.
     assert!(
@@ -85,9 +86,9 @@ impl<'a> Text<'a> {
         Self { whole, name, value }
     }
 
-    fn author(&self) -> Option<Author> {
+    fn author(&self) -> Option<NamedAddress> {
         let address = Mailbox::parse(self.whole).or_else(|_| Mailbox::parse("a@example.org")).ok()?;
-        Some(Author { display_name: self.whole.to_owned(), address })
+        Some(NamedAddress { display_name: self.whole.to_owned(), address })
     }
 
     fn header(&self) -> (String, String) {
@@ -96,19 +97,19 @@ impl<'a> Text<'a> {
 
     fn replace(&self, header: &str, pattern: Regex) -> Option<Rule> {
         let replacement = Replacement { header: header.to_owned(), pattern, with: self.value.to_owned() };
-        always(Actions { replace_in_headers: vec![replacement], ..Actions::default() })
+        always(RuleActions { replace_in_headers: vec![replacement], ..RuleActions::default() })
     }
 }
 
 /// `None`: no configuration would have such a rule. Seeds name them by their place: new ones go to the end.
 pub(super) const RULES: &[fn(&Text<'_>) -> Option<Rule>] = &[
-    |text| always(Actions { set_from: text.author(), keep_from_as_reply_to: true, ..Actions::default() }),
-    |text| always(Actions { set_reply_to: text.author(), ..Actions::default() }),
-    |text| always(Actions { subject_prefix: Some(text.whole.to_owned()), ..Actions::default() }),
-    |text| always(Actions { set_headers: [text.header()].into(), ..Actions::default() }),
-    |text| always(Actions { add_headers: vec![text.header()], ..Actions::default() }),
+    |text| always(RuleActions { set_from: text.author(), keep_from_as_reply_to: true, ..RuleActions::default() }),
+    |text| always(RuleActions { set_reply_to: text.author(), ..RuleActions::default() }),
+    |text| always(RuleActions { subject_prefix: Some(text.whole.to_owned()), ..RuleActions::default() }),
+    |text| always(RuleActions { set_headers: [text.header()].into(), ..RuleActions::default() }),
+    |text| always(RuleActions { add_headers: vec![text.header()], ..RuleActions::default() }),
     map_addresses,
-    |text| always(Actions { remove_headers: vec![TextPattern::parse(text.whole).ok()?], ..Actions::default() }),
+    |text| always(RuleActions { remove_headers: vec![TextPattern::parse(text.whole).ok()?], ..RuleActions::default() }),
     list_unsubscribe,
     |text| text.replace("Subject", EVERYTHING.clone()),
     |text| text.replace("To", EVERYTHING.clone()),
@@ -128,13 +129,13 @@ pub(super) const RULES: &[fn(&Text<'_>) -> Option<Rule>] = &[
 static EVERYTHING: LazyLock<Regex> = LazyLock::new(|| regex("(?s)(.*)").expect("a pattern"));
 static BRACKETS: LazyLock<Regex> = LazyLock::new(|| regex("[<>\"]").expect("a pattern"));
 
-fn always(actions: Actions) -> Option<Rule> {
-    Some(Rule { name: "rule".into(), conditions: Conditions::default(), actions })
+fn always(actions: RuleActions) -> Option<Rule> {
+    Some(Rule { name: "rule".into(), conditions: RuleConditions::default(), actions })
 }
 
 /// A sign that the conditions were met.
-fn only_if(conditions: Conditions) -> Option<Rule> {
-    let actions = Actions { add_headers: vec![("X-Met".to_owned(), "yes".to_owned())], ..Actions::default() };
+fn only_if(conditions: RuleConditions) -> Option<Rule> {
+    let actions = RuleActions { add_headers: vec![("X-Met".to_owned(), "yes".to_owned())], ..RuleActions::default() };
     Some(Rule { name: "rule".into(), conditions, actions })
 }
 
@@ -142,30 +143,37 @@ fn map_addresses(text: &Text<'_>) -> Option<Rule> {
     let map = AddressMap::parse([(text.value, text.whole), ("*@example.net", text.whole)])
         .or_else(|_| AddressMap::parse([("*@example.net", text.whole)]))
         .ok()?;
-    always(Actions { map_sender: map.clone(), map_recipients: map, ..Actions::default() })
+    always(RuleActions { map_sender: map.clone(), map_recipients: map, ..RuleActions::default() })
 }
 
 fn list_unsubscribe(text: &Text<'_>) -> Option<Rule> {
     let link = TextPattern::parse(text.whole).ok()?;
-    always(Actions { list_unsubscribe: Some(ListUnsubscribe { link, one_click: true }), ..Actions::default() })
+    always(RuleActions { list_unsubscribe: Some(ListUnsubscribe { link, one_click: true }), ..RuleActions::default() })
 }
 
 fn mark(text: &Text<'_>) -> Option<Rule> {
     let mark = Mark::new(text.whole).ok()?;
     let (tag, stream, ip_pool, upstream) = (Some(mark.clone()), Some(mark.clone()), None, Some(mark.clone()));
-    always(Actions { tag, stream, ip_pool, upstream, metadata: [(mark.clone(), mark)].into(), ..Actions::default() })
+    always(RuleActions {
+        tag,
+        stream,
+        ip_pool,
+        upstream,
+        metadata: [(mark.clone(), mark)].into(),
+        ..RuleActions::default()
+    })
 }
 
 fn if_header(text: &Text<'_>) -> Option<Rule> {
     let (name, value) = (text.name.to_owned(), TextPattern::parse(text.value).ok()?);
-    only_if(Conditions { headers: vec![HeaderPattern { name, value }], ..Conditions::default() })
+    only_if(RuleConditions { headers: vec![HeaderPattern { name, value }], ..RuleConditions::default() })
 }
 
 fn if_text(text: &Text<'_>) -> Option<Rule> {
-    only_if(Conditions { body_contains: Some(text.whole.to_owned()), ..Conditions::default() })
+    only_if(RuleConditions { body_contains: Some(text.whole.to_owned()), ..RuleConditions::default() })
 }
 
 fn if_from(text: &Text<'_>) -> Option<Rule> {
     let patterns = SenderPatterns::parse([text.whole]).ok();
-    only_if(Conditions { recipients: patterns.clone(), from: patterns, ..Conditions::default() })
+    only_if(RuleConditions { recipients: patterns.clone(), from: patterns, ..RuleConditions::default() })
 }

@@ -3,9 +3,9 @@
 use super::scratch;
 use crate::dkim::{Records, SealOptions, Selector, SigningKey, seal, verify};
 use crate::inbound::{Client, Intake as _, Received};
-use crate::message::{Budget, Envelope, RawMessage};
+use crate::message::{Envelope, MemoryBudget, RawMessage};
 use crate::observe::Clock;
-use crate::sandbox::{Limits, SandboxIntake, Store};
+use crate::sandbox::{SandboxIntake, SandboxLimits, SandboxStore};
 use crate::smtp::dot::{DotDecoder, Oddities};
 use crate::smtp::{Domain, EhloName, Mailbox, ReversePath};
 use bytes::Bytes;
@@ -14,31 +14,31 @@ use tokio::runtime::{Builder, Runtime};
 
 /// A message as DATA.
 pub fn sandbox(wire: &[u8]) {
-    static SCENE: LazyLock<Scene> = LazyLock::new(Scene::new);
+    static HARNESS: LazyLock<SandboxHarness> = LazyLock::new(SandboxHarness::new);
     let (mut decoder, mut data) = (DotDecoder::default(), Vec::new());
     decoder.decode(wire, &mut data);
     // The sandbox takes no other.
     if decoder.oddities() == Oddities::default() {
-        SCENE.take(data.into());
+        HARNESS.take(data.into());
     }
 }
 
-struct Scene {
+struct SandboxHarness {
     intake: SandboxIntake,
     key: Arc<SigningKey>,
     records: Records,
     runtime: Runtime,
 }
 
-impl Scene {
+impl SandboxHarness {
     fn new() -> Self {
         let pem = include_str!("../dkim/testdata/ed25519.pem");
         let (domain, selector) = (Domain::parse("example.com"), Selector::parse("wax1"));
         let key = SigningKey::from_pem(domain.expect("a domain"), selector.expect("a selector"), pem.as_bytes());
         let key = key.expect("a key");
         let records = Records::of_keys([&key]);
-        let limits = Limits { messages: 4, ..Limits::default() };
-        let store = Store::open(scratch("sandbox"), limits).expect("a store");
+        let limits = SandboxLimits { messages: 4, ..SandboxLimits::default() };
+        let store = SandboxStore::open(scratch("sandbox"), limits).expect("a store");
         let intake = SandboxIntake::new(store, records.clone(), Clock::System);
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { intake, key: Arc::new(key), records, runtime }
@@ -64,7 +64,7 @@ fn passes(message: &[u8], records: &Records) -> usize {
 }
 
 fn received(data: Bytes) -> Received {
-    let budget = Budget::new(u64::MAX);
+    let budget = MemoryBudget::new(u64::MAX);
     let (mut share, envelope_share) = (budget.share(), budget.share());
     share.grow(data.len()).expect("room");
     let mut envelope = Envelope::new(ReversePath::Null);

@@ -3,7 +3,7 @@
 
 use super::take;
 use crate::inbound::testing::{Dialogue, options, server_tls};
-use crate::inbound::{AuthMode, LineEndings, Options, Tls};
+use crate::inbound::{AuthMode, LineEndings, ListenerOptions, Tls};
 use crate::smtp::dot::has_only_crlf;
 
 /// What brings a session into each state that bytes can find it in. Seeds name them by their place: new ones go to the end.
@@ -52,16 +52,16 @@ pub fn session(mut bytes: &[u8]) {
     }
     check(&in_pieces, &options);
     check(&whole, &options);
-    // Whether something stood behind STARTTLS depends on the segments, and is meant to.
+    // Whether anything followed STARTTLS depends on the segments, and that is intended.
     if !whole.injected && !in_pieces.injected {
         assert_eq!(whole.replies, in_pieces.replies);
         assert_eq!(whole.intake.count(), in_pieces.intake.count());
     }
 }
 
-fn listener_of(octet: u8) -> Options {
+fn listener_of(octet: u8) -> ListenerOptions {
     let auth = [AuthMode::Off, AuthMode::Optional, AuthMode::Required, AuthMode::Optional][usize::from(octet & 3)];
-    let mut options = Options { auth, max_message_size: 1000, ..options() };
+    let mut options = ListenerOptions { auth, max_message_size: 1000, ..options() };
     if octet & 4 != 0 {
         options.tls = Tls::StartTls(server_tls());
     }
@@ -74,12 +74,12 @@ fn listener_of(octet: u8) -> Options {
     options
 }
 
-fn check(dialogue: &Dialogue, options: &Options) {
+fn check(dialogue: &Dialogue, options: &ListenerOptions) {
     let codes = dialogue.codes();
     let invitations = codes.iter().filter(|&&code| code == 354).count();
     assert!(dialogue.intake.count() <= invitations, "{codes:?}");
     let refused = codes.iter().filter(|&&code| code >= 400).count();
-    let taken = dialogue.intake.taken.lock().expect("no panic");
+    let taken = dialogue.intake.taken.lock();
     for received in taken.iter() {
         assert!(has_only_crlf(&received.data), "{}", received.data.escape_ascii());
         assert!(received.data.len() as u64 <= options.max_message_size && refused < codes.len());

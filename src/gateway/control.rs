@@ -5,7 +5,7 @@
 
 use crate::observe::Clock;
 use crate::queue::Queue;
-use crate::queue::control::{MAX_REQUEST, Refusal, Request, Response, Rewriter, execute};
+use crate::queue::control::{ControlRefusal, ControlRequest, ControlResponse, MAX_REQUEST, Rewriter, execute};
 use std::fmt;
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
@@ -36,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Of a socket's address, its final zero included, on the system where it is shortest.
 const MAX_ADDRESS: usize = 104;
 
-/// Told that the operator wants mail tried now.
+/// Called when the operator asks for delivery now.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 pub struct ControlServer {
@@ -53,7 +53,7 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Whoever calls this holds the data folder's lock.
+    /// The caller must hold the data folder's lock.
     pub fn bind(
         data_dir: &Path,
         queue: Arc<dyn Queue>,
@@ -85,7 +85,7 @@ impl ControlServer {
                     clients.spawn(self.client().serve(stream, shutdown.clone()));
                 }
                 Err(error) => {
-                    warn!("the control socket accepts nobody: {error}");
+                    warn!("the control socket cannot accept connections: {error}");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -111,8 +111,8 @@ impl ControlServer {
         }
     }
 
-    fn client(&self) -> Client {
-        Client {
+    fn client(&self) -> ControlClient {
+        ControlClient {
             queue: self.queue.clone(),
             rewriter: self.rewriter.clone(),
             wake: self.wake.clone(),
@@ -137,7 +137,7 @@ fn listen(data_dir: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let address = Address::of(data_dir)?;
+    let address = ControlAddress::of(data_dir)?;
     let listener = UnixListener::bind(&address.path)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -158,17 +158,17 @@ impl fmt::Debug for ControlServer {
 
 /// The other end, for one request at a time.
 pub async fn connect(data_dir: &Path) -> io::Result<UnixStream> {
-    let address = Address::of(data_dir)?;
+    let address = ControlAddress::of(data_dir)?;
     UnixStream::connect(&address.path).await
 }
 
 /// A socket's address is at most some hundred octets long; a longer path is reached through the open folder.
-struct Address {
+struct ControlAddress {
     path: PathBuf,
     _folder: Option<File>,
 }
 
-impl Address {
+impl ControlAddress {
     fn of(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         if path.as_os_str().len() < MAX_ADDRESS {
@@ -180,7 +180,7 @@ impl Address {
     }
 }
 
-struct Client {
+struct ControlClient {
     queue: Arc<dyn Queue>,
     rewriter: Arc<dyn Rewriter>,
     wake: Wake,
@@ -188,7 +188,7 @@ struct Client {
     answers: Arc<Semaphore>,
 }
 
-impl Client {
+impl ControlClient {
     async fn serve(self, stream: UnixStream, shutdown: CancellationToken) {
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
@@ -197,14 +197,14 @@ impl Client {
                 () = shutdown.cancelled() => return,
                 request = timeout(PATIENCE, read_request(&mut input)) => request,
             };
-            // A client that went away or says nothing is no news.
+            // A client that left or stays silent is not worth a log line.
             let Ok(Ok(Some(request))) = request else { return };
             let is_broken = request.is_err();
             // Held until the answer is gone.
             let Ok(_permit) = self.answers.acquire().await else { return };
             let response = match request {
                 Ok(request) => self.answer(request).await,
-                Err(refusal) => Response::Refused(refusal),
+                Err(refusal) => ControlResponse::Refused(refusal),
             };
             let sent = timeout(PATIENCE, send(&mut output, &response)).await;
             if is_broken || !matches!(sent, Ok(Ok(()))) {
@@ -213,7 +213,7 @@ impl Client {
         }
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, request: ControlRequest) -> ControlResponse {
         let wants_delivery = request.wants_delivery();
         let response = execute(self.queue.as_ref(), self.rewriter.as_ref(), request, self.clock.now()).await;
         if wants_delivery && response.is_final() {
@@ -224,17 +224,19 @@ impl Client {
 }
 
 /// `None` at the end of the stream.
-async fn read_request(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<Result<Request, Refusal>>> {
+async fn read_request(
+    input: &mut (impl AsyncBufReadExt + Unpin),
+) -> io::Result<Option<Result<ControlRequest, ControlRefusal>>> {
     let (mut line, limit) = (Vec::new(), u64::try_from(MAX_REQUEST).unwrap_or(u64::MAX));
     input.take(limit).read_until(b'\n', &mut line).await?;
     Ok(match line.last() {
         None => None,
-        Some(b'\n') => Some(Request::from_line(&line)),
-        Some(_) => Some(Err(Refusal::no_whole_line())),
+        Some(b'\n') => Some(ControlRequest::from_line(&line)),
+        Some(_) => Some(Err(ControlRefusal::no_whole_line())),
     })
 }
 
-async fn send(output: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> io::Result<()> {
+async fn send(output: &mut (impl AsyncWriteExt + Unpin), response: &ControlResponse) -> io::Result<()> {
     output.write_all(&response.to_line()).await?;
     output.write_all(response.trailer()).await?;
     output.flush().await

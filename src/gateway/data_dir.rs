@@ -1,4 +1,4 @@
-//! `data_dir`: made if missing, closed to everybody else. It will hold password-reset links.
+//! `data_dir`: created if missing, and private. It will hold password-reset links.
 //!
 //! A folder that others may enter is closed only if nothing of theirs can be in it: it is empty, or holds a queue of ours.
 
@@ -13,7 +13,7 @@ const OWNER_ONLY: u32 = 0o700;
 /// Of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
-/// `/tmp` and its kin.
+/// Shared folders such as `/tmp`.
 const SHARED: u32 = 0o1000;
 
 /// What a new file system has at its root.
@@ -68,7 +68,7 @@ fn make(path: &Path) -> Result<(), DataDirError> {
     Ok(DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(path)?)
 }
 
-/// For root, whoever owns it: a volume that was made for another user is closed to all but that one.
+/// Root closes the folder for its owner: a volume made for another user stays open to that user alone.
 fn close(path: &Path, found: &Metadata) -> Result<(), DataDirError> {
     let (mode, owner) = (found.permissions().mode() & 0o777, found.uid());
     let foreign = |error: io::Error| match error.kind() {

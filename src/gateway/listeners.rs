@@ -1,14 +1,14 @@
 //! The listeners at start: each bound, with the intake that its `delivery` asks for.
 
 use super::StartError;
-use super::storage::Memory;
-use crate::config::{Delivery as Mode, ListenerSettings, Settings};
-use crate::delivery::{Clerk, Delivery};
+use super::storage::MemoryPlan;
+use crate::config::{DeliveryMode as Mode, ListenerSettings, Settings};
+use crate::delivery::{Delivery, SettlementPolicy};
 use crate::dkim::Keyring;
-use crate::inbound::auth::Users;
+use crate::inbound::users::Users;
 use crate::inbound::{BindError, Listener};
-use crate::intake::{DirectIntake, Leftovers, Policy, QueuedIntake, Reception};
-use crate::message::Budget;
+use crate::intake::{DirectIntake, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy};
+use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::queue::Queue;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -17,76 +17,80 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// A bound listener and what stands behind it.
+/// A bound listener and its intake.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct BoundListener {
     listener: Listener,
-    intake: DoorIntake,
+    intake: BoundIntake,
 }
 
 #[derive(Debug)]
-enum DoorIntake {
+enum BoundIntake {
     Direct(Arc<DirectIntake>),
     Queued(Arc<QueuedIntake>),
 }
 
-impl Door {
+impl BoundListener {
     pub fn address(&self) -> SocketAddr {
         self.listener.local_address()
     }
 
     pub fn delivery(&self) -> &'static str {
         match self.intake {
-            DoorIntake::Direct(_) => "direct",
-            DoorIntake::Queued(_) => "queue",
+            BoundIntake::Direct(_) => "direct",
+            BoundIntake::Queued(_) => "queue",
         }
     }
 
     pub fn open(self, serving: &mut JoinSet<()>, stop: CancellationToken) {
         match self.intake {
-            DoorIntake::Direct(intake) => serving.spawn(self.listener.serve(intake, stop)),
-            DoorIntake::Queued(intake) => serving.spawn(self.listener.serve(intake, stop)),
+            BoundIntake::Direct(intake) => serving.spawn(self.listener.serve(intake, stop)),
+            BoundIntake::Queued(intake) => serving.spawn(self.listener.serve(intake, stop)),
         };
     }
 }
 
 /// What all intakes share.
-pub(super) struct Behind {
+pub(super) struct IntakeParts {
     pub keyring: Arc<Keyring>,
     pub delivery: Arc<Delivery>,
     pub queue: Arc<dyn Queue>,
-    pub clerk: Clerk,
+    pub settlement: SettlementPolicy,
     pub leftovers: Leftovers,
     /// The end of the drain time.
     pub cut_off: CancellationToken,
 }
 
-pub(super) fn bind(settings: &Settings, memory: Memory, behind: &Behind) -> Result<Vec<Door>, StartError> {
-    let budget = Budget::new(memory.inbound);
+pub(super) fn bind(
+    settings: &Settings,
+    memory: MemoryPlan,
+    behind: &IntakeParts,
+) -> Result<Vec<BoundListener>, StartError> {
+    let budget = MemoryBudget::new(memory.inbound);
     let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
-    let mut doors = Vec::new();
+    let mut listeners = Vec::new();
     for typed in &settings.listeners {
-        let reception = reception(settings, typed, &behind.keyring);
-        let intake = behind.intake(typed, reception);
+        let pipeline = pipeline(settings, typed, &behind.keyring);
+        let intake = behind.intake(typed, pipeline);
         match Listener::bind(typed.options.clone(), users.clone(), budget.clone()) {
-            Ok(listener) => doors.push(Door { listener, intake }),
-            Err(error) if is_dispensable(&error, settings) => warn!("{error}; going on without it"),
+            Ok(listener) => listeners.push(BoundListener { listener, intake }),
+            Err(error) if is_dispensable(&error, settings) => warn!("{error}; continuing without it"),
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(doors)
+    Ok(listeners)
 }
 
-/// How one listener judges, repairs and rewrites.
-pub(super) fn reception(settings: &Settings, listener: &ListenerSettings, keyring: &Arc<Keyring>) -> Reception {
+/// The intake pipeline of one listener.
+pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring: &Arc<Keyring>) -> IntakePipeline {
     let senders = settings.users.iter().filter_map(|user| Some((user.name.clone(), user.senders.clone()?)));
-    let policy = Policy {
+    let policy = SenderPolicy {
         listener_senders: listener.senders.clone(),
         user_senders: Arc::new(senders.collect()),
         unsigned: settings.unsigned_at_intake(),
         keyring: keyring.clone(),
     };
-    Reception {
+    IntakePipeline {
         policy,
         repairs: settings.repairs,
         rules: settings.rules.clone(),
@@ -96,17 +100,17 @@ pub(super) fn reception(settings: &Settings, listener: &ListenerSettings, keyrin
     }
 }
 
-impl Behind {
-    fn intake(&self, typed: &ListenerSettings, reception: Reception) -> DoorIntake {
+impl IntakeParts {
+    fn intake(&self, typed: &ListenerSettings, pipeline: IntakePipeline) -> BoundIntake {
         match typed.delivery {
             Mode::Queue => {
-                let (queue, clerk) = (self.queue.clone(), self.clerk.clone());
-                DoorIntake::Queued(Arc::new(QueuedIntake { reception, queue, clerk }))
+                let (queue, settlement) = (self.queue.clone(), self.settlement.clone());
+                BoundIntake::Queued(Arc::new(QueuedIntake { pipeline, queue, settlement }))
             }
             Mode::Direct => {
                 let leftovers = self.leftovers.clone();
                 let (delivery, cut_off) = (self.delivery.clone(), self.cut_off.clone());
-                DoorIntake::Direct(Arc::new(DirectIntake { reception, delivery, leftovers, cut_off }))
+                BoundIntake::Direct(Arc::new(DirectIntake { pipeline, delivery, leftovers, cut_off }))
             }
         }
     }

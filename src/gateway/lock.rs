@@ -3,11 +3,11 @@
 //! On the folder itself, which cannot be deleted apart from what is in it, and on a file there that says who took it last (and
 //! that earlier versions look at). The kernel lets go of both when the process ends, however it ends.
 
+use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use tracing::warn;
 
 /// Held until it is dropped.
@@ -62,7 +62,7 @@ impl Lock {
             && new.try_lock().is_ok()
         {
             sign(&mut new);
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = new;
+            *self.file.lock() = new;
         }
     }
 }
@@ -74,7 +74,7 @@ fn open(data_dir: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(data_dir.join(FILE))
 }
 
-/// A full disk keeps nobody from holding it.
+/// A full disk must not prevent taking it.
 fn sign(file: &mut File) {
     let _only_for_the_others_message = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
 }
@@ -84,7 +84,7 @@ fn is_same(open: &File, path: &Path) -> bool {
     matches!((open.metadata().map(identity), fs::metadata(path).map(identity)), (Ok(open), Ok(named)) if open == named)
 }
 
-/// In a container it is a number of the container's own.
+/// In a container it is the container's own process number.
 fn holder(file: &File) -> String {
     let mut text = String::new();
     let _it_may_be_empty = file.take(20).read_to_string(&mut text);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_is_told_who_is_in_the_way() {
+    fn the_second_process_names_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::take(folder.path()).unwrap();
         let refused = Lock::take(folder.path()).unwrap_err();

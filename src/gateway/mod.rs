@@ -1,4 +1,4 @@
-//! The only assembler: builds every part from the settings, starts them, and stops them in order.
+//! Assembles the gateway: builds every part from the settings, starts them, and stops them in order.
 //!
 //! Everything that can fail is done before the first connection is accepted; nothing half-starts. Order of stopping:
 //! listeners and the queue's loop first (mail in progress finishes, nothing new begins), then the upstreams' connections
@@ -7,30 +7,30 @@
 pub mod control;
 mod data_dir;
 mod descriptors;
+mod dry_run;
 mod keys;
 mod listeners;
 pub mod lock;
-mod rehearsal;
 mod rewriter;
 mod storage;
 mod upstreams;
 
+pub use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
 pub use self::keys::KeysError;
-pub use self::rehearsal::{Exit, Need, Onward, Rehearsal};
-pub use self::rewriter::RulesOf;
+pub use self::rewriter::ConfiguredRewriter;
 
 use self::control::ControlServer;
-use self::listeners::{Behind, Door};
+use self::listeners::{BoundListener, IntakeParts};
 use self::lock::Lock;
-use self::storage::{Keep, Lanes, Memory};
+use self::storage::{Lanes, MemoryPlan, Retention};
 use crate::config::{RouteSettings, Settings};
-use crate::delivery::{Bouncer, Clerk, Delivery, Dispatcher, Route, Routes};
+use crate::delivery::{Bouncer, Delivery, Dispatcher, Route, Routes, SettlementPolicy};
 use crate::inbound::BindError;
 use crate::intake::Leftovers;
-use crate::message::Budget;
+use crate::message::MemoryBudget;
 use crate::observe::Clock;
+use crate::queue::notifying::NotifyingQueue;
 use crate::queue::sqlite::OpenError;
-use crate::queue::watched::Watched;
 use crate::queue::{Queue as _, QueueError};
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
@@ -63,7 +63,7 @@ pub enum StartError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(
-        "upstream \"{upstream}\" is this gateway's own listener {listener}: its mail would go round in circles; \
+        "upstream \"{upstream}\" is this gateway's own listener {listener}: its mail would loop; \
          set its host and port to the provider's"
     )]
     OwnListener { upstream: String, listener: SocketAddr },
@@ -74,27 +74,27 @@ pub enum StartError {
 /// Assembled and bound, not yet serving.
 #[derive(Debug)]
 pub struct Gateway {
-    doors: Vec<Door>,
+    listeners: Vec<BoundListener>,
     sandbox: Option<Sandbox>,
     delivery: Arc<Delivery>,
     dispatcher: Dispatcher<Delivery>,
     leftovers: Leftovers,
     control: Option<ControlServer>,
-    queue: Arc<Watched>,
+    queue: Arc<NotifyingQueue>,
     lanes_of_today: Lanes,
-    keep: Keep,
+    keep: Retention,
     drain: Duration,
     /// What waits for a provider when the drain time is over.
     cut_off: CancellationToken,
-    /// The last to go.
+    /// Closed last.
     lock: Arc<Lock>,
 }
 
 /// Why the gateway stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum StopReason {
     AsAsked,
-    /// A panic took a part with it.
+    /// A part ended in a panic.
     ByItself,
 }
 
@@ -108,41 +108,47 @@ impl Gateway {
         let keyring = Arc::new(keys::load(std::mem::take(&mut settings.dkim))?);
         upstreams::refuse_own_listeners(&settings).await?;
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
-        let (memory, routes) = (Memory::of(&settings), Arc::new(routes(&settings)));
+        let (memory, routes) = (MemoryPlan::of(&settings), Arc::new(routes(&settings)));
         let (lock, queue, lanes_of_today) = storage::open(&settings, memory, &routes).await?;
         let lock = Arc::new(lock);
         let targets = upstreams::targets(&settings, sandbox.as_ref(), &queue).await?;
-        let (unsigned, conversions) = (settings.unsigned.clone(), Budget::new(memory.conversions));
+        let (unsigned, conversions) = (settings.unsigned.clone(), MemoryBudget::new(memory.conversions));
         let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
         let control = bind_control(&settings, &queue);
-        let clerk = Clerk { schedule: settings.queue.schedule, routes, clock: Clock::System };
+        let settlement = SettlementPolicy { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(Bouncer {
             bounce: settings.queue.bounce.clone(),
             hostname: settings.hostname.as_str().into(),
-            clerk: clerk.clone(),
+            settlement: settlement.clone(),
             queue: queue.clone(),
         });
-        let leftovers = Leftovers::new(queue.clone(), clerk.clone(), bouncer.clone());
-        let behind =
-            Behind { keyring, delivery, queue: queue.clone(), clerk, leftovers, cut_off: CancellationToken::new() };
-        let doors = listeners::bind(&settings, memory, &behind)?;
+        let leftovers = Leftovers::new(queue.clone(), settlement.clone(), bouncer.clone());
+        let behind = IntakeParts {
+            keyring,
+            delivery,
+            queue: queue.clone(),
+            settlement,
+            leftovers,
+            cut_off: CancellationToken::new(),
+        };
+        let listeners = listeners::bind(&settings, memory, &behind)?;
         descriptors::raise_limit(&settings);
-        announce(&settings, &doors);
-        let Behind { delivery, clerk, leftovers, cut_off, .. } = behind;
-        let (courier, lanes) = (delivery.clone(), delivery.lanes().cloned().collect());
+        announce(&settings, &listeners);
+        let IntakeParts { delivery, settlement, leftovers, cut_off, .. } = behind;
+        let (deliver, lanes) = (delivery.clone(), delivery.lanes().cloned().collect());
         let dispatcher = Dispatcher {
             queue: queue.clone(),
-            courier,
-            clerk,
+            deliver,
+            settlement,
             bouncer,
             lanes,
             octets: memory.leases,
             cut_off: cut_off.clone(),
         };
-        let keep = Keep { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
+        let keep = Retention { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
         let drain = settings.drain;
         Ok(Self {
-            doors,
+            listeners,
             sandbox,
             delivery,
             dispatcher,
@@ -159,11 +165,11 @@ impl Gateway {
 
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.doors.iter().map(Door::address).collect()
+        self.listeners.iter().map(BoundListener::address).collect()
     }
 
     /// Until `shutdown` is cancelled, or a part ends that should not; then until the drain is over.
-    pub async fn serve(self, shutdown: CancellationToken) -> Ended {
+    pub async fn serve(self, shutdown: CancellationToken) -> StopReason {
         let sandbox_stop = CancellationToken::new();
         let sandbox = self.sandbox.map(|sandbox| tokio::spawn(sandbox.serve(sandbox_stop.clone())));
         let mut aside = JoinSet::new();
@@ -176,14 +182,14 @@ impl Gateway {
         let mut dispatcher = JoinSet::new();
         dispatcher.spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();
-        for door in self.doors {
-            door.open(&mut listeners, shutdown.clone());
+        for listener in self.listeners {
+            listener.open(&mut listeners, shutdown.clone());
         }
         let ended = tokio::select! {
             biased;
-            () = shutdown.cancelled() => Ended::AsAsked,
-            _ = listeners.join_next() => died("a listener"),
-            _ = dispatcher.join_next() => died("the queue's loop"),
+            () = shutdown.cancelled() => StopReason::AsAsked,
+            _ = listeners.join_next() => part_ended("a listener"),
+            _ = dispatcher.join_next() => part_ended("the queue's loop"),
         };
         shutdown.cancel();
         let farewell = Instant::now() + self.drain;
@@ -196,7 +202,7 @@ impl Gateway {
         }
         let _cut_off_at_the_end = timeout_at(farewell, async { while aside.join_next().await.is_some() {} }).await;
         if let Err(error @ QueueError::Moved(_)) = self.queue.admit(0) {
-            warn!("the queue is closed without haste, as it may have to be written anew: {error}");
+            warn!("closing the queue without a time limit, because its database may have to be written again: {error}");
             self.queue.close().await;
         } else if timeout_at(farewell, self.queue.close()).await.is_err() {
             warn!("the queue could not be closed in time; what it holds is safe");
@@ -207,13 +213,14 @@ impl Gateway {
     }
 }
 
-/// A gateway that lives on deaf or without delivering is worse than one that is started again.
-fn died(part: &str) -> Ended {
-    error!("{part} ended by itself, a fault of this program: stopping, so that it can be started again");
-    Ended::ByItself
+/// A gateway that no longer listens or delivers is worse than one that is restarted.
+fn part_ended(part: &str) -> StopReason {
+    error!("{part} ended unexpectedly (a fault of this program): stopping, so that it can be restarted");
+    StopReason::ByItself
 }
 
-/// Mail in progress finishes, on both sides; what is left shortly before the end is cut off, and whoever waits is told.
+/// Mail in progress finishes, on both sides; what is left shortly before the deadline is cut off, and waiting clients
+/// and providers get a reply.
 async fn drain(
     mut listeners: JoinSet<()>,
     mut dispatcher: JoinSet<()>,
@@ -231,11 +238,11 @@ async fn drain(
     }
     warn!(?drain, "the drain time is over; cutting off what is still in progress");
     cut_off.cancel();
-    let told = timeout_at(farewell - last_words / 2, async {
+    let ended = timeout_at(farewell - last_words / 2, async {
         while listeners.join_next().await.is_some() {}
         while dispatcher.join_next().await.is_some() {}
     });
-    let _whoever_still_listens = told.await;
+    let _closed_or_late = ended.await;
     dispatcher.abort_all();
     listeners.abort_all();
     while dispatcher.join_next().await.is_some() {}
@@ -250,11 +257,11 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
     while closing.join_next().await.is_some() {}
 }
 
-/// Some file systems of containers hold no sockets; mail flows all the same.
-fn bind_control(settings: &Settings, queue: &Arc<Watched>) -> Option<ControlServer> {
-    let watched = queue.clone();
-    let wake = Arc::new(move || watched.nudge());
-    ControlServer::bind(&settings.data_dir, queue.clone(), Arc::new(RulesOf::new(settings)), wake, Clock::System)
+/// Some container file systems support no sockets; mail is still delivered.
+fn bind_control(settings: &Settings, queue: &Arc<NotifyingQueue>) -> Option<ControlServer> {
+    let notifying = queue.clone();
+    let wake = Arc::new(move || notifying.retry_now());
+    ControlServer::bind(&settings.data_dir, queue.clone(), Arc::new(ConfiguredRewriter::new(settings)), wake, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();
             warn!("no control socket can be made in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");
@@ -275,12 +282,12 @@ pub fn routes(settings: &Settings) -> Routes {
     Routes::new(settings.routes.iter().map(route).collect(), names.collect())
 }
 
-fn announce(settings: &Settings, doors: &[Door]) {
+fn announce(settings: &Settings, listeners: &[BoundListener]) {
     for warning in settings.warnings.iter() {
         warn!("{warning}");
     }
-    for door in doors {
-        info!(address = %door.address(), delivery = door.delivery(), "listening");
+    for listener in listeners {
+        info!(address = %listener.address(), delivery = listener.delivery(), "listening");
     }
     for upstream in &settings.upstreams {
         info!(upstream = &*upstream.name, "{}", upstreams::describe(upstream));

@@ -16,18 +16,18 @@ use std::sync::Arc;
 
 /// By default no rules, and routes that are not known.
 #[derive(Default)]
-pub struct RulesOf {
+pub struct ConfiguredRewriter {
     rules: Rules,
     lane_of: Option<LaneOf>,
 }
 
-impl fmt::Debug for RulesOf {
+impl fmt::Debug for ConfiguredRewriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RulesOf").field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 
-impl RulesOf {
+impl ConfiguredRewriter {
     pub fn new(settings: &Settings) -> Self {
         let routes = routes(settings);
         Self {
@@ -38,7 +38,7 @@ impl RulesOf {
 }
 
 #[async_trait]
-impl Rewriter for RulesOf {
+impl Rewriter for ConfiguredRewriter {
     async fn rewrite(&self, queue: &dyn Queue, id: MailId, now: Timestamp) -> Result<Ruling, QueueError> {
         let count = |recipients| u64::try_from(recipients).unwrap_or(u64::MAX);
         let lane_of = self.lane_of().unwrap_or_else(|| Arc::new(|_| Lane::new(UNROUTED)));

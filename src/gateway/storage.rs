@@ -1,5 +1,5 @@
 //! The queue at start: opened under the data folder's lock; and the two jobs beside it, one that puts waiting mail on the lanes of
-//! today's routes, one that forgets what was kept long enough.
+//! today's routes, one that removes expired mail and history.
 
 use super::StartError;
 use super::lock::Lock;
@@ -7,8 +7,8 @@ use crate::config::Settings;
 use crate::delivery::Routes;
 use crate::observe::Clock;
 use crate::observe::fault::Fault;
+use crate::queue::notifying::NotifyingQueue;
 use crate::queue::sqlite::{self, SqliteQueue};
-use crate::queue::watched::Watched;
 use crate::queue::{Cursor, LaneOf, Queue, QueueError, Reassigned};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,17 +22,17 @@ const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
 const BETWEEN_REPORTS: Duration = Duration::from_secs(30);
 const AFTER_TROUBLE: Duration = Duration::from_secs(30);
 
-/// How `max_memory` is divided: one half for mail coming in; of the other, one half for the copies that conversions make at
-/// the door, and the rest in equal parts for what was just stored and for what is being delivered.
+/// How `max_memory` is divided: one half for mail coming in; of the other, one half for the copies that conversions
+/// make just before sending, and the rest in equal parts for what was just stored and for what is being delivered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Memory {
+pub(super) struct MemoryPlan {
     pub inbound: u64,
     pub cache: u64,
     pub leases: u64,
     pub conversions: u64,
 }
 
-impl Memory {
+impl MemoryPlan {
     pub fn of(settings: &Settings) -> Self {
         let all = settings.max_memory;
         Self { inbound: all / 2, cache: all / 8, leases: all / 8, conversions: all / 4 }
@@ -42,11 +42,11 @@ impl Memory {
 /// The lock is to be held as long as the queue.
 pub(super) async fn open(
     settings: &Settings,
-    memory: Memory,
+    memory: MemoryPlan,
     routes: &Arc<Routes>,
-) -> Result<(Lock, Arc<Watched>, Lanes), StartError> {
+) -> Result<(Lock, Arc<NotifyingQueue>, Lanes), StartError> {
     let lock = Lock::take(&settings.data_dir)?;
-    let options = sqlite::Options {
+    let options = sqlite::SqliteOptions {
         data_dir: settings.data_dir.clone(),
         cache_octets: memory.cache,
         min_free_space: settings.queue.min_free_space,
@@ -55,7 +55,7 @@ pub(super) async fn open(
     };
     let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
     let queue = opened.map_err(|failure| StartError::Fault(Fault(&failure).to_string()))??;
-    let queue = Arc::new(Watched::new(Arc::new(queue)));
+    let queue = Arc::new(NotifyingQueue::new(Arc::new(queue)));
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
     let counts = queue.statistics().await.map_err(unusable)?;
     info!(waiting = counts.waiting, failed = counts.failed, damaged = counts.damaged, "the queue is open");
@@ -67,7 +67,7 @@ pub(super) async fn open(
 /// Mail from before the routes of today, on its way to the lanes of today.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    queue: Arc<Watched>,
+    queue: Arc<NotifyingQueue>,
     routes: Arc<Routes>,
     moved: u64,
     progress: Progress,
@@ -82,7 +82,7 @@ enum Progress {
 }
 
 impl Lanes {
-    fn of(queue: Arc<Watched>, routes: Arc<Routes>) -> Self {
+    fn of(queue: Arc<NotifyingQueue>, routes: Arc<Routes>) -> Self {
         Self { queue, routes, moved: 0, progress: Progress::ToBegin }
     }
 
@@ -166,13 +166,13 @@ pub(super) async fn watch(queue: Arc<dyn Queue>, lock: Arc<Lock>, stop: Cancella
 
 /// What is kept, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Keep {
+pub(super) struct Retention {
     pub failed: Duration,
     pub history: Duration,
 }
 
 /// Every hour, the first one after the start, until the stop; by the queue's own clock.
-pub(super) async fn prune(queue: Arc<dyn Queue>, keep: Keep, stop: CancellationToken) {
+pub(super) async fn prune(queue: Arc<dyn Queue>, keep: Retention, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -180,8 +180,8 @@ pub(super) async fn prune(queue: Arc<dyn Queue>, keep: Keep, stop: CancellationT
         }
         match queue.prune(keep.failed, keep.history).await {
             Ok(0) => {}
-            Ok(rows) => info!(rows, "forgot failed mail and history that was kept long enough"),
-            Err(error) => error!("old mail could not be forgotten: {error}"),
+            Ok(rows) => info!(rows, "removed expired failed mail and history"),
+            Err(error) => error!("expired mail and history could not be removed: {error}"),
         }
     }
 }
@@ -196,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_kept_is_forgotten_every_hour_and_not_at_the_start() {
         let queue = Arc::new(MemoryQueue::default());
-        let keep = Keep { failed: Duration::from_secs(14 * 24 * 3600), history: Duration::ZERO };
+        let keep = Retention { failed: Duration::from_secs(14 * 24 * 3600), history: Duration::ZERO };
         let stop = CancellationToken::new();
         tokio::spawn(prune(queue.clone(), keep, stop.clone()));
         sleep(Duration::from_secs(3500)).await;

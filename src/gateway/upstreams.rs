@@ -1,13 +1,13 @@
 //! The upstreams at start: the sandbox bound, limits shared, and nothing that leads back to ourselves.
 
 use super::StartError;
-use crate::config::{Endpoint, Provider, Settings, UpstreamSettings, own};
+use crate::config::{Endpoint, Provider, Settings, UpstreamSettings, self_loop};
 use crate::delivery::{Logins, Quotas, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
-use crate::queue::watched::Watched;
-use crate::relay::{self, Account, Credentials, Kept, Ledger, TlsMode, Upstream};
-use crate::sandbox::{self, Limits, Sandbox};
+use crate::queue::notifying::NotifyingQueue;
+use crate::relay::{self, Account, AccountQuotas, Credentials, QuotaStore, TlsMode, Upstream};
+use crate::sandbox::{self, Sandbox, SandboxLimits};
 use crate::tls;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// For the look-ups at start, all at once: a resolver that is away must not keep the listeners closed.
+/// For all look-ups at start together: an unavailable resolver must not keep the listeners closed.
 const LOOK_UP: Duration = Duration::from_secs(3);
 
 /// By the addresses that the hosts' names stand for; the configuration has looked at literal ones.
@@ -26,9 +26,9 @@ pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), Star
     let listeners: Vec<_> = settings.listeners.iter().map(|listener| listener.options.address).collect();
     let mut look_ups = JoinSet::new();
     for upstream in &settings.upstreams {
-        let Provider::Smtp(Endpoint { host, port, other_ports, .. }) = &upstream.provider else { continue };
+        let Provider::Smtp(Endpoint { host, port, fallback_ports, .. }) = &upstream.provider else { continue };
         let (name, host) = (upstream.name.clone(), host.clone());
-        let ports: Vec<u16> = std::iter::once(*port).chain(other_ports.iter().map(|port| port.number)).collect();
+        let ports: Vec<u16> = std::iter::once(*port).chain(fallback_ports.iter().map(|port| port.number)).collect();
         look_ups.spawn(timeout(LOOK_UP, async move {
             let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
             let on_each = |address: SocketAddr| ports.iter().map(move |&port| SocketAddr::new(address.ip(), port));
@@ -38,7 +38,7 @@ pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), Star
     while let Some(found) = look_ups.join_next().await {
         // A name that cannot be resolved now may be resolved later; delivery reports it then.
         let Ok(Ok(Ok((upstream, addresses)))) = found else { continue };
-        if let Some(listener) = own::is_own_listener(&addresses, &listeners, own::is_local_address) {
+        if let Some(listener) = self_loop::is_own_listener(&addresses, &listeners, self_loop::is_local_address) {
             return Err(StartError::OwnListener { upstream: upstream.to_string(), listener });
         }
     }
@@ -50,10 +50,10 @@ pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Opt
     if !settings.upstreams.iter().any(|upstream| matches!(upstream.provider, Provider::Sandbox)) {
         return Ok(None);
     }
-    let sandbox = Sandbox::bind(sandbox::Options {
+    let sandbox = Sandbox::bind(sandbox::SandboxOptions {
         records: Records::of_keys(keyring.keys().map(AsRef::as_ref)),
         folder: settings.data_dir.join("sandbox"),
-        limits: Limits::default(),
+        limits: SandboxLimits::default(),
         max_message_size: settings.listeners.iter().map(|l| l.options.max_message_size).max().unwrap_or_default(),
         clock: Clock::System,
     })?;
@@ -64,7 +64,7 @@ pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Opt
 pub(super) async fn targets(
     settings: &Settings,
     sandbox: Option<&Sandbox>,
-    queue: &Arc<Watched>,
+    queue: &Arc<NotifyingQueue>,
 ) -> Result<Vec<Target>, StartError> {
     let accounts = accounts(settings, queue).await?;
     let mut targets = Vec::new();
@@ -96,8 +96,8 @@ fn logins(name: &str, endpoint: &Endpoint, logged_in: impl Fn(Option<&Credential
 }
 
 /// One for each upstream that does not use another's, with what was used of its quotas.
-async fn accounts(settings: &Settings, queue: &Arc<Watched>) -> Result<HashMap<Arc<str>, Account>, StartError> {
-    let ledger: Arc<dyn Ledger> = Arc::new(Quotas(queue.clone()));
+async fn accounts(settings: &Settings, queue: &Arc<NotifyingQueue>) -> Result<HashMap<Arc<str>, Account>, StartError> {
+    let ledger: Arc<dyn QuotaStore> = Arc::new(Quotas(queue.clone()));
     let (mut accounts, mut names) = (HashMap::new(), HashSet::new());
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
         let mut name = account_name(&upstream.provider);
@@ -111,7 +111,7 @@ async fn accounts(settings: &Settings, queue: &Arc<Watched>) -> Result<HashMap<A
             name = format!("{name}/{}", upstream.name);
         }
         let (name, former) = (name.into(), upstream.name.clone());
-        let kept = Kept { ledger: ledger.clone(), name, former };
+        let kept = AccountQuotas { ledger: ledger.clone(), name, former };
         let counting = upstream.preset.limits.counting;
         let account = Account::with_rates(upstream.connections.max_connections, &upstream.rates, counting, Some(kept));
         let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };
@@ -144,7 +144,7 @@ fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
         host: sandbox.address().ip().to_string(),
         port: sandbox.address().port(),
         tls: TlsMode::StartTls,
-        other_ports: Vec::new(),
+        fallback_ports: Vec::new(),
         server_name: sandbox.server_name().clone(),
         tls_config: config,
         redaction: relay::redaction([&credentials]).into(),

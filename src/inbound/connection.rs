@@ -3,16 +3,16 @@
 //! Drives `session` step by step: replies are collected and written when the client must be waited for, so that a
 //! pipelined batch is answered in one segment. Decides nothing about the protocol. RFC 5321 §4.5.3.2 (time-outs), RFC 2920.
 
-use super::auth::{Source, Users};
 use super::data::Receiving;
-use super::limits::Slot;
-use super::lines::{Input, Line};
-use super::login::Verification;
-use super::notes::{Notes, Subject};
-use super::session::{Next, Session, Step};
-use super::starttls::{Clean, InjectedPlaintext};
-use super::{Intake, Options, Received, Tls};
-use crate::message::Budget;
+use super::limits::ConnectionSlot;
+use super::lines::{InputLine, LineBuffer};
+use super::log_limit::{LogLimiter, LogPeer};
+use super::sasl::PasswordCheck;
+use super::session::{ServerSession, SessionAction, SessionStep};
+use super::starttls::{EmptyBuffer, InjectedPlaintext};
+use super::users::{LoginSource, Users};
+use super::{Intake, ListenerOptions, Received, Tls};
+use crate::message::MemoryBudget;
 use crate::observe::fault::Fault;
 use crate::observe::log::Clean as OneLine;
 use crate::smtp::Reply;
@@ -42,7 +42,7 @@ const MOST_UNWRITTEN: usize = 4 * 1024;
 /// what is refused has an end, too.
 const MIN_RATE: u64 = 1024;
 const LONGEST_HANDSHAKE: Duration = Duration::from_secs(60);
-/// From connect to the login of a client that needs one. A slot that costs nothing could be held for ever.
+/// From connect to the login of a client that needs one. Otherwise a client could hold a slot indefinitely at no cost.
 const LONGEST_LOGIN: Duration = Duration::from_secs(120);
 /// How long a client may take to read the last reply. A socket closed over unread input resets the connection, and the
 /// reply is lost.
@@ -50,19 +50,19 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What all connections of a listener share.
 #[derive(Debug)]
-pub(super) struct Service<I> {
-    pub(super) options: Arc<Options>,
+pub(super) struct ListenerService<I> {
+    pub(super) options: Arc<ListenerOptions>,
     pub(super) users: Users,
-    pub(super) budget: Budget,
+    pub(super) budget: MemoryBudget,
     pub(super) intake: Arc<I>,
-    /// Idle clients are told to come back later; a message under way is finished.
+    /// Idle clients get a 421; a message in progress is finished.
     pub(super) stop: CancellationToken,
-    pub(super) notes: Notes,
+    pub(super) log_limiter: LogLimiter,
 }
 
 /// Why a conversation ended before its QUIT.
 #[derive(Debug, thiserror::Error)]
-enum End {
+enum ConnectionEnd {
     #[error("the client closed the connection")]
     Closed,
     #[error("the connection broke: {0}")]
@@ -71,72 +71,81 @@ enum End {
     TimedOut,
     #[error("the gateway stops")]
     Stopped,
-    #[error("it waited longest for its login and made room for another of its address")]
-    MadeRoom,
+    #[error("it waited longest for its login and was evicted for another connection from its address")]
+    Evicted,
     #[error(transparent)]
     Injected(#[from] InjectedPlaintext),
     #[error("TLS could not be set up: {0}")]
     Tls(io::Error),
 }
 
-/// Talks to one client until it leaves, is sent away, or the gateway stops.
-pub(super) async fn serve<S, I>(socket: S, peer: SocketAddr, slot: Slot, service: &Service<I>)
+/// Serves one client until it leaves, is rejected, or the gateway stops.
+pub(super) async fn serve<S, I>(socket: S, peer: SocketAddr, slot: ConnectionSlot, service: &ListenerService<I>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
     debug!(%peer, "client connected");
     let needs_no_login = service.options.needs_no_login(peer.ip());
-    let mut connection = Connection {
-        wire: Wire::Plain(socket),
-        input: Input::default(),
+    let mut connection = ClientConnection {
+        wire: ClientStream::Plain(socket),
+        input: LineBuffer::default(),
         output: Vec::new(),
         timeout: service.options.timeout,
         until: (!needs_no_login).then(|| Instant::now() + LONGEST_LOGIN),
         stop: service.stop.clone(),
-        subject: Subject { peer, needs_no_login, may_send: needs_no_login },
+        log_peer: LogPeer { peer, needs_no_login, may_send: needs_no_login },
     };
     let end = tokio::select! {
-        end = connection.converse(&slot, service) => end,
-        () = slot.has_to_leave() => Err(End::MadeRoom),
+        end = connection.run(&slot, service) => end,
+        () = slot.evicted() => Err(ConnectionEnd::Evicted),
     };
     match &end {
-        Ok(()) | Err(End::Closed | End::Stopped) => debug!(%peer, "client left"),
-        Err(end @ (End::Broken(_) | End::TimedOut | End::MadeRoom)) => debug!(%peer, "client lost: {end}"),
-        Err(end @ (End::Injected(_) | End::Tls(_))) => {
-            service.notes.tell(connection.subject, None, format_args!("connection dropped: {}", OneLine(end)));
+        Ok(()) | Err(ConnectionEnd::Closed | ConnectionEnd::Stopped) => debug!(%peer, "client left"),
+        Err(end @ (ConnectionEnd::Broken(_) | ConnectionEnd::TimedOut | ConnectionEnd::Evicted)) => {
+            debug!(%peer, "client lost: {end}")
+        }
+        Err(end @ (ConnectionEnd::Injected(_) | ConnectionEnd::Tls(_))) => {
+            service.log_limiter.warn(connection.log_peer, None, format_args!("connection dropped: {}", OneLine(end)));
         }
     }
     match end {
-        Ok(()) => Box::pin(connection.part()).await,
-        Err(End::TimedOut) if connection.is_overdue() => connection.part_with(Reply::login_overdue()).await,
-        Err(End::TimedOut) => connection.part_with(Reply::timed_out()).await,
-        Err(End::Stopped) => connection.part_with(Reply::shutting_down()).await,
-        Err(End::MadeRoom) => Box::pin(connection.leave_at_once(&Reply::made_room())).await,
-        Err(End::Closed | End::Broken(_) | End::Injected(_) | End::Tls(_)) => {}
+        Ok(()) => Box::pin(connection.close()).await,
+        Err(ConnectionEnd::TimedOut) if connection.login_is_overdue() => {
+            connection.close_with(Reply::login_overdue()).await
+        }
+        Err(ConnectionEnd::TimedOut) => connection.close_with(Reply::timed_out()).await,
+        Err(ConnectionEnd::Stopped) => connection.close_with(Reply::shutting_down()).await,
+        Err(ConnectionEnd::Evicted) => Box::pin(connection.close_now(&Reply::evicted())).await,
+        Err(ConnectionEnd::Closed | ConnectionEnd::Broken(_) | ConnectionEnd::Injected(_) | ConnectionEnd::Tls(_)) => {}
     }
 }
 
 #[derive(Debug)]
-struct Connection<S> {
-    wire: Wire<S>,
-    input: Input,
+struct ClientConnection<S> {
+    wire: ClientStream<S>,
+    input: LineBuffer,
     /// Replies not yet written.
     output: Vec<u8>,
     timeout: Duration,
     /// The client may not send yet, and has until then to log in.
     until: Option<Instant>,
     stop: CancellationToken,
-    subject: Subject,
+    log_peer: LogPeer,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn converse<I: Intake>(&mut self, slot: &Slot, service: &Service<I>) -> Result<(), End> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
+    async fn run<I: Intake>(
+        &mut self,
+        slot: &ConnectionSlot,
+        service: &ListenerService<I>,
+    ) -> Result<(), ConnectionEnd> {
         let tls = match &service.options.tls {
             Tls::Implicit(config) => Some(Box::pin(self.handshake(Arc::clone(config))).await?),
             Tls::Off | Tls::StartTls(_) => None,
         };
-        let mut step = Session::open(Arc::clone(&service.options), service.budget.clone(), self.subject.peer, tls);
+        let mut step =
+            ServerSession::open(Arc::clone(&service.options), service.budget.clone(), self.log_peer.peer, tls);
         loop {
             if let Some(reply) = step.reply {
                 reply.write_to(&mut self.output);
@@ -145,103 +154,112 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             step = match step.next {
-                Next::Command(session) => {
-                    if self.until.is_some() && !session.is_stranger() {
+                SessionAction::Command(session) => {
+                    if self.until.is_some() && !session.is_unauthenticated() {
                         self.until = None;
-                        self.subject.may_send = true;
-                        slot.prove();
+                        self.log_peer.may_send = true;
+                        slot.mark_authenticated();
                     }
                     let line = self.line().await?;
-                    self.noting(&service.notes, session.line(line))
+                    self.logged(&service.log_limiter, session.line(line))
                 }
-                Next::Response(exchange) => {
+                SessionAction::Response(exchange) => {
                     let line = self.line().await?;
-                    self.noting(&service.notes, exchange.response(line))
+                    self.logged(&service.log_limiter, exchange.response(line))
                 }
-                Next::Verify(verification) => Box::pin(self.verify(verification, slot, service)).await?,
-                Next::StartTls(upgrade) => Box::pin(self.upgrade(upgrade.check(self.input.bytes())?)).await?,
-                Next::Admit(admission) => self.noting(&service.notes, admission.decide(&*service.intake)),
-                Next::Data(receiving) => {
+                SessionAction::Verify(verification) => Box::pin(self.verify(verification, slot, service)).await?,
+                SessionAction::StartTls(upgrade) => Box::pin(self.upgrade(upgrade.check(self.input.bytes())?)).await?,
+                SessionAction::Admit(admission) => {
+                    self.logged(&service.log_limiter, admission.decide(&*service.intake))
+                }
+                SessionAction::Data(receiving) => {
                     let step = self.data(receiving).await?;
-                    self.noting(&service.notes, step)
+                    self.logged(&service.log_limiter, step)
                 }
-                Next::Accept(received, accepting) => {
+                SessionAction::Accept(received, accepting) => {
                     self.flush().await?;
-                    let reply = hand_over(received, &service.intake).await;
+                    let reply = pass_to_intake(received, &service.intake).await;
                     if reply.is_positive() {
-                        service.notes.forgive(self.subject.peer.ip(), self.subject.needs_no_login);
+                        service.log_limiter.reset(self.log_peer.peer.ip(), self.log_peer.needs_no_login);
                     }
                     self.unless_stopped(accepting.replied(&reply))?
                 }
-                Next::Close => return Ok(()),
+                SessionAction::Close => return Ok(()),
             };
         }
     }
 
     /// A refusal is a lost mail to most applications, and few of them show its text. What the intake says of a message,
     /// it logs itself.
-    fn noting(&self, notes: &Notes, step: Step) -> Step {
+    fn logged(&self, log_limiter: &LogLimiter, step: SessionStep) -> SessionStep {
         let Some(reply) = step.reply.as_ref().filter(|reply| !reply.is_positive()) else { return step };
         // 503 is mostly what a pipelining client sent behind a MAIL that was refused.
         if reply.code() == 503 {
-            debug!(peer = %self.subject.peer, "refused: {}", OneLine(reply));
+            debug!(peer = %self.log_peer.peer, "refused: {}", OneLine(reply));
         } else {
-            notes.tell(self.subject, None, format_args!("refused: {}", OneLine(reply)));
+            log_limiter.warn(self.log_peer, None, format_args!("refused: {}", OneLine(reply)));
         }
         step
     }
 
-    async fn verify<I>(&mut self, verification: Verification, slot: &Slot, service: &Service<I>) -> Result<Step, End> {
+    async fn verify<I>(
+        &mut self,
+        verification: PasswordCheck,
+        slot: &ConnectionSlot,
+        service: &ListenerService<I>,
+    ) -> Result<SessionStep, ConnectionEnd> {
         self.flush().await?;
-        let (users, notes) = (&service.users, &service.notes);
-        let source =
-            Source { address: self.subject.peer.ip(), is_known: self.subject.needs_no_login || slot.is_proven() };
+        let (users, log_limiter) = (&service.users, &service.log_limiter);
+        let source = LoginSource {
+            address: self.log_peer.peer.ip(),
+            is_known: self.log_peer.needs_no_login || slot.is_proven(),
+        };
         let Ok(user) = users.verify(verification.name(), verification.password(), source).await else {
-            return Ok(self.noting(notes, verification.unchecked()));
+            return Ok(self.logged(log_limiter, verification.unchecked()));
         };
         if user.is_none() {
-            match users.name_to_show(verification.name(), verification.password()) {
-                Some(name) => notes.tell(self.subject, Some(name), format_args!("login refused: wrong password")),
-                None => notes.tell(
-                    self.subject,
+            match users.loggable_name(verification.name(), verification.password()) {
+                Some(name) => {
+                    log_limiter.warn(self.log_peer, Some(name), format_args!("login refused: wrong password"))
+                }
+                None => log_limiter.warn(
+                    self.log_peer,
                     None,
-                    format_args!(
-                        "login refused: unknown user (a name that is no [[user]]'s may be a secret: it is not shown)"
-                    ),
+                    format_args!("login refused: unknown user (the name may be a secret and is not shown)"),
                 ),
             }
         }
         Ok(verification.verdict(user))
     }
 
-    async fn upgrade(&mut self, clean: Clean) -> Result<Step, End> {
+    async fn upgrade(&mut self, clean: EmptyBuffer) -> Result<SessionStep, ConnectionEnd> {
         self.flush().await?;
         let version = self.handshake(clean.config()).await?;
-        Ok(Step { reply: None, next: Next::Command(clean.secured(version)) })
+        Ok(SessionStep { reply: None, next: SessionAction::Command(clean.secured(version)) })
     }
 
     /// The version.
-    async fn handshake(&mut self, config: Arc<rustls::ServerConfig>) -> Result<&'static str, End> {
+    async fn handshake(&mut self, config: Arc<rustls::ServerConfig>) -> Result<&'static str, ConnectionEnd> {
         let deadline = self.deadline().min(Instant::now() + LONGEST_HANDSHAKE);
-        let Wire::Plain(socket) = std::mem::replace(&mut self.wire, Wire::Closed) else {
-            return Err(End::Closed);
+        let ClientStream::Plain(socket) = std::mem::replace(&mut self.wire, ClientStream::Closed) else {
+            return Err(ConnectionEnd::Closed);
         };
         let handshake = timeout_at(deadline, TlsAcceptor::from(config).accept(socket));
         let stream = tokio::select! {
             biased;
-            () = self.stop.cancelled() => return Err(End::Stopped),
-            result = handshake => result.map_err(|_| End::TimedOut)?.map_err(End::Tls)?,
+            () = self.stop.cancelled() => return Err(ConnectionEnd::Stopped),
+            result = handshake => result.map_err(|_| ConnectionEnd::TimedOut)?.map_err(ConnectionEnd::Tls)?,
         };
         let version = match stream.get_ref().1.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLSv1.2",
         };
-        self.wire = Wire::Tls(Box::new(stream));
+        self.wire = ClientStream::Tls(Box::new(stream));
         Ok(version)
     }
 
     /// The next line. The deadline is for the whole of it: a client cannot prolong it octet by octet.
-    async fn line(&mut self) -> Result<Line, End> {
+    async fn line(&mut self) -> Result<InputLine, ConnectionEnd> {
         let mut deadline = None;
         loop {
             if let Some(line) = self.input.next_line() {
@@ -252,14 +270,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let stop = self.stop.clone();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Err(End::Stopped),
+                () = stop.cancelled() => return Err(ConnectionEnd::Stopped),
                 read = self.read::<READ_COMMANDS>(deadline) => read?,
             }
         }
     }
 
     /// Reads a message to its end; a stopping gateway waits for it.
-    async fn data(&mut self, mut receiving: Box<Receiving>) -> Result<Step, End> {
+    async fn data(&mut self, mut receiving: Box<Receiving>) -> Result<SessionStep, ConnectionEnd> {
         let (start, mut received) = (Instant::now(), 0);
         loop {
             let consumed = receiving.feed(self.input.bytes());
@@ -274,35 +292,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// After a message: the way out if the gateway stops.
-    fn unless_stopped(&mut self, step: Step) -> Result<Step, End> {
-        if !self.stop.is_cancelled() || matches!(step.next, Next::Close) {
+    /// After a message: ends the connection if the gateway stops.
+    fn unless_stopped(&mut self, step: SessionStep) -> Result<SessionStep, ConnectionEnd> {
+        if !self.stop.is_cancelled() || matches!(step.next, SessionAction::Close) {
             return Ok(step);
         }
         if let Some(reply) = step.reply {
             reply.write_to(&mut self.output);
         }
-        Err(End::Stopped)
+        Err(ConnectionEnd::Stopped)
     }
 
-    async fn read<const OCTETS: usize>(&mut self, deadline: Instant) -> Result<(), End> {
+    async fn read<const OCTETS: usize>(&mut self, deadline: Instant) -> Result<(), ConnectionEnd> {
         self.input.release();
         let (wire, buffer) = (&mut self.wire, self.input.buffer());
         match timeout_at(deadline, poll_fn(|context| wire.poll_read::<OCTETS>(context, buffer))).await {
-            Err(_) => Err(End::TimedOut),
-            Ok(Ok(0)) => Err(End::Closed),
+            Err(_) => Err(ConnectionEnd::TimedOut),
+            Ok(Ok(0)) => Err(ConnectionEnd::Closed),
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(End::Broken(error)),
+            Ok(Err(error)) => Err(ConnectionEnd::Broken(error)),
         }
     }
 
-    async fn flush(&mut self) -> Result<(), End> {
+    async fn flush(&mut self) -> Result<(), ConnectionEnd> {
         if self.output.is_empty() {
             return Ok(());
         }
         let output = std::mem::take(&mut self.output);
         let written = timeout_at(self.deadline(), self.wire.write_all(&output)).await;
-        written.map_err(|_| End::TimedOut)?.map_err(End::Broken)
+        written.map_err(|_| ConnectionEnd::TimedOut)?.map_err(ConnectionEnd::Broken)
     }
 
     /// For one step of the conversation that begins now.
@@ -311,39 +329,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.until.map_or(step, |until| until.min(step))
     }
 
-    fn is_overdue(&self) -> bool {
+    fn login_is_overdue(&self) -> bool {
         self.until.is_some_and(|until| until <= Instant::now())
     }
 
     /// Boxed: while a connection waits, its task has no room to spare for the end.
-    fn part_with(mut self, reply: Reply) -> Pin<Box<impl Future<Output = ()>>> {
+    fn close_with(mut self, reply: Reply) -> Pin<Box<impl Future<Output = ()>>> {
         reply.write_to(&mut self.output);
-        Box::pin(self.part())
+        Box::pin(self.close())
     }
 
-    /// Says why if the client can take it now. Nobody waits: the place is another's already.
-    async fn leave_at_once(mut self, reply: &Reply) {
+    /// Sends the reason if the client can take it at once. Does not wait: the slot belongs to another connection
+    /// already.
+    async fn close_now(mut self, reply: &Reply) {
         self.output.clear();
         reply.write_to(&mut self.output);
         let _best_effort = timeout(Duration::ZERO, self.wire.write_all(&self.output)).await;
     }
 
-    /// Writes what is left to say and waits shortly for the client to have read it.
-    async fn part(mut self) {
+    /// Flushes pending replies and waits briefly until the client has read them.
+    async fn close(mut self) {
         let goodbye = async {
             self.wire.write_all(&self.output).await?;
             self.wire.shutdown().await?;
             while poll_fn(|context| self.wire.poll_read::<READ_COMMANDS>(context, &mut BytesMut::new())).await? > 0 {}
             Ok::<(), io::Error>(())
         };
-        // Whatever goes wrong now: the conversation is over.
+        // Errors no longer matter: the connection is being closed.
         let _over = timeout(LINGER, goodbye).await;
     }
 }
 
 /// Lets the intake finish in a task of its own: a client that closes, or a connection that is dropped, takes back no
 /// message that may have been stored already.
-fn hand_over<I: Intake>(received: Box<Received>, intake: &Arc<I>) -> impl Future<Output = Reply> + use<I> {
+fn pass_to_intake<I: Intake>(received: Box<Received>, intake: &Arc<I>) -> impl Future<Output = Reply> + use<I> {
     let intake = Arc::clone(intake);
     let taken = tokio::spawn(async move { intake.accept(*received).await });
     async {
@@ -355,14 +374,14 @@ fn hand_over<I: Intake>(received: Box<Received>, intake: &Arc<I>) -> impl Future
 }
 
 #[derive(Debug)]
-enum Wire<S> {
+enum ClientStream<S> {
     Plain(S),
     Tls(Box<TlsStream<S>>),
     /// The handshake failed.
     Closed,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     /// Appends what has arrived, at most so many octets; how many it were.
     fn poll_read<const OCTETS: usize>(
         &mut self,

@@ -3,10 +3,10 @@
 //! Whatever is wrong, the data is read to its true end before the reply, so that no byte of it becomes a command; what is
 //! refused anyway is not kept. RFC 5321 §4.1.1.4, RFC 1870 §6.3.
 
-use super::session::{Accepting, Greeted, Next, Step};
-use super::{Client, LineEndings, Options, Received};
-use crate::message::budget::{BudgetExceeded, Share};
-use crate::message::{Budget, Envelope, RawMessage};
+use super::session::{Accepting, Greeted, SessionAction, SessionStep};
+use super::{Client, LineEndings, ListenerOptions, Received};
+use crate::message::budget::{BudgetExceeded, MemoryShare};
+use crate::message::{Envelope, MemoryBudget, RawMessage};
 use crate::smtp::Reply;
 use crate::smtp::dot::{DotDecoder, Oddities};
 use bytes::Bytes;
@@ -23,24 +23,24 @@ const LARGEST_STEP: usize = 1024 * 1024;
 pub struct Receiving {
     greeted: Greeted,
     envelope: Envelope,
-    envelope_share: Share,
+    envelope_share: MemoryShare,
     decoder: DotDecoder,
-    content: Content,
+    content: DataState,
 }
 
 #[derive(Debug)]
-enum Content {
+enum DataState {
     Kept {
         data: Vec<u8>,
-        share: Share,
+        share: MemoryShare,
     },
     /// Nothing of it is used; the reply for the end of the data.
     Dropped(Reply),
 }
 
 impl Receiving {
-    pub(super) fn new(greeted: Greeted, envelope: Envelope, envelope_share: Share) -> Self {
-        let content = Content::Kept { data: Vec::new(), share: envelope_share.sibling() };
+    pub(super) fn new(greeted: Greeted, envelope: Envelope, envelope_share: MemoryShare) -> Self {
+        let content = DataState::Kept { data: Vec::new(), share: envelope_share.sibling() };
         Self { greeted, envelope, envelope_share, decoder: DotDecoder::default(), content }
     }
 
@@ -64,20 +64,20 @@ impl Receiving {
     }
 
     #[cfg(test)]
-    pub(super) fn budget(&self) -> &crate::message::Budget {
+    pub(super) fn budget(&self) -> &crate::message::MemoryBudget {
         &self.greeted.base.budget
     }
 
     fn feed_chunk(&mut self, chunk: &[u8]) -> usize {
         let consumed = match &mut self.content {
-            Content::Kept { data, share } => match make_room(data, share, most_decoded(chunk)) {
+            DataState::Kept { data, share } => match reserve(data, share, most_decoded(chunk)) {
                 Ok(()) => self.decoder.decode(chunk, data),
                 Err(BudgetExceeded) => {
                     self.drop_all(Reply::no_memory());
                     self.decoder.decode(chunk, &mut Vec::new())
                 }
             },
-            Content::Dropped(_) => self.decoder.decode(chunk, &mut Vec::new()),
+            DataState::Dropped(_) => self.decoder.decode(chunk, &mut Vec::new()),
         };
         if let Some(reply) = self.reason_to_drop() {
             self.drop_all(reply);
@@ -87,16 +87,16 @@ impl Receiving {
 
     /// What is refused anyway needs no envelope either.
     fn drop_all(&mut self, reply: Reply) {
-        self.content = Content::Dropped(reply);
+        self.content = DataState::Dropped(reply);
         self.envelope.recipients = Vec::new();
         self.envelope_share.shrink(0);
     }
 
     fn reason_to_drop(&self) -> Option<Reply> {
         match &self.content {
-            Content::Kept { data, .. } if data.len() as u64 > self.largest() => Some(Reply::message_too_big()),
-            Content::Kept { .. } => self.refusal_of_oddities(),
-            Content::Dropped(_) => None,
+            DataState::Kept { data, .. } if data.len() as u64 > self.largest() => Some(Reply::message_too_big()),
+            DataState::Kept { .. } => self.refusal_of_oddities(),
+            DataState::Dropped(_) => None,
         }
     }
 
@@ -106,18 +106,18 @@ impl Receiving {
 
     /// At the end of the data: the refusal, or the message for the intake. The oddities come first, so that the reply
     /// does not depend on how the bytes were split over segments.
-    pub fn finish(self: Box<Self>) -> Step {
+    pub fn finish(self: Box<Self>) -> SessionStep {
         if let Some(reply) = self.refusal_of_oddities() {
             return self.greeted.answer(reply);
         }
         let (data, share) = match self.content {
-            Content::Kept { mut data, mut share } => {
+            DataState::Kept { mut data, mut share } => {
                 // It may wait for a provider; the room for growing is for others now.
                 data.shrink_to_fit();
                 share.shrink(data.len());
                 (Bytes::from(data), share)
             }
-            Content::Dropped(reply) => return self.greeted.answer(reply),
+            DataState::Dropped(reply) => return self.greeted.answer(reply),
         };
         if RawMessage::from_data(data.clone()).is_err() {
             return self.greeted.answer(Reply::header_too_large());
@@ -130,7 +130,7 @@ impl Receiving {
             share,
             envelope_share: self.envelope_share,
         };
-        Step::silent(Next::Accept(Box::new(received), Accepting::new(self.greeted)))
+        SessionStep::silent(SessionAction::Accept(Box::new(received), Accepting::new(self.greeted)))
     }
 }
 
@@ -150,7 +150,7 @@ fn refusal_of(oddities: Oddities, line_endings: LineEndings) -> Option<Reply> {
 
 impl Received {
     /// A message that lies in a file, as a listener with these options would have it from this client; or its refusal.
-    pub fn read(client: Client, envelope: Envelope, file: &[u8], options: &Options) -> Result<Self, Reply> {
+    pub fn read(client: Client, envelope: Envelope, file: &[u8], options: &ListenerOptions) -> Result<Self, Reply> {
         let mut wire = Vec::with_capacity(file.len() + file.len() / 32 + 8);
         for line in file.split_inclusive(|&octet| octet == b'\n') {
             // RFC 5321 §4.5.2; behind a bare LF too, as clients do that write one.
@@ -170,7 +170,7 @@ impl Received {
         }
         let line_endings_changed = decoder.oddities().bare_line_ending;
         // Nothing else is in flight.
-        let budget = Budget::new(u64::MAX);
+        let budget = MemoryBudget::new(u64::MAX);
         let (share, envelope_share) = (budget.share(), budget.share());
         Ok(Self { client, envelope, data: data.into(), line_endings_changed, share, envelope_share })
     }
@@ -182,7 +182,7 @@ fn most_decoded(chunk: &[u8]) -> usize {
 }
 
 /// Makes sure that `more` octets fit without the vector growing on its own: what is allocated is what is accounted for.
-fn make_room(data: &mut Vec<u8>, share: &mut Share, more: usize) -> Result<(), BudgetExceeded> {
+fn reserve(data: &mut Vec<u8>, share: &mut MemoryShare, more: usize) -> Result<(), BudgetExceeded> {
     if data.capacity() - data.len() >= more {
         return Ok(());
     }

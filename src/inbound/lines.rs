@@ -11,7 +11,7 @@ const MAX_LINE: usize = 2048;
 
 /// One line, taken off the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum InputLine {
     /// Without its CRLF.
     Complete(BytesMut),
     /// The rest of the line is skipped when it comes; the reply belongs to the line as a whole.
@@ -20,13 +20,13 @@ pub enum Line {
 
 /// What was received and not yet consumed.
 #[derive(Debug, Default)]
-pub struct Input {
+pub struct LineBuffer {
     buffer: BytesMut,
     /// The line at the front was refused; drop everything up to its CRLF.
     skipping: bool,
 }
 
-impl Input {
+impl LineBuffer {
     /// For the socket to append to.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
@@ -49,7 +49,7 @@ impl Input {
     }
 
     /// `None` if more bytes are needed.
-    pub fn next_line(&mut self) -> Option<Line> {
+    pub fn next_line(&mut self) -> Option<InputLine> {
         if self.skipping && !self.skip() {
             return None;
         }
@@ -67,12 +67,12 @@ impl Input {
             (Some(reply), _) => {
                 self.skipping = true;
                 self.skip();
-                Some(Line::Refused(reply))
+                Some(InputLine::Refused(reply))
             }
             (None, Some(end)) => {
                 let line = self.buffer.split_to(end);
                 self.buffer.advance(2);
-                Some(Line::Complete(line))
+                Some(InputLine::Complete(line))
             }
             (None, None) => None,
         }
@@ -106,14 +106,14 @@ mod tests {
 
     /// Each line as its text, or the code of its refusal.
     fn lines(input: &[u8], step: usize) -> Vec<String> {
-        let mut input_buffer = Input::default();
+        let mut input_buffer = LineBuffer::default();
         let mut lines = Vec::new();
         for chunk in input.chunks(step.max(1)) {
             input_buffer.buffer().extend_from_slice(chunk);
             while let Some(line) = input_buffer.next_line() {
                 lines.push(match line {
-                    Line::Complete(line) => line.escape_ascii().to_string(),
-                    Line::Refused(reply) => reply.to_string(),
+                    InputLine::Complete(line) => line.escape_ascii().to_string(),
+                    InputLine::Refused(reply) => reply.to_string(),
                 });
                 assert!(input_buffer.bytes().len() <= input.len());
             }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn an_endless_line_takes_no_memory() {
-        let mut input_buffer = Input::default();
+        let mut input_buffer = LineBuffer::default();
         for _ in 0..1000 {
             input_buffer.buffer().extend_from_slice(&[b'x'; 4096]);
             input_buffer.next_line();

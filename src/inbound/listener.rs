@@ -1,13 +1,13 @@
 //! The listening socket: binds, accepts, counts, and ends when all its connections have.
 //!
-//! Never gives up while it is asked to serve: an error of accept() (no file descriptors left, say) is waited out.
+//! Keeps serving: after an error of accept() (no file descriptors left, for example) it waits and tries again.
 
-use super::auth::Users;
-use super::connection::{self, Service};
-use super::limits::{Connections, Refusal, Slot};
-use super::notes::{Notes, Subject};
-use super::{AuthMode, Intake, Options, Tls};
-use crate::message::Budget;
+use super::connection::{self, ListenerService};
+use super::limits::{ConnectionCounter, ConnectionRefusal, ConnectionSlot};
+use super::log_limit::{LogLimiter, LogPeer};
+use super::users::Users;
+use super::{AuthMode, Intake, ListenerOptions, Tls};
+use crate::message::MemoryBudget;
 use crate::observe::fault::Fault;
 use crate::smtp::Reply;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 const BACKLOG: i32 = 1024;
-/// One connection in so many is kept for clients that need no login: strangers cannot lock them out.
+/// One connection in this many is kept for clients that need no login: unauthenticated clients cannot lock them out.
 const KEPT_SHARE: usize = 4;
 /// Between two tries after accept() failed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -64,14 +64,14 @@ impl BindError {
 pub struct Listener {
     socket: TcpListener,
     local_address: SocketAddr,
-    options: Options,
+    options: ListenerOptions,
     users: Users,
-    budget: Budget,
+    budget: MemoryBudget,
 }
 
 impl Listener {
     /// Needs a tokio runtime.
-    pub fn bind(options: Options, users: Users, budget: Budget) -> Result<Self, BindError> {
+    pub fn bind(options: ListenerOptions, users: Users, budget: MemoryBudget) -> Result<Self, BindError> {
         let address = options.address;
         let bound = listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (local_address, socket) = bound.map_err(|error| BindError::new(address, error))?;
@@ -90,10 +90,10 @@ impl Listener {
         // Where nobody may send without a login, there is nobody to keep a place for.
         let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
         let kept = if has_regulars { options.max_connections / KEPT_SHARE } else { 0 };
-        let limits = Connections::new(options.max_connections, kept, options.max_connections_per_address);
-        let (options, notes) = (Arc::new(options), Notes::default());
-        let service = Arc::new(Service { options, users, budget, intake, stop: stop.clone(), notes });
-        let (mut open, mut failures) = (JoinSet::new(), Failures::default());
+        let limits = ConnectionCounter::new(options.max_connections, kept, options.max_connections_per_address);
+        let (options, log_limiter) = (Arc::new(options), LogLimiter::default());
+        let service = Arc::new(ListenerService { options, users, budget, intake, stop: stop.clone(), log_limiter });
+        let (mut open, mut failures) = (JoinSet::new(), AcceptFailures::default());
         let mut minute = interval_at(Instant::now() + MINUTE, MINUTE);
         loop {
             tokio::select! {
@@ -102,13 +102,13 @@ impl Listener {
                 Some(ended) = open.join_next() => report(ended),
                 _ = minute.tick() => {
                     limits.next_minute();
-                    service.notes.next_minute();
+                    service.log_limiter.next_minute();
                     failures.next_minute(&service.options);
                 }
                 accepted = socket.accept() => match accepted {
                     Ok((client, peer)) => match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
-                        Ok(slot) => drop(open.spawn(converse(client, peer, slot, Arc::clone(&service)))),
-                        Err(refusal) => send_away(client, peer, refusal, &service),
+                        Ok(slot) => drop(open.spawn(run(client, peer, slot, Arc::clone(&service)))),
+                        Err(refusal) => reject(client, peer, refusal, &service),
                     },
                     Err(error) => {
                         failures.note(&error, &service.options);
@@ -121,16 +121,16 @@ impl Listener {
         while let Some(ended) = open.join_next().await {
             report(ended);
         }
-        service.notes.next_minute();
+        service.log_limiter.next_minute();
     }
 }
 
-/// Of accept(), within a minute: strangers can use up the file descriptors.
+/// Of accept(), within a minute: unauthenticated clients can use up the file descriptors.
 #[derive(Debug, Default)]
-struct Failures(u32);
+struct AcceptFailures(u32);
 
-impl Failures {
-    fn note(&mut self, error: &io::Error, options: &Options) {
+impl AcceptFailures {
+    fn note(&mut self, error: &io::Error, options: &ListenerOptions) {
         if self.0 == 0 {
             warn!(listener = %options.address, "cannot accept a connection: {error}");
         } else {
@@ -139,7 +139,7 @@ impl Failures {
         self.0 += 1;
     }
 
-    fn next_minute(&mut self, options: &Options) {
+    fn next_minute(&mut self, options: &ListenerOptions) {
         let more = std::mem::take(&mut self.0).saturating_sub(1);
         if more > 0 {
             warn!(listener = %options.address, more, "could not accept a connection, several times within a minute");
@@ -147,7 +147,7 @@ impl Failures {
     }
 }
 
-async fn converse<I: Intake>(client: TcpStream, peer: SocketAddr, slot: Slot, service: Arc<Service<I>>) {
+async fn run<I: Intake>(client: TcpStream, peer: SocketAddr, slot: ConnectionSlot, service: Arc<ListenerService<I>>) {
     // Replies are collected before they are written; waiting for more would only delay them.
     let _best_effort = client.set_nodelay(true);
     connection::serve(client, peer, slot, &service).await;
@@ -172,25 +172,27 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Says why and closes, without a task or a wait: the reply fits into the fresh socket's buffer.
-fn send_away<I>(client: TcpStream, peer: SocketAddr, refusal: Refusal, service: &Service<I>) {
+/// Sends the reason and closes, without a task or a wait: the reply fits into the new socket's buffer.
+fn reject<I>(client: TcpStream, peer: SocketAddr, refusal: ConnectionRefusal, service: &ListenerService<I>) {
     let (reply, limit) = match refusal {
-        Refusal::Total => (Reply::too_many_connections(), "`max_connections` is reached"),
-        Refusal::Strangers => (
+        ConnectionRefusal::Total => (Reply::too_many_connections(), "`max_connections` is reached"),
+        ConnectionRefusal::Unauthenticated => (
             Reply::too_many_connections(),
             "`max_connections` is reached, less what is kept for clients inside `allow`",
         ),
-        Refusal::Address => (Reply::too_many_connections_from_address(), "`max_connections_per_address` is reached"),
-        Refusal::Waiting => {
+        ConnectionRefusal::Address => {
+            (Reply::too_many_connections_from_address(), "`max_connections_per_address` is reached")
+        }
+        ConnectionRefusal::Waiting => {
             (Reply::too_many_without_login(), "`max_connections_per_address` is reached by half, all without a login")
         }
-        Refusal::Fruitless => {
+        ConnectionRefusal::Abandoned => {
             (Reply::too_many_without_login(), "limit of a minute for connections that never log in is reached")
         }
     };
     let needs_no_login = service.options.needs_no_login(peer.ip());
-    let subject = Subject { peer, needs_no_login, may_send: needs_no_login };
-    service.notes.tell(subject, None, format_args!("connection refused: the listener's {limit}"));
+    let log_peer = LogPeer { peer, needs_no_login, may_send: needs_no_login };
+    service.log_limiter.warn(log_peer, None, format_args!("connection refused: the listener's {limit}"));
     // A client that expects TLS could not read it.
     if matches!(service.options.tls, Tls::Implicit(_)) {
         return;
@@ -206,7 +208,7 @@ mod tests {
     use crate::inbound::testing::{budget, options};
 
     fn bind(address: &str) -> Result<Listener, BindError> {
-        let options = Options { address: address.parse().expect("an address"), ..options() };
+        let options = ListenerOptions { address: address.parse().expect("an address"), ..options() };
         Listener::bind(options, Users::none(), budget())
     }
 

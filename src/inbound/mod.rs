@@ -4,25 +4,25 @@
 //! nothing of queue, upstreams or configuration files; both the gateway and the sandbox are built on it. RFC 5321,
 //! 6409, 3207, 4954, 2920.
 
-pub mod auth;
 mod connection;
 mod data;
 mod limits;
 mod lines;
 mod listener;
-mod login;
-mod notes;
+mod log_limit;
+mod sasl;
 mod session;
 mod starttls;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
+pub mod users;
 mod verifiers;
 
 pub use data::READING_ROOM;
 pub use listener::{BindError, Listener};
 
 use crate::message::Envelope;
-use crate::message::budget::Share;
+use crate::message::budget::MemoryShare;
 use crate::smtp::{EhloName, Reply, ReversePath};
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -32,7 +32,7 @@ use std::time::Duration;
 
 /// One listener. Everything is resolved: no file is read, no name is looked up later.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ListenerOptions {
     pub address: SocketAddr,
     /// Greeting and EHLO reply.
     pub hostname: String,
@@ -48,11 +48,11 @@ pub struct Options {
     pub max_connections: usize,
     /// An IPv6 /64 is one address, unless it needs no login.
     pub max_connections_per_address: usize,
-    /// For each command; DATA has a minimum rate besides, and a login a time of its own.
+    /// For each command; DATA also has a minimum rate, and a login has its own time limit.
     pub timeout: Duration,
 }
 
-impl Options {
+impl ListenerOptions {
     /// At MAIL: a client inside `allow` (unless `auth` is required), or one that logged in.
     pub fn may_send(&self, client: &Client) -> Result<(), Reply> {
         match self.auth {
@@ -103,7 +103,7 @@ pub enum LineEndings {
     Reject,
 }
 
-/// Who is at the other end of a connection.
+/// The client of a connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub peer: SocketAddr,
@@ -129,7 +129,7 @@ impl Client {
     }
 }
 
-/// One whole message as it came in, not yet judged.
+/// One complete message as received, not yet checked.
 #[derive(Debug)]
 pub struct Received {
     pub client: Client,
@@ -139,12 +139,12 @@ pub struct Received {
     /// A bare CR or LF was made CRLF: the bytes are not those that the application may have signed.
     pub line_endings_changed: bool,
     /// What `data` occupies of the memory budget.
-    pub share: Share,
+    pub share: MemoryShare,
     /// What `envelope` does.
-    pub envelope_share: Share,
+    pub envelope_share: MemoryShare,
 }
 
-/// What stands behind a listener.
+/// What a listener hands messages to.
 pub trait Intake: Send + Sync + 'static {
     /// At MAIL, once the session's own rules are satisfied: may this client send as `sender`, is there room for `size`
     /// octets? The error is the reply to MAIL.

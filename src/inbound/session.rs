@@ -1,15 +1,15 @@
-//! The protocol of one connection, without I/O: a line in, a reply and what to do [`Next`] out.
+//! The protocol of one connection, without I/O: a line in, a reply and what to do [`SessionAction`] out.
 //!
-//! Each state is a type that holds what is legal in it: only [`Transaction`] has an envelope, only [`Greeted`] has a
+//! Each state is a type that holds what is legal in it: only [`MailTransaction`] has an envelope, only [`Greeted`] has a
 //! client, and every transition consumes the state it leaves. Says nothing about sockets, clocks or storage.
 //! RFC 5321 §3, §4.1.4 (order of commands), RFC 1870, 2920, 6409.
 
 use super::data::Receiving;
-use super::lines::Line;
-use super::login::{Exchange, Verification};
+use super::lines::InputLine;
+use super::sasl::{PasswordCheck, SaslExchange};
 use super::starttls::{self, Upgrade};
-use super::{AuthMode, Client, Intake, Options, Received};
-use crate::message::budget::{Budget, BudgetExceeded, Share};
+use super::{AuthMode, Client, Intake, ListenerOptions, Received};
+use crate::message::budget::{BudgetExceeded, MemoryBudget, MemoryShare};
 use crate::message::envelope::{Distinct, Envelope, room_for_address};
 use crate::smtp::address::{EhloName, Mailbox, ReversePath};
 use crate::smtp::command::{Command, CommandError, MailParameters};
@@ -17,33 +17,33 @@ use crate::smtp::{Extensions, Reply};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Without a message in between; then 421. A mail client makes none.
+/// Bad commands without a message in between before a 421. A mail client sends none.
 const MAX_BAD_COMMANDS: u32 = 20;
 const MAX_FAILED_LOGINS: u32 = 3;
-/// Commands of a client that may not send (yet), besides one for each recipient that it may have pipelined behind a MAIL
-/// in vain. Logging in takes six.
+/// Commands allowed for a client that may not send (yet). A pipelining client that was refused at MAIL may use one more
+/// for each recipient. Logging in takes six.
 const MAX_COMMANDS_WITHOUT_LOGIN: usize = 100;
 
 /// What a transition gives: a reply to write, and what the connection does then.
 #[derive(Debug)]
-pub struct Step {
+pub struct SessionStep {
     pub reply: Option<Reply>,
-    pub next: Next,
+    pub next: SessionAction,
 }
 
 /// What the connection does next; the state in it is what it goes on with.
 #[derive(Debug)]
-pub enum Next {
+pub enum SessionAction {
     /// Read a command line.
-    Command(Session),
+    Command(ServerSession),
     /// Read a line that answers a 334.
-    Response(Exchange),
+    Response(SaslExchange),
     /// Check a user's password.
-    Verify(Verification),
+    Verify(PasswordCheck),
     /// Upgrade to TLS.
     StartTls(Upgrade),
     /// Ask the intake about the sender.
-    Admit(Admission),
+    Admit(SenderAdmission),
     /// Read a message.
     Data(Box<Receiving>),
     /// Hand the message to the intake and say what it says.
@@ -51,23 +51,23 @@ pub enum Next {
     Close,
 }
 
-impl Step {
-    pub(super) fn new(reply: Reply, next: Next) -> Self {
-        // RFC 5321 §3.8: after a 421 the server closes, whoever said it.
-        let next = if reply.code() == 421 { Next::Close } else { next };
+impl SessionStep {
+    pub(super) fn new(reply: Reply, next: SessionAction) -> Self {
+        // RFC 5321 §3.8: after a 421 the server closes, whichever part of it sent the reply.
+        let next = if reply.code() == 421 { SessionAction::Close } else { next };
         Self { reply: Some(reply), next }
     }
 
-    pub(super) fn silent(next: Next) -> Self {
+    pub(super) fn silent(next: SessionAction) -> Self {
         Self { reply: None, next }
     }
 }
 
 /// What lasts as long as the connection.
 #[derive(Debug, Clone)]
-pub(super) struct Base {
-    pub(super) options: Arc<Options>,
-    pub(super) budget: Budget,
+pub(super) struct ConnectionBase {
+    pub(super) options: Arc<ListenerOptions>,
+    pub(super) budget: MemoryBudget,
     peer: SocketAddr,
     /// Version of the active TLS.
     pub(super) tls: Option<&'static str>,
@@ -79,46 +79,51 @@ pub(super) struct Base {
 
 /// A connection that waits for a command.
 #[derive(Debug)]
-pub enum Session {
+pub enum ServerSession {
     Connected(Connected),
     Greeted(Greeted),
-    Transaction(Box<Transaction>),
+    Transaction(Box<MailTransaction>),
 }
 
 /// Nothing is known about the client: at the start, and again after STARTTLS.
 #[derive(Debug)]
 pub struct Connected {
-    pub(super) base: Base,
+    pub(super) base: ConnectionBase,
 }
 
 /// EHLO or HELO was said.
 #[derive(Debug)]
 pub struct Greeted {
-    pub(super) base: Base,
+    pub(super) base: ConnectionBase,
     pub(super) client: Client,
 }
 
 /// MAIL was accepted.
 #[derive(Debug)]
-pub struct Transaction {
+pub struct MailTransaction {
     greeted: Greeted,
     envelope: Envelope,
     distinct: Distinct,
     /// Octets that the envelope takes on its way; all of them are in `share`.
     octets: usize,
-    share: Share,
+    share: MemoryShare,
 }
 
-impl Session {
+impl ServerSession {
     /// A new connection; the reply is the greeting. `tls` is the version if TLS is already active.
-    pub fn open(options: Arc<Options>, budget: Budget, peer: SocketAddr, tls: Option<&'static str>) -> Step {
+    pub fn open(
+        options: Arc<ListenerOptions>,
+        budget: MemoryBudget,
+        peer: SocketAddr,
+        tls: Option<&'static str>,
+    ) -> SessionStep {
         let greeting = Reply::plain(220, [format!("{} ESMTP waxseal", options.hostname)]);
-        let base = Base { options, budget, peer, tls, bad_commands: 0, commands: 0, failed_logins: 0 };
-        Step::new(greeting, Next::Command(Self::Connected(Connected { base })))
+        let base = ConnectionBase { options, budget, peer, tls, bad_commands: 0, commands: 0, failed_logins: 0 };
+        SessionStep::new(greeting, SessionAction::Command(Self::Connected(Connected { base })))
     }
 
-    pub fn line(mut self, line: Line) -> Step {
-        if self.is_stranger() {
+    pub fn line(mut self, line: InputLine) -> SessionStep {
+        if self.is_unauthenticated() {
             let base = self.base_mut();
             base.commands += 1;
             if base.commands > MAX_COMMANDS_WITHOUT_LOGIN + base.options.max_recipients {
@@ -126,8 +131,8 @@ impl Session {
             }
         }
         match line {
-            Line::Refused(reply) => self.bad(reply),
-            Line::Complete(line) => match Command::parse(&line) {
+            InputLine::Refused(reply) => self.bad(reply),
+            InputLine::Complete(line) => match Command::parse(&line) {
                 Ok(command) => self.command(command),
                 Err(error @ CommandError::Recipient(_)) => self.bad_recipient(error.reply()),
                 Err(error) => self.bad(error.reply()),
@@ -136,7 +141,7 @@ impl Session {
     }
 
     /// Whether this client may send nothing, or not before a login.
-    pub fn is_stranger(&self) -> bool {
+    pub fn is_unauthenticated(&self) -> bool {
         let (base, user) = match self {
             Self::Connected(Connected { base }) => (base, None),
             Self::Greeted(greeted) => (&greeted.base, greeted.client.user.as_ref()),
@@ -145,7 +150,7 @@ impl Session {
         user.is_none() && !base.options.needs_no_login(base.peer.ip())
     }
 
-    fn command(self, command: Command) -> Step {
+    fn command(self, command: Command) -> SessionStep {
         match command {
             Command::Ehlo(name) => self.greet(name, true),
             Command::Helo(name) => self.greet(name, false),
@@ -154,7 +159,7 @@ impl Session {
             Command::Vrfy => self.answer(Reply::cannot_verify()),
             Command::Expn => self.answer(Reply::not_implemented()),
             Command::Help => self.answer(Reply::help()),
-            Command::Quit => Step::new(Reply::goodbye(), Next::Close),
+            Command::Quit => SessionStep::new(Reply::goodbye(), SessionAction::Close),
             _ => match self {
                 Self::Connected(_) => self.bad(Reply::need_greeting()),
                 Self::Greeted(greeted) => greeted.command(command),
@@ -163,19 +168,19 @@ impl Session {
         }
     }
 
-    fn answer(self, reply: Reply) -> Step {
-        Step::new(reply, Next::Command(self))
+    fn answer(self, reply: Reply) -> SessionStep {
+        SessionStep::new(reply, SessionAction::Command(self))
     }
 
     /// Answers something that no mail client sends, and counts it.
-    pub(super) fn bad(mut self, reply: Reply) -> Step {
+    pub(super) fn bad(mut self, reply: Reply) -> SessionStep {
         let base = self.base_mut();
         base.bad_commands += 1;
         let reply = if base.bad_commands < MAX_BAD_COMMANDS { reply } else { Reply::too_many_errors() };
         self.answer(reply)
     }
 
-    fn bad_recipient(self, reply: Reply) -> Step {
+    fn bad_recipient(self, reply: Reply) -> SessionStep {
         match self {
             Self::Connected(_) => self.bad(Reply::need_greeting()),
             Self::Greeted(greeted) => greeted.answer(Reply::need_mail()),
@@ -184,7 +189,7 @@ impl Session {
         }
     }
 
-    fn base_mut(&mut self) -> &mut Base {
+    fn base_mut(&mut self) -> &mut ConnectionBase {
         match self {
             Self::Connected(connected) => &mut connected.base,
             Self::Greeted(greeted) => &mut greeted.base,
@@ -193,7 +198,7 @@ impl Session {
     }
 
     // RFC 5321 §4.1.4: EHLO in the middle resets like RSET. A login outlives it.
-    fn greet(self, ehlo: EhloName, esmtp: bool) -> Step {
+    fn greet(self, ehlo: EhloName, esmtp: bool) -> SessionStep {
         let (base, user) = match self {
             Self::Connected(connected) => (connected.base, None),
             Self::Greeted(greeted) => (greeted.base, greeted.client.user),
@@ -209,7 +214,7 @@ impl Session {
         Greeted { base, client }.answer(reply)
     }
 
-    fn reset(self) -> Step {
+    fn reset(self) -> SessionStep {
         match self {
             Self::Transaction(transaction) => transaction.greeted.answer(Reply::flushed()),
             other => other.answer(Reply::flushed()),
@@ -218,7 +223,7 @@ impl Session {
 }
 
 /// What the EHLO reply offers now.
-fn offered(base: &Base) -> Extensions {
+fn offered(base: &ConnectionBase) -> Extensions {
     let logins = base.options.auth != AuthMode::Off && starttls::allows_auth(&base.options.tls, base.tls);
     Extensions {
         starttls: starttls::is_offered(&base.options.tls, base.tls),
@@ -234,32 +239,32 @@ fn offered(base: &Base) -> Extensions {
 }
 
 impl Greeted {
-    fn command(self, command: Command) -> Step {
+    fn command(self, command: Command) -> SessionStep {
         match command {
             Command::StartTls => Upgrade::begin(self),
-            Command::Auth { mechanism, initial } => Exchange::begin(self, &mechanism, initial.as_deref()),
+            Command::Auth { mechanism, initial } => SaslExchange::begin(self, &mechanism, initial.as_deref()),
             Command::Mail { sender, parameters } => self.mail(sender, parameters),
             // Not counted: a pipelining client sends any number of them behind a MAIL that is refused.
             _ => self.answer(Reply::need_mail()),
         }
     }
 
-    pub(super) fn answer(self, reply: Reply) -> Step {
-        Step::new(reply, Next::Command(Session::Greeted(self)))
+    pub(super) fn answer(self, reply: Reply) -> SessionStep {
+        SessionStep::new(reply, SessionAction::Command(ServerSession::Greeted(self)))
     }
 
-    pub(super) fn bad(self, reply: Reply) -> Step {
-        Session::Greeted(self).bad(reply)
+    pub(super) fn bad(self, reply: Reply) -> SessionStep {
+        ServerSession::Greeted(self).bad(reply)
     }
 
     /// Counts a refused login.
-    pub(super) fn login_failed(mut self, reply: Reply) -> Step {
+    pub(super) fn login_failed(mut self, reply: Reply) -> SessionStep {
         self.base.failed_logins += 1;
         let over = self.base.failed_logins >= MAX_FAILED_LOGINS;
         self.answer(if over { Reply::too_many_logins() } else { reply })
     }
 
-    fn mail(self, sender: ReversePath, parameters: MailParameters) -> Step {
+    fn mail(self, sender: ReversePath, parameters: MailParameters) -> SessionStep {
         let options = &self.base.options;
         if starttls::is_required(&options.tls, self.base.tls) {
             return self.bad(Reply::must_start_tls());
@@ -281,26 +286,29 @@ impl Greeted {
         let mut envelope = Envelope::new(sender);
         envelope.body = parameters.body;
         envelope.smtputf8 |= parameters.smtputf8;
-        let transaction = Transaction { greeted: self, envelope, distinct: Distinct::default(), octets, share };
-        Step::silent(Next::Admit(Admission { transaction: Box::new(transaction), size: parameters.size }))
+        let transaction = MailTransaction { greeted: self, envelope, distinct: Distinct::default(), octets, share };
+        SessionStep::silent(SessionAction::Admit(SenderAdmission {
+            transaction: Box::new(transaction),
+            size: parameters.size,
+        }))
     }
 }
 
-impl Transaction {
-    fn command(self: Box<Self>, command: Command) -> Step {
+impl MailTransaction {
+    fn command(self: Box<Self>, command: Command) -> SessionStep {
         match command {
             Command::Rcpt { recipient } => self.rcpt(recipient),
             Command::Data => self.data(),
-            _ => Session::Transaction(self).bad(Reply::nested_mail()),
+            _ => ServerSession::Transaction(self).bad(Reply::nested_mail()),
         }
     }
 
-    fn answer(self: Box<Self>, reply: Reply) -> Step {
-        Step::new(reply, Next::Command(Session::Transaction(self)))
+    fn answer(self: Box<Self>, reply: Reply) -> SessionStep {
+        SessionStep::new(reply, SessionAction::Command(ServerSession::Transaction(self)))
     }
 
     // RFC 5321 §4.5.3.1.10: too many is 452, and those before stay.
-    fn rcpt(mut self: Box<Self>, recipient: Mailbox) -> Step {
+    fn rcpt(mut self: Box<Self>, recipient: Mailbox) -> SessionStep {
         let known = &self.envelope.recipients;
         if self.distinct.find(&recipient, known).is_some() {
             return self.answer(Reply::recipient_ok());
@@ -318,25 +326,25 @@ impl Transaction {
         self.answer(Reply::recipient_ok())
     }
 
-    fn data(self: Box<Self>) -> Step {
+    fn data(self: Box<Self>) -> SessionStep {
         // RFC 2920 §3.1: a client may have sent DATA before it knew that no recipient was taken.
         if self.envelope.recipients.is_empty() {
             return self.answer(Reply::need_recipient());
         }
         let receiving = Receiving::new(self.greeted, self.envelope, self.share);
-        Step::new(Reply::start_mail_input(), Next::Data(Box::new(receiving)))
+        SessionStep::new(Reply::start_mail_input(), SessionAction::Data(Box::new(receiving)))
     }
 }
 
-/// MAIL passed the session's own rules; the intake has the last word.
+/// MAIL passed the session's own rules; the intake decides.
 #[derive(Debug)]
-pub struct Admission {
-    transaction: Box<Transaction>,
+pub struct SenderAdmission {
+    transaction: Box<MailTransaction>,
     size: Option<u64>,
 }
 
-impl Admission {
-    pub fn decide(self, intake: &impl Intake) -> Step {
+impl SenderAdmission {
+    pub fn decide(self, intake: &impl Intake) -> SessionStep {
         let transaction = self.transaction;
         match intake.admit(&transaction.greeted.client, &transaction.envelope.sender, self.size) {
             Ok(()) => transaction.answer(Reply::sender_ok()),
@@ -356,7 +364,7 @@ impl Accepting {
         Self { greeted }
     }
 
-    pub fn replied(mut self, reply: &Reply) -> Step {
+    pub fn replied(mut self, reply: &Reply) -> SessionStep {
         if reply.is_positive() {
             self.greeted.base.bad_commands = 0;
         }

@@ -1,8 +1,8 @@
-//! Where STARTTLS is enforced on the way in: when it is offered, what it must precede, and that nothing said in clear
-//! is heard after it. RFC 3207; CVE-2011-0411.
+//! Enforces STARTTLS for clients: when it is offered, what it must precede, and that plain text sent before it is
+//! never processed after it. RFC 3207; CVE-2011-0411.
 
 use super::Tls;
-use super::session::{Connected, Greeted, Next, Session, Step};
+use super::session::{Connected, Greeted, ServerSession, SessionAction, SessionStep};
 use crate::smtp::Reply;
 use std::sync::Arc;
 
@@ -21,51 +21,51 @@ pub(super) fn allows_auth(tls: &Tls, active: Option<&str>) -> bool {
     matches!(tls, Tls::Off) || active.is_some()
 }
 
-/// 220 is about to be said; then comes the handshake.
+/// 220 is about to be sent; the handshake follows.
 #[derive(Debug)]
 pub struct Upgrade {
     greeted: Greeted,
     config: Arc<rustls::ServerConfig>,
 }
 
-/// Something was sent in clear behind STARTTLS, to be heard inside TLS.
+/// Plain text was sent behind STARTTLS, to be processed inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("plain text stood behind STARTTLS in the same segment: command injection, or a client that does not wait")]
+#[error("plain text followed STARTTLS in the same segment: command injection, or a client that does not wait")]
 pub struct InjectedPlaintext;
 
 /// The buffer was empty when STARTTLS was read: the one value from which TLS may begin.
 #[derive(Debug)]
-pub struct Clean {
+pub struct EmptyBuffer {
     upgrade: Upgrade,
 }
 
 impl Upgrade {
-    pub(super) fn begin(greeted: Greeted) -> Step {
+    pub(super) fn begin(greeted: Greeted) -> SessionStep {
         match &greeted.base.options.tls {
             _ if greeted.base.tls.is_some() => greeted.bad(Reply::tls_already_active()),
             Tls::StartTls(config) => {
                 let config = Arc::clone(config);
-                Step::new(Reply::ready_for_tls(), Next::StartTls(Self { greeted, config }))
+                SessionStep::new(Reply::ready_for_tls(), SessionAction::StartTls(Self { greeted, config }))
             }
             Tls::Off | Tls::Implicit(_) => greeted.bad(Reply::not_implemented()),
         }
     }
 
     /// `buffered` is what was received behind the command.
-    pub fn check(self, buffered: &[u8]) -> Result<Clean, InjectedPlaintext> {
-        if buffered.is_empty() { Ok(Clean { upgrade: self }) } else { Err(InjectedPlaintext) }
+    pub fn check(self, buffered: &[u8]) -> Result<EmptyBuffer, InjectedPlaintext> {
+        if buffered.is_empty() { Ok(EmptyBuffer { upgrade: self }) } else { Err(InjectedPlaintext) }
     }
 }
 
-impl Clean {
+impl EmptyBuffer {
     pub fn config(&self) -> Arc<rustls::ServerConfig> {
         Arc::clone(&self.upgrade.config)
     }
 
     /// The handshake is done. RFC 3207 §4.2: everything that the client said before is forgotten.
-    pub fn secured(self, version: &'static str) -> Session {
+    pub fn secured(self, version: &'static str) -> ServerSession {
         let mut base = self.upgrade.greeted.base;
         base.tls = Some(version);
-        Session::Connected(Connected { base })
+        ServerSession::Connected(Connected { base })
     }
 }

@@ -3,16 +3,17 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use super::lines::Input;
-use super::session::{Next, Session, Step};
-use super::{AuthMode, Client, Intake, LineEndings, Options, Received, Tls};
-use crate::message::Budget;
+use super::lines::LineBuffer;
+use super::session::{ServerSession, SessionAction, SessionStep};
+use super::{AuthMode, Client, Intake, LineEndings, ListenerOptions, Received, Tls};
+use crate::message::MemoryBudget;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
-use std::sync::{Arc, LazyLock, Mutex};
+use parking_lot::Mutex;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-pub(crate) fn options() -> Options {
-    Options {
+pub(crate) fn options() -> ListenerOptions {
+    ListenerOptions {
         address: ([127, 0, 0, 1], 0).into(),
         hostname: "gateway.example".into(),
         tls: Tls::Off,
@@ -27,8 +28,8 @@ pub(crate) fn options() -> Options {
     }
 }
 
-pub(crate) fn budget() -> Budget {
-    Budget::new(10 * 1024 * 1024)
+pub(crate) fn budget() -> MemoryBudget {
+    MemoryBudget::new(10 * 1024 * 1024)
 }
 
 /// Of one certificate for all tests of the process.
@@ -49,7 +50,7 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn count(&self) -> usize {
-        self.taken.lock().expect("no panic").len()
+        self.taken.lock().len()
     }
 }
 
@@ -63,7 +64,7 @@ impl Intake for Recorder {
     }
 
     async fn accept(&self, received: Received) -> Reply {
-        self.taken.lock().expect("no panic").push(received);
+        self.taken.lock().push(received);
         Reply::ok()
     }
 }
@@ -71,25 +72,25 @@ impl Intake for Recorder {
 /// A session, its input and what it said: the connection without a socket.
 #[derive(Debug)]
 pub(crate) struct Dialogue {
-    pub(crate) next: Option<Next>,
-    input: Input,
+    pub(crate) next: Option<SessionAction>,
+    input: LineBuffer,
     pub(crate) intake: Recorder,
-    pub(crate) budget: Budget,
+    pub(crate) budget: MemoryBudget,
     pub(crate) replies: Vec<Reply>,
     /// Something stood in clear behind STARTTLS; the connection was dropped.
     pub(crate) injected: bool,
 }
 
 impl Dialogue {
-    pub(crate) fn new(options: Options) -> Self {
-        let (input, intake) = (Input::default(), Recorder::default());
+    pub(crate) fn new(options: ListenerOptions) -> Self {
+        let (input, intake) = (LineBuffer::default(), Recorder::default());
         let mut dialogue = Self { next: None, input, intake, budget: budget(), replies: Vec::new(), injected: false };
         let peer = ([127, 0, 0, 1], 40_000).into();
-        dialogue.step(Session::open(Arc::new(options), dialogue.budget.clone(), peer, None));
+        dialogue.step(ServerSession::open(Arc::new(options), dialogue.budget.clone(), peer, None));
         dialogue
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: SessionStep) {
         self.replies.extend(step.reply);
         self.next = Some(step.next);
     }
@@ -106,41 +107,41 @@ impl Dialogue {
     }
 
     /// `Err` if more bytes are needed, or none will ever be.
-    fn advance(&mut self, next: Next) -> Result<Step, Box<Next>> {
+    fn advance(&mut self, next: SessionAction) -> Result<SessionStep, Box<SessionAction>> {
         Ok(match next {
-            Next::Command(session) => match self.input.next_line() {
+            SessionAction::Command(session) => match self.input.next_line() {
                 Some(line) => session.line(line),
-                None => return Err(Box::new(Next::Command(session))),
+                None => return Err(Box::new(SessionAction::Command(session))),
             },
-            Next::Response(exchange) => match self.input.next_line() {
+            SessionAction::Response(exchange) => match self.input.next_line() {
                 Some(line) => exchange.response(line),
-                None => return Err(Box::new(Next::Response(exchange))),
+                None => return Err(Box::new(SessionAction::Response(exchange))),
             },
-            Next::Data(mut receiving) => {
+            SessionAction::Data(mut receiving) => {
                 let consumed = receiving.feed(self.input.bytes());
                 self.input.consume(consumed);
                 if !receiving.is_done() {
-                    return Err(Box::new(Next::Data(receiving)));
+                    return Err(Box::new(SessionAction::Data(receiving)));
                 }
                 receiving.finish()
             }
-            Next::Verify(verification) => {
+            SessionAction::Verify(verification) => {
                 let right = verification.name() == "u" && verification.password().reveal() == "p";
                 verification.verdict(right.then(|| "u".into()))
             }
-            Next::StartTls(upgrade) => match upgrade.check(self.input.bytes()) {
-                Ok(clean) => Step::silent(Next::Command(clean.secured("TLSv1.3"))),
+            SessionAction::StartTls(upgrade) => match upgrade.check(self.input.bytes()) {
+                Ok(clean) => SessionStep::silent(SessionAction::Command(clean.secured("TLSv1.3"))),
                 Err(_) => {
                     self.injected = true;
-                    Step::silent(Next::Close)
+                    SessionStep::silent(SessionAction::Close)
                 }
             },
-            Next::Admit(admission) => admission.decide(&self.intake),
-            Next::Accept(received, accepting) => {
-                self.intake.taken.lock().expect("no panic").push(*received);
+            SessionAction::Admit(admission) => admission.decide(&self.intake),
+            SessionAction::Accept(received, accepting) => {
+                self.intake.taken.lock().push(*received);
                 accepting.replied(&Reply::ok())
             }
-            Next::Close => return Err(Box::new(Next::Close)),
+            SessionAction::Close => return Err(Box::new(SessionAction::Close)),
         })
     }
 
@@ -149,11 +150,11 @@ impl Dialogue {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.next, Some(Next::Close))
+        matches!(self.next, Some(SessionAction::Close))
     }
 
     pub(crate) fn is_in_data(&self) -> bool {
-        matches!(self.next, Some(Next::Data(_)))
+        matches!(self.next, Some(SessionAction::Data(_)))
     }
 
     /// Octets that wait for more.

@@ -1,13 +1,15 @@
-//! Whose password is checked next: argon2 is slow on purpose, so that strangers who guess could keep everybody else waiting.
+//! Whose password is checked next: argon2 is slow on purpose, so that clients that guess passwords could keep everybody
+//! else waiting.
 //!
 //! Clients of a known network go first, then those of whose network no wrong password came lately, then the guessers; within
 //! each, networks take turns. Strangers never have more than their share of the runs. Every queue is bounded, for each
 //! network and in all: who finds it full is told to come again. Decides nothing about passwords. RFC 4954 §6.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -25,7 +27,7 @@ const MOST_NETWORKS: usize = 4096;
 
 /// Where a login comes from.
 #[derive(Debug, Clone, Copy)]
-pub struct Source {
+pub struct LoginSource {
     pub address: IpAddr,
     /// It may send as it is, or somebody has logged in from there within the last day.
     pub is_known: bool,
@@ -37,17 +39,17 @@ pub struct Busy;
 
 /// Shared by its clones.
 #[derive(Debug, Clone)]
-pub(super) struct Verifiers(Arc<Mutex<State>>);
+pub(super) struct Verifiers(Arc<Mutex<VerifierState>>);
 
 #[derive(Debug)]
-struct State {
+struct VerifierState {
     /// Runs at once.
     most: usize,
     /// Of those, for clients that are not known.
-    most_of_strangers: usize,
+    most_unauthenticated: usize,
     running: usize,
-    running_of_strangers: usize,
-    waiting: [Queue; Rank::ALL.len()],
+    running_unauthenticated: usize,
+    waiting: [FairQueue; Rank::ALL.len()],
     /// Quiet networks with a login that waits or is being checked: until it is known to be right, more of them are guesses.
     first: HashSet<IpNet>,
     guesses: HashMap<IpNet, Guesses>,
@@ -73,10 +75,10 @@ impl Rank {
 
 /// Networks in the order of their turns.
 #[derive(Debug, Default)]
-struct Queue(VecDeque<(IpNet, VecDeque<Waiting>)>);
+struct FairQueue(VecDeque<(IpNet, VecDeque<WaitingLogin>)>);
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingLogin {
     number: u64,
     turn: oneshot::Sender<Run>,
 }
@@ -84,15 +86,15 @@ struct Waiting {
 /// The right to one run of argon2, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Run {
-    is_stranger: bool,
+    is_unauthenticated: bool,
     verifiers: Verifiers,
     /// Of its network in the turns.
-    place: Option<Place>,
+    place: Option<PendingLogin>,
 }
 
 /// A place in a queue. Who goes away leaves it.
 #[derive(Debug)]
-struct Place {
+struct PendingLogin {
     rank: Rank,
     network: IpNet,
     number: u64,
@@ -100,15 +102,15 @@ struct Place {
 }
 
 impl Verifiers {
-    /// `most`: as many runs as there are cores. Half of them, at least one, are for strangers too.
+    /// `most`: as many runs as there are cores. Half of them, at least one, are also for unauthenticated clients.
     pub fn new(most: usize) -> Self {
         let most = most.max(1);
-        let waiting = Rank::ALL.map(|_| Queue::default());
-        Self(Arc::new(Mutex::new(State {
+        let waiting = Rank::ALL.map(|_| FairQueue::default());
+        Self(Arc::new(Mutex::new(VerifierState {
             most,
-            most_of_strangers: (most / 2).max(1),
+            most_unauthenticated: (most / 2).max(1),
             running: 0,
-            running_of_strangers: 0,
+            running_unauthenticated: 0,
             waiting,
             first: HashSet::new(),
             guesses: HashMap::new(),
@@ -117,7 +119,7 @@ impl Verifiers {
     }
 
     /// Waits for its turn.
-    pub async fn turn(&self, source: Source) -> Result<Run, Busy> {
+    pub async fn allowance(&self, source: LoginSource) -> Result<Run, Busy> {
         let (place, turn) = self.queue(source)?;
         self.go_on();
         // Nobody drops the sender of a place that is taken.
@@ -127,8 +129,8 @@ impl Verifiers {
     }
 
     /// A password from there was wrong, or right. Before the run is given back.
-    pub fn note(&self, source: Source, was_right: bool) {
-        let mut state = self.lock();
+    pub fn note(&self, source: LoginSource, was_right: bool) {
+        let mut state = self.0.lock();
         let (now, network) = (Instant::now(), network_of(source));
         if was_right {
             state.guesses.remove(&network);
@@ -146,10 +148,10 @@ impl Verifiers {
         }
     }
 
-    fn queue(&self, source: Source) -> Result<(Place, oneshot::Receiver<Run>), Busy> {
+    fn queue(&self, source: LoginSource) -> Result<(PendingLogin, oneshot::Receiver<Run>), Busy> {
         let (sender, turn) = oneshot::channel();
         let network = network_of(source);
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let rank = state.rank(source, network);
         let queue = &mut state.waiting[rank as usize];
         if queue.len_of(network) >= MOST_WAITING_OF_ONE || queue.len() >= MOST_WAITING {
@@ -160,33 +162,29 @@ impl Verifiers {
         }
         state.next_number += 1;
         let number = state.next_number;
-        state.waiting[rank as usize].push(network, Waiting { number, turn: sender });
+        state.waiting[rank as usize].push(network, WaitingLogin { number, turn: sender });
         drop(state);
-        Ok((Place { rank, network, number, verifiers: self.clone() }, turn))
+        Ok((PendingLogin { rank, network, number, verifiers: self.clone() }, turn))
     }
 
-    /// Gives turns to whoever may run now.
+    /// Starts the checks that may run now.
     fn go_on(&self) {
         // The lock is given up before the run is sent: of a client that is gone it comes back at once, and asks for the lock.
-        while let Some((waiting, is_stranger)) = self.begin_next() {
-            drop(waiting.turn.send(Run { is_stranger, verifiers: self.clone(), place: None }));
+        while let Some((waiting, is_unauthenticated)) = self.begin_next() {
+            drop(waiting.turn.send(Run { is_unauthenticated, verifiers: self.clone(), place: None }));
         }
     }
 
-    fn begin_next(&self) -> Option<(Waiting, bool)> {
-        let mut state = self.lock();
-        let (waiting, is_stranger) = state.next()?;
-        state.count(is_stranger, 1);
-        Some((waiting, is_stranger))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn begin_next(&self) -> Option<(WaitingLogin, bool)> {
+        let mut state = self.0.lock();
+        let (waiting, is_unauthenticated) = state.next()?;
+        state.count(is_unauthenticated, 1);
+        Some((waiting, is_unauthenticated))
     }
 }
 
-impl State {
-    fn rank(&self, source: Source, network: IpNet) -> Rank {
+impl VerifierState {
+    fn rank(&self, source: LoginSource, network: IpNet) -> Rank {
         let now = Instant::now();
         match self.guesses.get(&network).filter(|guesses| guesses.until > now) {
             Some(guesses) if !source.is_known || guesses.count >= MOST_MISTAKES => Rank::Guessing,
@@ -203,27 +201,28 @@ impl State {
         }
     }
 
-    fn next(&mut self) -> Option<(Waiting, bool)> {
+    fn next(&mut self) -> Option<(WaitingLogin, bool)> {
         if self.running >= self.most {
             return None;
         }
-        let strangers_may = self.running_of_strangers < self.most_of_strangers;
+        let unauthenticated_may = self.running_unauthenticated < self.most_unauthenticated;
         Rank::ALL.into_iter().find_map(|rank| {
-            let is_stranger = rank != Rank::Known;
-            let next = if is_stranger && !strangers_may { None } else { self.waiting[rank as usize].pop() };
-            next.map(|waiting| (waiting, is_stranger))
+            let is_unauthenticated = rank != Rank::Known;
+            let next =
+                if is_unauthenticated && !unauthenticated_may { None } else { self.waiting[rank as usize].pop() };
+            next.map(|waiting| (waiting, is_unauthenticated))
         })
     }
 
-    fn count(&mut self, is_stranger: bool, change: isize) {
+    fn count(&mut self, is_unauthenticated: bool, change: isize) {
         self.running = self.running.saturating_add_signed(change);
-        if is_stranger {
-            self.running_of_strangers = self.running_of_strangers.saturating_add_signed(change);
+        if is_unauthenticated {
+            self.running_unauthenticated = self.running_unauthenticated.saturating_add_signed(change);
         }
     }
 }
 
-impl Queue {
+impl FairQueue {
     fn len(&self) -> usize {
         self.0.iter().map(|(_, waiting)| waiting.len()).sum()
     }
@@ -232,7 +231,7 @@ impl Queue {
         self.0.iter().find(|(known, _)| *known == network).map_or(0, |(_, waiting)| waiting.len())
     }
 
-    fn push(&mut self, network: IpNet, one: Waiting) {
+    fn push(&mut self, network: IpNet, one: WaitingLogin) {
         match self.0.iter_mut().find(|(known, _)| *known == network) {
             Some((_, waiting)) => waiting.push_back(one),
             None => self.0.push_back((network, VecDeque::from([one]))),
@@ -240,7 +239,7 @@ impl Queue {
     }
 
     /// The first of the network whose turn it is, which then has to wait for all others.
-    fn pop(&mut self) -> Option<Waiting> {
+    fn pop(&mut self) -> Option<WaitingLogin> {
         let (network, mut waiting) = self.0.pop_front()?;
         let first = waiting.pop_front();
         if !waiting.is_empty() {
@@ -250,7 +249,7 @@ impl Queue {
     }
 
     /// All of one network.
-    fn take(&mut self, network: IpNet) -> VecDeque<Waiting> {
+    fn take(&mut self, network: IpNet) -> VecDeque<WaitingLogin> {
         let at = self.0.iter().position(|(known, _)| *known == network);
         at.and_then(|at| self.0.remove(at)).map(|(_, waiting)| waiting).unwrap_or_default()
     }
@@ -265,14 +264,14 @@ impl Queue {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.verifiers.lock().count(self.is_stranger, -1);
+        self.verifiers.0.lock().count(self.is_unauthenticated, -1);
         self.verifiers.go_on();
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingLogin {
     fn drop(&mut self) {
-        let mut state = self.verifiers.lock();
+        let mut state = self.verifiers.0.lock();
         state.waiting.iter_mut().for_each(|queue| queue.remove(self.network, self.number));
         if self.rank == Rank::Quiet {
             state.first.remove(&self.network);
@@ -280,8 +279,8 @@ impl Drop for Place {
     }
 }
 
-/// A known client stands for itself; strangers have many addresses in one network.
-fn network_of(Source { address, is_known }: Source) -> IpNet {
+/// A known client counts by itself; an unauthenticated one may have many addresses in one network.
+fn network_of(LoginSource { address, is_known }: LoginSource) -> IpNet {
     match address.to_canonical() {
         address if is_known => address.into(),
         IpAddr::V4(address) => Ipv4Net::new_assert(address, 24).trunc().into(),
@@ -297,15 +296,15 @@ mod tests {
 
     const ONE_RUN: Duration = Duration::from_millis(40);
 
-    fn from(address: [u8; 4], is_known: bool) -> Source {
-        Source { address: address.into(), is_known }
+    fn from(address: [u8; 4], is_known: bool) -> LoginSource {
+        LoginSource { address: address.into(), is_known }
     }
 
     /// A login whose check takes its time and comes to this; when it was done.
-    fn login(verifiers: &Verifiers, source: Source, is_right: bool) -> JoinHandle<Result<Instant, Busy>> {
+    fn login(verifiers: &Verifiers, source: LoginSource, is_right: bool) -> JoinHandle<Result<Instant, Busy>> {
         let verifiers = verifiers.clone();
         tokio::spawn(async move {
-            let run = verifiers.turn(source).await?;
+            let run = verifiers.allowance(source).await?;
             sleep(ONE_RUN).await;
             verifiers.note(source, is_right);
             drop(run);
@@ -355,16 +354,17 @@ mod tests {
         for (cores, of_strangers) in [(1, 1), (2, 1), (4, 2), (8, 4)] {
             let verifiers = Verifiers::new(cores);
             let running = || {
-                let state = verifiers.lock();
-                (state.running, state.running_of_strangers)
+                let state = verifiers.0.lock();
+                (state.running, state.running_unauthenticated)
             };
-            let strangers: Vec<_> = (0..20).map(|n| login(&verifiers, from([192, 0, n, 1], false), false)).collect();
+            let unauthenticated: Vec<_> =
+                (0..20).map(|n| login(&verifiers, from([192, 0, n, 1], false), false)).collect();
             sleep(ONE_RUN / 2).await;
             assert_eq!(running(), (of_strangers, of_strangers));
             let known: Vec<_> = (0..20).map(|n| login(&verifiers, from([10, 0, n, 1], true), true)).collect();
             sleep(ONE_RUN / 4).await;
             assert_eq!(running(), (cores, of_strangers));
-            for one in strangers.into_iter().chain(known) {
+            for one in unauthenticated.into_iter().chain(known) {
                 assert!(one.await.expect("no panic").is_ok());
             }
             assert_eq!(running(), (0, 0), "every run is given back");
@@ -389,7 +389,7 @@ mod tests {
             login(&verifiers, from([10, high, low, 1], false), true)
         });
         assert_eq!(refused(of_many.collect()).await, 300 - 1 - MOST_WAITING);
-        let state = verifiers.lock();
+        let state = verifiers.0.lock();
         let is_empty = state.waiting.iter().all(|queue| queue.0.is_empty());
         assert!(is_empty && state.guesses.is_empty() && state.first.is_empty(), "nothing is kept");
     }
@@ -411,27 +411,27 @@ mod tests {
         for login in guessers {
             assert!(login.await.expect("no panic").is_ok(), "and then they have theirs");
         }
-        assert!(verifiers.lock().first.is_empty());
+        assert!(verifiers.0.lock().first.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_goes_away_leaves_the_queue_and_the_run() {
         let verifiers = Verifiers::new(1);
-        let first = verifiers.turn(from([192, 0, 2, 1], false)).await.expect("free");
+        let first = verifiers.allowance(from([192, 0, 2, 1], false)).await.expect("free");
         let waiting: Vec<_> = (1..9).map(|n| login(&verifiers, from([192, 0, n, 1], false), true)).collect();
         sleep(ONE_RUN).await;
         waiting.iter().for_each(JoinHandle::abort);
         sleep(ONE_RUN).await;
-        assert!(verifiers.lock().waiting.iter().all(|queue| queue.0.is_empty()));
+        assert!(verifiers.0.lock().waiting.iter().all(|queue| queue.0.is_empty()));
         drop(first);
-        assert!(verifiers.turn(from([192, 0, 2, 1], false)).await.is_ok());
-        assert_eq!(verifiers.lock().running, 0);
+        assert!(verifiers.allowance(from([192, 0, 2, 1], false)).await.is_ok());
+        assert_eq!(verifiers.0.lock().running, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn guesses_are_forgotten_after_a_minute_and_their_number_is_bounded() {
         let verifiers = Verifiers::new(1);
-        let rank = |source| verifiers.lock().rank(source, network_of(source));
+        let rank = |source| verifiers.0.lock().rank(source, network_of(source));
         let [stranger, neighbour] = [1, 2].map(|host| from([192, 0, 2, host], false));
         assert_eq!(rank(stranger), Rank::Quiet);
         verifiers.note(stranger, false);
@@ -448,13 +448,14 @@ mod tests {
         verifiers.note(known, true);
         assert_eq!(rank(known), Rank::Known);
         for n in 0..u32::try_from(2 * MOST_NETWORKS).expect("small") {
-            let source = Source { address: std::net::Ipv4Addr::from(0x0a00_0000 + (n << 8)).into(), is_known: false };
+            let source =
+                LoginSource { address: std::net::Ipv4Addr::from(0x0a00_0000 + (n << 8)).into(), is_known: false };
             verifiers.note(source, false);
         }
-        assert_eq!(verifiers.lock().guesses.len(), MOST_NETWORKS);
+        assert_eq!(verifiers.0.lock().guesses.len(), MOST_NETWORKS);
         assert_eq!((rank(from([198, 51, 100, 1], false)), rank(known)), (Rank::Guessing, Rank::Known));
         sleep(MEMORY_OF_GUESSES).await;
         verifiers.note(stranger, false);
-        assert_eq!(verifiers.lock().guesses.len(), 1);
+        assert_eq!(verifiers.0.lock().guesses.len(), 1);
     }
 }

@@ -4,9 +4,9 @@
 //! login, certificate) is 451 and never the provider's 5yz, since the application would drop the mail for good.
 
 use super::leftovers::Leftovers;
-use super::prepare::Prepared;
+use super::pipeline::IntakePipeline;
+use super::prepare::PreparedMail;
 use super::queued::refusal;
-use super::reception::Reception;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::accepted::Accepted;
@@ -30,7 +30,7 @@ const TOO_LARGE: EnhancedCode = EnhancedCode::new(5, 3, 4);
 
 #[derive(Debug)]
 pub struct DirectIntake {
-    pub reception: Reception,
+    pub pipeline: IntakePipeline,
     pub delivery: Arc<Delivery>,
     pub leftovers: Leftovers,
     /// The gateway has to end now: what is still under way is broken off, and answered for by what is known.
@@ -39,14 +39,14 @@ pub struct DirectIntake {
 
 impl Intake for DirectIntake {
     fn admit(&self, client: &Client, sender: &ReversePath, _size: Option<u64>) -> Result<(), Reply> {
-        self.reception.admit(client, sender)
+        self.pipeline.admit(client, sender)
     }
 
     async fn accept(&self, mut received: Received) -> Reply {
         let started = Instant::now();
         let deadline = Deadline::after(BUDGET);
-        let (accepted, original) = match self.reception.accept(&mut received) {
-            Ok(Prepared { accepted, original }) => (Arc::new(accepted), original),
+        let (accepted, original) = match self.pipeline.accept(&mut received) {
+            Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
         if let Err(error) = self.has_room_for_leftovers(&accepted) {
@@ -71,8 +71,8 @@ impl Intake for DirectIntake {
 }
 
 impl DirectIntake {
-    /// What the provider takes in part is ours to keep. For a single recipient it is all or nothing, and a full disk no
-    /// reason not to deliver.
+    /// If the provider accepts a message only in part, the rest must be stored. With one recipient there is no rest, so
+    /// a full disk does not prevent delivery.
     fn has_room_for_leftovers(&self, accepted: &Accepted) -> Result<(), QueueError> {
         if accepted.envelope.recipients.len() < 2 {
             return Ok(());
@@ -86,7 +86,7 @@ fn given_up(id: MailId, received: &Received, reply: &Reply) {
     let to = received.envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
     let from = Clean(&received.envelope.sender);
     let size = received.data.len();
-    error!(%id, %from, %to, size, %reply, "given up at the end of the drain time; sent again, it is a possible duplicate");
+    error!(%id, %from, %to, size, %reply, "given up at the end of the drain time; if sent again, it is a possible duplicate");
 }
 
 /// One line of at most 512 octets for the client.

@@ -1,15 +1,15 @@
-//! What direct mode leaves over once the provider took the message for some of its recipients: the application got its
-//! `250` and will not come back, so the others are the gateway's from then on.
+//! What direct mode leaves over once the provider accepted the message for some of its recipients: the application got
+//! its `250` and will not retry, so the gateway is responsible for the others.
 //!
 //! What cannot be stored just now is tried again until it can be, holding its share of the memory budget; never dropped
 //! without a line that names each recipient.
 
 use super::prepare::subject_of;
-use crate::delivery::{Attempt, Bouncer, Clerk};
+use crate::delivery::{Attempt, Bouncer, SettlementPolicy};
 use crate::message::Outcome;
 use crate::message::accepted::Accepted;
-use crate::message::budget::Share;
-use crate::message::dsn::Failure;
+use crate::message::budget::MemoryShare;
+use crate::message::dsn::FailedRecipient;
 use crate::observe::log::Clean;
 use crate::queue::{NewMail, Queue, QueueError};
 use bytes::Bytes;
@@ -27,7 +27,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Leftovers {
     pub(super) queue: Arc<dyn Queue>,
-    clerk: Clerk,
+    settlement: SettlementPolicy,
     bouncer: Arc<Bouncer>,
     unstored: TaskTracker,
     stop: CancellationToken,
@@ -35,19 +35,19 @@ pub struct Leftovers {
 
 /// Of one message.
 #[derive(Debug)]
-struct Left {
+struct Leftover {
     accepted: Arc<Accepted>,
     /// `None`: it is stored.
     mail: Option<NewMail>,
-    /// To be told of.
-    failures: Vec<Failure>,
+    /// For a bounce.
+    failures: Vec<FailedRecipient>,
     /// The recipients that are not settled, for the log.
     to: String,
 }
 
 impl Leftovers {
-    pub fn new(queue: Arc<dyn Queue>, clerk: Clerk, bouncer: Arc<Bouncer>) -> Self {
-        Self { queue, clerk, bouncer, unstored: TaskTracker::new(), stop: CancellationToken::new() }
+    pub fn new(queue: Arc<dyn Queue>, settlement: SettlementPolicy, bouncer: Arc<Bouncer>) -> Self {
+        Self { queue, settlement, bouncer, unstored: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
     /// Deferred recipients are queued, failed ones kept, delivered ones remembered, all at once. To be called only if
@@ -57,29 +57,29 @@ impl Leftovers {
         accepted: Arc<Accepted>,
         original: Option<Bytes>,
         attempt: &Attempt,
-        shares: [Share; 2],
+        shares: [MemoryShare; 2],
     ) {
-        let (fates, failures) = self.clerk.open(&accepted, attempt);
+        let (initial_states, failures) = self.settlement.initial_states(&accepted, attempt);
         let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
         let to = unsettled.map(|settled| Clean(&settled.recipient).to_string()).collect::<Vec<_>>().join(",");
         let subject = subject_of(&accepted.message, accepted.id);
-        let mail = NewMail { accepted: accepted.clone(), fates, original, subject };
-        let mut left = Left { accepted, mail: Some(mail), failures, to };
+        let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject };
+        let mut left = Leftover { accepted, mail: Some(mail), failures, to };
         let Err(error) = self.store(&mut left).await else { return };
         let (id, from) = (left.accepted.id, Clean(&left.accepted.envelope.sender));
         if left.to.is_empty() {
             error!(%id, %from, "delivered, and the history could not be written: {error}");
             return;
         }
-        error!(%id, %from, to = left.to, "what is left of a message could not be stored; it is tried again: {error}");
+        error!(%id, %from, to = left.to, "the remaining recipients of a message could not be stored; retrying: {error}");
         let leftovers = self.clone();
         self.unstored.spawn(async move {
-            leftovers.keep_on(left).await;
+            leftovers.retry_until_stored(left).await;
             drop(shares);
         });
     }
 
-    /// Whoever still tries does so once more. Returns when none is left, or at the deadline.
+    /// Pending retries run once more. Returns when none is left, or at the deadline.
     pub async fn finish(&self, deadline: Instant) {
         self.stop.cancel();
         self.unstored.close();
@@ -87,15 +87,15 @@ impl Leftovers {
     }
 
     /// The message first: a bounce is about what was kept.
-    async fn store(&self, left: &mut Left) -> Result<(), QueueError> {
+    async fn store(&self, left: &mut Leftover) -> Result<(), QueueError> {
         if let Some(mail) = &left.mail {
             self.queue.put(mail.clone()).await?;
             left.mail = None;
         }
-        self.bouncer.tell(&left.accepted, &left.failures).await
+        self.bouncer.notify(&left.accepted, &left.failures).await
     }
 
-    async fn keep_on(&self, mut left: Left) {
+    async fn retry_until_stored(&self, mut left: Leftover) {
         let mut pause = FIRST_RETRY;
         loop {
             let is_last = tokio::select! {
@@ -107,12 +107,13 @@ impl Leftovers {
             let (id, from, to) = (left.accepted.id, Clean(&left.accepted.envelope.sender), &left.to);
             match stored {
                 Ok(()) => {
-                    info!(%id, %from, to, "what is left of a message is stored now");
+                    info!(%id, %from, to, "the remaining recipients of a message are stored now");
                     return;
                 }
                 Err(error) if is_last || matches!(error, QueueError::Closed) => {
-                    let lost = if left.mail.is_some() { "these recipients never get it" } else { "nobody is told" };
-                    error!(%id, %from, to, "what is left of a message could not be stored until the stop; {lost}: {error}");
+                    let lost =
+                        if left.mail.is_some() { "these recipients will not get it" } else { "no bounce is sent" };
+                    error!(%id, %from, to, "the remaining recipients of a message could not be stored before the stop; {lost}: {error}");
                     return;
                 }
                 Err(_) => pause = (pause * 2).min(LONGEST_RETRY),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// The rules of one listener.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct SenderPolicy {
     pub listener_senders: SenderPatterns,
     /// By user name; a user without an entry is bound by the listener's.
     pub user_senders: Arc<HashMap<Arc<str>, SenderPatterns>>,
@@ -21,7 +21,7 @@ pub struct Policy {
     pub keyring: Arc<Keyring>,
 }
 
-impl Policy {
+impl SenderPolicy {
     /// At MAIL.
     pub fn check_envelope(&self, client: &Client, sender: &ReversePath) -> Result<(), Reply> {
         match sender.mailbox() {
@@ -62,7 +62,7 @@ impl Policy {
     }
 
     /// Of the message as it is to leave: is there a key for its author, or may it go without? The author is `None` where it
-    /// cannot be told and nothing depends on it.
+    /// cannot be determined and nothing depends on it.
     pub fn check_seal(&self, author: Result<Author, AuthorError>) -> Result<Option<Author>, Reply> {
         match author {
             Ok(author) => {
@@ -96,7 +96,7 @@ fn not_yours(what: &str, mailbox: &Mailbox) -> Reply {
 }
 
 fn no_author(error: AuthorError) -> Reply {
-    Reply::new(550, EnhancedCode::new(5, 7, 1), format!("Refused: {error}, so the sender cannot be told"))
+    Reply::new(550, EnhancedCode::new(5, 7, 1), format!("Refused: {error}, so the sender cannot be determined"))
 }
 
 // RFC 7372 §3.1: X.7.20, no passing DKIM signature found.

@@ -1,17 +1,17 @@
 //! From `Received` to `Accepted`: loop check, author, repair, rules, trace.
 //!
-//! Who may write in which name is judged by what the application wrote, no repair changes an address; whether it can be
+//! Who may send as whom is checked on what the application wrote, since no repair changes an address; whether it can be
 //! signed, by what the rules made of it.
 
 use super::fit;
-use super::reception::Reception;
+use super::pipeline::IntakePipeline;
 use crate::inbound::Received;
 use crate::message::accepted::{Accepted, Origin};
-use crate::message::budget::{BudgetExceeded, Share};
+use crate::message::budget::{BudgetExceeded, MemoryShare};
 use crate::message::optional::{Obstacle, Skipped};
 use crate::message::raw::RawError;
-use crate::message::repair::{Context, Repaired, header_room, repair, repair_header, room};
-use crate::message::rewrite::{Draft, Kept, Note, Original, Rewritten, Rules, Unmet, Verdict};
+use crate::message::repair::{RepairInputs, Repaired, header_room, memory_needed, repair, repair_header};
+use crate::message::rewrite::{KeptMail, Original, RewriteDraft, Rewritten, RuleNote, Rules, Unmet, Verdict};
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage, subject};
 use crate::observe::log::Clean;
@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 /// Ready to be delivered or stored.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct PreparedMail {
     pub accepted: Accepted,
     /// From before the rules, where one changed it.
     pub original: Option<Bytes>,
@@ -32,42 +32,42 @@ pub(super) struct Prepared {
 
 /// Why there is nothing to deliver.
 #[derive(Debug)]
-pub enum Turned {
+pub enum Rejection {
     Refused(Reply),
-    /// A rule wants it to reach nobody.
+    /// A rule discards it.
     Discarded {
         rule: Arc<str>,
     },
 }
 
-impl From<Reply> for Turned {
+impl From<Reply> for Rejection {
     fn from(reply: Reply) -> Self {
         Self::Refused(reply)
     }
 }
 
-/// What was done to a message on its way through, for whoever wants to look at it.
+/// What intake did to a message, for reports.
 #[derive(Debug, Clone, Default)]
-pub struct Account {
+pub struct IntakeReport {
     /// Names of the repairs that changed something.
     pub repairs: Vec<&'static str>,
-    /// Rules that were for it, in order.
+    /// Rules that applied, in order.
     pub matched: Vec<Arc<str>>,
-    /// Rules that were asked and not for it.
+    /// Rules whose conditions did not hold.
     pub passed_over: Vec<(Arc<str>, Unmet)>,
-    /// What rules wanted and did not get.
-    pub notes: Vec<Note>,
+    /// What rules asked for and could not do.
+    pub notes: Vec<RuleNote>,
     /// Repairs and searches in its texts that were left out, since the mail must not wait for them.
     pub skipped: Vec<Skipped>,
 }
 
 pub(super) fn prepare(
     received: &mut Received,
-    reception: &Reception,
+    pipeline: &IntakePipeline,
     (id, now): (MailId, Timestamp),
-    account: &mut Account,
-) -> Result<Prepared, Turned> {
-    let Reception { policy, rules, hostname, listener, .. } = reception;
+    report: &mut IntakeReport,
+) -> Result<PreparedMail, Rejection> {
+    let IntakePipeline { policy, rules, hostname, listener, .. } = pipeline;
     let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
         RawError::HeaderTooLarge => Reply::header_too_large(),
     })?;
@@ -77,30 +77,30 @@ pub(super) fn prepare(
     let written = Author::of(&as_received);
     policy.check_author(&received.client, &written)?;
     policy.check_senders(&received.client, &as_received)?;
-    let context = Context { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
+    let context = RepairInputs { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let size = received.data.len();
     let Repaired { mut message, steps, skipped } =
-        off_the_way(size, || repaired(&as_received, reception, &context, (&mut received.share, size)))?;
-    let held = held_with(&message, &as_received, size);
-    hold(&mut received.share, held)?;
+        in_place_off_runtime(size, || repaired(&as_received, pipeline, &context, (&mut received.share, size)))?;
+    let held = octets_with(&message, &as_received, size);
+    reserve(&mut received.share, held)?;
     received.share.shrink(held);
     tell_skipped(&skipped, id);
-    account.skipped = skipped;
+    report.skipped = skipped;
     if !steps.is_empty() {
         debug!(%id, steps = steps.join(", "), "repaired");
     }
-    account.repairs.clone_from(&steps);
+    report.repairs.clone_from(&steps);
     if received.line_endings_changed || !steps.is_empty() {
         drop_broken_signature(&mut message, id, "repaired");
     }
     let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
-    let draft = Draft { envelope: received.envelope.clone(), message, marks: Marks::default() };
-    hold(&mut received.share, held + rules.room(&draft.message))?;
-    let Ruled { draft, original } = follow_rules(rules, draft, (&origin, id), account)?;
+    let draft = RewriteDraft { envelope: received.envelope.clone(), message, marks: Marks::default() };
+    reserve(&mut received.share, held + rules.memory_needed(&draft.message))?;
+    let RuleResult { draft, original } = follow_rules(rules, draft, (&origin, id), report)?;
     let held = held + original.as_ref().map_or(0, Bytes::len);
-    hold(&mut received.share, held)?;
+    reserve(&mut received.share, held)?;
     received.share.shrink(held);
-    let Draft { envelope, mut message, marks } = draft;
+    let RewriteDraft { envelope, mut message, marks } = draft;
     let author = policy.check_seal(if original.is_some() { Author::of(&message) } else { written })?;
     let is_signed = author.as_ref().is_some_and(|author| policy.keyring.keys_for(author.domain()).is_some());
     let fit = if is_signed { fit::check(&message) } else { fit::check_lines(&message) };
@@ -114,7 +114,7 @@ pub(super) fn prepare(
     };
     add_received(&mut message, &trace, now);
     let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
-    Ok(Prepared { accepted, original })
+    Ok(PreparedMail { accepted, original })
 }
 
 /// With every step that is wanted. Where all the memory for mail coming in would not do for that and for the rules behind it,
@@ -122,20 +122,20 @@ pub(super) fn prepare(
 /// would be told the same every time.
 fn repaired(
     message: &RawMessage,
-    Reception { repairs, rules, .. }: &Reception,
-    context: &Context<'_>,
-    (share, size): (&mut Share, usize),
+    IntakePipeline { repairs, rules, .. }: &IntakePipeline,
+    context: &RepairInputs<'_>,
+    (share, size): (&mut MemoryShare, usize),
 ) -> Result<Repaired, Reply> {
     let fewer = repairs.without_others_on_body();
     for tried in [repairs, &fewer] {
-        let needed = size + header_room(message) + room(message, tried);
+        let needed = size + header_room(message) + memory_needed(message, tried);
         if !share.could_hold(needed) {
             continue;
         }
-        hold(share, needed)?;
+        reserve(share, needed)?;
         let repaired = repair(message, tried, context);
-        let held = held_with(&repaired.message, message, size);
-        if held == size || share.could_hold(held + rules.room(&repaired.message)) {
+        let held = octets_with(&repaired.message, message, size);
+        if held == size || share.could_hold(held + rules.memory_needed(&repaired.message)) {
             return Ok(if tried == repairs { repaired } else { with_less_of_body(repaired) });
         }
     }
@@ -147,62 +147,62 @@ fn with_less_of_body(mut repaired: Repaired) -> Repaired {
     repaired
 }
 
-/// Later there may be room, unless there would be none with nobody else there.
-fn hold(share: &mut Share, octets: usize) -> Result<(), Reply> {
+/// Temporary, unless the message would not fit even with no other mail in memory.
+fn reserve(share: &mut MemoryShare, octets: usize) -> Result<(), Reply> {
     if !share.could_hold(octets) {
         return Err(Reply::never_enough_memory());
     }
     share.grow(octets).map_err(|BudgetExceeded| Reply::no_memory())
 }
 
-/// A body that was made anew is held beside the old one until the reply.
-fn held_with(message: &RawMessage, as_received: &RawMessage, size: usize) -> usize {
+/// A rewritten body is held beside the old one until the reply.
+fn octets_with(message: &RawMessage, as_received: &RawMessage, size: usize) -> usize {
     let is_new = message.body().as_ptr() != as_received.body().as_ptr();
     if is_new { size + message.size() } else { size }
 }
 
 /// What the rules made of a message.
-struct Ruled {
-    draft: Draft,
+struct RuleResult {
+    draft: RewriteDraft,
     original: Option<Bytes>,
 }
 
 fn follow_rules(
     rules: &Rules,
-    draft: Draft,
+    draft: RewriteDraft,
     (origin, id): (&Origin, MailId),
-    account: &mut Account,
-) -> Result<Ruled, Turned> {
+    report: &mut IntakeReport,
+) -> Result<RuleResult, Rejection> {
     if rules.is_empty() {
-        return Ok(Ruled { draft, original: None });
+        return Ok(RuleResult { draft, original: None });
     }
-    let rewritten = off_the_way(draft.message.size(), || rules.apply(&draft, origin));
+    let rewritten = in_place_off_runtime(draft.message.size(), || rules.apply(&draft, origin));
     let Rewritten { verdict, matched, passed_over, notes, skipped } = rewritten;
-    tell(&notes, id);
+    log_notes(&notes, id);
     tell_skipped(&skipped, id);
-    account.skipped.extend(skipped);
-    (account.matched, account.passed_over, account.notes) = (matched, passed_over, notes);
+    report.skipped.extend(skipped);
+    (report.matched, report.passed_over, report.notes) = (matched, passed_over, notes);
     match verdict {
-        Verdict::Discard { rule } => Err(Turned::Discarded { rule }),
+        Verdict::Discard { rule } => Err(Rejection::Discarded { rule }),
         Verdict::Refuse { rule, text } => {
             info!(%id, rule = %Clean(rule), "a rule refuses this message");
             Err(Reply::new(550, EnhancedCode::new(5, 7, 1), text).folded().into())
         }
-        Verdict::Keep(kept) if !kept.changes.any() => Ok(Ruled { draft, original: None }),
+        Verdict::Keep(kept) if !kept.changes.any() => Ok(RuleResult { draft, original: None }),
         Verdict::Keep(kept) => {
-            let Kept { draft: mut made, targets, changes } = *kept;
-            debug!(%id, rules = %Clean(account.matched.join(", ")), "rewritten");
+            let KeptMail { draft: mut made, targets, changes } = *kept;
+            debug!(%id, rules = %Clean(report.matched.join(", ")), "rewritten");
             if changes.header {
                 drop_broken_signature(&mut made.message, id, "rewritten");
             }
-            Ok(Ruled { draft: made, original: Some(Original::new(&draft, &targets).encode()) })
+            Ok(RuleResult { draft: made, original: Some(Original::new(&draft, &targets).encode()) })
         }
     }
 }
 
-/// What a rule wanted and did not get.
-pub(super) fn tell(notes: &[Note], id: MailId) {
-    for Note { rule, header, trouble } in notes {
+/// What a rule asked for and could not do.
+pub(super) fn log_notes(notes: &[RuleNote], id: MailId) {
+    for RuleNote { rule, header, trouble } in notes {
         warn!(%id, rule = %Clean(rule), header = %Clean(header), "a rule could not change a header: {trouble}");
     }
 }
@@ -225,7 +225,7 @@ pub(super) fn subject_of(message: &RawMessage, id: MailId) -> String {
 /// Octets from which repairs and rules take longer than an async thread's other work should wait.
 const LARGE: usize = 16 * 1024;
 
-pub(super) fn off_the_way<T>(size: usize, work: impl FnOnce() -> T) -> T {
+pub(super) fn in_place_off_runtime<T>(size: usize, work: impl FnOnce() -> T) -> T {
     let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
     match flavor {
         Ok(RuntimeFlavor::MultiThread) if size >= LARGE => tokio::task::block_in_place(work),
@@ -233,7 +233,7 @@ pub(super) fn off_the_way<T>(size: usize, work: impl FnOnce() -> T) -> T {
     }
 }
 
-// A name without a dot is no name that others know; spam filters count it.
+// A name without a dot is not known to others; spam filters penalise it.
 fn message_id_host<'a>(hostname: &'a str, author: Option<&'a Author>) -> &'a str {
     match author {
         Some(author) if !hostname.contains('.') && !author.domain().is_literal() => author.domain().as_str(),
@@ -252,15 +252,15 @@ pub(super) fn drop_broken_signature(message: &mut RawMessage, id: MailId, what: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::budget::Budget;
+    use crate::message::budget::MemoryBudget;
 
     #[test]
-    fn what_would_never_fit_is_not_told_to_come_again() {
-        let budget = Budget::new(10 * 4096);
+    fn what_would_never_fit_is_refused_permanently() {
+        let budget = MemoryBudget::new(10 * 4096);
         let (mut share, mut other) = (budget.share(), budget.share());
-        assert_eq!(hold(&mut other, 4096), Ok(()));
-        assert_eq!(hold(&mut share, 10 * 4096), Err(Reply::no_memory()));
-        assert_eq!(hold(&mut share, 10 * 4096 + 1), Err(Reply::never_enough_memory()));
-        assert_eq!(hold(&mut share, 9 * 4096), Ok(()));
+        assert_eq!(reserve(&mut other, 4096), Ok(()));
+        assert_eq!(reserve(&mut share, 10 * 4096), Err(Reply::no_memory()));
+        assert_eq!(reserve(&mut share, 10 * 4096 + 1), Err(Reply::never_enough_memory()));
+        assert_eq!(reserve(&mut share, 9 * 4096), Ok(()));
     }
 }

@@ -3,9 +3,9 @@
 //! The `250` comes from the durable put and from nothing else (RFC 5321 §6.1). Below the free-space floor mail is refused
 //! at MAIL, before it is sent to us.
 
-use super::prepare::{Prepared, subject_of};
-use super::reception::Reception;
-use crate::delivery::Clerk;
+use super::pipeline::IntakePipeline;
+use super::prepare::{PreparedMail, subject_of};
+use crate::delivery::SettlementPolicy;
 use crate::inbound::{Client, Intake, Received};
 use crate::message::accepted::Accepted;
 use crate::observe::log::Clean;
@@ -16,24 +16,25 @@ use tracing::{error, info};
 
 #[derive(Debug)]
 pub struct QueuedIntake {
-    pub reception: Reception,
+    pub pipeline: IntakePipeline,
     pub queue: Arc<dyn Queue>,
-    pub clerk: Clerk,
+    pub settlement: SettlementPolicy,
 }
 
 impl Intake for QueuedIntake {
     fn admit(&self, client: &Client, sender: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
-        self.reception.admit(client, sender)?;
+        self.pipeline.admit(client, sender)?;
         self.queue.admit(size.unwrap_or(0)).map_err(|error| refusal(&error))
     }
 
     async fn accept(&self, mut received: Received) -> Reply {
-        let (accepted, original) = match self.reception.accept(&mut received) {
-            Ok(Prepared { accepted, original }) => (Arc::new(accepted), original),
+        let (accepted, original) = match self.pipeline.accept(&mut received) {
+            Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
-        let (fates, subject) = (self.clerk.waiting(&accepted), subject_of(&accepted.message, accepted.id));
-        let mail = NewMail { accepted: accepted.clone(), fates, original, subject };
+        let (initial_states, subject) =
+            (self.settlement.waiting_states(&accepted), subject_of(&accepted.message, accepted.id));
+        let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject };
         match self.queue.put(mail).await {
             Ok(()) => queued(&accepted),
             Err(error) => not_stored(&accepted, &error),

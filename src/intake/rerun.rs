@@ -1,18 +1,18 @@
-//! Today's rules on mail that is stored already: on what it was before the rules of its own day, for those of its recipients
-//! who are not settled yet.
+//! The current rules on mail that is stored already: applied to its form before any rule, for the recipients that are
+//! not settled yet.
 //!
 //! "Sender not verified" is cured so: a rule that sets From, and the mail that failed on it is tried again with it. The
 //! gateway's own trace stays on top; the repairs stay as they are.
 
 use super::fit;
-use super::prepare::{drop_broken_signature, off_the_way, subject_of, tell, tell_skipped};
+use super::prepare::{drop_broken_signature, in_place_off_runtime, log_notes, subject_of, tell_skipped};
 use crate::message::accepted::Accepted;
 use crate::message::headers::Fields;
 use crate::message::optional::attempt;
-use crate::message::rewrite::{Draft, Kept, Original, OriginalError, Rewritten, Rules, Verdict};
+use crate::message::rewrite::{KeptMail, Original, OriginalError, RewriteDraft, Rewritten, Rules, Verdict};
 use crate::message::{MailId, RawMessage};
 use crate::observe::log::Clean;
-use crate::queue::{Lane, LaneOf, Queue, QueueError, Revision, Stored};
+use crate::queue::{Lane, LaneOf, Queue, QueueError, Revision, StoredMail};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub async fn rerun(
     id: MailId,
     now: Timestamp,
 ) -> Result<Rerun, QueueError> {
-    let Some(Stored { accepted, original }) = queue.stored(id).await? else { return Ok(Rerun::Missing) };
+    let Some(StoredMail { accepted, original }) = queue.stored(id).await? else { return Ok(Rerun::Missing) };
     if accepted.envelope.recipients.is_empty() {
         return Ok(Rerun::Missing);
     }
@@ -57,12 +57,12 @@ pub async fn rerun(
     };
     // Not optional; but no fault on one message may keep the others from being asked.
     let rewritten =
-        off_the_way(before.message.size(), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
+        in_place_off_runtime(before.message.size(), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
     let Rewritten { verdict, matched, notes, skipped, .. } = match rewritten {
         Ok(rewritten) => rewritten,
         Err(skipped) => return Ok(Rerun::Unreadable(format!("{}, in the rules", skipped.why))),
     };
-    tell(&notes, id);
+    log_notes(&notes, id);
     tell_skipped(&skipped, id);
     match verdict {
         Verdict::Refuse { rule, text } => Ok(Rerun::Refused { rule, text }),
@@ -92,7 +92,7 @@ pub async fn rerun(
 }
 
 /// The gateway's own field, and what stood below it before the rules.
-fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec<u8>, Draft), OriginalError> {
+fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec<u8>, RewriteDraft), OriginalError> {
     let header = accepted.message.header();
     let trace = Fields::new(header).next().filter(|field| {
         let is_ours = memchr::memmem::find(field.raw(), accepted.id.as_str().as_bytes()).is_some();
@@ -101,7 +101,7 @@ fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec
     let trace = trace.map(|field| field.raw().to_vec()).unwrap_or_default();
     let draft = match original {
         Some(original) => Original::decode(original)?.draft(&accepted.message, &accepted.envelope.recipients),
-        None => Draft {
+        None => RewriteDraft {
             envelope: accepted.envelope.clone(),
             message: RawMessage::from_parts(header[trace.len()..].to_vec(), accepted.message.body().clone()),
             marks: accepted.marks.clone(),
@@ -111,8 +111,8 @@ fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec
 }
 
 /// `trace`: the gateway's own field, on top again.
-fn revision(kept: Kept, before: &Draft, accepted: &Accepted, trace: &[u8], lane_of: &LaneOf) -> Revision {
-    let Kept { draft: Draft { envelope, mut message, marks }, targets, changes } = kept;
+fn revision(kept: KeptMail, before: &RewriteDraft, accepted: &Accepted, trace: &[u8], lane_of: &LaneOf) -> Revision {
+    let KeptMail { draft: RewriteDraft { envelope, mut message, marks }, targets, changes } = kept;
     if changes.header {
         drop_broken_signature(&mut message, accepted.id, "rewritten");
     }
@@ -125,7 +125,7 @@ fn revision(kept: Kept, before: &Draft, accepted: &Accepted, trace: &[u8], lane_
     let lanes: Vec<Lane> = made.envelope.recipients.iter().map(|to| lane_of(&made.addressed(to, &asked))).collect();
     Revision {
         id: accepted.id,
-        instead_of: accepted.envelope.recipients.clone(),
+        replaces: accepted.envelope.recipients.clone(),
         header: made.message.header().to_vec(),
         envelope: made.envelope,
         lanes,

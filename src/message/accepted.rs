@@ -1,5 +1,5 @@
 //! `Accepted`: a message that passed intake, ready to be delivered or stored; and what routes may ask about it.
-//! Already repaired, not yet sealed: the signature is made at the door, by the key of that day.
+//! Already repaired, not yet signed: the signature is made just before sending, with the key of that day.
 
 use super::author::Author;
 use super::envelope::{Envelope, room_for_address};
@@ -35,7 +35,7 @@ pub struct Origin {
     pub user: Option<Arc<str>>,
 }
 
-/// All that decides which way one recipient's mail goes.
+/// Everything that decides the route of one recipient's mail.
 #[derive(Debug, Clone, Copy)]
 pub struct Addressed<'a> {
     /// `None`: the null path.
@@ -74,7 +74,7 @@ impl Accepted {
     }
 
     /// Octets of memory that it takes, its envelope included.
-    pub fn room(&self) -> u64 {
+    pub fn memory_needed(&self) -> u64 {
         (self.message.size() + self.envelope.recipients.iter().map(room_for_address).sum::<usize>()) as u64
     }
 

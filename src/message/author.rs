@@ -1,13 +1,13 @@
 //! Who a message says it is from: the one mailbox of its one From header.
 //!
 //! The signing key, the senders' policy and the routes go by this, so anything ambiguous is an error and never a
-//! guess: another reader might see the other author. Readers differ on comments, on what stands in encoded words as it
-//! is, and on whatever breaks the grammar; they agree on quoted strings. RFC 5322 §3.4, §3.6.2.
+//! guess: another reader might see a different author. Readers differ on comments, on what stands in encoded words as
+//! it is, and on whatever breaks the grammar; they agree on quoted strings. RFC 5322 §3.4, §3.6.2.
 
-use super::addresses::{Kind, Member, Token, members};
+use super::addresses::{AddressMember, AddressToken, AddressTokenKind, members};
+use super::encoded_words::{self, EncodedWord};
 use super::headers::FieldRef;
 use super::raw::RawMessage;
-use super::words::{self, Word};
 use crate::smtp::address::AddressError;
 use crate::smtp::{Domain, Mailbox};
 
@@ -74,7 +74,7 @@ fn only_address(value: &str) -> Result<Mailbox, AuthorError> {
 }
 
 /// And the error for what cannot be read after all.
-fn readable(value: &str) -> Result<(Vec<Member<'_>>, AuthorError), AuthorError> {
+fn readable(value: &str) -> Result<(Vec<AddressMember<'_>>, AuthorError), AuthorError> {
     let unclear = if value.contains('@') { AuthorError::Ambiguous } else { AuthorError::Invalid };
     if value.chars().any(|c| c.is_control() && c != '\t') {
         return Err(unclear);
@@ -82,7 +82,7 @@ fn readable(value: &str) -> Result<(Vec<Member<'_>>, AuthorError), AuthorError> 
     Ok((members(value).ok_or(unclear)?, unclear))
 }
 
-fn mailbox_of(member: &Member<'_>, unclear: AuthorError) -> Result<Mailbox, AuthorError> {
+fn mailbox_of(member: &AddressMember<'_>, unclear: AuthorError) -> Result<Mailbox, AuthorError> {
     if member.stop.is_some_and(|stop| stop != ',') {
         return Err(unclear);
     }
@@ -91,62 +91,70 @@ fn mailbox_of(member: &Member<'_>, unclear: AuthorError) -> Result<Mailbox, Auth
         AddressError::HiddenRoute => AuthorError::Ambiguous,
         _ => AuthorError::Invalid,
     })?;
-    // Some readers decode words in addresses too. U+FFFD was no UTF-8.
+    // Some readers decode words in addresses too. U+FFFD was not UTF-8.
     let is_clear = !address.contains(['<', '>', '\\', '\u{fffd}']) && !address.contains("=?");
     if is_clear { Ok(mailbox) } else { Err(AuthorError::Ambiguous) }
 }
 
 /// What stands in the brackets, or all there is but comments.
-fn address_of<'a>(member: &Member<'a>) -> Option<&'a str> {
+fn address_of<'a>(member: &AddressMember<'a>) -> Option<&'a str> {
     let tokens = member.tokens.as_slice();
-    let angle = tokens.iter().position(|token| matches!(token.kind, Kind::Angle(_)));
-    let start = angle.or_else(|| tokens.iter().position(|token| !matches!(token.kind, Kind::Comment(_))))?;
+    let angle = tokens.iter().position(|token| matches!(token.kind, AddressTokenKind::Angle(_)));
+    let start =
+        angle.or_else(|| tokens.iter().position(|token| !matches!(token.kind, AddressTokenKind::Comment(_))))?;
     let (before, rest) = tokens.split_at(start);
     let (address, behind) = match rest {
-        [Token { kind: Kind::Angle(address) | Kind::Atom(address), .. }, behind @ ..] => (*address, behind),
+        [
+            AddressToken { kind: AddressTokenKind::Angle(address) | AddressTokenKind::Atom(address), .. },
+            behind @ ..,
+        ] => (*address, behind),
         // A local part in quotes.
         [
-            Token { kind: Kind::Quoted { .. }, raw: local, .. },
-            Token { kind: Kind::Atom(rest), spaced: false, .. },
+            AddressToken { kind: AddressTokenKind::Quoted { .. }, raw: local, .. },
+            AddressToken { kind: AddressTokenKind::Atom(rest), spaced: false, .. },
             behind @ ..,
         ] if before.is_empty() => (member.raw.get(..local.len() + rest.len())?, behind),
         _ => return None,
     };
-    let is_repeated = matches!(before, [Token { kind: Kind::Atom(name), .. }] if name.eq_ignore_ascii_case(address));
+    let is_repeated = matches!(before, [AddressToken { kind: AddressTokenKind::Atom(name), .. }] if name.eq_ignore_ascii_case(address));
     let is_covered = before.iter().any(covers_an_address);
     let is_clear = is_repeated || before.iter().all(|token| is_harmless(token, is_covered));
-    let only_comments = behind.iter().all(|token| matches!(token.kind, Kind::Comment(_)) && is_harmless(token, false));
+    let only_comments =
+        behind.iter().all(|token| matches!(token.kind, AddressTokenKind::Comment(_)) && is_harmless(token, false));
     (is_clear && only_comments).then_some(address)
 }
 
 /// Quoted or in encoded words there may be an address.
-fn covers_an_address(token: &Token<'_>) -> bool {
+fn covers_an_address(token: &AddressToken<'_>) -> bool {
     let has_at = |text: Option<String>| text.is_none_or(|text| text.contains('@'));
     match &token.kind {
-        Kind::Quoted { text } => text.contains('@') || has_at(words::decode(text)),
-        Kind::Words(run) => has_at(run.decode()),
+        AddressTokenKind::Quoted { text } => text.contains('@') || has_at(encoded_words::decode(text)),
+        AddressTokenKind::Words(run) => has_at(run.decode()),
         _ => false,
     }
 }
 
-fn is_harmless(token: &Token<'_>, is_covered: bool) -> bool {
+fn is_harmless(token: &AddressToken<'_>, is_covered: bool) -> bool {
     let hides_nothing = |text: &str| hides_nothing(text, is_covered);
     match &token.kind {
-        Kind::Quoted { .. } => true,
-        Kind::Atom(text) => hides_nothing(text),
-        // Words in it may be written plainly by whoever mends them.
-        Kind::Comment(text) => hides_nothing(text) && words::decode(text).is_none_or(|text| hides_nothing(&text)),
-        // The quotes of a name may be in the first of its words and in the last.
-        Kind::Words(run) => {
-            let raw: String = run.words().iter().map(Word::raw).collect();
-            run.words().iter().all(Word::is_quoted) || hides_nothing(&raw)
+        AddressTokenKind::Quoted { .. } => true,
+        AddressTokenKind::Atom(text) => hides_nothing(text),
+        // A program that repairs the words in it may write them plainly.
+        AddressTokenKind::Comment(text) => {
+            hides_nothing(text) && encoded_words::decode(text).is_none_or(|text| hides_nothing(&text))
         }
-        Kind::Angle(_) => false,
+        // The quotes of a name may be in the first of its words and in the last.
+        AddressTokenKind::Words(run) => {
+            let raw: String = run.words().iter().map(EncodedWord::raw).collect();
+            run.words().iter().all(EncodedWord::is_quoted) || hides_nothing(&raw)
+        }
+        AddressTokenKind::Angle(_) => false,
     }
 }
 
-/// Whoever does not know that `text` is one piece finds no address in it, nor uncovers the one beside it: with a quote, comma
-/// or bracket more the words of a name become an address, and a quote that stays open takes in the address itself.
+/// A reader that does not treat `text` as one piece finds no address in it, nor exposes the one beside it: with a
+/// quote, comma or bracket more the words of a name become an address, and a quote that stays open takes in the address
+/// itself.
 fn hides_nothing(text: &str, is_covered: bool) -> bool {
     let quotes = text.matches('"').count();
     let is_open = !quotes.is_multiple_of(2) || quotes > 0 && text.contains('\\');

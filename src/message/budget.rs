@@ -1,5 +1,5 @@
-//! The memory budget for messages in flight (`max_memory`): whoever holds message bytes holds a `Share` of it.
-//! Never waits: what does not fit is refused, and its sender comes again.
+//! The memory budget for messages in flight (`max_memory`): code that holds message bytes holds a `MemoryShare` of it.
+//! Never waits: what does not fit is refused, and its sender retries.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,12 +9,12 @@ const UNIT: usize = 4096;
 
 /// Shared by everything that holds message bytes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Budget {
+pub struct MemoryBudget {
     units: Arc<Semaphore>,
     total: u64,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// `octets` is rounded up to 4 KiB.
     pub fn new(octets: u64) -> Self {
         let units = usize::try_from(octets.div_ceil(UNIT as u64)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -35,15 +35,15 @@ impl Budget {
         (self.units.available_permits() as u64).saturating_mul(UNIT as u64)
     }
 
-    pub fn share(&self) -> Share {
-        Share { budget: self.clone(), held: Vec::new(), octets: 0, beside: 0 }
+    pub fn share(&self) -> MemoryShare {
+        MemoryShare { budget: self.clone(), held: Vec::new(), octets: 0, beside: 0 }
     }
 }
 
 /// What one message occupies; given back on drop.
 #[derive(Debug)]
-pub struct Share {
-    budget: Budget,
+pub struct MemoryShare {
+    budget: MemoryBudget,
     held: Vec<OwnedSemaphorePermit>,
     octets: usize,
     /// Octets of the same message that another share covers.
@@ -54,7 +54,7 @@ pub struct Share {
 #[error("the memory budget for messages is used up")]
 pub struct BudgetExceeded;
 
-impl Share {
+impl MemoryShare {
     /// For another part of the same message.
     pub fn sibling(&self) -> Self {
         Self { beside: self.octets, ..self.budget.share() }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_share_grows_until_the_budget_is_used_up_and_gives_back() {
-        let budget = Budget::new(10 * 4096);
+        let budget = MemoryBudget::new(10 * 4096);
         let (mut first, mut second) = (budget.share(), budget.share());
         assert!(first.could_hold(10 * 4096) && !first.could_hold(10 * 4096 + 1));
         assert_eq!(first.grow(6 * 4096), Ok(()));
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn growth_ahead_of_need_leaves_a_quarter_to_others() {
-        let budget = Budget::new(8 * 4096);
+        let budget = MemoryBudget::new(8 * 4096);
         let mut share = budget.share();
         assert_eq!(share.grow_ahead(7 * 4096), Err(BudgetExceeded));
         assert_eq!(share.grow_ahead(6 * 4096), Ok(()));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_share_gives_back_what_it_does_not_need() {
-        let budget = Budget::new(10 * 4096);
+        let budget = MemoryBudget::new(10 * 4096);
         let mut share = budget.share();
         share.shrink(0);
         share.grow(9 * 4096).expect("room");

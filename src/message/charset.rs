@@ -3,7 +3,7 @@
 use super::optional::attempt;
 use mail_parser::decoders::charsets::map::charset_decoder;
 
-/// `None` for an unknown name, and for bytes that are no text in it: mending must not replace what it cannot read.
+/// `None` for an unknown name, and for bytes that are not text in it: a repair must not replace what it cannot read.
 pub fn decode(charset: &str, bytes: &[u8]) -> Option<String> {
     match charset.to_ascii_lowercase().as_str() {
         "utf-8" | "utf8" => Some(std::str::from_utf8(bytes).ok()?.to_owned()),

@@ -19,7 +19,7 @@ const MAX_RETURNED: usize = 32 * 1024;
 
 /// One recipient that did not get the mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedRecipient {
     pub recipient: Mailbox,
     /// RFC 3463.
     pub status: EnhancedCode,
@@ -29,26 +29,26 @@ pub struct Failure {
     pub text: String,
 }
 
-impl Failure {
+impl FailedRecipient {
     pub fn new(recipient: &Mailbox, reason: &Reason) -> Self {
         let status = match &reason.cause {
             Cause::Reply(reply) => reply.enhanced().unwrap_or(EnhancedCode::new(5, 0, 0)),
             Cause::Local { enhanced, .. } => *enhanced,
-            Cause::TimedOut | Cause::Network(_) | Cause::Away(_) | Cause::Stopping => EnhancedCode::new(4, 4, 0),
+            Cause::TimedOut | Cause::Network(_) | Cause::Unavailable(_) | Cause::Stopping => EnhancedCode::new(4, 4, 0),
         };
         let reply = reason.reply().map(ToString::to_string);
         Self { recipient: recipient.clone(), status, reply, text: reason.to_string() }
     }
 
-    /// It was tried until its time was over; `text` says so. RFC 3463 §3.5: X.4.7, delivery time expired.
+    /// It expired; `text` says so. RFC 3463 §3.5: X.4.7, delivery time expired.
     pub fn expired(recipient: &Mailbox, reason: &Reason, text: String) -> Self {
         Self { status: EnhancedCode::new(4, 4, 7), text, ..Self::new(recipient, reason) }
     }
 }
 
-/// Whose report, about what, to whom.
+/// The contents of a bounce.
 #[derive(Debug, Clone)]
-pub struct Report<'a> {
+pub struct BounceReport<'a> {
     /// Of the report itself.
     pub id: MailId,
     pub now: Timestamp,
@@ -58,7 +58,7 @@ pub struct Report<'a> {
     pub from: &'a Mailbox,
     pub to: &'a Mailbox,
     pub failed: &'a Accepted,
-    pub failures: &'a [Failure],
+    pub failures: &'a [FailedRecipient],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +69,7 @@ pub enum ReportError {
     Raw(#[from] RawError),
 }
 
-impl Report<'_> {
+impl BounceReport<'_> {
     pub fn message(&self) -> Result<RawMessage, ReportError> {
         let boundary = format!("report-{}", self.id);
         let mut data = self.header(&boundary)?;
@@ -205,7 +205,7 @@ fn whole_lines(text: &[u8], limit: usize) -> &[u8] {
 mod tests {
     use super::*;
     use crate::message::accepted::Origin;
-    use crate::message::outcome::Step;
+    use crate::message::outcome::RelayStep;
     use crate::message::{Author, Envelope, Marks};
     use crate::smtp::{Reply, ReversePath};
     use mail_parser::{MessageParser, MimeHeaders};
@@ -227,23 +227,31 @@ mod tests {
         Accepted { id: MailId::new(now(), 1), received_at: now(), origin, envelope, message, author, marks }
     }
 
-    fn report(failures: &[Failure]) -> RawMessage {
+    fn report(failures: &[FailedRecipient]) -> RawMessage {
         let (failed, from, to) = (failed(), mailbox("MAILER-DAEMON@example.com"), mailbox("a@example.com"));
         let id = MailId::new(now(), 2);
-        let report =
-            Report { id, now: now(), hostname: "gw.example.com", from: &from, to: &to, failed: &failed, failures };
+        let report = BounceReport {
+            id,
+            now: now(),
+            hostname: "gw.example.com",
+            from: &from,
+            to: &to,
+            failed: &failed,
+            failures,
+        };
         report.message().expect("a report")
     }
 
-    fn refused(recipient: &str, reply: Reply) -> Failure {
-        Failure::new(&mailbox(recipient), &Reason::new(Some("company"), Step::Rcpt, Cause::Reply(reply)))
+    fn refused(recipient: &str, reply: Reply) -> FailedRecipient {
+        FailedRecipient::new(&mailbox(recipient), &Reason::new(Some("company"), RelayStep::Rcpt, Cause::Reply(reply)))
     }
 
     #[test]
     fn a_reader_of_mime_finds_three_parts_and_no_body() {
         let reply = Reply::new(550, EnhancedCode::new(5, 1, 1), "no such \u{fc}ser");
-        let late = Reason::new(Some("company"), Step::Connect, Cause::TimedOut);
-        let late = Failure::expired(&mailbox("x@example.org"), &late, "expired after 5 days: no answer".to_owned());
+        let late = Reason::new(Some("company"), RelayStep::Connect, Cause::TimedOut);
+        let late =
+            FailedRecipient::expired(&mailbox("x@example.org"), &late, "expired after 5 days: no answer".to_owned());
         let report = report(&[refused("you@example.net", reply), late]);
         let bytes = report.to_bytes();
         assert!(bytes.is_ascii() && bytes.split(|&b| b == b'\n').all(|line| line.len() < 999));

@@ -79,7 +79,7 @@ fn field_name_end(line: &[u8]) -> Option<usize> {
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(colon)
 }
 
-/// Without the spaces and tabs at its end: form feeds and the like are no white space. RFC 5234 B.1, WSP.
+/// Without the spaces and tabs at its end: form feeds and the like are not white space. RFC 5234 B.1, WSP.
 pub fn without_spaces_behind(text: &[u8]) -> &[u8] {
     let end = text.iter().rposition(|byte| !b" \t".contains(byte)).map_or(0, |last| last + 1);
     &text[..end]
@@ -214,23 +214,23 @@ pub fn fold(text: &[u8], out: &mut Vec<u8>) {
 
 /// What becomes of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum FieldChange {
     Keep,
     Replace(Field),
     Remove,
 }
 
 /// A header block with some of its fields changed; `None` if none is.
-pub fn changed(block: &[u8], mut change: impl FnMut(&FieldRef<'_>) -> Change) -> Option<Vec<u8>> {
+pub fn changed(block: &[u8], mut change: impl FnMut(&FieldRef<'_>) -> FieldChange) -> Option<Vec<u8>> {
     let (mut edited, mut differs) = (Vec::with_capacity(block.len()), false);
     for field in Fields::new(block) {
         match change(&field) {
-            Change::Keep => edited.extend_from_slice(field.raw()),
-            Change::Replace(new) => {
+            FieldChange::Keep => edited.extend_from_slice(field.raw()),
+            FieldChange::Replace(new) => {
                 differs |= new.as_bytes() != field.raw();
                 edited.extend_from_slice(new.as_bytes());
             }
-            Change::Remove => differs = true,
+            FieldChange::Remove => differs = true,
         }
     }
     differs.then_some(edited)

@@ -10,7 +10,7 @@ use html5ever::tendril::StrTendril;
 use html5ever::tokenizer::states::RawKind;
 use html5ever::tokenizer::{BufferQueue, Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts};
 use std::cell::RefCell;
-use writer::Writer;
+use writer::TextWriter;
 
 /// Octets. Large providers cut off the display at about 100 KiB.
 pub const LARGEST: usize = 128 * 1024;
@@ -29,7 +29,7 @@ pub enum HtmlError {
 }
 
 /// Octets of memory that [`to_text`] or [`links`] takes at most for so many octets of HTML, besides these.
-pub fn room(html: usize) -> usize {
+pub fn memory_needed(html: usize) -> usize {
     // The tokenizer's copy, the text twice, and attributes, each of which takes some 120 octets and has at least five.
     24 * html.min(LARGEST) + 8192
 }
@@ -45,14 +45,14 @@ pub fn links(html: &str) -> Result<Vec<String>, HtmlError> {
     Ok(read(html)?.links)
 }
 
-fn read(html: &str) -> Result<Writer, HtmlError> {
+fn read(html: &str) -> Result<TextWriter, HtmlError> {
     if html.len() > LARGEST {
         return Err(HtmlError::TooLarge);
     }
     if has_too_many_attributes(html.as_bytes()) {
         return Err(HtmlError::TooManyAttributes);
     }
-    let sink = Sink(RefCell::new(Writer::new(2 * html.len() + 4096)));
+    let sink = Sink(RefCell::new(TextWriter::new(2 * html.len() + 4096)));
     let tokenizer = Tokenizer::new(sink, TokenizerOpts::default());
     let queue = BufferQueue::default();
     queue.push_back(StrTendril::from(html));
@@ -82,7 +82,7 @@ fn has_too_many_attributes(html: &[u8]) -> bool {
     false
 }
 
-struct Sink(RefCell<Writer>);
+struct Sink(RefCell<TextWriter>);
 
 impl TokenSink for Sink {
     type Handle = ();

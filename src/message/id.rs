@@ -14,10 +14,10 @@ const LENGTH: usize = 16;
 pub struct MailId([u8; LENGTH]);
 
 impl MailId {
-    /// 50 bits of milliseconds since 1970, 30 bits of chance.
-    pub fn new(now: jiff::Timestamp, chance: u32) -> Self {
+    /// 50 bits of milliseconds since 1970, 30 random bits.
+    pub fn new(now: jiff::Timestamp, random: u32) -> Self {
         let milliseconds = u128::from(now.as_millisecond().unsigned_abs());
-        let mut bits = (milliseconds << 30) | u128::from(chance & 0x3fff_ffff);
+        let mut bits = (milliseconds << 30) | u128::from(random & 0x3fff_ffff);
         let mut text = [b'0'; LENGTH];
         for slot in text.iter_mut().rev() {
             *slot = ALPHABET[(bits & 31) as usize];

@@ -64,7 +64,7 @@ impl fmt::Display for LongLine {
             Place::Field(name) => {
                 write!(f, "the header field {name} has a line of {octets} octets that cannot be folded")?
             }
-            Place::Body(line) => write!(f, "line {line} of the body has {octets} octets and may not be encoded anew")?,
+            Place::Body(line) => write!(f, "line {line} of the body has {octets} octets and may not be re-encoded")?,
         }
         write!(f, "; no line of a mail may be longer than {MAX_LINE}")
     }

@@ -1,5 +1,5 @@
 //! What the application or a rule says of a message beyond its text, in the gateway's own words: tag, stream, metadata, IP
-//! pool, upstream. A provider's own headers are made of them at the door only, so that a failover keeps them.
+//! pool, upstream. They become a provider's own headers only just before sending, so that a failover keeps them.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

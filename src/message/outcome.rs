@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Where in the dialogue with a provider something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Step {
-    /// Waiting for what the upstream's limits allow, or for the upstream to be well again.
+pub enum RelayStep {
+    /// Waiting for the upstream's limits, or for the upstream to recover.
     Permit,
     /// Looking up the host's addresses.
     Resolve,
@@ -30,10 +30,10 @@ pub enum Step {
     Local,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for RelayStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Permit => "waiting for its turn",
+            Self::Permit => "waiting for capacity",
             Self::Resolve => "name lookup",
             Self::Connect => "connect",
             Self::Greeting => "greeting",
@@ -63,15 +63,15 @@ pub enum Cause {
         enhanced: crate::smtp::EnhancedCode,
         text: String,
     },
-    /// The upstream is left alone for now, or one of its limits is used up: it was not asked.
-    Away(Box<Away>),
+    /// The upstream is paused, or one of its limits is used up: it was not asked.
+    Unavailable(Box<Unavailable>),
     /// The gateway is stopping, and this had not begun.
     Stopping,
 }
 
 /// Why an upstream was not asked, and after how long it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Away {
+pub struct Unavailable {
     pub text: String,
     pub wait: Duration,
     /// For how long without a break nothing was taken; zero while only a limit is used up.
@@ -83,7 +83,7 @@ pub struct Away {
 pub struct Reason {
     /// Name of the upstream, if one was asked.
     pub upstream: Option<String>,
-    pub step: Step,
+    pub step: RelayStep,
     pub cause: Cause,
     /// What the reader can do about it, if something is known.
     pub advice: Option<String>,
@@ -91,12 +91,12 @@ pub struct Reason {
     pub possible_duplicate: bool,
     /// The table says that the reply is about the upstream ([`Meaning::UpstreamDeferred`]), whatever its step and code.
     pub upstream_wide: bool,
-    /// What the upstreams said that were asked before this one, in order.
+    /// The replies of upstreams that were asked earlier, in order.
     pub before: Vec<String>,
 }
 
 impl Reason {
-    pub fn new(upstream: Option<&str>, step: Step, cause: Cause) -> Self {
+    pub fn new(upstream: Option<&str>, step: RelayStep, cause: Cause) -> Self {
         let upstream = upstream.map(str::to_owned);
         Self {
             upstream,
@@ -124,27 +124,27 @@ impl Reason {
         self
     }
 
-    /// The upstream is to blame, not this message: another upstream may take it at once.
+    /// The upstream is at fault, not this message: another upstream may accept it at once.
     pub fn is_about_upstream(&self) -> bool {
         if self.upstream_wide {
             return true;
         }
         match &self.cause {
-            Cause::Local { .. } => self.step < Step::Mail,
+            Cause::Local { .. } => self.step < RelayStep::Mail,
             Cause::Stopping => false,
-            Cause::TimedOut | Cause::Network(_) | Cause::Away(_) => true,
-            Cause::Reply(reply) => self.step < Step::Mail || matches!(reply.code(), 421 | 530 | 535),
+            Cause::TimedOut | Cause::Network(_) | Cause::Unavailable(_) => true,
+            Cause::Reply(reply) => self.step < RelayStep::Mail || matches!(reply.code(), 421 | 530 | 535),
         }
     }
 
     /// The upstream was not asked, since it cannot carry this message (too large, not in ASCII): another one may.
     pub fn is_beyond_upstream(&self) -> bool {
-        self.step == Step::Local && self.upstream.is_some()
+        self.step == RelayStep::Local && self.upstream.is_some()
     }
 
     /// No upstream was asked: the mail is as it was before.
     pub fn is_untried(&self) -> bool {
-        matches!(self.cause, Cause::Away(_) | Cause::Stopping) && self.before.is_empty()
+        matches!(self.cause, Cause::Unavailable(_) | Cause::Stopping) && self.before.is_empty()
     }
 
     pub fn reply(&self) -> Option<&Reply> {
@@ -167,7 +167,7 @@ impl fmt::Display for Reason {
             Cause::TimedOut => f.write_str("no answer in time")?,
             Cause::Stopping => f.write_str("the gateway is stopping; nothing was sent")?,
             Cause::Network(text) | Cause::Local { text, .. } => f.write_str(text)?,
-            Cause::Away(away) => f.write_str(&away.text)?,
+            Cause::Unavailable(unavailable) => f.write_str(&unavailable.text)?,
         }
         if self.possible_duplicate {
             f.write_str("; the message may have been delivered all the same")?;
@@ -189,7 +189,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// With what another upstream said `before`, so that the reason tells of all.
+    /// Keeps what another upstream said `before`, so that the reason names all of them.
     #[must_use]
     pub fn after(mut self, before: Self) -> Self {
         if let (Self::Deferred(reason) | Self::Failed(reason), Self::Deferred(mut before) | Self::Failed(mut before)) =
@@ -214,7 +214,7 @@ pub enum Meaning {
     /// All recipients not yet settled.
     MessageDeferred,
     MessageFailed,
-    /// Everything for this upstream waits; the message is not to blame.
+    /// Everything for this upstream waits; the message is not at fault.
     UpstreamDeferred,
 }
 
@@ -242,18 +242,18 @@ pub fn asks_for_patience(reply: &Reply, slow_down: &[SlowDown]) -> bool {
     reply.code() == 421 || slow_down.iter().any(|pattern| pattern.matches(reply))
 }
 
-/// 221: the server closes. Where no QUIT was said it is no answer, and least of all to a message. RFC 5321 §4.2.3.
+/// 221: the server closes. Without a QUIT it answers no command, least of all a message. RFC 5321 §4.2.3.
 pub fn is_goodbye(reply: &Reply) -> bool {
     reply.code() == 221
 }
 
 /// The one table. `slow_down`: the preset's patterns.
-pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
+pub fn meaning(step: RelayStep, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
     use Meaning::*;
     let expected = match step {
-        Step::Greeting | Step::StartTls => reply.code() == 220,
-        Step::Data => reply.code() == 354,
-        Step::Auth => reply.code() == 235,
+        RelayStep::Greeting | RelayStep::StartTls => reply.code() == 220,
+        RelayStep::Data => reply.code() == 354,
+        RelayStep::Auth => reply.code() == 235,
         _ => reply.severity() == Severity::Completed && !is_goodbye(reply),
     };
     if expected {
@@ -265,13 +265,13 @@ pub fn meaning(step: Step, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
     match (step, reply.code()) {
         _ if is_goodbye(reply) => UpstreamDeferred,
         // "Authentication required", "credentials invalid": about us, not about the mail.
-        (Step::Mail | Step::Rcpt | Step::Data | Step::EndOfData, 530 | 535) => UpstreamDeferred,
+        (RelayStep::Mail | RelayStep::Rcpt | RelayStep::Data | RelayStep::EndOfData, 530 | 535) => UpstreamDeferred,
         // RFC 5321 §4.5.3.1.10: 552 was the old word for 452, "too many recipients".
-        (Step::Rcpt, 552) => RecipientDeferred,
-        (Step::Rcpt, 500..) => RecipientFailed,
-        (Step::Rcpt, _) => RecipientDeferred,
-        (Step::Mail | Step::Data | Step::EndOfData, 500..) => MessageFailed,
-        (Step::Mail | Step::Data | Step::EndOfData, _) => MessageDeferred,
+        (RelayStep::Rcpt, 552) => RecipientDeferred,
+        (RelayStep::Rcpt, 500..) => RecipientFailed,
+        (RelayStep::Rcpt, _) => RecipientDeferred,
+        (RelayStep::Mail | RelayStep::Data | RelayStep::EndOfData, 500..) => MessageFailed,
+        (RelayStep::Mail | RelayStep::Data | RelayStep::EndOfData, _) => MessageDeferred,
         _ => UpstreamDeferred,
     }
 }
@@ -286,40 +286,40 @@ mod tests {
         use Meaning::*;
         let gmail = [SlowDown { code: 550, starts_with: "5.4.5" }];
         for (step, line, expected) in [
-            (Step::Greeting, "220 hello", Accepted),
-            (Step::Greeting, "554 go away", UpstreamDeferred),
-            (Step::Ehlo, "500 what", UpstreamDeferred),
-            (Step::Ehlo, "221 2.0.0 bye", UpstreamDeferred),
-            (Step::StartTls, "354 odd", UpstreamDeferred),
-            (Step::StartTls, "221 bye", UpstreamDeferred),
-            (Step::StartTls, "554 5.7.3 no", UpstreamDeferred),
-            (Step::Auth, "235 2.7.0 in", Accepted),
-            (Step::Auth, "535 5.7.8 wrong", UpstreamDeferred),
-            (Step::Mail, "250 ok", Accepted),
-            (Step::Mail, "451 4.3.0 later", MessageDeferred),
-            (Step::Mail, "550 5.7.1 sender not verified", MessageFailed),
-            (Step::Mail, "530 5.7.0 login first", UpstreamDeferred),
-            (Step::Mail, "421 4.7.0 bye", UpstreamDeferred),
-            (Step::Mail, "221 2.0.0 bye", UpstreamDeferred),
-            (Step::Rcpt, "250 ok", Accepted),
-            (Step::Rcpt, "251 forwarding", Accepted),
-            (Step::Rcpt, "550 5.1.1 unknown", RecipientFailed),
-            (Step::Rcpt, "450 4.2.1 later", RecipientDeferred),
-            (Step::Rcpt, "452 4.5.3 too many", RecipientDeferred),
-            (Step::Rcpt, "552 too many", RecipientDeferred),
-            (Step::Rcpt, "421 bye", UpstreamDeferred),
-            (Step::Rcpt, "221 2.0.0 bye", UpstreamDeferred),
-            (Step::Data, "354 go", Accepted),
-            (Step::Data, "250 odd", MessageDeferred),
-            (Step::Data, "221 2.0.0 bye", UpstreamDeferred),
-            (Step::Data, "554 5.5.1 no valid recipients", MessageFailed),
-            (Step::EndOfData, "250 2.0.0 queued", Accepted),
-            (Step::EndOfData, "354 odd", MessageDeferred),
-            (Step::EndOfData, "221 2.0.0 bye", UpstreamDeferred),
-            (Step::EndOfData, "451 4.7.1 greylisted", MessageDeferred),
-            (Step::EndOfData, "550 5.7.1 spam", MessageFailed),
-            (Step::EndOfData, "535 5.7.8 expired", UpstreamDeferred),
-            (Step::EndOfData, "550 5.4.5 daily limit", UpstreamDeferred),
+            (RelayStep::Greeting, "220 hello", Accepted),
+            (RelayStep::Greeting, "554 go away", UpstreamDeferred),
+            (RelayStep::Ehlo, "500 what", UpstreamDeferred),
+            (RelayStep::Ehlo, "221 2.0.0 bye", UpstreamDeferred),
+            (RelayStep::StartTls, "354 odd", UpstreamDeferred),
+            (RelayStep::StartTls, "221 bye", UpstreamDeferred),
+            (RelayStep::StartTls, "554 5.7.3 no", UpstreamDeferred),
+            (RelayStep::Auth, "235 2.7.0 in", Accepted),
+            (RelayStep::Auth, "535 5.7.8 wrong", UpstreamDeferred),
+            (RelayStep::Mail, "250 ok", Accepted),
+            (RelayStep::Mail, "451 4.3.0 later", MessageDeferred),
+            (RelayStep::Mail, "550 5.7.1 sender not verified", MessageFailed),
+            (RelayStep::Mail, "530 5.7.0 login first", UpstreamDeferred),
+            (RelayStep::Mail, "421 4.7.0 bye", UpstreamDeferred),
+            (RelayStep::Mail, "221 2.0.0 bye", UpstreamDeferred),
+            (RelayStep::Rcpt, "250 ok", Accepted),
+            (RelayStep::Rcpt, "251 forwarding", Accepted),
+            (RelayStep::Rcpt, "550 5.1.1 unknown", RecipientFailed),
+            (RelayStep::Rcpt, "450 4.2.1 later", RecipientDeferred),
+            (RelayStep::Rcpt, "452 4.5.3 too many", RecipientDeferred),
+            (RelayStep::Rcpt, "552 too many", RecipientDeferred),
+            (RelayStep::Rcpt, "421 bye", UpstreamDeferred),
+            (RelayStep::Rcpt, "221 2.0.0 bye", UpstreamDeferred),
+            (RelayStep::Data, "354 go", Accepted),
+            (RelayStep::Data, "250 odd", MessageDeferred),
+            (RelayStep::Data, "221 2.0.0 bye", UpstreamDeferred),
+            (RelayStep::Data, "554 5.5.1 no valid recipients", MessageFailed),
+            (RelayStep::EndOfData, "250 2.0.0 queued", Accepted),
+            (RelayStep::EndOfData, "354 odd", MessageDeferred),
+            (RelayStep::EndOfData, "221 2.0.0 bye", UpstreamDeferred),
+            (RelayStep::EndOfData, "451 4.7.1 greylisted", MessageDeferred),
+            (RelayStep::EndOfData, "550 5.7.1 spam", MessageFailed),
+            (RelayStep::EndOfData, "535 5.7.8 expired", UpstreamDeferred),
+            (RelayStep::EndOfData, "550 5.4.5 daily limit", UpstreamDeferred),
         ] {
             let parsed = ReplyParser::default().parse(format!("{line}\r\n").as_bytes());
             let reply = parsed.expect("a reply").1.expect("a whole reply");
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn the_last_word_tells_what_the_others_said_before() {
         let said = |upstream, step| Reason::new(Some(upstream), step, Cause::TimedOut);
-        let (first, again) = (said("a", Step::Connect), said("b", Step::Rcpt));
-        let (second, third) = (said("b", Step::Mail), said("c", Step::Auth));
+        let (first, again) = (said("a", RelayStep::Connect), said("b", RelayStep::Rcpt));
+        let (second, third) = (said("b", RelayStep::Mail), said("c", RelayStep::Auth));
         let outcome = Outcome::Deferred(second).after(Outcome::Failed(first));
         let outcome = Outcome::Deferred(again).after(outcome);
         let Outcome::Failed(reason) = Outcome::Failed(third).after(outcome) else { panic!("the last one decides") };

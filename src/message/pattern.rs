@@ -14,11 +14,11 @@ pub struct SenderPatterns(Vec<Pattern>);
 /// Why a pattern was refused, with a way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    #[error("\"{0}\" is no address pattern: it has no \"@\"; write \"*@{0}\" for every address of that domain")]
+    #[error("\"{0}\" is not an address pattern: it has no \"@\"; write \"*@{0}\" for every address of that domain")]
     NoAt(String),
-    #[error("\"{0}\" is no address pattern: a part beside the \"@\" is empty; \"*\" stands for anything")]
+    #[error("\"{0}\" is not an address pattern: a part beside the \"@\" is empty; \"*\" stands for anything")]
     EmptyPart(String),
-    #[error("\"{pattern}\" is no address pattern: {cause}")]
+    #[error("\"{pattern}\" is not an address pattern: {cause}")]
     Glob { pattern: String, cause: String },
 }
 
@@ -136,7 +136,7 @@ mod tests {
         for (patterns, address, expected) in [
             (&["*"][..], "a@b", true),
             (&["*@example.com"], "reports@example.com", true),
-            // A slash is no separator here.
+            // A slash is not a separator here.
             (&["*@example.com"], "a/b@example.com", true),
             (&["*@example.com"], "reports@EXAMPLE.com", true),
             (&["*@Example.Com"], "reports@example.com", true),

@@ -3,7 +3,7 @@
 //! The only place that decides where the header ends, so that signer, sender and policy never disagree (RFC 5322 §2.1).
 //! The body is shared, never copied; the header is edited in place.
 
-use super::headers::{Change, Field, FieldRef, Fields, changed};
+use super::headers::{Field, FieldChange, FieldRef, Fields, changed};
 use bytes::Bytes;
 
 /// Octets. Larger header blocks are refused before anything scans them.
@@ -93,7 +93,7 @@ impl RawMessage {
     }
 
     /// Changes fields where they stand; true if one is now another, or gone.
-    pub fn edit_fields(&mut self, change: impl FnMut(&FieldRef<'_>) -> Change) -> bool {
+    pub fn edit_fields(&mut self, change: impl FnMut(&FieldRef<'_>) -> FieldChange) -> bool {
         let edited = changed(&self.header, change);
         let differs = edited.is_some();
         self.header = edited.unwrap_or_else(|| std::mem::take(&mut self.header));

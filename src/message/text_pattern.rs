@@ -3,8 +3,8 @@
 //! For headers, in rules and routes. A glob fits the whole text, without regard to case, `*` standing for anything; an
 //! expression is looked for anywhere in it. Neither can take more than time linear in the text (the regex crate).
 
+use super::encoded_words;
 use super::headers::{FieldRef, Fields};
-use super::words;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
 use std::fmt;
@@ -26,7 +26,7 @@ enum Matcher {
 
 /// Why a pattern was refused, as its crate says it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{pattern}\" is no pattern: {cause}")]
+#[error("\"{pattern}\" is not a valid pattern: {cause}")]
 pub struct TextPatternError {
     pub pattern: String,
     pub cause: String,
@@ -55,7 +55,7 @@ impl TextPattern {
 }
 
 /// True if one of the patterns fits, or none was given. A text that is missing fits no pattern.
-pub fn one_fits(patterns: &[TextPattern], text: Option<&str>) -> bool {
+pub fn any_matches(patterns: &[TextPattern], text: Option<&str>) -> bool {
     patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
 }
 
@@ -98,7 +98,7 @@ impl HeaderPattern {
 pub fn shown(field: &FieldRef<'_>) -> String {
     let value = field.unfolded();
     let value = String::from_utf8_lossy(&value);
-    words::decode(&value).unwrap_or_else(|| value.into_owned())
+    encoded_words::decode(&value).unwrap_or_else(|| value.into_owned())
 }
 
 #[cfg(test)]
@@ -125,10 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused_in_one_line() {
+    fn an_invalid_pattern_is_refused_in_one_line() {
         for pattern in ["[a", "/(/", "/a{1000}{1000}{1000}/"] {
             let text = TextPattern::parse(pattern).unwrap_err().to_string();
-            assert!(text.starts_with(&format!("\"{pattern}\" is no pattern: ")) && !text.contains('\n'), "{text}");
+            assert!(
+                text.starts_with(&format!("\"{pattern}\" is not a valid pattern: ")) && !text.contains('\n'),
+                "{text}"
+            );
         }
     }
 

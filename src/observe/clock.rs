@@ -1,9 +1,11 @@
 //! The clocks as a value, so that tests can set them: the wall clock, which anybody may set, and the two that nobody can, of this
 //! process and of the machine. Waiting uses tokio's clock, which tests can pause.
 
+#[cfg(test)]
+use parking_lot::Mutex;
 use std::fs;
 #[cfg(test)]
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone)]
@@ -36,9 +38,9 @@ impl Clock {
         match self {
             Self::System => jiff::Timestamp::now(),
             #[cfg(test)]
-            Self::Along { at, since } => *at.lock().unwrap_or_else(PoisonError::into_inner) + since.elapsed(),
+            Self::Along { at, since } => *at.lock() + since.elapsed(),
             #[cfg(test)]
-            Self::Simulated(simulated) => simulated.lock().unwrap_or_else(PoisonError::into_inner).wall,
+            Self::Simulated(simulated) => simulated.lock().wall,
         }
     }
 
@@ -49,7 +51,7 @@ impl Clock {
             #[cfg(test)]
             Self::Along { .. } => tokio::time::Instant::now().into_std(),
             #[cfg(test)]
-            Self::Simulated(simulated) => simulated.lock().unwrap_or_else(PoisonError::into_inner).instant,
+            Self::Simulated(simulated) => simulated.lock().instant,
         }
     }
 
@@ -60,7 +62,7 @@ impl Clock {
             #[cfg(test)]
             Self::Along { .. } => None,
             #[cfg(test)]
-            Self::Simulated(simulated) => simulated.lock().unwrap_or_else(PoisonError::into_inner).boot.clone(),
+            Self::Simulated(simulated) => simulated.lock().boot.clone(),
         }
     }
 }

@@ -13,7 +13,7 @@ pub fn watch() {
     std::panic::set_hook(Box::new(|panic| {
         let count = PANICS.fetch_add(1, Ordering::Relaxed) + 1;
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
-        error!(at, count, "a fault of this program: what was under way is given up or tried again; please report it");
+        error!(at, count, "a fault of this program: the work in progress is given up or retried; please report it");
     }));
 }
 
@@ -45,15 +45,16 @@ impl fmt::Display for Fault<'_> {
 /// In builds with debug assertions alone.
 #[cfg(debug_assertions)]
 pub fn provoke(place: &'static str, sender: impl fmt::Display) {
+    use parking_lot::Mutex;
     use std::collections::HashMap;
-    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::sync::LazyLock;
 
     static LEFT: LazyLock<Option<u32>> = LazyLock::new(|| std::env::var("WAXSEAL_TEST_FAULTS").ok()?.parse().ok());
     static MADE: LazyLock<Mutex<HashMap<&'static str, u32>>> = LazyLock::new(Mutex::default);
     let Some(most) = *LEFT else { return };
     let sender = sender.to_string();
     let due = sender.strip_prefix("panics-in-").is_some_and(|rest| rest.split('@').next() == Some(place)) && {
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = MADE.lock();
         let made = made.entry(place).or_default();
         *made += 1;
         *made <= most

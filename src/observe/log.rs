@@ -21,13 +21,13 @@ pub enum Format {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct LogOptions {
     pub format: Format,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,waxseal::relay=debug`.
     pub level: String,
 }
 
-impl Default for Options {
+impl Default for LogOptions {
     fn default() -> Self {
         Self { format: Format::Pretty, level: "info".to_owned() }
     }
@@ -35,17 +35,17 @@ impl Default for Options {
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "\"{level}\" is no log level: use error, warn, info, debug, trace, or a filter such as \"info,waxseal::relay=debug\""
+    "\"{level}\" is not a log level: use error, warn, info, debug, trace, or a filter such as \"info,waxseal::relay=debug\""
 )]
 pub struct InvalidLevel {
     level: String,
 }
 
-impl Options {
+impl LogOptions {
     /// Checks the level without starting anything.
     pub fn filter(&self) -> Result<EnvFilter, InvalidLevel> {
         // The verifier reports each bad certificate as an error of its own, and rustls warns of what is odd in a handshake,
-        // which any stranger can send: our own lines say it in plain words, and no more often than is good.
+        // which any client can send: our own lines say it in plain words, at a bounded rate.
         let is_for_details = ["debug", "trace"].iter().any(|level| self.level.eq_ignore_ascii_case(level));
         let quiet = if is_for_details { "rustls_platform_verifier" } else { "rustls" };
         // At "trace" html5ever says each character of the mail that it reads. Last, so that no filter asks for it.
@@ -55,7 +55,7 @@ impl Options {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum LogStartError {
     #[error(transparent)]
     Level(#[from] InvalidLevel),
     #[error("its thread cannot start: {0}")]
@@ -66,11 +66,11 @@ pub enum StartError {
 static OUTLET: OnceLock<Outlet> = OnceLock::new();
 
 /// Sends events to standard output. A second call has no effect.
-pub fn start(options: &Options) -> Result<(), StartError> {
+pub fn start(options: &LogOptions) -> Result<(), LogStartError> {
     let filter = options.filter()?;
     let colours = options.format == Format::Pretty && io::stdout().is_terminal();
-    let told = |lost| warn!(lost, "lines of this log are missing here: whoever reads it was too slow");
-    let outlet = Outlet::open(io::stdout(), told).map_err(StartError::Thread)?;
+    let on_loss = |lost| warn!(lost, "log lines were dropped here: the log's reader was too slow");
+    let outlet = Outlet::open(io::stdout(), on_loss).map_err(LogStartError::Thread)?;
     let outlet = OUTLET.get_or_init(|| outlet).clone();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine { colours, outlet }).with_target(false);
@@ -121,7 +121,7 @@ impl io::Write for OneLine {
     }
 }
 
-/// Prints a value with control characters and direction overrides (U+202E and its kin) replaced, for use as a log field
+/// Prints a value with control characters and direction overrides (such as U+202E) replaced, for use as a log field
 /// that holds somebody else's text.
 #[derive(Debug, Clone, Copy)]
 pub struct Clean<T>(pub T);
@@ -156,14 +156,15 @@ mod tests {
 
     #[test]
     fn a_wrong_level_is_named() {
-        let options = Options { level: "loud=very=much".into(), ..Options::default() };
+        let options = LogOptions { level: "loud=very=much".into(), ..LogOptions::default() };
         assert!(options.filter().is_err_and(|error| error.to_string().contains("loud")));
     }
 
     #[test]
     fn no_level_has_the_reader_of_html_tell_the_mail() {
         for level in ["info", "trace", "html5ever=trace", "trace,html5ever=trace"] {
-            let filter = Options { level: level.into(), ..Options::default() }.filter().expect("a filter").to_string();
+            let filter =
+                LogOptions { level: level.into(), ..LogOptions::default() }.filter().expect("a filter").to_string();
             assert!(filter.contains("html5ever=off") && !filter.contains("html5ever=trace"), "{level}: {filter}");
         }
     }

@@ -30,7 +30,7 @@ use crate::observe::clock::Simulated;
 use crate::smtp::ReversePath;
 use bytes::Bytes;
 use jiff::SignedDuration;
-use std::sync::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Storage of its own, empty at first, that a queue can be opened on again and again.
 #[async_trait]
@@ -43,17 +43,17 @@ pub(crate) trait Backend: Send + Sync {
 macro_rules! conformance {
     ($backend:expr) => {
         conformance! { $backend;
-            what_was_put_is_lent_as_it_was,
+            what_was_put_is_leased_as_it_was,
             a_large_message_is_whole_and_goes_with_its_last_recipient,
             each_recipient_is_settled_for_itself,
             a_deferred_message_waits_and_an_expired_one_has_failed,
             an_untried_recipient_costs_no_attempt,
             a_postponed_recipient_waits_and_costs_no_attempt,
             a_lease_ends_once_and_covers_every_recipient,
-            a_crash_makes_what_was_lent_suspect,
+            a_crash_makes_leased_messages_possible_duplicates,
             a_lost_answer_makes_the_next_attempt_suspect,
             the_limits_of_a_lease_hold,
-            what_is_too_old_is_lent_whether_due_or_not,
+            mail_that_is_too_old_is_leased_whether_due_or_not,
             mail_from_a_clock_that_was_ahead_hides_no_old_mail,
             no_clock_that_is_set_makes_mail_older_or_younger,
             a_stop_makes_mail_older_by_what_can_be_trusted_of_it,
@@ -61,7 +61,7 @@ macro_rules! conformance {
             ages_are_what_was_lived_whatever_the_clock_says,
             direct_mode_keeps_what_it_could_not_deliver,
             a_message_on_two_lanes_is_two_leases,
-            a_held_lane_lends_nothing_and_takes_mail,
+            a_held_lane_leases_nothing_and_accepts_mail,
             every_lane_can_be_held_and_one_released,
             new_routes_move_waiting_and_failed_recipients,
             lanes_are_reassigned_while_mail_is_taken_and_lent,
@@ -81,7 +81,7 @@ macro_rules! conformance {
             a_retry_that_joins_a_lease_keeps_its_doubt,
             a_message_goes_to_a_corrected_address,
             a_corrected_address_waits_on_its_own_lane,
-            a_retry_of_what_waits_begins_its_age_anew,
+            a_retry_of_waiting_mail_restarts_its_age,
             a_retry_during_a_lease_is_not_lost,
             a_stored_message_is_read_with_all_that_is_not_settled,
             a_failed_message_is_replaced_and_due_at_once,
@@ -92,7 +92,7 @@ macro_rules! conformance {
             old_failures_and_history_are_forgotten,
             what_is_put_down_of_a_quota_outlives_a_crash,
             a_closed_queue_says_so,
-            many_at_once_are_each_lent_once,
+            many_at_once_are_each_leased_once,
             a_random_walk_agrees_with_the_model,
         }
     };
@@ -100,7 +100,7 @@ macro_rules! conformance {
         $(
             #[tokio::test]
             async fn $promise() {
-                $crate::queue::conformance::$promise(&$crate::queue::conformance::Scene::of($backend).await).await;
+                $crate::queue::conformance::$promise(&$crate::queue::conformance::Harness::of($backend).await).await;
             }
         )*
     };
@@ -108,13 +108,13 @@ macro_rules! conformance {
 pub(crate) use conformance;
 
 /// A queue under test, and short words for what the tests do with it.
-pub(crate) struct Scene {
+pub(crate) struct Harness {
     backend: Box<dyn Backend>,
     machine: Arc<Mutex<Simulated>>,
     queue: tokio::sync::Mutex<Option<Arc<dyn Queue>>>,
 }
 
-impl Scene {
+impl Harness {
     pub async fn of(backend: impl Backend + 'static) -> Self {
         let machine = Arc::new(Mutex::new(Simulated::starting(start(), true)));
         let queue = backend.open(Clock::Simulated(machine.clone())).await;
@@ -122,7 +122,7 @@ impl Scene {
     }
 
     fn machine(&self) -> MutexGuard<'_, Simulated> {
-        self.machine.lock().expect("the machine")
+        self.machine.lock()
     }
 
     /// The gateway runs for so many seconds.
@@ -191,7 +191,7 @@ impl Scene {
         self.queue().await.show(id).await.expect("a message").map(|shown| shown.row)
     }
 
-    async fn states(&self, id: MailId) -> Vec<(String, State)> {
+    async fn states(&self, id: MailId) -> Vec<(String, RecipientState)> {
         let row = self.row(id).await.expect("a row");
         row.recipients.into_iter().map(|recipient| (recipient.address, recipient.state)).collect()
     }
@@ -219,10 +219,10 @@ impl Scene {
         let mut counted = Statistics::default();
         for recipient in self.rows(&Filter::default(), 100).await.into_iter().flat_map(|row| row.recipients) {
             match recipient.state {
-                State::Waiting => counted.waiting += 1,
-                State::Leased => counted.leased += 1,
-                State::Failed => counted.failed += 1,
-                State::Damaged => counted.damaged += 1,
+                RecipientState::Waiting => counted.waiting += 1,
+                RecipientState::Leased => counted.leased += 1,
+                RecipientState::Failed => counted.failed += 1,
+                RecipientState::Damaged => counted.damaged += 1,
             }
         }
         assert_eq!(self.statistics().await, counted);
@@ -251,14 +251,15 @@ pub(crate) fn after(seconds: i64) -> Timestamp {
 
 const DAY: i64 = 24 * 3600;
 
-/// A message of `sender` (empty: the null path), received `seconds` after the start, with its recipients' fates.
-pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str, Fate)]) -> NewMail {
+/// A message of `sender` (empty: the null path), received `seconds` after the start, with its recipients' initial
+/// states.
+pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, initial_states: &[(&str, InitialState)]) -> NewMail {
     let path = match sender {
         "" => ReversePath::Null,
         _ => ReversePath::Mailbox(mailbox(sender)),
     };
     let mut envelope = Envelope::new(path);
-    for (recipient, _) in fates {
+    for (recipient, _) in initial_states {
         envelope.add_recipient(mailbox(recipient));
     }
     let text = format!("From: <a@example.com>\r\nSubject: mail {number}\r\n\r\nmail {number}\r\n");
@@ -276,7 +277,7 @@ pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str,
             author,
             marks: Marks::default(),
         }),
-        fates: fates.iter().map(|(_, fate)| fate.clone()).collect(),
+        initial_states: initial_states.iter().map(|(_, initial_state)| initial_state.clone()).collect(),
         original: None,
         subject: format!("mail {number}"),
     }
@@ -284,8 +285,9 @@ pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, fates: &[(&str,
 
 /// Waiting on `lane` for each of the recipients.
 pub(crate) fn mail(number: u32, seconds: i64, sender: &str, recipients: &[&str], lane: &str) -> NewMail {
-    let fates: Vec<_> = recipients.iter().map(|recipient| (*recipient, Fate::Waiting(Lane::new(lane)))).collect();
-    mail_with(number, seconds, sender, &fates)
+    let initial_states: Vec<_> =
+        recipients.iter().map(|recipient| (*recipient, InitialState::Waiting(Lane::new(lane)))).collect();
+    mail_with(number, seconds, sender, &initial_states)
 }
 
 /// One recipient, on lane "a".

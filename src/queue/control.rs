@@ -9,10 +9,10 @@ mod rules;
 mod wire;
 
 pub use change::Changed;
-pub use rules::{MAX_RULED, Rewriter, Ruled, RuledPage, Ruling};
-pub use wire::{Blame, MAX_REQUEST, Refusal};
+pub use rules::{MAX_RULED, Rewriter, RuledMessage, RuledPage, Ruling};
+pub use wire::{Blame, ControlRefusal, MAX_REQUEST};
 
-use super::{Cursor, Filter, HeldLane, HistoryRow, Lane, Page, Queue, QueueError, Shown, Statistics};
+use super::{Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Page, Queue, QueueError, Statistics};
 use crate::message::MailId;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ pub const MAX_PAGE: usize = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
+pub enum ControlRequest {
     /// Counts and held lanes.
     Overview,
     List {
@@ -76,8 +76,8 @@ pub enum Request {
     },
 }
 
-impl Request {
-    /// Whoever asks wants mail to be tried now.
+impl ControlRequest {
+    /// The request asks for delivery now.
     pub fn wants_delivery(&self) -> bool {
         matches!(
             self,
@@ -92,17 +92,17 @@ impl Request {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Response {
+pub enum ControlResponse {
     Overview(Overview),
     Page(Page),
     History(Vec<HistoryRow>),
     /// `None`: no such message.
-    Shown(Option<Box<Shown>>),
+    Shown(Option<Box<MessageDetails>>),
     /// `None`: no such message, or it was delivered and its content is gone.
-    Content(Option<Content>),
+    Content(Option<MessageContent>),
     Changed(Changed),
     Ruled(RuledPage),
-    Refused(Refusal),
+    Refused(ControlRefusal),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,13 +113,13 @@ pub struct Overview {
 
 /// The octets follow the line as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Content {
+pub struct MessageContent {
     pub octets: u64,
     #[serde(skip)]
     pub data: Bytes,
 }
 
-impl Response {
+impl ControlResponse {
     /// No page follows.
     pub fn is_final(&self) -> bool {
         !matches!(
@@ -140,47 +140,56 @@ impl Response {
 }
 
 /// Does what is asked. Never more than a page at a time, whatever the request says.
-pub async fn execute(queue: &dyn Queue, rewriter: &dyn Rewriter, request: Request, now: Timestamp) -> Response {
-    answer(queue, rewriter, request, now).await.unwrap_or_else(Response::Refused)
+pub async fn execute(
+    queue: &dyn Queue,
+    rewriter: &dyn Rewriter,
+    request: ControlRequest,
+    now: Timestamp,
+) -> ControlResponse {
+    answer(queue, rewriter, request, now).await.unwrap_or_else(ControlResponse::Refused)
 }
 
 async fn answer(
     queue: &dyn Queue,
     rewriter: &dyn Rewriter,
-    request: Request,
+    request: ControlRequest,
     now: Timestamp,
-) -> Result<Response, Refusal> {
+) -> Result<ControlResponse, ControlRefusal> {
     Ok(match request {
-        Request::Overview => Response::Overview(overview(queue).await?),
-        Request::List { filter, after, limit } => Response::Page(queue.list(&filter, after, page(limit)).await?),
-        Request::History { before, limit } => Response::History(queue.history(before, page(limit)).await?),
-        Request::Show { id } => Response::Shown(queue.show(id).await?.map(Box::new)),
-        Request::Content { id } => Response::Content(
+        ControlRequest::Overview => ControlResponse::Overview(overview(queue).await?),
+        ControlRequest::List { filter, after, limit } => {
+            ControlResponse::Page(queue.list(&filter, after, page(limit)).await?)
+        }
+        ControlRequest::History { before, limit } => {
+            ControlResponse::History(queue.history(before, page(limit)).await?)
+        }
+        ControlRequest::Show { id } => ControlResponse::Shown(queue.show(id).await?.map(Box::new)),
+        ControlRequest::Content { id } => ControlResponse::Content(
             queue
                 .content(id)
                 .await?
-                .map(|data| Content { octets: u64::try_from(data.len()).unwrap_or(u64::MAX), data }),
+                .map(|data| MessageContent { octets: u64::try_from(data.len()).unwrap_or(u64::MAX), data }),
         ),
-        Request::Retry { ids, to } => {
-            Response::Changed(change::retry(queue, rewriter, &ids, to.as_deref(), now).await?)
+        ControlRequest::Retry { ids, to } => {
+            ControlResponse::Changed(change::retry(queue, rewriter, &ids, to.as_deref(), now).await?)
         }
-        Request::Remove { ids } => Response::Changed(change::remove(queue, &ids).await?),
-        Request::RetryMatching { filter, after, limit } => {
+        ControlRequest::Remove { ids } => ControlResponse::Changed(change::remove(queue, &ids).await?),
+        ControlRequest::RetryMatching { filter, after, limit } => {
             let found = queue.list(&filter, after, page(limit)).await?;
-            Response::Changed(change::retry_page(queue, found, now).await?)
+            ControlResponse::Changed(change::retry_page(queue, found, now).await?)
         }
-        Request::RemoveMatching { filter, after, limit } => {
+        ControlRequest::RemoveMatching { filter, after, limit } => {
             let found = queue.list(&filter, after, page(limit)).await?;
-            Response::Changed(change::remove_page(queue, found).await?)
+            ControlResponse::Changed(change::remove_page(queue, found).await?)
         }
-        Request::RetryByRules { ids } => Response::Ruled(rules::named(queue, rewriter, &ids, now).await?),
-        Request::RetryMatchingByRules { filter, after, limit } => {
+        ControlRequest::RetryByRules { ids } => ControlResponse::Ruled(rules::named(queue, rewriter, &ids, now).await?),
+        ControlRequest::RetryMatchingByRules { filter, after, limit } => {
             let found = queue.list(&filter, after, limit.clamp(1, MAX_RULED)).await?;
-            Response::Ruled(rules::page(queue, rewriter, found, now).await?)
+            ControlResponse::Ruled(rules::page(queue, rewriter, found, now).await?)
         }
-        Request::Hold { lane, held } => {
+        ControlRequest::Hold { lane, held } => {
             queue.hold(lane.map(Lane::new).as_ref(), held).await?;
-            Response::Overview(overview(queue).await?)
+            ControlResponse::Overview(overview(queue).await?)
         }
     })
 }

@@ -7,7 +7,7 @@
 use crate::observe::clock::{Boot, EARLIEST};
 use crate::observe::{Clock, roughly};
 use jiff::{SignedDuration, Timestamp};
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -79,7 +79,7 @@ impl Lifetime {
     /// To be kept with what is committed now, if it is the first since the start, or the last one is some seconds old.
     pub fn record_if_due(&self) -> Option<Record> {
         let now = self.clock.instant();
-        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorded = self.recorded.lock();
         if recorded.is_some_and(|last| now.saturating_duration_since(last) < BETWEEN_RECORDS) {
             return None;
         }

@@ -5,10 +5,10 @@
 //! S0 unknown ──put──▶ S1 waiting ──lease──▶ S2 leased ──settle──▶ S3 delivered (a history row; the body is gone)
 //!                        ▲  ▲                  │  │
 //!                        │  └── defer ─────────┘  └────────────▶ S4 failed (kept `keep_failed`; retry ──▶ S1)
-//!                        └── crash: every S2 is S1 again, and suspect (its next attempt may be a duplicate)
+//!                        └── crash: every S2 is S1 again, and its next attempt is a possible duplicate
 //! ```
 //! **The instant of responsibility** is the return of [`Queue::put`]: the commit that holds the message was synced. Before
-//! it the client has the only copy and is told so; after it nothing that happens to the process or the machine loses
+//! it the client has the only copy and gets an error; after it nothing that happens to the process or the machine loses
 //! the message. Every transition is one durable transaction; a lease is durable before anything is sent under it.
 //!
 //! The queue is blind to providers: a [`Lane`] is an opaque word, a lease covers one message on one lane.
@@ -26,11 +26,11 @@ use std::time::Duration;
 pub mod conformance;
 pub mod control;
 pub mod lifetime;
+pub mod notifying;
 pub mod schedule;
 pub mod sqlite;
 #[cfg(test)]
 pub mod testing;
-pub mod watched;
 
 /// Where mail waits: a word that means something to delivery alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +57,7 @@ impl fmt::Display for Lane {
 pub struct NewMail {
     pub accepted: Arc<Accepted>,
     /// One per recipient of the envelope, in its order.
-    pub fates: Vec<Fate>,
+    pub initial_states: Vec<InitialState>,
     /// From before the rewrite rules, where one changed it, as `rewrite::Original::encode` writes it; opaque to the queue.
     pub original: Option<bytes::Bytes>,
     /// For lists; decoded, at most 200 characters.
@@ -66,7 +66,7 @@ pub struct NewMail {
 
 /// A message as it is stored, with everything that is not settled.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredMail {
     /// The envelope holds every recipient that is not settled, on whatever lane.
     pub accepted: Accepted,
     /// As it was put.
@@ -77,8 +77,8 @@ pub struct Stored {
 #[derive(Debug, Clone)]
 pub struct Revision {
     pub id: MailId,
-    /// Those of [`Stored`], from which this form was made.
-    pub instead_of: Vec<Mailbox>,
+    /// Those of [`StoredMail`], from which this form was made.
+    pub replaces: Vec<Mailbox>,
     /// Not empty.
     pub envelope: Envelope,
     /// One per recipient of the envelope, in its order.
@@ -92,7 +92,7 @@ pub struct Revision {
 
 /// Where a new recipient begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum InitialState {
     /// Due at once.
     Waiting(Lane),
     /// Tried before it was stored (direct mode), to be tried again.
@@ -128,7 +128,7 @@ pub struct Delivered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseId(pub i64);
 
-/// One message on one lane, lent for one attempt.
+/// One message on one lane, leased for one attempt.
 #[derive(Debug, Clone)]
 pub struct Leased {
     pub lease: LeaseId,
@@ -141,12 +141,12 @@ pub struct Leased {
     pub age: Duration,
     /// This attempt may be a duplicate: it was leased when the process last ended, or a recipient's last attempt was a
     /// `possible_duplicate`.
-    pub suspect: bool,
+    pub possible_duplicate: bool,
 }
 
 /// A part of a quota that is used up: so many units, none of them after `at`, by [`Queue::lived`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spent {
+pub struct QuotaRow {
     /// Names it among those of its quota.
     pub number: i64,
     pub at: Duration,
@@ -190,7 +190,7 @@ impl QueueError {
     }
 }
 
-/// What a backend promises. All of it is tested by `queue::conformance`, which every backend passes.
+/// What a backend guarantees. All of it is tested by `queue::conformance`, which every backend passes.
 ///
 /// Cost: `put`, `lease` and `settle` share one sync among all that wait for one (group commit). Crash guarantee: each call is all
 /// or nothing, and durable when it returns `Ok`.
@@ -208,7 +208,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// Messages of this lane that wait, due or not, and are of this age or older: in order of acceptance, behind the cursor. At
     /// most `limit`, and no further one once `octets` are reached. A call looks at a bounded number of messages, so that it can
     /// give none and yet a cursor to go on from; without one there is no more. For the rest as [`Queue::lease`].
-    async fn lease_old(
+    async fn lease_expired(
         &self,
         lane: &Lane,
         age: Duration,
@@ -237,8 +237,8 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
         after: Option<Cursor>,
     ) -> Result<Reassigned, QueueError>;
 
-    /// Stops (`true`) or resumes lanes; `None`: all, those of the future included. Mail is accepted all the same. The last word
-    /// counts: a lane can be released while all others are held.
+    /// Stops (`true`) or resumes lanes; `None`: all, those of the future included. Mail is accepted all the same. The
+    /// latest call wins: a lane can be released while all others are held.
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError>;
 
     async fn holds(&self) -> Result<Vec<HeldLane>, QueueError>;
@@ -248,7 +248,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError>;
 
     /// Everything about one message; its header, not its body.
-    async fn show(&self, id: MailId) -> Result<Option<Shown>, QueueError>;
+    async fn show(&self, id: MailId) -> Result<Option<MessageDetails>, QueueError>;
 
     /// The whole message as it was accepted; `None` if there is none (any more).
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
@@ -258,7 +258,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError>;
 
     /// The message as it is stored, for [`Queue::replace`]; `None` if there is none (any more).
-    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError>;
+    async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError>;
 
     /// Puts another form in place of a message, all at once, and makes it due now, whatever it waited or failed for. Its
     /// attempts stay on record and do not count any more. `false`, and nothing is done, if it is leased, gone, or not to
@@ -275,15 +275,15 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError>;
 
     /// The clock that mail ages by, since the queue's beginning: it goes on while a gateway runs, and for a stop by what can be
-    /// trusted of it. It neither jumps nor goes back, whoever sets the wall clock, and a crash takes some seconds of it at most.
-    /// Costs nothing.
+    /// trusted of it. It neither jumps nor goes back when the wall clock is set, and a crash loses some seconds of it
+    /// at most. Costs nothing.
     fn lived(&self) -> Duration;
 
-    /// What was put down of a quota, by number. The name is opaque, like a lane's.
-    async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError>;
+    /// The recorded usage of a quota, by number. The name is opaque, like a lane's.
+    async fn spent(&self, quota: &str) -> Result<Vec<QuotaRow>, QueueError>;
 
-    /// Puts rows down for a quota, each in place of the one with its number, and forgets those below `oldest`.
-    async fn spend(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), QueueError>;
+    /// Records rows for a quota, each replacing the one with its number, and forgets those below `oldest`.
+    async fn spend(&self, quota: &str, rows: Vec<QuotaRow>, oldest: i64) -> Result<(), QueueError>;
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
 
@@ -323,7 +323,7 @@ pub type LaneOf = Arc<dyn Fn(&Addressed<'_>) -> Lane + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum RecipientState {
     Waiting,
     Leased,
     Failed,
@@ -334,7 +334,7 @@ pub enum State {
 /// All that are given must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Filter {
-    pub state: Option<State>,
+    pub state: Option<RecipientState>,
     /// Glob-free substring of a recipient's address.
     pub recipient: Option<String>,
     /// Lane or last upstream.
@@ -368,7 +368,7 @@ pub struct Row {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RecipientRow {
     pub address: String,
-    pub state: State,
+    pub state: RecipientState,
     pub lane: String,
     pub attempts: u32,
     /// Of the next attempt.
@@ -378,7 +378,7 @@ pub struct RecipientRow {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Shown {
+pub struct MessageDetails {
     pub row: Row,
     pub header: String,
     /// Oldest first.

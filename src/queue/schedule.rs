@@ -20,16 +20,16 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// `attempts`: how many were made, at least one. `chance` in 0..=65535 spreads the wait over ±20 %, so that what
+    /// `attempts`: how many were made, at least one. `jitter` in 0..=65535 spreads the wait over ±20 %, so that what
     /// failed together does not come back together.
-    pub fn wait(&self, attempts: u32, chance: u16) -> Duration {
+    pub fn wait(&self, attempts: u32, jitter: u16) -> Duration {
         let doublings = attempts.saturating_sub(1).min(30);
         let wait = self.first.saturating_mul(1 << doublings).min(self.longest);
-        wait.mul_f64(0.8 + 0.4 * f64::from(chance) / f64::from(u16::MAX))
+        wait.mul_f64(0.8 + 0.4 * f64::from(jitter) / f64::from(u16::MAX))
     }
 
-    pub fn due(&self, now: Timestamp, attempts: u32, chance: u16) -> Timestamp {
-        plus(now, self.wait(attempts, chance))
+    pub fn due(&self, now: Timestamp, attempts: u32, jitter: u16) -> Timestamp {
+        plus(now, self.wait(attempts, jitter))
     }
 
     /// No due time that this schedule made lies behind it; one that does was made before the clock was set back.

@@ -5,8 +5,8 @@ use crate::message::accepted::Origin;
 use crate::message::{Author, RawMessage};
 use crate::smtp::ReversePath;
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
@@ -27,16 +27,17 @@ pub struct Inner {
 }
 
 /// A message with one recipient.
-pub fn row(number: u32, state: State) -> Row {
+pub fn row(number: u32, state: RecipientState) -> Row {
     let received_at = Timestamp::from_second(1_795_000_000 + i64::from(number)).expect("in range");
-    let waiting = state == State::Waiting;
+    let waiting = state == RecipientState::Waiting;
     let recipient = RecipientRow {
         address: format!("r{number}@example.net"),
         state,
         lane: "default".into(),
         attempts: number % 5,
         due: waiting.then_some(received_at),
-        reason: (state == State::Failed).then(|| "upstream \"company\", RCPT TO: 550 5.1.1 no such user".into()),
+        reason: (state == RecipientState::Failed)
+            .then(|| "upstream \"company\", RCPT TO: 550 5.1.1 no such user".into()),
     };
     Row {
         id: MailId::new(received_at, number).to_string(),
@@ -57,7 +58,7 @@ impl MemoryQueue {
     }
 
     pub fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn working(&self) -> Result<MutexGuard<'_, Inner>, QueueError> {
@@ -85,7 +86,7 @@ impl Queue for MemoryQueue {
         Ok(Vec::new())
     }
 
-    async fn lease_old(
+    async fn lease_expired(
         &self,
         _: &Lane,
         _: Duration,
@@ -144,10 +145,10 @@ impl Queue for MemoryQueue {
         Ok(Page { rows, next })
     }
 
-    async fn show(&self, id: MailId) -> Result<Option<Shown>, QueueError> {
+    async fn show(&self, id: MailId) -> Result<Option<MessageDetails>, QueueError> {
         let inner = self.working()?;
         let found = inner.messages.iter().find(|(row, _)| row.id == id.as_str());
-        Ok(found.map(|(row, _)| Shown {
+        Ok(found.map(|(row, _)| MessageDetails {
             row: row.clone(),
             header: "A: 1\r\n".into(),
             attempts: Vec::new(),
@@ -165,8 +166,8 @@ impl Queue for MemoryQueue {
         let mut inner = self.working()?;
         let mut count = 0;
         for (row, _) in inner.messages.iter_mut().filter(|(row, _)| ids.iter().any(|id| row.id == id.as_str())) {
-            for recipient in row.recipients.iter_mut().filter(|r| r.state != State::Leased) {
-                (recipient.state, recipient.due) = (State::Waiting, Some(now));
+            for recipient in row.recipients.iter_mut().filter(|r| r.state != RecipientState::Leased) {
+                (recipient.state, recipient.due) = (RecipientState::Waiting, Some(now));
                 recipient.address =
                     correction.map_or(recipient.address.clone(), |correction| correction.to.to_string());
                 count += 1;
@@ -175,7 +176,7 @@ impl Queue for MemoryQueue {
         Ok(count)
     }
 
-    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError> {
+    async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError> {
         let inner = self.working()?;
         let Some((row, content)) = inner.messages.iter().find(|(row, _)| row.id == id.as_str()) else {
             return Ok(None);
@@ -188,7 +189,7 @@ impl Queue for MemoryQueue {
         let author = Author::of(&message).ok();
         let (origin, marks, received_at) = (Origin::default(), Marks::default(), row.received_at);
         let accepted = Accepted { id, received_at, origin, envelope, message, author, marks };
-        Ok(Some(Stored { accepted, original: inner.originals.get(&row.id).cloned() }))
+        Ok(Some(StoredMail { accepted, original: inner.originals.get(&row.id).cloned() }))
     }
 
     async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
@@ -197,7 +198,7 @@ impl Queue for MemoryQueue {
         let Some((row, content)) = inner.messages.iter_mut().find(|(row, _)| row.id == revision.id.as_str()) else {
             return Ok(false);
         };
-        if row.recipients.iter().any(|recipient| recipient.state == State::Leased) {
+        if row.recipients.iter().any(|recipient| recipient.state == RecipientState::Leased) {
             return Ok(false);
         }
         let body = RawMessage::from_data(content.clone()).map(|message| message.body().clone()).unwrap_or_default();
@@ -206,7 +207,7 @@ impl Queue for MemoryQueue {
         let lanes = revision.envelope.recipients.iter().zip(revision.lanes);
         let recipient = |(address, lane): (&Mailbox, Lane)| RecipientRow {
             address: address.to_string(),
-            state: State::Waiting,
+            state: RecipientState::Waiting,
             lane: lane.to_string(),
             attempts: 0,
             due: Some(now),
@@ -242,11 +243,11 @@ impl Queue for MemoryQueue {
         Ok(0)
     }
 
-    async fn spent(&self, _: &str) -> Result<Vec<Spent>, QueueError> {
+    async fn spent(&self, _: &str) -> Result<Vec<QuotaRow>, QueueError> {
         Ok(Vec::new())
     }
 
-    async fn spend(&self, _: &str, _: Vec<Spent>, _: i64) -> Result<(), QueueError> {
+    async fn spend(&self, _: &str, _: Vec<QuotaRow>, _: i64) -> Result<(), QueueError> {
         Ok(())
     }
 
@@ -258,10 +259,10 @@ impl Queue for MemoryQueue {
         let mut counts = Statistics::default();
         for recipient in self.working()?.messages.iter().flat_map(|(row, _)| &row.recipients) {
             *match recipient.state {
-                State::Waiting => &mut counts.waiting,
-                State::Leased => &mut counts.leased,
-                State::Failed => &mut counts.failed,
-                State::Damaged => &mut counts.damaged,
+                RecipientState::Waiting => &mut counts.waiting,
+                RecipientState::Leased => &mut counts.leased,
+                RecipientState::Failed => &mut counts.failed,
+                RecipientState::Damaged => &mut counts.damaged,
             } += 1;
         }
         Ok(counts)

@@ -3,23 +3,23 @@
 //! Connections and tokens belong to the account and not to a table of the configuration: two tables for one account never get
 //! more than it allows. A provider that asks for a slower pace slows the whole account down.
 
-use super::breaker::Sign;
-use super::limits::{Counting, Gate, Ledger, Rate};
+use super::breaker::Signal;
+use super::limits::{Counting, Gate, QuotaStore, Rate};
 use super::pool::Pool;
-use super::upstream::Connection;
+use super::upstream::PooledConnection;
 use std::sync::Arc;
 
 /// To be given to each upstream that shares the limits. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Account {
-    pub(super) pool: Arc<Pool<Connection>>,
+    pub(super) pool: Arc<Pool<PooledConnection>>,
     pub(super) gate: Arc<Gate>,
 }
 
 /// Where the account's quotas are kept across restarts.
 #[derive(Debug, Clone)]
-pub struct Kept {
-    pub ledger: Arc<dyn Ledger>,
+pub struct AccountQuotas {
+    pub ledger: Arc<dyn QuotaStore>,
     /// Under which name: the account's own, whatever its table is called.
     pub name: Arc<str>,
     /// Where earlier versions kept them: taken over once, if there is nothing under `name`.
@@ -32,8 +32,8 @@ impl Account {
         Self::with_rates(connections, &[], Counting::MESSAGES, None)
     }
 
-    /// Without `kept` quotas begin anew with the process.
-    pub fn with_rates(connections: usize, rates: &[Rate], counting: Counting, kept: Option<Kept>) -> Self {
+    /// Without `kept` quotas start empty with each process.
+    pub fn with_rates(connections: usize, rates: &[Rate], counting: Counting, kept: Option<AccountQuotas>) -> Self {
         Self { pool: Pool::new(connections), gate: Gate::new(rates, counting, kept) }
     }
 
@@ -47,15 +47,15 @@ impl Account {
         self.gate.close().await
     }
 
-    /// Adapts the pace to the newest word of the provider. Returns idle connections that are now too many.
-    pub(super) fn adapt(&self, sign: Sign) -> Vec<Connection> {
-        let share = match sign {
-            Sign::SlowDown => self.gate.slow_down(),
-            Sign::Up => match self.gate.taken() {
+    /// Adapts the throttle to the provider's latest reply. Returns idle connections that are now too many.
+    pub(super) fn adapt(&self, signal: Signal) -> Vec<PooledConnection> {
+        let share = match signal {
+            Signal::SlowDown => self.gate.slow_down(),
+            Signal::Success => match self.gate.recover() {
                 Some(share) => share,
                 None => return Vec::new(),
             },
-            Sign::Away | Sign::Broken | Sign::None => return Vec::new(),
+            Signal::Unavailable | Signal::Broken | Signal::None => return Vec::new(),
         };
         self.pool.set_limit(share.of(self.pool.cap()))
     }

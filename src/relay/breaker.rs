@@ -1,8 +1,9 @@
 //! `Breaker`: whether an upstream is to be tried, by what it last did: closed, open until a moment, half open.
 //!
-//! A pure state machine; time and chance are passed in. A failure opens it for a pause that doubles each time; after the pause one
-//! attempt goes ahead alone, the probe. Its success closes the breaker, and makes room for two attempts at once; each further success
-//! for one more, up to the cap: a provider that comes back is not met by a storm.
+//! A pure state machine; time and jitter are passed in. A failure opens it for a pause that doubles each time; after
+//! the pause one attempt goes ahead alone, the probe. Its success closes the breaker, and makes room for two attempts
+//! at once; each further success for one more, up to the cap: a recovering provider does not get a burst of
+//! connections.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ const LONGEST_REST: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub struct Breaker {
     cap: usize,
-    state: State,
+    state: BreakerState,
     /// Failures since it was last closed with room up to the cap.
     failures: u32,
     /// The last attempt that said anything broke off.
@@ -29,7 +30,7 @@ pub struct Breaker {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BreakerState {
     /// So many attempts at once, of which so many are under way.
     Closed {
         room: usize,
@@ -43,32 +44,32 @@ enum State {
     HalfOpen,
 }
 
-/// The right to make one attempt; to be handed back as what came of it.
+/// The right to make one attempt; handed back with its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pass {
+pub struct AttemptPass {
     era: u64,
 }
 
 /// Whether an attempt may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    Go(Pass),
+    Go(AttemptPass),
     /// As many are under way as may be; the end of one of them may change that.
     Full,
     /// Not before then.
-    Away(Instant),
+    Unavailable(Instant),
 }
 
 /// What may be begun now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum Capacity {
     /// So many attempts at once, counting those under way.
     Slots(usize),
     /// None before then.
     After(Instant),
 }
 
-impl Room {
+impl Capacity {
     /// Of two upstreams for the same mail: both, the one that has room, or whichever has it first.
     pub fn or(self, other: Self) -> Self {
         match (self, other) {
@@ -89,12 +90,12 @@ impl Room {
 
 /// What an attempt says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
+pub enum Signal {
     /// It took or judged the message.
-    Up,
+    Success,
     /// It could not be reached, or would not do its work.
-    Away,
-    /// The connection broke under the message: once may be chance, twice in a row is the upstream's.
+    Unavailable,
+    /// The connection broke under the message: once may be a coincidence, twice in a row is the upstream's fault.
     Broken,
     /// It asks for patience.
     SlowDown,
@@ -107,7 +108,7 @@ impl Breaker {
     pub fn new(cap: usize) -> Self {
         Self {
             cap: cap.max(1),
-            state: State::Closed { room: usize::MAX, running: 0 },
+            state: BreakerState::Closed { room: usize::MAX, running: 0 },
             failures: 0,
             is_shaken: false,
             away_since: None,
@@ -115,69 +116,72 @@ impl Breaker {
         }
     }
 
-    /// `urgent`: somebody waits for the answer. What is away is then asked every few seconds; what wants patience is not.
+    /// `urgent`: a client waits for the answer. An unavailable upstream is then tried every few seconds; an upstream
+    /// that asks for patience is not.
     pub fn admit(&mut self, now: Instant, urgent: bool) -> Admission {
         match &mut self.state {
-            State::Closed { room, running } if *running < *room => *running += 1,
-            State::Closed { .. } | State::HalfOpen => return Admission::Full,
-            State::Open { until, soonest } => match if urgent { *soonest } else { *until } {
-                until if now < until => return Admission::Away(until),
-                _ => self.state = State::HalfOpen,
+            BreakerState::Closed { room, running } if *running < *room => *running += 1,
+            BreakerState::Closed { .. } | BreakerState::HalfOpen => return Admission::Full,
+            BreakerState::Open { until, soonest } => match if urgent { *soonest } else { *until } {
+                until if now < until => return Admission::Unavailable(until),
+                _ => self.state = BreakerState::HalfOpen,
             },
         }
-        Admission::Go(Pass { era: self.era })
+        Admission::Go(AttemptPass { era: self.era })
     }
 
     /// How many attempts could be under way now.
-    pub fn room(&self, now: Instant) -> Room {
+    pub fn capacity(&self, now: Instant) -> Capacity {
         match self.state {
-            State::Closed { room, .. } => Room::Slots(room.min(self.cap)),
-            State::Open { until, .. } if now < until => Room::After(until),
-            State::Open { .. } | State::HalfOpen => Room::Slots(1),
+            BreakerState::Closed { room, .. } => Capacity::Slots(room.min(self.cap)),
+            BreakerState::Open { until, .. } if now < until => Capacity::After(until),
+            BreakerState::Open { .. } | BreakerState::HalfOpen => Capacity::Slots(1),
         }
     }
 
-    /// Zero unless it is away; probes that fail do not make it shorter.
-    pub fn away_for(&self, now: Instant) -> Duration {
+    /// Zero unless it is unavailable; failed probes do not shorten it.
+    pub fn unavailable_for(&self, now: Instant) -> Duration {
         self.away_since.map(|since| now.saturating_duration_since(since)).unwrap_or_default()
     }
 
-    /// What attempts from before a failure find out is old news, and none of them goes on.
-    pub fn is_current(&self, pass: Pass) -> bool {
+    /// Results of attempts that began before a failure are stale, and none of them continues.
+    pub fn is_current(&self, pass: AttemptPass) -> bool {
         pass.era == self.era
     }
 
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed { .. })
+        matches!(self.state, BreakerState::Closed { .. })
     }
 
     /// An attempt ended. Returns how long the upstream is left alone, if that is new.
-    pub fn ended(&mut self, pass: Pass, sign: Sign, now: Instant, chance: u16) -> Option<Duration> {
+    pub fn ended(&mut self, pass: AttemptPass, signal: Signal, now: Instant, jitter: u16) -> Option<Duration> {
         if !self.is_current(pass) {
             return None;
         }
         let was_shaken = self.is_shaken;
-        self.is_shaken = sign == Sign::Broken || (was_shaken && sign == Sign::None);
-        match (sign, self.state) {
-            (Sign::Broken, State::Closed { room, running }) if !was_shaken => {
-                self.state = State::Closed { room, running: running.saturating_sub(1) };
+        self.is_shaken = signal == Signal::Broken || (was_shaken && signal == Signal::None);
+        match (signal, self.state) {
+            (Signal::Broken, BreakerState::Closed { room, running }) if !was_shaken => {
+                self.state = BreakerState::Closed { room, running: running.saturating_sub(1) };
             }
-            (Sign::Up, State::Closed { room, running }) => self.widen(room, running.saturating_sub(1)),
-            (Sign::Up, _) => self.widen(1, 0),
-            (Sign::None, State::Closed { room, running }) => {
-                self.state = State::Closed { room, running: running.saturating_sub(1) };
+            (Signal::Success, BreakerState::Closed { room, running }) => self.widen(room, running.saturating_sub(1)),
+            (Signal::Success, _) => self.widen(1, 0),
+            (Signal::None, BreakerState::Closed { room, running }) => {
+                self.state = BreakerState::Closed { room, running: running.saturating_sub(1) };
             }
             // The next one is the probe.
-            (Sign::None, _) => self.state = State::Open { until: now, soonest: now },
-            (Sign::Away | Sign::Broken, _) => return Some(self.open(LONGEST_PAUSE, SHORT_PAUSE, now, chance)),
-            (Sign::SlowDown, _) => return Some(self.open(LONGEST_REST, LONGEST_REST, now, chance)),
+            (Signal::None, _) => self.state = BreakerState::Open { until: now, soonest: now },
+            (Signal::Unavailable | Signal::Broken, _) => {
+                return Some(self.open(LONGEST_PAUSE, SHORT_PAUSE, now, jitter));
+            }
+            (Signal::SlowDown, _) => return Some(self.open(LONGEST_REST, LONGEST_REST, now, jitter)),
         }
         None
     }
 
-    /// The pause ends: somebody knows more. What may be begun is one attempt alone.
+    /// Ends the pause, because the caller knows more. One probe may then start.
     pub fn cut_pause(&mut self, now: Instant) {
-        if let State::Open { until, soonest } = &mut self.state {
+        if let BreakerState::Open { until, soonest } = &mut self.state {
             (*until, *soonest) = (now.min(*until), now.min(*soonest));
         }
     }
@@ -188,24 +192,24 @@ impl Breaker {
         if room >= self.cap {
             self.failures = 0;
         }
-        self.state = State::Closed { room: if room >= self.cap { usize::MAX } else { room }, running };
+        self.state = BreakerState::Closed { room: if room >= self.cap { usize::MAX } else { room }, running };
     }
 
-    fn open(&mut self, longest: Duration, short: Duration, now: Instant, chance: u16) -> Duration {
-        let pause = pause(self.failures, longest, chance);
+    fn open(&mut self, longest: Duration, short: Duration, now: Instant, jitter: u16) -> Duration {
+        let pause = pause(self.failures, longest, jitter);
         self.failures = self.failures.saturating_add(1);
         self.away_since.get_or_insert(now);
         self.era += 1;
         let after = |pause| now.checked_add(pause).unwrap_or(now);
-        self.state = State::Open { until: after(pause), soonest: after(pause.min(short)) };
+        self.state = BreakerState::Open { until: after(pause), soonest: after(pause.min(short)) };
         pause
     }
 }
 
 /// Doubles each time, spread over ±20 % so that those who failed together do not come back together.
-fn pause(before: u32, longest: Duration, chance: u16) -> Duration {
+fn pause(before: u32, longest: Duration, jitter: u16) -> Duration {
     let pause = FIRST_PAUSE.saturating_mul(1 << before.min(16)).min(longest);
-    pause.mul_f64(0.8 + 0.4 * f64::from(chance) / f64::from(u16::MAX))
+    pause.mul_f64(0.8 + 0.4 * f64::from(jitter) / f64::from(u16::MAX))
 }
 
 #[cfg(test)]
@@ -215,7 +219,7 @@ mod tests {
     const MIDDLE: u16 = u16::MAX / 2;
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn go(breaker: &mut Breaker, now: Instant) -> Pass {
+    fn go(breaker: &mut Breaker, now: Instant) -> AttemptPass {
         match breaker.admit(now, false) {
             Admission::Go(pass) => pass,
             other => panic!("{other:?}"),
@@ -224,21 +228,24 @@ mod tests {
 
     fn fail(breaker: &mut Breaker, now: Instant) -> Duration {
         let pass = go(breaker, now);
-        breaker.ended(pass, Sign::Away, now, MIDDLE).expect("a pause")
+        breaker.ended(pass, Signal::Unavailable, now, MIDDLE).expect("a pause")
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_a_pause_one_goes_ahead_and_each_success_makes_room_for_one() {
         let (mut breaker, start) = (Breaker::new(5), Instant::now());
-        assert_eq!(breaker.room(start), Room::Slots(5));
+        assert_eq!(breaker.capacity(start), Capacity::Slots(5));
         let pause = fail(&mut breaker, start);
         let back = start + pause;
-        assert_eq!((breaker.admit(start, false), breaker.room(start)), (Admission::Away(back), Room::After(back)));
+        assert_eq!(
+            (breaker.admit(start, false), breaker.capacity(start)),
+            (Admission::Unavailable(back), Capacity::After(back))
+        );
         let mut passes = vec![go(&mut breaker, back)];
         for room in [2, 3, 4, 5] {
             assert_eq!(breaker.admit(back, false), Admission::Full, "no more than {} at once", passes.len());
-            breaker.ended(passes.remove(0), Sign::Up, back, MIDDLE);
-            assert_eq!(breaker.room(back), Room::Slots(room));
+            breaker.ended(passes.remove(0), Signal::Success, back, MIDDLE);
+            assert_eq!(breaker.capacity(back), Capacity::Slots(room));
             while passes.len() < room {
                 passes.push(go(&mut breaker, back));
             }
@@ -251,70 +258,74 @@ mod tests {
         let (mut breaker, start) = (Breaker::new(4), Instant::now());
         let later = start + fail(&mut breaker, start);
         let probe = go(&mut breaker, later);
-        assert_eq!((breaker.admit(later, false), breaker.room(later)), (Admission::Full, Room::Slots(1)));
-        assert_eq!(breaker.ended(probe, Sign::None, later, MIDDLE), None);
+        assert_eq!((breaker.admit(later, false), breaker.capacity(later)), (Admission::Full, Capacity::Slots(1)));
+        assert_eq!(breaker.ended(probe, Signal::None, later, MIDDLE), None);
         let probe = go(&mut breaker, later);
-        let pause = breaker.ended(probe, Sign::Away, later, MIDDLE).expect("a pause");
-        assert!(pause > SECOND && breaker.admit(later, false) == Admission::Away(later + pause));
+        let pause = breaker.ended(probe, Signal::Unavailable, later, MIDDLE).expect("a pause");
+        assert!(pause > SECOND && breaker.admit(later, false) == Admission::Unavailable(later + pause));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_under_way_at_a_failure_neither_prolongs_nor_ends_the_pause() {
         let (mut breaker, start) = (Breaker::new(4), Instant::now());
-        let passes: Vec<Pass> = (0..4).map(|_| go(&mut breaker, start)).collect();
-        let pause = breaker.ended(passes[0], Sign::SlowDown, start, MIDDLE).expect("a pause");
-        for (pass, sign) in passes[1..].iter().zip([Sign::Away, Sign::Up, Sign::SlowDown]) {
-            assert_eq!(breaker.ended(*pass, sign, start + SECOND, MIDDLE), None);
+        let passes: Vec<AttemptPass> = (0..4).map(|_| go(&mut breaker, start)).collect();
+        let pause = breaker.ended(passes[0], Signal::SlowDown, start, MIDDLE).expect("a pause");
+        for (pass, signal) in passes[1..].iter().zip([Signal::Unavailable, Signal::Success, Signal::SlowDown]) {
+            assert_eq!(breaker.ended(*pass, signal, start + SECOND, MIDDLE), None);
             assert!(!breaker.is_current(*pass));
         }
-        assert_eq!(breaker.room(start), Room::After(start + pause));
+        assert_eq!(breaker.capacity(start), Capacity::After(start + pause));
     }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_double_up_to_an_end_until_the_cap_is_reached_again() {
-        for (sign, longest) in [(Sign::Away, 300), (Sign::SlowDown, 600)] {
+        for (signal, longest) in [(Signal::Unavailable, 300), (Signal::SlowDown, 600)] {
             let (mut breaker, mut now, mut pauses) = (Breaker::new(2), Instant::now(), Vec::new());
             for _ in 0..12 {
                 let pass = go(&mut breaker, now);
-                let pause = breaker.ended(pass, sign, now, MIDDLE).expect("a pause");
+                let pause = breaker.ended(pass, signal, now, MIDDLE).expect("a pause");
                 pauses.push(pause.as_secs_f64().round() as u64);
                 now += pause;
             }
             let doubling = (0..12).map(|times| (1 << times).min(longest));
             assert_eq!(pauses, doubling.collect::<Vec<_>>());
             let probe = go(&mut breaker, now);
-            breaker.ended(probe, Sign::Up, now, MIDDLE);
+            breaker.ended(probe, Signal::Success, now, MIDDLE);
             let pass = go(&mut breaker, now);
-            assert!(breaker.ended(pass, sign, now, 0).is_some_and(|pause| pause < SECOND));
+            assert!(breaker.ended(pass, signal, now, 0).is_some_and(|pause| pause < SECOND));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_connection_that_breaks_is_chance_and_two_in_a_row_are_not() {
+    async fn one_broken_connection_is_ignored_and_two_in_a_row_are_not() {
         let (mut breaker, now) = (Breaker::new(2), Instant::now());
-        for (sign, pauses) in
-            [(Sign::Broken, false), (Sign::Up, false), (Sign::Broken, false), (Sign::None, false), (Sign::Broken, true)]
-        {
+        for (signal, pauses) in [
+            (Signal::Broken, false),
+            (Signal::Success, false),
+            (Signal::Broken, false),
+            (Signal::None, false),
+            (Signal::Broken, true),
+        ] {
             let pass = go(&mut breaker, now);
-            assert_eq!(breaker.ended(pass, sign, now, MIDDLE).is_some(), pauses, "{sign:?}");
+            assert_eq!(breaker.ended(pass, signal, now, MIDDLE).is_some(), pauses, "{signal:?}");
         }
         breaker.cut_pause(now);
         let probe = go(&mut breaker, now);
-        assert!(breaker.ended(probe, Sign::Broken, now, MIDDLE).is_some(), "a probe has one chance");
+        assert!(breaker.ended(probe, Signal::Broken, now, MIDDLE).is_some(), "a probe has one chance");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_is_let_ahead_after_seconds_but_not_where_patience_is_wanted() {
-        for (sign, let_ahead) in [(Sign::Away, true), (Sign::SlowDown, false)] {
+    async fn a_waiting_client_is_admitted_after_seconds_unless_the_provider_asked_for_patience() {
+        for (signal, let_ahead) in [(Signal::Unavailable, true), (Signal::SlowDown, false)] {
             let (mut breaker, mut now) = (Breaker::new(2), Instant::now());
             for _ in 0..8 {
                 let pass = go(&mut breaker, now);
-                now += breaker.ended(pass, sign, now, MIDDLE).expect("a pause");
+                now += breaker.ended(pass, signal, now, MIDDLE).expect("a pause");
             }
             let pass = go(&mut breaker, now);
-            breaker.ended(pass, sign, now, MIDDLE);
-            assert!(matches!(breaker.admit(now + 4 * SECOND, true), Admission::Away(_)));
-            assert!(matches!(breaker.admit(now + 6 * SECOND, false), Admission::Away(_)));
+            breaker.ended(pass, signal, now, MIDDLE);
+            assert!(matches!(breaker.admit(now + 4 * SECOND, true), Admission::Unavailable(_)));
+            assert!(matches!(breaker.admit(now + 6 * SECOND, false), Admission::Unavailable(_)));
             assert_eq!(matches!(breaker.admit(now + 6 * SECOND, true), Admission::Go(_)), let_ahead);
         }
     }
@@ -322,14 +333,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_away_from_the_first_failure_until_something_gets_through() {
         let (mut breaker, start) = (Breaker::new(2), Instant::now());
-        assert_eq!(breaker.away_for(start), Duration::ZERO);
+        assert_eq!(breaker.unavailable_for(start), Duration::ZERO);
         let again = start + fail(&mut breaker, start);
         let back = again + fail(&mut breaker, again);
-        assert_eq!(breaker.away_for(back), back - start);
+        assert_eq!(breaker.unavailable_for(back), back - start);
         let probe = go(&mut breaker, back);
-        assert_eq!(breaker.away_for(back), back - start, "until something came of it");
-        breaker.ended(probe, Sign::Up, back, MIDDLE);
-        assert_eq!(breaker.away_for(back), Duration::ZERO);
+        assert_eq!(breaker.unavailable_for(back), back - start, "until something came of it");
+        breaker.ended(probe, Signal::Success, back, MIDDLE);
+        assert_eq!(breaker.unavailable_for(back), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
@@ -337,7 +348,7 @@ mod tests {
         let (mut breaker, now) = (Breaker::new(8), Instant::now());
         fail(&mut breaker, now);
         breaker.cut_pause(now);
-        assert_eq!(breaker.room(now), Room::Slots(1));
+        assert_eq!(breaker.capacity(now), Capacity::Slots(1));
         go(&mut breaker, now);
         assert_eq!(breaker.admit(now, false), Admission::Full);
     }

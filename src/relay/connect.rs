@@ -5,18 +5,19 @@
 //! nothing answers on a port, the next one gets its turn; the one that works is kept for as long as it does.
 
 use super::deadline::{Deadline, Expired};
-use super::pool::{Member, Pool};
-use super::socket::{Permit, Socket};
-use super::upstream::Connection;
-use super::{Options, Port};
-use crate::message::outcome::{Cause, Reason, Step};
+use super::pool::{Pool, PoolMember};
+use super::socket::{ConnectionPermit, Socket};
+use super::upstream::PooledConnection;
+use super::{Port, UpstreamOptions};
+use crate::message::outcome::{Cause, Reason, RelayStep};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,18 +41,18 @@ impl Family {
     }
 }
 
-/// The port that worked last. Several attempts ask and tell at once: only what is still held can be forgotten.
+/// The port that worked last. Attempts read and write it concurrently: only the current value can be cleared.
 #[derive(Debug, Default)]
-pub(super) struct KnownPort(Mutex<Option<Port>>);
+pub(super) struct WorkingPort(Mutex<Option<Port>>);
 
-impl KnownPort {
+impl WorkingPort {
     pub(super) fn held(&self) -> Option<Port> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     /// Whether it is news.
     pub(super) fn remember(&self, port: Port) -> bool {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.lock();
         let is_news = held.is_none();
         held.get_or_insert(port);
         is_news
@@ -59,33 +60,37 @@ impl KnownPort {
 
     /// Whether it was held until now.
     fn forget(&self, port: Port) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take_if(|held| *held == port).is_some()
+        self.0.lock().take_if(|held| *held == port).is_some()
     }
 }
 
 /// Where permits for further attempts come from.
 pub(super) struct Dialer<'a> {
-    pub options: &'a Options,
-    pub pool: &'a Arc<Pool<Connection>>,
-    pub member: &'a Arc<Member>,
+    pub options: &'a UpstreamOptions,
+    pub pool: &'a Arc<Pool<PooledConnection>>,
+    pub member: &'a Arc<PoolMember>,
     /// If they need not be looked up.
     pub addresses: Option<&'a [SocketAddr]>,
     pub family: &'a Family,
-    pub port: &'a KnownPort,
+    pub port: &'a WorkingPort,
 }
 
 /// Why no address could be connected to on one port.
 struct Unreachable {
     failed: Vec<(SocketAddr, io::Error)>,
-    permit: Permit,
+    permit: ConnectionPermit,
 }
 
-type Failure = (SocketAddr, io::Error, Permit);
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(SocketAddr, Socket), Failure>> + Send + 'a>>;
+type Failure = (SocketAddr, io::Error, ConnectionPermit);
+type ConnectAttempt<'a> = Pin<Box<dyn Future<Output = Result<(SocketAddr, Socket), Failure>> + Send + 'a>>;
 
 impl Dialer<'_> {
     /// On failure the permit comes back with the reason.
-    pub(super) async fn dial(&self, permit: Permit, deadline: Deadline) -> Result<(Socket, Port), (Reason, Permit)> {
+    pub(super) async fn dial(
+        &self,
+        permit: ConnectionPermit,
+        deadline: Deadline,
+    ) -> Result<(Socket, Port), (Reason, ConnectionPermit)> {
         let deadline = deadline.capped(self.options.connect_timeout);
         let addresses = match self.resolve(deadline).await {
             Ok(addresses) => addresses,
@@ -121,13 +126,13 @@ impl Dialer<'_> {
         Err((self.unreachable(&failed), permit))
     }
 
-    /// In the order of trying.
+    /// In the order in which they are tried.
     fn ports(&self) -> Vec<Port> {
         match self.port.held() {
             Some(port) => vec![port],
             None => {
                 let first = Port { number: self.options.port, tls: self.options.tls };
-                std::iter::once(first).chain(self.options.other_ports.iter().copied()).collect()
+                std::iter::once(first).chain(self.options.fallback_ports.iter().copied()).collect()
             }
         }
     }
@@ -140,9 +145,9 @@ impl Dialer<'_> {
         }
     }
 
-    /// A firewall may close later what it let through once. With one port alone there is nothing to look for.
+    /// A firewall may close a port later. With a single port there is nothing else to try.
     fn forget(&self, port: Port) {
-        if !self.options.other_ports.is_empty() && self.port.forget(port) {
+        if !self.options.fallback_ports.is_empty() && self.port.forget(port) {
             let (upstream, host) = (&*self.options.name, &*self.options.host);
             warn!(
                 upstream,
@@ -169,12 +174,12 @@ impl Dialer<'_> {
             }
             _ => format!("the name {host} has no address"),
         };
-        Err(Reason::new(Some(&self.options.name), Step::Resolve, Cause::Network(text)))
+        Err(Reason::new(Some(&self.options.name), RelayStep::Resolve, Cause::Network(text)))
     }
 
     async fn look_up(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, Reason> {
         let host = self.options.host.trim_start_matches('[').trim_end_matches(']');
-        let reason = |cause| Reason::new(Some(&self.options.name), Step::Resolve, cause);
+        let reason = |cause| Reason::new(Some(&self.options.name), RelayStep::Resolve, cause);
         match deadline.limit(tokio::net::lookup_host((host, self.options.port))).await {
             Ok(Ok(found)) => Ok(found.collect()),
             Ok(Err(error)) => {
@@ -188,10 +193,10 @@ impl Dialer<'_> {
     async fn race(
         &self,
         mut waiting: VecDeque<SocketAddr>,
-        permit: Permit,
+        permit: ConnectionPermit,
         deadline: Deadline,
     ) -> Result<Socket, Unreachable> {
-        let (mut running, mut failed) = (Vec::<Attempt<'_>>::new(), Vec::new());
+        let (mut running, mut failed) = (Vec::<ConnectAttempt<'_>>::new(), Vec::new());
         let mut spare = Some(permit);
         loop {
             if waiting.is_empty() && !running.is_empty() {
@@ -231,7 +236,7 @@ impl Dialer<'_> {
     async fn attempt(
         &self,
         address: SocketAddr,
-        permit: Permit,
+        permit: ConnectionPermit,
         deadline: Deadline,
     ) -> Result<(SocketAddr, Socket), Failure> {
         debug!(upstream = %self.options.name, "connecting to {address}");
@@ -245,9 +250,9 @@ impl Dialer<'_> {
     fn unreachable(&self, failed: &[(SocketAddr, io::Error)]) -> Reason {
         let texts: Vec<String> =
             failed.iter().map(|(address, error)| format!("{address}: {}", explain(error))).collect();
-        let reason = Reason::new(Some(&self.options.name), Step::Connect, Cause::Network(texts.join(", ")));
+        let reason = Reason::new(Some(&self.options.name), RelayStep::Connect, Cause::Network(texts.join(", ")));
         let all = |kinds: &[io::ErrorKind]| failed.iter().all(|(_, error)| kinds.contains(&error.kind()));
-        let is_often_blocked = self.options.other_ports.is_empty() && matches!(self.options.port, 25 | 465);
+        let is_often_blocked = self.options.fallback_ports.is_empty() && matches!(self.options.port, 25 | 465);
         if is_often_blocked && all(&[io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused]) {
             reason.with_advice("many hosters block ports 25 and 465; try 587 or 2525 if the provider has them")
         } else if all(&[io::ErrorKind::ConnectionRefused]) {
@@ -259,7 +264,7 @@ impl Dialer<'_> {
 }
 
 impl Unreachable {
-    /// As where a firewall lets nobody out to this port: nobody there said a word about us.
+    /// As with a firewall that blocks this port: no server replied.
     fn is_blocked(&self) -> bool {
         use io::ErrorKind::*;
         let blocked = [TimedOut, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied];

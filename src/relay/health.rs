@@ -1,14 +1,15 @@
 //! One upstream's health: its breaker, who waits for it to change, and what is said of it in the log.
 //!
-//! An [`Attempt`] is what a caller may make; what came of it is told by dropping it. Every failure of a provider's passes here,
-//! and no refusal of a message ever does.
+//! An [`MonitoredAttempt`] is what a caller may make; its result is reported on drop. Every failure of a provider's
+//! passes here, and no refusal of a message ever does.
 
-use super::breaker::{Admission, Breaker, Pass, Room, Sign};
+use super::breaker::{Admission, AttemptPass, Breaker, Capacity, Signal};
 use super::deadline::{Deadline, Expired};
-use crate::message::outcome::{Cause, Outcome, Reason, SlowDown, Step, asks_for_patience};
+use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, SlowDown, asks_for_patience};
 use crate::observe::log::Clean;
-use crate::observe::{roughly, small_chance};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::observe::{jitter, roughly};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,13 +18,13 @@ use tracing::{info, warn};
 #[derive(Debug)]
 pub(super) struct Health {
     upstream: Arc<str>,
-    state: Mutex<State>,
-    /// Told after every change.
+    state: Mutex<HealthState>,
+    /// Notified after every change.
     changed: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct State {
+struct HealthState {
     breaker: Breaker,
     /// Why it was opened last.
     last: String,
@@ -32,65 +33,69 @@ struct State {
 
 /// Why no attempt is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// With why it is left alone, for the reader, and for how long.
-    Away { why: String, wait: Duration },
+pub(super) enum NotAdmitted {
+    /// With the reason for the pause, for people, and its length.
+    Unavailable { why: String, wait: Duration },
     /// The caller does not wait for the attempts that are under way.
     Full,
 }
 
 impl Health {
     pub(super) fn new(upstream: Arc<str>, cap: usize) -> Arc<Self> {
-        let state = State { breaker: Breaker::new(cap), last: String::new(), last_up: None };
+        let state = HealthState { breaker: Breaker::new(cap), last: String::new(), last_up: None };
         Arc::new(Self { upstream, state: Mutex::new(state), changed: watch::Sender::new(()) })
     }
 
-    /// Waits while the upstream is on its way back and others are before us, unless there is somebody else to go to.
-    pub(super) async fn admit(self: &Arc<Self>, deadline: Deadline, has_alternative: bool) -> Result<Attempt, Refused> {
+    /// Waits while the upstream is recovering and others are ahead, unless there is an alternative upstream.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        has_alternative: bool,
+    ) -> Result<MonitoredAttempt, NotAdmitted> {
         let mut changed = self.changed.subscribe();
         loop {
             let now = Instant::now();
-            let admission = self.lock().breaker.admit(now, deadline.at.is_some());
+            let admission = self.state.lock().breaker.admit(now, deadline.at.is_some());
             match admission {
                 Admission::Go(pass) => {
                     let (health, begun) = (Arc::clone(self), now);
-                    return Ok(Attempt { health, pass, begun, sign: Sign::None, reason: None });
+                    return Ok(MonitoredAttempt { health, pass, begun, signal: Signal::None, reason: None });
                 }
-                Admission::Away(until) => return Err(self.away_until(until)),
-                Admission::Full if has_alternative => return Err(Refused::Full),
+                Admission::Unavailable(until) => return Err(self.away_until(until)),
+                Admission::Full if has_alternative => return Err(NotAdmitted::Full),
                 Admission::Full => match deadline.limit(changed.changed()).await {
                     Ok(_) => {}
-                    Err(Expired) => return Err(Refused::Full),
+                    Err(Expired) => return Err(NotAdmitted::Full),
                 },
             }
         }
     }
 
-    pub(super) fn room(&self) -> Room {
-        self.lock().breaker.room(Instant::now())
+    pub(super) fn capacity(&self) -> Capacity {
+        self.state.lock().breaker.capacity(Instant::now())
     }
 
-    pub(super) fn away_for(&self) -> Duration {
-        self.lock().breaker.away_for(Instant::now())
+    pub(super) fn unavailable_for(&self) -> Duration {
+        self.state.lock().breaker.unavailable_for(Instant::now())
     }
 
     pub(super) fn cut_pause(&self) {
-        self.lock().breaker.cut_pause(Instant::now());
+        self.state.lock().breaker.cut_pause(Instant::now());
         self.changed.send_replace(());
     }
 
-    fn away_until(&self, until: Instant) -> Refused {
+    fn away_until(&self, until: Instant) -> NotAdmitted {
         let wait = until.saturating_duration_since(Instant::now());
         let left = roughly(wait.max(Duration::from_secs(1)));
-        Refused::Away { why: format!("it is left alone for another {left} ({})", self.lock().last), wait }
+        NotAdmitted::Unavailable { why: format!("no attempt for another {left} ({})", self.state.lock().last), wait }
     }
 
-    fn end(&self, attempt: &Attempt) {
-        let (now, sign) = (Instant::now(), attempt.sign);
-        let mut state = self.lock();
+    fn end(&self, attempt: &MonitoredAttempt) {
+        let (now, signal) = (Instant::now(), attempt.signal);
+        let mut state = self.state.lock();
         let was_closed = state.breaker.is_closed();
-        let pause = state.breaker.ended(attempt.pass, sign, now, small_chance());
-        if sign == Sign::Up {
+        let pause = state.breaker.ended(attempt.pass, signal, now, jitter());
+        if signal == Signal::Success {
             state.last_up = Some(now);
         }
         let is_closed = state.breaker.is_closed();
@@ -102,30 +107,26 @@ impl Health {
         let upstream = &*self.upstream;
         if let Some(pause) = pause {
             let reason = attempt.reason.as_deref().unwrap_or_default();
-            let again = if was_closed { "the upstream is away" } else { "the upstream is still away" };
+            let again = if was_closed { "upstream unavailable" } else { "upstream still unavailable" };
             warn!(upstream, pause_ms = pause.as_millis() as u64, reason = %Clean(reason), "{again}");
         } else if is_closed && !was_closed {
-            info!(upstream, "the upstream is back");
+            info!(upstream, "upstream available again");
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One attempt at a message. Without a word on what came of it, it says nothing about the upstream.
+/// One attempt at a message. Dropped without a result, it says nothing about the upstream.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct MonitoredAttempt {
     health: Arc<Health>,
-    pass: Pass,
+    pass: AttemptPass,
     begun: Instant,
-    sign: Sign,
+    signal: Signal,
     reason: Option<String>,
 }
 
-impl Attempt {
-    /// Returns when the upstream turned out away, with why and for how long: nothing that has not begun is to go on.
+impl MonitoredAttempt {
+    /// Returns when the upstream became unavailable, with the reason and for how long: pending work must not begin.
     pub(super) async fn overtaken(&self) -> (String, Duration) {
         let mut changed = self.health.changed.subscribe();
         while self.is_current() {
@@ -133,72 +134,72 @@ impl Attempt {
                 std::future::pending::<()>().await;
             }
         }
-        let wait = match self.health.room() {
-            Room::After(until) => until.saturating_duration_since(Instant::now()),
-            Room::Slots(_) => Duration::ZERO,
+        let wait = match self.health.capacity() {
+            Capacity::After(until) => until.saturating_duration_since(Instant::now()),
+            Capacity::Slots(_) => Duration::ZERO,
         };
-        let last = self.health.lock().last.clone();
-        (format!("it was found to be away meanwhile ({last})"), wait)
+        let last = self.health.state.lock().last.clone();
+        (format!("it became unavailable meanwhile ({last})"), wait)
     }
 
-    /// Whether it is the newest word on the upstream.
+    /// Whether no failure came after this attempt began.
     pub(super) fn is_current(&self) -> bool {
-        self.health.lock().breaker.is_current(self.pass)
+        self.health.state.lock().breaker.is_current(self.pass)
     }
 
     /// The upstream took a message since this attempt was begun.
     pub(super) fn saw_success(&self) -> bool {
-        self.health.lock().last_up.is_some_and(|at| at >= self.begun)
+        self.health.state.lock().last_up.is_some_and(|at| at >= self.begun)
     }
 
     pub(super) fn lasted(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    pub(super) fn failed(&mut self, reason: &Reason, slow_down: &[SlowDown]) -> Sign {
-        self.note(sign_of(reason, slow_down), Some(reason))
+    pub(super) fn failed(&mut self, reason: &Reason, slow_down: &[SlowDown]) -> Signal {
+        self.note(signal_of(reason, slow_down), Some(reason))
     }
 
     /// After a transaction.
-    pub(super) fn told(&mut self, outcomes: &[Outcome], slow_down: &[SlowDown]) -> Sign {
+    pub(super) fn finished(&mut self, outcomes: &[Outcome], slow_down: &[SlowDown]) -> Signal {
         let signs = outcomes.iter().map(|outcome| match outcome {
-            Outcome::Delivered(_) => (Sign::Up, None),
-            Outcome::Deferred(reason) | Outcome::Failed(reason) => (sign_of(reason, slow_down), Some(reason)),
+            Outcome::Delivered(_) => (Signal::Success, None),
+            Outcome::Deferred(reason) | Outcome::Failed(reason) => (signal_of(reason, slow_down), Some(reason)),
         });
         // One that asks for patience counts, whatever became of the others; else one that was served.
-        let weight = |sign: Sign| match sign {
-            Sign::SlowDown => 4,
-            Sign::Up => 3,
-            Sign::Away => 2,
-            Sign::Broken => 1,
-            Sign::None => 0,
+        let weight = |signal: Signal| match signal {
+            Signal::SlowDown => 4,
+            Signal::Success => 3,
+            Signal::Unavailable => 2,
+            Signal::Broken => 1,
+            Signal::None => 0,
         };
-        let (sign, reason) = signs.max_by_key(|(sign, _)| weight(*sign)).unwrap_or((Sign::None, None));
-        self.note(sign, reason)
+        let (signal, reason) = signs.max_by_key(|(signal, _)| weight(*signal)).unwrap_or((Signal::None, None));
+        self.note(signal, reason)
     }
 
-    fn note(&mut self, sign: Sign, reason: Option<&Reason>) -> Sign {
+    fn note(&mut self, signal: Signal, reason: Option<&Reason>) -> Signal {
         let anonymous = |reason: &Reason| Reason { upstream: None, ..reason.clone() }.to_string();
-        (self.sign, self.reason) = (sign, reason.map(anonymous));
-        sign
+        (self.signal, self.reason) = (signal, reason.map(anonymous));
+        signal
     }
 }
 
-impl Drop for Attempt {
+impl Drop for MonitoredAttempt {
     fn drop(&mut self) {
         Arc::clone(&self.health).end(self);
     }
 }
 
-fn sign_of(reason: &Reason, slow_down: &[SlowDown]) -> Sign {
+fn signal_of(reason: &Reason, slow_down: &[SlowDown]) -> Signal {
     match &reason.cause {
-        Cause::Stopping | Cause::Away(_) => Sign::None,
-        // A crowd of our own, unless the upstream is to blame for it.
-        Cause::Local { .. } if reason.step == Step::Permit && !reason.upstream_wide => Sign::None,
-        Cause::Local { .. } if reason.step == Step::Local => Sign::None,
-        Cause::Reply(reply) if asks_for_patience(reply, slow_down) => Sign::SlowDown,
-        Cause::TimedOut | Cause::Network(_) if reason.step >= Step::Mail => Sign::Broken,
-        _ if reason.is_about_upstream() => Sign::Away,
-        _ => Sign::Up,
+        Cause::Stopping | Cause::Unavailable(_) => Signal::None,
+        // Our own connection limit, unless the upstream caused it.
+        Cause::Local { .. } if reason.step == RelayStep::Permit && !reason.upstream_wide => Signal::None,
+        Cause::Local { .. } if reason.step == RelayStep::Local => Signal::None,
+        Cause::Reply(reply) if asks_for_patience(reply, slow_down) => Signal::SlowDown,
+        Cause::TimedOut | Cause::Network(_) if reason.step >= RelayStep::Mail => Signal::Broken,
+        _ if reason.is_about_upstream() => Signal::Unavailable,
+        _ => Signal::Success,
     }
 }

@@ -1,4 +1,4 @@
-//! The way out: connections to a provider, never in clear, never unverified, never above the cap.
+//! Connections to a provider: never in clear, never unverified, never above the cap.
 //!
 //! An [`Upstream`] hands out a [`Ready`] connection, which holds its permit until the socket is closed; `smtp` is the
 //! client, whose types make a plaintext MAIL or AUTH unwritable. Takes `dkim::Sealed` and nothing else. RFC 5321, 3207,
@@ -17,13 +17,13 @@ mod smtp;
 mod socket;
 mod upstream;
 
-pub use account::{Account, Kept};
-pub use breaker::{Admission, Breaker, Pass, Room, Sign};
+pub use account::{Account, AccountQuotas};
+pub use breaker::{Admission, AttemptPass, Breaker, Capacity, Signal};
 pub use deadline::Deadline;
-pub use limits::{Counting, Counts, Ledger, Rate, RateError, Spent};
+pub use limits::{Counting, Counts, QuotaBucket, QuotaStore, Rate, RateError};
 pub use pool::Reuse;
 pub use ready::{Ready, Sent};
-pub use upstream::{Upstream, Wanted};
+pub use upstream::{ConnectionRequest, Upstream};
 
 use crate::message::outcome::SlowDown;
 use crate::observe::{Redaction, Secret};
@@ -35,13 +35,13 @@ use std::time::Duration;
 
 /// One upstream. Everything is resolved but the host's addresses.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct UpstreamOptions {
     pub name: Arc<str>,
     pub host: String,
     pub port: u16,
     pub tls: TlsMode,
     /// Tried in order where nothing answers on `port`; the one that works is used for as long as it does.
-    pub other_ports: Vec<Port>,
+    pub fallback_ports: Vec<Port>,
     /// Whom the certificate must name.
     pub server_name: ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
@@ -60,7 +60,7 @@ pub struct Options {
     pub data_timeout: Duration,
     /// After which an unused connection is closed.
     pub idle_timeout: Duration,
-    /// Further connects in quick succession before an attempt counts as deferred.
+    /// Immediate reconnects before an attempt counts as deferred.
     pub connect_retries: u32,
     pub slow_down: &'static [SlowDown],
 }

@@ -1,17 +1,18 @@
-//! Account, idle connections, and the line of those who wait for either. No sockets, no waiting: pure bookkeeping.
+//! Permits, idle connections, and the line of callers that wait for either. No sockets, no waiting: pure bookkeeping.
 //!
-//! Invariants: permits handed out never exceed the cap; whoever came first is served first; a connection becomes idle
-//! only if nobody waits for it. One pool may serve several upstreams (`share_limits_with`): an idle connection of one
-//! gives way to a caller of another.
+//! Invariants: permits handed out never exceed the cap; callers are served in order of arrival; a connection becomes
+//! idle only if nobody waits for it. One pool may serve several upstreams (`share_limits_with`): an idle connection of
+//! one is closed for a caller of another.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-/// Whether a connection that carried a message before will do.
+/// Whether a connection that has carried a message may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
     Allowed,
@@ -26,15 +27,15 @@ pub(super) trait Pooled: Sized + Send + 'static {
 
 /// One upstream's place in a pool.
 #[derive(Debug)]
-pub(super) struct Member {
-    /// Account held: connections that are being made, in use, idle or being closed.
+pub(super) struct PoolMember {
+    /// Permits held: connections that are being made, in use, idle or being closed.
     open: watch::Sender<usize>,
     /// Both change only under the pool's lock.
     closed: AtomicBool,
     reaped: AtomicBool,
 }
 
-impl Member {
+impl PoolMember {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { open: watch::Sender::new(0), closed: AtomicBool::new(false), reaped: AtomicBool::new(false) })
     }
@@ -49,27 +50,27 @@ impl Member {
 }
 
 /// The right to have one connection. Clones are the same permit; it is given back when the last one is dropped.
-pub(super) struct Permit<C: Pooled>(Arc<Held<C>>);
+pub(super) struct Permit<C: Pooled>(Arc<PermitInner<C>>);
 
-struct Held<C: Pooled> {
+struct PermitInner<C: Pooled> {
     pool: Arc<Pool<C>>,
-    member: Arc<Member>,
-    /// The connection is on its way out: the permit will be free soon. Changes only under the pool's lock.
-    leaving: AtomicBool,
+    member: Arc<PoolMember>,
+    /// The connection is being closed: the permit will be free soon. Changes only under the pool's lock.
+    closing: AtomicBool,
 }
 
 pub(super) struct Pool<C: Pooled> {
     cap: usize,
-    state: Mutex<State<C>>,
+    state: Mutex<PoolState<C>>,
 }
 
-struct State<C: Pooled> {
-    /// Account that may be held just now, at most the cap.
+struct PoolState<C: Pooled> {
+    /// Permits that may be held now, at most the cap.
     limit: usize,
     /// May be more than the limit, after that was lowered; never more than the cap. Less only while nobody waits.
     held: usize,
-    /// Account on their way back.
-    leaving: usize,
+    /// Permits whose connections are being closed: they will be free soon.
+    closing: usize,
     waiting: VecDeque<Waiter<C>>,
     /// Longest idle first.
     idle: Vec<Idle<C>>,
@@ -78,9 +79,9 @@ struct State<C: Pooled> {
 
 struct Waiter<C: Pooled> {
     ticket: u64,
-    member: Arc<Member>,
+    member: Arc<PoolMember>,
     reuse: Reuse,
-    grant: oneshot::Sender<Grant<C>>,
+    grant: oneshot::Sender<PoolGrant<C>>,
 }
 
 struct Idle<C> {
@@ -88,32 +89,32 @@ struct Idle<C> {
     until: Instant,
 }
 
-pub(super) enum Grant<C: Pooled> {
+pub(super) enum PoolGrant<C: Pooled> {
     Permit(Permit<C>),
     Connection(C),
 }
 
 pub(super) enum Claim<C: Pooled> {
-    Granted(Grant<C>),
+    Granted(PoolGrant<C>),
     /// Wait; and close the connection, if there is one: it makes room.
     Wait(Ticket<C>, Option<C>),
-    /// The upstream takes no more mail.
+    /// The upstream is closed.
     Closed,
 }
 
-/// A place in the line, given up on drop.
+/// A place in the line; dropping it leaves the line.
 pub(super) struct Ticket<C: Pooled> {
     pool: Arc<Pool<C>>,
     number: u64,
-    grant: oneshot::Receiver<Grant<C>>,
+    grant: oneshot::Receiver<PoolGrant<C>>,
 }
 
 /// What became of a connection that was given back.
-pub(super) enum Kept<C> {
+pub(super) enum PutBack<C> {
     /// Handed to the next in line.
     HandedOn,
     Idle {
-        /// The first idle one since long: somebody must see to its end.
+        /// The first idle one: the caller must start a task that closes it in time.
         needs_reaper: bool,
     },
     /// To be closed now.
@@ -125,7 +126,7 @@ impl<C: Pooled> Pool<C> {
     pub(super) fn new(cap: usize) -> Arc<Self> {
         let cap = cap.max(1);
         let state =
-            State { limit: cap, held: 0, leaving: 0, waiting: VecDeque::new(), idle: Vec::new(), next_ticket: 0 };
+            PoolState { limit: cap, held: 0, closing: 0, waiting: VecDeque::new(), idle: Vec::new(), next_ticket: 0 };
         Arc::new(Self { cap, state: Mutex::new(state) })
     }
 
@@ -134,21 +135,21 @@ impl<C: Pooled> Pool<C> {
     }
 
     /// A connection, a permit to make one, or a place in the line.
-    pub(super) fn claim(self: &Arc<Self>, member: &Arc<Member>, reuse: Reuse) -> Claim<C> {
-        let mut state = self.lock();
+    pub(super) fn claim(self: &Arc<Self>, member: &Arc<PoolMember>, reuse: Reuse) -> Claim<C> {
+        let mut state = self.state.lock();
         if member.closed.load(Ordering::Relaxed) {
             return Claim::Closed;
         }
-        let own = |idle: &Idle<C>| reuse == Reuse::Allowed && idle.connection.permit().is_of(member);
+        let own = |idle: &Idle<C>| reuse == Reuse::Allowed && idle.connection.permit().belongs_to(member);
         if let Some(newest) = state.idle.iter().rposition(own) {
-            return Claim::Granted(Grant::Connection(state.idle.remove(newest).connection));
+            return Claim::Granted(PoolGrant::Connection(state.idle.remove(newest).connection));
         }
         if state.has_free() {
-            return Claim::Granted(Grant::Permit(self.take_free(&mut state, member)));
+            return Claim::Granted(PoolGrant::Permit(self.take_free(&mut state, member)));
         }
-        let evicted = (state.waiting.len() >= state.coming() && !state.idle.is_empty()).then(|| {
+        let evicted = (state.waiting.len() >= state.permits_due() && !state.idle.is_empty()).then(|| {
             let connection = state.idle.remove(0).connection;
-            connection.permit().mark_leaving(&mut state);
+            connection.permit().mark_closing(&mut state);
             connection
         });
         let (sender, grant) = oneshot::channel();
@@ -159,74 +160,74 @@ impl<C: Pooled> Pool<C> {
     }
 
     /// A permit, if one is free right now and nobody waits.
-    pub(super) fn try_permit(self: &Arc<Self>, member: &Arc<Member>) -> Option<Permit<C>> {
-        let mut state = self.lock();
+    pub(super) fn try_permit(self: &Arc<Self>, member: &Arc<PoolMember>) -> Option<Permit<C>> {
+        let mut state = self.state.lock();
         state.has_free().then(|| self.take_free(&mut state, member))
     }
 
     /// For a connection that could carry another message.
-    pub(super) fn put_back(&self, mut connection: C, until: Instant) -> Kept<C> {
+    pub(super) fn put_back(&self, mut connection: C, until: Instant) -> PutBack<C> {
         loop {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let member = Arc::clone(&connection.permit().0.member);
             if member.closed.load(Ordering::Relaxed) {
-                connection.permit().mark_leaving(&mut state);
-                return Kept::Surplus(connection);
+                connection.permit().mark_closing(&mut state);
+                return PutBack::Surplus(connection);
             }
             if state.is_over() {
-                connection.permit().mark_leaving(&mut state);
-                return Kept::Surplus(connection);
+                connection.permit().mark_closing(&mut state);
+                return PutBack::Surplus(connection);
             }
-            // Those before this one in the line are served by permits on their way back.
-            let mut candidates = state.waiting.iter().take(state.coming() + 1);
+            // Callers ahead in the line are served by permits that will be free soon.
+            let mut candidates = state.waiting.iter().take(state.permits_due() + 1);
             let taker =
                 candidates.position(|waiter| waiter.reuse == Reuse::Allowed && Arc::ptr_eq(&waiter.member, &member));
             if let Some(waiter) = taker.and_then(|at| state.waiting.remove(at)) {
                 drop(state);
-                match waiter.grant.send(Grant::Connection(connection)) {
-                    Ok(()) => return Kept::HandedOn,
-                    // It gave up just now; the next one, then.
-                    Err(Grant::Connection(back)) => connection = back,
-                    Err(Grant::Permit(_)) => return Kept::HandedOn,
+                match waiter.grant.send(PoolGrant::Connection(connection)) {
+                    Ok(()) => return PutBack::HandedOn,
+                    // That caller has given up; try the next one.
+                    Err(PoolGrant::Connection(back)) => connection = back,
+                    Err(PoolGrant::Permit(_)) => return PutBack::HandedOn,
                 }
                 continue;
             }
-            if state.waiting.len() > state.coming() {
-                connection.permit().mark_leaving(&mut state);
-                return Kept::Surplus(connection);
+            if state.waiting.len() > state.permits_due() {
+                connection.permit().mark_closing(&mut state);
+                return PutBack::Surplus(connection);
             }
             state.idle.push(Idle { connection, until });
-            return Kept::Idle { needs_reaper: !member.reaped.swap(true, Ordering::Relaxed) };
+            return PutBack::Idle { needs_reaper: !member.reaped.swap(true, Ordering::Relaxed) };
         }
     }
 
     /// Takes the member's connections that were idle long enough; says when to look again. `None`: no more are idle.
-    pub(super) fn take_expired(&self, member: &Arc<Member>, now: Instant) -> (Vec<C>, Option<Instant>) {
-        let mut state = self.lock();
-        let expired = state.take_idle(|idle| idle.connection.permit().is_of(member) && idle.until <= now);
-        let own = state.idle.iter().filter(|idle| idle.connection.permit().is_of(member));
+    pub(super) fn take_expired(&self, member: &Arc<PoolMember>, now: Instant) -> (Vec<C>, Option<Instant>) {
+        let mut state = self.state.lock();
+        let expired = state.take_idle(|idle| idle.connection.permit().belongs_to(member) && idle.until <= now);
+        let own = state.idle.iter().filter(|idle| idle.connection.permit().belongs_to(member));
         let next = own.map(|idle| idle.until).min();
         member.reaped.store(next.is_some(), Ordering::Relaxed);
         (expired, next)
     }
 
-    /// Nothing more for this member: its place in the line is gone, its idle connections are returned to be closed.
-    pub(super) fn close(&self, member: &Arc<Member>) -> Vec<C> {
-        let mut state = self.lock();
+    /// Closes the pool for this member: its callers leave the line, its idle connections are returned to be closed.
+    pub(super) fn close(&self, member: &Arc<PoolMember>) -> Vec<C> {
+        let mut state = self.state.lock();
         member.closed.store(true, Ordering::Relaxed);
         state.waiting.retain(|waiter| !Arc::ptr_eq(&waiter.member, member));
-        state.take_idle(|idle| idle.connection.permit().is_of(member))
+        state.take_idle(|idle| idle.connection.permit().belongs_to(member))
     }
 
-    /// So many permits from now on, at least one and at most the cap. Account that are held stay; connections that are too
-    /// many go as they become idle, and those that are idle now are returned to be closed.
+    /// Sets the number of permits, at least one and at most the cap. Permits that are held stay; surplus connections
+    /// are closed as they become idle, and those that are idle now are returned to be closed.
     pub(super) fn set_limit(self: &Arc<Self>, limit: usize) -> Vec<C> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.limit = limit.clamp(1, self.cap);
         let mut surplus = Vec::new();
         while state.is_over() && !state.idle.is_empty() {
             let connection = state.idle.remove(0).connection;
-            connection.permit().mark_leaving(&mut state);
+            connection.permit().mark_closing(&mut state);
             surplus.push(connection);
         }
         let mut served = Vec::new();
@@ -234,45 +235,41 @@ impl<C: Pooled> Pool<C> {
             served.push(waiter);
         }
         drop(state);
-        served.into_iter().for_each(|waiter| self.serve(waiter));
+        served.into_iter().for_each(|waiter| self.grant_permit(waiter));
         surplus
     }
 
-    fn take_free(self: &Arc<Self>, state: &mut State<C>, member: &Arc<Member>) -> Permit<C> {
+    fn take_free(self: &Arc<Self>, state: &mut PoolState<C>, member: &Arc<PoolMember>) -> Permit<C> {
         state.held += 1;
         self.permit(member)
     }
 
-    /// A permit for somebody who was counted as a holder already.
-    fn serve(self: &Arc<Self>, waiter: Waiter<C>) {
-        // If it gave up just now, the permit is dropped here and goes to the one behind it.
-        let _ = waiter.grant.send(Grant::Permit(self.permit(&waiter.member)));
+    /// A permit for a caller that was already counted as a holder.
+    fn grant_permit(self: &Arc<Self>, waiter: Waiter<C>) {
+        // If that caller has given up, the permit is dropped here and goes to the next one.
+        let _ = waiter.grant.send(PoolGrant::Permit(self.permit(&waiter.member)));
     }
 
-    fn permit(self: &Arc<Self>, member: &Arc<Member>) -> Permit<C> {
+    fn permit(self: &Arc<Self>, member: &Arc<PoolMember>) -> Permit<C> {
         member.open.send_modify(|open| *open += 1);
         let (pool, member) = (Arc::clone(self), Arc::clone(member));
-        Permit(Arc::new(Held { pool, member, leaving: AtomicBool::new(false) }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<C>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Permit(Arc::new(PermitInner { pool, member, closing: AtomicBool::new(false) }))
     }
 }
 
-impl<C: Pooled> State<C> {
+impl<C: Pooled> PoolState<C> {
     fn has_free(&self) -> bool {
         self.held < self.limit
     }
 
-    /// More are held than may be, even when those on their way back have come.
+    /// More are held than allowed, even once the closing ones are free.
     fn is_over(&self) -> bool {
-        self.held - self.leaving > self.limit
+        self.held - self.closing > self.limit
     }
 
-    /// So many of the first in the line will be served by permits on their way back.
-    fn coming(&self) -> usize {
-        self.leaving.saturating_sub(self.held.saturating_sub(self.limit))
+    /// How many callers at the head of the line will be served by permits that are about to be free.
+    fn permits_due(&self) -> usize {
+        self.closing.saturating_sub(self.held.saturating_sub(self.limit))
     }
 
     /// The first in the line, if there is a permit for it; counted as a holder from now on.
@@ -287,25 +284,25 @@ impl<C: Pooled> State<C> {
         self.idle = kept;
         let taken: Vec<Idle<C>> = taken;
         for idle in &taken {
-            idle.connection.permit().mark_leaving(self);
+            idle.connection.permit().mark_closing(self);
         }
         taken.into_iter().map(|idle| idle.connection).collect()
     }
 }
 
 impl<C: Pooled> Permit<C> {
-    /// The connection is about to be closed: whoever is first in line need not be served by another.
-    pub(super) fn leave(&self) {
-        self.mark_leaving(&mut self.0.pool.lock());
+    /// The connection is about to be closed: its permit will serve the first caller in the line.
+    pub(super) fn start_closing(&self) {
+        self.mark_closing(&mut self.0.pool.state.lock());
     }
 
-    fn mark_leaving(&self, state: &mut State<C>) {
-        if !self.0.leaving.swap(true, Ordering::Relaxed) {
-            state.leaving += 1;
+    fn mark_closing(&self, state: &mut PoolState<C>) {
+        if !self.0.closing.swap(true, Ordering::Relaxed) {
+            state.closing += 1;
         }
     }
 
-    fn is_of(&self, member: &Arc<Member>) -> bool {
+    fn belongs_to(&self, member: &Arc<PoolMember>) -> bool {
         Arc::ptr_eq(&self.0.member, member)
     }
 }
@@ -316,31 +313,31 @@ impl<C: Pooled> Clone for Permit<C> {
     }
 }
 
-impl<C: Pooled> Drop for Held<C> {
+impl<C: Pooled> Drop for PermitInner<C> {
     fn drop(&mut self) {
         let next = {
-            let mut state = self.pool.lock();
-            state.leaving -= usize::from(self.leaving.load(Ordering::Relaxed));
+            let mut state = self.pool.state.lock();
+            state.closing -= usize::from(self.closing.load(Ordering::Relaxed));
             state.held -= 1;
             state.next_served()
         };
         self.member.open.send_modify(|open| *open -= 1);
         if let Some(waiter) = next {
-            self.pool.serve(waiter);
+            self.pool.grant_permit(waiter);
         }
     }
 }
 
 impl<C: Pooled> Ticket<C> {
     /// `None`: the upstream was closed.
-    pub(super) async fn granted(&mut self) -> Option<Grant<C>> {
+    pub(super) async fn granted(&mut self) -> Option<PoolGrant<C>> {
         (&mut self.grant).await.ok()
     }
 }
 
 impl<C: Pooled> Drop for Ticket<C> {
     fn drop(&mut self) {
-        let mut state = self.pool.lock();
+        let mut state = self.pool.state.lock();
         if let Some(at) = state.waiting.iter().position(|waiter| waiter.ticket == self.number) {
             state.waiting.remove(at);
         }
@@ -355,7 +352,7 @@ impl<C: Pooled> fmt::Debug for Permit<C> {
 
 impl<C: Pooled> fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
+        let state = self.state.lock();
         f.debug_struct("Pool")
             .field("cap", &self.cap)
             .field("limit", &state.limit)
@@ -385,7 +382,7 @@ mod tests {
 
     fn permit(claim: Claim<Fake>) -> Fake {
         match claim {
-            Claim::Granted(Grant::Permit(permit)) => Fake(permit),
+            Claim::Granted(PoolGrant::Permit(permit)) => Fake(permit),
             _ => panic!("no permit"),
         }
     }
@@ -398,10 +395,10 @@ mod tests {
     }
 
     /// "permit", "connection", or "nothing" yet.
-    fn holds(ticket: &mut Ticket<Fake>) -> (&'static str, Option<Grant<Fake>>) {
+    fn holds(ticket: &mut Ticket<Fake>) -> (&'static str, Option<PoolGrant<Fake>>) {
         match ticket.grant.try_recv() {
-            Ok(grant @ Grant::Permit(_)) => ("permit", Some(grant)),
-            Ok(grant @ Grant::Connection(_)) => ("connection", Some(grant)),
+            Ok(grant @ PoolGrant::Permit(_)) => ("permit", Some(grant)),
+            Ok(grant @ PoolGrant::Connection(_)) => ("connection", Some(grant)),
             Err(_) => ("nothing", None),
         }
     }
@@ -412,7 +409,7 @@ mod tests {
 
     #[test]
     fn permits_end_at_the_cap_and_come_back_in_order_of_arrival() {
-        let (pool, member) = (Pool::<Fake>::new(2), Member::new());
+        let (pool, member) = (Pool::<Fake>::new(2), PoolMember::new());
         let (first, second) = (permit(pool.claim(&member, Reuse::Allowed)), permit(pool.claim(&member, Reuse::Fresh)));
         assert!(pool.try_permit(&member).is_none());
         let mut waiting = [0, 1, 2].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
@@ -428,13 +425,13 @@ mod tests {
 
     #[test]
     fn a_place_in_the_line_that_is_given_up_delays_nobody() {
-        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
         let held = permit(pool.claim(&member, Reuse::Allowed));
         let [gone, mut stays] = [0, 1].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
         drop(gone);
         drop(held);
         assert_eq!(holds(&mut stays).0, "permit");
-        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
         let held = permit(pool.claim(&member, Reuse::Allowed));
         let [granted, mut next] = [0, 1].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
         drop(held);
@@ -443,27 +440,27 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_goes_to_whoever_waits_for_one_like_it() {
-        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+    fn a_connection_goes_to_a_caller_that_waits_for_one_like_it() {
+        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
         let connection = permit(pool.claim(&member, Reuse::Allowed));
         let mut waiting = ticket(pool.claim(&member, Reuse::Allowed)).0;
-        assert!(matches!(pool.put_back(connection, later()), Kept::HandedOn));
+        assert!(matches!(pool.put_back(connection, later()), PutBack::HandedOn));
         let (what, grant) = holds(&mut waiting);
         assert_eq!(what, "connection");
-        let Some(Grant::Connection(connection)) = grant else { panic!("no connection") };
-        assert!(matches!(pool.put_back(connection, later()), Kept::Idle { needs_reaper: true }));
-        assert!(matches!(pool.claim(&member, Reuse::Allowed), Claim::Granted(Grant::Connection(_))));
+        let Some(PoolGrant::Connection(connection)) = grant else { panic!("no connection") };
+        assert!(matches!(pool.put_back(connection, later()), PutBack::Idle { needs_reaper: true }));
+        assert!(matches!(pool.claim(&member, Reuse::Allowed), Claim::Granted(PoolGrant::Connection(_))));
     }
 
     #[test]
     fn an_idle_connection_of_another_upstream_gives_way_once() {
-        let (pool, own, other) = (Pool::<Fake>::new(2), Member::new(), Member::new());
+        let (pool, own, other) = (Pool::<Fake>::new(2), PoolMember::new(), PoolMember::new());
         for connection in [0, 1].map(|_| permit(pool.claim(&other, Reuse::Allowed))) {
-            assert!(matches!(pool.put_back(connection, later()), Kept::Idle { .. }));
+            assert!(matches!(pool.put_back(connection, later()), PutBack::Idle { .. }));
         }
         let (mut first, evicted) = ticket(pool.claim(&own, Reuse::Allowed));
         assert!(evicted.is_some(), "room is made");
-        assert!(matches!(pool.claim(&other, Reuse::Allowed), Claim::Granted(Grant::Connection(_))));
+        assert!(matches!(pool.claim(&other, Reuse::Allowed), Claim::Granted(PoolGrant::Connection(_))));
         drop(evicted);
         assert_eq!(holds(&mut first).0, "permit");
         assert_eq!((own.open(), other.open()), (0, 0));
@@ -471,30 +468,30 @@ mod tests {
 
     #[test]
     fn a_connection_given_back_makes_room_for_another_upstream_that_came_first() {
-        let (pool, own, other) = (Pool::<Fake>::new(2), Member::new(), Member::new());
+        let (pool, own, other) = (Pool::<Fake>::new(2), PoolMember::new(), PoolMember::new());
         let [first, second] = [0, 1].map(|_| permit(pool.claim(&other, Reuse::Allowed)));
         let mut foreign = ticket(pool.claim(&own, Reuse::Allowed)).0;
-        let Kept::Surplus(closing) = pool.put_back(first, later()) else { panic!("it must make room") };
+        let PutBack::Surplus(closing) = pool.put_back(first, later()) else { panic!("it must make room") };
         // The one in the line is served by the connection that is being closed; this one may stay.
-        assert!(matches!(pool.put_back(second, later()), Kept::Idle { .. }));
+        assert!(matches!(pool.put_back(second, later()), PutBack::Idle { .. }));
         assert_eq!(holds(&mut foreign).0, "nothing");
         drop(closing);
         assert_eq!(holds(&mut foreign).0, "permit");
     }
 
     #[test]
-    fn whoever_wants_a_fresh_connection_gets_no_used_one() {
-        let (pool, member) = (Pool::<Fake>::new(1), Member::new());
+    fn a_caller_that_wants_a_fresh_connection_gets_no_used_one() {
+        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
         let connection = permit(pool.claim(&member, Reuse::Allowed));
         let mut fresh = ticket(pool.claim(&member, Reuse::Fresh)).0;
-        let Kept::Surplus(closing) = pool.put_back(connection, later()) else { panic!("it must make room") };
+        let PutBack::Surplus(closing) = pool.put_back(connection, later()) else { panic!("it must make room") };
         drop(closing);
         assert_eq!(holds(&mut fresh).0, "permit");
     }
 
     #[test]
     fn idle_connections_expire_and_a_closed_upstream_keeps_none() {
-        let (pool, member) = (Pool::<Fake>::new(3), Member::new());
+        let (pool, member) = (Pool::<Fake>::new(3), PoolMember::new());
         let now = Instant::now();
         let [first, second, third] = [0, 1, 2].map(|_| permit(pool.claim(&member, Reuse::Allowed)));
         pool.put_back(first, now);
@@ -502,7 +499,7 @@ mod tests {
         let (expired, next) = pool.take_expired(&member, now);
         assert_eq!((expired.len(), next.is_some()), (1, true));
         assert_eq!(pool.close(&member).len(), 1);
-        assert!(matches!(pool.put_back(third, later()), Kept::Surplus(_)));
+        assert!(matches!(pool.put_back(third, later()), PutBack::Surplus(_)));
         assert!(matches!(pool.claim(&member, Reuse::Allowed), Claim::Closed));
         drop(expired);
         assert_eq!((pool.take_expired(&member, now).1, member.open()), (None, 0));

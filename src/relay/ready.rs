@@ -1,12 +1,12 @@
-//! `Ready`: one connection, lent to a caller for one message, with what the account's rates allow for it. Dropping it gives
-//! both back; a surprise closes the connection.
+//! `Ready`: one connection, checked out for one message, with what the account's rates allow for it. Dropping it gives
+//! both back; after an unexpected event the connection is closed.
 //! Exists only after TLS, EHLO and login; a message is handed to it whole, as `Sealed`.
 
 use super::deadline::Deadline;
-use super::health::Attempt;
-use super::limits::Token;
+use super::health::MonitoredAttempt;
+use super::limits::RateToken;
 use super::smtp::{Mail, Transacted};
-use super::upstream::{Connection, Upstream};
+use super::upstream::{PooledConnection, Upstream};
 use crate::dkim::Sealed;
 use crate::message::{Envelope, Outcome};
 use crate::smtp::{Extensions, Mailbox};
@@ -16,17 +16,17 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Ready {
     upstream: Upstream,
-    /// As of the moment it was lent.
+    /// As of the moment it was checked out.
     extensions: Extensions,
     tls_version: &'static str,
     reused: bool,
-    /// Told what became of the message; ends before its token does.
-    attempt: Attempt,
-    token: Token,
-    /// How long the server may take for its first word, where that is less than usual.
-    first_word: Option<Duration>,
+    /// Receives the result of the message; ends before its token does.
+    attempt: MonitoredAttempt,
+    token: RateToken,
+    /// How long the server may take for its first reply, where that is less than usual.
+    first_reply_timeout: Option<Duration>,
     /// `None` only inside `send` and `drop`.
-    connection: Option<Connection>,
+    connection: Option<PooledConnection>,
 }
 
 /// What came of [`Ready::send`].
@@ -34,24 +34,24 @@ pub struct Ready {
 pub enum Sent {
     /// One per recipient, in order.
     Outcomes(Vec<Outcome>),
-    /// A reused connection turned out dead before the server said a word: nothing of the message was sent. To be tried
-    /// again with `Reuse::Fresh`.
+    /// A reused connection turned out dead before the server replied: nothing of the message was sent. To be retried
+    /// with `Reuse::Fresh`.
     Stale,
 }
 
 impl Ready {
     pub(super) fn new(
         upstream: Upstream,
-        connection: Connection,
-        attempt: Attempt,
-        token: Token,
-        first_word: Option<Duration>,
+        connection: PooledConnection,
+        attempt: MonitoredAttempt,
+        token: RateToken,
+        first_reply_timeout: Option<Duration>,
     ) -> Self {
         Self {
             upstream,
             attempt,
             token,
-            first_word,
+            first_reply_timeout,
             extensions: connection.session.extensions().clone(),
             tls_version: connection.session.tls_version(),
             reused: connection.messages > 0,
@@ -89,15 +89,15 @@ impl Ready {
         let Some(mut connection) = self.connection.take() else { return Sent::Stale };
         connection.messages += 1;
         self.token.begin();
-        let mail = Mail { envelope, recipients, sealed, first_word: self.first_word };
+        let mail = Mail { envelope, recipients, sealed, first_reply_timeout: self.first_reply_timeout };
         let transacted = connection.session.transact(&mail, self.reused, deadline).await;
         self.upstream.put_back(connection);
         match transacted {
             Transacted::Settled(outcomes) => {
-                self.upstream.told(&mut self.attempt, &outcomes);
+                self.upstream.finished(&mut self.attempt, &outcomes);
                 Sent::Outcomes(outcomes)
             }
-            Transacted::Unheard => {
+            Transacted::NotSent => {
                 self.token.take_back();
                 Sent::Stale
             }

@@ -1,11 +1,11 @@
 //! A TCP connection and the permit it lives on: the permit is free only after the socket is closed, whatever ends it.
 //!
-//! A provider counts a connection until it has seen its end. So a socket that is dropped says at once that nothing more
-//! will come, and holds the permit until the peer has closed too, for a second at most.
+//! A provider counts a connection until it has seen its end. So a dropped socket shuts its side down at once, and holds
+//! the permit until the peer has closed too, for a second at most.
 
 use super::deadline::{Deadline, Expired};
 use super::pool;
-use super::upstream::Connection;
+use super::upstream::PooledConnection;
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-pub(super) type Permit = pool::Permit<Connection>;
+pub(super) type ConnectionPermit = pool::Permit<PooledConnection>;
 
 /// How long a closed connection keeps its permit for a peer that does not close.
 const LINGER: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) struct Socket {
     /// `None` only when it is being closed.
     tcp: Option<TcpStream>,
-    permit: Permit,
+    permit: ConnectionPermit,
 }
 
 impl Socket {
@@ -34,9 +34,9 @@ impl Socket {
     pub(super) async fn connect(
         address: SocketAddr,
         source: Option<IpAddr>,
-        permit: Permit,
+        permit: ConnectionPermit,
         deadline: Deadline,
-    ) -> Result<Self, (io::Error, Permit)> {
+    ) -> Result<Self, (io::Error, ConnectionPermit)> {
         let socket = match begin(address, source) {
             Ok(tcp) => Self { tcp: Some(tcp), permit },
             Err(error) => return Err((error, permit)),
@@ -49,12 +49,12 @@ impl Socket {
         Err((error, socket.close().await))
     }
 
-    pub(super) fn permit(&self) -> &Permit {
+    pub(super) fn permit(&self) -> &ConnectionPermit {
         &self.permit
     }
 
     /// Closes the socket and keeps the permit for the next one.
-    pub(super) async fn close(mut self) -> Permit {
+    pub(super) async fn close(mut self) -> ConnectionPermit {
         if let Some(tcp) = &mut self.tcp
             && SockRef::from(&*tcp).shutdown(Shutdown::Write).is_ok()
         {
@@ -78,7 +78,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let Some(tcp) = self.tcp.take() else { return };
-        self.permit.leave();
+        self.permit.start_closing();
         let shut = SockRef::from(&tcp).shutdown(Shutdown::Write);
         if let (Ok(()), Ok(runtime)) = (shut, Handle::try_current()) {
             runtime.spawn(linger(self.permit.clone(), tcp));
@@ -104,7 +104,7 @@ fn begin(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
 }
 
 /// Parameters are dropped last to first: the socket before its permit, also when the runtime ends.
-async fn linger(permit: Permit, mut tcp: TcpStream) {
+async fn linger(permit: ConnectionPermit, mut tcp: TcpStream) {
     until_closed(&mut tcp).await;
     drop(tcp);
     drop(permit);

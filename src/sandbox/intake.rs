@@ -1,8 +1,8 @@
 //! The sandbox's Intake: verifies every DKIM signature of what arrived, keeps the mail, and says so in its reply.
-//! Hands nothing on to anybody. Verifies against the gateway's own keys, never against DNS.
+//! Forwards nothing. Verifies against the gateway's own keys, never against DNS.
 
-use super::store::{Kept, Store};
-use crate::dkim::{self, Records, Verification, VerificationResult};
+use super::store::{SandboxMessage, SandboxStore};
+use crate::dkim::{self, Records, SignatureCheck, VerificationResult};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::MailId;
 use crate::observe::Clock;
@@ -13,7 +13,7 @@ use tracing::error;
 
 #[derive(Debug)]
 pub struct SandboxIntake {
-    store: Arc<Store>,
+    store: Arc<SandboxStore>,
     records: Arc<Records>,
     clock: Clock,
     /// Tells messages of one millisecond apart.
@@ -21,11 +21,11 @@ pub struct SandboxIntake {
 }
 
 impl SandboxIntake {
-    pub fn new(store: Store, records: Records, clock: Clock) -> Self {
+    pub fn new(store: SandboxStore, records: Records, clock: Clock) -> Self {
         Self { store: Arc::new(store), records: Arc::new(records), clock, counter: AtomicU32::new(0) }
     }
 
-    pub fn store(&self) -> Arc<Store> {
+    pub fn store(&self) -> Arc<SandboxStore> {
         self.store.clone()
     }
 }
@@ -42,7 +42,7 @@ impl Intake for SandboxIntake {
         // Hashing and writing take their time; the async threads have other mail to carry.
         let work = tokio::task::spawn_blocking(move || {
             let verdict = verdict(&dkim::verify(&received.data, &records));
-            let kept = Kept {
+            let kept = SandboxMessage {
                 id,
                 received_at: now,
                 sender: received.envelope.sender,
@@ -67,11 +67,11 @@ impl Intake for SandboxIntake {
 }
 
 /// "none", or each signature with its result: "pass (wax1._domainkey.example.com)".
-fn verdict(verifications: &[Verification]) -> String {
+fn verdict(verifications: &[SignatureCheck]) -> String {
     if verifications.is_empty() {
         return "none".to_owned();
     }
-    let describe = |verification: &Verification| {
+    let describe = |verification: &SignatureCheck| {
         let name = format!("{}._domainkey.{}", verification.selector, verification.domain);
         match &verification.result {
             VerificationResult::Pass => format!("pass ({name})"),

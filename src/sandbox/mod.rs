@@ -9,12 +9,12 @@ mod store;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use intake::SandboxIntake;
-pub use store::{Kept, Limits, Store, StoreError};
+pub use store::{SandboxLimits, SandboxMessage, SandboxStore, StoreError};
 
 use crate::dkim::Records;
-use crate::inbound::auth::{Password, Users};
+use crate::inbound::users::{Password, Users};
 use crate::inbound::{AuthMode, BindError, LineEndings, Listener, Tls};
-use crate::message::Budget;
+use crate::message::MemoryBudget;
 use crate::observe::{Clock, Secret};
 use crate::{inbound, tls};
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
@@ -31,12 +31,12 @@ const USERNAME: &str = "sandbox";
 const HEADROOM: u64 = 1024 * 1024;
 
 #[derive(Debug)]
-pub struct Options {
+pub struct SandboxOptions {
     /// Public keys to verify against.
     pub records: Records,
     /// Where the .eml files go; made if missing, 0700.
     pub folder: PathBuf,
-    pub limits: Limits,
+    pub limits: SandboxLimits,
     /// Octets; what the largest listener accepts.
     pub max_message_size: u64,
     pub clock: Clock,
@@ -48,7 +48,7 @@ pub enum SandboxError {
     Certificate(#[from] rcgen::Error),
     #[error("the sandbox could not use its certificate: {0}")]
     Tls(#[from] tls::TlsError),
-    #[error("the sandbox's name is no server name: {0}")]
+    #[error("the sandbox's name is not a valid server name: {0}")]
     Name(#[from] InvalidDnsNameError),
     #[error("the sandbox could not make its password: {0}")]
     Password(String),
@@ -69,13 +69,13 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    pub fn bind(options: Options) -> Result<Self, SandboxError> {
+    pub fn bind(options: SandboxOptions) -> Result<Self, SandboxError> {
         let identity = certificate::generate(SERVER_NAME)?;
         let password = random_password().map_err(SandboxError::Password)?;
         let users = Users::new([(USERNAME.into(), Password::Plain(password.clone()))]);
         let server = tls::server(vec![identity.certificate], identity.key)?;
         let largest = options.max_message_size.saturating_add(HEADROOM);
-        let listener_options = inbound::Options {
+        let listener_options = inbound::ListenerOptions {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             hostname: SERVER_NAME.to_owned(),
             tls: Tls::StartTls(server),
@@ -88,9 +88,9 @@ impl Sandbox {
             max_connections_per_address: 1000,
             timeout: Duration::from_secs(300),
         };
-        let budget = Budget::new(largest.saturating_mul(4));
+        let budget = MemoryBudget::new(largest.saturating_mul(4));
         let listener = Listener::bind(listener_options, users, budget)?;
-        let store = Store::open(options.folder, options.limits)?;
+        let store = SandboxStore::open(options.folder, options.limits)?;
         let intake = Arc::new(intake::SandboxIntake::new(store, options.records, options.clock));
         let server_name = ServerName::try_from(SERVER_NAME)?;
         Ok(Self { listener, intake, ca: identity.ca, server_name, password })
@@ -119,7 +119,7 @@ impl Sandbox {
     }
 
     /// What it kept, also while it serves.
-    pub fn store(&self) -> Arc<Store> {
+    pub fn store(&self) -> Arc<SandboxStore> {
         self.intake.store()
     }
 

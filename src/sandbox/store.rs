@@ -1,4 +1,4 @@
-//! What the sandbox kept: the newest messages in memory and as .eml files, both bounded in number and octets.
+//! The sandbox's mail: the newest messages in memory and as .eml files, both bounded in number and octets.
 //!
 //! The folder is 0700 and its files 0600: development mail holds real password-reset links. A file carries what the
 //! envelope said in Return-Path and Delivered-To on top, as at a final delivery (RFC 5321 §4.4).
@@ -8,16 +8,16 @@ use crate::message::envelope::room_for_address;
 use crate::smtp::{Mailbox, ReversePath};
 use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One message as it arrived.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct SandboxMessage {
     pub id: MailId,
     pub received_at: Timestamp,
     pub sender: ReversePath,
@@ -28,14 +28,14 @@ pub struct Kept {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct SandboxLimits {
     /// In memory and in the folder alike.
     pub messages: usize,
     pub octets_in_memory: u64,
     pub octets_in_folder: u64,
 }
 
-impl Default for Limits {
+impl Default for SandboxLimits {
     fn default() -> Self {
         Self { messages: 1000, octets_in_memory: 32 * 1024 * 1024, octets_in_folder: 256 * 1024 * 1024 }
     }
@@ -50,29 +50,29 @@ pub enum StoreError {
 }
 
 #[derive(Debug)]
-pub struct Store {
+pub struct SandboxStore {
     folder: PathBuf,
-    limits: Limits,
-    state: Mutex<State>,
+    limits: SandboxLimits,
+    state: Mutex<StoreState>,
 }
 
 /// A thousand recipients can be more than their message; the first of each is covered by the number of messages.
-fn in_memory(kept: &Kept) -> u64 {
+fn in_memory(kept: &SandboxMessage) -> u64 {
     (kept.message.len() + kept.recipients.iter().skip(1).map(room_for_address).sum::<usize>()) as u64
 }
 
 #[derive(Debug, Default)]
-struct State {
-    kept: VecDeque<Kept>,
+struct StoreState {
+    kept: VecDeque<SandboxMessage>,
     kept_octets: u64,
     /// Oldest first.
     files: VecDeque<(PathBuf, u64)>,
     file_octets: u64,
 }
 
-impl Store {
+impl SandboxStore {
     /// Counts the files that earlier runs left, oldest first by name.
-    pub fn open(folder: PathBuf, limits: Limits) -> Result<Self, StoreError> {
+    pub fn open(folder: PathBuf, limits: SandboxLimits) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Folder { path: folder.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
         let mut files = Vec::new();
@@ -83,10 +83,10 @@ impl Store {
             }
         }
         files.sort();
-        let state = State {
+        let state = StoreState {
             file_octets: files.iter().map(|(_, octets)| octets).sum(),
             files: files.into(),
-            ..State::default()
+            ..StoreState::default()
         };
         let store = Self { folder, limits, state: Mutex::new(state) };
         store.prune_files(&mut store.state());
@@ -94,12 +94,12 @@ impl Store {
     }
 
     /// Newest last.
-    pub fn messages(&self) -> Vec<Kept> {
+    pub fn messages(&self) -> Vec<SandboxMessage> {
         self.state().kept.iter().cloned().collect()
     }
 
     /// The file is written before this returns.
-    pub fn keep(&self, kept: Kept) -> Result<(), StoreError> {
+    pub fn keep(&self, kept: SandboxMessage) -> Result<(), StoreError> {
         let path = self.folder.join(format!("{}.eml", kept.id));
         let octets = write_file(&path, &kept).map_err(|source| StoreError::Write { path: path.clone(), source })?;
         let mut state = self.state();
@@ -115,7 +115,7 @@ impl Store {
         Ok(())
     }
 
-    fn prune_files(&self, state: &mut State) {
+    fn prune_files(&self, state: &mut StoreState) {
         while state.files.len() > self.limits.messages || state.file_octets > self.limits.octets_in_folder {
             let Some((path, octets)) = state.files.pop_front() else { break };
             state.file_octets -= octets;
@@ -125,8 +125,8 @@ impl Store {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, StoreState> {
+        self.state.lock()
     }
 }
 
@@ -136,7 +136,7 @@ fn is_ours(path: &Path) -> bool {
 }
 
 /// Octets written. A file that could not be written whole is taken away again.
-fn write_file(path: &Path, kept: &Kept) -> io::Result<u64> {
+fn write_file(path: &Path, kept: &SandboxMessage) -> io::Result<u64> {
     let mut top = format!("Return-Path: <{}>\r\n", kept.sender);
     for recipient in &kept.recipients {
         top.push_str(&format!("Delivered-To: {recipient}\r\n"));
@@ -155,9 +155,9 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn kept(number: u32, octets: usize) -> Kept {
+    fn kept(number: u32, octets: usize) -> SandboxMessage {
         let now = Timestamp::from_millisecond(1_795_000_000_000 + i64::from(number)).unwrap();
-        Kept {
+        SandboxMessage {
             id: MailId::new(now, number),
             received_at: now,
             sender: ReversePath::Null,
@@ -171,18 +171,18 @@ mod tests {
     fn memory_and_folder_stay_within_number_and_octets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sandbox");
-        let limits = Limits { messages: 3, octets_in_memory: 500, octets_in_folder: 1000 };
-        let store = Store::open(path.clone(), limits).unwrap();
+        let limits = SandboxLimits { messages: 3, octets_in_memory: 500, octets_in_folder: 1000 };
+        let store = SandboxStore::open(path.clone(), limits).unwrap();
         for number in 0..5 {
             store.keep(kept(number, 10)).unwrap();
         }
-        let ids = |store: &Store| store.messages().iter().map(|kept| kept.id).collect::<Vec<_>>();
+        let ids = |store: &SandboxStore| store.messages().iter().map(|kept| kept.id).collect::<Vec<_>>();
         assert_eq!(ids(&store), [kept(2, 0).id, kept(3, 0).id, kept(4, 0).id]);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 3);
         store.keep(kept(5, 900)).unwrap();
         assert!(fs::read_dir(&path).unwrap().count() < 3, "octets are bounded too");
         assert_eq!(ids(&store), [], "and those in memory by themselves");
-        let reopened = Store::open(path.clone(), Limits { messages: 1, ..limits }).unwrap();
+        let reopened = SandboxStore::open(path.clone(), SandboxLimits { messages: 1, ..limits }).unwrap();
         assert!(reopened.messages().is_empty());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "files of an earlier run count");
     }
@@ -191,7 +191,7 @@ mod tests {
     fn nobody_else_reads_what_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sandbox");
-        let store = Store::open(path.clone(), Limits::default()).unwrap();
+        let store = SandboxStore::open(path.clone(), SandboxLimits::default()).unwrap();
         store.keep(kept(0, 1)).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);

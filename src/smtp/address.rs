@@ -109,7 +109,7 @@ impl fmt::Display for Domain {
 
 /// What a client calls itself in EHLO or HELO.
 ///
-/// Real clients send names that are no domains (`EHLO {}`, `EHLO example.com>`); the name is only ever written into a
+/// Real clients send names that are not domains (`EHLO {}`, `EHLO example.com>`); the name is only ever written into a
 /// Received header, so it is kept as cleaned text: printable ASCII without parentheses, backslashes or spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EhloName(String);

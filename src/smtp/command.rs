@@ -49,7 +49,7 @@ pub enum Command {
     Help,
 }
 
-/// Why a line is no command, each with its reply.
+/// Why a line is not a command, each with its reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     #[error("unknown command")]
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_display_name_in_mail_from_is_named_in_the_reply() {
-        let error = Command::parse(b"MAIL FROM: Example <reports@example.com>").expect_err("a name is no path");
+        let error = Command::parse(b"MAIL FROM: Example <reports@example.com>").expect_err("a name is not a path");
         assert!(error.reply().text().contains("display name"), "{}", error.reply());
         assert_eq!(error.reply().code(), 501);
     }

@@ -14,7 +14,7 @@ pub struct Oddities {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DotState {
     /// At the start of a line; the flag says whether a CRLF (or the start) came before, not a bare CR or LF.
     LineStart {
         clean: bool,
@@ -38,13 +38,13 @@ enum State {
 /// The output has CRLF line ends only and is un-stuffed.
 #[derive(Debug)]
 pub struct DotDecoder {
-    state: State,
+    state: DotState,
     oddities: Oddities,
 }
 
 impl Default for DotDecoder {
     fn default() -> Self {
-        Self { state: State::LineStart { clean: true }, oddities: Oddities::default() }
+        Self { state: DotState::LineStart { clean: true }, oddities: Oddities::default() }
     }
 }
 
@@ -53,8 +53,8 @@ impl DotDecoder {
     /// nothing more is consumed: what follows belongs to the next command.
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
         let mut at = 0;
-        while at < input.len() && self.state != State::Done {
-            if self.state == State::InLine {
+        while at < input.len() && self.state != DotState::Done {
+            if self.state == DotState::InLine {
                 let run = memchr::memchr3(b'\r', b'\n', 0, &input[at..]).unwrap_or(input.len() - at);
                 out.extend_from_slice(&input[at..at + run]);
                 at += run;
@@ -69,7 +69,7 @@ impl DotDecoder {
     }
 
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == DotState::Done
     }
 
     pub fn oddities(&self) -> Oddities {
@@ -78,18 +78,18 @@ impl DotDecoder {
 
     fn step(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.state = match self.state {
-            State::LineStart { clean } => match byte {
-                b'.' => State::Dot { clean },
+            DotState::LineStart { clean } => match byte {
+                b'.' => DotState::Dot { clean },
                 _ => self.in_line(byte, out),
             },
-            State::Dot { clean } => match byte {
-                b'\r' => State::DotCr { clean },
+            DotState::Dot { clean } => match byte {
+                b'\r' => DotState::DotCr { clean },
                 b'\n' => self.stray_dot(out),
                 // RFC 5321 §4.5.2: the first dot of a line that has more is taken off. After a bare LF too: both of
                 // Plausible's clients stuff there.
                 b'.' => {
                     out.push(b'.');
-                    State::InLine
+                    DotState::InLine
                 }
                 _ => {
                     // A dot and then something else: some clients forget to stuff; the dot is content then.
@@ -97,12 +97,12 @@ impl DotDecoder {
                     self.in_line(byte, out)
                 }
             },
-            State::DotCr { clean } => match byte {
-                b'\n' if clean => State::Done,
+            DotState::DotCr { clean } => match byte {
+                b'\n' if clean => DotState::Done,
                 // The line after it does begin behind a true CRLF.
                 b'\n' => {
                     self.stray_dot(out);
-                    State::LineStart { clean: true }
+                    DotState::LineStart { clean: true }
                 }
                 // ".\r" and no LF: the CR is bare, and the dot stood alone before it.
                 _ => {
@@ -110,49 +110,49 @@ impl DotDecoder {
                     self.at_line_start(byte, out)
                 }
             },
-            State::InLine => self.in_line(byte, out),
-            State::Cr => match byte {
+            DotState::InLine => self.in_line(byte, out),
+            DotState::Cr => match byte {
                 b'\n' => {
                     out.extend_from_slice(b"\r\n");
-                    State::LineStart { clean: true }
+                    DotState::LineStart { clean: true }
                 }
                 _ => {
                     self.bare_break(out);
                     self.at_line_start(byte, out)
                 }
             },
-            State::Done => State::Done,
+            DotState::Done => DotState::Done,
         };
     }
 
     /// A byte that begins a line after a bare CR.
-    fn at_line_start(&mut self, byte: u8, out: &mut Vec<u8>) -> State {
-        if byte == b'.' { State::Dot { clean: false } } else { self.in_line(byte, out) }
+    fn at_line_start(&mut self, byte: u8, out: &mut Vec<u8>) -> DotState {
+        if byte == b'.' { DotState::Dot { clean: false } } else { self.in_line(byte, out) }
     }
 
-    fn in_line(&mut self, byte: u8, out: &mut Vec<u8>) -> State {
+    fn in_line(&mut self, byte: u8, out: &mut Vec<u8>) -> DotState {
         match byte {
-            b'\r' => State::Cr,
+            b'\r' => DotState::Cr,
             b'\n' => self.bare_break(out),
             _ => {
                 self.oddities.nul |= byte == 0;
                 out.push(byte);
-                State::InLine
+                DotState::InLine
             }
         }
     }
 
-    fn bare_break(&mut self, out: &mut Vec<u8>) -> State {
+    fn bare_break(&mut self, out: &mut Vec<u8>) -> DotState {
         self.oddities.bare_line_ending = true;
         out.extend_from_slice(b"\r\n");
-        State::LineStart { clean: false }
+        DotState::LineStart { clean: false }
     }
 
-    fn stray_dot(&mut self, out: &mut Vec<u8>) -> State {
+    fn stray_dot(&mut self, out: &mut Vec<u8>) -> DotState {
         self.oddities.stray_end = true;
         self.oddities.bare_line_ending = true;
         out.extend_from_slice(b".\r\n");
-        State::LineStart { clean: false }
+        DotState::LineStart { clean: false }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Wire words shared by both directions: addresses, commands, replies, extensions, data framing.
+//! The parts of the protocol that both directions share: addresses, commands, replies, extensions, data framing.
 //!
 //! Pure: bytes in, values out. No sockets, no waiting, no policy. RFC 5321, 1870, 2034, 2920, 3207, 4954, 6152, 6531.
 

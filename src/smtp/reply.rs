@@ -112,8 +112,8 @@ fixed_replies! {
     must_start_tls = 530 5 . 7 . 0, "Must issue a STARTTLS command first";
     authentication_required = 530 5 . 7 . 0, "Authentication required: this client's address is not in the listener's `allow`, so it must log in";
     login_required = 530 5 . 7 . 0, "Authentication required: this listener's `auth` is \"required\"";
-    not_allowed = 530 5 . 7 . 0, "This client's address is not in the listener's `allow`, and this listener takes no logins";
-    no_logins_here = 502 5 . 5 . 1, "This listener takes no logins (`auth` is \"off\", or there is no [[user]]); take user name and password out of the application's mail settings";
+    not_allowed = 530 5 . 7 . 0, "This client's address is not in the listener's `allow`, and logins are turned off on this listener";
+    no_logins_here = 502 5 . 5 . 1, "Logins are turned off on this listener (`auth` is \"off\", or there is no [[user]]); take user name and password out of the application's mail settings";
     empty_credentials = 535 5 . 7 . 8, "User name or password is empty; set both in the application's mail settings, or turn its authentication off";
     authentication_failed = 535 5 . 7 . 8, "Authentication credentials invalid";
     logins_busy = 454 4 . 7 . 0, "Too many logins wait to be checked; try again in a moment";
@@ -132,7 +132,7 @@ fixed_replies! {
     too_many_connections = 421 4 . 3 . 2, "Too many connections; try again later";
     too_many_connections_from_address = 421 4 . 7 . 0, "Too many connections from your address; try again later";
     too_many_without_login = 421 4 . 7 . 0, "Too many connections from your address without a login; try again in a minute";
-    made_room = 421 4 . 7 . 0, "Too many connections from your address; this one made room, having waited longest for its login";
+    evicted = 421 4 . 7 . 0, "Too many connections from your address; this one waited longest for its login and was closed";
     timed_out = 421 4 . 4 . 2, "Timed out waiting for the client";
     not_a_mail_client = 421 4 . 7 . 0, "This is an SMTP server";
     no_memory = 452 4 . 3 . 1, "Out of memory for messages; try again later";
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_an_error() {
+    fn an_invalid_reply_is_an_error() {
         assert_eq!(parse(b"hello\r\n"), Err(ReplyError::Syntax));
         assert_eq!(parse(b"2500 x\r\n"), Err(ReplyError::Syntax));
         assert_eq!(parse(b"999 x\r\n"), Err(ReplyError::Syntax));

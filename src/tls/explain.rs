@@ -1,4 +1,4 @@
-//! A failed TLS handshake in a person's words, with what can be done about it. Never decides anything.
+//! A failed TLS handshake explained for people, with what can be done about it. Never decides anything.
 //! The texts name certificates and settings, never what was said inside. RFC 8446 §6, RFC 9525.
 
 use super::verify::Distrust;
@@ -71,7 +71,7 @@ fn advise(distrust: &Distrust, expected: &str) -> String {
             }
         },
         Distrust::CommonNameOnly { .. } => format!(
-            "common names have not counted since RFC 9525: issue the certificate anew with \
+            "common names have not counted since RFC 9525: reissue the certificate with \
              -addext \"subjectAltName=DNS:{expected}\""
         ),
         Distrust::Expired { .. } => "the server's operator must renew it; is this machine's clock right?".to_owned(),

@@ -1,4 +1,4 @@
-//! Whom the relay trusts: what the platform trusts, what the user lists in `ca`, and nobody else.
+//! What the relay trusts: the platform's authorities and the certificates in `ca`, nothing else.
 //!
 //! A certificate that is itself listed is trusted as a server's, even if it is marked CA:TRUE, as `openssl req -x509`
 //! marks it; its dates and names are checked all the same. Errors carry what a person needs to act. RFC 5280 §6,

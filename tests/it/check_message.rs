@@ -166,7 +166,7 @@ fn what_becomes_of_it_is_the_exit_status() {
             vec!["--listener", "127.0.0.1:2527", "--client", "127.0.0.1"],
             1,
             "refused",
-            "and this listener takes no logins",
+            "and logins are turned off on this listener",
         ),
         (vec!["--listener", "127.0.0.1:2527", "--user", "plausible"], 1, "refused", "502 5.5.1 "),
     ] {
@@ -179,7 +179,7 @@ fn what_becomes_of_it_is_the_exit_status() {
 }
 
 #[test]
-fn programs_are_told_the_same() {
+fn json_output_says_the_same() {
     let setup = setup().file("mail.eml", recorded("mua-weekly-report"));
     let output = check(&setup, &["--json"]);
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -223,7 +223,7 @@ fn what_a_server_must_offer_is_said_where_the_message_needs_it() {
 #[test]
 fn wrong_usage_says_what_is_right() {
     for (message, arguments, words) in [
-        ("From: a@example.com\r\n\r\n", &[][..], "names no recipient; say --to"),
+        ("From: a@example.com\r\n\r\n", &[][..], "names no recipient; add --to"),
         (
             "To: you@example.net\r\n\r\n",
             &["--listener", "127.0.0.1:99"],

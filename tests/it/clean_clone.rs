@@ -29,7 +29,7 @@ fn git(folder: &Path, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// In the environment of whoever runs the tests, less what the test runner and the gateway read from it.
+/// In the environment of the test run, less what the test runner and the gateway read from it.
 fn command(words: &[String], folder: &Path) -> Command {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(folder).stdin(Stdio::null());
@@ -51,7 +51,7 @@ fn the_readmes_first_command_starts_a_gateway_that_takes_mail() {
         return skip("git is missing, so nothing can be cloned");
     }
     if !project().join(".git").exists() || !git(project(), &["rev-parse", "HEAD"]).0 {
-        return skip("this tree is no git repository, so nothing can be cloned");
+        return skip("this tree is not a git repository, so nothing can be cloned");
     }
     let setup = Setup::new(None);
     let clone = setup.folder().join("waxseal");

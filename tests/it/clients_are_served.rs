@@ -7,12 +7,12 @@ use crate::support::real_clients::{Load, smtp_source, smtplib, swaks};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
-use waxseal::inbound::auth::{Password, Users};
-use waxseal::inbound::{AuthMode, Options, Received, Tls};
+use waxseal::inbound::users::{Password, Users};
+use waxseal::inbound::{AuthMode, ListenerOptions, Received, Tls};
 use waxseal::observe::Secret;
 
 /// What the client is called with besides the server, and how the listener differs from the ordinary.
-async fn serve<F>(options: Options, client: F) -> Option<(Finished, Vec<Received>)>
+async fn serve<F>(options: ListenerOptions, client: F) -> Option<(Finished, Vec<Received>)>
 where
     F: FnOnce(String) -> Option<Finished> + Send + 'static,
 {
@@ -24,8 +24,8 @@ where
     finished.map(|finished| (finished, taken))
 }
 
-fn logins_only(tls: Tls) -> Options {
-    Options { tls, auth: AuthMode::Required, ..options() }
+fn logins_only(tls: Tls) -> ListenerOptions {
+    ListenerOptions { tls, auth: AuthMode::Required, ..options() }
 }
 
 fn written(folder: &TempDir, name: &str, content: &[u8]) -> PathBuf {

@@ -45,7 +45,7 @@ fn every_command_explains_itself() {
     }
     let version = setup.output(&["--version"]);
     assert_eq!((version.status.code(), out(&version)), (Some(0), format!("waxseal {}\n", env!("CARGO_PKG_VERSION"))));
-    assert!(out(&setup.output(&["--help"])).contains("Exit status: 0 all is well, 1"));
+    assert!(out(&setup.output(&["--help"])).contains("Exit status: 0 success, 1"));
 }
 
 #[test]

@@ -180,7 +180,7 @@ async fn repaired_mail_says_what_it_said() {
     }
 }
 
-/// What a reader shows. Quotes around a name are no part of it, and line ends have one form.
+/// What a reader shows. Quotes around a name are not part of it, and line ends have one form.
 struct Shown {
     subject: Option<String>,
     people: Vec<(String, String)>,

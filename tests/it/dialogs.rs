@@ -12,9 +12,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use waxseal::inbound::auth::{Password, Users};
-use waxseal::inbound::{AuthMode, LineEndings, Options, Received, Tls};
-use waxseal::message::Budget;
+use waxseal::inbound::users::{Password, Users};
+use waxseal::inbound::{AuthMode, LineEndings, ListenerOptions, Received, Tls};
+use waxseal::message::MemoryBudget;
 use waxseal::observe::Secret;
 use waxseal::smtp::Reply;
 use waxseal::smtp::command::BodyType;
@@ -159,7 +159,7 @@ impl Dialog {
                     }
                     "admit" => recorder.admit = Some(reply(value)),
                     "accept" => recorder.accept = reply(value),
-                    "memory" => memory = Budget::new(value.parse().unwrap()),
+                    "memory" => memory = MemoryBudget::new(value.parse().unwrap()),
                     _ => set(&mut options, key, value, authority),
                 }
             }
@@ -205,7 +205,7 @@ impl Act {
     }
 }
 
-fn set(options: &mut Options, key: &str, value: &str, authority: &Authority) {
+fn set(options: &mut ListenerOptions, key: &str, value: &str, authority: &Authority) {
     match (key, value) {
         ("auth", "off") => options.auth = AuthMode::Off,
         ("auth", "optional") => options.auth = AuthMode::Optional,

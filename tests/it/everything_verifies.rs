@@ -164,7 +164,7 @@ async fn an_applications_own_signature_stays_if_it_still_holds_and_goes_if_not()
     });
 }
 
-/// What verifiers read in different ways is put right before it is signed; a line that is no field ends the header.
+/// What verifiers read in different ways is normalised before it is signed; a line that is not a field ends the header.
 /// Everything else must be as it was. Each line: the message, what is in it, what becomes of that.
 const PUT_RIGHT: &[(&str, &str, &str)] = &[
     ("white space only", "\r\n\r\n \r\n\t\r\n", "\r\n\r\n"),

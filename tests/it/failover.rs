@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 const PATIENCE: &str = "connect_timeout = \"1s\"\ncommand_timeout = \"20s\"\nmax_connections = 4\n";
 
-/// `backup` stands behind `company`.
+/// `backup` follows `company`.
 fn both(setup: Setup, backup: &ScriptedUpstream) -> Setup {
     setup.file("backup.pem", backup.ca())
 }
@@ -87,8 +87,8 @@ async fn survives(strike: impl FnOnce(&ScriptedUpstream), heal: impl FnOnce(&Scr
     let taken = load.end().await;
     assert_each_arrived_once(&[&company, &backup], &taken).await;
     assert!(company.counts().max <= 4 && backup.counts().max <= 4, "{:?} {:?}", company.counts(), backup.counts());
-    gateway.wait_for_line(&["the upstream is away", "\"upstream\":\"company\""]);
-    gateway.wait_for_line(&["the upstream is back", "\"upstream\":\"company\""]);
+    gateway.wait_for_line(&["upstream unavailable", "\"upstream\":\"company\""]);
+    gateway.wait_for_line(&["upstream available again", "\"upstream\":\"company\""]);
     let log = gateway.log();
     assert!(!log.iter().any(|line| line.contains("\"message\":\"failed\"") || line.contains("possible duplicate")));
     log
@@ -116,7 +116,7 @@ async fn one_that_asks_for_a_slower_pace() {
         |company| company.always(At::Mail, "250 2.1.0 sender ok"),
     )
     .await;
-    assert!(log.iter().any(|line| line.contains("the upstream is away") && line.contains("421 4.7.0 too many")));
+    assert!(log.iter().any(|line| line.contains("upstream unavailable") && line.contains("421 4.7.0 too many")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +148,7 @@ async fn one_that_is_killed_and_started_again() {
     until_more(&second, 40).await;
     let taken = load.end().await;
     assert_each_arrived_once(&[&first, &second, &backup], &taken).await;
-    gateway.wait_for_line(&["the upstream is back", "\"upstream\":\"company\""]);
+    gateway.wait_for_line(&["upstream available again", "\"upstream\":\"company\""]);
 }
 
 /// Connecting takes its time each time; only the first mail pays for it.
@@ -175,7 +175,7 @@ async fn one_that_never_answers_costs_one_mail_its_time_out_and_the_others_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_nobody_is_well_a_client_that_waits_is_told_at_once_and_why() {
+async fn while_every_upstream_is_unavailable_a_waiting_client_is_refused_at_once_with_the_reason() {
     let company = ScriptedUpstream::builder().always(At::Greeting, "554 5.3.2 closed").start().await;
     let gateway = in_front_of(&company, PATIENCE).start(1);
     let first = hand_in(gateway.address(), &["you@example.net"], &mail("first")).await;
@@ -183,7 +183,7 @@ async fn while_nobody_is_well_a_client_that_waits_is_told_at_once_and_why() {
     let second = hand_in(gateway.address(), &["you@example.net"], &mail("second")).await;
     assert!(second.starts_with("451 4.4.0 upstream \"company\", ") && second.contains("554 5.3.2 closed"), "{second}");
     company.always(At::Greeting, "220 scripted.example ESMTP");
-    // It is asked again within seconds, by whoever waits.
+    // A waiting client asks it again within seconds.
     let taken = async {
         while !hand_in(gateway.address(), &["you@example.net"], &mail("again")).await.starts_with("250 ") {
             tokio::time::sleep(Duration::from_millis(100)).await;

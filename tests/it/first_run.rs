@@ -113,7 +113,7 @@ fn smtp_source_brings_a_hundred_mails_over_ten_connections() {
 }
 
 #[test]
-fn smtplib_is_told_which_recipients_and_senders_are_wrong() {
+fn smtplib_gets_an_error_for_each_wrong_recipient_and_sender() {
     let gateway = shipped().start(2);
     let folder = tempfile::tempdir().unwrap();
     let message = folder.path().join("mail.eml");

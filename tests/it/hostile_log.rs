@@ -10,7 +10,7 @@ use crate::support::upstream::{Action, At, ScriptedUpstream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::net::SocketAddr;
-use waxseal::inbound::auth::hash_password;
+use waxseal::inbound::users::hash_password;
 use waxseal::observe::Secret;
 
 /// Colours, a forged event, another direction of reading, line ends that are none in ASCII.
@@ -161,10 +161,10 @@ async fn refusals_noted(tables: &str, before: &[&str], flood: &str, reply: &str)
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_do_not_flood_the_log() {
     let noted = refusals_noted("auth = \"required\"\n", &[], "RCPT TO:<bad>", "503 5.5.1").await;
-    assert!(noted.is_empty(), "a stranger's: {noted:#?}");
+    assert!(noted.is_empty(), "an unauthenticated client's: {noted:#?}");
     let noted = refusals_noted("", &["MAIL FROM:<a@example.com>"], "RCPT TO:<bad>", "501 5.1.3").await;
     assert_eq!(noted.len(), 101);
-    assert!(noted[100].contains("what comes next from this network is logged at"), "{}", noted[100]);
+    assert!(noted[100].contains("further lines about this network are logged at"), "{}", noted[100]);
 }
 
 /// One listener, for logins only, its log at "info".
@@ -183,7 +183,7 @@ async fn for_logins_only(tls: &str) -> Gateway {
         .start(1)
 }
 
-/// Each in a connection of its own, three hundred times over: what a stranger can do that the log tells.
+/// Each in a connection of its own, three hundred times over: what an unauthenticated client can do that is logged.
 const FLOODS: [(&str, &[u8]); 7] = [
     ("implicit", b"no TLS at all\r\n\r\n"),
     // Of a warning, rustls itself would log a line.
@@ -196,7 +196,7 @@ const FLOODS: [(&str, &[u8]); 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_who_come_again_and_again_do_not_flood_the_log() {
+async fn repeated_unauthenticated_connections_do_not_flood_the_log() {
     for (tls, flood) in FLOODS {
         let gateway = for_logins_only(tls).await;
         let before = gateway.log().len();
@@ -211,7 +211,7 @@ async fn strangers_who_come_again_and_again_do_not_flood_the_log() {
         let shown = flood.escape_ascii();
         // A slow machine needs more than one minute for it.
         assert!((2..=80).contains(&caused.len()), "{} lines for {shown}: {caused:#?}", caused.len());
-        let counted = |line: &&&String| line.contains("\"left out of this log") && line.contains("\"127.0.0.1/32\"");
+        let counted = |line: &&&String| line.contains("\"too many refusals") && line.contains("\"127.0.0.1/32\"");
         assert!(caused.iter().any(|line| counted(&line)), "{shown}: {caused:#?}");
     }
 }

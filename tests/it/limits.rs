@@ -48,7 +48,7 @@ async fn the_largest_message_arrives_whole_and_one_octet_more_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_is_told_beforehand_if_it_says_the_size_and_stays_in_step_if_not() {
+async fn a_too_large_size_at_mail_is_refused_early_and_without_one_the_session_stays_in_step() {
     let scripted = ScriptedUpstream::start().await;
     let limit = "[[listener]]\nmax_message_size = \"64 KiB\"\n";
     let gateway = in_front_of(&scripted, "").config_with("[[listener]]\n", limit).start(1);

@@ -1,4 +1,4 @@
-//! Whoever read the log is gone (a pipe whose reader ended, a disk that is full), or stalls: the mail goes on.
+//! The log's reader is gone (a pipe whose reader ended, a full disk) or stalls: the mail goes on.
 
 use crate::support::application::{hand_in, in_front_of, mail};
 use crate::support::gateway::Setup;
@@ -59,7 +59,7 @@ async fn mail_is_delivered_and_answered_while_nobody_reads_the_log() {
         let reply = hand_in(address, &["you@example.net"], &mail(&format!("{number}"))).await;
         assert!(reply.starts_with("250 "), "{reply}");
     }
-    // More than a pipe holds, and all of it is there for whoever reads on.
+    // More than a pipe holds, and all of it is there once reading resumes.
     let (mut delivered, mut octets, mut line) = (0, 0, String::new());
     while delivered < MAILS {
         line.clear();

@@ -90,7 +90,7 @@ async fn every_mechanism_over_every_listener() {
     }
     assert_eq!(scripted.messages().len(), 6);
     gateway.wait_for_line(&["login refused: wrong password", "plausible"]);
-    // Never by a name that is no user's: it may be a secret.
+    // Never by a name that is not a user's: it may be a secret.
     gateway.wait_for_line(&["login refused: unknown user"]);
 }
 
@@ -165,7 +165,7 @@ async fn a_users_own_senders_stand_in_for_the_listeners() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_never_logs_in_is_turned_away_until_somebody_of_the_address_does() {
+async fn clients_that_never_log_in_are_refused_until_one_from_their_address_does() {
     const AGAIN: usize = 300;
     let scripted = ScriptedUpstream::start().await;
     let gateway = gateway(&scripted);

@@ -3,9 +3,9 @@
 use crate::support::certificate::Authority;
 use crate::support::dkim::{Records, Verdict, verify_dkimpy, verify_opendkim};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::houses::without;
 use crate::support::keys::{self, TestKey};
 use crate::support::postfix::{PASSWORD, Postfix, USER};
+use crate::support::provider_servers::without_field;
 use crate::support::real_clients::{Load, smtp_source, swaks};
 use std::fs;
 use std::path::PathBuf;
@@ -133,7 +133,8 @@ fn the_same_mail_arrives_over_starttls_and_over_implicit_tls() {
     assert!(arrivals.iter().all(|arrival| arrival.received.contains("with ESMTPSA")), "each with a login, in TLS");
     let log = company.postfix.log();
     assert_eq!(log.matches("sasl_username=relay").count(), 2, "{log}");
-    let [one, other] = [0, 1].map(|at| without(&without(&arrivals[at].message, "DKIM-Signature:"), "Received:"));
+    let [one, other] =
+        [0, 1].map(|at| without_field(&without_field(&arrivals[at].message, "DKIM-Signature:"), "Received:"));
     assert_eq!(String::from_utf8_lossy(&one), String::from_utf8_lossy(&other));
 }
 
@@ -189,7 +190,7 @@ fn tls_1_2_is_enough_and_anything_older_is_not() {
 
 /// Words of a real server, not of a script.
 #[test]
-fn what_postfix_refuses_is_told_in_its_words() {
+fn what_postfix_refuses_is_reported_in_its_words() {
     let settings = [("message_size_limit", "50000"), ("smtpd_sender_restrictions", "reject_unlisted_sender, reject")];
     let Some(company) = company_with(&settings, |postfix| postfix.submission, "direct", "", PASSWORD) else { return };
     let Some(sent) = send(&company.gateway) else { return };

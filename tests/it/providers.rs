@@ -4,8 +4,10 @@
 use crate::support::application::{NO_REPAIR, field, hand_in_octets, queued_in_front_of};
 use crate::support::bench::{Bench, assert_none};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::houses::{GMAIL, HEAD, House, MAILGUN, MANDRILL, MICROSOFT365, POSTMARK, SENDGRID, SES};
 use crate::support::keys;
+use crate::support::provider_servers::{
+    GMAIL, HEAD, MAILGUN, MANDRILL, MICROSOFT365, POSTMARK, ProviderServer, SENDGRID, SES,
+};
 use crate::support::upstream::{At, Message, ScriptedUpstream};
 use std::path::PathBuf;
 use tokio::task::JoinSet;
@@ -38,36 +40,36 @@ async fn hand_in_everything(gateway: &Gateway, at_once: usize) {
 }
 
 /// Everything arrives, within the limits, and verifies after what the provider makes of it.
-async fn everything_arrives(house: &House, recipients_at_once: usize, connections: usize) -> Vec<Message> {
-    everything_arrives_of(house, recipients_at_once, connections, BURST).await
+async fn everything_arrives(server: &ProviderServer, recipients_at_once: usize, connections: usize) -> Vec<Message> {
+    everything_arrives_of(server, recipients_at_once, connections, BURST).await
 }
 
 async fn everything_arrives_of(
-    house: &House,
+    server: &ProviderServer,
     recipients_at_once: usize,
     connections: usize,
     at_once: usize,
 ) -> Vec<Message> {
-    let scripted = house.builder().start().await;
+    let scripted = server.builder().start().await;
     let bench = Bench::new();
-    let gateway = keys::with_files(house.behind(&scripted, &keys::tables(&bench.keys)), &bench.keys).start(1);
+    let gateway = keys::with_files(server.behind(&scripted, &keys::tables(&bench.keys)), &bench.keys).start(1);
     hand_in_everything(&gateway, at_once).await;
     scripted.until_messages(1 + MANY.div_ceil(recipients_at_once) + at_once).await;
-    assert_eq!(scripted.broken_rules(), [""; 0], "{}", house.provider);
-    assert!(scripted.counts().max <= connections, "{}: {:?}", house.provider, scripted.counts());
-    let offered = house.keywords.iter().find(|line| line.starts_with("AUTH ")).expect("a login");
+    assert_eq!(scripted.broken_rules(), [""; 0], "{}", server.provider);
+    assert!(scripted.counts().max <= connections, "{}: {:?}", server.provider, scripted.counts());
+    let offered = server.keywords.iter().find(|line| line.starts_with("AUTH ")).expect("a login");
     assert!(scripted.logins().iter().all(|(mechanism, ..)| offered.contains(mechanism)), "{:?}", scripted.logins());
     let arrived = scripted.messages();
     let mut served: Vec<_> = arrived.iter().flat_map(|message| message.recipients.clone()).collect();
     served.sort_unstable();
     served.dedup();
-    assert_eq!(served.len(), MANY + 2, "{}: each once", house.provider);
+    assert_eq!(served.len(), MANY + 2, "{}: each once", server.provider);
     assert!(arrived.iter().all(|message| message.recipients.len() <= recipients_at_once));
     let passed_on = |(number, message): (usize, &Message)| {
-        bench.write(&format!("{}-{number}", house.provider), &(house.passes_on)(&message.data))
+        bench.write(&format!("{}-{number}", server.provider), &(server.passes_on)(&message.data))
     };
     let files: Vec<PathBuf> = arrived.iter().enumerate().map(passed_on).collect();
-    assert_none(bench.judge(&files), |_, verdicts| verdicts != vec!["pass"; house.signatures]);
+    assert_none(bench.judge(&files), |_, verdicts| verdicts != vec!["pass"; server.signatures]);
     arrived
 }
 
@@ -96,7 +98,7 @@ async fn sendgrid_is_asked_not_to_track() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ses_gets_one_signature_that_survives_what_it_writes_anew() {
+async fn ses_gets_one_signature_that_survives_its_rewriting() {
     let arrived = everything_arrives(&SES, 50, 4).await;
     assert!(arrived.iter().all(|message| !field(&message.data, "Message-ID").is_empty()));
 }
@@ -115,7 +117,7 @@ async fn microsoft_365_gets_three_connections_and_auth_login() {
 /// Replies that ask for patience, though some of their codes say "permanent": nothing fails, and it is all there later.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_asks_for_a_slower_pace_fails_nothing() {
-    for (house, at, reply) in [
+    for (server, at, reply) in [
         (&SES, At::Dot, "454 Throttling failure: Maximum sending rate exceeded."),
         (&SES, At::Dot, "454 Throttling failure: Daily message quota exceeded."),
         (&GMAIL, At::Dot, "550 5.4.5 Daily user sending limit exceeded. - gsmtp"),
@@ -123,9 +125,9 @@ async fn what_asks_for_a_slower_pace_fails_nothing() {
         (&MICROSOFT365, At::AuthAnswer, "432 4.3.2 Concurrent connections limit exceeded."),
         (&MICROSOFT365, At::Dot, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; failed"),
     ] {
-        let scripted = house.builder().start().await;
+        let scripted = server.builder().start().await;
         scripted.once(at, reply);
-        let gateway = house
+        let gateway = server
             .behind(
                 &scripted,
                 "[[dkim]]\ndomain = \"example.com\"\nselector = \"a\"\nprivate_key = \"a.pem\"\ngenerate = true\n",
@@ -135,9 +137,9 @@ async fn what_asks_for_a_slower_pace_fails_nothing() {
         assert!(taken.starts_with("250 "), "{taken}");
         scripted.until_messages(1).await;
         let told = gateway.wait_for_line(&["\"deferred\""]);
-        assert!(told.contains(&reply[4..20]), "{}: {told}", house.provider);
+        assert!(told.contains(&reply[4..20]), "{}: {told}", server.provider);
         let failed = gateway.log().into_iter().find(|line| line.contains(":\"failed\""));
-        assert_eq!(failed, None, "{}: {reply}", house.provider);
+        assert_eq!(failed, None, "{}: {reply}", server.provider);
     }
 }
 
@@ -208,7 +210,7 @@ async fn tags_follow_a_mail_to_the_next_provider() {
     assert!(field(&mailgun, "X-SMTPAPI").is_empty() && field(&mailgun, "X-MC-Tags").is_empty());
 }
 
-/// Of 120 people the first fifty are in one transaction; if the provider goes away then, nobody else waits for it in vain,
+/// Of 120 people the first fifty are in one transaction; if the provider goes away then, nobody else waits for it,
 /// and nobody gets the mail twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_goes_away_between_transactions_gets_each_recipient_once() {

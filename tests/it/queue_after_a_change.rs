@@ -143,7 +143,7 @@ async fn a_rate_that_is_new_holds_for_it() {
     let gateway = setup.config_with("tls = \"starttls\"", "tls = \"starttls\"\nrate = \"2/day\"").start(1);
     let scripted = provider.start().await;
     scripted.until_messages(2).await;
-    gateway.wait_for_line(&["quota", "is used up", "2/day"]);
+    gateway.wait_for_line(&["quota", "is reached", "2/day"]);
     let _log = stopped(gateway).await;
     assert_eq!(scripted.messages().len(), 2, "the third waits for tomorrow");
 }

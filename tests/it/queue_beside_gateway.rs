@@ -54,7 +54,7 @@ fn queued_as(reply: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deferred_message_is_seen_and_sent_when_it_is_told_to() {
+async fn a_deferred_message_is_shown_and_sent_on_retry() {
     let scripted = ScriptedUpstream::builder().once(At::Mail, "451 4.3.0 come back later").start().await;
     let desk = Desk(queueing(&scripted).start(1));
     let id = queued_as(&hand_in(desk.0.address(), &["you@example.net"], &mail("one")).await);
@@ -83,7 +83,7 @@ async fn a_failed_message_is_sent_to_the_right_address() {
     assert_eq!(scripted.messages()[0].recipients, ["right@example.net"]);
 }
 
-/// What holds the old address back, as a hold, is no matter of the new one.
+/// What holds the old address back, as a hold, does not concern the new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrected_address_goes_by_its_own_route_at_once() {
     const ROUTES: &str = "[[route]]\nname = \"partners\"\nrecipients = [\"*@example.org\"]\nupstreams = [\"company\"]\n\

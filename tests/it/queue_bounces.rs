@@ -1,4 +1,4 @@
-//! `[queue] bounce`: who is told of failed mail, what the bounce looks like, and that none is ever answered by another.
+//! `[queue] bounce`: who gets a bounce, what it looks like, and that no bounce is ever answered by another.
 
 use crate::support::application::{configuration, field, hand_in, mail, queued_in_front_of};
 use crate::support::client::Client;
@@ -15,7 +15,7 @@ fn text(message: &Message) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sender_is_told_once_for_all_who_failed() {
+async fn the_sender_gets_one_bounce_for_all_failed_recipients() {
     let scripted = refusing().await;
     let gateway = queued_in_front_of(&scripted, "", "bounce = \"sender\"").start(1);
     let recipients = ["gone@example.net", "you@example.net", "gone@example.org"];
@@ -38,7 +38,7 @@ async fn the_sender_is_told_once_for_all_who_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postmaster_is_told_and_a_sealed_domain_seals_its_bounce() {
+async fn a_postmaster_gets_the_bounce_and_a_domain_with_a_key_signs_it() {
     let scripted = refusing().await;
     let pem = waxseal::dkim::generate(waxseal::dkim::KeyAlgorithm::Ed25519).unwrap();
     let key = "[[dkim]]\ndomain = \"example.com\"\nselector = \"wax1\"\nprivate_key = \"key.pem\"\n";
@@ -52,7 +52,7 @@ async fn a_postmaster_is_told_and_a_sealed_domain_seals_its_bounce() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_told_of_a_bounce_or_of_any_other_mail_from_the_null_path() {
+async fn no_bounce_answers_a_bounce_or_other_mail_from_the_null_path() {
     for to in ["sender", "gone@example.com"] {
         let scripted = refusing().await;
         let gateway = queued_in_front_of(&scripted, "", &format!("bounce = \"{to}\"")).start(1);

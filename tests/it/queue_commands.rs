@@ -1,4 +1,4 @@
-//! `waxseal queue …` as an operator types it: the same beside whoever holds the data folder and without anybody.
+//! `waxseal queue …` as an operator types it: the same with and without a process that holds the data folder.
 
 use crate::support::gateway::Setup;
 use crate::support::stored::{self, Holder, deferred, delivered, failed, put};

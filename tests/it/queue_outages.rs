@@ -26,7 +26,7 @@ async fn the_250_comes_although_the_provider_is_away_and_the_mail_arrives_when_i
     let id = reply.rsplit(' ').next().unwrap().to_owned();
     gateway.wait_for_line(&["\"queued\"", &id, "\"size\":"]);
     gateway.wait_for_line(&["\"deferred\"", &id, "connect", &provider.address().to_string()]);
-    gateway.wait_for_line(&["the upstream is away", "\"upstream\":\"company\"", "connect"]);
+    gateway.wait_for_line(&["upstream unavailable", "\"upstream\":\"company\"", "connect"]);
     let scripted = provider.start().await;
     scripted.until_messages(1).await;
     let delivered = gateway.wait_for_line(&["\"delivered\"", &id]);
@@ -35,13 +35,13 @@ async fn the_250_comes_although_the_provider_is_away_and_the_mail_arrives_when_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_was_changed_fails_none_of_a_thousand_mails_and_its_return_is_no_storm() {
+async fn a_changed_password_fails_none_of_a_thousand_mails_and_recovery_causes_no_burst() {
     const MAILS: usize = 1000;
     let scripted = ScriptedUpstream::builder().always(At::Auth, "535 5.7.8 wrong password").start().await;
     let gateway = queued_in_front_of(&scripted, "max_connections = 3", "").start(1);
     hand_in_load(gateway.address(), &numbered(MAILS)).await;
     gateway.wait_for_line(&["\"deferred\"", "AUTH", "535"]);
-    gateway.wait_for_line(&["the upstream is away", "AUTH", "535"]);
+    gateway.wait_for_line(&["upstream unavailable", "AUTH", "535"]);
     let logins = scripted.logins().len();
     assert!(logins < 40, "{logins} logins with a wrong password");
     scripted.always(At::Auth, "235 2.7.0 welcome");
@@ -50,7 +50,7 @@ async fn a_password_that_was_changed_fails_none_of_a_thousand_mails_and_its_retu
     assert!(scripted.counts().max <= 3, "{:?}", scripted.counts());
     let log = gateway.log();
     assert!(!log.iter().any(|line| line.contains("\"message\":\"failed\"")), "nothing failed");
-    gateway.wait_for_line(&["the upstream is back"]);
+    gateway.wait_for_line(&["upstream available again"]);
 }
 
 /// One attempt a pause judged one message a pause: with forty of them the last would have failed hours late.
@@ -66,7 +66,7 @@ async fn a_provider_that_never_comes_back_fails_everything_on_time() {
         assert!(tokio::time::Instant::now() < deadline, "only {} of {MAILS} have failed", failed());
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    let untried = gateway.wait_for_line(&["\"message\":\"failed\"", "waiting for its turn"]);
+    let untried = gateway.wait_for_line(&["\"message\":\"failed\"", "waiting for capacity"]);
     assert!(untried.contains("expired after 3") && untried.contains("connect"), "{untried}");
 }
 
@@ -80,7 +80,7 @@ async fn a_421_in_the_middle_slows_the_upstream_down_and_fails_nothing() {
     hand_in_load(gateway.address(), &numbered(MAILS)).await;
     scripted.until_messages(MAILS).await;
     assert_eq!(subjects(&scripted), numbered(MAILS));
-    gateway.wait_for_line(&["the upstream is away", "421"]);
+    gateway.wait_for_line(&["upstream unavailable", "421"]);
     assert!(!gateway.log().iter().any(|line| line.contains("\"message\":\"failed\"")));
     assert!(scripted.counts().max <= 3);
 }
@@ -95,7 +95,7 @@ async fn smtp_sources_burst_arrives_once_and_within_the_cap_after_the_provider_w
         Load { sessions: 20, messages: MAILS, size: 4500, sender: "reports@example.com", recipient: "you@example.net" };
     let Some(sent) = tokio::task::spawn_blocking(move || smtp_source(&address, &load)).await.unwrap() else { return };
     assert!(sent.success, "{sent:?}");
-    gateway.wait_for_line(&["the upstream is away"]);
+    gateway.wait_for_line(&["upstream unavailable"]);
     let scripted = provider.start().await;
     scripted.until_messages(MAILS).await;
     // smtp-source gives every mail the same Message-ID; the gateway's own names are in the trace.

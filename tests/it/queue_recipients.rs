@@ -1,10 +1,10 @@
-//! `delivery = "queue"`: each recipient of a message has a fate of its own.
+//! `delivery = "queue"`: each recipient of a message is settled on its own.
 
 use crate::support::application::{hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::upstream::{At, ScriptedUpstream};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_was_deferred_is_tried_again() {
+async fn only_deferred_recipients_are_retried() {
     let scripted = ScriptedUpstream::builder()
         .recipient("gone@", "550 5.1.1 no such user")
         .once(At::Rcpt, "250 2.1.5 ok")

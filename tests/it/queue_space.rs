@@ -148,7 +148,7 @@ async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
     allowed.add_permits(1);
     let reply = first.await.unwrap();
     assert!(reply.starts_with("250 "), "the provider has it: {reply}");
-    let line = gateway.wait_for_line(&["what is left of a message could not be stored; it is tried again"]);
+    let line = gateway.wait_for_line(&["the remaining recipients of a message could not be stored; retrying"]);
     assert!(line.contains("grey@example.net") && !line.contains("you@example.net"), "{line}");
     let deadline = tokio::time::Instant::now() + crate::support::client::HANG_GUARD;
     // The last look at the disk may be a second old.
@@ -159,7 +159,7 @@ async fn what_direct_mode_leaves_over_is_stored_once_the_disk_has_room() {
     let alone = hand_in(address, &["you@example.net"], &mail("alone")).await;
     assert!(alone.starts_with("250 "), "nothing would be left over of it: {alone}");
     fs::remove_file(tmpfs.path().join("filler")).unwrap();
-    gateway.wait_for_line(&["what is left of a message is stored now", "grey@example.net"]);
+    gateway.wait_for_line(&["the remaining recipients of a message are stored now", "grey@example.net"]);
     gateway.wait_for_line(&["\"delivered\"", "grey@example.net"]);
 }
 

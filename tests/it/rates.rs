@@ -23,7 +23,7 @@ fn most_within(scripted: &ScriptedUpstream, length: Duration) -> usize {
 
 /// Every message that waits was looked at, and none could go.
 async fn until_used_up(gateway: &Gateway) {
-    gateway.wait_for_line(&["the quota is used up", "\"upstream\":\"company\""]);
+    gateway.wait_for_line(&["the quota is reached", "\"upstream\":\"company\""]);
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
@@ -102,12 +102,12 @@ async fn two_tables_of_one_account_have_one_quota() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_waits_is_told_when_its_turn_would_come_too_late() {
+async fn a_waiting_client_is_refused_when_its_turn_would_come_too_late() {
     let company = ScriptedUpstream::start().await;
     let gateway = in_front_of(&company, "rate = \"2/min\"").start(1);
     let first = hand_in(gateway.address(), &["you@example.net"], &mail("first")).await;
     assert!(first.starts_with("250 "), "{first}");
     let second = hand_in(gateway.address(), &["you@example.net"], &mail("second")).await;
-    assert!(second.starts_with("451 4.4.0 upstream \"company\", waiting for its turn: by `rate`"), "{second}");
+    assert!(second.starts_with("451 4.4.0 upstream \"company\", waiting for capacity: `rate`"), "{second}");
     assert_eq!(subjects(&company), ["first"]);
 }

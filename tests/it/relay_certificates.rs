@@ -6,7 +6,7 @@ use crate::support::relay::{assert_told, not_ready, ready, send, upstream};
 use crate::support::upstream::ScriptedUpstream;
 use rcgen::{DnType, date_time_ymd};
 use rustls::pki_types::ServerName;
-use waxseal::message::Step;
+use waxseal::message::RelayStep;
 
 async fn distrusted(issued: Issued, ca: &str, told: &str, advice: &str) {
     for implicit in [false, true] {
@@ -15,7 +15,7 @@ async fn distrusted(issued: Issued, ca: &str, told: &str, advice: &str) {
         let copy = Issued { certificate: issued.certificate.clone(), private_key: issued.private_key.clone() };
         let scripted = builder.identity(copy, ca).start().await;
         let reason = not_ready(&upstream(scripted.options("company"))).await;
-        assert_eq!(reason.step, Step::TlsHandshake, "{reason}");
+        assert_eq!(reason.step, RelayStep::TlsHandshake, "{reason}");
         assert!(reason.to_string().contains(told), "{reason}");
         assert!(reason.advice.as_ref().is_some_and(|text| text.contains(advice)), "{reason}");
         scripted.until_alone().await;
@@ -147,7 +147,7 @@ async fn a_system_without_roots() {
 }
 
 #[tokio::test]
-async fn a_listed_certificate_of_a_server_is_no_authority() {
+async fn a_listed_server_certificate_is_not_an_authority() {
     use rcgen::{CertificateParams, Issuer, KeyPair};
     let listed = Authority::new().issue(&["localhost"]);
     // Somebody with the server's key signs a certificate, under the name that the server's own has.

@@ -4,7 +4,7 @@ use crate::support::relay::{not_ready, ready, upstream};
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use waxseal::message::{Reason, Step};
+use waxseal::message::{Reason, RelayStep};
 use waxseal::observe::Secret;
 use waxseal::relay::Credentials;
 
@@ -23,7 +23,7 @@ async fn logged_in(builder: Builder, mechanism: &str) {
 async fn refused(builder: Builder) -> Reason {
     let scripted = builder.start().await;
     let reason = not_ready(&upstream(scripted.options("company"))).await;
-    assert_eq!(reason.step, Step::Auth, "{reason}");
+    assert_eq!(reason.step, RelayStep::Auth, "{reason}");
     assert!(!format!("{reason} {reason:?}").contains(PASSWORD));
     assert_eq!(scripted.count("MAIL"), 0);
     reason

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
-use waxseal::message::Step;
-use waxseal::relay::{Account, Deadline, Upstream, Wanted};
+use waxseal::message::RelayStep;
+use waxseal::relay::{Account, ConnectionRequest, Deadline, Upstream};
 
 /// Sends `number` messages at once, and says what their subjects were upstream.
 async fn send_at_once(upstream: &Upstream, number: usize) {
@@ -146,8 +146,8 @@ async fn waiting_for_a_connection_ends_at_the_deadline() {
     let scripted = ScriptedUpstream::start().await;
     let upstream = upstream(scripted.options("company"));
     let _held = [ready(&upstream).await.unwrap(), ready(&upstream).await.unwrap(), ready(&upstream).await.unwrap()];
-    let reason = upstream.ready(Wanted::by(Deadline::after(Duration::from_millis(50)))).await.unwrap_err();
-    assert_eq!(reason.step, Step::Permit);
+    let reason = upstream.ready(ConnectionRequest::by(Deadline::after(Duration::from_millis(50)))).await.unwrap_err();
+    assert_eq!(reason.step, RelayStep::Permit);
     assert!(reason.to_string().contains("all 3 connections of upstream \"company\" are in use"), "{reason}");
     assert_eq!(scripted.counts().total, 3);
 }
@@ -316,7 +316,7 @@ async fn a_name_that_does_not_exist() {
     let mut options = scripted.options("company");
     options.host = "no-such-host.invalid".to_owned();
     let reason = not_ready(&upstream(options)).await;
-    assert_eq!(reason.step, Step::Resolve, "{reason}");
+    assert_eq!(reason.step, RelayStep::Resolve, "{reason}");
     assert!(reason.to_string().contains("no-such-host.invalid"), "{reason}");
 }
 
@@ -335,7 +335,7 @@ async fn quick_retries_bridge_a_restart() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         ScriptedUpstream::builder().address(closed).start().await
     });
-    assert_eq!(reason.step, Step::TlsHandshake, "it got through, to a server of another authority: {reason}");
+    assert_eq!(reason.step, RelayStep::TlsHandshake, "it got through, to a server of another authority: {reason}");
 }
 
 #[tokio::test]

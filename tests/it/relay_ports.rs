@@ -8,17 +8,17 @@ use crate::support::relay::{not_ready, ready, send, upstream};
 use crate::support::upstream::ScriptedUpstream;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use waxseal::message::Step;
-use waxseal::relay::{Options, Port, TlsMode};
+use waxseal::message::RelayStep;
+use waxseal::relay::{Port, TlsMode, UpstreamOptions};
 
 /// Options whose first ports are closed ones.
-fn behind(scripted: &ScriptedUpstream, tls: TlsMode, closed: &[ReservedPort]) -> Options {
+fn behind(scripted: &ScriptedUpstream, tls: TlsMode, closed: &[ReservedPort]) -> UpstreamOptions {
     let mut options = scripted.options("company");
     let there = Port { number: options.port, tls };
     let mut ports: Vec<_> =
         closed.iter().map(|port| Port { number: port.number, tls: TlsMode::StartTls }).chain([there]).collect();
     let first = ports.remove(0);
-    (options.port, options.tls, options.other_ports) = (first.number, first.tls, ports);
+    (options.port, options.tls, options.fallback_ports) = (first.number, first.tls, ports);
     options.max_connections = 1;
     options.max_messages_per_connection = 1;
     options
@@ -32,7 +32,7 @@ async fn the_next_port_is_tried_and_the_one_that_works_is_kept() {
     let logging = lines.capture(tracing::Level::INFO);
     let upstream = upstream(behind(&scripted, TlsMode::Implicit, &closed));
     send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
-    // Whoever listens there now is not asked: the port that worked is the one.
+    // A server that listens there now is not asked: the port that worked is kept.
     let late = TcpListener::bind(("127.0.0.1", closed[0].number)).unwrap();
     late.set_nonblocking(true).unwrap();
     send(&upstream, &envelope(&["b@example.net"]), &numbered(2)).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_silent_port_leaves_time_for_the_next() {
     let mut options = scripted.options("company");
     options.connect_timeout = Duration::from_secs(2);
     options.max_connections = 1;
-    options.other_ports = vec![Port { number: options.port, tls: options.tls }];
+    options.fallback_ports = vec![Port { number: options.port, tls: options.tls }];
     options.port = hole.address.port();
     let upstream = upstream(options);
     send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
@@ -97,7 +97,7 @@ async fn the_first_port_is_kept_where_it_answers() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
     let mut options = scripted.options("company");
-    options.other_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
+    options.fallback_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
     let lines = LogLines::default();
     let logging = lines.capture(tracing::Level::INFO);
     drop(ready(&upstream(options)).await.unwrap());
@@ -111,9 +111,9 @@ async fn a_port_that_speaks_and_refuses_is_not_left_for_another() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
     let mut options = scripted.options("company");
-    options.other_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
+    options.fallback_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
     let reason = not_ready(&upstream(options)).await;
-    assert_eq!(reason.step, Step::Greeting, "{reason}");
+    assert_eq!(reason.step, RelayStep::Greeting, "{reason}");
     assert!(other.accept().is_err(), "nobody came");
 }
 
@@ -122,7 +122,7 @@ async fn where_no_port_answers_each_is_named() {
     let scripted = ScriptedUpstream::start().await;
     let closed = [ReservedPort::take(), ReservedPort::take(), ReservedPort::take()];
     let mut options = behind(&scripted, TlsMode::StartTls, &closed);
-    options.other_ports.pop();
+    options.fallback_ports.pop();
     let upstream = upstream(options);
     let reason = not_ready(&upstream).await.to_string();
     for port in &closed {
@@ -131,6 +131,10 @@ async fn where_no_port_answers_each_is_named() {
     assert_eq!(upstream.connections_open(), 0);
     // Nothing is known yet, so all are tried again.
     let back = ScriptedUpstream::builder().address(([127, 0, 0, 1], closed[1].number).into()).start().await;
-    assert_eq!(not_ready(&upstream).await.step, Step::TlsHandshake, "it got through, to a server of another authority");
+    assert_eq!(
+        not_ready(&upstream).await.step,
+        RelayStep::TlsHandshake,
+        "it got through, to a server of another authority"
+    );
     drop(back);
 }

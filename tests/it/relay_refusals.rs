@@ -5,8 +5,8 @@ use crate::support::relay::{assert_told, not_ready, send, told, upstream};
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use std::time::Duration;
 use waxseal::message::outcome::{Cause, SlowDown};
-use waxseal::message::{Outcome, Step};
-use waxseal::relay::{Deadline, Sent, Upstream, Wanted};
+use waxseal::message::{Outcome, RelayStep};
+use waxseal::relay::{ConnectionRequest, Deadline, Sent, Upstream};
 
 async fn started(builder: Builder) -> (ScriptedUpstream, Upstream) {
     let scripted = builder.start().await;
@@ -29,11 +29,11 @@ async fn next_message_arrives(scripted: &ScriptedUpstream, upstream: &Upstream) 
 #[tokio::test]
 async fn a_421_before_mail_defers_with_the_step() {
     for (at, step) in [
-        (At::Greeting, Step::Greeting),
-        (At::Ehlo, Step::Ehlo),
-        (At::StartTls, Step::StartTls),
-        (At::EhloInTls, Step::Ehlo),
-        (At::Auth, Step::Auth),
+        (At::Greeting, RelayStep::Greeting),
+        (At::Ehlo, RelayStep::Ehlo),
+        (At::StartTls, RelayStep::StartTls),
+        (At::EhloInTls, RelayStep::Ehlo),
+        (At::Auth, RelayStep::Auth),
     ] {
         let (_scripted, upstream) = started(ScriptedUpstream::builder().once(at, "421 4.7.0 busy")).await;
         let reason = not_ready(&upstream).await;
@@ -58,7 +58,7 @@ async fn a_421_inside_a_transaction_defers_everyone_and_ends_the_connection() {
 
 /// Every further message on the connection was deferred, too.
 #[tokio::test]
-async fn a_login_that_has_lapsed_is_made_anew() {
+async fn a_login_that_has_lapsed_is_repeated() {
     for at in [At::Mail, At::Rcpt, At::Data, At::Dot] {
         for (line, builder) in ["530 5.7.0 log in first", "535 5.7.8 login expired"].into_iter().zip(builders()) {
             let (scripted, upstream) = started(builder.once(at, line)).await;
@@ -71,7 +71,7 @@ async fn a_login_that_has_lapsed_is_made_anew() {
     }
 }
 
-/// The dot had not gone out: no other provider would have been tried, and the client was told of a duplicate.
+/// The dot had not gone out: no other provider would have been tried, and the client was warned of a duplicate.
 #[tokio::test]
 async fn a_second_reply_behind_the_354_sends_nothing_and_says_so() {
     let builder = ScriptedUpstream::builder().once(At::Data, Action::Raw(b"354 go\r\n250 injected\r\n".to_vec()));
@@ -115,7 +115,7 @@ async fn each_recipient_has_an_outcome_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_message_meets_everyone_who_was_accepted() {
+async fn a_refusal_of_the_message_applies_to_every_accepted_recipient() {
     for (at, line, told) in [
         (At::Mail, "550 5.7.1 sender not verified", "failed: upstream \"company\", MAIL FROM: 550 5.7.1"),
         (At::Mail, "451 4.3.0 later", "deferred: upstream \"company\", MAIL FROM: 451 4.3.0"),
@@ -211,7 +211,7 @@ async fn no_answer_to_the_final_dot_may_be_a_delivery() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_before_the_dot_is_no_delivery() {
+async fn a_connection_lost_before_the_dot_is_not_a_delivery() {
     let large = unsigned(format!("From: a@example.com\r\n\r\n{}", "0123456789\r\n".repeat(1_000_000)));
     for at in [At::Mail, At::Rcpt, At::Data, At::Midway] {
         let (scripted, upstream) = started(ScriptedUpstream::builder().once(at, Action::Close)).await;
@@ -309,16 +309,16 @@ async fn a_provider_that_asks_for_a_slower_pace_with_a_5yz_is_not_believed_about
 async fn the_callers_deadline_ends_every_step() {
     let mut stalled = tokio::task::JoinSet::new();
     for (at, step) in [
-        (At::Greeting, Step::Greeting),
-        (At::Ehlo, Step::Ehlo),
-        (At::StartTls, Step::StartTls),
-        (At::Handshake, Step::TlsHandshake),
-        (At::EhloInTls, Step::Ehlo),
-        (At::Auth, Step::Auth),
-        (At::Mail, Step::Mail),
-        (At::Rcpt, Step::Rcpt),
-        (At::Data, Step::Data),
-        (At::Dot, Step::EndOfData),
+        (At::Greeting, RelayStep::Greeting),
+        (At::Ehlo, RelayStep::Ehlo),
+        (At::StartTls, RelayStep::StartTls),
+        (At::Handshake, RelayStep::TlsHandshake),
+        (At::EhloInTls, RelayStep::Ehlo),
+        (At::Auth, RelayStep::Auth),
+        (At::Mail, RelayStep::Mail),
+        (At::Rcpt, RelayStep::Rcpt),
+        (At::Data, RelayStep::Data),
+        (At::Dot, RelayStep::EndOfData),
     ] {
         stalled.spawn(stalled_at(at, step));
     }
@@ -327,11 +327,11 @@ async fn the_callers_deadline_ends_every_step() {
     }
 }
 
-async fn stalled_at(at: At, step: Step) {
+async fn stalled_at(at: At, step: RelayStep) {
     let (scripted, upstream) = started(ScriptedUpstream::builder().once(at, Action::Stall)).await;
     let deadline = Deadline::after(Duration::from_secs(5));
     let (to, mail) = (envelope(&["b@example.net"]), numbered(1));
-    let reason = match upstream.ready(Wanted::by(deadline)).await {
+    let reason = match upstream.ready(ConnectionRequest::by(deadline)).await {
         Err(reason) => reason,
         Ok(ready) => match ready.send(&to, &to.recipients, &mail, deadline).await {
             Sent::Outcomes(outcomes) => match &outcomes[..] {

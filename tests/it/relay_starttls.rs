@@ -4,18 +4,18 @@ use crate::support::mail::{envelope, numbered};
 use crate::support::relay::{not_ready, send, upstream};
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use std::time::Duration;
-use waxseal::message::Step;
-use waxseal::relay::{Deadline, Options};
+use waxseal::message::RelayStep;
+use waxseal::relay::{Deadline, UpstreamOptions};
 
 struct Case {
     name: &'static str,
     upstream: Builder,
-    step: Step,
+    step: RelayStep,
     /// Part of the reason's text.
     told: &'static str,
 }
 
-fn case(name: &'static str, at: At, action: impl Into<Action>, step: Step, told: &'static str) -> Case {
+fn case(name: &'static str, at: At, action: impl Into<Action>, step: RelayStep, told: &'static str) -> Case {
     Case { name, upstream: ScriptedUpstream::builder().always(at, action), step, told }
 }
 
@@ -26,7 +26,7 @@ fn raw(octets: &[u8]) -> Action {
 /// Only for cases in which the server falls silent; everything before that must fit in.
 const SHORT: Duration = Duration::from_secs(3);
 
-async fn nothing_leaves(case: Case, adjust: impl FnOnce(&mut Options)) {
+async fn nothing_leaves(case: Case, adjust: impl FnOnce(&mut UpstreamOptions)) {
     let Case { name, upstream: builder, step, told } = case;
     let scripted = builder.start().await;
     let mut options = scripted.options("company");
@@ -63,7 +63,7 @@ async fn starttls_refused() {
         "221 2.0.0 bye",
         "250 2.0.0 fine, go on in clear",
     ] {
-        nothing_leaves(case(refusal, At::StartTls, refusal, Step::StartTls, refusal), |_| {}).await;
+        nothing_leaves(case(refusal, At::StartTls, refusal, RelayStep::StartTls, refusal), |_| {}).await;
     }
 }
 
@@ -72,23 +72,24 @@ async fn starttls_not_offered() {
     for keywords in [&[][..], &["XXXXXXXA"], &["PIPELINING", "STARTTLSX", "8BITMIME"], &["START TLS"]] {
         let upstream = ScriptedUpstream::builder().keywords_in_clear(keywords);
         let told = "does not offer STARTTLS";
-        nothing_leaves(Case { name: "keyword", upstream, step: Step::StartTls, told }, |_| {}).await;
+        nothing_leaves(Case { name: "keyword", upstream, step: RelayStep::StartTls, told }, |_| {}).await;
     }
 }
 
 #[tokio::test]
 async fn ehlo_refused_does_not_mean_plaintext() {
     for refusal in ["500 5.5.1 what", "502 5.5.1 not implemented", "421 4.3.2 later", "550 5.7.1 go away"] {
-        nothing_leaves(case(refusal, At::Ehlo, refusal, Step::Ehlo, refusal), |_| {}).await;
+        nothing_leaves(case(refusal, At::Ehlo, refusal, RelayStep::Ehlo, refusal), |_| {}).await;
     }
 }
 
 #[tokio::test]
-async fn the_greeting_is_no_greeting() {
+async fn the_greeting_is_not_a_greeting() {
     for greeting in ["421 4.3.2 busy", "554 5.7.1 no service", "250 odd"] {
-        nothing_leaves(case(greeting, At::Greeting, greeting, Step::Greeting, greeting), |_| {}).await;
+        nothing_leaves(case(greeting, At::Greeting, greeting, RelayStep::Greeting, greeting), |_| {}).await;
     }
-    nothing_leaves(case("closed", At::Greeting, Action::Close, Step::Greeting, "closed the connection"), |_| {}).await;
+    nothing_leaves(case("closed", At::Greeting, Action::Close, RelayStep::Greeting, "closed the connection"), |_| {})
+        .await;
 }
 
 /// CVE-2021-38371, CVE-2021-22947.
@@ -100,7 +101,7 @@ async fn replies_injected_behind_the_220_are_an_attack() {
         b"220 go\r\n2",
         b"220 go\r\n\r\n",
     ] {
-        let case = case("injected", At::StartTls, raw(injected), Step::StartTls, "sent more in clear");
+        let case = case("injected", At::StartTls, raw(injected), RelayStep::StartTls, "sent more in clear");
         nothing_leaves(case, |_| {}).await;
     }
 }
@@ -109,18 +110,24 @@ async fn replies_injected_behind_the_220_are_an_attack() {
 async fn what_follows_the_220_is_not_tls() {
     let plain = "something that is not TLS";
     let cases = [
-        case("plain text", At::Handshake, "250 let us go on in clear", Step::TlsHandshake, plain),
-        case("binary noise", At::Handshake, raw(&[0xff; 40]), Step::TlsHandshake, plain),
+        case("plain text", At::Handshake, "250 let us go on in clear", RelayStep::TlsHandshake, plain),
+        case("binary noise", At::Handshake, raw(&[0xff; 40]), RelayStep::TlsHandshake, plain),
         case(
             "close",
             At::Handshake,
             Action::Close,
-            Step::TlsHandshake,
+            RelayStep::TlsHandshake,
             "closed the connection during the TLS handshake",
         ),
-        case("close early", At::StartTls, Action::say_and_close("220 go"), Step::TlsHandshake, "closed the connection"),
-        case("alert", At::Handshake, raw(&PROTOCOL_VERSION_ALERT), Step::TlsHandshake, "only TLS 1.1 or older"),
-        case("TLS 1.1", At::Handshake, raw(&TLS_1_1_SERVER_HELLO), Step::TlsHandshake, "only TLS 1.1 or older"),
+        case(
+            "close early",
+            At::StartTls,
+            Action::say_and_close("220 go"),
+            RelayStep::TlsHandshake,
+            "closed the connection",
+        ),
+        case("alert", At::Handshake, raw(&PROTOCOL_VERSION_ALERT), RelayStep::TlsHandshake, "only TLS 1.1 or older"),
+        case("TLS 1.1", At::Handshake, raw(&TLS_1_1_SERVER_HELLO), RelayStep::TlsHandshake, "only TLS 1.1 or older"),
     ];
     for case in cases {
         nothing_leaves(case, |_| {}).await;
@@ -147,14 +154,14 @@ const TLS_1_1_SERVER_HELLO: [u8; 47] = {
 
 #[tokio::test]
 async fn the_server_falls_silent() {
-    let short = |options: &mut Options| (options.command_timeout, options.connect_timeout) = (SHORT, SHORT);
+    let short = |options: &mut UpstreamOptions| (options.command_timeout, options.connect_timeout) = (SHORT, SHORT);
     let silent = "no answer in time";
     tokio::join!(
-        nothing_leaves(case("greeting", At::Greeting, Action::Stall, Step::Greeting, silent), short),
-        nothing_leaves(case("EHLO", At::Ehlo, Action::Stall, Step::Ehlo, silent), short),
-        nothing_leaves(case("STARTTLS", At::StartTls, Action::Stall, Step::StartTls, silent), short),
-        nothing_leaves(case("handshake", At::Handshake, Action::Stall, Step::TlsHandshake, silent), short),
-        nothing_leaves(case("half", At::Ehlo, raw(b"250-half\r\n250-"), Step::Ehlo, silent), short),
+        nothing_leaves(case("greeting", At::Greeting, Action::Stall, RelayStep::Greeting, silent), short),
+        nothing_leaves(case("EHLO", At::Ehlo, Action::Stall, RelayStep::Ehlo, silent), short),
+        nothing_leaves(case("STARTTLS", At::StartTls, Action::Stall, RelayStep::StartTls, silent), short),
+        nothing_leaves(case("handshake", At::Handshake, Action::Stall, RelayStep::TlsHandshake, silent), short),
+        nothing_leaves(case("half", At::Ehlo, raw(b"250-half\r\n250-"), RelayStep::Ehlo, silent), short),
     );
 }
 
@@ -162,15 +169,21 @@ async fn the_server_falls_silent() {
 async fn endless_and_malformed_replies() {
     let not_smtp = "this is not SMTP";
     let cases = [
-        case("endless", At::Ehlo, Action::Endless("250-X-AGAIN"), Step::Ehlo, not_smtp),
-        case("endless 220", At::Greeting, Action::Endless("220-hello"), Step::Greeting, not_smtp),
-        case("no end of line", At::Greeting, raw(&[b'2'; 5000]), Step::Greeting, not_smtp),
-        case("no code", At::Greeting, "hello", Step::Greeting, not_smtp),
-        case("HTTP", At::Greeting, "HTTP/1.1 400 Bad Request", Step::Greeting, not_smtp),
-        case("code out of range", At::Ehlo, "999 x", Step::Ehlo, not_smtp),
-        case("mixed codes", At::Ehlo, raw(b"250-a\r\n550 b\r\n"), Step::Ehlo, not_smtp),
-        case("an answer too many", At::Ehlo, raw(b"250 STARTTLS\r\n250 x\r\n"), Step::StartTls, ""),
-        case("says 2 lines", At::Greeting, raw(b"220 hello\r\n250 STARTTLS\r\n"), Step::Ehlo, "more than it was asked"),
+        case("endless", At::Ehlo, Action::Endless("250-X-AGAIN"), RelayStep::Ehlo, not_smtp),
+        case("endless 220", At::Greeting, Action::Endless("220-hello"), RelayStep::Greeting, not_smtp),
+        case("no end of line", At::Greeting, raw(&[b'2'; 5000]), RelayStep::Greeting, not_smtp),
+        case("no code", At::Greeting, "hello", RelayStep::Greeting, not_smtp),
+        case("HTTP", At::Greeting, "HTTP/1.1 400 Bad Request", RelayStep::Greeting, not_smtp),
+        case("code out of range", At::Ehlo, "999 x", RelayStep::Ehlo, not_smtp),
+        case("mixed codes", At::Ehlo, raw(b"250-a\r\n550 b\r\n"), RelayStep::Ehlo, not_smtp),
+        case("an answer too many", At::Ehlo, raw(b"250 STARTTLS\r\n250 x\r\n"), RelayStep::StartTls, ""),
+        case(
+            "says 2 lines",
+            At::Greeting,
+            raw(b"220 hello\r\n250 STARTTLS\r\n"),
+            RelayStep::Ehlo,
+            "more than it was asked",
+        ),
     ];
     for case in cases {
         nothing_leaves(case, |_| {}).await;
@@ -186,7 +199,7 @@ async fn what_was_offered_before_tls_does_not_count() {
         .await;
     let with_login = upstream(scripted.options("company"));
     let reason = not_ready(&with_login).await;
-    assert_eq!((reason.step, scripted.logins()), (Step::Auth, vec![]), "{reason}");
+    assert_eq!((reason.step, scripted.logins()), (RelayStep::Auth, vec![]), "{reason}");
     let mut options = scripted.options("company");
     options.credentials = None;
     let without = upstream(options);
@@ -201,7 +214,7 @@ async fn implicit_tls_to_a_port_that_speaks_first_says_what_to_change() {
     let mut options = scripted.options("company");
     options.tls = waxseal::relay::TlsMode::Implicit;
     let reason = not_ready(&upstream(options)).await;
-    assert_eq!(reason.step, Step::TlsHandshake);
+    assert_eq!(reason.step, RelayStep::TlsHandshake);
     assert!(reason.advice.as_ref().is_some_and(|advice| advice.contains("STARTTLS")), "{reason}");
     assert!(scripted.heard_inside_tls().is_empty());
 }

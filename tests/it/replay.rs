@@ -8,8 +8,8 @@ use crate::support::client::Client;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
 use crate::support::transcript::{Event, parse};
 use std::path::{Path, PathBuf};
-use waxseal::inbound::auth::{Password, Users};
-use waxseal::inbound::{AuthMode, Options, Received, Tls};
+use waxseal::inbound::users::{Password, Users};
+use waxseal::inbound::{AuthMode, ListenerOptions, Received, Tls};
 use waxseal::observe::Secret;
 use waxseal::smtp::{EnhancedCode, Reply};
 
@@ -18,7 +18,7 @@ const PASSWORD: &str = "geheim:ß1";
 /// How the listener differs from one that takes loopback without a login.
 struct Case {
     name: String,
-    options: Options,
+    options: ListenerOptions,
     password: &'static str,
     intake: Recorder,
     /// The reply at which the real client would not have gone on: to which command, and how it begins.
@@ -249,7 +249,7 @@ async fn starttls() {
 #[tokio::test]
 async fn a_client_that_does_not_trust_the_certificate_does_no_harm() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    let options = Options { tls: Tls::StartTls(server_tls(&ours)), ..options() };
+    let options = ListenerOptions { tls: Tls::StartTls(server_tls(&ours)), ..options() };
     let listening = Listening::start(options, Users::none(), budget(), Recorder::default());
     for trusted in [&theirs, &ours] {
         let mut client = Client::connect(listening.address).await;

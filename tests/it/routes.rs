@@ -126,7 +126,7 @@ async fn a_refusal_is_final_unless_the_route_says_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_by_the_first_is_no_failure_while_the_next_is_away() {
+async fn a_refusal_by_the_first_does_not_fail_mail_while_the_next_is_unavailable() {
     let first = ScriptedUpstream::builder().once(At::Rcpt, "550 5.1.1 not here").start().await;
     first.always(At::Rcpt, "550 5.1.1 still not here");
     let second = ScriptedUpstream::builder().once(At::Mail, "421 4.3.2 closing").start().await;

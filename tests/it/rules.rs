@@ -12,7 +12,7 @@ use std::sync::Arc;
 use waxseal::dkim::KeyAlgorithm;
 use waxseal::intake::{Rerun, rerun};
 use waxseal::message::MailId;
-use waxseal::message::rewrite::{Actions, Author, Conditions, Rule, Rules};
+use waxseal::message::rewrite::{NamedAddress, Rule, RuleActions, RuleConditions, Rules};
 use waxseal::queue::{LaneOf, Queue};
 use waxseal::smtp::Mailbox;
 
@@ -144,7 +144,7 @@ async fn the_key_is_asked_for_the_author_that_a_rule_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_write_in_which_name_is_asked_of_what_the_application_wrote() {
+async fn the_sender_is_checked_on_what_the_application_wrote() {
     let scripted = ScriptedUpstream::start().await;
     let rule = "[[rewrite]]\nset_from = \"reports@example.com\"\n";
     let setup = in_front_of(&scripted, rule).config_with("delivery = ", "senders = [\"*@example.com\"]\ndelivery = ");
@@ -172,9 +172,9 @@ async fn an_applications_own_signature_goes_where_a_rule_changes_what_it_signed(
 /// "Sender not verified", and the cure.
 fn verified() -> Rules {
     let address = Mailbox::parse("verified@example.org").expect("an address");
-    let set_from = Some(Author { display_name: "Example".into(), address });
-    let actions = Actions { set_from, ..Actions::default() };
-    Rules([Rule { name: "sender".into(), conditions: Conditions::default(), actions }].into())
+    let set_from = Some(NamedAddress { display_name: "Example".into(), address });
+    let actions = RuleActions { set_from, ..RuleActions::default() };
+    Rules([Rule { name: "sender".into(), conditions: RuleConditions::default(), actions }].into())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use std::net::SocketAddr;
 use waxseal::dkim::KeyAlgorithm;
-use waxseal::inbound::auth::hash_password;
+use waxseal::inbound::users::hash_password;
 use waxseal::observe::Secret;
 
 const USER: &str = "plausible";
@@ -22,7 +22,7 @@ const UPSTREAM_USER: &str = "relay-user";
 const UPSTREAM_PASSWORD: &str = "relay-canary-password";
 const USER_PASSWORD: &str = "canary of an application";
 const WRONG_PASSWORD: &str = "canary mistyped";
-/// A provider's token, left in the application as name and password; and a password typed one field too early.
+/// A provider's token, left in the application as name and password; and a password typed into the name field.
 const TOKEN: &str = "pm-canary-token";
 const MISPLACED: &str = "canary misplaced";
 /// What is tried: only the last is right.
@@ -142,7 +142,7 @@ async fn no_canary_is_in_any_line() {
 
 /// A provider quotes the login in its refusals, which are kept for the operator.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_login_is_in_the_database_or_told_through_the_control_socket() {
+async fn no_login_is_in_the_database_or_sent_through_the_control_socket() {
     let mut tally = Tally::new("secrets", "database and control");
     let keys = [TestKey::new("e", KeyAlgorithm::Ed25519)];
     let hash = hash_password(&Secret::new(USER_PASSWORD));

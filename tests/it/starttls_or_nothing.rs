@@ -80,7 +80,7 @@ fn certificates() -> Vec<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_leaves_and_the_application_is_told_why() {
+async fn nothing_is_sent_and_the_application_gets_the_reason() {
     let mut tally = Tally::new("starttls-out", "through the gateway");
     for Case { name, provider, words, .. } in refusals().into_iter().chain(attacks()).chain(certificates()) {
         let scripted = provider.start().await;
@@ -179,7 +179,7 @@ async fn what_was_queued_is_deferred_and_the_reason_is_shown() {
     tally.finish();
 }
 
-/// One account, one cap, one idle connection: whoever trusts another authority, or logs in as somebody else, gets none of it.
+/// One account, one cap, one idle connection: an upstream with another authority or login gets none of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_of_another_policy_or_login_is_not_used() {
     let mut tally = Tally::new("starttls-out", "pooled");

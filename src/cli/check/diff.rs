@@ -1,4 +1,4 @@
-//! What became of a text, as a unified diff for people: foreign octets stay on their lines, colours only on a terminal.
+//! The change of a text, as a unified diff for people: foreign octets stay on their lines, colours only on a terminal.
 
 use crate::observe::log::Clean;
 use similar::TextDiff;
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-/// After which a diff is made that is right, but not the smallest.
+/// The time after which a correct diff is produced that may not be the smallest.
 const PATIENCE: Duration = Duration::from_secs(2);
 const REMOVED: &str = "\x1b[31m";
 const ADDED: &str = "\x1b[32m";

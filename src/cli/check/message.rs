@@ -1,13 +1,13 @@
-//! `waxseal check --message`: what the gateway would make of a message, told without taking it.
+//! `waxseal check --message`: a dry run that shows what the gateway would do with a message.
 //!
-//! The message goes through the very functions that listeners use; nothing is sent, stored or looked up.
+//! The message goes through the same functions that listeners use; nothing is sent, stored or looked up.
 
-use super::rehearsed::{Handed, Seen};
-use super::{diff, pretty, print, rehearsed};
+use super::dry_run::{DryRunOutcome, Submission};
+use super::{diff, dry_run, pretty, print};
 use crate::cli::message_file::{read, with_crlf};
 use crate::cli::{NOT_WELL, WRONG};
 use crate::config::{ListenerSettings, Settings};
-use crate::gateway::Rehearsal;
+use crate::gateway::DryRun;
 use crate::inbound::{AuthMode, Client, Received};
 use crate::message::optional::attempt;
 use crate::message::{Author, Envelope, RawMessage};
@@ -21,34 +21,34 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
-pub struct Sample {
-    /// Show what would become of this message (a file, "-": standard input): repairs, rules, routes and seals, as a diff.
-    /// Nothing is sent, stored or looked up
+pub struct SampleArgs {
+    /// Show what would happen to this message (a file, "-": standard input): repairs, rules, routes and seals, as a
+    /// diff. Nothing is sent, stored or looked up
     #[arg(long, value_name = "FILE", conflicts_with = "defaults")]
     message: Option<PathBuf>,
 
-    /// Its envelope sender, "<>" for none. Without it: the From header's address
+    /// Its envelope sender, "<>" for none. Default: the From header's address
     #[arg(long, value_name = "ADDRESS", requires = "message", value_parser = sender)]
     from: Option<ReversePath>,
 
-    /// An envelope recipient; may be said several times. Without it: those of To, Cc and Bcc
+    /// An envelope recipient; may be repeated. Without it: those of To, Cc and Bcc
     #[arg(long, value_name = "ADDRESS", requires = "message", value_parser = Mailbox::parse)]
     to: Vec<Mailbox>,
 
-    /// The listener that it comes in at. Without it: the first
+    /// The listener that receives it. Default: the first
     #[arg(long, value_name = "ADDRESS", requires = "message")]
     listener: Option<SocketAddr>,
 
-    /// The address that it is handed in from. Without it: 127.0.0.1, or the first that the listener's `allow` lets in
+    /// The client address that submits it. Default: 127.0.0.1, or the first that the listener's `allow` lets in
     #[arg(long, value_name = "ADDRESS", requires = "message")]
     client: Option<IpAddr>,
 
-    /// The login that hands it in. Without it: none
+    /// The login that submits it. Default: none
     #[arg(long, value_name = "NAME", requires = "message")]
     user: Option<String>,
 }
 
-impl Sample {
+impl SampleArgs {
     pub fn is_given(&self) -> bool {
         self.message.is_some()
     }
@@ -61,12 +61,12 @@ fn sender(text: &str) -> Result<ReversePath, AddressError> {
     Mailbox::parse(text).map(ReversePath::Mailbox)
 }
 
-pub fn run(sample: &Sample, settings: Settings, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(sample: &SampleArgs, settings: Settings, json: bool) -> anyhow::Result<ExitCode> {
     let Some(path) = &sample.message else { return Ok(ExitCode::from(WRONG)) };
     let file = read(path)?;
     let listener = listener(sample, &settings)?.clone();
     let client = client(sample, &listener, &settings)?;
-    let mut handed = Handed {
+    let mut handed = Submission {
         file: path.display().to_string(),
         octets: file.len(),
         listener: listener.options.address.to_string(),
@@ -78,19 +78,19 @@ pub fn run(sample: &Sample, settings: Settings, json: bool) -> anyhow::Result<Ex
     };
     let received = Received::read(client, handed.envelope.clone(), &with_crlf(&file), &listener.options);
     let (seen, settings) = match received.and_then(|received| with_message(received, &listener)) {
-        Err(refusal) => (Seen::Early(refusal), settings),
+        Err(refusal) => (DryRunOutcome::Early(refusal), settings),
         Ok((mut received, message)) => {
             received.envelope = envelope(sample, &message)?;
             handed.envelope.clone_from(&received.envelope);
             let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
-            let (rehearsal, settings) = runtime.block_on(Rehearsal::of(received, &listener, settings))?;
-            (Seen::Whole { before: message, rehearsal: Box::new(rehearsal) }, settings)
+            let (dry_run, settings) = runtime.block_on(DryRun::of(received, &listener, settings))?;
+            (DryRunOutcome::Whole { before: message, dry_run: Box::new(dry_run) }, settings)
         }
     };
     if json {
-        print(pretty(&rehearsed::to_json(&handed, &seen, &settings)));
+        print(pretty(&dry_run::to_json(&handed, &seen, &settings)));
     } else {
-        print(rehearsed::text(&handed, &seen, &settings, diff::wants_colours()).trim_end());
+        print(dry_run::text(&handed, &seen, &settings, diff::wants_colours()).trim_end());
     }
     Ok(if seen.refusal().is_none() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
@@ -105,7 +105,7 @@ fn with_message(received: Received, listener: &ListenerSettings) -> Result<(Rece
     Ok((received, message))
 }
 
-fn listener<'a>(sample: &Sample, settings: &'a Settings) -> anyhow::Result<&'a ListenerSettings> {
+fn listener<'a>(sample: &SampleArgs, settings: &'a Settings) -> anyhow::Result<&'a ListenerSettings> {
     let mut listeners = settings.listeners.iter();
     let found = match sample.listener {
         Some(address) => listeners.find(|listener| listener.options.address == address),
@@ -117,7 +117,7 @@ fn listener<'a>(sample: &Sample, settings: &'a Settings) -> anyhow::Result<&'a L
     })
 }
 
-fn client(sample: &Sample, listener: &ListenerSettings, settings: &Settings) -> anyhow::Result<Client> {
+fn client(sample: &SampleArgs, listener: &ListenerSettings, settings: &Settings) -> anyhow::Result<Client> {
     let user = match &sample.user {
         Some(name) => {
             let found = settings.users.iter().find(|user| *user.name == **name);
@@ -141,16 +141,16 @@ fn usual_client(listener: &ListenerSettings) -> IpAddr {
     if listener.options.allows(here) { here } else { first().unwrap_or(here) }
 }
 
-fn envelope(sample: &Sample, message: &RawMessage) -> anyhow::Result<Envelope> {
+fn envelope(sample: &SampleArgs, message: &RawMessage) -> anyhow::Result<Envelope> {
     let of_header = || match Author::of(message) {
         Ok(author) => ReversePath::Mailbox(author.mailbox().clone()),
-        // Whether that matters is the gateway's to say.
+        // The gateway decides whether that matters.
         Err(_) => ReversePath::Null,
     };
     let mut envelope = Envelope::new(sample.from.clone().unwrap_or_else(of_header));
     let recipients = if sample.to.is_empty() { recipients_of(message) } else { sample.to.clone() };
     if recipients.is_empty() {
-        return Err(anyhow!("the header names no recipient; say --to ADDRESS"));
+        return Err(anyhow!("the header names no recipient; add --to ADDRESS"));
     }
     recipients.into_iter().for_each(|recipient| envelope.add_recipient(recipient));
     Ok(envelope)

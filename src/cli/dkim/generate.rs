@@ -13,19 +13,19 @@ use toml::Value;
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Generate {
-    /// The domain that stands behind the @ in your From addresses. Its subdomains are signed with the same key.
+pub struct GenerateArgs {
+    /// The domain after the @ in your From addresses. Its subdomains are signed with the same key.
     #[arg(value_parser = Domain::parse)]
     domain: Domain,
 
-    /// The key's name within the domain, your choice: "wax1", or a date such as "2026-10". To replace a key, take a new
-    /// name, so that mail under way can still be checked with the old one.
+    /// The key's name within the domain, your choice: "wax1", or a date such as "2026-10". To replace a key, choose a
+    /// new name, so that mail in transit can still be verified with the old one.
     #[arg(long, value_parser = Selector::parse)]
     selector: Selector,
 
     /// Kind of key.
-    #[arg(long, value_enum, default_value_t = Kind::Rsa2048)]
-    algorithm: Kind,
+    #[arg(long, value_enum, default_value_t = KeyKind::Rsa2048)]
+    algorithm: KeyKind,
 
     /// Where to put the private key. Default: certs/dkim/DOMAIN.SELECTOR.pem beside the configuration file.
     #[arg(long, value_name = "FILE")]
@@ -33,7 +33,7 @@ pub struct Generate {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
+enum KeyKind {
     /// Understood by every receiver; its record fits everywhere.
     Rsa2048,
     /// Stronger and several times slower to sign with; some DNS forms do not take its record.
@@ -48,11 +48,11 @@ Example:
 
 An existing file is never overwritten. The private key is the file's only content: keep a backup, show it to nobody.";
 
-pub fn run(command: Generate, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+pub fn run(command: GenerateArgs, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     let algorithm = match command.algorithm {
-        Kind::Rsa2048 => KeyAlgorithm::Rsa2048,
-        Kind::Rsa4096 => KeyAlgorithm::Rsa4096,
-        Kind::Ed25519 => KeyAlgorithm::Ed25519,
+        KeyKind::Rsa2048 => KeyAlgorithm::Rsa2048,
+        KeyKind::Rsa4096 => KeyAlgorithm::Rsa4096,
+        KeyKind::Ed25519 => KeyAlgorithm::Ed25519,
     };
     let pem = dkim::generate(algorithm)?;
     let key = SigningKey::from_pem(command.domain, command.selector, pem.reveal().as_bytes())?;

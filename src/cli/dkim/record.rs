@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Record {
+pub struct RecordArgs {
     /// Only the keys that sign for this domain. Default: every key of the configuration.
     #[arg(value_parser = Domain::parse)]
     domain: Option<Domain>,
@@ -26,7 +26,7 @@ pub struct Record {
     #[arg(long, value_parser = Selector::parse)]
     selector: Option<Selector>,
 
-    /// A private key file instead of the configuration's keys; may be given several times. Domain and selector come from
+    /// A private key file instead of the configuration's keys; may be repeated. Domain and selector come from
     /// its name (DOMAIN.SELECTOR.pem), or are given besides.
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
@@ -45,7 +45,7 @@ Examples:
 Each record is printed twice: as the value that most DNS forms want, and as a line for a zone file, split into strings
 of 255 octets. They say the same; publish one of them.";
 
-pub fn run(command: Record, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+pub fn run(command: RecordArgs, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     let keys = if command.key.is_empty() {
         let settings = match config::load(config, &Environment::of_process()) {
             Ok(settings) => settings,
@@ -86,7 +86,7 @@ fn chosen(configured: Vec<DkimSettings>, domain: Option<&Domain>, selector: Opti
     keys.into_iter().filter(|key| selector.is_none_or(|selector| key.selector() == selector)).collect()
 }
 
-fn from_file(path: &Path, command: &Record) -> anyhow::Result<SigningKey> {
+fn from_file(path: &Path, command: &RecordArgs) -> anyhow::Result<SigningKey> {
     let named = path.file_stem().and_then(|stem| stem.to_str()?.rsplit_once('.'));
     let domain = command.domain.clone().or_else(|| Domain::parse(named?.0).ok());
     let selector = command.selector.clone().or_else(|| Selector::parse(named?.1).ok());
@@ -105,7 +105,7 @@ fn from_file(path: &Path, command: &Record) -> anyhow::Result<SigningKey> {
     SigningKey::from_pem(domain, selector, &pem).with_context(|| format!("{} cannot be used", path.display()))
 }
 
-fn none_chosen(command: &Record, config: &Path) -> String {
+fn none_chosen(command: &RecordArgs, config: &Path) -> String {
     let wanted = match (&command.domain, &command.selector) {
         (Some(domain), Some(selector)) => format!("for {domain} with the selector {selector}"),
         (Some(domain), None) => format!("for {domain}"),

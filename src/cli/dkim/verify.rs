@@ -6,7 +6,7 @@ use crate::cli::complain;
 use crate::cli::message_file::{read, with_crlf};
 use crate::cli::{NOT_WELL, WRONG, run::print_problems};
 use crate::config::{self, ConfigFile, Environment};
-use crate::dkim::{self, Records, Verification, VerificationResult};
+use crate::dkim::{self, Records, SignatureCheck, VerificationResult};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Verify {
+pub struct VerifyArgs {
     /// The message as it arrived, with all its headers (an .eml file, "show original" in a mail program). "-": standard
     /// input.
     file: PathBuf,
@@ -39,7 +39,7 @@ Examples:
 One line for each signature, from the top. Line ends may be CRLF or LF.
 Exit status: 0 if at least one signature holds, 1 if none does.";
 
-pub fn run(command: Verify, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+pub fn run(command: VerifyArgs, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     let message = read(&command.file)?;
     let records = match &command.record {
         Some(path) => from_file(path)?,
@@ -53,7 +53,7 @@ pub fn run(command: Verify, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode>
     };
     let verified = dkim::verify(&with_crlf(&message), &records);
     print(&if command.json { as_json(&verified)? } else { text(&verified) });
-    if verified.iter().any(Verification::is_pass) {
+    if verified.iter().any(SignatureCheck::is_pass) {
         return Ok(ExitCode::SUCCESS);
     }
     if let (Some(first), None) = (verified.first(), &command.record) {
@@ -62,7 +62,7 @@ pub fn run(command: Verify, config: &ConfigFile<'_>) -> anyhow::Result<ExitCode>
     Ok(ExitCode::from(NOT_WELL))
 }
 
-fn how_to_use_dns(signature: &Verification, file: &Path) -> String {
+fn how_to_use_dns(signature: &SignatureCheck, file: &Path) -> String {
     format!(
         "this was checked against the configuration's own keys. To check it against what DNS publishes:\n\
          \x20 dig +noall +answer TXT {}._domainkey.{} > record.txt\n\
@@ -78,11 +78,11 @@ fn from_file(path: &Path) -> anyhow::Result<Records> {
     Records::from_file(&text).with_context(|| format!("{} cannot be used", path.display()))
 }
 
-fn text(verified: &[Verification]) -> String {
+fn text(verified: &[SignatureCheck]) -> String {
     if verified.is_empty() {
         return "The message has no DKIM-Signature header.\n".to_owned();
     }
-    let line = |one: &Verification| {
+    let line = |one: &SignatureCheck| {
         let name = if one.domain.is_empty() {
             "a DKIM-Signature".to_owned()
         } else {
@@ -96,8 +96,8 @@ fn text(verified: &[Verification]) -> String {
     verified.iter().map(line).collect()
 }
 
-fn as_json(verified: &[Verification]) -> serde_json::Result<String> {
-    let one = |one: &Verification| {
+fn as_json(verified: &[SignatureCheck]) -> serde_json::Result<String> {
+    let one = |one: &SignatureCheck| {
         let reason = match &one.result {
             VerificationResult::Pass => None,
             VerificationResult::Fail(reason) => Some(reason),

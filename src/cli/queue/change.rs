@@ -1,14 +1,14 @@
 //! `waxseal queue retry` and `remove`: named messages, or all that match, page by page.
 
-use super::progress::Progress;
-use super::reach::{Reach, unexpected};
+use super::client::{QueueClient, unexpected};
+use super::progress::ProgressDisplay;
 use super::selection::Selection;
-use super::{print, print_json, rules, words};
+use super::{print, print_json, rules, text};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
 use crate::message::MailId;
-use crate::queue::control::{Changed, MAX_PAGE, Request, Response};
-use crate::queue::{Cursor, Filter, State, Statistics};
+use crate::queue::control::{Changed, ControlRequest, ControlResponse, MAX_PAGE};
+use crate::queue::{Cursor, Filter, RecipientState, Statistics};
 use crate::smtp::Mailbox;
 use anyhow::bail;
 use jiff::Timestamp;
@@ -18,17 +18,17 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Retry {
+pub struct RetryArgs {
     #[command(flatten)]
-    which: Which,
+    which: MessageSelection,
 
     /// Send it to this address instead; for one message with one recipient that is not settled
     #[arg(long, value_name = "ADDRESS", conflicts_with = "all", value_parser = Mailbox::parse)]
     to: Option<Mailbox>,
 
     #[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
-    /// Let today's rules ([[rewrite]]) make another form of each message from what the application handed in, and send that.
-    /// A running gateway follows the rules it was started with
+    /// Apply the current rules ([[rewrite]]) to each message as the application submitted it, and send the result.
+    /// A running gateway uses the rules it was started with
     #[arg(long, conflicts_with = "to")]
     rules: bool,
 
@@ -38,9 +38,9 @@ pub struct Retry {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Remove {
+pub struct RemoveArgs {
     #[command(flatten)]
-    which: Which,
+    which: MessageSelection,
 
     /// Do not ask; --all without a terminal needs it
     #[arg(long, short)]
@@ -52,7 +52,7 @@ pub struct Remove {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Which {
+pub struct MessageSelection {
     /// Names of messages
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     pub ids: Vec<MailId>,
@@ -66,53 +66,53 @@ pub struct Which {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum ChangeKind {
     Retry,
     Remove,
 }
 
-pub async fn retry(args: &Retry, reach: &Reach) -> anyhow::Result<ExitCode> {
+pub async fn retry(args: &RetryArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
     if args.rules {
-        return rules::retry(&args.which, args.json, reach).await;
+        return rules::retry(&args.which, args.json, client).await;
     }
     let to = args.to.as_ref().map(ToString::to_string);
     let total = if args.which.all {
-        all(Change::Retry, &args.which.selection, reach).await?
+        all(ChangeKind::Retry, &args.which.selection, client).await?
     } else {
-        named(Change::Retry, &args.which.ids, to, reach).await?
+        named(ChangeKind::Retry, &args.which.ids, to, client).await?
     };
     if !args.json && total.messages > 0 {
-        print_due(total.messages, total.recipients, reach).await?;
+        print_due(total.messages, total.recipients, client).await?;
     }
-    report(Change::Retry, &total, args.json, args.which.all)
+    report(ChangeKind::Retry, &total, args.json, args.which.all)
 }
 
-/// And what is held all the same.
-pub async fn print_due(messages: u64, recipients: u64, reach: &Reach) -> anyhow::Result<()> {
-    let (messages, recipients) = (words::count(messages, "message"), words::count(recipients, "recipient"));
-    let held = words::holds(&reach.overview().await?.held);
+/// Also prints lanes that are held.
+pub async fn print_due(messages: u64, recipients: u64, client: &QueueClient) -> anyhow::Result<()> {
+    let (messages, recipients) = (text::count(messages, "message"), text::count(recipients, "recipient"));
+    let held = text::holds(&client.overview().await?.held);
     let held: String = held.iter().map(|line| format!("{line}\n")).collect();
     print(format!("Due now: {messages} for {recipients}.\n{held}"))
 }
 
-pub async fn remove(args: &Remove, reach: &Reach) -> anyhow::Result<ExitCode> {
-    if !args.yes && !confirmed(&args.which, reach).await? {
+pub async fn remove(args: &RemoveArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
+    if !args.yes && !confirmed(&args.which, client).await? {
         eprintln!("Nothing was removed.");
         return Ok(ExitCode::from(NOT_WELL));
     }
     let total = if args.which.all {
-        all(Change::Remove, &args.which.selection, reach).await?
+        all(ChangeKind::Remove, &args.which.selection, client).await?
     } else {
-        named(Change::Remove, &args.which.ids, None, reach).await?
+        named(ChangeKind::Remove, &args.which.ids, None, client).await?
     };
     if !args.json && total.messages > 0 {
-        print(format!("Removed: {}.\n", words::count(total.messages, "message")))?;
+        print(format!("Removed: {}.\n", text::count(total.messages, "message")))?;
     }
-    report(Change::Remove, &total, args.json, args.which.all)
+    report(ChangeKind::Remove, &total, args.json, args.which.all)
 }
 
-impl Retry {
-    /// What the parser lets through.
+impl RetryArgs {
+    /// Wrong usage that the parser accepts.
     pub fn wrong_use(&self) -> Option<&'static str> {
         self.which.wrong_use(self.to.is_some())
     }
@@ -121,19 +121,19 @@ impl Retry {
         self.rules
     }
 
-    /// An address, whose lane is for the routes to say.
+    /// An address is corrected; the routes decide its lane.
     pub fn corrects(&self) -> bool {
         self.to.is_some()
     }
 }
 
-impl Remove {
+impl RemoveArgs {
     pub fn wrong_use(&self) -> Option<&'static str> {
         self.which.wrong_use(false)
     }
 }
 
-impl Which {
+impl MessageSelection {
     fn wrong_use(&self, has_address: bool) -> Option<&'static str> {
         if self.selection.is_given() && !self.all {
             return Some("the filters choose among --all; leave them out where messages are named");
@@ -142,32 +142,37 @@ impl Which {
     }
 }
 
-async fn named(change: Change, ids: &[MailId], to: Option<String>, reach: &Reach) -> anyhow::Result<Changed> {
+async fn named(
+    change: ChangeKind,
+    ids: &[MailId],
+    to: Option<String>,
+    client: &QueueClient,
+) -> anyhow::Result<Changed> {
     let unique: Vec<MailId> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let mut total = Changed::default();
     for ids in unique.chunks(MAX_PAGE) {
         let request = match change {
-            Change::Retry => Request::Retry { ids: ids.to_vec(), to: to.clone() },
-            Change::Remove => Request::Remove { ids: ids.to_vec() },
+            ChangeKind::Retry => ControlRequest::Retry { ids: ids.to_vec(), to: to.clone() },
+            ChangeKind::Remove => ControlRequest::Remove { ids: ids.to_vec() },
         };
-        add(&mut total, ask(reach, request).await?);
+        add(&mut total, ask(client, request).await?);
     }
     Ok(total)
 }
 
-async fn all(change: Change, selection: &Selection, reach: &Reach) -> anyhow::Result<Changed> {
+async fn all(change: ChangeKind, selection: &Selection, client: &QueueClient) -> anyhow::Result<Changed> {
     let filter = selection.filter(Timestamp::now());
     let end =
-        if selection.is_state_only() { Some(recipients(&reach.overview().await?.counts, filter.state)) } else { None };
-    let progress = Progress::start(if change == Change::Retry { "making due" } else { "removing" }, end);
+        if selection.is_state_only() { Some(recipients(&client.overview().await?.counts, filter.state)) } else { None };
+    let progress = ProgressDisplay::start(if change == ChangeKind::Retry { "making due" } else { "removing" }, end);
     let (mut total, mut after) = (Changed::default(), None);
     loop {
         let (filter, limit) = (filter.clone(), MAX_PAGE);
         let changed = ask(
-            reach,
+            client,
             match change {
-                Change::Retry => Request::RetryMatching { filter, after, limit },
-                Change::Remove => Request::RemoveMatching { filter, after, limit },
+                ChangeKind::Retry => ControlRequest::RetryMatching { filter, after, limit },
+                ChangeKind::Remove => ControlRequest::RemoveMatching { filter, after, limit },
             },
         );
         let changed = changed.await?;
@@ -181,20 +186,20 @@ async fn all(change: Change, selection: &Selection, reach: &Reach) -> anyhow::Re
     }
 }
 
-/// How far the bar goes.
-fn recipients(counts: &Statistics, state: Option<State>) -> u64 {
+/// The total of the progress bar.
+fn recipients(counts: &Statistics, state: Option<RecipientState>) -> u64 {
     match state {
         None => counts.waiting + counts.leased + counts.failed + counts.damaged,
-        Some(State::Waiting) => counts.waiting,
-        Some(State::Leased) => counts.leased,
-        Some(State::Failed) => counts.failed,
-        Some(State::Damaged) => counts.damaged,
+        Some(RecipientState::Waiting) => counts.waiting,
+        Some(RecipientState::Leased) => counts.leased,
+        Some(RecipientState::Failed) => counts.failed,
+        Some(RecipientState::Damaged) => counts.damaged,
     }
 }
 
-async fn ask(reach: &Reach, request: Request) -> anyhow::Result<Changed> {
-    match reach.ask(request).await? {
-        Response::Changed(changed) => Ok(changed),
+async fn ask(client: &QueueClient, request: ControlRequest) -> anyhow::Result<Changed> {
+    match client.ask(request).await? {
+        ControlResponse::Changed(changed) => Ok(changed),
         other => Err(unexpected(&other)),
     }
 }
@@ -207,7 +212,7 @@ fn add(total: &mut Changed, more: Changed) {
 }
 
 /// What could not be done, and the exit status.
-fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Result<ExitCode> {
+fn report(change: ChangeKind, total: &Changed, json: bool, all: bool) -> anyhow::Result<ExitCode> {
     if json {
         let [messages, recipients] = [total.messages, total.recipients];
         let [missing, unchanged] = [json!(total.missing), json!(total.unchanged)];
@@ -221,8 +226,8 @@ fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Res
             ));
         }
         let why = match change {
-            Change::Retry => "it is being sent, or nothing of it is left to be sent",
-            Change::Remove => "it is being sent, or was delivered",
+            ChangeKind::Retry => "it is being sent, or nothing of it is left to be sent",
+            ChangeKind::Remove => "it is being sent, or was delivered",
         };
         for id in &total.unchanged {
             complain(format_args!("{id} was left as it is: {why}"));
@@ -235,25 +240,25 @@ fn report(change: Change, total: &Changed, json: bool, all: bool) -> anyhow::Res
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
 
-/// Where nobody can answer, only what was named is removed unasked.
-async fn confirmed(which: &Which, reach: &Reach) -> anyhow::Result<bool> {
+/// Without a terminal to ask, only named messages are removed.
+async fn confirmed(which: &MessageSelection, client: &QueueClient) -> anyhow::Result<bool> {
     let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() {
         if which.all {
             bail!(
-                "there is no terminal to ask whether to remove all that match; nothing was removed: say --yes if you mean it"
+                "there is no terminal to ask whether to remove all that match; nothing was removed: add --yes to confirm"
             );
         }
         return Ok(true);
     }
     if !stderr.is_terminal() {
-        bail!("the question whether to remove them would not be seen; say --yes");
+        bail!("the question whether to remove them would not be seen; add --yes to confirm");
     }
     let number = if which.all {
-        let (number, more) = matching(&which.selection.filter(Timestamp::now()), reach).await?;
-        format!("{}{}", if more { "more than " } else { "" }, words::count(number, "message"))
+        let (number, more) = matching(&which.selection.filter(Timestamp::now()), client).await?;
+        format!("{}{}", if more { "more than " } else { "" }, text::count(number, "message"))
     } else {
-        words::count(u64::try_from(which.ids.len())?, "message")
+        text::count(u64::try_from(which.ids.len())?, "message")
     };
     asked(&format!("Remove {number} for good?"))
 }
@@ -266,13 +271,13 @@ pub fn asked(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Counting on would only keep the user waiting.
+/// Counting further would only make the user wait.
 const ENOUGH: u64 = 10_000;
 
-async fn matching(filter: &Filter, reach: &Reach) -> anyhow::Result<(u64, bool)> {
+async fn matching(filter: &Filter, client: &QueueClient) -> anyhow::Result<(u64, bool)> {
     let (mut number, mut after) = (0, None::<Cursor>);
     loop {
-        let page = reach.page(filter, after, MAX_PAGE).await?;
+        let page = client.page(filter, after, MAX_PAGE).await?;
         number += u64::try_from(page.rows.len())?;
         after = page.next;
         if after.is_none() || number >= ENOUGH {

@@ -1,8 +1,8 @@
 //! `waxseal queue check`: what is damaged, on the disk and message by message. Reads the files themselves, beside a running gateway
 //! too: what is damaged may be what the gateway would answer from.
 
-use super::progress::Progress;
-use super::{print, print_json, words};
+use super::progress::ProgressDisplay;
+use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::observe::log::Clean;
 use crate::queue::sqlite::{self, Checked, Finding};
@@ -12,14 +12,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct QueueCheckArgs {
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<ExitCode> {
-    let mut progress = Watched::start("looking through the queue");
+pub fn run(args: &QueueCheckArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
+    let mut progress = Watched::start("searching the queue");
     let checked = sqlite::check(data_dir, |done, all| progress.reach(done, all));
     let checked = checked.with_context(|| {
         format!("the queue in {} cannot be read; run this as the user that the gateway runs as", data_dir.display())
@@ -39,7 +39,7 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<ExitCode> {
 /// A bar that begins once the end is known.
 pub struct Watched {
     what: &'static str,
-    bar: Option<(Progress, u64)>,
+    bar: Option<(ProgressDisplay, u64)>,
 }
 
 impl Watched {
@@ -48,7 +48,7 @@ impl Watched {
     }
 
     pub fn reach(&mut self, done: u64, all: u64) {
-        let (bar, before) = self.bar.get_or_insert_with(|| (Progress::start(self.what, Some(all)), 0));
+        let (bar, before) = self.bar.get_or_insert_with(|| (ProgressDisplay::start(self.what, Some(all)), 0));
         bar.advance(done.saturating_sub(*before));
         *before = done;
     }
@@ -61,7 +61,7 @@ fn told(checked: &Checked) -> String {
         line(format!("The database cannot be read: {error}"));
     }
     if checked.lost_transactions > 0 {
-        let lost = words::count(checked.lost_transactions, "transaction");
+        let lost = text::count(checked.lost_transactions, "transaction");
         line(format!("The write-ahead log is damaged; {lost} behind the damage would be passed over."));
     }
     for finding in &checked.integrity {
@@ -85,10 +85,10 @@ fn told(checked: &Checked) -> String {
     if checked.counted.damaged > 0 {
         line(format!(
             "{} set aside as damaged; see `waxseal queue list --state damaged`.",
-            words::count(checked.counted.damaged, "recipient")
+            text::count(checked.counted.damaged, "recipient")
         ));
     }
-    let looked_at = words::count(checked.messages, "message");
+    let looked_at = text::count(checked.messages, "message");
     if checked.is_well() {
         line(format!("{looked_at} looked at; nothing is damaged."));
     } else if is_of_the_database(checked) {

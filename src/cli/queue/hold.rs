@@ -1,29 +1,29 @@
-//! `waxseal queue hold` and `release`: mail is accepted and waits, or goes on.
+//! `waxseal queue hold` and `release`: mail is accepted and waits, or is delivered again.
 
-use super::reach::{Reach, unexpected};
-use super::{print, print_json, words};
+use super::client::{QueueClient, unexpected};
+use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
 use crate::delivery::{UNROUTED, lane_of_upstream};
 use crate::observe::log::Clean;
-use crate::queue::control::{Overview, Request, Response};
+use crate::queue::control::{ControlRequest, ControlResponse, Overview};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Hold {
+pub struct HoldArgs {
     #[command(flatten)]
-    which: Which,
+    which: LaneSelection,
 }
 
 #[derive(Debug, clap::Args)]
-struct Which {
+struct LaneSelection {
     /// The lane: the name of a route, "default" for what no route takes, or "upstream:NAME" for mail whose upstream a rule
     /// chose
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     lane: Option<String>,
 
-    /// All lanes, those of later routes too
+    /// All lanes, including those of routes added later
     #[arg(long)]
     all: bool,
 
@@ -32,22 +32,22 @@ struct Which {
     json: bool,
 }
 
-pub async fn hold(args: &Hold, file: &ConfigFile<'_>, reach: &Reach) -> anyhow::Result<ExitCode> {
+pub async fn hold(args: &HoldArgs, file: &ConfigFile<'_>, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let lane = args.which.lane.as_deref();
     if let Some((lane, lanes)) = lane.zip(lanes(file)).filter(|(lane, lanes)| !lanes.iter().any(|name| name == lane)) {
-        let lanes = words::words_for(lanes.iter().map(String::as_str));
+        let lanes = text::words_for(lanes.iter().map(String::as_str));
         complain(format_args!("there is no lane \"{}\" in the configuration: {lanes}", lane.escape_debug()));
         return Ok(ExitCode::from(NOT_WELL));
     }
-    let overview = set(reach, lane, true).await?;
+    let overview = set(client, lane, true).await?;
     show(&overview, args.which.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn release(args: &Hold, reach: &Reach) -> anyhow::Result<ExitCode> {
+pub async fn release(args: &HoldArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let lane = args.which.lane.as_deref();
-    let before = reach.overview().await?;
-    let was_held = lane.map_or(!before.held.is_empty(), |lane| words::is_held(&before.held, lane));
+    let before = client.overview().await?;
+    let was_held = lane.map_or(!before.held.is_empty(), |lane| text::is_held(&before.held, lane));
     if !was_held {
         let what = lane.map_or("no lane".to_owned(), |lane| format!("lane \"{}\"", lane.escape_debug()));
         let verb = if lane.is_some() { "is not held" } else { "is held" };
@@ -57,7 +57,7 @@ pub async fn release(args: &Hold, reach: &Reach) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::from(NOT_WELL));
     }
-    let overview = set(reach, lane, false).await?;
+    let overview = set(client, lane, false).await?;
     if !args.which.json {
         print(match lane {
             Some(lane) => format!("Lane {} is released.\n", Clean(lane)),
@@ -68,9 +68,9 @@ pub async fn release(args: &Hold, reach: &Reach) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn set(reach: &Reach, lane: Option<&str>, held: bool) -> anyhow::Result<Overview> {
-    match reach.ask(Request::Hold { lane: lane.map(str::to_owned), held }).await? {
-        Response::Overview(overview) => Ok(overview),
+async fn set(client: &QueueClient, lane: Option<&str>, held: bool) -> anyhow::Result<Overview> {
+    match client.ask(ControlRequest::Hold { lane: lane.map(str::to_owned), held }).await? {
+        ControlResponse::Overview(overview) => Ok(overview),
         other => Err(unexpected(&other)),
     }
 }
@@ -80,11 +80,11 @@ fn show(overview: &Overview, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&serde_json::json!({ "held": overview.held, "counts": overview.counts }));
     }
-    let lines: String = words::holds(&overview.held).iter().map(|line| format!("{line}\n")).collect();
+    let lines: String = text::holds(&overview.held).iter().map(|line| format!("{line}\n")).collect();
     print(lines)
 }
 
-/// `None` where the configuration cannot be read to its end here, for want of a secret perhaps.
+/// `None` if the configuration cannot be resolved here, for example without access to a secret.
 fn lanes(file: &ConfigFile<'_>) -> Option<Vec<String>> {
     let settings = config::load(file, &Environment::of_process()).ok()?;
     let mut lanes: Vec<String> = settings.routes.iter().map(|route| route.name.to_string()).collect();

@@ -1,19 +1,19 @@
 //! `waxseal queue list`: what is in the queue, oldest first, or what was delivered, newest first.
 
+use super::client::{QueueClient, unexpected};
 use super::listing::Listing;
-use super::progress::Progress;
-use super::reach::{Reach, unexpected};
+use super::progress::ProgressDisplay;
 use super::selection::Selection;
 use super::table::Column;
-use super::{print, words};
-use crate::queue::control::{MAX_PAGE, Overview, Request, Response};
+use super::{print, text};
+use crate::queue::control::{ControlRequest, ControlResponse, MAX_PAGE, Overview};
 use crate::queue::{Cursor, HeldLane, HistoryRow, Row};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ListArgs {
     #[command(flatten)]
     selection: Selection,
 
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "state")]
     history: bool,
 
-    /// At most so many messages
+    /// At most this many messages
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
 
@@ -39,27 +39,27 @@ const MESSAGES: [Column; 6] =
 const DELIVERED: [Column; 6] =
     [("ID", 16), ("DELIVERED", 14), ("FROM", 36), ("TO", 40), ("UPSTREAM", 20), ("REPLY", 200)];
 
-pub async fn run(args: &Args, reach: &Reach) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &ListArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let (now, limit) = (Timestamp::now(), if args.all { u64::MAX } else { args.limit });
     if args.history {
-        history(args, limit, reach, now).await?;
+        history(args, limit, client, now).await?;
     } else {
-        messages(args, limit, reach, now).await?;
+        messages(args, limit, client, now).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn messages(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> anyhow::Result<()> {
-    let overview = reach.overview().await?;
+async fn messages(args: &ListArgs, limit: u64, client: &QueueClient, now: Timestamp) -> anyhow::Result<()> {
+    let overview = client.overview().await?;
     let filter = args.selection.filter(now);
     let mut listing = if args.json { Listing::json("messages") } else { Listing::table(MESSAGES) };
-    let progress = Progress::start("looking through the queue", None);
+    let progress = ProgressDisplay::start("searching the queue", None);
     let mut after = None;
     loop {
         let wanted = usize::try_from(limit - listing.written()).unwrap_or(usize::MAX).min(MAX_PAGE);
-        let page = reach.page(&filter, after, wanted).await?;
+        let page = client.page(&filter, after, wanted).await?;
         let text = listing.page(&page.rows, |row| message_cells(row, &overview.held, now), message_object);
-        progress.aside(|| print(text))?;
+        progress.suspend(|| print(text))?;
         progress.advance(count(&page.rows));
         after = page.next;
         if after.is_none() || listing.written() >= limit {
@@ -81,10 +81,10 @@ fn message_cells(row: &Row, held: &[HeldLane], now: Timestamp) -> [String; MESSA
     };
     [
         row.id.clone(),
-        words::ago(now, row.received_at),
-        words::sender(&row.sender).to_owned(),
+        text::ago(now, row.received_at),
+        text::sender(&row.sender).to_owned(),
         recipients(row.recipients.iter().map(|recipient| recipient.address.as_str())),
-        words::message_state(row, held, now),
+        text::message_state(row, held, now),
         subject_and_reason,
     ]
 }
@@ -109,8 +109,8 @@ fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overvi
     let mut lines = vec![match (written, more) {
         (0, _) if is_filtered => "No message matches.".to_owned(),
         (0, _) => "The queue is empty.".to_owned(),
-        (_, true) => format!("\nThe oldest {}; see more with --limit or --all.", words::count(written, "message")),
-        (_, false) => format!("\n{}.", words::count(written, "message")),
+        (_, true) => format!("\nThe oldest {}; see more with --limit or --all.", text::count(written, "message")),
+        (_, false) => format!("\n{}.", text::count(written, "message")),
     }];
     if counts.waiting + counts.leased + counts.failed + counts.damaged > 0 {
         let damaged = if counts.damaged == 0 { String::new() } else { format!(", {} damaged", counts.damaged) };
@@ -119,16 +119,16 @@ fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overvi
             "Recipients in the queue: {waiting} waiting, {leased} being sent, {failed} failed{damaged}."
         ));
     }
-    lines.extend(words::holds(&overview.held));
+    lines.extend(text::holds(&overview.held));
     lines.join("\n") + "\n"
 }
 
-async fn history(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> anyhow::Result<()> {
+async fn history(args: &ListArgs, limit: u64, client: &QueueClient, now: Timestamp) -> anyhow::Result<()> {
     let mut listing = if args.json { Listing::json("delivered") } else { Listing::table(DELIVERED) };
-    let progress = Progress::start("looking through the history", None);
+    let progress = ProgressDisplay::start("searching the history", None);
     let (mut before, mut more) = (None, true);
     while more && listing.written() < limit {
-        let rows = history_page(reach, before).await?;
+        let rows = history_page(client, before).await?;
         more = rows.len() == MAX_PAGE;
         before = rows.last().map(|row| row.cursor);
         let wanted = usize::try_from(limit - listing.written()).unwrap_or(usize::MAX);
@@ -136,22 +136,22 @@ async fn history(args: &Args, limit: u64, reach: &Reach, now: Timestamp) -> anyh
         more |= chosen.len() > wanted;
         chosen.truncate(wanted);
         let text = listing.page(&chosen, |row| history_cells(row, now), history_object);
-        progress.aside(|| print(text))?;
+        progress.suspend(|| print(text))?;
         progress.advance(count(&chosen));
     }
     drop(progress);
     let below = match (listing.written(), more) {
-        (0, _) if args.selection.is_given() => "Nothing that was delivered matches.\n".to_owned(),
-        (0, _) => "Nothing was delivered lately.\n".to_owned(),
+        (0, _) if args.selection.is_given() => "No delivered message matches.\n".to_owned(),
+        (0, _) => "No deliveries recorded.\n".to_owned(),
         (written, true) => format!("\nThe newest {written}; see more with --limit or --all.\n"),
         (written, false) => format!("\n{written} delivered.\n"),
     };
     print(listing.end(&[("more", json!(more))], &below))
 }
 
-async fn history_page(reach: &Reach, before: Option<Cursor>) -> anyhow::Result<Vec<HistoryRow>> {
-    match reach.ask(Request::History { before, limit: MAX_PAGE }).await? {
-        Response::History(rows) => Ok(rows),
+async fn history_page(client: &QueueClient, before: Option<Cursor>) -> anyhow::Result<Vec<HistoryRow>> {
+    match client.ask(ControlRequest::History { before, limit: MAX_PAGE }).await? {
+        ControlResponse::History(rows) => Ok(rows),
         other => Err(unexpected(&other)),
     }
 }
@@ -166,8 +166,8 @@ fn is_chosen(row: &HistoryRow, selection: &Selection, now: Timestamp) -> bool {
 fn history_cells(row: &HistoryRow, now: Timestamp) -> [String; DELIVERED.len()] {
     [
         row.id.clone(),
-        words::ago(now, row.delivery.at),
-        words::sender(&row.sender).to_owned(),
+        text::ago(now, row.delivery.at),
+        text::sender(&row.sender).to_owned(),
         recipients(row.recipients.iter().map(String::as_str)),
         row.delivery.upstream.clone(),
         row.delivery.reply.clone(),

@@ -1,28 +1,29 @@
-//! Rows written as they are read, as lines of a table or objects of one JSON array, so that a long queue needs no memory.
+//! Writes rows as they are read, as lines of a table or objects of a JSON array, so that a long queue needs little
+//! memory.
 
-use super::table::{Column, Table};
+use super::table::{Column, TextTable};
 use serde_json::Value;
 
 #[derive(Debug)]
 pub struct Listing<const COLUMNS: usize> {
-    form: Form<COLUMNS>,
+    form: ListingFormat<COLUMNS>,
     written: u64,
 }
 
 #[derive(Debug)]
-enum Form<const COLUMNS: usize> {
-    Table(Table<COLUMNS>),
+enum ListingFormat<const COLUMNS: usize> {
+    Table(TextTable<COLUMNS>),
     /// The array's name in the object.
     Json(&'static str),
 }
 
 impl<const COLUMNS: usize> Listing<COLUMNS> {
     pub fn table(columns: [Column; COLUMNS]) -> Self {
-        Self { form: Form::Table(Table::new(columns)), written: 0 }
+        Self { form: ListingFormat::Table(TextTable::new(columns)), written: 0 }
     }
 
     pub fn json(array: &'static str) -> Self {
-        Self { form: Form::Json(array), written: 0 }
+        Self { form: ListingFormat::Json(array), written: 0 }
     }
 
     /// How many rows were written.
@@ -39,8 +40,8 @@ impl<const COLUMNS: usize> Listing<COLUMNS> {
     ) -> String {
         let text = match &mut self.form {
             _ if rows.is_empty() => String::new(),
-            Form::Table(table) => table.page(&rows.iter().map(cells).collect::<Vec<_>>()),
-            Form::Json(array) => {
+            ListingFormat::Table(table) => table.page(&rows.iter().map(cells).collect::<Vec<_>>()),
+            ListingFormat::Json(array) => {
                 let mut text = String::new();
                 for (at, row) in rows.iter().enumerate() {
                     let is_first = self.written == 0 && at == 0;
@@ -57,8 +58,8 @@ impl<const COLUMNS: usize> Listing<COLUMNS> {
     /// Ends with what stands beside the array, or below the table.
     pub fn end(self, beside: &[(&str, Value)], below: &str) -> String {
         match self.form {
-            Form::Table(_) => below.to_owned(),
-            Form::Json(array) => {
+            ListingFormat::Table(_) => below.to_owned(),
+            ListingFormat::Json(array) => {
                 let mut text = if self.written == 0 { format!("{{\"{array}\": [") } else { "\n".to_owned() };
                 text.push(']');
                 for (name, value) in beside {

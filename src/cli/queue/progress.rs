@@ -8,11 +8,11 @@ const BAR: &str = "{msg}  {wide_bar} {human_pos}/{human_len}, {eta} left";
 const COUNT: &str = "{spinner} {msg}  {human_pos}";
 
 #[derive(Debug)]
-pub struct Progress {
+pub struct ProgressDisplay {
     bar: ProgressBar,
 }
 
-impl Progress {
+impl ProgressDisplay {
     pub fn start(what: &'static str, end: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(end, target());
         if let Ok(style) = ProgressStyle::with_template(if end.is_some() { BAR } else { COUNT }) {
@@ -29,14 +29,14 @@ impl Progress {
         self.bar.inc(by);
     }
 
-    /// Out of the way of what is printed meanwhile.
-    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+    /// Hides the bar while something else is printed.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }
 }
 
-/// Leaves no trace.
-impl Drop for Progress {
+/// Clears the bar.
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,30 +1,30 @@
-//! `waxseal queue retry --rules`: today's rules on mail that waits or failed, told message by message.
+//! `waxseal queue retry --rules`: the current rules applied to waiting or failed mail, with a result for each message.
 
-use super::change::Which;
-use super::progress::Progress;
-use super::reach::{Reach, unexpected};
+use super::change::MessageSelection;
+use super::client::{QueueClient, unexpected};
+use super::progress::ProgressDisplay;
 use super::{print, print_json};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
 use crate::message::MailId;
 use crate::observe::log::Clean;
-use crate::queue::control::{MAX_RULED, Request, Response, Ruled, RuledPage, Ruling};
+use crate::queue::control::{ControlRequest, ControlResponse, MAX_RULED, RuledMessage, RuledPage, Ruling};
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-pub async fn retry(which: &Which, json: bool, reach: &Reach) -> anyhow::Result<ExitCode> {
+pub async fn retry(which: &MessageSelection, json: bool, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let mut total = Vec::new();
     if which.all {
-        let progress = Progress::start("asking the rules about", None);
+        let progress = ProgressDisplay::start("asking the rules about", None);
         let mut after = None;
         loop {
             let filter = which.selection.filter(Timestamp::now());
-            let page = ask(reach, Request::RetryMatchingByRules { filter, after, limit: MAX_RULED }).await?;
+            let page = ask(client, ControlRequest::RetryMatchingByRules { filter, after, limit: MAX_RULED }).await?;
             progress.advance(u64::try_from(page.messages.len())?);
             if !json {
-                progress.aside(|| told(&page.messages))?;
+                progress.suspend(|| print_results(&page.messages))?;
             }
             after = page.next;
             total.extend(page.messages);
@@ -35,26 +35,26 @@ pub async fn retry(which: &Which, json: bool, reach: &Reach) -> anyhow::Result<E
     } else {
         let unique: Vec<MailId> = which.ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         for ids in unique.chunks(MAX_RULED) {
-            let page = ask(reach, Request::RetryByRules { ids: ids.to_vec() }).await?;
+            let page = ask(client, ControlRequest::RetryByRules { ids: ids.to_vec() }).await?;
             if !json {
-                told(&page.messages)?;
+                print_results(&page.messages)?;
             }
             total.extend(page.messages);
         }
     }
-    finish(&total, which.all, json, reach).await
+    finish(&total, which.all, json, client).await
 }
 
-async fn ask(reach: &Reach, request: Request) -> anyhow::Result<RuledPage> {
-    match reach.ask(request).await? {
-        Response::Ruled(page) => Ok(page),
+async fn ask(client: &QueueClient, request: ControlRequest) -> anyhow::Result<RuledPage> {
+    match client.ask(request).await? {
+        ControlResponse::Ruled(page) => Ok(page),
         other => Err(unexpected(&other)),
     }
 }
 
-/// What is due on standard output, what is not on standard error.
-fn told(messages: &[Ruled]) -> anyhow::Result<()> {
-    for Ruled { id, ruling } in messages {
+/// Prints due messages on standard output, others on standard error.
+fn print_results(messages: &[RuledMessage]) -> anyhow::Result<()> {
+    for RuledMessage { id, ruling } in messages {
         let line = format!("{}: {}", Clean(id), Clean(describe(id, ruling)));
         if ruling.due().is_some() {
             print(line + "\n")?;
@@ -84,14 +84,14 @@ fn describe(id: &str, ruling: &Ruling) -> String {
     }
 }
 
-async fn finish(total: &[Ruled], all: bool, json: bool, reach: &Reach) -> anyhow::Result<ExitCode> {
+async fn finish(total: &[RuledMessage], all: bool, json: bool, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let due: Vec<u64> = total.iter().filter_map(|message| message.ruling.due()).collect();
     let (messages, recipients) = (u64::try_from(due.len())?, due.iter().sum());
     if json {
         print_json(&json!({ "messages": messages, "recipients": recipients, "rulings": total }))?;
     } else {
         if messages > 0 {
-            super::change::print_due(messages, recipients, reach).await?;
+            super::change::print_due(messages, recipients, client).await?;
         }
         if all && total.is_empty() {
             complain(format_args!("nothing in the queue matches"));

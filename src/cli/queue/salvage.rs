@@ -2,7 +2,7 @@
 
 use super::change::asked;
 use super::check::{Watched, findings};
-use super::{print, print_json, words};
+use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::gateway::lock::Lock;
 use crate::queue::sqlite::{self, Salvaged};
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct SalvageArgs {
     /// Do not ask; without a terminal it is needed
     #[arg(long, short)]
     yes: bool,
@@ -24,7 +24,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<ExitCode> {
+pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     // Looked for and not made, as by every command of the queue.
     let exists =
         sqlite::exists(data_dir).with_context(|| format!("the folder {} cannot be read", data_dir.display()))?;
@@ -51,7 +51,7 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<ExitCode> {
 
 fn confirmed(data_dir: &Path) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        bail!("there is no terminal to ask on; nothing was changed: say --yes if you mean it");
+        bail!("there is no terminal to ask on; nothing was changed: add --yes to confirm");
     }
     asked(&format!(
         "Make a new database from what can be read of the one in {}, and keep that aside?",
@@ -62,24 +62,24 @@ fn confirmed(data_dir: &Path) -> anyhow::Result<bool> {
 fn told(salvaged: &Salvaged) -> String {
     let mut text = String::new();
     let mut line = |line: String| text.extend([line.as_str(), "\n"]);
-    line(format!("As they were stored: {}.", words::count(salvaged.whole, "message")));
+    line(format!("As they were stored: {}.", text::count(salvaged.whole, "message")));
     if !salvaged.damaged.is_empty() {
-        let number = words::count(salvaged.damaged.len() as u64, "message");
+        let number = text::count(salvaged.damaged.len() as u64, "message");
         line(format!("Set aside as damaged, and never sent by themselves: {number}."));
         findings(&salvaged.damaged, &mut line);
     }
     if !salvaged.lost.is_empty() {
-        line(format!("Lost: {}.", words::count(salvaged.lost.len() as u64, "message")));
+        line(format!("Lost: {}.", text::count(salvaged.lost.len() as u64, "message")));
         findings(&salvaged.lost, &mut line);
     }
     if salvaged.missing_recipients > 0 {
         line(format!(
             "By its own count the database had {} more, of messages of which nothing can be found; the gateway's log has the id \
              of each that was accepted.",
-            words::count(salvaged.missing_recipients, "recipient")
+            text::count(salvaged.missing_recipients, "recipient")
         ));
     }
-    let history = words::count(salvaged.history, "row");
+    let history = text::count(salvaged.history, "row");
     let cut = if salvaged.history_is_cut { "; the rest cannot be read" } else { "" };
     line(format!("History: {history}{cut}."));
     line(format!(

@@ -1,19 +1,23 @@
 //! Which messages: filters as they are typed.
 
-use super::words::words_for;
-use crate::queue::{Filter, State};
+use super::text::words_for;
+use crate::queue::{Filter, RecipientState};
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
-pub const STATES: [(&str, State); 4] =
-    [("waiting", State::Waiting), ("leased", State::Leased), ("failed", State::Failed), ("damaged", State::Damaged)];
+pub const STATES: [(&str, RecipientState); 4] = [
+    ("waiting", RecipientState::Waiting),
+    ("leased", RecipientState::Leased),
+    ("failed", RecipientState::Failed),
+    ("damaged", RecipientState::Damaged),
+];
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Selection {
     /// Only messages with a recipient in this state: waiting, leased (being sent), failed, or damaged
     #[arg(long, value_name = "STATE", value_parser = state)]
-    pub state: Option<State>,
+    pub state: Option<RecipientState>,
 
-    /// Only messages with a recipient whose address holds this text
+    /// Only messages with a recipient whose address contains this text
     #[arg(long, value_name = "TEXT")]
     pub recipient: Option<String>,
 
@@ -31,7 +35,7 @@ impl Selection {
         self.state.is_some() || self.recipient.is_some() || self.upstream.is_some() || self.older_than.is_some()
     }
 
-    /// Damage and fate of all: no filter that counts cannot foresee.
+    /// True if only the state filters, so that the counts tell how many match.
     pub fn is_state_only(&self) -> bool {
         self.recipient.is_none() && self.upstream.is_none() && self.older_than.is_none()
     }
@@ -50,7 +54,7 @@ impl Selection {
     }
 }
 
-fn state(text: &str) -> Result<State, String> {
+fn state(text: &str) -> Result<RecipientState, String> {
     let found = STATES.iter().find(|(name, _)| *name == text);
     found.map(|(_, state)| *state).ok_or_else(|| format!("use {}", words_for(STATES.map(|(name, _)| name))))
 }
@@ -91,7 +95,7 @@ mod tests {
 
     #[test]
     fn states_are_named_and_ages_are_before_now() {
-        assert_eq!(state("failed"), Ok(State::Failed));
+        assert_eq!(state("failed"), Ok(RecipientState::Failed));
         assert_eq!(state("Failed"), Err("use waiting, leased, failed or damaged".to_owned()));
         let now: Timestamp = "2026-11-24T03:00:00Z".parse().unwrap();
         let selection = Selection { older_than: Some(SignedDuration::from_hours(2)), ..Selection::default() };

@@ -1,14 +1,14 @@
 //! `waxseal queue show`: one message, with every reason in full; or its content, byte for byte.
 
+use super::client::{QueueClient, unexpected};
 use super::list::history_object;
-use super::reach::{Reach, unexpected};
-use super::{print, print_json, words};
+use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
 use crate::message::MailId;
 use crate::observe::log::Clean;
-use crate::queue::control::{Request, Response};
-use crate::queue::{Attempted, HeldLane, HistoryRow, RecipientRow, Shown};
+use crate::queue::control::{ControlRequest, ControlResponse};
+use crate::queue::{Attempted, HeldLane, HistoryRow, MessageDetails, RecipientRow};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::fmt::{self, Write as _};
@@ -16,11 +16,11 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// The message's name, as the list, the log and the application's 250 have it
+pub struct ShowArgs {
+    /// The message ID, as shown by `queue list`, the log and the 250 reply
     id: MailId,
 
-    /// Print the message itself, as it would be sent but for the seal
+    /// Print the message itself, as it would be sent, without the signature
     #[arg(long, conflicts_with = "json")]
     content: bool,
 
@@ -29,31 +29,31 @@ pub struct Args {
     json: bool,
 }
 
-pub async fn run(args: &Args, reach: &Reach) -> anyhow::Result<ExitCode> {
-    if args.content { content(args.id, reach).await } else { details(args, reach).await }
+pub async fn run(args: &ShowArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
+    if args.content { content(args.id, client).await } else { details(args, client).await }
 }
 
-async fn details(args: &Args, reach: &Reach) -> anyhow::Result<ExitCode> {
-    let shown = match reach.ask(Request::Show { id: args.id }).await? {
-        Response::Shown(Some(shown)) => shown,
-        Response::Shown(None) => return Ok(not_there(args.id)),
+async fn details(args: &ShowArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
+    let shown = match client.ask(ControlRequest::Show { id: args.id }).await? {
+        ControlResponse::Shown(Some(shown)) => shown,
+        ControlResponse::Shown(None) => return Ok(not_found(args.id)),
         other => return Err(unexpected(&other)),
     };
     if args.json {
         print_json(&object(&shown))?;
     } else {
-        let held = reach.overview().await?.held;
+        let held = client.overview().await?.held;
         print(Details { shown: &shown, held: &held, now: Timestamp::now() }.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn content(id: MailId, reach: &Reach) -> anyhow::Result<ExitCode> {
-    match reach.ask(Request::Content { id }).await? {
+async fn content(id: MailId, client: &QueueClient) -> anyhow::Result<ExitCode> {
+    match client.ask(ControlRequest::Content { id }).await? {
         // A mail can hold what drives a terminal.
-        Response::Content(Some(content)) if std::io::stdout().is_terminal() => print(readable(&content.data))?,
-        Response::Content(Some(content)) => print(&content.data)?,
-        Response::Content(None) => {
+        ControlResponse::Content(Some(content)) if std::io::stdout().is_terminal() => print(readable(&content.data))?,
+        ControlResponse::Content(Some(content)) => print(&content.data)?,
+        ControlResponse::Content(None) => {
             complain(format_args!("no content of {id} is here: it was delivered or removed, or never came"));
             return Ok(ExitCode::from(NOT_WELL));
         }
@@ -62,12 +62,12 @@ async fn content(id: MailId, reach: &Reach) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn not_there(id: MailId) -> ExitCode {
+fn not_found(id: MailId) -> ExitCode {
     complain(format_args!("there is no message {id}: it was removed, or it is older than the history that is kept"));
     ExitCode::from(NOT_WELL)
 }
 
-fn object(shown: &Shown) -> Value {
+fn object(shown: &MessageDetails) -> Value {
     let mut value = json!(shown.row);
     value["header"] = json!(shown.header);
     value["attempts"] = json!(shown.attempts);
@@ -87,7 +87,7 @@ fn readable(text: &[u8]) -> String {
 
 /// For people.
 struct Details<'a> {
-    shown: &'a Shown,
+    shown: &'a MessageDetails,
     held: &'a [HeldLane],
     now: Timestamp,
 }
@@ -96,10 +96,10 @@ impl fmt::Display for Details<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = &self.shown.row;
         writeln!(f, "Message    {}", Clean(&row.id))?;
-        writeln!(f, "Received   {} ({})", words::exact(row.received_at), words::ago(self.now, row.received_at))?;
-        writeln!(f, "From       {}", Clean(words::sender(&row.sender)))?;
+        writeln!(f, "Received   {} ({})", text::exact(row.received_at), text::ago(self.now, row.received_at))?;
+        writeln!(f, "From       {}", Clean(text::sender(&row.sender)))?;
         writeln!(f, "Subject    {}", Clean(&row.subject))?;
-        writeln!(f, "Size       {}", words::size(row.size))?;
+        writeln!(f, "Size       {}", text::size(row.size))?;
         if self.shown.has_original {
             writeln!(f, "Original   kept as it was before the rewrite rules")?;
         }
@@ -119,20 +119,20 @@ impl fmt::Display for Details<'_> {
             writeln!(f, "\nHeader")?;
         }
         readable(self.shown.header.as_bytes()).lines().try_for_each(|line| writeln!(f, "  {line}"))?;
-        words::holds(self.held).iter().try_for_each(|line| writeln!(f, "\n{line}"))
+        text::holds(self.held).iter().try_for_each(|line| writeln!(f, "\n{line}"))
     }
 }
 
 impl Details<'_> {
     fn recipient(&self, f: &mut fmt::Formatter<'_>, recipient: &RecipientRow) -> fmt::Result {
-        let state = words::recipient_state(recipient, self.held, self.now);
+        let state = text::recipient_state(recipient, self.held, self.now);
         let tries = match recipient.attempts {
             0 => "not tried yet".to_owned(),
-            number => format!("tried {}", words::count(number.into(), "time")),
+            number => format!("tried {}", text::count(number.into(), "time")),
         };
         write!(f, "  {}: {state}, {tries}, lane {}", Clean(&recipient.address), Clean(&recipient.lane))?;
         match recipient.due {
-            Some(due) if due > self.now => writeln!(f, " (next {})", words::exact(due))?,
+            Some(due) if due > self.now => writeln!(f, " (next {})", text::exact(due))?,
             _ => writeln!(f)?,
         }
         recipient.reason.iter().try_for_each(|reason| writeln!(f, "    {}", Clean(reason)))
@@ -140,7 +140,7 @@ impl Details<'_> {
 
     fn delivered(&self, f: &mut fmt::Formatter<'_>, row: &HistoryRow) -> fmt::Result {
         let delivery = &row.delivery;
-        let (at, ago) = (words::exact(delivery.at), words::ago(self.now, delivery.at));
+        let (at, ago) = (text::exact(delivery.at), text::ago(self.now, delivery.at));
         writeln!(
             f,
             "  {at} ({ago}), upstream {}, after {} ms: {}",
@@ -152,7 +152,7 @@ impl Details<'_> {
     }
 
     fn attempt(&self, f: &mut fmt::Formatter<'_>, attempt: &Attempted) -> fmt::Result {
-        let (at, ago) = (words::exact(attempt.at), words::ago(self.now, attempt.at));
+        let (at, ago) = (text::exact(attempt.at), text::ago(self.now, attempt.at));
         writeln!(f, "  {at} ({ago})\n    {}", Clean(&attempt.text))?;
         if attempt.possible_duplicate {
             writeln!(f, "    The provider may have taken it all the same.")?;

@@ -8,13 +8,13 @@ pub type Column = (&'static str, usize);
 
 /// Written in pages; columns only grow from page to page.
 #[derive(Debug)]
-pub struct Table<const COLUMNS: usize> {
+pub struct TextTable<const COLUMNS: usize> {
     columns: [Column; COLUMNS],
     widths: [usize; COLUMNS],
     has_heading: bool,
 }
 
-impl<const COLUMNS: usize> Table<COLUMNS> {
+impl<const COLUMNS: usize> TextTable<COLUMNS> {
     pub fn new(columns: [Column; COLUMNS]) -> Self {
         Self { columns, widths: columns.map(|(heading, _)| heading.len()), has_heading: false }
     }
@@ -55,7 +55,7 @@ pub fn fit(text: &str, most: usize) -> String {
         return text;
     }
     let (mut cut, mut width) = (String::new(), 0);
-    // Marks that take no place of their own are not endless either.
+    // Zero-width characters are bounded as well.
     for character in text.chars().take(most.saturating_mul(2)) {
         width += character.width().unwrap_or(0);
         if width >= most {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn foreign_text_stays_on_its_line_and_in_its_column() {
-        let mut table = Table::new([("FROM", 12), ("TO", 8), ("REASON", 20)]);
+        let mut table = TextTable::new([("FROM", 12), ("TO", 8), ("REASON", 20)]);
         let text = table.page(&[
             ["a@b".into(), "x".into(), "fine".into()],
             ["evil\r\nFAKE  row".into(), "\u{202e}moc".into(), "\x1b[2J550 no".into()],
@@ -102,7 +102,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn a_row_is_one_line(cells in proptest::array::uniform3(".{0,40}")) {
-            let mut table = Table::new([("A", 10), ("B", 5), ("C", 20)]);
+            let mut table = TextTable::new([("A", 10), ("B", 5), ("C", 20)]);
             let text = table.page(&[cells]);
             proptest::prop_assert_eq!(text.lines().count(), 2);
             proptest::prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()));

@@ -2,7 +2,7 @@
 //! Makes and writes no key. RFC 6376 §3.6.2.1 (one record for each selector), RFC 8463 (Ed25519 beside RSA).
 
 use super::Resolver;
-use crate::config::file::{Dkim, KeySource};
+use crate::config::file::{DkimTable, KeySource};
 use crate::config::problem::Place;
 use crate::config::settings::DkimSettings;
 use crate::dkim::{Selector, SignatureAlgorithm, SigningKey};
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 impl Resolver<'_> {
-    pub(super) fn dkim(&mut self, typed: Vec<Dkim>) -> Vec<DkimSettings> {
+    pub(super) fn dkim(&mut self, typed: Vec<DkimTable>) -> Vec<DkimSettings> {
         let mut taken = HashSet::new();
         let places: Vec<_> = typed.iter().map(|key| key.domain.place.clone()).collect();
         let keys: Vec<_> = typed.into_iter().map(|key| self.key(key, &mut taken)).collect();
@@ -42,7 +42,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn key(&mut self, typed: Dkim, taken: &mut HashSet<(String, Selector)>) -> Option<DkimSettings> {
+    fn key(&mut self, typed: DkimTable, taken: &mut HashSet<(String, Selector)>) -> Option<DkimSettings> {
         let place = &typed.private_key.place;
         let (domain, selector) = (typed.domain.value?, typed.selector.value?);
         if !taken.insert((domain.as_str().to_ascii_lowercase(), selector.clone())) {

@@ -30,7 +30,7 @@ impl Resolver<'_> {
         self.findings
             .warning(
                 &typed.place,
-                format!("the host's name \"{name}\" is no full name; the gateway calls itself {literal} at providers"),
+                format!("the host's name \"{name}\" is not fully qualified, so the gateway introduces itself to providers as {literal}"),
             )
             .help("set `hostname` (or WAXSEAL_HOSTNAME) to a full name such as \"gateway.example.com\"");
         Some((name, literal))

@@ -1,14 +1,15 @@
 //! `[[listener]]`: certificates, who may send, and the rules that keep a listener from being open.
-//! A listener that others can reach and that says nothing about who may send does not start. RFC 6409 §4.3.
+//! A listener that is reachable from other machines must say who may send, or the gateway does not start. RFC 6409
+//! §4.3.
 
 use super::Resolver;
-use crate::config::file::{Listener, ListenerTls};
-use crate::config::own::is_loopback;
+use crate::config::file::{ListenerTable, ListenerTls};
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
+use crate::config::self_loop::is_loopback;
 use crate::config::settings::ListenerSettings;
-use crate::config::value::Size;
-use crate::inbound::{AuthMode, Options, READING_ROOM, Tls};
+use crate::config::value::ByteSize;
+use crate::inbound::{AuthMode, ListenerOptions, READING_ROOM, Tls};
 use crate::message::SenderPatterns;
 use crate::message::rewrite::Rules;
 use crate::smtp::Domain;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 impl Resolver<'_> {
     pub(super) fn listeners(
         &mut self,
-        typed: &[Listener],
+        typed: &[ListenerTable],
         own_domains: &[&Domain],
         has_users: bool,
     ) -> Vec<ListenerSettings> {
@@ -29,12 +30,17 @@ impl Resolver<'_> {
         typed.iter().filter_map(|listener| self.listener(listener, own_domains, has_users)).collect()
     }
 
-    fn listener(&mut self, typed: &Listener, own_domains: &[&Domain], has_users: bool) -> Option<ListenerSettings> {
+    fn listener(
+        &mut self,
+        typed: &ListenerTable,
+        own_domains: &[&Domain],
+        has_users: bool,
+    ) -> Option<ListenerSettings> {
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
         let senders = self.listener_senders(typed, own_domains);
         Some(ListenerSettings {
-            options: Options {
+            options: ListenerOptions {
                 address: typed.address.value?,
                 // The gateway's, set once it is known.
                 hostname: String::new(),
@@ -53,7 +59,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn check_addresses(&mut self, typed: &[Listener]) {
+    fn check_addresses(&mut self, typed: &[ListenerTable]) {
         let mut taken: Vec<SocketAddr> = Vec::new();
         for listener in typed {
             let Some(address) = listener.address.value else { continue };
@@ -66,7 +72,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn listener_tls(&mut self, typed: &Listener) -> Option<Tls> {
+    fn listener_tls(&mut self, typed: &ListenerTable) -> Option<Tls> {
         match typed.tls.value? {
             ListenerTls::Off => {
                 for file in [&typed.certificate, &typed.private_key].into_iter().filter(|file| file.given) {
@@ -81,7 +87,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn server_config(&mut self, typed: &Listener) -> Option<Arc<ServerConfig>> {
+    fn server_config(&mut self, typed: &ListenerTable) -> Option<Arc<ServerConfig>> {
         let chain = self.needed_for_tls(typed, "certificate", &typed.certificate);
         let key = self.needed_for_tls(typed, "private_key", &typed.private_key);
         let chain = chain.and_then(|path| self.certificates("certificate", &path, &typed.certificate.place));
@@ -95,7 +101,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn needed_for_tls(&mut self, typed: &Listener, key: &str, file: &Typed<PathBuf>) -> Option<PathBuf> {
+    fn needed_for_tls(&mut self, typed: &ListenerTable, key: &str, file: &Typed<PathBuf>) -> Option<PathBuf> {
         if !file.given {
             self.findings
                 .error(&typed.tls.place, format!("this listener needs `{key}` for its `tls`"))
@@ -105,7 +111,7 @@ impl Resolver<'_> {
     }
 
     /// Who may send is decided by `allow` and `auth`; a container's neighbours are as foreign as the Internet.
-    fn check_who_may_send(&mut self, typed: &Listener, has_users: bool) {
+    fn check_who_may_send(&mut self, typed: &ListenerTable, has_users: bool) {
         let (Some(address), Some(auth)) = (typed.address.value, typed.auth.value) else { return };
         let from_environment = matches!(typed.place(), Place::Environment(_));
         if !is_loopback(address.ip()) && auth != AuthMode::Required && !typed.allow.given {
@@ -141,12 +147,17 @@ impl Resolver<'_> {
     }
 
     /// What a listener takes fits into memory, with what the rules need for it.
-    pub(super) fn check_sizes(&mut self, listeners: &[Listener], max_memory: &Typed<Size>, rules: Option<&Rules>) {
+    pub(super) fn check_sizes(
+        &mut self,
+        listeners: &[ListenerTable],
+        max_memory: &Typed<ByteSize>,
+        rules: Option<&Rules>,
+    ) {
         let Some(memory) = max_memory.value else { return };
         for typed in listeners {
             let Some(size) = typed.max_message_size.value else { continue };
             let octets = usize::try_from(size.0).unwrap_or(usize::MAX);
-            let for_rules = rules.map_or(0, |rules| rules.largest_room(octets)) as u64;
+            let for_rules = rules.map_or(0, |rules| rules.largest_memory_needed(octets)) as u64;
             let room = READING_ROOM + for_rules;
             // The other half is the queue's.
             if size.0.saturating_add(room) <= memory.0 / 2 {
@@ -169,7 +180,7 @@ impl Resolver<'_> {
 
     /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal, unless the
     /// configuration names it.
-    fn listener_senders(&mut self, typed: &Listener, own_domains: &[&Domain]) -> Option<SenderPatterns> {
+    fn listener_senders(&mut self, typed: &ListenerTable, own_domains: &[&Domain]) -> Option<SenderPatterns> {
         if typed.senders.given {
             return self.patterns("senders", &typed.senders);
         }

@@ -2,7 +2,7 @@
 //! provider wants, by the preset's data. No message quotes a secret.
 
 use super::Resolver;
-use crate::config::file::{Upstream, UpstreamLogin};
+use crate::config::file::{UpstreamLoginTable, UpstreamTable};
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
 use crate::config::secret::SecretSource;
@@ -13,7 +13,7 @@ use crate::relay::provider::{Login, Preset};
 use std::collections::HashSet;
 
 /// What one login is made of.
-struct Keys<'a> {
+struct LoginKeys<'a> {
     /// The table's, as in `[[upstream]]`.
     title: String,
     place: &'a Place,
@@ -23,10 +23,10 @@ struct Keys<'a> {
     region: Option<&'a Typed<String>>,
 }
 
-impl<'a> Keys<'a> {
-    fn of(typed: &'a Upstream) -> Self {
+impl<'a> LoginKeys<'a> {
+    fn of(typed: &'a UpstreamTable) -> Self {
         Self {
-            title: Upstream::TABLE.title(),
+            title: UpstreamTable::TABLE.title(),
             place: typed.place(),
             username: &typed.username,
             password: &typed.password,
@@ -35,9 +35,9 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn of_login(typed: &'a UpstreamLogin) -> Self {
+    fn of_login(typed: &'a UpstreamLoginTable) -> Self {
         Self {
-            title: UpstreamLogin::TABLE.title(),
+            title: UpstreamLoginTable::TABLE.title(),
             place: typed.place(),
             username: &typed.username,
             password: &typed.password,
@@ -49,7 +49,7 @@ impl<'a> Keys<'a> {
 
 impl Resolver<'_> {
     /// The outer `None` after a problem, the inner one for no login.
-    pub(super) fn credentials(&mut self, typed: &Upstream, preset: &Preset) -> Option<Option<Credentials>> {
+    pub(super) fn credentials(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<Option<Credentials>> {
         self.warn_if_it_looks_like_a_variable("password", &typed.password);
         self.warn_if_it_looks_like_a_variable("secret_key", &typed.secret_key);
         if typed.secret_key.given && !matches!(preset.login, Login::Derived { .. }) {
@@ -66,22 +66,22 @@ impl Resolver<'_> {
         if none && (typed.host.given || matches!(preset.login, Login::Optional) || !typed.credentials.is_empty()) {
             return Some(None);
         }
-        self.whole_login(&Keys::of(typed), preset).map(Some)
+        self.whole_login(&LoginKeys::of(typed), preset).map(Some)
     }
 
     /// By domain as DNS spells it.
-    pub(super) fn logins(&mut self, typed: &Upstream, preset: &Preset) -> Option<Vec<(String, Credentials)>> {
+    pub(super) fn logins(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<Vec<(String, Credentials)>> {
         let mut taken = HashSet::new();
         let logins = typed.credentials.iter().map(|login| {
             self.warn_if_it_looks_like_a_variable("password", &login.password);
             let domain = self.login_domain(login, &mut taken);
-            let credentials = self.whole_login(&Keys::of_login(login), preset);
+            let credentials = self.whole_login(&LoginKeys::of_login(login), preset);
             Some((domain?, credentials?))
         });
         logins.collect::<Vec<_>>().into_iter().collect()
     }
 
-    fn login_domain(&mut self, typed: &UpstreamLogin, taken: &mut HashSet<String>) -> Option<String> {
+    fn login_domain(&mut self, typed: &UpstreamLoginTable, taken: &mut HashSet<String>) -> Option<String> {
         let domain = typed.domain.value.as_ref()?;
         match dns_domain(domain) {
             Ok(domain) if taken.insert(domain.clone()) => Some(domain),
@@ -98,7 +98,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn whole_login(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<Credentials> {
+    fn whole_login(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Option<Credentials> {
         let username = self.username(keys, preset);
         let password = self.login_password(keys, preset);
         let (username, (password, secret_key)) = (username?, password?);
@@ -107,7 +107,7 @@ impl Resolver<'_> {
     }
 
     /// The inner `None`: the password serves as the name, too.
-    fn username(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<Option<String>> {
+    fn username(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Option<Option<String>> {
         let given = keys.username;
         let wanted = match preset.login {
             Login::AnyUser { default, .. } if !given.given => return Some(Some(default.to_owned())),
@@ -129,7 +129,7 @@ impl Resolver<'_> {
     }
 
     /// And the secret key that it was made from.
-    fn login_password(&mut self, keys: &Keys<'_>, preset: &Preset) -> Option<(Secret, Option<Secret>)> {
+    fn login_password(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Option<(Secret, Option<Secret>)> {
         let (Login::UserAndPassword { password, .. }
         | Login::FixedUser { password, .. }
         | Login::AnyUser { password, .. }
@@ -158,7 +158,7 @@ impl Resolver<'_> {
         Some((Secret::new(derive(secret.reveal(), region?.value.as_deref()?)), Some(secret)))
     }
 
-    fn needed_secret(&mut self, keys: &Keys<'_>, preset: &Preset, what: &str) -> Option<(Secret, Option<Secret>)> {
+    fn needed_secret(&mut self, keys: &LoginKeys<'_>, preset: &Preset, what: &str) -> Option<(Secret, Option<Secret>)> {
         if !keys.password.given {
             self.missing_login(keys, preset, "password", what);
         }
@@ -166,7 +166,7 @@ impl Resolver<'_> {
     }
 
     /// `what`: the provider's word for it, if it has one.
-    fn missing_login(&mut self, keys: &Keys<'_>, preset: &Preset, key: &str, what: &str) {
+    fn missing_login(&mut self, keys: &LoginKeys<'_>, preset: &Preset, key: &str, what: &str) {
         if let Login::Optional = preset.login {
             let other = if key == "password" { &keys.username.place } else { &keys.password.place };
             self.findings.error(other, format!("a login needs `{key}` too")).help("give both, or neither");
@@ -204,7 +204,7 @@ impl Resolver<'_> {
         };
         if name.is_some_and(is_name) {
             self.findings
-                .warning(&typed.place, format!("`{key}` looks like a variable, but is taken as it stands"))
+                .warning(&typed.place, format!("`{key}` looks like a variable, but is used literally"))
                 .help("write { env = \"NAME\" }");
         }
     }

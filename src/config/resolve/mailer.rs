@@ -1,6 +1,6 @@
 //! Plausible's own sender address, if its environment is shared with the gateway: would its mail be taken?
 //!
-//! Better said at the start than in the first report that does not arrive.
+//! A warning at start is better than the first report that does not arrive.
 
 use super::Resolver;
 use crate::config::settings::{DkimSettings, ListenerSettings};

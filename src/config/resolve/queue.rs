@@ -1,17 +1,17 @@
 //! `[queue]`: the schedule and how long things are kept.
 
 use super::Resolver;
-use crate::config::file::Queue;
-use crate::config::queue::Backend;
+use crate::config::file::QueueTable;
+use crate::config::queue::QueueBackend;
 use crate::config::schema::Typed;
 use crate::config::settings::QueueSettings;
-use crate::config::value::Size;
+use crate::config::value::ByteSize;
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::SMALLEST_FLOOR;
 
 impl Resolver<'_> {
-    pub(super) fn queue(&mut self, typed: Queue) -> Option<QueueSettings> {
-        if typed.backend.value == Some(Backend::Redis) {
+    pub(super) fn queue(&mut self, typed: QueueTable) -> Option<QueueSettings> {
+        if typed.backend.value == Some(QueueBackend::Redis) {
             self.findings
                 .error(&typed.backend.place, "backend = \"redis\" is not in this version yet")
                 .help("use \"sqlite\": the queue is a file in `data_dir`");
@@ -31,8 +31,8 @@ impl Resolver<'_> {
             min_free_space: min_free_space?,
         })
     }
-    fn floor(&mut self, typed: &Typed<Size>) -> Option<u64> {
-        let Size(floor) = typed.value?;
+    fn floor(&mut self, typed: &Typed<ByteSize>) -> Option<u64> {
+        let ByteSize(floor) = typed.value?;
         if floor >= SMALLEST_FLOOR {
             return Some(floor);
         }

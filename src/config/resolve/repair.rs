@@ -1,9 +1,9 @@
 //! Which repairs are made: every step has a switch of its own.
 
-use crate::config::file::Repair;
+use crate::config::file::RepairTable;
 use crate::message::repair::Repairs;
 
-pub(super) fn resolve(typed: &Repair) -> Option<Repairs> {
+pub(super) fn resolve(typed: &RepairTable) -> Option<Repairs> {
     Some(Repairs {
         bcc: typed.bcc.value?,
         flatten: typed.flatten.value?,

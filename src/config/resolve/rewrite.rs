@@ -2,22 +2,22 @@
 //! Every name must be known: a rule for a listener that does not exist would silently do nothing.
 
 use super::Resolver;
+use crate::config::maps::OrderedPairs;
 use crate::config::patterns::OneOrMore;
 use crate::config::problem::Place;
-use crate::config::rewrite::{Addable, HeaderText, Rewrite, Target};
+use crate::config::rewrite::{Addable, AddressTarget, HeaderText, RewriteTable};
 use crate::config::schema::{Section, Typed};
 use crate::config::settings::DkimSettings;
-use crate::config::tables::Pairs;
 use crate::config::value::PatternText;
 use crate::dkim::Unsigned;
-use crate::message::rewrite::{Actions, AddressMap, Author, Conditions, ListUnsubscribe, Rule, Rules};
+use crate::message::rewrite::{AddressMap, ListUnsubscribe, NamedAddress, Rule, RuleActions, RuleConditions, Rules};
 use crate::message::{Mark, SenderPatterns};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What rules can refer to.
-pub(super) struct Known<'a> {
+pub(super) struct KnownNames<'a> {
     pub listeners: &'a [SocketAddr],
     pub users: &'a [Arc<str>],
     pub upstreams: &'a [Typed<String>],
@@ -28,7 +28,7 @@ pub(super) struct Known<'a> {
 
 impl Resolver<'_> {
     /// `None` after a problem.
-    pub(super) fn rules(&mut self, typed: &[Rewrite], known: &Known<'_>) -> Option<Rules> {
+    pub(super) fn rules(&mut self, typed: &[RewriteTable], known: &KnownNames<'_>) -> Option<Rules> {
         let mut taken = HashSet::new();
         let rules: Vec<Option<Rule>> = typed
             .iter()
@@ -51,7 +51,7 @@ impl Resolver<'_> {
     }
 
     /// Keys that say nothing, or not together.
-    fn check_actions(&mut self, typed: &Rewrite) {
+    fn check_actions(&mut self, typed: &RewriteTable) {
         let given = actions_given(typed);
         let ends = ["discard", "refuse"].map(|key| given.iter().find(|(name, _)| *name == key));
         if given.is_empty() {
@@ -87,13 +87,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn conditions(&mut self, typed: &Rewrite, known: &Known<'_>) -> Option<Conditions> {
+    fn conditions(&mut self, typed: &RewriteTable, known: &KnownNames<'_>) -> Option<RuleConditions> {
         let senders = self.optional_patterns("senders", &typed.senders);
         let recipients = self.optional_patterns("recipients", &typed.recipients);
         let from = self.optional_patterns("from", &typed.from);
         let listeners = self.known_listeners(&typed.listener, known.listeners);
         self.warn_about_unknown_users(&typed.user, known.users);
-        Some(Conditions {
+        Some(RuleConditions {
             senders: senders?,
             recipients: recipients?,
             from: from?,
@@ -106,12 +106,12 @@ impl Resolver<'_> {
         })
     }
 
-    fn actions(&mut self, typed: &Rewrite, known: &Known<'_>) -> Option<Actions> {
+    fn actions(&mut self, typed: &RewriteTable, known: &KnownNames<'_>) -> Option<RuleActions> {
         let upstream = self.known_upstream(&typed.upstream, known.upstreams);
         self.warn_about_a_missing_key(&typed.set_from, known);
         let one_click = typed.one_click.value;
         let link = optional(&typed.list_unsubscribe)?;
-        Some(Actions {
+        Some(RuleActions {
             discard: typed.discard.value?,
             refuse: optional(&typed.refuse)?,
             set_sender: optional(&typed.set_sender)?,
@@ -168,24 +168,26 @@ impl Resolver<'_> {
     }
 
     /// The rewritten message is judged by its new author.
-    fn warn_about_a_missing_key(&mut self, typed: &Typed<Author>, known: &Known<'_>) {
+    fn warn_about_a_missing_key(&mut self, typed: &Typed<NamedAddress>, known: &KnownNames<'_>) {
         let (Some(author), Some(unsigned)) = (&typed.value, known.unsigned) else { return };
         let domain = author.address.domain();
         if known.dkim.iter().any(|key| domain.is_within(&key.domain)) {
             return;
         }
-        let (fate, help) = if unsigned.permits(Some(domain)) {
-            ("leaves unsigned", format!("add a [[dkim]] table for {domain}"))
+        let (consequence, help) = if unsigned.permits(Some(domain)) {
+            ("is sent unsigned", format!("add a [[dkim]] table for {domain}"))
         } else {
             ("is refused", format!("add a [[dkim]] table for {domain}, or list it in `unsigned`"))
         };
         if known.dkim.is_empty() && unsigned.permits(Some(domain)) {
             return;
         }
-        self.findings.warning(&typed.place, format!("mail with this From {fate}: {domain} has no DKIM key")).help(help);
+        self.findings
+            .warning(&typed.place, format!("mail with this From {consequence}: {domain} has no DKIM key"))
+            .help(help);
     }
 
-    fn warn_about_the_unreachable(&mut self, rules: &[Rule], typed: &[Rewrite]) {
+    fn warn_about_the_unreachable(&mut self, rules: &[Rule], typed: &[RewriteTable]) {
         let Some(end) = rules.iter().position(|rule| takes_everything(&rule.conditions) && is_the_end(&rule.actions))
         else {
             return;
@@ -203,7 +205,7 @@ impl Resolver<'_> {
 }
 
 /// The keys with an effect of their own, each with its place.
-fn actions_given(typed: &Rewrite) -> Vec<(&'static str, Place)> {
+fn actions_given(typed: &RewriteTable) -> Vec<(&'static str, Place)> {
     macro_rules! given {
         ($($key:ident),* $(,)?) => {
             [$((stringify!($key), typed.$key.given, &typed.$key.place)),*]
@@ -244,12 +246,12 @@ fn optional<T: Clone>(typed: &Typed<T>) -> Option<Option<T>> {
     if typed.given { typed.value.clone().map(Some) } else { Some(None) }
 }
 
-fn address_map(typed: &Typed<Pairs<PatternText, Target>>) -> Option<AddressMap> {
+fn address_map(typed: &Typed<OrderedPairs<PatternText, AddressTarget>>) -> Option<AddressMap> {
     let pairs = pairs(typed)?;
     AddressMap::parse(pairs.iter().map(|(pattern, target)| (pattern.0.as_str(), target.0.as_str()))).ok()
 }
 
-fn pairs<K: Clone, V: Clone>(typed: &Typed<Pairs<K, V>>) -> Option<Vec<(K, V)>> {
+fn pairs<K: Clone, V: Clone>(typed: &Typed<OrderedPairs<K, V>>) -> Option<Vec<(K, V)>> {
     optional(typed).map(|pairs| pairs.map_or_else(Vec::new, |pairs| pairs.0))
 }
 
@@ -257,11 +259,20 @@ fn each_added((name, values): (Addable, OneOrMore<HeaderText>)) -> impl Iterator
     values.0.into_iter().map(move |value| (name.0.clone(), value.0))
 }
 
-fn takes_everything(conditions: &Conditions) -> bool {
-    let Conditions { senders, recipients, from, headers, listeners, users, larger_than, smaller_than, body_contains } =
-        conditions;
+fn takes_everything(conditions: &RuleConditions) -> bool {
+    let RuleConditions {
+        senders,
+        recipients,
+        from,
+        headers,
+        listeners,
+        users,
+        larger_than,
+        smaller_than,
+        body_contains,
+    } = conditions;
     let is_any = |patterns: &Option<SenderPatterns>| patterns.as_ref().is_none_or(SenderPatterns::is_any);
-    // A From that cannot be told fits no pattern.
+    // An undetermined From matches no pattern.
     is_any(senders)
         && is_any(recipients)
         && from.is_none()
@@ -273,6 +284,6 @@ fn takes_everything(conditions: &Conditions) -> bool {
         && body_contains.is_none()
 }
 
-fn is_the_end(actions: &Actions) -> bool {
+fn is_the_end(actions: &RuleActions) -> bool {
     actions.last || actions.discard || actions.refuse.is_some()
 }

@@ -2,20 +2,20 @@
 //! Every name must be an upstream's; mail that no route takes is never given to one that nobody named.
 
 use super::Resolver;
-use crate::config::file::Route;
+use crate::config::file::RouteTable;
 use crate::config::patterns::{OneOrMore, UpstreamNames};
 use crate::config::problem::Place;
 use crate::config::reader::nearest;
 use crate::config::schema::{Section, Typed};
 use crate::config::settings::RouteSettings;
-use crate::delivery::{CHOSEN, Choice, Conditions, UNROUTED};
+use crate::delivery::{CHOSEN, Choice, RouteConditions, UNROUTED};
 use crate::message::Mark;
 use crate::message::text_pattern::TextPattern;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What routes may name, in the order of the configuration.
-pub(super) struct Named<'a> {
+pub(super) struct RouteNames<'a> {
     /// The first is the default.
     pub upstreams: &'a [Typed<String>],
     pub users: &'a [Arc<str>],
@@ -23,14 +23,14 @@ pub(super) struct Named<'a> {
     pub chosen: &'a [Mark],
 }
 
-impl Named<'_> {
+impl RouteNames<'_> {
     fn upstreams(&self) -> Vec<&str> {
         self.upstreams.iter().filter_map(|name| name.value.as_deref()).collect()
     }
 }
 
 impl Resolver<'_> {
-    pub(super) fn routes(&mut self, typed: Vec<Route>, named: &Named<'_>) -> Vec<RouteSettings> {
+    pub(super) fn routes(&mut self, typed: Vec<RouteTable>, named: &RouteNames<'_>) -> Vec<RouteSettings> {
         if typed.is_empty() {
             let routes: Vec<_> = named.upstreams().first().map(|name| takes_all(name)).into_iter().collect();
             self.warn_about_the_unused(&routes, named);
@@ -47,7 +47,12 @@ impl Resolver<'_> {
         routes
     }
 
-    fn route(&mut self, typed: &Route, named: &Named<'_>, taken: &mut HashSet<String>) -> Option<RouteSettings> {
+    fn route(
+        &mut self,
+        typed: &RouteTable,
+        named: &RouteNames<'_>,
+        taken: &mut HashSet<String>,
+    ) -> Option<RouteSettings> {
         let name = self.unique(taken, "[[route]]", &typed.name);
         if name.as_deref().is_some_and(|name| name.starts_with(CHOSEN)) {
             self.findings
@@ -67,7 +72,7 @@ impl Resolver<'_> {
                 return None;
             }
         }
-        let conditions = Conditions {
+        let conditions = RouteConditions {
             senders: senders?,
             recipients: recipients?,
             headers: typed.header.value.clone().map(|headers| headers.0).unwrap_or_default(),
@@ -135,13 +140,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn warn_about_the_unused(&mut self, routes: &[RouteSettings], named: &Named<'_>) {
+    fn warn_about_the_unused(&mut self, routes: &[RouteSettings], named: &RouteNames<'_>) {
         let last_used = routes.iter().position(takes_everything).map_or(routes.len(), |at| at + 1);
         let used = routes[..last_used].iter().flat_map(|route| route.upstreams.upstreams());
         let used: HashSet<&str> = used.map(|name| &**name).chain(named.chosen.iter().map(Mark::as_str)).collect();
         for name in named.upstreams {
             if let Some(unused) = name.value.as_deref().filter(|value| !used.contains(value)) {
-                self.findings.warning(&name.place, format!("no route leads to the upstream \"{unused}\""));
+                self.findings.warning(&name.place, format!("no route uses the upstream \"{unused}\""));
             }
         }
     }
@@ -175,7 +180,7 @@ impl Resolver<'_> {
 fn takes_all(upstream: &str) -> RouteSettings {
     RouteSettings {
         name: UNROUTED.into(),
-        conditions: Conditions::none(),
+        conditions: RouteConditions::none(),
         upstreams: Choice::InOrder(vec![upstream.into()]),
         retry_refused: false,
     }
@@ -186,5 +191,5 @@ fn texts(typed: &Typed<OneOrMore<TextPattern>>) -> Vec<TextPattern> {
 }
 
 fn takes_everything(route: &RouteSettings) -> bool {
-    route.conditions.take_everything()
+    route.conditions.match_everything()
 }

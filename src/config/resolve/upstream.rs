@@ -2,11 +2,11 @@
 //! There is no setting without TLS or without verification. RFC 8314 §7.3 (ports), RFC 9525 (names).
 
 use super::Resolver;
-use crate::config::file::Upstream;
-use crate::config::own::{is_local_address, is_own_listener, literal_addresses};
+use crate::config::file::UpstreamTable;
 use crate::config::problem::Place;
 use crate::config::schema::{Section, Typed};
-use crate::config::settings::{Connections, Endpoint, Provider, UpstreamSettings};
+use crate::config::self_loop::{is_local_address, is_own_listener, literal_addresses};
+use crate::config::settings::{ConnectionLimits, Endpoint, Provider, UpstreamSettings};
 use crate::config::value::Count;
 use crate::delivery::Profile;
 use crate::relay::provider::{self, Host, Preset, Signing};
@@ -27,7 +27,7 @@ impl Resolver<'_> {
     /// `ehlo_name`: an address literal where the gateway has no full name.
     pub(super) fn upstreams(
         &mut self,
-        typed: Vec<Upstream>,
+        typed: Vec<UpstreamTable>,
         listeners: &[SocketAddr],
         ehlo_name: Option<&str>,
     ) -> Vec<UpstreamSettings> {
@@ -49,7 +49,12 @@ impl Resolver<'_> {
         resolved.collect::<Vec<_>>().into_iter().flatten().collect()
     }
 
-    fn provider(&mut self, typed: &Upstream, preset: &'static Preset, listeners: &[SocketAddr]) -> Option<Provider> {
+    fn provider(
+        &mut self,
+        typed: &UpstreamTable,
+        preset: &'static Preset,
+        listeners: &[SocketAddr],
+    ) -> Option<Provider> {
         if preset.is_embedded() {
             self.warn_about_what_the_sandbox_ignores(typed);
             return Some(Provider::Sandbox);
@@ -57,18 +62,18 @@ impl Resolver<'_> {
         self.endpoint(typed, preset, listeners).map(Provider::Smtp)
     }
 
-    fn refuse_a_name_that_is_none(&mut self, typed: &Upstream, preset: &Preset, ehlo_name: Option<&str>) {
+    fn refuse_a_name_that_is_none(&mut self, typed: &UpstreamTable, preset: &Preset, ehlo_name: Option<&str>) {
         if preset.wants_real_ehlo_name && ehlo_name.is_some_and(|name| name.starts_with('[')) {
             self.findings
                 .error(
                     &typed.provider.place,
-                    format!("{} drops whoever does not give a full name in EHLO", preset.title),
+                    format!("{} drops clients that do not give a fully qualified name in EHLO", preset.title),
                 )
                 .help("set `hostname` (or WAXSEAL_HOSTNAME) to a full name such as \"gateway.example.com\"");
         }
     }
 
-    fn warn_about_what_the_sandbox_ignores(&mut self, typed: &Upstream) {
+    fn warn_about_what_the_sandbox_ignores(&mut self, typed: &UpstreamTable) {
         let ignored = [
             ("host", &typed.host.place, typed.host.given),
             ("port", &typed.port.place, typed.port.given),
@@ -90,7 +95,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn endpoint(&mut self, typed: &Upstream, preset: &'static Preset, listeners: &[SocketAddr]) -> Option<Endpoint> {
+    fn endpoint(
+        &mut self,
+        typed: &UpstreamTable,
+        preset: &'static Preset,
+        listeners: &[SocketAddr],
+    ) -> Option<Endpoint> {
         let region = self.region(typed, preset);
         let host = region.and_then(|region| self.host(typed, preset, region));
         let ports = self.ports(typed, preset);
@@ -105,14 +115,14 @@ impl Resolver<'_> {
         if typed.source_address.given && typed.source_address.value.is_none() {
             return None;
         }
-        let (first, other_ports) = ports?;
+        let (first, fallback_ports) = ports?;
         let (credentials, logins) = (credentials?, logins?);
         let redaction = relay::redaction(credentials.iter().chain(logins.iter().map(|(_, login)| login)));
         Some(Endpoint {
             host: host?,
             port: first.number,
             tls: first.tls,
-            other_ports,
+            fallback_ports,
             server_name: server_name?,
             tls_config: tls_config?,
             credentials,
@@ -123,7 +133,7 @@ impl Resolver<'_> {
     }
 
     /// The outer `None` after a problem.
-    fn region<'t>(&mut self, typed: &'t Upstream, preset: &Preset) -> Option<Option<&'t str>> {
+    fn region<'t>(&mut self, typed: &'t UpstreamTable, preset: &Preset) -> Option<Option<&'t str>> {
         let place = &typed.region.place;
         let Some(regions) = preset.regions() else {
             if typed.region.given {
@@ -149,7 +159,7 @@ impl Resolver<'_> {
         None
     }
 
-    fn host(&mut self, typed: &Upstream, preset: &Preset, region: Option<&str>) -> Option<String> {
+    fn host(&mut self, typed: &UpstreamTable, preset: &Preset, region: Option<&str>) -> Option<String> {
         if !typed.host.given {
             let host = preset.host_in(region);
             if host.is_none() {
@@ -171,7 +181,7 @@ impl Resolver<'_> {
             return Some(bare.to_owned());
         }
         let problem =
-            self.findings.error(&typed.host.place, format!("`host`: \"{text}\" is no host name or IP address"));
+            self.findings.error(&typed.host.place, format!("`host`: \"{text}\" is not a host name or an IP address"));
         let bare = text.rsplit(['/', '@']).find(|part| !part.is_empty()).unwrap_or_default();
         match bare.rsplit_once(':') {
             Some((host, port)) if port.parse::<u16>().is_ok() => {
@@ -197,7 +207,7 @@ impl Resolver<'_> {
     }
 
     /// The first to try, and those after it.
-    fn ports(&mut self, typed: &Upstream, preset: &Preset) -> Option<(Port, Vec<Port>)> {
+    fn ports(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<(Port, Vec<Port>)> {
         if !typed.port.given {
             if typed.tls.given && typed.tls.value.is_none() {
                 return None;
@@ -214,7 +224,7 @@ impl Resolver<'_> {
         Some((Port { number, tls }, Vec::new()))
     }
 
-    fn tls_mode(&mut self, typed: &Upstream, port: u16) -> Option<TlsMode> {
+    fn tls_mode(&mut self, typed: &UpstreamTable, port: u16) -> Option<TlsMode> {
         let mode = match typed.tls.value {
             Some(mode) => mode,
             None if typed.tls.given => return None,
@@ -241,12 +251,12 @@ impl Resolver<'_> {
         let addresses: Vec<_> = ports.flat_map(|port| literal_addresses(host, port)).collect();
         if let Some(own) = is_own_listener(&addresses, listeners, is_local_address) {
             self.findings
-                .error(place, format!("{own} is the gateway's own listener: mail would go round in circles"))
+                .error(place, format!("{own} is the gateway's own listener: mail would loop"))
                 .help("name the provider's host and port here; the gateway's own address is for the application");
         }
     }
 
-    fn server_name(&mut self, typed: &Upstream, host: Option<&str>) -> Option<ServerName<'static>> {
+    fn server_name(&mut self, typed: &UpstreamTable, host: Option<&str>) -> Option<ServerName<'static>> {
         let (name, place) = match &typed.server_name {
             Typed { value: Some(name), place, .. } => (name.as_str(), place),
             Typed { given: true, .. } => return None,
@@ -255,13 +265,13 @@ impl Resolver<'_> {
         match ServerName::try_from(name.trim_end_matches('.').to_owned()) {
             Ok(name) => Some(name),
             Err(_) => {
-                self.findings.error(place, format!("\"{name}\" is no name that a certificate could have"));
+                self.findings.error(place, format!("\"{name}\" is not a name that a certificate can have"));
                 None
             }
         }
     }
 
-    fn client_config(&mut self, typed: &Upstream) -> Option<Arc<ClientConfig>> {
+    fn client_config(&mut self, typed: &UpstreamTable) -> Option<Arc<ClientConfig>> {
         let ca = match &typed.ca.value {
             Some(path) => self.certificates("ca", &self.path(path), &typed.ca.place)?,
             None if typed.ca.given => return None,
@@ -281,12 +291,12 @@ impl Resolver<'_> {
     }
 
     /// What was typed counts, also above what the provider says.
-    fn connections(&mut self, typed: &Upstream, preset: &Preset) -> Option<Connections> {
+    fn connections(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<ConnectionLimits> {
         let limits = &preset.limits;
         let (at_once, each) = (&typed.max_connections, &typed.max_messages_per_connection);
         let at_once = self.within(at_once, limits.connections, "connections at once", preset);
         let each = self.within(each, limits.messages_per_connection, "messages for each connection", preset);
-        Some(Connections {
+        Some(ConnectionLimits {
             max_connections: match limits.connections {
                 Some(known) if !typed.max_connections.given => known,
                 _ => at_once?,
@@ -303,7 +313,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn profile(&mut self, typed: &Upstream, preset: &Preset) -> Option<Profile> {
+    fn profile(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<Profile> {
         let mut profile = Profile::of(preset);
         let recipients = self.within(&typed.max_recipients, preset.limits.recipients, "recipients at once", preset);
         profile.max_recipients = given(&typed.max_recipients, recipients, profile.max_recipients)?;
@@ -330,7 +340,7 @@ impl Resolver<'_> {
     }
 
     /// For each upstream that shares another's limits, the one whose they are.
-    fn shared_limits(&mut self, typed: &[Upstream]) -> HashMap<String, Arc<str>> {
+    fn shared_limits(&mut self, typed: &[UpstreamTable]) -> HashMap<String, Arc<str>> {
         let names: Vec<&str> = typed.iter().filter_map(|upstream| upstream.name.value.as_deref()).collect();
         let next: HashMap<&str, &str> = typed
             .iter()
@@ -372,7 +382,7 @@ impl Resolver<'_> {
 }
 
 /// What was typed, else what is known of the provider.
-fn rates(typed: &Upstream, preset: &Preset) -> Option<Vec<Rate>> {
+fn rates(typed: &UpstreamTable, preset: &Preset) -> Option<Vec<Rate>> {
     match &typed.rate.value {
         Some(rates) => Some(rates.0.clone()),
         None if typed.rate.given => None,
@@ -393,7 +403,7 @@ fn last_of_chain<'a>(start: &'a str, next: &HashMap<&'a str, &'a str>) -> Option
 }
 
 /// The provider signs what goes there, and the gateway does not.
-pub(super) fn leaves_the_seal(typed: &Upstream) -> bool {
+pub(super) fn leaves_signing_to_provider(typed: &UpstreamTable) -> bool {
     let known = typed.provider.value.is_some_and(|provider| provider.0.signing == Signing::LeftToProvider);
     !typed.sign.value.unwrap_or(!known)
 }

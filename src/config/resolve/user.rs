@@ -2,12 +2,12 @@
 //! In the file itself only hashes are taken; a password may come from the environment or a file.
 
 use super::Resolver;
-use crate::config::file::{File, User};
+use crate::config::file::{File, UserTable};
 use crate::config::problem::Place;
 use crate::config::schema::Typed;
 use crate::config::secret::SecretSource;
 use crate::config::settings::UserSettings;
-use crate::inbound::auth::Password;
+use crate::inbound::users::Password;
 use crate::observe::Secret;
 use std::collections::HashSet;
 
@@ -35,19 +35,19 @@ impl Resolver<'_> {
         found
     }
 
-    pub(super) fn users(&mut self, typed: Vec<User>) -> Vec<UserSettings> {
+    pub(super) fn users(&mut self, typed: Vec<UserTable>) -> Vec<UserSettings> {
         let mut taken = HashSet::new();
         typed.into_iter().filter_map(|user| self.user(&user, &mut taken)).collect()
     }
 
-    fn user(&mut self, typed: &User, taken: &mut HashSet<String>) -> Option<UserSettings> {
+    fn user(&mut self, typed: &UserTable, taken: &mut HashSet<String>) -> Option<UserSettings> {
         let name = self.unique(taken, "[[user]]", &typed.name);
         let password = self.password(typed);
         let senders = self.patterns("senders", &typed.senders);
         Some(UserSettings { name: name?, password: password?, senders })
     }
 
-    fn password(&mut self, typed: &User) -> Option<Password> {
+    fn password(&mut self, typed: &UserTable) -> Option<Password> {
         let (source, place) = (typed.password.value.as_ref()?, &typed.password.place);
         let secret = match source.resolve(self.base, self.environment) {
             Ok(secret) => secret,

@@ -1,11 +1,11 @@
 //! The values of `[[rewrite]]`: what can stand in a header is checked here by what will put it there.
 
+use crate::config::maps::known_keys;
 use crate::config::patterns::is_header_name;
 use crate::config::reader::Complaints;
-use crate::config::tables::known_keys;
 use crate::config::value::{Complaint, Text, Value};
 use crate::message::headers::FieldError;
-use crate::message::rewrite::{AddressMap, Author, Edit, Replacement, is_editable};
+use crate::message::rewrite::{AddressMap, HeaderEdit, NamedAddress, Replacement, is_editable};
 use crate::message::text_pattern::{TextPattern, regex};
 use crate::message::{Field, Mark};
 use crate::smtp::{Mailbox, ReversePath};
@@ -34,7 +34,7 @@ impl Text for Settable {
     const EXPECTED: &'static str = HEADER_NAME;
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        editable(text, Edit::Set).map(Self)
+        editable(text, HeaderEdit::Set).map(Self)
     }
 }
 
@@ -42,7 +42,7 @@ impl Text for Addable {
     const EXPECTED: &'static str = HEADER_NAME;
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        editable(text, Edit::Add).map(Self)
+        editable(text, HeaderEdit::Add).map(Self)
     }
 }
 
@@ -50,7 +50,7 @@ impl Text for Replaceable {
     const EXPECTED: &'static str = HEADER_NAME;
 
     fn parse(text: &str) -> Result<Self, Complaint> {
-        editable(text, Edit::Replace).map(Self)
+        editable(text, HeaderEdit::Replace).map(Self)
     }
 }
 
@@ -60,27 +60,29 @@ impl Text for Removable {
     fn parse(text: &str) -> Result<Self, Complaint> {
         let pattern = <TextPattern as Text>::parse(text)?;
         let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        if is_name { editable(text, Edit::Remove).map(|_| Self(pattern)) } else { Ok(Self(pattern)) }
+        if is_name { editable(text, HeaderEdit::Remove).map(|_| Self(pattern)) } else { Ok(Self(pattern)) }
     }
 }
 
-fn editable(text: &str, edit: Edit) -> Result<String, Complaint> {
+fn editable(text: &str, edit: HeaderEdit) -> Result<String, Complaint> {
     if !is_header_name(text) {
         let help = match text.trim().strip_suffix(':') {
             Some(name) => format!("write \"{name}\""),
             None => "write it as in \"Subject\" or \"X-Kind\"".to_owned(),
         };
-        return Err(Complaint::new(format!("\"{}\" is no name of a header", text.escape_debug()), help));
+        return Err(Complaint::new(format!("\"{}\" is not a header name", text.escape_debug()), help));
     }
     if is_editable(text, edit) {
         return Ok(text.to_owned());
     }
     let (message, help) = match edit {
-        Edit::Add if is_editable(text, Edit::Set) => (format!("a message has one {text} at most"), "use `set_headers`"),
-        Edit::Add | Edit::Set if text.eq_ignore_ascii_case("From") => {
+        HeaderEdit::Add if is_editable(text, HeaderEdit::Set) => {
+            (format!("a message has one {text} at most"), "use `set_headers`")
+        }
+        HeaderEdit::Add | HeaderEdit::Set if text.eq_ignore_ascii_case("From") => {
             (format!("no rule may write {text} in this way"), "use `set_from`")
         }
-        Edit::Remove if is_editable(text, Edit::Set) => {
+        HeaderEdit::Remove if is_editable(text, HeaderEdit::Set) => {
             (format!("no message may be without {text}"), "use `set_headers` to change it")
         }
         _ => (format!("no rule may change {text}: it says what the message is, or which way it took"), "take it out"),
@@ -130,9 +132,9 @@ impl Text for ReversePath {
 
 /// What an address is mapped to: an address, or `*@` and a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target(pub String);
+pub struct AddressTarget(pub String);
 
-impl Text for Target {
+impl Text for AddressTarget {
     const EXPECTED: &'static str = "an address, or \"*@\" and a domain";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
@@ -146,7 +148,7 @@ impl Text for Target {
     }
 }
 
-impl Text for Author {
+impl Text for NamedAddress {
     const EXPECTED: &'static str = "an address such as \"Reports <reports@example.com>\"";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
@@ -165,12 +167,12 @@ fn mailbox(text: &str) -> Result<Mailbox, Complaint> {
     Mailbox::parse(text).map_err(|error| {
         let inner = text.trim().strip_suffix('>').and_then(|text| text.rsplit_once('<')).map(|(_, inner)| inner);
         let instead = inner.filter(|inner| Mailbox::parse(inner).is_ok()).unwrap_or("reports@example.com");
-        let message = format!("\"{}\" is no address: {error}", text.escape_debug());
+        let message = format!("\"{}\" is not a valid address: {error}", text.escape_debug());
         Complaint::new(message, format!("write it as in \"{instead}\""))
     })
 }
 
-/// RFC 5322 §3.2.4: the quotes and the backslashes inside them are no part of the name.
+/// RFC 5322 §3.2.4: the quotes and the backslashes inside them are not part of the name.
 fn unquoted(name: &str) -> String {
     let Some(inner) = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return name.to_owned() };
     let (mut plain, mut escaped) = (String::with_capacity(inner.len()), false);
@@ -189,8 +191,8 @@ impl Value for Replacement {
         let [header, pattern, with] = known_keys(value, ["header", "pattern", "with"], EXAMPLE, complaints)?;
         let place = with.span();
         let header = Replaceable::read(header, complaints);
-        let pattern = Expression::read(pattern, complaints);
-        let with = Replaced::read(with, complaints);
+        let pattern = RegexText::read(pattern, complaints);
+        let with = ReplacementText::read(with, complaints);
         let (header, pattern, with) = (header?.0, pattern?.0, with?.0);
         if let Some(complaint) = unknown_group(&pattern, &with) {
             complaints.bad_value(place, complaint);
@@ -201,23 +203,23 @@ impl Value for Replacement {
 }
 
 /// Always a regular expression; the slashes of other patterns would be looked for in the text.
-struct Expression(Regex);
+struct RegexText(Regex);
 
-impl Text for Expression {
+impl Text for RegexText {
     const EXPECTED: &'static str = "a regular expression";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         regex(text).map(Self).map_err(|cause| Complaint {
-            message: format!("\"{}\" is no regular expression: {cause}", text.escape_debug()),
+            message: format!("\"{}\" is not a valid regular expression: {cause}", text.escape_debug()),
             help: None,
         })
     }
 }
 
 /// May be empty, to take out what fits.
-struct Replaced(String);
+struct ReplacementText(String);
 
-impl Text for Replaced {
+impl Text for ReplacementText {
     const EXPECTED: &'static str = "a text";
 
     fn parse(text: &str) -> Result<Self, Complaint> {
@@ -282,11 +284,11 @@ mod tests {
             (r#""a\\b" <reports@example.com>"#, r"a\b", "reports@example.com"),
             ("a < b <reports@example.com>", "a < b", "reports@example.com"),
         ] {
-            let author = <Author as Text>::parse(text).unwrap();
+            let author = <NamedAddress as Text>::parse(text).unwrap();
             assert_eq!((author.display_name.as_str(), author.address.to_string().as_str()), (name, address), "{text}");
         }
         for text in ["", "Reports", "Reports <reports>", "Reports <reports@example.com", "a\nb <a@b>"] {
-            assert!(<Author as Text>::parse(text).is_err(), "{text:?}");
+            assert!(<NamedAddress as Text>::parse(text).is_err(), "{text:?}");
         }
     }
 

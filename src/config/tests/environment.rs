@@ -5,7 +5,7 @@ use crate::config::Provider;
 use crate::delivery::Choice;
 use crate::dkim::Unsigned;
 use crate::inbound::AuthMode;
-use crate::inbound::auth::Password;
+use crate::inbound::users::Password;
 use crate::relay::TlsMode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -62,7 +62,7 @@ fn the_block_that_plausible_reads_is_enough() {
     assert_eq!(settings.unsigned, Unsigned::Send);
     assert!(settings.listeners[0].senders.is_any());
     let warnings: Vec<_> = settings.warnings.iter().map(|warning| warning.message().to_owned()).collect();
-    assert_eq!(warnings, ["there is no DKIM key: mail leaves unsigned"]);
+    assert_eq!(warnings, ["there is no DKIM key: mail is sent unsigned"]);
     assert!(!format!("{settings:?} {:?}", environment(&[])).contains("hunter2"));
 }
 
@@ -97,13 +97,16 @@ fn files_of_a_secrets_folder_win_over_variables() {
     let endpoint = endpoint(&settings);
     let credentials = endpoint.credentials.as_ref().expect("a login");
     assert_eq!((endpoint.port, credentials.password.reveal()), (465, "from file"));
-    assert_eq!(credentials.username, "relay", "an empty file is no file");
+    assert_eq!(credentials.username, "relay", "an empty file counts as missing");
     assert_eq!((&settings.unsigned, settings.dkim[0].path.as_deref()), (&Unsigned::Refuse, None));
     assert!(settings.dkim[0].key.is_some() && settings.warnings.is_empty());
 
     secrets.write("SMTP_HOST_PORT", "many");
     let found = problems(&[("CONFIG_DIR", folder.as_str())]);
-    assert_eq!(found, [format!("{folder}/SMTP_HOST_PORT: many is out of range (help: use a number from 1 to 65535)")]);
+    assert_eq!(
+        found,
+        [format!("{folder}/SMTP_HOST_PORT: many is not a number in range (help: use a number from 1 to 65535)")]
+    );
 }
 
 #[test]
@@ -169,24 +172,27 @@ fn what_is_wrong_or_half_there_is_named() {
             &[("SMTP_HOST_SSL_ENABLED", "maybe")],
             "SMTP_HOST_SSL_ENABLED: \"maybe\" is neither true nor false (help: use true or false)",
         ),
-        (&[("SMTP_POOL_SIZE", "0")], "SMTP_POOL_SIZE: 0 is out of range (help: use a number from 1 to 1000000)"),
+        (
+            &[("SMTP_POOL_SIZE", "0")],
+            "SMTP_POOL_SIZE: 0 is not a number in range (help: use a number from 1 to 1000000)",
+        ),
         (
             &[("WAXSEAL_LISTEN", "2525")],
-            "WAXSEAL_LISTEN: \"2525\" is no address and port (help: write \"127.0.0.1:2525\")",
+            "WAXSEAL_LISTEN: \"2525\" is not an address with a port (help: write \"127.0.0.1:2525\")",
         ),
         (
             &[("WAXSEAL_ALLOW", "10.0.0.0/8,all")],
-            "WAXSEAL_ALLOW: \"all\" is no network (help: write an address and a prefix length, as in \"10.0.0.0/8\" or \
+            "WAXSEAL_ALLOW: \"all\" is not a network (help: write an address and a prefix length, as in \"10.0.0.0/8\" or \
              \"::1/128\")",
         ),
         (
             &[("SMTP_HOST_ADDR", "localhost"), ("SMTP_HOST_PORT", "2525")],
-            "SMTP_HOST_ADDR: 127.0.0.1:2525 is the gateway's own listener: mail would go round in circles (help: name the \
+            "SMTP_HOST_ADDR: 127.0.0.1:2525 is the gateway's own listener: mail would loop (help: name the \
              provider's host and port here; the gateway's own address is for the application)",
         ),
         (
             &[("SMTP_HOST_ADDR", "0.0.0.0"), ("SMTP_HOST_PORT", "99"), ("WAXSEAL_LISTEN", "127.0.0.1:99")],
-            "SMTP_HOST_ADDR: 0.0.0.0:99 is the gateway's own listener: mail would go round in circles (help: name the \
+            "SMTP_HOST_ADDR: 0.0.0.0:99 is the gateway's own listener: mail would loop (help: name the \
              provider's host and port here; the gateway's own address is for the application)",
         ),
     ] {
@@ -198,7 +204,7 @@ fn what_is_wrong_or_half_there_is_named() {
 fn a_variable_with_a_slip_in_its_name_is_pointed_out_and_kubernetes_is_left_alone() {
     let settings = alone(&[("WAXSEAL_LISTN", "0.0.0.0:2525"), ("WAXSEAL_PORT_2525_TCP", "tcp://10.0.0.1:2525")]);
     let warnings: Vec<_> = settings.warnings.iter().map(|warning| warning.to_string()).collect();
-    assert_eq!(warnings[0], "WAXSEAL_LISTN: this variable means nothing here (help: did you mean WAXSEAL_LISTEN?)");
+    assert_eq!(warnings[0], "WAXSEAL_LISTN: waxseal does not use this variable (help: did you mean WAXSEAL_LISTEN?)");
     assert_eq!(warnings.len(), 2, "{warnings:?}");
 }
 

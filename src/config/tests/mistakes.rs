@@ -110,7 +110,7 @@ fn no_misplaced_secret_is_shown() {
 }
 
 #[test]
-fn a_file_that_is_no_configuration_is_one_problem() {
+fn a_file_that_is_not_a_configuration_is_one_problem() {
     let folder = Folder::new();
     let one = |result: Result<Settings, Problems>| match folder.shorten(&result.expect_err("problems")).as_slice() {
         [one] => one.clone(),
@@ -127,7 +127,7 @@ fn a_file_that_is_no_configuration_is_one_problem() {
 }
 
 #[test]
-fn a_secret_is_no_users_name_and_is_not_shown_as_one() {
+fn a_secret_is_not_a_users_name_and_is_not_shown_as_one() {
     const TOKEN: &str = "pm-canary-token";
     let folder = Folder::new();
     folder.write("token", &format!("{TOKEN}\n"));

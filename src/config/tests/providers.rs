@@ -27,7 +27,7 @@ fn endpoint(upstream: &UpstreamSettings) -> &Endpoint {
 fn reached(upstream: &str) -> String {
     let upstream = resolved(upstream);
     let endpoint = endpoint(&upstream);
-    let others: String = endpoint.other_ports.iter().map(|port| format!(",{}", port.number)).collect();
+    let others: String = endpoint.fallback_ports.iter().map(|port| format!(",{}", port.number)).collect();
     format!("{}:{}{others}", endpoint.host, endpoint.port)
 }
 
@@ -170,14 +170,14 @@ fn a_host_that_is_known_is_pointed_out_and_known_from_the_environment() {
     let settings = folder.load_file("none.toml", false, &environment).unwrap_or_else(|problems| panic!("{problems}"));
     let upstream = &settings.upstreams[0];
     assert_eq!((upstream.preset.name, upstream.profile.signing), ("postmark", Signing::LeftToProvider));
-    assert_eq!((endpoint(upstream).port, endpoint(upstream).other_ports.len()), (2525, 0));
+    assert_eq!((endpoint(upstream).port, endpoint(upstream).fallback_ports.len()), (2525, 0));
 }
 
 #[test]
 fn a_provider_that_wants_a_name_gets_one_or_an_error() {
     let gmail = "[[upstream]]\nname = \"p\"\nprovider = \"gmail\"\nusername = \"u\"\npassword = \"x\"\n";
     let found = mistakes(&format!("hostname = \"box\"\nunsigned = \"send\"\n{gmail}"));
-    assert!(matches!(found.as_slice(), [one] if one.contains("full name in EHLO")), "{found:?}");
+    assert!(matches!(found.as_slice(), [one] if one.contains("fully qualified name in EHLO")), "{found:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::settings::{assert_warnings, warnings};
 use super::*;
 use crate::message::Mark;
-use crate::message::rewrite::{Author, Rule};
+use crate::message::rewrite::{NamedAddress, Rule};
 use crate::smtp::{Mailbox, ReversePath};
 
 fn rules(text: &str) -> Vec<Rule> {
@@ -68,7 +68,7 @@ fn actions_resolve_and_keep_their_order() {
     );
     assert_eq!(actions.map_sender.map(&mailbox("z@a.example")), Some(mailbox("z@b.example")), "the first that fits");
     assert_eq!(actions.map_recipients.map(&mailbox("x@y")), Some(mailbox("staging@example.com")));
-    let from = Author { display_name: "R".into(), address: mailbox("r@example.com") };
+    let from = NamedAddress { display_name: "R".into(), address: mailbox("r@example.com") };
     assert_eq!((&actions.set_from, actions.keep_from_as_reply_to), (&Some(from), true));
     let replaced: Vec<_> = actions
         .replace_in_headers
@@ -110,7 +110,7 @@ fn a_rule_that_cannot_do_what_it_says_is_a_warning() {
                 "{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\nsenders = [\"*\"]\n{}[[rewrite]]\nset_from = \"a@example.org\"\n",
                 key("example.com")
             ),
-            "config.toml:14:12: mail with this From leaves unsigned: example.org has no DKIM key",
+            "config.toml:14:12: mail with this From is sent unsigned: example.org has no DKIM key",
         ),
         (
             format!("{SMALLEST}[[rewrite]]\nuser = \"plausible\"\ntag = \"x\"\n"),

@@ -1,10 +1,10 @@
 //! What is typed and what it resolves to.
 
 use super::*;
-use crate::config::{Delivery, Provider, QueueSettings};
+use crate::config::{DeliveryMode, Provider, QueueSettings};
 use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
-use crate::inbound::auth::Password;
+use crate::inbound::users::Password;
 use crate::inbound::{AuthMode, LineEndings, Tls};
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
@@ -82,7 +82,7 @@ fn defaults_are_filled_in() {
     let listener = &settings.listeners[0];
     assert_eq!(listener.options.hostname, "gateway.example.com");
     assert!(matches!(listener.options.tls, Tls::Off));
-    assert_eq!(listener.delivery, Delivery::Queue);
+    assert_eq!(listener.delivery, DeliveryMode::Queue);
     assert_eq!(listener.options.allow, ["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     assert_eq!((listener.options.auth, listener.options.line_endings), (AuthMode::Off, LineEndings::Normalize));
     assert_eq!((listener.options.max_message_size, listener.options.max_recipients), (25 << 20, 1000));
@@ -156,7 +156,7 @@ fn a_whole_configuration_resolves() {
     assert!(matches!(listener.options.tls, Tls::StartTls(_)));
     assert_eq!(listener.options.allow[1].to_string(), "192.0.2.1/32");
     assert_eq!(listener.options.timeout, Duration::from_secs(90));
-    // One pair for the domain, though it has two keys; and whatever may leave unsigned must be able to come in.
+    // One pair for the domain, though it has two keys; and whatever may be sent unsigned must be able to come in.
     assert_eq!(listener.senders.to_string(), "*@example.com, *@*.example.com, *@example.net, *@*.example.net");
     assert!(matches!(settings.users[0].password, Password::Plain(_)));
     assert_eq!(settings.users[0].senders, SenderPatterns::parse(["reports@example.com"]).ok());
@@ -265,11 +265,11 @@ fn what_is_odd_about_a_provider_but_works_is_a_warning() {
     assert_warnings([
         (
             format!("hostname = \"box\"\nunsigned = \"send\"\n{}", upstream("")),
-            "config.toml:1:12: the host's name \"box\" is no full name",
+            "config.toml:1:12: the host's name \"box\" is not fully qualified",
         ),
         (
             format!("hostname = \"a.example\"\n{}", upstream("")),
-            "config.toml: there is no DKIM key: mail leaves unsigned",
+            "config.toml: there is no DKIM key: mail is sent unsigned",
         ),
         (
             format!("hostname = \"a.example\"\nunsigned = \"refuse\"\n{}", upstream("")),
@@ -288,7 +288,7 @@ fn what_is_odd_about_a_provider_but_works_is_a_warning() {
             format!("{named}{}", upstream("username = \"u\"\npassword = \"${RELAY_PASSWORD}\"")),
             "config.toml:8:12: `password` looks like a variable",
         ),
-        (format!("{SMALLEST}{}", upstream("")), "config.toml:7:8: no route leads to the upstream \"p\""),
+        (format!("{SMALLEST}{}", upstream("")), "config.toml:7:8: no route uses the upstream \"p\""),
     ]);
 }
 
@@ -356,7 +356,7 @@ fn a_route_that_misses_mail_or_never_gets_any_is_a_warning() {
         ),
         (
             format!("{SMALLEST}{}[[route]]\nname = \"r\"\nupstreams = [\"p\"]\n", upstream("")),
-            "config.toml:4:8: no route leads to the upstream \"sandbox\"",
+            "config.toml:4:8: no route uses the upstream \"sandbox\"",
         ),
     ]);
 }
@@ -396,7 +396,7 @@ fn files_that_others_can_read_are_named_with_the_way_to_close_them() {
         folder.shorten(&settings.warnings),
         [
             "config.toml:5:15: `private_key`: rsa.pem can be read by other users of this machine (help: chmod 600 rsa.pem)",
-            "config.toml:11:12: a secret in a file that every user of this machine can read (help: chmod 600 config.toml, \
+            "config.toml:11:12: this file holds a secret and is world-readable (help: chmod 600 config.toml, \
              or use { file = \"...\" } or { env = \"...\" })",
         ]
     );

@@ -1,19 +1,19 @@
-//! Memory for leased messages, among lanes: one half in equal parts that nobody can take away, the other half for whoever
-//! needs more. There are more lanes than busy ones; none of them can starve another.
+//! Memory for leased messages, among lanes: one half in equal guaranteed parts, the other half shared on demand. Few
+//! lanes are busy at a time, and none of them can starve another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In octets of messages, like everything here.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct LeaseMemory {
     /// Each lane's own.
     part: u64,
     /// Of the common half, what nobody has.
     free: AtomicU64,
 }
 
-impl Memory {
+impl LeaseMemory {
     pub fn among(lanes: usize, octets: u64) -> Arc<Self> {
         let lanes = u64::try_from(lanes.max(1)).unwrap_or(u64::MAX);
         let common = octets / 2;
@@ -23,25 +23,25 @@ impl Memory {
 
 /// What one lane has of it.
 #[derive(Debug)]
-pub(super) struct Share {
-    memory: Arc<Memory>,
+pub(super) struct LaneAllotment {
+    memory: Arc<LeaseMemory>,
     used: u64,
     /// From the common half.
     borrowed: u64,
 }
 
-impl Share {
-    pub fn of(memory: Arc<Memory>) -> Self {
+impl LaneAllotment {
+    pub fn of(memory: Arc<LeaseMemory>) -> Self {
         Self { memory, used: 0, borrowed: 0 }
     }
 
-    /// How much more may be used. All that is free is kept for this lane until [`Share::settle`].
+    /// How much more may be used. All that is free is kept for this lane until [`LaneAllotment::settle`].
     pub fn reserve(&mut self) -> u64 {
         self.borrowed = self.borrowed.saturating_add(self.memory.free.swap(0, Ordering::AcqRel));
         self.memory.part.saturating_add(self.borrowed).saturating_sub(self.used)
     }
 
-    /// A queue may lend a message that is larger than what is left: then this goes beyond it.
+    /// A queue may lease a message that is larger than what is left: then this goes beyond it.
     pub fn add(&mut self, octets: u64) {
         self.used = self.used.saturating_add(octets);
     }
@@ -59,7 +59,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for LaneAllotment {
     fn drop(&mut self) {
         self.memory.free.fetch_add(self.borrowed, Ordering::AcqRel);
     }
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn a_busy_lane_gets_more_than_its_part_and_leaves_the_others_theirs() {
-        let memory = Memory::among(4, 800);
-        let [mut busy, mut other, mut idle] = [(); 3].map(|()| Share::of(memory.clone()));
+        let memory = LeaseMemory::among(4, 800);
+        let [mut busy, mut other, mut idle] = [(); 3].map(|()| LaneAllotment::of(memory.clone()));
         assert_eq!(busy.reserve(), 100 + 400);
         assert_eq!(other.reserve(), 100, "what is reserved is nobody else's");
         busy.add(300);
@@ -91,9 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn a_message_too_large_for_all_is_no_debt_to_anybody() {
-        let memory = Memory::among(1, 100);
-        let (mut lane, mut other) = (Share::of(memory.clone()), Share::of(memory));
+    fn a_message_too_large_for_the_memory_leaves_no_debt() {
+        let memory = LeaseMemory::among(1, 100);
+        let (mut lane, mut other) = (LaneAllotment::of(memory.clone()), LaneAllotment::of(memory));
         assert_eq!(lane.reserve(), 100);
         lane.add(1_000);
         lane.settle();

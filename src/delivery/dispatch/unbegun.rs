@@ -4,7 +4,7 @@
 //! asks for a lease again, and its mail would wait for the next start.
 
 use super::{FIRST_RETRY, LONGEST_RETRY};
-use crate::queue::watched::Watched;
+use crate::queue::notifying::NotifyingQueue;
 use crate::queue::{Leased, Queue, QueueError, Settlement};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use tokio::time::sleep;
 use tracing::{error, warn};
 
 pub(super) struct Unbegun {
-    queue: Arc<Watched>,
+    queue: Arc<NotifyingQueue>,
     leased: Arc<Leased>,
     is_taken: bool,
 }
 
 impl Unbegun {
-    pub fn new(queue: &Arc<Watched>, leased: Leased) -> Self {
+    pub fn new(queue: &Arc<NotifyingQueue>, leased: Leased) -> Self {
         Self { queue: queue.clone(), leased: Arc::new(leased), is_taken: false }
     }
 
@@ -53,22 +53,22 @@ impl Drop for Unbegun {
                     sleep(FIRST_RETRY).await;
                 }
                 give_back(&queue, &leased).await;
-                queue.bell(&leased.lane).notify_one();
+                queue.wakeup(&leased.lane).notify_one();
             });
         }
     }
 }
 
-async fn give_back(queue: &Watched, leased: &Leased) {
+async fn give_back(queue: &NotifyingQueue, leased: &Leased) {
     let settlements = vec![Settlement::Untried; leased.accepted.envelope.recipients.len()];
     settle(queue, leased, settlements, Timestamp::MIN).await;
 }
 
 /// Repeated until it is durable.
-pub(super) async fn settle(queue: &Watched, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
+pub(super) async fn settle(queue: &NotifyingQueue, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
     let mut pause = FIRST_RETRY;
     while let Err(error) = queue.settle(leased.lease, settlements.clone(), due).await {
-        error!(id = %leased.accepted.id, "what became of a message could not be written down: {error}");
+        error!(id = %leased.accepted.id, "the outcome of a delivery attempt could not be recorded: {error}");
         if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
             return;
         }

@@ -1,4 +1,4 @@
-//! In which order a route's upstreams are tried for one message: as they stand, or by weight.
+//! In which order a route's upstreams are tried for one message: as listed, or by weight.
 //! A message keeps its order for as long as it waits, so that a retry goes elsewhere only by failover.
 
 use crate::message::MailId;
@@ -54,8 +54,8 @@ impl<U: Clone> Choice<U> {
     }
 }
 
-/// Its index. The id is no good as it is: most of it is the time. SHA-256 (FIPS 180-4), since a message may wait while the
-/// gateway is built anew, and the standard library's hash is another one some day.
+/// Its index. The id itself is not random enough: most of it is the time. SHA-256 (FIPS 180-4), since a message may
+/// wait across an upgrade, and the standard library's hash may change.
 fn drawn<U>(weights: &[(U, u32)], id: MailId) -> usize {
     let hash = digest(&SHA256, id.as_str().as_bytes());
     let lot = hash.as_ref().iter().take(8).fold(0, |lot, byte| lot << 8 | u64::from(*byte));
@@ -80,7 +80,8 @@ mod tests {
         (0..count).map(move |number| MailId::new(at(number).expect("in range"), number.wrapping_mul(2_654_435_761)))
     }
 
-    /// The ids are fixed, and so are the counts: this cannot fail by chance. Six standard deviations are about 260 here.
+    /// The ids are fixed, and so are the counts: this test is deterministic. Six standard deviations are about 260
+    /// here.
     #[test]
     fn messages_are_spread_by_weight() {
         let choice = Choice::by_weight(vec![("light", 1), ("heavy", 3)]);

@@ -3,11 +3,11 @@
 
 use crate::message::SenderPatterns;
 use crate::message::accepted::Addressed;
-use crate::message::text_pattern::{HeaderPattern, TextPattern, one_fits};
+use crate::message::text_pattern::{HeaderPattern, TextPattern, any_matches};
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conditions {
+pub struct RouteConditions {
     /// The envelope's sender. The null path fits only a pattern that is any.
     pub senders: SenderPatterns,
     pub recipients: SenderPatterns,
@@ -19,24 +19,24 @@ pub struct Conditions {
     pub tags: Vec<TextPattern>,
 }
 
-impl Conditions {
+impl RouteConditions {
     /// Everything.
     pub fn none() -> Self {
         let any = SenderPatterns::any;
         Self { senders: any(), recipients: any(), headers: Vec::new(), users: Vec::new(), tags: Vec::new() }
     }
 
-    pub fn take_everything(&self) -> bool {
+    pub fn match_everything(&self) -> bool {
         let asks_nothing_else = self.headers.is_empty() && self.users.is_empty() && self.tags.is_empty();
         asks_nothing_else && self.senders.is_any() && self.recipients.is_any()
     }
 
-    pub fn hold_for(&self, addressed: &Addressed<'_>) -> bool {
+    pub fn matches(&self, addressed: &Addressed<'_>) -> bool {
         let tag = addressed.marks.tag.as_ref().map(|tag| tag.as_str());
         self.senders.matches_sender(addressed.sender)
             && self.recipients.matches(addressed.recipient)
-            && one_fits(&self.users, addressed.origin.user.as_deref())
-            && one_fits(&self.tags, tag)
+            && any_matches(&self.users, addressed.origin.user.as_deref())
+            && any_matches(&self.tags, tag)
             && self.headers.iter().all(|pattern| addressed.header.fits(pattern))
     }
 
@@ -52,7 +52,7 @@ impl Conditions {
 }
 
 /// As in "from *@example.com to *, header X-Kind: report*".
-impl fmt::Display for Conditions {
+impl fmt::Display for RouteConditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "from {} to {}", self.senders, self.recipients)?;
         for header in &self.headers {

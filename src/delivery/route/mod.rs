@@ -1,8 +1,8 @@
 //! Routes: which upstreams serve which recipient, and on which lane of the queue it waits for them.
 //!
-//! First match wins; what matches none has no way out, and is never sent through an upstream that nobody named for it. A
-//! rule may name the upstream of a message: then no route is asked. A lane is a route's name, or `upstream:NAME` where a
-//! rule decided, and nothing more.
+//! First match wins; mail that matches none has no route, and is never sent through an upstream that nobody named for
+//! it. A rule may name the upstream of a message: then no route is asked. A lane is a route's name, or `upstream:NAME`
+//! where a rule decided, and nothing more.
 
 mod choice;
 mod conditions;
@@ -10,7 +10,7 @@ mod conditions;
 mod tests;
 
 pub use choice::Choice;
-pub use conditions::Conditions;
+pub use conditions::RouteConditions;
 
 use super::attempt::local;
 use crate::message::accepted::{Accepted, Addressed};
@@ -23,13 +23,13 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct Route {
     pub name: Arc<str>,
-    pub conditions: Conditions,
+    pub conditions: RouteConditions,
     pub upstreams: Choice<usize>,
     /// What one upstream refuses for good is offered to the next.
     pub retry_refused: bool,
 }
 
-/// The lane of what has no way out; also the configuration's name for the route that there is without any.
+/// The lane of mail without a route; also the configuration's name for the route that there is without any.
 pub const UNROUTED: &str = "default";
 
 /// Begins the lanes of mail whose upstream a rule chose. No route's name begins so: the configuration sees to it.
@@ -42,9 +42,9 @@ pub struct Routes {
     upstreams: Vec<Arc<str>>,
 }
 
-/// How one recipient's mail goes.
+/// The route of one recipient's mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
+pub struct RecipientRoute {
     /// The route's name, or [`CHOSEN`] and the upstream's: the lane.
     pub name: Arc<str>,
     /// Indices, in the order of trying; never empty.
@@ -52,24 +52,24 @@ pub struct Way {
     pub retry_refused: bool,
 }
 
-/// Why there is no way for a recipient.
+/// Why a recipient has no route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoWay {
+pub enum NoRoute {
     NoRoute,
     /// A rule chose it, and the configuration has it no more.
     NoUpstream(Mark),
 }
 
-/// Recipients of one message that go the same way.
+/// Recipients of one message with the same route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Group {
-    pub way: Result<Way, NoWay>,
+pub(super) struct RouteGroup {
+    pub way: Result<RecipientRoute, NoRoute>,
     /// Indices in the envelope.
     pub members: Vec<usize>,
 }
 
-/// What decides, before anything is drawn.
-enum Decided<'a> {
+/// What decides, before a weighted choice is made.
+enum RouteDecision<'a> {
     ByRoute(&'a Route),
     ByRule(usize),
 }
@@ -81,21 +81,23 @@ impl Routes {
     }
 
     /// `id`: the message's, by which a weighted route draws.
-    pub fn way(&self, addressed: &Addressed<'_>, id: MailId) -> Result<Way, NoWay> {
+    pub fn way(&self, addressed: &Addressed<'_>, id: MailId) -> Result<RecipientRoute, NoRoute> {
         Ok(match self.decide(addressed)? {
-            Decided::ByRoute(route) => Way {
+            RouteDecision::ByRoute(route) => RecipientRoute {
                 name: route.name.clone(),
                 upstreams: route.upstreams.order(id),
                 retry_refused: route.retry_refused,
             },
-            Decided::ByRule(index) => Way { name: self.chosen(index), upstreams: vec![index], retry_refused: false },
+            RouteDecision::ByRule(index) => {
+                RecipientRoute { name: self.chosen(index), upstreams: vec![index], retry_refused: false }
+            }
         })
     }
 
     pub fn lane(&self, addressed: &Addressed<'_>) -> Lane {
         Lane::new(match self.decide(addressed) {
-            Ok(Decided::ByRoute(route)) => route.name.clone(),
-            Ok(Decided::ByRule(index)) => self.chosen(index),
+            Ok(RouteDecision::ByRoute(route)) => route.name.clone(),
+            Ok(RouteDecision::ByRule(index)) => self.chosen(index),
             Err(_) => UNROUTED.into(),
         })
     }
@@ -133,26 +135,26 @@ impl Routes {
     }
 
     /// In order of first appearance.
-    pub(super) fn group(&self, accepted: &Accepted) -> Vec<Group> {
-        let mut groups: Vec<Group> = Vec::new();
+    pub(super) fn group(&self, accepted: &Accepted) -> Vec<RouteGroup> {
+        let mut groups: Vec<RouteGroup> = Vec::new();
         let header = accepted.asked_header();
         for (index, recipient) in accepted.envelope.recipients.iter().enumerate() {
             let way = self.way(&accepted.addressed(recipient, &header), accepted.id);
             match groups.iter_mut().find(|known| is_the_same(&known.way, &way)) {
                 Some(group) => group.members.push(index),
-                None => groups.push(Group { way, members: vec![index] }),
+                None => groups.push(RouteGroup { way, members: vec![index] }),
             }
         }
         groups
     }
 
-    fn decide(&self, addressed: &Addressed<'_>) -> Result<Decided<'_>, NoWay> {
+    fn decide(&self, addressed: &Addressed<'_>) -> Result<RouteDecision<'_>, NoRoute> {
         if let Some(chosen) = &addressed.marks.upstream {
             let found = self.upstreams.iter().position(|name| **name == *chosen.as_str());
-            return found.map(Decided::ByRule).ok_or_else(|| NoWay::NoUpstream(chosen.clone()));
+            return found.map(RouteDecision::ByRule).ok_or_else(|| NoRoute::NoUpstream(chosen.clone()));
         }
-        let found = self.routes.iter().find(|route| route.conditions.hold_for(addressed));
-        found.map(Decided::ByRoute).ok_or(NoWay::NoRoute)
+        let found = self.routes.iter().find(|route| route.conditions.matches(addressed));
+        found.map(RouteDecision::ByRoute).ok_or(NoRoute::NoRoute)
     }
 
     fn chosen(&self, index: usize) -> Arc<str> {
@@ -166,15 +168,15 @@ pub fn lane_of_upstream(name: &str) -> String {
 }
 
 /// Two routes to the same upstreams need no two transactions.
-fn is_the_same(one: &Result<Way, NoWay>, other: &Result<Way, NoWay>) -> bool {
+fn is_the_same(one: &Result<RecipientRoute, NoRoute>, other: &Result<RecipientRoute, NoRoute>) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => one.upstreams == other.upstreams && one.retry_refused == other.retry_refused,
         (one, other) => one == other,
     }
 }
 
-impl NoWay {
-    /// A configuration that is put right may still send it.
+impl NoRoute {
+    /// Mail that has no route may still be sent once the configuration is corrected.
     pub fn reason(&self) -> Reason {
         // RFC 3463 §3.5: X.4.4, unable to route.
         let enhanced = EnhancedCode::new(4, 4, 4);

@@ -6,14 +6,14 @@ use crate::message::text_pattern::{HeaderPattern, TextPattern};
 use crate::message::{Marks, SenderPatterns};
 use crate::smtp::Mailbox;
 
-fn route(name: &str, conditions: Conditions, upstreams: &[usize]) -> Route {
+fn route(name: &str, conditions: RouteConditions, upstreams: &[usize]) -> Route {
     let upstreams = Choice::InOrder(upstreams.to_vec());
     Route { name: name.into(), conditions, upstreams, retry_refused: false }
 }
 
-fn between(senders: &str, recipients: &str) -> Conditions {
+fn between(senders: &str, recipients: &str) -> RouteConditions {
     let patterns = |text: &str| SenderPatterns::parse([text]).expect("a pattern");
-    Conditions { senders: patterns(senders), recipients: patterns(recipients), ..Conditions::none() }
+    RouteConditions { senders: patterns(senders), recipients: patterns(recipients), ..RouteConditions::none() }
 }
 
 fn texts(patterns: &[&str]) -> Vec<TextPattern> {
@@ -38,7 +38,7 @@ struct Mail<'a> {
 }
 
 impl Mail<'_> {
-    fn way(&self, routes: &Routes) -> Result<Way, NoWay> {
+    fn way(&self, routes: &Routes) -> Result<RecipientRoute, NoRoute> {
         let (sender, recipient) = (mailbox("a@example.com"), mailbox("you@example.net"));
         let origin = Origin { user: (!self.user.is_empty()).then(|| self.user.into()), ..Origin::default() };
         let marks = Marks { tag: mark(self.tag), upstream: mark(self.chosen), ..Marks::default() };
@@ -90,11 +90,11 @@ fn the_first_match_wins_and_what_matches_none_goes_nowhere() {
 
 #[test]
 fn every_condition_that_is_given_must_hold() {
-    let conditions = Conditions {
+    let conditions = RouteConditions {
         headers: vec![header("X-Kind", "report*"), header("Subject", "/weekly/")],
         users: texts(&["plausible", "app-*"]),
         tags: texts(&["reports"]),
-        ..Conditions::none()
+        ..RouteConditions::none()
     };
     let routes = Routes::new(vec![route("reports", conditions, &[0])], Vec::new());
     let fits = "Subject: Your weekly report\r\nx-kind: Report-1\r\n";
@@ -117,7 +117,7 @@ fn every_condition_that_is_given_must_hold() {
 #[test]
 fn an_upstream_that_a_rule_chose_needs_no_route() {
     let upstreams = || vec!["company".into(), "backup".into()];
-    let routes = Routes::new(vec![route("all", Conditions::none(), &[0])], upstreams());
+    let routes = Routes::new(vec![route("all", RouteConditions::none(), &[0])], upstreams());
     assert_eq!(Mail::default().lane(&routes), "all");
     let chosen = |chosen| Mail { chosen, ..Mail::default() }.way(&routes);
     let way = chosen("backup").expect("a way");
@@ -131,16 +131,16 @@ fn an_upstream_that_a_rule_chose_needs_no_route() {
 
 #[test]
 fn whatever_may_change_a_lane_changes_the_fingerprint() {
-    let base = Conditions { users: texts(&["a", "b"]), ..Conditions::none() };
+    let base = RouteConditions { users: texts(&["a", "b"]), ..RouteConditions::none() };
     let mut seen = Vec::new();
     for conditions in [
-        Conditions::none(),
+        RouteConditions::none(),
         base.clone(),
-        Conditions { users: texts(&["a, b"]), ..Conditions::none() },
-        Conditions { tags: base.users.clone(), ..Conditions::none() },
-        Conditions { headers: vec![header("A", "b")], ..base.clone() },
-        Conditions { headers: vec![header("A", "c")], ..base.clone() },
-        Conditions { headers: vec![header("B", "b")], ..base },
+        RouteConditions { users: texts(&["a, b"]), ..RouteConditions::none() },
+        RouteConditions { tags: base.users.clone(), ..RouteConditions::none() },
+        RouteConditions { headers: vec![header("A", "b")], ..base.clone() },
+        RouteConditions { headers: vec![header("A", "c")], ..base.clone() },
+        RouteConditions { headers: vec![header("B", "b")], ..base },
         between("*@example.com", "*"),
         between("*", "*@example.com"),
     ] {
@@ -150,6 +150,6 @@ fn whatever_may_change_a_lane_changes_the_fingerprint() {
             seen.push(fingerprint);
         }
     }
-    let routes = |upstreams: &[usize]| Routes::new(vec![route("one", Conditions::none(), upstreams)], Vec::new());
+    let routes = |upstreams: &[usize]| Routes::new(vec![route("one", RouteConditions::none(), upstreams)], Vec::new());
     assert_eq!(routes(&[0]).fingerprint(), routes(&[1, 0]).fingerprint(), "the lane is the same");
 }

@@ -1,25 +1,25 @@
 //! When mail expires, over a simulated machine and a real queue: whatever is done to its clocks.
 
-use super::super::route::{Choice, Conditions, Route};
+use super::super::route::{Choice, Route, RouteConditions};
 use super::super::testing::{later, mailbox};
 use super::*;
 use crate::message::accepted::Origin;
 use crate::message::{Author, Envelope, MailId, Marks, RawMessage};
 use crate::observe::clock::Simulated;
 use crate::queue::lifetime::LONGEST_STOP;
-use crate::queue::sqlite::{Options, SqliteQueue};
+use crate::queue::sqlite::{SqliteOptions, SqliteQueue};
 use crate::queue::{Lane, NewMail, Queue};
 use crate::smtp::ReversePath;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// A machine with a gateway that tries whatever is due, in vain.
+/// A machine with a gateway that tries whatever is due, without success.
 struct World {
     folder: tempfile::TempDir,
     machine: Arc<Mutex<Simulated>>,
-    clerk: Clerk,
+    settlement: SettlementPolicy,
     queue: Arc<SqliteQueue>,
     number: u32,
     /// Truth about what waits: how long it has waited while a gateway ran, and by how much more it may be said to be older.
@@ -34,9 +34,10 @@ struct Truth {
     attempts_since_the_start: u32,
 }
 
-fn open(folder: &Path, clerk: &Clerk) -> Arc<SqliteQueue> {
-    let (schedule, clock) = (clerk.schedule, clerk.clock.clone());
-    let options = Options { data_dir: folder.to_owned(), cache_octets: 1 << 20, min_free_space: 0, schedule, clock };
+fn open(folder: &Path, settlement: &SettlementPolicy) -> Arc<SqliteQueue> {
+    let (schedule, clock) = (settlement.schedule, settlement.clock.clone());
+    let options =
+        SqliteOptions { data_dir: folder.to_owned(), cache_octets: 1 << 20, min_free_space: 0, schedule, clock };
     Arc::new(SqliteQueue::open(options).expect("a queue"))
 }
 
@@ -46,16 +47,17 @@ impl World {
         let wall = "2026-11-24T03:00:00Z".parse().expect("a time");
         let machine = Arc::new(Mutex::new(Simulated::starting(wall, knows_boots)));
         let upstreams = Choice::InOrder(vec![0]);
-        let all = Route { name: "all".into(), conditions: Conditions::none(), upstreams, retry_refused: false };
+        let all = Route { name: "all".into(), conditions: RouteConditions::none(), upstreams, retry_refused: false };
         let routes = Arc::new(Routes::new(vec![all], vec!["company".into()]));
-        let clerk = Clerk { schedule: Schedule::default(), routes, clock: Clock::Simulated(machine.clone()) };
-        let queue = open(folder.path(), &clerk);
-        Self { folder, machine, clerk, queue, number: 0, waiting: HashMap::new(), expired: 0 }
+        let settlement =
+            SettlementPolicy { schedule: Schedule::default(), routes, clock: Clock::Simulated(machine.clone()) };
+        let queue = open(folder.path(), &settlement);
+        Self { folder, machine, settlement, queue, number: 0, waiting: HashMap::new(), expired: 0 }
     }
 
     async fn put(&mut self) {
         self.number += 1;
-        let now = self.clerk.clock.now();
+        let now = self.settlement.clock.now();
         let message = RawMessage::from_data("From: a@example.com\r\n\r\nbody\r\n".into()).expect("a message");
         let mut envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@example.com")));
         envelope.add_recipient(mailbox("you@example.net"));
@@ -63,15 +65,15 @@ impl World {
         let id = MailId::new(now, self.number);
         let (origin, marks) = (Origin::default(), Marks::default());
         let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
-        let fates = self.clerk.waiting(&accepted);
-        let mail = NewMail { accepted: Arc::new(accepted), fates, original: None, subject: String::new() };
+        let initial_states = self.settlement.waiting_states(&accepted);
+        let mail = NewMail { accepted: Arc::new(accepted), initial_states, original: None, subject: String::new() };
         self.queue.put(mail).await.expect("stored");
         self.waiting.insert(id, Truth::default());
     }
 
     /// The gateway runs, and tries what is due.
     async fn run(&mut self, time: Duration) {
-        self.machine.lock().expect("the machine").pass(time);
+        self.machine.lock().pass(time);
         self.waiting.values_mut().for_each(|truth| truth.ran += time);
         // As the gateway does every hour; the clock is kept with it.
         self.queue.prune(Duration::MAX, Duration::MAX).await.expect("nothing");
@@ -79,17 +81,18 @@ impl World {
     }
 
     async fn try_what_is_due(&mut self) {
-        let (lane, expire) = (Lane::new("all"), self.clerk.schedule.expire);
+        let (lane, expire) = (Lane::new("all"), self.settlement.schedule.expire);
         let mut settling = JoinSet::new();
-        for leased in self.queue.lease(&lane, self.clerk.clock.now(), 1000, u64::MAX).await.expect("a lease") {
+        for leased in self.queue.lease(&lane, self.settlement.clock.now(), 1000, u64::MAX).await.expect("a lease") {
             let id = leased.accepted.id;
             let truth = self.waiting.get_mut(&id).expect("known");
             truth.attempts_since_the_start += 1;
             let attempt = leased.accepted.envelope.recipients.iter();
-            let attempt =
-                attempt.map(|to| Settled { recipient: to.clone(), outcome: later(), transaction: None }).collect();
-            let books = self.clerk.close(&leased, &Attempt::new(attempt));
-            if books.expired.is_empty() {
+            let attempt = attempt
+                .map(|to| SettledRecipient { recipient: to.clone(), outcome: later(), transaction: None })
+                .collect();
+            let lease_settlement = self.settlement.settle(&leased, &Attempt::new(attempt));
+            if lease_settlement.expired.is_empty() {
                 assert!(truth.ran < expire, "it should have expired: {truth:?}");
             } else {
                 assert!(truth.ran + truth.doubt >= expire, "expired before its time: {truth:?}");
@@ -98,7 +101,9 @@ impl World {
                 self.expired += 1;
             }
             let queue = self.queue.clone();
-            settling.spawn(async move { queue.settle(leased.lease, books.settlements, books.due).await });
+            settling.spawn(async move {
+                queue.settle(leased.lease, lease_settlement.settlements, lease_settlement.due).await
+            });
         }
         settling.join_all().await.into_iter().for_each(|settled| settled.expect("settled"));
     }
@@ -110,18 +115,18 @@ impl World {
         } else {
             // Two at once cannot have it open.
             let aside = tempfile::tempdir().expect("a folder");
-            drop(std::mem::replace(&mut self.queue, open(aside.path(), &self.clerk)));
+            drop(std::mem::replace(&mut self.queue, open(aside.path(), &self.settlement)));
         }
-        let mut machine = self.machine.lock().expect("the machine");
+        let mut machine = self.machine.lock();
         machine.pass(stop);
         meanwhile(&mut machine);
         drop(machine);
-        self.queue = open(self.folder.path(), &self.clerk);
+        self.queue = open(self.folder.path(), &self.settlement);
         // A crash takes some of what ran from the count, which the next runs have to make good.
         let lost = if in_order { Duration::ZERO } else { Duration::from_secs(10) };
         for truth in self.waiting.values_mut() {
             truth.ran = truth.ran.saturating_sub(lost);
-            truth.doubt += LONGEST_STOP.min(self.clerk.schedule.expire / 4).max(stop.min(LONGEST_STOP)) + lost;
+            truth.doubt += LONGEST_STOP.min(self.settlement.schedule.expire / 4).max(stop.min(LONGEST_STOP)) + lost;
             truth.attempts_since_the_start = 0;
         }
     }
@@ -147,7 +152,7 @@ async fn mail_expires_by_what_it_has_lived_through_whatever_the_clocks_do() {
                 2..8 => world.run(Duration::from_secs(dice.roll(12 * 3600))).await,
                 8..10 => {
                     let hours = dice.roll(20_000).cast_signed() - 10_000;
-                    world.machine.lock().expect("the machine").jump(SignedDuration::from_hours(hours));
+                    world.machine.lock().jump(SignedDuration::from_hours(hours));
                     world.try_what_is_due().await;
                 }
                 10 => {
@@ -183,7 +188,7 @@ async fn no_pair_of_clocks_expires_fresh_mail() {
         for accepted in [-2600, 0, 2, 300] {
             for tried in [-2600, 0, 2, 300] {
                 let mut world = World::new(knows_boots);
-                world.machine.lock().unwrap().jump(days(accepted));
+                world.machine.lock().jump(days(accepted));
                 world.put().await;
                 world.run(Duration::from_secs(12)).await;
                 world

@@ -1,8 +1,8 @@
 use super::*;
-use crate::gateway::RulesOf;
+use crate::gateway::ConfiguredRewriter;
 use crate::queue::control::{Blame, Overview};
 use crate::queue::testing::{MemoryQueue, row};
-use crate::queue::{Filter, State};
+use crate::queue::{Filter, RecipientState};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
@@ -23,8 +23,9 @@ fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
             wakes.fetch_add(1, Ordering::Relaxed);
         })
     };
-    let queue = Arc::new(MemoryQueue::of([row(1, State::Failed), row(2, State::Waiting)]));
-    let server = ControlServer::bind(&data_dir, queue, Arc::new(RulesOf::default()), wake, Clock::System).unwrap();
+    let queue = Arc::new(MemoryQueue::of([row(1, RecipientState::Failed), row(2, RecipientState::Waiting)]));
+    let server =
+        ControlServer::bind(&data_dir, queue, Arc::new(ConfiguredRewriter::default()), wake, Clock::System).unwrap();
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(server.serve(shutdown.clone()));
     Running { folder, data_dir, wakes, shutdown, server }
@@ -37,7 +38,7 @@ fn start() -> Running {
 }
 
 /// Sends octets; the lines that come back before the server closes or `lines` are there.
-async fn exchange(running: &Running, octets: &[u8], lines: usize) -> Vec<Response> {
+async fn exchange(running: &Running, octets: &[u8], lines: usize) -> Vec<ControlResponse> {
     let mut stream = connect(&running.data_dir).await.unwrap();
     let (input, mut output) = stream.split();
     let mut input = BufReader::new(input);
@@ -47,15 +48,15 @@ async fn exchange(running: &Running, octets: &[u8], lines: usize) -> Vec<Respons
         let mut line = Vec::new();
         match timeout(PATIENCE, input.read_until(b'\n', &mut line)).await.expect("an answer") {
             Ok(0) | Err(_) => break,
-            Ok(_) => responses.push(Response::from_line(&line).unwrap()),
+            Ok(_) => responses.push(ControlResponse::from_line(&line).unwrap()),
         }
     }
     responses
 }
 
-fn blame(response: &Response) -> Blame {
+fn blame(response: &ControlResponse) -> Blame {
     match response {
-        Response::Refused(refusal) => refusal.blame,
+        ControlResponse::Refused(refusal) => refusal.blame,
         other => panic!("{other:?}"),
     }
 }
@@ -70,7 +71,7 @@ async fn a_stale_socket_is_replaced_and_ours_is_for_the_owner_and_removed_at_the
     let metadata = std::fs::metadata(&path).unwrap();
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-    assert_eq!(exchange(&running, &Request::Overview.to_line(), 1).await.len(), 1);
+    assert_eq!(exchange(&running, &ControlRequest::Overview.to_line(), 1).await.len(), 1);
     running.shutdown.cancel();
     running.server.await.unwrap();
     assert!(!path.exists());
@@ -84,19 +85,21 @@ async fn a_folder_with_a_long_name_serves_too() {
     let data_dir = folder.path().join("long/".repeat(40));
     std::fs::create_dir_all(&data_dir).unwrap();
     let running = start_in(folder, data_dir);
-    assert_eq!(exchange(&running, &Request::Overview.to_line(), 1).await.len(), 1);
+    assert_eq!(exchange(&running, &ControlRequest::Overview.to_line(), 1).await.len(), 1);
 }
 
 #[tokio::test]
 async fn several_requests_of_several_clients_are_answered_in_order() {
     let running = start();
-    let id = row(1, State::Failed).id.parse().unwrap();
-    let three = [Request::Overview.to_line(), Request::Show { id }.to_line(), Request::Overview.to_line()].concat();
+    let id = row(1, RecipientState::Failed).id.parse().unwrap();
+    let three =
+        [ControlRequest::Overview.to_line(), ControlRequest::Show { id }.to_line(), ControlRequest::Overview.to_line()]
+            .concat();
     for responses in [exchange(&running, &three, 3).await, exchange(&running, &three, 3).await] {
         assert!(
             matches!(
                 responses.as_slice(),
-                [Response::Overview(Overview { counts, .. }), Response::Shown(Some(shown)), Response::Overview(_)]
+                [ControlResponse::Overview(Overview { counts, .. }), ControlResponse::Shown(Some(shown)), ControlResponse::Overview(_)]
                     if counts.failed == 1 && shown.row.subject == "Report 1"
             ),
             "{responses:?}"
@@ -111,10 +114,10 @@ async fn idle_clients_keep_nobody_out_but_the_thirty_third() {
     for _ in 0..MAX_CLIENTS - 1 {
         idle.push(connect(&running.data_dir).await.unwrap());
     }
-    assert_eq!(exchange(&running, &Request::Overview.to_line(), 1).await.len(), 1);
+    assert_eq!(exchange(&running, &ControlRequest::Overview.to_line(), 1).await.len(), 1);
     idle.push(connect(&running.data_dir).await.unwrap());
     drop(idle);
-    assert_eq!(exchange(&running, &Request::Overview.to_line(), 1).await.len(), 1);
+    assert_eq!(exchange(&running, &ControlRequest::Overview.to_line(), 1).await.len(), 1);
 }
 
 #[tokio::test]
@@ -129,20 +132,24 @@ async fn a_broken_request_is_answered_and_ends_the_conversation() {
         let responses = exchange(&running, octets, 2).await;
         assert_eq!(responses.iter().map(blame).collect::<Vec<_>>(), [expected]);
     }
-    assert_eq!(exchange(&running, &Request::Overview.to_line(), 1).await.len(), 1, "others are served all the same");
+    assert_eq!(
+        exchange(&running, &ControlRequest::Overview.to_line(), 1).await.len(),
+        1,
+        "others are served all the same"
+    );
 }
 
 #[tokio::test]
 async fn the_dispatcher_is_woken_once_by_what_makes_mail_due() {
     let running = start();
-    let id = row(1, State::Failed).id.parse().unwrap();
+    let id = row(1, RecipientState::Failed).id.parse().unwrap();
     for (request, wakes) in [
-        (Request::Hold { lane: None, held: true }, 0),
-        (Request::Show { id }, 0),
-        (Request::Retry { ids: vec![id], to: None }, 1),
-        (Request::Hold { lane: None, held: false }, 2),
-        (Request::RetryMatching { filter: Filter::default(), after: None, limit: 1 }, 2),
-        (Request::RetryMatching { filter: Filter::default(), after: None, limit: 2 }, 3),
+        (ControlRequest::Hold { lane: None, held: true }, 0),
+        (ControlRequest::Show { id }, 0),
+        (ControlRequest::Retry { ids: vec![id], to: None }, 1),
+        (ControlRequest::Hold { lane: None, held: false }, 2),
+        (ControlRequest::RetryMatching { filter: Filter::default(), after: None, limit: 1 }, 2),
+        (ControlRequest::RetryMatching { filter: Filter::default(), after: None, limit: 2 }, 3),
     ] {
         exchange(&running, &request.to_line(), 1).await;
         assert_eq!(running.wakes.load(Ordering::Relaxed), wakes, "{request:?}");
@@ -152,13 +159,15 @@ async fn the_dispatcher_is_woken_once_by_what_makes_mail_due() {
 #[tokio::test]
 async fn content_follows_its_line_as_it_is() {
     let running = start();
-    let id = row(1, State::Failed).id.parse().unwrap();
+    let id = row(1, RecipientState::Failed).id.parse().unwrap();
     let mut stream = connect(&running.data_dir).await.unwrap();
-    stream.write_all(&Request::Content { id }.to_line()).await.unwrap();
+    stream.write_all(&ControlRequest::Content { id }.to_line()).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.unwrap();
     let end = all.iter().position(|&octet| octet == b'\n').unwrap() + 1;
-    let Ok(Response::Content(Some(content))) = Response::from_line(&all[..end]) else { panic!("content") };
+    let Ok(ControlResponse::Content(Some(content))) = ControlResponse::from_line(&all[..end]) else {
+        panic!("content")
+    };
     assert_eq!((content.octets, &all[end..]), (14, &b"A: 1\r\n\r\nbody\r\n"[..]));
 }

@@ -1,13 +1,13 @@
 //! Deadlines under paused time, and what happens while a message is with the intake.
 
 use super::*;
-use crate::inbound::auth::Password;
-use crate::inbound::limits::Connections;
+use crate::inbound::limits::ConnectionCounter;
 use crate::inbound::testing::{Recorder, budget, options, server_tls};
+use crate::inbound::users::Password;
 use crate::inbound::{AuthMode, Client};
 use crate::observe::Secret;
 use crate::smtp::ReversePath;
-use std::sync::Mutex;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::sync::Notify;
@@ -24,12 +24,12 @@ struct Talk {
 }
 
 impl Talk {
-    fn start<I: Intake>(options: Options, intake: &Arc<I>) -> Self {
+    fn start<I: Intake>(options: ListenerOptions, intake: &Arc<I>) -> Self {
         let slot = slot(&options);
         Self::start_in(slot, options, intake)
     }
 
-    fn start_in<I: Intake>(slot: Slot, options: Options, intake: &Arc<I>) -> Self {
+    fn start_in<I: Intake>(slot: ConnectionSlot, options: ListenerOptions, intake: &Arc<I>) -> Self {
         let (client, server) = duplex(1024 * 1024);
         let stop = CancellationToken::new();
         let serving = tokio::spawn(run_in(slot, server, options, Arc::clone(intake), stop.clone()));
@@ -63,12 +63,12 @@ impl Talk {
 const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 40_000);
 
 /// The only one of its listener.
-fn slot(options: &Options) -> Slot {
+fn slot(options: &ListenerOptions) -> ConnectionSlot {
     let address = SocketAddr::from(PEER).ip();
-    Connections::new(1, 0, 1).admit(address, options.needs_no_login(address)).expect("room")
+    ConnectionCounter::new(1, 0, 1).admit(address, options.needs_no_login(address)).expect("room")
 }
 
-async fn run<S, I>(socket: S, options: Options, intake: Arc<I>, stop: CancellationToken)
+async fn run<S, I>(socket: S, options: ListenerOptions, intake: Arc<I>, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
@@ -76,14 +76,25 @@ where
     run_in(slot(&options), socket, options, intake, stop).await;
 }
 
-async fn run_in<S, I>(slot: Slot, socket: S, options: Options, intake: Arc<I>, stop: CancellationToken)
-where
+async fn run_in<S, I>(
+    slot: ConnectionSlot,
+    socket: S,
+    options: ListenerOptions,
+    intake: Arc<I>,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
     let users = Users::new([("u".into(), Password::Plain(Secret::new("p")))]);
-    let service =
-        Service { options: Arc::new(options), users, budget: budget(), intake, stop, notes: Notes::default() };
+    let service = ListenerService {
+        options: Arc::new(options),
+        users,
+        budget: budget(),
+        intake,
+        stop,
+        log_limiter: LogLimiter::default(),
+    };
     serve(socket, PEER.into(), slot, &service).await;
 }
 
@@ -118,8 +129,8 @@ async fn an_octet_now_and_then_does_not_prolong_a_command() {
 }
 
 /// One that stands in no `allow`.
-fn stranger() -> Options {
-    Options { auth: AuthMode::Required, ..options() }
+fn stranger() -> ListenerOptions {
+    ListenerOptions { auth: AuthMode::Required, ..options() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +159,7 @@ async fn a_client_without_a_login_that_reads_nothing_is_let_go_no_later() {
 
 #[tokio::test]
 async fn the_one_that_has_waited_longest_for_its_login_makes_room_for_another() {
-    let (connections, recorder) = (Connections::new(2, 0, 2), recorder());
+    let (connections, recorder) = (ConnectionCounter::new(2, 0, 2), recorder());
     let come = || {
         let slot = connections.admit(PEER.0.into(), false).expect("room");
         Talk::start_in(slot, stranger(), &recorder)
@@ -209,7 +220,7 @@ async fn data_below_the_minimum_rate_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn slow_data_above_the_minimum_rate_arrives() {
     let recorder = recorder();
-    let options = Options { max_message_size: 10_000_000, ..options() };
+    let options = ListenerOptions { max_message_size: 10_000_000, ..options() };
     let mut talk = Talk::start(options, &recorder);
     talk.send(ENVELOPE).await;
     talk.expect(&["220", "250", "250", "250", "354"]).await;
@@ -250,7 +261,7 @@ async fn a_client_that_stops_reading_is_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_begins_tls_is_let_go() {
-    let options = Options { tls: Tls::Implicit(server_tls()), ..options() };
+    let options = ListenerOptions { tls: Tls::Implicit(server_tls()), ..options() };
     let talk = Talk::start(options, &recorder());
     talk.serving.await.expect("no panic");
     drop(talk.client);
@@ -320,7 +331,7 @@ impl Intake for Gate {
     async fn accept(&self, _: Received) -> Reply {
         self.entered.notify_one();
         self.open.notified().await;
-        *self.taken.lock().expect("no panic") += 1;
+        *self.taken.lock() += 1;
         self.done.notify_one();
         Reply::ok()
     }
@@ -341,7 +352,7 @@ async fn a_client_that_closes_while_its_message_is_stored_takes_nothing_back() {
     drop(talk.client);
     gate.open.notify_one();
     talk.serving.await.expect("no panic");
-    assert_eq!(*gate.taken.lock().expect("no panic"), 1);
+    assert_eq!(*gate.taken.lock(), 1);
 }
 
 #[tokio::test]
@@ -351,7 +362,7 @@ async fn a_connection_that_is_cut_off_while_a_message_is_stored_takes_nothing_ba
     assert!(talk.serving.await.is_err_and(|error| error.is_cancelled()));
     gate.open.notify_one();
     gate.done.notified().await;
-    assert_eq!(*gate.taken.lock().expect("no panic"), 1);
+    assert_eq!(*gate.taken.lock(), 1);
 }
 
 #[tokio::test]
@@ -365,7 +376,7 @@ async fn a_stop_while_a_message_is_stored_comes_behind_its_reply() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_handshake() {
-    let options = Options { tls: Tls::Implicit(server_tls()), ..options() };
+    let options = ListenerOptions { tls: Tls::Implicit(server_tls()), ..options() };
     let talk = Talk::start(options, &recorder());
     talk.stop.cancel();
     talk.serving.await.expect("no panic");
@@ -412,18 +423,18 @@ async fn replies_that_nobody_reads_take_no_memory() {
 /// Ten thousand of them wait at once.
 #[tokio::test]
 async fn a_connection_that_waits_holds_little() {
-    let options = Options { max_connections: 10, ..options() };
+    let options = ListenerOptions { max_connections: 10, ..options() };
     let slot = slot(&options);
-    let service = Service {
+    let service = ListenerService {
         options: Arc::new(options),
         users: Users::none(),
         budget: budget(),
         intake: Arc::new(Recorder::default()),
         stop: CancellationToken::new(),
-        notes: Notes::default(),
+        log_limiter: LogLimiter::default(),
     };
     let (_client, server) = duplex(64);
     let size = size_of_val(&serve(server, ([127, 0, 0, 1], 40_000).into(), slot, &service));
-    println!("a connection's future: {size} octets; a step: {}", size_of::<Step>());
+    println!("a connection's future: {size} octets; a step: {}", size_of::<SessionStep>());
     assert!(size <= 2048, "{size} octets");
 }

@@ -12,7 +12,7 @@ use crate::tally::Tally;
 const ENVELOPE: &[u8] = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
 const SECOND: &[u8] = b"MAIL FROM:<evil@b>\r\nRCPT TO:<victim@d>\r\nDATA\r\nSubject: two\r\n\r\nb\r\n.\r\nQUIT\r\n";
 
-fn smuggle(options: &Options, first: &[u8], cut: usize, pause: usize) {
+fn smuggle(options: &ListenerOptions, first: &[u8], cut: usize, pause: usize) {
     let input = [ENVELOPE, first, SECOND].concat();
     let cut = cut.min(input.len());
     let mut dialogue = Dialogue::new(options.clone());
@@ -32,7 +32,7 @@ fn smuggle(options: &Options, first: &[u8], cut: usize, pause: usize) {
 fn no_look_alike_of_the_end_makes_two_messages_or_one() {
     for line_endings in [LineEndings::Normalize, LineEndings::Reject] {
         for max_message_size in [100_000, 10] {
-            let options = Options { line_endings, max_message_size, ..options() };
+            let options = ListenerOptions { line_endings, max_message_size, ..options() };
             for lookalike in LOOKALIKES {
                 let in_body = [b"Subject: one\r\n\r\na", *lookalike].concat();
                 // As the very first line, with and without the line end that stands before it.
@@ -63,7 +63,7 @@ fn has_one_end(data: &[u8]) -> bool {
 }
 
 /// The first transaction is one message or none, and the second is its content.
-fn is_one_or_none(options: &Options, data: &[u8], cut: usize) -> bool {
+fn is_one_or_none(options: &ListenerOptions, data: &[u8], cut: usize) -> bool {
     let mut dialogue = Dialogue::new(options.clone());
     dialogue.send(&[ENVELOPE, &data[..cut]].concat());
     dialogue.send(&[&data[cut..], b"QUIT\r\n"].concat());
@@ -81,7 +81,7 @@ fn no_word_over_line_ends_dots_and_nul_is_an_end() {
         for (max_message_size, before) in
             [(100_000, &b""[..]), (100_000, b"Subject: x\r\n\r\na"), (10, b"Subject: x\r\n\r\na")]
         {
-            let options = Options { line_endings, max_message_size, ..options() };
+            let options = ListenerOptions { line_endings, max_message_size, ..options() };
             for word in words() {
                 let data = [before, &word, second].concat();
                 if !has_one_end(&data) {
@@ -106,21 +106,21 @@ fn one_message_is_one_message_however_it_is_cut() {
         dialogue.send(&input[..cut]);
         dialogue.send(&input[cut..]);
         assert_eq!(dialogue.codes(), [220, 250, 250, 250, 354, 250, 221], "cut at {cut}");
-        let taken = dialogue.intake.taken.lock().expect("no panic");
+        let taken = dialogue.intake.taken.lock();
         assert_eq!(taken[0].data, &b"Subject: x\r\n\r\n.a\r\nb\r\n.c\r\n"[..], "cut at {cut}");
     }
 }
 
 #[test]
 fn what_is_refused_anyway_is_not_kept_in_memory() {
-    let options = Options { max_message_size: 1000, ..options() };
+    let options = ListenerOptions { max_message_size: 1000, ..options() };
     let mut dialogue = Dialogue::new(options);
     dialogue.send(ENVELOPE);
     let untouched = budget().total();
     for _ in 0..1000 {
         dialogue.send(&[b'x'; 10_000]);
     }
-    let Some(Next::Data(receiving)) = &dialogue.next else { panic!("not in DATA") };
+    let Some(SessionAction::Data(receiving)) = &dialogue.next else { panic!("not in DATA") };
     assert!(receiving.budget().has_room_for(untouched), "the share was given back");
     dialogue.send(b"\r\n.\r\n");
     assert_eq!(dialogue.codes().last(), Some(&552));
@@ -131,7 +131,7 @@ fn memory_is_accounted_for_before_it_is_used() {
     let mut dialogue = Dialogue::new(options());
     dialogue.send(ENVELOPE);
     dialogue.send(&[b'x'; 50_000]);
-    let Some(Next::Data(receiving)) = &dialogue.next else { panic!("not in DATA") };
+    let Some(SessionAction::Data(receiving)) = &dialogue.next else { panic!("not in DATA") };
     assert!(!receiving.budget().has_room_for(budget().total() - 50_000 + 4096));
     dialogue.send(b"\r\n.\r\n");
     assert_eq!(dialogue.codes().last(), Some(&250));
@@ -143,7 +143,7 @@ fn envelopes_are_in_the_budget_and_leave_it_with_the_transaction() {
         (from..from + 50).map(|n| format!("RCPT TO:<somebody-{n}@example.net>\r\n")).collect::<String>().into_bytes()
     };
     for end in [&b"RSET\r\n"[..], b"EHLO x\r\n", b"HELO x\r\n", b"QUIT\r\n", b"DATA\r\nS: x\r\n\r\n.\r\n"] {
-        let mut dialogue = Dialogue::new(Options { max_recipients: 1000, ..options() });
+        let mut dialogue = Dialogue::new(ListenerOptions { max_recipients: 1000, ..options() });
         let budget = dialogue.budget.clone();
         dialogue.send(b"EHLO x\r\nMAIL FROM:<a@b>\r\n");
         assert!(!budget.has_room_for(budget.total()), "MAIL counts");
@@ -156,14 +156,14 @@ fn envelopes_are_in_the_budget_and_leave_it_with_the_transaction() {
         assert!(budget.total() - budget.available() >= 2 * half - 4096);
         assert!(dialogue.codes()[2..].iter().all(|code| *code == 250));
         dialogue.send(end);
-        dialogue.intake.taken.lock().expect("no panic").clear();
+        dialogue.intake.taken.lock().clear();
         assert_eq!(budget.available(), budget.total(), "{}", end.escape_ascii());
     }
 }
 
 #[test]
 fn recipients_that_do_not_fit_get_452_and_the_earlier_ones_stay() {
-    let mut dialogue = Dialogue::new(Options { max_recipients: 1000, ..options() });
+    let mut dialogue = Dialogue::new(ListenerOptions { max_recipients: 1000, ..options() });
     let budget = dialogue.budget.clone();
     let mut others = budget.share();
     others.grow(usize::try_from(budget.total()).expect("small") - 20 * 4096).expect("room");
@@ -181,7 +181,7 @@ fn recipients_that_do_not_fit_get_452_and_the_earlier_ones_stay() {
     drop(others);
     dialogue.send(b"DATA\r\nS: x\r\n\r\n.\r\nMAIL FROM:<a@b>\r\n");
     assert_eq!(dialogue.codes()[dialogue.codes().len() - 3..], [354, 250, 250], "in sync");
-    assert_eq!(dialogue.intake.taken.lock().expect("no panic")[0].envelope.recipients.len(), taken);
+    assert_eq!(dialogue.intake.taken.lock()[0].envelope.recipients.len(), taken);
 }
 
 #[test]

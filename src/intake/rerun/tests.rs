@@ -1,14 +1,14 @@
 //! Rules of another day on mail that is stored, over a queue in memory.
 
 use super::*;
-use crate::message::rewrite::{Actions, AddressMap, Author, Conditions, Rule};
-use crate::queue::State;
+use crate::message::rewrite::{AddressMap, NamedAddress, Rule, RuleActions, RuleConditions};
+use crate::queue::RecipientState;
 use crate::queue::testing::{MemoryQueue, row};
 use crate::smtp::Mailbox;
 
 /// One failed message to these recipients, with the gateway's own field on top.
 fn stored(recipients: &[&str]) -> (MemoryQueue, MailId) {
-    let mut failed = row(1, State::Failed);
+    let mut failed = row(1, RecipientState::Failed);
     let template = failed.recipients.remove(0);
     let recipient = |address: &&str| crate::queue::RecipientRow { address: (*address).into(), ..template.clone() };
     failed.recipients = recipients.iter().map(recipient).collect();
@@ -24,19 +24,22 @@ fn trace(id: MailId) -> String {
 
 const BEFORE: &str = "Received: from elsewhere\r\nDKIM-Signature: v=1\r\nFrom: App <app@example.com>\r\nSubject: s\r\n";
 
-fn rules(actions: impl IntoIterator<Item = Actions>) -> Rules {
-    let rule = |actions| Rule { name: "today's".into(), conditions: Conditions::default(), actions };
+fn rules(actions: impl IntoIterator<Item = RuleActions>) -> Rules {
+    let rule = |actions| Rule { name: "today's".into(), conditions: RuleConditions::default(), actions };
     Rules(actions.into_iter().map(rule).collect())
 }
 
 fn from_rule() -> Rules {
     let address = Mailbox::parse("verified@example.org").expect("an address");
-    rules([Actions { set_from: Some(Author { display_name: String::new(), address }), ..Actions::default() }])
+    rules([RuleActions {
+        set_from: Some(NamedAddress { display_name: String::new(), address }),
+        ..RuleActions::default()
+    }])
 }
 
 fn map(pairs: &[(&str, &str)]) -> Rules {
     let map_recipients = AddressMap::parse(pairs.iter().copied()).expect("a map");
-    rules([Actions { map_recipients, ..Actions::default() }])
+    rules([RuleActions { map_recipients, ..RuleActions::default() }])
 }
 
 async fn run(queue: &MemoryQueue, rules: &Rules, id: MailId) -> Rerun {
@@ -68,7 +71,7 @@ async fn a_rule_for_from_cures_mail_that_failed_on_it_and_can_be_taken_back() {
     let expected =
         format!("{trace}Received: from elsewhere\r\nFrom: verified@example.org\r\nSubject: s\r\n\r\nbody\r\n");
     assert_eq!(content(&queue), expected, "the broken signature went with the old From");
-    assert_eq!(queue.inner().messages[0].0.recipients[0].state, State::Waiting);
+    assert_eq!(queue.inner().messages[0].0.recipients[0].state, RecipientState::Waiting);
     let original = queue.inner().originals.values().next().cloned().expect("kept");
     assert!(original.ends_with(BEFORE.as_bytes()), "without the gateway's own field");
     assert_eq!(run(&queue, &from_rule(), id).await, Rerun::Unchanged { recipients: 1 });
@@ -108,16 +111,19 @@ async fn recipients_are_mapped_from_what_the_application_said() {
 
 #[tokio::test]
 async fn a_rule_can_end_it_or_leave_it_as_it_is() {
-    let refuse = rules([Actions { refuse: Some("no such mail".into()), ..Actions::default() }]);
-    let discard = rules([Actions { discard: true, ..Actions::default() }]);
+    let refuse = rules([RuleActions { refuse: Some("no such mail".into()), ..RuleActions::default() }]);
+    let discard = rules([RuleActions { discard: true, ..RuleActions::default() }]);
     let (queue, id) = stored(&["you@example.net"]);
     let before = content(&queue);
     let refused = Rerun::Refused { rule: "today's".into(), text: "no such mail".into() };
     assert_eq!(run(&queue, &refuse, id).await, refused);
-    assert_eq!((content(&queue), queue.inner().messages[0].0.recipients[0].state), (before.clone(), State::Failed));
-    queue.inner().messages[0].0.recipients[0].state = State::Leased;
+    assert_eq!(
+        (content(&queue), queue.inner().messages[0].0.recipients[0].state),
+        (before.clone(), RecipientState::Failed)
+    );
+    queue.inner().messages[0].0.recipients[0].state = RecipientState::Leased;
     assert_eq!(run(&queue, &from_rule(), id).await, Rerun::Busy);
-    queue.inner().messages[0].0.recipients[0].state = State::Waiting;
+    queue.inner().messages[0].0.recipients[0].state = RecipientState::Waiting;
     assert_eq!(run(&queue, &discard, id).await, Rerun::Discards { rule: "today's".into() });
     assert_eq!(content(&queue), before, "what was accepted is not removed by a rule of another day");
     let nobody = MailId::new(Timestamp::UNIX_EPOCH, 9);

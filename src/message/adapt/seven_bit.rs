@@ -2,10 +2,10 @@
 //! message; other content base64, raw text in headers encoded words.
 //!
 //! What is ASCII stays octet for octet. What is signed, encrypted or another message is never changed: then there is no
-//! way, and the caller is told why. RFC 6152 §3, RFC 2045 §6, RFC 2047, RFC 6532.
+//! way, and the error says why. RFC 6152 §3, RFC 2045 §6, RFC 2047, RFC 6532.
 
 use crate::message::RawMessage;
-use crate::message::headers::{Change, Field, FieldRef, Fields, changed};
+use crate::message::headers::{Field, FieldChange, FieldRef, Fields, changed};
 use crate::message::mime::{
     Coding, Editor, Encoding, Entity, Structure, decode_quoted_printable, longest_quoted_printable, with_field,
 };
@@ -20,11 +20,11 @@ pub enum Inconvertible {
         "a part of it ({0}) is signed, encrypted or another message and has 8-bit characters, which must not be changed"
     )]
     Sealed(String),
-    #[error("its parts cannot be told apart with certainty, and have 8-bit characters")]
+    #[error("its structure cannot be determined with certainty, and it has 8-bit characters")]
     Unreadable,
     #[error("its header field {0} has an address or another value that only UTF-8 can say")]
     Header(String),
-    #[error("its header field {0} has 8-bit characters that are no UTF-8, in a charset that it does not name")]
+    #[error("its header field {0} has 8-bit characters that are not UTF-8, in a charset that it does not name")]
     Charset(String),
 }
 
@@ -69,7 +69,7 @@ pub fn to_seven_bit(message: &RawMessage) -> Result<Option<RawMessage>, Inconver
 }
 
 /// The message with the texts of its own header in encoded words; `None` if there is nothing to encode. Addresses that
-/// only UTF-8 can say are left, and what is no UTF-8.
+/// only UTF-8 can express are left, and so is what is not UTF-8.
 pub fn with_ascii_texts(message: &RawMessage) -> Option<RawMessage> {
     let header = in_encoded_words(message.header())?;
     let mut converted = message.clone();
@@ -80,7 +80,7 @@ pub fn with_ascii_texts(message: &RawMessage) -> Option<RawMessage> {
 const ENCODING: &str = "Content-Transfer-Encoding";
 
 fn in_encoded_words(block: &[u8]) -> Option<Vec<u8>> {
-    let of_field = |field: &FieldRef<'_>| if field.raw().is_ascii() { Change::Keep } else { in_ascii(field) };
+    let of_field = |field: &FieldRef<'_>| if field.raw().is_ascii() { FieldChange::Keep } else { in_ascii(field) };
     if block.is_ascii() { None } else { changed(block, of_field) }
 }
 
@@ -163,7 +163,7 @@ fn unread(entity: &Entity, structure: &Structure) -> [Range<usize>; 2] {
 }
 
 /// Octets of memory that [`to_seven_bit`] takes beside the message itself: an upper bound by looking, not by doing.
-pub fn seven_bit_room(message: &RawMessage) -> usize {
+pub fn seven_bit_memory(message: &RawMessage) -> usize {
     let (header, body) = (message.header(), message.body());
     if body.is_ascii() && header.is_ascii() {
         return 0;
@@ -184,7 +184,7 @@ const WORD: usize = 12;
 /// The largest structure.
 const STRUCTURE: usize = 64 * 1024;
 
-/// By how much it grows; and the octets behind quoted-printable, while they are written anew.
+/// By how much it grows; and the octets behind quoted-printable, while they are re-encoded.
 fn of_leaf(entity: &Entity, body: &[u8], structure: &Structure) -> usize {
     let is_large = structure.root().body.len() >= LARGE;
     let size = match entity.content.encoding {

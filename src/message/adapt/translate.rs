@@ -4,7 +4,7 @@
 //! the provider's form cannot carry is left out and named.
 
 use super::json;
-use super::vocabulary::{Pairs, PairsPlace, Place, Setting, Vocabulary, Word};
+use super::vocabulary::{FixedSetting, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary};
 use crate::message::headers::{Field, FieldRef};
 use crate::message::{Marks, RawMessage};
 use serde_json::{Map, Value};
@@ -88,31 +88,31 @@ struct Headers<'a> {
 
 impl Headers<'_> {
     /// False if it has no place there.
-    fn word(&mut self, word: Word, text: &str) -> bool {
+    fn word(&mut self, word: HeaderSlot, text: &str) -> bool {
         match word.place {
-            Place::Field(name) => self.fields.push((name.to_owned(), text.to_owned())),
-            Place::Member { field, key, list } => {
+            SlotForm::Field(name) => self.fields.push((name.to_owned(), text.to_owned())),
+            SlotForm::Member { field, key, list } => {
                 let Some(object) = self.object(field) else { return false };
                 let value = Value::from(text);
                 object.insert(key.to_owned(), if list { Value::from(vec![value]) } else { value });
             }
-            Place::Pair { field, key } => self.pair(field, key, text),
+            SlotForm::Pair { field, key } => self.pair(field, key, text),
         }
         true
     }
 
-    fn pairs(&mut self, pairs: Pairs, marks: &Marks, left_out: &mut Vec<String>) {
+    fn pairs(&mut self, pairs: MetadataSlot, marks: &Marks, left_out: &mut Vec<String>) {
         let (mut taken, mut object) = (0, Map::new());
         for (name, value) in &marks.metadata {
             let (name, value) = (name.as_str(), value.as_str());
             let mut fits = taken < pairs.most && pairs.names.admits(name) && pairs.values.admits(value);
             match pairs.place {
                 _ if !fits => {}
-                PairsPlace::FieldForEach(beginning) => {
+                MetadataForm::FieldForEach(beginning) => {
                     self.fields.push((format!("{beginning}{name}"), value.to_owned()));
                 }
-                PairsPlace::List(field) => self.pair(field, name, value),
-                PairsPlace::Object(_) | PairsPlace::Member { .. } => {
+                MetadataForm::List(field) => self.pair(field, name, value),
+                MetadataForm::Object(_) | MetadataForm::Member { .. } => {
                     object.insert(name.to_owned(), value.into());
                     fits = json::to_ascii(&object).len() <= pairs.longest;
                     if !fits {
@@ -128,27 +128,27 @@ impl Headers<'_> {
         }
         match pairs.place {
             _ if object.is_empty() => {}
-            PairsPlace::Member { field, key } => match self.object(field) {
+            MetadataForm::Member { field, key } => match self.object(field) {
                 Some(all) => {
                     all.insert(key.to_owned(), Value::Object(object));
                 }
                 None => left_out.extend(object.keys().map(|name| format!("metadata {name}"))),
             },
-            PairsPlace::Object(field) => {
+            MetadataForm::Object(field) => {
                 self.objects.insert(field, Some(object));
             }
-            PairsPlace::FieldForEach(_) | PairsPlace::List(_) => {}
+            MetadataForm::FieldForEach(_) | MetadataForm::List(_) => {}
         }
     }
 
     /// Unless the application has set it.
-    fn setting(&mut self, setting: Setting) {
+    fn setting(&mut self, setting: FixedSetting) {
         match setting {
-            Setting::Field { name, value } if !self.message.has(name) => {
+            FixedSetting::Field { name, value } if !self.message.has(name) => {
                 self.fields.push((name.to_owned(), value.to_owned()));
             }
-            Setting::Field { .. } => {}
-            Setting::Member { field, key, json } => {
+            FixedSetting::Field { .. } => {}
+            FixedSetting::Member { field, key, json } => {
                 if let (Ok(value), Some(object)) = (serde_json::from_str::<Value>(json), self.object(field)) {
                     object.entry(key).or_insert(value);
                 }

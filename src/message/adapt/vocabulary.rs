@@ -1,18 +1,18 @@
-//! How a provider wants to be told a tag, a stream, metadata and an address pool: data that a preset fills in.
+//! How a provider expects a tag, a stream, metadata and an address pool: data that a preset fills in.
 //!
 //! Knows forms of headers, never providers. What a form cannot carry is left out, not bent.
 
-/// A provider's words for the gateway's own.
+/// A provider's headers for the gateway's marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vocabulary {
     /// Beginnings of the names of its headers, such as "X-Mailgun-". Those of other providers are taken out.
     pub own: &'static [&'static str],
-    pub tag: Option<Word>,
-    pub stream: Option<Word>,
-    pub ip_pool: Option<Word>,
-    pub metadata: Option<Pairs>,
+    pub tag: Option<HeaderSlot>,
+    pub stream: Option<HeaderSlot>,
+    pub ip_pool: Option<HeaderSlot>,
+    pub metadata: Option<MetadataSlot>,
     /// Asks the provider to leave links and text as they are.
-    pub no_tracking: Option<Setting>,
+    pub no_tracking: Option<FixedSetting>,
 }
 
 impl Vocabulary {
@@ -22,13 +22,13 @@ impl Vocabulary {
 
 /// Where one value goes, and which values it can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Word {
-    pub place: Place,
-    pub allowed: Allowed,
+pub struct HeaderSlot {
+    pub place: SlotForm,
+    pub allowed: AllowedText,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum SlotForm {
     /// A field of its own.
     Field(&'static str),
     /// A member of the JSON object in a field; in a list of one if `list`.
@@ -39,10 +39,10 @@ pub enum Place {
 
 /// Where pairs of names and values go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pairs {
-    pub place: PairsPlace,
-    pub names: Allowed,
-    pub values: Allowed,
+pub struct MetadataSlot {
+    pub place: MetadataForm,
+    pub names: AllowedText,
+    pub values: AllowedText,
     /// How many at most.
     pub most: usize,
     /// Octets of the whole field's value.
@@ -50,7 +50,7 @@ pub struct Pairs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PairsPlace {
+pub enum MetadataForm {
     /// One field for each; its name begins so.
     FieldForEach(&'static str),
     /// A JSON object in a field of its own.
@@ -63,7 +63,7 @@ pub enum PairsPlace {
 
 /// A fixed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setting {
+pub enum FixedSetting {
     Field {
         name: &'static str,
         value: &'static str,
@@ -78,14 +78,14 @@ pub enum Setting {
 
 /// Which texts a place can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowed {
-    pub characters: Characters,
+pub struct AllowedText {
+    pub characters: AllowedCharacters,
     /// Characters.
     pub longest: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Characters {
+pub enum AllowedCharacters {
     /// Letters, digits, hyphen, underscore.
     Token,
     /// Printable ASCII without the comma, which separates.
@@ -96,17 +96,17 @@ pub enum Characters {
     Any,
 }
 
-impl Allowed {
-    pub const fn new(characters: Characters, longest: usize) -> Self {
+impl AllowedText {
+    pub const fn new(characters: AllowedCharacters, longest: usize) -> Self {
         Self { characters, longest }
     }
 
     pub fn admits(self, text: &str) -> bool {
         let admits = |c: char| match self.characters {
-            Characters::Token => c.is_ascii_alphanumeric() || c == '-' || c == '_',
-            Characters::NoComma => (' '..='~').contains(&c) && c != ',',
-            Characters::Ascii => (' '..='~').contains(&c),
-            Characters::Any => !c.is_control(),
+            AllowedCharacters::Token => c.is_ascii_alphanumeric() || c == '-' || c == '_',
+            AllowedCharacters::NoComma => (' '..='~').contains(&c) && c != ',',
+            AllowedCharacters::Ascii => (' '..='~').contains(&c),
+            AllowedCharacters::Any => !c.is_control(),
         };
         !text.trim().is_empty() && text.chars().count() <= self.longest && text.chars().all(admits)
     }

@@ -1,12 +1,12 @@
-//! Lists of addresses in headers: display names that break the rules are written anew, addresses never change.
+//! Lists of addresses in headers: display names that break the rules are rewritten, addresses never change.
 //!
 //! A value that cannot be read with certainty is left alone as a whole: to guess where a name ends is to guess who is
 //! meant. RFC 5322 §3.4, RFC 2047 §5.
 
 mod scan;
 
-use super::words::{Piece, Place, decode, encode_comment, encode_phrase, split};
-pub(in crate::message) use scan::{Kind, Member, Token, members};
+use super::encoded_words::{TextPiece, WordPlacement, decode, encode_comment, encode_phrase, split};
+pub(in crate::message) use scan::{AddressMember, AddressToken, AddressTokenKind, members};
 
 /// The fields that hold nothing but addresses. RFC 5322 §3.6.
 const FIELDS: [&str; 14] = [
@@ -30,10 +30,10 @@ pub fn are_in(name: &[u8]) -> bool {
     FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// The value with its broken names mended; `None` if there is nothing to mend, or no certain way to do it.
+/// The value with its broken names repaired; `None` if nothing needs repair, or there is no certain way to do it.
 ///
 /// `value` is unfolded; `column` is where it begins in its line.
-pub fn mended(value: &str, column: usize) -> Option<String> {
+pub fn repaired(value: &str, column: usize) -> Option<String> {
     if value.chars().any(|c| c.is_control() && c != '\t') {
         return None;
     }
@@ -41,7 +41,7 @@ pub fn mended(value: &str, column: usize) -> Option<String> {
     let mut out = String::with_capacity(value.len());
     let mut differs = false;
     for member in &members {
-        let text = match mended_member(member, if out.is_empty() { column } else { 0 })? {
+        let text = match repaired_member(member, if out.is_empty() { column } else { 0 })? {
             Some(text) => {
                 differs = true;
                 text
@@ -71,19 +71,19 @@ fn join(out: &mut String, text: &str, stop: Option<char>) {
 }
 
 /// Outer `None`: not readable. Inner `None`: sound.
-fn mended_member(member: &Member<'_>, column: usize) -> Option<Option<String>> {
-    let angle = member.tokens.iter().position(|token| matches!(token.kind, Kind::Angle(_)));
+fn repaired_member(member: &AddressMember<'_>, column: usize) -> Option<Option<String>> {
+    let angle = member.tokens.iter().position(|token| matches!(token.kind, AddressTokenKind::Angle(_)));
     let (name, behind) = match angle {
         Some(at) => (&member.tokens[..at], &member.tokens[at + 1..]),
         None if member.stop == Some(':') => (&member.tokens[..], &[][..]),
-        None => return mended_bare(member),
+        None => return repaired_bare(member),
     };
-    if !behind.iter().all(|token| matches!(token.kind, Kind::Comment(_))) {
+    if !behind.iter().all(|token| matches!(token.kind, AddressTokenKind::Comment(_))) {
         return None;
     }
-    let name = Name::read(name, angle.and_then(|at| member.tokens.get(at)))?;
+    let name = DisplayName::read(name, angle.and_then(|at| member.tokens.get(at)))?;
     let comments: Vec<Option<String>> =
-        name.comments.iter().chain(&comments_of(behind)).map(|c| mended_comment(c)).collect::<Option<_>>()?;
+        name.comments.iter().chain(&comments_of(behind)).map(|c| repaired_comment(c)).collect::<Option<_>>()?;
     if name.sound && comments.iter().all(Option::is_none) {
         return Some(None);
     }
@@ -91,57 +91,62 @@ fn mended_member(member: &Member<'_>, column: usize) -> Option<Option<String>> {
     if name.text.trim().is_empty() {
         parts.clear();
     }
-    if let Some(Kind::Angle(address)) = angle.and_then(|at| member.tokens.get(at)).map(|token| &token.kind) {
+    if let Some(AddressTokenKind::Angle(address)) = angle.and_then(|at| member.tokens.get(at)).map(|token| &token.kind)
+    {
         let bare = parts.is_empty() && !address.is_empty() && !address.starts_with('@');
         parts.push(if bare { (*address).to_owned() } else { format!("<{address}>") });
     }
     let raw = name.comments.iter().copied().chain(comments_of(behind));
-    parts.extend(raw.zip(comments).map(|(raw, mended)| format!("({})", mended.as_deref().unwrap_or(raw))));
+    parts.extend(raw.zip(comments).map(|(raw, repaired)| format!("({})", repaired.as_deref().unwrap_or(raw))));
     Some(Some(parts.join(" ")))
 }
 
 /// An address without brackets, which may have comments: the older way to give a name.
-fn mended_bare(member: &Member<'_>) -> Option<Option<String>> {
-    let is_address = |token: &Token<'_>| matches!(token.kind, Kind::Atom(_) | Kind::Quoted { .. });
+fn repaired_bare(member: &AddressMember<'_>) -> Option<Option<String>> {
+    let is_address =
+        |token: &AddressToken<'_>| matches!(token.kind, AddressTokenKind::Atom(_) | AddressTokenKind::Quoted { .. });
     let comments = comments_of(&member.tokens);
     let named = member.tokens.iter().filter(|token| is_address(token)).count();
     if named + comments.len() < member.tokens.len() {
         return None;
     }
-    let has_at = member.tokens.iter().any(|token| matches!(token.kind, Kind::Atom(atom) if atom.contains('@')));
+    let has_at =
+        member.tokens.iter().any(|token| matches!(token.kind, AddressTokenKind::Atom(atom) if atom.contains('@')));
     if named > 0 && !has_at {
         return None;
     }
-    let mended: Vec<_> = comments.iter().map(|comment| mended_comment(comment)).collect::<Option<_>>()?;
-    if mended.iter().all(Option::is_none) {
+    let repaired: Vec<_> = comments.iter().map(|comment| repaired_comment(comment)).collect::<Option<_>>()?;
+    if repaired.iter().all(Option::is_none) {
         return Some(None);
     }
-    let mut mended = mended.into_iter();
+    let mut repaired = repaired.into_iter();
     let mut text = String::with_capacity(member.raw.len());
     for token in &member.tokens {
         if token.spaced && !text.is_empty() {
             text.push(' ');
         }
         match token.kind {
-            Kind::Comment(raw) => text.push_str(&format!("({})", mended.next().flatten().as_deref().unwrap_or(raw))),
+            AddressTokenKind::Comment(raw) => {
+                text.push_str(&format!("({})", repaired.next().flatten().as_deref().unwrap_or(raw)))
+            }
             _ => text.push_str(token.raw),
         }
     }
     Some(Some(text))
 }
 
-fn comments_of<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
-    let comment = |token: &Token<'a>| match token.kind {
-        Kind::Comment(text) => Some(text),
+fn comments_of<'a>(tokens: &[AddressToken<'a>]) -> Vec<&'a str> {
+    let comment = |token: &AddressToken<'a>| match token.kind {
+        AddressTokenKind::Comment(text) => Some(text),
         _ => None,
     };
     tokens.iter().filter_map(comment).collect()
 }
 
-fn mended_comment(comment: &str) -> Option<Option<String>> {
-    let sound = |piece: &Piece<'_>| match piece {
-        Piece::Plain(text) => text.is_ascii(),
-        Piece::Run(run) => run.is_sound(Place::Phrase),
+fn repaired_comment(comment: &str) -> Option<Option<String>> {
+    let sound = |piece: &TextPiece<'_>| match piece {
+        TextPiece::Plain(text) => text.is_ascii(),
+        TextPiece::Run(run) => run.is_sound(WordPlacement::Phrase),
     };
     if split(comment).iter().all(sound) {
         return Some(None);
@@ -150,20 +155,20 @@ fn mended_comment(comment: &str) -> Option<Option<String>> {
 }
 
 /// A display name, read.
-struct Name<'a> {
+struct DisplayName<'a> {
     text: String,
     sound: bool,
     comments: Vec<&'a str>,
 }
 
-impl<'a> Name<'a> {
+impl<'a> DisplayName<'a> {
     /// `next` is the token behind it.
-    fn read(tokens: &[Token<'a>], next: Option<&Token<'a>>) -> Option<Self> {
+    fn read(tokens: &[AddressToken<'a>], next: Option<&AddressToken<'a>>) -> Option<Self> {
         let mut name = Self { text: String::new(), sound: true, comments: Vec::new() };
         let mut quoted = false;
-        let named = tokens.iter().filter(|token| !matches!(token.kind, Kind::Comment(_))).count();
+        let named = tokens.iter().filter(|token| !matches!(token.kind, AddressTokenKind::Comment(_))).count();
         for (at, token) in tokens.iter().enumerate() {
-            if let Kind::Comment(comment) = token.kind {
+            if let AddressTokenKind::Comment(comment) = token.kind {
                 name.comments.push(comment);
                 continue;
             }
@@ -171,7 +176,7 @@ impl<'a> Name<'a> {
                 name.text.push(' ');
             }
             let spaced_behind = tokens.get(at + 1).or(next).is_none_or(|next| next.spaced);
-            quoted |= matches!(token.kind, Kind::Quoted { .. });
+            quoted |= matches!(token.kind, AddressTokenKind::Quoted { .. });
             name.push(token, spaced_behind, named == 1)?;
         }
         // `"" <…>`, a name that says nothing.
@@ -179,28 +184,28 @@ impl<'a> Name<'a> {
         Some(name)
     }
 
-    fn push(&mut self, token: &Token<'a>, spaced_behind: bool, alone: bool) -> Option<()> {
+    fn push(&mut self, token: &AddressToken<'a>, spaced_behind: bool, alone: bool) -> Option<()> {
         match &token.kind {
-            Kind::Atom(atom) => {
+            AddressTokenKind::Atom(atom) => {
                 self.sound &= atom.is_ascii();
                 self.text.push_str(atom);
             }
             // RFC 2047 §5 (3) forbids encoded words inside quotes; readers decode them nevertheless.
-            Kind::Quoted { text } => {
+            AddressTokenKind::Quoted { text } => {
                 let decoded = decode(text)?;
                 self.sound &= text.is_ascii() && decoded == *text;
                 self.text.push_str(&decoded);
             }
-            Kind::Words(run) => {
+            AddressTokenKind::Words(run) => {
                 let apart = (token.spaced || self.text.is_empty()) && spaced_behind;
-                self.sound &= apart && run.is_sound(Place::Phrase);
+                self.sound &= apart && run.is_sound(WordPlacement::Phrase);
                 let decoded = run.decode()?;
                 // The quotes of the name went into the words.
                 let inner = decoded.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|_| alone);
                 self.sound &= inner.is_none();
                 self.text.push_str(inner.unwrap_or(&decoded));
             }
-            Kind::Angle(_) | Kind::Comment(_) => return None,
+            AddressTokenKind::Angle(_) | AddressTokenKind::Comment(_) => return None,
         }
         Some(())
     }
@@ -211,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_names_are_written_anew() {
+    fn broken_names_are_rewritten() {
         for (before, after) in [
             ("\"\" <a@b>", "a@b"),
             ("\" \"<a@b>", "a@b"),
@@ -239,8 +244,8 @@ mod tests {
             ("\"\" <\"a>b\"@c>", "\"a>b\"@c"),
             ("Jürgen <jürgen@bücher.example>", "=?UTF-8?Q?J=C3=BCrgen?= <jürgen@bücher.example>"),
         ] {
-            assert_eq!(mended(before, 6).as_deref(), Some(after), "{before}");
-            assert_eq!(mended(after, 6), None, "{after} is sound");
+            assert_eq!(repaired(before, 6).as_deref(), Some(after), "{before}");
+            assert_eq!(repaired(after, 6), None, "{after} is sound");
         }
     }
 
@@ -274,7 +279,7 @@ mod tests {
             "=?x-unknown?Q?a b?= <a@b>",
             "Jürgen \u{7f} <a@b>",
         ] {
-            assert_eq!(mended(value, 6), None, "{value}");
+            assert_eq!(repaired(value, 6), None, "{value}");
         }
     }
 }

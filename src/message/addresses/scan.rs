@@ -1,20 +1,20 @@
 //! The tokens of an address list: atoms, quoted strings, comments, angle brackets, and encoded words as readers find them.
 
-use crate::message::words::{Run, Word};
+use crate::message::encoded_words::{EncodedWord, WordRun};
 
 /// What stands between two separators: one mailbox, or the name of a group.
 #[derive(Debug)]
-pub(in crate::message) struct Member<'a> {
+pub(in crate::message) struct AddressMember<'a> {
     /// Without white space around it.
     pub raw: &'a str,
-    pub tokens: Vec<Token<'a>>,
+    pub tokens: Vec<AddressToken<'a>>,
     /// The separator behind it: `,`, `;` or `:`.
     pub stop: Option<char>,
 }
 
 #[derive(Debug)]
-pub(in crate::message) struct Token<'a> {
-    pub kind: Kind<'a>,
+pub(in crate::message) struct AddressToken<'a> {
+    pub kind: AddressTokenKind<'a>,
     /// As it stands in the value; of neighbouring words, the first one.
     pub raw: &'a str,
     /// White space stands before it.
@@ -22,13 +22,13 @@ pub(in crate::message) struct Token<'a> {
 }
 
 #[derive(Debug)]
-pub(in crate::message) enum Kind<'a> {
+pub(in crate::message) enum AddressTokenKind<'a> {
     Atom(&'a str),
     /// Unescaped.
     Quoted {
         text: String,
     },
-    Words(Run<'a>),
+    Words(WordRun<'a>),
     /// What is between the brackets.
     Angle(&'a str),
     /// What is between the parentheses.
@@ -39,14 +39,14 @@ pub(in crate::message) enum Kind<'a> {
 const MOST_TOKENS: usize = 30_000;
 
 /// `None` if something is opened and not closed, or closed and not opened, or there is more than anybody writes.
-pub(in crate::message) fn members(value: &str) -> Option<Vec<Member<'_>>> {
+pub(in crate::message) fn members(value: &str) -> Option<Vec<AddressMember<'_>>> {
     let mut scanner = Scanner { value, at: 0, left: MOST_TOKENS };
     let mut members = Vec::new();
     loop {
         let start = scanner.at;
         let (tokens, stop) = scanner.member()?;
         let end = scanner.at - stop.map_or(0, char::len_utf8);
-        members.push(Member { raw: value[start..end].trim_matches([' ', '\t']), tokens, stop });
+        members.push(AddressMember { raw: value[start..end].trim_matches([' ', '\t']), tokens, stop });
         if stop.is_none() {
             return Some(members);
         }
@@ -65,8 +65,8 @@ impl<'a> Scanner<'a> {
         &self.value[self.at..]
     }
 
-    fn member(&mut self) -> Option<(Vec<Token<'a>>, Option<char>)> {
-        let mut tokens: Vec<Token<'a>> = Vec::new();
+    fn member(&mut self) -> Option<(Vec<AddressToken<'a>>, Option<char>)> {
+        let mut tokens: Vec<AddressToken<'a>> = Vec::new();
         loop {
             self.left = self.left.checked_sub(1)?;
             let before = self.rest().len();
@@ -78,23 +78,27 @@ impl<'a> Scanner<'a> {
                 return Some((tokens, Some(first)));
             }
             let start = self.at;
-            if let Some(word) = Word::at_start(self.rest()) {
+            if let Some(word) = EncodedWord::at_start(self.rest()) {
                 self.at += word.size();
                 let raw = &self.value[start..self.at];
                 match tokens.last_mut().map(|token| &mut token.kind) {
-                    Some(Kind::Words(run)) => run.push(word, spaced),
-                    _ => tokens.push(Token { kind: Kind::Words(Run::of(word, true)), raw, spaced }),
+                    Some(AddressTokenKind::Words(run)) => run.push(word, spaced),
+                    _ => tokens.push(AddressToken {
+                        kind: AddressTokenKind::Words(WordRun::of(word, true)),
+                        raw,
+                        spaced,
+                    }),
                 }
                 continue;
             }
             let kind = match first {
-                '"' => Kind::Quoted { text: unescaped(self.enclosed(b'"')?) },
-                '(' => Kind::Comment(self.enclosed(b')')?),
-                '<' => Kind::Angle(self.enclosed(b'>')?.trim_matches([' ', '\t'])),
+                '"' => AddressTokenKind::Quoted { text: unescaped(self.enclosed(b'"')?) },
+                '(' => AddressTokenKind::Comment(self.enclosed(b')')?),
+                '<' => AddressTokenKind::Angle(self.enclosed(b'>')?.trim_matches([' ', '\t'])),
                 '>' | ')' | ']' => return None,
-                _ => Kind::Atom(self.atom()?),
+                _ => AddressTokenKind::Atom(self.atom()?),
             };
-            tokens.push(Token { kind, raw: &self.value[start..self.at], spaced });
+            tokens.push(AddressToken { kind, raw: &self.value[start..self.at], spaced });
         }
     }
 
@@ -121,7 +125,7 @@ impl<'a> Scanner<'a> {
     fn atom(&mut self) -> Option<&'a str> {
         let start = self.at;
         while let Some(c) = self.rest().chars().next() {
-            if " \t\"(<,;:>)]".contains(c) || self.at > start && Word::at_start(self.rest()).is_some() {
+            if " \t\"(<,;:>)]".contains(c) || self.at > start && EncodedWord::at_start(self.rest()).is_some() {
                 break;
             }
             // An address literal has colons in it.

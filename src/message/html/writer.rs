@@ -12,7 +12,7 @@ const DEEPEST: usize = 16;
 const LONGEST_NUMBER: usize = 6;
 
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(super) struct TextWriter {
     pub text: String,
     /// Addresses of links that have a text, in order.
     pub links: Vec<String>,
@@ -43,7 +43,7 @@ struct Link {
     has_text: bool,
 }
 
-impl Writer {
+impl TextWriter {
     pub fn new(most: usize) -> Self {
         Self { most, ..Self::default() }
     }

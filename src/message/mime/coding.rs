@@ -1,4 +1,4 @@
-//! The two transfer encodings that make ASCII of any octets. How long the result is can be told before it is made, so that it
+//! The two transfer encodings that make ASCII of any octets. The length of the result is known in advance, so that it
 //! is written once, into the place where it stays. RFC 2045 §6.7, §6.8.
 
 use super::quoted_printable;

@@ -10,7 +10,7 @@ use mail_parser::{ContentType, HeaderValue};
 use std::borrow::Cow;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content {
+pub struct ContentFields {
     /// Lower case, such as `text/plain`; what an entity without Content-Type is, if there is none.
     pub media_type: String,
     /// There is a Content-Type.
@@ -58,7 +58,7 @@ impl Encoding {
 /// RFC 2046 §5.1.1, and some room for those who do not know it.
 const LONGEST_BOUNDARY: usize = 200;
 
-impl Content {
+impl ContentFields {
     /// `default`: the type of an entity that names none. RFC 2045 §5.2, RFC 2046 §5.1.5.
     pub fn of(block: &[u8], default: &str) -> Self {
         let mut content = Self {
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_the_fields_say() {
-        let content = |block: &str| Content::of(block.as_bytes(), "text/plain");
+        let content = |block: &str| ContentFields::of(block.as_bytes(), "text/plain");
         let html = content("content-type: Text/HTML;\r\n\tcharset=\"UTF-8\"\r\nContent-Transfer-Encoding: Base64 \r\n");
         assert_eq!((html.media_type.as_str(), html.charset.as_deref()), ("text/html", Some("UTF-8")));
         assert_eq!((html.encoding, html.is_shown_text(), html.is_sealed()), (Encoding::Base64, true, false));
@@ -213,15 +213,15 @@ mod tests {
     #[test]
     fn of_each_field_one_is_read() {
         let types = "Content-Type: text/html\r\nContent-Type: image/png; name=x\r\n";
-        let content = Content::of(types.repeat(1000).as_bytes(), "text/plain");
+        let content = ContentFields::of(types.repeat(1000).as_bytes(), "text/plain");
         assert_eq!(
             (content.media_type.as_str(), content.is_attachment, content.is_sealed()),
             ("text/html", false, true)
         );
         let far = "Content-Type: text/html; filename*4294967295*=a; filename*99999999999999999999=b; a*-1=c\r\n";
-        assert!(Content::of(far.as_bytes(), "").is("text/html"));
+        assert!(ContentFields::of(far.as_bytes(), "").is("text/html"));
         let name: String = (0..60).map(|piece| format!("; filename*{piece}*=%D0%BF%D1%80%D0%B8")).collect();
-        assert!(Content::of(format!("Content-Type: text/html{name}\r\n").as_bytes(), "").is("text/html"));
+        assert!(ContentFields::of(format!("Content-Type: text/html{name}\r\n").as_bytes(), "").is("text/html"));
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
             ),
             ("Content-Transfer-Encoding: quoted-printable\r\n", "gr=FCn", None),
         ] {
-            let content = Content::of(block.as_bytes(), "text/plain");
+            let content = ContentFields::of(block.as_bytes(), "text/plain");
             assert_eq!(content.text(body.as_bytes()).as_deref(), text, "{block}{body}");
         }
     }

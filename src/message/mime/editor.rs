@@ -1,6 +1,6 @@
 //! Edits of headers and bodies of parts, made together at the end: every other octet stays where it was.
 //!
-//! What is encoded anew is never there twice: it is written into the edited message at once.
+//! Re-encoded content is never held twice: it is written directly into the edited message.
 
 use super::coding::Coding;
 use super::structure::Structure;
@@ -15,12 +15,12 @@ pub struct Editor<'a> {
     /// The message's own header, if it is another now.
     header: Option<Vec<u8>>,
     /// Of the body; they do not overlap.
-    edits: Vec<(Range<usize>, Edit)>,
+    edits: Vec<(Range<usize>, RangeEdit)>,
 }
 
 /// What comes into the place of a range.
 #[derive(Debug)]
-enum Edit {
+enum RangeEdit {
     Octets(Vec<u8>),
     /// Its octets, or others, in a transfer encoding, and perhaps a line end.
     Coded {
@@ -32,7 +32,7 @@ enum Edit {
     Blanked,
 }
 
-impl Edit {
+impl RangeEdit {
     fn size(&self, old: &[u8]) -> usize {
         match self {
             Self::Octets(octets) => octets.len(),
@@ -75,34 +75,34 @@ impl<'a> Editor<'a> {
     /// `block`: whole fields. Once for each entity.
     pub fn replace_header(&mut self, index: usize, block: Vec<u8>) {
         match self.structure.get(index) {
-            Some(entity) if index > 0 => self.edits.push((entity.header.clone(), Edit::Octets(block))),
+            Some(entity) if index > 0 => self.edits.push((entity.header.clone(), RangeEdit::Octets(block))),
             _ => self.header = Some(block),
         }
     }
 
     pub fn replace_body(&mut self, index: usize, octets: Vec<u8>) {
         if let Some(entity) = self.structure.get(index) {
-            self.edits.push((entity.body.clone(), Edit::Octets(octets)));
+            self.edits.push((entity.body.clone(), RangeEdit::Octets(octets)));
         }
     }
 
     /// The body, or `octets` instead, in this encoding; `line_end`: and a line end behind it.
     pub fn encode_body(&mut self, index: usize, octets: Option<Vec<u8>>, coding: Coding, line_end: bool) {
         if let Some(entity) = self.structure.get(index) {
-            self.edits.push((entity.body.clone(), Edit::Coded { octets, coding, line_end }));
+            self.edits.push((entity.body.clone(), RangeEdit::Coded { octets, coding, line_end }));
         }
     }
 
     /// 8-bit octets of this range of the message's body become question marks.
     pub fn blank_eight_bit(&mut self, range: Range<usize>) {
         if !self.message.body()[range.clone()].is_ascii() {
-            self.edits.push((range, Edit::Blanked));
+            self.edits.push((range, RangeEdit::Blanked));
         }
     }
 
     /// Before the octet at `at` of the message's body.
     pub fn insert(&mut self, at: usize, octets: Vec<u8>) {
-        self.edits.push((at..at, Edit::Octets(octets)));
+        self.edits.push((at..at, RangeEdit::Octets(octets)));
     }
 
     /// The message with every edit, if there was one.

@@ -12,9 +12,9 @@ mod quoted_printable;
 mod structure;
 
 pub use coding::Coding;
-pub use content::{Content, Encoding};
+pub use content::{ContentFields, Encoding};
 pub use editor::{Editor, is_content, with_field};
-pub use parameters::mended_parameters;
+pub use parameters::repaired_parameters;
 pub use quoted_printable::{
     decode as decode_quoted_printable, encode as encode_quoted_printable, longest as longest_quoted_printable,
 };

@@ -1,30 +1,30 @@
 //! Parameters of Content-Type and Content-Disposition: raw UTF-8 in them becomes what RFC 2231 has for it.
 
-/// The value with its raw parameters written anew; `None` if there are none, or it cannot be read with certainty.
-pub fn mended_parameters(value: &str) -> Option<String> {
+/// The value with its raw parameters rewritten; `None` if there are none, or it cannot be read with certainty.
+pub fn repaired_parameters(value: &str) -> Option<String> {
     if value.is_ascii() || value.chars().any(|c| c.is_control() && c != '\t') {
         return None;
     }
     let pieces = pieces(value)?;
     let (head, parameters) = pieces.split_first()?;
     let names: Vec<_> = parameters.iter().map(|piece| name_of(piece).to_ascii_lowercase()).collect();
-    let mut mended = head.is_ascii().then(|| (*head).to_owned())?;
+    let mut repaired = head.is_ascii().then(|| (*head).to_owned())?;
     for piece in parameters.iter().filter(|piece| !piece.is_empty()) {
         if piece.is_ascii() {
-            mended.push_str("; ");
-            mended.push_str(piece);
+            repaired.push_str("; ");
+            repaired.push_str(piece);
             continue;
         }
         let name = name_of(piece);
         let is_token =
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         let text = text_of(piece).filter(|_| is_token)?;
-        // Whoever gave both forms has said it already.
+        // The RFC 2231 form is there already.
         if !names.contains(&format!("{name}*").to_ascii_lowercase()) {
-            mended.push_str(&extended(name, &text));
+            repaired.push_str(&extended(name, &text));
         }
     }
-    Some(mended)
+    Some(repaired)
 }
 
 /// What stands between the semicolons, those in quotes apart.
@@ -110,16 +110,16 @@ mod tests {
             ("attachment; ü=x", None),
             ("ü; a=b", None),
         ] {
-            assert_eq!(mended_parameters(before).as_deref(), after, "{before}");
+            assert_eq!(repaired_parameters(before).as_deref(), after, "{before}");
         }
     }
 
     #[test]
     fn long_names_come_in_sections() {
         let name = "Größenänderungsübersicht für das dritte Vierteljahr.pdf";
-        let mended = mended_parameters(&format!("attachment; filename=\"{name}\"")).expect("mended");
-        assert!(mended.contains("; filename*1*=") && mended.split("; ").all(|part| part.len() <= 76), "{mended}");
-        let line = format!("{mended}\r\n");
+        let repaired = repaired_parameters(&format!("attachment; filename=\"{name}\"")).expect("mended");
+        assert!(repaired.contains("; filename*1*=") && repaired.split("; ").all(|part| part.len() <= 76), "{repaired}");
+        let line = format!("{repaired}\r\n");
         let parsed = MessageStream::new(line.as_bytes()).parse_content_type().into_owned();
         assert_eq!(parsed.as_content_type().and_then(|parsed| parsed.attribute("filename")), Some(name));
     }

@@ -1,6 +1,6 @@
 //! Quoted-printable, written so that it survives transport, and read strictly. RFC 2045 §6.7.
 //!
-//! mail-parser's reader passes over a broken escape at the end; what is mended must not lose even that.
+//! mail-parser's reader passes over a broken escape at the end; a repair must not lose even that.
 
 use crate::message::headers::without_spaces_behind;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;

@@ -4,7 +4,7 @@
 //! is signed, encrypted or another message is one piece here, and so is a message with a multipart that has no end.
 //! RFC 2046 §5.1.
 
-use super::content::Content;
+use super::content::ContentFields;
 use crate::message::RawMessage;
 use crate::message::headers::{Fields, without_spaces_behind};
 use std::ops::Range;
@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 30;
 /// The message itself or one of its parts. Positions are octets of the message's body.
 #[derive(Debug)]
 pub struct Entity {
-    pub content: Content,
+    pub content: ContentFields,
     /// From the beginning of the boundary line above it; empty for the message itself.
     pub delimiter: Range<usize>,
     /// Whole fields; empty for the message itself, whose header stands apart.
@@ -31,7 +31,7 @@ pub struct Entity {
 }
 
 impl Entity {
-    fn new(content: Content, delimiter: Range<usize>, header: Range<usize>, body: Range<usize>) -> Self {
+    fn new(content: ContentFields, delimiter: Range<usize>, header: Range<usize>, body: Range<usize>) -> Self {
         let (is_opaque, is_whole) = (content.is_sealed(), !content.is_multipart());
         Self { content, delimiter, header, body, children: Vec::new(), is_whole, is_opaque }
     }
@@ -56,10 +56,10 @@ pub struct Structure {
 impl Structure {
     pub fn of(message: &RawMessage) -> Self {
         let root = || {
-            let content = Content::of(message.header(), "text/plain");
+            let content = ContentFields::of(message.header(), "text/plain");
             Entity::new(content, 0..0, 0..0, 0..message.body().len())
         };
-        let mut walk = Walk { body: message.body(), entities: vec![root()], open: Vec::new() };
+        let mut walk = PartWalk { body: message.body(), entities: vec![root()], open: Vec::new() };
         walk.open(0);
         let is_certain = walk.run().is_ok() && walk.entities.iter().all(Entity::has_its_end);
         let entities = if is_certain { walk.entities } else { vec![Entity { is_opaque: true, ..root() }] };
@@ -87,21 +87,21 @@ impl Structure {
 struct TooManyParts;
 
 /// A multipart whose end has not come yet.
-struct Open {
+struct OpenMultipart {
     entity: usize,
     boundary: Vec<u8>,
     /// The part that the walk is in.
     child: Option<usize>,
 }
 
-struct Walk<'a> {
+struct PartWalk<'a> {
     body: &'a [u8],
     entities: Vec<Entity>,
     /// Outermost first.
-    open: Vec<Open>,
+    open: Vec<OpenMultipart>,
 }
 
-impl Walk<'_> {
+impl PartWalk<'_> {
     fn run(&mut self) -> Result<(), TooManyParts> {
         let mut at = 0;
         while let Some(line) = self.next_candidate(at).filter(|_| !self.open.is_empty()) {
@@ -172,7 +172,7 @@ impl Walk<'_> {
         let parent = self.open[level].entity;
         let default =
             if self.entities[parent].content.is("multipart/digest") { "message/rfc822" } else { "text/plain" };
-        let content = Content::of(&self.body[start..end], default);
+        let content = ContentFields::of(&self.body[start..end], default);
         let mut part = Entity::new(content, delimiter, start..end, body..self.body.len());
         part.is_whole &= has_empty_line;
         let index = self.entities.len();
@@ -191,7 +191,7 @@ impl Walk<'_> {
         }
         entity.is_opaque = self.open.len() >= MAX_DEPTH;
         if let Some(boundary) = entity.content.boundary.clone().filter(|_| !entity.is_opaque) {
-            self.open.push(Open { entity: index, boundary, child: None });
+            self.open.push(OpenMultipart { entity: index, boundary, child: None });
         }
     }
 }

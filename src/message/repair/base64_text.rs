@@ -2,7 +2,7 @@
 //!
 //! Base64 around text in other scripts, and around attachments, is as it should be and stays.
 
-use super::parts::{self, Change, Part};
+use super::parts::{self, EditablePart, PartChange};
 use crate::message::RawMessage;
 use crate::message::charset::{extends_ascii, is_utf8};
 use crate::message::mime::{Coding, Encoding};
@@ -11,7 +11,7 @@ pub(super) fn uncover(message: &mut RawMessage) {
     parts::edit(message, uncovered);
 }
 
-fn uncovered(part: &Part<'_>) -> Option<Change> {
+fn uncovered(part: &EditablePart<'_>) -> Option<PartChange> {
     let content = part.content;
     if content.encoding != Encoding::Base64 || !content.is_shown_text() {
         return None;

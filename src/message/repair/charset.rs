@@ -1,12 +1,12 @@
 //! Texts that do not say their charset are declared as what they are, if that is certain: UTF-8. RFC 2046 §4.1.2.
 //!
-//! Octets that are no UTF-8 stay undeclared: the reader's guess is as good as ours.
+//! Octets that are not UTF-8 stay undeclared: the reader's guess is as good as ours.
 
-use super::parts::{self, Change, Part};
+use super::parts::{self, EditablePart, PartChange};
 use crate::message::RawMessage;
 use crate::message::charset::is_utf8;
 use crate::message::headers::{Field, FieldRef, Fields};
-use crate::message::mime::{Content, with_field};
+use crate::message::mime::{ContentFields, with_field};
 
 const NAME: &str = "Content-Type";
 
@@ -14,7 +14,7 @@ pub(super) fn declare(message: &mut RawMessage) {
     parts::edit(message, declared);
 }
 
-fn declared(part: &Part<'_>) -> Option<Change> {
+fn declared(part: &EditablePart<'_>) -> Option<PartChange> {
     if !part.content.is_shown_text() || part.content.charset.is_some() {
         return None;
     }
@@ -30,8 +30,8 @@ fn declared(part: &Part<'_>) -> Option<Change> {
     };
     let header = with_field(part.header, NAME, &field);
     // An open comment or quote would swallow it.
-    let is_seen = Content::of(&header, "").charset.is_some();
-    is_seen.then_some(Change { header: Some(header), body: None })
+    let is_seen = ContentFields::of(&header, "").charset.is_some();
+    is_seen.then_some(PartChange { header: Some(header), body: None })
 }
 
 fn with_charset(field: &FieldRef<'_>) -> Option<Field> {

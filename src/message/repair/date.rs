@@ -1,7 +1,7 @@
 //! A Date, if there is none: it is required, and its absence counts as a sign of spam. RFC 5322 §3.6.1.
 
 use crate::message::RawMessage;
-use crate::message::headers::{Change, Field};
+use crate::message::headers::{Field, FieldChange};
 use crate::message::trace::rfc5322_date;
 
 pub(super) fn add_missing(message: &mut RawMessage, now: jiff::Timestamp) {
@@ -9,7 +9,9 @@ pub(super) fn add_missing(message: &mut RawMessage, now: jiff::Timestamp) {
     match message.fields_named("Date").collect::<Vec<_>>().as_slice() {
         [] => message.append(&date),
         [only] if only.unfolded().is_empty() => {
-            message.edit_fields(|field| if field.is("Date") { Change::Replace(date.clone()) } else { Change::Keep });
+            message.edit_fields(
+                |field| if field.is("Date") { FieldChange::Replace(date.clone()) } else { FieldChange::Keep },
+            );
         }
         _ => {}
     }

@@ -23,7 +23,7 @@ fn folded(block: &[u8]) -> Option<Vec<u8>> {
     for field in Fields::new(block) {
         for line in field.raw().split_inclusive(|&byte| byte == b'\n') {
             match line.strip_suffix(b"\r\n") {
-                // White space before the colon is no place for it.
+                // A line must not be folded before the colon.
                 Some(text) if is_long(line) && field.is_well_formed() => {
                     fold(text, &mut out);
                     out.extend_from_slice(b"\r\n");

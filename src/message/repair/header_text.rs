@@ -1,4 +1,4 @@
-//! Text in headers that breaks RFC 2047 or RFC 5322: decoded as readers decode it, and written anew.
+//! Text in headers that breaks RFC 2047 or RFC 5322: decoded as readers decode it, and rewritten.
 //!
 //! Encoded words that are glued together, hold spaces, quotes or half a character, say plain ASCII, or wrap a
 //! Message-ID; raw UTF-8; empty display names. A field that is sound stays as it is, and so does one that cannot be
@@ -6,18 +6,18 @@
 
 use super::parts;
 use crate::message::addresses;
-use crate::message::headers::{Change, Field, FieldRef, changed};
+use crate::message::encoded_words::{self, TextPiece, WordPlacement};
+use crate::message::headers::{Field, FieldChange, FieldRef, changed};
 use crate::message::raw::MAX_HEADER;
-use crate::message::words::{self, Piece, Place};
 use crate::message::{RawMessage, mime};
 
-pub(super) fn mend(message: &mut RawMessage) {
+pub(super) fn repair(message: &mut RawMessage) {
     // Encoding makes longer; a header that would break the limit for headers is better broken as it came.
-    if let Some(header) = changed(message.header(), mended).filter(|header| header.len() <= LARGEST) {
+    if let Some(header) = changed(message.header(), repaired).filter(|header| header.len() <= LARGEST) {
         message.replace_header(header);
     }
     // Names of attachments stand in the headers of parts.
-    let of_part = |field: &FieldRef<'_>| if mime::is_content(field) { mended(field) } else { Change::Keep };
+    let of_part = |field: &FieldRef<'_>| if mime::is_content(field) { repaired(field) } else { FieldChange::Keep };
     parts::edit_headers(message, |block| changed(block, of_part));
 }
 
@@ -25,7 +25,7 @@ pub(super) fn mend(message: &mut RawMessage) {
 const LARGEST: usize = MAX_HEADER - 4096;
 
 /// How the value of a field is to be read.
-enum Kind {
+enum FieldKind {
     /// A text, for people.
     Text,
     Addresses,
@@ -65,7 +65,7 @@ const OTHER: [&str; 22] = [
 ];
 const IDS: [&str; 5] = ["Message-ID", "In-Reply-To", "References", "Resent-Message-ID", "Content-ID"];
 
-impl Kind {
+impl FieldKind {
     fn of(field: &FieldRef<'_>) -> Self {
         let is_one_of = |names: &[&str]| names.iter().any(|name| field.is(name));
         if addresses::are_in(field.name()) {
@@ -83,50 +83,50 @@ impl Kind {
 }
 
 /// The field as RFC 2047 and 5322 want it, if it can be read with certainty and is otherwise now.
-pub(in crate::message) fn mended(field: &FieldRef<'_>) -> Change {
+pub(in crate::message) fn repaired(field: &FieldRef<'_>) -> FieldChange {
     // Most fields of most mail.
     let value = field.value();
     let suspicious = !value.is_ascii() || memchr::memmem::find(value, b"=?").is_some() || has_empty_name(value);
     if !suspicious {
-        return Change::Keep;
+        return FieldChange::Keep;
     }
     let unfolded = field.unfolded();
     let (Ok(name), Ok(value)) = (std::str::from_utf8(field.name()), std::str::from_utf8(&unfolded)) else {
-        return Change::Keep;
+        return FieldChange::Keep;
     };
     let column = name.len() + 2;
-    let mended = match Kind::of(field) {
-        Kind::Text => mended_text(value, column),
-        Kind::Addresses => addresses::mended(value, column),
-        Kind::Ids => mended_ids(value),
-        Kind::Parameters => mime::mended_parameters(value),
-        Kind::Other => None,
+    let repaired = match FieldKind::of(field) {
+        FieldKind::Text => repaired_text(value, column),
+        FieldKind::Addresses => addresses::repaired(value, column),
+        FieldKind::Ids => repaired_ids(value),
+        FieldKind::Parameters => mime::repaired_parameters(value),
+        FieldKind::Other => None,
     };
-    match mended.and_then(|value| Field::folded(name, &value).ok()) {
-        Some(field) => Change::Replace(field),
-        None => Change::Keep,
+    match repaired.and_then(|value| Field::folded(name, &value).ok()) {
+        Some(field) => FieldChange::Replace(field),
+        None => FieldChange::Keep,
     }
 }
 
-/// Or two quoted strings in a row: only a closer look tells.
+/// Or two quoted strings in a row: only parsing decides.
 fn has_empty_name(value: &[u8]) -> bool {
     memchr::memchr_iter(b'"', value).any(|quote| value[quote + 1..].trim_ascii_start().starts_with(b"\""))
 }
 
-fn mended_text(value: &str, column: usize) -> Option<String> {
-    let sound = |piece: &Piece<'_>| match piece {
-        Piece::Plain(text) => text.is_ascii(),
-        Piece::Run(run) => run.is_sound(Place::Text),
+fn repaired_text(value: &str, column: usize) -> Option<String> {
+    let sound = |piece: &TextPiece<'_>| match piece {
+        TextPiece::Plain(text) => text.is_ascii(),
+        TextPiece::Run(run) => run.is_sound(WordPlacement::Text),
     };
-    if words::split(value).iter().all(sound) {
+    if encoded_words::split(value).iter().all(sound) {
         return None;
     }
-    Some(words::encode_text(&words::decode(value)?, column))
+    Some(encoded_words::encode_text(&encoded_words::decode(value)?, column))
 }
 
 /// Encoded words have no place here, so that nothing is lost by reading them.
-fn mended_ids(value: &str) -> Option<String> {
-    let decoded = words::decode(value).filter(|decoded| decoded != value)?;
+fn repaired_ids(value: &str) -> Option<String> {
+    let decoded = encoded_words::decode(value).filter(|decoded| decoded != value)?;
     let visible = decoded.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     (visible && decoded.starts_with('<') && decoded.ends_with('>')).then_some(decoded)
 }
@@ -155,9 +155,9 @@ mod tests {
             subject("=?UTF-8?Q?Did it go well=3F?=", "Did it go well?"),
         ];
         let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();
-        table(super::mend, &cases);
+        table(super::repair, &cases);
         table(
-            super::mend,
+            super::repair,
             &[
                 // A display name with its quotes; a Message-ID in words.
                 (
@@ -188,7 +188,7 @@ mod tests {
     fn odd_ones() {
         let words = format!("Subject: {}\r\n\r\n", "=?UTF-8?Q?=C3=A4?= ".repeat(30).trim_end());
         table(
-            super::mend,
+            super::repair,
             &[
                 (
                     "Subject: Grün\r\nX-Note: 日本\r\n\r\n",
@@ -220,7 +220,7 @@ mod tests {
     fn octets_that_are_no_utf_8_stay() {
         let data = b"Subject: gr\xfcn\r\nFrom: \xfc <a@b>\r\n\r\n";
         let mut message = RawMessage::from_data(data[..].into()).expect("a message");
-        super::mend(&mut message);
+        super::repair(&mut message);
         assert_eq!(message.to_bytes(), data);
     }
 }

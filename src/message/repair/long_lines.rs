@@ -1,7 +1,7 @@
-//! Body lines over 998 octets, which no server need carry: the part is encoded anew, no line is ever split.
+//! Body lines over 998 octets, which servers need not accept: the part is re-encoded, no line is ever split.
 //! RFC 5321 §4.5.3.1.6, RFC 2045 §6.7, §6.8.
 
-use super::parts::{self, Body, Change, Part};
+use super::parts::{self, Body, EditablePart, PartChange};
 use crate::message::RawMessage;
 use crate::message::lines::has_long_line;
 use crate::message::mime::Encoding;
@@ -15,13 +15,13 @@ pub(super) fn encode(message: &mut RawMessage) {
     }
 }
 
-fn encoded(part: &Part<'_>) -> Option<Change> {
+fn encoded(part: &EditablePart<'_>) -> Option<PartChange> {
     if !has_long_line(part.body) {
         return None;
     }
     match part.content.encoding {
         Encoding::Unknown => None,
-        Encoding::Base64 => Some(Change { header: None, body: Some(Body::Octets(rewrapped(part.body)?)) }),
+        Encoding::Base64 => Some(PartChange { header: None, body: Some(Body::Octets(rewrapped(part.body)?)) }),
         Encoding::QuotedPrintable => part.encoded(Some(part.content.decoded(part.body)?.into_owned())),
         _ => part.encoded(None),
     }

@@ -3,14 +3,14 @@
 //! Gmail refuses mail without; filters score what is malformed. What was malformed, or one too many, is kept in
 //! X-Original-Message-ID, since the application may know its mail by it.
 
-use crate::message::headers::{Change, Field, FieldRef, without_spaces_around};
-use crate::message::words::encode_text;
+use crate::message::encoded_words::encode_text;
+use crate::message::headers::{Field, FieldChange, FieldRef, without_spaces_around};
 use crate::message::{MailId, RawMessage};
 
 const NAME: &str = "Message-ID";
 const ORIGINAL: &str = "X-Original-Message-ID";
 
-/// `host` stands behind the `@` of a new one.
+/// `host` follows the `@` of a new one.
 pub(super) fn ensure(message: &mut RawMessage, id: MailId, host: &str) {
     let Ok(new) = Field::new(NAME, &[&format!("<{id}@{host}>")]) else { return };
     let sound: Vec<_> = message.fields_named(NAME).map(|field| is_sound(&field)).collect();
@@ -23,15 +23,15 @@ pub(super) fn ensure(message: &mut RawMessage, id: MailId, host: &str) {
     let (mut index, mut originals) = (0, Vec::new());
     message.edit_fields(|field| {
         if !field.is(NAME) {
-            return Change::Keep;
+            return FieldChange::Keep;
         }
         let at = index;
         index += 1;
         if kept == Some(at) {
-            return Change::Keep;
+            return FieldChange::Keep;
         }
         originals.extend(original(field));
-        if kept.is_none() && at == 0 { Change::Replace(new.clone()) } else { Change::Remove }
+        if kept.is_none() && at == 0 { FieldChange::Replace(new.clone()) } else { FieldChange::Remove }
     });
     originals.iter().for_each(|field| message.append(field));
 }

@@ -1,6 +1,6 @@
 //! MIME-Version where MIME is used, spelled as the RFC spells it, since filters score other spellings. RFC 2045 §4.
 
-use crate::message::headers::{Change, Field};
+use crate::message::headers::{Field, FieldChange};
 use crate::message::{RawMessage, mime};
 
 const NAME: &str = "MIME-Version";
@@ -19,8 +19,8 @@ fn respell(message: &mut RawMessage) {
         let value = field.unfolded();
         let spelled = std::str::from_utf8(&value).ok().and_then(|value| Field::folded(NAME, value).ok());
         match spelled.filter(|_| field.is(NAME)) {
-            Some(spelled) => Change::Replace(spelled),
-            None => Change::Keep,
+            Some(spelled) => FieldChange::Replace(spelled),
+            None => FieldChange::Keep,
         }
     });
 }

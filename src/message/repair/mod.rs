@@ -1,4 +1,4 @@
-//! Repair: what broke on the way from the application is mended before the message is sealed.
+//! Repair: defects in the application's message are fixed before it is signed.
 //!
 //! Each step is a pure function of its own with its own table of examples; it can be turned off; it leaves what is sound
 //! octet for octet, and everything inside signed, encrypted and forwarded mail (RFC 1847, RFC 2046 §5.2.1). Steps run in
@@ -15,18 +15,18 @@ mod flatten;
 mod folding;
 mod header_text;
 mod long_lines;
+mod memory;
 mod message_id;
 mod mime_version;
 mod parts;
-mod room;
 #[cfg(test)]
 mod testing;
 mod text_part;
 mod transfer_encoding;
 
-pub(in crate::message) use header_text::mended as in_ascii;
+pub(in crate::message) use header_text::repaired as in_ascii;
+pub use memory::{header_room, memory_needed};
 pub(in crate::message) use mime_version::add as add_mime_version;
-pub use room::{header_room, room};
 
 use super::id::MailId;
 use super::optional::{Obstacle, Skipped, attempt};
@@ -40,7 +40,7 @@ pub struct Repairs {
     pub bcc: bool,
     /// A multipart/mixed in which nothing is mixed goes.
     pub flatten: bool,
-    /// Text in headers that breaks RFC 2047 or 5322 is written anew.
+    /// Text in headers that breaks RFC 2047 or 5322 is rewritten.
     pub header_text: bool,
     /// A missing Message-ID is added, a malformed one replaced.
     pub message_id: bool,
@@ -125,10 +125,10 @@ impl Default for Repairs {
 
 /// What a repair may put into a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
+pub struct RepairInputs<'a> {
     pub now: jiff::Timestamp,
     pub id: MailId,
-    /// Stands behind the `@` of a new Message-ID.
+    /// Follows the `@` of a new Message-ID.
     pub host: &'a str,
 }
 
@@ -141,7 +141,7 @@ pub struct Repaired {
     pub skipped: Vec<Skipped>,
 }
 
-pub fn repair(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> Repaired {
+pub fn repair(message: &RawMessage, repairs: &Repairs, context: &RepairInputs<'_>) -> Repaired {
     let mut repaired = Repaired { message: message.clone(), steps: Vec::new(), skipped: Vec::new() };
     // In the order of the switches.
     let steps: [&Step<'_>; 12] = [
@@ -149,7 +149,7 @@ pub fn repair(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) ->
         // Before whatever looks into parts: those inside are then nearer.
         &sure(flatten::flatten),
         // Before the Message-ID is judged: it may only be wrapped.
-        &sure(header_text::mend),
+        &sure(header_text::repair),
         &sure(|message| message_id::ensure(message, context.id, context.host)),
         &sure(|message| date::add_missing(message, context.now)),
         &sure(base64_text::uncover),
@@ -188,8 +188,9 @@ fn sure(step: impl Fn(&mut RawMessage)) -> impl Fn(&mut RawMessage) -> Result<()
     }
 }
 
-/// The steps on the message's own header alone: for a message whose body there is no room to write anew. It stays as it is.
-pub fn repair_header(message: &RawMessage, repairs: &Repairs, context: &Context<'_>) -> Repaired {
+/// The steps on the message's own header alone: for a message whose body does not fit in memory twice. The body stays
+/// as it is.
+pub fn repair_header(message: &RawMessage, repairs: &Repairs, context: &RepairInputs<'_>) -> Repaired {
     let repairs = Repairs { long_lines: false, ..repairs.without_others_on_body() };
     let bare = RawMessage::from_parts(message.header().to_vec(), Bytes::new());
     let Repaired { message: bare, steps, skipped } = repair(&bare, &repairs, context);

@@ -3,11 +3,11 @@
 use super::mime_version;
 use crate::message::RawMessage;
 use crate::message::headers::Field;
-use crate::message::mime::{Coding, Content, Editor, Encoding, Structure, with_field};
+use crate::message::mime::{Coding, ContentFields, Editor, Encoding, Structure, with_field};
 
 /// A part as a step sees it, and what it makes of it.
-pub(super) struct Part<'a> {
-    pub content: &'a Content,
+pub(super) struct EditablePart<'a> {
+    pub content: &'a ContentFields,
     pub header: &'a [u8],
     pub body: &'a [u8],
     /// It is the message itself.
@@ -15,7 +15,7 @@ pub(super) struct Part<'a> {
 }
 
 #[derive(Default)]
-pub(super) struct Change {
+pub(super) struct PartChange {
     pub header: Option<Vec<u8>>,
     pub body: Option<Body>,
 }
@@ -32,13 +32,13 @@ pub(super) enum Body {
 }
 
 /// Runs the step on every part with content of its own that is neither signed nor encrypted nor in another message.
-pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&Part<'_>) -> Option<Change>) {
+pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&EditablePart<'_>) -> Option<PartChange>) {
     let structure = Structure::of(message);
     let mut editor = Editor::new(message, &structure);
     let mut uses_mime = false;
     for (index, entity) in structure.leaves() {
         let (header, body) = (editor.header(index), editor.body(index));
-        let part = Part { content: &entity.content, header, body, is_whole: index == 0 };
+        let part = EditablePart { content: &entity.content, header, body, is_whole: index == 0 };
         let Some(change) = step(&part) else { continue };
         if let Some(header) = change.header {
             editor.replace_header(index, header);
@@ -73,24 +73,24 @@ pub(super) fn edit_headers(message: &mut RawMessage, step: impl Fn(&[u8]) -> Opt
     }
 }
 
-impl Part<'_> {
+impl EditablePart<'_> {
     /// The part in quoted-printable, or in base64 where that would swell a large one. `octets`: what is behind its transfer
     /// encoding, if it has one.
-    pub fn encoded(&self, octets: Option<Vec<u8>>) -> Option<Change> {
+    pub fn encoded(&self, octets: Option<Vec<u8>>) -> Option<PartChange> {
         let content = octets.as_deref().unwrap_or(self.body);
         let coding = coding_of(content);
         // The message's own last line ends like every other.
         let line_end = self.is_whole && coding == Coding::Base64 && self.body.ends_with(b"\r\n");
         let is_declared = self.content.encoding == Encoding::QuotedPrintable && coding == Coding::QuotedPrintable;
         let header = if is_declared { None } else { Some(self.encoded_as(coding.name())?) };
-        Some(Change { header, body: Some(Body::Encoded { octets, coding, line_end }) })
+        Some(PartChange { header, body: Some(Body::Encoded { octets, coding, line_end }) })
     }
 
     /// The same in quoted-printable.
-    pub fn quoted_printable(&self, octets: Vec<u8>) -> Option<Change> {
+    pub fn quoted_printable(&self, octets: Vec<u8>) -> Option<PartChange> {
         let header = Some(self.encoded_as(Coding::QuotedPrintable.name())?);
         let body = Body::Encoded { octets: Some(octets), coding: Coding::QuotedPrintable, line_end: false };
-        Some(Change { header, body: Some(body) })
+        Some(PartChange { header, body: Some(body) })
     }
 
     fn encoded_as(&self, encoding: &str) -> Option<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! All steps together: idempotent, no change to what is sound, no change of meaning to what is broken.
 
 use super::testing::NOW;
-use super::{Context, Repairs, repair};
+use super::{RepairInputs, Repairs, repair};
 use crate::message::{MailId, RawMessage};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 fn repaired_with(message: &RawMessage, repairs: &Repairs) -> RawMessage {
     let now = NOW.parse().expect("a time");
-    repair(message, repairs, &Context { now, id: MailId::new(now, 7), host: "gw.example.com" }).message
+    repair(message, repairs, &RepairInputs { now, id: MailId::new(now, 7), host: "gw.example.com" }).message
 }
 
 fn message(data: impl Into<Vec<u8>>) -> RawMessage {
@@ -36,7 +36,7 @@ fn everything_at_once() {
     );
     assert_eq!(String::from_utf8_lossy(&repaired(before)), after);
     let now = NOW.parse().expect("a time");
-    let steps = repair(&message(before), &Repairs::ALL, &Context { now, id, host: "gw.example.com" }).steps;
+    let steps = repair(&message(before), &Repairs::ALL, &RepairInputs { now, id, host: "gw.example.com" }).steps;
     let expected = ["bcc", "flatten", "header_text", "message_id", "date", "transfer_encoding", "charset", "text_part"];
     assert_eq!(steps, expected);
     assert_eq!(repaired_with(&message(before), &Repairs::NONE).to_bytes(), before.as_bytes());
@@ -141,7 +141,7 @@ fn in_words(text: &str) -> String {
     }
     let characters: Vec<char> = text.chars().collect();
     let word = |chunk: &[char]| format!("=?utf-8?B?{}?=", BASE64_STANDARD.encode(String::from_iter(chunk)));
-    // A run that is ASCII by chance would be needless.
+    // Encoding a run that happens to be ASCII would be needless.
     let words: Vec<_> = characters.chunks(10).map(word).collect();
     words.join("\r\n ")
 }
@@ -235,12 +235,12 @@ proptest! {
     }
 
     #[test]
-    fn what_is_broken_says_the_same_when_it_is_mended(letter in letters()) {
+    fn broken_text_reads_the_same_after_repair(letter in letters()) {
         let meant = Shown::by(letter.sound().as_bytes());
-        let mended = repaired(letter.broken());
-        prop_assert!(mended.is_ascii());
-        prop_assert_eq!(Shown::by(&mended), meant, "{}", String::from_utf8_lossy(&mended));
-        prop_assert_eq!(repaired(mended.clone()), mended);
+        let fixed = repaired(letter.broken());
+        prop_assert!(fixed.is_ascii());
+        prop_assert_eq!(Shown::by(&fixed), meant, "{}", String::from_utf8_lossy(&fixed));
+        prop_assert_eq!(repaired(fixed.clone()), fixed);
     }
 
     #[test]

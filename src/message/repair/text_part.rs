@@ -37,10 +37,14 @@ pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> 
 }
 
 /// Octets of memory that this takes at most, besides the message.
-pub(super) fn room(structure: &Structure) -> usize {
+pub(super) fn memory_needed(structure: &Structure) -> usize {
     let html = html_only(structure).and_then(|found| structure.get(found.html)).map_or(0, |html| html.body.len());
     // Decoded, in an 8-bit charset a letter may take three octets; the text in quoted-printable takes three times as many.
-    if html == 0 || html > LARGEST { 0 } else { 3 * html + html::room(3 * html) + 6 * html::LARGEST.min(3 * html) }
+    if html == 0 || html > LARGEST {
+        0
+    } else {
+        3 * html + html::memory_needed(3 * html) + 6 * html::LARGEST.min(3 * html)
+    }
 }
 
 /// The HTML of a message without text.

@@ -1,7 +1,7 @@
 //! 8-bit text without a Content-Transfer-Encoding, or with one that denies it, becomes quoted-printable, or base64 where
 //! that would swell a large one. RFC 2045 §6.
 
-use super::parts::{self, Change, Part};
+use super::parts::{self, EditablePart, PartChange};
 use crate::message::RawMessage;
 use crate::message::mime::Encoding;
 
@@ -11,7 +11,7 @@ pub(super) fn declare(message: &mut RawMessage) {
     }
 }
 
-fn declared(part: &Part<'_>) -> Option<Change> {
+fn declared(part: &EditablePart<'_>) -> Option<PartChange> {
     let claims_seven_bit = matches!(part.content.encoding, Encoding::Absent | Encoding::SevenBit);
     if !part.content.is_text() || !claims_seven_bit || part.body.is_ascii() {
         return None;

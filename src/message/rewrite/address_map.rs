@@ -8,16 +8,16 @@ use crate::message::pattern::PatternError;
 use crate::smtp::Mailbox;
 
 #[derive(Debug, Clone, Default)]
-pub struct AddressMap(Vec<Entry>);
+pub struct AddressMap(Vec<MapEntry>);
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct MapEntry {
     pattern: SenderPatterns,
-    target: Target,
+    target: MappedAddress,
 }
 
 #[derive(Debug, Clone)]
-enum Target {
+enum MappedAddress {
     Address(Mailbox),
     /// With the local part as it was.
     Domain(String),
@@ -34,7 +34,7 @@ pub enum AddressMapError {
 impl AddressMap {
     /// Pairs of pattern and target, in order.
     pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, AddressMapError> {
-        pairs.into_iter().map(|(pattern, target)| Entry::parse(pattern, target)).collect::<Result<_, _>>().map(Self)
+        pairs.into_iter().map(|(pattern, target)| MapEntry::parse(pattern, target)).collect::<Result<_, _>>().map(Self)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -45,22 +45,22 @@ impl AddressMap {
     pub fn map(&self, address: &Mailbox) -> Option<Mailbox> {
         let entry = self.0.iter().find(|entry| entry.pattern.matches(address))?;
         match &entry.target {
-            Target::Address(target) => Some(target.clone()),
-            Target::Domain(domain) => Mailbox::parse(&format!("{}@{domain}", address.local_part())).ok(),
+            MappedAddress::Address(target) => Some(target.clone()),
+            MappedAddress::Domain(domain) => Mailbox::parse(&format!("{}@{domain}", address.local_part())).ok(),
         }
     }
 }
 
-impl Entry {
+impl MapEntry {
     fn parse(pattern: &str, target: &str) -> Result<Self, AddressMapError> {
         let refused = || AddressMapError::Target(target.to_owned());
         let pattern = SenderPatterns::parse([pattern])?;
         let target = match target.strip_prefix("*@") {
             // Checked with a local part that needs no quotes; those that come are as they were.
             Some(domain) => Mailbox::parse(&format!("a@{domain}"))
-                .map(|_| Target::Domain(domain.to_owned()))
+                .map(|_| MappedAddress::Domain(domain.to_owned()))
                 .map_err(|_| refused())?,
-            None => Target::Address(Mailbox::parse(target).map_err(|_| refused())?),
+            None => MappedAddress::Address(Mailbox::parse(target).map_err(|_| refused())?),
         };
         Ok(Self { pattern, target })
     }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn an_invalid_address_is_refused() {
         for (pattern, target) in [("*", "nobody"), ("*", "*@"), ("*", "a@b\r\nRCPT TO:<c@d>"), ("x", "a@example.com")] {
             assert!(AddressMap::parse([(pattern, target)]).is_err(), "{pattern} = {target}");
         }

@@ -4,9 +4,9 @@
 //! Never fails and never loses mail: what a rule wants to insert and no header can hold leaves that header as it was.
 
 use super::conditions::{Unmet, first_unmet};
-use super::header::Header;
+use super::header::HeaderEditor;
 use super::texts::Texts;
-use super::{Actions, Rule, Rules, envelope, unsubscribe};
+use super::{Rule, RuleActions, Rules, envelope, unsubscribe};
 use crate::message::accepted::Origin;
 use crate::message::headers::FieldError;
 use crate::message::optional::Skipped;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// All of a message that rules can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct RewriteDraft {
     pub envelope: Envelope,
     pub message: RawMessage,
     pub marks: Marks,
@@ -26,56 +26,56 @@ pub struct Draft {
 #[derive(Debug, Clone)]
 pub struct Rewritten {
     pub verdict: Verdict,
-    /// Names of the rules that were for this message, in order.
+    /// Names of the rules that applied to this message, in order.
     pub matched: Vec<Arc<str>>,
-    /// Those that were asked and not for it, each with why.
+    /// Rules that did not apply, each with the reason.
     pub passed_over: Vec<(Arc<str>, Unmet)>,
-    pub notes: Vec<Note>,
+    pub notes: Vec<RuleNote>,
     /// Searches in its texts that could not be made: nothing was found in them.
     pub skipped: Vec<Skipped>,
 }
 
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    Keep(Box<Kept>),
+    Keep(Box<KeptMail>),
     Discard { rule: Arc<str> },
     Refuse { rule: Arc<str>, text: String },
 }
 
 /// A message that goes on.
 #[derive(Debug, Clone)]
-pub struct Kept {
-    pub draft: Draft,
-    /// What became of each recipient of the draft before, in its order; the envelope names each once.
+pub struct KeptMail {
+    pub draft: RewriteDraft,
+    /// The new address of each recipient of the draft before, in its order; the envelope names each once.
     pub targets: Vec<Mailbox>,
-    pub changes: Changes,
+    pub changes: RewriteChanges,
 }
 
 /// What is not as it was. Bodies always are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct RewriteChanges {
     pub envelope: bool,
     pub header: bool,
     pub marks: bool,
 }
 
-impl Changes {
+impl RewriteChanges {
     pub fn any(self) -> bool {
         self.envelope || self.header || self.marks
     }
 }
 
-/// Something that a rule wanted and did not get.
+/// Something that a rule asked for and could not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
+pub struct RuleNote {
     pub rule: Arc<str>,
     pub header: String,
-    pub trouble: Trouble,
+    pub trouble: HeaderTrouble,
 }
 
 /// Why a header stayed as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum HeaderTrouble {
     #[error(transparent)]
     Field(#[from] FieldError),
     #[error("no rule may change it in this way")]
@@ -86,7 +86,7 @@ pub enum Trouble {
     Addresses,
     #[error("the header would become too large")]
     TooLarge,
-    #[error("the link in the text is no address that a header can hold")]
+    #[error("the link in the text is not an address that fits in a header")]
     Link,
     #[error("only a link with https can take one click")]
     NotHttps,
@@ -99,27 +99,27 @@ impl Rules {
 
     /// Octets beside the message itself that following the rules takes at most: what it was and what it becomes, and its
     /// texts decoded where a rule asks for them.
-    pub fn room(&self, message: &RawMessage) -> usize {
-        self.room_for(message.header().len(), message.body().len())
+    pub fn memory_needed(&self, message: &RawMessage) -> usize {
+        self.memory_for(message.header().len(), message.body().len())
     }
 
     /// The same of any message of so many octets.
-    pub fn largest_room(&self, size: usize) -> usize {
-        self.room_for(size.min(MAX_HEADER), size)
+    pub fn largest_memory_needed(&self, size: usize) -> usize {
+        self.memory_for(size.min(MAX_HEADER), size)
     }
 
-    fn room_for(&self, header: usize, body: usize) -> usize {
+    fn memory_for(&self, header: usize, body: usize) -> usize {
         if self.is_empty() {
             return 0;
         }
         let for_links = self.0.iter().any(|rule| rule.actions.list_unsubscribe.is_some());
         let asks = for_links || self.0.iter().any(|rule| rule.conditions.body_contains.is_some());
-        3 * header + if asks { Texts::room(body, for_links) } else { 0 }
+        3 * header + if asks { Texts::memory_needed(body, for_links) } else { 0 }
     }
 
     /// `draft` as it is after the repairs and before the gateway's own trace.
-    pub fn apply(&self, draft: &Draft, origin: &Origin) -> Rewritten {
-        let mut run = Run {
+    pub fn apply(&self, draft: &RewriteDraft, origin: &Origin) -> Rewritten {
+        let mut run = RuleRun {
             draft: draft.clone(),
             targets: draft.envelope.recipients.clone(),
             texts: Texts::default(),
@@ -129,9 +129,9 @@ impl Rules {
         };
         for rule in self.0.iter() {
             match run.follow(rule, origin) {
-                Next::Rule => {}
-                Next::End => break,
-                Next::Verdict(verdict) => {
+                RuleFlow::Rule => {}
+                RuleFlow::End => break,
+                RuleFlow::Verdict(verdict) => {
                     return run.account(verdict);
                 }
             }
@@ -140,51 +140,51 @@ impl Rules {
     }
 }
 
-struct Run {
-    draft: Draft,
+struct RuleRun {
+    draft: RewriteDraft,
     /// Of the recipients at the beginning.
     targets: Vec<Mailbox>,
     texts: Texts,
     matched: Vec<Arc<str>>,
     passed_over: Vec<(Arc<str>, Unmet)>,
-    notes: Vec<Note>,
+    notes: Vec<RuleNote>,
 }
 
-enum Next {
+enum RuleFlow {
     Rule,
     End,
     Verdict(Verdict),
 }
 
-impl Run {
-    fn follow(&mut self, rule: &Rule, origin: &Origin) -> Next {
+impl RuleRun {
+    fn follow(&mut self, rule: &Rule, origin: &Origin) -> RuleFlow {
         match first_unmet(&rule.conditions, &self.draft, origin, &mut self.texts) {
             Ok(None) => {}
             Ok(Some(unmet)) => {
                 self.passed_over.push((rule.name.clone(), unmet));
-                return Next::Rule;
+                return RuleFlow::Rule;
             }
-            Err(error) => return Next::Verdict(no_author(rule, error)),
+            Err(error) => return RuleFlow::Verdict(no_author(rule, error)),
         }
         self.matched.push(rule.name.clone());
-        let Actions { discard, refuse, last, .. } = &rule.actions;
+        let RuleActions { discard, refuse, last, .. } = &rule.actions;
         if *discard {
-            return Next::Verdict(Verdict::Discard { rule: rule.name.clone() });
+            return RuleFlow::Verdict(Verdict::Discard { rule: rule.name.clone() });
         }
         if let Some(text) = refuse {
-            return Next::Verdict(Verdict::Refuse { rule: rule.name.clone(), text: text.clone() });
+            return RuleFlow::Verdict(Verdict::Refuse { rule: rule.name.clone(), text: text.clone() });
         }
         match self.carry_out(rule) {
-            Err(error) => Next::Verdict(no_author(rule, error)),
-            Ok(()) if *last => Next::End,
-            Ok(()) => Next::Rule,
+            Err(error) => RuleFlow::Verdict(no_author(rule, error)),
+            Ok(()) if *last => RuleFlow::End,
+            Ok(()) => RuleFlow::Rule,
         }
     }
 
     fn carry_out(&mut self, rule: &Rule) -> Result<(), AuthorError> {
         let actions = &rule.actions;
         envelope::rewrite(actions, &mut self.draft.envelope, &mut self.targets);
-        let mut header = Header::new(&mut self.draft.message, rule, &mut self.notes);
+        let mut header = HeaderEditor::new(&mut self.draft.message, rule, &mut self.notes);
         header.set_authors(actions)?;
         header.edit(actions);
         if let Some(wanted) = &actions.list_unsubscribe {
@@ -194,14 +194,14 @@ impl Run {
         Ok(())
     }
 
-    fn end(self, before: &Draft) -> Rewritten {
+    fn end(self, before: &RewriteDraft) -> Rewritten {
         let Self { draft, targets, matched, passed_over, notes, texts } = self;
-        let changes = Changes {
+        let changes = RewriteChanges {
             envelope: draft.envelope != before.envelope,
             header: draft.message.header() != before.message.header(),
             marks: draft.marks != before.marks,
         };
-        let verdict = Verdict::Keep(Box::new(Kept { draft, targets, changes }));
+        let verdict = Verdict::Keep(Box::new(KeptMail { draft, targets, changes }));
         Rewritten { verdict, matched, passed_over, notes, skipped: texts.skipped }
     }
 
@@ -213,12 +213,12 @@ impl Run {
 
 // To guess who is meant would be to sign for somebody else.
 fn no_author(rule: &Rule, error: AuthorError) -> Verdict {
-    let text = format!("Refused: {error}, so the sender cannot be told; rule \"{}\" goes by it", rule.name);
+    let text = format!("Refused: {error}, so the sender cannot be determined; rule \"{}\" goes by it", rule.name);
     Verdict::Refuse { rule: rule.name.clone(), text }
 }
 
-fn mark(actions: &Actions, marks: &mut Marks) {
-    let Actions { tag, stream, metadata, ip_pool, upstream, .. } = actions;
+fn mark(actions: &RuleActions, marks: &mut Marks) {
+    let RuleActions { tag, stream, metadata, ip_pool, upstream, .. } = actions;
     let words = [(tag, &mut marks.tag), (stream, &mut marks.stream), (ip_pool, &mut marks.ip_pool)];
     for (new, old) in words.into_iter().chain([(upstream, &mut marks.upstream)]) {
         if new.is_some() {

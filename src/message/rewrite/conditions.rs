@@ -1,10 +1,10 @@
-//! Whether a rule is for a message: all of its conditions are asked, the cheap ones first.
+//! Whether a rule applies to a message: all of its conditions are asked, the cheap ones first.
 
-use super::Conditions;
-use super::apply::Draft;
+use super::RuleConditions;
+use super::apply::RewriteDraft;
 use super::texts::Texts;
 use crate::message::accepted::Origin;
-use crate::message::text_pattern::{HeaderPattern, one_fits};
+use crate::message::text_pattern::{HeaderPattern, any_matches};
 use crate::message::{Author, AuthorError, SenderPatterns};
 
 /// The first condition of a rule that did not hold.
@@ -13,7 +13,7 @@ pub enum Unmet {
     Senders,
     Recipients,
     From,
-    /// By its place in [`Conditions::headers`].
+    /// By its place in [`RuleConditions::headers`].
     Header(usize),
     Listener,
     User,
@@ -24,8 +24,8 @@ pub enum Unmet {
 
 /// `None`: all hold. An error if all depends on the author and nobody can tell who that is.
 pub(super) fn first_unmet(
-    conditions: &Conditions,
-    draft: &Draft,
+    conditions: &RuleConditions,
+    draft: &RewriteDraft,
     origin: &Origin,
     texts: &mut Texts,
 ) -> Result<Option<Unmet>, AuthorError> {
@@ -51,7 +51,7 @@ pub(super) fn first_unmet(
     }
 }
 
-fn envelope_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
+fn envelope_unmet(conditions: &RuleConditions, draft: &RewriteDraft) -> Option<Unmet> {
     let envelope = &draft.envelope;
     if !conditions.senders.as_ref().is_none_or(|patterns| patterns.matches_sender(envelope.sender.mailbox())) {
         return Some(Unmet::Senders);
@@ -60,15 +60,15 @@ fn envelope_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
     (!conditions.recipients.as_ref().is_none_or(one_of)).then_some(Unmet::Recipients)
 }
 
-fn origin_unmet(conditions: &Conditions, origin: &Origin) -> Option<Unmet> {
+fn origin_unmet(conditions: &RuleConditions, origin: &Origin) -> Option<Unmet> {
     let (listeners, users) = (&conditions.listeners, &conditions.users);
     if !listeners.is_empty() && !origin.listener.as_ref().is_some_and(|address| listeners.contains(address)) {
         return Some(Unmet::Listener);
     }
-    (!one_fits(users, origin.user.as_deref())).then_some(Unmet::User)
+    (!any_matches(users, origin.user.as_deref())).then_some(Unmet::User)
 }
 
-fn size_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
+fn size_unmet(conditions: &RuleConditions, draft: &RewriteDraft) -> Option<Unmet> {
     let size = draft.message.size() as u64;
     if conditions.larger_than.is_some_and(|least| size <= least) {
         return Some(Unmet::LargerThan);
@@ -76,7 +76,7 @@ fn size_unmet(conditions: &Conditions, draft: &Draft) -> Option<Unmet> {
     conditions.smaller_than.is_some_and(|most| size >= most).then_some(Unmet::SmallerThan)
 }
 
-impl Conditions {
+impl RuleConditions {
     /// For people.
     pub fn describe(&self, unmet: Unmet) -> String {
         let patterns =

@@ -3,7 +3,7 @@
 
 /// What is to be done to a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Edit {
+pub enum HeaderEdit {
     /// One more of the name.
     Add,
     /// One of the name, with this value.
@@ -42,26 +42,26 @@ const SINGLE: [&str; 11] = [
     "List-Unsubscribe-Post",
 ];
 
-/// False where it would break the message. From has an action of its own, for which exactly one address can be told; text
-/// in it may be replaced.
-pub fn is_editable(name: &str, edit: Edit) -> bool {
+/// False where it would break the message. From has an action of its own, for which exactly one address must be known;
+/// text in it may be replaced.
+pub fn is_editable(name: &str, edit: HeaderEdit) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     let is_content = name.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("Content-"));
     if is_content || STRUCTURE.into_iter().any(is) {
         return false;
     }
     match edit {
-        Edit::Add => !is("From") && !SINGLE.into_iter().any(is),
-        Edit::Set => !is("From"),
+        HeaderEdit::Add => !is("From") && !SINGLE.into_iter().any(is),
+        HeaderEdit::Set => !is("From"),
         // Whatever carries mail without these is suspected of spam.
-        Edit::Remove => !["From", "Date", "Message-ID"].into_iter().any(is),
-        Edit::Replace => true,
+        HeaderEdit::Remove => !["From", "Date", "Message-ID"].into_iter().any(is),
+        HeaderEdit::Replace => true,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Edit::*;
+    use super::HeaderEdit::*;
     use super::*;
 
     #[test]

@@ -1,12 +1,12 @@
 //! What rules do to the envelope: the sender set or mapped, recipients mapped. It never becomes empty.
 
-use super::Actions;
+use super::RuleActions;
 use crate::message::Envelope;
 use crate::message::envelope::Distinct;
 use crate::smtp::{Mailbox, ReversePath};
 
 /// `targets`: what became so far of each recipient that there was before the first rule.
-pub(super) fn rewrite(actions: &Actions, envelope: &mut Envelope, targets: &mut [Mailbox]) {
+pub(super) fn rewrite(actions: &RuleActions, envelope: &mut Envelope, targets: &mut [Mailbox]) {
     let before = envelope.clone();
     if let Some(sender) = &actions.set_sender {
         envelope.sender = sender.clone();

@@ -1,32 +1,32 @@
 //! What rules do to the header. Every value goes through [`Field`], so that none can break out of its line; a change that
 //! cannot be made leaves the fields as they were, and a note.
 
-use super::apply::{Note, Trouble};
-use super::editable::{Edit, is_editable};
+use super::apply::{HeaderTrouble, RuleNote};
+use super::editable::{HeaderEdit, is_editable};
 use super::replace::replaced;
-use super::{Actions, Author, Rule};
-use crate::message::headers::{Change, FieldError, FieldRef, changed, is_unprintable};
+use super::{NamedAddress, Rule, RuleActions};
+use crate::message::headers::{FieldChange, FieldError, FieldRef, changed, is_unprintable};
 use crate::message::raw::MAX_HEADER;
-use crate::message::{self, AuthorError, Field, RawMessage, addresses, words};
+use crate::message::{self, AuthorError, Field, RawMessage, addresses, encoded_words};
 use std::sync::Arc;
 
 /// Octets: the limit for what comes in, less what intake adds.
 const LARGEST: usize = MAX_HEADER - 4096;
 
-/// The header of a message, under the hands of one rule.
-pub(super) struct Header<'a> {
+/// The header of a message, edited by one rule.
+pub(super) struct HeaderEditor<'a> {
     pub message: &'a mut RawMessage,
     rule: Arc<str>,
-    notes: &'a mut Vec<Note>,
+    notes: &'a mut Vec<RuleNote>,
 }
 
-impl<'a> Header<'a> {
-    pub fn new(message: &'a mut RawMessage, rule: &Rule, notes: &'a mut Vec<Note>) -> Self {
+impl<'a> HeaderEditor<'a> {
+    pub fn new(message: &'a mut RawMessage, rule: &Rule, notes: &'a mut Vec<RuleNote>) -> Self {
         Self { message, rule: rule.name.clone(), notes }
     }
 
     /// An error if nobody can tell which From it is that would go.
-    pub fn set_authors(&mut self, actions: &Actions) -> Result<(), AuthorError> {
+    pub fn set_authors(&mut self, actions: &RuleActions) -> Result<(), AuthorError> {
         if let Some(from) = &actions.set_from {
             let before = match message::Author::of(self.message) {
                 // Whatever stood there names nobody.
@@ -46,16 +46,17 @@ impl<'a> Header<'a> {
         Ok(())
     }
 
-    pub fn edit(&mut self, actions: &Actions) {
+    pub fn edit(&mut self, actions: &RuleActions) {
         let is_unwanted = |field: &FieldRef<'_>| {
             let name = String::from_utf8_lossy(field.name());
-            is_editable(&name, Edit::Remove) && actions.remove_headers.iter().any(|pattern| pattern.matches(&name))
+            is_editable(&name, HeaderEdit::Remove)
+                && actions.remove_headers.iter().any(|pattern| pattern.matches(&name))
         };
         if !actions.remove_headers.is_empty() {
             self.message.remove_fields(is_unwanted);
         }
         for replacement in &actions.replace_in_headers {
-            if !self.may(&replacement.header, Edit::Replace) {
+            if !self.may(&replacement.header, HeaderEdit::Replace) {
                 continue;
             }
             let mut notes = Vec::new();
@@ -63,19 +64,19 @@ impl<'a> Header<'a> {
                 Ok(change) => change,
                 Err(trouble) => {
                     notes.push(trouble);
-                    Change::Keep
+                    FieldChange::Keep
                 }
             });
             notes.into_iter().for_each(|trouble| self.note(&replacement.header, trouble));
             self.put(&replacement.header, header);
         }
         for (name, value) in &actions.set_headers {
-            if self.may(name, Edit::Set) {
+            if self.may(name, HeaderEdit::Set) {
                 self.set(name, text_field(name, value));
             }
         }
         for (name, value) in &actions.add_headers {
-            if self.may(name, Edit::Add) {
+            if self.may(name, HeaderEdit::Add) {
                 self.insert(name, text_field(name, value));
             }
         }
@@ -85,7 +86,7 @@ impl<'a> Header<'a> {
     }
 
     /// One more, below the others.
-    pub fn insert(&mut self, name: &str, field: Result<Field, Trouble>) {
+    pub fn insert(&mut self, name: &str, field: Result<Field, HeaderTrouble>) {
         match field {
             Ok(field) => {
                 let header = [self.message.header(), field.as_bytes()].concat();
@@ -96,15 +97,15 @@ impl<'a> Header<'a> {
     }
 
     /// Once, however many fields it is about: a message can have a hundred thousand.
-    pub fn note(&mut self, header: &str, trouble: Trouble) {
-        let note = Note { rule: self.rule.clone(), header: header.to_owned(), trouble };
+    pub fn note(&mut self, header: &str, trouble: HeaderTrouble) {
+        let note = RuleNote { rule: self.rule.clone(), header: header.to_owned(), trouble };
         if self.notes.last() != Some(&note) {
             self.notes.push(note);
         }
     }
 
     /// The first of the name becomes `field`, others of it go; without one it is added.
-    fn set(&mut self, name: &str, field: Result<Field, Trouble>) {
+    fn set(&mut self, name: &str, field: Result<Field, HeaderTrouble>) {
         if !self.message.has(name) {
             return self.insert(name, field);
         }
@@ -112,8 +113,8 @@ impl<'a> Header<'a> {
             Ok(field) => {
                 let mut field = Some(field);
                 let header = changed(self.message.header(), |old| match old.is(name) {
-                    true => field.take().map_or(Change::Remove, Change::Replace),
-                    false => Change::Keep,
+                    true => field.take().map_or(FieldChange::Remove, FieldChange::Replace),
+                    false => FieldChange::Keep,
                 });
                 self.put(name, header);
             }
@@ -121,10 +122,10 @@ impl<'a> Header<'a> {
         }
     }
 
-    fn may(&mut self, name: &str, edit: Edit) -> bool {
+    fn may(&mut self, name: &str, edit: HeaderEdit) -> bool {
         let may = is_editable(name, edit);
         if !may {
-            self.note(name, Trouble::NotEditable);
+            self.note(name, HeaderTrouble::NotEditable);
         }
         may
     }
@@ -132,7 +133,7 @@ impl<'a> Header<'a> {
     fn put(&mut self, name: &str, header: Option<Vec<u8>>) {
         match header {
             Some(header) if header.len() > LARGEST.max(self.message.header().len()) => {
-                self.note(name, Trouble::TooLarge);
+                self.note(name, HeaderTrouble::TooLarge);
             }
             Some(header) => self.message.replace_header(header),
             None => {}
@@ -142,13 +143,13 @@ impl<'a> Header<'a> {
     /// A space stands between. What cannot be decoded is left as it is, behind the prefix.
     fn prefix_subject(&mut self, prefix: &str) {
         let raw = self.message.fields_named("Subject").next().map(|field| field.unfolded()).unwrap_or_default();
-        let Ok(raw) = String::from_utf8(raw) else { return self.note("Subject", Trouble::Undecodable) };
-        let field = match words::decode(&raw) {
+        let Ok(raw) = String::from_utf8(raw) else { return self.note("Subject", HeaderTrouble::Undecodable) };
+        let field = match encoded_words::decode(&raw) {
             Some(subject) if subject.starts_with(prefix) => return,
             Some(subject) => text_field("Subject", format!("{prefix} {subject}").trim_end()),
             None => {
-                let text = format!("{} {raw}", words::encode_text(prefix, "Subject: ".len()));
-                Field::folded("Subject", &text).map_err(Trouble::from)
+                let text = format!("{} {raw}", encoded_words::encode_text(prefix, "Subject: ".len()));
+                Field::folded("Subject", &text).map_err(HeaderTrouble::from)
             }
         };
         self.set("Subject", field);
@@ -156,33 +157,33 @@ impl<'a> Header<'a> {
 }
 
 /// A field of this name and value.
-pub(super) fn text_field(name: &str, value: &str) -> Result<Field, Trouble> {
+pub(super) fn text_field(name: &str, value: &str) -> Result<Field, HeaderTrouble> {
     if value.chars().any(|c| is_unprintable(c) && c != '\t') {
         return Err(FieldError::ControlCharacter.into());
     }
     let column = name.len() + 2;
     let value = match addresses::are_in(name.as_bytes()) {
         // Addresses that are not ASCII stay as they are; names become encoded words.
-        true => addresses::mended(value, column).unwrap_or_else(|| value.to_owned()),
-        false => words::encode_text(value, column),
+        true => addresses::repaired(value, column).unwrap_or_else(|| value.to_owned()),
+        false => encoded_words::encode_text(value, column),
     };
     Ok(Field::folded(name, &value)?)
 }
 
-fn author_field(name: &str, author: &Author) -> Result<Field, Trouble> {
+fn author_field(name: &str, author: &NamedAddress) -> Result<Field, HeaderTrouble> {
     if author.display_name.chars().any(is_unprintable) {
         return Err(FieldError::ControlCharacter.into());
     }
     let display_name = author.display_name.trim();
     let value = match display_name.is_empty() {
         true => author.address.to_string(),
-        false => format!("{} <{}>", words::encode_phrase(display_name, name.len() + 2), author.address),
+        false => format!("{} <{}>", encoded_words::encode_phrase(display_name, name.len() + 2), author.address),
     };
     Ok(Field::folded(name, &value)?)
 }
 
-fn copy(message: &RawMessage, from: &str, to: &str) -> Result<Field, Trouble> {
+fn copy(message: &RawMessage, from: &str, to: &str) -> Result<Field, HeaderTrouble> {
     let value = message.fields_named(from).next().map(|field| field.unfolded()).unwrap_or_default();
-    let value = String::from_utf8(value).map_err(|_| Trouble::Undecodable)?;
+    let value = String::from_utf8(value).map_err(|_| HeaderTrouble::Undecodable)?;
     Ok(Field::folded(to, &value)?)
 }

@@ -15,9 +15,9 @@ mod texts;
 mod unsubscribe;
 
 pub use address_map::{AddressMap, AddressMapError};
-pub use apply::{Changes, Draft, Kept, Note, Rewritten, Trouble, Verdict};
+pub use apply::{HeaderTrouble, KeptMail, RewriteChanges, RewriteDraft, Rewritten, RuleNote, Verdict};
 pub use conditions::Unmet;
-pub use editable::{Edit, is_editable};
+pub use editable::{HeaderEdit, is_editable};
 pub use original::{Original, OriginalError};
 
 use super::text_pattern::{HeaderPattern, TextPattern};
@@ -36,18 +36,18 @@ pub struct Rules(pub Arc<[Rule]>);
 pub struct Rule {
     /// For the log and for `check`.
     pub name: Arc<str>,
-    pub conditions: Conditions,
-    pub actions: Actions,
+    pub conditions: RuleConditions,
+    pub actions: RuleActions,
 }
 
 /// All that are given must hold; a rule without any is for every message.
 #[derive(Debug, Clone, Default)]
-pub struct Conditions {
+pub struct RuleConditions {
     /// The envelope's sender. The null path fits only a pattern that is any.
     pub senders: Option<SenderPatterns>,
     /// One of the envelope's recipients fits.
     pub recipients: Option<SenderPatterns>,
-    /// The From header's address. A message whose author cannot be told is refused.
+    /// The From header's address. A message whose author cannot be determined is refused.
     pub from: Option<SenderPatterns>,
     /// Each of them.
     pub headers: Vec<HeaderPattern>,
@@ -65,8 +65,8 @@ pub struct Conditions {
 
 /// Carried out in this order, whatever the order in the file.
 #[derive(Debug, Clone, Default)]
-pub struct Actions {
-    /// Nobody gets it; the application is told that all is well.
+pub struct RuleActions {
+    /// It is discarded; the application gets a 250.
     pub discard: bool,
     /// The application gets 550 5.7.1 with this text.
     pub refuse: Option<String>,
@@ -74,10 +74,10 @@ pub struct Actions {
     pub map_sender: AddressMap,
     /// Recipients that become the same are one.
     pub map_recipients: AddressMap,
-    pub set_from: Option<Author>,
+    pub set_from: Option<NamedAddress>,
     /// The From that was there before becomes Reply-To, unless there is one.
     pub keep_from_as_reply_to: bool,
-    pub set_reply_to: Option<Author>,
+    pub set_reply_to: Option<NamedAddress>,
     /// Names; a glob takes every header that fits and may go ([`is_editable`]).
     pub remove_headers: Vec<TextPattern>,
     pub replace_in_headers: Vec<Replacement>,
@@ -99,7 +99,7 @@ pub struct Actions {
 
 /// A display name, which may be empty, and an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Author {
+pub struct NamedAddress {
     pub display_name: String,
     pub address: Mailbox,
 }

@@ -1,10 +1,10 @@
-//! A message from before the rules, as the queue keeps it beside the one that they made: so that the rules of another day
-//! can be asked again.
+//! A message from before the rules, as the queue keeps it beside the one that they made: so that the rules can be
+//! applied again later.
 //!
 //! Stored: a line of JSON, then the header block. The body is not in it, since no rule changes one. What does not read is an
 //! error, whatever the octets are.
 
-use super::apply::Draft;
+use super::apply::RewriteDraft;
 use crate::message::headers::Fields;
 use crate::message::{Envelope, Marks, RawMessage};
 use crate::smtp::command::BodyType;
@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Original {
     sender: ReversePath,
-    recipients: Vec<Recipient>,
+    recipients: Vec<OriginalRecipient>,
     body: BodyType,
     smtputf8: bool,
     marks: Marks,
@@ -28,7 +28,7 @@ pub struct Original {
 
 /// A recipient before the rules, and what they made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Recipient {
+struct OriginalRecipient {
     address: Mailbox,
     target: Mailbox,
 }
@@ -44,7 +44,7 @@ pub enum OriginalError {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
+struct OriginalLine {
     version: u32,
     /// `None`: the null path.
     sender: Option<String>,
@@ -57,16 +57,17 @@ struct Line {
 
 /// Readable in every version.
 #[derive(Debug, Deserialize)]
-struct Version {
+struct OriginalVersion {
     version: u32,
 }
 
 impl Original {
     /// `targets`: what the rules made of each recipient of `draft`, in its order.
-    pub fn new(draft: &Draft, targets: &[Mailbox]) -> Self {
+    pub fn new(draft: &RewriteDraft, targets: &[Mailbox]) -> Self {
         let Envelope { sender, recipients, body, smtputf8 } = &draft.envelope;
         let pairs = recipients.iter().zip(targets);
-        let recipients = pairs.map(|(address, target)| Recipient { address: address.clone(), target: target.clone() });
+        let recipients =
+            pairs.map(|(address, target)| OriginalRecipient { address: address.clone(), target: target.clone() });
         Self {
             sender: sender.clone(),
             recipients: recipients.collect(),
@@ -78,8 +79,8 @@ impl Original {
     }
 
     pub fn encode(&self) -> Bytes {
-        let pair = |one: &Recipient| (one.address.to_string(), one.target.to_string());
-        let line = Line {
+        let pair = |one: &OriginalRecipient| (one.address.to_string(), one.target.to_string());
+        let line = OriginalLine {
             version: VERSION,
             sender: self.sender.mailbox().map(ToString::to_string),
             recipients: self.recipients.iter().map(pair).collect(),
@@ -97,10 +98,10 @@ impl Original {
     pub fn decode(stored: &[u8]) -> Result<Self, OriginalError> {
         let end = memchr::memchr(b'\n', stored).unwrap_or(stored.len());
         let (line, header) = (&stored[..end], stored.get(end + 1..).unwrap_or_default());
-        let Line { sender, recipients, eight_bit, smtputf8, marks, .. } = read_line(line)?;
+        let OriginalLine { sender, recipients, eight_bit, smtputf8, marks, .. } = read_line(line)?;
         let mailbox = |text: &str| Mailbox::parse(text).map_err(|error| OriginalError::Line(error.to_string()));
         let pair = |(address, target): &(String, String)| {
-            Ok(Recipient { address: mailbox(address)?, target: mailbox(target)? })
+            Ok(OriginalRecipient { address: mailbox(address)?, target: mailbox(target)? })
         };
         let sender = sender.as_deref().map(mailbox).transpose()?;
         Ok(Self {
@@ -115,7 +116,7 @@ impl Original {
 
     /// The message as it was, for those whose `open` recipients are not settled yet. An address that no rule made (an operator
     /// corrected it) is taken for one of the application's.
-    pub fn draft(&self, message: &RawMessage, open: &[Mailbox]) -> Draft {
+    pub fn draft(&self, message: &RawMessage, open: &[Mailbox]) -> RewriteDraft {
         let is_open: HashSet<_> = open.iter().collect();
         let made: HashSet<_> = self.recipients.iter().map(|one| &one.target).collect();
         let mut envelope = Envelope::new(self.sender.clone());
@@ -124,14 +125,14 @@ impl Original {
         let corrected = open.iter().filter(|address| !made.contains(address));
         waiting.chain(corrected).for_each(|address| envelope.add_recipient(address.clone()));
         let message = RawMessage::from_parts(self.header.clone(), message.body().clone());
-        Draft { envelope, message, marks: self.marks.clone() }
+        RewriteDraft { envelope, message, marks: self.marks.clone() }
     }
 }
 
-fn read_line(line: &[u8]) -> Result<Line, OriginalError> {
-    match serde_json::from_slice::<Version>(line) {
-        Ok(Version { version: VERSION }) => {}
-        Ok(Version { version }) => return Err(OriginalError::Newer(version)),
+fn read_line(line: &[u8]) -> Result<OriginalLine, OriginalError> {
+    match serde_json::from_slice::<OriginalVersion>(line) {
+        Ok(OriginalVersion { version: VERSION }) => {}
+        Ok(OriginalVersion { version }) => return Err(OriginalError::Newer(version)),
         Err(error) => return Err(OriginalError::Line(error.to_string())),
     }
     serde_json::from_slice(line).map_err(|error| OriginalError::Line(error.to_string()))

@@ -2,18 +2,18 @@
 //! value and the captures are.
 
 use super::Replacement;
-use super::apply::Trouble;
+use super::apply::HeaderTrouble;
 use super::header::text_field;
-use crate::message::headers::{Change, FieldRef};
+use crate::message::headers::{FieldChange, FieldRef};
 use crate::message::optional::attempt;
 use crate::message::raw::MAX_HEADER;
-use crate::message::{addresses, words};
+use crate::message::{addresses, encoded_words};
 use mail_parser::{Address, MessageParser};
 use regex::Regex;
 
-pub(super) fn replaced(field: &FieldRef<'_>, replacement: &Replacement) -> Result<Change, Trouble> {
+pub(super) fn replaced(field: &FieldRef<'_>, replacement: &Replacement) -> Result<FieldChange, HeaderTrouble> {
     if !field.is(&replacement.header) {
-        return Ok(Change::Keep);
+        return Ok(FieldChange::Keep);
     }
     let name = String::from_utf8_lossy(field.name()).into_owned();
     let raw = field.unfolded();
@@ -21,25 +21,26 @@ pub(super) fn replaced(field: &FieldRef<'_>, replacement: &Replacement) -> Resul
     // A name that is decoded may hold what would be read as an address.
     let is_addresses = addresses::are_in(field.name());
     let value = std::str::from_utf8(&raw).ok();
-    let value = value.and_then(|value| if is_addresses { Some(value.to_owned()) } else { words::decode(value) });
+    let value =
+        value.and_then(|value| if is_addresses { Some(value.to_owned()) } else { encoded_words::decode(value) });
     let Some(value) = value else {
-        return if is_wanted() { Err(Trouble::Undecodable) } else { Ok(Change::Keep) };
+        return if is_wanted() { Err(HeaderTrouble::Undecodable) } else { Ok(FieldChange::Keep) };
     };
     let Some(new) = with_matches_replaced(&value, &replacement.pattern, &replacement.with)? else {
-        return Ok(Change::Keep);
+        return Ok(FieldChange::Keep);
     };
     let new = text_field(&name, &new)?;
     if is_addresses {
         let number = |field: &[u8]| attempt("addresses", || Ok(number_of_addresses(field))).ok();
         if number(field.raw()).is_none_or(|before| number(new.as_bytes()) != Some(before)) {
-            return Err(Trouble::Addresses);
+            return Err(HeaderTrouble::Addresses);
         }
     }
-    Ok(Change::Replace(new))
+    Ok(FieldChange::Replace(new))
 }
 
 /// `None`: nothing fits, or nothing would be different.
-fn with_matches_replaced(value: &str, pattern: &Regex, with: &str) -> Result<Option<String>, Trouble> {
+fn with_matches_replaced(value: &str, pattern: &Regex, with: &str) -> Result<Option<String>, HeaderTrouble> {
     let references = memchr::memchr_iter(b'$', with.as_bytes()).count();
     let mut new = String::new();
     let mut copied = 0;
@@ -48,7 +49,7 @@ fn with_matches_replaced(value: &str, pattern: &Regex, with: &str) -> Result<Opt
         // No capture is longer than the whole.
         let most = with.len() + references * found.len();
         if new.len() + (found.start() - copied) + most > MAX_HEADER {
-            return Err(Trouble::TooLarge);
+            return Err(HeaderTrouble::TooLarge);
         }
         new.push_str(&value[copied..found.start()]);
         captures.expand(with, &mut new);

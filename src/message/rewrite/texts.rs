@@ -12,7 +12,7 @@ const LARGEST: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    decoded: Option<Vec<Text>>,
+    decoded: Option<Vec<BodyText>>,
     /// Searches that could not be made.
     pub skipped: Vec<Skipped>,
 }
@@ -22,7 +22,7 @@ const SEARCH: &str = "body_contains";
 const LINK: &str = "list_unsubscribe";
 
 #[derive(Debug)]
-struct Text {
+struct BodyText {
     is_html: bool,
     decoded: String,
 }
@@ -30,8 +30,8 @@ struct Text {
 impl Texts {
     /// Octets at most, of a body of so many: a letter of an 8-bit charset may take three in UTF-8. For links, the HTML of one
     /// of them is read besides.
-    pub fn room(body: usize, for_links: bool) -> usize {
-        3 * body.min(LARGEST) + if for_links { html::room(3 * body) } else { 0 }
+    pub fn memory_needed(body: usize, for_links: bool) -> usize {
+        3 * body.min(LARGEST) + if for_links { html::memory_needed(3 * body) } else { 0 }
     }
 
     /// False if they cannot be read.
@@ -70,21 +70,21 @@ impl Texts {
     }
 }
 
-fn link_in(text: &Text, wanted: impl Fn(&str) -> bool) -> Result<Option<String>, Obstacle> {
+fn link_in(text: &BodyText, wanted: impl Fn(&str) -> bool) -> Result<Option<String>, Obstacle> {
     Ok(match text.is_html {
         true => html::links(&text.decoded)?.into_iter().find(|link| is_link(link) && wanted(link)),
         false => links(&text.decoded).find(|link| wanted(link)).map(str::to_owned),
     })
 }
 
-fn decoded(message: &RawMessage) -> Vec<Text> {
+fn decoded(message: &RawMessage) -> Vec<BodyText> {
     let mut room = LARGEST;
     let mut texts = Vec::new();
     for (_, entity) in Structure::of(message).leaves().filter(|(_, entity)| entity.content.is_shown_text()) {
         let window = window(&message.body()[entity.body.clone()], room);
         room -= window.len();
         let decoded = entity.content.text(window);
-        texts.extend(decoded.map(|decoded| Text { is_html: entity.content.is("text/html"), decoded }));
+        texts.extend(decoded.map(|decoded| BodyText { is_html: entity.content.is("text/html"), decoded }));
     }
     texts
 }

@@ -2,32 +2,32 @@
 //! receivers ask of those who send in bulk. RFC 2369 §3.2, RFC 8058.
 
 use super::ListUnsubscribe;
-use super::apply::Trouble;
-use super::header::Header;
+use super::apply::HeaderTrouble;
+use super::header::HeaderEditor;
 use super::texts::Texts;
 use crate::message::Field;
 
 const NAME: &str = "List-Unsubscribe";
 
-/// What the application wrote itself stays. A text without such a link is no trouble: not all mail is bulk mail.
-pub(super) fn add(header: &mut Header<'_>, wanted: &ListUnsubscribe, texts: &mut Texts) {
+/// What the application wrote itself stays. A text without such a link is not an error: not all mail is bulk mail.
+pub(super) fn add(header: &mut HeaderEditor<'_>, wanted: &ListUnsubscribe, texts: &mut Texts) {
     if header.message.has(NAME) {
         return;
     }
     let Some(link) = texts.link(header.message, |link| wanted.link.matches(link)) else { return };
-    let Some(link) = as_uri(&link) else { return header.note(NAME, Trouble::Link) };
+    let Some(link) = as_uri(&link) else { return header.note(NAME, HeaderTrouble::Link) };
     let field = Field::new(NAME, &[&format!("<{link}>")]);
     let is_written = field.is_ok();
-    header.insert(NAME, field.map_err(Trouble::from));
+    header.insert(NAME, field.map_err(HeaderTrouble::from));
     if !wanted.one_click || !is_written {
         return;
     }
     let name = "List-Unsubscribe-Post";
     // RFC 8058 §3.1: HTTPS, and both fields in the signature.
     if !link.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
-        header.note(name, Trouble::NotHttps);
+        header.note(name, HeaderTrouble::NotHttps);
     } else if !header.message.has(name) {
-        header.insert(name, Field::new(name, &["List-Unsubscribe=One-Click"]).map_err(Trouble::from));
+        header.insert(name, Field::new(name, &["List-Unsubscribe=One-Click"]).map_err(HeaderTrouble::from));
     }
 }
 

@@ -1,11 +1,12 @@
-//! Where log lines go: through a bounded queue to a thread of their own. Whoever reads the log slowly, or not at all,
-//! never holds up the mail.
+//! Where log lines go: through a bounded queue to a thread of their own. A slow or stopped reader of the log never
+//! holds up the mail.
 //!
 //! When the queue is full, lines are lost, counted, and the count is logged once there is room again.
 
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Octets of lines that wait.
@@ -13,17 +14,17 @@ const CAPACITY: usize = 4 * 1024 * 1024;
 
 /// Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Outlet(Arc<Shared>);
+pub struct Outlet(Arc<OutletShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct OutletShared {
+    state: Mutex<OutletState>,
     /// A line came, or the last one was written.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OutletState {
     waiting: VecDeque<String>,
     octets: usize,
     /// Taken off the queue and not yet written.
@@ -32,8 +33,9 @@ struct State {
 }
 
 impl Outlet {
-    /// Writes to `target` from now on, on a thread that ends with the process. `on_loss` is told how many lines were lost,
-    /// once those behind them are written. An error of `target` changes nothing: the mail goes on without its log.
+    /// Writes to `target` from now on, on a thread that ends with the process. `on_loss` receives the number of lost
+    /// lines, once those behind them are written. An error of `target` changes nothing: the mail goes on without its
+    /// log.
     pub fn open(target: impl Write + Send + 'static, on_loss: impl Fn(u64) + Send + 'static) -> std::io::Result<Self> {
         let outlet = Self::default();
         let shared = Arc::clone(&outlet.0);
@@ -41,9 +43,9 @@ impl Outlet {
         Ok(outlet)
     }
 
-    /// Never waits for whoever reads the log.
+    /// Never waits for the log's reader.
     pub fn put(&self, line: String) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if state.octets + line.len() > CAPACITY {
             state.lost += 1;
             return;
@@ -57,18 +59,18 @@ impl Outlet {
     /// Waits until every line is written, at most for so long.
     pub fn flush(&self, patience: Duration) {
         let until = Instant::now() + patience;
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         while state.writing || !state.waiting.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let _ = self.0.changed.wait_for(&mut state, left);
         }
     }
 }
 
-impl Shared {
+impl OutletShared {
     fn drain(&self, mut target: impl Write, on_loss: impl Fn(u64)) {
         loop {
             let (line, lost) = self.next();
@@ -81,7 +83,7 @@ impl Shared {
 
     /// The next line, and how many were lost since the last call.
     fn next(&self) -> (String, u64) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             state.writing = false;
             if let Some(line) = state.waiting.pop_front() {
@@ -90,12 +92,8 @@ impl Shared {
                 return (line, std::mem::take(&mut state.lost));
             }
             self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut state);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Recipient {
 pub(super) struct Job {
     pub due: Timestamp,
     pub leased: bool,
-    pub suspect: bool,
+    pub possible_duplicate: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ impl Message {
     }
 
     fn wait(&mut self, lane: &str, due: Timestamp) {
-        let job = Job { due, leased: false, suspect: false };
+        let job = Job { due, leased: false, possible_duplicate: false };
         let known = self.jobs.entry(lane.to_owned()).or_insert(job);
         known.due = known.due.min(due);
     }
@@ -50,8 +50,8 @@ impl Message {
 impl Model {
     pub(super) fn put(&mut self, mail: &NewMail) {
         let mut message = Message::default();
-        for (recipient, fate) in mail.accepted.envelope.recipients.iter().zip(&mail.fates) {
-            let Fate::Waiting(lane) = fate else { panic!("the walk puts waiting mail only") };
+        for (recipient, initial_state) in mail.accepted.envelope.recipients.iter().zip(&mail.initial_states) {
+            let InitialState::Waiting(lane) = initial_state else { panic!("the walk puts waiting mail only") };
             let (address, lane) = (recipient.to_string(), lane.to_string());
             message.wait(&lane, mail.accepted.received_at);
             message.recipients.push(Recipient { address, lane, failed: false, attempts: 0 });
@@ -73,8 +73,8 @@ impl Model {
             .min()
     }
 
-    /// Checks a lease against what should be lent, and notes it.
-    pub(super) fn lend(&mut self, leased: &Leased, now: Timestamp) {
+    /// Checks a lease against what should be leased, and records it.
+    pub(super) fn lease(&mut self, leased: &Leased, now: Timestamp) {
         let message = self.messages.get_mut(&leased.accepted.id).expect("a known message");
         let lane = leased.lane.as_str();
         let expected: Vec<_> = message.open(lane).map(|recipient| recipient.address.clone()).collect();
@@ -83,8 +83,8 @@ impl Model {
         let attempts = message.open(lane).map(|recipient| recipient.attempts).max();
         assert_eq!(Some(leased.attempts), attempts);
         let job = message.jobs.get_mut(lane).expect("a job");
-        assert!(!job.leased && job.due <= now, "lent twice, or too early");
-        assert_eq!(leased.suspect, job.suspect);
+        assert!(!job.leased && job.due <= now, "leased twice, or too early");
+        assert_eq!(leased.possible_duplicate, job.possible_duplicate);
         job.leased = true;
     }
 
@@ -113,7 +113,7 @@ impl Model {
             message.jobs.remove(lane);
         } else if let Some(job) = message.jobs.get_mut(lane) {
             job.leased = false;
-            job.suspect &= untried + postponed > 0 || anybody_joined;
+            job.possible_duplicate &= untried + postponed > 0 || anybody_joined;
             job.due = if joined == 0 { due } else { job.due };
         }
         self.messages.retain(|_, message| !message.recipients.is_empty());
@@ -136,11 +136,11 @@ impl Model {
     pub(super) fn replace(&mut self, revision: &Revision, now: Timestamp) -> bool {
         let message = self.messages.get_mut(&revision.id).filter(|message| !message.is_leased());
         let Some(message) = message else { return false };
-        let suspect = message.jobs.values().any(|job| job.suspect);
+        let possible_duplicate = message.jobs.values().any(|job| job.possible_duplicate);
         *message = Message::default();
         for (address, lane) in revision.envelope.recipients.iter().zip(&revision.lanes) {
             let (address, lane) = (address.to_string(), lane.to_string());
-            message.jobs.insert(lane.clone(), Job { due: now, leased: false, suspect });
+            message.jobs.insert(lane.clone(), Job { due: now, leased: false, possible_duplicate });
             message.recipients.push(Recipient { address, lane, failed: false, attempts: 0 });
         }
         true
@@ -167,7 +167,7 @@ impl Model {
                 let to = lane_of(&recipient.address);
                 if let Some(job) = job {
                     message.wait(&to, job.due);
-                    message.jobs.get_mut(&to).expect("made").suspect |= job.suspect;
+                    message.jobs.get_mut(&to).expect("made").possible_duplicate |= job.possible_duplicate;
                 }
                 message.recipients[at].lane = to;
             }
@@ -176,7 +176,7 @@ impl Model {
 
     pub(super) fn crash(&mut self) {
         for job in self.messages.values_mut().flat_map(|message| message.jobs.values_mut()).filter(|job| job.leased) {
-            (job.leased, job.suspect) = (false, true);
+            (job.leased, job.possible_duplicate) = (false, true);
         }
     }
 
@@ -185,9 +185,9 @@ impl Model {
         let row = |message: &Message, recipient: &Recipient| {
             let job = message.jobs.get(&recipient.lane).filter(|_| !recipient.failed);
             let state = match job {
-                None => State::Failed,
-                Some(job) if job.leased => State::Leased,
-                Some(_) => State::Waiting,
+                None => RecipientState::Failed,
+                Some(job) if job.leased => RecipientState::Leased,
+                Some(_) => RecipientState::Waiting,
             };
             RecipientRow {
                 address: recipient.address.clone(),

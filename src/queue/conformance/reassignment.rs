@@ -18,8 +18,8 @@ fn yesterday() -> LaneOf {
 }
 
 /// So many messages on the lane of yesterday; half of them have a recipient whose lane is still that one, all have others.
-async fn backlog(scene: &Scene, messages: u32) {
-    scene.reassign_lanes("yesterday", yesterday()).await.expect("nothing to do");
+async fn backlog(harness: &Harness, messages: u32) {
+    harness.reassign_lanes("yesterday", yesterday()).await.expect("nothing to do");
     for number in 0..messages {
         let recipients = match number % 4 {
             0 => vec!["a@old.example"],
@@ -27,21 +27,21 @@ async fn backlog(scene: &Scene, messages: u32) {
             2 => vec!["a@one.example", "b@old.example", "c@two.example"],
             _ => vec!["a@two.example", "b@two.example"],
         };
-        scene.put(mail(number, 0, "a@example.com", &recipients, "old")).await;
+        harness.put(mail(number, 0, "a@example.com", &recipients, "old")).await;
     }
 }
 
 /// Every recipient with its lane.
-async fn lanes(scene: &Scene) -> BTreeSet<(String, String)> {
-    let rows = scene.rows(&Filter::default(), 500).await;
+async fn lanes(harness: &Harness) -> BTreeSet<(String, String)> {
+    let rows = harness.rows(&Filter::default(), 500).await;
     rows.into_iter().flat_map(|row| row.recipients).map(|recipient| (recipient.address, recipient.lane)).collect()
 }
 
-async fn assert_all_on_their_lanes(scene: &Scene) {
-    for (address, lane) in lanes(scene).await {
+async fn assert_all_on_their_lanes(harness: &Harness) {
+    for (address, lane) in lanes(harness).await {
         assert_eq!(lane, lane_of(&mailbox(&address)).as_str(), "{address}");
     }
-    scene.check_statistics().await;
+    harness.check_statistics().await;
 }
 
 fn assert_on_its_own(leased: &Leased) {
@@ -50,48 +50,48 @@ fn assert_on_its_own(leased: &Leased) {
     }
 }
 
-pub(crate) async fn lanes_are_reassigned_while_mail_is_taken_and_lent(scene: &Scene) {
-    backlog(scene, 1600).await;
-    let queue = scene.queue().await;
+pub(crate) async fn lanes_are_reassigned_while_mail_is_taken_and_lent(harness: &Harness) {
+    backlog(harness, 1600).await;
+    let queue = harness.queue().await;
     let begun = queue.reassign_lanes("today", today(), None).await.unwrap();
     let Some(mut next) = begun.next else { panic!("there is something to do") };
     assert_eq!(begun.moved, 0, "at the beginning nothing is done yet, and listeners may open");
-    let fresh = scene.put(mail(9000, 0, "a@example.com", &["new@one.example"], "one")).await;
-    let leased = scene.lease("one", after(0), 9).await;
+    let fresh = harness.put(mail(9000, 0, "a@example.com", &["new@one.example"], "one")).await;
+    let leased = harness.lease("one", after(0), 9).await;
     assert_eq!(
         leased.iter().map(|leased| leased.accepted.id).collect::<Vec<_>>(),
         [fresh],
         "new mail goes out at once"
     );
-    scene.settle(&leased[0], Settlement::Delivered(delivered(1)), after(1)).await;
+    harness.settle(&leased[0], Settlement::Delivered(delivered(1)), after(1)).await;
     // What was on a lane that there still is waits for no other routes, and nothing else goes out there.
     queue.hold(Some(&Lane::new("one")), true).await.unwrap();
     let mut lent = Vec::new();
     for _ in 0..40 {
-        let leased = scene.lease("old", after(0), 5).await;
+        let leased = harness.lease("old", after(0), 5).await;
         leased.iter().for_each(assert_on_its_own);
         lent.extend(leased);
     }
     assert!(lent.len() > 10, "{}", lent.len());
-    let (old, _) = queue.lease_old(&Lane::new("old"), Duration::ZERO, None, 50, u64::MAX).await.unwrap();
+    let (old, _) = queue.lease_expired(&Lane::new("old"), Duration::ZERO, None, 50, u64::MAX).await.unwrap();
     old.iter().for_each(assert_on_its_own);
     for leased in lent.iter().chain(&old) {
-        scene.settle(leased, deferred(1), after(31)).await;
+        harness.settle(leased, deferred(1), after(31)).await;
     }
-    assert!(scene.lease("one", after(31), 9).await.is_empty(), "it is held");
-    scene.check_statistics().await;
+    assert!(harness.lease("one", after(31), 9).await.is_empty(), "it is held");
+    harness.check_statistics().await;
     let mut steps = 0;
     while let Some(after) = queue.reassign_lanes("today", today(), Some(next)).await.unwrap().next {
         (next, steps) = (after, steps + 1);
         assert!(steps < 1000, "it comes to an end");
     }
     assert!(steps > 1, "and is not done in one transaction");
-    assert_all_on_their_lanes(scene).await;
+    assert_all_on_their_lanes(harness).await;
     assert_eq!(queue.reassign_lanes("today", yesterday(), None).await.unwrap().next, None, "the same routes");
     queue.hold(Some(&Lane::new("one")), false).await.unwrap();
-    let mut left = scene.statistics().await.waiting;
+    let mut left = harness.statistics().await.waiting;
     for lane in ["old", "one", "two"] {
-        for leased in scene.lease(lane, after(31), 5000).await {
+        for leased in harness.lease(lane, after(31), 5000).await {
             assert_on_its_own(&leased);
             left -= leased.accepted.envelope.recipients.len() as u64;
         }
@@ -99,35 +99,35 @@ pub(crate) async fn lanes_are_reassigned_while_mail_is_taken_and_lent(scene: &Sc
     assert_eq!(left, 0, "nothing was left behind");
 }
 
-pub(crate) async fn a_reassignment_that_was_cut_off_is_begun_again(scene: &Scene) {
-    backlog(scene, 1100).await;
+pub(crate) async fn a_reassignment_that_was_cut_off_is_begun_again(harness: &Harness) {
+    backlog(harness, 1100).await;
     for steps in 0..4 {
         for (fingerprint, lane_of) in [("today", today()), ("yesterday", yesterday())] {
-            let queue = scene.queue().await;
+            let queue = harness.queue().await;
             let mut next = queue.reassign_lanes("today", today(), None).await.unwrap().next;
             for _ in 0..steps {
                 next = queue.reassign_lanes("today", today(), next).await.unwrap().next;
             }
-            let fresh = scene.put(mail(5000 + steps, 0, "b@example.com", &["new@two.example"], "two")).await;
+            let fresh = harness.put(mail(5000 + steps, 0, "b@example.com", &["new@two.example"], "two")).await;
             drop(queue);
-            scene.crash().await;
-            scene.reassign_lanes(fingerprint, lane_of).await.expect("everything");
+            harness.crash().await;
+            harness.reassign_lanes(fingerprint, lane_of).await.expect("everything");
             if fingerprint == "today" {
-                assert_all_on_their_lanes(scene).await;
+                assert_all_on_their_lanes(harness).await;
             } else {
-                assert!(lanes(scene).await.iter().all(|(_, lane)| lane == "old"), "rolled back after {steps} steps");
+                assert!(lanes(harness).await.iter().all(|(_, lane)| lane == "old"), "rolled back after {steps} steps");
             }
-            scene.queue().await.remove(&[fresh]).await.unwrap();
+            harness.queue().await.remove(&[fresh]).await.unwrap();
         }
     }
 }
 
-pub(crate) async fn nothing_that_is_called_meanwhile_leaves_mail_on_a_wrong_lane(scene: &Scene) {
+pub(crate) async fn nothing_that_is_called_meanwhile_leaves_mail_on_a_wrong_lane(harness: &Harness) {
     let mut dice = Dice(0x0dd0_5eed_0dd0_5eed);
-    backlog(scene, 1300).await;
+    backlog(harness, 1300).await;
     let ids: Vec<MailId> =
-        scene.rows(&Filter::default(), 500).await.iter().map(|row| row.id.parse().expect("an id")).collect();
-    let queue = scene.queue().await;
+        harness.rows(&Filter::default(), 500).await.iter().map(|row| row.id.parse().expect("an id")).collect();
+    let queue = harness.queue().await;
     let mut next = queue.reassign_lanes("today", today(), None).await.unwrap().next;
     let correction = Correction { to: mailbox("corrected@two.example"), lane_of: Some(today()) };
     let mut out: Vec<Leased> = Vec::new();
@@ -143,7 +143,7 @@ pub(crate) async fn nothing_that_is_called_meanwhile_leaves_mail_on_a_wrong_lane
             6..9 if !out.is_empty() => {
                 let leased = out.swap_remove(dice.roll(out.len()));
                 let ending = [deferred(step), failed(step), Settlement::Untried][dice.roll(3)].clone();
-                scene.settle(&leased, ending, after(step + 30)).await;
+                harness.settle(&leased, ending, after(step + 30)).await;
             }
             9 => drop(queue.retry(&[id], None, after(step)).await.unwrap()),
             10 => drop(queue.retry(&[id], Some(&correction), after(step)).await.unwrap()),
@@ -157,5 +157,5 @@ pub(crate) async fn nothing_that_is_called_meanwhile_leaves_mail_on_a_wrong_lane
     while next.is_some() {
         next = queue.reassign_lanes("today", today(), next).await.unwrap().next;
     }
-    assert_all_on_their_lanes(scene).await;
+    assert_all_on_their_lanes(harness).await;
 }

@@ -20,7 +20,7 @@ impl Dice {
 }
 
 struct Walk<'a> {
-    scene: &'a Scene,
+    harness: &'a Harness,
     model: Model,
     dice: Dice,
     out: Vec<Leased>,
@@ -28,9 +28,15 @@ struct Walk<'a> {
     number: u32,
 }
 
-pub(crate) async fn a_random_walk_agrees_with_the_model(scene: &Scene) {
-    let mut walk =
-        Walk { scene, model: Model::default(), dice: Dice(0x9e37_79b9_7f4a_7c15), out: vec![], seconds: 0, number: 0 };
+pub(crate) async fn a_random_walk_agrees_with_the_model(harness: &Harness) {
+    let mut walk = Walk {
+        harness,
+        model: Model::default(),
+        dice: Dice(0x9e37_79b9_7f4a_7c15),
+        out: vec![],
+        seconds: 0,
+        number: 0,
+    };
     for step in 0..STEPS {
         walk.seconds += walk.dice.roll(10) as i64;
         walk.step().await;
@@ -65,26 +71,26 @@ impl Walk<'_> {
         let sender = ["", "a@one.example", "b@two.example", "c@three.example"][self.dice.roll(4)];
         let recipients: Vec<_> =
             (0..=self.dice.roll(4)).map(|at| format!("r{at}@d{}.example", self.dice.roll(9))).collect();
-        let fates: Vec<_> = recipients
+        let initial_states: Vec<_> = recipients
             .iter()
-            .map(|recipient| (recipient.as_str(), Fate::Waiting(Lane::new(LANES[self.dice.roll(3)]))))
+            .map(|recipient| (recipient.as_str(), InitialState::Waiting(Lane::new(LANES[self.dice.roll(3)]))))
             .collect();
-        let mut mail = mail_with(self.number, self.seconds, sender, &fates);
+        let mut mail = mail_with(self.number, self.seconds, sender, &initial_states);
         if self.dice.roll(20) == 0 {
             mail = with_body(mail, vec![b'x'; 300_000].into());
         }
         self.model.put(&mail);
-        self.scene.put(mail).await;
+        self.harness.put(mail).await;
     }
 
     async fn lease(&mut self) {
         let (lane, limit) = (LANES[self.dice.roll(3)], self.dice.roll(5));
         let now = self.now();
         let expected = self.model.due(lane, now).min(limit);
-        let leased = self.scene.lease(lane, now, limit).await;
+        let leased = self.harness.lease(lane, now, limit).await;
         assert_eq!(leased.len(), expected, "on {lane}");
         for leased in leased {
-            self.model.lend(&leased, now);
+            self.model.lease(&leased, now);
             self.out.push(leased);
         }
     }
@@ -104,7 +110,7 @@ impl Walk<'_> {
             })
             .collect();
         let due = after(at + self.dice.roll(60) as i64);
-        self.scene.queue().await.settle(leased.lease, settlements.clone(), due).await.expect("settled");
+        self.harness.queue().await.settle(leased.lease, settlements.clone(), due).await.expect("settled");
         self.model.settle(&leased, &settlements, due);
     }
 
@@ -116,26 +122,26 @@ impl Walk<'_> {
     async fn retry(&mut self) {
         let Some(id) = self.some_message() else { return };
         let (expected, now) = (self.model.retry(id, self.now()), self.now());
-        assert_eq!(self.scene.queue().await.retry(&[id], None, now).await.expect("retried"), expected);
+        assert_eq!(self.harness.queue().await.retry(&[id], None, now).await.expect("retried"), expected);
     }
 
     async fn replace(&mut self) {
         let Some(id) = self.some_message() else { return };
-        let queue = self.scene.queue().await;
+        let queue = self.harness.queue().await;
         let Some(stored) = queue.stored(id).await.expect("read") else { panic!("{id} is in the queue") };
-        let mut envelope = Envelope::new(ReversePath::Mailbox(mailbox("anew@one.example")));
+        let mut envelope = Envelope::new(ReversePath::Mailbox(mailbox("revised@one.example")));
         let known = stored.accepted.envelope.recipients.len();
         (0..=self.dice.roll(known)).for_each(|at| envelope.add_recipient(mailbox(&format!("n{at}@dd.example"))));
         let lanes = envelope.recipients.iter().map(|_| Lane::new(LANES[self.dice.roll(3)])).collect();
         let revision = Revision {
             id,
-            instead_of: stored.accepted.envelope.recipients,
+            replaces: stored.accepted.envelope.recipients,
             envelope,
             lanes,
-            header: format!("Subject: anew {}\r\n", self.seconds).into(),
+            header: format!("Subject: revised {}\r\n", self.seconds).into(),
             marks: Marks::default(),
             original: stored.original.or(Some(Bytes::from_static(b"original"))),
-            subject: "anew".into(),
+            subject: "revised".into(),
         };
         let (expected, now) = (self.model.replace(&revision, self.now()), self.now());
         assert_eq!(queue.replace(revision, now).await.expect("replaced"), expected);
@@ -144,7 +150,7 @@ impl Walk<'_> {
     async fn remove(&mut self) {
         let Some(id) = self.some_message() else { return };
         let expected = self.model.remove(id);
-        assert_eq!(self.scene.queue().await.remove(&[id]).await.expect("removed"), expected);
+        assert_eq!(self.harness.queue().await.remove(&[id]).await.expect("removed"), expected);
     }
 
     async fn reassign_lanes(&mut self) {
@@ -155,17 +161,17 @@ impl Walk<'_> {
         let lane_of: LaneOf =
             Arc::new(move |addressed: &Addressed<'_>| Lane::new(lane(&addressed.recipient.to_string())));
         let fingerprint = format!("{shift} {}", self.seconds);
-        self.scene.reassign_lanes(&fingerprint, lane_of).await.expect("moved");
+        self.harness.reassign_lanes(&fingerprint, lane_of).await.expect("moved");
     }
 
     async fn crash(&mut self) {
         self.out.clear();
         self.model.crash();
-        self.scene.crash().await;
+        self.harness.crash().await;
     }
 
     async fn compare(&self, step: u32) {
-        let rows = self.scene.rows(&Filter::default(), 50).await;
+        let rows = self.harness.rows(&Filter::default(), 50).await;
         let rows: Vec<_> = rows
             .into_iter()
             .map(|row| {
@@ -179,9 +185,9 @@ impl Walk<'_> {
         }
         assert_eq!(rows.len(), expected.len(), "after step {step}");
         for lane in LANES {
-            let due = self.scene.next_due(lane, self.now()).await;
+            let due = self.harness.next_due(lane, self.now()).await;
             assert_eq!(due, self.model.next_due(lane), "on {lane} after step {step}");
         }
-        self.scene.check_statistics().await;
+        self.harness.check_statistics().await;
     }
 }

@@ -1,8 +1,8 @@
 //! Retry and remove: named messages, each accounted for, and whole pages.
 
-use super::{Blame, MAX_PAGE, Refusal, Rewriter};
+use super::{Blame, ControlRefusal, MAX_PAGE, Rewriter};
 use crate::message::MailId;
-use crate::queue::{Correction, Cursor, Page, Queue, RecipientRow, Row, State};
+use crate::queue::{Correction, Cursor, Page, Queue, RecipientRow, RecipientState, Row};
 use crate::smtp::Mailbox;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,10 +29,10 @@ pub(super) async fn retry(
     ids: &[MailId],
     to: Option<&str>,
     now: Timestamp,
-) -> Result<Changed, Refusal> {
+) -> Result<Changed, ControlRefusal> {
     let to = to.map(|to| Mailbox::parse(to).map_err(|error| no_address(to, &error.to_string()))).transpose()?;
     if to.is_some() && ids.len() != 1 {
-        return Err(Refusal::new(Blame::Request, "an address can be corrected for one message at a time"));
+        return Err(ControlRefusal::new(Blame::Request, "an address can be corrected for one message at a time"));
     }
     let (chosen, mut changed) = sort_out(queue, ids, |row| row.recipients.iter().any(can_be_retried)).await?;
     if let (Some(to), [row]) = (&to, chosen.as_slice()) {
@@ -48,7 +48,7 @@ pub(super) async fn retry(
     Ok(changed)
 }
 
-pub(super) async fn remove(queue: &dyn Queue, ids: &[MailId]) -> Result<Changed, Refusal> {
+pub(super) async fn remove(queue: &dyn Queue, ids: &[MailId]) -> Result<Changed, ControlRefusal> {
     let (chosen, mut changed) = sort_out(queue, ids, can_be_removed).await?;
     let recipients = chosen.iter().map(|row| count(row.recipients.len())).sum();
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
@@ -59,7 +59,7 @@ pub(super) async fn remove(queue: &dyn Queue, ids: &[MailId]) -> Result<Changed,
     Ok(changed)
 }
 
-pub(super) async fn retry_page(queue: &dyn Queue, page: Page, now: Timestamp) -> Result<Changed, Refusal> {
+pub(super) async fn retry_page(queue: &dyn Queue, page: Page, now: Timestamp) -> Result<Changed, ControlRefusal> {
     let (chosen, mut changed) = split(page, |row| row.recipients.iter().any(can_be_retried));
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
     if !chosen.is_empty() {
@@ -69,7 +69,7 @@ pub(super) async fn retry_page(queue: &dyn Queue, page: Page, now: Timestamp) ->
     Ok(changed)
 }
 
-pub(super) async fn remove_page(queue: &dyn Queue, page: Page) -> Result<Changed, Refusal> {
+pub(super) async fn remove_page(queue: &dyn Queue, page: Page) -> Result<Changed, ControlRefusal> {
     let (chosen, mut changed) = split(page, can_be_removed);
     let recipients = chosen.iter().map(|row| count(row.recipients.len())).sum();
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
@@ -85,7 +85,7 @@ async fn sort_out(
     queue: &dyn Queue,
     ids: &[MailId],
     can_be_changed: impl Fn(&Row) -> bool,
-) -> Result<(Vec<Row>, Changed), Refusal> {
+) -> Result<(Vec<Row>, Changed), ControlRefusal> {
     check_number(ids, MAX_PAGE)?;
     let (mut chosen, mut changed) = (Vec::new(), Changed::default());
     for &id in ids {
@@ -98,9 +98,9 @@ async fn sort_out(
     Ok((chosen, changed))
 }
 
-pub(super) fn check_number(ids: &[MailId], most: usize) -> Result<(), Refusal> {
+pub(super) fn check_number(ids: &[MailId], most: usize) -> Result<(), ControlRefusal> {
     if ids.len() > most {
-        return Err(Refusal::new(Blame::Request, format!("at most {most} messages can be named at a time")));
+        return Err(ControlRefusal::new(Blame::Request, format!("at most {most} messages can be named at a time")));
     }
     Ok(())
 }
@@ -112,18 +112,18 @@ fn split(page: Page, can_be_changed: impl Fn(&Row) -> bool) -> (Vec<Row>, Change
 }
 
 fn can_be_retried(recipient: &RecipientRow) -> bool {
-    recipient.state != State::Leased
+    recipient.state != RecipientState::Leased
 }
 
 /// What is being sent now stays: the provider may be about to take it.
 fn can_be_removed(row: &Row) -> bool {
-    !row.recipients.is_empty() && row.recipients.iter().all(|recipient| recipient.state != State::Leased)
+    !row.recipients.is_empty() && row.recipients.iter().all(|recipient| recipient.state != RecipientState::Leased)
 }
 
-fn has_one_open_recipient(row: &Row) -> Result<(), Refusal> {
+fn has_one_open_recipient(row: &Row) -> Result<(), ControlRefusal> {
     match row.recipients.as_slice() {
         [only] if can_be_retried(only) => Ok(()),
-        recipients => Err(Refusal::new(
+        recipients => Err(ControlRefusal::new(
             Blame::Message,
             format!(
                 "{} has {} recipients that are not settled; only the address of a single one can be corrected",
@@ -135,7 +135,7 @@ fn has_one_open_recipient(row: &Row) -> Result<(), Refusal> {
 }
 
 /// Nobody gets a message twice for a corrected address.
-async fn was_not_delivered_to(to: &Mailbox, queue: &dyn Queue, ids: &[MailId]) -> Result<(), Refusal> {
+async fn was_not_delivered_to(to: &Mailbox, queue: &dyn Queue, ids: &[MailId]) -> Result<(), ControlRefusal> {
     let identity = to.identity();
     for &id in ids {
         let delivered = queue.show(id).await?.map(|shown| shown.delivered).unwrap_or_default();
@@ -146,14 +146,14 @@ async fn was_not_delivered_to(to: &Mailbox, queue: &dyn Queue, ids: &[MailId]) -
             let text = format!(
                 "{id} was delivered to {known} already and would arrive twice; `waxseal queue remove {id}` ends it for the address that is left"
             );
-            return Err(Refusal::new(Blame::Message, text));
+            return Err(ControlRefusal::new(Blame::Message, text));
         }
     }
     Ok(())
 }
 
-fn no_address(text: &str, why: &str) -> Refusal {
-    Refusal::new(Blame::Request, format!("\"{}\" is no address: {why}", text.escape_default()))
+fn no_address(text: &str, why: &str) -> ControlRefusal {
+    ControlRefusal::new(Blame::Request, format!("\"{}\" is not a valid address: {why}", text.escape_default()))
 }
 
 /// A damaged row may have lost its name; then nothing can be done to it by name.

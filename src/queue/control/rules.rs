@@ -1,7 +1,7 @@
-//! Retry by the rules of today: what is asked, and what became of each message. The queue knows no rules and no routes; whoever has some
-//! is a [`Rewriter`].
+//! Retry by the rules of today: what is asked, and what became of each message. The queue knows neither rules nor
+//! routes; a [`Rewriter`] provides them.
 
-use super::{Refusal, change};
+use super::{ControlRefusal, change};
 use crate::message::MailId;
 use crate::queue::{Cursor, LaneOf, Page, Queue, QueueError};
 use async_trait::async_trait;
@@ -55,7 +55,7 @@ pub enum Ruling {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ruled {
+pub struct RuledMessage {
     pub id: String,
     #[serde(flatten)]
     pub ruling: Ruling,
@@ -64,7 +64,7 @@ pub struct Ruled {
 /// A page of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuledPage {
-    pub messages: Vec<Ruled>,
+    pub messages: Vec<RuledMessage>,
     /// Where to go on; `None`: that was all.
     #[serde(default)]
     pub next: Option<Cursor>,
@@ -85,7 +85,7 @@ pub(super) async fn named(
     rewriter: &dyn Rewriter,
     ids: &[MailId],
     now: Timestamp,
-) -> Result<RuledPage, Refusal> {
+) -> Result<RuledPage, ControlRefusal> {
     change::check_number(ids, MAX_RULED)?;
     let mut page = RuledPage::default();
     for &id in ids {
@@ -99,23 +99,28 @@ pub(super) async fn page(
     rewriter: &dyn Rewriter,
     found: Page,
     now: Timestamp,
-) -> Result<RuledPage, Refusal> {
+) -> Result<RuledPage, ControlRefusal> {
     let mut page = RuledPage { messages: Vec::new(), next: found.next };
     for row in found.rows {
         page.messages.push(match row.id.parse() {
             Ok(id) => ruled(queue, rewriter, id, now).await?,
-            Err(_) => Ruled { id: row.id, ruling: Ruling::Unreadable { why: "its name is damaged".to_owned() } },
+            Err(_) => RuledMessage { id: row.id, ruling: Ruling::Unreadable { why: "its name is damaged".to_owned() } },
         });
     }
     Ok(page)
 }
 
 /// One that is damaged does not keep the others waiting.
-async fn ruled(queue: &dyn Queue, rewriter: &dyn Rewriter, id: MailId, now: Timestamp) -> Result<Ruled, Refusal> {
+async fn ruled(
+    queue: &dyn Queue,
+    rewriter: &dyn Rewriter,
+    id: MailId,
+    now: Timestamp,
+) -> Result<RuledMessage, ControlRefusal> {
     let ruling = match rewriter.rewrite(queue, id, now).await {
         Ok(ruling) => ruling,
         Err(QueueError::Storage(why)) => Ruling::Unreadable { why },
         Err(error) => return Err(error.into()),
     };
-    Ok(Ruled { id: id.to_string(), ruling })
+    Ok(RuledMessage { id: id.to_string(), ruling })
 }

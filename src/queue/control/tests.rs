@@ -1,20 +1,20 @@
 use super::*;
 use crate::queue::testing::{MemoryQueue, row};
-use crate::queue::{LaneOf, State};
+use crate::queue::{LaneOf, RecipientState};
 
 fn now() -> Timestamp {
     "2026-11-24T03:00:00Z".parse().expect("a time")
 }
 
 fn id(number: u32) -> MailId {
-    row(number, State::Waiting).id.parse().expect("an id")
+    row(number, RecipientState::Waiting).id.parse().expect("an id")
 }
 
 /// Refuses the second message and cannot read the third.
-struct Rulebook;
+struct FakeRewriter;
 
 #[async_trait::async_trait]
-impl Rewriter for Rulebook {
+impl Rewriter for FakeRewriter {
     async fn rewrite(&self, _: &dyn Queue, asked: MailId, _: Timestamp) -> Result<Ruling, QueueError> {
         let rule = "r".to_owned();
         match asked {
@@ -29,24 +29,24 @@ impl Rewriter for Rulebook {
     }
 }
 
-async fn ask(queue: &MemoryQueue, request: Request) -> Response {
-    let request = Request::from_line(&request.to_line()).expect("what was written is read");
-    let response = execute(queue, &Rulebook, request, now()).await;
-    let read = Response::from_line(&response.to_line()).expect("what was written is read");
+async fn ask(queue: &MemoryQueue, request: ControlRequest) -> ControlResponse {
+    let request = ControlRequest::from_line(&request.to_line()).expect("what was written is read");
+    let response = execute(queue, &FakeRewriter, request, now()).await;
+    let read = ControlResponse::from_line(&response.to_line()).expect("what was written is read");
     assert_eq!(read.to_line(), response.to_line());
     response
 }
 
-async fn changed(queue: &MemoryQueue, request: Request) -> Changed {
+async fn changed(queue: &MemoryQueue, request: ControlRequest) -> Changed {
     match ask(queue, request).await {
-        Response::Changed(changed) => changed,
+        ControlResponse::Changed(changed) => changed,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn the_lines_are_what_other_versions_read() {
-    let request = Request::List { filter: Filter::default(), after: None, limit: 50 };
+    let request = ControlRequest::List { filter: Filter::default(), after: None, limit: 50 };
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
         String::from_utf8(request.to_line()).unwrap(),
@@ -55,7 +55,7 @@ fn the_lines_are_what_other_versions_read() {
              \"recipient\":null,\"upstream\":null,\"received_before\":null}},\"after\":null,\"limit\":50}}}}}}\n"
         )
     );
-    let response = Response::Content(Some(Content { octets: 3, data: Bytes::from_static(b"abc") }));
+    let response = ControlResponse::Content(Some(MessageContent { octets: 3, data: Bytes::from_static(b"abc") }));
     assert_eq!(
         String::from_utf8(response.to_line()).unwrap(),
         format!("{{\"protocol\":1,\"program\":\"{version}\",\"response\":{{\"content\":{{\"octets\":3}}}}}}\n")
@@ -70,16 +70,16 @@ fn another_version_is_named_whatever_it_says() {
         br#"{"protocol":2,"program":"9.8.7","request":"overview"}"#,
         br#"{"program":"9.8.7","protocol":2}"#,
     ] {
-        let refusal = Request::from_line(line).unwrap_err();
+        let refusal = ControlRequest::from_line(line).unwrap_err();
         assert_eq!(refusal.blame, Blame::Protocol);
         assert!(refusal.text.contains("waxseal 9.8.7 and speaks protocol 2"), "{refusal}");
         assert!(refusal.text.contains("restart the gateway"), "{refusal}");
-        assert_eq!(Response::from_line(line).unwrap_err().blame, Blame::Protocol);
+        assert_eq!(ControlResponse::from_line(line).unwrap_err().blame, Blame::Protocol);
     }
 }
 
 #[test]
-fn what_is_no_request_is_refused_with_the_place() {
+fn an_invalid_request_is_refused_with_the_place() {
     for line in [
         &b""[..],
         b"\n",
@@ -93,21 +93,21 @@ fn what_is_no_request_is_refused_with_the_place() {
         b"{\"protocol\":1,\"request\":\"overview\"} trailing",
         b"\xff\xfe",
     ] {
-        let refusal = Request::from_line(line).unwrap_err();
+        let refusal = ControlRequest::from_line(line).unwrap_err();
         assert_eq!(refusal.blame, Blame::Request, "{}", line.escape_ascii());
         assert!(!refusal.text.is_empty());
     }
     let deep = [b"{\"protocol\":1,\"request\":".to_vec(), b"[".repeat(10_000)].concat();
-    assert_eq!(Request::from_line(&deep).unwrap_err().blame, Blame::Request);
+    assert_eq!(ControlRequest::from_line(&deep).unwrap_err().blame, Blame::Request);
 }
 
 #[tokio::test]
 async fn pages_follow_each_other_and_are_bounded() {
-    let queue = MemoryQueue::of((0..600).map(|number| row(number, State::Waiting)));
+    let queue = MemoryQueue::of((0..600).map(|number| row(number, RecipientState::Waiting)));
     let (mut after, mut sizes) = (None, Vec::new());
     loop {
-        let request = Request::List { filter: Filter::default(), after, limit: usize::MAX };
-        let Response::Page(page) = ask(&queue, request).await else { panic!("a page") };
+        let request = ControlRequest::List { filter: Filter::default(), after, limit: usize::MAX };
+        let ControlResponse::Page(page) = ask(&queue, request).await else { panic!("a page") };
         sizes.push(page.rows.len());
         after = page.next;
         if after.is_none() {
@@ -115,7 +115,8 @@ async fn pages_follow_each_other_and_are_bounded() {
         }
     }
     assert_eq!(sizes, [200, 200, 200]);
-    let Response::Page(page) = ask(&queue, Request::List { filter: Filter::default(), after: None, limit: 0 }).await
+    let ControlResponse::Page(page) =
+        ask(&queue, ControlRequest::List { filter: Filter::default(), after: None, limit: 0 }).await
     else {
         panic!("a page")
     };
@@ -124,30 +125,36 @@ async fn pages_follow_each_other_and_are_bounded() {
 
 #[tokio::test]
 async fn every_named_message_is_accounted_for() {
-    let queue = MemoryQueue::of([row(1, State::Failed), row(2, State::Waiting), row(3, State::Leased)]);
+    let queue = MemoryQueue::of([
+        row(1, RecipientState::Failed),
+        row(2, RecipientState::Waiting),
+        row(3, RecipientState::Leased),
+    ]);
     let ids = vec![id(1), id(2), id(3), id(9)];
-    let retried = changed(&queue, Request::Retry { ids: ids.clone(), to: None }).await;
+    let retried = changed(&queue, ControlRequest::Retry { ids: ids.clone(), to: None }).await;
     let expected =
         Changed { messages: 2, recipients: 2, missing: vec![id(9)], unchanged: vec![id(3).to_string()], next: None };
     assert_eq!(retried, expected);
     assert_eq!(queue.inner().messages[0].0.recipients[0].due, Some(now()));
-    assert_eq!(changed(&queue, Request::Remove { ids }).await, expected, "what is being sent stays");
+    assert_eq!(changed(&queue, ControlRequest::Remove { ids }).await, expected, "what is being sent stays");
     assert_eq!(queue.inner().messages.len(), 1);
 }
 
 #[tokio::test]
 async fn an_address_is_corrected_only_where_it_is_clear_whose() {
-    let mut two = row(2, State::Waiting);
-    two.recipients.push(row(7, State::Failed).recipients.remove(0));
-    let queue = MemoryQueue::of([row(1, State::Failed), two]);
-    let retry =
-        |ids: &[u32], to: &str| Request::Retry { ids: ids.iter().copied().map(id).collect(), to: Some(to.into()) };
+    let mut two = row(2, RecipientState::Waiting);
+    two.recipients.push(row(7, RecipientState::Failed).recipients.remove(0));
+    let queue = MemoryQueue::of([row(1, RecipientState::Failed), two]);
+    let retry = |ids: &[u32], to: &str| ControlRequest::Retry {
+        ids: ids.iter().copied().map(id).collect(),
+        to: Some(to.into()),
+    };
     for (request, blame, words) in [
         (retry(&[1, 2], "new@example.net"), Blame::Request, "one message at a time"),
-        (retry(&[1], "new\u{202e}@"), Blame::Request, "is no address"),
+        (retry(&[1], "new\u{202e}@"), Blame::Request, "is not a valid address"),
         (retry(&[2], "new@example.net"), Blame::Message, "2 recipients that are not settled"),
     ] {
-        let Response::Refused(refusal) = ask(&queue, request).await else { panic!("{words}") };
+        let ControlResponse::Refused(refusal) = ask(&queue, request).await else { panic!("{words}") };
         assert_eq!(refusal.blame, blame);
         assert!(refusal.text.contains(words) && !refusal.text.contains('\u{202e}'), "{refusal}");
     }
@@ -157,7 +164,7 @@ async fn an_address_is_corrected_only_where_it_is_clear_whose() {
 
 #[tokio::test]
 async fn a_corrected_address_that_has_the_mail_already_does_not_get_it_twice() {
-    let queue = MemoryQueue::of([row(1, State::Failed)]);
+    let queue = MemoryQueue::of([row(1, RecipientState::Failed)]);
     queue.inner().history.push(HistoryRow {
         cursor: Cursor(1),
         id: id(1).to_string(),
@@ -172,24 +179,24 @@ async fn a_corrected_address_that_has_the_mail_already_does_not_get_it_twice() {
             milliseconds: 1,
         },
     });
-    let retry = |to: &str| Request::Retry { ids: vec![id(1)], to: Some(to.into()) };
+    let retry = |to: &str| ControlRequest::Retry { ids: vec![id(1)], to: Some(to.into()) };
     for to in ["right@b\u{fc}cher.example", "\"right\"@XN--BCHER-KVA.example"] {
-        let Response::Refused(refusal) = ask(&queue, retry(to)).await else { panic!("{to}") };
+        let ControlResponse::Refused(refusal) = ask(&queue, retry(to)).await else { panic!("{to}") };
         assert_eq!(refusal.blame, Blame::Message);
         assert!(refusal.text.contains("arrive twice") && refusal.text.contains("queue remove"), "{refusal}");
     }
-    assert_eq!(queue.inner().messages[0].0.recipients[0].state, State::Failed, "and it stays as it is");
+    assert_eq!(queue.inner().messages[0].0.recipients[0].state, RecipientState::Failed, "and it stays as it is");
     assert_eq!(changed(&queue, retry("Right@b\u{fc}cher.example")).await.recipients, 1, "another mailbox");
 }
 
 #[tokio::test]
 async fn a_change_of_all_goes_page_by_page_and_ends() {
-    let states = [State::Waiting, State::Failed, State::Leased];
+    let states = [RecipientState::Waiting, RecipientState::Failed, RecipientState::Leased];
     let queue = MemoryQueue::of((0..900).map(|number| row(number, states[number as usize % 3])));
     let filter = Filter { recipient: Some("@example.net".into()), ..Filter::default() };
     let (mut after, mut pages, mut messages) = (None, 0, 0);
     loop {
-        let request = Request::RemoveMatching { filter: filter.clone(), after, limit: MAX_PAGE };
+        let request = ControlRequest::RemoveMatching { filter: filter.clone(), after, limit: MAX_PAGE };
         let changed = changed(&queue, request).await;
         (pages, messages) = (pages + 1, messages + changed.messages);
         after = changed.next;
@@ -198,37 +205,39 @@ async fn a_change_of_all_goes_page_by_page_and_ends() {
         }
     }
     assert_eq!((pages, messages, queue.inner().messages.len()), (5, 600, 300));
-    let none = Filter { state: Some(State::Failed), ..Filter::default() };
-    let left = changed(&queue, Request::RetryMatching { filter: none, after: None, limit: 10 }).await;
+    let none = Filter { state: Some(RecipientState::Failed), ..Filter::default() };
+    let left = changed(&queue, ControlRequest::RetryMatching { filter: none, after: None, limit: 10 }).await;
     assert_eq!(left, Changed::default());
 }
 
 #[tokio::test]
 async fn hold_and_release_answer_with_what_is_held() {
-    let queue = MemoryQueue::of([row(1, State::Waiting), row(2, State::Damaged)]);
-    let hold = |lane: Option<&str>, held| Request::Hold { lane: lane.map(str::to_owned), held };
+    let queue = MemoryQueue::of([row(1, RecipientState::Waiting), row(2, RecipientState::Damaged)]);
+    let hold = |lane: Option<&str>, held| ControlRequest::Hold { lane: lane.map(str::to_owned), held };
     for (request, held) in [
         (hold(Some("reports"), true), vec![Some("reports")]),
         (hold(None, true), vec![None]),
         (hold(Some("reports"), true), vec![None, Some("reports")]),
         (hold(None, false), vec![]),
-        (Request::Overview, vec![]),
+        (ControlRequest::Overview, vec![]),
     ] {
-        let Response::Overview(overview) = ask(&queue, request.clone()).await else { panic!("{request:?}") };
+        let ControlResponse::Overview(overview) = ask(&queue, request.clone()).await else { panic!("{request:?}") };
         let names: Vec<_> = overview.held.iter().map(|held| held.lane.as_deref()).collect();
         assert_eq!(names, held, "{request:?}");
         assert_eq!(overview.counts, Statistics { waiting: 1, damaged: 1, ..Statistics::default() });
     }
     assert!(hold(None, false).wants_delivery());
-    assert!(!hold(None, true).wants_delivery() && !Request::Overview.wants_delivery());
+    assert!(!hold(None, true).wants_delivery() && !ControlRequest::Overview.wants_delivery());
 }
 
 #[tokio::test]
 async fn a_queue_that_fails_is_quoted() {
     let queue = MemoryQueue::default();
     queue.inner().broken = Some(QueueError::Storage("disk I/O error".into()));
-    for request in [Request::Overview, Request::Show { id: id(1) }, Request::Remove { ids: vec![id(1)] }] {
-        let Response::Refused(refusal) = ask(&queue, request).await else { panic!("a refusal") };
+    for request in
+        [ControlRequest::Overview, ControlRequest::Show { id: id(1) }, ControlRequest::Remove { ids: vec![id(1)] }]
+    {
+        let ControlResponse::Refused(refusal) = ask(&queue, request).await else { panic!("a refusal") };
         assert_eq!(refusal.blame, Blame::Queue);
         assert!(refusal.text.contains("disk I/O error"));
     }
@@ -237,26 +246,28 @@ async fn a_queue_that_fails_is_quoted() {
 proptest::proptest! {
     #[test]
     fn no_line_is_fatal(octets in proptest::collection::vec(proptest::num::u8::ANY, 0..200), cut in 0usize..120) {
-        let _whatever = (Request::from_line(&octets), Response::from_line(&octets));
-        let mut line = Request::List { filter: Filter::default(), after: Some(Cursor(7)), limit: 50 }.to_line();
+        let _whatever = (ControlRequest::from_line(&octets), ControlResponse::from_line(&octets));
+        let mut line = ControlRequest::List { filter: Filter::default(), after: Some(Cursor(7)), limit: 50 }.to_line();
         let at = cut.min(line.len() - 1);
         line.splice(at..at + 1, octets);
-        let _whatever = Request::from_line(&line);
+        let _whatever = ControlRequest::from_line(&line);
     }
 }
 
 #[tokio::test]
 async fn the_rules_are_asked_about_each_message_and_one_that_cannot_be_read_stops_nobody() {
-    let queue = MemoryQueue::of([1, 2, 3, 4].map(|number| row(number, State::Failed)));
+    let queue = MemoryQueue::of([1, 2, 3, 4].map(|number| row(number, RecipientState::Failed)));
     let ids: Vec<MailId> = [1, 2, 3, 4].map(id).to_vec();
-    let all = Request::RetryMatchingByRules { filter: Filter::default(), after: None, limit: 1000 };
-    for request in [Request::RetryByRules { ids: ids.clone() }, all] {
+    let all = ControlRequest::RetryMatchingByRules { filter: Filter::default(), after: None, limit: 1000 };
+    for request in [ControlRequest::RetryByRules { ids: ids.clone() }, all] {
         assert!(request.wants_delivery());
-        let Response::Ruled(page) = ask(&queue, request).await else { panic!("no rulings") };
+        let ControlResponse::Ruled(page) = ask(&queue, request).await else { panic!("no rulings") };
         let due: Vec<_> = page.messages.iter().map(|message| message.ruling.due()).collect();
         assert_eq!(due, [Some(2), None, None, Some(2)]);
         assert_eq!(page.messages[2].ruling, Ruling::Unreadable { why: "damaged".into() });
     }
-    let too_many = Request::RetryByRules { ids: vec![ids[0]; MAX_RULED + 1] };
-    assert!(matches!(ask(&queue, too_many).await, Response::Refused(refusal) if refusal.blame == Blame::Request));
+    let too_many = ControlRequest::RetryByRules { ids: vec![ids[0]; MAX_RULED + 1] };
+    assert!(
+        matches!(ask(&queue, too_many).await, ControlResponse::Refused(refusal) if refusal.blame == Blame::Request)
+    );
 }

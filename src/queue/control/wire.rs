@@ -2,7 +2,7 @@
 //!
 //! `protocol` and `program` are readable by every version, whatever the rest has become.
 
-use super::{Request, Response};
+use super::{ControlRequest, ControlResponse};
 use crate::queue::QueueError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,10 @@ const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 /// Octets of a request's line, its end included.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
-/// Why there is no answer, told to whoever asked.
+/// Why a request was refused, for the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
-pub struct Refusal {
+pub struct ControlRefusal {
     pub blame: Blame,
     pub text: String,
 }
@@ -35,7 +35,7 @@ pub enum Blame {
     Queue,
 }
 
-impl Refusal {
+impl ControlRefusal {
     pub(super) fn new(blame: Blame, text: impl Into<String>) -> Self {
         Self { blame, text: text.into() }
     }
@@ -45,7 +45,7 @@ impl Refusal {
         Self::new(Blame::Request, format!("a request is one line of at most {MAX_REQUEST} octets"))
     }
 
-    fn other_version(header: &Header) -> Self {
+    fn other_version(header: &LineHeader) -> Self {
         let program = header.program.as_deref().unwrap_or("of another version");
         Self::new(
             Blame::Protocol,
@@ -58,71 +58,71 @@ impl Refusal {
     }
 }
 
-impl From<QueueError> for Refusal {
+impl From<QueueError> for ControlRefusal {
     fn from(error: QueueError) -> Self {
         Self::new(Blame::Queue, error.to_string())
     }
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct LineHeader {
     protocol: u32,
     program: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Outgoing<'a> {
+struct OutgoingLine<'a> {
     protocol: u32,
     program: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<&'a Request>,
+    request: Option<&'a ControlRequest>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    response: Option<&'a Response>,
+    response: Option<&'a ControlResponse>,
 }
 
 #[derive(Deserialize)]
-struct Incoming<T> {
+struct IncomingLine<T> {
     protocol: u32,
     #[serde(alias = "request", alias = "response")]
     body: T,
 }
 
-impl Request {
+impl ControlRequest {
     pub fn to_line(&self) -> Vec<u8> {
         line(Some(self), None)
     }
 
-    pub fn from_line(line: &[u8]) -> Result<Self, Refusal> {
+    pub fn from_line(line: &[u8]) -> Result<Self, ControlRefusal> {
         parse(line)
     }
 }
 
-impl Response {
+impl ControlResponse {
     /// Without the [`trailer`](Self::trailer).
     pub fn to_line(&self) -> Vec<u8> {
         line(None, Some(self))
     }
 
-    pub fn from_line(line: &[u8]) -> Result<Self, Refusal> {
+    pub fn from_line(line: &[u8]) -> Result<Self, ControlRefusal> {
         parse(line)
     }
 }
 
-fn line(request: Option<&Request>, response: Option<&Response>) -> Vec<u8> {
-    let outgoing = Outgoing { protocol: PROTOCOL, program: PROGRAM, request, response };
+fn line(request: Option<&ControlRequest>, response: Option<&ControlResponse>) -> Vec<u8> {
+    let outgoing = OutgoingLine { protocol: PROTOCOL, program: PROGRAM, request, response };
     // Maps have no keys but strings here, and writing to memory does not fail: an empty line is refused by any reader.
     let mut line = serde_json::to_vec(&outgoing).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, Refusal> {
-    match serde_json::from_slice::<Incoming<T>>(line) {
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ControlRefusal> {
+    match serde_json::from_slice::<IncomingLine<T>>(line) {
         Ok(incoming) if incoming.protocol == PROTOCOL => Ok(incoming.body),
-        result => Err(match (serde_json::from_slice::<Header>(line), result) {
-            (Ok(header), _) if header.protocol != PROTOCOL => Refusal::other_version(&header),
-            (_, Err(error)) => Refusal::new(Blame::Request, format!("the line is not understood: {error}")),
-            _ => Refusal::no_whole_line(),
+        result => Err(match (serde_json::from_slice::<LineHeader>(line), result) {
+            (Ok(header), _) if header.protocol != PROTOCOL => ControlRefusal::other_version(&header),
+            (_, Err(error)) => ControlRefusal::new(Blame::Request, format!("the line is not understood: {error}")),
+            _ => ControlRefusal::no_whole_line(),
         }),
     }
 }

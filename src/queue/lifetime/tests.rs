@@ -23,7 +23,7 @@ fn it_goes_on_with_the_time_and_is_recorded_some_seconds_apart() {
     let lifetime = resume(&Record::default(), &machine, 5 * DAY);
     assert_eq!(lifetime.record_if_due().map(|record| record.lived), Some(BEGINNING), "with the first commit");
     assert_eq!((lifetime.now(), lifetime.record_if_due()), (BEGINNING, None));
-    machine.lock().unwrap().pass(BETWEEN_RECORDS);
+    machine.lock().pass(BETWEEN_RECORDS);
     let record = lifetime.record_if_due().unwrap();
     assert_eq!((record.lived, lifetime.record_if_due()), (BEGINNING + BETWEEN_RECORDS, None));
     assert_eq!(lifetime.age(BEGINNING), BETWEEN_RECORDS);
@@ -35,21 +35,21 @@ fn it_goes_on_with_the_time_and_is_recorded_some_seconds_apart() {
 fn a_stop_that_only_the_wall_clock_tells_of_is_a_quarter_of_expire_at_most() {
     let machine = machine(false);
     let record = resume(&Record::default(), &machine, 5 * DAY).record();
-    machine.lock().unwrap().pass(2 * DAY);
+    machine.lock().pass(2 * DAY);
     for (expire, counted) in [(DAY, 6 * HOUR), (5 * DAY, LONGEST_STOP), (30 * DAY, LONGEST_STOP)] {
         assert_eq!(resume(&record, &machine, expire).now(), record.lived + counted, "{expire:?}");
     }
 }
 
-/// A machine whose clock is ahead at each start, and put right each time.
+/// A machine whose clock is ahead at each start, and corrected each time.
 #[test]
 fn a_clock_that_is_ahead_at_each_start_is_believed_once() {
     let machine = machine(false);
     let mut record = resume(&Record::default(), &machine, 5 * DAY).record();
     for _ in 0..50 {
-        machine.lock().unwrap().jump(SignedDuration::from_hours(48));
+        machine.lock().jump(SignedDuration::from_hours(48));
         let lifetime = resume(&record, &machine, 5 * DAY);
-        machine.lock().unwrap().jump(SignedDuration::from_hours(-48));
+        machine.lock().jump(SignedDuration::from_hours(-48));
         record = lifetime.record();
     }
     assert_eq!(record.lived, BEGINNING + LONGEST_STOP);
@@ -87,21 +87,21 @@ proptest! {
             match step {
                 Step::Run(seconds) => {
                     let time = Duration::from_secs(seconds.into());
-                    machine.lock().unwrap().pass(time);
+                    machine.lock().pass(time);
                     (least, most) = (least + time, most + time);
                     record = lifetime.record_if_due().unwrap_or(record);
                 }
-                Step::Jump(seconds) => machine.lock().unwrap().jump(SignedDuration::from_secs(seconds.into())),
+                Step::Jump(seconds) => machine.lock().jump(SignedDuration::from_secs(seconds.into())),
                 Step::Stop(seconds) => {
                     record = lifetime.record();
                     let time = Duration::from_secs(seconds.into());
-                    machine.lock().unwrap().pass(time);
+                    machine.lock().pass(time);
                     lifetime = resume(&record, &machine, expire);
                     (least, most) = (least + time.min(LONGEST_STOP), most + time.min(LONGEST_STOP));
                 }
                 Step::Reboot(seconds, jump) => {
                     record = lifetime.record();
-                    let mut running = machine.lock().unwrap();
+                    let mut running = machine.lock();
                     running.pass(Duration::from_secs(seconds.into()));
                     running.reboot();
                     running.jump(SignedDuration::from_secs(jump.into()));

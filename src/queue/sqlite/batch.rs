@@ -12,8 +12,8 @@ use crate::message::MailId;
 use crate::queue::QueueError;
 use rusqlite::{Connection, ErrorCode};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -108,15 +108,15 @@ impl Thread {
         self.transact(std::slice::from_mut(call), is_bare).and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(())))
     }
 
-    /// One that is too large for what is left of the disk must not refuse the others; and what is no new mail gets the log's
-    /// room, then the reserve's, and at last goes without what is only for the record.
+    /// Runs one call alone, so that a message too large for the free space does not fail the rest of its batch. A call that is
+    /// not new mail may use the log's space, then the reserve's; in the end it runs without writing history.
     fn run_on_a_full_disk(&self, call: &mut Box<dyn Call>) -> Outcome {
         let is_full = |outcome: &Outcome| matches!(outcome, Err(QueueError::Full(_)));
         let mut outcome = self.run_alone(call, false);
         if !call.is_urgent() {
             return outcome;
         }
-        while is_full(&outcome) && self.surroundings.reserve.give_up() {
+        while is_full(&outcome) && self.surroundings.reserve.release() {
             let _ = self.write_log_back();
             outcome = self.run_alone(call, false);
         }
@@ -160,7 +160,7 @@ impl Thread {
         outcome
     }
 
-    /// Moved while the commit was made: nobody has been answered yet, and whoever is refused will send it again.
+    /// The files moved during the commit: no client has been answered yet, and one that is refused sends its mail again.
     fn take_back_what_nobody_would_find(&self, batch: &[Box<dyn Call>], outcomes: &mut [Outcome]) {
         let added = batch.iter().zip(&*outcomes).enumerate().filter(|(_, (_, outcome))| outcome.is_ok());
         let (places, ids): (Vec<_>, Vec<_>) =
@@ -191,7 +191,7 @@ impl Thread {
             let _ = self.give_back();
         }
         if !reserve.is_whole() {
-            reserve.keep_of_plenty(space);
+            reserve.fill_if_ample(space);
         }
     }
 
@@ -209,7 +209,7 @@ impl Thread {
 
     /// Our own readers finish first. A reader of another program is not waited for.
     fn empty_log(&self) -> rusqlite::Result<()> {
-        let _nobody_reads = self.surroundings.reading.write().unwrap_or_else(PoisonError::into_inner);
+        let _nobody_reads = self.surroundings.reading.write();
         let before: i64 = self.connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0))?;
         self.connection.busy_timeout(Duration::ZERO)?;
         let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -267,7 +267,7 @@ fn supersede(connection: &Connection) {
     }
 }
 
-/// A commit for which there was no room has no last page: without that one it is none to whoever reads the log.
+/// A commit that failed for lack of space has no last page, and SQLite ignores a commit without one when it reads the log.
 fn may_be_in_the_log(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() != Some(ErrorCode::DiskFull)
 }

@@ -12,13 +12,13 @@ pub(super) const MAX_INLINE: usize = 256 * 1024;
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum BodyFile {
     Body,
     /// The message from before the rewrite rules.
     Original,
 }
 
-pub(super) type Name = (MailId, Part);
+pub(super) type BodyName = (MailId, BodyFile);
 
 #[derive(Debug)]
 pub(super) struct Bodies {
@@ -40,7 +40,7 @@ impl Bodies {
     }
 
     /// On the disk, name and all, when it returns `Ok`. A file of that name is another message's, and an error. Blocks.
-    pub(super) fn write(&self, name: Name, data: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&self, name: BodyName, data: &[u8]) -> io::Result<()> {
         let path = self.path(name);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let written = file.write_all(data).and_then(|()| file.sync_all());
@@ -53,12 +53,12 @@ impl Bodies {
     }
 
     /// Appends what the file holds to `data`. Blocks.
-    pub(super) fn read(&self, name: Name, data: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn read(&self, name: BodyName, data: &mut Vec<u8>) -> io::Result<()> {
         File::open(self.path(name))?.read_to_end(data).map(drop)
     }
 
-    /// A file that is not there is no error. Blocks.
-    pub(super) fn remove(&self, name: Name) {
+    /// A missing file is not an error. Blocks.
+    pub(super) fn remove(&self, name: BodyName) {
         let path = self.path(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -69,7 +69,7 @@ impl Bodies {
     }
 
     /// Removes every file that `is_known` does not know; returns how many. Files with other names are left alone.
-    pub(super) fn sweep(&self, is_known: impl Fn(Name) -> rusqlite::Result<bool>) -> Result<u64, SweepError> {
+    pub(super) fn sweep(&self, is_known: impl Fn(BodyName) -> rusqlite::Result<bool>) -> Result<u64, SweepError> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.folder)? {
             let Some(name) = entry?.file_name().to_str().and_then(parse) else { continue };
@@ -85,10 +85,10 @@ impl Bodies {
         &self.folder
     }
 
-    fn path(&self, (id, part): Name) -> PathBuf {
+    fn path(&self, (id, part): BodyName) -> PathBuf {
         match part {
-            Part::Body => self.folder.join(id.as_str()),
-            Part::Original => self.folder.join(format!("{id}.original")),
+            BodyFile::Body => self.folder.join(id.as_str()),
+            BodyFile::Original => self.folder.join(format!("{id}.original")),
         }
     }
 }
@@ -101,10 +101,10 @@ pub(super) enum SweepError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-fn parse(file_name: &str) -> Option<Name> {
+fn parse(file_name: &str) -> Option<BodyName> {
     let (id, part) = match file_name.strip_suffix(".original") {
-        Some(id) => (id, Part::Original),
-        None => (file_name, Part::Body),
+        Some(id) => (id, BodyFile::Original),
+        None => (file_name, BodyFile::Body),
     };
     id.parse().ok().map(|id| (id, part))
 }

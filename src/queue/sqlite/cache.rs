@@ -22,7 +22,7 @@ pub(super) struct Cache {
     limit: u64,
     octets: u64,
     entries: HashMap<MailId, Entry>,
-    /// By age; may name entries that are gone or were put anew, told by their number.
+    /// By age; may name entries that are gone or were inserted again; the number tells which.
     order: VecDeque<(u64, MailId)>,
     number: u64,
 }
@@ -79,7 +79,7 @@ impl Cache {
 }
 
 fn cost(accepted: &Accepted) -> u64 {
-    accepted.room() + OVERHEAD
+    accepted.memory_needed() + OVERHEAD
 }
 
 #[cfg(test)]

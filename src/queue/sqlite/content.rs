@@ -1,6 +1,6 @@
 //! Reading a message back, header and body, and telling damage from trouble that passes.
 
-use super::bodies::{Bodies, Part};
+use super::bodies::{Bodies, BodyFile};
 use super::envelope::Damage;
 use super::failure::{Failure, is_damage, of_io, of_sqlite};
 use super::put::digest;
@@ -54,7 +54,7 @@ pub(super) fn load(sql: &Sql<'_>, bodies: &Bodies, message: i64, id: MailId) -> 
 
 fn read_file(bodies: &Bodies, id: MailId) -> Result<Vec<u8>, Unreadable> {
     let mut body = Vec::new();
-    match bodies.read((id, Part::Body), &mut body) {
+    match bodies.read((id, BodyFile::Body), &mut body) {
         Ok(()) => Ok(body),
         Err(error) if is_lasting(&error) => Err(Unreadable::Damaged(format!("its body cannot be read: {error}"))),
         Err(error) => Err(Unreadable::Trouble(of_io(&error))),

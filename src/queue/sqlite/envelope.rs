@@ -20,7 +20,7 @@ pub(super) enum Damage {
     Missing { found: i64, expected: i64 },
 }
 
-/// As a row that cannot be read is told.
+/// As an unreadable row is reported.
 impl From<Damage> for rusqlite::Error {
     fn from(damage: Damage) -> Self {
         Self::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(damage))
@@ -101,13 +101,13 @@ impl RecipientFields {
 
 /// With what was stored with it.
 #[derive(Debug)]
-pub(super) struct RecipientRow {
+pub(super) struct EnvelopeRecipient {
     pub fields: RecipientFields,
     pub digest: Option<Vec<u8>>,
     pub attempts: i64,
 }
 
-impl RecipientRow {
+impl EnvelopeRecipient {
     pub(super) fn fits(&self, id: &str) -> bool {
         self.digest.as_deref() == Some(&self.fields.digest(id))
     }
@@ -126,11 +126,11 @@ impl RecipientRow {
 }
 
 /// All of a message that are not delivered, in order.
-pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<RecipientRow>> {
+pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<EnvelopeRecipient>> {
     sql.all(
         "SELECT position, address, lane, failed_at, digest, attempts FROM recipient WHERE message = ?1 ORDER BY position",
         [message],
-        RecipientRow::of_row,
+        EnvelopeRecipient::of_row,
     )
 }
 
@@ -140,7 +140,7 @@ pub(super) fn verified_recipients(
     message: i64,
     id: &str,
     expected: i64,
-) -> rusqlite::Result<Vec<RecipientRow>> {
+) -> rusqlite::Result<Vec<EnvelopeRecipient>> {
     let rows = recipients(sql, message)?;
     if let Some(row) = rows.iter().find(|row| !row.fits(id)) {
         return Err(Damage::Recipient(row.fields.position).into());
@@ -197,7 +197,7 @@ pub(super) fn cover_all(sql: &Sql<'_>) -> rusqlite::Result<()> {
         )?;
         for (fields, message, content) in &messages {
             let rows = recipients(sql, *message)?;
-            for RecipientRow { fields: recipient, .. } in &rows {
+            for EnvelopeRecipient { fields: recipient, .. } in &rows {
                 sql.execute(
                     "UPDATE recipient SET digest = ?3 WHERE message = ?1 AND position = ?2",
                     (message, recipient.position, recipient.digest(&fields.id)),

@@ -109,8 +109,8 @@ impl Files {
         "Move it back; or restart the gateway: a stop in order writes everything into the database".to_owned()
     }
 
-    /// At the end of the last connection's life: a database that was deleted is written anew, in its place if nothing else is
-    /// there. Blocks for as long as that takes.
+    /// Called when the last connection closes: writes a deleted database again, in its old place if nothing else is there.
+    /// Blocks for as long as that takes.
     pub(super) fn restore(&self, connection: &Connection) {
         if !self.is_deleted() {
             return;
@@ -126,7 +126,7 @@ impl Files {
             ),
             Err(error) => error!(
                 path = %self.path.display(), %error,
-                "the database was deleted and cannot be written anew: mail that was not delivered is lost with this process"
+                "the database was deleted and cannot be written again: mail that was not delivered is lost with this process"
             ),
         }
     }

@@ -1,8 +1,8 @@
 //! Reads whatever can be read of a database that may be damaged, message by message, and says of each whether it is as it was
 //! stored. Only tables are read, each row by its key: a bad page costs the rows on it and no others. Changes nothing.
 
-use super::bodies::{Bodies, Part};
-use super::envelope::{MessageFields, RecipientFields, RecipientRow};
+use super::bodies::{Bodies, BodyFile};
+use super::envelope::{EnvelopeRecipient, MessageFields, RecipientFields};
 use super::put::digest;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Params, Row};
@@ -41,7 +41,7 @@ pub(super) struct InspectedContent {
 
 #[derive(Debug)]
 pub(super) struct InspectedRecipient {
-    pub row: RecipientRow,
+    pub row: EnvelopeRecipient,
     pub upstream: Option<String>,
     pub reason: Option<String>,
 }
@@ -52,7 +52,7 @@ pub(super) struct InspectedJob {
     pub domain: String,
     pub due: i64,
     pub state: i64,
-    pub suspect: bool,
+    pub possible_duplicate: bool,
 }
 
 impl Inspected {
@@ -190,7 +190,7 @@ impl Inspector<'_> {
     fn read_recipients(&self, found: &mut Inspected) {
         let digest = if self.covered { "digest" } else { "NULL" };
         let read = |row: &Row<'_>| {
-            Ok(InspectedRecipient { row: RecipientRow::of_row(row)?, upstream: row.get(6)?, reason: row.get(7)? })
+            Ok(InspectedRecipient { row: EnvelopeRecipient::of_row(row)?, upstream: row.get(6)?, reason: row.get(7)? })
         };
         for order in ["", "DESC"] {
             let sql = format!(
@@ -223,10 +223,10 @@ impl Inspector<'_> {
                 domain: row.get(1)?,
                 due: row.get(2)?,
                 state: row.get(3)?,
-                suspect: row.get::<_, i64>(4)? != 0,
+                possible_duplicate: row.get::<_, i64>(4)? != 0,
             })
         };
-        // What is due and when is no reason to hold mail back: it is made up for.
+        // Missing due times do not hold mail back: they are replaced.
         found.jobs = rows(self.connection, sql, [found.key], read).0;
     }
 
@@ -281,7 +281,7 @@ impl Inspector<'_> {
         let mut from_file = Vec::new();
         let body = match (body, message.id.parse()) {
             (Some(body), _) => body,
-            (None, Ok(id)) => match self.bodies.read((id, Part::Body), &mut from_file) {
+            (None, Ok(id)) => match self.bodies.read((id, BodyFile::Body), &mut from_file) {
                 Ok(()) => &from_file,
                 Err(error) => {
                     faults.push(format!("its body cannot be read: {error}"));

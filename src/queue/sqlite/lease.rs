@@ -1,9 +1,9 @@
-//! Lending messages: who is next on a lane, and the durable mark that someone works on it.
+//! Leasing messages: which is next on a lane, and the durable mark that it is being worked on.
 //!
 //! Sender domains take turns: the index (lane, domain, due) is entered once per domain and never walked through, so that the
-//! cost is that of what is lent, not of what waits.
+//! cost depends on what is leased, not on what waits.
 
-use super::envelope::{self, Damage, MessageFields, RecipientRow};
+use super::envelope::{self, Damage, EnvelopeRecipient, MessageFields};
 use super::failure::{Failure, is_damage};
 use super::reassign::Reassignment;
 use super::rows::{
@@ -17,21 +17,22 @@ use crate::message::{Envelope, MailId, Marks};
 use crate::smtp::command::BodyType;
 use crate::smtp::{Mailbox, ReversePath};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Messages that one lease may put on other lanes.
 const MAX_MOVED: usize = 100;
 
-/// Domains that may be looked at in vain before the oldest due messages are taken whatever their domain.
+/// How many domains without due mail are visited before the oldest due messages are taken whatever their domain.
 const MAX_LOOKS: usize = 256;
 
 /// The domain that had its turn last, by lane.
 pub(super) type Turns = Mutex<HashMap<String, String>>;
 
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(super) struct LeaseRequest {
     pub lane: Arc<str>,
     /// Milliseconds since 1970.
     pub now: i64,
@@ -43,7 +44,7 @@ pub(super) struct Request {
 
 /// A message marked as leased; its content is not read yet.
 #[derive(Debug)]
-pub(super) struct Grant {
+pub(super) struct LeaseRow {
     pub message: i64,
     pub id: MailId,
     pub received_at: Timestamp,
@@ -56,14 +57,14 @@ pub(super) struct Grant {
     pub positions: Vec<i64>,
     pub size: u64,
     pub attempts: u32,
-    pub suspect: bool,
+    pub possible_duplicate: bool,
     /// Of all lanes, failed ones included.
     pub recipients: i64,
     pub fields: MessageFields,
     pub digest: Option<Vec<u8>>,
 }
 
-impl Grant {
+impl LeaseRow {
     /// `content`: the digest of its header and body.
     pub(super) fn verify(&self, content: &[u8]) -> Result<(), Damage> {
         let fits = self.digest.as_deref() == Some(&self.fields.digest(content));
@@ -72,15 +73,15 @@ impl Grant {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Granted {
-    pub grants: Vec<Grant>,
+pub(super) struct LeaseRows {
+    pub grants: Vec<LeaseRow>,
     /// Set aside, each with the reason; for the log.
     pub damaged: Vec<(i64, String)>,
     /// Put on the lanes of today's routes instead.
     moved: usize,
 }
 
-impl Granted {
+impl LeaseRows {
     fn is_moved(
         &mut self,
         work: &Work<'_>,
@@ -93,8 +94,8 @@ impl Granted {
     }
 
     /// Marks it as leased, or sets it aside. Returns how many octets of memory it takes.
-    fn take(&mut self, work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> Result<u64, Failure> {
-        match grant(work, lane, message, suspect) {
+    fn take(&mut self, work: &Work<'_>, lane: &str, message: i64, possible_duplicate: bool) -> Result<u64, Failure> {
+        match grant(work, lane, message, possible_duplicate) {
             Ok(grant) => {
                 let recipients: usize = grant.envelope.recipients.iter().map(room_for_address).sum();
                 let octets = grant.size.saturating_add(recipients as u64);
@@ -115,7 +116,7 @@ impl Granted {
 const MAX_OLD_LOOKS: usize = 1000;
 
 #[derive(Debug, Clone)]
-pub(super) struct OldRequest {
+pub(super) struct ExpiredRequest {
     pub lane: Arc<str>,
     /// Milliseconds of the queue's own clock; younger ones are let alone.
     pub since: i64,
@@ -127,12 +128,12 @@ pub(super) struct OldRequest {
 
 /// With the key of the last message looked at; `None`: those behind it are younger. In order of acceptance that is soon: the
 /// first one that came in later ends it. (One that failed and is tried again can be younger than it came in, never older.)
-pub(super) fn lease_old(
+pub(super) fn lease_expired(
     work: &Work<'_>,
-    request: &OldRequest,
+    request: &ExpiredRequest,
     reassignment: Option<&Reassignment>,
-) -> Result<(Granted, Option<i64>), Failure> {
-    let mut granted = Granted::default();
+) -> Result<(LeaseRows, Option<i64>), Failure> {
+    let mut granted = LeaseRows::default();
     if is_held(work, &request.lane)? {
         return Ok((granted, None));
     }
@@ -143,7 +144,7 @@ pub(super) fn lease_old(
         |row| Ok((row.get(0)?, row.get::<_, bool>(1)?, row.get(2)?, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?)),
     )?;
     let (mut octets, mut last, looked_at) = (0, None, jobs.len());
-    for (message, is_waiting_here, suspect, since, lived) in jobs {
+    for (message, is_waiting_here, possible_duplicate, since, lived) in jobs {
         if lived > request.since {
             return Ok((granted, None));
         }
@@ -151,7 +152,7 @@ pub(super) fn lease_old(
             return Ok((granted, last));
         }
         if is_waiting_here && since <= request.since && !granted.is_moved(work, message, reassignment)? {
-            octets += granted.take(work, &request.lane, message, suspect)?;
+            octets += granted.take(work, &request.lane, message, possible_duplicate)?;
         }
         last = Some(message);
     }
@@ -161,27 +162,27 @@ pub(super) fn lease_old(
 
 pub(super) fn lease(
     work: &Work<'_>,
-    request: &Request,
+    request: &LeaseRequest,
     turns: &Turns,
     reassignment: Option<&Reassignment>,
-) -> Result<Granted, Failure> {
-    let mut granted = Granted::default();
+) -> Result<LeaseRows, Failure> {
+    let mut granted = LeaseRows::default();
     if is_held(work, &request.lane)? {
         return Ok(granted);
     }
-    let before = super::writer::lock(turns).get(&*request.lane).cloned();
+    let before = turns.lock().get(&*request.lane).cloned();
     let mut round = Round { work, request, at: before, barren_since: None, looks: 0 };
     let mut octets = 0;
     while granted.grants.len() < request.limit && octets < request.octets && granted.moved < MAX_MOVED {
-        let Some((message, suspect)) = round.next()? else { break };
+        let Some((message, possible_duplicate)) = round.next()? else { break };
         if granted.is_moved(work, message, reassignment)? {
             // What of it stays here is found again.
             continue;
         }
-        octets += granted.take(work, &request.lane, message, suspect)?;
+        octets += granted.take(work, &request.lane, message, possible_duplicate)?;
     }
     if let Some(domain) = round.at {
-        super::writer::lock(turns).insert(request.lane.to_string(), domain);
+        turns.lock().insert(request.lane.to_string(), domain);
     }
     Ok(granted)
 }
@@ -189,7 +190,7 @@ pub(super) fn lease(
 /// Finds one due message after the other, a domain at a time.
 struct Round<'a, 'b> {
     work: &'a Work<'b>,
-    request: &'a Request,
+    request: &'a LeaseRequest,
     at: Option<String>,
     /// The first domain of the current row of domains with nothing due.
     barren_since: Option<String>,
@@ -243,7 +244,7 @@ impl Round<'_, '_> {
     }
 }
 
-fn due_of(work: &Work<'_>, request: &Request, domain: &str) -> rusqlite::Result<Option<(i64, bool)>> {
+fn due_of(work: &Work<'_>, request: &LeaseRequest, domain: &str) -> rusqlite::Result<Option<(i64, bool)>> {
     let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
     let due = work.first(
         "SELECT message, suspect FROM job INDEXED BY job_turns WHERE state = 0 AND lane = ?1 AND domain = ?2 AND due <= ?3
@@ -262,7 +263,7 @@ fn due_of(work: &Work<'_>, request: &Request, domain: &str) -> rusqlite::Result<
     )
 }
 
-fn oldest_due(work: &Work<'_>, request: &Request) -> rusqlite::Result<Option<(i64, bool)>> {
+fn oldest_due(work: &Work<'_>, request: &LeaseRequest) -> rusqlite::Result<Option<(i64, bool)>> {
     let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
     let due = work.first(
         "SELECT message, suspect FROM job INDEXED BY job_due WHERE state = 0 AND lane = ?1 AND due <= ?2
@@ -281,12 +282,12 @@ fn oldest_due(work: &Work<'_>, request: &Request) -> rusqlite::Result<Option<(i6
     )
 }
 
-fn grant(work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> rusqlite::Result<Grant> {
+fn grant(work: &Work<'_>, lane: &str, message: i64, possible_duplicate: bool) -> rusqlite::Result<LeaseRow> {
     let mut grant = read_message(work, message)?;
-    grant.suspect = suspect;
+    grant.possible_duplicate = possible_duplicate;
     let rows = envelope::verified_recipients(work, message, grant.id.as_str(), grant.recipients)?;
-    let here = |row: &RecipientRow| row.fields.lane == lane && row.fields.failed_at.is_none();
-    for RecipientRow { fields, attempts, .. } in rows.into_iter().filter(here) {
+    let here = |row: &EnvelopeRecipient| row.fields.lane == lane && row.fields.failed_at.is_none();
+    for EnvelopeRecipient { fields, attempts, .. } in rows.into_iter().filter(here) {
         let mailbox = Mailbox::parse(&fields.address).map_err(|error| super::rows::bad_text(1, error))?;
         grant.envelope.add_recipient(mailbox);
         grant.positions.push(fields.position);
@@ -301,8 +302,8 @@ fn grant(work: &Work<'_>, lane: &str, message: i64, suspect: bool) -> rusqlite::
     Ok(grant)
 }
 
-/// Nobody's yet, and to nobody: the recipients are read by themselves.
-pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Grant> {
+/// Without lease and recipients: those are read separately.
+pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<LeaseRow> {
     let found = sql.first(
         "SELECT id, received_at, sender, eight_bit, smtputf8, size, subject, listener, user, marks, since, recipients, digest
          FROM message WHERE key = ?1",
@@ -318,7 +319,7 @@ pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Gran
             let mut envelope = Envelope::new(sender);
             envelope.body = if fields.eight_bit == 0 { BodyType::SevenBit } else { BodyType::EightBitMime };
             envelope.smtputf8 = fields.smtputf8 != 0;
-            Ok(Grant {
+            Ok(LeaseRow {
                 message,
                 id: fields.id.parse().map_err(|error| super::rows::bad_text(0, error))?,
                 received_at: from_column(fields.received_at),
@@ -329,7 +330,7 @@ pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Gran
                 positions: Vec::new(),
                 size: unsigned(fields.size),
                 attempts: 0,
-                suspect: false,
+                possible_duplicate: false,
                 recipients: row.get(11)?,
                 digest: row.get(12)?,
                 fields,
@@ -344,7 +345,7 @@ fn mark(work: &Work<'_>, message: i64, lane: &str, state: i64) -> rusqlite::Resu
     Ok(())
 }
 
-/// Never tried again by itself.
+/// Never retried automatically.
 pub(super) fn set_aside(work: &Work<'_>, message: i64, lane: &str) -> Result<(), Failure> {
     let state =
         work.first("SELECT state FROM job WHERE message = ?1 AND lane = ?2", (message, lane), |row| row.get(0))?;

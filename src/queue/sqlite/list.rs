@@ -5,7 +5,7 @@ use super::failure::{Failure, is_damage};
 use super::read::{recipients, row};
 use super::rows::{DAMAGED, LEASED, from_column, signed};
 use super::work::Sql;
-use crate::queue::{Cursor, Filter, Page, RecipientRow, Row, State};
+use crate::queue::{Cursor, Filter, Page, RecipientRow, RecipientState, Row};
 
 /// Messages looked at in full for one page.
 const MAX_LOOKS: usize = 1000;
@@ -58,24 +58,26 @@ fn candidates(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Resul
     let by_recipient = filter.recipient.is_some() || filter.upstream.is_some();
     let wanted = signed(limit);
     let messages = match filter.state {
-        None | Some(State::Waiting | State::Failed) if by_recipient => {
+        None | Some(RecipientState::Waiting | RecipientState::Failed) if by_recipient => {
             return among_recipients(sql, filter, after, limit);
         }
-        None | Some(State::Waiting) if filter.received_before.is_some() => return by_age(sql, filter, after, limit),
+        None | Some(RecipientState::Waiting) if filter.received_before.is_some() => {
+            return by_age(sql, filter, after, limit);
+        }
         None => {
             sql.all("SELECT key FROM message WHERE key > ?1 ORDER BY key LIMIT ?2", (after, wanted), |row| row.get(0))
         }
-        Some(State::Waiting) => return among_recipients(sql, filter, after, limit),
-        Some(State::Failed) => sql.all(
+        Some(RecipientState::Waiting) => return among_recipients(sql, filter, after, limit),
+        Some(RecipientState::Failed) => sql.all(
             "SELECT DISTINCT message FROM recipient INDEXED BY recipient_failed
              WHERE failed_at IS NOT NULL AND message > ?1 ORDER BY message LIMIT ?2",
             (after, wanted),
             |row| row.get(0),
         ),
-        Some(apart @ (State::Leased | State::Damaged)) => sql.all(
+        Some(apart @ (RecipientState::Leased | RecipientState::Damaged)) => sql.all(
             "SELECT DISTINCT message FROM job INDEXED BY job_apart
              WHERE state > 0 AND state = ?1 AND message > ?2 ORDER BY message LIMIT ?3",
-            (if apart == State::Leased { LEASED } else { DAMAGED }, after, wanted),
+            (if apart == RecipientState::Leased { LEASED } else { DAMAGED }, after, wanted),
             |row| row.get(0),
         ),
     };
@@ -98,8 +100,8 @@ fn among_recipients(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) ->
             continue;
         }
         let is_failed: bool = row.get(1)?;
-        let may_match = filter.state.is_none_or(|state| is_failed == (state == State::Failed))
-            // What is no text is damaged, and for the closer look to tell.
+        let may_match = filter.state.is_none_or(|state| is_failed == (state == RecipientState::Failed))
+            // What is not text is damaged; the full check reports it.
             && part.as_ref().is_none_or(|part| {
                 row.get_ref(2).is_ok_and(|text| text.as_str().is_ok_and(|text| text.to_lowercase().contains(part)))
             })

@@ -7,6 +7,7 @@ mod batch;
 mod bodies;
 mod cache;
 mod check;
+mod claim;
 mod content;
 mod envelope;
 mod failure;
@@ -14,7 +15,6 @@ mod identity;
 mod inspect;
 mod integrity;
 mod lease;
-mod lend;
 mod lifetime;
 mod list;
 mod open;
@@ -38,13 +38,13 @@ mod work;
 mod writer;
 
 pub use check::{Checked, check};
-pub use open::{OpenError, Options, exists};
+pub use open::{OpenError, SqliteOptions, exists};
 pub use salvage::{Finding, SalvageError, Salvaged, salvage};
 pub use space::SMALLEST_FLOOR;
 
 use super::{
-    Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue, QueueError,
-    Reassigned, Revision, Settlement, Shown, Spent, Statistics, Stored,
+    Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, MessageDetails, NewMail, Page,
+    Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail,
 };
 use crate::message::MailId;
 use async_trait::async_trait;
@@ -53,7 +53,7 @@ use rows::{lived_to_column, signed, to_column};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Store, detached};
+use store::{SqliteStore, detached};
 
 /// Gives rows that were written by hand the digests they would have.
 #[cfg(any(test, fuzzing))]
@@ -97,16 +97,17 @@ impl Steps {
     }
 }
 
-/// Dropping it ends the writer after what was asked for; leases that are not settled become suspect at the next open.
+/// Dropping it ends the writer after what was asked for; leases that are not settled become possible duplicates at the
+/// next open.
 #[derive(Debug)]
 pub struct SqliteQueue {
-    store: Arc<Store>,
+    store: Arc<SqliteStore>,
 }
 
 impl SqliteQueue {
-    /// Whoever opens it holds the lock of `data_dir`. Blocks: makes and migrates the tables, makes every leased recipient wait again,
-    /// removes files that no message names.
-    pub fn open(options: Options) -> Result<Self, OpenError> {
+    /// The caller must hold the lock of `data_dir`. Blocks: makes and migrates the tables, makes every leased recipient
+    /// wait again, removes files that no message names.
+    pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
         open::open(&options).map(|store| Self { store: Arc::new(store) })
     }
 
@@ -124,10 +125,10 @@ impl Queue for SqliteQueue {
     }
 
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
-        lend::lease(&self.store, lane.clone(), now, limit, octets).await
+        claim::lease(&self.store, lane.clone(), now, limit, octets).await
     }
 
-    async fn lease_old(
+    async fn lease_expired(
         &self,
         lane: &Lane,
         age: Duration,
@@ -135,7 +136,7 @@ impl Queue for SqliteQueue {
         limit: usize,
         octets: u64,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        lend::lease_old(&self.store, lane.clone(), age, after, limit, octets).await
+        claim::lease_expired(&self.store, lane.clone(), age, after, limit, octets).await
     }
 
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
@@ -175,7 +176,7 @@ impl Queue for SqliteQueue {
         self.store.read(move |sql| list::list(sql, &filter, after, limit)).await
     }
 
-    async fn show(&self, id: MailId) -> Result<Option<Shown>, QueueError> {
+    async fn show(&self, id: MailId) -> Result<Option<MessageDetails>, QueueError> {
         self.store.read(move |sql| read::show(sql, id)).await
     }
 
@@ -197,7 +198,7 @@ impl Queue for SqliteQueue {
         Ok(count)
     }
 
-    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError> {
+    async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError> {
         self.store.stored(id).await
     }
 
@@ -245,12 +246,12 @@ impl Queue for SqliteQueue {
         self.store.lifetime.now()
     }
 
-    async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError> {
+    async fn spent(&self, quota: &str) -> Result<Vec<QuotaRow>, QueueError> {
         let quota = quota.to_owned();
         self.store.read(move |sql| quota::spent(sql, &quota)).await
     }
 
-    async fn spend(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), QueueError> {
+    async fn spend(&self, quota: &str, rows: Vec<QuotaRow>, oldest: i64) -> Result<(), QueueError> {
         let quota = quota.to_owned();
         self.store.writer.call(move |work| quota::spend(work, &quota, &rows, oldest)).await
     }

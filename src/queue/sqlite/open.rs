@@ -1,6 +1,6 @@
 //! Opening the database and putting right what a crash left: leases without a holder, files without a message.
 
-use super::bodies::{Bodies, Name, Part, SweepError};
+use super::bodies::{Bodies, BodyFile, BodyName, SweepError};
 use super::failure::{self, of_io, of_sqlite};
 use super::identity::{Files, lock_database};
 use super::integrity;
@@ -9,8 +9,8 @@ use super::reserve::Reserve;
 use super::rows::{key_of, unsigned};
 use super::salvage;
 use super::schema::{self, SchemaError};
-use super::space::{Space, lacks_inodes};
-use super::store::Store;
+use super::space::{FreeSpace, lacks_inodes};
+use super::store::SqliteStore;
 use super::wal;
 use super::work::Work;
 use super::writer::{Surroundings, Writer};
@@ -18,13 +18,14 @@ use crate::observe::Clock;
 use crate::queue::QueueError;
 use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
+use parking_lot::RwLock;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SqliteOptions {
     /// Exists, and belongs to us alone.
     pub data_dir: PathBuf,
     /// Octets of messages that were just put and are kept in memory until they are leased.
@@ -41,11 +42,11 @@ pub struct Options {
 #[error("cannot open the queue in {}: {cause}", path.display())]
 pub struct OpenError {
     path: PathBuf,
-    cause: Cause,
+    cause: OpenCause,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Cause {
+enum OpenCause {
     #[error(transparent)]
     Schema(SchemaError),
     #[error(transparent)]
@@ -62,7 +63,7 @@ enum Cause {
     Damaged(String),
 }
 
-impl From<SchemaError> for Cause {
+impl From<SchemaError> for OpenCause {
     fn from(error: SchemaError) -> Self {
         match error {
             SchemaError::Sqlite(error) => error.into(),
@@ -71,7 +72,7 @@ impl From<SchemaError> for Cause {
     }
 }
 
-impl From<rusqlite::Error> for Cause {
+impl From<rusqlite::Error> for OpenCause {
     fn from(error: rusqlite::Error) -> Self {
         match of_sqlite(&error) {
             full @ QueueError::Full(_) => Self::NoRoom(full),
@@ -81,7 +82,7 @@ impl From<rusqlite::Error> for Cause {
     }
 }
 
-impl From<io::Error> for Cause {
+impl From<io::Error> for OpenCause {
     fn from(error: io::Error) -> Self {
         match of_io(&error) {
             full @ QueueError::Full(_) => Self::NoRoom(full),
@@ -90,7 +91,7 @@ impl From<io::Error> for Cause {
     }
 }
 
-impl From<SweepError> for Cause {
+impl From<SweepError> for OpenCause {
     fn from(error: SweepError) -> Self {
         match error {
             SweepError::Io(error) => error.into(),
@@ -106,21 +107,21 @@ pub fn exists(data_dir: &Path) -> io::Result<bool> {
     Ok(data_dir.join(DATABASE).try_exists()? || salvage::is_unfinished(data_dir)?)
 }
 
-pub(super) fn open(options: &Options) -> Result<Store, OpenError> {
+pub(super) fn open(options: &SqliteOptions) -> Result<SqliteStore, OpenError> {
     let path = options.data_dir.join(DATABASE);
     let log = options.data_dir.join(format!("{DATABASE}-wal"));
     let reserve = Arc::new(Reserve::of(&options.data_dir));
-    let space = Arc::new(Space::new(&options.data_dir, &path, &log, options.min_free_space));
+    let space = Arc::new(FreeSpace::new(&options.data_dir, &path, &log, options.min_free_space));
     loop {
-        let finished = salvage::finish(&options.data_dir).map_err(Cause::from);
+        let finished = salvage::finish(&options.data_dir).map_err(OpenCause::from);
         match finished.and_then(|()| open_at(options, &path, &reserve, &space)) {
-            Err(cause) if is_no_room(&cause, &options.data_dir) && reserve.give_up() => {}
+            Err(cause) if is_no_room(&cause, &options.data_dir) && reserve.release() => {}
             opened => {
                 if lacks_inodes(&options.data_dir, 1) {
                     // For the control socket.
-                    reserve.give_up();
+                    reserve.release();
                 }
-                let opened = opened.inspect(|_| reserve.keep_of_plenty(&space));
+                let opened = opened.inspect(|_| reserve.fill_if_ample(&space));
                 return opened.map_err(|cause| OpenError { path, cause });
             }
         }
@@ -131,24 +132,31 @@ pub(super) fn open(options: &Options) -> Result<Store, OpenError> {
 const NEW_FILES: u64 = 4;
 
 /// SQLite says of a log that cannot be made, as without an inode, only that it cannot be opened.
-fn is_no_room(cause: &Cause, data_dir: &Path) -> bool {
+fn is_no_room(cause: &OpenCause, data_dir: &Path) -> bool {
     match cause {
-        Cause::NoRoom(_) => true,
-        Cause::Sqlite(error) => {
+        OpenCause::NoRoom(_) => true,
+        OpenCause::Sqlite(error) => {
             error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && lacks_inodes(data_dir, NEW_FILES)
         }
         _ => false,
     }
 }
 
-fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>, space: &Arc<Space>) -> Result<Store, Cause> {
+fn open_at(
+    options: &SqliteOptions,
+    path: &Path,
+    reserve: &Arc<Reserve>,
+    space: &Arc<FreeSpace>,
+) -> Result<SqliteStore, OpenCause> {
     let locked = lock_database(path)?;
     match wal::lost_transactions(space.log())? {
         0 => {}
-        lost => return Err(Cause::Damaged(format!("its write-ahead log is, and {lost} transactions would be lost"))),
+        lost => {
+            return Err(OpenCause::Damaged(format!("its write-ahead log is, and {lost} transactions would be lost")));
+        }
     }
     let connection = schema::open_writer(path)?;
-    integrity::at_start(&connection).map_err(Cause::Damaged)?;
+    integrity::at_start(&connection).map_err(OpenCause::Damaged)?;
     let suspects = return_leases(&connection)?;
     if suspects > 0 {
         tracing::warn!(
@@ -170,12 +178,12 @@ fn open_at(options: &Options, path: &Path, reserve: &Arc<Reserve>, space: &Arc<S
     let (reserve, space) = (reserve.clone(), space.clone());
     let surroundings = Surroundings { reserve, space, files, reading: Arc::new(RwLock::new(())) };
     let writer = Writer::start(connection, surroundings.clone())?;
-    Ok(Store::new(writer, lifetime, bodies, surroundings, path.to_owned(), options))
+    Ok(SqliteStore::new(writer, lifetime, bodies, surroundings, path.to_owned(), options))
 }
 
 /// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many. Writes nothing if none is: a
-/// full disk is no reason not to start.
-fn return_leases(connection: &Connection) -> Result<u64, Cause> {
+/// full disk must not prevent the start.
+fn return_leases(connection: &Connection) -> Result<u64, OpenCause> {
     let leased = "SELECT leased FROM ledger WHERE one = 1";
     let leased: i64 = Work::new(connection).first(leased, [], |row| row.get(0))?.unwrap_or_default();
     if leased == 0 {
@@ -189,13 +197,13 @@ fn return_leases(connection: &Connection) -> Result<u64, Cause> {
     Ok(unsigned(leased))
 }
 
-fn is_named(connection: &Connection, (id, part): Name) -> rusqlite::Result<bool> {
+fn is_named(connection: &Connection, (id, part): BodyName) -> rusqlite::Result<bool> {
     let work = Work::new(connection);
     let Some(message) = key_of(&work, id)? else { return Ok(false) };
     let in_file = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);
     let found = match part {
-        Part::Body => work.first("SELECT body IS NULL FROM content WHERE message = ?1", [message], in_file)?,
-        Part::Original => work.first("SELECT data IS NULL FROM original WHERE message = ?1", [message], in_file)?,
+        BodyFile::Body => work.first("SELECT body IS NULL FROM content WHERE message = ?1", [message], in_file)?,
+        BodyFile::Original => work.first("SELECT data IS NULL FROM original WHERE message = ?1", [message], in_file)?,
     };
     Ok(found.unwrap_or(false))
 }

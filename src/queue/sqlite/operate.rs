@@ -1,6 +1,6 @@
 //! What an operator does to waiting mail: retry, remove, hold; and what time does: forget.
 
-use super::bodies::Name;
+use super::bodies::BodyName;
 use super::envelope::{self, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::reassign::{forget_fingerprint, reassign_one};
@@ -12,7 +12,7 @@ use crate::message::MailId;
 use crate::queue::Correction;
 use std::collections::BTreeMap;
 
-pub(super) struct Job {
+pub(super) struct MessageJob {
     pub lane: String,
     pub state: i64,
     /// Recipients that are not failed.
@@ -27,12 +27,12 @@ pub(super) fn failed_of(work: &Work<'_>, message: i64) -> rusqlite::Result<i64> 
     Ok(count.unwrap_or(0))
 }
 
-pub(super) fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Job>> {
+pub(super) fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<MessageJob>> {
     let jobs =
         work.all("SELECT lane, state FROM job WHERE message = ?1", [message], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let with_count = |(lane, state): (String, i64)| {
         let open = open_on(work, message, &lane)?;
-        Ok(Job { lane, state, open })
+        Ok(MessageJob { lane, state, open })
     };
     jobs.into_iter().map(with_count).collect()
 }
@@ -106,7 +106,7 @@ fn redirect(
     Ok(true)
 }
 
-fn retry_waiting(work: &Work<'_>, message: i64, jobs: &[Job], now: i64) -> rusqlite::Result<u64> {
+fn retry_waiting(work: &Work<'_>, message: i64, jobs: &[MessageJob], now: i64) -> rusqlite::Result<u64> {
     let mut count = 0;
     for job in jobs.iter().filter(|job| job.state != LEASED) {
         work.execute(
@@ -155,7 +155,7 @@ fn retry_failed(work: &Work<'_>, message: i64, id: MailId, now: i64) -> rusqlite
 pub(super) struct Removed {
     pub count: u64,
     /// Litter now.
-    pub files: Vec<Name>,
+    pub files: Vec<BodyName>,
     pub ids: Vec<MailId>,
 }
 

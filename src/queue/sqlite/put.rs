@@ -6,13 +6,13 @@ use super::rows::{Summary, domain_of, marks_to_column, note_attempts, note_deliv
 use super::space::PAGE;
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
-use crate::queue::{Attempted, Fate, NewMail, QueueError};
+use crate::queue::{Attempted, InitialState, NewMail, QueueError};
 use crate::smtp::command::BodyType;
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// A message ready to be written; what is large is in its file already.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct PreparedPut {
     pub mail: NewMail,
     pub digest: Vec<u8>,
     /// Milliseconds of the queue's own clock.
@@ -21,7 +21,7 @@ pub(super) struct Prepared {
     pub original_in_file: bool,
 }
 
-impl Prepared {
+impl PreparedPut {
     /// What it adds to the database, at most: its texts, and rows with their indexes for it and each recipient.
     pub(super) fn octets(&self) -> u64 {
         let (message, original) = (&self.mail.accepted.message, self.mail.original.as_ref());
@@ -42,17 +42,17 @@ pub(super) fn digest(header: &[u8], body: &[u8]) -> Vec<u8> {
 
 /// True if a recipient is still to be kept: anything but delivered.
 pub(super) fn is_to_be_kept(mail: &NewMail) -> bool {
-    mail.fates.iter().any(|fate| !matches!(fate, Fate::Delivered(_)))
+    mail.initial_states.iter().any(|initial_state| !matches!(initial_state, InitialState::Delivered(_)))
 }
 
-pub(super) fn put(work: &Work<'_>, prepared: &Prepared) -> Result<(), Failure> {
+pub(super) fn put(work: &Work<'_>, prepared: &PreparedPut) -> Result<(), Failure> {
     let (mail, accepted) = (&prepared.mail, &*prepared.mail.accepted);
-    if mail.fates.len() != accepted.envelope.recipients.len() {
-        return Err(QueueError::Storage("a message needs one fate per recipient".into()).into());
+    if mail.initial_states.len() != accepted.envelope.recipients.len() {
+        return Err(QueueError::Storage("a message needs one initial state per recipient".into()).into());
     }
     let delivered: Vec<_> = recipients(mail)
-        .filter_map(|(_, recipient, fate)| match fate {
-            Fate::Delivered(delivered) => Some((delivered, recipient)),
+        .filter_map(|(_, recipient, initial_state)| match initial_state {
+            InitialState::Delivered(delivered) => Some((delivered, recipient)),
             _ => None,
         })
         .collect();
@@ -65,9 +65,11 @@ pub(super) fn put(work: &Work<'_>, prepared: &Prepared) -> Result<(), Failure> {
     Ok(())
 }
 
-fn recipients(mail: &NewMail) -> impl Iterator<Item = (i64, String, &Fate)> {
+fn recipients(mail: &NewMail) -> impl Iterator<Item = (i64, String, &InitialState)> {
     let addresses = mail.accepted.envelope.recipients.iter().map(ToString::to_string);
-    (0..).zip(addresses.zip(&mail.fates)).map(|(position, (address, fate))| (position, address, fate))
+    (0..)
+        .zip(addresses.zip(&mail.initial_states))
+        .map(|(position, (address, initial_state))| (position, address, initial_state))
 }
 
 fn summary(mail: &NewMail) -> Summary {
@@ -85,9 +87,14 @@ fn sender(accepted: &Accepted) -> Option<String> {
     accepted.envelope.sender.mailbox().map(ToString::to_string)
 }
 
-fn put_message(work: &Work<'_>, prepared: &Prepared) -> rusqlite::Result<i64> {
+fn put_message(work: &Work<'_>, prepared: &PreparedPut) -> rusqlite::Result<i64> {
     let fields = message_fields(&prepared.mail);
-    let kept = prepared.mail.fates.iter().filter(|fate| !matches!(fate, Fate::Delivered(_))).count();
+    let kept = prepared
+        .mail
+        .initial_states
+        .iter()
+        .filter(|initial_state| !matches!(initial_state, InitialState::Delivered(_)))
+        .count();
     let digest = fields.digest(&prepared.digest);
     let key = work.first(
         "INSERT INTO message (id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject, listener, user, marks,
@@ -129,7 +136,7 @@ fn message_fields(mail: &NewMail) -> MessageFields {
     }
 }
 
-fn put_content(work: &Work<'_>, message: i64, prepared: &Prepared) -> rusqlite::Result<()> {
+fn put_content(work: &Work<'_>, message: i64, prepared: &PreparedPut) -> rusqlite::Result<()> {
     let content = &prepared.mail.accepted.message;
     let body = (!prepared.body_in_file).then(|| &content.body()[..]);
     work.execute(
@@ -143,17 +150,21 @@ fn put_content(work: &Work<'_>, message: i64, prepared: &Prepared) -> rusqlite::
     Ok(())
 }
 
-fn put_recipients(work: &Work<'_>, message: i64, Prepared { mail, lived, .. }: &Prepared) -> rusqlite::Result<()> {
+fn put_recipients(
+    work: &Work<'_>,
+    message: i64,
+    PreparedPut { mail, lived, .. }: &PreparedPut,
+) -> rusqlite::Result<()> {
     let domain = domain_of(sender(&mail.accepted).as_deref());
     let at_once = to_column(mail.accepted.received_at);
     let mut attempts = Vec::new();
     let mut last_job = None;
-    for (position, address, fate) in recipients(mail) {
-        let (lane, due, attempt, failed_at) = match fate {
-            Fate::Waiting(lane) => (lane, Some(at_once), None, None),
-            Fate::Deferred { lane, due, attempt } => (lane, Some(to_column(*due)), Some(attempt), None),
-            Fate::Failed { lane, attempt } => (lane, None, Some(attempt), Some(*lived)),
-            Fate::Delivered(_) => continue,
+    for (position, address, initial_state) in recipients(mail) {
+        let (lane, due, attempt, failed_at) = match initial_state {
+            InitialState::Waiting(lane) => (lane, Some(at_once), None, None),
+            InitialState::Deferred { lane, due, attempt } => (lane, Some(to_column(*due)), Some(attempt), None),
+            InitialState::Failed { lane, attempt } => (lane, None, Some(attempt), Some(*lived)),
+            InitialState::Delivered(_) => continue,
         };
         attempts.extend(attempt);
         let recipient = RecipientFields { position, address, lane: lane.to_string(), failed_at };

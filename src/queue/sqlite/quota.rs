@@ -3,17 +3,17 @@
 use super::failure::Failure;
 use super::rows::{from_lived, lived_to_column, unsigned};
 use super::work::{Sql, Work};
-use crate::queue::Spent;
+use crate::queue::QuotaRow;
 
-pub(super) fn spent(sql: &Sql<'_>, quota: &str) -> Result<Vec<Spent>, Failure> {
+pub(super) fn spent(sql: &Sql<'_>, quota: &str) -> Result<Vec<QuotaRow>, Failure> {
     let rows = sql.all("SELECT number, at, units FROM quota WHERE name = ?1 ORDER BY number", [quota], |row| {
-        Ok(Spent { number: row.get(0)?, at: from_lived(row.get(1)?), units: unsigned(row.get(2)?) })
+        Ok(QuotaRow { number: row.get(0)?, at: from_lived(row.get(1)?), units: unsigned(row.get(2)?) })
     })?;
     Ok(rows)
 }
 
-pub(super) fn spend(work: &Work<'_>, quota: &str, rows: &[Spent], oldest: i64) -> Result<(), Failure> {
-    for Spent { number, at, units } in rows {
+pub(super) fn spend(work: &Work<'_>, quota: &str, rows: &[QuotaRow], oldest: i64) -> Result<(), Failure> {
+    for QuotaRow { number, at, units } in rows {
         let units = i64::try_from(*units).unwrap_or(i64::MAX);
         work.execute(
             "INSERT INTO quota (name, number, at, units) VALUES (?1, ?2, ?3, ?4)

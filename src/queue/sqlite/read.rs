@@ -4,7 +4,9 @@ use super::failure::{Failure, is_damage};
 use super::rows::{LEASED, WAITING, from_column, is_held, key_of, to_column, unsigned};
 use super::work::Sql;
 use crate::message::MailId;
-use crate::queue::{Attempted, Cursor, Delivered, HeldLane, HistoryRow, RecipientRow, Row, Shown, State, Statistics};
+use crate::queue::{
+    Attempted, Cursor, Delivered, HeldLane, HistoryRow, MessageDetails, RecipientRow, RecipientState, Row, Statistics,
+};
 use jiff::Timestamp;
 
 pub(super) fn next_due(sql: &Sql<'_>, lane: &str, now: Timestamp, horizon: i64) -> Result<Option<Timestamp>, Failure> {
@@ -77,12 +79,12 @@ pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<(R
         |row| {
             let is_failed: bool = row.get(2)?;
             let state = match row.get::<_, Option<i64>>(6)? {
-                _ if is_failed => State::Failed,
-                Some(WAITING) => State::Waiting,
-                Some(LEASED) => State::Leased,
-                _ => State::Damaged,
+                _ if is_failed => RecipientState::Failed,
+                Some(WAITING) => RecipientState::Waiting,
+                Some(LEASED) => RecipientState::Leased,
+                _ => RecipientState::Damaged,
             };
-            let due = row.get::<_, Option<i64>>(7)?.filter(|_| state == State::Waiting).map(from_column);
+            let due = row.get::<_, Option<i64>>(7)?.filter(|_| state == RecipientState::Waiting).map(from_column);
             let recipient = RecipientRow {
                 address: row.get(0)?,
                 state,
@@ -96,7 +98,7 @@ pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<(R
     )
 }
 
-pub(super) fn show(sql: &Sql<'_>, id: MailId) -> Result<Option<Shown>, Failure> {
+pub(super) fn show(sql: &Sql<'_>, id: MailId) -> Result<Option<MessageDetails>, Failure> {
     let delivered = delivered(sql, id)?;
     let Some(message) = key_of(sql, id)? else { return Ok(shown_from_history(delivered)) };
     let Some(row) = row(sql, message)? else { return Ok(None) };
@@ -122,11 +124,11 @@ pub(super) fn show(sql: &Sql<'_>, id: MailId) -> Result<Option<Shown>, Failure> 
     let original = sql.first("SELECT 1 FROM original WHERE message = ?1", [message], |_| Ok(()))?;
     let header = String::from_utf8_lossy(&header).into_owned();
     let delivered = delivered.into_iter().map(|(row, _)| row).collect();
-    Ok(Some(Shown { row, header, attempts, delivered, has_original: original.is_some() }))
+    Ok(Some(MessageDetails { row, header, attempts, delivered, has_original: original.is_some() }))
 }
 
 // Of a message that was delivered to all, history is what is left.
-fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<Shown> {
+fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<MessageDetails> {
     let (first, size) = delivered.first()?;
     let row = Row {
         id: first.id.clone(),
@@ -137,7 +139,7 @@ fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<Shown> {
         recipients: Vec::new(),
     };
     let delivered = delivered.into_iter().map(|(row, _)| row).collect();
-    Some(Shown { row, header: String::new(), attempts: Vec::new(), delivered, has_original: false })
+    Some(MessageDetails { row, header: String::new(), attempts: Vec::new(), delivered, has_original: false })
 }
 
 pub(super) fn history(sql: &Sql<'_>, before: Option<Cursor>, limit: i64) -> Result<Vec<HistoryRow>, Failure> {

@@ -3,7 +3,7 @@
 //!
 //! Progress is not kept: a start that was cut off begins again, and what is on its lane already stays there.
 
-use super::envelope::{self, RecipientFields, RecipientRow};
+use super::envelope::{self, EnvelopeRecipient, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, signed, tally_of};
 use super::work::{Sql, Work};
@@ -137,7 +137,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
 }
 
 struct Recipient {
-    row: RecipientRow,
+    row: EnvelopeRecipient,
     to: String,
 }
 
@@ -160,13 +160,13 @@ struct Job {
     domain: String,
     due: i64,
     state: i64,
-    suspect: bool,
+    possible_duplicate: bool,
 }
 
 fn reassign(work: &Work<'_>, message: i64, id: &str, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
     let (jobs, leased) = jobs_of(work, message)?;
     let mut recipients = recipients_of(work, message, id, lane_of)?;
-    // What is lent stays where it is until it is settled.
+    // A leased message stays where it is until it is settled.
     recipients.retain(|recipient| !(recipient.is_open() && leased.contains(recipient.from())));
     let moved = recipients.iter().filter(|recipient| recipient.moves()).count();
     if moved == 0 {
@@ -191,7 +191,7 @@ fn reassign(work: &Work<'_>, message: i64, id: &str, lane_of: impl Fn(&Mailbox) 
 /// The jobs by lane, and the lanes that are leased.
 fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<(BTreeMap<String, Job>, BTreeSet<String>)> {
     let all = work.all("SELECT lane, domain, due, state, suspect FROM job WHERE message = ?1", [message], |row| {
-        let job = Job { domain: row.get(1)?, due: row.get(2)?, state: row.get(3)?, suspect: row.get(4)? };
+        let job = Job { domain: row.get(1)?, due: row.get(2)?, state: row.get(3)?, possible_duplicate: row.get(4)? };
         Ok((row.get::<_, String>(0)?, job))
     })?;
     let (leased, jobs): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, job)| job.state == LEASED);
@@ -204,7 +204,7 @@ fn recipients_of(
     id: &str,
     lane_of: impl Fn(&Mailbox) -> Lane,
 ) -> rusqlite::Result<Vec<Recipient>> {
-    let with_lane = |row: RecipientRow| {
+    let with_lane = |row: EnvelopeRecipient| {
         // A damaged one is set aside when it is leased, from where it is.
         let mailbox = Mailbox::parse(&row.fields.address).ok().filter(|_| row.fits(id));
         let to = mailbox.map_or_else(|| row.fields.lane.clone(), |to| lane_of(&to).to_string());
@@ -219,7 +219,7 @@ fn join(work: &Work<'_>, message: i64, lane: &str, job: &Job) -> rusqlite::Resul
         "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (message, lane) DO UPDATE SET due = MIN(due, excluded.due), suspect = MAX(suspect, excluded.suspect)
          RETURNING state",
-        (message, lane, &job.domain, job.due, job.state, job.suspect),
+        (message, lane, &job.domain, job.due, job.state, job.possible_duplicate),
         |row| row.get(0),
     )?;
     work.count(tally_of(job.state, -1));

@@ -1,9 +1,9 @@
 //! Another form in place of a stored message: what it is now is read in one view of the database, and replaced in one
 //! transaction. Bodies stay where they are.
 
-use super::bodies::{Name, Part};
+use super::bodies::{BodyFile, BodyName};
 use super::content::{self, Content, Unreadable};
-use super::envelope::{self, MessageFields, RecipientFields, RecipientRow};
+use super::envelope::{self, EnvelopeRecipient, MessageFields, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::lease::read_message;
 use super::lifetime;
@@ -13,19 +13,18 @@ use super::rows::{
     LEASED, bad_text, domain_of, has_failed_in_doubt, key_of, lived_to_column, marks_to_column, signed, tally_of,
     wait_on,
 };
-use super::store::Store;
+use super::store::SqliteStore;
 use super::work::{Sql, Tally, Work};
-use super::writer::lock;
 use crate::message::accepted::Accepted;
 use crate::message::{Author, MailId, RawMessage};
-use crate::queue::{QueueError, Revision, Stored};
+use crate::queue::{QueueError, Revision, StoredMail};
 use crate::smtp::Mailbox;
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 
-impl Store {
-    pub(super) async fn stored(self: &Arc<Self>, id: MailId) -> Result<Option<Stored>, QueueError> {
+impl SqliteStore {
+    pub(super) async fn stored(self: &Arc<Self>, id: MailId) -> Result<Option<StoredMail>, QueueError> {
         let store = self.clone();
         self.read(move |sql| {
             // One view, whatever is written meanwhile.
@@ -40,14 +39,14 @@ impl Store {
         .await
     }
 
-    fn read_stored(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<Stored>, Failure> {
+    fn read_stored(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<StoredMail>, Failure> {
         let Some(content) = self.load(sql, message, id)? else { return Ok(None) };
         let mut grant = read_message(sql, message)?;
         let recipients = grant.verify(&content.digest).map_err(rusqlite::Error::from);
         let recipients =
             recipients.and_then(|()| envelope::verified_recipients(sql, message, id.as_str(), grant.recipients));
         let recipients = recipients.map_err(|error| damaged(id, error))?;
-        for RecipientRow { fields, .. } in recipients {
+        for EnvelopeRecipient { fields, .. } in recipients {
             grant.envelope.add_recipient(Mailbox::parse(&fields.address).map_err(|error| bad_text(0, error))?);
         }
         let original = self.read_original(sql, message, id)?;
@@ -61,7 +60,7 @@ impl Store {
             author,
             marks: grant.marks,
         };
-        Ok(Some(Stored { accepted, original }))
+        Ok(Some(StoredMail { accepted, original }))
     }
 
     fn load(&self, sql: &Sql<'_>, message: i64, id: MailId) -> Result<Option<Content>, Failure> {
@@ -77,7 +76,7 @@ impl Store {
         let Some(inline) = found else { return Ok(None) };
         let in_file = || -> io::Result<Vec<u8>> {
             let mut data = Vec::new();
-            self.bodies.read((id, Part::Original), &mut data).map(|()| data)
+            self.bodies.read((id, BodyFile::Original), &mut data).map(|()| data)
         };
         match inline.map_or_else(in_file, Ok) {
             Ok(data) => Ok(Some(data.into())),
@@ -94,7 +93,7 @@ impl Store {
         });
         let Some(content) = content.await? else { return Ok(false) };
         let Content { message, digest: was } = content;
-        let form = Form {
+        let form = ReplacementRows {
             was,
             digest: digest(&revision.header, message.body()),
             size: RawMessage::from_parts(revision.header.clone(), message.body().clone()).size(),
@@ -103,7 +102,7 @@ impl Store {
         };
         drop(message);
         // Before the commit: no lease behind it may find what was there before.
-        lock(&self.cache).remove(id);
+        self.cache.lock().remove(id);
         let record = self.lifetime.record_if_due();
         let replaced = self.writer.call(move |work| {
             lifetime::keep(work, record.as_ref())?;
@@ -116,7 +115,7 @@ impl Store {
     }
 }
 
-struct Form {
+struct ReplacementRows {
     revision: Revision,
     /// The digest of the content that it replaces.
     was: Vec<u8>,
@@ -128,12 +127,12 @@ struct Form {
 }
 
 /// The files that are litter once this is committed; `None` if nothing may be replaced.
-fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, Failure> {
-    let Revision { id, instead_of, header, original, .. } = &form.revision;
+fn replace(work: &Work<'_>, form: &ReplacementRows, now: i64) -> Result<Option<Vec<BodyName>>, Failure> {
+    let Revision { id, replaces, header, original, .. } = &form.revision;
     let Some(message) = key_of(work, *id)? else { return Ok(None) };
     let jobs = jobs_of(work, message)?;
     let is_as_it_was =
-        addresses_of(work, message)?.iter().eq(&instead_of.iter().map(ToString::to_string).collect::<Vec<_>>());
+        addresses_of(work, message)?.iter().eq(&replaces.iter().map(ToString::to_string).collect::<Vec<_>>());
     if !is_as_it_was || jobs.iter().any(|job| job.state == LEASED) {
         return Ok(None);
     }
@@ -141,14 +140,14 @@ fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, 
         work.count(tally_of(job.state, -job.open));
     }
     work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
-    let suspect =
+    let possible_duplicate =
         work.first("SELECT MAX(suspect) FROM job WHERE message = ?1", [message], |row| row.get::<_, Option<bool>>(0))?;
-    let suspect = suspect.flatten().unwrap_or(false) || has_failed_in_doubt(work, message, None)?;
+    let possible_duplicate = possible_duplicate.flatten().unwrap_or(false) || has_failed_in_doubt(work, message, None)?;
     work.execute("DELETE FROM job WHERE message = ?1", [message])?;
     work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
     update_message(work, message, form)?;
     work.execute("UPDATE content SET header = ?2, digest = ?3 WHERE message = ?1", (message, header, &form.digest))?;
-    put_recipients(work, message, &form.revision, now, suspect)?;
+    put_recipients(work, message, &form.revision, now, possible_duplicate)?;
     let in_file = work.first("DELETE FROM original WHERE message = ?1 RETURNING data IS NULL", [message], |row| {
         row.get::<_, bool>(0)
     })?;
@@ -156,10 +155,10 @@ fn replace(work: &Work<'_>, form: &Form, now: i64) -> Result<Option<Vec<Name>>, 
         // Without a body it is never large.
         work.execute("INSERT INTO original (message, data) VALUES (?1, ?2)", (message, &original[..]))?;
     }
-    Ok(Some(in_file.filter(|in_file| *in_file).map(|_| (*id, Part::Original)).into_iter().collect()))
+    Ok(Some(in_file.filter(|in_file| *in_file).map(|_| (*id, BodyFile::Original)).into_iter().collect()))
 }
 
-fn update_message(work: &Work<'_>, message: i64, form: &Form) -> rusqlite::Result<()> {
+fn update_message(work: &Work<'_>, message: i64, form: &ReplacementRows) -> rusqlite::Result<()> {
     let Revision { envelope, marks, subject, .. } = &form.revision;
     let before = read_message(work, message)?;
     before.verify(&form.was)?;
@@ -190,7 +189,13 @@ fn update_message(work: &Work<'_>, message: i64, form: &Form) -> rusqlite::Resul
     Ok(())
 }
 
-fn put_recipients(work: &Work<'_>, message: i64, revision: &Revision, now: i64, suspect: bool) -> Result<(), Failure> {
+fn put_recipients(
+    work: &Work<'_>,
+    message: i64,
+    revision: &Revision,
+    now: i64,
+    possible_duplicate: bool,
+) -> Result<(), Failure> {
     let Revision { envelope, lanes, .. } = revision;
     if lanes.len() != envelope.recipients.len() || lanes.is_empty() {
         return Err(QueueError::Storage("a message needs recipients, and one lane for each".into()).into());
@@ -203,7 +208,7 @@ fn put_recipients(work: &Work<'_>, message: i64, revision: &Revision, now: i64, 
         put_recipient(work, (message, revision.id.as_str()), &recipient, None)?;
         // Hundreds of recipients on one lane are one job.
         if last != Some(lane) {
-            wait_on(work, message, lane.as_str(), &domain, now, suspect)?;
+            wait_on(work, message, lane.as_str(), &domain, now, possible_duplicate)?;
             last = Some(lane);
         }
         work.count(Tally { waiting: 1, ..Tally::default() });

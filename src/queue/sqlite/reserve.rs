@@ -1,11 +1,11 @@
-//! Files whose only use is to be removed: where a full disk keeps the queue from being opened, or from recording what is delivered,
-//! this is the room for it, and only delivery makes room again.
+//! Files that reserve disk space. They are removed when a full disk keeps the queue from opening or from recording deliveries,
+//! since only delivery frees space again.
 //!
-//! Together as large as the smallest floor, which is what they stand in for where somebody else has taken the free space; several,
-//! so that each is room for a while, and an inode. Made while there is plenty of room, or at a clean close out of what that close has
-//! set free; never given up for new mail.
+//! Together they are as large as the smallest floor, and replace it where another program has used up the free space. There are
+//! several, so that each lasts for a while and frees an inode. They are created while free space is ample, or at a clean close
+//! from the space that it frees. They are never released for new mail.
 
-use super::space::{SMALLEST_FLOOR, Space};
+use super::space::{FreeSpace, SMALLEST_FLOOR};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,9 +17,9 @@ const OCTETS: u64 = SMALLEST_FLOOR / FILES;
 
 #[derive(Debug)]
 pub(super) struct Reserve {
-    /// In the order in which they are made.
+    /// In the order of their creation.
     paths: Vec<PathBuf>,
-    /// How many there were at most: a disk that never had room for more gets no more at the close.
+    /// The largest number so far: a close does not create more than the disk has ever had space for.
     most: AtomicUsize,
     there: AtomicUsize,
 }
@@ -39,13 +39,13 @@ impl Reserve {
         self.there.load(Ordering::Relaxed) == self.paths.len()
     }
 
-    /// As much of what there once was as there is room for. Blocks.
-    pub(super) fn keep(&self) {
+    /// Creates as many of the earlier files as the free space allows. Blocks.
+    pub(super) fn fill(&self) {
         self.make(self.most.load(Ordering::Relaxed), |_| true);
     }
 
-    /// If nobody misses it. Blocks.
-    pub(super) fn keep_of_plenty(&self, space: &Space) {
+    /// Fills it only if free space is ample. Blocks.
+    pub(super) fn fill_if_ample(&self, space: &FreeSpace) {
         self.make(self.paths.len(), |missing| space.can_spare(missing + 3 * OCTETS));
     }
 
@@ -56,7 +56,7 @@ impl Reserve {
                 break;
             }
             if let Err(error) = fill(path, missing) {
-                tracing::debug!(path = %path.display(), %error, "there is no room for the whole of it");
+                tracing::debug!(path = %path.display(), %error, "not enough free space for the whole reserve");
                 break;
             }
         }
@@ -65,12 +65,12 @@ impl Reserve {
         self.most.fetch_max(there, Ordering::Relaxed);
     }
 
-    /// A part of it. True if there was one: now there is room.
-    pub(super) fn give_up(&self) -> bool {
+    /// Removes one of the files; true if there was one.
+    pub(super) fn release(&self) -> bool {
         let given_up = self.paths.iter().rev().any(|path| fs::remove_file(path).is_ok());
         if given_up {
             self.there.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |there| there.checked_sub(1)).ok();
-            tracing::warn!("the disk is full: room that was put by is used, so that delivery goes on");
+            tracing::warn!("the disk is full: part of the reserve was released so that delivery continues");
         }
         given_up
     }
@@ -81,7 +81,7 @@ fn fill(path: &Path, missing: u64) -> io::Result<()> {
         return Ok(());
     }
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    // Where it cannot, or there is less room than that: as much as there is. A file system that compresses keeps no room for zeros.
+    // Without fallocate, or with less free space than that: as much as there is. A compressing file system reserves nothing for zeros.
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, OCTETS) {
         Ok(()) => Ok(()),
         Err(_) => io::copy(&mut io::repeat(0).take(missing), &mut file).map(drop),

@@ -1,6 +1,6 @@
-//! Between rows and types: times, states, and what several operations do to a message's rows.
+//! Converts between rows and types: times, states, and what several operations do to a message's rows.
 
-use super::bodies::{Name, Part};
+use super::bodies::{BodyFile, BodyName};
 use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Origin;
 use crate::message::{MailId, Marks};
@@ -69,7 +69,7 @@ pub(super) fn key_of(sql: &Sql<'_>, id: MailId) -> rusqlite::Result<Option<i64>>
     sql.first("SELECT key FROM message WHERE id = ?1", [id.as_str()], |row| row.get(0))
 }
 
-/// By how much a job's state counts for its recipients.
+/// The counts that a job contributes for its recipients.
 pub(super) fn tally_of(state: i64, recipients: i64) -> Tally {
     match state {
         WAITING => Tally { waiting: recipients, ..Tally::default() },
@@ -104,19 +104,19 @@ pub(super) fn wait_on(
     lane: &str,
     domain: &str,
     due: i64,
-    suspect: bool,
+    possible_duplicate: bool,
 ) -> rusqlite::Result<()> {
     work.execute(
         "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, 0, ?5)
          ON CONFLICT (message, lane) DO UPDATE SET due = MIN(due, excluded.due), suspect = MAX(suspect, excluded.suspect)",
-        (message, lane, domain, due, suspect),
+        (message, lane, domain, due, possible_duplicate),
     )?;
     Ok(())
 }
 
 /// Whether a recipient's failure (on `lane`; `None`: on any) left open if the provider has the message.
 pub(super) fn has_failed_in_doubt(sql: &Sql<'_>, message: i64, lane: Option<&str>) -> rusqlite::Result<bool> {
-    // A recipient's last attempt is told by its words.
+    // A recipient's last attempt is found by its text.
     let in_doubt = sql.first(
         "SELECT 1 FROM recipient JOIN attempt ON attempt.message = recipient.message
          WHERE recipient.message = ?1 AND recipient.failed_at IS NOT NULL AND (?2 IS NULL OR recipient.lane = ?2)
@@ -219,7 +219,7 @@ pub(super) fn note_delivered(
 
 /// After `gone` recipients were deleted: a message without any is forgotten. Returns the files that are litter once this is
 /// committed.
-pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusqlite::Result<Vec<Name>> {
+pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusqlite::Result<Vec<BodyName>> {
     let any = work.first("SELECT 1 FROM recipient WHERE message = ?1 LIMIT 1", [message], |_| Ok(()))?;
     if any.is_some() {
         if gone > 0 {
@@ -234,6 +234,6 @@ pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusql
     let id: Option<String> =
         work.first("DELETE FROM message WHERE key = ?1 RETURNING id", [message], |row| row.get(0))?;
     let Some(id) = id.and_then(|id| id.parse::<MailId>().ok()) else { return Ok(Vec::new()) };
-    let parts = [(body, Part::Body), (original, Part::Original)];
+    let parts = [(body, BodyFile::Body), (original, BodyFile::Original)];
     Ok(parts.into_iter().filter(|(in_file, _)| *in_file == Some(true)).map(|(_, part)| (id, part)).collect())
 }

@@ -17,7 +17,7 @@ use crate::message::MailId;
 use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
-use source::Source;
+use source::SalvageSource;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -88,13 +88,13 @@ pub enum SalvageError {
     NoRoom { needed: u64, free: u64 },
 }
 
-/// Whoever calls it holds the lock of `data_dir`. Blocks. `progress`: messages done, and of how many.
+/// The caller must hold the lock of `data_dir`. Blocks. `progress`: messages done, and of how many.
 pub fn salvage(data_dir: &Path, now: Timestamp, mut progress: impl FnMut(u64, u64)) -> Result<Salvaged, SalvageError> {
     finish(data_dir)?;
     let path = data_dir.join(DATABASE);
     check_room(&path)?;
     let bodies = Bodies::open(data_dir)?;
-    let source = Source::copy(&path)?;
+    let source = SalvageSource::copy(&path)?;
     let building = data_dir.join(BUILDING);
     remove(&building)?;
     File::create(&building)?;
@@ -209,7 +209,7 @@ fn cover(found: &mut Inspected) {
 }
 
 struct Salvage<'a> {
-    source: &'a Source,
+    source: &'a SalvageSource,
     target: &'a Connection,
     now: Timestamp,
     result: Salvaged,
@@ -312,7 +312,7 @@ impl Salvage<'_> {
             self.target.execute("INSERT INTO original (message, data) VALUES (?, ?)", params![key, data])?;
         }
         for attempt in &found.attempts {
-            // What is no attempt is left out: it decides nothing.
+            // What is not an attempt is left out: it decides nothing.
             let _history_of_attempts_only = self
                 .target
                 .prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?, ?, ?, ?, ?, ?)")?
@@ -347,8 +347,9 @@ impl Salvage<'_> {
         let sender = found.message.as_ref().and_then(|message| message.sender.as_deref());
         for lane in lanes {
             let known = found.jobs.iter().find(|job| job.lane == lane);
-            let (due, suspect) = known
-                .map_or((super::rows::to_column(self.now), true), |job| (job.due, job.suspect || job.state == LEASED));
+            let (due, possible_duplicate) = known.map_or((super::rows::to_column(self.now), true), |job| {
+                (job.due, job.possible_duplicate || job.state == LEASED)
+            });
             let state = match known.map(|InspectedJob { state, .. }| *state) {
                 _ if !found.is_well() => DAMAGED,
                 None | Some(WAITING | LEASED) => WAITING,
@@ -359,12 +360,12 @@ impl Salvage<'_> {
                 .prepare_cached(
                     "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?, ?, ?, ?, ?, ?)",
                 )?
-                .execute(params![found.key, lane, domain, due, state, suspect])?;
+                .execute(params![found.key, lane, domain, due, state, possible_duplicate])?;
         }
         Ok(())
     }
 
-    /// History, holds, quotas, and the counts made anew.
+    /// History, holds, quotas, and the counts, computed again.
     fn beside(&mut self) -> rusqlite::Result<()> {
         let source = self.source.connection();
         let (mut history, is_whole) = all_rows(source, "history", "key");
@@ -412,7 +413,7 @@ impl Salvage<'_> {
     }
 }
 
-/// Read by [`Source`] to its end, whatever SQLite would take for its end.
+/// Read by [`SalvageSource`] to its end, whatever SQLite would take for its end.
 fn log_of(path: &Path) -> io::Result<Option<wal::Frames>> {
     wal::Frames::open(&beside(path, "-wal"))
 }

@@ -1,7 +1,7 @@
 //! How a lease ends: one durable transaction for all its recipients.
 
-use super::bodies::Name;
-use super::envelope::{RecipientFields, RecipientRow};
+use super::bodies::BodyName;
+use super::envelope::{EnvelopeRecipient, RecipientFields};
 use super::failure::Failure;
 use super::rows::{Summary, forget_if_empty, note_attempts, note_delivered, open_on, signed};
 use super::work::{Tally, Work};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What a lease covers.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct ActiveLease {
     pub message: i64,
     pub id: MailId,
     pub lane: Arc<str>,
@@ -20,9 +20,9 @@ pub(super) struct Held {
 }
 
 #[derive(Debug)]
-pub(super) struct Settled {
+pub(super) struct SettledLease {
     /// Litter now.
-    pub files: Vec<Name>,
+    pub files: Vec<BodyName>,
     /// Nothing of the message is left but history.
     pub is_gone: bool,
 }
@@ -30,11 +30,11 @@ pub(super) struct Settled {
 /// `due`: milliseconds since 1970; `lived`: of the queue's own clock.
 pub(super) fn settle(
     work: &Work<'_>,
-    held: &Held,
+    held: &ActiveLease,
     settlements: &[Settlement],
     due: i64,
     lived: i64,
-) -> Result<Settled, Failure> {
+) -> Result<SettledLease, Failure> {
     if settlements.len() != held.positions.len() {
         return Err(QueueError::Storage("a lease needs one settlement per recipient".into()).into());
     }
@@ -66,7 +66,7 @@ pub(super) fn settle(
     work.count(Tally { leased: -open_before, waiting: open_after, failed, ..Tally::default() });
     let files = forget_if_empty(work, held.message, signed(delivered.len()))?;
     let is_gone = open_after == 0 && failed == 0 && super::rows::key_of(work, held.id)?.is_none();
-    Ok(Settled { files, is_gone })
+    Ok(SettledLease { files, is_gone })
 }
 
 fn take_out(work: &Work<'_>, message: i64, position: i64) -> rusqlite::Result<String> {
@@ -78,7 +78,7 @@ fn take_out(work: &Work<'_>, message: i64, position: i64) -> rusqlite::Result<St
     address.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-fn tried(work: &Work<'_>, held: &Held, position: i64, attempt: &Attempted) -> rusqlite::Result<()> {
+fn tried(work: &Work<'_>, held: &ActiveLease, position: i64, attempt: &Attempted) -> rusqlite::Result<()> {
     work.execute(
         "UPDATE recipient SET attempts = attempts + 1, upstream = ?3, reason = ?4 WHERE message = ?1 AND position = ?2",
         (held.message, position, attempt.upstream.as_deref(), &attempt.text),
@@ -86,11 +86,11 @@ fn tried(work: &Work<'_>, held: &Held, position: i64, attempt: &Attempted) -> ru
     Ok(())
 }
 
-fn fail(work: &Work<'_>, held: &Held, position: i64, failed_at: i64) -> rusqlite::Result<()> {
+fn fail(work: &Work<'_>, held: &ActiveLease, position: i64, failed_at: i64) -> rusqlite::Result<()> {
     let row = work.first(
         "SELECT position, address, lane, failed_at, digest, attempts FROM recipient WHERE message = ?1 AND position = ?2",
         (held.message, position),
-        RecipientRow::of_row,
+        EnvelopeRecipient::of_row,
     )?;
     let row = row.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let digest =
@@ -118,7 +118,13 @@ fn summary(work: &Work<'_>, message: i64) -> rusqlite::Result<Summary> {
 
 /// The job waits again as long as a recipient does. Those that joined it during the lease (a retry by hand) keep their due time,
 /// and their doubt; those that were not tried wait along with the deferred ones.
-fn end_job(work: &Work<'_>, held: &Held, settlements: &[Settlement], due: i64, open: i64) -> rusqlite::Result<()> {
+fn end_job(
+    work: &Work<'_>,
+    held: &ActiveLease,
+    settlements: &[Settlement],
+    due: i64,
+    open: i64,
+) -> rusqlite::Result<()> {
     let job = (held.message, &*held.lane);
     if open == 0 {
         work.execute("DELETE FROM job WHERE message = ?1 AND lane = ?2", job)?;

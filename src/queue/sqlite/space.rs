@@ -1,14 +1,14 @@
-//! How much room there is on the disk of the queue, and how much of it must stay free so that what was taken can be delivered,
-//! removed and opened again. New mail alone is refused for it.
+//! How much free space the queue's disk has, and how much of it must stay free so that accepted mail can be delivered and
+//! removed, and the queue opened. Only new mail is refused for lack of it.
 
 use super::identity::octets_of;
 use crate::queue::QueueError;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use rustix::fs::StatVfs;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -19,7 +19,7 @@ const FRAME: u64 = PAGE + 24;
 /// Pages in the log from which on every commit writes them back into the database.
 pub(super) const CHECKPOINT_PAGES: u64 = 1000;
 
-/// From here on readers have to wait until that is done: as long as one reads what is in the log, it cannot begin anew.
+/// Pages in the log from which on readers wait until they are written back: the log cannot restart while one reads from it.
 pub(super) const PATIENT_PAGES: u64 = 1500;
 
 /// The largest transaction that must not fail: a message to a thousand recipients is settled, or one of the largest that lie in the
@@ -39,7 +39,7 @@ pub const SMALLEST_FLOOR: u64 = (LONGEST_LOG + (PATIENT_PAGES + TRANSACTION_PAGE
 /// How long a look is good for at MAIL; what is stored is measured each time.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
-pub(super) struct Space {
+pub(super) struct FreeSpace {
     folder: PathBuf,
     database: PathBuf,
     log: PathBuf,
@@ -49,12 +49,12 @@ pub(super) struct Space {
     reusable: AtomicU64,
     /// Of files in `bodies/` that are being written: as good as used.
     pending: AtomicU64,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<SpaceReading>>,
     look: fn(&Path) -> Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct SpaceReading {
     at: Instant,
     room: Room,
     low: bool,
@@ -93,7 +93,7 @@ impl Room {
 
 /// Room that a file will take; given back when it has taken it, or never will.
 pub(super) struct Pending<'a> {
-    space: &'a Space,
+    space: &'a FreeSpace,
     octets: u64,
 }
 
@@ -103,7 +103,7 @@ impl Drop for Pending<'_> {
     }
 }
 
-impl Space {
+impl FreeSpace {
     /// `floor`: octets.
     pub(super) fn new(folder: &Path, database: &Path, log: &Path, floor: u64) -> Self {
         Self {
@@ -146,14 +146,14 @@ impl Space {
 
     /// Whether a message of this size may come: a look that can be a second old, and says in the log what changed.
     pub(super) fn admit(&self, octets: u64) -> Result<(), QueueError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let now = Instant::now();
         let fresh = seen.filter(|seen| now.duration_since(seen.at) < GOOD_FOR);
         let current = fresh.unwrap_or_else(|| {
             let room = self.room();
             let (low, was_low) = (room.without(0).is_err(), seen.is_some_and(|seen| seen.low));
             self.report(room, low, was_low);
-            Seen { at: now, room, low }
+            SpaceReading { at: now, room, low }
         });
         *seen = Some(current);
         current.room.without(octets).map(drop)
@@ -177,15 +177,15 @@ impl Space {
         let (folder, free, floor) = (self.folder.display(), room.free, self.floor);
         match (low, was_low) {
             (true, false) => {
-                warn!(%folder, free, floor, "below `min_free_space`: no new mail is taken; delivery goes on")
+                warn!(%folder, free, floor, "below `min_free_space`: no new mail is accepted; delivery continues")
             }
-            (false, true) => info!(%folder, free, floor, "there is space again: new mail is taken"),
+            (false, true) => info!(%folder, free, floor, "there is free space again: new mail is accepted"),
             _ => {}
         }
     }
 }
 
-impl fmt::Debug for Space {
+impl fmt::Debug for FreeSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Space").field("folder", &self.folder).field("floor", &self.floor).finish_non_exhaustive()
     }
@@ -213,8 +213,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn space(folder: &Path, floor: u64, look: fn(&Path) -> Option<u64>) -> Space {
-        Space { look, ..Space::new(folder, &folder.join("database"), &folder.join("log"), floor) }
+    fn space(folder: &Path, floor: u64, look: fn(&Path) -> Option<u64>) -> FreeSpace {
+        FreeSpace { look, ..FreeSpace::new(folder, &folder.join("database"), &folder.join("log"), floor) }
     }
 
     #[test]

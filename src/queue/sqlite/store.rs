@@ -1,31 +1,32 @@
-//! What stands around the database: readers, files, the cache, and the leases that are out. All of it may be forgotten.
+//! Everything around the database: readers, files, the cache, and active leases. All of it may be lost.
 
 use super::batch::Addition;
-use super::bodies::{Bodies, MAX_INLINE, Part};
+use super::bodies::{Bodies, BodyFile, MAX_INLINE};
 use super::cache::Cache;
 use super::content::{self, Unreadable};
 use super::failure::{Failure, is_damage, of_io};
 use super::lease::{self, Turns};
 use super::lifetime;
-use super::open::Options;
+use super::open::SqliteOptions;
 use super::operate::Removed;
-use super::put::{self, Prepared, digest, is_to_be_kept};
+use super::put::{self, PreparedPut, digest, is_to_be_kept};
 use super::reassign::{self, Reassignment};
 use super::rows::{key_of, lived_to_column, to_column};
 use super::schema;
-use super::settle::{self, Held};
+use super::settle::{self, ActiveLease};
 use super::work::Sql;
-use super::writer::{Surroundings, Writer, lock};
+use super::writer::{Surroundings, Writer};
 use crate::message::MailId;
 use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
 use crate::queue::{Cursor, LaneOf, LeaseId, NewMail, QueueError, Reassigned, Settlement};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::spawn_blocking;
 use tracing::error;
 
@@ -33,7 +34,7 @@ use tracing::error;
 const READERS: usize = 4;
 
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct SqliteStore {
     /// Before the writer: the last connection to close empties the write-ahead log, which a reader cannot.
     readers: Mutex<Vec<Connection>>,
     pub(super) writer: Writer,
@@ -43,28 +44,28 @@ pub(super) struct Store {
     path: PathBuf,
     surroundings: Surroundings,
     pub(super) cache: Mutex<Cache>,
-    pub(super) leases: Mutex<HashMap<LeaseId, Held>>,
+    pub(super) leases: Mutex<HashMap<LeaseId, ActiveLease>>,
     pub(super) next_lease: AtomicI64,
     pub(super) turns: Arc<Turns>,
     /// While mail from before the routes of today is put on their lanes.
     pub(super) reassignment: Mutex<Option<Reassignment>>,
 }
 
-/// Runs to its end even if the caller goes away: what is half done would otherwise stay half done until the next start.
+/// Runs to its end even if the caller goes away: half-finished work would otherwise stay so until the next start.
 pub(super) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
 ) -> Result<T, QueueError> {
     tokio::spawn(work).await.unwrap_or_else(|_| Err(QueueError::fault()))
 }
 
-impl Store {
+impl SqliteStore {
     pub(super) fn new(
         writer: Writer,
         lifetime: Lifetime,
         bodies: Bodies,
         surroundings: Surroundings,
         path: PathBuf,
-        options: &Options,
+        options: &SqliteOptions,
     ) -> Self {
         Self {
             writer,
@@ -99,17 +100,17 @@ impl Store {
         if self.writer.is_closed() {
             return Err(Failure::from(QueueError::Closed).into());
         }
-        let kept = lock(&self.readers).pop();
+        let kept = self.readers.lock().pop();
         let connection = match kept {
             Some(connection) => connection,
             None => schema::open_reader(&self.path).map_err(Failure::from)?,
         };
         let result = {
-            let _the_log_stays = self.surroundings.reading.read().unwrap_or_else(PoisonError::into_inner);
+            let _the_log_stays = self.surroundings.reading.read();
             query(&Sql::new(&connection))
         };
-        let mut readers = lock(&self.readers);
-        // One that failed may not be well.
+        let mut readers = self.readers.lock();
+        // A connection that failed may be broken.
         if result.is_ok() && readers.len() < READERS {
             readers.push(connection);
         }
@@ -119,7 +120,7 @@ impl Store {
     pub(super) async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
         let accepted = mail.accepted.clone();
         let prepared = Arc::new(self.prepare(mail).await?);
-        let is_cached = is_to_be_kept(&prepared.mail) && lock(&self.cache).insert(&accepted, &prepared.digest);
+        let is_cached = is_to_be_kept(&prepared.mail) && self.cache.lock().insert(&accepted, &prepared.digest);
         let addition = Addition { id: accepted.id, octets: prepared.octets() };
         let stored = self.writer.add(addition, {
             let (prepared, record) = (prepared.clone(), self.lifetime.record_if_due());
@@ -131,9 +132,9 @@ impl Store {
         let stored = stored.await;
         if stored.is_err() {
             if is_cached {
-                lock(&self.cache).remove(accepted.id);
+                self.cache.lock().remove(accepted.id);
             }
-            let files = [(prepared.body_in_file, Part::Body), (prepared.original_in_file, Part::Original)];
+            let files = [(prepared.body_in_file, BodyFile::Body), (prepared.original_in_file, BodyFile::Original)];
             self.remove_files(
                 files.into_iter().filter(|(written, _)| *written).map(|(_, part)| (accepted.id, part)).collect(),
             )
@@ -143,7 +144,7 @@ impl Store {
     }
 
     /// Large parts go to their files, before the transaction that names them.
-    async fn prepare(&self, mail: NewMail) -> Result<Prepared, QueueError> {
+    async fn prepare(&self, mail: NewMail) -> Result<PreparedPut, QueueError> {
         let message = &mail.accepted.message;
         let is_kept = is_to_be_kept(&mail);
         let body_in_file = is_kept && message.body().len() > MAX_INLINE;
@@ -161,7 +162,7 @@ impl Store {
                 write_files(&bodies, &mail, body_in_file, original_in_file).map_err(|error| of_io(&error))?;
             }
             let digest = digest(accepted.message.header(), accepted.message.body());
-            Ok(Prepared { digest, lived, mail, body_in_file, original_in_file })
+            Ok(PreparedPut { digest, lived, mail, body_in_file, original_in_file })
         };
         if octets > 0 { spawn_blocking(prepare).await.map_err(|_| QueueError::Closed)? } else { prepare() }
     }
@@ -179,7 +180,7 @@ impl Store {
         settlements: Vec<Settlement>,
         due: Timestamp,
     ) -> Result<(), QueueError> {
-        let held = lock(&self.leases).remove(&lease).ok_or(QueueError::NoSuchLease)?;
+        let held = self.leases.lock().remove(&lease).ok_or(QueueError::NoSuchLease)?;
         let settled = self.writer.call({
             let held = held.clone();
             let (record, lived) = (self.lifetime.record_if_due(), lived_to_column(self.lifetime.now()));
@@ -194,7 +195,7 @@ impl Store {
         let ended = match settled.await {
             Ok(Some(settled)) => {
                 if settled.is_gone {
-                    lock(&self.cache).remove(held.id);
+                    self.cache.lock().remove(held.id);
                 }
                 self.remove_files(settled.files).await;
                 Ok(())
@@ -204,13 +205,13 @@ impl Store {
         };
         if ended.is_err() {
             // It is asked again.
-            lock(&self.leases).insert(lease, held);
+            self.leases.lock().insert(lease, held);
         }
         ended
     }
 
     /// A message that cannot be read, or written to, is never tried again by itself.
-    pub(super) async fn set_aside(&self, held: &Held, reason: &str) -> Result<(), QueueError> {
+    pub(super) async fn set_aside(&self, held: &ActiveLease, reason: &str) -> Result<(), QueueError> {
         error!(id = %held.id, lane = &*held.lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
         let set_aside = self.writer.call({
             let held = held.clone();
@@ -229,12 +230,12 @@ impl Store {
         let state = self.read(|sql| Ok((reassign::fingerprint(sql)?, reassign::last_message(sql)?)));
         let (known, last) = state.await?;
         if known.as_ref() == Some(&fingerprint) {
-            *lock(&self.reassignment) = None;
+            *self.reassignment.lock() = None;
             return Ok(Reassigned { moved: 0, next: None });
         }
         // Before the first await of something that may fail: leases that come meanwhile look at their mail, whatever comes of it.
         let last = last.unwrap_or(i64::MIN);
-        *lock(&self.reassignment) = Some(Reassignment { lane_of, done: i64::MIN, last });
+        *self.reassignment.lock() = Some(Reassignment { lane_of, done: i64::MIN, last });
         self.writer.call(|work| Ok(reassign::forget_fingerprint(work)?)).await?;
         Ok(Reassigned { moved: 0, next: Some(Cursor(i64::MIN)) })
     }
@@ -245,12 +246,12 @@ impl Store {
         lane_of: LaneOf,
         Cursor(done): Cursor,
     ) -> Result<Reassigned, QueueError> {
-        let Some(last) = lock(&self.reassignment).as_ref().map(|reassignment| reassignment.last) else {
+        let Some(last) = self.reassignment.lock().as_ref().map(|reassignment| reassignment.last) else {
             return Ok(Reassigned { moved: 0, next: None });
         };
         let reassignment = Reassignment { lane_of, done, last };
         let step = self.writer.call(move |work| reassign::step(work, &reassignment, &fingerprint)).await?;
-        let mut current = lock(&self.reassignment);
+        let mut current = self.reassignment.lock();
         match (step.last, current.as_mut()) {
             (Some(done), Some(current)) => current.done = done,
             _ => *current = None,
@@ -266,21 +267,21 @@ impl Store {
 
     pub(super) fn close(&self) {
         self.writer.shut();
-        lock(&self.readers).clear();
+        self.readers.lock().clear();
         self.writer.close();
         self.surroundings.files.unlock();
-        self.surroundings.reserve.keep();
+        self.surroundings.reserve.fill();
     }
 
     /// After a removal was committed.
     pub(super) async fn clear(&self, removed: Removed) {
         for id in &removed.ids {
-            lock(&self.cache).remove(*id);
+            self.cache.lock().remove(*id);
         }
         self.remove_files(removed.files).await;
     }
 
-    pub(super) async fn remove_files(&self, files: Vec<super::bodies::Name>) {
+    pub(super) async fn remove_files(&self, files: Vec<super::bodies::BodyName>) {
         if !files.is_empty() {
             let bodies = self.bodies.clone();
             let removing = spawn_blocking(move || files.into_iter().for_each(|name| bodies.remove(name)));
@@ -308,10 +309,10 @@ impl Store {
 fn write_files(bodies: &Bodies, mail: &NewMail, body: bool, original: bool) -> std::io::Result<()> {
     let id = mail.accepted.id;
     if body {
-        bodies.write((id, Part::Body), mail.accepted.message.body())?;
+        bodies.write((id, BodyFile::Body), mail.accepted.message.body())?;
     }
     if let Some(data) = mail.original.as_ref().filter(|_| original) {
-        bodies.write((id, Part::Original), data)?;
+        bodies.write((id, BodyFile::Original), data)?;
     }
     Ok(())
 }

@@ -4,13 +4,14 @@ use super::batch::{Addition, Call, Thread};
 use super::failure::Failure;
 use super::identity::Files;
 use super::reserve::Reserve;
-use super::space::Space;
+use super::space::FreeSpace;
 use super::work::Work;
 use crate::queue::QueueError;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,7 +33,7 @@ pub(super) struct Writer {
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
     pub reserve: Arc<Reserve>,
-    pub space: Arc<Space>,
+    pub space: Arc<FreeSpace>,
     pub files: Arc<Files>,
     /// Held by each reader while it reads; the thread takes it to empty the log.
     pub reading: Arc<RwLock<()>>,
@@ -83,7 +84,7 @@ impl Writer {
         T: Send + 'static,
         F: Fn(&Work<'_>) -> Result<T, Failure> + Send + 'static,
     {
-        let calls = lock(&self.calls).clone().ok_or(QueueError::Closed)?;
+        let calls = self.calls.lock().clone().ok_or(QueueError::Closed)?;
         let (answer, answered) = oneshot::channel();
         let call = Box::new(Pending { operation, result: None, answer, addition, is_urgent });
         calls.send(call).await.map_err(|_| QueueError::Closed)?;
@@ -94,7 +95,7 @@ impl Writer {
 
     /// Makes the thread look at how things are, though there is nothing to do.
     pub(super) fn wake(&self) {
-        let calls = lock(&self.calls).clone();
+        let calls = self.calls.lock().clone();
         let (answer, _nobody_waits) = oneshot::channel();
         let nothing =
             Pending { operation: |_: &Work<'_>| Ok(()), result: None, answer, addition: None, is_urgent: false };
@@ -103,7 +104,7 @@ impl Writer {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        lock(&self.calls).is_none()
+        self.calls.lock().is_none()
     }
 
     /// Operations that were handed to the thread so far.
@@ -119,13 +120,13 @@ impl Writer {
 
     /// Takes no more calls.
     pub(super) fn shut(&self) {
-        drop(lock(&self.calls).take());
+        drop(self.calls.lock().take());
     }
 
     /// Lets what was asked for finish, and ends the thread.
     pub(super) fn close(&self) {
         self.shut();
-        let thread = lock(&self.thread).take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -138,10 +139,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Pending<T, F> {

@@ -1,18 +1,19 @@
 //! `Gate`: where transactions wait for what the account's rates allow, in order of arrival.
 //!
-//! A [`Token`] is held for as long as the transaction goes on. What a quota needs to be written is written before its token is
+//! A [`RateToken`] is held for as long as the transaction goes on. What a quota needs to be written is written before its token is
 //! given; if that fails, there is none.
 
-use super::limiter::{Limiter, Look};
+use super::limiter::{LimitCheck, Limiter};
 use super::load::{Counting, Load};
-use super::pace::{Pace, Share};
-use super::quota::{Draft, Now, Spent};
+use super::quota::{QuotaBucket, QuotaReservation, TwoClocks};
 use super::rate::Rate;
+use super::throttle::{Throttle, ThrottleFactor};
 use super::window::Moment;
-use crate::relay::account::Kept;
+use crate::relay::account::AccountQuotas;
 use crate::relay::deadline::{Deadline, Expired};
+use parking_lot::Mutex;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -23,7 +24,7 @@ const PAST: Duration = Duration::from_secs(10 * 24 * 3600);
 
 #[derive(Debug)]
 pub(in crate::relay) struct Gate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     /// The first in line waits for its units, the others for their turn.
     turn: tokio::sync::Mutex<()>,
     /// A transaction has ended, or never began.
@@ -31,18 +32,18 @@ pub(in crate::relay) struct Gate {
     /// Of all that wait.
     waiting: Mutex<Load>,
     origin: Instant,
-    kept: Option<Kept>,
+    kept: Option<AccountQuotas>,
 }
 
 #[derive(Debug)]
-struct State {
+struct GateState {
     limiter: Limiter,
-    pace: Pace,
+    throttle: Throttle,
 }
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::relay) enum Denied {
+pub(in crate::relay) enum TokenDenied {
     /// The turn would come too late; after so long, if that is known.
     NotInTime(Option<Duration>),
     UsedUp {
@@ -55,9 +56,9 @@ pub(in crate::relay) enum Denied {
 
 impl Gate {
     /// Without a ledger quotas are forgotten at the end of the process.
-    pub(in crate::relay) fn new(rates: &[Rate], counting: Counting, kept: Option<Kept>) -> Arc<Self> {
+    pub(in crate::relay) fn new(rates: &[Rate], counting: Counting, kept: Option<AccountQuotas>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State { limiter: Limiter::new(rates, counting), pace: Pace::default() }),
+            state: Mutex::new(GateState { limiter: Limiter::new(rates, counting), throttle: Throttle::default() }),
             turn: tokio::sync::Mutex::default(),
             ended: Notify::new(),
             waiting: Mutex::default(),
@@ -66,18 +67,18 @@ impl Gate {
         })
     }
 
-    /// Before anything is sent: what earlier processes have used. That what they put down ahead cannot be cut to it is no error
-    /// (a full disk): it counts as used, and there is no token before what it takes is written.
+    /// Before anything is sent: what earlier processes have used. If the amount reserved ahead cannot be reduced to it
+    /// (a full disk), that is not an error: it counts as used, and tokens wait until their reservation is written.
     pub(in crate::relay) async fn restore(&self) -> Result<(), String> {
         let Some(kept) = &self.kept else { return Ok(()) };
-        let quotas = self.lock().limiter.quotas();
+        let quotas = self.state.lock().limiter.quotas();
         for quota in quotas {
             let mut rows = kept.ledger.load(&key(&kept.name, &quota)).await?;
             if rows.is_empty() && kept.former != kept.name {
                 rows = take_over(kept, &quota).await?;
             }
             let now = self.now();
-            self.lock().limiter.remember(&quota, &rows, now);
+            self.state.lock().limiter.remember(&quota, &rows, now);
         }
         let _it_is_in_the_log = self.close().await;
         Ok(())
@@ -86,72 +87,76 @@ impl Gate {
     /// What was used is written down exactly.
     pub(in crate::relay) async fn close(&self) -> Result<(), String> {
         let now = self.now();
-        let drafts = self.lock().limiter.closing(now);
-        for (quota, draft) in drafts {
-            self.write(&quota, draft).await?;
+        let drafts = self.state.lock().limiter.closing(now);
+        for (quota, reservation) in drafts {
+            self.write(&quota, reservation).await?;
         }
         Ok(())
     }
 
     /// The most recipients of one token; `None` if nothing counts them.
     pub(in crate::relay) fn most_recipients(&self) -> Option<u64> {
-        self.lock().limiter.most_recipients()
+        self.state.lock().limiter.most_recipients()
     }
 
     /// If a quota is used up: which, and until when.
-    pub(in crate::relay) fn used_up(&self) -> Option<(Rate, Instant)> {
+    pub(in crate::relay) fn exhausted_quota(&self) -> Option<(Rate, Instant)> {
         let now = self.now();
-        match self.lock().limiter.look(Load::of_one(1), now) {
-            Look::UsedUp { rate, until } => Some((rate, self.instant(until))),
+        match self.state.lock().limiter.check(Load::of_one(1), now) {
+            LimitCheck::UsedUp { rate, until } => Some((rate, self.instant(until))),
             _ => None,
         }
     }
 
     /// For one transaction; waits for at most a minute's rate, never for a quota.
-    pub(in crate::relay) async fn token(self: &Arc<Self>, load: Load, deadline: Deadline) -> Result<Token, Denied> {
-        let line = InLine::behind(&self.waiting, load);
+    pub(in crate::relay) async fn token(
+        self: &Arc<Self>,
+        load: Load,
+        deadline: Deadline,
+    ) -> Result<RateToken, TokenDenied> {
+        let line = WaitingLoad::behind(&self.waiting, load);
         if let (Some(remaining), wait) = (deadline.remaining(), self.forecast(line.ahead + load))
             && wait > remaining
         {
-            return Err(Denied::NotInTime(Some(wait)));
+            return Err(TokenDenied::NotInTime(Some(wait)));
         }
-        let Ok(_turn) = deadline.limit(self.turn.lock()).await else { return Err(Denied::NotInTime(None)) };
+        let Ok(_turn) = deadline.limit(self.turn.lock()).await else { return Err(TokenDenied::NotInTime(None)) };
         loop {
-            match self.look_and_take(load) {
-                Look::Free => return Ok(Token { gate: Arc::clone(self), load, began: false }),
-                Look::Until(moment) => self.sleep(moment, deadline).await?,
-                Look::InFlight => {
-                    deadline.limit(self.ended.notified()).await.map_err(|Expired| Denied::NotInTime(None))?;
+            match self.check_and_take(load) {
+                LimitCheck::Free => return Ok(RateToken { gate: Arc::clone(self), load, began: false }),
+                LimitCheck::Until(moment) => self.sleep(moment, deadline).await?,
+                LimitCheck::InFlight => {
+                    deadline.limit(self.ended.notified()).await.map_err(|Expired| TokenDenied::NotInTime(None))?;
                 }
-                Look::UsedUp { rate, until } => {
-                    return Err(Denied::UsedUp { rate, until: self.instant(until) });
+                LimitCheck::UsedUp { rate, until } => {
+                    return Err(TokenDenied::UsedUp { rate, until: self.instant(until) });
                 }
-                Look::Write { quota, draft } => self.write_in_time(&quota, draft, deadline).await?,
+                LimitCheck::Write { quota, reservation } => self.write_in_time(&quota, reservation, deadline).await?,
             }
         }
     }
 
     /// A provider asked for a slower pace.
-    pub(in crate::relay) fn slow_down(&self) -> Share {
-        let mut state = self.lock();
-        state.pace.slow_down();
-        state.pace.share()
+    pub(in crate::relay) fn slow_down(&self) -> ThrottleFactor {
+        let mut state = self.state.lock();
+        state.throttle.slow_down();
+        state.throttle.share()
     }
 
-    /// A message was taken. `None`: the pace is whole as it was.
-    pub(in crate::relay) fn taken(&self) -> Option<Share> {
-        let mut state = self.lock();
-        let before = state.pace.share();
-        state.pace.taken();
-        (state.pace.share() != before).then(|| state.pace.share())
+    /// A message was accepted. `None`: the rate was not reduced.
+    pub(in crate::relay) fn recover(&self) -> Option<ThrottleFactor> {
+        let mut state = self.state.lock();
+        let before = state.throttle.share();
+        state.throttle.recover();
+        (state.throttle.share() != before).then(|| state.throttle.share())
     }
 
-    fn look_and_take(&self, load: Load) -> Look {
+    fn check_and_take(&self, load: Load) -> LimitCheck {
         let now = self.now();
-        let mut state = self.lock();
-        let look = state.limiter.look(load, now);
-        if look == Look::Free {
-            let share = state.pace.share();
+        let mut state = self.state.lock();
+        let look = state.limiter.check(load, now);
+        if look == LimitCheck::Free {
+            let share = state.throttle.share();
             state.limiter.take(load, now.moment, share);
         }
         look
@@ -159,68 +164,70 @@ impl Gate {
 
     fn forecast(&self, load: Load) -> Duration {
         let now = self.now().moment;
-        let state = self.lock();
-        state.limiter.forecast(load, now, state.pace.share()).saturating_sub(now)
+        let state = self.state.lock();
+        state.limiter.forecast(load, now, state.throttle.share()).saturating_sub(now)
     }
 
-    async fn sleep(&self, until: Moment, deadline: Deadline) -> Result<(), Denied> {
+    async fn sleep(&self, until: Moment, deadline: Deadline) -> Result<(), TokenDenied> {
         let until = self.instant(until);
         if deadline.at.is_some_and(|at| at < until) {
-            return Err(Denied::NotInTime(Some(until.saturating_duration_since(Instant::now()))));
+            return Err(TokenDenied::NotInTime(Some(until.saturating_duration_since(Instant::now()))));
         }
         sleep_until(until).await;
         Ok(())
     }
 
     /// What is given up halfway is drafted again for the next in line: the same rows, so that nothing counts twice.
-    async fn write_in_time(&self, quota: &str, draft: Draft, deadline: Deadline) -> Result<(), Denied> {
-        let written = deadline.limit(self.write(quota, draft)).await;
+    async fn write_in_time(
+        &self,
+        quota: &str,
+        reservation: QuotaReservation,
+        deadline: Deadline,
+    ) -> Result<(), TokenDenied> {
+        let written = deadline.limit(self.write(quota, reservation)).await;
         written
             .unwrap_or_else(|Expired| Err("the storage gives no answer in time".to_owned()))
-            .map_err(Denied::Unwritten)
+            .map_err(TokenDenied::Unwritten)
     }
 
     /// Without a place to write to, what is to be written counts as written.
-    async fn write(&self, quota: &str, draft: Draft) -> Result<(), String> {
+    async fn write(&self, quota: &str, reservation: QuotaReservation) -> Result<(), String> {
         if let Some(kept) = &self.kept {
-            let written = kept.ledger.write(&key(&kept.name, quota), draft.rows.clone(), draft.oldest).await;
+            let written =
+                kept.ledger.write(&key(&kept.name, quota), reservation.rows.clone(), reservation.oldest).await;
             written.inspect_err(|error| {
-                error!(account = &*kept.former, "what was used of a quota could not be written down: {error}");
+                error!(account = &*kept.former, "quota usage could not be recorded: {error}");
             })?;
         }
-        self.lock().limiter.written(quota, &draft);
+        self.state.lock().limiter.mark_written(quota, &reservation);
         Ok(())
     }
 
     fn end(&self, load: Load, began: bool) {
         let now = self.now().moment;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if began {
             state.limiter.end(load, now);
         } else {
-            let share = state.pace.share();
+            let share = state.throttle.share();
             state.limiter.refund(load, share);
         }
         drop(state);
         self.ended.notify_one();
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> TwoClocks {
         let kept = self.kept.as_ref().map_or(Duration::ZERO, |kept| kept.ledger.now());
-        Now { moment: PAST + self.origin.elapsed(), kept }
+        TwoClocks { moment: PAST + self.origin.elapsed(), kept }
     }
 
     fn instant(&self, moment: Moment) -> Instant {
         self.origin.checked_add(moment.saturating_sub(PAST)).unwrap_or(self.origin)
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What an earlier version kept by the table's name.
-async fn take_over(kept: &Kept, quota: &str) -> Result<Vec<Spent>, String> {
+async fn take_over(kept: &AccountQuotas, quota: &str) -> Result<Vec<QuotaBucket>, String> {
     let former = key(&kept.former, quota);
     let rows = kept.ledger.load(&former).await?;
     let Some(oldest) = rows.iter().map(|row| row.number).min() else { return Ok(rows) };
@@ -241,55 +248,55 @@ fn key(account: &str, quota: &str) -> String {
 }
 
 /// The load of one transaction. Dropped before it began, it is given back; after, it counts from its end.
-pub(in crate::relay) struct Token {
+pub(in crate::relay) struct RateToken {
     gate: Arc<Gate>,
     load: Load,
     began: bool,
 }
 
-impl Token {
+impl RateToken {
     pub(in crate::relay) fn begin(&mut self) {
         self.began = true;
     }
 
-    /// It turned out that nobody heard of it.
+    /// The server never saw the transaction.
     pub(in crate::relay) fn take_back(&mut self) {
         self.began = false;
     }
 }
 
-impl Drop for Token {
+impl Drop for RateToken {
     fn drop(&mut self) {
         self.gate.end(self.load, self.began);
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for RateToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("load", &self.load).field("began", &self.began).finish_non_exhaustive()
     }
 }
 
 /// Counted among those who wait until it is dropped.
-struct InLine<'a> {
+struct WaitingLoad<'a> {
     waiting: &'a Mutex<Load>,
     load: Load,
     /// Of those who came before.
     ahead: Load,
 }
 
-impl<'a> InLine<'a> {
+impl<'a> WaitingLoad<'a> {
     fn behind(waiting: &'a Mutex<Load>, load: Load) -> Self {
-        let mut all = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = waiting.lock();
         let ahead = *all;
         *all = ahead + load;
         Self { waiting, load, ahead }
     }
 }
 
-impl Drop for InLine<'_> {
+impl Drop for WaitingLoad<'_> {
     fn drop(&mut self) {
-        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.waiting.lock();
         *all = *all - self.load;
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! A transaction's load is taken from all rates or from none; each counts its messages or its recipients.
 
+use super::gcra::Gcra;
 use super::load::{Counting, Counts, Load};
-use super::pace::Share;
-use super::quota::{self, Book, Draft, Now, Spent};
+use super::quota::{self, QuotaBucket, QuotaJournal, QuotaReservation, TwoClocks};
 use super::rate::Rate;
-use super::spacing::Spacing;
-use super::window::{Full, Moment, Window};
+use super::throttle::ThrottleFactor;
+use super::window::{Moment, Window, WindowFull};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -20,19 +20,19 @@ struct Limit {
     rate: Rate,
     counts: Counts,
     window: Window,
-    kind: Kind,
+    kind: LimitKind,
 }
 
 /// What a rate is besides its window.
 #[derive(Debug)]
-enum Kind {
-    Short(Spacing),
-    Quota(Book),
+enum LimitKind {
+    Short(Gcra),
+    Quota(QuotaJournal),
 }
 
 /// Whether so much can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum LimitCheck {
     Free,
     /// Not before then.
     Until(Moment),
@@ -46,7 +46,7 @@ pub(super) enum Look {
     /// Once this is written.
     Write {
         quota: String,
-        draft: Draft,
+        reservation: QuotaReservation,
     },
 }
 
@@ -57,9 +57,9 @@ impl Limiter {
     pub(super) fn new(rates: &[Rate], counting: Counting) -> Self {
         let limit = |&rate: &Rate| {
             let kind = if rate.is_short() {
-                Kind::Short(Spacing::new(rate.units(), rate.period()))
+                LimitKind::Short(Gcra::new(rate.units(), rate.period()))
             } else {
-                Kind::Quota(Book::new())
+                LimitKind::Quota(QuotaJournal::new())
             };
             Limit { rate, counts: counting.of(rate), window: Window::new(rate.units(), rate.period()), kind }
         };
@@ -72,72 +72,74 @@ impl Limiter {
         counting.map(|limit| limit.window.limit()).min()
     }
 
-    pub(super) fn look(&mut self, load: Load, now: Now) -> Look {
+    pub(super) fn check(&mut self, load: Load, now: TwoClocks) -> LimitCheck {
         let (mut until, mut in_flight) = (Moment::ZERO, false);
         for Limit { rate, counts, window, kind } in &mut self.limits {
-            let full = window.look(load.units(*counts), now.moment).err();
+            let full = window.check(load.units(*counts), now.moment).err();
             match (kind, full) {
-                (Kind::Short(spacing), full) => {
-                    until = until.max(spacing.ready());
+                (LimitKind::Short(gcra), full) => {
+                    until = until.max(gcra.ready());
                     match full {
-                        Some(Full::Until(moment)) => until = until.max(moment),
-                        Some(Full::InFlight) => in_flight = true,
+                        Some(WindowFull::Until(moment)) => until = until.max(moment),
+                        Some(WindowFull::InFlight) => in_flight = true,
                         None => {}
                     }
                 }
-                (Kind::Quota(_), Some(Full::Until(until))) => return Look::UsedUp { rate: *rate, until },
-                (Kind::Quota(_), Some(Full::InFlight)) => {
-                    return Look::UsedUp { rate: *rate, until: now.moment + MOMENT };
+                (LimitKind::Quota(_), Some(WindowFull::Until(until))) => {
+                    return LimitCheck::UsedUp { rate: *rate, until };
                 }
-                (Kind::Quota(_), None) => {}
+                (LimitKind::Quota(_), Some(WindowFull::InFlight)) => {
+                    return LimitCheck::UsedUp { rate: *rate, until: now.moment + MOMENT };
+                }
+                (LimitKind::Quota(_), None) => {}
             }
         }
         match (in_flight, until > now.moment) {
-            (_, true) => Look::Until(until),
-            (true, false) => Look::InFlight,
-            (false, false) => self.unwritten(load, now).unwrap_or(Look::Free),
+            (_, true) => LimitCheck::Until(until),
+            (true, false) => LimitCheck::InFlight,
+            (false, false) => self.unwritten(load, now).unwrap_or(LimitCheck::Free),
         }
     }
 
-    fn unwritten(&mut self, load: Load, now: Now) -> Option<Look> {
+    fn unwritten(&mut self, load: Load, now: TwoClocks) -> Option<LimitCheck> {
         self.limits.iter_mut().find_map(|limit| match &limit.kind {
-            Kind::Quota(book) => {
-                let draft = book.draft(load.units(limit.counts), &mut limit.window, now)?;
-                Some(Look::Write { quota: length(limit.rate), draft })
+            LimitKind::Quota(journal) => {
+                let reservation = journal.reserve(load.units(limit.counts), &mut limit.window, now)?;
+                Some(LimitCheck::Write { quota: length(limit.rate), reservation })
             }
-            Kind::Short(_) => None,
+            LimitKind::Short(_) => None,
         })
     }
 
     /// When the last of it could be taken if all of it were waiting now.
-    pub(super) fn forecast(&self, load: Load, now: Moment, share: Share) -> Moment {
+    pub(super) fn forecast(&self, load: Load, now: Moment, share: ThrottleFactor) -> Moment {
         let ready = |limit: &Limit| match &limit.kind {
-            Kind::Short(spacing) => {
-                spacing.ready().max(now) + spacing.span(load.units(limit.counts).saturating_sub(1), share)
+            LimitKind::Short(gcra) => {
+                gcra.ready().max(now) + gcra.span(load.units(limit.counts).saturating_sub(1), share)
             }
-            Kind::Quota(_) => now,
+            LimitKind::Quota(_) => now,
         };
         self.limits.iter().map(ready).max().unwrap_or(now)
     }
 
-    /// After [`Look::Free`].
-    pub(super) fn take(&mut self, load: Load, now: Moment, share: Share) {
+    /// After [`LimitCheck::Free`].
+    pub(super) fn take(&mut self, load: Load, now: Moment, share: ThrottleFactor) {
         for limit in &mut self.limits {
             let units = load.units(limit.counts);
             limit.window.take(units);
-            if let Kind::Short(spacing) = &mut limit.kind {
-                spacing.take(units, now, share);
+            if let LimitKind::Short(gcra) = &mut limit.kind {
+                gcra.take(units, now, share);
             }
         }
     }
 
     /// No transaction began.
-    pub(super) fn refund(&mut self, load: Load, share: Share) {
+    pub(super) fn refund(&mut self, load: Load, share: ThrottleFactor) {
         for limit in &mut self.limits {
             let units = load.units(limit.counts);
             limit.window.refund(units);
-            if let Kind::Short(spacing) = &mut limit.kind {
-                spacing.refund(units, share);
+            if let LimitKind::Short(gcra) = &mut limit.kind {
+                gcra.refund(units, share);
             }
         }
     }
@@ -147,30 +149,30 @@ impl Limiter {
         self.limits.iter_mut().for_each(|limit| limit.window.end(load.units(limit.counts), now));
     }
 
-    pub(super) fn written(&mut self, quota: &str, draft: &Draft) {
+    pub(super) fn mark_written(&mut self, quota: &str, reservation: &QuotaReservation) {
         for limit in self.limits.iter_mut().filter(|limit| length(limit.rate) == quota) {
-            if let Kind::Quota(book) = &mut limit.kind {
-                book.written(draft);
+            if let LimitKind::Quota(journal) = &mut limit.kind {
+                journal.mark_written(reservation);
             }
         }
     }
 
-    /// Names of what is kept across restarts. A limit that is changed keeps what was used of it; another length begins anew.
+    /// Names of what is kept across restarts. A changed limit keeps its usage; a different period starts empty.
     pub(super) fn quotas(&self) -> Vec<String> {
         self.limits.iter().filter(|limit| !limit.rate.is_short()).map(|limit| length(limit.rate)).collect()
     }
 
-    pub(super) fn remember(&mut self, quota: &str, rows: &[Spent], now: Now) {
+    pub(super) fn remember(&mut self, quota: &str, rows: &[QuotaBucket], now: TwoClocks) {
         for limit in self.limits.iter_mut().filter(|limit| length(limit.rate) == quota) {
             quota::remember(&mut limit.window, rows, now);
         }
     }
 
     /// What is to be written at the end, and at the start.
-    pub(super) fn closing(&mut self, now: Now) -> Vec<(String, Draft)> {
+    pub(super) fn closing(&mut self, now: TwoClocks) -> Vec<(String, QuotaReservation)> {
         let quotas = self.limits.iter_mut().filter_map(|limit| match &limit.kind {
-            Kind::Quota(book) => Some((length(limit.rate), book.closing(&mut limit.window, now))),
-            Kind::Short(_) => None,
+            LimitKind::Quota(journal) => Some((length(limit.rate), journal.closing(&mut limit.window, now))),
+            LimitKind::Short(_) => None,
         });
         quotas.collect()
     }

@@ -4,16 +4,16 @@
 //! for its turn. Nothing here ever lets more through than a rate says, in any stretch of that length.
 
 mod gate;
+mod gcra;
 mod limiter;
 mod load;
-mod pace;
 mod quota;
 mod rate;
-mod spacing;
+mod throttle;
 mod window;
 
-pub(super) use gate::{Denied, Gate, Token};
+pub(super) use gate::{Gate, RateToken, TokenDenied};
 pub(super) use load::Load;
 pub use load::{Counting, Counts};
-pub use quota::{Ledger, Spent};
+pub use quota::{QuotaBucket, QuotaStore};
 pub use rate::{Rate, RateError};

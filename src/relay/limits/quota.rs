@@ -1,4 +1,5 @@
-//! What survives a restart of a quota: units are put down as used before they are taken, some ahead at a time.
+//! What survives a restart of a quota: a write-ahead reservation. Units are recorded as used before they are taken, a
+//! chunk at a time.
 //!
 //! A row stands for a bucket of the window. All but the newest say what was used; the newest says what may be used at most,
 //! so that a process that ends in any way at all has never used more than stands there. When it ends in order, an empty row behind
@@ -19,30 +20,30 @@ pub(super) const UNDER_WAY: Duration = Duration::from_secs(3600);
 
 /// Units of one bucket, used or put down to be used, none of them after `at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spent {
+pub struct QuotaBucket {
     /// Grows from bucket to bucket.
     pub number: i64,
-    /// By [`Ledger::now`].
+    /// By [`QuotaStore::now`].
     pub at: Duration,
     pub units: u64,
 }
 
 /// Where it is kept. An error's text is for people.
 #[async_trait]
-pub trait Ledger: Send + Sync + Debug + 'static {
+pub trait QuotaStore: Send + Sync + Debug + 'static {
     /// Goes on from process to process, as time does; it never jumps, and goes back by no more than some seconds, after a crash.
     fn now(&self) -> Duration;
 
     /// By number.
-    async fn load(&self, quota: &str) -> Result<Vec<Spent>, String>;
+    async fn load(&self, quota: &str) -> Result<Vec<QuotaBucket>, String>;
 
     /// Each row replaces the one of its number, and those below `oldest` go; all of it or nothing, durable when it returns.
-    async fn write(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), String>;
+    async fn write(&self, quota: &str, rows: Vec<QuotaBucket>, oldest: i64) -> Result<(), String>;
 }
 
-/// What is put down for one window.
+/// What is recorded for one window.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct QuotaJournal {
     /// The newest row: units that are not in an older row must not exceed `bound`, nor be taken after `until`.
     newest: i64,
     bound: u64,
@@ -51,8 +52,8 @@ pub(super) struct Book {
 
 /// To be written before a unit can be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Draft {
-    pub rows: Vec<Spent>,
+pub(super) struct QuotaReservation {
+    pub rows: Vec<QuotaBucket>,
     pub oldest: i64,
     newest: i64,
     bound: u64,
@@ -61,20 +62,20 @@ pub(super) struct Draft {
 
 /// The same instant by two clocks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
+pub(super) struct TwoClocks {
     pub moment: Moment,
     /// The ledger's.
     pub kept: Duration,
 }
 
-impl Book {
-    /// Nothing is put down yet.
+impl QuotaJournal {
+    /// Nothing is recorded yet.
     pub(super) fn new() -> Self {
         Self { newest: i64::MIN, bound: 0, until: Moment::ZERO }
     }
 
     /// `None`: so many units are covered.
-    pub(super) fn draft(&self, units: u64, window: &mut Window, now: Now) -> Option<Draft> {
+    pub(super) fn reserve(&self, units: u64, window: &mut Window, now: TwoClocks) -> Option<QuotaReservation> {
         let covered = now.moment < self.until && self.open(window) + units <= self.bound;
         (!covered).then(|| {
             let chunk = (window.limit() / CHUNKS).clamp(1, LARGEST_CHUNK).max(units);
@@ -82,22 +83,22 @@ impl Book {
             let bucket = *window.fill(now.moment);
             let (until, bound) = (bucket.began + part, bucket.units + in_flight + chunk);
             let mut rows = self.exact(window, now, bucket.number);
-            rows.push(Spent { number: bucket.number, at: to_kept(until, now), units: bound });
-            Draft { rows, oldest: window.oldest(), newest: bucket.number, bound, until }
+            rows.push(QuotaBucket { number: bucket.number, at: to_kept(until, now), units: bound });
+            QuotaReservation { rows, oldest: window.oldest(), newest: bucket.number, bound, until }
         })
     }
 
-    pub(super) fn written(&mut self, draft: &Draft) {
-        (self.newest, self.bound, self.until) = (draft.newest, draft.bound, draft.until);
+    pub(super) fn mark_written(&mut self, reservation: &QuotaReservation) {
+        (self.newest, self.bound, self.until) = (reservation.newest, reservation.bound, reservation.until);
     }
 
     /// Everything as it was used, at the end of the process and at its beginning. What is still under way counts as used now.
-    pub(super) fn closing(&self, window: &mut Window, now: Now) -> Draft {
+    pub(super) fn closing(&self, window: &mut Window, now: TwoClocks) -> QuotaReservation {
         let in_flight = window.in_flight();
         let newest = window.skip();
         let mut rows = self.exact(window, now, newest);
-        rows.push(Spent { number: newest, at: now.kept, units: in_flight });
-        Draft { rows, oldest: window.oldest(), newest, bound: 0, until: now.moment }
+        rows.push(QuotaBucket { number: newest, at: now.kept, units: in_flight });
+        QuotaReservation { rows, oldest: window.oldest(), newest, bound: 0, until: now.moment }
     }
 
     /// Units that are in no row but the newest.
@@ -106,14 +107,15 @@ impl Book {
     }
 
     /// Rows of the buckets that are no longer filled and not yet put down as they were used.
-    fn exact(&self, window: &Window, now: Now, current: i64) -> Vec<Spent> {
+    fn exact(&self, window: &Window, now: TwoClocks, current: i64) -> Vec<QuotaBucket> {
         let done = window.buckets_from(self.newest).filter(|bucket| bucket.number != current);
-        done.map(|bucket| Spent { number: bucket.number, at: to_kept(bucket.last, now), units: bucket.units }).collect()
+        done.map(|bucket| QuotaBucket { number: bucket.number, at: to_kept(bucket.last, now), units: bucket.units })
+            .collect()
     }
 }
 
 /// Puts what was loaded into an empty window. What lies in the future (put down ahead) counts as used now.
-pub(super) fn remember(window: &mut Window, rows: &[Spent], now: Now) {
+pub(super) fn remember(window: &mut Window, rows: &[QuotaBucket], now: TwoClocks) {
     let newest = rows.iter().map(|row| row.number).max().unwrap_or_default();
     let mut used: Vec<(Moment, u64)> = Vec::new();
     for row in rows {
@@ -128,6 +130,6 @@ pub(super) fn remember(window: &mut Window, rows: &[Spent], now: Now) {
     used.into_iter().for_each(|(last, units)| window.remember(units, last));
 }
 
-fn to_kept(moment: Moment, now: Now) -> Duration {
+fn to_kept(moment: Moment, now: TwoClocks) -> Duration {
     now.kept.saturating_add(moment).saturating_sub(now.moment)
 }

@@ -20,16 +20,16 @@ enum Period {
     Day,
 }
 
-/// More than that is no limit.
+/// The largest rate that can be configured.
 const MOST: u32 = 100_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
     #[error("a number and a period are needed, as in \"14/s\"")]
     NoSlash,
-    #[error("\"{0}\" is no number from 1 to {MOST}")]
+    #[error("\"{0}\" is not a number from 1 to {MOST}")]
     NoNumber(String),
-    #[error("\"{0}\" is no period: s, min, h or day")]
+    #[error("\"{0}\" is not a period: use s, min, h or day")]
     NoPeriod(String),
 }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rate() {
+    fn an_invalid_rate_is_refused() {
         for (text, error) in [
             ("", RateError::NoSlash),
             ("14", RateError::NoSlash),

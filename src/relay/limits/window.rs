@@ -1,8 +1,9 @@
 //! `Window`: never more than so many units in any stretch of so long, by the provider's own count.
 //!
 //! Pure; a moment is the time since an origin that the caller chose. When a provider counts a transaction is not known, only that
-//! it does so between its first command and its last reply. So a unit counts from before the transaction until the window's length
-//! after its end: of any two units that share a place, the second begins a whole window after the first has ended.
+//! it does so between its first command and its last reply. So a unit counts from before its transaction until one
+//! window length after its end: of two units that use the same slot of the limit, the second begins a whole window
+//! after the first has ended.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub(super) struct Bucket {
 
 /// Why a unit cannot be taken now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum WindowFull {
     /// Before then not even if everything in flight ended well.
     Until(Moment),
     /// Only what is in flight stands in the way.
@@ -76,7 +77,7 @@ impl Window {
     }
 
     /// More units than the limit count as the limit, or they could never be taken.
-    pub(super) fn look(&mut self, units: u64, now: Moment) -> Result<(), Full> {
+    pub(super) fn check(&mut self, units: u64, now: Moment) -> Result<(), WindowFull> {
         self.release(now);
         let mut over = (self.in_flight + self.ended + units.min(self.limit)).saturating_sub(self.limit);
         if over == 0 {
@@ -85,10 +86,10 @@ impl Window {
         for bucket in &self.buckets {
             over = over.saturating_sub(bucket.units);
             if over == 0 {
-                return Err(Full::Until(bucket.last + self.length));
+                return Err(WindowFull::Until(bucket.last + self.length));
             }
         }
-        Err(Full::InFlight)
+        Err(WindowFull::InFlight)
     }
 
     pub(super) fn take(&mut self, units: u64) {

@@ -1,5 +1,5 @@
-//! Random callers of two upstreams that share a pool: the cap holds, nobody waits beside a free permit, whoever came first
-//! is served first, a connection never changes hands between upstreams, and in the end every permit is back.
+//! Random callers of two upstreams that share a pool: the cap holds, nobody waits beside a free permit, callers are
+//! served in order of arrival, a connection never changes hands between upstreams, and in the end every permit is back.
 
 use super::*;
 use crate::tally::Tally;
@@ -64,7 +64,7 @@ fn acts() -> impl Strategy<Value = Vec<Do>> {
 /// What the callers hold, and nothing that the pool knows.
 struct World {
     pool: Arc<Pool<Fake>>,
-    members: [Arc<Member>; 2],
+    members: [Arc<PoolMember>; 2],
     held: Vec<Fake>,
     /// To be closed; their permits are not back yet.
     closing: Vec<Fake>,
@@ -75,7 +75,7 @@ struct World {
 
 impl World {
     fn new(cap: usize) -> Self {
-        let members = [Member::new(), Member::new()];
+        let members = [PoolMember::new(), PoolMember::new()];
         let (held, closing, waiting) = (Vec::new(), Vec::new(), Vec::new());
         Self { pool: Pool::new(cap), members, held, closing, waiting, now: Instant::now() }
     }
@@ -96,7 +96,7 @@ impl World {
                 let connection = self.held.remove(which % self.held.len());
                 if sound {
                     let until = self.now + Duration::from_secs(1);
-                    if let Kept::Surplus(connection) = self.pool.put_back(connection, until) {
+                    if let PutBack::Surplus(connection) = self.pool.put_back(connection, until) {
                         self.closing.push(connection);
                     }
                 }
@@ -128,10 +128,10 @@ impl World {
         Ok(())
     }
 
-    fn take(&mut self, grant: Grant<Fake>, member: usize, fresh: bool) -> Result<(), TestCaseError> {
+    fn take(&mut self, grant: PoolGrant<Fake>, member: usize, fresh: bool) -> Result<(), TestCaseError> {
         match grant {
-            Grant::Permit(permit) => self.held.push(Fake { permit, member }),
-            Grant::Connection(connection) => {
+            PoolGrant::Permit(permit) => self.held.push(Fake { permit, member }),
+            PoolGrant::Connection(connection) => {
                 prop_assert!(connection.member == member && !fresh, "a connection for somebody else");
                 self.held.push(connection);
             }
@@ -139,7 +139,7 @@ impl World {
         Ok(())
     }
 
-    /// Of those who want the same, nobody was served before whoever came first.
+    /// Of callers that want the same, none was served before one that came earlier.
     fn look(&mut self) -> Result<(), TestCaseError> {
         let mut passed_over = Vec::new();
         for (mut ticket, member, fresh) in std::mem::take(&mut self.waiting) {
@@ -171,7 +171,7 @@ fn holds(cap: usize, acts: &[Do]) -> Result<(), TestCaseError> {
         drop(pool.close(member));
         prop_assert_eq!(member.open(), 0, "a permit is lost");
     }
-    let other = Member::new();
+    let other = PoolMember::new();
     let all: Vec<_> = std::iter::from_fn(|| pool.try_permit(&other)).collect();
     prop_assert_eq!(all.len(), pool.cap());
     Ok(())

@@ -3,7 +3,7 @@
 
 use super::tests::Fake;
 use super::*;
-use crate::relay::breaker::{Admission, Breaker, Pass, Sign};
+use crate::relay::breaker::{Admission, AttemptPass, Breaker, Signal};
 use proptest::prelude::*;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use std::time::Duration;
 const CAP: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum WalkStep {
     /// A message for one of the two upstreams; `true`: on a fresh connection.
     Begin(usize, bool),
     /// The oldest, or a later one, that has a connection.
-    End(usize, Sign),
+    End(usize, Signal),
     /// Somebody who waits gives up.
     GiveUp(usize),
     /// Of the cap, as a provider's pace allows.
@@ -26,22 +26,22 @@ enum Step {
     CutPause(usize),
 }
 
-enum Place {
+enum JobState {
     Waiting(Ticket<Fake>),
     Holding(Fake),
 }
 
-struct Job {
+struct WalkJob {
     upstream: usize,
-    pass: Pass,
-    place: Place,
+    pass: AttemptPass,
+    place: JobState,
 }
 
 struct Walk {
     pool: Arc<Pool<Fake>>,
-    members: [Arc<Member>; 2],
+    members: [Arc<PoolMember>; 2],
     breakers: [Breaker; 2],
-    jobs: Vec<Job>,
+    jobs: Vec<WalkJob>,
     /// Being closed.
     closing: Vec<Fake>,
     now: Instant,
@@ -51,7 +51,7 @@ impl Walk {
     fn new() -> Self {
         Self {
             pool: Pool::new(CAP),
-            members: [Member::new(), Member::new()],
+            members: [PoolMember::new(), PoolMember::new()],
             breakers: [Breaker::new(CAP), Breaker::new(CAP)],
             jobs: Vec::new(),
             closing: Vec::new(),
@@ -59,21 +59,21 @@ impl Walk {
         }
     }
 
-    fn act(&mut self, step: Step) {
+    fn act(&mut self, step: WalkStep) {
         match step {
-            Step::Begin(upstream, fresh) => self.begin(upstream, if fresh { Reuse::Fresh } else { Reuse::Allowed }),
-            Step::End(which, sign) => self.end(which, sign),
-            Step::GiveUp(which) => {
-                let waiting = |(_, job): &(usize, &Job)| matches!(job.place, Place::Waiting(_));
+            WalkStep::Begin(upstream, fresh) => self.begin(upstream, if fresh { Reuse::Fresh } else { Reuse::Allowed }),
+            WalkStep::End(which, signal) => self.end(which, signal),
+            WalkStep::GiveUp(which) => {
+                let waiting = |(_, job): &(usize, &WalkJob)| matches!(job.place, JobState::Waiting(_));
                 let found = self.jobs.iter().enumerate().filter(waiting).map(|(at, _)| at).nth(which);
                 if let Some(job) = found.map(|at| self.jobs.remove(at)) {
-                    self.breakers[job.upstream].ended(job.pass, Sign::None, self.now, 0);
+                    self.breakers[job.upstream].ended(job.pass, Signal::None, self.now, 0);
                 }
             }
-            Step::Limit(limit) => self.closing.extend(self.pool.set_limit(limit)),
-            Step::Pass(milliseconds) => self.now += Duration::from_millis(milliseconds),
-            Step::Closed => drop((!self.closing.is_empty()).then(|| self.closing.remove(0))),
-            Step::CutPause(upstream) => self.breakers[upstream].cut_pause(self.now),
+            WalkStep::Limit(limit) => self.closing.extend(self.pool.set_limit(limit)),
+            WalkStep::Pass(milliseconds) => self.now += Duration::from_millis(milliseconds),
+            WalkStep::Closed => drop((!self.closing.is_empty()).then(|| self.closing.remove(0))),
+            WalkStep::CutPause(upstream) => self.breakers[upstream].cut_pause(self.now),
         }
         self.look();
     }
@@ -81,48 +81,50 @@ impl Walk {
     fn begin(&mut self, upstream: usize, reuse: Reuse) {
         let Admission::Go(pass) = self.breakers[upstream].admit(self.now, false) else { return };
         let place = match self.pool.claim(&self.members[upstream], reuse) {
-            Claim::Granted(Grant::Permit(permit)) => Place::Holding(Fake(permit)),
-            Claim::Granted(Grant::Connection(connection)) => Place::Holding(connection),
+            Claim::Granted(PoolGrant::Permit(permit)) => JobState::Holding(Fake(permit)),
+            Claim::Granted(PoolGrant::Connection(connection)) => JobState::Holding(connection),
             Claim::Wait(ticket, evicted) => {
                 self.closing.extend(evicted);
-                Place::Waiting(ticket)
+                JobState::Waiting(ticket)
             }
             Claim::Closed => panic!("nobody closes it"),
         };
-        self.jobs.push(Job { upstream, pass, place });
+        self.jobs.push(WalkJob { upstream, pass, place });
     }
 
-    fn end(&mut self, which: usize, sign: Sign) {
-        let holding = |(_, job): &(usize, &Job)| matches!(job.place, Place::Holding(_));
+    fn end(&mut self, which: usize, signal: Signal) {
+        let holding = |(_, job): &(usize, &WalkJob)| matches!(job.place, JobState::Holding(_));
         let found = self.jobs.iter().enumerate().filter(holding).map(|(at, _)| at).nth(which);
-        let Some(Job { upstream, pass, place: Place::Holding(connection) }) = found.map(|at| self.jobs.remove(at))
+        let Some(WalkJob { upstream, pass, place: JobState::Holding(connection) }) =
+            found.map(|at| self.jobs.remove(at))
         else {
             return;
         };
-        if sign == Sign::Up {
-            if let Kept::Surplus(connection) = self.pool.put_back(connection, self.now + Duration::from_secs(30)) {
+        if signal == Signal::Success {
+            if let PutBack::Surplus(connection) = self.pool.put_back(connection, self.now + Duration::from_secs(30)) {
                 self.closing.push(connection);
             }
         } else {
-            connection.permit().leave();
+            connection.permit().start_closing();
             self.closing.push(connection);
         }
-        self.breakers[upstream].ended(pass, sign, self.now, 0);
-        // Whoever waits for an upstream that turned out away goes on.
+        self.breakers[upstream].ended(pass, signal, self.now, 0);
+        // Callers that wait for an upstream that became unavailable give up.
         let breakers = &self.breakers;
-        self.jobs.retain(|job| matches!(job.place, Place::Holding(_)) || breakers[job.upstream].is_current(job.pass));
+        self.jobs
+            .retain(|job| matches!(job.place, JobState::Holding(_)) || breakers[job.upstream].is_current(job.pass));
     }
 
-    /// Whoever was served holds it now.
+    /// The caller that was served holds it now.
     fn look(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         for job in &mut self.jobs {
-            let Place::Waiting(ticket) = &mut job.place else { continue };
+            let JobState::Waiting(ticket) = &mut job.place else { continue };
             let granted = std::pin::pin!(ticket.granted()).poll(&mut cx);
             if let Poll::Ready(grant) = granted {
-                job.place = Place::Holding(match grant.expect("nobody closes it") {
-                    Grant::Permit(permit) => Fake(permit),
-                    Grant::Connection(connection) => connection,
+                job.place = JobState::Holding(match grant.expect("nobody closes it") {
+                    PoolGrant::Permit(permit) => Fake(permit),
+                    PoolGrant::Connection(connection) => connection,
                 });
             }
         }
@@ -140,9 +142,9 @@ impl Walk {
         for _ in 0..10 * (self.jobs.len() + self.closing.len() + 1) {
             self.closing.clear();
             self.look();
-            self.act(Step::End(0, Sign::Up));
+            self.act(WalkStep::End(0, Signal::Success));
         }
-        assert!(self.jobs.is_empty(), "{} wait for ever", self.jobs.len());
+        assert!(self.jobs.is_empty(), "{} still wait", self.jobs.len());
         self.closing.clear();
         for member in &self.members {
             drop(self.pool.close(member));
@@ -151,22 +153,22 @@ impl Walk {
     }
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let sign = prop_oneof![
-        6 => Just(Sign::Up),
-        1 => Just(Sign::Away),
-        1 => Just(Sign::Broken),
-        1 => Just(Sign::SlowDown),
-        1 => Just(Sign::None),
+fn step() -> impl Strategy<Value = WalkStep> {
+    let signal = prop_oneof![
+        6 => Just(Signal::Success),
+        1 => Just(Signal::Unavailable),
+        1 => Just(Signal::Broken),
+        1 => Just(Signal::SlowDown),
+        1 => Just(Signal::None),
     ];
     prop_oneof![
-        8 => (0..2_usize, prop::bool::weighted(0.2)).prop_map(|(upstream, fresh)| Step::Begin(upstream, fresh)),
-        6 => (0..3_usize, sign).prop_map(|(which, sign)| Step::End(which, sign)),
-        1 => (0..3_usize).prop_map(Step::GiveUp),
-        1 => (0..=CAP).prop_map(Step::Limit),
-        2 => (0..3000_u64).prop_map(Step::Pass),
-        4 => Just(Step::Closed),
-        1 => (0..2_usize).prop_map(Step::CutPause),
+        8 => (0..2_usize, prop::bool::weighted(0.2)).prop_map(|(upstream, fresh)| WalkStep::Begin(upstream, fresh)),
+        6 => (0..3_usize, signal).prop_map(|(which, signal)| WalkStep::End(which, signal)),
+        1 => (0..3_usize).prop_map(WalkStep::GiveUp),
+        1 => (0..=CAP).prop_map(WalkStep::Limit),
+        2 => (0..3000_u64).prop_map(WalkStep::Pass),
+        4 => Just(WalkStep::Closed),
+        1 => (0..2_usize).prop_map(WalkStep::CutPause),
     ]
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The relay service for a whole domain is `host = "smtp-relay.gmail.com"`, where the login may be the address instead.
 
-use super::{Host, Limits, Login, MIB, Preset, Signing, implicit, starttls};
+use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
 
@@ -13,7 +13,12 @@ pub const PRESET: Preset = Preset {
     host: Host::Fixed("smtp.gmail.com"),
     ports: &[starttls(587), implicit(465)],
     login: Login::UserAndPassword { user: "the whole address", password: "an app password" },
-    limits: Limits { recipients: Some(100), size: Some(25 * MIB), rates: &["2000/day"], ..Limits::NONE },
+    limits: ProviderLimits {
+        recipients: Some(100),
+        size: Some(25 * MIB),
+        rates: &["2000/day"],
+        ..ProviderLimits::NONE
+    },
     // There are limits on recipients besides, which tell by themselves: `550 5.4.5`. `450 4.2.1` alone is also said of a recipient who gets too much mail.
     slow_down: &[
         SlowDown { code: 450, starts_with: "4.2.1 Peak SMTP relay limit exceeded" },

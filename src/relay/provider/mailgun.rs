@@ -2,8 +2,10 @@
 //!
 //! It signs besides us (`X-Mailgun-Dkim: no` would turn that off); the login belongs to one sending domain.
 
-use super::{Host, Limits, Login, MIB, Preset, Signing, implicit, starttls};
-use crate::message::adapt::{Allowed, Characters, Pairs, PairsPlace, Place, Setting, Vocabulary, Word};
+use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use crate::message::adapt::{
+    AllowedCharacters, AllowedText, FixedSetting, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
+};
 
 pub const PRESET: Preset = Preset {
     name: "mailgun",
@@ -14,27 +16,30 @@ pub const PRESET: Preset = Preset {
         user: "the domain's SMTP login, such as \"postmaster@mg.example.com\"",
         password: "that login's SMTP password",
     },
-    limits: Limits { recipients: Some(1000), size: Some(25 * MIB), ..Limits::NONE },
+    limits: ProviderLimits { recipients: Some(1000), size: Some(25 * MIB), ..ProviderLimits::NONE },
     slow_down: &[],
     signing: Signing::OURS,
     seven_bit_only: false,
     tracking_rewrites_body: true,
     vocabulary: Vocabulary {
         own: &["X-Mailgun-"],
-        tag: Some(Word { place: Place::Field("X-Mailgun-Tag"), allowed: Allowed::new(Characters::Ascii, 128) }),
-        stream: None,
-        ip_pool: Some(Word {
-            place: Place::Field("X-Mailgun-Sending-Ip-Pool"),
-            allowed: Allowed::new(Characters::Token, 100),
+        tag: Some(HeaderSlot {
+            place: SlotForm::Field("X-Mailgun-Tag"),
+            allowed: AllowedText::new(AllowedCharacters::Ascii, 128),
         }),
-        metadata: Some(Pairs {
-            place: PairsPlace::Object("X-Mailgun-Variables"),
-            names: Allowed::new(Characters::Any, 256),
-            values: Allowed::new(Characters::Any, 4096),
+        stream: None,
+        ip_pool: Some(HeaderSlot {
+            place: SlotForm::Field("X-Mailgun-Sending-Ip-Pool"),
+            allowed: AllowedText::new(AllowedCharacters::Token, 100),
+        }),
+        metadata: Some(MetadataSlot {
+            place: MetadataForm::Object("X-Mailgun-Variables"),
+            names: AllowedText::new(AllowedCharacters::Any, 256),
+            values: AllowedText::new(AllowedCharacters::Any, 4096),
             most: usize::MAX,
             longest: 4096,
         }),
-        no_tracking: Some(Setting::Field { name: "X-Mailgun-Track", value: "no" }),
+        no_tracking: Some(FixedSetting::Field { name: "X-Mailgun-Track", value: "no" }),
     },
     wants_real_ehlo_name: false,
 };

@@ -3,8 +3,10 @@
 //!
 //! It wants 7-bit mail, signs besides us, and holds mail over the hourly quota back by itself.
 
-use super::{Host, Limits, Login, MIB, Preset, Signing, implicit, starttls};
-use crate::message::adapt::{Allowed, Characters, Pairs, PairsPlace, Place, Vocabulary, Word};
+use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use crate::message::adapt::{
+    AllowedCharacters, AllowedText, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
+};
 
 pub const PRESET: Preset = Preset {
     name: "mandrill",
@@ -12,21 +14,30 @@ pub const PRESET: Preset = Preset {
     host: Host::Fixed("smtp.mandrillapp.com"),
     ports: &[starttls(587), starttls(2525), implicit(465)],
     login: Login::AnyUser { default: "waxseal", password: "an API key" },
-    limits: Limits { size: Some(25 * MIB), ..Limits::NONE },
+    limits: ProviderLimits { size: Some(25 * MIB), ..ProviderLimits::NONE },
     slow_down: &[],
     signing: Signing::OURS,
     seven_bit_only: true,
     tracking_rewrites_body: true,
     vocabulary: Vocabulary {
         own: &["X-MC-"],
-        tag: Some(Word { place: Place::Field("X-MC-Tags"), allowed: Allowed::new(Characters::NoComma, 50) }),
+        tag: Some(HeaderSlot {
+            place: SlotForm::Field("X-MC-Tags"),
+            allowed: AllowedText::new(AllowedCharacters::NoComma, 50),
+        }),
         // The nearest it has: a part of the account with a reputation and statistics of its own.
-        stream: Some(Word { place: Place::Field("X-MC-Subaccount"), allowed: Allowed::new(Characters::Ascii, 255) }),
-        ip_pool: Some(Word { place: Place::Field("X-MC-IPPool"), allowed: Allowed::new(Characters::Ascii, 100) }),
-        metadata: Some(Pairs {
-            place: PairsPlace::Object("X-MC-Metadata"),
-            names: Allowed::new(Characters::Any, 256),
-            values: Allowed::new(Characters::Any, 500),
+        stream: Some(HeaderSlot {
+            place: SlotForm::Field("X-MC-Subaccount"),
+            allowed: AllowedText::new(AllowedCharacters::Ascii, 255),
+        }),
+        ip_pool: Some(HeaderSlot {
+            place: SlotForm::Field("X-MC-IPPool"),
+            allowed: AllowedText::new(AllowedCharacters::Ascii, 100),
+        }),
+        metadata: Some(MetadataSlot {
+            place: MetadataForm::Object("X-MC-Metadata"),
+            names: AllowedText::new(AllowedCharacters::Any, 256),
+            values: AllowedText::new(AllowedCharacters::Any, 500),
             most: usize::MAX,
             longest: 500,
         }),

@@ -3,7 +3,7 @@
 //!
 //! It offers AUTH LOGIN and no PLAIN, and only where SMTP AUTH is allowed for the mailbox.
 
-use super::{Counting, Counts, Host, Limits, Login, Preset, Signing, starttls};
+use super::{Counting, Counts, Host, Login, Preset, ProviderLimits, Signing, starttls};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
 
@@ -13,12 +13,12 @@ pub const PRESET: Preset = Preset {
     host: Host::Fixed("smtp.office365.com"),
     ports: &[starttls(587)],
     login: Login::UserAndPassword { user: "the mailbox's address", password: "its password, or an app password" },
-    limits: Limits {
+    limits: ProviderLimits {
         connections: Some(3),
         recipients: Some(500),
         rates: &["30/min", "10000/day"],
         counting: Counting { rates: Counts::Messages, quotas: Counts::Recipients },
-        ..Limits::NONE
+        ..ProviderLimits::NONE
     },
     slow_down: &[
         SlowDown { code: 432, starts_with: "4.3.2" },

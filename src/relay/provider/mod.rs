@@ -1,6 +1,6 @@
 //! Presets: what is known of each provider, as data. One file for each, with where its facts are from.
 //!
-//! Nothing here decides anything: configuration, relay, sealing and adapting read these tables, and no code asks which
+//! Decides nothing: configuration, relay, sealing and adapting read these tables, and no code asks which
 //! provider it is.
 
 mod gmail;
@@ -30,13 +30,14 @@ pub struct Preset {
     /// In the order in which they are tried where nothing answers on the one before. Never empty.
     pub ports: &'static [Port],
     pub login: Login,
-    pub limits: Limits,
+    pub limits: ProviderLimits,
     /// Replies that ask for a slower pace, besides 421.
     pub slow_down: &'static [SlowDown],
     pub signing: Signing,
     /// It carries ASCII only, whatever it says in EHLO.
     pub seven_bit_only: bool,
-    /// Open and click tracking, where turned on, writes links and text anew: only its own signature survives that.
+    /// Open and click tracking, where turned on, rewrites links and text: only the provider's own signature survives
+    /// that.
     pub tracking_rewrites_body: bool,
     pub vocabulary: Vocabulary,
     /// Drops those who call themselves "localhost" or an address in EHLO.
@@ -79,7 +80,7 @@ pub enum Login {
 
 /// `None`: the provider names no limit, or one that the gateway need not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ProviderLimits {
     /// Connections at once.
     pub connections: Option<usize>,
     pub messages_per_connection: Option<usize>,
@@ -92,7 +93,7 @@ pub struct Limits {
     pub counting: Counting,
 }
 
-impl Limits {
+impl ProviderLimits {
     pub const NONE: Self = Self {
         connections: None,
         messages_per_connection: None,
@@ -107,7 +108,7 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signing {
     Ours {
-        /// Fields that the provider writes anew.
+        /// Fields that the provider rewrites.
         provider_rewrites: &'static [&'static str],
         /// A second DKIM-Signature is refused.
         one_signature: bool,

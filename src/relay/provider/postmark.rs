@@ -1,10 +1,12 @@
 //! Postmark. Sources: its pages "Send with SMTP", "Tags FAQ", "Custom metadata FAQ", "Message Streams".
 //!
-//! It parses a message and assembles it anew, so that a signature made here would not hold; it signs for domains that
+//! It parses a message and reassembles it, so that a signature made here would break; it signs for domains that
 //! are verified there.
 
-use super::{Host, Limits, Login, MIB, Preset, Signing, starttls};
-use crate::message::adapt::{Allowed, Characters, Pairs, PairsPlace, Place, Vocabulary, Word};
+use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, starttls};
+use crate::message::adapt::{
+    AllowedCharacters, AllowedText, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
+};
 
 pub const PRESET: Preset = Preset {
     name: "postmark",
@@ -13,27 +15,35 @@ pub const PRESET: Preset = Preset {
     host: Host::Fixed("smtp.postmarkapp.com"),
     ports: &[starttls(587), starttls(2525)],
     login: Login::TokenAsBoth { token: "the server's API token" },
-    limits: Limits { connections: Some(10), recipients: Some(50), size: Some(10 * MIB), ..Limits::NONE },
+    limits: ProviderLimits {
+        connections: Some(10),
+        recipients: Some(50),
+        size: Some(10 * MIB),
+        ..ProviderLimits::NONE
+    },
     slow_down: &[],
     signing: Signing::LeftToProvider,
     seven_bit_only: false,
     tracking_rewrites_body: true,
     vocabulary: Vocabulary {
         own: &["X-PM-"],
-        tag: Some(Word { place: Place::Field("X-PM-Tag"), allowed: Allowed::new(Characters::Ascii, 1000) }),
-        stream: Some(Word {
-            place: Place::Field("X-PM-Message-Stream"),
-            allowed: Allowed::new(Characters::Token, 100),
+        tag: Some(HeaderSlot {
+            place: SlotForm::Field("X-PM-Tag"),
+            allowed: AllowedText::new(AllowedCharacters::Ascii, 1000),
+        }),
+        stream: Some(HeaderSlot {
+            place: SlotForm::Field("X-PM-Message-Stream"),
+            allowed: AllowedText::new(AllowedCharacters::Token, 100),
         }),
         ip_pool: None,
-        metadata: Some(Pairs {
-            place: PairsPlace::FieldForEach("X-PM-Metadata-"),
-            names: Allowed::new(Characters::Token, 20),
-            values: Allowed::new(Characters::Ascii, 80),
+        metadata: Some(MetadataSlot {
+            place: MetadataForm::FieldForEach("X-PM-Metadata-"),
+            names: AllowedText::new(AllowedCharacters::Token, 20),
+            values: AllowedText::new(AllowedCharacters::Ascii, 80),
             most: 10,
             longest: 80,
         }),
-        // What it writes anew it also signs.
+        // It signs what it rewrites.
         no_tracking: None,
     },
     wants_real_ehlo_name: false,

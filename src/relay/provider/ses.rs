@@ -1,11 +1,13 @@
 //! Amazon SES. Sources: its developer guide, "SMTP credentials", "Connecting to an SMTP endpoint", "Header fields",
 //! "Quotas", "Issues with SMTP throughput".
 //!
-//! It keeps our signature and adds its own, but writes four fields anew, and refuses a second DKIM-Signature
+//! It keeps our signature and adds its own, but rewrites four fields and refuses a second DKIM-Signature
 //! (`554 Duplicate header`). Its quotas count recipients.
 
-use super::{Counting, Host, Limits, Login, MIB, Preset, Signing, implicit, starttls};
-use crate::message::adapt::{Allowed, Characters, Pairs, PairsPlace, Place, Vocabulary, Word};
+use super::{Counting, Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use crate::message::adapt::{
+    AllowedCharacters, AllowedText, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
+};
 use crate::message::outcome::SlowDown;
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -28,7 +30,12 @@ pub const PRESET: Preset = Preset {
         derive: smtp_password,
     },
     // What the account may send by the second and by the day is its own affair: `rate` says it.
-    limits: Limits { recipients: Some(50), size: Some(40 * MIB), counting: Counting::RECIPIENTS, ..Limits::NONE },
+    limits: ProviderLimits {
+        recipients: Some(50),
+        size: Some(40 * MIB),
+        counting: Counting::RECIPIENTS,
+        ..ProviderLimits::NONE
+    },
     // Both limits; it drops the mail and wants it again later, up to ten minutes.
     slow_down: &[SlowDown { code: 454, starts_with: "Throttling failure" }],
     signing: Signing::Ours {
@@ -39,20 +46,20 @@ pub const PRESET: Preset = Preset {
     tracking_rewrites_body: true,
     vocabulary: Vocabulary {
         own: &["X-SES-"],
-        tag: Some(Word {
-            place: Place::Pair { field: TAGS, key: "tag" },
-            allowed: Allowed::new(Characters::Token, 256),
+        tag: Some(HeaderSlot {
+            place: SlotForm::Pair { field: TAGS, key: "tag" },
+            allowed: AllowedText::new(AllowedCharacters::Token, 256),
         }),
-        stream: Some(Word {
-            place: Place::Field("X-SES-CONFIGURATION-SET"),
-            allowed: Allowed::new(Characters::Token, 64),
+        stream: Some(HeaderSlot {
+            place: SlotForm::Field("X-SES-CONFIGURATION-SET"),
+            allowed: AllowedText::new(AllowedCharacters::Token, 64),
         }),
         // The pool belongs to the configuration set.
         ip_pool: None,
-        metadata: Some(Pairs {
-            place: PairsPlace::List(TAGS),
-            names: Allowed::new(Characters::Token, 256),
-            values: Allowed::new(Characters::Token, 256),
+        metadata: Some(MetadataSlot {
+            place: MetadataForm::List(TAGS),
+            names: AllowedText::new(AllowedCharacters::Token, 256),
+            values: AllowedText::new(AllowedCharacters::Token, 256),
             most: 50,
             longest: usize::MAX,
         }),

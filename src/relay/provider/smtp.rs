@@ -1,6 +1,6 @@
 //! Any SMTP server, the company's own included: nothing is known, everything is configured.
 
-use super::{Host, Limits, Login, Preset, Signing, starttls};
+use super::{Host, Login, Preset, ProviderLimits, Signing, starttls};
 use crate::message::adapt::Vocabulary;
 
 pub const PRESET: Preset = Preset {
@@ -9,7 +9,7 @@ pub const PRESET: Preset = Preset {
     host: Host::Configured,
     ports: &[starttls(587)],
     login: Login::Optional,
-    limits: Limits::NONE,
+    limits: ProviderLimits::NONE,
     slow_down: &[],
     signing: Signing::OURS,
     seven_bit_only: false,

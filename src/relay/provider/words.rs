@@ -1,4 +1,4 @@
-//! The gateway's words in each provider's headers: before and after.
+//! The marks in each provider's headers: before and after.
 
 use super::{HEADERS, named};
 use crate::message::adapt::{Translated, Vocabulary, translate};

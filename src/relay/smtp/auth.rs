@@ -1,13 +1,13 @@
-//! Logging in: PLAIN or LOGIN, whichever the server offers after TLS. Exists on a secured session only.
+//! AUTH: PLAIN or LOGIN, whichever the server offers after TLS. Only on a secured session.
 //!
 //! Credentials are never logged and never appear in a reason. RFC 4954, RFC 4616.
 
-use super::line::{Line, NotALine};
-use super::session::Session;
+use super::line::{CommandLine, NotALine};
+use super::session::ClientSession;
 use super::starttls::Secured;
-use crate::message::outcome::{Cause, Reason, Step};
+use crate::message::outcome::{Cause, Reason, RelayStep};
 use crate::relay::deadline::Deadline;
-use crate::relay::{Credentials, Options};
+use crate::relay::{Credentials, UpstreamOptions};
 use crate::smtp::extension::Mechanism;
 use crate::smtp::{EnhancedCode, Reply};
 use base64::Engine;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Before anything is sent, a connection included: can these credentials be sent at all? RFC 4616 §2 forbids NUL; a line
 /// break is a file's last one, left in by mistake.
-pub(in crate::relay) fn check(options: &Options) -> Result<(), Reason> {
+pub(in crate::relay) fn check(options: &UpstreamOptions) -> Result<(), Reason> {
     let Some(Credentials { username, password, .. }) = &options.credentials else { return Ok(()) };
     for (key, value) in [("username", username.as_str()), ("password", password.reveal())] {
         if value.contains(['\r', '\n', '\0']) {
@@ -27,7 +27,7 @@ pub(in crate::relay) fn check(options: &Options) -> Result<(), Reason> {
     Ok(())
 }
 
-impl Session<Secured> {
+impl ClientSession<Secured> {
     /// Does nothing if there are no credentials.
     pub(super) async fn log_in(&mut self, deadline: Deadline) -> Result<(), Reason> {
         let options = Arc::clone(&self.options);
@@ -40,7 +40,7 @@ impl Session<Secured> {
         match reply.code() {
             235 => Ok(()),
             code => {
-                let reason = self.reason(Step::Auth, Cause::Reply(reply));
+                let reason = self.reason(RelayStep::Auth, Cause::Reply(reply));
                 Err(match code {
                     534 | 535 => reason.with_advice(
                         "check `username` and `password`; some providers want an API key or an app password here",
@@ -71,10 +71,10 @@ impl Session<Secured> {
     }
 
     async fn auth_line(&mut self, text: &str, shown: &'static str, deadline: Deadline) -> Result<Reply, Reason> {
-        let line = Line::secret(text, shown).map_err(|NotALine| {
+        let line = CommandLine::secret(text, shown).map_err(|NotALine| {
             refusal(&self.options, "`username` and `password` are too long for an AUTH command".to_owned())
         })?;
-        self.command(Step::Auth, line, deadline).await
+        self.command(RelayStep::Auth, line, deadline).await
     }
 
     fn no_mechanism(&self) -> Reason {
@@ -89,7 +89,7 @@ impl Session<Secured> {
     }
 }
 
-fn refusal(options: &Options, text: String) -> Reason {
+fn refusal(options: &UpstreamOptions, text: String) -> Reason {
     let enhanced = EnhancedCode::new(4, 7, 0);
-    Reason::new(Some(&options.name), Step::Auth, Cause::Local { enhanced, text })
+    Reason::new(Some(&options.name), RelayStep::Auth, Cause::Local { enhanced, text })
 }

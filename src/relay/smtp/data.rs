@@ -3,10 +3,10 @@
 //! From the write that holds the final dot on, the server may have the message; every reason from there says so.
 //! RFC 5321 §4.1.1.4, §4.5.2, §6.1.
 
-use super::session::Session;
+use super::session::ClientSession;
 use super::starttls::Secured;
 use crate::dkim::Sealed;
-use crate::message::outcome::{Cause, Reason, Step, is_goodbye};
+use crate::message::outcome::{Cause, Reason, RelayStep, is_goodbye};
 use crate::relay::deadline::Deadline;
 use crate::smtp::Reply;
 use crate::smtp::dot::DotEncoder;
@@ -17,7 +17,7 @@ use tracing::debug;
 /// Octets handed to TLS at once.
 const PIECE: usize = 64 * 1024;
 
-impl Session<Secured> {
+impl ClientSession<Secured> {
     /// After a 354. The reply is the one to the final dot, whatever it says.
     pub(super) async fn data(&mut self, sealed: &Sealed, deadline: Deadline) -> Result<Reply, Reason> {
         let (mut encoder, mut stuffed) = (DotEncoder::default(), Vec::with_capacity(sealed.size().min(2 * PIECE)));
@@ -25,8 +25,8 @@ impl Session<Secured> {
         for piece in pieces {
             encoder.encode(piece, &mut stuffed);
             if stuffed.len() >= PIECE {
-                if let Err(reason) = self.write(Step::Data, &stuffed, deadline).await {
-                    return Err(self.last_words().await.unwrap_or(reason));
+                if let Err(reason) = self.write(RelayStep::Data, &stuffed, deadline).await {
+                    return Err(self.last_reply().await.unwrap_or(reason));
                 }
                 stuffed.clear();
             }
@@ -36,27 +36,27 @@ impl Session<Secured> {
         self.end(&stuffed, deadline).await
     }
 
-    /// A dot and nothing before it: every recipient was refused, and the server wants data all the same. RFC 2920 §3.1.
+    /// An empty message: every recipient was refused, and the server expects data anyway. RFC 2920 §3.1.
     pub(super) async fn no_data(&mut self, deadline: Deadline) -> Result<Reply, Reason> {
         self.end(b".\r\n", deadline).await
     }
 
     async fn end(&mut self, with_dot: &[u8], deadline: Deadline) -> Result<Reply, Reason> {
-        self.refuse_surplus(Step::Data)?;
-        self.write(Step::EndOfData, with_dot, deadline).await.map_err(Reason::maybe_delivered)?;
-        let reply = self.reply(Step::EndOfData, deadline).await.map_err(Reason::maybe_delivered)?;
+        self.refuse_surplus(RelayStep::Data)?;
+        self.write(RelayStep::EndOfData, with_dot, deadline).await.map_err(Reason::maybe_delivered)?;
+        let reply = self.reply(RelayStep::EndOfData, deadline).await.map_err(Reason::maybe_delivered)?;
         if reply.severity() == Severity::Intermediate || is_goodbye(&reply) {
-            return Err(self.reason(Step::EndOfData, Cause::Reply(reply)).maybe_delivered());
+            return Err(self.reason(RelayStep::EndOfData, Cause::Reply(reply)).maybe_delivered());
         }
         self.in_transaction = false;
         Ok(reply)
     }
 
-    /// A server that stops reading in the middle usually says why before it closes.
-    async fn last_words(&mut self) -> Option<Reason> {
+    /// A server that stops reading in the middle of the data usually sends the reason before it closes.
+    async fn last_reply(&mut self) -> Option<Reason> {
         const PATIENCE: Duration = Duration::from_millis(500);
-        let reply = self.reply(Step::Data, Deadline::after(PATIENCE)).await.ok()?;
+        let reply = self.reply(RelayStep::Data, Deadline::after(PATIENCE)).await.ok()?;
         self.mark_unsound();
-        (!reply.is_positive()).then(|| self.reason(Step::Data, Cause::Reply(reply)))
+        (!reply.is_positive()).then(|| self.reason(RelayStep::Data, Cause::Reply(reply)))
     }
 }

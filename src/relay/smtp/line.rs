@@ -9,7 +9,7 @@ const MAX: usize = 12_288;
 
 /// One command, CRLF included.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::relay) struct Line {
+pub(in crate::relay) struct CommandLine {
     wire: String,
     /// What a log may show instead.
     shown: Option<&'static str>,
@@ -19,7 +19,7 @@ pub(in crate::relay) struct Line {
 #[error("it holds a line break or NUL, or is too long for a command")]
 pub(super) struct NotALine;
 
-impl Line {
+impl CommandLine {
     pub(super) fn new(text: &str) -> Result<Self, NotALine> {
         if text.len() + 2 > MAX || text.contains(['\r', '\n', '\0']) {
             return Err(NotALine);
@@ -42,13 +42,13 @@ impl Line {
 }
 
 /// Without CRLF and secrets.
-impl fmt::Display for Line {
+impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.shown.unwrap_or(self.wire.trim_end_matches("\r\n")))
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Line({self})")
     }
@@ -57,15 +57,15 @@ impl fmt::Debug for Line {
 /// All that can be said on a session that is not encrypted.
 #[derive(Debug)]
 pub(in crate::relay) enum Opening {
-    Ehlo(Line),
+    Ehlo(CommandLine),
     StartTls,
 }
 
-impl From<Opening> for Line {
+impl From<Opening> for CommandLine {
     fn from(opening: Opening) -> Self {
         match opening {
             Opening::Ehlo(line) => line,
-            Opening::StartTls => Line::fixed("STARTTLS"),
+            Opening::StartTls => CommandLine::fixed("STARTTLS"),
         }
     }
 }
@@ -77,13 +77,13 @@ mod tests {
     #[test]
     fn no_value_becomes_a_second_command() {
         for text in ["MAIL FROM:<a@b>\r\nRCPT TO:<c@d>", "EHLO a\nQUIT", "AUTH PLAIN \0", &"x".repeat(MAX)] {
-            assert_eq!(Line::new(text), Err(NotALine));
+            assert_eq!(CommandLine::new(text), Err(NotALine));
         }
     }
 
     #[test]
     fn a_secret_line_is_masked_in_print_only() {
-        let line = Line::secret("AUTH PLAIN c2VjcmV0", "AUTH PLAIN ***").expect("a line");
+        let line = CommandLine::secret("AUTH PLAIN c2VjcmV0", "AUTH PLAIN ***").expect("a line");
         assert_eq!((line.to_string().as_str(), line.as_bytes()), ("AUTH PLAIN ***", &b"AUTH PLAIN c2VjcmV0\r\n"[..]));
         assert!(!format!("{line:?}").contains("c2Vj"));
     }

@@ -1,26 +1,26 @@
-//! The SMTP client. A session is `Plain` or `Secured`; only a secured one can log in or carry mail.
+//! The SMTP client. A session is `Cleartext` or `Secured`; only a secured one can log in or carry mail.
 //!
 //! `session` reads and writes, `starttls` turns plain into secured, `auth` logs in, `transaction` carries a message.
-//! After any surprise (421, a malformed reply, an expired deadline) a session is unsound and must be closed.
+//! After an unexpected event (421, a malformed reply, an expired deadline) a session is unsound and must be closed.
 //! RFC 5321, 3207, 8314, 4954, 2920.
 
 mod auth;
 mod data;
-mod ledger;
 mod line;
 mod needs;
+mod recipients;
 mod session;
 mod starttls;
 mod transaction;
 
 pub(super) use auth::check as check_credentials;
-pub(super) use session::Session;
+pub(super) use session::ClientSession;
 pub(super) use starttls::Secured;
 pub(super) use transaction::{Mail, Transacted};
 
 use super::deadline::Deadline;
 use super::socket::Socket;
-use super::{Options, TlsMode};
+use super::{TlsMode, UpstreamOptions};
 use crate::message::outcome::Reason;
 use std::sync::Arc;
 
@@ -28,9 +28,9 @@ use std::sync::Arc;
 pub(super) async fn open(
     socket: Socket,
     tls: TlsMode,
-    options: &Arc<Options>,
+    options: &Arc<UpstreamOptions>,
     deadline: Deadline,
-) -> Result<Session<Secured>, Reason> {
+) -> Result<ClientSession<Secured>, Reason> {
     let mut session = match tls {
         TlsMode::Implicit => {
             let mut session = starttls::implicit(socket, options, deadline).await?;
@@ -38,7 +38,7 @@ pub(super) async fn open(
             session
         }
         TlsMode::StartTls => {
-            let mut session = Session::plain(socket, options);
+            let mut session = ClientSession::plain(socket, options);
             session.greeting(deadline).await?;
             session.ehlo(deadline).await?;
             starttls::upgrade(session, deadline).await?

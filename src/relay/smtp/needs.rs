@@ -3,10 +3,10 @@
 //! A message that the server cannot carry fails here, with the gateway's own words. RFC 1870 §6, RFC 6152 §3,
 //! RFC 6531 §3.
 
-use super::ledger::Ledger;
-use super::line::{Line, NotALine};
+use super::line::{CommandLine, NotALine};
+use super::recipients::TransactionRecipients;
 use super::transaction::Mail;
-use crate::message::outcome::{Cause, Outcome, Reason, Step};
+use crate::message::outcome::{Cause, Outcome, Reason, RelayStep};
 use crate::smtp::dot::has_only_crlf;
 use crate::smtp::{EnhancedCode, Extensions, Mailbox};
 
@@ -15,8 +15,8 @@ pub(super) fn mail_line(
     mail: &Mail<'_>,
     offered: &Extensions,
     upstream: &str,
-    ledger: &mut Ledger,
-) -> Result<Line, Outcome> {
+    recipients: &mut TransactionRecipients,
+) -> Result<CommandLine, Outcome> {
     let failed = |enhanced, text: String| Outcome::Failed(local(upstream, enhanced, text));
     let size = mail.sealed.size() as u64;
     if let Some(Some(limit)) = offered.size.filter(|limit| limit.is_some_and(|limit| limit < size)) {
@@ -33,7 +33,7 @@ pub(super) fn mail_line(
         let text = "the message has 8-bit characters, and this server takes 7-bit mail only (no 8BITMIME)".to_owned();
         return Err(failed(EnhancedCode::new(5, 6, 3), text));
     }
-    let smtputf8 = needs_smtputf8(mail, offered, upstream, ledger)?;
+    let smtputf8 = needs_smtputf8(mail, offered, upstream, recipients)?;
     let mut line = format!("MAIL FROM:<{}>", mail.envelope.sender);
     if offered.size.is_some() {
         line.push_str(&format!(" SIZE={size}"));
@@ -44,16 +44,21 @@ pub(super) fn mail_line(
     if smtputf8 {
         line.push_str(" SMTPUTF8");
     }
-    Line::new(&line).map_err(|NotALine| unusable_address(upstream))
+    CommandLine::new(&line).map_err(|NotALine| unusable_address(upstream))
 }
 
-pub(super) fn rcpt_line(recipient: &Mailbox, upstream: &str) -> Result<Line, Outcome> {
-    Line::new(&format!("RCPT TO:<{recipient}>")).map_err(|NotALine| unusable_address(upstream))
+pub(super) fn rcpt_line(recipient: &Mailbox, upstream: &str) -> Result<CommandLine, Outcome> {
+    CommandLine::new(&format!("RCPT TO:<{recipient}>")).map_err(|NotALine| unusable_address(upstream))
 }
 
 /// The client's own wish for SMTPUTF8 counts only where something needs it: declaring it makes a message undeliverable
 /// to many servers further on.
-fn needs_smtputf8(mail: &Mail<'_>, offered: &Extensions, upstream: &str, ledger: &mut Ledger) -> Result<bool, Outcome> {
+fn needs_smtputf8(
+    mail: &Mail<'_>,
+    offered: &Extensions,
+    upstream: &str,
+    recipients: &mut TransactionRecipients,
+) -> Result<bool, Outcome> {
     let failed = |whose: &str| {
         let text = format!("{whose} not ASCII, and this server cannot carry that (no SMTPUTF8)");
         Outcome::Failed(local(upstream, EnhancedCode::new(5, 6, 7), text))
@@ -71,7 +76,7 @@ fn needs_smtputf8(mail: &Mail<'_>, offered: &Extensions, upstream: &str, ledger:
     }
     for (at, recipient) in mail.recipients.iter().enumerate() {
         if recipient.is_internationalized() {
-            ledger.settle(at, failed("the recipient's address is"));
+            recipients.settle(at, failed("the recipient's address is"));
         }
     }
     Ok(false)
@@ -83,5 +88,5 @@ fn unusable_address(upstream: &str) -> Outcome {
 }
 
 fn local(upstream: &str, enhanced: EnhancedCode, text: String) -> Reason {
-    Reason::new(Some(upstream), Step::Local, Cause::Local { enhanced, text })
+    Reason::new(Some(upstream), RelayStep::Local, Cause::Local { enhanced, text })
 }

@@ -3,13 +3,13 @@
 //! Generic over the channel; what may be sent depends on it, so that a plain session cannot say MAIL or AUTH.
 //! RFC 5321 §4.2, §4.5.3.2.
 
-use super::line::{Line, Opening};
+use super::line::{CommandLine, Opening};
 use super::starttls::Secured;
-use crate::message::outcome::{Cause, Meaning, Reason, Step, meaning};
+use crate::message::outcome::{Cause, Meaning, Reason, RelayStep, meaning};
 use crate::observe::log::Clean;
 use crate::relay::deadline::{Deadline, Expired};
-use crate::relay::socket::{Permit, Socket};
-use crate::relay::{Options, TlsMode};
+use crate::relay::socket::{ConnectionPermit, Socket};
+use crate::relay::{TlsMode, UpstreamOptions};
 use crate::smtp::reply::{ReplyError, ReplyParser, Severity};
 use crate::smtp::{Extensions, Reply};
 use bytes::BytesMut;
@@ -23,16 +23,16 @@ use tracing::debug;
 /// What a session speaks over, and what it may say there.
 pub(in crate::relay) trait Channel {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
-    type Command: Into<Line> + From<Opening>;
+    type Command: Into<CommandLine> + From<Opening>;
 
     fn stream(&mut self) -> &mut Self::Stream;
 }
 
 /// Not encrypted: EHLO and STARTTLS, nothing else.
 #[derive(Debug)]
-pub(in crate::relay) struct Plain(Socket);
+pub(in crate::relay) struct Cleartext(Socket);
 
-impl Channel for Plain {
+impl Channel for Cleartext {
     type Stream = Socket;
     type Command = Opening;
 
@@ -43,21 +43,21 @@ impl Channel for Plain {
 
 /// Dropping it closes the connection.
 #[derive(Debug)]
-pub(in crate::relay) struct Session<C> {
+pub(in crate::relay) struct ClientSession<C> {
     channel: C,
     input: BytesMut,
     parser: ReplyParser,
-    pub(super) options: Arc<Options>,
+    pub(super) options: Arc<UpstreamOptions>,
     pub(super) extensions: Extensions,
-    /// False after any surprise: the two sides may no longer agree on where they are.
+    /// False after an unexpected event: the two sides may have lost synchronisation.
     sound: bool,
     /// MAIL was accepted and no final dot answered since: RSET is due before the next MAIL.
     pub(super) in_transaction: bool,
 }
 
-impl Session<Plain> {
-    pub(super) fn plain(socket: Socket, options: &Arc<Options>) -> Self {
-        Self::new(Plain(socket), options)
+impl ClientSession<Cleartext> {
+    pub(super) fn plain(socket: Socket, options: &Arc<UpstreamOptions>) -> Self {
+        Self::new(Cleartext(socket), options)
     }
 
     /// The bare socket, for TLS; only if nothing was read beyond the last reply.
@@ -66,13 +66,13 @@ impl Session<Plain> {
     }
 }
 
-impl Session<Secured> {
-    pub(in crate::relay) fn permit(&self) -> &Permit {
+impl ClientSession<Secured> {
+    pub(in crate::relay) fn permit(&self) -> &ConnectionPermit {
         self.channel.permit()
     }
 
     /// Closes the connection and keeps its permit.
-    pub(in crate::relay) async fn into_permit(self) -> Permit {
+    pub(in crate::relay) async fn into_permit(self) -> ConnectionPermit {
         self.channel.into_socket().close().await
     }
 
@@ -102,19 +102,19 @@ impl Session<Secured> {
     pub(in crate::relay) async fn quit(mut self) {
         const PATIENCE: Duration = Duration::from_secs(3);
         let deadline = Deadline::after(PATIENCE);
-        if self.command(Step::EndOfData, Line::fixed("QUIT"), deadline).await.is_ok() {
+        if self.command(RelayStep::EndOfData, CommandLine::fixed("QUIT"), deadline).await.is_ok() {
             let _polite = deadline.limit(self.channel.stream().shutdown()).await;
         }
     }
 
     /// Several commands in one segment, or a piece of data.
-    pub(super) async fn write(&mut self, step: Step, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
+    pub(super) async fn write(&mut self, step: RelayStep, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
         self.write_all(step, bytes, deadline).await
     }
 }
 
-impl<C: Channel> Session<C> {
-    pub(super) fn new(channel: C, options: &Arc<Options>) -> Self {
+impl<C: Channel> ClientSession<C> {
+    pub(super) fn new(channel: C, options: &Arc<UpstreamOptions>) -> Self {
         Self {
             channel,
             input: BytesMut::with_capacity(4096),
@@ -127,44 +127,44 @@ impl<C: Channel> Session<C> {
     }
 
     pub(super) async fn greeting(&mut self, deadline: Deadline) -> Result<(), Reason> {
-        let reply = self.reply(Step::Greeting, deadline).await.map_err(|reason| match reason.cause {
+        let reply = self.reply(RelayStep::Greeting, deadline).await.map_err(|reason| match reason.cause {
             Cause::TimedOut if self.options.tls == TlsMode::StartTls => reason.with_advice(
                 "a server that says nothing may expect TLS from the start: try tls = \"implicit\" (usually port 465)",
             ),
             _ => reason,
         })?;
-        self.expect(Step::Greeting, reply).map(drop)
+        self.expect(RelayStep::Greeting, reply).map(drop)
     }
 
     /// Learns what the server offers. HELO is not tried: it would mean mail without STARTTLS.
     pub(super) async fn ehlo(&mut self, deadline: Deadline) -> Result<(), Reason> {
-        let name = Line::new(&format!("EHLO {}", self.options.ehlo_name)).map_err(|error| {
+        let name = CommandLine::new(&format!("EHLO {}", self.options.ehlo_name)).map_err(|error| {
             let enhanced = crate::smtp::EnhancedCode::new(4, 3, 5);
             self.reason(
-                Step::Ehlo,
+                RelayStep::Ehlo,
                 Cause::Local { enhanced, text: format!("the name for EHLO is not usable: {error}") },
             )
         })?;
-        let reply = self.command(Step::Ehlo, Opening::Ehlo(name), deadline).await?;
-        self.expect(Step::Ehlo, reply).map(drop)
+        let reply = self.command(RelayStep::Ehlo, Opening::Ehlo(name), deadline).await?;
+        self.expect(RelayStep::Ehlo, reply).map(drop)
     }
 
     /// One command and its reply.
     pub(super) async fn command(
         &mut self,
-        step: Step,
+        step: RelayStep,
         command: impl Into<C::Command>,
         deadline: Deadline,
     ) -> Result<Reply, Reason> {
-        let line: Line = command.into().into();
-        self.say(&line);
+        let line: CommandLine = command.into().into();
+        self.log_sent(&line);
         self.write_all(step, line.as_bytes(), deadline).await?;
         self.reply(step, deadline).await
     }
 
     /// The next reply, whatever it says. An error, a 221 or 421, a login that has lapsed (530, 535) and a reply out of place make
     /// the session unsound.
-    pub(super) async fn reply(&mut self, step: Step, deadline: Deadline) -> Result<Reply, Reason> {
+    pub(super) async fn reply(&mut self, step: RelayStep, deadline: Deadline) -> Result<Reply, Reason> {
         let limit = deadline.capped(self.patience(step));
         let reply = match limit.limit(self.read_reply()).await {
             Ok(Ok(heard)) => self.redacted(step, &heard),
@@ -173,18 +173,19 @@ impl<C: Channel> Session<C> {
         };
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
         // A thousand recipients keep one each.
-        let reply = if step >= Step::Mail { reply.shortened() } else { reply };
-        let out_of_place = reply.severity() == Severity::Intermediate && !matches!(step, Step::Auth | Step::Data);
+        let reply = if step >= RelayStep::Mail { reply.shortened() } else { reply };
+        let out_of_place =
+            reply.severity() == Severity::Intermediate && !matches!(step, RelayStep::Auth | RelayStep::Data);
         self.sound &= !matches!(reply.code(), 221 | 421 | 530 | 535) && !out_of_place;
         Ok(reply)
     }
 
     /// The only way of a reply out of here: without any login of the upstream. A keyword that is a password by chance counts all the
     /// same, and is not shown.
-    fn redacted(&mut self, step: Step, heard: &Reply) -> Reply {
+    fn redacted(&mut self, step: RelayStep, heard: &Reply) -> Reply {
         let lines: Vec<&str> = heard.lines().collect();
         let reply = heard.with_lines(self.options.redaction.hide(&lines.join("\n")).split('\n'));
-        if step == Step::Ehlo {
+        if step == RelayStep::Ehlo {
             let auth_offered = Extensions::from_ehlo(&reply).auth_offered;
             self.extensions = Extensions { auth_offered, ..Extensions::from_ehlo(heard) };
         }
@@ -192,14 +193,14 @@ impl<C: Channel> Session<C> {
     }
 
     /// The reply itself if it means that the step succeeded.
-    pub(super) fn expect(&mut self, step: Step, reply: Reply) -> Result<Reply, Reason> {
+    pub(super) fn expect(&mut self, step: RelayStep, reply: Reply) -> Result<Reply, Reason> {
         match meaning(step, &reply, self.options.slow_down) {
             Meaning::Accepted => Ok(reply),
             _ => Err(self.reason(step, Cause::Reply(reply))),
         }
     }
 
-    pub(super) fn reason(&self, step: Step, cause: Cause) -> Reason {
+    pub(super) fn reason(&self, step: RelayStep, cause: Cause) -> Reason {
         Reason::new(Some(&self.options.name), step, cause)
     }
 
@@ -207,19 +208,19 @@ impl<C: Channel> Session<C> {
         self.sound = false;
     }
 
-    pub(super) fn say(&self, line: &Line) {
+    pub(super) fn log_sent(&self, line: &CommandLine) {
         debug!(upstream = %self.options.name, "C: {}", Clean(line));
     }
 
-    /// Two answers to one command: whoever sent the second wants it taken for the answer to the next.
-    pub(super) fn refuse_surplus(&mut self, step: Step) -> Result<(), Reason> {
+    /// Two answers to one command: an attacker may want the second to be taken for the answer to the next command.
+    pub(super) fn refuse_surplus(&mut self, step: RelayStep) -> Result<(), Reason> {
         if self.input.is_empty() {
             return Ok(());
         }
         Err(self.broken(step, Cause::Network("the server said more than it was asked for".to_owned())))
     }
 
-    async fn write_all(&mut self, step: Step, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
+    async fn write_all(&mut self, step: RelayStep, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
         self.refuse_surplus(step)?;
         let limit = deadline.capped(self.options.command_timeout);
         let stream = self.channel.stream();
@@ -248,13 +249,13 @@ impl<C: Channel> Session<C> {
         }
     }
 
-    fn broken(&mut self, step: Step, cause: Cause) -> Reason {
+    fn broken(&mut self, step: RelayStep, cause: Cause) -> Reason {
         self.sound = false;
         self.reason(step, cause)
     }
 
-    fn patience(&self, step: Step) -> Duration {
-        if step == Step::EndOfData { self.options.data_timeout } else { self.options.command_timeout }
+    fn patience(&self, step: RelayStep) -> Duration {
+        if step == RelayStep::EndOfData { self.options.data_timeout } else { self.options.command_timeout }
     }
 }
 

@@ -1,14 +1,14 @@
-//! Where STARTTLS is enforced: the only two functions that return a `Session<Secured>`.
+//! Where STARTTLS is enforced: the only two functions that return a `ClientSession<Secured>`.
 //!
 //! What was learned before TLS is dropped, and anything the server said behind its 220 is an attack (CVE-2021-38371):
 //! the connection is closed before a byte of TLS. RFC 3207 §4.2, §6; RFC 8314 §3.3.
 
-use super::line::{Line, Opening};
-use super::session::{Channel, Plain, Session};
-use crate::message::outcome::{Cause, Reason, Step};
-use crate::relay::Options;
+use super::line::{CommandLine, Opening};
+use super::session::{Channel, Cleartext, ClientSession};
+use crate::message::outcome::{Cause, Reason, RelayStep};
+use crate::relay::UpstreamOptions;
 use crate::relay::deadline::{Deadline, Expired};
-use crate::relay::socket::{Permit, Socket};
+use crate::relay::socket::{ConnectionPermit, Socket};
 use crate::smtp::EnhancedCode;
 use crate::tls;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-/// Encrypted, and the peer is whom the certificate was asked to name. Made only in this file.
+/// Encrypted, and the peer's certificate names the expected server. Made only in this file.
 #[derive(Debug)]
 pub(in crate::relay) struct Secured(TlsStream<Socket>);
 
 impl Secured {
-    pub(super) fn permit(&self) -> &Permit {
+    pub(super) fn permit(&self) -> &ConnectionPermit {
         self.0.get_ref().0.permit()
     }
 
@@ -39,7 +39,7 @@ impl Secured {
 
 impl Channel for Secured {
     type Stream = TlsStream<Socket>;
-    type Command = Line;
+    type Command = CommandLine;
 
     fn stream(&mut self) -> &mut TlsStream<Socket> {
         &mut self.0
@@ -47,44 +47,51 @@ impl Channel for Secured {
 }
 
 /// STARTTLS on a session that has said EHLO. The caller says EHLO again.
-pub(super) async fn upgrade(mut session: Session<Plain>, deadline: Deadline) -> Result<Session<Secured>, Reason> {
+pub(super) async fn upgrade(
+    mut session: ClientSession<Cleartext>,
+    deadline: Deadline,
+) -> Result<ClientSession<Secured>, Reason> {
     if !session.extensions.starttls {
         let enhanced = EnhancedCode::new(4, 7, 10);
         let text = "the server does not offer STARTTLS, so nothing was sent".to_owned();
-        return Err(session.reason(Step::StartTls, Cause::Local { enhanced, text }).with_advice(
+        return Err(session.reason(RelayStep::StartTls, Cause::Local { enhanced, text }).with_advice(
             "check `host` and `port` (STARTTLS is usually on 587, 2525 or 25; 465 needs tls = \"implicit\"); a firewall \
              that inspects SMTP may have removed the keyword",
         ));
     }
-    let reply = session.command(Step::StartTls, Opening::StartTls, deadline).await?;
-    session.expect(Step::StartTls, reply)?;
+    let reply = session.command(RelayStep::StartTls, Opening::StartTls, deadline).await?;
+    session.expect(RelayStep::StartTls, reply)?;
     let options = Arc::clone(&session.options);
     let Some(socket) = session.into_socket() else {
         let text = "the server sent more in clear behind its answer to STARTTLS, as an attacker on the way would; \
                     the connection was closed";
-        return Err(Reason::new(Some(&options.name), Step::StartTls, Cause::Network(text.to_owned())));
+        return Err(Reason::new(Some(&options.name), RelayStep::StartTls, Cause::Network(text.to_owned())));
     };
     handshake(socket, &options, deadline).await
 }
 
-/// TLS before the first word.
+/// TLS from the start of the connection.
 pub(super) async fn implicit(
     socket: Socket,
-    options: &Arc<Options>,
+    options: &Arc<UpstreamOptions>,
     deadline: Deadline,
-) -> Result<Session<Secured>, Reason> {
+) -> Result<ClientSession<Secured>, Reason> {
     handshake(socket, options, deadline).await
 }
 
-async fn handshake(socket: Socket, options: &Arc<Options>, deadline: Deadline) -> Result<Session<Secured>, Reason> {
+async fn handshake(
+    socket: Socket,
+    options: &Arc<UpstreamOptions>,
+    deadline: Deadline,
+) -> Result<ClientSession<Secured>, Reason> {
     let connector = TlsConnector::from(Arc::clone(&options.tls_config));
     let connect = connector.connect(options.server_name.clone(), socket);
-    let reason = |cause| Reason::new(Some(&options.name), Step::TlsHandshake, cause);
+    let reason = |cause| Reason::new(Some(&options.name), RelayStep::TlsHandshake, cause);
     match deadline.capped(options.connect_timeout).limit(connect).await {
         Ok(Ok(stream)) => {
             let secured = Secured(stream);
             debug!(upstream = %options.name, "{} with {}", secured.version(), options.server_name.to_str());
-            Ok(Session::new(secured, options))
+            Ok(ClientSession::new(secured, options))
         }
         Ok(Err(error)) => {
             let (text, advice) = tls::explain(&error, &options.server_name);

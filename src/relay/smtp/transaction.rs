@@ -3,14 +3,14 @@
 //! With PIPELINING the whole envelope goes out in one write and the data in another: two round trips. Without, the same
 //! commands go one by one. RFC 5321 §3.3, RFC 2920 §3.1.
 
-use super::ledger::{Ledger, judge};
-use super::line::Line;
+use super::line::CommandLine;
 use super::needs::{mail_line, rcpt_line};
-use super::session::Session;
+use super::recipients::{TransactionRecipients, outcome_of};
+use super::session::ClientSession;
 use super::starttls::Secured;
 use crate::dkim::Sealed;
 use crate::message::Envelope;
-use crate::message::outcome::{Cause, Meaning, Outcome, Reason, Step, is_goodbye, meaning};
+use crate::message::outcome::{Cause, Meaning, Outcome, Reason, RelayStep, is_goodbye, meaning};
 use crate::relay::deadline::Deadline;
 use crate::smtp::{Mailbox, Reply};
 use std::time::Duration;
@@ -25,19 +25,19 @@ pub(in crate::relay) struct Mail<'a> {
     pub recipients: &'a [Mailbox],
     pub sealed: &'a Sealed,
     /// How long the server may take for its first reply, where that is less than usual.
-    pub first_word: Option<Duration>,
+    pub first_reply_timeout: Option<Duration>,
 }
 
 #[derive(Debug)]
 pub(in crate::relay) enum Transacted {
     /// One outcome per recipient, in order.
     Settled(Vec<Outcome>),
-    /// The reused connection was dead before the server said a word about this message.
-    Unheard,
+    /// The reused connection was dead before the server replied to this message.
+    NotSent,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Ask {
+enum PlannedCommand {
     Rset,
     Mail,
     Rcpt(usize),
@@ -46,7 +46,7 @@ enum Ask {
 
 /// How far a transaction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum TransactionProgress {
     Unheard,
     Begun,
     /// MAIL was refused: nothing more is asked.
@@ -55,80 +55,87 @@ enum Progress {
     WantsData,
 }
 
-impl Session<Secured> {
+impl ClientSession<Secured> {
     /// `reused`: the connection carried a message before and may have died since.
     pub(in crate::relay) async fn transact(&mut self, mail: &Mail<'_>, reused: bool, deadline: Deadline) -> Transacted {
-        let mut ledger = Ledger::new(mail.recipients.len());
-        let asks = match self.plan(mail, &mut ledger) {
+        let mut recipients = TransactionRecipients::new(mail.recipients.len());
+        let asks = match self.plan(mail, &mut recipients) {
             Ok(asks) => asks,
             Err(outcome) => {
-                ledger.settle_rest(&outcome);
+                recipients.settle_rest(&outcome);
                 Vec::new()
             }
         };
-        let mut progress = Progress::Unheard;
-        let result = match self.converse(&asks, mail.first_word, &mut progress, &mut ledger, deadline).await {
-            Ok(()) if progress == Progress::WantsData => self.finish(mail, &mut ledger, deadline).await,
+        let mut progress = TransactionProgress::Unheard;
+        let result = match self
+            .converse(&asks, mail.first_reply_timeout, &mut progress, &mut recipients, deadline)
+            .await
+        {
+            Ok(()) if progress == TransactionProgress::WantsData => self.finish(mail, &mut recipients, deadline).await,
             other => other,
         };
         if let Err(reason) = result {
-            if reused && progress == Progress::Unheard && reason.cause != Cause::TimedOut {
+            if reused && progress == TransactionProgress::Unheard && reason.cause != Cause::TimedOut {
                 self.mark_unsound();
-                return Transacted::Unheard;
+                return Transacted::NotSent;
             }
-            ledger.settle_rest(&judge(reason, self.options.slow_down));
+            recipients.settle_rest(&outcome_of(reason, self.options.slow_down));
         }
-        Transacted::Settled(ledger.into_outcomes(|| {
-            self.reason(Step::Data, Cause::Network("the server did not take the message".to_owned()))
+        Transacted::Settled(recipients.into_outcomes(|| {
+            self.reason(RelayStep::Data, Cause::Network("the server did not take the message".to_owned()))
         }))
     }
 
     /// Every command with its line, in order; empty if nobody is left to ask for.
-    fn plan(&self, mail: &Mail<'_>, ledger: &mut Ledger) -> Result<Vec<(Ask, Line)>, Outcome> {
+    fn plan(
+        &self,
+        mail: &Mail<'_>,
+        recipients: &mut TransactionRecipients,
+    ) -> Result<Vec<(PlannedCommand, CommandLine)>, Outcome> {
         let upstream = &self.options.name;
-        let mail_line = mail_line(mail, &self.extensions, upstream, ledger)?;
+        let mail_line = mail_line(mail, &self.extensions, upstream, recipients)?;
         let mut asks = Vec::with_capacity(mail.recipients.len() + 3);
         if self.in_transaction {
-            asks.push((Ask::Rset, Line::fixed("RSET")));
+            asks.push((PlannedCommand::Rset, CommandLine::fixed("RSET")));
         }
-        asks.push((Ask::Mail, mail_line));
+        asks.push((PlannedCommand::Mail, mail_line));
         let before = asks.len();
-        for at in ledger.open() {
-            asks.push((Ask::Rcpt(at), rcpt_line(&mail.recipients[at], upstream)?));
+        for at in recipients.open() {
+            asks.push((PlannedCommand::Rcpt(at), rcpt_line(&mail.recipients[at], upstream)?));
         }
         if asks.len() == before {
             return Ok(Vec::new());
         }
-        asks.push((Ask::Data, Line::fixed("DATA")));
+        asks.push((PlannedCommand::Data, CommandLine::fixed("DATA")));
         Ok(asks)
     }
 
     /// Up to the reply to DATA.
     async fn converse(
         &mut self,
-        asks: &[(Ask, Line)],
-        first_word: Option<Duration>,
-        progress: &mut Progress,
-        ledger: &mut Ledger,
+        asks: &[(PlannedCommand, CommandLine)],
+        first_reply_timeout: Option<Duration>,
+        progress: &mut TransactionProgress,
+        recipients: &mut TransactionRecipients,
         deadline: Deadline,
     ) -> Result<(), Reason> {
         let group = if self.extensions.pipelining { GROUP } else { 1 };
         for asks in asks.chunks(group) {
-            let only_data = matches!(asks, [(Ask::Data, _)]);
-            if *progress == Progress::Refused || (only_data && !ledger.has_accepted()) {
+            let only_data = matches!(asks, [(PlannedCommand::Data, _)]);
+            if *progress == TransactionProgress::Refused || (only_data && !recipients.has_accepted()) {
                 break;
             }
             let mut commands = Vec::new();
             for (_, line) in asks {
-                self.say(line);
+                self.log_sent(line);
                 commands.extend_from_slice(line.as_bytes());
             }
             self.write_commands(asks, &commands, deadline).await?;
             for (ask, _) in asks {
-                let patience = first_word.filter(|_| *progress == Progress::Unheard);
+                let patience = first_reply_timeout.filter(|_| *progress == TransactionProgress::Unheard);
                 let deadline = patience.map_or(deadline, |patience| deadline.capped(patience));
                 let reply = self.reply(ask.step(), deadline).await?;
-                self.hear(*ask, reply, progress, ledger)?;
+                self.on_reply(*ask, reply, progress, recipients)?;
             }
         }
         Ok(())
@@ -136,15 +143,21 @@ impl Session<Secured> {
 
     async fn write_commands(
         &mut self,
-        asks: &[(Ask, Line)],
+        asks: &[(PlannedCommand, CommandLine)],
         commands: &[u8],
         deadline: Deadline,
     ) -> Result<(), Reason> {
-        let step = asks.first().map_or(Step::Mail, |(ask, _)| ask.step());
+        let step = asks.first().map_or(RelayStep::Mail, |(ask, _)| ask.step());
         self.write(step, commands, deadline).await
     }
 
-    fn hear(&mut self, ask: Ask, reply: Reply, progress: &mut Progress, ledger: &mut Ledger) -> Result<(), Reason> {
+    fn on_reply(
+        &mut self,
+        ask: PlannedCommand,
+        reply: Reply,
+        progress: &mut TransactionProgress,
+        recipients: &mut TransactionRecipients,
+    ) -> Result<(), Reason> {
         let step = ask.step();
         let verdict = meaning(step, &reply, self.options.slow_down);
         let (code, is_last) = (reply.code(), reply.code() == 421 || is_goodbye(&reply));
@@ -154,51 +167,56 @@ impl Session<Secured> {
             return Err(reason());
         }
         match ask {
-            Ask::Rset if verdict != Meaning::Accepted => return Err(reason()),
-            Ask::Rset => self.in_transaction = false,
-            Ask::Mail if verdict == Meaning::Accepted => {
-                (*progress, self.in_transaction) = (Progress::Begun, true);
+            PlannedCommand::Rset if verdict != Meaning::Accepted => return Err(reason()),
+            PlannedCommand::Rset => self.in_transaction = false,
+            PlannedCommand::Mail if verdict == Meaning::Accepted => {
+                (*progress, self.in_transaction) = (TransactionProgress::Begun, true);
             }
-            Ask::Mail => {
-                *progress = Progress::Refused;
-                ledger.settle_rest(&judge(reason(), self.options.slow_down));
+            PlannedCommand::Mail => {
+                *progress = TransactionProgress::Refused;
+                recipients.settle_rest(&outcome_of(reason(), self.options.slow_down));
             }
             // Pipelined behind a refused MAIL. A server that likes them now is not to be trusted with a dot.
-            Ask::Rcpt(_) | Ask::Data if *progress == Progress::Refused => {
+            PlannedCommand::Rcpt(_) | PlannedCommand::Data if *progress == TransactionProgress::Refused => {
                 if code < 400 {
                     self.mark_unsound();
                 }
             }
-            Ask::Rcpt(at) if verdict == Meaning::Accepted => ledger.accept(at),
-            Ask::Rcpt(at) => ledger.settle(at, judge(reason(), self.options.slow_down)),
-            Ask::Data if verdict == Meaning::Accepted => *progress = Progress::WantsData,
-            Ask::Data if ledger.has_accepted() => return Err(reason()),
-            Ask::Data => {}
+            PlannedCommand::Rcpt(at) if verdict == Meaning::Accepted => recipients.accept(at),
+            PlannedCommand::Rcpt(at) => recipients.settle(at, outcome_of(reason(), self.options.slow_down)),
+            PlannedCommand::Data if verdict == Meaning::Accepted => *progress = TransactionProgress::WantsData,
+            PlannedCommand::Data if recipients.has_accepted() => return Err(reason()),
+            PlannedCommand::Data => {}
         }
         Ok(())
     }
 
     /// After the 354.
-    async fn finish(&mut self, mail: &Mail<'_>, ledger: &mut Ledger, deadline: Deadline) -> Result<(), Reason> {
-        if !ledger.has_accepted() {
+    async fn finish(
+        &mut self,
+        mail: &Mail<'_>,
+        recipients: &mut TransactionRecipients,
+        deadline: Deadline,
+    ) -> Result<(), Reason> {
+        if !recipients.has_accepted() {
             // Everyone is settled; the answer to an empty message changes nothing.
             let _ignored = self.no_data(deadline.capped(self.options.command_timeout)).await;
             return Ok(());
         }
         let reply = self.data(mail.sealed, deadline).await?;
-        let reply = self.expect(Step::EndOfData, reply)?;
-        ledger.deliver(&reply);
+        let reply = self.expect(RelayStep::EndOfData, reply)?;
+        recipients.deliver(&reply);
         Ok(())
     }
 }
 
-impl Ask {
-    fn step(self) -> Step {
+impl PlannedCommand {
+    fn step(self) -> RelayStep {
         match self {
             // An RSET belongs to the MAIL behind it.
-            Self::Rset | Self::Mail => Step::Mail,
-            Self::Rcpt(_) => Step::Rcpt,
-            Self::Data => Step::Data,
+            Self::Rset | Self::Mail => RelayStep::Mail,
+            Self::Rcpt(_) => RelayStep::Rcpt,
+            Self::Data => RelayStep::Data,
         }
     }
 }

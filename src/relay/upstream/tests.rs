@@ -14,13 +14,13 @@ fn upstream(address: SocketAddr, connections: usize) -> Upstream {
     upstream_with(address, connections, Vec::new())
 }
 
-fn upstream_with(address: SocketAddr, connections: usize, other_ports: Vec<Port>) -> Upstream {
-    let options = Options {
+fn upstream_with(address: SocketAddr, connections: usize, fallback_ports: Vec<Port>) -> Upstream {
+    let options = UpstreamOptions {
         name: "company".into(),
         host: address.ip().to_string(),
         port: address.port(),
         tls: TlsMode::StartTls,
-        other_ports,
+        fallback_ports,
         server_name: ServerName::try_from("localhost").expect("a name"),
         tls_config: crate::tls::client(&[]).expect("a configuration"),
         credentials: None,
@@ -66,10 +66,10 @@ fn deaf() -> (Vec<Socket>, SocketAddr) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_than_a_connect_may_take_and_whoever_comes_later_not_at_all() {
+async fn nobody_waits_longer_than_a_connect_may_take_and_later_callers_do_not_wait() {
     for (_sockets, address) in [silent(), deaf()] {
         let upstream = upstream(address, 2);
-        let wanted = Wanted { has_alternative: true, ..Wanted::by(Deadline::NONE) };
+        let wanted = ConnectionRequest { has_alternative: true, ..ConnectionRequest::by(Deadline::NONE) };
         let (start, mut callers) = (Instant::now(), JoinSet::new());
         for _ in 0..20 {
             let upstream = upstream.clone();
@@ -91,7 +91,7 @@ async fn nobody_waits_longer_than_a_connect_may_take_and_whoever_comes_later_not
 async fn in_an_hour_of_silence_few_messages_are_held_up_and_all_others_go_on_at_once() {
     let (_sockets, address) = silent();
     let upstream = upstream(address, 2);
-    let wanted = Wanted { has_alternative: true, ..Wanted::by(Deadline::NONE) };
+    let wanted = ConnectionRequest { has_alternative: true, ..ConnectionRequest::by(Deadline::NONE) };
     let (mut held_up, start) = (0, Instant::now());
     while start.elapsed() < Duration::from_secs(3600) {
         let before = Instant::now();
@@ -111,7 +111,8 @@ async fn a_port_that_fell_silent_is_forgotten_but_not_for_a_caller_in_a_hurry() 
     for (given, kept) in [(Deadline::after(TIME_OUT / 4), Some(port(other))), (Deadline::NONE, None)] {
         upstream.0.port.remember(port(other));
         upstream.cut_pause();
-        let reason = upstream.ready(Wanted::by(given)).await.map(drop).expect_err("nobody answers").to_string();
+        let reason =
+            upstream.ready(ConnectionRequest::by(given)).await.map(drop).expect_err("nobody answers").to_string();
         assert!(reason.contains(&format!("{other}: no answer in time")), "{reason}");
         assert_eq!(upstream.0.port.held(), kept, "{reason}");
     }

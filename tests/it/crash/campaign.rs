@@ -84,7 +84,7 @@ impl Campaign {
         self.setup().moved_to(folder)
     }
 
-    /// The configuration is no part of the promise: a cut may have taken files that nobody synced.
+    /// The configuration is not part of the guarantee: a cut may have taken files that nobody synced.
     pub fn restored(&self, left: Setup, folder: &Path) -> Setup {
         let fresh = self.setup();
         for entry in std::fs::read_dir(fresh.folder()).expect("the folder") {
@@ -183,7 +183,7 @@ impl Campaign {
         }
     }
 
-    /// Everything that was ever said about the mails that are missing, for whoever has to find them.
+    /// Every log line about the missing mails, for debugging.
     fn explain_losses(&self, numbers: &[u64]) {
         for number in numbers {
             let id = self.acknowledged.id(*number);

@@ -17,7 +17,7 @@ async fn misbehaving(fault: &str, at: At, action: Action, mails: usize, bound: u
     for _ in 0..mails {
         campaign.provider.once(at, action.clone());
     }
-    // A provider that says nothing is waited for in vain, but not for five minutes.
+    // A silent provider times out, but not after five minutes.
     let setup = campaign.setup_with("command_timeout = \"2s\"\ndata_timeout = \"2s\"");
     let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
     hand_in(gateway.address(), mails, &campaign.acknowledged).await;

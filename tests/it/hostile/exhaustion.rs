@@ -179,7 +179,7 @@ async fn pour(address: SocketAddr, flood: Arc<Flood>) -> Option<String> {
     for (times, expected) in &flood.replies {
         for _ in 0..*times {
             let reply = reading.reply().await.unwrap_or_default();
-            // Where the budget is used up, whoever comes last is to come back.
+            // Where the budget is used up, the last client gets a temporary refusal.
             let right = reply.starts_with(expected) || (expected.len() > 4 && reply.starts_with("452 4.3.1 "));
             if !right {
                 wrong = wrong.or(Some(format!("expected {expected}, got {reply:?}")));
@@ -280,7 +280,7 @@ async fn hand_in_at_last(gateway: SocketAddr, message: Arc<String>) -> String {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    "452 for ever".to_owned()
+    "452 without end".to_owned()
 }
 
 /// As many files as the system lets a process open; says so if these are fewer.

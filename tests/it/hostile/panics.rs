@@ -89,7 +89,7 @@ async fn a_panic_in_a_session_a_message_or_a_delivery_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_direct_mode_the_application_is_told_to_come_back() {
+async fn in_direct_mode_the_application_gets_a_temporary_error() {
     let mut tally = Tally::new("panics", "direct");
     let scripted = ScriptedUpstream::start().await;
     let gateway = in_front_of(&scripted, "").env("WAXSEAL_TEST_FAULTS", FAULTS).start(1);

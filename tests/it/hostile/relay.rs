@@ -3,8 +3,8 @@
 
 use crate::support::application::{NO_REPAIR, hand_in, hand_in_octets, mail, queued_in_front_of};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::houses::SES;
 use crate::support::keys::{self, TestKey};
+use crate::support::provider_servers::SES;
 use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use tokio::task::JoinSet;
@@ -101,7 +101,7 @@ async fn what_is_to_come_back_comes_back_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_was_deferred_is_asked_again_and_who_was_refused_has_failed() {
+async fn only_deferred_recipients_are_retried_and_refused_ones_have_failed() {
     let mut tally = Tally::new("relay-checks", "each recipient");
     let builder = ScriptedUpstream::builder().once(At::Rcpt, "250 ok").once(At::Rcpt, "450 4.2.1 later");
     let (scripted, gateway) = behind(builder.once(At::Rcpt, "550 5.1.1 no such user")).await;

@@ -5,13 +5,13 @@ use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
 use crate::support::tally::Tally;
-use waxseal::inbound::auth::{Password, Users};
-use waxseal::inbound::{Options, Tls};
+use waxseal::inbound::users::{Password, Users};
+use waxseal::inbound::{ListenerOptions, Tls};
 use waxseal::observe::Secret;
 
 const MAIL: &[u8] = b"MAIL FROM:<evil@example.com>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\nevil\r\n.\r\n";
 
-/// What stands behind STARTTLS in the same segment.
+/// What follows STARTTLS in the same segment.
 const INJECTED: &[&[u8]] =
     &[b"EHLO evil\r\n", b"EHL", b"\r\n", b"\n", b"\0", b" ", MAIL, b"GET / HTTP/1.1\r\n\r\n", b"RSET\r\nQUIT\r\n"];
 
@@ -59,7 +59,7 @@ async fn attacks(tally: &mut Tally, listening: &Listening<Recorder>) {
         client.send(instead).await;
         client.send(MAIL).await;
         client.close_sending().await;
-        // A TLS alert is no reply.
+        // A TLS alert is not a reply.
         let said = rest(&mut client).await;
         let replies = said.iter().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count();
         tally.case(replies == 0, || format!("{}: {said:?}", instead.escape_ascii()));
@@ -117,10 +117,10 @@ async fn nothing_said_in_clear_is_heard_inside() {
     let authority = Authority::new();
     let users = Users::new([("user".into(), Password::Plain(Secret::new("password")))]);
     let tls = Tls::StartTls(server_tls(&authority));
-    let listening = Listening::start(Options { tls, ..options() }, users, budget(), Recorder::default());
+    let listening = Listening::start(ListenerOptions { tls, ..options() }, users, budget(), Recorder::default());
     attacks(&mut tally, &listening).await;
     rules(&mut tally, &listening, &authority).await;
-    // Whoever does it right is served all the same.
+    // A well-behaved client is still served.
     let mut client = secured(&listening, &authority).await;
     for line in ["EHLO honest.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.net>", "DATA", "honest\r\n."] {
         let reply = client.ask(line).await;

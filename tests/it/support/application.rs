@@ -18,8 +18,8 @@ pub fn mail(subject: &str) -> String {
     format!("From: {SENDER}\r\nTo: you@example.net\r\nSubject: {subject}\r\n\r\nHello.\r\n")
 }
 
-/// The configuration of a gateway in direct mode whose one upstream is `scripted`; mail leaves unsigned. `lines` go into
-/// the upstream's table, or open further ones.
+/// The configuration of a gateway in direct mode whose one upstream is `scripted`; mail is sent unsigned. `lines` go
+/// into the upstream's table, or open further ones.
 pub fn in_front_of(scripted: &ScriptedUpstream, lines: &str) -> Setup {
     let config = configuration(scripted.address(), "direct", lines, "");
     Setup::new(Some(&config)).file("ca.pem", scripted.ca())

@@ -219,7 +219,7 @@ impl Log {
 
     fn wait_for<T>(&self, what: &str, patience: Duration, find: impl Fn(&[(Stream, String)]) -> Option<T>) -> T {
         let all = || self.lines(|_| true).join("\n");
-        self.wait(patience, find).unwrap_or_else(|| panic!("waited in vain for {what}; the log:\n{}", all()))
+        self.wait(patience, find).unwrap_or_else(|| panic!("timed out waiting for {what}; the log:\n{}", all()))
     }
 
     /// `None` if the program ends first, or never says it.

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use waxseal::inbound::auth::Users;
-use waxseal::inbound::{AuthMode, Client, Intake, LineEndings, Listener, Options, Received, Tls};
-use waxseal::message::Budget;
+use waxseal::inbound::users::Users;
+use waxseal::inbound::{AuthMode, Client, Intake, LineEndings, Listener, ListenerOptions, Received, Tls};
+use waxseal::message::MemoryBudget;
 use waxseal::smtp::{EnhancedCode, Reply, ReversePath};
 
 /// Accepts what it is given and keeps it.
@@ -48,8 +48,8 @@ impl Intake for Recorder {
 }
 
 /// Loopback may send, everything else as in the documentation of the configuration.
-pub fn options() -> Options {
-    Options {
+pub fn options() -> ListenerOptions {
+    ListenerOptions {
         address: ([127, 0, 0, 1], 0).into(),
         hostname: "gateway.example".to_owned(),
         tls: Tls::Off,
@@ -64,8 +64,8 @@ pub fn options() -> Options {
     }
 }
 
-pub fn budget() -> Budget {
-    Budget::new(256 * 1024 * 1024)
+pub fn budget() -> MemoryBudget {
+    MemoryBudget::new(256 * 1024 * 1024)
 }
 
 /// A certificate for `localhost` and its authority.
@@ -84,7 +84,7 @@ pub struct Listening<I> {
 }
 
 impl<I: Intake> Listening<I> {
-    pub fn start(options: Options, users: Users, budget: Budget, intake: I) -> Self {
+    pub fn start(options: ListenerOptions, users: Users, budget: MemoryBudget, intake: I) -> Self {
         canaries::watch_this_process();
         let listener = Listener::bind(options, users, budget).unwrap();
         let (address, intake, stop) = (listener.local_address(), Arc::new(intake), CancellationToken::new());

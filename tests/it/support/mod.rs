@@ -15,7 +15,6 @@ pub mod clock;
 pub mod corpus;
 pub mod dkim;
 pub mod gateway;
-pub mod houses;
 pub mod keys;
 pub mod listener;
 pub mod log_lines;
@@ -27,6 +26,7 @@ pub mod peers;
 pub mod ports;
 pub mod postfix;
 pub mod provider;
+pub mod provider_servers;
 pub mod real_clients;
 pub mod relay;
 pub mod spam_filters;
@@ -39,7 +39,7 @@ pub mod upstream;
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + client::HANG_GUARD;
     while !condition() {
-        assert!(std::time::Instant::now() < deadline, "waited in vain: {what}");
+        assert!(std::time::Instant::now() < deadline, "timed out waiting: {what}");
         pause();
     }
 }
@@ -48,12 +48,12 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + client::HANG_GUARD;
     while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        assert!(tokio::time::Instant::now() < deadline, "timed out waiting: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }
 
-/// Between two looks at another process.
+/// Between two checks of another process.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on the thread of a test that blocks")]
 fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(20));

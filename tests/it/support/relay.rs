@@ -4,10 +4,10 @@ use super::client::HANG_GUARD;
 use tokio::time::timeout;
 use waxseal::dkim::Sealed;
 use waxseal::message::{Envelope, Outcome, Reason};
-use waxseal::relay::{Account, Deadline, Ready, Reuse, Sent, Upstream, Wanted};
+use waxseal::relay::{Account, ConnectionRequest, Deadline, Ready, Reuse, Sent, Upstream};
 
 /// With a cap of its own, as large as the options say.
-pub fn upstream(options: waxseal::relay::Options) -> Upstream {
+pub fn upstream(options: waxseal::relay::UpstreamOptions) -> Upstream {
     let permits = Account::new(options.max_connections);
     Upstream::new(options, permits)
 }
@@ -15,7 +15,7 @@ pub fn upstream(options: waxseal::relay::Options) -> Upstream {
 /// Whatever it did before, it is asked: how an upstream is left alone has tests of its own.
 pub async fn ready(upstream: &Upstream) -> Result<Ready, Reason> {
     upstream.cut_pause();
-    timeout(HANG_GUARD, upstream.ready(Wanted::by(Deadline::NONE))).await.expect("nothing becomes ready")
+    timeout(HANG_GUARD, upstream.ready(ConnectionRequest::by(Deadline::NONE))).await.expect("nothing becomes ready")
 }
 
 /// The reason for which no connection becomes ready.
@@ -27,9 +27,10 @@ pub async fn not_ready(upstream: &Upstream) -> Reason {
 pub async fn send(upstream: &Upstream, envelope: &Envelope, sealed: &Sealed) -> Result<Vec<Outcome>, Reason> {
     for reuse in [Reuse::Allowed, Reuse::Fresh] {
         upstream.cut_pause();
-        let ready = timeout(HANG_GUARD, upstream.ready(Wanted { reuse, ..Wanted::by(Deadline::NONE) }))
-            .await
-            .expect("nothing becomes ready")?;
+        let ready =
+            timeout(HANG_GUARD, upstream.ready(ConnectionRequest { reuse, ..ConnectionRequest::by(Deadline::NONE) }))
+                .await
+                .expect("nothing becomes ready")?;
         let sending = ready.send(envelope, &envelope.recipients, sealed, Deadline::NONE);
         if let Sent::Outcomes(outcomes) = timeout(HANG_GUARD, sending).await.expect("sending never ends") {
             assert_eq!(outcomes.len(), envelope.recipients.len());

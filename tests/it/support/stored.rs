@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use waxseal::gateway::RulesOf;
+use waxseal::gateway::ConfiguredRewriter;
 use waxseal::gateway::control::ControlServer;
 use waxseal::gateway::lock::Lock;
 use waxseal::message::accepted::{Accepted, Origin};
 use waxseal::message::{Envelope, MailId, Marks, RawMessage};
 use waxseal::observe::Clock;
 use waxseal::queue::schedule::Schedule;
-use waxseal::queue::sqlite::{Options, SqliteQueue};
-use waxseal::queue::{Attempted, Delivered, Fate, Lane, NewMail, Queue};
+use waxseal::queue::sqlite::{SqliteOptions, SqliteQueue};
+use waxseal::queue::{Attempted, Delivered, InitialState, Lane, NewMail, Queue};
 use waxseal::smtp::{Mailbox, ReversePath};
 
 pub fn open(data_dir: &Path) -> SqliteQueue {
-    let options = Options {
+    let options = SqliteOptions {
         data_dir: data_dir.to_owned(),
         cache_octets: 1 << 20,
         min_free_space: 0,
@@ -48,22 +48,22 @@ pub fn attempt(text: &str) -> Attempted {
     }
 }
 
-pub fn deferred() -> Fate {
+pub fn deferred() -> InitialState {
     let due = Timestamp::now() + SignedDuration::from_mins(40);
-    Fate::Deferred { lane: lane(), due, attempt: attempt("connect: connection refused") }
+    InitialState::Deferred { lane: lane(), due, attempt: attempt("connect: connection refused") }
 }
 
-pub fn failed() -> Fate {
-    Fate::Failed { lane: lane(), attempt: attempt("RCPT TO: 550 5.1.1 no such user") }
+pub fn failed() -> InitialState {
+    InitialState::Failed { lane: lane(), attempt: attempt("RCPT TO: 550 5.1.1 no such user") }
 }
 
-pub fn delivered() -> Fate {
+pub fn delivered() -> InitialState {
     let reply = "250 2.0.0 Ok: queued as 4711".to_owned();
-    Fate::Delivered(Delivered { at: ago(1), upstream: "company".into(), reply, milliseconds: 231 })
+    InitialState::Delivered(Delivered { at: ago(1), upstream: "company".into(), reply, milliseconds: 231 })
 }
 
 /// One message with these recipients; its name.
-pub async fn put(queue: &dyn Queue, hours_ago: i64, subject: &str, recipients: &[(&str, Fate)]) -> MailId {
+pub async fn put(queue: &dyn Queue, hours_ago: i64, subject: &str, recipients: &[(&str, InitialState)]) -> MailId {
     let received_at = ago(hours_ago);
     let id = MailId::new(received_at, rand_of(subject));
     let mut envelope = Envelope::new(ReversePath::Mailbox(Mailbox::parse("reports@example.com").expect("a sender")));
@@ -81,8 +81,8 @@ pub async fn put(queue: &dyn Queue, hours_ago: i64, subject: &str, recipients: &
         author: None,
         marks: Marks::default(),
     });
-    let fates = recipients.iter().map(|(_, fate)| fate.clone()).collect();
-    queue.put(NewMail { accepted, fates, original: None, subject: subject.into() }).await.expect("it is put");
+    let initial_states = recipients.iter().map(|(_, initial_state)| initial_state.clone()).collect();
+    queue.put(NewMail { accepted, initial_states, original: None, subject: subject.into() }).await.expect("it is put");
     id
 }
 
@@ -107,8 +107,9 @@ impl Holder {
         let wake = Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        let server = ControlServer::bind(&data_dir, queue.clone(), Arc::new(RulesOf::default()), wake, Clock::System)
-            .expect("a socket");
+        let server =
+            ControlServer::bind(&data_dir, queue.clone(), Arc::new(ConfiguredRewriter::default()), wake, Clock::System)
+                .expect("a socket");
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(server.serve(shutdown.clone()));
         Self { wakes, queue, shutdown, server, _lock: lock }

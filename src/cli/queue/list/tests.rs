@@ -1,6 +1,6 @@
 use super::*;
 use crate::queue::testing::row;
-use crate::queue::{Delivered, State, Statistics};
+use crate::queue::{Delivered, RecipientState, Statistics};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -30,11 +30,11 @@ fn delivered() -> HistoryRow {
 
 #[test]
 fn a_message_is_one_line_whatever_is_in_it() {
-    let mut message = row(1, State::Failed);
+    let mut message = row(1, RecipientState::Failed);
     let now = Timestamp::from_second(message.received_at.as_second() + 3 * 3_600).unwrap();
     message.sender = String::new();
     message.subject = "Re: \u{202e}gpj.exe\r\nX: 日本語".into();
-    message.recipients.push(row(2, State::Failed).recipients.remove(0));
+    message.recipients.push(row(2, RecipientState::Failed).recipients.remove(0));
     let mut listing = Listing::table(MESSAGES);
     let text = listing.page(&[message], |row| message_cells(row, &[], now), message_object);
     let lines: Vec<_> = text.lines().collect();
@@ -51,7 +51,7 @@ fn a_message_is_one_line_whatever_is_in_it() {
 
 #[test]
 fn the_objects_have_the_shape_that_programs_know() {
-    let mut message = row(1, State::Waiting);
+    let mut message = row(1, RecipientState::Waiting);
     message.id = "01kbtsb6g0000001".into();
     assert_eq!(
         message_object(&message),

@@ -1,18 +1,18 @@
 use super::*;
 use crate::queue::testing::row;
-use crate::queue::{Cursor, Delivered, State};
+use crate::queue::{Cursor, Delivered, RecipientState};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
 }
 
-fn shown() -> Shown {
-    let mut row = row(2, State::Waiting);
+fn shown() -> MessageDetails {
+    let mut row = row(2, RecipientState::Waiting);
     row.id = "01kbtsb6g0000001".into();
     row.received_at = at("2026-11-24T00:00:00Z");
     row.recipients[0].due = Some(at("2026-11-24T03:12:30Z"));
     row.recipients[0].reason = Some("upstream \"company\", connect: connection refused\r\nFAKE".into());
-    Shown {
+    MessageDetails {
         header: "Subject: Report\r\n\t2\r\nX-Evil: \u{1b}[2J\u{202e}\r\n".into(),
         attempts: vec![Attempted {
             at: at("2026-11-24T02:59:00Z"),
@@ -40,7 +40,7 @@ fn shown() -> Shown {
 }
 
 #[test]
-fn everything_is_told_and_stays_on_its_lines() {
+fn everything_is_shown_and_stays_on_its_lines() {
     let shown = shown();
     let now = at("2026-11-24T03:00:00Z");
     assert_eq!(

@@ -1,7 +1,7 @@
 //! The state after every command, errors above all, equals that of a model which is too simple to be wrong.
 
 use crate::inbound::testing::{Dialogue, options, server_tls};
-use crate::inbound::{AuthMode, Options, Tls};
+use crate::inbound::{AuthMode, ListenerOptions, Tls};
 use crate::tally::Tally;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
@@ -240,10 +240,10 @@ fn say(dialogue: &mut Dialogue, said: Say, line: &[u8]) {
     }
 }
 
-fn listeners() -> impl Strategy<Value = (Options, Model)> {
+fn listeners() -> impl Strategy<Value = (ListenerOptions, Model)> {
     let auth = prop_oneof![Just(AuthMode::Off), Just(AuthMode::Optional), Just(AuthMode::Required)];
     (auth, any::<bool>(), any::<bool>()).prop_map(|(auth, starttls, inside_allow)| {
-        let mut options = Options { auth, ..options() };
+        let mut options = ListenerOptions { auth, ..options() };
         if starttls {
             options.tls = Tls::StartTls(server_tls());
         }
@@ -265,7 +265,7 @@ fn commands() -> impl Strategy<Value = Vec<(Say, &'static [u8])>> {
 }
 
 /// Sends each as a client does that waits for every reply.
-fn one_by_one(options: Options, mut model: Model, said: &[(Say, &'static [u8])]) -> Result<(), TestCaseError> {
+fn one_by_one(options: ListenerOptions, mut model: Model, said: &[(Say, &'static [u8])]) -> Result<(), TestCaseError> {
     let mut dialogue = Dialogue::new(options);
     for (at, (command, line)) in said.iter().enumerate() {
         say(&mut dialogue, *command, line);
@@ -287,7 +287,7 @@ fn may_be_followed(said: Say) -> bool {
 
 /// Up to and with the next that ends a group, in two segments that meet anywhere.
 fn pipelined(
-    options: Options,
+    options: ListenerOptions,
     mut model: Model,
     said: &[(Say, &'static [u8])],
     cuts: &[usize],

@@ -93,7 +93,7 @@ fn there_is_room_for_a_conversion_and_little_more() {
         ("a preamble", MULTIPART, many("ü") + "\r\n--b\r\n\r\nx\r\n--b--", 1.1),
     ] {
         let before = message(format!("{head}\r\n{body}"));
-        let (size, room) = (before.body().len(), seven_bit_room(&before));
+        let (size, room) = (before.body().len(), seven_bit_memory(&before));
         let after = to_seven_bit(&before).expect("convertible").map_or(0, |after| after.body().len());
         assert!(after <= room && room as f64 <= most * size as f64, "{name}: {after}, room for {room} beside {size}");
     }
@@ -146,13 +146,13 @@ fn what_must_not_be_changed_is_refused_with_the_reason() {
             code(2),
             "multipart/signed",
         ),
-        (part("Content-Transfer-Encoding: base64\r\n", "w6Q=ä"), code(3), "cannot be told"),
-        (part("Content-Transfer-Encoding: x-own\r\n", "ä"), code(3), "cannot be told"),
-        (part("Content-Transfer-Encoding: quoted-printable\r\n", "1=2ä"), code(3), "cannot be told"),
+        (part("Content-Transfer-Encoding: base64\r\n", "w6Q=ä"), code(3), "cannot be determined"),
+        (part("Content-Transfer-Encoding: x-own\r\n", "ä"), code(3), "cannot be determined"),
+        (part("Content-Transfer-Encoding: quoted-printable\r\n", "1=2ä"), code(3), "cannot be determined"),
         (
             "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nä, and no end".to_owned(),
             code(3),
-            "cannot be told",
+            "cannot be determined",
         ),
         ("From: jürgen@example.com\r\n\r\ntext".to_owned(), code(7), "From"),
         ("To: Jürgen <jürgen@example.com>\r\n\r\ntext".to_owned(), code(7), "To"),
@@ -228,7 +228,7 @@ proptest! {
         let before = message(data.as_str());
         let after = to_seven_bit(&before).expect("nothing in it forbids that");
         let needed = after.as_ref().map_or(0, |after| after.body().len());
-        prop_assert!(seven_bit_room(&before) >= needed, "{} octets", needed);
+        prop_assert!(seven_bit_memory(&before) >= needed, "{} octets", needed);
         let after = after.map_or(before.to_bytes(), |after| after.to_bytes());
         prop_assert!(after.is_ascii());
         prop_assert!(after.split(|&byte| byte == b'\n').all(|line| line.len() <= 999));

@@ -2,23 +2,24 @@
 
 use super::*;
 
-fn replace(header: &str, pattern: &str, with: &str) -> Actions {
-    Actions { replace_in_headers: vec![replacement(header, pattern, with)], ..Actions::default() }
+fn replace(header: &str, pattern: &str, with: &str) -> RuleActions {
+    RuleActions { replace_in_headers: vec![replacement(header, pattern, with)], ..RuleActions::default() }
 }
 
-fn set(name: &str, value: &str) -> Actions {
-    Actions { set_headers: [(name.into(), value.into())].into(), ..Actions::default() }
+fn set(name: &str, value: &str) -> RuleActions {
+    RuleActions { set_headers: [(name.into(), value.into())].into(), ..RuleActions::default() }
 }
 
-fn add(name: &str, value: &str) -> Actions {
-    Actions { add_headers: vec![(name.into(), value.into())], ..Actions::default() }
+fn add(name: &str, value: &str) -> RuleActions {
+    RuleActions { add_headers: vec![(name.into(), value.into())], ..RuleActions::default() }
 }
 
 #[test]
 fn from_is_set_and_the_old_one_kept_if_asked() {
-    let named = Actions { set_from: Some(author("Jürgen, Inc.", "reports@example.org")), ..Actions::default() };
+    let named =
+        RuleActions { set_from: Some(author("Jürgen, Inc.", "reports@example.org")), ..RuleActions::default() };
     table(&named, &[("From: a@b\n", "From: =?UTF-8?Q?J=C3=BCrgen=2C_Inc=2E?= <reports@example.org>\n")]);
-    let bare = Actions { set_from: Some(author("", "reports@example.org")), ..Actions::default() };
+    let bare = RuleActions { set_from: Some(author("", "reports@example.org")), ..RuleActions::default() };
     table(
         &bare,
         &[
@@ -31,7 +32,7 @@ fn from_is_set_and_the_old_one_kept_if_asked() {
             ("From: reports@example.org\n", "From: reports@example.org\n"),
         ],
     );
-    let kept = Actions { keep_from_as_reply_to: true, ..bare };
+    let kept = RuleActions { keep_from_as_reply_to: true, ..bare };
     table(
         &kept,
         &[
@@ -51,7 +52,8 @@ fn from_is_set_and_the_old_one_kept_if_asked() {
 
 #[test]
 fn reply_to_is_set() {
-    let actions = Actions { set_reply_to: Some(author("Help \"us\"", "help@example.org")), ..Actions::default() };
+    let actions =
+        RuleActions { set_reply_to: Some(author("Help \"us\"", "help@example.org")), ..RuleActions::default() };
     table(
         &actions,
         &[
@@ -66,9 +68,9 @@ fn reply_to_is_set() {
 
 #[test]
 fn headers_are_removed_by_name_and_by_glob() {
-    let remove = |names: &[&str]| Actions {
+    let remove = |names: &[&str]| RuleActions {
         remove_headers: names.iter().map(|name| glob(name)).collect(),
-        ..Actions::default()
+        ..RuleActions::default()
     };
     table(
         &remove(&["x-mailer", "X-Internal-*"]),
@@ -135,8 +137,10 @@ fn headers_are_set_once_and_added_as_often_as_asked() {
         ],
     );
     table(&set("Cc", "\"Jürgen, X\" <j@x>"), &[("Cc: a@b\n", "Cc: =?UTF-8?Q?J=C3=BCrgen=2C?= X <j@x>\n")]);
-    let twice =
-        Actions { add_headers: vec![("X-A".into(), "1".into()), ("X-A".into(), "2".into())], ..Actions::default() };
+    let twice = RuleActions {
+        add_headers: vec![("X-A".into(), "1".into()), ("X-A".into(), "2".into())],
+        ..RuleActions::default()
+    };
     table(&twice, &[("X-A: 0\n", "X-A: 0\nX-A: 1\nX-A: 2\n")]);
 }
 
@@ -156,7 +160,7 @@ fn what_is_not_the_users_stays() {
 
 #[test]
 fn a_subject_gets_its_prefix_once() {
-    let prefix = |prefix: &str| Actions { subject_prefix: Some(prefix.into()), ..Actions::default() };
+    let prefix = |prefix: &str| RuleActions { subject_prefix: Some(prefix.into()), ..RuleActions::default() };
     table(
         &prefix("[staging] "),
         &[
@@ -175,12 +179,12 @@ fn a_subject_gets_its_prefix_once() {
 #[test]
 fn the_envelope_is_set_and_mapped() {
     let map = |pairs: &[(&str, &str)]| AddressMap::parse(pairs.iter().copied()).expect("a map");
-    let sender = |path: &str| Actions { set_sender: Some(envelope(path, &[]).sender), ..Actions::default() };
-    let map_sender = Actions { map_sender: map(&[("*@example.com", "*@example.org")]), ..Actions::default() };
-    let staging = Actions { map_recipients: map(&[("*", "all@staging.example")]), ..Actions::default() };
-    let some = Actions {
+    let sender = |path: &str| RuleActions { set_sender: Some(envelope(path, &[]).sender), ..RuleActions::default() };
+    let map_sender = RuleActions { map_sender: map(&[("*@example.com", "*@example.org")]), ..RuleActions::default() };
+    let staging = RuleActions { map_recipients: map(&[("*", "all@staging.example")]), ..RuleActions::default() };
+    let some = RuleActions {
         map_recipients: map(&[("*@b.example", "*@c.example"), ("x@*", "y@c.example")]),
-        ..Actions::default()
+        ..RuleActions::default()
     };
     for (actions, from, to, from_after, to_after) in [
         (&sender("new@x.example"), "a@example.com", &["b@b.example"][..], "new@x.example", &["b@b.example"][..]),
@@ -194,10 +198,13 @@ fn the_envelope_is_set_and_mapped() {
         (&some, "", &["\"a\"@c.example", "a@b.example", "A@b.example"], "", &["\"a\"@c.example", "A@c.example"]),
         (&some, "", &["y@C.example", "x@d.example"], "", &["y@C.example"]),
     ] {
-        let before = Draft { envelope: envelope(from, to), ..draft("From: a@b\n\nx") };
+        let before = RewriteDraft { envelope: envelope(from, to), ..draft("From: a@b\n\nx") };
         let kept = kept(always(actions.clone()).apply(&before, &Origin::default()));
         assert_eq!(kept.draft.envelope, envelope(from_after, to_after), "{from} {to:?}");
-        assert_eq!(kept.changes, Changes { envelope: kept.draft.envelope != before.envelope, ..Changes::default() });
+        assert_eq!(
+            kept.changes,
+            RewriteChanges { envelope: kept.draft.envelope != before.envelope, ..RewriteChanges::default() }
+        );
         assert_eq!(kept.targets.len(), to.len());
         let named =
             |target: &Mailbox| kept.draft.envelope.recipients.iter().any(|to| to.to_string() == target.to_string());
@@ -216,28 +223,28 @@ fn smtputf8_is_asked_for_only_as_long_as_an_address_needs_it() {
         (envelope("jürgen@example.com", &["b@example.net"]), &to_ascii, true),
         (asked, &to_ascii, true),
     ] {
-        let actions = Actions { map_recipients: map.clone(), ..Actions::default() };
-        let draft = Draft { envelope: before, ..draft("From: a@b\n\nx") };
+        let actions = RuleActions { map_recipients: map.clone(), ..RuleActions::default() };
+        let draft = RewriteDraft { envelope: before, ..draft("From: a@b\n\nx") };
         assert_eq!(kept(always(actions).apply(&draft, &Origin::default())).draft.envelope.smtputf8, expected);
     }
 }
 
 #[test]
 fn marks_are_set_and_the_last_word_counts() {
-    let first = Actions {
+    let first = RuleActions {
         tag: Some(mark("one")),
         stream: Some(mark("bulk")),
         metadata: [(mark("a"), mark("1")), (mark("b"), mark("1"))].into(),
-        ..Actions::default()
+        ..RuleActions::default()
     };
-    let second = Actions {
+    let second = RuleActions {
         tag: Some(mark("two")),
         metadata: [(mark("b"), mark("2"))].into(),
         ip_pool: Some(mark("pool")),
         upstream: Some(mark("company")),
-        ..Actions::default()
+        ..RuleActions::default()
     };
-    let both = rules([first, second].map(|actions| rule("r", Conditions::default(), actions)));
+    let both = rules([first, second].map(|actions| rule("r", RuleConditions::default(), actions)));
     let kept = kept(both.apply(&draft("From: a@b\n\nx"), &Origin::default()));
     let expected = Marks {
         tag: Some(mark("two")),
@@ -246,37 +253,40 @@ fn marks_are_set_and_the_last_word_counts() {
         ip_pool: Some(mark("pool")),
         upstream: Some(mark("company")),
     };
-    assert_eq!((kept.draft.marks, kept.changes), (expected, Changes { marks: true, ..Changes::default() }));
+    assert_eq!(
+        (kept.draft.marks, kept.changes),
+        (expected, RewriteChanges { marks: true, ..RewriteChanges::default() })
+    );
 }
 
 #[test]
 fn each_rule_sees_what_those_before_it_made_until_one_is_the_last() {
-    let is = |value: &str| Conditions {
+    let is = |value: &str| RuleConditions {
         headers: vec![text_pattern::HeaderPattern { name: "X-Step".into(), value: glob(value) }],
-        ..Conditions::default()
+        ..RuleConditions::default()
     };
     let steps = rules([
         rule("second", is("2"), set("X-Step", "3")),
         rule("first", is("1"), set("X-Step", "2")),
         rule(
             "moved",
-            Conditions { recipients: Some(patterns("*@staging.example")), ..Conditions::default() },
+            RuleConditions { recipients: Some(patterns("*@staging.example")), ..RuleConditions::default() },
             set("X-No", "x"),
         ),
         rule(
             "move",
             is("2"),
-            Actions {
+            RuleActions {
                 map_recipients: AddressMap::parse([("*", "a@staging.example")]).expect("a map"),
-                ..Actions::default()
+                ..RuleActions::default()
             },
         ),
         rule(
             "was moved",
-            Conditions { recipients: Some(patterns("*@staging.example")), ..Conditions::default() },
-            Actions { last: true, ..set("X-Step", "4") },
+            RuleConditions { recipients: Some(patterns("*@staging.example")), ..RuleConditions::default() },
+            RuleActions { last: true, ..set("X-Step", "4") },
         ),
-        rule("never", Conditions::default(), Actions { discard: true, ..Actions::default() }),
+        rule("never", RuleConditions::default(), RuleActions { discard: true, ..RuleActions::default() }),
     ]);
     let rewritten = steps.apply(&draft("X-Step: 1\n\nx"), &Origin::default());
     let names: Vec<_> = rewritten.matched.iter().map(|name| &**name).collect();
@@ -286,8 +296,8 @@ fn each_rule_sees_what_those_before_it_made_until_one_is_the_last() {
 
 #[test]
 fn discard_and_refuse_end_it_before_anything_is_changed() {
-    let refuse = Actions { refuse: Some("no such mail".into()), discard: false, ..set("X", "y") };
-    let discard = Actions { discard: true, ..refuse.clone() };
+    let refuse = RuleActions { refuse: Some("no such mail".into()), discard: false, ..set("X", "y") };
+    let discard = RuleActions { discard: true, ..refuse.clone() };
     for (actions, expected) in [(discard, "Discard"), (refuse, "Refuse")] {
         let rewritten = always(actions).apply(&draft("From: a@b\n\nx"), &Origin::default());
         let found = match rewritten.verdict {

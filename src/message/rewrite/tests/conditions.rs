@@ -6,8 +6,8 @@ use crate::message::text_pattern::HeaderPattern;
 const MAIL: &str = "From: App <app@example.com>\nSubject: =?UTF-8?Q?Gr=C3=BC=C3=9Fe?= weekly\nX-Kind: report\n\n\
                     Hello\nhttps://example.com/unsubscribe?a=b\n";
 
-fn is_for(conditions: Conditions, draft: &Draft, origin: &Origin) -> bool {
-    let rules = rules([rule("r", conditions, Actions::default())]);
+fn is_for(conditions: RuleConditions, draft: &RewriteDraft, origin: &Origin) -> bool {
+    let rules = rules([rule("r", conditions, RuleActions::default())]);
     let rewritten = rules.apply(draft, origin);
     assert!(!kept(rewritten.clone()).changes.any(), "a rule without actions changes nothing");
     rewritten.matched.len() == 1
@@ -19,46 +19,46 @@ fn header(name: &str, value: &str) -> HeaderPattern {
 
 #[test]
 fn each_condition_for_itself() {
-    let any = Conditions::default;
+    let any = RuleConditions::default;
     let size = message(MAIL).size() as u64;
     for (expected, conditions) in [
         (true, any()),
-        (true, Conditions { senders: Some(patterns("*@example.com")), ..any() }),
-        (false, Conditions { senders: Some(patterns("*@example.net")), ..any() }),
-        (true, Conditions { recipients: Some(patterns("second@example.net")), ..any() }),
-        (false, Conditions { recipients: Some(patterns("*@example.com")), ..any() }),
-        (true, Conditions { from: Some(patterns("a@b app@*")), ..any() }),
-        (false, Conditions { from: Some(patterns("you@*")), ..any() }),
-        (true, Conditions { headers: vec![header("subject", "grüße*")], ..any() }),
-        (true, Conditions { headers: vec![header("Subject", "/week/"), header("X-Kind", "report")], ..any() }),
-        (false, Conditions { headers: vec![header("Subject", "/week/"), header("X-Kind", "alert")], ..any() }),
-        (false, Conditions { headers: vec![header("X-None", "*")], ..any() }),
-        (true, Conditions { listeners: vec!["[::1]:25".into(), "127.0.0.1:2525".into()], ..any() }),
-        (false, Conditions { listeners: vec!["127.0.0.1:25".into()], ..any() }),
-        (true, Conditions { users: vec![glob("other"), glob("plaus*")], ..any() }),
-        (false, Conditions { users: vec![glob("other")], ..any() }),
-        (true, Conditions { larger_than: Some(size - 1), smaller_than: Some(size + 1), ..any() }),
-        (false, Conditions { larger_than: Some(size), ..any() }),
-        (false, Conditions { smaller_than: Some(size), ..any() }),
-        (true, Conditions { body_contains: Some("/unsubscribe?".into()), ..any() }),
-        (false, Conditions { body_contains: Some("/Unsubscribe?".into()), ..any() }),
-        (false, Conditions { senders: Some(patterns("*")), body_contains: Some("no".into()), ..any() }),
+        (true, RuleConditions { senders: Some(patterns("*@example.com")), ..any() }),
+        (false, RuleConditions { senders: Some(patterns("*@example.net")), ..any() }),
+        (true, RuleConditions { recipients: Some(patterns("second@example.net")), ..any() }),
+        (false, RuleConditions { recipients: Some(patterns("*@example.com")), ..any() }),
+        (true, RuleConditions { from: Some(patterns("a@b app@*")), ..any() }),
+        (false, RuleConditions { from: Some(patterns("you@*")), ..any() }),
+        (true, RuleConditions { headers: vec![header("subject", "grüße*")], ..any() }),
+        (true, RuleConditions { headers: vec![header("Subject", "/week/"), header("X-Kind", "report")], ..any() }),
+        (false, RuleConditions { headers: vec![header("Subject", "/week/"), header("X-Kind", "alert")], ..any() }),
+        (false, RuleConditions { headers: vec![header("X-None", "*")], ..any() }),
+        (true, RuleConditions { listeners: vec!["[::1]:25".into(), "127.0.0.1:2525".into()], ..any() }),
+        (false, RuleConditions { listeners: vec!["127.0.0.1:25".into()], ..any() }),
+        (true, RuleConditions { users: vec![glob("other"), glob("plaus*")], ..any() }),
+        (false, RuleConditions { users: vec![glob("other")], ..any() }),
+        (true, RuleConditions { larger_than: Some(size - 1), smaller_than: Some(size + 1), ..any() }),
+        (false, RuleConditions { larger_than: Some(size), ..any() }),
+        (false, RuleConditions { smaller_than: Some(size), ..any() }),
+        (true, RuleConditions { body_contains: Some("/unsubscribe?".into()), ..any() }),
+        (false, RuleConditions { body_contains: Some("/Unsubscribe?".into()), ..any() }),
+        (false, RuleConditions { senders: Some(patterns("*")), body_contains: Some("no".into()), ..any() }),
     ] {
         let origin = Origin { listener: Some("127.0.0.1:2525".into()), user: Some("plausible".into()) };
         let envelope = envelope("app@example.com", &["first@example.net", "second@example.net"]);
-        let draft = Draft { envelope, ..draft(MAIL) };
+        let draft = RewriteDraft { envelope, ..draft(MAIL) };
         assert_eq!(is_for(conditions.clone(), &draft, &origin), expected, "{conditions:?}");
     }
 }
 
 #[test]
 fn the_null_path_and_no_login_fit_only_what_is_any() {
-    let draft = Draft { envelope: envelope("", &["you@example.net"]), ..draft(MAIL) };
+    let draft = RewriteDraft { envelope: envelope("", &["you@example.net"]), ..draft(MAIL) };
     for (expected, conditions) in [
-        (true, Conditions { senders: Some(patterns("*")), ..Conditions::default() }),
-        (false, Conditions { senders: Some(patterns("*@example.com")), ..Conditions::default() }),
-        (false, Conditions { users: vec![glob("*")], ..Conditions::default() }),
-        (false, Conditions { listeners: vec!["127.0.0.1:2525".into()], ..Conditions::default() }),
+        (true, RuleConditions { senders: Some(patterns("*")), ..RuleConditions::default() }),
+        (false, RuleConditions { senders: Some(patterns("*@example.com")), ..RuleConditions::default() }),
+        (false, RuleConditions { users: vec![glob("*")], ..RuleConditions::default() }),
+        (false, RuleConditions { listeners: vec!["127.0.0.1:2525".into()], ..RuleConditions::default() }),
     ] {
         assert_eq!(is_for(conditions.clone(), &draft, &Origin::default()), expected, "{conditions:?}");
     }
@@ -66,7 +66,7 @@ fn the_null_path_and_no_login_fit_only_what_is_any() {
 
 #[test]
 fn the_body_is_read_as_its_readers_do() {
-    let found = Conditions { body_contains: Some("grün und".into()), ..Conditions::default() };
+    let found = RuleConditions { body_contains: Some("grün und".into()), ..RuleConditions::default() };
     for (expected, text) in [
         (
             true,
@@ -83,21 +83,21 @@ fn the_body_is_read_as_its_readers_do() {
         (false, "Content-Type: multipart/signed; boundary=x\n\n--x\n\ngrün und\n--x--\n"),
         (false, "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\n%%%\n"),
     ] {
-        let rules = rules([rule("r", found.clone(), Actions::default())]);
+        let rules = rules([rule("r", found.clone(), RuleActions::default())]);
         let rewritten = rules.apply(&draft(text), &Origin::default());
         assert_eq!(rewritten.matched.len() == 1, expected, "{text}");
     }
 }
 
 #[test]
-fn a_message_without_one_author_is_refused_only_by_who_asks() {
+fn a_message_without_one_author_is_refused_only_by_rules_that_need_it() {
     let by_from = |actions| {
-        let from = Conditions { from: Some(patterns("*@example.com")), ..Conditions::default() };
+        let from = RuleConditions { from: Some(patterns("*@example.com")), ..RuleConditions::default() };
         rules([rule("by from", from, actions)])
     };
-    let set_from = Actions { set_from: Some(author("", "new@example.org")), ..Actions::default() };
+    let set_from = RuleActions { set_from: Some(author("", "new@example.org")), ..RuleActions::default() };
     let set_from_alone = always(set_from.clone());
-    let tag = || Actions { tag: Some(mark("x")), ..Actions::default() };
+    let tag = || RuleActions { tag: Some(mark("x")), ..RuleActions::default() };
     for (header, asks, sets) in [
         ("From: a@example.com\n", false, false),
         ("From: a@example.com\nFrom: b@example.com\n", true, true),
@@ -117,7 +117,7 @@ fn a_message_without_one_author_is_refused_only_by_who_asks() {
         assert_eq!(refused(&by_from(tag())), asks, "{header}");
         assert_eq!(refused(&set_from_alone), sets, "{header}");
         assert!(!refused(&always(tag())), "nothing depends on it");
-        let elsewhere = Conditions { users: vec![glob("nobody")], ..Conditions::default() };
+        let elsewhere = RuleConditions { users: vec![glob("nobody")], ..RuleConditions::default() };
         assert!(!refused(&rules([rule("for others", elsewhere, set_from.clone())])), "{header}");
     }
 }

@@ -2,8 +2,8 @@
 //! from what the application or a stranger wrote.
 
 use super::*;
+use crate::message::encoded_words;
 use crate::message::headers::MAX_LINE;
-use crate::message::words;
 use crate::tally::Tally;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -31,18 +31,18 @@ fn nasty() -> Vec<String> {
 }
 
 /// How many more fields there may be afterwards, at most.
-fn every_action(text: &str) -> Vec<(Actions, usize)> {
-    let any = Actions::default;
-    let named = |name: &str| Some(Author { display_name: name.to_owned(), address: mailbox("a@example.org") });
+fn every_action(text: &str) -> Vec<(RuleActions, usize)> {
+    let any = RuleActions::default;
+    let named = |name: &str| Some(NamedAddress { display_name: name.to_owned(), address: mailbox("a@example.org") });
     let mut actions = vec![
-        (Actions { set_from: named(text), keep_from_as_reply_to: true, ..any() }, 1),
-        (Actions { set_reply_to: named(text), ..any() }, 1),
-        (Actions { subject_prefix: Some(text.to_owned()), ..any() }, 0),
-        (Actions { list_unsubscribe: Some(ListUnsubscribe { link: glob("*"), one_click: true }), ..any() }, 2),
+        (RuleActions { set_from: named(text), keep_from_as_reply_to: true, ..any() }, 1),
+        (RuleActions { set_reply_to: named(text), ..any() }, 1),
+        (RuleActions { subject_prefix: Some(text.to_owned()), ..any() }, 0),
+        (RuleActions { list_unsubscribe: Some(ListUnsubscribe { link: glob("*"), one_click: true }), ..any() }, 2),
     ];
     for name in ["X-New", "Subject", "To", "Reply-To", "References", "Message-ID", text] {
-        actions.push((Actions { set_headers: [(name.to_owned(), text.to_owned())].into(), ..any() }, 1));
-        actions.push((Actions { add_headers: vec![(name.to_owned(), text.to_owned())], ..any() }, 1));
+        actions.push((RuleActions { set_headers: [(name.to_owned(), text.to_owned())].into(), ..any() }, 1));
+        actions.push((RuleActions { add_headers: vec![(name.to_owned(), text.to_owned())], ..any() }, 1));
     }
     for name in ["Subject", "From", "To", "X-Text", "Message-ID"] {
         for (pattern, with) in [
@@ -53,7 +53,7 @@ fn every_action(text: &str) -> Vec<(Actions, usize)> {
             (".", text),
             ("(?P<all>.*)$", "${all}x"),
         ] {
-            actions.push((Actions { replace_in_headers: vec![replacement(name, pattern, with)], ..any() }, 0));
+            actions.push((RuleActions { replace_in_headers: vec![replacement(name, pattern, with)], ..any() }, 0));
         }
     }
     actions
@@ -87,7 +87,7 @@ fn check(text: &str, value: &str) -> usize {
     );
     let data = format!("{header}\r\nhttps://example.com/{link} https://example.com/b");
     let Ok(message) = RawMessage::from_data(data.into()) else { return 0 };
-    let before = Draft { message, ..draft("x") };
+    let before = RewriteDraft { message, ..draft("x") };
     let all = every_action(text);
     let tried = all.len();
     for (actions, more) in all {
@@ -121,47 +121,55 @@ fn nothing_breaks_out_of_its_header() {
 fn what_no_header_can_hold_is_said_and_leaves_the_field_alone() {
     const CONTROL: &str = "a header value must not hold CR, LF, NUL or another control character";
     let hidden = format!("Subject: {}\n", encoded("a\r\nBcc: evil@x.example"));
-    let take = Actions { replace_in_headers: vec![replacement("Subject", "(?s)a(.*)", "b$1")], ..Actions::default() };
+    let take =
+        RuleActions { replace_in_headers: vec![replacement("Subject", "(?s)a(.*)", "b$1")], ..RuleActions::default() };
     left_alone(&take, &[(&hidden, &format!("Subject: {CONTROL}"))]);
-    let drop = Actions { replace_in_headers: vec![replacement("Subject", "\r\n.*", "")], ..Actions::default() };
+    let drop = RuleActions { replace_in_headers: vec![replacement("Subject", "\r\n.*", "")], ..RuleActions::default() };
     table(&drop, &[(&hidden, "Subject: a\n")]);
     for text in ["a\r\nb", "a\0", "a\u{2028}b"] {
         let note = |name: &str| format!("{name}: {CONTROL}");
         let named = Some(author(text, "a@example.org"));
-        let set = Actions { set_headers: [("X-A".to_owned(), text.to_owned())].into(), ..Actions::default() };
+        let set = RuleActions { set_headers: [("X-A".to_owned(), text.to_owned())].into(), ..RuleActions::default() };
         left_alone(&set, &[("X-A: old\n", &note("X-A"))]);
-        left_alone(&Actions { set_from: named.clone(), ..Actions::default() }, &[("From: a@b\n", &note("From"))]);
-        left_alone(&Actions { set_reply_to: named, ..Actions::default() }, &[("From: a@b\n", &note("Reply-To"))]);
         left_alone(
-            &Actions { subject_prefix: Some(text.into()), ..Actions::default() },
+            &RuleActions { set_from: named.clone(), ..RuleActions::default() },
+            &[("From: a@b\n", &note("From"))],
+        );
+        left_alone(
+            &RuleActions { set_reply_to: named, ..RuleActions::default() },
+            &[("From: a@b\n", &note("Reply-To"))],
+        );
+        left_alone(
+            &RuleActions { subject_prefix: Some(text.into()), ..RuleActions::default() },
             &[("Subject: s\n", &note("Subject"))],
         );
     }
-    let words = format!("Subject: =?UTF-8?Q?=C3?= {}\n", words::encode_text("ü", 0));
-    let undecodable = Actions { replace_in_headers: vec![replacement("Subject", ".", "x")], ..Actions::default() };
+    let words = format!("Subject: =?UTF-8?Q?=C3?= {}\n", encoded_words::encode_text("ü", 0));
+    let undecodable =
+        RuleActions { replace_in_headers: vec![replacement("Subject", ".", "x")], ..RuleActions::default() };
     left_alone(&undecodable, &[(&words, "Subject: its value cannot be decoded with certainty")]);
 }
 
 #[test]
 fn work_and_size_are_bounded() {
     let long = format!("X-Long: {}\n", "ab ".repeat(20_000));
-    let grow = |pattern: &str, with: &str| Actions {
+    let grow = |pattern: &str, with: &str| RuleActions {
         replace_in_headers: vec![replacement("X-Long", pattern, with)],
-        ..Actions::default()
+        ..RuleActions::default()
     };
     for actions in [grow("(.*)", &"$1".repeat(100)), grow("", &"x ".repeat(500)), grow(".", &"x ".repeat(500))] {
         left_alone(&actions, &[(&long, "X-Long: the header would become too large")]);
     }
-    let twice = rules((0..40).map(|_| rule("twice", Conditions::default(), grow("(.+)", "$1 $1"))));
+    let twice = rules((0..40).map(|_| rule("twice", RuleConditions::default(), grow("(.+)", "$1 $1"))));
     let (header, notes) = header_after(&twice, "X-Long: ab ab\n");
     assert!(header.len() < crate::message::raw::MAX_HEADER && !notes.is_empty(), "{}", header.len());
-    let undecodable = Actions { replace_in_headers: vec![replacement("X-A", ".", "x")], ..Actions::default() };
+    let undecodable = RuleActions { replace_in_headers: vec![replacement("X-A", ".", "x")], ..RuleActions::default() };
     left_alone(
         &undecodable,
         &[(&"X-A: =?UTF-8?Q?=C3?=\n".repeat(5000), "X-A: its value cannot be decoded with certainty")],
     );
     let many: String = "X-A: b\n".repeat(30_000);
-    let actions = Actions { remove_headers: vec![glob("X-*"), glob("Y-*")], ..Actions::default() };
+    let actions = RuleActions { remove_headers: vec![glob("X-*"), glob("Y-*")], ..RuleActions::default() };
     assert_eq!(header_after(&always(actions), &format!("Subject: s\n{many}")).0, "Subject: s\n");
 }
 
@@ -178,8 +186,8 @@ proptest! {
     fn rules_that_are_for_nobody_change_no_octet(data in proptest::collection::vec(any::<u8>(), 0..400)) {
         let data: Vec<u8> = data.into_iter().map(|byte| if byte == b'\r' { b'\n' } else { byte }).collect();
         let Ok(message) = RawMessage::from_data(data.into()) else { return Ok(()) };
-        let before = Draft { message, ..draft("x") };
-        let never = Conditions { body_contains: Some("never in it".into()), ..Conditions::default() };
+        let before = RewriteDraft { message, ..draft("x") };
+        let never = RuleConditions { body_contains: Some("never in it".into()), ..RuleConditions::default() };
         let everything = every_action("x").into_iter().map(|(actions, _)| rule("never", never.clone(), actions));
         let rewritten = rules(everything).apply(&before, &Origin::default());
         prop_assert!(rewritten.matched.is_empty());

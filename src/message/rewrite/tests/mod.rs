@@ -36,16 +36,16 @@ pub(super) fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
     envelope
 }
 
-pub(super) fn draft(text: &str) -> Draft {
+pub(super) fn draft(text: &str) -> RewriteDraft {
     let envelope = envelope("app@example.com", &["you@example.net"]);
-    Draft { envelope, message: message(text), marks: Marks::default() }
+    RewriteDraft { envelope, message: message(text), marks: Marks::default() }
 }
 
-pub(super) fn author(display_name: &str, address: &str) -> Author {
-    Author { display_name: display_name.into(), address: mailbox(address) }
+pub(super) fn author(display_name: &str, address: &str) -> NamedAddress {
+    NamedAddress { display_name: display_name.into(), address: mailbox(address) }
 }
 
-pub(super) fn rule(name: &str, conditions: Conditions, actions: Actions) -> Rule {
+pub(super) fn rule(name: &str, conditions: RuleConditions, actions: RuleActions) -> Rule {
     Rule { name: name.into(), conditions, actions }
 }
 
@@ -54,12 +54,12 @@ pub(super) fn rules(rules: impl IntoIterator<Item = Rule>) -> Rules {
 }
 
 /// One rule for every message.
-pub(super) fn always(actions: Actions) -> Rules {
-    rules([rule("always", Conditions::default(), actions)])
+pub(super) fn always(actions: RuleActions) -> Rules {
+    rules([rule("always", RuleConditions::default(), actions)])
 }
 
 /// What is left of a message that goes on.
-pub(super) fn kept(rewritten: Rewritten) -> Kept {
+pub(super) fn kept(rewritten: Rewritten) -> KeptMail {
     match rewritten.verdict {
         Verdict::Keep(kept) => *kept,
         other => panic!("{other:?}"),
@@ -79,7 +79,7 @@ pub(super) fn header_after(rules: &Rules, before: &str) -> (String, Vec<String>)
 }
 
 /// Headers before and after, LF for CRLF, without notes.
-pub(super) fn table(actions: &Actions, cases: &[(&str, &str)]) {
+pub(super) fn table(actions: &RuleActions, cases: &[(&str, &str)]) {
     let rules = always(actions.clone());
     for (before, after) in cases {
         assert_eq!(header_after(&rules, before), ((*after).to_owned(), vec![]), "{before}");
@@ -87,7 +87,7 @@ pub(super) fn table(actions: &Actions, cases: &[(&str, &str)]) {
 }
 
 /// Headers that stay as they are, with the note.
-pub(super) fn left_alone(actions: &Actions, cases: &[(&str, &str)]) {
+pub(super) fn left_alone(actions: &RuleActions, cases: &[(&str, &str)]) {
     let rules = always(actions.clone());
     for (before, note) in cases {
         assert_eq!(header_after(&rules, before), ((*before).to_owned(), vec![(*note).to_owned()]), "{before}");

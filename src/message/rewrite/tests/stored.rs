@@ -9,11 +9,11 @@ const VERSION_1: &str = "{\"version\":1,\"sender\":\"a@example.com\",\"recipient
                          \"eight_bit\":true,\"smtputf8\":false,\"marks\":{\"tag\":\"report\"}}\nFrom: A <a@example.com>\r\n\
                          Subject: a\r\n\tb\r\n";
 
-fn before() -> Draft {
+fn before() -> RewriteDraft {
     let mut envelope = envelope("a@example.com", &["b@example.net", "\"c d\"@example.net", "e@example.net"]);
     envelope.body = crate::smtp::command::BodyType::EightBitMime;
     let marks = Marks { tag: Some(mark("report")), ..Marks::default() };
-    Draft { envelope, message: message("From: A <a@example.com>\nSubject: a\n\tb\n\nbody"), marks }
+    RewriteDraft { envelope, message: message("From: A <a@example.com>\nSubject: a\n\tb\n\nbody"), marks }
 }
 
 #[test]
@@ -22,12 +22,12 @@ fn version_1_reads_and_writes_as_ever() {
     let original = Original::new(&before(), &targets);
     assert_eq!(String::from_utf8_lossy(&original.encode()), VERSION_1);
     assert_eq!(Original::decode(VERSION_1.as_bytes()), Ok(original));
-    let null = Original::new(&Draft { envelope: envelope("", &[]), ..before() }, &[]);
+    let null = Original::new(&RewriteDraft { envelope: envelope("", &[]), ..before() }, &[]);
     assert_eq!(Original::decode(&null.encode()), Ok(null));
 }
 
 #[test]
-fn the_draft_is_for_those_who_are_not_settled() {
+fn the_draft_is_for_recipients_that_are_not_settled() {
     let original = Original::decode(VERSION_1.as_bytes()).expect("an original");
     let shared = message("Subject: rewritten\n\nbody");
     for (open, recipients) in [

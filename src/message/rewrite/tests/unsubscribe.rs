@@ -9,7 +9,7 @@ const PLAIN: &str = "Subject: s\n";
 /// What is added to the header, and the notes.
 fn added(one_click: bool, header: &str, body: &str) -> (String, String) {
     let wanted = ListUnsubscribe { link: glob(GLOB), one_click };
-    let rules = always(Actions { list_unsubscribe: Some(wanted), ..Actions::default() });
+    let rules = always(RuleActions { list_unsubscribe: Some(wanted), ..RuleActions::default() });
     let before = draft(&format!("{header}\n{body}"));
     let rewritten = rules.apply(&before, &Origin::default());
     let notes: Vec<_> = rewritten.notes.iter().map(|note| note.trouble.to_string()).collect();
@@ -57,7 +57,7 @@ fn one_click_is_promised_of_https_alone() {
 
 #[test]
 fn what_would_be_no_link_in_a_header_stays_out_of_it() {
-    const NO_ADDRESS: &str = "the link in the text is no address that a header can hold";
+    const NO_ADDRESS: &str = "the link in the text is not an address that fits in a header";
     const TOO_LONG: &str = "a header line must not be longer than 998 octets";
     let long = format!("https://x/unsubscribe{}", "y".repeat(1000));
     for (header, body, note) in [

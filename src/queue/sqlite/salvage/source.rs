@@ -1,5 +1,6 @@
-//! A copy of a damaged database that SQLite can read as far as its pages go: with what its log holds, and a first page made anew.
-//! The tables' places are the same in every database of a version, so that neither the damaged schema nor an index is needed.
+//! A copy of a damaged database that SQLite can read as far as its pages go: with the contents of its log, and a
+//! rebuilt first page. The tables' places are the same in every database of a version, so that neither the damaged
+//! schema nor an index is needed.
 
 use super::super::inspect::names;
 use super::super::schema;
@@ -45,14 +46,14 @@ const TABLES: [(&str, &str, &str); 12] = [
 ];
 
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SalvageSource {
     connection: Connection,
     path: PathBuf,
     /// Its rows have digests.
     pub(super) is_covered: bool,
 }
 
-impl Source {
+impl SalvageSource {
     pub(super) fn copy(path: &Path) -> Result<Self, SalvageError> {
         let (copy, scratch) = (beside(path, ".reading"), beside(path, ".template"));
         for left in [&copy, &scratch] {
@@ -86,7 +87,7 @@ impl Source {
     }
 }
 
-impl Drop for Source {
+impl Drop for SalvageSource {
     fn drop(&mut self) {
         let _litter_that_the_next_one_removes = remove(&self.path);
     }

@@ -41,13 +41,13 @@ async fn one_that_fails_takes_nobody_with_it() {
     let folder = Folder::new(0);
     let queue = folder.open();
     let (first, mut broken, last) = (plain(1, 0), plain(2, 0), plain(3, 0));
-    broken.fates.clear();
+    broken.initial_states.clear();
     let (first, broken, last) = tokio::join!(queue.put(first), queue.put(broken), queue.put(last));
     assert!(first.is_ok() && broken.is_err() && last.is_ok());
     assert_eq!(queue.statistics().await.unwrap().waiting, 2);
 }
 
-/// It ended the thread that writes: no mail was taken or lent any more, and the gateway lived on.
+/// It ended the thread that writes: no mail was accepted or leased any more, and the gateway kept running.
 #[tokio::test]
 async fn a_panic_in_one_operation_is_its_own_failure() {
     let folder = Folder::new(0);
@@ -108,7 +108,7 @@ async fn a_lease_that_nobody_waits_for_any_more_goes_back() {
         }
         tokio::task::yield_now().await;
     };
-    assert!(!leased.suspect && leased.attempts == 0, "as if it had not been lent");
+    assert!(!leased.possible_duplicate && leased.attempts == 0, "as if it had not been leased");
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,11 +120,11 @@ async fn a_lease_that_could_not_be_given_back_at_first_is_given_back_later() {
     let blocker = schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
     queue.store.writer.call(|work| Ok(work.first("PRAGMA busy_timeout = 1", [], |_| Ok(()))?)).await.unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    queue.store.give_back(leased.lease, Settlement::Untried, after(0)).await;
+    queue.store.release(leased.lease, Settlement::Untried, after(0)).await;
     assert_eq!(queue.statistics().await.unwrap().leased, 1, "it cannot be written down");
     blocker.execute_batch("ROLLBACK").unwrap();
     while queue.statistics().await.unwrap().leased == 1 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(!queue.lease(&Lane::new("a"), after(0), 1, u64::MAX).await.unwrap()[0].suspect);
+    assert!(!queue.lease(&Lane::new("a"), after(0), 1, u64::MAX).await.unwrap()[0].possible_duplicate);
 }

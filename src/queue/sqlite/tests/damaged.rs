@@ -113,7 +113,7 @@ async fn lent(queue: &SqliteQueue, what: &str) -> BTreeSet<(String, String)> {
     lent
 }
 
-/// Recipients that are neither lent nor told of.
+/// Recipients that are neither leased nor reported.
 async fn untold(folder: &Folder, what: &str) -> usize {
     let mut told = BTreeSet::new();
     let mut missing = 0;

@@ -4,7 +4,7 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::observe::Clock;
 use crate::queue::conformance::{after, plain};
-use crate::queue::sqlite::{Options, SqliteQueue, put, schema};
+use crate::queue::sqlite::{SqliteOptions, SqliteQueue, put, schema};
 use crate::queue::{Delivered, Filter, Lane, NewMail, Queue, QueueError, Settlement};
 use std::path::Path;
 use std::process::Command;
@@ -150,9 +150,15 @@ fn inside_a_mount(test: &str, mounts: &str) {
     assert!(ran.status.success() && output.contains("1 passed"), "{output}");
 }
 
-fn options(folder: &Path) -> Options {
+fn options(folder: &Path) -> SqliteOptions {
     let clock = Clock::System;
-    Options { data_dir: folder.to_owned(), cache_octets: 0, min_free_space: 0, schedule: Default::default(), clock }
+    SqliteOptions {
+        data_dir: folder.to_owned(),
+        cache_octets: 0,
+        min_free_space: 0,
+        schedule: Default::default(),
+        clock,
+    }
 }
 
 #[test]
@@ -212,7 +218,7 @@ const FIRST_PART: u64 = 4062;
 async fn within_a_disk_without_room_for_the_index() {
     let folder = std::path::PathBuf::from(std::env::var_os(FOLDER).expect("a folder"));
     // Without a reserve, which would help out.
-    let queue = SqliteQueue::open(Options { min_free_space: u64::MAX, ..options(&folder) }).unwrap();
+    let queue = SqliteQueue::open(SqliteOptions { min_free_space: u64::MAX, ..options(&folder) }).unwrap();
     set(&queue, "PRAGMA wal_autocheckpoint = 0").await;
     // Somebody reads for a long time, so that the log grows.
     let reader = schema::open_reader(&folder.join("queue.sqlite")).unwrap();
@@ -270,7 +276,7 @@ fn after_a_crash(folder: &Path) -> u32 {
 async fn put_unasked(queue: &SqliteQueue, mail: NewMail) -> Result<(), QueueError> {
     let message = &mail.accepted.message;
     let digest = put::digest(message.header(), message.body());
-    let prepared = put::Prepared { digest, lived: 0, mail, body_in_file: false, original_in_file: false };
+    let prepared = put::PreparedPut { digest, lived: 0, mail, body_in_file: false, original_in_file: false };
     queue.store.writer.call(move |work| put::put(work, &prepared)).await
 }
 

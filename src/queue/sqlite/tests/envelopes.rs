@@ -88,7 +88,7 @@ async fn no_message_is_sent_whose_envelope_was_changed() {
             let damaged = queue.statistics().await.unwrap().damaged;
             assert!(damaged > 0, "{change}: it is said");
             queue.stored(full(1).accepted.id).await.map(|stored| assert!(stored.is_none(), "{change}")).ok();
-            // Trying it again mends nothing.
+            // Retrying does not repair it.
             queue.retry(&[full(1).accepted.id], None, after(2)).await.unwrap();
             let to_c = Arc::new(|_: &crate::message::accepted::Addressed<'_>| Lane::new("c"));
             reassign_all(&queue, "other", to_c).await.unwrap();
@@ -133,7 +133,7 @@ async fn everything_that_changes_a_row_keeps_its_digest_right() {
 }
 
 #[tokio::test]
-async fn a_damaged_address_is_mended_by_naming_the_right_one() {
+async fn a_damaged_address_is_repaired_by_naming_the_right_one() {
     let folder = Folder::new(0);
     let queue = folder.open();
     queue.put(plain(1, 0)).await.unwrap();

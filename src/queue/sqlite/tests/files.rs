@@ -4,7 +4,7 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::SqliteQueue;
-use crate::queue::{Filter, Lane, Leased, NewMail, Queue, Revision, Settlement, State, Statistics};
+use crate::queue::{Filter, Lane, Leased, NewMail, Queue, RecipientState, Revision, Settlement, Statistics};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -40,17 +40,17 @@ async fn only_what_is_large_has_a_file_and_only_as_long_as_it_waits() {
     let id = large.accepted.id.to_string();
     assert_eq!(files(&folder.path()), [id.clone(), format!("{id}.original")]);
     let mut broken = with_body(plain(3, 2), 300_000);
-    broken.fates.clear();
+    broken.initial_states.clear();
     queue.put(broken).await.unwrap_err();
     assert_eq!(files(&folder.path()).len(), 2, "a put that fails takes its file back");
     for leased in lease(&queue, 2).await {
-        let fate = Settlement::Delivered(crate::queue::Delivered {
+        let initial_state = Settlement::Delivered(crate::queue::Delivered {
             at: after(1),
             upstream: "company".into(),
             reply: "250 ok".into(),
             milliseconds: 1,
         });
-        queue.settle(leased.lease, vec![fate], after(1)).await.unwrap();
+        queue.settle(leased.lease, vec![initial_state], after(1)).await.unwrap();
     }
     assert_eq!(files(&folder.path()), Vec::<String>::new());
 }
@@ -65,13 +65,13 @@ async fn the_file_of_an_original_goes_with_the_form_that_it_was_of() {
     let accepted = &mail.accepted;
     let revision = Revision {
         id: accepted.id,
-        instead_of: accepted.envelope.recipients.clone(),
+        replaces: accepted.envelope.recipients.clone(),
         envelope: accepted.envelope.clone(),
         lanes: vec![Lane::new("a")],
-        header: b"Subject: anew\r\n".to_vec(),
+        header: b"Subject: revised\r\n".to_vec(),
         marks: accepted.marks.clone(),
         original: Some(vec![b'z'; 300_000].into()),
-        subject: "anew".into(),
+        subject: "revised".into(),
     };
     assert!(queue.replace(revision.clone(), after(1)).await.unwrap());
     assert_eq!(files(&folder.path()), [accepted.id.to_string()], "the body stays, the original is in the database");
@@ -156,7 +156,7 @@ async fn damaged_messages_are_set_aside_and_the_others_go_on() {
     assert_eq!(ids, [mails[5].accepted.id]);
     assert_eq!(queue.statistics().await.unwrap(), Statistics { leased: 1, damaged: 6, ..Statistics::default() });
     assert!(lease(&queue, 10).await.is_empty(), "not tried again");
-    let damaged = Filter { state: Some(State::Damaged), ..Filter::default() };
+    let damaged = Filter { state: Some(RecipientState::Damaged), ..Filter::default() };
     assert_eq!(queue.list(&damaged, None, 10).await.unwrap().rows.len(), 6);
     drop(queue);
     let queue = folder.open();
@@ -173,7 +173,7 @@ async fn damaged_messages_are_set_aside_and_the_others_go_on() {
     assert_eq!(queue.statistics().await.unwrap().damaged, 4);
 }
 
-/// It stayed the oldest that is due, and with one slot nothing behind it was ever lent.
+/// It stayed the oldest that is due, and with one slot nothing behind it was ever leased.
 #[tokio::test]
 async fn what_cannot_be_read_just_now_does_not_hold_up_the_others() {
     let folder = Folder::new(0);
@@ -198,18 +198,19 @@ async fn what_cannot_be_read_just_now_does_not_hold_up_the_others() {
     let due = queue.next_due(&lane, after(100)).await.unwrap().unwrap();
     assert!(due > after(100), "not before a while");
     let leased = queue.lease(&lane, due, 1, u64::MAX).await.unwrap().remove(0);
-    assert_eq!((leased.accepted.id, leased.attempts, leased.suspect), (mails[0].accepted.id, 0, false));
+    assert_eq!((leased.accepted.id, leased.attempts, leased.possible_duplicate), (mails[0].accepted.id, 0, false));
 }
 
 #[tokio::test]
-async fn a_message_damaged_while_it_is_lent_does_not_block_its_slot() {
+async fn a_message_damaged_while_leased_does_not_block_its_slot() {
     let folder = Folder::new(0);
     let queue = folder.open();
     queue.put(mail(1, 0, "a@example.com", &["b@example.net"], "a")).await.unwrap();
     let leased = lease(&queue, 1).await.remove(0);
     spoil(&folder, "DELETE FROM recipient");
-    let fate = crate::queue::Delivered { at: after(1), upstream: "u".into(), reply: "250".into(), milliseconds: 1 };
-    queue.settle(leased.lease, vec![Settlement::Delivered(fate)], after(1)).await.unwrap();
+    let initial_state =
+        crate::queue::Delivered { at: after(1), upstream: "u".into(), reply: "250".into(), milliseconds: 1 };
+    queue.settle(leased.lease, vec![Settlement::Delivered(initial_state)], after(1)).await.unwrap();
     assert!(lease(&queue, 1).await.is_empty());
 }
 

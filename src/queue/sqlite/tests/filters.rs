@@ -2,7 +2,7 @@
 
 use super::Folder;
 use crate::queue::conformance::{after, mail};
-use crate::queue::{Filter, Queue, State};
+use crate::queue::{Filter, Queue, RecipientState};
 
 /// Rows of this many are copied, and more than one search goes through.
 const MANY: i64 = 120_000;
@@ -28,7 +28,7 @@ async fn the_last_of_many_is_found_by_any_filter() {
     for filter in [
         Filter { recipient: Some("eedle@example.O".into()), ..Filter::default() },
         Filter { upstream: Some("b".into()), ..Filter::default() },
-        Filter { upstream: Some("b".into()), state: Some(State::Waiting), ..Filter::default() },
+        Filter { upstream: Some("b".into()), state: Some(RecipientState::Waiting), ..Filter::default() },
         Filter { recipient: Some("needle".into()), received_before: Some(after(2)), ..Filter::default() },
     ] {
         let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);

@@ -9,7 +9,7 @@ mod filters;
 mod opening;
 pub(super) mod plans;
 
-use super::{Options, SqliteQueue};
+use super::{SqliteOptions, SqliteQueue};
 use crate::observe::Clock;
 use crate::queue::Queue;
 use crate::queue::conformance::{Backend, conformance};
@@ -32,8 +32,8 @@ impl Folder {
         self.folder.path().to_owned()
     }
 
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> SqliteOptions {
+        SqliteOptions {
             data_dir: self.path(),
             cache_octets: self.cache_octets,
             min_free_space: 0,
@@ -50,7 +50,7 @@ impl Folder {
 #[async_trait::async_trait]
 impl Backend for Folder {
     async fn open(&self, clock: Clock) -> Arc<dyn Queue> {
-        Arc::new(SqliteQueue::open(Options { clock, ..self.options() }).unwrap())
+        Arc::new(SqliteQueue::open(SqliteOptions { clock, ..self.options() }).unwrap())
     }
 }
 

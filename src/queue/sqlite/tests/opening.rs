@@ -69,7 +69,7 @@ async fn ages_from_an_older_schema_are_believed_within_bounds() {
         queue.settle(leased.lease, vec![Settlement::Untried], after(9)).await.unwrap();
     }
     let two_days = std::time::Duration::from_secs(2 * DAY as u64);
-    let (old, _) = queue.lease_old(&Lane::new("a"), two_days, None, 9, u64::MAX).await.unwrap();
+    let (old, _) = queue.lease_expired(&Lane::new("a"), two_days, None, 9, u64::MAX).await.unwrap();
     assert_eq!(old.len(), 2, "and none of them hides the others");
 }
 
@@ -91,7 +91,7 @@ async fn an_older_schema_is_migrated_with_its_mail() {
 }
 
 #[test]
-fn what_is_no_queue_is_refused() {
+fn a_file_that_is_not_a_queue_is_refused() {
     let folder = Folder::new(0);
     database(&folder).execute_batch("CREATE TABLE other (a)").unwrap();
     assert!(refused(&folder).contains("another program"));

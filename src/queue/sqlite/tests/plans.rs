@@ -1,15 +1,15 @@
 //! No statement walks through a table: the planner is asked about each that the queue prepares, so that a backlog delays nobody.
 
 use super::Folder;
-use crate::queue::conformance::{self, Scene};
+use crate::queue::conformance::{self, Harness};
 use crate::queue::sqlite::schema;
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 
 static SEEN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
 pub(in super::super) fn saw(sql: &'static str) {
-    SEEN.lock().unwrap().insert(sql);
+    SEEN.lock().insert(sql);
 }
 
 /// Tables that hold a row, or a row per lane.
@@ -30,19 +30,19 @@ fn is_cheap(step: &str) -> bool {
 
 #[tokio::test]
 async fn no_statement_scans_or_sorts_a_table() {
-    async fn scene() -> Scene {
-        Scene::of(Folder::new(0)).await
+    async fn scene() -> Harness {
+        Harness::of(Folder::new(0)).await
     }
     conformance::a_random_walk_agrees_with_the_model(&scene().await).await;
     conformance::a_crowd_of_domains_with_nothing_due_hides_nobody(&scene().await).await;
     conformance::a_message_is_shown_with_all_that_happened(&scene().await).await;
     conformance::a_message_goes_to_a_corrected_address(&scene().await).await;
-    conformance::a_held_lane_lends_nothing_and_takes_mail(&scene().await).await;
+    conformance::a_held_lane_leases_nothing_and_accepts_mail(&scene().await).await;
     conformance::every_lane_can_be_held_and_one_released(&scene().await).await;
     conformance::filters_find_what_they_name(&scene().await).await;
     conformance::history_is_paged_newest_first(&scene().await).await;
     conformance::old_failures_and_history_are_forgotten(&scene().await).await;
-    conformance::what_is_too_old_is_lent_whether_due_or_not(&scene().await).await;
+    conformance::mail_that_is_too_old_is_leased_whether_due_or_not(&scene().await).await;
     conformance::nothing_is_forgotten_by_a_clock_that_is_set(&scene().await).await;
     conformance::lanes_are_reassigned_while_mail_is_taken_and_lent(&scene().await).await;
     conformance::a_large_message_is_whole_and_goes_with_its_last_recipient(&scene().await).await;
@@ -50,7 +50,7 @@ async fn no_statement_scans_or_sorts_a_table() {
     let folder = Folder::new(0);
     drop(folder.open());
     let connection = schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
-    let seen = SEEN.lock().unwrap().clone();
+    let seen = SEEN.lock().clone();
     assert!(seen.len() > 50, "the workload reaches the statements: {}", seen.len());
     let mut dear = Vec::new();
     for sql in seen {

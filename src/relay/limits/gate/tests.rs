@@ -1,6 +1,6 @@
 //! Waiting at the gate, under paused time.
 
-use super::super::quota::{Ledger, Spent};
+use super::super::quota::{QuotaBucket, QuotaStore};
 use super::*;
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ fn gate(texts: &[&str]) -> Arc<Gate> {
     Gate::new(&rates(texts), Counting::RECIPIENTS, None)
 }
 
-async fn token(gate: &Arc<Gate>) -> Token {
+async fn token(gate: &Arc<Gate>) -> RateToken {
     let mut token = gate.token(Load::of_one(1), Deadline::NONE).await.expect("a token");
     token.begin();
     token
@@ -39,12 +39,12 @@ async fn turns_come_in_order_of_arrival() {
         let (gate, order) = (gate.clone(), order.clone());
         tasks.spawn(async move {
             token(&gate).await;
-            order.lock().unwrap().push(number);
+            order.lock().push(number);
         });
         tokio::task::yield_now().await;
     }
     tasks.join_all().await;
-    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,13 +62,13 @@ async fn a_turn_that_comes_too_late_is_refused_at_once() {
     tokio::task::yield_now().await;
     let start = Instant::now();
     let refused = gate.token(Load::of_one(1), Deadline::after(5 * SECOND)).await.expect_err("ten are before it");
-    assert!(matches!(refused, Denied::NotInTime(Some(wait)) if wait > 10 * SECOND), "{refused:?}");
+    assert!(matches!(refused, TokenDenied::NotInTime(Some(wait)) if wait > 10 * SECOND), "{refused:?}");
     assert_eq!(Instant::now(), start);
     drop(waiting);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_leaves_its_place_to_the_next() {
+async fn a_caller_that_gives_up_leaves_its_place_to_the_next() {
     let gate = gate(&["1/min"]);
     token(&gate).await;
     assert!(timeout(SECOND, gate.token(Load::of_one(1), Deadline::NONE)).await.is_err());
@@ -111,39 +111,39 @@ async fn slowed_down_to_a_quarter_it_takes_four_times_as_long() {
 
 /// Keeps what it is given, unless it is broken or hangs.
 #[derive(Debug, Default)]
-struct Shelves {
-    rows: Mutex<std::collections::HashMap<String, Vec<Spent>>>,
+struct FakeQuotaStore {
+    rows: Mutex<std::collections::HashMap<String, Vec<QuotaBucket>>>,
     broken: AtomicBool,
     hangs: AtomicBool,
 }
 
 #[async_trait]
-impl Ledger for Shelves {
+impl QuotaStore for FakeQuotaStore {
     fn now(&self) -> Duration {
         PAST
     }
 
-    async fn load(&self, quota: &str) -> Result<Vec<Spent>, String> {
-        Ok(self.rows.lock().unwrap().get(quota).cloned().unwrap_or_default())
+    async fn load(&self, quota: &str) -> Result<Vec<QuotaBucket>, String> {
+        Ok(self.rows.lock().get(quota).cloned().unwrap_or_default())
     }
 
-    async fn write(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), String> {
+    async fn write(&self, quota: &str, rows: Vec<QuotaBucket>, oldest: i64) -> Result<(), String> {
         if self.broken.load(Ordering::Relaxed) {
             return Err("the disk is full".to_owned());
         }
         if self.hangs.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        let mut shelves = self.rows.lock().unwrap();
-        let kept = shelves.entry(quota.to_owned()).or_default();
+        let mut store = self.rows.lock();
+        let kept = store.entry(quota.to_owned()).or_default();
         kept.retain(|old| old.number >= oldest && rows.iter().all(|new| new.number != old.number));
         kept.extend(rows);
         Ok(())
     }
 }
 
-async fn kept(shelves: &Arc<Shelves>, account: &str, texts: &[&str]) -> Arc<Gate> {
-    let kept = Kept { ledger: shelves.clone(), name: account.into(), former: account.into() };
+async fn kept(store: &Arc<FakeQuotaStore>, account: &str, texts: &[&str]) -> Arc<Gate> {
+    let kept = AccountQuotas { ledger: store.clone(), name: account.into(), former: account.into() };
     let gate = Gate::new(&rates(texts), Counting::RECIPIENTS, Some(kept));
     gate.restore().await.expect("what was kept");
     gate
@@ -151,30 +151,30 @@ async fn kept(shelves: &Arc<Shelves>, account: &str, texts: &[&str]) -> Arc<Gate
 
 #[tokio::test(start_paused = true)]
 async fn a_used_up_quota_is_said_at_once_and_remembered_by_account() {
-    let shelves = Arc::new(Shelves::default());
-    let gate = kept(&shelves, "company", &["3/day"]).await;
+    let store = Arc::new(FakeQuotaStore::default());
+    let gate = kept(&store, "company", &["3/day"]).await;
     for _ in 0..3 {
         token(&gate).await;
     }
     let refused = gate.token(Load::of_one(1), Deadline::NONE).await.expect_err("used up");
-    let Denied::UsedUp { rate, until } = refused else { panic!("{refused:?}") };
+    let TokenDenied::UsedUp { rate, until } = refused else { panic!("{refused:?}") };
     assert_eq!(rate.to_string(), "3/day");
     assert!(until > Instant::now() + 86_000 * SECOND);
-    assert_eq!(gate.used_up().map(|(rate, _)| rate), Some(rate));
+    assert_eq!(gate.exhausted_quota().map(|(rate, _)| rate), Some(rate));
     // Nobody says goodbye.
     drop(gate);
-    assert!(kept(&shelves, "company", &["4/day"]).await.token(Load::of_one(2), Deadline::NONE).await.is_err());
-    assert!(kept(&shelves, "another", &["3/day"]).await.token(Load::of_one(3), Deadline::NONE).await.is_ok());
+    assert!(kept(&store, "company", &["4/day"]).await.token(Load::of_one(2), Deadline::NONE).await.is_err());
+    assert!(kept(&store, "another", &["3/day"]).await.token(Load::of_one(3), Deadline::NONE).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_kept_by_a_tables_name_is_the_accounts_from_then_on() {
-    let shelves = Arc::new(Shelves::default());
+    let store = Arc::new(FakeQuotaStore::default());
     for _ in 0..3 {
-        token(&kept(&shelves, "company", &["3/day"]).await).await;
+        token(&kept(&store, "company", &["3/day"]).await).await;
     }
     let named = |former: &'static str| {
-        let kept = Kept { ledger: shelves.clone(), name: "account:1".into(), former: former.into() };
+        let kept = AccountQuotas { ledger: store.clone(), name: "account:1".into(), former: former.into() };
         Gate::new(&rates(&["3/day"]), Counting::RECIPIENTS, Some(kept))
     };
     for former in ["company", "renamed"] {
@@ -182,33 +182,36 @@ async fn what_was_kept_by_a_tables_name_is_the_accounts_from_then_on() {
         gate.restore().await.expect("what was kept");
         assert!(gate.token(Load::of_one(1), Deadline::NONE).await.is_err(), "as {former}");
     }
-    let successor = kept(&shelves, "company", &["3/day"]).await;
-    assert!(successor.token(Load::of_one(3), Deadline::NONE).await.is_ok(), "another account of that name begins anew");
+    let successor = kept(&store, "company", &["3/day"]).await;
+    assert!(
+        successor.token(Load::of_one(3), Deadline::NONE).await.is_ok(),
+        "another account of that name starts empty"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_written_is_not_taken() {
-    let shelves = Arc::new(Shelves::default());
-    let gate = kept(&shelves, "company", &["3/day"]).await;
-    shelves.broken.store(true, Ordering::Relaxed);
+    let store = Arc::new(FakeQuotaStore::default());
+    let gate = kept(&store, "company", &["3/day"]).await;
+    store.broken.store(true, Ordering::Relaxed);
     let refused = gate.token(Load::of_one(1), Deadline::NONE).await.expect_err("not written");
-    assert_eq!(refused, Denied::Unwritten("the disk is full".to_owned()));
-    shelves.broken.store(false, Ordering::Relaxed);
+    assert_eq!(refused, TokenDenied::Unwritten("the disk is full".to_owned()));
+    store.broken.store(false, Ordering::Relaxed);
     token(&gate).await;
 }
 
-/// Whoever waits behind the first in line has a deadline, too, and the next one finds the line free.
+/// A caller behind the first in the line has a deadline too, and the next one finds the line free.
 #[tokio::test(start_paused = true)]
 async fn storage_that_hangs_keeps_nobody_beyond_the_deadline() {
-    let shelves = Arc::new(Shelves::default());
-    let gate = kept(&shelves, "company", &["3/day"]).await;
-    shelves.hangs.store(true, Ordering::Relaxed);
+    let store = Arc::new(FakeQuotaStore::default());
+    let gate = kept(&store, "company", &["3/day"]).await;
+    store.hangs.store(true, Ordering::Relaxed);
     let within = |seconds| gate.token(Load::of_one(1), Deadline::after(seconds * SECOND));
     let asked = tokio::time::timeout(60 * SECOND, async { tokio::join!(within(25), within(5)) });
     let (first, second) = asked.await.expect("an answer at the deadline");
-    assert_eq!(first.expect_err("hangs"), Denied::Unwritten("the storage gives no answer in time".to_owned()));
-    assert_eq!(second.expect_err("behind it"), Denied::NotInTime(None));
-    shelves.hangs.store(false, Ordering::Relaxed);
+    assert_eq!(first.expect_err("hangs"), TokenDenied::Unwritten("the storage gives no answer in time".to_owned()));
+    assert_eq!(second.expect_err("behind it"), TokenDenied::NotInTime(None));
+    store.hangs.store(false, Ordering::Relaxed);
     for _ in 0..3 {
         token(&gate).await;
     }

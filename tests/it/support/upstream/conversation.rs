@@ -306,7 +306,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             Action::Close => self.flush().await?,
             Action::Stall => while self.fill().await.is_some() {},
             Action::Endless(line) => {
-                // A client that listens for ever is the bug to find; the test must end all the same.
+                // A client that never stops listening is the bug to find; the test must end all the same.
                 for _ in 0..10_000 {
                     self.say(line);
                     self.flush().await?;

@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waxseal::observe::Secret;
-use waxseal::relay::{self, Credentials, Options, TlsMode};
+use waxseal::relay::{self, Credentials, TlsMode, UpstreamOptions};
 
 /// What the server offers inside TLS unless told otherwise.
 const KEYWORDS: &[&str] =
@@ -91,16 +91,16 @@ impl ScriptedUpstream {
     }
 
     /// Options that reach this server, with a login, time-outs that only guard against hangs, and a cap of 3.
-    pub fn options(&self, name: &str) -> Options {
+    pub fn options(&self, name: &str) -> UpstreamOptions {
         let ca = waxseal::pem::certificates(self.ca().as_bytes()).unwrap();
         let (username, password) = ("relay-user".to_owned(), Secret::new("relay-canary-password"));
         let credentials = Credentials { username, password, secret_key: None };
-        Options {
+        UpstreamOptions {
             name: name.into(),
             host: self.address.ip().to_string(),
             port: self.address.port(),
             tls: self.shared.tls,
-            other_ports: Vec::new(),
+            fallback_ports: Vec::new(),
             server_name: ServerName::try_from("localhost").unwrap(),
             tls_config: waxseal::tls::client(&ca).unwrap(),
             redaction: relay::redaction([&credentials]).into(),

@@ -1,4 +1,4 @@
-//! What a provider's documents say that it refuses. Whoever keeps to them hears nothing of them.
+//! What a provider's documents say that it refuses. A client that keeps to them never notices them.
 
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
@@ -13,7 +13,7 @@ pub struct Rules {
     pub size: (usize, &'static str),
     /// Of the whole message; `None` if there is nothing wrong with it.
     pub message: fn(&[u8]) -> Option<&'static str>,
-    /// Whoever calls himself by no full name in EHLO is sent away.
+    /// A client without a fully qualified name in EHLO is turned away.
     pub real_names_only: bool,
 }
 

@@ -39,7 +39,7 @@ pub enum Action {
     Close,
     /// Never a word again; what comes is still taken down.
     Stall,
-    /// The same line for ever.
+    /// The same line endlessly.
     Endless(&'static str),
     /// The usual, but late.
     Late(Duration),

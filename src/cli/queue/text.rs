@@ -1,7 +1,7 @@
-//! Times, sizes and counts as a reader wants them.
+//! Times, sizes and counts for people.
 
 use crate::observe::log::Clean;
-use crate::queue::{HeldLane, RecipientRow, Row, State};
+use crate::queue::{HeldLane, RecipientRow, RecipientState, Row};
 use jiff::Timestamp;
 
 /// `3 h ago`; a time to come (the clock was set back) is `in 3 h`.
@@ -96,11 +96,11 @@ fn quoted(word: &str) -> String {
 
 pub fn recipient_state(recipient: &RecipientRow, held: &[HeldLane], now: Timestamp) -> String {
     match recipient.state {
-        State::Waiting if is_held(held, &recipient.lane) => "held".to_owned(),
-        State::Waiting => recipient.due.map_or("waiting".to_owned(), |at| due(now, at)),
-        State::Leased => "being sent".to_owned(),
-        State::Failed => "failed".to_owned(),
-        State::Damaged => "damaged".to_owned(),
+        RecipientState::Waiting if is_held(held, &recipient.lane) => "held".to_owned(),
+        RecipientState::Waiting => recipient.due.map_or("waiting".to_owned(), |at| due(now, at)),
+        RecipientState::Leased => "being sent".to_owned(),
+        RecipientState::Failed => "failed".to_owned(),
+        RecipientState::Damaged => "damaged".to_owned(),
     }
 }
 
@@ -109,7 +109,7 @@ pub fn message_state(row: &Row, held: &[HeldLane], now: Timestamp) -> String {
     let states = row.recipients.iter().map(|recipient| recipient_state(recipient, held, now));
     let mut counted: Vec<(String, u64)> = Vec::new();
     for state in states {
-        // Due times would only be told apart.
+        // Due times would only distinguish equal states.
         let word = if row.recipients.len() > 1 && state.starts_with("due") { "waiting".to_owned() } else { state };
         match counted.iter_mut().find(|(known, _)| *known == word) {
             Some((_, number)) => *number += 1,
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_the_unit_that_says_enough() {
+    fn times_are_shown_in_the_unit_that_says_enough() {
         let now = at("2026-11-24T03:00:00Z");
         for (time, past, future) in [
             ("2026-11-24T03:00:00Z", "just now", "due now"),
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn the_state_of_a_message_is_that_of_its_recipients() {
         let now = at("2026-11-24T03:00:00Z");
-        let mut message = row(1, State::Waiting);
+        let mut message = row(1, RecipientState::Waiting);
         message.recipients[0].due = Some(at("2026-11-24T03:12:00Z"));
         let all_but = |except: &[&str]| {
             vec![HeldLane { lane: None, except: except.iter().copied().map(str::to_owned).collect() }]
@@ -172,9 +172,9 @@ mod tests {
         message.recipients.push(message.recipients[0].clone());
         message.recipients[1].due = Some(at("2026-11-24T03:02:10Z"));
         assert_eq!(message_state(&message, &[], now), "due in 2 min");
-        message.recipients.push(row(2, State::Failed).recipients.remove(0));
+        message.recipients.push(row(2, RecipientState::Failed).recipients.remove(0));
         assert_eq!(message_state(&message, &[], now), "2 waiting, 1 failed");
-        assert_eq!(message_state(&row(3, State::Leased), &[], now), "being sent");
+        assert_eq!(message_state(&row(3, RecipientState::Leased), &[], now), "being sent");
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! Whether an upstream is one of our own listeners: such mail would go round until its hops are used up.
+//! Whether an upstream is one of our own listeners: such mail would loop until it has too many Received headers.
 //!
-//! A shared environment file makes it likely. Pure over given addresses; names are looked up by whoever starts the
-//! gateway.
+//! A shared environment file makes it likely. Pure over given addresses; the caller that starts the gateway looks
+//! names up.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// The address at which the upstream would reach one of `listeners`.
 ///
-/// `is_local` tells whether an address is this machine's; it is asked only where a listener takes all addresses.
+/// `is_local` tells whether an address is this machine's; it is called only where a listener takes all addresses.
 pub fn is_own_listener(
     upstream: &[SocketAddr],
     listeners: &[SocketAddr],

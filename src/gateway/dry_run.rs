@@ -1,10 +1,10 @@
-//! What a gateway with these settings would make of a message, from MAIL to the door of each upstream. Opens no socket and
-//! writes no file: a key that is still to be made is made in memory.
+//! What a gateway with these settings would make of a message, from MAIL to the form for each upstream. Opens no socket
+//! and writes no file: a key that is still to be made is made in memory.
 
 use super::keys::{self, KeysError};
 use super::{listeners, routes};
 use crate::config::{ListenerSettings, Settings};
-use crate::delivery::{NoWay, Way, rehearse};
+use crate::delivery::{NoRoute, RecipientRoute, dry_run};
 use crate::dkim::{Keyring, Sealed};
 use crate::inbound::Received;
 use crate::intake;
@@ -14,41 +14,41 @@ use crate::smtp::{Extensions, Mailbox};
 use std::sync::Arc;
 
 #[derive(Debug)]
-pub struct Rehearsal {
-    pub intake: intake::Rehearsal,
+pub struct DryRun {
+    pub intake: intake::IntakeDryRun,
     /// One for each recipient of the accepted message; empty if there is none.
-    pub onward: Vec<Onward>,
+    pub onward: Vec<RecipientPreview>,
     /// In the order of the configuration, those that some recipient's way leads through.
-    pub exits: Vec<Exit>,
+    pub exits: Vec<UpstreamPreview>,
 }
 
 /// How one recipient's mail would go.
 #[derive(Debug)]
-pub struct Onward {
+pub struct RecipientPreview {
     pub recipient: Mailbox,
-    pub way: Result<Way, NoWay>,
+    pub way: Result<RecipientRoute, NoRoute>,
 }
 
 /// What the message would be for one upstream.
 #[derive(Debug)]
-pub struct Exit {
+pub struct UpstreamPreview {
     /// In the configuration.
     pub upstream: usize,
     /// For a server that offers 8BITMIME and SMTPUTF8.
     pub sealed: Result<Sealed, Outcome>,
     /// Those of the two that it cannot do without.
-    pub needs: Vec<Need>,
+    pub needs: Vec<ServerNeed>,
 }
 
 /// What a server has to offer for a message to leave as it is shown.
 #[derive(Debug)]
-pub enum Need {
+pub enum ServerNeed {
     /// And whether there is a way without.
     EightBitMime(Result<(), Outcome>),
     SmtpUtf8,
 }
 
-impl Need {
+impl ServerNeed {
     /// As in EHLO.
     pub fn keyword(&self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Need {
     }
 }
 
-impl Rehearsal {
+impl DryRun {
     /// `listener`: one of the settings' own.
     pub async fn of(
         received: Received,
@@ -66,44 +66,49 @@ impl Rehearsal {
         mut settings: Settings,
     ) -> Result<(Self, Settings), KeysError> {
         let keyring = Arc::new(keys::load_without_writing(std::mem::take(&mut settings.dkim))?);
-        let intake = listeners::reception(&settings, listener, &keyring).rehearse(received);
+        let intake = listeners::pipeline(&settings, listener, &keyring).dry_run(received);
         let (mut onward, mut exits) = (Vec::new(), Vec::new());
-        if let Ok(accepted) = &intake.fate {
+        if let Ok(accepted) = &intake.result {
             let routes = routes(&settings);
             let header = accepted.asked_header();
             let way = |recipient: &Mailbox| routes.way(&accepted.addressed(recipient, &header), accepted.id);
             let recipients = accepted.envelope.recipients.iter();
-            onward.extend(recipients.map(|to| Onward { recipient: to.clone(), way: way(to) }));
+            onward.extend(recipients.map(|to| RecipientPreview { recipient: to.clone(), way: way(to) }));
             exits = self::exits(accepted, &onward, &settings, &keyring).await;
         }
         Ok((Self { intake, onward, exits }, settings))
     }
 
-    pub fn exit(&self, upstream: usize) -> Option<&Exit> {
+    pub fn exit(&self, upstream: usize) -> Option<&UpstreamPreview> {
         self.exits.iter().find(|exit| exit.upstream == upstream)
     }
 }
 
-async fn exits(accepted: &Accepted, onward: &[Onward], settings: &Settings, keyring: &Arc<Keyring>) -> Vec<Exit> {
+async fn exits(
+    accepted: &Accepted,
+    onward: &[RecipientPreview],
+    settings: &Settings,
+    keyring: &Arc<Keyring>,
+) -> Vec<UpstreamPreview> {
     let mut exits = Vec::new();
     for (index, upstream) in settings.upstreams.iter().enumerate() {
-        let is_used = |onward: &Onward| onward.way.as_ref().is_ok_and(|way| way.upstreams.contains(&index));
+        let is_used = |onward: &RecipientPreview| onward.way.as_ref().is_ok_and(|way| way.upstreams.contains(&index));
         if onward.iter().any(is_used) {
             let at_door = async |eight_bit_mime| {
                 let offered = Extensions { eight_bit_mime, smtputf8: true, ..Extensions::default() };
                 let (keyring, unsigned) = (keyring.clone(), settings.unsigned.clone());
-                rehearse(accepted, (&upstream.name, &upstream.profile), keyring, unsigned, &offered).await
+                dry_run(accepted, (&upstream.name, &upstream.profile), keyring, unsigned, &offered).await
             };
             let (sealed, mut needs) = (at_door(true).await, Vec::new());
             if sealed.as_ref().is_ok_and(|sealed| sealed.is_eight_bit() || sealed.header_is_eight_bit()) {
-                needs.push(Need::EightBitMime(at_door(false).await.map(drop)));
+                needs.push(ServerNeed::EightBitMime(at_door(false).await.map(drop)));
             }
             // Raw text in a header alone is made ASCII.
             let mut addresses = accepted.envelope.sender.mailbox().into_iter().chain(&accepted.envelope.recipients);
             if addresses.any(Mailbox::is_internationalized) {
-                needs.push(Need::SmtpUtf8);
+                needs.push(ServerNeed::SmtpUtf8);
             }
-            exits.push(Exit { upstream: index, sealed, needs });
+            exits.push(UpstreamPreview { upstream: index, sealed, needs });
         }
     }
     exits

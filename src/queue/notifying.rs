@@ -1,69 +1,70 @@
-//! A queue with a bell for each lane: whoever delivers sleeps until mail may have become due there.
+//! A queue that wakes the delivery loop of a lane when mail may have become due there.
 //!
-//! Rings for every change that goes through it; what another process changed is found by looking now and then.
+//! Notifies for every change that goes through it; changes by another process are found by polling.
 
 use super::{
-    Correction, Cursor, Fate, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, NewMail, Page, Queue,
-    QueueError, Reassigned, Revision, Settlement, Shown, Spent, Statistics, Stored,
+    Correction, Cursor, Filter, HeldLane, HistoryRow, InitialState, Lane, LaneOf, LeaseId, Leased, MessageDetails,
+    NewMail, Page, Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail,
 };
 use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
 #[derive(Debug)]
-pub struct Watched {
+pub struct NotifyingQueue {
     queue: Arc<dyn Queue>,
-    bells: Mutex<HashMap<Lane, Arc<Notify>>>,
-    nudges: Mutex<HashMap<Lane, Arc<Notify>>>,
+    wakeups: Mutex<HashMap<Lane, Arc<Notify>>>,
+    retry_requests: Mutex<HashMap<Lane, Arc<Notify>>>,
 }
 
-impl Watched {
+impl NotifyingQueue {
     pub fn new(queue: Arc<dyn Queue>) -> Self {
-        Self { queue, bells: Mutex::default(), nudges: Mutex::default() }
+        Self { queue, wakeups: Mutex::default(), retry_requests: Mutex::default() }
     }
 
-    /// For one waiter. What rings while nobody waits is heard by the next wait.
-    pub fn bell(&self, lane: &Lane) -> Arc<Notify> {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner).entry(lane.clone()).or_default().clone()
+    /// For one waiter. A wake-up without a waiter is kept for the next wait.
+    pub fn wakeup(&self, lane: &Lane) -> Arc<Notify> {
+        self.wakeups.lock().entry(lane.clone()).or_default().clone()
     }
 
-    /// For one waiter: the operator wants it tried now, whatever the lane waits for.
-    pub fn nudged(&self, lane: &Lane) -> Arc<Notify> {
-        self.nudges.lock().unwrap_or_else(PoisonError::into_inner).entry(lane.clone()).or_default().clone()
+    /// For one waiter: the operator asked for a retry now, whatever the lane waits for.
+    pub fn retry_requested(&self, lane: &Lane) -> Arc<Notify> {
+        self.retry_requests.lock().entry(lane.clone()).or_default().clone()
     }
 
     /// All lanes.
-    pub fn nudge(&self) {
-        self.nudges.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|nudge| nudge.notify_one());
+    pub fn retry_now(&self) {
+        self.retry_requests.lock().values().for_each(|retry_now| retry_now.notify_one());
     }
 
-    fn ring<'a>(&self, lanes: impl Iterator<Item = &'a Lane>) {
-        let bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.filter_map(|lane| bells.get(lane)).for_each(|bell| bell.notify_one());
+    fn wake<'a>(&self, lanes: impl Iterator<Item = &'a Lane>) {
+        let wakeups = self.wakeups.lock();
+        lanes.filter_map(|lane| wakeups.get(lane)).for_each(|wakeup| wakeup.notify_one());
     }
 
-    fn ring_all(&self) {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|bell| bell.notify_one());
+    fn wake_all(&self) {
+        self.wakeups.lock().values().for_each(|wakeup| wakeup.notify_one());
     }
 }
 
 #[async_trait]
-impl Queue for Watched {
+impl Queue for NotifyingQueue {
     async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
         let mut lanes: Vec<Lane> = Vec::new();
-        for fate in &mail.fates {
-            if let Fate::Waiting(lane) | Fate::Deferred { lane, .. } = fate
+        for initial_state in &mail.initial_states {
+            if let InitialState::Waiting(lane) | InitialState::Deferred { lane, .. } = initial_state
                 && !lanes.contains(lane)
             {
                 lanes.push(lane.clone());
             }
         }
         self.queue.put(mail).await?;
-        self.ring(lanes.iter());
+        self.wake(lanes.iter());
         Ok(())
     }
 
@@ -71,7 +72,7 @@ impl Queue for Watched {
         self.queue.lease(lane, now, limit, octets).await
     }
 
-    async fn lease_old(
+    async fn lease_expired(
         &self,
         lane: &Lane,
         age: Duration,
@@ -79,7 +80,7 @@ impl Queue for Watched {
         limit: usize,
         octets: u64,
     ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        self.queue.lease_old(lane, age, after, limit, octets).await
+        self.queue.lease_expired(lane, age, after, limit, octets).await
     }
 
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError> {
@@ -97,13 +98,13 @@ impl Queue for Watched {
         after: Option<Cursor>,
     ) -> Result<Reassigned, QueueError> {
         let reassigned = self.queue.reassign_lanes(fingerprint, lane_of, after).await;
-        self.ring_all();
+        self.wake_all();
         reassigned
     }
 
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
         self.queue.hold(lane, held).await?;
-        self.ring_all();
+        self.wake_all();
         Ok(())
     }
 
@@ -115,7 +116,7 @@ impl Queue for Watched {
         self.queue.list(filter, after, limit).await
     }
 
-    async fn show(&self, id: MailId) -> Result<Option<Shown>, QueueError> {
+    async fn show(&self, id: MailId) -> Result<Option<MessageDetails>, QueueError> {
         self.queue.show(id).await
     }
 
@@ -125,17 +126,17 @@ impl Queue for Watched {
 
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
         let made_due = self.queue.retry(ids, correction, now).await;
-        self.ring_all();
+        self.wake_all();
         made_due
     }
 
-    async fn stored(&self, id: MailId) -> Result<Option<Stored>, QueueError> {
+    async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError> {
         self.queue.stored(id).await
     }
 
     async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
         let replaced = self.queue.replace(revision, now).await;
-        self.ring_all();
+        self.wake_all();
         replaced
     }
 
@@ -155,11 +156,11 @@ impl Queue for Watched {
         self.queue.lived()
     }
 
-    async fn spent(&self, quota: &str) -> Result<Vec<Spent>, QueueError> {
+    async fn spent(&self, quota: &str) -> Result<Vec<QuotaRow>, QueueError> {
         self.queue.spent(quota).await
     }
 
-    async fn spend(&self, quota: &str, rows: Vec<Spent>, oldest: i64) -> Result<(), QueueError> {
+    async fn spend(&self, quota: &str, rows: Vec<QuotaRow>, oldest: i64) -> Result<(), QueueError> {
         self.queue.spend(quota, rows, oldest).await
     }
 

@@ -1,4 +1,4 @@
-//! How much memory the repair of a message takes while it lasts: text that is encoded anew stands there several times.
+//! How much memory the repair of a message needs at its peak: re-encoded text is held several times.
 //! An upper bound by looking, not by doing; the caller's budget has the last word.
 
 use super::parts::coding_of;
@@ -9,7 +9,7 @@ use crate::message::lines::has_long_line;
 use crate::message::mime::{Coding, Encoding, Entity, Structure, longest_quoted_printable};
 use memchr::memmem;
 
-/// Octets for each of the header while its fields are taken apart and written anew.
+/// Octets for each of the header while its fields are parsed and rewritten.
 const OF_HEADER: usize = 16;
 
 /// Octets beside the message itself that the steps on its own header take.
@@ -18,7 +18,7 @@ pub fn header_room(message: &RawMessage) -> usize {
 }
 
 /// Octets beside the message itself that the steps on its body take.
-pub fn room(message: &RawMessage, repairs: &Repairs) -> usize {
+pub fn memory_needed(message: &RawMessage, repairs: &Repairs) -> usize {
     let structure = Structure::of(message);
     let body = message.body();
     let (mut growth, mut decoded, mut is_new) = (0, 0, is_edited(message, &structure, repairs));
@@ -37,7 +37,7 @@ pub fn room(message: &RawMessage, repairs: &Repairs) -> usize {
         true => usize::from(is_new),
         false => 2 * usize::from(is_new),
     };
-    let text = if repairs.text_part { text_part::room(&structure) } else { 0 };
+    let text = if repairs.text_part { text_part::memory_needed(&structure) } else { 0 };
     let around = if text > 0 { 2 * body.len() } else { 0 };
     bodies * (body.len() + growth) + decoded + text + around
 }
@@ -75,7 +75,7 @@ fn is_decoded(entity: &Entity, body: &[u8], repairs: &Repairs) -> bool {
     }
 }
 
-/// A step may write the body anew for the frame around its parts, or for their headers.
+/// A step may rewrite the body for the frame around its parts, or for their headers.
 fn is_edited(message: &RawMessage, structure: &Structure, repairs: &Repairs) -> bool {
     let root = structure.root();
     let is_flattened = repairs.flatten && root.content.is("multipart/mixed") && root.children.len() == 1;
@@ -95,14 +95,14 @@ mod tests {
     use super::*;
     use crate::message::MailId;
     use crate::message::repair::testing::NOW;
-    use crate::message::repair::{Context, Repairs, repair};
+    use crate::message::repair::{RepairInputs, Repairs, repair};
 
     fn message(data: &str) -> RawMessage {
         RawMessage::from_data(data.to_owned().into()).expect("a message")
     }
 
     #[test]
-    fn there_is_room_for_what_is_encoded_anew_and_none_is_asked_for_what_stays() {
+    fn memory_covers_re_encoded_parts_and_nothing_for_unchanged_ones() {
         let base64 = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n";
         let image = "Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\n";
         let eight_bit = "\u{e4}\u{f6}\u{fc}\r\n".repeat(1000);
@@ -124,11 +124,11 @@ mod tests {
         ] {
             let message = message(&data);
             let now = NOW.parse().expect("a time");
-            let context = Context { now, id: MailId::new(now, 7), host: "gw.example.com" };
+            let context = RepairInputs { now, id: MailId::new(now, 7), host: "gw.example.com" };
             let repaired = repair(&message, &Repairs::ALL, &context).message;
-            let octets = room(&message, &Repairs::ALL);
+            let octets = memory_needed(&message, &Repairs::ALL);
             assert_eq!(octets > 0, is_needed, "{data:.80}");
-            assert_eq!(room(&message, &Repairs::NONE), 0, "{data:.80}");
+            assert_eq!(memory_needed(&message, &Repairs::NONE), 0, "{data:.80}");
             let is_new = repaired.body().as_ptr() != message.body().as_ptr();
             assert!(
                 !is_new || octets >= 2 * repaired.body().len(),

@@ -1,9 +1,9 @@
-//! `Spacing`: units come one after the other and not all at once, but for a few (the generic cell rate algorithm).
+//! `Gcra`: units are spaced evenly, with a small burst allowed (the generic cell rate algorithm).
 //!
-//! Pure. It keeps no promise of its own: what must never be exceeded is the `Window`. It is what slows down when a provider asks
-//! for it.
+//! Pure. It guarantees nothing: the limit that is never exceeded is the `Window`. It is the part that slows down when a
+//! provider asks for it.
 
-use super::pace::Share;
+use super::throttle::ThrottleFactor;
 use super::window::Moment;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const BURST_PART: u32 = 10;
 const MOST_AT_ONCE: u32 = 10;
 
 #[derive(Debug)]
-pub(super) struct Spacing {
+pub(super) struct Gcra {
     interval: Duration,
     /// How much earlier than evenly spaced a unit may come.
     tolerance: Duration,
@@ -20,7 +20,7 @@ pub(super) struct Spacing {
     next: Moment,
 }
 
-impl Spacing {
+impl Gcra {
     pub(super) fn new(units: u32, period: Duration) -> Self {
         let interval = period / units.max(1);
         let burst = (units / BURST_PART).clamp(1, MOST_AT_ONCE);
@@ -33,16 +33,16 @@ impl Spacing {
     }
 
     /// How long so many units take.
-    pub(super) fn span(&self, units: u64, share: Share) -> Duration {
+    pub(super) fn span(&self, units: u64, share: ThrottleFactor) -> Duration {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         share.stretched(self.interval).saturating_mul(units)
     }
 
-    pub(super) fn take(&mut self, units: u64, now: Moment, share: Share) {
+    pub(super) fn take(&mut self, units: u64, now: Moment, share: ThrottleFactor) {
         self.next = self.next.max(now) + self.span(units, share);
     }
 
-    pub(super) fn refund(&mut self, units: u64, share: Share) {
+    pub(super) fn refund(&mut self, units: u64, share: ThrottleFactor) {
         self.next = self.next.saturating_sub(self.span(units, share));
     }
 }

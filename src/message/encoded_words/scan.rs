@@ -1,6 +1,6 @@
 //! Finds encoded words as readers do: also where they are glued together, hold raw spaces, or are too long.
 
-use super::{MAX_WORD, Place, is_plain};
+use super::{MAX_WORD, WordPlacement, is_plain};
 use crate::message::charset;
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
@@ -10,14 +10,14 @@ const LONGEST: usize = 4096;
 
 /// Something between `=?` and `?=` with a charset and an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Word<'a> {
+pub struct EncodedWord<'a> {
     raw: &'a str,
     charset: &'a str,
     base64: bool,
     data: &'a str,
 }
 
-impl<'a> Word<'a> {
+impl<'a> EncodedWord<'a> {
     /// The word at the very beginning of `text`.
     pub fn at_start(text: &'a str) -> Option<Self> {
         let rest = text.strip_prefix("=?")?;
@@ -60,11 +60,11 @@ impl<'a> Word<'a> {
     }
 
     /// To the letter of RFC 2047 §2, §4 and §5, taken by itself.
-    fn is_sound(&self, place: Place) -> bool {
+    fn is_sound(&self, place: WordPlacement) -> bool {
         let allowed = |byte: u8| match (self.base64, place) {
             (true, _) => byte.is_ascii_alphanumeric() || b"+/=".contains(&byte),
-            (false, Place::Text) => byte.is_ascii_graphic() && byte != b'?',
-            (false, Place::Phrase) => byte.is_ascii_alphanumeric() || b"!*+-/=_".contains(&byte),
+            (false, WordPlacement::Text) => byte.is_ascii_graphic() && byte != b'?',
+            (false, WordPlacement::Phrase) => byte.is_ascii_alphanumeric() || b"!*+-/=_".contains(&byte),
         };
         let whole = !self.base64 || self.data.len().is_multiple_of(4);
         self.raw.len() <= MAX_WORD
@@ -100,22 +100,22 @@ fn decode_q(data: &[u8]) -> Option<Vec<u8>> {
 
 /// Neighbouring words, which are shown without the white space between them (RFC 2047 §6.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run<'a> {
-    words: Vec<Word<'a>>,
+pub struct WordRun<'a> {
+    words: Vec<EncodedWord<'a>>,
     /// White space stands between the words and around the run.
     apart: bool,
 }
 
-impl<'a> Run<'a> {
-    pub fn of(word: Word<'a>, apart: bool) -> Self {
+impl<'a> WordRun<'a> {
+    pub fn of(word: EncodedWord<'a>, apart: bool) -> Self {
         Self { words: vec![word], apart }
     }
 
-    pub fn words(&self) -> &[Word<'a>] {
+    pub fn words(&self) -> &[EncodedWord<'a>] {
         &self.words
     }
 
-    pub fn push(&mut self, word: Word<'a>, apart: bool) {
+    pub fn push(&mut self, word: EncodedWord<'a>, apart: bool) {
         self.words.push(word);
         self.apart &= apart;
     }
@@ -127,18 +127,18 @@ impl<'a> Run<'a> {
 
     /// Octets of words with one charset are joined before they are decoded: a character may be split over two.
     pub fn decode(&self) -> Option<String> {
-        let same = |a: &Word<'_>, b: &Word<'_>| a.charset.eq_ignore_ascii_case(b.charset);
+        let same = |a: &EncodedWord<'_>, b: &EncodedWord<'_>| a.charset.eq_ignore_ascii_case(b.charset);
         self.words
             .chunk_by(same)
             .map(|words| {
-                let bytes = words.iter().map(Word::bytes).collect::<Option<Vec<_>>>()?.concat();
+                let bytes = words.iter().map(EncodedWord::bytes).collect::<Option<Vec<_>>>()?.concat();
                 charset::decode(words.first()?.charset, &bytes)
             })
             .collect()
     }
 
     /// Keeps to the RFC, and says something that could not be said plainly.
-    pub fn is_sound(&self, place: Place) -> bool {
+    pub fn is_sound(&self, place: WordPlacement) -> bool {
         self.apart
             && self.words.iter().all(|word| word.is_sound(place))
             && self.decode().is_some_and(|text| !is_plain(&text))
@@ -146,43 +146,45 @@ impl<'a> Run<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub enum TextPiece<'a> {
     Plain(&'a str),
-    Run(Run<'a>),
+    Run(WordRun<'a>),
 }
 
 /// An unstructured value, in order. White space between the words of a run is gone.
-pub fn split(value: &str) -> Vec<Piece<'_>> {
-    let mut pieces: Vec<Piece<'_>> = Vec::new();
+pub fn split(value: &str) -> Vec<TextPiece<'_>> {
+    let mut pieces: Vec<TextPiece<'_>> = Vec::new();
     let (mut plain, mut at) = (0, 0);
     while let Some(found) = value[at..].find("=?").map(|offset| at + offset) {
-        let Some(word) = Word::at_start(&value[found..]) else {
+        let Some(word) = EncodedWord::at_start(&value[found..]) else {
             at = found + 2;
             continue;
         };
         let between = &value[plain..found];
         let apart = between.is_empty() && found == 0 || between.ends_with(is_space);
         match pieces.last_mut() {
-            Some(Piece::Run(run)) if between.trim_matches(is_space).is_empty() => run.push(word, !between.is_empty()),
+            Some(TextPiece::Run(run)) if between.trim_matches(is_space).is_empty() => {
+                run.push(word, !between.is_empty())
+            }
             last => {
-                if let Some(Piece::Run(run)) = last.filter(|_| !between.starts_with(is_space)) {
+                if let Some(TextPiece::Run(run)) = last.filter(|_| !between.starts_with(is_space)) {
                     run.touch();
                 }
                 if !between.is_empty() {
-                    pieces.push(Piece::Plain(between));
+                    pieces.push(TextPiece::Plain(between));
                 }
-                pieces.push(Piece::Run(Run::of(word, apart)));
+                pieces.push(TextPiece::Run(WordRun::of(word, apart)));
             }
         }
         at = found + word.size();
         plain = at;
     }
     let rest = &value[plain..];
-    if let Some(Piece::Run(run)) = pieces.last_mut().filter(|_| !rest.is_empty() && !rest.starts_with(is_space)) {
+    if let Some(TextPiece::Run(run)) = pieces.last_mut().filter(|_| !rest.is_empty() && !rest.starts_with(is_space)) {
         run.touch();
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Plain(rest));
+        pieces.push(TextPiece::Plain(rest));
     }
     pieces
 }
@@ -194,7 +196,7 @@ fn is_space(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::words::decode;
+    use crate::message::encoded_words::decode;
 
     #[test]
     fn what_a_value_says() {
@@ -223,10 +225,10 @@ mod tests {
         }
     }
 
-    fn is_sound(value: &str, place: Place) -> bool {
+    fn is_sound(value: &str, place: WordPlacement) -> bool {
         split(value).iter().all(|piece| match piece {
-            Piece::Plain(_) => true,
-            Piece::Run(run) => run.is_sound(place),
+            TextPiece::Plain(_) => true,
+            TextPiece::Run(run) => run.is_sound(place),
         })
     }
 
@@ -252,8 +254,11 @@ mod tests {
             ("=?UTF-8?B?w7Y?=", false),
             (&long, false),
         ] {
-            assert_eq!(is_sound(value, Place::Text), expected, "{value}");
+            assert_eq!(is_sound(value, WordPlacement::Text), expected, "{value}");
         }
-        assert!(is_sound("=?UTF-8?Q?Dr._=C3=84?=", Place::Text) && !is_sound("=?UTF-8?Q?Dr._=C3=84?=", Place::Phrase));
+        assert!(
+            is_sound("=?UTF-8?Q?Dr._=C3=84?=", WordPlacement::Text)
+                && !is_sound("=?UTF-8?Q?Dr._=C3=84?=", WordPlacement::Phrase)
+        );
     }
 }

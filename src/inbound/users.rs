@@ -1,10 +1,10 @@
-//! Who may log in: the users of the configuration and their passwords.
+//! The users of the configuration and their passwords.
 //!
-//! argon2 is slow on purpose and Plausible logs in anew for every mail, so a verified login is remembered, as a keyed
+//! argon2 is slow on purpose and Plausible logs in again for every mail, so a verified login is remembered, as a keyed
 //! hash and only in memory; at most as many argon2 runs as there are cores go at once, in the order of `verifiers`. Never
 //! prints a password.
 
-pub use super::verifiers::{Busy, Source};
+pub use super::verifiers::{Busy, LoginSource};
 
 use super::verifiers::Verifiers;
 use crate::observe::Secret;
@@ -107,12 +107,12 @@ impl Password {
 
 /// The users of a listener. Cheap to clone; what is remembered is shared by the clones.
 #[derive(Debug, Clone)]
-pub struct Users(Arc<Inner>);
+pub struct Users(Arc<UserSet>);
 
 #[derive(Debug)]
-struct Inner {
-    users: HashMap<Arc<str>, Arc<User>>,
-    /// Stands in for a user who does not exist, so that guessing names costs and takes as much as guessing passwords.
+struct UserSet {
+    users: HashMap<Arc<str>, Arc<KnownUser>>,
+    /// Used for unknown users, so that guessing names costs as much time as guessing passwords.
     decoy: Option<StoredHash>,
     /// Of this process only.
     key: hmac::Key,
@@ -120,7 +120,7 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct User {
+struct KnownUser {
     hash: StoredHash,
     /// Some providers take one token as both, and it ends up here as both.
     name_is_secret: bool,
@@ -138,11 +138,11 @@ impl Users {
                     Password::Hashed(hash) => (hash, false),
                     Password::Plain(password) => (StoredHash::of(&password), *name == *password.reveal()),
                 };
-                (name, Arc::new(User { hash, name_is_secret, remembered: OnceLock::new() }))
+                (name, Arc::new(KnownUser { hash, name_is_secret, remembered: OnceLock::new() }))
             })
             .collect();
         let decoy = users.values().next().map(|user| user.hash.clone());
-        Self(Arc::new(Inner { users, decoy, key: random_key(), verifiers: Verifiers::new(cores()) }))
+        Self(Arc::new(UserSet { users, decoy, key: random_key(), verifiers: Verifiers::new(cores()) }))
     }
 
     pub fn none() -> Self {
@@ -154,7 +154,7 @@ impl Users {
     }
 
     /// The user's name if name and password are right.
-    pub async fn verify(&self, name: &str, password: &Secret, source: Source) -> Result<Option<Arc<str>>, Busy> {
+    pub async fn verify(&self, name: &str, password: &Secret, source: LoginSource) -> Result<Option<Arc<str>>, Busy> {
         let (name, user) = match self.0.users.get_key_value(name) {
             Some((name, user)) => (Arc::clone(name), Arc::clone(user)),
             None => {
@@ -164,7 +164,7 @@ impl Users {
                 return Ok(None);
             }
         };
-        let message = remembrance(&name, password, &user.hash);
+        let message = cache_key(&name, password, &user.hash);
         if let Some(tag) = user.remembered.get()
             && hmac::verify(&self.0.key, &message, tag.as_ref()).is_ok()
         {
@@ -177,16 +177,16 @@ impl Users {
         Ok(Some(name))
     }
 
-    /// What may be said of a login that was refused: the name of a user. Any other text in its place may be a secret: a
-    /// provider's token that an application still has, a password typed one field too early.
-    pub fn name_to_show(&self, name: &str, password: &Secret) -> Option<&str> {
+    /// The name to log for a refused login: that of a known user. Any other text in its place may be a secret: a
+    /// provider's token that an application still has, a password typed into the name field.
+    pub fn loggable_name(&self, name: &str, password: &Secret) -> Option<&str> {
         let (name, user) = self.0.users.get_key_value(name)?;
         (!user.name_is_secret && **name != *password.reveal()).then_some(&**name)
     }
 
     /// `counts`: the hash is a user's, not the decoy.
-    async fn run(&self, hash: StoredHash, password: Secret, source: Source, counts: bool) -> Result<bool, Busy> {
-        let turn = self.0.verifiers.turn(source).await?;
+    async fn run(&self, hash: StoredHash, password: Secret, source: LoginSource, counts: bool) -> Result<bool, Busy> {
+        let turn = self.0.verifiers.allowance(source).await?;
         // Until the run is over, whether or not its client is still there; a panic inside argon2 is a refused login.
         let matching = tokio::task::spawn_blocking(move || (hash.matches(&password), turn));
         let (matches, turn) = matching.await.map_or((false, None), |(matches, turn)| (matches, Some(turn)));
@@ -207,7 +207,7 @@ fn cores() -> usize {
 }
 
 /// Name, password and stored hash, each with its length before it, so that no two triples give the same bytes.
-fn remembrance(name: &str, password: &Secret, hash: &StoredHash) -> Vec<u8> {
+fn cache_key(name: &str, password: &Secret, hash: &StoredHash) -> Vec<u8> {
     let mut message = Vec::new();
     for part in [name, password.reveal(), &hash.0.to_string()] {
         message.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -220,7 +220,8 @@ fn remembrance(name: &str, password: &Secret, hash: &StoredHash) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const HERE: Source = Source { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_known: true };
+    const HERE: LoginSource =
+        LoginSource { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_known: true };
 
     fn secret(text: &str) -> Secret {
         Secret::new(text)
@@ -256,7 +257,7 @@ mod tests {
         assert_eq!(users.verify("plain", &secret("p"), HERE).await, Ok(Some("plain".into())));
         let mut runs = Vec::new();
         for _ in 0..cores() {
-            runs.push(users.0.verifiers.turn(HERE).await.expect("a free one"));
+            runs.push(users.0.verifiers.allowance(HERE).await.expect("a free one"));
         }
         assert_eq!(users.verify("plain", &secret("p"), HERE).await, Ok(Some("plain".into())), "remembered");
         for (name, password) in [("plain", "q"), ("plausible", "geheim:ß1")] {
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_login_is_told_by_a_users_name_and_by_nothing_else() {
+    fn a_refused_login_is_logged_with_a_users_name_and_nothing_else() {
         let both = ("token".into(), Password::Plain(secret("token")));
         let users = Users::new([("plausible".into(), Password::Plain(secret("geheim"))), both]);
         for (name, password, shown) in [
@@ -281,7 +282,7 @@ mod tests {
             ("pm-token-1234", "pm-token-1234", None),
             ("Plausible", "wrong", None),
         ] {
-            assert_eq!(users.name_to_show(name, &secret(password)), shown, "{name} {password}");
+            assert_eq!(users.loggable_name(name, &secret(password)), shown, "{name} {password}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Writes text as header values: plain where it is ASCII, in encoded words of whole characters where it is not.
 
-use super::{MAX_WORD, Place, is_plain};
+use super::{MAX_WORD, WordPlacement, is_plain};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
@@ -12,16 +12,16 @@ const LONGEST_PLAIN: usize = 900;
 /// An unstructured value, in one line that can be folded at its white space. Reading it gives back `text`, less control
 /// characters' harm: they are encoded. `column`: where the value begins.
 pub fn encode_text(text: &str, column: usize) -> String {
-    encode(text, Place::Text, column)
+    encode(text, WordPlacement::Text, column)
 }
 
 /// A display name: atoms, a quoted string or encoded words.
 pub fn encode_phrase(text: &str, column: usize) -> String {
     let is_ascii = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !text.contains("=?");
     if !is_ascii || text.split(' ').any(|word| word.len() > LONGEST_PLAIN) {
-        return encode(text, Place::Phrase, column);
+        return encode(text, WordPlacement::Phrase, column);
     }
-    if is_plain(text) && text.split(' ').all(|word| stays_plain(word, Place::Phrase)) {
+    if is_plain(text) && text.split(' ').all(|word| stays_plain(word, WordPlacement::Phrase)) {
         return text.to_owned();
     }
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
@@ -29,17 +29,17 @@ pub fn encode_phrase(text: &str, column: usize) -> String {
 
 /// What stands between the parentheses of a comment.
 pub fn encode_comment(text: &str) -> String {
-    encode(text, Place::Phrase, 0)
+    encode(text, WordPlacement::Phrase, 0)
 }
 
 /// A word with the white space before it.
-struct Token<'a> {
+struct TextToken<'a> {
     gap: &'a str,
     word: &'a str,
     plain: bool,
 }
 
-fn encode(text: &str, place: Place, column: usize) -> String {
+fn encode(text: &str, place: WordPlacement, column: usize) -> String {
     let (tokens, tail) = tokens(text, place);
     let mut value = String::with_capacity(text.len());
     let mut at = 0;
@@ -77,7 +77,7 @@ fn encode(text: &str, place: Place, column: usize) -> String {
 }
 
 /// And the white space at the end.
-fn tokens(text: &str, place: Place) -> (Vec<Token<'_>>, &str) {
+fn tokens(text: &str, place: WordPlacement) -> (Vec<TextToken<'_>>, &str) {
     let is_space = |c| c == ' ' || c == '\t';
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -86,7 +86,7 @@ fn tokens(text: &str, place: Place) -> (Vec<Token<'_>>, &str) {
         let (gap, word) = (&rest[..start], &rest[start..end]);
         // White space at the beginning would be lost.
         let plain = stays_plain(word, place) && (!tokens.is_empty() || gap.is_empty());
-        tokens.push(Token { gap, word, plain });
+        tokens.push(TextToken { gap, word, plain });
         rest = &rest[end..];
     }
     if let Some(last) = tokens.last_mut().filter(|_| !rest.is_empty()) {
@@ -95,17 +95,17 @@ fn tokens(text: &str, place: Place) -> (Vec<Token<'_>>, &str) {
     (tokens, rest)
 }
 
-fn stays_plain(word: &str, place: Place) -> bool {
+fn stays_plain(word: &str, place: WordPlacement) -> bool {
     let allowed = |byte: u8| match place {
-        Place::Text => byte.is_ascii_graphic(),
+        WordPlacement::Text => byte.is_ascii_graphic(),
         // RFC 5322 §3.2.3, atext.
-        Place::Phrase => byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte),
+        WordPlacement::Phrase => byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte),
     };
     !word.is_empty() && word.len() <= LONGEST_PLAIN && word.bytes().all(allowed) && !word.contains("=?")
 }
 
 /// Appends encoded words; base64 only for what would not be readable anyway.
-fn push_words(run: &str, place: Place, column: usize, value: &mut String) {
+fn push_words(run: &str, place: WordPlacement, column: usize, value: &mut String) {
     let foreign = run.chars().filter(|c| !c.is_ascii()).count();
     let base64 = foreign * 2 > run.chars().count();
     // The first one shares its line with the field's name.
@@ -129,7 +129,7 @@ fn push_words(run: &str, place: Place, column: usize, value: &mut String) {
 }
 
 /// Octets of whole characters whose encoding fits; at least one character.
-fn chunk_length(text: &str, room: usize, base64: bool, place: Place) -> usize {
+fn chunk_length(text: &str, room: usize, base64: bool, place: WordPlacement) -> usize {
     let mut used = 0;
     for (at, c) in text.char_indices() {
         used += if base64 { c.len_utf8() } else { q_length(c, place) };
@@ -141,18 +141,18 @@ fn chunk_length(text: &str, room: usize, base64: bool, place: Place) -> usize {
     text.len()
 }
 
-fn is_q_literal(c: char, place: Place) -> bool {
+fn is_q_literal(c: char, place: WordPlacement) -> bool {
     match place {
-        Place::Text => c.is_ascii_graphic() && !matches!(c, '=' | '?' | '_'),
-        Place::Phrase => c.is_ascii_alphanumeric() || matches!(c, '!' | '*' | '+' | '-' | '/'),
+        WordPlacement::Text => c.is_ascii_graphic() && !matches!(c, '=' | '?' | '_'),
+        WordPlacement::Phrase => c.is_ascii_alphanumeric() || matches!(c, '!' | '*' | '+' | '-' | '/'),
     }
 }
 
-fn q_length(c: char, place: Place) -> usize {
+fn q_length(c: char, place: WordPlacement) -> usize {
     if c == ' ' || is_q_literal(c, place) { 1 } else { 3 * c.len_utf8() }
 }
 
-fn q_encoded(c: char, place: Place) -> String {
+fn q_encoded(c: char, place: WordPlacement) -> String {
     if c == ' ' {
         return "_".to_owned();
     }
@@ -165,7 +165,7 @@ fn q_encoded(c: char, place: Place) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::words::decode;
+    use crate::message::encoded_words::decode;
     use proptest::prelude::*;
 
     #[test]

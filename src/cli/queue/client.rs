@@ -1,10 +1,10 @@
-//! The way to the queue: through the running gateway's socket, or, under the data folder's lock, straight to it.
+//! Access to the queue: through the running gateway's socket, or, under the data folder's lock, directly.
 
-use crate::gateway::RulesOf;
+use crate::gateway::ConfiguredRewriter;
 use crate::gateway::control::connect;
 use crate::gateway::lock::{Lock, LockError};
 use crate::observe::Clock;
-use crate::queue::control::{Content, Overview, Refusal, Request, Response, execute};
+use crate::queue::control::{ControlRefusal, ControlRequest, ControlResponse, MessageContent, Overview, execute};
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::{Cursor, Filter, Page, Queue};
@@ -22,18 +22,18 @@ const TRIES: u32 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
-pub enum Reach {
-    /// Each request on a connection of its own, so that a question to the user keeps nobody waiting.
+pub enum QueueClient {
+    /// Each request uses its own connection, so that a question to the user blocks nobody.
     Gateway { data_dir: PathBuf },
     Folder {
         queue: Arc<dyn Queue>,
-        /// Of the configuration, once a command asks for them.
-        rules: RulesOf,
+        /// The rules of the configuration, once a command asks for them.
+        rules: ConfiguredRewriter,
         _lock: Lock,
     },
 }
 
-impl Reach {
+impl QueueClient {
     pub async fn open(data_dir: &Path) -> anyhow::Result<Self> {
         let mut tries = 0;
         loop {
@@ -42,22 +42,22 @@ impl Reach {
                 Ok(_) => return Ok(Self::Gateway { data_dir: data_dir.to_owned() }),
                 Err(error) => error,
             };
-            // Looked for and not made: what root made here, the gateway's user could not open.
-            if !sqlite::exists(data_dir).with_context(|| not_ours(data_dir))? {
-                return Err(nothing_there(data_dir));
+            // Not created: a folder created by root could not be opened by the gateway's user.
+            if !sqlite::exists(data_dir).with_context(|| wrong_user(data_dir))? {
+                return Err(no_queue(data_dir));
             }
             match Lock::take(data_dir) {
                 Ok(lock) => return Self::folder(data_dir, lock).await,
                 Err(LockError::Held { .. }) if tries < TRIES => tokio::time::sleep(BETWEEN_TRIES).await,
                 Err(LockError::Held { holder, .. }) => return Err(unreachable(data_dir, &holder, &refused)),
-                Err(error) => return Err(error).with_context(|| not_ours(data_dir)),
+                Err(error) => return Err(error).with_context(|| wrong_user(data_dir)),
             }
         }
     }
 
     async fn folder(data_dir: &Path, lock: Lock) -> anyhow::Result<Self> {
         // Nothing is taken or leased here, so that neither room, nor a cache, nor the schedule is of any use.
-        let options = sqlite::Options {
+        let options = sqlite::SqliteOptions {
             data_dir: data_dir.to_owned(),
             cache_octets: 0,
             min_free_space: u64::MAX,
@@ -65,15 +65,15 @@ impl Reach {
             clock: Clock::System,
         };
         let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
-        Ok(Self::Folder { queue: Arc::new(queue), rules: RulesOf::default(), _lock: lock })
+        Ok(Self::Folder { queue: Arc::new(queue), rules: ConfiguredRewriter::default(), _lock: lock })
     }
 
-    /// A gateway follows its own.
+    /// A running gateway uses its own.
     pub fn has_rules(&self) -> bool {
         matches!(self, Self::Gateway { .. })
     }
 
-    pub fn follow(&mut self, todays: RulesOf) {
+    pub fn use_rules(&mut self, todays: ConfiguredRewriter) {
         if let Self::Folder { rules, .. } = self {
             *rules = todays;
         }
@@ -86,7 +86,7 @@ impl Reach {
         }
     }
 
-    pub async fn ask(&self, request: Request) -> anyhow::Result<Response> {
+    pub async fn ask(&self, request: ControlRequest) -> anyhow::Result<ControlResponse> {
         let response = match self {
             Self::Folder { queue, rules, .. } => execute(queue.as_ref(), rules, request, Timestamp::now()).await,
             Self::Gateway { data_dir } => ask_gateway(data_dir, &request)
@@ -94,39 +94,39 @@ impl Reach {
                 .with_context(|| format!("the gateway that uses {} does not answer", data_dir.display()))??,
         };
         match response {
-            Response::Refused(refusal) => Err(refusal.into()),
+            ControlResponse::Refused(refusal) => Err(refusal.into()),
             response => Ok(response),
         }
     }
 
     pub async fn overview(&self) -> anyhow::Result<Overview> {
-        match self.ask(Request::Overview).await? {
-            Response::Overview(overview) => Ok(overview),
+        match self.ask(ControlRequest::Overview).await? {
+            ControlResponse::Overview(overview) => Ok(overview),
             other => Err(unexpected(&other)),
         }
     }
 
     pub async fn page(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> anyhow::Result<Page> {
-        match self.ask(Request::List { filter: filter.clone(), after, limit }).await? {
-            Response::Page(page) => Ok(page),
+        match self.ask(ControlRequest::List { filter: filter.clone(), after, limit }).await? {
+            ControlResponse::Page(page) => Ok(page),
             other => Err(unexpected(&other)),
         }
     }
 }
 
-pub fn unexpected(response: &Response) -> anyhow::Error {
+pub fn unexpected(response: &ControlResponse) -> anyhow::Error {
     let line = response.to_line();
     anyhow!("the answer is not one to the question: {}", line[..line.len().min(80)].escape_ascii())
 }
 
-fn nothing_there(data_dir: &Path) -> anyhow::Error {
+fn no_queue(data_dir: &Path) -> anyhow::Error {
     anyhow!(
         "there is no queue in {}: no gateway has run with this configuration; name its file with --config",
         data_dir.display()
     )
 }
 
-fn not_ours(data_dir: &Path) -> String {
+fn wrong_user(data_dir: &Path) -> String {
     format!("the queue in {} cannot be opened; run this as the user that the gateway runs as", data_dir.display())
 }
 
@@ -138,23 +138,23 @@ fn unreachable(data_dir: &Path, holder: &str, refused: &io::Error) -> anyhow::Er
     )
 }
 
-async fn ask_gateway(data_dir: &Path, request: &Request) -> io::Result<Result<Response, Refusal>> {
+async fn ask_gateway(data_dir: &Path, request: &ControlRequest) -> io::Result<Result<ControlResponse, ControlRefusal>> {
     let mut stream = connect(data_dir).await?;
     let (input, mut output) = stream.split();
     output.write_all(&request.to_line()).await?;
     let (mut input, mut line) = (BufReader::new(input), Vec::new());
     input.read_until(b'\n', &mut line).await?;
     if line.is_empty() {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection; it may be stopping"));
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection and may be stopping"));
     }
-    let mut response = Response::from_line(&line);
-    if let Ok(Response::Content(Some(content))) = &mut response {
+    let mut response = ControlResponse::from_line(&line);
+    if let Ok(ControlResponse::Content(Some(content))) = &mut response {
         content.data = read_content(&mut input, content).await?;
     }
     Ok(response)
 }
 
-async fn read_content(input: &mut (impl AsyncReadExt + Unpin), content: &Content) -> io::Result<Bytes> {
+async fn read_content(input: &mut (impl AsyncReadExt + Unpin), content: &MessageContent) -> io::Result<Bytes> {
     let mut data = Vec::new();
     input.take(content.octets).read_to_end(&mut data).await?;
     if u64::try_from(data.len()) != Ok(content.octets) {

@@ -1,18 +1,18 @@
-//! The door: what happens to a message for one connection that is ready, before its bytes leave: its marks in that
-//! provider's headers, ASCII where nothing else can be carried, and the seal, with today's key.
+//! The last step before a message is sent over a connection that is ready: its marks become that provider's
+//! headers, it is converted to ASCII where the server needs that, and it is signed with the current key.
 //!
-//! At the door and not at intake: a key rotated today signs mail queued yesterday, and a failover gives the other provider
+//! Here and not at intake: a key rotated today signs mail queued yesterday, and a failover gives the other provider
 //! its own form. Knows what an upstream can carry, never which provider it is.
 
 use super::attempt::local;
+use super::conversion_memory::{NoConversionMemory, reserve_conversion};
 use super::profile::Profile;
-use super::room::{NoRoom, room_for};
 use crate::dkim::{self, Keyring, SealError, SealOptions, Sealed, SigningKey, Unsigned};
 use crate::message::accepted::Accepted;
-use crate::message::adapt::{Translated, seven_bit_room, to_seven_bit, translate, with_ascii_texts};
-use crate::message::budget::Share;
+use crate::message::adapt::{Translated, seven_bit_memory, to_seven_bit, translate, with_ascii_texts};
+use crate::message::budget::MemoryShare;
 use crate::message::outcome::Cause;
-use crate::message::{Budget, MailId, Marks, Outcome, RawMessage, Reason, Step};
+use crate::message::{MailId, Marks, MemoryBudget, Outcome, RawMessage, Reason, RelayStep};
 use crate::relay::{Deadline, provider};
 use crate::smtp::{EnhancedCode, Extensions};
 use std::sync::Arc;
@@ -22,41 +22,41 @@ use tracing::{debug, info};
 const LARGE: usize = 256 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Finalizer {
     pub keyring: Arc<Keyring>,
     pub unsigned: Unsigned,
     /// For what conversions make of messages.
-    pub memory: Budget,
+    pub memory: MemoryBudget,
 }
 
 /// A message as it leaves, and the memory that it takes beside the one that was accepted.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct FinalMessage {
     pub sealed: Sealed,
-    _share: Option<Share>,
+    _share: Option<MemoryShare>,
 }
 
 /// Through which upstream a message is to leave.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Exit<'a> {
+pub(super) struct TargetServer<'a> {
     pub upstream: &'a str,
     pub profile: &'a Profile,
 }
 
 /// Who signs.
 enum Signer {
-    Keys(Vec<Arc<SigningKey>>, Signature),
+    Keys(Vec<Arc<SigningKey>>, SignaturePolicy),
     Nobody,
     Provider,
 }
 
 /// What a signature may be like.
-struct Signature {
+struct SignaturePolicy {
     provider_rewrites: &'static [&'static str],
     one_signature: bool,
 }
 
-impl Exit<'_> {
+impl TargetServer<'_> {
     /// Before a connection is asked for: nobody need wait for one that could not carry the message.
     pub fn check_size(&self, size: usize) -> Result<(), Outcome> {
         let size = size as u64;
@@ -68,61 +68,66 @@ impl Exit<'_> {
 
     /// Another upstream may be able to.
     fn cannot_carry(&self, enhanced: EnhancedCode, text: String) -> Outcome {
-        Outcome::Failed(Reason::new(Some(self.upstream), Step::Local, Cause::Local { enhanced, text }))
+        Outcome::Failed(Reason::new(Some(self.upstream), RelayStep::Local, Cause::Local { enhanced, text }))
     }
 }
 
-impl Door {
-    /// In the form for this exit and for what its server offers. A key that is missing or fails may be put right; a message
-    /// that cannot be signed stays so. At the deadline nothing is waited for any more.
+impl Finalizer {
+    /// In the form for this server and its extensions. A missing or failing key is a temporary error, since it can be
+    /// fixed; a message that cannot be signed fails. Nothing waits beyond the deadline.
     pub async fn seal(
         &self,
         accepted: &Accepted,
-        exit: Exit<'_>,
+        server: TargetServer<'_>,
         offered: &Extensions,
         deadline: Deadline,
-    ) -> Result<Outgoing, Outcome> {
-        let signer = self.signer(accepted, exit.profile)?;
-        let form = Form {
+    ) -> Result<FinalMessage, Outcome> {
+        let signer = self.signer(accepted, server.profile)?;
+        let form = Finalization {
             id: accepted.id,
-            profile: exit.profile.clone(),
-            seven_bit: exit.profile.seven_bit_only || !offered.eight_bit_mime,
+            profile: server.profile.clone(),
+            seven_bit: server.profile.seven_bit_only || !offered.eight_bit_mime,
             ascii_header: !offered.smtputf8,
         };
-        let share = if form.seven_bit { self.room(accepted, exit, deadline).await? } else { None };
+        let share = if form.seven_bit { self.conversion_memory(accepted, server, deadline).await? } else { None };
         let (message, marks) = (accepted.message.clone(), accepted.marks.clone());
         // The share goes along: work that nobody waits for any more still takes its memory.
         let work = move || (form.of(&message, &marks).and_then(|formed| signer.seal(&formed)), share);
-        let (sealed, mut share) = off_the_way(accepted, work).await?;
-        let sealed = sealed.map_err(|Refused { enhanced, text, whose }| match whose {
-            Whose::Upstream => exit.cannot_carry(enhanced, text),
-            Whose::Message => Outcome::Failed(local(enhanced, text)),
-            Whose::Key => Outcome::Deferred(local(enhanced, text)),
+        let (sealed, mut share) = off_runtime(accepted, work).await?;
+        let sealed = sealed.map_err(|NotSendable { enhanced, text, whose }| match whose {
+            FailureScope::Upstream => server.cannot_carry(enhanced, text),
+            FailureScope::Message => Outcome::Failed(local(enhanced, text)),
+            FailureScope::Key => Outcome::Deferred(local(enhanced, text)),
         })?;
-        exit.check_size(sealed.size())?;
+        server.check_size(sealed.size())?;
         if let Some(share) = &mut share {
             share.shrink(sealed.size());
         }
-        Ok(Outgoing { sealed, _share: share })
+        Ok(FinalMessage { sealed, _share: share })
     }
 
     /// For its conversion, if it needs one.
-    async fn room(&self, accepted: &Accepted, exit: Exit<'_>, deadline: Deadline) -> Result<Option<Share>, Outcome> {
+    async fn conversion_memory(
+        &self,
+        accepted: &Accepted,
+        server: TargetServer<'_>,
+        deadline: Deadline,
+    ) -> Result<Option<MemoryShare>, Outcome> {
         let message = accepted.message.clone();
-        let octets = off_the_way(accepted, move || seven_bit_room(&message)).await?;
+        let octets = off_runtime(accepted, move || seven_bit_memory(&message)).await?;
         if octets == 0 {
             return Ok(None);
         }
-        room_for(octets, &self.memory, deadline).await.map(Some).map_err(|no_room| match no_room {
-            NoRoom::Ever => {
+        reserve_conversion(octets, &self.memory, deadline).await.map(Some).map_err(|no_room| match no_room {
+            NoConversionMemory::Ever => {
                 let text = format!(
                     "this server takes 7-bit mail only, and the conversion may take {octets} octets of memory, of which \
                      there are {} (a quarter of `max_memory`)",
                     self.memory.total()
                 );
-                exit.cannot_carry(EnhancedCode::new(5, 3, 4), text)
+                server.cannot_carry(EnhancedCode::new(5, 3, 4), text)
             }
-            NoRoom::Yet => {
+            NoConversionMemory::Yet => {
                 let text = "there is no memory just now for its conversion to 7 bits (a quarter of `max_memory`)";
                 Outcome::Deferred(local(EnhancedCode::new(4, 3, 1), text.to_owned()))
             }
@@ -135,53 +140,53 @@ impl Door {
         };
         let domain = accepted.author.as_ref().map(|author| author.domain());
         if let Some(keys) = domain.and_then(|domain| self.keyring.keys_for(domain)) {
-            return Ok(Signer::Keys(keys.to_vec(), Signature { provider_rewrites, one_signature }));
+            return Ok(Signer::Keys(keys.to_vec(), SignaturePolicy { provider_rewrites, one_signature }));
         }
         if self.unsigned.permits(domain) {
             return Ok(Signer::Nobody);
         }
         let from = domain.map_or_else(|| "an unknown domain".to_owned(), ToString::to_string);
-        Err(not_now(format!("there is no DKIM key for {from}, and it may not leave unsigned")))
+        Err(deferred_here(format!("there is no DKIM key for {from}, and it may not be sent unsigned")))
     }
 }
 
 /// What takes long for a large message is done where nobody waits for a poll.
-async fn off_the_way<T: Send + 'static>(
+async fn off_runtime<T: Send + 'static>(
     accepted: &Accepted,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Outcome> {
     if accepted.message.size() < LARGE {
         return Ok(work());
     }
-    let interrupted = |error| not_now(format!("sealing was interrupted: {error}"));
+    let interrupted = |error| deferred_here(format!("sealing was interrupted: {error}"));
     tokio::task::spawn_blocking(work).await.map_err(interrupted)
 }
 
 /// Why a message does not leave, and whose matter that is.
-struct Refused {
+struct NotSendable {
     enhanced: EnhancedCode,
     text: String,
-    whose: Whose,
+    whose: FailureScope,
 }
 
-enum Whose {
+enum FailureScope {
     /// Another may carry it.
     Upstream,
     Message,
-    /// May be put right.
+    /// A temporary error: it can be fixed.
     Key,
 }
 
 /// The form in which a message is sealed.
-struct Form {
+struct Finalization {
     id: MailId,
     profile: Profile,
     seven_bit: bool,
     ascii_header: bool,
 }
 
-impl Form {
-    fn of(&self, message: &RawMessage, marks: &Marks) -> Result<RawMessage, Refused> {
+impl Finalization {
+    fn of(&self, message: &RawMessage, marks: &Marks) -> Result<RawMessage, NotSendable> {
         let Translated { message: translated, left_out } =
             translate(message, marks, &self.profile.vocabulary, provider::HEADERS);
         if !left_out.is_empty() {
@@ -189,10 +194,10 @@ impl Form {
         }
         let message = translated.as_ref().unwrap_or(message);
         let converted = if self.seven_bit {
-            to_seven_bit(message).map_err(|why| Refused {
+            to_seven_bit(message).map_err(|why| NotSendable {
                 enhanced: why.enhanced(),
                 text: format!("this server takes 7-bit mail only, and the message cannot be converted: {why}"),
-                whose: Whose::Upstream,
+                whose: FailureScope::Upstream,
             })?
         } else if self.ascii_header {
             with_ascii_texts(message)
@@ -210,8 +215,8 @@ impl Form {
 }
 
 impl Signer {
-    fn seal(&self, message: &RawMessage) -> Result<Sealed, Refused> {
-        let (keys, Signature { provider_rewrites, one_signature }) = match self {
+    fn seal(&self, message: &RawMessage) -> Result<Sealed, NotSendable> {
+        let (keys, SignaturePolicy { provider_rewrites, one_signature }) = match self {
             Self::Keys(keys, signature) => (keys, signature),
             Self::Nobody => return Ok(Sealed::unsigned(message)),
             Self::Provider => return Ok(Sealed::left_to_provider(message)),
@@ -219,11 +224,13 @@ impl Signer {
         let options = SealOptions { provider_rewrites, one_signature: *one_signature };
         dkim::seal(message, keys, &options).map_err(|error| match error {
             // RFC 3463 §3.7: X.6.0, the message's content.
-            SealError::NoFrom | SealError::TooManyFields(_) => {
-                Refused { enhanced: EnhancedCode::new(5, 6, 0), text: error.to_string(), whose: Whose::Message }
-            }
+            SealError::NoFrom | SealError::TooManyFields(_) => NotSendable {
+                enhanced: EnhancedCode::new(5, 6, 0),
+                text: error.to_string(),
+                whose: FailureScope::Message,
+            },
             SealError::NoKey | SealError::Signing { .. } => {
-                Refused { enhanced: KEY, text: error.to_string(), whose: Whose::Key }
+                NotSendable { enhanced: KEY, text: error.to_string(), whose: FailureScope::Key }
             }
         })
     }
@@ -232,6 +239,6 @@ impl Signer {
 /// RFC 3463 §3.8: X.7.5, cryptographic failure.
 const KEY: EnhancedCode = EnhancedCode::new(4, 7, 5);
 
-fn not_now(text: String) -> Outcome {
+fn deferred_here(text: String) -> Outcome {
     Outcome::Deferred(local(KEY, text))
 }

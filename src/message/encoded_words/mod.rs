@@ -7,11 +7,11 @@ mod encode;
 mod scan;
 
 pub use encode::{encode_comment, encode_phrase, encode_text};
-pub use scan::{Piece, Run, Word, split};
+pub use scan::{EncodedWord, TextPiece, WordRun, split};
 
 /// Which rules hold for the words of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum WordPlacement {
     /// An unstructured field. RFC 2047 §5 (1).
     Text,
     /// A display name or a comment. RFC 2047 §5 (2) and (3).
@@ -32,8 +32,8 @@ pub fn decode(value: &str) -> Option<String> {
     split(value)
         .into_iter()
         .map(|piece| match piece {
-            Piece::Plain(text) => Some(text.to_owned()),
-            Piece::Run(run) => run.decode(),
+            TextPiece::Plain(text) => Some(text.to_owned()),
+            TextPiece::Run(run) => run.decode(),
         })
         .collect()
 }

@@ -1,35 +1,39 @@
-//! Memory for the copies of messages that conversions make at the door, out of a budget of their own: mail that comes in
-//! need not give way to them, nor can it keep them from going on.
+//! Memory for the copies of messages that conversions make just before sending, from a budget of its own: mail that
+//! comes in need not give way to them, nor can it keep them from going on.
 //!
-//! Whoever finds no room waits for a while, holding none, and then lets the message be tried again later.
+//! A message for which there is no room waits for a while, holding no memory, and is then deferred.
 
-use crate::message::Budget;
-use crate::message::budget::Share;
+use crate::message::MemoryBudget;
+use crate::message::budget::MemoryShare;
 use crate::relay::Deadline;
 use std::time::Duration;
 use tokio::time::sleep;
 
 /// A server waits five minutes for a command, RFC 5321 §4.5.3.2.7; the others of its lane wait for this connection.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks.
+/// Between two checks.
 const BREATH: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoRoom {
+pub(super) enum NoConversionMemory {
     /// It is more than all there is.
     Ever,
     Yet,
 }
 
 /// Small copies go past large ones that wait.
-pub(super) async fn room_for(octets: usize, memory: &Budget, deadline: Deadline) -> Result<Share, NoRoom> {
+pub(super) async fn reserve_conversion(
+    octets: usize,
+    memory: &MemoryBudget,
+    deadline: Deadline,
+) -> Result<MemoryShare, NoConversionMemory> {
     if octets as u64 > memory.total() {
-        return Err(NoRoom::Ever);
+        return Err(NoConversionMemory::Ever);
     }
     let (deadline, mut share) = (deadline.capped(PATIENCE), memory.share());
     while share.grow(octets).is_err() {
         if deadline.has_passed() {
-            return Err(NoRoom::Yet);
+            return Err(NoConversionMemory::Yet);
         }
         sleep(deadline.remaining().map_or(BREATH, |remaining| remaining.min(BREATH))).await;
     }
@@ -42,17 +46,18 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_finds_no_room_waits_for_a_while_and_no_longer() {
-        let memory = Budget::new(10 * 4096);
-        let held = room_for(6 * 4096, &memory, Deadline::NONE).await.expect("all is free");
+    async fn a_message_that_finds_no_room_waits_for_a_bounded_time() {
+        let memory = MemoryBudget::new(10 * 4096);
+        let held = reserve_conversion(6 * 4096, &memory, Deadline::NONE).await.expect("all is free");
         let start = Instant::now();
-        let refused = async |units: usize, deadline| room_for(units * 4096, &memory, deadline).await.map(drop);
-        assert_eq!(refused(11, Deadline::NONE).await, Err(NoRoom::Ever));
+        let refused =
+            async |units: usize, deadline| reserve_conversion(units * 4096, &memory, deadline).await.map(drop);
+        assert_eq!(refused(11, Deadline::NONE).await, Err(NoConversionMemory::Ever));
         assert_eq!(start.elapsed(), Duration::ZERO);
         let second = Duration::from_secs(1);
-        assert_eq!(refused(5, Deadline::after(second)).await, Err(NoRoom::Yet));
+        assert_eq!(refused(5, Deadline::after(second)).await, Err(NoConversionMemory::Yet));
         assert!(start.elapsed() >= second && start.elapsed() < 2 * second);
-        assert_eq!(refused(5, Deadline::NONE).await, Err(NoRoom::Yet));
+        assert_eq!(refused(5, Deadline::NONE).await, Err(NoConversionMemory::Yet));
         assert!(start.elapsed() >= PATIENCE);
         assert_eq!(refused(4, Deadline::NONE).await, Ok(()), "it goes past");
         let (waited, ()) = tokio::join!(refused(10, Deadline::NONE), async {

@@ -1,9 +1,9 @@
-//! Chance: for names that must not collide and waits that must not coincide. Never for keys.
+//! Random numbers for names that must not collide and waits that must not coincide. Never for keys.
 
 use tracing::warn;
 
 /// From the system; 0 if it has none to give, which costs no more than the spread.
-pub fn chance() -> u32 {
+pub fn random_u32() -> u32 {
     let mut bytes = [0; 4];
     match aws_lc_rs::rand::fill(&mut bytes) {
         Ok(()) => u32::from_le_bytes(bytes),
@@ -15,6 +15,6 @@ pub fn chance() -> u32 {
 }
 
 /// The same, for jitter.
-pub fn small_chance() -> u16 {
-    chance() as u16
+pub fn jitter() -> u16 {
+    random_u32() as u16
 }

@@ -4,7 +4,7 @@
 use super::gateway::Setup;
 use super::upstream::{Builder, Rules, ScriptedUpstream};
 
-pub struct House {
+pub struct ProviderServer {
     pub provider: &'static str,
     /// Further lines of the upstream's table.
     pub lines: &'static str,
@@ -17,7 +17,7 @@ pub struct House {
     pub signatures: usize,
 }
 
-impl House {
+impl ProviderServer {
     pub fn builder(&self) -> Builder {
         ScriptedUpstream::builder().rules(self.rules, self.keywords)
     }
@@ -46,7 +46,7 @@ pub const HEAD: &str = "hostname = \"gateway.example.com\"\n[log]\nformat = \"js
 const EVERYTHING: &[&str] = &["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "AUTH PLAIN LOGIN"];
 const MIB: usize = 1024 * 1024;
 
-pub const POSTMARK: House = House {
+pub const POSTMARK: ProviderServer = ProviderServer {
     provider: "postmark",
     lines: "password = \"pm-canary-token\"",
     rules: Rules {
@@ -61,7 +61,7 @@ pub const POSTMARK: House = House {
     signatures: 0,
 };
 
-pub const MAILGUN: House = House {
+pub const MAILGUN: ProviderServer = ProviderServer {
     provider: "mailgun",
     lines: "region = \"eu\"\nusername = \"postmaster@mg.example.com\"\npassword = \"mg-canary-password\"",
     rules: Rules {
@@ -72,13 +72,13 @@ pub const MAILGUN: House = House {
     keywords: &["AUTH PLAIN LOGIN", "SIZE 52428800", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8"],
     passes_on: |message| {
         let asks = has(message, "X-Mailgun-Track: no");
-        let message = without(message, "X-Mailgun-");
+        let message = without_field(message, "X-Mailgun-");
         if asks { on_top("X-Mailgun-Sid: WyJ4Il0=\r\n", &message) } else { tracked(&message) }
     },
     signatures: 2,
 };
 
-pub const MANDRILL: House = House {
+pub const MANDRILL: ProviderServer = ProviderServer {
     provider: "mandrill",
     lines: "password = \"md-canary-key\"",
     rules: Rules {
@@ -87,11 +87,11 @@ pub const MANDRILL: House = House {
         ..NONE
     },
     keywords: EVERYTHING,
-    passes_on: |message| on_top("X-Mandrill-User: md_1\r\n", &without(message, "X-MC-")),
+    passes_on: |message| on_top("X-Mandrill-User: md_1\r\n", &without_field(message, "X-MC-")),
     signatures: 2,
 };
 
-pub const SENDGRID: House = House {
+pub const SENDGRID: ProviderServer = ProviderServer {
     provider: "sendgrid",
     lines: "password = \"SG.canary-key\"",
     rules: Rules {
@@ -103,13 +103,13 @@ pub const SENDGRID: House = House {
     keywords: &["8BITMIME", "PIPELINING", "SIZE 31457280", "AUTH PLAIN LOGIN"],
     passes_on: |message| {
         let asks = has(message, "\"clicktrack\"");
-        let message = without(message, "X-SMTPAPI");
+        let message = without_field(message, "X-SMTPAPI");
         if asks { on_top("X-SG-EID: x\r\n", &message) } else { tracked(&message) }
     },
     signatures: 2,
 };
 
-pub const SES: House = House {
+pub const SES: ProviderServer = ProviderServer {
     provider: "ses",
     lines: "region = \"eu-central-1\"\nusername = \"AKIAEXAMPLE\"\nsecret_key = \"some+canary+key\"",
     rules: Rules {
@@ -123,9 +123,9 @@ pub const SES: House = House {
     },
     keywords: &["8BITMIME", "AUTH PLAIN LOGIN", "Ok"],
     passes_on: |message| {
-        let mut message = without(message, "X-SES-");
+        let mut message = without_field(message, "X-SES-");
         for name in ["Message-ID:", "Date:", "Return-Path:", "Bounces-To:"] {
-            message = without(&message, name);
+            message = without_field(&message, name);
         }
         on_top(
             "Return-Path: <01000@eu-central-1.amazonses.com>\r\nMessage-ID: <01000@eu-central-1.amazonses.com>\r\n\
@@ -136,7 +136,7 @@ pub const SES: House = House {
     signatures: 1,
 };
 
-pub const GMAIL: House = House {
+pub const GMAIL: ProviderServer = ProviderServer {
     provider: "gmail",
     lines: "username = \"reports@example.com\"\npassword = \"app canary password\"",
     rules: Rules {
@@ -157,7 +157,7 @@ pub const GMAIL: House = House {
     signatures: 2,
 };
 
-pub const MICROSOFT365: House = House {
+pub const MICROSOFT365: ProviderServer = ProviderServer {
     provider: "microsoft365",
     lines: "username = \"reports@example.com\"\npassword = \"m365 canary password\"",
     rules: Rules {
@@ -210,7 +210,7 @@ fn count(message: &[u8], name: &str) -> usize {
 }
 
 /// Fields that begin so are taken out.
-pub fn without(message: &[u8], beginning: &str) -> Vec<u8> {
+pub fn without_field(message: &[u8], beginning: &str) -> Vec<u8> {
     let end = memchr::memmem::find(message, b"\r\n\r\n").map_or(message.len(), |end| end + 2);
     let (mut kept, mut dropping) = (Vec::new(), false);
     for line in message[..end].split_inclusive(|&byte| byte == b'\n') {
@@ -224,12 +224,12 @@ pub fn without(message: &[u8], beginning: &str) -> Vec<u8> {
     [&kept, &message[end..]].concat()
 }
 
-/// Taken apart and put together anew: another order, other names, another encoding.
+/// Parsed and reassembled: another order, other names, another encoding.
 fn reassembled(message: &[u8]) -> Vec<u8> {
-    let message = without(&without(message, "X-PM-"), "Message-ID:");
+    let message = without_field(&without_field(message, "X-PM-"), "Message-ID:");
     let end = memchr::memmem::find(&message, b"\r\n\r\n").expect("a body");
     let body = message[end + 4..].to_vec();
-    let message = without(&without(&message[..end + 2], "Content-"), "MIME-Version:");
+    let message = without_field(&without_field(&message[..end + 2], "Content-"), "MIME-Version:");
     let fields =
         "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=UTF-8\r\nContent-Transfer-Encoding: base64\r\n";
     let id = "Message-ID: <0000@mtasv.net>\r\n";

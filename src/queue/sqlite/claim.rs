@@ -1,12 +1,12 @@
-//! Handing out leases: marked in the database first, then joined with their contents from memory or disk. What cannot be read is
-//! set aside; what cannot be read just now goes back, for a while, so that it is in nobody's way.
+//! Claims messages: marked as leased in the database first, then completed with their contents from memory or disk.
+//! What cannot be read is set aside; what cannot be read just now goes back, for a while, so that it does not block
+//! other mail.
 
 use super::content::{self, Unreadable};
-use super::lease::{self, Grant};
+use super::lease::{self, LeaseRow};
 use super::rows::{from_column, lived_to_column, to_column};
-use super::settle::Held;
-use super::store::{Store, detached};
-use super::writer::lock;
+use super::settle::ActiveLease;
+use super::store::{SqliteStore, detached};
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
 use crate::observe::fault;
@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
-/// Between two looks at a message that cannot be read just now.
+/// Between two checks of a message that cannot be read just now.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Before a lease goes back with which something was wrong: shorter than anybody waits who was told so.
@@ -30,15 +30,15 @@ const AFTER_A_FAULT: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// Whatever happens to the caller: what was marked as leased is either handed over or given back.
+/// Even if the caller goes away, a message marked as leased is either returned or released.
 pub(super) async fn lease(
-    store: &Arc<Store>,
+    store: &Arc<SqliteStore>,
     lane: Lane,
     now: Timestamp,
     limit: usize,
     octets: u64,
 ) -> Result<Vec<Leased>, QueueError> {
-    let request = lease::Request {
+    let request = lease::LeaseRequest {
         lane: lane.as_str().into(),
         now: to_column(now),
         horizon: to_column(store.schedule.horizon(now)),
@@ -46,13 +46,13 @@ pub(super) async fn lease(
         octets,
     };
     let lender = store.clone();
-    let lending = async move { lender.lend(&lane, request).await.map(|leased| (leased, ())) };
-    hand_on(lending).await.map(|(leased, ())| leased)
+    let lending = async move { lender.claim(&lane, request).await.map(|leased| (leased, ())) };
+    deliver_or_release(lending).await.map(|(leased, ())| leased)
 }
 
 /// The same for what is too old.
-pub(super) async fn lease_old(
-    store: &Arc<Store>,
+pub(super) async fn lease_expired(
+    store: &Arc<SqliteStore>,
     lane: Lane,
     age: Duration,
     after: Option<Cursor>,
@@ -61,12 +61,12 @@ pub(super) async fn lease_old(
 ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
     let after = after.map_or(i64::MIN, |Cursor(key)| key);
     let since = lived_to_column(store.lifetime.before(age));
-    let request = lease::OldRequest { lane: lane.as_str().into(), since, after, limit, octets };
+    let request = lease::ExpiredRequest { lane: lane.as_str().into(), since, after, limit, octets };
     let lender = store.clone();
-    hand_on(async move { lender.lend_old(&lane, request).await }).await
+    deliver_or_release(async move { lender.claim_expired(&lane, request).await }).await
 }
 
-async fn hand_on<T: Send + 'static>(
+async fn deliver_or_release<T: Send + 'static>(
     lending: impl Future<Output = Result<(Vec<(Leased, Loan)>, T), QueueError>> + Send + 'static,
 ) -> Result<(Vec<Leased>, T), QueueError> {
     let (lent, more) = detached(lending).await?;
@@ -80,7 +80,7 @@ async fn hand_on<T: Send + 'static>(
 /// What is marked as leased and on its way to the caller. Dropped before its end (by a panic, or since nobody waits for it any
 /// more), the lease goes back as it came; else it would stay until the next start.
 struct Loan {
-    store: Arc<Store>,
+    store: Arc<SqliteStore>,
     lease: LeaseId,
     has_ended: bool,
     /// A panic had to do with it.
@@ -114,23 +114,27 @@ impl Drop for Loan {
                     // If the message is to blame, not without a pause.
                     tokio::time::sleep(AFTER_A_FAULT).await;
                 }
-                store.give_back(lease, Settlement::Untried, Timestamp::MIN).await;
+                store.release(lease, Settlement::Untried, Timestamp::MIN).await;
             });
         }
     }
 }
 
-impl Store {
-    async fn lend(self: &Arc<Self>, lane: &Lane, request: lease::Request) -> Result<Vec<(Leased, Loan)>, QueueError> {
+impl SqliteStore {
+    async fn claim(
+        self: &Arc<Self>,
+        lane: &Lane,
+        request: lease::LeaseRequest,
+    ) -> Result<Vec<(Leased, Loan)>, QueueError> {
         loop {
             let (request, turns, reassignment) =
-                (request.clone(), self.turns.clone(), lock(&self.reassignment).clone());
+                (request.clone(), self.turns.clone(), self.reassignment.lock().clone());
             let now = from_column(request.now);
             let later = now.checked_add(LOOK_AGAIN).unwrap_or(now);
             let granted =
                 self.writer.call(move |work| lease::lease(work, &request, &turns, reassignment.as_ref())).await?;
             let asked = granted.grants.len();
-            let (leased, trouble) = self.join(lane, granted, Some(later)).await;
+            let (leased, trouble) = self.with_contents(lane, granted, Some(later)).await;
             if !leased.is_empty() || asked == 0 {
                 return Ok(leased);
             }
@@ -141,15 +145,15 @@ impl Store {
         }
     }
 
-    async fn lend_old(
+    async fn claim_expired(
         self: &Arc<Self>,
         lane: &Lane,
-        request: lease::OldRequest,
+        request: lease::ExpiredRequest,
     ) -> Result<(Vec<(Leased, Loan)>, Option<Cursor>), QueueError> {
-        let reassignment = lock(&self.reassignment).clone();
+        let reassignment = self.reassignment.lock().clone();
         let (granted, next) =
-            self.writer.call(move |work| lease::lease_old(work, &request, reassignment.as_ref())).await?;
-        let (leased, trouble) = self.join(lane, granted, None).await;
+            self.writer.call(move |work| lease::lease_expired(work, &request, reassignment.as_ref())).await?;
+        let (leased, trouble) = self.with_contents(lane, granted, None).await;
         if let Some(error) = trouble {
             error!(%lane, %error, "mail that is too old cannot be read just now");
         }
@@ -158,10 +162,10 @@ impl Store {
 
     /// With their contents, and with what was in the way of that; what cannot be read just now is looked at again `later`, or when
     /// it is due anyway.
-    async fn join(
+    async fn with_contents(
         self: &Arc<Self>,
         lane: &Lane,
-        granted: lease::Granted,
+        granted: lease::LeaseRows,
         later: Option<Timestamp>,
     ) -> (Vec<(Leased, Loan)>, Option<QueueError>) {
         // Before anything can go wrong with one of them.
@@ -174,7 +178,7 @@ impl Store {
             let (lease, age) = (loan.lease, self.lifetime.age(grant.since));
             let content =
                 content.and_then(|content| loan.unless_it_panics(|| Ok(assemble(lease, lane, grant, content, age))));
-            match self.hand_over(loan, content, later).await {
+            match self.attach_content(loan, content, later).await {
                 Ok(one) => leased.extend(one),
                 Err(error) => trouble = Some(error),
             }
@@ -182,16 +186,16 @@ impl Store {
         (leased, trouble)
     }
 
-    fn note_lent(self: &Arc<Self>, lane: &Lane, grant: Grant) -> (Grant, Loan) {
+    fn note_lent(self: &Arc<Self>, lane: &Lane, grant: LeaseRow) -> (LeaseRow, Loan) {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
         let positions = grant.positions.clone();
-        let held = Held { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
-        lock(&self.leases).insert(lease, held);
+        let held = ActiveLease { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
+        self.leases.lock().insert(lease, held);
         (grant, Loan { store: self.clone(), lease, has_ended: false, is_faulty: false })
     }
 
     /// `None`: it is damaged, and set aside.
-    async fn hand_over(
+    async fn attach_content(
         self: &Arc<Self>,
         loan: Loan,
         content: Result<Leased, Unreadable>,
@@ -201,18 +205,18 @@ impl Store {
             Ok(leased) => return Ok(Some((leased, loan))),
             Err(unreadable) => unreadable,
         };
-        let Some(held) = lock(&self.leases).get(&loan.lease).cloned() else { return Ok(None) };
+        let Some(held) = self.leases.lock().get(&loan.lease).cloned() else { return Ok(None) };
         let outcome = match unreadable {
             Unreadable::Damaged(reason) => {
-                lock(&self.leases).remove(&loan.lease);
+                self.leases.lock().remove(&loan.lease);
                 self.set_aside(&held, &reason).await.map(|()| None)
             }
             // It goes back when the loan is dropped.
             Unreadable::Trouble(error) if loan.is_faulty => return Err(error),
             Unreadable::Trouble(error) => {
-                warn!(id = %held.id, lane = &*held.lane, %error, "a message cannot be read just now; it is looked at again later");
+                warn!(id = %held.id, lane = &*held.lane, %error, "a message cannot be read just now; it will be retried later");
                 let settlement = later.map_or(Settlement::Untried, |_| Settlement::Postponed);
-                self.give_back(loan.lease, settlement, later.unwrap_or_default()).await;
+                self.release(loan.lease, settlement, later.unwrap_or_default()).await;
                 Err(error)
             }
         };
@@ -220,12 +224,15 @@ impl Store {
         outcome
     }
 
-    async fn contents(self: &Arc<Self>, grants: Vec<(Grant, Loan)>) -> Vec<(Grant, Loan, Result<Content, Unreadable>)> {
+    async fn contents(
+        self: &Arc<Self>,
+        grants: Vec<(LeaseRow, Loan)>,
+    ) -> Vec<(LeaseRow, Loan, Result<LoadedContent, Unreadable>)> {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for (grant, loan) in grants {
-            match lock(&self.cache).find(grant.id) {
+            match self.cache.lock().find(grant.id) {
                 Some((accepted, digest)) => {
-                    let content = grant.verify(&digest).map(|()| Content::Cached(accepted));
+                    let content = grant.verify(&digest).map(|()| LoadedContent::Cached(accepted));
                     found.push((grant, loan, content.map_err(Unreadable::from)));
                 }
                 None => missing.push((grant, loan)),
@@ -236,13 +243,13 @@ impl Store {
         }
         let store = self.clone();
         let reading = spawn_blocking(move || {
-            let load = |(grant, mut loan): (Grant, Loan)| {
+            let load = |(grant, mut loan): (LeaseRow, Loan)| {
                 let content = loan.unless_it_panics(|| {
                     let content =
                         store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id))?;
                     let content = content.ok_or(Unreadable::Damaged("its content is missing".into()))?;
                     grant.verify(&content.digest)?;
-                    Ok(Content::Read(content.message))
+                    Ok(LoadedContent::Read(content.message))
                 });
                 (grant, loan, content)
             };
@@ -252,10 +259,9 @@ impl Store {
         found
     }
 
-    /// Repeated until it can be written down: nobody asks for it again, and what stays marked as leased would wait for the next
-    /// start.
-    pub(super) async fn give_back(self: &Arc<Self>, lease: LeaseId, settlement: Settlement, due: Timestamp) {
-        let recipients = lock(&self.leases).get(&lease).map_or(0, |held| held.positions.len());
+    /// Repeated until it is recorded: otherwise a message marked as leased would wait for the next start.
+    pub(super) async fn release(self: &Arc<Self>, lease: LeaseId, settlement: Settlement, due: Timestamp) {
+        let recipients = self.leases.lock().get(&lease).map_or(0, |held| held.positions.len());
         let settlements = vec![settlement; recipients];
         let mut settled = self.settle(lease, settlements.clone(), due).await;
         if settled.is_ok() {
@@ -277,21 +283,21 @@ impl Store {
     }
 }
 
-enum Content {
+enum LoadedContent {
     Cached(Arc<Accepted>),
     Read(RawMessage),
 }
 
-fn assemble(lease: LeaseId, lane: &Lane, grant: Grant, content: Content, age: Duration) -> Leased {
+fn assemble(lease: LeaseId, lane: &Lane, grant: LeaseRow, content: LoadedContent, age: Duration) -> Leased {
     fault::provoke("lending", &grant.envelope.sender);
-    let Grant { id, received_at, origin, marks, envelope, attempts, suspect, .. } = grant;
+    let LeaseRow { id, received_at, origin, marks, envelope, attempts, possible_duplicate, .. } = grant;
     let accepted = match content {
-        Content::Cached(accepted) if accepted.envelope == envelope => accepted,
-        Content::Cached(accepted) => Arc::new(Accepted { envelope, ..(*accepted).clone() }),
-        Content::Read(message) => {
+        LoadedContent::Cached(accepted) if accepted.envelope == envelope => accepted,
+        LoadedContent::Cached(accepted) => Arc::new(Accepted { envelope, ..(*accepted).clone() }),
+        LoadedContent::Read(message) => {
             let author = Author::of(&message).ok();
             Arc::new(Accepted { id, received_at, origin, envelope, message, author, marks })
         }
     };
-    Leased { lease, lane: lane.clone(), accepted, attempts, age, suspect }
+    Leased { lease, lane: lane.clone(), accepted, attempts, age, possible_duplicate }
 }

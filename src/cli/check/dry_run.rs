@@ -4,8 +4,8 @@
 use super::{diff, line};
 use crate::config::Settings;
 use crate::dkim::Sealed;
-use crate::gateway::{Exit, Need, Onward, Rehearsal};
-use crate::intake::{Account, Turned};
+use crate::gateway::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
+use crate::intake::{IntakeReport, Rejection};
 use crate::message::accepted::Accepted;
 use crate::message::headers::Fields;
 use crate::message::{Envelope, Mark, Marks, Outcome, RawMessage};
@@ -16,9 +16,9 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What was handed in, and how.
+/// What was submitted, and how.
 #[derive(Debug)]
-pub struct Handed {
+pub struct Submission {
     pub file: String,
     pub octets: usize,
     pub listener: String,
@@ -32,38 +32,38 @@ pub struct Handed {
 }
 
 #[derive(Debug)]
-pub enum Seen {
+pub enum DryRunOutcome {
     /// Refused before its content was looked at.
     Early(Reply),
     Whole {
         before: RawMessage,
-        rehearsal: Box<Rehearsal>,
+        dry_run: Box<DryRun>,
     },
 }
 
-impl Seen {
+impl DryRunOutcome {
     pub fn refusal(&self) -> Option<&Reply> {
         match self {
             Self::Early(reply) => Some(reply),
-            Self::Whole { rehearsal, .. } => match &rehearsal.intake.fate {
-                Err(Turned::Refused(reply)) => Some(reply),
-                Ok(_) | Err(Turned::Discarded { .. }) => None,
+            Self::Whole { dry_run, .. } => match &dry_run.intake.result {
+                Err(Rejection::Refused(reply)) => Some(reply),
+                Ok(_) | Err(Rejection::Discarded { .. }) => None,
             },
         }
     }
 
-    fn accepted(&self) -> Option<(&RawMessage, &Rehearsal, &Accepted)> {
+    fn accepted(&self) -> Option<(&RawMessage, &DryRun, &Accepted)> {
         match self {
-            Self::Whole { before, rehearsal } => {
-                rehearsal.intake.fate.as_ref().ok().map(|accepted| (before, &**rehearsal, accepted))
+            Self::Whole { before, dry_run } => {
+                dry_run.intake.result.as_ref().ok().map(|accepted| (before, &**dry_run, accepted))
             }
             Self::Early(_) => None,
         }
     }
 
-    fn account(&self) -> Option<&Account> {
+    fn report(&self) -> Option<&IntakeReport> {
         match self {
-            Self::Whole { rehearsal, .. } => Some(&rehearsal.intake.account),
+            Self::Whole { dry_run, .. } => Some(&dry_run.intake.report),
             Self::Early(_) => None,
         }
     }
@@ -71,35 +71,33 @@ impl Seen {
     fn result(&self) -> String {
         match (self.refusal(), self) {
             (Some(reply), _) => format!("refused: {}", Clean(reply)),
-            (None, Self::Whole { rehearsal, .. }) => match &rehearsal.intake.fate {
-                Err(Turned::Discarded { rule }) => {
-                    format!(
-                        "discarded by the rule \"{rule}\": the application is told that all is well, and nobody gets it"
-                    )
+            (None, Self::Whole { dry_run, .. }) => match &dry_run.intake.result {
+                Err(Rejection::Discarded { rule }) => {
+                    format!("discarded by the rule \"{rule}\": the application gets a 250, and nobody receives it")
                 }
-                _ => "accepted (this is only a look: nothing was sent)".to_owned(),
+                _ => "would be accepted (dry run: nothing was sent)".to_owned(),
             },
             (None, Self::Early(_)) => String::new(),
         }
     }
 }
 
-pub fn text(handed: &Handed, seen: &Seen, settings: &Settings, colours: bool) -> String {
-    let mut lines = handed_lines(handed);
+pub fn text(handed: &Submission, seen: &DryRunOutcome, settings: &Settings, colours: bool) -> String {
+    let mut lines = submission_lines(handed);
     lines.push(line("result", &seen.result()));
-    if let Some(account) = seen.account() {
-        lines.extend(account_lines(account, settings));
+    if let Some(report) = seen.report() {
+        lines.extend(report_lines(report, settings));
     }
-    let Some((before, rehearsal, accepted)) = seen.accepted() else { return lines.join("\n") };
+    let Some((before, dry_run, accepted)) = seen.accepted() else { return lines.join("\n") };
     lines.push(String::new());
     lines.extend(envelope_lines(&handed.envelope, &accepted.envelope));
     if !accepted.marks.is_empty() {
         lines.push(line("marks", &Clean(marks(&accepted.marks).join(", "))));
     }
-    lines.extend(rehearsal.onward.iter().map(|onward| line("route", &way(onward, settings))));
-    for exit in &rehearsal.exits {
+    lines.extend(dry_run.onward.iter().map(|onward| line("route", &way(onward, settings))));
+    for exit in &dry_run.exits {
         let name = &settings.upstreams[exit.upstream].name;
-        lines.extend(exit_lines(name, exit, accepted));
+        lines.extend(preview_lines(name, exit, accepted));
     }
     let diff = diff::unified(&before.to_bytes(), &accepted.message.to_bytes());
     let diff = if colours { diff::with_colours(&diff) } else { diff };
@@ -107,7 +105,7 @@ pub fn text(handed: &Handed, seen: &Seen, settings: &Settings, colours: bool) ->
     lines.join("\n")
 }
 
-fn handed_lines(handed: &Handed) -> Vec<String> {
+fn submission_lines(handed: &Submission) -> Vec<String> {
     let by =
         handed.user.as_ref().map_or_else(|| "without a login".to_owned(), |user| format!("by the login \"{user}\""));
     let of_header = |is_of: bool| if is_of { " (from the header)" } else { "" };
@@ -122,31 +120,31 @@ fn handed_lines(handed: &Handed) -> Vec<String> {
     lines
 }
 
-fn account_lines(account: &Account, settings: &Settings) -> Vec<String> {
+fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
     let mut lines = Vec::new();
-    if !account.repairs.is_empty() {
-        lines.push(line("repaired", &account.repairs.join(", ")));
+    if !report.repairs.is_empty() {
+        lines.push(line("repaired", &report.repairs.join(", ")));
     }
     // What is refused before the rules says nothing about them.
-    let was_asked = !account.matched.is_empty() || !account.passed_over.is_empty();
+    let was_asked = !report.matched.is_empty() || !report.passed_over.is_empty();
     for rule in settings.rules.0.iter().filter(|_| was_asked) {
-        let passed_over = account.passed_over.iter().find(|(name, _)| *name == rule.name);
-        let fate = match passed_over {
-            _ if account.matched.contains(&rule.name) => "for this message".to_owned(),
+        let passed_over = report.passed_over.iter().find(|(name, _)| *name == rule.name);
+        let result = match passed_over {
+            _ if report.matched.contains(&rule.name) => "for this message".to_owned(),
             Some((_, unmet)) => format!("not for it: {}", rule.conditions.describe(*unmet)),
             None => "not asked".to_owned(),
         };
-        lines.push(line("rule", &Clean(format!("{}: {fate}", rule.name))));
+        lines.push(line("rule", &Clean(format!("{}: {result}", rule.name))));
     }
-    for note in &account.notes {
+    for note in &report.notes {
         let text = format!("{}: {} stays as it was: {}", note.rule, note.header, note.trouble);
         lines.push(line("not done", &Clean(text)));
     }
-    lines.extend(account.skipped.iter().map(|skipped| line("left out", skipped)));
+    lines.extend(report.skipped.iter().map(|skipped| line("left out", skipped)));
     lines
 }
 
-/// What the rules changed of it.
+/// What the rules changed in it.
 fn envelope_lines(before: &Envelope, after: &Envelope) -> Vec<String> {
     let mut lines = Vec::new();
     if before.sender != after.sender {
@@ -158,7 +156,7 @@ fn envelope_lines(before: &Envelope, after: &Envelope) -> Vec<String> {
     lines
 }
 
-fn way(onward: &Onward, settings: &Settings) -> String {
+fn way(onward: &RecipientPreview, settings: &Settings) -> String {
     let to = Clean(&onward.recipient);
     match &onward.way {
         Ok(way) => {
@@ -169,8 +167,8 @@ fn way(onward: &Onward, settings: &Settings) -> String {
     }
 }
 
-/// How it leaves, and what is different in the form for this provider.
-fn exit_lines(name: &str, exit: &Exit, accepted: &Accepted) -> Vec<String> {
+/// How it is sent, and what differs in the form for this provider.
+fn preview_lines(name: &str, exit: &UpstreamPreview, accepted: &Accepted) -> Vec<String> {
     match &exit.sealed {
         Ok(sealed) => {
             let mut lines = vec![line("upstream", &format!("{name}: {}", sealed.seal()))];
@@ -183,18 +181,18 @@ fn exit_lines(name: &str, exit: &Exit, accepted: &Accepted) -> Vec<String> {
     }
 }
 
-/// What is not known without asking the server.
-fn without(need: &Need) -> String {
+/// What only the server can tell.
+fn without(need: &ServerNeed) -> String {
     match need {
-        Need::EightBitMime(Ok(())) => "if its server offers 8BITMIME; else it is converted to 7 bits".to_owned(),
-        Need::EightBitMime(Err(outcome)) => {
+        ServerNeed::EightBitMime(Ok(())) => "if its server offers 8BITMIME; else it is converted to 7 bits".to_owned(),
+        ServerNeed::EightBitMime(Err(outcome)) => {
             format!("if its server offers 8BITMIME; else it is not sent: {}", reason(outcome))
         }
-        Need::SmtpUtf8 => "if its server offers SMTPUTF8, which the addresses need".to_owned(),
+        ServerNeed::SmtpUtf8 => "if its server offers SMTPUTF8, which the addresses need".to_owned(),
     }
 }
 
-/// Fields that only this provider gets, in one line each; the seal is not among them.
+/// Fields that only this provider gets, one line each, without the signature.
 fn own_fields(sealed: &Sealed, accepted: &Accepted) -> Vec<String> {
     let known: HashSet<&[u8]> = accepted.message.fields().map(|field| field.raw()).collect();
     let new = Fields::new(sealed.header()).filter(|field| !known.contains(field.raw()) && !field.is("DKIM-Signature"));
@@ -229,7 +227,7 @@ fn marks(marks: &Marks) -> Vec<String> {
 }
 
 /// The same for programs.
-pub fn to_json(handed: &Handed, seen: &Seen, settings: &Settings) -> Value {
+pub fn to_json(handed: &Submission, seen: &DryRunOutcome, settings: &Settings) -> Value {
     let mut value = json!({
         "ok": seen.refusal().is_none(),
         "result": match (seen.refusal(), seen.accepted()) {
@@ -243,28 +241,28 @@ pub fn to_json(handed: &Handed, seen: &Seen, settings: &Settings) -> Value {
         "user": handed.user.as_deref(),
         "before": envelope_to_json(&handed.envelope),
     });
-    if let Some(account) = seen.account() {
-        value["repairs"] = json!(account.repairs);
-        value["rules"] = rules_to_json(account, settings);
-        value["not_done"] = account.notes.iter().map(note_to_json).collect();
-        value["left_out"] = account
+    if let Some(report) = seen.report() {
+        value["repairs"] = json!(report.repairs);
+        value["rules"] = rules_to_json(report, settings);
+        value["not_done"] = report.notes.iter().map(note_to_json).collect();
+        value["left_out"] = report
             .skipped
             .iter()
             .map(|skipped| json!({ "step": skipped.step, "reason": skipped.why.to_string() }))
             .collect();
     }
-    if let Some((before, rehearsal, accepted)) = seen.accepted() {
+    if let Some((before, dry_run, accepted)) = seen.accepted() {
         value["after"] = envelope_to_json(&accepted.envelope);
         value["marks"] = json!(accepted.marks);
-        value["recipients"] = rehearsal.onward.iter().map(|onward| onward_to_json(onward, settings)).collect();
-        value["upstreams"] = rehearsal
+        value["recipients"] = dry_run.onward.iter().map(|onward| onward_to_json(onward, settings)).collect();
+        value["upstreams"] = dry_run
             .exits
             .iter()
             .map(|exit| {
                 let name = &*settings.upstreams[exit.upstream].name;
                 match &exit.sealed {
                     Ok(sealed) => {
-                        let needs: Vec<_> = exit.needs.iter().map(Need::keyword).collect();
+                        let needs: Vec<_> = exit.needs.iter().map(ServerNeed::keyword).collect();
                         let (seal, headers) = (sealed.seal().to_string(), own_fields(sealed, accepted));
                         json!({ "name": name, "seal": seal, "headers": headers, "needs": needs })
                     }
@@ -277,23 +275,23 @@ pub fn to_json(handed: &Handed, seen: &Seen, settings: &Settings) -> Value {
     value
 }
 
-fn rules_to_json(account: &Account, settings: &Settings) -> Value {
+fn rules_to_json(report: &IntakeReport, settings: &Settings) -> Value {
     let rule = |rule: &crate::message::rewrite::Rule| {
-        let unmet = account.passed_over.iter().find(|(name, _)| *name == rule.name);
+        let unmet = report.passed_over.iter().find(|(name, _)| *name == rule.name);
         json!({
             "name": &*rule.name,
-            "matched": account.matched.contains(&rule.name),
+            "matched": report.matched.contains(&rule.name),
             "unmet": unmet.map(|(_, unmet)| rule.conditions.describe(*unmet)),
         })
     };
     settings.rules.0.iter().map(rule).collect()
 }
 
-fn note_to_json(note: &crate::message::rewrite::Note) -> Value {
+fn note_to_json(note: &crate::message::rewrite::RuleNote) -> Value {
     json!({ "rule": &*note.rule, "header": note.header, "reason": note.trouble.to_string() })
 }
 
-fn onward_to_json(onward: &Onward, settings: &Settings) -> Value {
+fn onward_to_json(onward: &RecipientPreview, settings: &Settings) -> Value {
     let address = onward.recipient.to_string();
     match &onward.way {
         Ok(way) => {

@@ -9,9 +9,9 @@ use toml::de::{DeString, DeTable, DeValue};
 
 /// `{ Subject = "Weekly*", "*@a.example" = "*@b.example" }`: names and values, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pairs<K, V>(pub Vec<(K, V)>);
+pub struct OrderedPairs<K, V>(pub Vec<(K, V)>);
 
-impl<K: Text, V: Value> Value for Pairs<K, V> {
+impl<K: Text, V: Value> Value for OrderedPairs<K, V> {
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let DeValue::Table(table) = value.get_ref() else {
             complaints.wrong_type(value, "a table such as { name = \"value\" }", None);

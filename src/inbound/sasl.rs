@@ -3,8 +3,8 @@
 //! Never compares a password; that is `auth::Users`. RFC 4954 (AUTH), RFC 4616 (PLAIN); LOGIN was never standardised,
 //! its prompts are those that one of Plausible's clients compares byte for byte.
 
-use super::lines::Line;
-use super::session::{Greeted, Next, Step};
+use super::lines::InputLine;
+use super::session::{Greeted, SessionAction, SessionStep};
 use super::{AuthMode, starttls};
 use crate::observe::Secret;
 use crate::smtp::Reply;
@@ -19,20 +19,20 @@ const PASSWORD_PROMPT: &str = "UGFzc3dvcmQ6";
 
 /// A 334 was said; the next line answers it.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct SaslExchange {
     greeted: Greeted,
-    expects: Expects,
+    expects: SaslState,
 }
 
 #[derive(Debug)]
-enum Expects {
+enum SaslState {
     PlainMessage,
     LoginName,
     LoginPassword { name: Vec<u8> },
 }
 
-impl Exchange {
-    pub(super) fn begin(greeted: Greeted, mechanism: &str, initial: Option<&str>) -> Step {
+impl SaslExchange {
+    pub(super) fn begin(greeted: Greeted, mechanism: &str, initial: Option<&str>) -> SessionStep {
         if greeted.base.options.auth == AuthMode::Off {
             return refuse_on_listener_without_logins(greeted, mechanism, initial);
         }
@@ -43,8 +43,8 @@ impl Exchange {
             return greeted.bad(Reply::encryption_required_for_auth());
         }
         let exchange = match mechanism {
-            "PLAIN" => Self { greeted, expects: Expects::PlainMessage },
-            "LOGIN" => Self { greeted, expects: Expects::LoginName },
+            "PLAIN" => Self { greeted, expects: SaslState::PlainMessage },
+            "LOGIN" => Self { greeted, expects: SaslState::LoginName },
             _ => return greeted.bad(Reply::bad_mechanism()),
         };
         match initial {
@@ -54,48 +54,48 @@ impl Exchange {
     }
 
     /// The client's answer to the 334.
-    pub fn response(self, line: Line) -> Step {
+    pub fn response(self, line: InputLine) -> SessionStep {
         match line {
-            Line::Refused(reply) => self.greeted.bad(reply),
-            Line::Complete(line) => match line.trim_ascii() {
+            InputLine::Refused(reply) => self.greeted.bad(reply),
+            InputLine::Complete(line) => match line.trim_ascii() {
                 b"*" => self.greeted.bad(Reply::authentication_cancelled()),
                 text => self.decode(text),
             },
         }
     }
 
-    fn ask(self) -> Step {
+    fn ask(self) -> SessionStep {
         let prompt = match self.expects {
-            Expects::PlainMessage => "",
-            Expects::LoginName => USER_NAME_PROMPT,
-            Expects::LoginPassword { .. } => PASSWORD_PROMPT,
+            SaslState::PlainMessage => "",
+            SaslState::LoginName => USER_NAME_PROMPT,
+            SaslState::LoginPassword { .. } => PASSWORD_PROMPT,
         };
-        Step::new(Reply::plain(334, [prompt.to_owned()]), Next::Response(self))
+        SessionStep::new(Reply::plain(334, [prompt.to_owned()]), SessionAction::Response(self))
     }
 
-    fn decode(self, text: &[u8]) -> Step {
+    fn decode(self, text: &[u8]) -> SessionStep {
         match decode(text) {
             Some(bytes) => self.take(bytes),
             None => self.greeted.bad(Reply::bad_base64()),
         }
     }
 
-    fn take(self, bytes: Vec<u8>) -> Step {
+    fn take(self, bytes: Vec<u8>) -> SessionStep {
         let Self { greeted, expects } = self;
         match expects {
-            Expects::LoginName => Self { greeted, expects: Expects::LoginPassword { name: bytes } }.ask(),
-            Expects::LoginPassword { name } => check(greeted, Credentials::new(name, bytes)),
-            Expects::PlainMessage => check(greeted, Credentials::from_plain(&bytes)),
+            SaslState::LoginName => Self { greeted, expects: SaslState::LoginPassword { name: bytes } }.ask(),
+            SaslState::LoginPassword { name } => check(greeted, SaslCredentials::new(name, bytes)),
+            SaslState::PlainMessage => check(greeted, SaslCredentials::from_plain(&bytes)),
         }
     }
 }
 
 // The current client of Plausible sends AUTH PLAIN when it has credentials, offered or not; Mastodon has sent it without
-// any. Both get told what to change.
-fn refuse_on_listener_without_logins(greeted: Greeted, mechanism: &str, initial: Option<&str>) -> Step {
+// any. Both get a reply that says what to change.
+fn refuse_on_listener_without_logins(greeted: Greeted, mechanism: &str, initial: Option<&str>) -> SessionStep {
     let plain = initial.filter(|_| mechanism == "PLAIN").and_then(|text| decode(text.as_bytes()));
-    match plain.map(|message| Credentials::from_plain(&message)) {
-        Some(Err(BadCredentials::Empty)) => greeted.login_failed(Reply::empty_credentials()),
+    match plain.map(|message| SaslCredentials::from_plain(&message)) {
+        Some(Err(BadSaslCredentials::Empty)) => greeted.login_failed(Reply::empty_credentials()),
         _ => greeted.bad(Reply::no_logins_here()),
     }
 }
@@ -105,60 +105,60 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
     if text == b"=" { Some(Vec::new()) } else { STANDARD.decode(text).ok() }
 }
 
-fn check(greeted: Greeted, credentials: Result<Credentials, BadCredentials>) -> Step {
+fn check(greeted: Greeted, credentials: Result<SaslCredentials, BadSaslCredentials>) -> SessionStep {
     match credentials {
-        Ok(credentials) => Step::silent(Next::Verify(Verification { greeted, credentials })),
-        Err(BadCredentials::Empty) => greeted.login_failed(Reply::empty_credentials()),
-        Err(BadCredentials::Malformed) => greeted.login_failed(Reply::authentication_failed()),
+        Ok(credentials) => SessionStep::silent(SessionAction::Verify(PasswordCheck { greeted, credentials })),
+        Err(BadSaslCredentials::Empty) => greeted.login_failed(Reply::empty_credentials()),
+        Err(BadSaslCredentials::Malformed) => greeted.login_failed(Reply::authentication_failed()),
     }
 }
 
 #[derive(Debug)]
-struct Credentials {
+struct SaslCredentials {
     name: String,
     password: Secret,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum BadCredentials {
+enum BadSaslCredentials {
     Empty,
     Malformed,
 }
 
-impl Credentials {
-    fn new(name: Vec<u8>, password: Vec<u8>) -> Result<Self, BadCredentials> {
+impl SaslCredentials {
+    fn new(name: Vec<u8>, password: Vec<u8>) -> Result<Self, BadSaslCredentials> {
         if name.is_empty() || password.is_empty() {
-            return Err(BadCredentials::Empty);
+            return Err(BadSaslCredentials::Empty);
         }
         match (String::from_utf8(name), String::from_utf8(password)) {
             (Ok(name), Ok(password)) => Ok(Self { name, password: Secret::new(password) }),
-            _ => Err(BadCredentials::Malformed),
+            _ => Err(BadSaslCredentials::Malformed),
         }
     }
 
     // RFC 4616 §2: [authzid] NUL authcid NUL passwd. Nobody may act for another.
-    fn from_plain(message: &[u8]) -> Result<Self, BadCredentials> {
+    fn from_plain(message: &[u8]) -> Result<Self, BadSaslCredentials> {
         if message.is_empty() {
-            return Err(BadCredentials::Empty);
+            return Err(BadSaslCredentials::Empty);
         }
         let parts: Vec<_> = message.split(|&byte| byte == 0).collect();
         match parts[..] {
             [on_behalf_of, name, password] if on_behalf_of.is_empty() || on_behalf_of == name => {
                 Self::new(name.to_vec(), password.to_vec())
             }
-            _ => Err(BadCredentials::Malformed),
+            _ => Err(BadSaslCredentials::Malformed),
         }
     }
 }
 
-/// Name and password are known, not yet whether they are right.
+/// Name and password were received and are not verified yet.
 #[derive(Debug)]
-pub struct Verification {
+pub struct PasswordCheck {
     greeted: Greeted,
-    credentials: Credentials,
+    credentials: SaslCredentials,
 }
 
-impl Verification {
+impl PasswordCheck {
     pub fn name(&self) -> &str {
         &self.credentials.name
     }
@@ -168,12 +168,12 @@ impl Verification {
     }
 
     /// Too many others wait for the same; this was no guess.
-    pub fn unchecked(self) -> Step {
+    pub fn unchecked(self) -> SessionStep {
         self.greeted.answer(Reply::logins_busy())
     }
 
     /// `user` if the password is right.
-    pub fn verdict(self, user: Option<Arc<str>>) -> Step {
+    pub fn verdict(self, user: Option<Arc<str>>) -> SessionStep {
         let mut greeted = self.greeted;
         match user {
             Some(user) => {
