@@ -64,7 +64,7 @@ fn write_setting(f: &mut fmt::Formatter<'_>, setting: &SettingSchema) -> fmt::Re
 }
 
 fn write_doc(f: &mut fmt::Formatter<'_>, doc: &[&str]) -> fmt::Result {
-    doc.iter().try_for_each(|line| writeln!(f, "#{line}"))
+    doc.iter().try_for_each(|line| writeln!(f, "{}", format!("# {}", line.trim()).trim_end()))
 }
 
 fn text(doc: &[&str]) -> String {

@@ -8,6 +8,7 @@ use super::problem::{Findings, Place};
 use super::queue::{QueueBackend, RetryTimes};
 use super::rates::Rates;
 use super::reader::Complaints;
+use super::repair::RepairTable;
 use super::rewrite::RewriteTable;
 use super::schema::{Section, TableSchema, settings};
 use super::secret::SecretSource;
@@ -248,38 +249,6 @@ settings! {
         upstreams: UpstreamNames, required r#"["company", "backup"]"#;
         /// true: what one upstream refuses permanently is offered to the next; the last reply counts.
         retry_refused: bool, default "false";
-    }
-}
-
-settings! {
-    /// What is repaired in each message before it is signed. Every step leaves sound content alone, and
-    /// everything that is signed or encrypted. docs/deliverability.md shows what each is worth.
-    RepairTable = "repair" {
-        /// Bcc fields are taken out: blind copies are named in the envelope only.
-        bcc: bool, default "true";
-        /// A multipart/mixed around a single text or its alternatives is taken away.
-        flatten: bool, default "true";
-        /// Broken encoded words, raw UTF-8 and empty display names in headers are written as RFC 2047 and 5322 want
-        /// them.
-        header_text: bool, default "true";
-        /// A missing Message-ID is added, a malformed one replaced; X-Original-Message-ID keeps the old one.
-        message_id: bool, default "true";
-        /// A missing Date is added.
-        date: bool, default "true";
-        /// Text in base64 that would be readable without becomes quoted-printable.
-        base64_text: bool, default "true";
-        /// 8-bit text that does not say so becomes quoted-printable.
-        transfer_encoding: bool, default "true";
-        /// Text without a charset is declared as UTF-8, if it is.
-        charset: bool, default "true";
-        /// Parts with lines over 998 octets are encoded; no line is ever split.
-        long_lines: bool, default "true";
-        /// Mail that has only HTML gets a text made from it.
-        text_part: bool, default "true";
-        /// A missing MIME-Version is added.
-        mime_version: bool, default "true";
-        /// Header lines over 998 octets are folded.
-        header_folding: bool, default "true";
     }
 }
 

@@ -15,6 +15,7 @@ mod problem;
 mod queue;
 mod rates;
 mod reader;
+mod repair;
 mod resolve;
 mod rewrite;
 mod schema;

@@ -10,7 +10,6 @@ mod listener;
 mod login;
 mod mailer;
 mod queue;
-mod repair;
 mod rewrite;
 mod route;
 mod upstream;
@@ -62,7 +61,7 @@ impl Resolver<'_> {
         let chosen: Vec<_> = file.rewrites.iter().filter_map(|rule| rule.upstream.value.clone()).collect();
         let named = route::RouteNames { upstreams: &names, users: &logins, chosen: &chosen };
         let routes = self.routes(file.routes, &named);
-        let repairs = repair::resolve(&file.repair);
+        let repairs = file.repair.repairs();
         let known = rewrite::KnownNames {
             listeners: &typed_addresses,
             users: &logins,

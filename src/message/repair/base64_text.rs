@@ -3,9 +3,28 @@
 //! Base64 around text in other scripts, and around attachments, is as it should be and stays.
 
 use super::parts::{self, EditablePart, PartChange};
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::charset::{extends_ascii, is_utf8};
 use crate::message::mime::{Coding, Encoding};
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "base64_text",
+    doc: &["Text in base64 that would be readable without becomes quoted-printable."],
+    scope: RepairScope::Body,
+    run: |message, _| {
+        uncover(message);
+        Ok(())
+    },
+    memory: MemoryNeed {
+        // It becomes quoted-printable only if that is no longer.
+        rewritten: |content, body| {
+            (content.encoding == Encoding::Base64 && content.is_shown_text()).then_some(body.len())
+        },
+        decodes: |content, _| content.is_shown_text(),
+        ..MemoryNeed::NONE
+    },
+};
 
 pub(super) fn uncover(message: &mut RawMessage) {
     parts::edit(message, uncovered);

@@ -1,6 +1,18 @@
 //! Bcc goes: blind copies are named in the envelope only. RFC 5322 §3.6.3.
 
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "bcc",
+    doc: &["Bcc fields are taken out: blind copies are named in the envelope only."],
+    scope: RepairScope::Header,
+    run: |message, _| {
+        remove(message);
+        Ok(())
+    },
+    memory: MemoryNeed::NONE,
+};
 
 pub(super) fn remove(message: &mut RawMessage) {
     message.remove_fields(|field| field.is("Bcc") || field.is("Resent-Bcc"));

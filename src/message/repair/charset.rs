@@ -3,12 +3,28 @@
 //! Octets that are not UTF-8 stay undeclared: the reader's guess is as good as ours.
 
 use super::parts::{self, EditablePart, PartChange};
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::charset::is_utf8;
 use crate::message::headers::{Field, FieldRef, Fields};
 use crate::message::mime::{ContentFields, with_field};
 
 const NAME: &str = "Content-Type";
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "charset",
+    doc: &["Text without a charset is declared as UTF-8, if it is."],
+    scope: RepairScope::Body,
+    run: |message, _| {
+        declare(message);
+        Ok(())
+    },
+    memory: MemoryNeed {
+        decodes: |content, _| content.is_shown_text(),
+        edits_header: |content, _| content.is_shown_text() && content.charset.is_none(),
+        ..MemoryNeed::NONE
+    },
+};
 
 pub(super) fn declare(message: &mut RawMessage) {
     parts::edit(message, declared);

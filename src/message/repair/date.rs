@@ -1,8 +1,20 @@
 //! A Date, if there is none: it is required, and its absence counts as a sign of spam. RFC 5322 §3.6.1.
 
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::headers::{Field, FieldChange};
 use crate::message::trace::rfc5322_date;
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "date",
+    doc: &["A missing Date is added."],
+    scope: RepairScope::Header,
+    run: |message, inputs| {
+        add_missing(message, inputs.now);
+        Ok(())
+    },
+    memory: MemoryNeed::NONE,
+};
 
 pub(super) fn add_missing(message: &mut RawMessage, now: jiff::Timestamp) {
     let Ok(date) = Field::new("Date", &[&rfc5322_date(now)]) else { return };

@@ -1,9 +1,27 @@
 //! multipart/mixed around a single text, or around its alternatives, is taken away: filters take it for a forgery, and
 //! one provider put a fifth of such mail into the spam folder. RFC 2046 §5.1.3.
 
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::headers::Fields;
 use crate::message::mime::{Editor, Entity, Structure, is_content};
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "flatten",
+    doc: &["A multipart/mixed around a single text or its alternatives is taken away."],
+    scope: RepairScope::Body,
+    run: |message, _| {
+        flatten(message);
+        Ok(())
+    },
+    memory: MemoryNeed {
+        reframes: |structure| {
+            let root = structure.root();
+            root.content.is("multipart/mixed") && root.children.len() == 1
+        },
+        ..MemoryNeed::NONE
+    },
+};
 
 pub(super) fn flatten(message: &mut RawMessage) {
     let structure = Structure::of(message);

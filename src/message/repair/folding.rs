@@ -4,8 +4,20 @@
 //! people `header_text` has encoded it.
 
 use super::parts;
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::headers::{Fields, MAX_LINE, fold};
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "header_folding",
+    doc: &["Header lines over 998 octets are folded."],
+    scope: RepairScope::Header,
+    run: |message, _| {
+        fold_long_lines(message);
+        Ok(())
+    },
+    memory: MemoryNeed { edits_header: |_, header| header.len() > MAX_LINE, ..MemoryNeed::NONE },
+};
 
 pub(super) fn fold_long_lines(message: &mut RawMessage) {
     if let Some(header) = folded(message.header()) {

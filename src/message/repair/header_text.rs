@@ -5,11 +5,26 @@
 //! decoded without a doubt.
 
 use super::parts;
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::addresses;
 use crate::message::encoded_words::{self, TextPiece, WordPlacement};
 use crate::message::headers::{Field, FieldChange, FieldRef, changed};
 use crate::message::raw::MAX_HEADER;
 use crate::message::{RawMessage, mime};
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "header_text",
+    doc: &[
+        "Broken encoded words, raw UTF-8 and empty display names in headers are written as RFC 2047 and 5322 want",
+        "them.",
+    ],
+    scope: RepairScope::Header,
+    run: |message, _| {
+        repair(message);
+        Ok(())
+    },
+    memory: MemoryNeed { edits_header: |_, header| may_be_odd(header), ..MemoryNeed::NONE },
+};
 
 pub(super) fn repair(message: &mut RawMessage) {
     // Encoding makes longer; a header that would break the limit for headers is better broken as it came.
@@ -80,6 +95,11 @@ impl FieldKind {
             Self::Text
         }
     }
+}
+
+/// Whether a field of a part's header could need repair.
+fn may_be_odd(header: &[u8]) -> bool {
+    !header.is_ascii() || [&b"=?"[..], b"\"\""].iter().any(|odd| memchr::memmem::find(header, odd).is_some())
 }
 
 /// The field as RFC 2047 and 5322 want it, if it can be read with certainty and is otherwise now.

@@ -1,13 +1,25 @@
 //! Body lines over 998 octets, which servers need not accept: the part is re-encoded, no line is ever split.
 //! RFC 5321 §4.5.3.1.6, RFC 2045 §6.7, §6.8.
 
-use super::parts::{self, Body, EditablePart, PartChange};
+use super::parts::{self, Body, EditablePart, PartChange, encoded_size};
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::lines::has_long_line;
-use crate::message::mime::Encoding;
+use crate::message::mime::{ContentFields, Encoding};
 
 /// Characters of a line, RFC 2045 §6.8.
 const BASE64_LINE: usize = 76;
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "long_lines",
+    doc: &["Parts with lines over 998 octets are encoded; no line is ever split."],
+    scope: RepairScope::RequiredBody,
+    run: |message, _| {
+        encode(message);
+        Ok(())
+    },
+    memory: MemoryNeed { rewritten, decodes: |_, body| has_long_line(body), ..MemoryNeed::NONE },
+};
 
 pub(super) fn encode(message: &mut RawMessage) {
     if has_long_line(message.body()) {
@@ -24,6 +36,17 @@ fn encoded(part: &EditablePart<'_>) -> Option<PartChange> {
         Encoding::Base64 => Some(PartChange { header: None, body: Some(Body::Octets(rewrapped(part.body)?)) }),
         Encoding::QuotedPrintable => part.encoded(Some(part.content.decoded(part.body)?.into_owned())),
         _ => part.encoded(None),
+    }
+}
+
+/// Octets of what [`encoded`] makes at most.
+fn rewritten(content: &ContentFields, body: &[u8]) -> Option<usize> {
+    match content.encoding {
+        _ if !has_long_line(body) => None,
+        Encoding::Unknown => None,
+        // The characters, and they in lines of 76.
+        Encoding::Base64 => Some(body.len() * 21 / 20),
+        _ => Some(encoded_size(body)),
     }
 }
 

@@ -1,13 +1,10 @@
 //! How much memory the repair of a message needs at its peak: re-encoded text is held several times.
-//! An upper bound by looking, not by doing; the caller's budget has the last word.
+//! Added up from what each step says of itself; the caller's budget decides.
 
-use super::parts::coding_of;
-use super::{Repairs, text_part};
+use super::Repairs;
+use super::step::RepairScope;
 use crate::message::RawMessage;
-use crate::message::headers::MAX_LINE;
-use crate::message::lines::has_long_line;
-use crate::message::mime::{Coding, Encoding, Entity, Structure, longest_quoted_printable};
-use memchr::memmem;
+use crate::message::mime::{Encoding, Entity, Structure};
 
 /// Octets for each of the header while its fields are parsed and rewritten.
 const OF_HEADER: usize = 16;
@@ -21,10 +18,12 @@ pub fn header_room(message: &RawMessage) -> usize {
 pub fn memory_needed(message: &RawMessage, repairs: &Repairs) -> usize {
     let structure = Structure::of(message);
     let body = message.body();
-    let (mut growth, mut decoded, mut is_new) = (0, 0, is_edited(message, &structure, repairs));
+    let mut growth = 0;
+    let mut decoded = 0;
+    let mut is_new = is_edited(message, &structure, repairs);
     for (_, entity) in structure.leaves() {
         let octets = &body[entity.body.clone()];
-        if let Some(new) = of_part(entity, octets, repairs) {
+        if let Some(new) = repairs.steps().find_map(|step| (step.memory.rewritten)(&entity.content, octets)) {
             growth += new.saturating_sub(octets.len());
             is_new = true;
         }
@@ -33,61 +32,30 @@ pub fn memory_needed(message: &RawMessage, repairs: &Repairs) -> usize {
         }
     }
     // One step makes a body of that of the one before it.
-    let bodies = match repairs.only_encodes_long_lines() && structure.root().is_leaf() {
-        true => usize::from(is_new),
-        false => 2 * usize::from(is_new),
+    let is_one_step = repairs.steps().all(|step| step.scope != RepairScope::Body) && structure.root().is_leaf();
+    let bodies = match is_new {
+        false => 0,
+        true if is_one_step => 1,
+        true => 2,
     };
-    let text = if repairs.text_part { text_part::memory_needed(&structure) } else { 0 };
-    let around = if text > 0 { 2 * body.len() } else { 0 };
-    bodies * (body.len() + growth) + decoded + text + around
-}
-
-/// Octets of what the steps may make of a part, `None` if nothing; each asks what its step asks, but for what only decoding
-/// would tell.
-fn of_part(entity: &Entity, body: &[u8], repairs: &Repairs) -> Option<usize> {
-    let content = &entity.content;
-    let is_wrapped = repairs.long_lines && has_long_line(body);
-    let is_declared = repairs.transfer_encoding
-        && content.is_text()
-        && matches!(content.encoding, Encoding::Absent | Encoding::SevenBit)
-        && !body.is_ascii();
-    match content.encoding {
-        // It becomes quoted-printable only if that is no longer.
-        Encoding::Base64 if repairs.base64_text && content.is_shown_text() => Some(body.len()),
-        // The characters, and they in lines of 76.
-        Encoding::Base64 if is_wrapped => Some(body.len() * 21 / 20),
-        Encoding::Base64 | Encoding::Unknown => None,
-        _ if is_wrapped || is_declared => Some(match coding_of(body) {
-            Coding::Base64 => Coding::base64_size(body.len()) + 2,
-            Coding::QuotedPrintable => longest_quoted_printable(body),
-        }),
-        _ => None,
-    }
+    let added = repairs.steps().map(|step| (step.memory.added_part)(&structure)).sum::<usize>();
+    let around = if added > 0 { 2 * body.len() } else { 0 };
+    bodies * (body.len() + growth) + decoded + added + around
 }
 
 /// What is behind its transfer encoding is looked at.
 fn is_decoded(entity: &Entity, body: &[u8], repairs: &Repairs) -> bool {
-    let is_read = (repairs.base64_text || repairs.charset) && entity.content.is_shown_text();
-    match entity.content.encoding {
-        Encoding::Base64 => is_read || repairs.long_lines && has_long_line(body),
-        Encoding::QuotedPrintable => is_read || repairs.long_lines && has_long_line(body),
-        _ => false,
-    }
+    matches!(entity.content.encoding, Encoding::Base64 | Encoding::QuotedPrintable)
+        && repairs.steps().any(|step| (step.memory.decodes)(&entity.content, body))
 }
 
 /// A step may rewrite the body for the frame around its parts, or for their headers.
 fn is_edited(message: &RawMessage, structure: &Structure, repairs: &Repairs) -> bool {
-    let root = structure.root();
-    let is_flattened = repairs.flatten && root.content.is("multipart/mixed") && root.children.len() == 1;
     let is_edited = |entity: &Entity| {
         let header = &message.body()[entity.header.clone()];
-        let is_odd =
-            || !header.is_ascii() || [&b"=?"[..], b"\"\""].iter().any(|odd| memmem::find(header, odd).is_some());
-        repairs.header_text && is_odd()
-            || repairs.header_folding && header.len() > MAX_LINE
-            || repairs.charset && entity.content.is_shown_text() && entity.content.charset.is_none()
+        repairs.steps().any(|step| (step.memory.edits_header)(&entity.content, header))
     };
-    is_flattened || structure.entities().iter().skip(1).any(is_edited)
+    repairs.steps().any(|step| (step.memory.reframes)(structure)) || structure.entities().iter().skip(1).any(is_edited)
 }
 
 #[cfg(test)]

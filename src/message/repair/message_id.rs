@@ -3,12 +3,24 @@
 //! Gmail refuses mail without; filters score what is malformed. What was malformed, or one too many, is kept in
 //! X-Original-Message-ID, since the application may know its mail by it.
 
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::encoded_words::encode_text;
 use crate::message::headers::{Field, FieldChange, FieldRef, without_spaces_around};
 use crate::message::{MailId, RawMessage};
 
 const NAME: &str = "Message-ID";
 const ORIGINAL: &str = "X-Original-Message-ID";
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "message_id",
+    doc: &["A missing Message-ID is added, a malformed one replaced; X-Original-Message-ID keeps the old one."],
+    scope: RepairScope::Header,
+    run: |message, inputs| {
+        ensure(message, inputs.id, inputs.host);
+        Ok(())
+    },
+    memory: MemoryNeed::NONE,
+};
 
 /// `host` follows the `@` of a new one.
 pub(super) fn ensure(message: &mut RawMessage, id: MailId, host: &str) {

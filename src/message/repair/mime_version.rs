@@ -1,9 +1,21 @@
 //! MIME-Version where MIME is used, spelled as the RFC spells it, since filters score other spellings. RFC 2045 §4.
 
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::headers::{Field, FieldChange};
 use crate::message::{RawMessage, mime};
 
 const NAME: &str = "MIME-Version";
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "mime_version",
+    doc: &["A missing MIME-Version is added."],
+    scope: RepairScope::Header,
+    run: |message, _| {
+        declare(message);
+        Ok(())
+    },
+    memory: MemoryNeed::NONE,
+};
 
 pub(super) fn declare(message: &mut RawMessage) {
     let given: Vec<_> = message.fields_named(NAME).collect();

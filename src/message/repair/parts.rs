@@ -3,7 +3,7 @@
 use super::mime_version;
 use crate::message::RawMessage;
 use crate::message::headers::Field;
-use crate::message::mime::{Coding, ContentFields, Editor, Encoding, Structure, with_field};
+use crate::message::mime::{Coding, ContentFields, Editor, Encoding, Structure, longest_quoted_printable, with_field};
 
 /// A part as a step sees it, and what it makes of it.
 pub(super) struct EditablePart<'a> {
@@ -99,11 +99,19 @@ impl EditablePart<'_> {
     }
 }
 
+/// Octets that [`EditablePart::encoded`] makes of a body at most.
+pub(super) fn encoded_size(body: &[u8]) -> usize {
+    match coding_of(body) {
+        Coding::Base64 => Coding::base64_size(body.len()) + 2,
+        Coding::QuotedPrintable => longest_quoted_printable(body),
+    }
+}
+
 /// Octets of a part from which it is better to be short than legible.
 const LARGE: usize = 256 * 1024;
 
 /// As `base64_text` sees it, too: what is base64 here stays so.
-pub(super) fn coding_of(octets: &[u8]) -> Coding {
+fn coding_of(octets: &[u8]) -> Coding {
     let is_shorter = || Coding::QuotedPrintable.size(octets) > Coding::Base64.size(octets) + 2;
     if octets.len() >= LARGE && is_shorter() { Coding::Base64 } else { Coding::QuotedPrintable }
 }

@@ -1,7 +1,7 @@
 //! All steps together: idempotent, no change to what is sound, no change of meaning to what is broken.
 
 use super::testing::NOW;
-use super::{RepairInputs, Repairs, repair};
+use super::{RepairInputs, Repairs, STEPS, repair};
 use crate::message::{MailId, RawMessage};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -40,6 +40,18 @@ fn everything_at_once() {
     let expected = ["bcc", "flatten", "header_text", "message_id", "date", "transfer_encoding", "charset", "text_part"];
     assert_eq!(steps, expected);
     assert_eq!(repaired_with(&message(before), &Repairs::NONE).to_bytes(), before.as_bytes());
+}
+
+#[test]
+fn every_step_has_a_name_of_its_own_and_its_own_switch() {
+    for (at, step) in STEPS.iter().enumerate() {
+        assert!(STEPS[..at].iter().all(|other| other.name != step.name), "{} twice", step.name);
+        assert!(!step.doc.is_empty(), "{} has no documentation", step.name);
+        let others = Repairs::of(|other| other.name != step.name);
+        assert_eq!(others.turned_off(), [step.name]);
+        assert_eq!(format!("{:?}", Repairs::of(|one| one.name == step.name)), format!("{{{:?}}}", step.name));
+    }
+    assert_eq!(Repairs::of(|_| true), Repairs::ALL);
 }
 
 #[test]
@@ -251,9 +263,9 @@ proptest! {
     }
 
     #[test]
-    fn any_choice_of_steps_is_idempotent(data in nonsense(), choice in any::<[bool; 12]>()) {
-        let [bcc, flatten, header_text, message_id, date, base64_text, transfer_encoding, charset, long_lines, text_part, mime_version, header_folding] = choice;
-        let repairs = Repairs { bcc, flatten, header_text, message_id, date, base64_text, transfer_encoding, charset, long_lines, text_part, mime_version, header_folding };
+    fn any_choice_of_steps_is_idempotent(data in nonsense(), choice in proptest::collection::vec(any::<bool>(), STEPS.len())) {
+        let chosen: Vec<_> = STEPS.iter().zip(choice).filter(|(_, wanted)| *wanted).map(|(step, _)| step.name).collect();
+        let repairs = Repairs::of(|step| chosen.contains(&step.name));
         let once = repaired_with(&message(data), &repairs);
         prop_assert!(repaired_with(&once, &repairs) == once, "{:?}", repairs);
     }

@@ -3,6 +3,7 @@
 //! The HTML stays octet for octet where it is. Mail in which some text/plain is shown already is left alone.
 
 use super::mime_version;
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::headers::{Field, Fields};
 use crate::message::html::HtmlError;
 use crate::message::mime::{Editor, Encoding, Structure, encode_quoted_printable, is_content};
@@ -13,6 +14,14 @@ use crate::message::{MailId, RawMessage, html};
 const LARGEST: usize = 3 * html::LARGEST + 4096;
 /// Levels that are searched for the HTML; real mail has three.
 const DEEPEST: usize = 8;
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "text_part",
+    doc: &["Mail that has only HTML gets a text made from it."],
+    scope: RepairScope::Body,
+    run: |message, inputs| add(message, inputs.id),
+    memory: MemoryNeed { added_part, ..MemoryNeed::NONE },
+};
 
 /// `id` makes the boundary.
 pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> {
@@ -37,7 +46,7 @@ pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> 
 }
 
 /// Octets of memory that this takes at most, besides the message.
-pub(super) fn memory_needed(structure: &Structure) -> usize {
+fn added_part(structure: &Structure) -> usize {
     let html = html_only(structure).and_then(|found| structure.get(found.html)).map_or(0, |html| html.body.len());
     // Decoded, in an 8-bit charset a letter may take three octets; the text in quoted-printable takes three times as many.
     if html == 0 || html > LARGEST {

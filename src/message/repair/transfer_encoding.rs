@@ -1,9 +1,24 @@
 //! 8-bit text without a Content-Transfer-Encoding, or with one that denies it, becomes quoted-printable, or base64 where
 //! that would swell a large one. RFC 2045 §6.
 
-use super::parts::{self, EditablePart, PartChange};
+use super::parts::{self, EditablePart, PartChange, encoded_size};
+use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
-use crate::message::mime::Encoding;
+use crate::message::mime::{ContentFields, Encoding};
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "transfer_encoding",
+    doc: &["8-bit text that does not say so becomes quoted-printable."],
+    scope: RepairScope::Body,
+    run: |message, _| {
+        declare(message);
+        Ok(())
+    },
+    memory: MemoryNeed {
+        rewritten: |content, body| denies_eight_bit(content, body).then(|| encoded_size(body)),
+        ..MemoryNeed::NONE
+    },
+};
 
 pub(super) fn declare(message: &mut RawMessage) {
     if message.body_is_eight_bit() {
@@ -12,11 +27,12 @@ pub(super) fn declare(message: &mut RawMessage) {
 }
 
 fn declared(part: &EditablePart<'_>) -> Option<PartChange> {
-    let claims_seven_bit = matches!(part.content.encoding, Encoding::Absent | Encoding::SevenBit);
-    if !part.content.is_text() || !claims_seven_bit || part.body.is_ascii() {
-        return None;
-    }
-    part.encoded(None)
+    denies_eight_bit(part.content, part.body).then(|| part.encoded(None)).flatten()
+}
+
+fn denies_eight_bit(content: &ContentFields, body: &[u8]) -> bool {
+    let claims_seven_bit = matches!(content.encoding, Encoding::Absent | Encoding::SevenBit);
+    content.is_text() && claims_seven_bit && !body.is_ascii()
 }
 
 #[cfg(test)]

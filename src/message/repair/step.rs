@@ -1,0 +1,65 @@
+//! What a repair step is. Each step's file has one [`RepairStep`], and the list in `mod.rs` has a row for it; the switch in
+//! `[repair]`, its documentation, the names in the log and the memory that is reserved follow from these.
+
+use crate::message::mime::{ContentFields, Structure};
+use crate::message::optional::Obstacle;
+use crate::message::{MailId, RawMessage};
+
+#[derive(Debug)]
+pub struct RepairStep {
+    /// Its key in `[repair]`, and its name in the log.
+    pub name: &'static str,
+    /// What it does, for the configuration's reference; one element for each line.
+    pub doc: &'static [&'static str],
+    pub(super) scope: RepairScope,
+    /// What an error leaves behind is thrown away.
+    pub(super) run: fn(&mut RawMessage, &RepairInputs<'_>) -> Result<(), Obstacle>,
+    pub(super) memory: MemoryNeed,
+}
+
+/// What a step works on, which decides whether it is taken when memory is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RepairScope {
+    /// Headers: always taken.
+    Header,
+    /// The body, and mail can do without it.
+    Body,
+    /// The body, and servers may refuse the mail without it.
+    RequiredBody,
+}
+
+/// What a repair may put into a message.
+#[derive(Debug, Clone, Copy)]
+pub struct RepairInputs<'a> {
+    pub now: jiff::Timestamp,
+    pub id: MailId,
+    /// Follows the `@` of a new Message-ID.
+    pub host: &'a str,
+}
+
+/// An upper bound for what a step holds beside the message, found by looking, not by doing. A step that changes only
+/// the message's own header needs [`MemoryNeed::NONE`].
+#[derive(Debug)]
+pub(super) struct MemoryNeed {
+    /// Octets of what it may make of a part's body, `None` if it leaves the body alone. The first step with an answer
+    /// counts.
+    pub rewritten: fn(&ContentFields, &[u8]) -> Option<usize>,
+    /// It may decode a part, if that has a transfer encoding.
+    pub decodes: fn(&ContentFields, &[u8]) -> bool,
+    /// It may change the header, given here, of a part within the message.
+    pub edits_header: fn(&ContentFields, &[u8]) -> bool,
+    /// It may change the frame around the parts.
+    pub reframes: fn(&Structure) -> bool,
+    /// Octets for a part that it adds, 0 if it adds none.
+    pub added_part: fn(&Structure) -> usize,
+}
+
+impl MemoryNeed {
+    pub const NONE: Self = Self {
+        rewritten: |_, _| None,
+        decodes: |_, _| false,
+        edits_header: |_, _| false,
+        reframes: |_| false,
+        added_part: |_| 0,
+    };
+}
