@@ -15,12 +15,10 @@ use crate::message::accepted::Accepted;
 use crate::message::dsn::FailedRecipient;
 use crate::observe::fault::{self, Fault};
 use crate::observe::log::Clean;
-use crate::queue::notifying::NotifyingQueue;
-use crate::queue::{Cursor, Lane, Leased, Queue, QueueError};
+use crate::queue::{Cursor, Lane, LaneWakeups, Leased, Queue, QueueError};
 use crate::relay::{Capacity, Deadline};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -81,7 +79,7 @@ impl Deliver for Delivery {
 
 #[derive(Debug)]
 pub struct Dispatcher<C> {
-    pub queue: Arc<NotifyingQueue>,
+    pub queue: Arc<dyn Queue>,
     pub deliver: Arc<C>,
     pub settlement: SettlementPolicy,
     pub bouncer: Arc<Bouncer>,
@@ -103,13 +101,12 @@ impl<C: Deliver> Dispatcher<C> {
         let dispatcher = Arc::new(self);
         let stop = stop.child_token();
         for lane in lanes {
-            let (wakeup, retry_requested) = (dispatcher.queue.wakeup(&lane), dispatcher.queue.retry_requested(&lane));
+            let wakeups = dispatcher.queue.wakeups().of(&lane);
             let dispatcher = Arc::clone(&dispatcher);
             let lane = LaneLoop {
                 dispatcher,
                 lane,
-                wakeup,
-                retry_requested,
+                wakeups,
                 share: LaneAllotment::of(memory.clone()),
                 trouble: 0,
                 queue_is_gone: false,
@@ -145,7 +142,7 @@ impl<C: Deliver> Dispatcher<C> {
         }
         let lease_settlement = self.close(&leased, attempt).await;
         self.send_bounce(&leased, lease_settlement.failures).await;
-        settle(&self.queue, &leased, lease_settlement.settlements, lease_settlement.due).await;
+        settle(&*self.queue, &leased, lease_settlement.settlements, lease_settlement.due).await;
     }
 
     /// A fault of our own defers the message; it must not keep its lease.
@@ -207,8 +204,7 @@ async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static
 struct LaneLoop<C> {
     dispatcher: Arc<Dispatcher<C>>,
     lane: Lane,
-    wakeup: Arc<Notify>,
-    retry_requested: Arc<Notify>,
+    wakeups: LaneWakeups,
     /// Of the memory for leased messages.
     share: LaneAllotment,
     /// Times in a row that the queue gave an error.
@@ -242,8 +238,8 @@ impl<C: Deliver> LaneLoop<C> {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = self.running.join_next() => self.record(ended),
-                () = self.retry_requested.notified() => self.dispatcher.deliver.cut_pause(&self.lane),
-                () = self.wakeup.notified(), if wait.for_mail => {}
+                () = self.wakeups.retry.notified() => self.dispatcher.deliver.cut_pause(&self.lane),
+                () = self.wakeups.mail.notified(), if wait.for_mail => {}
                 () = sleep_until(wait.until) => {}
             }
         }

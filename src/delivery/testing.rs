@@ -9,11 +9,10 @@ use crate::message::accepted::{Accepted, Origin};
 use crate::message::outcome::{Cause, Unavailable};
 use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, RelayStep, SenderPatterns};
 use crate::observe::{Clock, jitter};
-use crate::queue::notifying::NotifyingQueue;
 use crate::queue::schedule::Schedule;
 use crate::queue::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, InitialState, Lane, LaneOf, LeaseId, Leased, MessageDetails,
-    NewMail, Page, Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail,
+    NewMail, Page, Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail, Wakeups,
 };
 use crate::relay::{Admission, Breaker, Capacity, Signal};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
@@ -41,6 +40,7 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct FakeQueue {
     inner: Mutex<Inner>,
+    wakeups: Wakeups,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +102,7 @@ impl Inner {
 #[async_trait]
 impl Queue for FakeQueue {
     async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
+        let woken = mail.waiting_lanes();
         let mut lanes: Vec<(Lane, Vec<Mailbox>)> = Vec::new();
         for (initial_state, recipient) in mail.initial_states.iter().zip(&mail.accepted.envelope.recipients) {
             let InitialState::Waiting(lane) = initial_state else { panic!("only waiting mail is put here") };
@@ -116,6 +117,7 @@ impl Queue for FakeQueue {
             let (accepted, put, due) = (Arc::new(accepted), Instant::now(), Timestamp::UNIX_EPOCH);
             self.inner().waiting.push(Entry { lane, accepted, put, due, attempts: 0, lease: None });
         }
+        self.wakeups.wake(&woken);
         Ok(())
     }
 
@@ -245,6 +247,10 @@ impl Queue for FakeQueue {
         Ok(Statistics::default())
     }
 
+    fn wakeups(&self) -> &Wakeups {
+        &self.wakeups
+    }
+
     async fn close(&self) {}
 }
 
@@ -372,7 +378,7 @@ pub(super) struct Stage {
     pub deliver: Arc<Scripted>,
     pub stop: CancellationToken,
     pub clock: Clock,
-    pub queue: Arc<NotifyingQueue>,
+    pub queue: Arc<dyn Queue>,
     settlement: SettlementPolicy,
     bounce: Bounce,
     octets: u64,
@@ -392,7 +398,7 @@ impl Stage {
         let routes = Arc::new(Routes::new(vec![one], vec!["company".into()]));
         let settlement = SettlementPolicy { schedule: Schedule::default(), routes, clock: clock.clone() };
         Self {
-            queue: Arc::new(NotifyingQueue::new(fake_queue.clone())),
+            queue: fake_queue.clone(),
             fake_queue,
             deliver: Arc::new(Scripted {
                 takes,

@@ -29,9 +29,8 @@ use crate::inbound::BindError;
 use crate::intake::Leftovers;
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
-use crate::queue::notifying::NotifyingQueue;
 use crate::queue::sqlite::OpenError;
-use crate::queue::{Queue as _, QueueError};
+use crate::queue::{Queue, QueueError};
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
 use std::net::SocketAddr;
@@ -80,7 +79,7 @@ pub struct Gateway {
     dispatcher: Dispatcher<Delivery>,
     leftovers: Leftovers,
     control: Option<ControlServer>,
-    queue: Arc<NotifyingQueue>,
+    queue: Arc<dyn Queue>,
     lanes_of_today: Lanes,
     keep: Retention,
     drain: Duration,
@@ -258,9 +257,9 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
 }
 
 /// Some container file systems support no sockets; mail is still delivered.
-fn bind_control(settings: &Settings, queue: &Arc<NotifyingQueue>) -> Option<ControlServer> {
-    let notifying = queue.clone();
-    let wake = Arc::new(move || notifying.retry_now());
+fn bind_control(settings: &Settings, queue: &Arc<dyn Queue>) -> Option<ControlServer> {
+    let woken = queue.clone();
+    let wake = Arc::new(move || woken.wakeups().retry_now());
     ControlServer::bind(&settings.data_dir, queue.clone(), Arc::new(ConfiguredRewriter::new(settings)), wake, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();

@@ -7,7 +7,6 @@ use crate::config::Settings;
 use crate::delivery::Routes;
 use crate::observe::Clock;
 use crate::observe::fault::Fault;
-use crate::queue::notifying::NotifyingQueue;
 use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::{Cursor, LaneOf, Queue, QueueError, Reassigned};
 use std::sync::Arc;
@@ -44,7 +43,7 @@ pub(super) async fn open(
     settings: &Settings,
     memory: MemoryPlan,
     routes: &Arc<Routes>,
-) -> Result<(Lock, Arc<NotifyingQueue>, Lanes), StartError> {
+) -> Result<(Lock, Arc<dyn Queue>, Lanes), StartError> {
     let lock = Lock::take(&settings.data_dir)?;
     let options = sqlite::SqliteOptions {
         data_dir: settings.data_dir.clone(),
@@ -55,7 +54,7 @@ pub(super) async fn open(
     };
     let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
     let queue = opened.map_err(|failure| StartError::Fault(Fault(&failure).to_string()))??;
-    let queue = Arc::new(NotifyingQueue::new(Arc::new(queue)));
+    let queue: Arc<dyn Queue> = Arc::new(queue);
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
     let counts = queue.statistics().await.map_err(unusable)?;
     info!(waiting = counts.waiting, failed = counts.failed, damaged = counts.damaged, "the queue is open");
@@ -67,7 +66,7 @@ pub(super) async fn open(
 /// Mail from before the routes of today, on its way to the lanes of today.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    queue: Arc<NotifyingQueue>,
+    queue: Arc<dyn Queue>,
     routes: Arc<Routes>,
     moved: u64,
     progress: Progress,
@@ -82,7 +81,7 @@ enum Progress {
 }
 
 impl Lanes {
-    fn of(queue: Arc<NotifyingQueue>, routes: Arc<Routes>) -> Self {
+    fn of(queue: Arc<dyn Queue>, routes: Arc<Routes>) -> Self {
         Self { queue, routes, moved: 0, progress: Progress::ToBegin }
     }
 

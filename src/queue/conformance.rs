@@ -10,6 +10,7 @@ mod operator;
 mod quotas;
 mod reassignment;
 mod revisions;
+mod wakeups;
 mod walk;
 
 pub(crate) use ages::*;
@@ -20,6 +21,7 @@ pub(crate) use operator::*;
 pub(crate) use quotas::*;
 pub(crate) use reassignment::*;
 pub(crate) use revisions::*;
+pub(crate) use wakeups::*;
 pub(crate) use walk::*;
 
 use super::*;
@@ -91,6 +93,7 @@ macro_rules! conformance {
             history_is_paged_newest_first,
             old_failures_and_history_are_forgotten,
             what_is_put_down_of_a_quota_outlives_a_crash,
+            what_can_make_mail_due_wakes_its_lanes,
             a_closed_queue_says_so,
             many_at_once_are_each_leased_once,
             a_random_walk_agrees_with_the_model,

@@ -26,11 +26,13 @@ use std::time::Duration;
 pub mod conformance;
 pub mod control;
 pub mod lifetime;
-pub mod notifying;
 pub mod schedule;
 pub mod sqlite;
 #[cfg(test)]
 pub mod testing;
+mod wakeups;
+
+pub use wakeups::{LaneWakeups, Wakeups};
 
 /// Where mail waits: a word that means something to delivery alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +64,21 @@ pub struct NewMail {
     pub original: Option<bytes::Bytes>,
     /// For lists; decoded, at most 200 characters.
     pub subject: String,
+}
+
+impl NewMail {
+    /// Those on which it waits, each once.
+    pub fn waiting_lanes(&self) -> Vec<Lane> {
+        let mut lanes = Vec::new();
+        for state in &self.initial_states {
+            if let InitialState::Waiting(lane) | InitialState::Deferred { lane, .. } = state
+                && !lanes.contains(lane)
+            {
+                lanes.push(lane.clone());
+            }
+        }
+        lanes
+    }
 }
 
 /// A message as it is stored, with everything that is not settled.
@@ -290,6 +307,9 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// Whether a message of this size would be taken, as far as that can be said before it is there: there is room, and the place
     /// where the queue is kept is the one that was opened. Returns at once.
     fn admit(&self, octets: u64) -> Result<(), QueueError>;
+
+    /// Of the lanes, for the loops that deliver: rung when mail may have become due.
+    fn wakeups(&self) -> &Wakeups;
 
     /// Returns when everything that was asked before is durable; every later call gets [`QueueError::Closed`].
     async fn close(&self);

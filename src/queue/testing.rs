@@ -11,6 +11,7 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
     inner: Mutex<Inner>,
+    wakeups: Wakeups,
 }
 
 #[derive(Debug, Default)]
@@ -266,6 +267,10 @@ impl Queue for MemoryQueue {
             } += 1;
         }
         Ok(counts)
+    }
+
+    fn wakeups(&self) -> &Wakeups {
+        &self.wakeups
     }
 
     async fn close(&self) {}

@@ -74,7 +74,7 @@ async fn a_nudge_cuts_the_pause_and_one_goes_ahead_alone() {
     stage.deliver.notes().begun.clear();
     let retry_now = Instant::now();
     for _ in 0..50 {
-        stage.queue.retry_now();
+        stage.queue.wakeups().retry_now();
     }
     sleep(3 * MOMENT).await;
     let begun = stage.deliver.notes().begun.clone();
@@ -84,7 +84,7 @@ async fn a_nudge_cuts_the_pause_and_one_goes_ahead_alone() {
         begun.len()
     );
     stage.deliver.judge(|_| delivered());
-    stage.queue.retry_now();
+    stage.queue.wakeups().retry_now();
     sleep(20 * MOMENT).await;
     let done = stage.fake_queue.count(is_delivered);
     assert!(done > 90, "it runs again at once, but for what was tried lately and is not due: {done}");

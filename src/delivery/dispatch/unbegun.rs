@@ -4,7 +4,6 @@
 //! asks for a lease again, and its mail would wait for the next start.
 
 use super::{FIRST_RETRY, LONGEST_RETRY};
-use crate::queue::notifying::NotifyingQueue;
 use crate::queue::{Leased, Queue, QueueError, Settlement};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -13,13 +12,13 @@ use tokio::time::sleep;
 use tracing::{error, warn};
 
 pub(super) struct Unbegun {
-    queue: Arc<NotifyingQueue>,
+    queue: Arc<dyn Queue>,
     leased: Arc<Leased>,
     is_taken: bool,
 }
 
 impl Unbegun {
-    pub fn new(queue: &Arc<NotifyingQueue>, leased: Leased) -> Self {
+    pub fn new(queue: &Arc<dyn Queue>, leased: Leased) -> Self {
         Self { queue: queue.clone(), leased: Arc::new(leased), is_taken: false }
     }
 
@@ -35,7 +34,7 @@ impl Unbegun {
 
     pub async fn give_back(mut self) {
         self.is_taken = true;
-        give_back(&self.queue, &self.leased).await;
+        give_back(&*self.queue, &self.leased).await;
     }
 }
 
@@ -52,20 +51,20 @@ impl Drop for Unbegun {
                     // If it is to blame itself, not without a pause.
                     sleep(FIRST_RETRY).await;
                 }
-                give_back(&queue, &leased).await;
-                queue.wakeup(&leased.lane).notify_one();
+                give_back(&*queue, &leased).await;
+                queue.wakeups().wake([&leased.lane]);
             });
         }
     }
 }
 
-async fn give_back(queue: &NotifyingQueue, leased: &Leased) {
+async fn give_back(queue: &dyn Queue, leased: &Leased) {
     let settlements = vec![Settlement::Untried; leased.accepted.envelope.recipients.len()];
     settle(queue, leased, settlements, Timestamp::MIN).await;
 }
 
 /// Repeated until it is durable.
-pub(super) async fn settle(queue: &NotifyingQueue, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
+pub(super) async fn settle(queue: &dyn Queue, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
     let mut pause = FIRST_RETRY;
     while let Err(error) = queue.settle(leased.lease, settlements.clone(), due).await {
         error!(id = %leased.accepted.id, "the outcome of a delivery attempt could not be recorded: {error}");

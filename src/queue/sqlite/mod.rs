@@ -44,7 +44,7 @@ pub use space::SMALLEST_FLOOR;
 
 use super::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, LaneOf, LeaseId, Leased, MessageDetails, NewMail, Page,
-    Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail,
+    Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail, Wakeups,
 };
 use crate::message::MailId;
 use async_trait::async_trait;
@@ -102,13 +102,14 @@ impl Steps {
 #[derive(Debug)]
 pub struct SqliteQueue {
     store: Arc<SqliteStore>,
+    wakeups: Arc<Wakeups>,
 }
 
 impl SqliteQueue {
     /// The caller must hold the lock of `data_dir`. Blocks: makes and migrates the tables, makes every leased recipient
     /// wait again, removes files that no message names.
     pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
-        open::open(&options).map(|store| Self { store: Arc::new(store) })
+        open::open(&options).map(|store| Self { store: Arc::new(store), wakeups: Arc::default() })
     }
 
     /// Commits so far, each with one sync.
@@ -121,7 +122,10 @@ impl SqliteQueue {
 impl Queue for SqliteQueue {
     async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
         let store = self.store.clone();
-        detached(async move { store.put(mail).await }).await
+        let wakeups = self.wakeups.clone();
+        let lanes = mail.waiting_lanes();
+        let put = async move { store.put(mail).await.inspect(|()| wakeups.wake(&lanes)) };
+        detached(put).await
     }
 
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
@@ -156,15 +160,19 @@ impl Queue for SqliteQueue {
         after: Option<Cursor>,
     ) -> Result<Reassigned, QueueError> {
         let fingerprint = fingerprint.to_owned();
-        match after {
+        let reassigned = match after {
             None => self.store.begin_reassignment(fingerprint, lane_of).await,
             Some(after) => self.store.go_on_reassigning(fingerprint, lane_of, after).await,
-        }
+        };
+        self.wakeups.wake_all();
+        reassigned
     }
 
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
         let lane = lane.cloned();
-        self.store.writer.call(move |work| operate::hold(work, lane.as_ref().map(Lane::as_str), held)).await
+        self.store.writer.call(move |work| operate::hold(work, lane.as_ref().map(Lane::as_str), held)).await?;
+        self.wakeups.wake_all();
+        Ok(())
     }
 
     async fn holds(&self) -> Result<Vec<HeldLane>, QueueError> {
@@ -193,7 +201,9 @@ impl Queue for SqliteQueue {
                 lifetime::keep(work, record.as_ref())?;
                 operate::retry(work, &ids, correction.as_ref(), to_column(now), lived)
             });
-            count += steps.done(retried.await)?.unwrap_or(0);
+            let retried = steps.done(retried.await)?.unwrap_or(0);
+            self.wakeups.wake_all();
+            count += retried;
         }
         Ok(count)
     }
@@ -204,7 +214,13 @@ impl Queue for SqliteQueue {
 
     async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
         let store = self.store.clone();
-        detached(async move { store.replace(revision, to_column(now)).await }).await
+        let wakeups = self.wakeups.clone();
+        detached(async move {
+            let replaced = store.replace(revision, to_column(now)).await?;
+            wakeups.wake_all();
+            Ok(replaced)
+        })
+        .await
     }
 
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {
@@ -262,6 +278,10 @@ impl Queue for SqliteQueue {
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         self.store.read(read::statistics).await
+    }
+
+    fn wakeups(&self) -> &Wakeups {
+        &self.wakeups
     }
 
     async fn close(&self) {
