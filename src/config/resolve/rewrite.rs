@@ -39,10 +39,12 @@ impl Resolver<'_> {
                 } else {
                     Some(format!("rewrite {}", index + 1).into())
                 };
-                self.check_actions(rewrite);
+                let TypedActions { actions, given, has_problem } = TypedActions::of(rewrite);
+                self.check_actions(rewrite, &given);
                 let conditions = self.conditions(rewrite, known);
-                let actions = self.actions(rewrite, known);
-                Some(Rule { name: name?, conditions: conditions?, actions: actions? })
+                self.check_upstream(&rewrite.upstream, known.upstreams);
+                self.warn_about_a_missing_key(&rewrite.set_from, known);
+                Some(Rule { name: name?, conditions: conditions?, actions: (!has_problem).then_some(actions)? })
             })
             .collect();
         let rules: Vec<Rule> = rules.into_iter().collect::<Option<_>>()?;
@@ -51,15 +53,14 @@ impl Resolver<'_> {
     }
 
     /// Keys that say nothing, or not together.
-    fn check_actions(&mut self, typed: &RewriteTable) {
-        let given = actions_given(typed);
-        let ends = ["discard", "refuse"].map(|key| given.iter().find(|(name, _)| *name == key));
+    fn check_actions(&mut self, typed: &RewriteTable, given: &[(&'static str, Place)]) {
+        let ends = RuleActions::ending_keys().map(|key| given.iter().find(|(name, _)| *name == key));
         if given.is_empty() {
             self.findings.error(typed.place(), "this rule does nothing").help(
                 "add an action, such as `set_from`, `tag` or `last = true`; `waxseal check --defaults` has them all",
             );
         }
-        for (end, place) in ends.into_iter().flatten() {
+        for (end, place) in ends.flatten() {
             let others =
                 given.iter().filter(|(name, _)| name != end && *name != "last").map(|(name, _)| format!("`{name}`"));
             let others = others.collect::<Vec<_>>().join(", ");
@@ -106,38 +107,6 @@ impl Resolver<'_> {
         })
     }
 
-    fn actions(&mut self, typed: &RewriteTable, known: &KnownNames<'_>) -> Option<RuleActions> {
-        let upstream = self.known_upstream(&typed.upstream, known.upstreams);
-        self.warn_about_a_missing_key(&typed.set_from, known);
-        let one_click = typed.one_click.value;
-        let link = optional(&typed.list_unsubscribe)?;
-        Some(RuleActions {
-            discard: typed.discard.value?,
-            refuse: optional(&typed.refuse)?,
-            set_sender: optional(&typed.set_sender)?,
-            map_sender: address_map(&typed.map_sender)?,
-            map_recipients: address_map(&typed.map_recipients)?,
-            set_from: optional(&typed.set_from)?,
-            keep_from_as_reply_to: typed.keep_from_as_reply_to.value?,
-            set_reply_to: optional(&typed.set_reply_to)?,
-            remove_headers: optional(&typed.remove_headers)?.unwrap_or_default().into_iter().map(|it| it.0).collect(),
-            replace_in_headers: optional(&typed.replace_in_headers)?.unwrap_or_default(),
-            set_headers: pairs(&typed.set_headers)?.into_iter().map(|(name, value)| (name.0, value.0)).collect(),
-            add_headers: pairs(&typed.add_headers)?.into_iter().flat_map(each_added).collect(),
-            subject_prefix: optional(&typed.subject_prefix)?.map(|prefix| prefix.0),
-            list_unsubscribe: match link {
-                Some(link) => Some(ListUnsubscribe { link, one_click: one_click? }),
-                None => None,
-            },
-            tag: optional(&typed.tag)?,
-            stream: optional(&typed.stream)?,
-            metadata: pairs(&typed.metadata)?.into_iter().collect(),
-            ip_pool: optional(&typed.ip_pool)?,
-            upstream: upstream?,
-            last: typed.last.value?,
-        })
-    }
-
     /// The outer `None` after a problem.
     fn optional_patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Option<Option<SenderPatterns>> {
         if typed.given { self.patterns(key, typed).map(Some) } else { Some(None) }
@@ -158,13 +127,11 @@ impl Resolver<'_> {
         Some(wanted.iter().map(|address| address.to_string().into()).collect())
     }
 
-    fn known_upstream(&mut self, typed: &Typed<Mark>, upstreams: &[Typed<String>]) -> Option<Option<Mark>> {
+    fn check_upstream(&mut self, typed: &Typed<Mark>, upstreams: &[Typed<String>]) {
         let names: Vec<&str> = upstreams.iter().filter_map(|name| name.value.as_deref()).collect();
-        let wanted = optional(typed)?;
-        if let Some(unknown) = wanted.as_ref().filter(|wanted| !names.contains(&wanted.as_str())) {
+        if let Some(unknown) = typed.value.as_ref().filter(|wanted| !names.contains(&wanted.as_str())) {
             self.unknown_upstream("upstream", unknown.as_str(), typed, &names);
         }
-        Some(wanted)
     }
 
     /// The rewritten message is judged by its new author.
@@ -188,7 +155,7 @@ impl Resolver<'_> {
     }
 
     fn warn_about_the_unreachable(&mut self, rules: &[Rule], typed: &[RewriteTable]) {
-        let Some(end) = rules.iter().position(|rule| takes_everything(&rule.conditions) && is_the_end(&rule.actions))
+        let Some(end) = rules.iter().position(|rule| takes_everything(&rule.conditions) && rule.actions.is_the_end())
         else {
             return;
         };
@@ -204,55 +171,91 @@ impl Resolver<'_> {
     }
 }
 
-/// The keys with an effect of their own, each with its place.
-fn actions_given(typed: &RewriteTable) -> Vec<(&'static str, Place)> {
-    macro_rules! given {
-        ($($key:ident),* $(,)?) => {
-            [$((stringify!($key), typed.$key.given, &typed.$key.place)),*]
-        };
+/// What the keys of a rule's actions say.
+#[derive(Default)]
+struct TypedActions {
+    actions: RuleActions,
+    /// The keys with an effect of their own, each with its place.
+    given: Vec<(&'static str, Place)>,
+    /// It has been reported.
+    has_problem: bool,
+}
+
+impl TypedActions {
+    /// One row for each action.
+    fn of(typed: &RewriteTable) -> Self {
+        let mut all = Self::default();
+        all.take("set_sender", &typed.set_sender, |it, path| it.set_sender = Some(path));
+        all.take_map("map_sender", &typed.map_sender, |it, map| it.map_sender = map);
+        all.take_map("map_recipients", &typed.map_recipients, |it, map| it.map_recipients = map);
+        all.take("set_from", &typed.set_from, |it, from| it.set_from = Some(from));
+        all.modify(&typed.keep_from_as_reply_to, |it, keep| it.keep_from_as_reply_to = keep);
+        all.take("set_reply_to", &typed.set_reply_to, |it, reply_to| it.set_reply_to = Some(reply_to));
+        all.take("remove_headers", &typed.remove_headers, |it, names| {
+            it.remove_headers = names.into_iter().map(|name| name.0).collect();
+        });
+        all.take("replace_in_headers", &typed.replace_in_headers, |it, all| it.replace_in_headers = all);
+        all.take("set_headers", &typed.set_headers, |it, pairs| {
+            it.set_headers = pairs.0.into_iter().map(|(name, value)| (name.0, value.0)).collect();
+        });
+        all.take("add_headers", &typed.add_headers, |it, pairs| {
+            it.add_headers = pairs.0.into_iter().flat_map(each_added).collect();
+        });
+        all.take("subject_prefix", &typed.subject_prefix, |it, prefix| it.subject_prefix = Some(prefix.0));
+        let one_click = typed.one_click.value.unwrap_or_default();
+        all.take("list_unsubscribe", &typed.list_unsubscribe, |it, link| {
+            it.list_unsubscribe = Some(ListUnsubscribe { link, one_click });
+        });
+        all.modify(&typed.one_click, |_, _| {});
+        all.take("tag", &typed.tag, |it, tag| it.tag = Some(tag));
+        all.take("stream", &typed.stream, |it, stream| it.stream = Some(stream));
+        all.take("metadata", &typed.metadata, |it, pairs| it.metadata = pairs.0.into_iter().collect());
+        all.take("ip_pool", &typed.ip_pool, |it, pool| it.ip_pool = Some(pool));
+        all.take("upstream", &typed.upstream, |it, upstream| it.upstream = Some(upstream));
+        all.take("refuse", &typed.refuse, |it, text| it.refuse = Some(text));
+        all.switch("discard", &typed.discard, |it, is_on| it.discard = is_on);
+        all.switch("last", &typed.last, |it, is_on| it.last = is_on);
+        all
     }
-    let is_on = |switch: &Typed<bool>| switch.given && switch.value != Some(false);
-    let texts = given![
-        set_sender,
-        map_sender,
-        map_recipients,
-        set_from,
-        set_reply_to,
-        remove_headers,
-        replace_in_headers,
-        set_headers,
-        add_headers,
-        subject_prefix,
-        list_unsubscribe,
-        tag,
-        stream,
-        metadata,
-        ip_pool,
-        upstream,
-        refuse,
-    ];
-    let switches = [("discard", &typed.discard), ("last", &typed.last)];
-    let switches = switches.into_iter().map(|(key, switch)| (key, is_on(switch), &switch.place));
-    texts
-        .into_iter()
-        .chain(switches)
-        .filter(|(_, given, _)| *given)
-        .map(|(key, _, place)| (key, place.clone()))
-        .collect()
+
+    fn take<T: Clone>(&mut self, key: &'static str, typed: &Typed<T>, set: impl FnOnce(&mut RuleActions, T)) {
+        if typed.given {
+            self.given.push((key, typed.place.clone()));
+            self.modify(typed, set);
+        }
+    }
+
+    fn take_map(
+        &mut self,
+        key: &'static str,
+        typed: &Typed<OrderedPairs<PatternText, AddressTarget>>,
+        set: impl FnOnce(&mut RuleActions, AddressMap),
+    ) {
+        let value = typed.value.as_ref().and_then(|pairs| {
+            AddressMap::parse(pairs.0.iter().map(|(pattern, target)| (pattern.0.as_str(), target.0.as_str()))).ok()
+        });
+        self.take(key, &Typed { value, place: typed.place.clone(), given: typed.given }, set);
+    }
+
+    /// An action that `false` turns off.
+    fn switch(&mut self, key: &'static str, typed: &Typed<bool>, set: impl FnOnce(&mut RuleActions, bool)) {
+        if typed.value != Some(false) {
+            self.take(key, typed, set);
+        }
+    }
+
+    /// A key that only says how another one acts.
+    fn modify<T: Clone>(&mut self, typed: &Typed<T>, set: impl FnOnce(&mut RuleActions, T)) {
+        match &typed.value {
+            Some(value) => set(&mut self.actions, value.clone()),
+            None => self.has_problem = true,
+        }
+    }
 }
 
 /// The outer `None` after a problem with the value.
 fn optional<T: Clone>(typed: &Typed<T>) -> Option<Option<T>> {
     if typed.given { typed.value.clone().map(Some) } else { Some(None) }
-}
-
-fn address_map(typed: &Typed<OrderedPairs<PatternText, AddressTarget>>) -> Option<AddressMap> {
-    let pairs = pairs(typed)?;
-    AddressMap::parse(pairs.iter().map(|(pattern, target)| (pattern.0.as_str(), target.0.as_str()))).ok()
-}
-
-fn pairs<K: Clone, V: Clone>(typed: &Typed<OrderedPairs<K, V>>) -> Option<Vec<(K, V)>> {
-    optional(typed).map(|pairs| pairs.map_or_else(Vec::new, |pairs| pairs.0))
 }
 
 fn each_added((name, values): (Addable, OneOrMore<HeaderText>)) -> impl Iterator<Item = (String, String)> {
@@ -284,6 +287,15 @@ fn takes_everything(conditions: &RuleConditions) -> bool {
         && body_contains.is_none()
 }
 
-fn is_the_end(actions: &RuleActions) -> bool {
-    actions.last || actions.discard || actions.refuse.is_some()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rewrite::RewriteTable;
+
+    #[test]
+    fn every_action_can_be_written_in_the_file() {
+        for key in RuleActions::keys() {
+            assert!(RewriteTable::TABLE.has(key), "`{key}` is missing in config/rewrite.rs");
+        }
+    }
 }

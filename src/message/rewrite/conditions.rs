@@ -1,7 +1,7 @@
 //! Whether a rule applies to a message: all of its conditions are asked, the cheap ones first.
 
 use super::RuleConditions;
-use super::apply::RewriteDraft;
+use super::outcome::RewriteDraft;
 use super::texts::Texts;
 use crate::message::accepted::Origin;
 use crate::message::text_pattern::{HeaderPattern, any_matches};

@@ -1,13 +1,15 @@
 //! What rules do to the header. Every value goes through [`Field`], so that none can break out of its line; a change that
 //! cannot be made leaves the fields as they were, and a note.
 
-use super::apply::{HeaderTrouble, RuleNote};
 use super::editable::{HeaderEdit, is_editable};
+use super::field::{author_field, text_field};
+use super::outcome::{HeaderTrouble, RuleNote};
 use super::replace::replaced;
-use super::{NamedAddress, Rule, RuleActions};
-use crate::message::headers::{FieldChange, FieldError, FieldRef, changed, is_unprintable};
+use super::{NamedAddress, Replacement};
+use crate::message::headers::{FieldChange, changed};
 use crate::message::raw::MAX_HEADER;
-use crate::message::{self, AuthorError, Field, RawMessage, addresses, encoded_words};
+use crate::message::text_pattern::TextPattern;
+use crate::message::{self, AuthorError, Field, RawMessage, encoded_words};
 use std::sync::Arc;
 
 /// Octets: the limit for what comes in, less what intake adds.
@@ -21,67 +23,66 @@ pub(super) struct HeaderEditor<'a> {
 }
 
 impl<'a> HeaderEditor<'a> {
-    pub fn new(message: &'a mut RawMessage, rule: &Rule, notes: &'a mut Vec<RuleNote>) -> Self {
-        Self { message, rule: rule.name.clone(), notes }
+    pub fn new(message: &'a mut RawMessage, rule: &Arc<str>, notes: &'a mut Vec<RuleNote>) -> Self {
+        Self { message, rule: rule.clone(), notes }
     }
 
-    /// An error if nobody can tell which From it is that would go.
-    pub fn set_authors(&mut self, actions: &RuleActions) -> Result<(), AuthorError> {
-        if let Some(from) = &actions.set_from {
-            let before = match message::Author::of(self.message) {
-                // Whatever stood there names nobody.
-                Err(AuthorError::Missing | AuthorError::Invalid) => None,
-                before => Some(before?),
-            };
-            let is_another = before.is_some_and(|before| *before.mailbox() != from.address);
-            if actions.keep_from_as_reply_to && is_another && !self.message.has("Reply-To") {
-                let copied = copy(self.message, "From", "Reply-To");
-                self.insert("Reply-To", copied);
-            }
-            self.set("From", author_field("From", from));
+    /// The From that was there before becomes Reply-To if `keep_before`, unless there is one. An error if nobody can tell
+    /// which From it is that would go.
+    pub fn set_from(&mut self, from: &NamedAddress, keep_before: bool) -> Result<(), AuthorError> {
+        let before = match message::Author::of(self.message) {
+            // Whatever stood there names nobody.
+            Err(AuthorError::Missing | AuthorError::Invalid) => None,
+            before => Some(before?),
+        };
+        let is_another = before.is_some_and(|before| *before.mailbox() != from.address);
+        if keep_before && is_another && !self.message.has("Reply-To") {
+            let copied = copy(self.message, "From", "Reply-To");
+            self.insert("Reply-To", copied);
         }
-        if let Some(reply_to) = &actions.set_reply_to {
-            self.set("Reply-To", author_field("Reply-To", reply_to));
-        }
+        self.set("From", author_field("From", from));
         Ok(())
     }
 
-    pub fn edit(&mut self, actions: &RuleActions) {
-        let is_unwanted = |field: &FieldRef<'_>| {
+    pub fn set_reply_to(&mut self, reply_to: &NamedAddress) {
+        self.set("Reply-To", author_field("Reply-To", reply_to));
+    }
+
+    pub fn remove(&mut self, names: &[TextPattern]) {
+        if names.is_empty() {
+            return;
+        }
+        self.message.remove_fields(|field| {
             let name = String::from_utf8_lossy(field.name());
-            is_editable(&name, HeaderEdit::Remove)
-                && actions.remove_headers.iter().any(|pattern| pattern.matches(&name))
-        };
-        if !actions.remove_headers.is_empty() {
-            self.message.remove_fields(is_unwanted);
+            is_editable(&name, HeaderEdit::Remove) && names.iter().any(|pattern| pattern.matches(&name))
+        });
+    }
+
+    pub fn replace(&mut self, replacement: &Replacement) {
+        if !self.may(&replacement.header, HeaderEdit::Replace) {
+            return;
         }
-        for replacement in &actions.replace_in_headers {
-            if !self.may(&replacement.header, HeaderEdit::Replace) {
-                continue;
+        let mut notes = Vec::new();
+        let header = changed(self.message.header(), |field| match replaced(field, replacement) {
+            Ok(change) => change,
+            Err(trouble) => {
+                notes.push(trouble);
+                FieldChange::Keep
             }
-            let mut notes = Vec::new();
-            let header = changed(self.message.header(), |field| match replaced(field, replacement) {
-                Ok(change) => change,
-                Err(trouble) => {
-                    notes.push(trouble);
-                    FieldChange::Keep
-                }
-            });
-            notes.into_iter().for_each(|trouble| self.note(&replacement.header, trouble));
-            self.put(&replacement.header, header);
+        });
+        notes.into_iter().for_each(|trouble| self.note(&replacement.header, trouble));
+        self.put(&replacement.header, header);
+    }
+
+    pub fn set_text(&mut self, name: &str, value: &str) {
+        if self.may(name, HeaderEdit::Set) {
+            self.set(name, text_field(name, value));
         }
-        for (name, value) in &actions.set_headers {
-            if self.may(name, HeaderEdit::Set) {
-                self.set(name, text_field(name, value));
-            }
-        }
-        for (name, value) in &actions.add_headers {
-            if self.may(name, HeaderEdit::Add) {
-                self.insert(name, text_field(name, value));
-            }
-        }
-        if let Some(prefix) = &actions.subject_prefix {
-            self.prefix_subject(prefix.trim());
+    }
+
+    pub fn add_text(&mut self, name: &str, value: &str) {
+        if self.may(name, HeaderEdit::Add) {
+            self.insert(name, text_field(name, value));
         }
     }
 
@@ -141,7 +142,7 @@ impl<'a> HeaderEditor<'a> {
     }
 
     /// A space stands between. What cannot be decoded is left as it is, behind the prefix.
-    fn prefix_subject(&mut self, prefix: &str) {
+    pub fn prefix_subject(&mut self, prefix: &str) {
         let raw = self.message.fields_named("Subject").next().map(|field| field.unfolded()).unwrap_or_default();
         let Ok(raw) = String::from_utf8(raw) else { return self.note("Subject", HeaderTrouble::Undecodable) };
         let field = match encoded_words::decode(&raw) {
@@ -154,32 +155,6 @@ impl<'a> HeaderEditor<'a> {
         };
         self.set("Subject", field);
     }
-}
-
-/// A field of this name and value.
-pub(super) fn text_field(name: &str, value: &str) -> Result<Field, HeaderTrouble> {
-    if value.chars().any(|c| is_unprintable(c) && c != '\t') {
-        return Err(FieldError::ControlCharacter.into());
-    }
-    let column = name.len() + 2;
-    let value = match addresses::are_in(name.as_bytes()) {
-        // Addresses that are not ASCII stay as they are; names become encoded words.
-        true => addresses::repaired(value, column).unwrap_or_else(|| value.to_owned()),
-        false => encoded_words::encode_text(value, column),
-    };
-    Ok(Field::folded(name, &value)?)
-}
-
-fn author_field(name: &str, author: &NamedAddress) -> Result<Field, HeaderTrouble> {
-    if author.display_name.chars().any(is_unprintable) {
-        return Err(FieldError::ControlCharacter.into());
-    }
-    let display_name = author.display_name.trim();
-    let value = match display_name.is_empty() {
-        true => author.address.to_string(),
-        false => format!("{} <{}>", encoded_words::encode_phrase(display_name, name.len() + 2), author.address),
-    };
-    Ok(Field::folded(name, &value)?)
 }
 
 fn copy(message: &RawMessage, from: &str, to: &str) -> Result<Field, HeaderTrouble> {

@@ -3,28 +3,31 @@
 //! Declared, not scripted: a [`Rule`] is conditions and actions. Pure; whatever a rule inserts passes the one constructor
 //! of header fields ([`Field`](super::Field)), so that no value can break out of its line.
 
+mod actions;
 mod address_map;
 mod apply;
 mod conditions;
 mod editable;
 mod envelope;
+mod field;
 mod header;
 mod original;
+mod outcome;
 mod replace;
 mod texts;
 mod unsubscribe;
 
+pub use actions::RuleActions;
 pub use address_map::{AddressMap, AddressMapError};
-pub use apply::{HeaderTrouble, KeptMail, RewriteChanges, RewriteDraft, Rewritten, RuleNote, Verdict};
 pub use conditions::Unmet;
 pub use editable::{HeaderEdit, is_editable};
 pub use original::{Original, OriginalError};
+pub use outcome::{HeaderTrouble, KeptMail, RewriteChanges, RewriteDraft, Rewritten, RuleNote, Verdict};
 
+use super::SenderPatterns;
 use super::text_pattern::{HeaderPattern, TextPattern};
-use super::{Mark, SenderPatterns};
-use crate::smtp::{Mailbox, ReversePath};
+use crate::smtp::Mailbox;
 use regex::Regex;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// In the order of the configuration. Each sees what the ones before it made.
@@ -61,40 +64,6 @@ pub struct RuleConditions {
     /// In one of the texts that are shown, decoded; case counts. Neither attachments nor signed or encrypted parts are looked
     /// into, and of very long texts only the beginning.
     pub body_contains: Option<String>,
-}
-
-/// Carried out in this order, whatever the order in the file.
-#[derive(Debug, Clone, Default)]
-pub struct RuleActions {
-    /// It is discarded; the application gets a 250.
-    pub discard: bool,
-    /// The application gets 550 5.7.1 with this text.
-    pub refuse: Option<String>,
-    pub set_sender: Option<ReversePath>,
-    pub map_sender: AddressMap,
-    /// Recipients that become the same are one.
-    pub map_recipients: AddressMap,
-    pub set_from: Option<NamedAddress>,
-    /// The From that was there before becomes Reply-To, unless there is one.
-    pub keep_from_as_reply_to: bool,
-    pub set_reply_to: Option<NamedAddress>,
-    /// Names; a glob takes every header that fits and may go ([`is_editable`]).
-    pub remove_headers: Vec<TextPattern>,
-    pub replace_in_headers: Vec<Replacement>,
-    /// The first of the name is changed where it stands, others of it go; without one it is added.
-    pub set_headers: BTreeMap<String, String>,
-    pub add_headers: Vec<(String, String)>,
-    /// Not put there twice.
-    pub subject_prefix: Option<String>,
-    pub list_unsubscribe: Option<ListUnsubscribe>,
-    pub tag: Option<Mark>,
-    pub stream: Option<Mark>,
-    pub metadata: BTreeMap<Mark, Mark>,
-    pub ip_pool: Option<Mark>,
-    /// Name of an upstream.
-    pub upstream: Option<Mark>,
-    /// No later rule is asked.
-    pub last: bool,
 }
 
 /// A display name, which may be empty, and an address.

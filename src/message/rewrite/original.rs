@@ -4,7 +4,7 @@
 //! Stored: a line of JSON, then the header block. The body is not in it, since no rule changes one. What does not read is an
 //! error, whatever the octets are.
 
-use super::apply::RewriteDraft;
+use super::outcome::RewriteDraft;
 use crate::message::headers::Fields;
 use crate::message::{Envelope, Marks, RawMessage};
 use crate::smtp::command::BodyType;

@@ -2,8 +2,8 @@
 //! value and the captures are.
 
 use super::Replacement;
-use super::apply::HeaderTrouble;
-use super::header::text_field;
+use super::field::text_field;
+use super::outcome::HeaderTrouble;
 use crate::message::headers::{FieldChange, FieldRef};
 use crate::message::optional::attempt;
 use crate::message::raw::MAX_HEADER;

@@ -2,8 +2,8 @@
 //! receivers ask of those who send in bulk. RFC 2369 §3.2, RFC 8058.
 
 use super::ListUnsubscribe;
-use super::apply::HeaderTrouble;
 use super::header::HeaderEditor;
+use super::outcome::HeaderTrouble;
 use super::texts::Texts;
 use crate::message::Field;
 

@@ -9,7 +9,8 @@ mod unsubscribe;
 use super::*;
 use crate::message::accepted::Origin;
 use crate::message::text_pattern::{self, TextPattern};
-use crate::message::{Envelope, Marks, RawMessage};
+use crate::message::{Envelope, Mark, Marks, RawMessage};
+use crate::smtp::ReversePath;
 
 /// `text` with LF for CRLF.
 pub(super) fn message(text: &str) -> RawMessage {

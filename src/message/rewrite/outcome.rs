@@ -1,0 +1,85 @@
+//! What becomes of a message under the rules: the draft that they change, the verdict, and what could not be done.
+
+use super::Unmet;
+use crate::message::headers::FieldError;
+use crate::message::optional::Skipped;
+use crate::message::{Envelope, Marks, RawMessage};
+use crate::smtp::Mailbox;
+use std::sync::Arc;
+
+/// All of a message that rules can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RewriteDraft {
+    pub envelope: Envelope,
+    pub message: RawMessage,
+    pub marks: Marks,
+}
+
+#[derive(Debug, Clone)]
+pub struct Rewritten {
+    pub verdict: Verdict,
+    /// Names of the rules that applied to this message, in order.
+    pub matched: Vec<Arc<str>>,
+    /// Rules that did not apply, each with the reason.
+    pub passed_over: Vec<(Arc<str>, Unmet)>,
+    pub notes: Vec<RuleNote>,
+    /// Searches in its texts that could not be made: nothing was found in them.
+    pub skipped: Vec<Skipped>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    Keep(Box<KeptMail>),
+    Discard { rule: Arc<str> },
+    Refuse { rule: Arc<str>, text: String },
+}
+
+/// A message that goes on.
+#[derive(Debug, Clone)]
+pub struct KeptMail {
+    pub draft: RewriteDraft,
+    /// The new address of each recipient of the draft before, in its order; the envelope names each once.
+    pub targets: Vec<Mailbox>,
+    pub changes: RewriteChanges,
+}
+
+/// What is not as it was. Bodies always are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RewriteChanges {
+    pub envelope: bool,
+    pub header: bool,
+    pub marks: bool,
+}
+
+impl RewriteChanges {
+    pub fn any(self) -> bool {
+        self.envelope || self.header || self.marks
+    }
+}
+
+/// Something that a rule asked for and could not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleNote {
+    pub rule: Arc<str>,
+    pub header: String,
+    pub trouble: HeaderTrouble,
+}
+
+/// Why a header stayed as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderTrouble {
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error("no rule may change it in this way")]
+    NotEditable,
+    #[error("its value cannot be decoded with certainty")]
+    Undecodable,
+    #[error("it would name more or fewer addresses")]
+    Addresses,
+    #[error("the header would become too large")]
+    TooLarge,
+    #[error("the link in the text is not an address that fits in a header")]
+    Link,
+    #[error("only a link with https can take one click")]
+    NotHttps,
+}
