@@ -5,12 +5,13 @@ use super::{NOT_WELL, WRONG};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment, Problems};
 use crate::gateway::{Gateway, StopReason};
+use crate::inbound::InheritedSockets;
 use crate::observe::{fault, log};
 use anyhow::Context as _;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,12 +28,13 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     };
     log::start(&settings.log).context("the log cannot start")?;
     fault::watch();
+    let inherited = InheritedSockets::of_process()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let status = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signal(shutdown.clone())?;
-        match Gateway::start(settings).await {
+        match Gateway::start(settings, inherited).await {
             Ok(gateway) => Ok(match gateway.serve(shutdown).await {
                 StopReason::AsAsked => ExitCode::SUCCESS,
                 StopReason::ByItself => ExitCode::from(NOT_WELL),
@@ -58,18 +60,36 @@ pub(super) fn print_problems(problems: &Problems) {
     }
 }
 
-/// The first SIGTERM or SIGINT asks for an orderly stop; the second ends the process at once.
+/// The first SIGTERM, SIGINT or SIGHUP asks for an orderly stop; the second ends the process at once. SIGUSR1 and SIGUSR2,
+/// which end a process that does not expect them, only leave a line in the log.
 #[expect(clippy::disallowed_methods, reason = "a second signal asks for an immediate end")]
 fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    // Under nohup it is ignored, and stays so.
+    let mut hangup = match is_ignored(SignalKind::hangup()) {
+        true => None,
+        false => Some(signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?),
+    };
+    let mut user_1 = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
+    let mut user_2 = signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?;
     tokio::spawn(async move {
-        for round in 0.. {
+        let mut is_stopping = false;
+        loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                _ = received(hangup.as_mut()) => "SIGHUP",
+                _ = user_1.recv() => {
+                    info!("SIGUSR1 has no meaning here and is ignored");
+                    continue;
+                }
+                _ = user_2.recv() => {
+                    info!("SIGUSR2 has no meaning here and is ignored");
+                    continue;
+                }
             };
-            if round == 0 {
+            if !std::mem::replace(&mut is_stopping, true) {
                 shutdown.cancel();
                 info!("{name}: finishing mail in progress; a second signal stops at once");
             } else {
@@ -80,4 +100,20 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Returns at the signal; never without one to wait for.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process ignores the signal, as its parent decided. proc(5), `SigIgn`: a mask in hexadecimal, signal 1 is bit 0.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal.as_raw_value() - 1)) != 0
 }

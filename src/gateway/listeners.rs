@@ -5,8 +5,9 @@ use super::storage::MemoryPlan;
 use crate::config::{DeliveryMode as Mode, ListenerSettings, Settings};
 use crate::delivery::{Delivery, SettlementPolicy};
 use crate::dkim::Keyring;
+use crate::inbound::sockets::{self, Ipv4Clients};
 use crate::inbound::users::Users;
-use crate::inbound::{BindError, Listener};
+use crate::inbound::{BindError, InheritedSockets, Listener};
 use crate::intake::{DirectIntake, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
@@ -65,6 +66,7 @@ pub(super) fn bind(
     settings: &Settings,
     memory: MemoryPlan,
     behind: &IntakeParts,
+    mut inherited: InheritedSockets,
 ) -> Result<Vec<BoundListener>, StartError> {
     let budget = MemoryBudget::new(memory.inbound);
     let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
@@ -72,13 +74,26 @@ pub(super) fn bind(
     for typed in &settings.listeners {
         let pipeline = pipeline(settings, typed, &behind.keyring);
         let intake = behind.intake(typed, pipeline);
-        match Listener::bind(typed.options.clone(), users.clone(), budget.clone()) {
+        let options = typed.options.clone();
+        let opened = match inherited.take(options.address) {
+            Some(socket) => Ok(socket),
+            None => sockets::open(options.address, ipv4_clients(options.address, settings)),
+        };
+        match opened.and_then(|socket| Listener::on(socket, options, users.clone(), budget.clone())) {
             Ok(listener) => listeners.push(BoundListener { listener, intake }),
             Err(error) if is_dispensable(&error, settings) => warn!("{error}; continuing without it"),
             Err(error) => return Err(error.into()),
         }
     }
+    inherited.all_claimed()?;
     Ok(listeners)
+}
+
+/// `[::]` takes IPv4 clients too, as people expect, unless a listener of IPv4 has the same port.
+fn ipv4_clients(address: SocketAddr, settings: &Settings) -> Ipv4Clients {
+    let others = settings.listeners.iter().map(|listener| listener.options.address);
+    let is_taken = others.filter(SocketAddr::is_ipv4).any(|other| other.port() == address.port());
+    if is_taken { Ipv4Clients::LeftToOthers } else { Ipv4Clients::Accepted }
 }
 
 /// The intake pipeline of one listener.

@@ -25,7 +25,7 @@ use self::lock::Lock;
 use self::storage::{Lanes, MemoryPlan, Retention};
 use crate::config::{RouteSettings, Settings};
 use crate::delivery::{Bouncer, Delivery, Dispatcher, Route, Routes, SettlementPolicy};
-use crate::inbound::BindError;
+use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
 use crate::intake::Leftovers;
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
@@ -68,6 +68,8 @@ pub enum StartError {
     OwnListener { upstream: String, listener: SocketAddr },
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    InheritedSocket(#[from] InheritedSocketError),
 }
 
 /// Assembled and bound, not yet serving.
@@ -101,7 +103,8 @@ pub enum StopReason {
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    pub async fn start(mut settings: Settings) -> Result<Self, StartError> {
+    /// `inherited`: sockets that the service manager passed; a listener without one opens its own.
+    pub async fn start(mut settings: Settings, inherited: InheritedSockets) -> Result<Self, StartError> {
         data_dir::prepare(&settings.data_dir)
             .map_err(|source| StartError::DataDir { path: settings.data_dir.clone(), source })?;
         let keyring = Arc::new(keys::load(std::mem::take(&mut settings.dkim))?);
@@ -130,7 +133,7 @@ impl Gateway {
             leftovers,
             cut_off: CancellationToken::new(),
         };
-        let listeners = listeners::bind(&settings, memory, &behind)?;
+        let listeners = listeners::bind(&settings, memory, &behind, inherited)?;
         descriptors::raise_limit(&settings);
         announce(&settings, &listeners);
         let IntakeParts { delivery, settlement, leftovers, cut_off, .. } = behind;

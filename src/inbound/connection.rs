@@ -7,6 +7,7 @@ use super::data::Receiving;
 use super::limits::ConnectionSlot;
 use super::lines::{InputLine, LineBuffer};
 use super::log_limit::{LogLimiter, LogPeer};
+use super::mismatch::Mismatch;
 use super::sasl::PasswordCheck;
 use super::session::{ServerSession, SessionAction, SessionStep};
 use super::starttls::{EmptyBuffer, InjectedPlaintext};
@@ -17,6 +18,7 @@ use crate::observe::fault::Fault;
 use crate::observe::log::Clean as OneLine;
 use crate::smtp::Reply;
 use bytes::BytesMut;
+use rustls::server::Acceptor;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,8 +28,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -47,6 +49,9 @@ const LONGEST_LOGIN: Duration = Duration::from_secs(120);
 /// How long a client may take to read the last reply. A socket closed over unread input resets the connection, and the
 /// reply is lost.
 const LINGER: Duration = Duration::from_secs(2);
+/// When the gateway stops: how long a client that has not handed in anything may take for its next command. One that has just
+/// connected is about to send its mail, and most applications try only once.
+const LAST_COMMAND: Duration = Duration::from_secs(1);
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -77,6 +82,8 @@ enum ConnectionEnd {
     Injected(#[from] InjectedPlaintext),
     #[error("TLS could not be set up: {0}")]
     Tls(io::Error),
+    #[error("{0}")]
+    Mismatch(Mismatch),
 }
 
 /// Serves one client until it leaves, is rejected, or the gateway stops.
@@ -91,8 +98,10 @@ where
         wire: ClientStream::Plain(socket),
         input: LineBuffer::default(),
         output: Vec::new(),
-        timeout: service.options.timeout,
+        options: Arc::clone(&service.options),
         until: (!needs_no_login).then(|| Instant::now() + LONGEST_LOGIN),
+        has_sent: false,
+        departure: None,
         stop: service.stop.clone(),
         log_peer: LogPeer { peer, needs_no_login, may_send: needs_no_login },
     };
@@ -105,9 +114,12 @@ where
         Err(end @ (ConnectionEnd::Broken(_) | ConnectionEnd::TimedOut | ConnectionEnd::Evicted)) => {
             debug!(%peer, "client lost: {end}")
         }
-        Err(end @ (ConnectionEnd::Injected(_) | ConnectionEnd::Tls(_))) => {
+        Err(end @ (ConnectionEnd::Injected(_) | ConnectionEnd::Tls(_) | ConnectionEnd::Mismatch(_))) => {
             service.log_limiter.warn(connection.log_peer, None, format_args!("connection dropped: {}", OneLine(end)));
         }
+    }
+    if let (Ok(()) | Err(ConnectionEnd::Closed), Some(mismatch)) = (&end, connection.departure) {
+        service.log_limiter.warn(connection.log_peer, None, format_args!("{mismatch}"));
     }
     match end {
         Ok(()) => Box::pin(connection.close()).await,
@@ -117,7 +129,13 @@ where
         Err(ConnectionEnd::TimedOut) => connection.close_with(Reply::timed_out()).await,
         Err(ConnectionEnd::Stopped) => connection.close_with(Reply::shutting_down()).await,
         Err(ConnectionEnd::Evicted) => Box::pin(connection.close_now(&Reply::evicted())).await,
-        Err(ConnectionEnd::Closed | ConnectionEnd::Broken(_) | ConnectionEnd::Injected(_) | ConnectionEnd::Tls(_)) => {}
+        Err(
+            ConnectionEnd::Closed
+            | ConnectionEnd::Broken(_)
+            | ConnectionEnd::Injected(_)
+            | ConnectionEnd::Tls(_)
+            | ConnectionEnd::Mismatch(_),
+        ) => {}
     }
 }
 
@@ -127,11 +145,15 @@ struct ClientConnection<S> {
     input: LineBuffer,
     /// Replies not yet written.
     output: Vec<u8>,
-    timeout: Duration,
+    options: Arc<ListenerOptions>,
     /// The client may not send yet, and has until then to log in.
     until: Option<Instant>,
     stop: CancellationToken,
     log_peer: LogPeer,
+    /// A message was handed in.
+    has_sent: bool,
+    /// What to log if the client leaves now.
+    departure: Option<Mismatch>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
@@ -146,7 +168,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         };
         let mut step =
             ServerSession::open(Arc::clone(&service.options), service.budget.clone(), self.log_peer.peer, tls);
+        // Whatever a client does beyond EHLO shows that it got what it wanted.
+        let mut only_greeted = true;
         loop {
+            only_greeted &= matches!(step.next, SessionAction::Command(_) | SessionAction::Close)
+                && step.reply.as_ref().is_none_or(Reply::is_positive);
             if let Some(reply) = step.reply {
                 reply.write_to(&mut self.output);
                 if self.output.len() >= MOST_UNWRITTEN {
@@ -160,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                         self.log_peer.may_send = true;
                         slot.mark_authenticated();
                     }
+                    self.departure = session.departure().filter(|_| only_greeted);
                     let line = self.line().await?;
                     self.logged(&service.log_limiter, session.line(line))
                 }
@@ -178,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 }
                 SessionAction::Accept(received, accepting) => {
                     self.flush().await?;
+                    self.has_sent = true;
                     let reply = pass_to_intake(received, &service.intake).await;
                     if reply.is_positive() {
                         service.log_limiter.reset(self.log_peer.peer.ip(), self.log_peer.needs_no_login);
@@ -244,11 +272,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         let ClientStream::Plain(socket) = std::mem::replace(&mut self.wire, ClientStream::Closed) else {
             return Err(ConnectionEnd::Closed);
         };
-        let handshake = timeout_at(deadline, TlsAcceptor::from(config).accept(socket));
+        let is_implicit = matches!(self.options.tls, Tls::Implicit(_));
+        let handshake = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
+            let (mismatch, end) = match timeout_at(deadline, hello).await {
+                Ok(Ok(begun)) => return begun.into_stream(config).await.map_err(ConnectionEnd::Tls),
+                Ok(Err(error)) => (Mismatch::of_handshake(&error), ConnectionEnd::Tls(error)),
+                Err(_late) => (Some(Mismatch::SilentAtTls), ConnectionEnd::TimedOut),
+            };
+            // Behind STARTTLS the client knows what the listener speaks.
+            Err(mismatch.filter(|_| is_implicit).map_or(end, ConnectionEnd::Mismatch))
+        };
         let stream = tokio::select! {
             biased;
-            () = self.stop.cancelled() => return Err(ConnectionEnd::Stopped),
-            result = handshake => result.map_err(|_| ConnectionEnd::TimedOut)?.map_err(ConnectionEnd::Tls)?,
+            () = self.stopped() => return Err(ConnectionEnd::Stopped),
+            result = timeout_at(deadline, handshake) => result.map_err(|_| ConnectionEnd::TimedOut)??,
         };
         let version = match stream.get_ref().1.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -267,11 +305,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
             }
             self.flush().await?;
             let deadline = *deadline.get_or_insert_with(|| self.deadline());
-            let stop = self.stop.clone();
+            let stopped = self.stopped();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Err(ConnectionEnd::Stopped),
+                () = stopped => return Err(ConnectionEnd::Stopped),
                 read = self.read::<READ_COMMANDS>(deadline) => read?,
+            }
+            if let ClientStream::Plain(_) = self.wire
+                && let Some(mismatch) = Mismatch::of_input(self.input.bytes(), &self.options.tls)
+            {
+                return Err(ConnectionEnd::Mismatch(mismatch));
+            }
+        }
+    }
+
+    /// Returns once the gateway stops and this client has had its time for another command.
+    fn stopped(&self) -> impl Future<Output = ()> + use<S> {
+        let stop = self.stop.clone();
+        let grace = if self.has_sent { Duration::ZERO } else { LAST_COMMAND };
+        async move {
+            stop.cancelled().await;
+            if !grace.is_zero() {
+                sleep(grace).await;
             }
         }
     }
@@ -287,8 +342,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 return Ok(receiving.finish());
             }
             self.flush().await?;
-            let allowed = self.timeout + Duration::from_secs(received.min(receiving.largest()) / MIN_RATE);
-            self.read::<READ_DATA>((start + allowed).min(Instant::now() + self.timeout)).await?;
+            let timeout = self.options.timeout;
+            let allowed = timeout + Duration::from_secs(received.min(receiving.largest()) / MIN_RATE);
+            self.read::<READ_DATA>((start + allowed).min(Instant::now() + timeout)).await?;
         }
     }
 
@@ -325,7 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
 
     /// For one step of the conversation that begins now.
     fn deadline(&self) -> Instant {
-        let step = Instant::now() + self.timeout;
+        let step = Instant::now() + self.options.timeout;
         self.until.map_or(step, |until| until.min(step))
     }
 

@@ -5,12 +5,12 @@
 use super::connection::{self, ListenerService};
 use super::limits::{ConnectionCounter, ConnectionRefusal, ConnectionSlot};
 use super::log_limit::{LogLimiter, LogPeer};
+use super::sockets::{self, Ipv4Clients};
 use super::users::Users;
 use super::{AuthMode, Intake, ListenerOptions, Tls};
 use crate::message::MemoryBudget;
 use crate::observe::fault::Fault;
 use crate::smtp::Reply;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,6 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-const BACKLOG: i32 = 1024;
 /// One connection in this many is kept for clients that need no login: unauthenticated clients cannot lock them out.
 const KEPT_SHARE: usize = 4;
 /// Between two tries after accept() failed.
@@ -48,7 +47,7 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn new(address: SocketAddr, source: io::Error) -> Self {
+    pub(super) fn new(address: SocketAddr, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::AddrInUse => Self::InUse { address },
             io::ErrorKind::PermissionDenied => Self::Privileged { address },
@@ -70,11 +69,22 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Needs a tokio runtime.
+    /// On a socket of its own. Needs a tokio runtime.
     pub fn bind(options: ListenerOptions, users: Users, budget: MemoryBudget) -> Result<Self, BindError> {
-        let address = options.address;
-        let bound = listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        let (local_address, socket) = bound.map_err(|error| BindError::new(address, error))?;
+        let socket = sockets::open(options.address, Ipv4Clients::LeftToOthers)?;
+        Self::on(socket, options, users, budget)
+    }
+
+    /// On a socket that listens already. Needs a tokio runtime.
+    pub fn on(
+        socket: std::net::TcpListener,
+        options: ListenerOptions,
+        users: Users,
+        budget: MemoryBudget,
+    ) -> Result<Self, BindError> {
+        let ready = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
+        let bound = ready.and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (local_address, socket) = bound.map_err(|error| BindError::new(options.address, error))?;
         Ok(Self { socket, local_address, options, users, budget })
     }
 
@@ -106,10 +116,14 @@ impl Listener {
                     failures.next_minute(&service.options);
                 }
                 accepted = socket.accept() => match accepted {
-                    Ok((client, peer)) => match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
+                    Ok((client, peer)) => {
+                        // A client of IPv4 has one address, whichever family the listener is of.
+                        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                        match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
                         Ok(slot) => drop(open.spawn(run(client, peer, slot, Arc::clone(&service)))),
                         Err(refusal) => reject(client, peer, refusal, &service),
-                    },
+                        }
+                    }
                     Err(error) => {
                         failures.note(&error, &service.options);
                         tokio::time::sleep(PAUSE).await;
@@ -157,19 +171,6 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(failure) = ended {
         error!("a connection failed: {}", Fault(&failure));
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // So that 127.0.0.1 and [::1], or 0.0.0.0 and [::], can both be listened on.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// Sends the reason and closes, without a task or a wait: the reply fits into the new socket's buffer.

@@ -10,8 +10,10 @@ mod limits;
 mod lines;
 mod listener;
 mod log_limit;
+mod mismatch;
 mod sasl;
 mod session;
+pub mod sockets;
 mod starttls;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
@@ -20,6 +22,7 @@ mod verifiers;
 
 pub use data::READING_ROOM;
 pub use listener::{BindError, Listener};
+pub use sockets::{InheritedSocketError, InheritedSockets};
 
 use crate::message::Envelope;
 use crate::message::budget::MemoryShare;

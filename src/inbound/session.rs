@@ -6,6 +6,7 @@
 
 use super::data::Receiving;
 use super::lines::InputLine;
+use super::mismatch::Mismatch;
 use super::sasl::{PasswordCheck, SaslExchange};
 use super::starttls::{self, Upgrade};
 use super::{AuthMode, Client, Intake, ListenerOptions, Received};
@@ -148,6 +149,16 @@ impl ServerSession {
             Self::Transaction(transaction) => (&transaction.greeted.base, transaction.greeted.client.user.as_ref()),
         };
         user.is_none() && !base.options.needs_no_login(base.peer.ip())
+    }
+
+    /// Of a client that leaves now: it has said EHLO, and nothing was left to it but to leave.
+    pub(super) fn departure(&self) -> Option<Mismatch> {
+        match self {
+            Self::Greeted(greeted) if greeted.client.user.is_none() => {
+                Mismatch::of_departure(&greeted.base.options, greeted.base.tls)
+            }
+            Self::Connected(_) | Self::Greeted(_) | Self::Transaction(_) => None,
+        }
     }
 
     fn command(self, command: Command) -> SessionStep {

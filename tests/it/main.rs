@@ -59,5 +59,7 @@ mod retry_by_rules;
 mod routes;
 mod rules;
 mod secrets;
+mod starting_and_stopping;
 mod starttls_or_nothing;
 mod unfit_mail;
+mod wrong_listener;

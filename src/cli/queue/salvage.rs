@@ -45,7 +45,7 @@ pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     } else {
         print(told(&salvaged))?;
     }
-    let is_whole = salvaged.damaged.is_empty() && salvaged.lost.is_empty() && salvaged.missing_recipients == 0;
+    let is_whole = salvaged.damaged.is_empty() && salvaged.lost.is_empty() && salvaged.missing_recipients == Some(0);
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
 
@@ -72,12 +72,18 @@ fn told(salvaged: &Salvaged) -> String {
         line(format!("Lost: {}.", text::count(salvaged.lost.len() as u64, "message")));
         findings(&salvaged.lost, &mut line);
     }
-    if salvaged.missing_recipients > 0 {
-        line(format!(
+    match salvaged.missing_recipients {
+        Some(0) => {}
+        Some(missing) => line(format!(
             "By its own count the database had {} more, of messages of which nothing can be found; the gateway's log has the id \
-             of each that was accepted.",
-            text::count(salvaged.missing_recipients, "recipient")
-        ));
+             of each message that was accepted.",
+            text::count(missing, "recipient")
+        )),
+        None => line(
+            "The database's own count of messages cannot be read: more may be missing. The gateway's log has the id of each \
+             message that was accepted."
+                .to_owned(),
+        ),
     }
     let history = text::count(salvaged.history, "row");
     let cut = if salvaged.history_is_cut { "; the rest cannot be read" } else { "" };

@@ -35,8 +35,9 @@ pub struct Salvaged {
     pub damaged: Vec<Finding>,
     /// Of these nothing but a name was found.
     pub lost: Vec<Finding>,
-    /// Recipients by the old database's own count that were found in no message, whole or damaged.
-    pub missing_recipients: u64,
+    /// Recipients by the old database's own count that were found in no message, whole or damaged. `None`: that count cannot be
+    /// read, and nobody knows how many are missing.
+    pub missing_recipients: Option<u64>,
     /// Rows of history that were taken over.
     pub history: u64,
     /// Some of the history is lost.
@@ -387,7 +388,7 @@ impl Salvage<'_> {
             _ => 0,
         };
         let counted = [3, 4, 5, 6].into_iter().map(|column| u64::try_from(number(column)).unwrap_or(0)).sum::<u64>();
-        self.result.missing_recipients = counted.saturating_sub(self.found);
+        self.result.missing_recipients = (!ledger.is_empty()).then(|| counted.saturating_sub(self.found));
         self.target.execute(
             "UPDATE ledger SET held_all = ?1, (waiting, leased, failed, damaged) = (
                SELECT COALESCE(SUM(failed_at IS NULL AND job.state = 0), 0), 0, COALESCE(SUM(failed_at IS NOT NULL), 0),
