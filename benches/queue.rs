@@ -15,7 +15,7 @@ use waxseal::message::accepted::{Accepted, Origin};
 use waxseal::message::{Author, Envelope, MailId, Marks, RawMessage};
 use waxseal::observe::Clock;
 use waxseal::queue::sqlite::{SqliteOptions, SqliteQueue};
-use waxseal::queue::{Delivered, Filter, InitialState, Lane, NewMail, Queue, RecipientState, Settlement};
+use waxseal::queue::{Delivered, Filter, InitialState, Lane, NewMail, Operator, Queue, RecipientState, Settlement};
 use waxseal::smtp::{Mailbox, ReversePath};
 
 /// Measured operations of each kind, per process.

@@ -11,13 +11,11 @@ use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reaso
 use crate::observe::{Clock, jitter};
 use crate::queue::schedule::Schedule;
 use crate::queue::{
-    Correction, Cursor, Filter, HeldLane, HistoryRow, InitialState, Lane, LaneOf, LeaseId, Leased, MessageDetails,
-    NewMail, Page, Queue, QueueError, QuotaRow, Reassigned, Revision, Settlement, Statistics, StoredMail, Wakeups,
+    Cursor, InitialState, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned, Settlement, Wakeups,
 };
 use crate::relay::{Admission, Breaker, Capacity, Signal};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
 use async_trait::async_trait;
-use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -183,68 +181,8 @@ impl Queue for FakeQueue {
         Ok(Reassigned { moved: 0, next: None })
     }
 
-    fn lived(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    async fn hold(&self, _: Option<&Lane>, _: bool) -> Result<(), QueueError> {
-        Ok(())
-    }
-
-    async fn holds(&self) -> Result<Vec<HeldLane>, QueueError> {
-        Ok(Vec::new())
-    }
-
-    async fn list(&self, _: &Filter, _: Option<Cursor>, _: usize) -> Result<Page, QueueError> {
-        Ok(Page { rows: Vec::new(), next: None })
-    }
-
-    async fn show(&self, _: MailId) -> Result<Option<MessageDetails>, QueueError> {
-        Ok(None)
-    }
-
-    async fn content(&self, _: MailId) -> Result<Option<Bytes>, QueueError> {
-        Ok(None)
-    }
-
-    async fn retry(&self, _: &[MailId], _: Option<&Correction>, _: Timestamp) -> Result<u64, QueueError> {
-        Ok(0)
-    }
-
-    async fn stored(&self, _: MailId) -> Result<Option<StoredMail>, QueueError> {
-        Ok(None)
-    }
-
-    async fn replace(&self, _: Revision, _: Timestamp) -> Result<bool, QueueError> {
-        Ok(false)
-    }
-
-    async fn remove(&self, _: &[MailId]) -> Result<u64, QueueError> {
-        Ok(0)
-    }
-
-    async fn history(&self, _: Option<Cursor>, _: usize) -> Result<Vec<HistoryRow>, QueueError> {
-        Ok(Vec::new())
-    }
-
-    async fn prune(&self, _: Duration, _: Duration) -> Result<u64, QueueError> {
-        Ok(0)
-    }
-
-    async fn spent(&self, _: &str) -> Result<Vec<QuotaRow>, QueueError> {
-        Ok(Vec::new())
-    }
-
-    async fn spend(&self, _: &str, _: Vec<QuotaRow>, _: i64) -> Result<(), QueueError> {
-        Ok(())
-    }
-
     fn admit(&self, _octets: u64) -> Result<(), QueueError> {
         Ok(())
-    }
-
-    async fn statistics(&self) -> Result<Statistics, QueueError> {
-        Ok(Statistics::default())
     }
 
     fn wakeups(&self) -> &Wakeups {

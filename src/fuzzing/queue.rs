@@ -8,7 +8,7 @@ use crate::message::rewrite::{AddressMap, Original, Rule, RuleActions, RuleCondi
 use crate::observe::Clock;
 use crate::queue::control::{ControlRequest, ControlResponse};
 use crate::queue::sqlite::{SqliteOptions, SqliteQueue, cover_all};
-use crate::queue::{Filter, Lane, LaneOf, Leased, Queue as _, QueueError, Settlement};
+use crate::queue::{Filter, Lane, LaneOf, Leased, Operator as _, Queue as _, QueueError, Settlement};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use parking_lot::Mutex;

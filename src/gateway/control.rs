@@ -4,7 +4,7 @@
 //! whatever lies there at the start is stale. Requests are bounded, clients too; nothing here decides about mail.
 
 use crate::observe::Clock;
-use crate::queue::Queue;
+use crate::queue::Operator;
 use crate::queue::control::{ControlRefusal, ControlRequest, ControlResponse, MAX_REQUEST, Rewriter, execute};
 use std::fmt;
 use std::fs::{File, Permissions};
@@ -45,7 +45,7 @@ pub struct ControlServer {
     path: PathBuf,
     /// Of the folder and of the socket in it.
     identities: (Identity, Identity),
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Operator>,
     rewriter: Arc<dyn Rewriter>,
     wake: Wake,
     clock: Clock,
@@ -56,7 +56,7 @@ impl ControlServer {
     /// The caller must hold the data folder's lock.
     pub fn bind(
         data_dir: &Path,
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn Operator>,
         rewriter: Arc<dyn Rewriter>,
         wake: Wake,
         clock: Clock,
@@ -181,7 +181,7 @@ impl ControlAddress {
 }
 
 struct ControlClient {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Operator>,
     rewriter: Arc<dyn Rewriter>,
     wake: Wake,
     clock: Clock,

@@ -30,7 +30,7 @@ use crate::intake::Leftovers;
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::queue::sqlite::OpenError;
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Backend, QueueError};
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
 use std::net::SocketAddr;
@@ -81,7 +81,7 @@ pub struct Gateway {
     dispatcher: Dispatcher<Delivery>,
     leftovers: Leftovers,
     control: Option<ControlServer>,
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Backend>,
     lanes_of_today: Lanes,
     keep: Retention,
     drain: Duration,
@@ -113,7 +113,7 @@ impl Gateway {
         let (memory, routes) = (MemoryPlan::of(&settings), Arc::new(routes(&settings)));
         let (lock, queue, lanes_of_today) = storage::open(&settings, memory, &routes).await?;
         let lock = Arc::new(lock);
-        let targets = upstreams::targets(&settings, sandbox.as_ref(), &queue).await?;
+        let targets = upstreams::targets(&settings, sandbox.as_ref(), queue.clone()).await?;
         let (unsigned, conversions) = (settings.unsigned.clone(), MemoryBudget::new(memory.conversions));
         let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
         let control = bind_control(&settings, &queue);
@@ -260,7 +260,7 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
 }
 
 /// Some container file systems support no sockets; mail is still delivered.
-fn bind_control(settings: &Settings, queue: &Arc<dyn Queue>) -> Option<ControlServer> {
+fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>) -> Option<ControlServer> {
     let woken = queue.clone();
     let wake = Arc::new(move || woken.wakeups().retry_now());
     ControlServer::bind(&settings.data_dir, queue.clone(), Arc::new(ConfiguredRewriter::new(settings)), wake, Clock::System)

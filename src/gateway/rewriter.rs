@@ -8,7 +8,7 @@ use crate::message::MailId;
 use crate::message::accepted::Addressed;
 use crate::message::rewrite::Rules;
 use crate::queue::control::{Rewriter, Ruling};
-use crate::queue::{Lane, LaneOf, Queue, QueueError};
+use crate::queue::{Lane, LaneOf, Operator, QueueError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::fmt;
@@ -39,7 +39,7 @@ impl ConfiguredRewriter {
 
 #[async_trait]
 impl Rewriter for ConfiguredRewriter {
-    async fn rewrite(&self, queue: &dyn Queue, id: MailId, now: Timestamp) -> Result<Ruling, QueueError> {
+    async fn rewrite(&self, queue: &dyn Operator, id: MailId, now: Timestamp) -> Result<Ruling, QueueError> {
         let count = |recipients| u64::try_from(recipients).unwrap_or(u64::MAX);
         let lane_of = self.lane_of().unwrap_or_else(|| Arc::new(|_| Lane::new(UNROUTED)));
         Ok(match rerun(queue, &self.rules, &lane_of, id, now).await? {

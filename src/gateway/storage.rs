@@ -8,7 +8,7 @@ use crate::delivery::Routes;
 use crate::observe::Clock;
 use crate::observe::fault::Fault;
 use crate::queue::sqlite::{self, SqliteQueue};
-use crate::queue::{Cursor, LaneOf, Queue, QueueError, Reassigned};
+use crate::queue::{Backend, Cursor, LaneOf, Operator, Queue, QueueError, Reassigned};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ pub(super) async fn open(
     settings: &Settings,
     memory: MemoryPlan,
     routes: &Arc<Routes>,
-) -> Result<(Lock, Arc<dyn Queue>, Lanes), StartError> {
+) -> Result<(Lock, Arc<dyn Backend>, Lanes), StartError> {
     let lock = Lock::take(&settings.data_dir)?;
     let options = sqlite::SqliteOptions {
         data_dir: settings.data_dir.clone(),
@@ -54,7 +54,7 @@ pub(super) async fn open(
     };
     let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
     let queue = opened.map_err(|failure| StartError::Fault(Fault(&failure).to_string()))??;
-    let queue: Arc<dyn Queue> = Arc::new(queue);
+    let queue: Arc<dyn Backend> = Arc::new(queue);
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
     let counts = queue.statistics().await.map_err(unusable)?;
     info!(waiting = counts.waiting, failed = counts.failed, damaged = counts.damaged, "the queue is open");
@@ -171,7 +171,7 @@ pub(super) struct Retention {
 }
 
 /// Every hour, the first one after the start, until the stop; by the queue's own clock.
-pub(super) async fn prune(queue: Arc<dyn Queue>, keep: Retention, stop: CancellationToken) {
+pub(super) async fn prune(queue: Arc<dyn Operator>, keep: Retention, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

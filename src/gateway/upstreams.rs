@@ -5,7 +5,7 @@ use crate::config::{Endpoint, Provider, Settings, UpstreamSettings, self_loop};
 use crate::delivery::{Logins, Quotas, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
-use crate::queue::Queue;
+use crate::queue::QuotaLedger;
 use crate::relay::{self, Account, AccountQuotas, Credentials, QuotaStore, TlsMode, Upstream};
 use crate::sandbox::{self, Sandbox, SandboxLimits};
 use crate::tls;
@@ -64,9 +64,9 @@ pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Opt
 pub(super) async fn targets(
     settings: &Settings,
     sandbox: Option<&Sandbox>,
-    queue: &Arc<dyn Queue>,
+    ledger: Arc<dyn QuotaLedger>,
 ) -> Result<Vec<Target>, StartError> {
-    let accounts = accounts(settings, queue).await?;
+    let accounts = accounts(settings, ledger).await?;
     let mut targets = Vec::new();
     for upstream in &settings.upstreams {
         let (endpoint, is_sandbox) = match (&upstream.provider, sandbox) {
@@ -96,8 +96,8 @@ fn logins(name: &str, endpoint: &Endpoint, logged_in: impl Fn(Option<&Credential
 }
 
 /// One for each upstream that does not use another's, with what was used of its quotas.
-async fn accounts(settings: &Settings, queue: &Arc<dyn Queue>) -> Result<HashMap<Arc<str>, Account>, StartError> {
-    let ledger: Arc<dyn QuotaStore> = Arc::new(Quotas(queue.clone()));
+async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<HashMap<Arc<str>, Account>, StartError> {
+    let ledger: Arc<dyn QuotaStore> = Arc::new(Quotas(ledger));
     let (mut accounts, mut names) = (HashMap::new(), HashSet::new());
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
         let mut name = account_name(&upstream.provider);

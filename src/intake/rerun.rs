@@ -12,7 +12,7 @@ use crate::message::optional::attempt;
 use crate::message::rewrite::{KeptMail, Original, OriginalError, RewriteDraft, Rewritten, Rules, Verdict};
 use crate::message::{MailId, RawMessage};
 use crate::observe::log::Clean;
-use crate::queue::{Lane, LaneOf, Queue, QueueError, Revision, StoredMail};
+use crate::queue::{Lane, LaneOf, Operator, QueueError, Revision, StoredMail};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub enum Rerun {
 
 /// `lane_of`: by today's routes.
 pub async fn rerun(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     rules: &Rules,
     lane_of: &LaneOf,
     id: MailId,

@@ -1,4 +1,4 @@
-//! What every backend of [`Queue`] must do, as tests: a backend passes a [`Backend`] to [`conformance!`] and gets one test per
+//! What every [`Backend`] must do, as tests: a backend passes a [`Factory`] to [`conformance!`] and gets one test per
 //! promise. Nothing here knows how a backend stores its rows, and nothing asserts on time.
 
 mod ages;
@@ -25,26 +25,27 @@ pub(crate) use wakeups::*;
 pub(crate) use walk::*;
 
 use super::*;
-use crate::message::accepted::Origin;
-use crate::message::{Author, Envelope, Mark, Marks, RawMessage};
+use crate::message::accepted::{Addressed, Origin};
+use crate::message::{Author, Envelope, MailId, Mark, Marks, RawMessage};
 use crate::observe::Clock;
 use crate::observe::clock::Simulated;
-use crate::smtp::ReversePath;
+use crate::smtp::{Mailbox, ReversePath};
+use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use parking_lot::{Mutex, MutexGuard};
 
 /// Storage of its own, empty at first, that a queue can be opened on again and again.
 #[async_trait]
-pub(crate) trait Backend: Send + Sync {
+pub(crate) trait Factory: Send + Sync {
     /// The queue that was opened before is gone, without having been closed: the process ended there. It goes by this clock.
-    async fn open(&self, clock: Clock) -> Arc<dyn Queue>;
+    async fn open(&self, clock: Clock) -> Arc<dyn Backend>;
 }
 
 /// One test per promise, each on storage that the expression makes.
 macro_rules! conformance {
-    ($backend:expr) => {
-        conformance! { $backend;
+    ($factory:expr) => {
+        conformance! { $factory;
             what_was_put_is_leased_as_it_was,
             a_large_message_is_whole_and_goes_with_its_last_recipient,
             each_recipient_is_settled_for_itself,
@@ -99,11 +100,11 @@ macro_rules! conformance {
             a_random_walk_agrees_with_the_model,
         }
     };
-    ($backend:expr; $($promise:ident),* $(,)?) => {
+    ($factory:expr; $($promise:ident),* $(,)?) => {
         $(
             #[tokio::test]
             async fn $promise() {
-                $crate::queue::conformance::$promise(&$crate::queue::conformance::Harness::of($backend).await).await;
+                $crate::queue::conformance::$promise(&$crate::queue::conformance::Harness::of($factory).await).await;
             }
         )*
     };
@@ -112,16 +113,16 @@ pub(crate) use conformance;
 
 /// A queue under test, and short words for what the tests do with it.
 pub(crate) struct Harness {
-    backend: Box<dyn Backend>,
+    factory: Box<dyn Factory>,
     machine: Arc<Mutex<Simulated>>,
-    queue: tokio::sync::Mutex<Option<Arc<dyn Queue>>>,
+    queue: tokio::sync::Mutex<Option<Arc<dyn Backend>>>,
 }
 
 impl Harness {
-    pub async fn of(backend: impl Backend + 'static) -> Self {
+    pub async fn of(factory: impl Factory + 'static) -> Self {
         let machine = Arc::new(Mutex::new(Simulated::starting(start(), true)));
-        let queue = backend.open(Clock::Simulated(machine.clone())).await;
-        Self { backend: Box::new(backend), machine, queue: tokio::sync::Mutex::new(Some(queue)) }
+        let queue = factory.open(Clock::Simulated(machine.clone())).await;
+        Self { factory: Box::new(factory), machine, queue: tokio::sync::Mutex::new(Some(queue)) }
     }
 
     fn machine(&self) -> MutexGuard<'_, Simulated> {
@@ -133,7 +134,7 @@ impl Harness {
         self.machine().pass(Duration::from_secs(seconds.unsigned_abs()));
     }
 
-    async fn queue(&self) -> Arc<dyn Queue> {
+    async fn queue(&self) -> Arc<dyn Backend> {
         self.queue.lock().await.clone().expect("open")
     }
 
@@ -141,7 +142,7 @@ impl Harness {
     async fn crash(&self) {
         let mut queue = self.queue.lock().await;
         drop(queue.take());
-        *queue = Some(self.backend.open(Clock::Simulated(self.machine.clone())).await);
+        *queue = Some(self.factory.open(Clock::Simulated(self.machine.clone())).await);
     }
 
     /// The same; nobody runs for so long, and somebody may do something to the machine meanwhile.
@@ -152,7 +153,7 @@ impl Harness {
         }
         self.live(seconds);
         meanwhile(&mut self.machine());
-        *queue = Some(self.backend.open(Clock::Simulated(self.machine.clone())).await);
+        *queue = Some(self.factory.open(Clock::Simulated(self.machine.clone())).await);
     }
 
     /// To its end.

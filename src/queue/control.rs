@@ -12,7 +12,7 @@ pub use change::Changed;
 pub use rules::{MAX_RULED, Rewriter, RuledMessage, RuledPage, Ruling};
 pub use wire::{Blame, ControlRefusal, MAX_REQUEST};
 
-use super::{Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Page, Queue, QueueError, Statistics};
+use super::{Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Operator, Page, QueueError, Statistics};
 use crate::message::MailId;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -141,7 +141,7 @@ impl ControlResponse {
 
 /// Does what is asked. Never more than a page at a time, whatever the request says.
 pub async fn execute(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     rewriter: &dyn Rewriter,
     request: ControlRequest,
     now: Timestamp,
@@ -150,7 +150,7 @@ pub async fn execute(
 }
 
 async fn answer(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     rewriter: &dyn Rewriter,
     request: ControlRequest,
     now: Timestamp,
@@ -194,7 +194,7 @@ async fn answer(
     })
 }
 
-async fn overview(queue: &dyn Queue) -> Result<Overview, QueueError> {
+async fn overview(queue: &dyn Operator) -> Result<Overview, QueueError> {
     Ok(Overview { held: queue.holds().await?, counts: queue.statistics().await? })
 }
 

@@ -1,9 +1,10 @@
-//! A queue of rows in memory, for the tests of what stands on [`Queue`]: it keeps what it is given and takes no mail.
+//! A queue of rows in memory, for the tests of what an [`Operator`] is asked: it keeps what it is given and takes no mail.
 
 use super::*;
 use crate::message::accepted::Origin;
-use crate::message::{Author, RawMessage};
-use crate::smtp::ReversePath;
+use crate::message::{Author, Envelope, MailId, Marks, RawMessage};
+use crate::smtp::{Mailbox, ReversePath};
+use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -11,7 +12,6 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
     inner: Mutex<Inner>,
-    wakeups: Wakeups,
 }
 
 #[derive(Debug, Default)]
@@ -78,42 +78,7 @@ fn matches(row: &Row, filter: &Filter) -> bool {
 }
 
 #[async_trait]
-impl Queue for MemoryQueue {
-    async fn put(&self, _: NewMail) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn lease(&self, _: &Lane, _: Timestamp, _: usize, _: u64) -> Result<Vec<Leased>, QueueError> {
-        Ok(Vec::new())
-    }
-
-    async fn lease_expired(
-        &self,
-        _: &Lane,
-        _: Duration,
-        _: Option<Cursor>,
-        _: usize,
-        _: u64,
-    ) -> Result<(Vec<Leased>, Option<Cursor>), QueueError> {
-        Ok((Vec::new(), None))
-    }
-
-    async fn settle(&self, _: LeaseId, _: Vec<Settlement>, _: Timestamp) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn next_due(&self, _: &Lane, _: Timestamp) -> Result<Option<Timestamp>, QueueError> {
-        Ok(None)
-    }
-
-    async fn reassign_lanes(&self, _: &str, _: LaneOf, _: Option<Cursor>) -> Result<Reassigned, QueueError> {
-        Ok(Reassigned { moved: 0, next: None })
-    }
-
-    fn lived(&self) -> Duration {
-        Duration::ZERO
-    }
-
+impl Operator for MemoryQueue {
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
         let lane = lane.map(ToString::to_string);
         let mut inner = self.working()?;
@@ -244,18 +209,6 @@ impl Queue for MemoryQueue {
         Ok(0)
     }
 
-    async fn spent(&self, _: &str) -> Result<Vec<QuotaRow>, QueueError> {
-        Ok(Vec::new())
-    }
-
-    async fn spend(&self, _: &str, _: Vec<QuotaRow>, _: i64) -> Result<(), QueueError> {
-        Ok(())
-    }
-
-    fn admit(&self, _octets: u64) -> Result<(), QueueError> {
-        Ok(())
-    }
-
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         let mut counts = Statistics::default();
         for recipient in self.working()?.messages.iter().flat_map(|(row, _)| &row.recipients) {
@@ -268,10 +221,4 @@ impl Queue for MemoryQueue {
         }
         Ok(counts)
     }
-
-    fn wakeups(&self) -> &Wakeups {
-        &self.wakeups
-    }
-
-    async fn close(&self) {}
 }

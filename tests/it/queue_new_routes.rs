@@ -8,7 +8,7 @@ use crate::support::upstream::ScriptedUpstream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::JoinSet;
-use waxseal::queue::{Filter, Queue};
+use waxseal::queue::{Filter, Operator, Queue};
 
 const MESSAGES: usize = 20_000;
 const CLIENTS: usize = 64;

@@ -13,7 +13,7 @@ use waxseal::dkim::KeyAlgorithm;
 use waxseal::intake::{Rerun, rerun};
 use waxseal::message::MailId;
 use waxseal::message::rewrite::{NamedAddress, Rule, RuleActions, RuleConditions, Rules};
-use waxseal::queue::{LaneOf, Queue};
+use waxseal::queue::{LaneOf, Operator, Queue};
 use waxseal::smtp::Mailbox;
 
 const YOU: [&str; 1] = ["you@example.net"];

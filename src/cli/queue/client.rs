@@ -7,7 +7,7 @@ use crate::observe::Clock;
 use crate::queue::control::{ControlRefusal, ControlRequest, ControlResponse, MessageContent, Overview, execute};
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteQueue};
-use crate::queue::{Cursor, Filter, Page, Queue};
+use crate::queue::{Backend, Cursor, Filter, Page};
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ pub enum QueueClient {
     /// Each request uses its own connection, so that a question to the user blocks nobody.
     Gateway { data_dir: PathBuf },
     Folder {
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn Backend>,
         /// The rules of the configuration, once a command asks for them.
         rules: ConfiguredRewriter,
         _lock: Lock,

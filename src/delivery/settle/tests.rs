@@ -8,7 +8,7 @@ use crate::message::{Author, Envelope, MailId, Marks, RawMessage};
 use crate::observe::clock::Simulated;
 use crate::queue::lifetime::LONGEST_STOP;
 use crate::queue::sqlite::{SqliteOptions, SqliteQueue};
-use crate::queue::{Lane, NewMail, Queue};
+use crate::queue::{Lane, NewMail, Operator, Queue};
 use crate::smtp::ReversePath;
 use parking_lot::Mutex;
 use std::collections::HashMap;

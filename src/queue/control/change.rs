@@ -2,7 +2,7 @@
 
 use super::{Blame, ControlRefusal, MAX_PAGE, Rewriter};
 use crate::message::MailId;
-use crate::queue::{Correction, Cursor, Page, Queue, RecipientRow, RecipientState, Row};
+use crate::queue::{Correction, Cursor, Operator, Page, RecipientRow, RecipientState, Row};
 use crate::smtp::Mailbox;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct Changed {
 }
 
 pub(super) async fn retry(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     rewriter: &dyn Rewriter,
     ids: &[MailId],
     to: Option<&str>,
@@ -48,7 +48,7 @@ pub(super) async fn retry(
     Ok(changed)
 }
 
-pub(super) async fn remove(queue: &dyn Queue, ids: &[MailId]) -> Result<Changed, ControlRefusal> {
+pub(super) async fn remove(queue: &dyn Operator, ids: &[MailId]) -> Result<Changed, ControlRefusal> {
     let (chosen, mut changed) = sort_out(queue, ids, can_be_removed).await?;
     let recipients = chosen.iter().map(|row| count(row.recipients.len())).sum();
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
@@ -59,7 +59,7 @@ pub(super) async fn remove(queue: &dyn Queue, ids: &[MailId]) -> Result<Changed,
     Ok(changed)
 }
 
-pub(super) async fn retry_page(queue: &dyn Queue, page: Page, now: Timestamp) -> Result<Changed, ControlRefusal> {
+pub(super) async fn retry_page(queue: &dyn Operator, page: Page, now: Timestamp) -> Result<Changed, ControlRefusal> {
     let (chosen, mut changed) = split(page, |row| row.recipients.iter().any(can_be_retried));
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
     if !chosen.is_empty() {
@@ -69,7 +69,7 @@ pub(super) async fn retry_page(queue: &dyn Queue, page: Page, now: Timestamp) ->
     Ok(changed)
 }
 
-pub(super) async fn remove_page(queue: &dyn Queue, page: Page) -> Result<Changed, ControlRefusal> {
+pub(super) async fn remove_page(queue: &dyn Operator, page: Page) -> Result<Changed, ControlRefusal> {
     let (chosen, mut changed) = split(page, can_be_removed);
     let recipients = chosen.iter().map(|row| count(row.recipients.len())).sum();
     let chosen: Vec<MailId> = chosen.iter().filter_map(id_of).collect();
@@ -82,7 +82,7 @@ pub(super) async fn remove_page(queue: &dyn Queue, page: Page) -> Result<Changed
 
 /// The rows that something can be done to; the others are accounted for.
 async fn sort_out(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     ids: &[MailId],
     can_be_changed: impl Fn(&Row) -> bool,
 ) -> Result<(Vec<Row>, Changed), ControlRefusal> {
@@ -135,7 +135,7 @@ fn has_one_open_recipient(row: &Row) -> Result<(), ControlRefusal> {
 }
 
 /// Nobody gets a message twice for a corrected address.
-async fn was_not_delivered_to(to: &Mailbox, queue: &dyn Queue, ids: &[MailId]) -> Result<(), ControlRefusal> {
+async fn was_not_delivered_to(to: &Mailbox, queue: &dyn Operator, ids: &[MailId]) -> Result<(), ControlRefusal> {
     let identity = to.identity();
     for &id in ids {
         let delivered = queue.show(id).await?.map(|shown| shown.delivered).unwrap_or_default();

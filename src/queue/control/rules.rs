@@ -3,7 +3,7 @@
 
 use super::{ControlRefusal, change};
 use crate::message::MailId;
-use crate::queue::{Cursor, LaneOf, Page, Queue, QueueError};
+use crate::queue::{Cursor, LaneOf, Operator, Page, QueueError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub const MAX_RULED: usize = 50;
 /// Puts what the rules of today make of a stored message in its place, and makes it due.
 #[async_trait]
 pub trait Rewriter: Send + Sync {
-    async fn rewrite(&self, queue: &dyn Queue, id: MailId, now: Timestamp) -> Result<Ruling, QueueError>;
+    async fn rewrite(&self, queue: &dyn Operator, id: MailId, now: Timestamp) -> Result<Ruling, QueueError>;
 
     /// By the routes of today; `None`: they are not known.
     fn lane_of(&self) -> Option<LaneOf>;
@@ -81,7 +81,7 @@ impl Ruling {
 }
 
 pub(super) async fn named(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     rewriter: &dyn Rewriter,
     ids: &[MailId],
     now: Timestamp,
@@ -95,7 +95,7 @@ pub(super) async fn named(
 }
 
 pub(super) async fn page(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     rewriter: &dyn Rewriter,
     found: Page,
     now: Timestamp,
@@ -112,7 +112,7 @@ pub(super) async fn page(
 
 /// One that is damaged does not keep the others waiting.
 async fn ruled(
-    queue: &dyn Queue,
+    queue: &dyn Operator,
     rewriter: &dyn Rewriter,
     id: MailId,
     now: Timestamp,

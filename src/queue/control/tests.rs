@@ -15,7 +15,7 @@ struct FakeRewriter;
 
 #[async_trait::async_trait]
 impl Rewriter for FakeRewriter {
-    async fn rewrite(&self, _: &dyn Queue, asked: MailId, _: Timestamp) -> Result<Ruling, QueueError> {
+    async fn rewrite(&self, _: &dyn Operator, asked: MailId, _: Timestamp) -> Result<Ruling, QueueError> {
         let rule = "r".to_owned();
         match asked {
             asked if asked == id(2) => Ok(Ruling::Refuses { rule, text: "no".into() }),

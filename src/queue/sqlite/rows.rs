@@ -25,7 +25,7 @@ pub(super) fn from_column(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(if milliseconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
-/// Milliseconds of [`crate::queue::Queue::lived`].
+/// Milliseconds of [`crate::queue::QuotaLedger::lived`].
 pub(super) fn lived_to_column(lived: Duration) -> i64 {
     signed(lived.as_millis())
 }

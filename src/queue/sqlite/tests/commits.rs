@@ -4,7 +4,7 @@ use super::Folder;
 use crate::message::accepted::Addressed;
 use crate::queue::conformance::{after, plain, reassign_all};
 use crate::queue::sqlite::schema;
-use crate::queue::{Lane, LaneOf, Queue, QueueError, Settlement};
+use crate::queue::{Lane, LaneOf, Operator, Queue, QueueError, Settlement};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail};
 use crate::queue::sqlite::{SqliteQueue, check, salvage};
-use crate::queue::{Filter, Lane, NewMail, Queue};
+use crate::queue::{Filter, Lane, NewMail, Operator, Queue};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

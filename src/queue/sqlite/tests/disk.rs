@@ -5,7 +5,7 @@ use crate::message::RawMessage;
 use crate::observe::Clock;
 use crate::queue::conformance::{after, plain};
 use crate::queue::sqlite::{SqliteOptions, SqliteQueue, put, schema};
-use crate::queue::{Delivered, Filter, Lane, NewMail, Queue, QueueError, Settlement};
+use crate::queue::{Delivered, Filter, Lane, NewMail, Operator, Queue, QueueError, Settlement};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use super::Folder;
 use crate::message::{Mark, Marks};
 use crate::queue::conformance::{after, mail, plain, reassign_all};
 use crate::queue::sqlite::{SqliteQueue, schema};
-use crate::queue::{Attempted, Correction, Delivered, Lane, Leased, NewMail, Queue, Settlement, Statistics};
+use crate::queue::{Attempted, Correction, Delivered, Lane, Leased, NewMail, Operator, Queue, Settlement, Statistics};
 use crate::smtp::Mailbox;
 use std::sync::Arc;
 

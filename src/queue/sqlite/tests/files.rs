@@ -4,7 +4,7 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::SqliteQueue;
-use crate::queue::{Filter, Lane, Leased, NewMail, Queue, RecipientState, Revision, Settlement, Statistics};
+use crate::queue::{Filter, Lane, Leased, NewMail, Operator, Queue, RecipientState, Revision, Settlement, Statistics};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

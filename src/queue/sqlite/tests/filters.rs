@@ -2,7 +2,7 @@
 
 use super::Folder;
 use crate::queue::conformance::{after, mail};
-use crate::queue::{Filter, Queue, RecipientState};
+use crate::queue::{Filter, Operator, Queue, RecipientState};
 
 /// Rows of this many are copied, and more than one search goes through.
 const MANY: i64 = 120_000;

@@ -11,8 +11,8 @@ pub(super) mod plans;
 
 use super::{SqliteOptions, SqliteQueue};
 use crate::observe::Clock;
-use crate::queue::Queue;
-use crate::queue::conformance::{Backend, conformance};
+use crate::queue::Backend;
+use crate::queue::conformance::{Factory, conformance};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -48,8 +48,8 @@ impl Folder {
 }
 
 #[async_trait::async_trait]
-impl Backend for Folder {
-    async fn open(&self, clock: Clock) -> Arc<dyn Queue> {
+impl Factory for Folder {
+    async fn open(&self, clock: Clock) -> Arc<dyn Backend> {
         Arc::new(SqliteQueue::open(SqliteOptions { clock, ..self.options() }).unwrap())
     }
 }

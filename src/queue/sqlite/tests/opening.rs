@@ -3,7 +3,7 @@
 use super::Folder;
 use crate::queue::conformance::{after, plain};
 use crate::queue::sqlite::{SqliteQueue, schema};
-use crate::queue::{Lane, Queue, Settlement};
+use crate::queue::{Lane, Operator, Queue, Settlement};
 use std::fs;
 
 fn database(folder: &Folder) -> rusqlite::Connection {
