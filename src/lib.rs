@@ -11,6 +11,7 @@
 //! | [`dkim`] | keys, records, signing, verifying; pure | [`dkim::SigningKey`] |
 //! | [`relay`] | the client side of SMTP: pool, limits, verified TLS | [`relay::Upstream`] |
 //! | [`sandbox`] | a provider inside the process | [`sandbox::Sandbox`] |
+//! | [`control`] | what operators ask and change; the control socket | [`control::ControlRequest`], [`control::execute`] |
 //! | [`tls`] | the only TLS configurations | |
 //! | [`cli`], [`config`], [`gateway`] | commands, settings, and the assembler of all of the above | [`gateway::Gateway`], [`config::load`] |
 //! | [`observe`], [`pem`] | log, clock, secrets, faults; reading PEM files | [`observe::Secret`] |
@@ -31,6 +32,7 @@ pub mod tls;
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod gateway;
 pub mod observe;
 pub mod pem;

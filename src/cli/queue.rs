@@ -16,13 +16,14 @@ mod selection;
 mod show;
 mod table;
 mod text;
+mod walk;
 
 use super::run::print_problems;
 use super::{NOT_WELL, WRONG};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
-use crate::gateway::ConfiguredRewriter;
-use crate::queue::control::{Blame, ControlRefusal};
+use crate::control::{Blame, ControlRefusal};
+use crate::gateway::current_rules;
 use anyhow::Context as _;
 use clap::Subcommand;
 use client::QueueClient;
@@ -91,7 +92,7 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
         let result = if (asks_the_rules(&command) || asks_the_routes(&command)) && !client.has_rules() {
             match config::load(file, &Environment::of_process()) {
                 Ok(settings) => {
-                    client.use_rules(ConfiguredRewriter::new(&settings));
+                    client.use_rules(current_rules(&settings));
                     dispatch(command, file, &client).await
                 }
                 // A secret may be available only to the gateway's service.

@@ -2,11 +2,11 @@
 //! aside or reported, never leased, and the writer thread survives.
 
 use super::{scratch, take};
+use crate::control::{ControlRequest, ControlResponse};
 use crate::intake::rerun;
 use crate::message::MailId;
 use crate::message::rewrite::{AddressMap, Original, Rule, RuleActions, RuleConditions, Rules};
 use crate::observe::Clock;
-use crate::queue::control::{ControlRequest, ControlResponse};
 use crate::queue::sqlite::{SqliteOptions, SqliteQueue, cover_all};
 use crate::queue::{Filter, Lane, LaneOf, Leased, Operator as _, Queue as _, QueueError, Settlement};
 use aws_lc_rs::digest::{SHA256, digest};

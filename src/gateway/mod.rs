@@ -4,26 +4,23 @@
 //! listeners and the queue's loop first (mail in progress finishes, nothing new begins), then the upstreams' connections
 //! (QUIT), then the sandbox, the queue last.
 
-pub mod control;
 mod data_dir;
 mod descriptors;
 mod dry_run;
 mod keys;
 mod listeners;
 pub mod lock;
-mod rewriter;
 mod storage;
 mod upstreams;
 
 pub use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
 pub use self::keys::KeysError;
-pub use self::rewriter::ConfiguredRewriter;
 
-use self::control::ControlServer;
 use self::listeners::{BoundListener, IntakeParts};
 use self::lock::Lock;
 use self::storage::{Lanes, MemoryPlan, Retention};
 use crate::config::{RouteSettings, Settings};
+use crate::control::{ControlServer, CurrentRules};
 use crate::delivery::{Bouncer, Delivery, Dispatcher, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
 use crate::intake::Leftovers;
@@ -263,12 +260,17 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
 fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>) -> Option<ControlServer> {
     let woken = queue.clone();
     let wake = Arc::new(move || woken.wakeups().retry_now());
-    ControlServer::bind(&settings.data_dir, queue.clone(), Arc::new(ConfiguredRewriter::new(settings)), wake, Clock::System)
+    ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();
             warn!("no control socket can be made in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");
         })
         .ok()
+}
+
+/// For mail that is stored already, when an operator asks for a retry by the rules.
+pub fn current_rules(settings: &Settings) -> CurrentRules {
+    CurrentRules { rules: settings.rules.clone(), routes: Some(Arc::new(routes(settings))) }
 }
 
 /// As delivery follows them; upstreams are counted as in the settings.

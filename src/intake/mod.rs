@@ -22,4 +22,4 @@ pub use pipeline::IntakePipeline;
 pub use policy::SenderPolicy;
 pub use prepare::{IntakeReport, Rejection};
 pub use queued::QueuedIntake;
-pub use rerun::{Rerun, rerun};
+pub use rerun::{Ruling, rerun};

@@ -14,29 +14,48 @@ use crate::message::{MailId, RawMessage};
 use crate::observe::log::Clean;
 use crate::queue::{Lane, LaneOf, Operator, QueueError, Revision, StoredMail};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use tracing::info;
 
 /// What became of one message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rerun {
-    /// Another form took its place and is due now. `rules`: those that were for it; `changed`: "sender", "recipients",
-    /// "marks", and names of headers.
-    Rewritten { rules: Vec<Arc<str>>, changed: Vec<String>, recipients: usize },
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "result")]
+pub enum Ruling {
+    /// Another form took its place and is due now.
+    Rewritten {
+        /// Those that were for it.
+        rules: Vec<String>,
+        /// "sender", "recipients", "marks", and names of headers.
+        changed: Vec<String>,
+        recipients: u64,
+    },
     /// The rules make of it what is stored; it is due now.
-    Unchanged { recipients: usize },
-    /// A rule wants it to reach nobody: it stays as it is, and is not due any earlier. What was accepted is removed by an
-    /// operator only.
-    Discards { rule: Arc<str> },
-    /// A rule would not take it: it stays as it is, and is not due any earlier.
-    Refused { rule: Arc<str>, text: String },
+    Unchanged { recipients: u64 },
+    /// A rule discards it: it stays as it is, and is not due any earlier. Only an operator removes what was accepted.
+    Discards { rule: String },
+    /// A rule refuses it: it stays as it is, and is not due any earlier.
+    Refuses { rule: String, text: String },
     /// It is being sent, or was changed at this very moment: it stays as it is.
     Busy,
-    /// There is none, or nobody is left to whom it could be sent.
+    /// There is no such message, or it has no recipient left.
     Missing,
     /// What is stored of its first form cannot be read, the rules fail on it, or it could never be sent: it stays as it is.
-    Unreadable(String),
+    Unreadable { why: String },
+}
+
+impl Ruling {
+    /// Recipients that are due now; `None`: it stays as it is.
+    pub fn due(&self) -> Option<u64> {
+        match self {
+            Self::Rewritten { recipients, .. } | Self::Unchanged { recipients } => Some(*recipients),
+            _ => None,
+        }
+    }
+
+    fn unreadable(why: impl ToString) -> Self {
+        Self::Unreadable { why: why.to_string() }
+    }
 }
 
 /// `lane_of`: by today's routes.
@@ -46,47 +65,47 @@ pub async fn rerun(
     lane_of: &LaneOf,
     id: MailId,
     now: Timestamp,
-) -> Result<Rerun, QueueError> {
-    let Some(StoredMail { accepted, original }) = queue.stored(id).await? else { return Ok(Rerun::Missing) };
+) -> Result<Ruling, QueueError> {
+    let Some(StoredMail { accepted, original }) = queue.stored(id).await? else { return Ok(Ruling::Missing) };
     if accepted.envelope.recipients.is_empty() {
-        return Ok(Rerun::Missing);
+        return Ok(Ruling::Missing);
     }
     let (trace, before) = match before_the_rules(&accepted, original.as_deref()) {
         Ok(found) => found,
-        Err(error) => return Ok(Rerun::Unreadable(error.to_string())),
+        Err(error) => return Ok(Ruling::unreadable(error)),
     };
     // Not optional; but no fault on one message may keep the others from being asked.
     let rewritten =
         in_place_off_runtime(before.message.size(), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
     let Rewritten { verdict, matched, notes, skipped, .. } = match rewritten {
         Ok(rewritten) => rewritten,
-        Err(skipped) => return Ok(Rerun::Unreadable(format!("{}, in the rules", skipped.why))),
+        Err(skipped) => return Ok(Ruling::unreadable(format_args!("{}, in the rules", skipped.why))),
     };
     log_notes(&notes, id);
     tell_skipped(&skipped, id);
     match verdict {
-        Verdict::Refuse { rule, text } => Ok(Rerun::Refused { rule, text }),
-        Verdict::Discard { rule } => Ok(Rerun::Discards { rule }),
+        Verdict::Refuse { rule, text } => Ok(Ruling::Refuses { rule: rule.to_string(), text }),
+        Verdict::Discard { rule } => Ok(Ruling::Discards { rule: rule.to_string() }),
         Verdict::Keep(kept) => {
             let revision = revision(*kept, &before, &accepted, &trace, lane_of);
             let made = RawMessage::from_parts(revision.header.clone(), accepted.message.body().clone());
             if let Err(unfit) = fit::check(&made) {
-                return Ok(Rerun::Unreadable(format!("it could never be sent: {unfit}")));
+                return Ok(Ruling::unreadable(format_args!("it could never be sent: {unfit}")));
             }
             if is_as_stored(&revision, &accepted) {
                 return match queue.retry(&[id], None, now).await? {
-                    0 => Ok(Rerun::Busy),
-                    recipients => {
-                        Ok(Rerun::Unchanged { recipients: usize::try_from(recipients).unwrap_or(usize::MAX) })
-                    }
+                    0 => Ok(Ruling::Busy),
+                    recipients => Ok(Ruling::Unchanged { recipients }),
                 };
             }
-            let (changed, recipients) = (differences(&revision, &accepted), revision.envelope.recipients.len());
+            let changed = differences(&revision, &accepted);
+            let recipients = revision.envelope.recipients.len() as u64;
             if !queue.replace(revision, now).await? {
-                return Ok(Rerun::Busy);
+                return Ok(Ruling::Busy);
             }
             info!(%id, rules = %Clean(matched.join(", ")), "rewritten by the rules of today");
-            Ok(Rerun::Rewritten { rules: matched, changed, recipients })
+            let rules = matched.iter().map(ToString::to_string).collect();
+            Ok(Ruling::Rewritten { rules, changed, recipients })
         }
     }
 }

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 #[cfg(test)]
 pub mod conformance;
-pub mod control;
 pub mod lifetime;
 mod operator;
 mod quota;

@@ -23,6 +23,8 @@ pub struct Inner {
     pub held: Vec<HeldLane>,
     /// Failed mail of that age, as `prune` was told.
     pub pruned: Vec<Duration>,
+    /// `stored` finds this message damaged.
+    pub unreadable: Option<MailId>,
     /// Every call fails with it.
     pub broken: Option<QueueError>,
 }
@@ -147,6 +149,9 @@ impl Operator for MemoryQueue {
         let Some((row, content)) = inner.messages.iter().find(|(row, _)| row.id == id.as_str()) else {
             return Ok(None);
         };
+        if inner.unreadable == Some(id) {
+            return Err(QueueError::Storage("damaged".into()));
+        }
         let path = Mailbox::parse(&row.sender).map_or(ReversePath::Null, ReversePath::Mailbox);
         let mut envelope = Envelope::new(path);
         let addresses = row.recipients.iter().filter_map(|recipient| Mailbox::parse(&recipient.address).ok());

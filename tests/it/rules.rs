@@ -10,7 +10,7 @@ use crate::support::stored;
 use crate::support::upstream::{At, ScriptedUpstream};
 use std::sync::Arc;
 use waxseal::dkim::KeyAlgorithm;
-use waxseal::intake::{Rerun, rerun};
+use waxseal::intake::{Ruling, rerun};
 use waxseal::message::MailId;
 use waxseal::message::rewrite::{NamedAddress, Rule, RuleActions, RuleConditions, Rules};
 use waxseal::queue::{LaneOf, Operator, Queue};
@@ -188,7 +188,7 @@ async fn mail_that_failed_on_its_sender_is_cured_by_a_rule_of_another_day() {
     let lane_of: LaneOf = Arc::new(|_| stored::lane());
     let now = jiff::Timestamp::now();
     let changed = ["recipients", "From", "Subject"].map(str::to_owned).to_vec();
-    let expected = Rerun::Rewritten { rules: vec!["sender".into()], changed, recipients: 1 };
+    let expected = Ruling::Rewritten { rules: vec!["sender".into()], changed, recipients: 1 };
     assert_eq!(rerun(&queue, &verified(), &lane_of, id, now).await.unwrap(), expected);
     queue.close().await;
     drop(queue);
@@ -217,7 +217,7 @@ async fn what_direct_mode_leaves_over_keeps_what_it_was() {
     let lane_of: LaneOf = Arc::new(|_| stored::lane());
     let result = rerun(&queue, &Rules::default(), &lane_of, id, jiff::Timestamp::now()).await.unwrap();
     let changed = ["recipients", "Subject"].map(str::to_owned).to_vec();
-    assert_eq!(result, Rerun::Rewritten { rules: vec![], changed, recipients: 1 });
+    assert_eq!(result, Ruling::Rewritten { rules: vec![], changed, recipients: 1 });
     let row = queue.show(id).await.unwrap().unwrap().row;
     assert_eq!((row.subject.as_str(), row.recipients[0].address.as_str()), ("Hello", "gone@old.example"));
 }

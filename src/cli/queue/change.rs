@@ -2,18 +2,17 @@
 
 use super::client::{QueueClient, unexpected};
 use super::progress::ProgressDisplay;
-use super::selection::Selection;
+use super::selection::{MessageSelection, Selection};
+use super::walk::{print_due, walk};
 use super::{print, print_json, rules, text};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
-use crate::message::MailId;
-use crate::queue::control::{Changed, ControlRequest, ControlResponse, MAX_PAGE};
+use crate::control::{Change, Changed, ControlResponse, MAX_PAGE};
 use crate::queue::{Cursor, Filter, RecipientState, Statistics};
 use crate::smtp::Mailbox;
 use anyhow::bail;
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -51,48 +50,16 @@ pub struct RemoveArgs {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-pub struct MessageSelection {
-    /// Names of messages
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
-    pub ids: Vec<MailId>,
-
-    /// All messages, or all that match the filters
-    #[arg(long)]
-    pub all: bool,
-
-    #[command(flatten)]
-    pub selection: Selection,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChangeKind {
-    Retry,
-    Remove,
-}
-
 pub async fn retry(args: &RetryArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
     if args.rules {
         return rules::retry(&args.which, args.json, client).await;
     }
     let to = args.to.as_ref().map(ToString::to_string);
-    let total = if args.which.all {
-        all(ChangeKind::Retry, &args.which.selection, client).await?
-    } else {
-        named(ChangeKind::Retry, &args.which.ids, to, client).await?
-    };
+    let total = change(Change::Retry { to }, &args.which, client).await?;
     if !args.json && total.messages > 0 {
         print_due(total.messages, total.recipients, client).await?;
     }
-    report(ChangeKind::Retry, &total, args.json, args.which.all)
-}
-
-/// Also prints lanes that are held.
-pub async fn print_due(messages: u64, recipients: u64, client: &QueueClient) -> anyhow::Result<()> {
-    let (messages, recipients) = (text::count(messages, "message"), text::count(recipients, "recipient"));
-    let held = text::holds(&client.overview().await?.held);
-    let held: String = held.iter().map(|line| format!("{line}\n")).collect();
-    print(format!("Due now: {messages} for {recipients}.\n{held}"))
+    report(&total, "it is being sent, or nothing of it is left to be sent", args.json, args.which.all)
 }
 
 pub async fn remove(args: &RemoveArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
@@ -100,15 +67,11 @@ pub async fn remove(args: &RemoveArgs, client: &QueueClient) -> anyhow::Result<E
         eprintln!("Nothing was removed.");
         return Ok(ExitCode::from(NOT_WELL));
     }
-    let total = if args.which.all {
-        all(ChangeKind::Remove, &args.which.selection, client).await?
-    } else {
-        named(ChangeKind::Remove, &args.which.ids, None, client).await?
-    };
+    let total = change(Change::Remove, &args.which, client).await?;
     if !args.json && total.messages > 0 {
         print(format!("Removed: {}.\n", text::count(total.messages, "message")))?;
     }
-    report(ChangeKind::Remove, &total, args.json, args.which.all)
+    report(&total, "it is being sent, or was delivered", args.json, args.which.all)
 }
 
 impl RetryArgs {
@@ -133,57 +96,35 @@ impl RemoveArgs {
     }
 }
 
-impl MessageSelection {
-    fn wrong_use(&self, has_address: bool) -> Option<&'static str> {
-        if self.selection.is_given() && !self.all {
-            return Some("the filters choose among --all; leave them out where messages are named");
-        }
-        (has_address && self.ids.len() != 1).then_some("--to corrects the address of one message at a time")
-    }
-}
-
-async fn named(
-    change: ChangeKind,
-    ids: &[MailId],
-    to: Option<String>,
-    client: &QueueClient,
-) -> anyhow::Result<Changed> {
-    let unique: Vec<MailId> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+async fn change(what: Change, which: &MessageSelection, client: &QueueClient) -> anyhow::Result<Changed> {
     let mut total = Changed::default();
-    for ids in unique.chunks(MAX_PAGE) {
-        let request = match change {
-            ChangeKind::Retry => ControlRequest::Retry { ids: ids.to_vec(), to: to.clone() },
-            ChangeKind::Remove => ControlRequest::Remove { ids: ids.to_vec() },
-        };
-        add(&mut total, ask(client, request).await?);
-    }
+    let progress = if which.all { Some(progress(&what, &which.selection, client).await?) } else { None };
+    walk(&what, which, MAX_PAGE, client, |response| {
+        let ControlResponse::Changed(changed) = response else { return Err(unexpected(&response)) };
+        if let Some(progress) = &progress {
+            progress.advance(changed.recipients);
+        }
+        total.messages += changed.messages;
+        total.recipients += changed.recipients;
+        // Of all that match, what could not be changed is not named.
+        if !which.all {
+            total.missing.extend(changed.missing);
+            total.unchanged.extend(changed.unchanged);
+        }
+        Ok(())
+    })
+    .await?;
     Ok(total)
 }
 
-async fn all(change: ChangeKind, selection: &Selection, client: &QueueClient) -> anyhow::Result<Changed> {
-    let filter = selection.filter(Timestamp::now());
-    let end =
-        if selection.is_state_only() { Some(recipients(&client.overview().await?.counts, filter.state)) } else { None };
-    let progress = ProgressDisplay::start(if change == ChangeKind::Retry { "making due" } else { "removing" }, end);
-    let (mut total, mut after) = (Changed::default(), None);
-    loop {
-        let (filter, limit) = (filter.clone(), MAX_PAGE);
-        let changed = ask(
-            client,
-            match change {
-                ChangeKind::Retry => ControlRequest::RetryMatching { filter, after, limit },
-                ChangeKind::Remove => ControlRequest::RemoveMatching { filter, after, limit },
-            },
-        );
-        let changed = changed.await?;
-        progress.advance(changed.recipients);
-        after = changed.next;
-        total.messages += changed.messages;
-        total.recipients += changed.recipients;
-        if after.is_none() {
-            return Ok(total);
-        }
-    }
+/// With an end if the counts tell it.
+async fn progress(what: &Change, selection: &Selection, client: &QueueClient) -> anyhow::Result<ProgressDisplay> {
+    let end = if selection.is_state_only() {
+        Some(recipients(&client.overview().await?.counts, selection.state))
+    } else {
+        None
+    };
+    Ok(ProgressDisplay::start(if *what == Change::Remove { "removing" } else { "making due" }, end))
 }
 
 /// The total of the progress bar.
@@ -197,22 +138,8 @@ fn recipients(counts: &Statistics, state: Option<RecipientState>) -> u64 {
     }
 }
 
-async fn ask(client: &QueueClient, request: ControlRequest) -> anyhow::Result<Changed> {
-    match client.ask(request).await? {
-        ControlResponse::Changed(changed) => Ok(changed),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn add(total: &mut Changed, more: Changed) {
-    total.messages += more.messages;
-    total.recipients += more.recipients;
-    total.missing.extend(more.missing);
-    total.unchanged.extend(more.unchanged);
-}
-
 /// What could not be done, and the exit status.
-fn report(change: ChangeKind, total: &Changed, json: bool, all: bool) -> anyhow::Result<ExitCode> {
+fn report(total: &Changed, why_unchanged: &str, json: bool, all: bool) -> anyhow::Result<ExitCode> {
     if json {
         let [messages, recipients] = [total.messages, total.recipients];
         let [missing, unchanged] = [json!(total.missing), json!(total.unchanged)];
@@ -225,12 +152,8 @@ fn report(change: ChangeKind, total: &Changed, json: bool, all: bool) -> anyhow:
                 "there is no message {id} in the queue; what was delivered is in `waxseal queue list --history`"
             ));
         }
-        let why = match change {
-            ChangeKind::Retry => "it is being sent, or nothing of it is left to be sent",
-            ChangeKind::Remove => "it is being sent, or was delivered",
-        };
         for id in &total.unchanged {
-            complain(format_args!("{id} was left as it is: {why}"));
+            complain(format_args!("{id} was left as it is: {why_unchanged}"));
         }
         if all && total.messages == 0 {
             complain(format_args!("nothing in the queue matches"));

@@ -1,21 +1,17 @@
 //! Access to the queue: through the running gateway's socket, or, under the data folder's lock, directly.
 
-use crate::gateway::ConfiguredRewriter;
-use crate::gateway::control::connect;
+use crate::control::{self, ControlRequest, ControlResponse, CurrentRules, Overview};
 use crate::gateway::lock::{Lock, LockError};
 use crate::observe::Clock;
-use crate::queue::control::{ControlRefusal, ControlRequest, ControlResponse, MessageContent, Overview, execute};
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::{Backend, Cursor, Filter, Page};
 use anyhow::{Context as _, anyhow};
-use bytes::Bytes;
 use jiff::Timestamp;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// For a gateway that is just starting or stopping.
 const TRIES: u32 = 10;
@@ -28,7 +24,7 @@ pub enum QueueClient {
     Folder {
         queue: Arc<dyn Backend>,
         /// The rules of the configuration, once a command asks for them.
-        rules: ConfiguredRewriter,
+        rules: CurrentRules,
         _lock: Lock,
     },
 }
@@ -38,7 +34,7 @@ impl QueueClient {
         let mut tries = 0;
         loop {
             tries += 1;
-            let refused = match connect(data_dir).await {
+            let refused = match control::connect(data_dir).await {
                 Ok(_) => return Ok(Self::Gateway { data_dir: data_dir.to_owned() }),
                 Err(error) => error,
             };
@@ -65,7 +61,7 @@ impl QueueClient {
             clock: Clock::System,
         };
         let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
-        Ok(Self::Folder { queue: Arc::new(queue), rules: ConfiguredRewriter::default(), _lock: lock })
+        Ok(Self::Folder { queue: Arc::new(queue), rules: CurrentRules::default(), _lock: lock })
     }
 
     /// A running gateway uses its own.
@@ -73,9 +69,9 @@ impl QueueClient {
         matches!(self, Self::Gateway { .. })
     }
 
-    pub fn use_rules(&mut self, todays: ConfiguredRewriter) {
+    pub fn use_rules(&mut self, current: CurrentRules) {
         if let Self::Folder { rules, .. } = self {
-            *rules = todays;
+            *rules = current;
         }
     }
 
@@ -88,8 +84,10 @@ impl QueueClient {
 
     pub async fn ask(&self, request: ControlRequest) -> anyhow::Result<ControlResponse> {
         let response = match self {
-            Self::Folder { queue, rules, .. } => execute(queue.as_ref(), rules, request, Timestamp::now()).await,
-            Self::Gateway { data_dir } => ask_gateway(data_dir, &request)
+            Self::Folder { queue, rules, .. } => {
+                control::execute(queue.as_ref(), rules, request, Timestamp::now()).await
+            }
+            Self::Gateway { data_dir } => control::ask(data_dir, &request)
                 .await
                 .with_context(|| format!("the gateway that uses {} does not answer", data_dir.display()))??,
         };
@@ -136,29 +134,4 @@ fn unreachable(data_dir: &Path, holder: &str, refused: &io::Error) -> anyhow::Er
          or stops, or another `waxseal queue`; try again when it is done",
         data_dir.display()
     )
-}
-
-async fn ask_gateway(data_dir: &Path, request: &ControlRequest) -> io::Result<Result<ControlResponse, ControlRefusal>> {
-    let mut stream = connect(data_dir).await?;
-    let (input, mut output) = stream.split();
-    output.write_all(&request.to_line()).await?;
-    let (mut input, mut line) = (BufReader::new(input), Vec::new());
-    input.read_until(b'\n', &mut line).await?;
-    if line.is_empty() {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection and may be stopping"));
-    }
-    let mut response = ControlResponse::from_line(&line);
-    if let Ok(ControlResponse::Content(Some(content))) = &mut response {
-        content.data = read_content(&mut input, content).await?;
-    }
-    Ok(response)
-}
-
-async fn read_content(input: &mut (impl AsyncReadExt + Unpin), content: &MessageContent) -> io::Result<Bytes> {
-    let mut data = Vec::new();
-    input.take(content.octets).read_to_end(&mut data).await?;
-    if u64::try_from(data.len()) != Ok(content.octets) {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the message broke off"));
-    }
-    Ok(data.into())
 }

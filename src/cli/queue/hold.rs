@@ -5,9 +5,9 @@ use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
+use crate::control::{ControlRequest, ControlResponse, Overview};
 use crate::delivery::{UNROUTED, lane_of_upstream};
 use crate::observe::log::Clean;
-use crate::queue::control::{ControlRequest, ControlResponse, Overview};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,7 @@ use super::progress::ProgressDisplay;
 use super::selection::Selection;
 use super::table::Column;
 use super::{print, text};
-use crate::queue::control::{ControlRequest, ControlResponse, MAX_PAGE, Overview};
+use crate::control::{ControlRequest, ControlResponse, MAX_PAGE, Overview};
 use crate::queue::{Cursor, HeldLane, HistoryRow, Row};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,55 +1,39 @@
 //! `waxseal queue retry --rules`: the current rules applied to waiting or failed mail, with a result for each message.
 
-use super::change::MessageSelection;
 use super::client::{QueueClient, unexpected};
 use super::progress::ProgressDisplay;
+use super::selection::MessageSelection;
+use super::walk::{print_due, walk};
 use super::{print, print_json};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
-use crate::message::MailId;
+use crate::control::{Change, ControlResponse, MAX_RULED, RuledMessage};
+use crate::intake::Ruling;
 use crate::observe::log::Clean;
-use crate::queue::control::{ControlRequest, ControlResponse, MAX_RULED, RuledMessage, RuledPage, Ruling};
-use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 pub async fn retry(which: &MessageSelection, json: bool, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let mut total = Vec::new();
-    if which.all {
-        let progress = ProgressDisplay::start("asking the rules about", None);
-        let mut after = None;
-        loop {
-            let filter = which.selection.filter(Timestamp::now());
-            let page = ask(client, ControlRequest::RetryMatchingByRules { filter, after, limit: MAX_RULED }).await?;
-            progress.advance(u64::try_from(page.messages.len())?);
-            if !json {
-                progress.suspend(|| print_results(&page.messages))?;
+    let progress = which.all.then(|| ProgressDisplay::start("asking the rules about", None));
+    walk(&Change::RetryByRules, which, MAX_RULED, client, |response| {
+        let ControlResponse::Ruled(page) = response else { return Err(unexpected(&response)) };
+        match &progress {
+            Some(progress) => {
+                progress.advance(u64::try_from(page.messages.len())?);
+                if !json {
+                    progress.suspend(|| print_results(&page.messages))?;
+                }
             }
-            after = page.next;
-            total.extend(page.messages);
-            if after.is_none() {
-                break;
-            }
+            None if !json => print_results(&page.messages)?,
+            None => {}
         }
-    } else {
-        let unique: Vec<MailId> = which.ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        for ids in unique.chunks(MAX_RULED) {
-            let page = ask(client, ControlRequest::RetryByRules { ids: ids.to_vec() }).await?;
-            if !json {
-                print_results(&page.messages)?;
-            }
-            total.extend(page.messages);
-        }
-    }
+        total.extend(page.messages);
+        Ok(())
+    })
+    .await?;
+    drop(progress);
     finish(&total, which.all, json, client).await
-}
-
-async fn ask(client: &QueueClient, request: ControlRequest) -> anyhow::Result<RuledPage> {
-    match client.ask(request).await? {
-        ControlResponse::Ruled(page) => Ok(page),
-        other => Err(unexpected(&other)),
-    }
 }
 
 /// Prints due messages on standard output, others on standard error.
@@ -91,7 +75,7 @@ async fn finish(total: &[RuledMessage], all: bool, json: bool, client: &QueueCli
         print_json(&json!({ "messages": messages, "recipients": recipients, "rulings": total }))?;
     } else {
         if messages > 0 {
-            super::change::print_due(messages, recipients, client).await?;
+            print_due(messages, recipients, client).await?;
         }
         if all && total.is_empty() {
             complain(format_args!("nothing in the queue matches"));

@@ -1,6 +1,7 @@
-//! Which messages: filters as they are typed.
+//! Which messages: named, or by filters as they are typed.
 
 use super::text::words_for;
+use crate::message::MailId;
 use crate::queue::{Filter, RecipientState};
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
@@ -28,6 +29,29 @@ pub struct Selection {
     /// Only messages received longer ago than this, as in 30m, 2h, 5d or 1w
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub older_than: Option<SignedDuration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct MessageSelection {
+    /// Names of messages
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<MailId>,
+
+    /// All messages, or all that match the filters
+    #[arg(long)]
+    pub all: bool,
+
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+impl MessageSelection {
+    pub fn wrong_use(&self, has_address: bool) -> Option<&'static str> {
+        if self.selection.is_given() && !self.all {
+            return Some("the filters choose among --all; leave them out where messages are named");
+        }
+        (has_address && self.ids.len() != 1).then_some("--to corrects the address of one message at a time")
+    }
 }
 
 impl Selection {

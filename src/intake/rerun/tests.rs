@@ -5,6 +5,7 @@ use crate::message::rewrite::{AddressMap, NamedAddress, Rule, RuleActions, RuleC
 use crate::queue::RecipientState;
 use crate::queue::testing::{MemoryQueue, row};
 use crate::smtp::Mailbox;
+use std::sync::Arc;
 
 /// One failed message to these recipients, with the gateway's own field on top.
 fn stored(recipients: &[&str]) -> (MemoryQueue, MailId) {
@@ -42,14 +43,14 @@ fn map(pairs: &[(&str, &str)]) -> Rules {
     rules([RuleActions { map_recipients, ..RuleActions::default() }])
 }
 
-async fn run(queue: &MemoryQueue, rules: &Rules, id: MailId) -> Rerun {
+async fn run(queue: &MemoryQueue, rules: &Rules, id: MailId) -> Ruling {
     let lane_of: LaneOf = Arc::new(|addressed| Lane::new(addressed.recipient.domain().as_str()));
     rerun(queue, rules, &lane_of, id, Timestamp::UNIX_EPOCH).await.expect("the queue works")
 }
 
-fn rewritten(recipients: usize, changed: &[&str]) -> Rerun {
+fn rewritten(recipients: u64, changed: &[&str]) -> Ruling {
     let changed = changed.iter().map(ToString::to_string).collect();
-    Rerun::Rewritten { rules: vec!["today's".into()], changed, recipients }
+    Ruling::Rewritten { rules: vec!["today's".into()], changed, recipients }
 }
 
 /// Addresses, each with its lane.
@@ -74,11 +75,11 @@ async fn a_rule_for_from_cures_mail_that_failed_on_it_and_can_be_taken_back() {
     assert_eq!(queue.inner().messages[0].0.recipients[0].state, RecipientState::Waiting);
     let original = queue.inner().originals.values().next().cloned().expect("kept");
     assert!(original.ends_with(BEFORE.as_bytes()), "without the gateway's own field");
-    assert_eq!(run(&queue, &from_rule(), id).await, Rerun::Unchanged { recipients: 1 });
+    assert_eq!(run(&queue, &from_rule(), id).await, Ruling::Unchanged { recipients: 1 });
     assert_eq!(content(&queue), expected);
     assert_eq!(
         run(&queue, &Rules::default(), id).await,
-        Rerun::Rewritten { rules: vec![], changed: vec!["DKIM-Signature".into(), "From".into()], recipients: 1 }
+        Ruling::Rewritten { rules: vec![], changed: vec!["DKIM-Signature".into(), "From".into()], recipients: 1 }
     );
     assert_eq!(content(&queue), as_it_was);
     assert!(queue.inner().originals.is_empty(), "nothing is changed any more");
@@ -115,19 +116,19 @@ async fn a_rule_can_end_it_or_leave_it_as_it_is() {
     let discard = rules([RuleActions { discard: true, ..RuleActions::default() }]);
     let (queue, id) = stored(&["you@example.net"]);
     let before = content(&queue);
-    let refused = Rerun::Refused { rule: "today's".into(), text: "no such mail".into() };
+    let refused = Ruling::Refuses { rule: "today's".into(), text: "no such mail".into() };
     assert_eq!(run(&queue, &refuse, id).await, refused);
     assert_eq!(
         (content(&queue), queue.inner().messages[0].0.recipients[0].state),
         (before.clone(), RecipientState::Failed)
     );
     queue.inner().messages[0].0.recipients[0].state = RecipientState::Leased;
-    assert_eq!(run(&queue, &from_rule(), id).await, Rerun::Busy);
+    assert_eq!(run(&queue, &from_rule(), id).await, Ruling::Busy);
     queue.inner().messages[0].0.recipients[0].state = RecipientState::Waiting;
-    assert_eq!(run(&queue, &discard, id).await, Rerun::Discards { rule: "today's".into() });
+    assert_eq!(run(&queue, &discard, id).await, Ruling::Discards { rule: "today's".into() });
     assert_eq!(content(&queue), before, "what was accepted is not removed by a rule of another day");
     let nobody = MailId::new(Timestamp::UNIX_EPOCH, 9);
-    assert_eq!(run(&queue, &discard, nobody).await, Rerun::Missing);
+    assert_eq!(run(&queue, &discard, nobody).await, Ruling::Missing);
 }
 
 #[tokio::test]
@@ -136,7 +137,7 @@ async fn an_original_that_cannot_be_read_changes_nothing() {
     let before = content(&queue);
     for garbage in ["", "{}\n", "{\"version\":9}\nFrom: a@b\r\n"] {
         queue.inner().originals.insert(id.to_string(), garbage.into());
-        assert!(matches!(run(&queue, &from_rule(), id).await, Rerun::Unreadable(_)), "{garbage}");
+        assert!(matches!(run(&queue, &from_rule(), id).await, Ruling::Unreadable { .. }), "{garbage}");
         assert_eq!(content(&queue), before);
     }
 }
@@ -151,7 +152,9 @@ async fn what_could_never_be_sent_stays_as_it_is_and_says_why() {
     ] {
         queue.inner().messages[0].1 = format!("{}{field}{BEFORE}\r\nbody\r\n", trace(id)).into();
         let before = content(&queue);
-        let Rerun::Unreadable(told) = run(&queue, &from_rule(), id).await else { panic!("{why}: it was changed") };
+        let Ruling::Unreadable { why: told } = run(&queue, &from_rule(), id).await else {
+            panic!("{why}: it was changed")
+        };
         assert!(told.starts_with("it could never be sent: ") && told.contains(why), "{told}");
         assert_eq!(content(&queue), before);
     }

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use waxseal::gateway::ConfiguredRewriter;
-use waxseal::gateway::control::ControlServer;
+use waxseal::control::{ControlServer, CurrentRules};
 use waxseal::gateway::lock::Lock;
 use waxseal::message::accepted::{Accepted, Origin};
 use waxseal::message::{Envelope, MailId, Marks, RawMessage};
@@ -107,9 +106,8 @@ impl Holder {
         let wake = Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        let server =
-            ControlServer::bind(&data_dir, queue.clone(), Arc::new(ConfiguredRewriter::default()), wake, Clock::System)
-                .expect("a socket");
+        let server = ControlServer::bind(&data_dir, queue.clone(), CurrentRules::default(), wake, Clock::System)
+            .expect("a socket");
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(server.serve(shutdown.clone()));
         Self { wakes, queue, shutdown, server, _lock: lock }

@@ -1,15 +1,17 @@
-//! The control socket: `data_dir/control.sock`, through which `waxseal queue` speaks to a running gateway.
+//! The gateway's end of the control socket.
 //!
 //! For the gateway's own user alone (0600 in a folder of 0700). Made and removed under the data folder's lock, so that
 //! whatever lies there at the start is stale. Requests are bounded, clients too; nothing here decides about mail.
 
+use super::execute::{CurrentRules, execute};
+use super::protocol::{ControlRequest, ControlResponse};
+use super::socket::{ControlAddress, SOCKET};
+use super::wire::{ControlRefusal, MAX_REQUEST};
 use crate::observe::Clock;
 use crate::queue::Operator;
-use crate::queue::control::{ControlRefusal, ControlRequest, ControlResponse, MAX_REQUEST, Rewriter, execute};
 use std::fmt;
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +24,6 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-const SOCKET: &str = "control.sock";
 /// At once; more wait to be accepted.
 const MAX_CLIENTS: usize = 32;
 /// Answered at once: an answer can hold a whole message, and this memory is in nobody's budget.
@@ -33,8 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 /// For answers in progress at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Of a socket's address, its final zero included, on the system where it is shortest.
-const MAX_ADDRESS: usize = 104;
 
 /// Called when the operator asks for delivery now.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -46,7 +45,7 @@ pub struct ControlServer {
     /// Of the folder and of the socket in it.
     identities: (Identity, Identity),
     queue: Arc<dyn Operator>,
-    rewriter: Arc<dyn Rewriter>,
+    rules: CurrentRules,
     wake: Wake,
     clock: Clock,
     answers: Arc<Semaphore>,
@@ -57,14 +56,14 @@ impl ControlServer {
     pub fn bind(
         data_dir: &Path,
         queue: Arc<dyn Operator>,
-        rewriter: Arc<dyn Rewriter>,
+        rules: CurrentRules,
         wake: Wake,
         clock: Clock,
     ) -> io::Result<Self> {
         let (path, listener) = (data_dir.join(SOCKET), listen(data_dir)?);
         let identities = (identity(data_dir)?, identity(&path)?);
         let answers = Arc::new(Semaphore::new(MAX_ANSWERS));
-        Ok(Self { listener, data_dir: data_dir.to_owned(), path, identities, queue, rewriter, wake, clock, answers })
+        Ok(Self { listener, data_dir: data_dir.to_owned(), path, identities, queue, rules, wake, clock, answers })
     }
 
     /// Until `shutdown` is cancelled; answers in progress are finished.
@@ -82,7 +81,7 @@ impl ControlServer {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    clients.spawn(self.client().serve(stream, shutdown.clone()));
+                    clients.spawn(self.conversation().serve(stream, shutdown.clone()));
                 }
                 Err(error) => {
                     warn!("the control socket cannot accept connections: {error}");
@@ -111,10 +110,10 @@ impl ControlServer {
         }
     }
 
-    fn client(&self) -> ControlClient {
-        ControlClient {
+    fn conversation(&self) -> Conversation {
+        Conversation {
             queue: self.queue.clone(),
-            rewriter: self.rewriter.clone(),
+            rules: self.rules.clone(),
             wake: self.wake.clone(),
             clock: self.clock.clone(),
             answers: self.answers.clone(),
@@ -156,39 +155,16 @@ impl fmt::Debug for ControlServer {
     }
 }
 
-/// The other end, for one request at a time.
-pub async fn connect(data_dir: &Path) -> io::Result<UnixStream> {
-    let address = ControlAddress::of(data_dir)?;
-    UnixStream::connect(&address.path).await
-}
-
-/// A socket's address is at most some hundred octets long; a longer path is reached through the open folder.
-struct ControlAddress {
-    path: PathBuf,
-    _folder: Option<File>,
-}
-
-impl ControlAddress {
-    fn of(data_dir: &Path) -> io::Result<Self> {
-        let path = data_dir.join(SOCKET);
-        if path.as_os_str().len() < MAX_ADDRESS {
-            return Ok(Self { path, _folder: None });
-        }
-        let folder = File::open(data_dir)?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(SOCKET);
-        Ok(Self { path, _folder: Some(folder) })
-    }
-}
-
-struct ControlClient {
+/// With one client, request by request.
+struct Conversation {
     queue: Arc<dyn Operator>,
-    rewriter: Arc<dyn Rewriter>,
+    rules: CurrentRules,
     wake: Wake,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
 
-impl ControlClient {
+impl Conversation {
     async fn serve(self, stream: UnixStream, shutdown: CancellationToken) {
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
@@ -215,8 +191,8 @@ impl ControlClient {
 
     async fn answer(&self, request: ControlRequest) -> ControlResponse {
         let wants_delivery = request.wants_delivery();
-        let response = execute(self.queue.as_ref(), self.rewriter.as_ref(), request, self.clock.now()).await;
-        if wants_delivery && response.is_final() {
+        let response = execute(self.queue.as_ref(), &self.rules, request, self.clock.now()).await;
+        if wants_delivery && response.next().is_none() {
             (self.wake)();
         }
         response

@@ -1,6 +1,5 @@
 use super::*;
-use crate::gateway::ConfiguredRewriter;
-use crate::queue::control::{Blame, Overview};
+use crate::control::{Blame, Change, Overview, Which, connect};
 use crate::queue::testing::{MemoryQueue, row};
 use crate::queue::{Filter, RecipientState};
 use std::os::unix::fs::FileTypeExt;
@@ -24,8 +23,7 @@ fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
         })
     };
     let queue = Arc::new(MemoryQueue::of([row(1, RecipientState::Failed), row(2, RecipientState::Waiting)]));
-    let server =
-        ControlServer::bind(&data_dir, queue, Arc::new(ConfiguredRewriter::default()), wake, Clock::System).unwrap();
+    let server = ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, Clock::System).unwrap();
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(server.serve(shutdown.clone()));
     Running { folder, data_dir, wakes, shutdown, server }
@@ -142,14 +140,15 @@ async fn a_broken_request_is_answered_and_ends_the_conversation() {
 #[tokio::test]
 async fn the_dispatcher_is_woken_once_by_what_makes_mail_due() {
     let running = start();
+    let retry = |which| ControlRequest::Change { what: Change::Retry { to: None }, which };
     let id = row(1, RecipientState::Failed).id.parse().unwrap();
     for (request, wakes) in [
         (ControlRequest::Hold { lane: None, held: true }, 0),
         (ControlRequest::Show { id }, 0),
-        (ControlRequest::Retry { ids: vec![id], to: None }, 1),
+        (retry(Which::Named(vec![id])), 1),
         (ControlRequest::Hold { lane: None, held: false }, 2),
-        (ControlRequest::RetryMatching { filter: Filter::default(), after: None, limit: 1 }, 2),
-        (ControlRequest::RetryMatching { filter: Filter::default(), after: None, limit: 2 }, 3),
+        (retry(Which::Matching { filter: Filter::default(), after: None, limit: 1 }), 2),
+        (retry(Which::Matching { filter: Filter::default(), after: None, limit: 2 }), 3),
     ] {
         exchange(&running, &request.to_line(), 1).await;
         assert_eq!(running.wakes.load(Ordering::Relaxed), wakes, "{request:?}");

@@ -1,18 +1,19 @@
-//! The lines themselves: `{"protocol":1,"program":"0.1.0","request":…}` and back with `"response"`.
+//! Each request and each answer as a line of JSON: `{"protocol":2,"program":"0.1.0","request":…}`, and back with `"response"`.
 //!
-//! `protocol` and `program` are readable by every version, whatever the rest has become.
+//! Every version can read `protocol` and `program`, whatever has become of the rest; so two versions understand at least that they do
+//! not understand each other.
 
-use super::{ControlRequest, ControlResponse};
+use super::protocol::{ControlRequest, ControlResponse};
 use crate::queue::QueueError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever an older program would misunderstand a line.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
 /// Octets of a request's line, its end included.
-pub const MAX_REQUEST: usize = 64 * 1024;
+pub(super) const MAX_REQUEST: usize = 64 * 1024;
 
 /// Why a request was refused, for the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -41,7 +42,7 @@ impl ControlRefusal {
     }
 
     /// The line is longer than [`MAX_REQUEST`], or ends too early.
-    pub fn no_whole_line() -> Self {
+    pub(super) fn no_whole_line() -> Self {
         Self::new(Blame::Request, format!("a request is one line of at most {MAX_REQUEST} octets"))
     }
 

@@ -1,0 +1,28 @@
+//! Where the control socket is: `data_dir/control.sock`, under an address short enough for the system.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+pub(super) const SOCKET: &str = "control.sock";
+/// Of a socket's address, its final zero included, on the system where it is shortest.
+const MAX_ADDRESS: usize = 104;
+
+/// A socket's address is at most some hundred octets long; a longer path is reached through the open folder.
+pub(super) struct ControlAddress {
+    pub path: PathBuf,
+    _folder: Option<File>,
+}
+
+impl ControlAddress {
+    pub fn of(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        if path.as_os_str().len() < MAX_ADDRESS {
+            return Ok(Self { path, _folder: None });
+        }
+        let folder = File::open(data_dir)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(SOCKET);
+        Ok(Self { path, _folder: Some(folder) })
+    }
+}
