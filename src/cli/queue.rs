@@ -23,6 +23,7 @@ use super::{NOT_WELL, WRONG};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
 use crate::control::{Blame, ControlRefusal};
+use crate::gateway::backend::database_folder;
 use crate::gateway::current_rules;
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -73,22 +74,24 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
         complain(format_args!("{wrong}"));
         return Ok(ExitCode::from(WRONG));
     }
-    let data_dir = match config::data_dir(file, &Environment::of_process()) {
-        Ok(data_dir) => data_dir,
+    let location = match config::queue_location(file, &Environment::of_process()) {
+        Ok(location) => location,
         Err(problems) => {
             print_problems(&problems);
             return Ok(ExitCode::from(WRONG));
         }
     };
     match &command {
-        QueueCommand::Check(args) => return check::run(args, &data_dir).or_else(ended_by_the_reader),
-        QueueCommand::Salvage(args) => return salvage::run(args, &data_dir).or_else(ended_by_the_reader),
+        QueueCommand::Check(args) => return check::run(args, database_folder(&location)).or_else(ended_by_the_reader),
+        QueueCommand::Salvage(args) => {
+            return salvage::run(args, database_folder(&location)).or_else(ended_by_the_reader);
+        }
         _ => {}
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
-        let mut client = QueueClient::open(&data_dir).await?;
+        let mut client = QueueClient::open(&location).await?;
         let result = if (asks_the_rules(&command) || asks_the_routes(&command)) && !client.has_rules() {
             match config::load(file, &Environment::of_process()) {
                 Ok(settings) => {

@@ -34,8 +34,8 @@ pub use file::DeliveryMode;
 pub use masking::shown_path;
 pub use problem::{Located, Problems};
 pub use settings::{
-    ConnectionLimits, DkimSettings, Endpoint, ListenerSettings, Provider, QueueSettings, RouteSettings, Settings,
-    UpstreamSettings, UserSettings,
+    BackendSettings, ConnectionLimits, DkimSettings, Endpoint, ListenerSettings, Provider, QueueLocation,
+    QueueSettings, RouteSettings, Settings, UpstreamSettings, UserSettings,
 };
 
 use file::File;
@@ -44,7 +44,7 @@ use problem::{Findings, Place, Problem, Source};
 use resolve::Resolver;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use toml::de::DeTable;
 
@@ -71,15 +71,16 @@ pub(crate) fn load_text(text: &str, base: &Path, environment: &Environment) -> R
     UnresolvedConfig::parse("config.toml", text, true)?.finish(base, environment)
 }
 
-/// The data folder alone, whatever else is wrong or missing: a queue can be looked at from a shell that has none of the
-/// gateway's secrets, and with a file that would not start.
-pub fn data_dir(file: &ConfigFile<'_>, environment: &Environment) -> Result<PathBuf, Problems> {
+/// Where the queue is, whatever else is wrong or missing: a queue can be looked at from a shell that has none of the gateway's
+/// secrets, and with a file that would not start.
+pub fn queue_location(file: &ConfigFile<'_>, environment: &Environment) -> Result<QueueLocation, Problems> {
     let mut draft = UnresolvedConfig::read(file)?;
     environment.survey(&mut draft.source.survey.hidden);
     overlay::apply(environment, &mut draft.file, &mut draft.findings);
-    match draft.file.gateway.data_dir.value {
-        Some(path) => Ok(base(file).join(path)),
-        None => Err(Problems::new(Arc::new(draft.source), draft.findings.errors)),
+    let backend = resolve::backend(&draft.file.queue.backend, &mut draft.findings);
+    match (draft.file.gateway.data_dir.value, backend) {
+        (Some(path), Some(backend)) => Ok(QueueLocation { data_dir: base(file).join(path), backend }),
+        _ => Err(Problems::new(Arc::new(draft.source), draft.findings.errors)),
     }
 }
 

@@ -15,6 +15,8 @@ mod route;
 mod upstream;
 mod user;
 
+pub use queue::backend;
+
 use super::environment::Environment;
 use super::file::{File, GatewayTable, ListenerTable, LogTable, UnsignedMail, UpstreamTable};
 use super::problem::{Findings, Problems, Source};

@@ -51,6 +51,10 @@ pub struct Settings {
 }
 
 impl Settings {
+    pub fn queue_location(&self) -> QueueLocation {
+        QueueLocation { data_dir: self.data_dir.clone(), backend: self.queue.backend.clone() }
+    }
+
     /// What happens to a domain without a key, where mail comes in. Where nothing is signed here at all, nobody asks for one.
     pub fn unsigned_at_intake(&self) -> Unsigned {
         let is_left = |upstream: &UpstreamSettings| upstream.profile.signing == Signing::LeftToProvider;
@@ -147,8 +151,23 @@ pub struct RouteSettings {
     pub retry_refused: bool,
 }
 
+/// What keeps the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendSettings {
+    /// A database in `data_dir`.
+    Sqlite,
+}
+
+/// Where the queue is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueLocation {
+    pub data_dir: PathBuf,
+    pub backend: BackendSettings,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
+    pub backend: BackendSettings,
     pub schedule: Schedule,
     pub keep_failed: Duration,
     pub keep_history: Duration,

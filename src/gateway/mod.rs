@@ -4,6 +4,7 @@
 //! listeners and the queue's loop first (mail in progress finishes, nothing new begins), then the upstreams' connections
 //! (QUIT), then the sandbox, the queue last.
 
+pub mod backend;
 mod data_dir;
 mod descriptors;
 mod dry_run;
@@ -26,7 +27,6 @@ use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
 use crate::intake::Leftovers;
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
-use crate::queue::sqlite::OpenError;
 use crate::queue::{Backend, QueueError};
 use crate::relay::Deadline;
 use crate::sandbox::{Sandbox, SandboxError};
@@ -47,13 +47,11 @@ pub enum StartError {
     #[error(transparent)]
     Lock(#[from] lock::LockError),
     #[error(transparent)]
-    OpenQueue(#[from] OpenError),
+    OpenQueue(#[from] backend::BackendError),
     #[error("the queue in {path} cannot be used: {source}")]
     Queue { path: PathBuf, source: QueueError },
     #[error("what was used of the quotas of upstream \"{upstream}\" cannot be read: {cause}")]
     Quotas { upstream: String, cause: String },
-    #[error("a fault of the program: {0}")]
-    Fault(String),
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
     #[error(transparent)]

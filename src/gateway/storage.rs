@@ -2,12 +2,10 @@
 //! today's routes, one that removes expired mail and history.
 
 use super::StartError;
+use super::backend::{self, BackendOptions};
 use super::lock::Lock;
 use crate::config::Settings;
 use crate::delivery::Routes;
-use crate::observe::Clock;
-use crate::observe::fault::Fault;
-use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::{Backend, Cursor, LaneOf, Operator, Queue, QueueError, Reassigned};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,16 +43,12 @@ pub(super) async fn open(
     routes: &Arc<Routes>,
 ) -> Result<(Lock, Arc<dyn Backend>, Lanes), StartError> {
     let lock = Lock::take(&settings.data_dir)?;
-    let options = sqlite::SqliteOptions {
-        data_dir: settings.data_dir.clone(),
+    let options = BackendOptions {
         cache_octets: memory.cache,
         min_free_space: settings.queue.min_free_space,
         schedule: settings.queue.schedule,
-        clock: Clock::System,
     };
-    let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
-    let queue = opened.map_err(|failure| StartError::Fault(Fault(&failure).to_string()))??;
-    let queue: Arc<dyn Backend> = Arc::new(queue);
+    let queue = backend::open(settings.queue_location(), options).await?;
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
     let counts = queue.statistics().await.map_err(unusable)?;
     info!(waiting = counts.waiting, failed = counts.failed, damaged = counts.damaged, "the queue is open");

@@ -1,10 +1,9 @@
 //! Access to the queue: through the running gateway's socket, or, under the data folder's lock, directly.
 
+use crate::config::QueueLocation;
 use crate::control::{self, ControlRequest, ControlResponse, CurrentRules, Overview};
+use crate::gateway::backend::{self, BackendOptions};
 use crate::gateway::lock::{Lock, LockError};
-use crate::observe::Clock;
-use crate::queue::schedule::Schedule;
-use crate::queue::sqlite::{self, SqliteQueue};
 use crate::queue::{Backend, Cursor, Filter, Page};
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
@@ -30,7 +29,8 @@ pub enum QueueClient {
 }
 
 impl QueueClient {
-    pub async fn open(data_dir: &Path) -> anyhow::Result<Self> {
+    pub async fn open(location: &QueueLocation) -> anyhow::Result<Self> {
+        let data_dir = location.data_dir.as_path();
         let mut tries = 0;
         loop {
             tries += 1;
@@ -39,29 +39,19 @@ impl QueueClient {
                 Err(error) => error,
             };
             // Not created: a folder created by root could not be opened by the gateway's user.
-            if !sqlite::exists(data_dir).with_context(|| wrong_user(data_dir))? {
+            if !backend::exists(location).with_context(|| wrong_user(data_dir))? {
                 return Err(no_queue(data_dir));
             }
             match Lock::take(data_dir) {
-                Ok(lock) => return Self::folder(data_dir, lock).await,
+                Ok(lock) => {
+                    let queue = backend::open(location.clone(), BackendOptions::for_commands()).await?;
+                    return Ok(Self::Folder { queue, rules: CurrentRules::default(), _lock: lock });
+                }
                 Err(LockError::Held { .. }) if tries < TRIES => tokio::time::sleep(BETWEEN_TRIES).await,
                 Err(LockError::Held { holder, .. }) => return Err(unreachable(data_dir, &holder, &refused)),
                 Err(error) => return Err(error).with_context(|| wrong_user(data_dir)),
             }
         }
-    }
-
-    async fn folder(data_dir: &Path, lock: Lock) -> anyhow::Result<Self> {
-        // Nothing is taken or leased here, so that neither room, nor a cache, nor the schedule is of any use.
-        let options = sqlite::SqliteOptions {
-            data_dir: data_dir.to_owned(),
-            cache_octets: 0,
-            min_free_space: u64::MAX,
-            schedule: Schedule::default(),
-            clock: Clock::System,
-        };
-        let queue = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await??;
-        Ok(Self::Folder { queue: Arc::new(queue), rules: CurrentRules::default(), _lock: lock })
     }
 
     /// A running gateway uses its own.

@@ -2,20 +2,30 @@
 
 use super::Resolver;
 use crate::config::file::QueueTable;
+use crate::config::problem::Findings;
 use crate::config::queue::QueueBackend;
 use crate::config::schema::Typed;
-use crate::config::settings::QueueSettings;
+use crate::config::settings::{BackendSettings, QueueSettings};
 use crate::config::value::ByteSize;
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::SMALLEST_FLOOR;
 
+/// Also without the rest of the configuration.
+pub fn backend(typed: &Typed<QueueBackend>, findings: &mut Findings) -> Option<BackendSettings> {
+    match typed.value? {
+        QueueBackend::Sqlite => Some(BackendSettings::Sqlite),
+        QueueBackend::Redis => {
+            findings
+                .error(&typed.place, "backend = \"redis\" is not in this version yet")
+                .help("use \"sqlite\": the queue is a file in `data_dir`");
+            None
+        }
+    }
+}
+
 impl Resolver<'_> {
     pub(super) fn queue(&mut self, typed: QueueTable) -> Option<QueueSettings> {
-        if typed.backend.value == Some(QueueBackend::Redis) {
-            self.findings
-                .error(&typed.backend.place, "backend = \"redis\" is not in this version yet")
-                .help("use \"sqlite\": the queue is a file in `data_dir`");
-        }
+        let backend = backend(&typed.backend, self.findings);
         let (retry, expire) = (typed.retry.value?, typed.expire.value?);
         if expire < retry.first {
             self.findings
@@ -24,6 +34,7 @@ impl Resolver<'_> {
         }
         let min_free_space = self.floor(&typed.min_free_space);
         Some(QueueSettings {
+            backend: backend?,
             schedule: Schedule { first: retry.first, longest: retry.longest, expire },
             keep_failed: typed.keep_failed.value?,
             keep_history: typed.keep_history.value?,

@@ -1,7 +1,7 @@
 //! What is typed and what it resolves to.
 
 use super::*;
-use crate::config::{DeliveryMode, Provider, QueueSettings};
+use crate::config::{BackendSettings, DeliveryMode, Provider, QueueSettings};
 use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
 use crate::inbound::users::Password;
@@ -70,6 +70,7 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.file, Some(folder.path().join("config.toml")));
     let days = |days: u64| Duration::from_secs(days * 24 * 3600);
     let queue = QueueSettings {
+        backend: BackendSettings::Sqlite,
         schedule: Schedule::default(),
         keep_failed: days(14),
         keep_history: days(14),
@@ -404,12 +405,16 @@ fn files_that_others_can_read_are_named_with_the_way_to_close_them() {
 }
 
 #[test]
-fn the_data_folder_is_known_though_the_rest_is_wrong_or_missing() {
+fn the_queue_is_found_though_the_rest_is_wrong_or_missing() {
     let folder = Folder::new();
     let data_dir = |text: &str, environment: &Environment| {
         folder.write("config.toml", text);
         let path = folder.path().join("config.toml");
-        let found = crate::config::data_dir(&ConfigFile { path: &path, explicit: true }, environment);
+        let found = crate::config::queue_location(&ConfigFile { path: &path, explicit: true }, environment);
+        let found = found.map(|found| {
+            assert_eq!(found.backend, BackendSettings::Sqlite);
+            found.data_dir
+        });
         found.map(|found| found.strip_prefix(folder.path()).map_or(found.clone(), ToOwned::to_owned))
     };
     let no_secret = "[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\nhost = \"a.example\"\nusername = \"u\"\n\
@@ -426,4 +431,9 @@ fn the_data_folder_is_known_though_the_rest_is_wrong_or_missing() {
     let found = data_dir("data_dir = \"kept\"\n", &Environment::of([("WAXSEAL_DATA_DIR", "/data")]));
     assert_eq!(found.unwrap_or_else(|problems| panic!("{problems}")), std::path::Path::new("/data"));
     assert!(data_dir("data_dir = 7\n", &nothing()).is_err() && data_dir("data_dir =\n", &nothing()).is_err());
+    assert!(data_dir("[queue]\nbackend = \"sqlite\"\nexpire = 7\n", &nothing()).is_ok());
+    for other in ["redis", "sqllite"] {
+        let problems = data_dir(&format!("[queue]\nbackend = \"{other}\"\n"), &nothing()).expect_err(other);
+        assert!(problems.to_string().contains("\"sqlite\""), "{problems}");
+    }
 }

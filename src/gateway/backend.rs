@@ -1,0 +1,86 @@
+//! The backends of the queue by name: the one place that knows which there are. `[queue] backend` decides, and everything else
+//! sees a [`Backend`].
+
+use crate::config::{BackendSettings, QueueLocation};
+use crate::observe::Clock;
+use crate::observe::fault::Fault;
+use crate::queue::Backend;
+use crate::queue::schedule::Schedule;
+use crate::queue::sqlite::{self, SqliteOptions, SqliteQueue};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a backend is told when it is opened.
+#[derive(Debug, Clone)]
+pub struct BackendOptions {
+    /// Octets of messages that were just stored and may stay in memory until they are leased.
+    pub cache_octets: u64,
+    /// Octets on the disk that new mail leaves free.
+    pub min_free_space: u64,
+    pub schedule: Schedule,
+}
+
+impl BackendOptions {
+    /// For commands, which store and lease nothing: they need neither space, nor a cache, nor the schedule.
+    pub fn for_commands() -> Self {
+        Self { cache_octets: 0, min_free_space: u64::MAX, schedule: Schedule::default() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::OpenError),
+    #[error("a fault of the program: {0}")]
+    Fault(String),
+}
+
+/// The caller must hold the lock of the data folder for as long as the queue is open.
+pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Arc<dyn Backend>, BackendError> {
+    match location.backend {
+        BackendSettings::Sqlite => {
+            let options = SqliteOptions {
+                data_dir: location.data_dir,
+                cache_octets: options.cache_octets,
+                min_free_space: options.min_free_space,
+                schedule: options.schedule,
+                clock: Clock::System,
+            };
+            let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
+            let queue = opened.map_err(|failure| BackendError::Fault(Fault(&failure).to_string()))??;
+            Ok(Arc::new(queue))
+        }
+    }
+}
+
+/// Whether a queue was ever made there. Makes none.
+pub fn exists(location: &QueueLocation) -> io::Result<bool> {
+    match location.backend {
+        BackendSettings::Sqlite => sqlite::exists(&location.data_dir),
+    }
+}
+
+/// For what is done to a database and its files, and to no other backend: `waxseal queue check` and `salvage`.
+pub fn database_folder(location: &QueueLocation) -> &Path {
+    match location.backend {
+        BackendSettings::Sqlite => &location.data_dir,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_for_a_queue_makes_none_and_finds_the_one_that_was_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = QueueLocation { data_dir: folder.path().to_owned(), backend: BackendSettings::Sqlite };
+        assert!(!exists(&location).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let queue = open(location.clone(), BackendOptions::for_commands()).await.unwrap();
+        assert_eq!(queue.statistics().await.unwrap().waiting, 0);
+        queue.close().await;
+        assert!(exists(&location).unwrap());
+    }
+}
