@@ -115,6 +115,24 @@ fn every_module_of_a_layer_exists() {
     assert!(PURE.iter().all(|name| is_declared(name)) && !is_declared("doctor"));
 }
 
+/// What the suite of a queue's backends must not know: any backend runs it by one line of its own.
+const OF_ONE_BACKEND: &[&str] = &["sql", "redis", "disk", "std::fs", "tempfile", "data_dir"];
+
+#[test]
+fn the_conformance_suite_knows_no_backend() {
+    let mut violations = Vec::new();
+    let suite = sources().into_iter().filter(|(_, path, _)| path.to_string_lossy().contains("src/queue/conformance"));
+    let suite: Vec<_> = suite.collect();
+    assert!(suite.len() > 10, "{} files", suite.len());
+    for (_, path, text) in suite {
+        let text = text.to_lowercase();
+        for word in OF_ONE_BACKEND.iter().filter(|word| text.contains(**word)) {
+            violations.push(format!("{}: {word}", path.display()));
+        }
+    }
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
 #[test]
 fn pure_modules_touch_neither_sockets_nor_files() {
     let mut violations = Vec::new();

@@ -1,7 +1,11 @@
-//! What every [`Backend`] must do, as tests: a backend passes a [`Factory`] to [`conformance!`] and gets one test per
-//! promise. Nothing here knows how a backend stores its rows, and nothing asserts on time.
+//! What every [`Backend`] must do, as tests. A backend passes a [`Factory`] to [`conformance!`], which is one line, and gets one
+//! test per promise: `conformance!(Folder::new(1 << 20));`
+//!
+//! Nothing here knows how or where a backend stores anything (tests/layering.rs), and nothing asserts on time. What only one backend
+//! promises is tested beside it.
 
 mod ages;
+mod failures;
 mod fairness;
 mod lanes;
 mod leases;
@@ -14,6 +18,7 @@ mod wakeups;
 mod walk;
 
 pub(crate) use ages::*;
+pub(crate) use failures::*;
 pub(crate) use fairness::*;
 pub(crate) use lanes::*;
 pub(crate) use leases::*;
@@ -94,6 +99,10 @@ macro_rules! conformance {
             history_is_paged_newest_first,
             old_failures_and_history_are_forgotten,
             what_is_put_down_of_a_quota_outlives_a_crash,
+            one_that_fails_takes_nobody_with_it,
+            a_panic_in_one_operation_is_its_own_failure,
+            a_name_that_is_taken_is_refused_and_its_owner_is_unharmed,
+            a_lease_whose_caller_is_gone_goes_back,
             what_can_make_mail_due_wakes_its_lanes,
             a_closed_queue_says_so,
             many_at_once_are_each_leased_once,

@@ -4,7 +4,7 @@ use super::Folder;
 use crate::message::accepted::Addressed;
 use crate::queue::conformance::{after, plain, reassign_all};
 use crate::queue::sqlite::schema;
-use crate::queue::{Lane, LaneOf, Operator, Queue, QueueError, Settlement};
+use crate::queue::{Lane, LaneOf, Operator, Queue, Settlement};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,33 +34,6 @@ async fn puts_that_wait_together_share_a_commit() {
     let commits = queue.commits() - before;
     assert!((1..=2).contains(&commits), "{commits} commits for 200 puts");
     assert_eq!(queue.statistics().await.unwrap().waiting, 200);
-}
-
-#[tokio::test]
-async fn one_that_fails_takes_nobody_with_it() {
-    let folder = Folder::new(0);
-    let queue = folder.open();
-    let (first, mut broken, last) = (plain(1, 0), plain(2, 0), plain(3, 0));
-    broken.initial_states.clear();
-    let (first, broken, last) = tokio::join!(queue.put(first), queue.put(broken), queue.put(last));
-    assert!(first.is_ok() && broken.is_err() && last.is_ok());
-    assert_eq!(queue.statistics().await.unwrap().waiting, 2);
-}
-
-/// It ended the thread that writes: no mail was accepted or leased any more, and the gateway kept running.
-#[tokio::test]
-async fn a_panic_in_one_operation_is_its_own_failure() {
-    let folder = Folder::new(0);
-    let queue = folder.open();
-    queue.put(plain(1, 0)).await.unwrap();
-    let (moved, put) =
-        tokio::join!(reassign_all(&queue, "new", Arc::new(|_| panic!("scripted"))), queue.put(plain(2, 0)));
-    assert!(matches!(moved, Err(QueueError::Storage(_))), "{moved:?}");
-    put.unwrap();
-    let leased = queue.lease(&Lane::new("a"), after(0), 9, u64::MAX).await.unwrap();
-    assert_eq!(leased.len(), 2, "nothing of it was done, and all goes on");
-    queue.put(plain(3, 0)).await.unwrap();
-    assert_eq!(reassign_all(&queue, "new", Arc::new(|_| Lane::new("b"))).await.unwrap(), 1, "it is not taken for done");
 }
 
 /// Some mail is on lanes of routes that were never finished with, and there are none that deliver it.

@@ -93,24 +93,6 @@ async fn everything_is_for_the_owner_alone() {
     assert_eq!(mode(&format!("bodies/{}", files(&folder.path())[0])), 0o600);
 }
 
-/// Names are chance: one that is taken must cost nobody his mail.
-#[tokio::test]
-async fn a_name_that_is_taken_is_refused_and_its_owner_is_unharmed() {
-    for (cache_octets, size) in [(0, 300_000), (1 << 20, 300_000), (1 << 20, 100)] {
-        let folder = Folder::new(cache_octets);
-        let queue = folder.open();
-        let first = with_body(plain(1, 0), size);
-        queue.put(first.clone()).await.unwrap();
-        queue.put(with_body(first.clone(), size + 1)).await.unwrap_err();
-        let leased = lease(&queue, 2).await;
-        assert_eq!(leased.len(), 1, "{cache_octets} octets of memory, {size} of a body");
-        assert!(
-            leased[0].accepted.message == first.accepted.message,
-            "{cache_octets} octets of memory, {size} of a body"
-        );
-    }
-}
-
 #[tokio::test]
 async fn files_that_no_message_names_go_at_the_next_start() {
     let folder = Folder::new(0);
