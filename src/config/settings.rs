@@ -130,6 +130,24 @@ pub struct Endpoint {
     pub source_address: Option<std::net::IpAddr>,
 }
 
+impl Endpoint {
+    pub fn usernames(&self) -> impl Iterator<Item = &str> {
+        let own = self.credentials.iter();
+        own.chain(self.logins.iter().map(|(_, login)| login)).map(|login| login.username.as_str())
+    }
+
+    /// A login at the same host; without any, the same server.
+    pub fn shares_an_account_with(&self, other: &Self) -> bool {
+        let has_login = |endpoint: &Self| endpoint.usernames().next().is_some();
+        let is_same = if has_login(self) || has_login(other) {
+            self.usernames().any(|username| other.usernames().any(|it| it == username))
+        } else {
+            self.port == other.port
+        };
+        is_same && self.host.eq_ignore_ascii_case(&other.host)
+    }
+}
+
 /// How an upstream's connections are used; the fields are those of [`relay::UpstreamOptions`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {

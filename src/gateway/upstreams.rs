@@ -102,12 +102,7 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
         let mut name = account_name(&upstream.provider);
         if !names.insert(name.clone()) {
-            // Each counts for itself, and must not write over the other's count.
-            tracing::warn!(
-                upstream = &*upstream.name,
-                "another upstream has the same host and login: each keeps to its own limits, and both together may go beyond the \
-                 account's. `share_limits_with` makes them one"
-            );
+            // Each counts for itself, as the configuration's warning says, and must not write over the other's count.
             name = format!("{name}/{}", upstream.name);
         }
         let (name, former) = (name.into(), upstream.name.clone());
@@ -124,9 +119,7 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
 /// By host and logins, so that a table with another name is the same account. A digest: no login stands in the database.
 fn account_name(provider: &Provider) -> String {
     let Provider::Smtp(endpoint) = provider else { return "account:sandbox".to_owned() };
-    let own = endpoint.credentials.iter();
-    let mut logins: Vec<&str> =
-        own.chain(endpoint.logins.iter().map(|(_, login)| login)).map(|login| login.username.as_str()).collect();
+    let mut logins: Vec<&str> = endpoint.usernames().collect();
     logins.sort_unstable();
     logins.insert(0, "waxseal account");
     let host = endpoint.host.to_ascii_lowercase();

@@ -9,6 +9,13 @@ use std::process::Output;
 
 const SANDBOX: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\n[[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
 
+/// Each with its own count of what the provider counts together.
+const TWO_OF_ONE_ACCOUNT: &str = "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n\
+    [[upstream]]\nname = \"a\"\nprovider = \"smtp\"\nhost = \"smtp.example.com\"\nusername = \"u\"\npassword = \"canary-p\"\n\
+    rate = \"50/day\"\n\
+    [[upstream]]\nname = \"b\"\nprovider = \"smtp\"\nhost = \"smtp.example.com\"\nusername = \"u\"\npassword = \"canary-p\"\n\
+    rate = \"50/day\"\n[[route]]\nname = \"all\"\nupstreams = [\"a\", \"b\"]\n";
+
 fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -53,8 +60,11 @@ fn the_exit_status_says_how_it_went() {
     let good = Setup::new(Some(SANDBOX)).file("bare.eml", "From: a@example.com\r\n\r\nHello.\r\n");
     let bad = Setup::new(Some("hostnam = \"x\"\n"));
     let none = Setup::new(None);
+    let shared = Setup::new(Some(TWO_OF_ONE_ACCOUNT));
     for (setup, arguments, code, said) in [
         (&good, &["check"][..], 0, "no mistakes"),
+        (&shared, &["check"], 0, "\"a\" has the same host and login"),
+        (&shared, &["check", "--json"], 0, "share_limits_with"),
         (&good, &["check", "--json"], 0, "\"ok\": true"),
         (&good, &["check", "--defaults"], 0, "max_memory = "),
         (&good, &["check", "--defaults", "--json"], 0, "\"max_memory\""),

@@ -46,7 +46,32 @@ impl Resolver<'_> {
             let (provider, connections, rates, profile) = (provider?, connections?, rates?, profile?);
             Some(UpstreamSettings { name, preset, provider, connections, rates, profile, share_limits_with })
         });
-        resolved.collect::<Vec<_>>().into_iter().flatten().collect()
+        let resolved: Vec<_> = resolved.collect();
+        self.warn_about_accounts_of_two(&typed, &resolved);
+        resolved.into_iter().flatten().collect()
+    }
+
+    /// Each with its own limits, where the provider counts both together.
+    fn warn_about_accounts_of_two(&mut self, typed: &[UpstreamTable], resolved: &[Option<UpstreamSettings>]) {
+        let owners: Vec<_> = typed
+            .iter()
+            .zip(resolved)
+            .filter_map(|(typed, upstream)| {
+                let upstream = upstream.as_ref().filter(|upstream| upstream.share_limits_with.is_none())?;
+                let Provider::Smtp(endpoint) = &upstream.provider else { return None };
+                Some((typed, &upstream.name, endpoint))
+            })
+            .collect();
+        for (at, (typed, _, endpoint)) in owners.iter().enumerate() {
+            let earlier = owners.iter().take(at).find(|(_, _, other)| endpoint.shares_an_account_with(other));
+            let Some((_, owner, _)) = earlier else { continue };
+            let text = format!(
+                "\"{owner}\" has the same host and login: each keeps to its own limits, and both together may go beyond the \
+                 account's; what this one has used of its quotas is kept under its name, and a new name starts at 0"
+            );
+            let help = format!("share_limits_with = \"{owner}\" makes their limits one");
+            self.findings.warning(&typed.name.place, text).help(help);
+        }
     }
 
     fn provider(

@@ -206,6 +206,40 @@ fn limits_are_shared_with_the_last_of_a_chain() {
     assert_eq!(owners, [None, Some("sandbox"), Some("sandbox")]);
 }
 
+/// It was said at the start alone.
+#[test]
+fn two_tables_of_one_account_are_a_warning_unless_they_share_its_limits() {
+    const WARNS: &str = "\"a\" has the same host and login";
+    let table = |name: &str, lines: &str| format!("[[upstream]]\nname = \"{name}\"\nprovider = \"smtp\"\n{lines}");
+    let (host, other) = ("host = \"smtp.example.com\"\n", "host = \"mail.example.com\"\n");
+    let login = |name: &str| format!("username = \"{name}\"\npassword = \"p\"\n");
+    let of_domain = |name: &str| format!("[[upstream.credentials]]\ndomain = \"{name}.example\"\n{}", login(name));
+    let a = format!("{host}{}{}", login("u"), of_domain("v"));
+    for (a, b, expected) in [
+        (&a, format!("{host}{}", login("u")), WARNS),
+        (&a, format!("{host}{}port = 465\n", login("u")), WARNS),
+        (&a, format!("host = \"SMTP.example.com\"\n{}", login("v")), WARNS),
+        (&a, format!("{host}{}{}", login("w"), of_domain("v")), WARNS),
+        (&a, format!("{host}{}", login("w")), ""),
+        (&a, format!("{other}{}", login("u")), ""),
+        (&a, host.to_owned(), ""),
+        (&a, format!("{host}{}share_limits_with = \"a\"\n", login("u")), ""),
+        (&host.to_owned(), host.to_owned(), WARNS),
+        (&host.to_owned(), format!("{host}port = 2525\n"), ""),
+    ] {
+        let text = format!(
+            "hostname = \"a.example\"\nunsigned = \"send\"\n{}{}[[route]]\nname = \"all\"\nupstreams = [\"a\", \"b\"]\n",
+            table("a", a),
+            table("b", &b)
+        );
+        match &warnings(&text)[..] {
+            [] => assert_eq!(expected, "", "{text}"),
+            [one] => assert!(!expected.is_empty() && one.contains(expected), "{text}: {one}"),
+            several => panic!("{text}: {several:#?}"),
+        }
+    }
+}
+
 #[test]
 fn a_route_asks_for_what_it_names_and_draws_by_weight() {
     let route = "[[route]]\nname = \"reports\"\nheader = { X-Kind = \"report*\", Subject = \"/weekly/\" }\n\

@@ -5,7 +5,7 @@
 
 use super::limiter::{LimitCheck, Limiter};
 use super::load::{Counting, Load};
-use super::quota::{QuotaBucket, QuotaReservation, TwoClocks};
+use super::quota::{self, QuotaBucket, QuotaRecord, QuotaReservation, TwoClocks};
 use super::rate::Rate;
 use super::throttle::{Throttle, ThrottleFactor};
 use super::window::Moment;
@@ -71,22 +71,36 @@ impl Gate {
     /// (a full disk), that is not an error: it counts as used, and tokens wait until their reservation is written.
     pub(in crate::relay) async fn restore(&self) -> Result<(), String> {
         let Some(kept) = &self.kept else { return Ok(()) };
-        let quotas = self.state.lock().limiter.quotas();
-        for quota in quotas {
+        let today = self.state.lock().limiter.quota_periods();
+        if today.is_empty() {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        for period in Rate::QUOTA_PERIODS {
+            let quota = quota::name(period);
             let mut rows = kept.ledger.load(&key(&kept.name, &quota)).await?;
             if rows.is_empty() && kept.former != kept.name {
                 rows = take_over(kept, &quota).await?;
             }
-            let now = self.now();
-            self.state.lock().limiter.remember(&quota, &rows, now);
+            records.push(QuotaRecord { period, rows });
         }
-        let _it_is_in_the_log = self.close().await;
+        let now = self.now();
+        for record in records.iter_mut().filter(|record| !today.contains(&record.period)) {
+            if let Some(end) = record.end(now) {
+                let _it_is_in_the_log = self.write(&quota::name(record.period), end).await;
+            }
+        }
+        self.state.lock().limiter.remember(&records, now);
+        let _it_is_in_the_log = self.write_exactly(now).await;
         Ok(())
     }
 
     /// What was used is written down exactly.
     pub(in crate::relay) async fn close(&self) -> Result<(), String> {
-        let now = self.now();
+        self.write_exactly(self.now()).await
+    }
+
+    async fn write_exactly(&self, now: TwoClocks) -> Result<(), String> {
         let drafts = self.state.lock().limiter.closing(now);
         for (quota, reservation) in drafts {
             self.write(&quota, reservation).await?;

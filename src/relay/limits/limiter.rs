@@ -4,7 +4,7 @@
 
 use super::gcra::Gcra;
 use super::load::{Counting, Counts, Load};
-use super::quota::{self, QuotaBucket, QuotaJournal, QuotaReservation, TwoClocks};
+use super::quota::{self, QuotaJournal, QuotaRecord, QuotaReservation, TwoClocks};
 use super::rate::Rate;
 use super::throttle::ThrottleFactor;
 use super::window::{Moment, Window, WindowFull};
@@ -105,7 +105,7 @@ impl Limiter {
         self.limits.iter_mut().find_map(|limit| match &limit.kind {
             LimitKind::Quota(journal) => {
                 let reservation = journal.reserve(load.units(limit.counts), &mut limit.window, now)?;
-                Some(LimitCheck::Write { quota: length(limit.rate), reservation })
+                Some(LimitCheck::Write { quota: quota::name(limit.rate.period()), reservation })
             }
             LimitKind::Short(_) => None,
         })
@@ -150,37 +150,35 @@ impl Limiter {
     }
 
     pub(super) fn mark_written(&mut self, quota: &str, reservation: &QuotaReservation) {
-        for limit in self.limits.iter_mut().filter(|limit| length(limit.rate) == quota) {
+        for limit in self.limits.iter_mut().filter(|limit| quota::name(limit.rate.period()) == quota) {
             if let LimitKind::Quota(journal) = &mut limit.kind {
                 journal.mark_written(reservation);
             }
         }
     }
 
-    /// Names of what is kept across restarts. A changed limit keeps its usage; a different period starts empty.
-    pub(super) fn quotas(&self) -> Vec<String> {
-        self.limits.iter().filter(|limit| !limit.rate.is_short()).map(|limit| length(limit.rate)).collect()
+    /// Of what is kept across restarts.
+    pub(super) fn quota_periods(&self) -> Vec<Duration> {
+        self.limits.iter().map(|limit| limit.rate).filter(|rate| !rate.is_short()).map(Rate::period).collect()
     }
 
-    pub(super) fn remember(&mut self, quota: &str, rows: &[QuotaBucket], now: TwoClocks) {
-        for limit in self.limits.iter_mut().filter(|limit| length(limit.rate) == quota) {
-            quota::remember(&mut limit.window, rows, now);
+    /// What the account's quotas of today and of before had recorded. A changed limit or period keeps what was used.
+    pub(super) fn remember(&mut self, records: &[QuotaRecord], now: TwoClocks) {
+        for limit in self.limits.iter_mut().filter(|limit| !limit.rate.is_short()) {
+            quota::remember(&mut limit.window, limit.rate.period(), records, now);
         }
     }
 
     /// What is to be written at the end, and at the start.
     pub(super) fn closing(&mut self, now: TwoClocks) -> Vec<(String, QuotaReservation)> {
         let quotas = self.limits.iter_mut().filter_map(|limit| match &limit.kind {
-            LimitKind::Quota(journal) => Some((length(limit.rate), journal.closing(&mut limit.window, now))),
+            LimitKind::Quota(journal) => {
+                Some((quota::name(limit.rate.period()), journal.closing(&mut limit.window, now)))
+            }
             LimitKind::Short(_) => None,
         });
         quotas.collect()
     }
-}
-
-/// "86400s"
-fn length(rate: Rate) -> String {
-    format!("{}s", rate.period().as_secs())
 }
 
 #[cfg(test)]

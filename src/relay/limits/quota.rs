@@ -114,20 +114,65 @@ impl QuotaJournal {
     }
 }
 
-/// Puts what was loaded into an empty window. What lies in the future (put down ahead) counts as used now.
-pub(super) fn remember(window: &mut Window, rows: &[QuotaBucket], now: TwoClocks) {
-    let newest = rows.iter().map(|row| row.number).max().unwrap_or_default();
-    let mut used: Vec<(Moment, u64)> = Vec::new();
-    for row in rows {
-        let slack = if row.number == newest { UNDER_WAY } else { Duration::ZERO };
-        let age = now.kept.saturating_sub(row.at).saturating_sub(slack);
-        if row.units > 0 {
-            used.push((now.moment.saturating_sub(age), row.units));
-        }
+/// What one quota of an account has recorded.
+#[derive(Debug)]
+pub(super) struct QuotaRecord {
+    pub period: Duration,
+    pub rows: Vec<QuotaBucket>,
+}
+
+impl QuotaRecord {
+    fn newest(&self) -> Option<&QuotaBucket> {
+        self.rows.iter().max_by_key(|row| row.number)
     }
+
+    /// With the moment after which none of them was used. What lies in the future (put down ahead) counts as used now.
+    fn used(&self, now: TwoClocks, is_wanted: impl Fn(&QuotaBucket) -> bool) -> Vec<(Moment, u64)> {
+        let newest = self.newest().map(|row| row.number);
+        let dated = |row: &QuotaBucket| {
+            let slack = if Some(row.number) == newest { UNDER_WAY } else { Duration::ZERO };
+            let age = now.kept.saturating_sub(row.at).saturating_sub(slack);
+            (now.moment.saturating_sub(age), row.units)
+        };
+        self.rows.iter().filter(|row| row.units > 0 && is_wanted(row)).map(dated).collect()
+    }
+
+    /// Of a quota that is not in use any more: from now on it records nothing. What is to be written.
+    pub(super) fn end(&mut self, now: TwoClocks) -> Option<QuotaReservation> {
+        let last = self.rows.iter_mut().max_by_key(|row| row.number).filter(|row| row.units > 0)?;
+        last.at = last.at.max(now.kept.min(last.at.saturating_add(UNDER_WAY)));
+        let newest = last.number.saturating_add(1);
+        let rows = vec![*last, QuotaBucket { number: newest, at: now.kept, units: 0 }];
+        self.rows.extend(rows.last());
+        Some(QuotaReservation { rows, oldest: i64::MIN, newest, bound: 0, until: now.moment })
+    }
+
+    /// Whether all of `row`, of a quota of another period, was used when this one did not record any more.
+    fn ended_before(&self, row: &QuotaBucket, period: Duration) -> bool {
+        let Some(newest) = self.newest() else { return true };
+        // Without units it is the end of the record. With units the process was killed, and `row` may be of the same time unless its
+        // bucket began later.
+        let length = if newest.units == 0 { Duration::ZERO } else { Window::part_of(period) };
+        row.at > newest.at.saturating_add(length)
+    }
+}
+
+/// Puts what was recorded into an empty window of this period: by its own quota, and since then by those of other periods, which
+/// may have taken its place for a while.
+pub(super) fn remember(window: &mut Window, period: Duration, records: &[QuotaRecord], now: TwoClocks) {
+    let none = QuotaRecord { period, rows: Vec::new() };
+    let own = records.iter().find(|record| record.period == period).unwrap_or(&none);
+    let others = records.iter().filter(|record| record.period != period);
+    let mut used = own.used(now, |_| true);
+    used.extend(others.flat_map(|other| other.used(now, |row| own.ended_before(row, other.period))));
     used.sort_unstable();
-    window.number_from(newest.saturating_add(1));
+    window.number_from(own.newest().map_or(1, |row| row.number.saturating_add(1)));
     used.into_iter().for_each(|(last, units)| window.remember(units, last));
+}
+
+/// A quota's name among those of its account: "86400s".
+pub(super) fn name(period: Duration) -> String {
+    format!("{}s", period.as_secs())
 }
 
 fn to_kept(moment: Moment, now: TwoClocks) -> Duration {

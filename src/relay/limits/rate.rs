@@ -34,6 +34,9 @@ pub enum RateError {
 }
 
 impl Rate {
+    /// Of all quotas that there can be.
+    pub(super) const QUOTA_PERIODS: [Duration; 2] = [Period::Hour.length(), Period::Day.length()];
+
     /// Spaces are let pass, and the periods' usual names.
     pub fn parse(text: &str) -> Result<Self, RateError> {
         let (units, per) = text.split_once('/').ok_or(RateError::NoSlash)?;
@@ -55,17 +58,23 @@ impl Rate {
     }
 
     pub fn period(self) -> Duration {
-        Duration::from_secs(match self.per {
-            Period::Second => 1,
-            Period::Minute => 60,
-            Period::Hour => 3_600,
-            Period::Day => 24 * 3_600,
-        })
+        self.per.length()
     }
 
     /// Mail waits for it; a longer one is a quota, which may be used up for hours and is remembered across restarts.
     pub fn is_short(self) -> bool {
         self.per <= Period::Minute
+    }
+}
+
+impl Period {
+    const fn length(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 24 * 3_600,
+        })
     }
 }
 

@@ -59,7 +59,12 @@ impl Window {
 
     /// How long one bucket is filled.
     pub(super) fn part(&self) -> Duration {
-        self.length / PARTS
+        Self::part_of(self.length)
+    }
+
+    /// The same of any window of this length.
+    pub(super) fn part_of(length: Duration) -> Duration {
+        length / PARTS
     }
 
     pub(super) fn in_flight(&self) -> u64 {

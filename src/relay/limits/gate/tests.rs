@@ -109,18 +109,26 @@ async fn slowed_down_to_a_quarter_it_takes_four_times_as_long() {
     assert!(took >= 8 * SECOND && took < 9 * SECOND, "{took:?}");
 }
 
-/// Keeps what it is given, unless it is broken or hangs.
-#[derive(Debug, Default)]
+/// Keeps what it is given, unless it is broken or hangs. Its clock goes with the test's.
+#[derive(Debug)]
 struct FakeQuotaStore {
+    began: Instant,
     rows: Mutex<std::collections::HashMap<String, Vec<QuotaBucket>>>,
     broken: AtomicBool,
     hangs: AtomicBool,
 }
 
+impl Default for FakeQuotaStore {
+    fn default() -> Self {
+        let (rows, broken, hangs) = (Mutex::default(), AtomicBool::default(), AtomicBool::default());
+        Self { began: Instant::now(), rows, broken, hangs }
+    }
+}
+
 #[async_trait]
 impl QuotaStore for FakeQuotaStore {
     fn now(&self) -> Duration {
-        PAST
+        PAST + self.began.elapsed()
     }
 
     async fn load(&self, quota: &str) -> Result<Vec<QuotaBucket>, String> {
@@ -187,6 +195,55 @@ async fn what_was_kept_by_a_tables_name_is_the_accounts_from_then_on() {
         successor.token(Load::of_one(3), Deadline::NONE).await.is_ok(),
         "another account of that name starts empty"
     );
+}
+
+/// What is left of the last quota after these restarts, each with the rates and how many units are used; then so long passes.
+async fn left(restarts: &[(&[&str], usize, Duration)], last: &[&str], is_closed: bool) -> usize {
+    let store = Arc::new(FakeQuotaStore::default());
+    for (rates, used, pause) in restarts {
+        let gate = kept(&store, "company", rates).await;
+        for _ in 0..*used {
+            token(&gate).await;
+        }
+        if is_closed {
+            gate.close().await.expect("it is written down");
+        }
+        tokio::time::sleep(*pause).await;
+    }
+    let gate = kept(&store, "company", last).await;
+    let mut left = 0;
+    while let Ok(mut token) = gate.token(Load::of_one(1), Deadline::NONE).await {
+        token.begin();
+        left += 1;
+    }
+    left
+}
+
+/// A day's quota that became an hour's started empty, and the account was used twice over.
+#[tokio::test(start_paused = true)]
+async fn a_quota_of_another_period_counts_what_was_used_within_it() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (soon, day, hour): (_, &[&str], &[&str]) = (SECOND, &["10/day"], &["10/h"]);
+    let both: &[&str] = &["10/h", "20/day"];
+    for (what, restarts, last, expected) in [
+        ("another limit", &[(day, 3, soon)][..], &["20/day"][..], 17),
+        ("a lower limit than was used", &[(day, 8, soon)], &["5/day"], 0),
+        ("an hour's after a day's", &[(day, 3, soon)], hour, 7),
+        ("of a day, the last hour", &[(day, 3, 3 * HOUR), (day, 2, soon)], hour, 8),
+        ("a day's after an hour's", &[(hour, 4, soon)], day, 6),
+        ("and back", &[(day, 3, soon), (hour, 4, soon)], day, 3),
+        ("and back by the other way", &[(hour, 3, soon), (day, 4, soon)], hour, 3),
+        ("several times", &[(day, 1, soon), (hour, 1, soon), (day, 1, soon), (hour, 1, soon)], day, 6),
+        ("one more", &[(day, 3, soon)], both, 7),
+        ("one less", &[(both, 3, soon)], day, 7),
+        ("both, over and over", &[(both, 1, soon), (both, 1, soon), (both, 1, 90 * SECOND), (both, 1, soon)], both, 6),
+        ("both, with a pause", &[(both, 6, 3 * HOUR), (both, 0, soon)], both, 10),
+    ] {
+        assert_eq!(left(restarts, last, true).await, expected, "{what}");
+        // Killed: never more, and less by no more than what was put down ahead.
+        let left = left(restarts, last, false).await;
+        assert!(left <= expected && left + 1 >= expected, "{what}: {left} of {expected}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Rates held over virtual time: whatever happens, no window of a rate's length ever holds more than the rate says.
 
+use super::super::quota::QuotaBucket;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -67,10 +68,11 @@ impl Stage {
         // Another origin for another process.
         self.moment = 20 * 24 * HOUR + self.elapsed / 2;
         let now = self.now();
-        for quota in self.limiter.quotas() {
-            let rows = self.rows.get(&quota).cloned().unwrap_or_default();
-            self.limiter.remember(&quota, &rows, now);
-        }
+        let record = |period| {
+            let rows = self.rows.get(&quota::name(period)).cloned().unwrap_or_default();
+            QuotaRecord { period, rows }
+        };
+        self.limiter.remember(&Rate::QUOTA_PERIODS.map(record), now);
         self.close();
     }
 
