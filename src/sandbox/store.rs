@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// One message as it arrived.
 #[derive(Debug, Clone)]
@@ -101,7 +102,14 @@ impl SandboxStore {
     /// The file is written before this returns.
     pub fn keep(&self, kept: SandboxMessage) -> Result<(), StoreError> {
         let path = self.folder.join(format!("{}.eml", kept.id));
-        let octets = write_file(&path, &kept).map_err(|source| StoreError::Write { path: path.clone(), source })?;
+        let failed = |source| StoreError::Write { path: path.clone(), source };
+        let octets = match write_file(&path, &kept) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.make_folder_again().map_err(failed)?;
+                write_file(&path, &kept).map_err(failed)?
+            }
+            written => written.map_err(failed)?,
+        };
         let mut state = self.state();
         state.files.push_back((path, octets));
         state.file_octets += octets;
@@ -115,12 +123,29 @@ impl SandboxStore {
         Ok(())
     }
 
+    /// After somebody has deleted it, with the files in it. Never the folders above it: where the data folder was moved away, a new
+    /// one would be in its way when it comes back.
+    fn make_folder_again(&self) -> io::Result<()> {
+        let mut state = self.state();
+        match DirBuilder::new().mode(0o700).create(&self.folder) {
+            // Another message was faster.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+            made => made?,
+        }
+        (state.files, state.file_octets) = (VecDeque::new(), 0);
+        warn!(path = %self.folder.display(), "the sandbox's folder was deleted; it is made again, and the mail that was in it is gone");
+        Ok(())
+    }
+
     fn prune_files(&self, state: &mut StoreState) {
         while state.files.len() > self.limits.messages || state.file_octets > self.limits.octets_in_folder {
             let Some((path, octets)) = state.files.pop_front() else { break };
             state.file_octets -= octets;
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "the sandbox could not remove an old message");
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    warn!(path = %path.display(), %error, "the sandbox could not remove an old message");
+                }
+                _ => {}
             }
         }
     }
@@ -185,6 +210,30 @@ mod tests {
         let reopened = SandboxStore::open(path.clone(), SandboxLimits { messages: 1, ..limits }).unwrap();
         assert!(reopened.messages().is_empty());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "files of an earlier run count");
+    }
+
+    /// Every later message was deferred until the next start.
+    #[test]
+    fn a_folder_that_was_deleted_is_made_again_and_its_files_count_no_more() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let path = data_dir.path().join("sandbox");
+        let limits = SandboxLimits { messages: 3, octets_in_folder: 250, ..SandboxLimits::default() };
+        let store = SandboxStore::open(path.clone(), limits).unwrap();
+        (0..3).for_each(|number| store.keep(kept(number, 10)).unwrap());
+        fs::remove_dir_all(&path).unwrap();
+        (3..5).for_each(|number| store.keep(kept(number, 10)).unwrap());
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "what is gone takes no room");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        // Single files, too.
+        fs::remove_file(path.join(format!("{}.eml", kept(3, 0).id))).unwrap();
+        (5..9).for_each(|number| store.keep(kept(number, 10)).unwrap());
+        assert!(path.join(format!("{}.eml", kept(8, 0).id)).exists());
+        let moved = data_dir.path().with_extension("moved");
+        fs::rename(data_dir.path(), &moved).unwrap();
+        store.keep(kept(9, 10)).unwrap_err();
+        assert!(!data_dir.path().exists(), "the data folder is not the sandbox's to make");
+        fs::rename(&moved, data_dir.path()).unwrap();
+        store.keep(kept(9, 10)).unwrap();
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Large bodies as files in `data_dir/bodies`: written and synced before the transaction that names them, removed after the one
-//! that forgets them. So a file without a row is litter, and a row without its file is damage.
+//! that forgets them. So a file without a row is litter, and a row without its file is damage, unless the whole folder is away.
 
+use super::failure::of_io;
+use super::identity::Identity;
 use crate::message::MailId;
+use crate::queue::QueueError;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -23,6 +26,27 @@ pub(super) type BodyName = (MailId, BodyFile);
 #[derive(Debug)]
 pub(super) struct Bodies {
     folder: PathBuf,
+    /// `None`: whatever folder is there is read.
+    opened: Option<Identity>,
+}
+
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error(transparent)]
+    Io(io::Error),
+    /// Nobody can say whether the file still exists: it may come back with its folder.
+    #[error("{0}")]
+    Moved(String),
+}
+
+impl From<BodyError> for QueueError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Io(error) => of_io(&error),
+            BodyError::Moved(what) => Self::Moved(what),
+        }
+    }
 }
 
 impl Bodies {
@@ -31,12 +55,13 @@ impl Bodies {
         let folder = data_dir.join("bodies");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         sync_folder(data_dir)?;
-        Ok(Self { folder })
+        let opened = Some(Identity::of(&fs::metadata(&folder)?));
+        Ok(Self { folder, opened })
     }
 
     /// Makes nothing; only for reading.
     pub(super) fn in_folder(data_dir: &Path) -> Self {
-        Self { folder: data_dir.join("bodies") }
+        Self { folder: data_dir.join("bodies"), opened: None }
     }
 
     /// On the disk, name and all, when it returns `Ok`. A file of that name is another message's, and an error. Blocks.
@@ -53,8 +78,22 @@ impl Bodies {
     }
 
     /// Appends what the file holds to `data`. Blocks.
-    pub(super) fn read(&self, name: BodyName, data: &mut Vec<u8>) -> io::Result<()> {
-        File::open(self.path(name))?.read_to_end(data).map(drop)
+    pub(super) fn read(&self, name: BodyName, data: &mut Vec<u8>) -> Result<(), BodyError> {
+        let mut read = || File::open(self.path(name))?.read_to_end(data).map(drop);
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.look()?;
+                // The folder may have come back between the two.
+                read().map_err(BodyError::Io)
+            }
+            result => result.map_err(BodyError::Io),
+        }
+    }
+
+    /// `Err`: the folder is not the one that was opened.
+    pub(super) fn look(&self) -> Result<(), BodyError> {
+        let moved = self.opened.and_then(|opened| opened.difference(&self.folder));
+        moved.map_or(Ok(()), |what| Err(BodyError::Moved(what)))
     }
 
     /// A missing file is not an error. Blocks.

@@ -1,8 +1,8 @@
 //! Reading a message back, header and body, and telling damage from trouble that passes.
 
-use super::bodies::{Bodies, BodyFile};
+use super::bodies::{Bodies, BodyError, BodyFile};
 use super::envelope::Damage;
-use super::failure::{Failure, is_damage, of_io, of_sqlite};
+use super::failure::{Failure, is_damage, of_sqlite};
 use super::put::digest;
 use super::work::Sql;
 use crate::message::{MailId, RawMessage};
@@ -42,11 +42,16 @@ pub(super) fn load(sql: &Sql<'_>, bodies: &Bodies, message: i64, id: MailId) -> 
         Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get::<_, Vec<u8>>(2)?))
     })?;
     let Some((header, body, expected)) = found else { return Ok(None) };
+    let is_in_file = body.is_none();
     let body = match body {
         Some(body) => body,
         None => read_file(bodies, id)?,
     };
     if digest(&header, &body) != expected {
+        if is_in_file {
+            // In a folder that took the place of ours it may be an older copy.
+            bodies.look().map_err(|moved| Unreadable::Trouble(moved.into()))?;
+        }
         return Err(Unreadable::Damaged("what was read back is not what was stored".into()));
     }
     Ok(Some(Content { message: RawMessage::from_parts(header, body.into()), digest: expected }))
@@ -56,8 +61,10 @@ fn read_file(bodies: &Bodies, id: MailId) -> Result<Vec<u8>, Unreadable> {
     let mut body = Vec::new();
     match bodies.read((id, BodyFile::Body), &mut body) {
         Ok(()) => Ok(body),
-        Err(error) if is_lasting(&error) => Err(Unreadable::Damaged(format!("its body cannot be read: {error}"))),
-        Err(error) => Err(Unreadable::Trouble(of_io(&error))),
+        Err(BodyError::Io(error)) if is_lasting(&error) => {
+            Err(Unreadable::Damaged(format!("its body cannot be read: {error}")))
+        }
+        Err(error) => Err(Unreadable::Trouble(error.into())),
     }
 }
 

@@ -15,14 +15,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{error, info};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+pub(super) struct Identity {
     device: u64,
     inode: u64,
 }
 
 impl Identity {
-    fn of(found: &Metadata) -> Self {
+    pub(super) fn of(found: &Metadata) -> Self {
         Self { device: found.dev(), inode: found.ino() }
+    }
+
+    /// Why what is at `path` now is something else; `None`: it is the same.
+    pub(super) fn difference(self, path: &Path) -> Option<String> {
+        let shown = path.display();
+        match fs::metadata(path) {
+            Ok(found) if Self::of(&found) == self => None,
+            Ok(_) => {
+                Some(format!("{shown} is not the one that is open; it was replaced, or something was mounted over it"))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Some(format!("{shown} was deleted or moved away")),
+            Err(error) => Some(format!("{shown} cannot be reached any more ({error})")),
+        }
     }
 }
 
@@ -65,7 +78,7 @@ impl Files {
 
     /// `Err`: no mail may be taken. Costs a `stat` for each of the files.
     pub(super) fn look(&self) -> Result<(), QueueError> {
-        let found = self.known.iter().find_map(|(path, identity)| difference(path, *identity));
+        let found = self.known.iter().find_map(|(path, identity)| identity.difference(path));
         let had_moved = self.has_moved.swap(found.is_some(), Ordering::Relaxed);
         match (&found, had_moved) {
             (Some(what), false) => {
@@ -100,7 +113,7 @@ impl Files {
                  writes the queue back to {path} before it ends; then start it again"
             );
         }
-        if difference(&self.path, self.known[0].1).is_some() {
+        if self.known[0].1.difference(&self.path).is_some() {
             return format!(
                 "The database still exists, under another name or below something that was mounted over the folder: put it back to \
                  {path}, with its -wal and -shm, or stop the gateway first"
@@ -146,25 +159,12 @@ impl Files {
         }
         // The log of the deleted database would be taken for this one's.
         for (path, identity) in &self.known[1..] {
-            if path.is_file() && difference(path, *identity).is_none() {
+            if path.is_file() && identity.difference(path).is_none() {
                 fs::remove_file(path)?;
             }
         }
         fs::rename(&rescued, &self.path)?;
         File::open(folder)?.sync_all()?;
         Ok(self.path.clone())
-    }
-}
-
-/// What is not as it was.
-fn difference(path: &Path, known: Identity) -> Option<String> {
-    let shown = path.display();
-    match fs::metadata(path) {
-        Ok(found) if Identity::of(&found) == known => None,
-        Ok(_) => {
-            Some(format!("{shown} is not the one that is open; it was replaced, or something was mounted over it"))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Some(format!("{shown} was deleted or moved away")),
-        Err(error) => Some(format!("{shown} cannot be reached any more ({error})")),
     }
 }

@@ -1,7 +1,7 @@
 //! Another form in place of a stored message: what it is now is read in one view of the database, and replaced in one
 //! transaction. Bodies stay where they are.
 
-use super::bodies::{BodyFile, BodyName};
+use super::bodies::{BodyError, BodyFile, BodyName};
 use super::content::{self, Content, Unreadable};
 use super::envelope::{self, EnvelopeRecipient, MessageFields, RecipientFields};
 use super::failure::{Failure, is_damage};
@@ -20,7 +20,6 @@ use crate::message::{Author, MailId, RawMessage};
 use crate::queue::{QueueError, Revision, StoredMail};
 use crate::smtp::Mailbox;
 use bytes::Bytes;
-use std::io;
 use std::sync::Arc;
 
 impl SqliteStore {
@@ -74,12 +73,13 @@ impl SqliteStore {
         let found = sql
             .first("SELECT data FROM original WHERE message = ?1", [message], |row| row.get::<_, Option<Vec<u8>>>(0))?;
         let Some(inline) = found else { return Ok(None) };
-        let in_file = || -> io::Result<Vec<u8>> {
+        let in_file = || {
             let mut data = Vec::new();
             self.bodies.read((id, BodyFile::Original), &mut data).map(|()| data)
         };
         match inline.map_or_else(in_file, Ok) {
             Ok(data) => Ok(Some(data.into())),
+            Err(error @ BodyError::Moved(_)) => Err(QueueError::from(error).into()),
             Err(error) => Err(QueueError::Storage(format!("the original of {id} cannot be read: {error}")).into()),
         }
     }

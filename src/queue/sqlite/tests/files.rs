@@ -4,7 +4,9 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::SqliteQueue;
-use crate::queue::{Filter, Lane, Leased, NewMail, Operator, Queue, RecipientState, Revision, Settlement, Statistics};
+use crate::queue::{
+    Filter, Lane, Leased, NewMail, Operator, Queue, QueueError, RecipientState, Revision, Settlement, Statistics,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,8 +20,12 @@ fn with_body(mut mail: NewMail, size: usize) -> NewMail {
 }
 
 fn files(folder: &Path) -> Vec<String> {
+    files_in(&folder.join("bodies"))
+}
+
+fn files_in(folder: &Path) -> Vec<String> {
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
-    let mut names: Vec<_> = fs::read_dir(folder.join("bodies")).unwrap().map(name).collect();
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(name).collect();
     names.sort();
     names
 }
@@ -153,6 +159,66 @@ async fn damaged_messages_are_set_aside_and_the_others_go_on() {
     assert!(ids.contains(&mails[0].accepted.id) && !ids.contains(&mails[1].accepted.id));
     assert_eq!(queue.remove(&[mails[1].accepted.id]).await.unwrap(), 1);
     assert_eq!(queue.statistics().await.unwrap().damaged, 4);
+}
+
+/// What happened to `bodies/`, and how it is undone.
+type Change = fn(&Path);
+
+/// Large mail was set aside as damaged for a folder that was away for a moment.
+#[tokio::test]
+async fn large_mail_waits_while_its_folder_is_away_and_is_lent_when_it_is_back() {
+    let away = |folder: &Path| fs::rename(folder.join("bodies"), folder.join("away")).unwrap();
+    let back = |folder: &Path| fs::rename(folder.join("away"), folder.join("bodies")).unwrap();
+    let cases: [(&str, Change, Change); 3] = [
+        ("moved away", away, back),
+        (
+            "replaced by an empty one",
+            |folder| {
+                fs::rename(folder.join("bodies"), folder.join("away")).unwrap();
+                fs::create_dir(folder.join("bodies")).unwrap();
+            },
+            |folder| {
+                fs::remove_dir(folder.join("bodies")).unwrap();
+                fs::rename(folder.join("away"), folder.join("bodies")).unwrap();
+            },
+        ),
+        (
+            "replaced by one with another file of that name",
+            |folder| {
+                fs::rename(folder.join("bodies"), folder.join("away")).unwrap();
+                fs::create_dir(folder.join("bodies")).unwrap();
+                files_in(&folder.join("away")).iter().for_each(|name| {
+                    fs::write(folder.join("bodies").join(name), "old").unwrap();
+                });
+            },
+            |folder| {
+                fs::remove_dir_all(folder.join("bodies")).unwrap();
+                fs::rename(folder.join("away"), folder.join("bodies")).unwrap();
+            },
+        ),
+    ];
+    for (what, change, undo) in cases {
+        let folder = Folder::new(0);
+        let queue = folder.open();
+        let (mut large, small) = (with_body(plain(1, 0), 300_000), plain(2, 1));
+        large.original = Some(vec![b'y'; 300_000].into());
+        queue.put(large.clone()).await.unwrap();
+        queue.put(small.clone()).await.unwrap();
+        change(&folder.path());
+        let id = large.accepted.id;
+        let ids: Vec<_> = lease(&queue, 2).await.iter().map(|leased| leased.accepted.id).collect();
+        assert_eq!(ids, [small.accepted.id], "{what}: other mail goes on");
+        let refused = queue.lease(&Lane::new("a"), after(200), 2, u64::MAX).await.unwrap_err();
+        assert!(matches!(refused, QueueError::Moved(_)) && refused.to_string().contains("bodies"), "{what}: {refused}");
+        assert!(matches!(queue.content(id).await, Err(QueueError::Moved(_))), "{what}");
+        assert!(matches!(queue.stored(id).await, Err(QueueError::Moved(_))), "{what}");
+        assert_eq!(queue.statistics().await.unwrap(), Statistics { leased: 1, waiting: 1, ..Statistics::default() });
+        undo(&folder.path());
+        let leased = queue.lease(&Lane::new("a"), after(300), 2, u64::MAX).await.unwrap().remove(0);
+        assert!(leased.accepted.message == large.accepted.message, "{what}");
+        assert_eq!((leased.attempts, leased.possible_duplicate), (0, false), "{what}");
+        assert_eq!(queue.stored(id).await.unwrap().unwrap().original, large.original, "{what}");
+    }
 }
 
 /// It stayed the oldest that is due, and with one slot nothing behind it was ever leased.
