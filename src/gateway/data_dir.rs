@@ -3,6 +3,7 @@
 //! A folder that others may enter is closed only if nothing of theirs can be in it: it is empty, or holds a queue of ours.
 
 use crate::queue::sqlite;
+use rustix::fs::Access;
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -58,10 +59,10 @@ pub(super) fn prepare(path: &Path) -> Result<(), DataDirError> {
     if mode & SHARED != 0 {
         return Err(DataDirError::Shared);
     }
-    if mode & OTHERS == 0 && owner == user() {
-        return Ok(());
+    if mode & OTHERS != 0 || owner != user() {
+        close(path, &found)?;
     }
-    close(path, &found)
+    Ok(rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)?)
 }
 
 fn make(path: &Path) -> Result<(), DataDirError> {

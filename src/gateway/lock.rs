@@ -49,18 +49,17 @@ impl Lock {
         Ok(Self { data_dir: data_dir.to_owned(), folder, file: Mutex::new(file) })
     }
 
-    /// Makes the file again where it was deleted.
+    /// Makes the file again where it was deleted, also if somebody who was refused has left one without a name in it.
     pub fn renew(&self) {
         let path = self.data_dir.join(FILE);
         // In a folder that took this one's place it would be another's.
-        let is_ours = is_same(&self.folder, &self.data_dir);
-        if !is_ours || path.exists() {
+        if !is_same(&self.folder, &self.data_dir) || is_same(&self.file.lock(), &path) {
             return;
         }
-        warn!(path = %path.display(), "the file that says who works in the data folder was deleted; it is made again");
         if let Ok(mut new) = open(&self.data_dir)
             && new.try_lock().is_ok()
         {
+            warn!(path = %path.display(), "the file that says who works in the data folder was deleted; it is made again");
             sign(&mut new);
             *self.file.lock() = new;
         }
@@ -118,7 +117,6 @@ mod tests {
         let first = Lock::take(&path).unwrap();
         fs::remove_file(path.join(FILE)).unwrap();
         assert!(matches!(Lock::take(&path), Err(LockError::Held { .. })));
-        fs::remove_file(path.join(FILE)).unwrap();
         first.renew();
         let refused = Lock::take(&path).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");

@@ -17,6 +17,9 @@ use std::fmt::Write as _;
 /// Octets of the failed mail's header that go along.
 const MAX_RETURNED: usize = 32 * 1024;
 
+/// Octets of a word that cannot be folded: with its field's name it fits a line of 998 (RFC 5322 §2.1.1).
+const MAX_WORD: usize = 900;
+
 /// One recipient that did not get the mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedRecipient {
@@ -155,13 +158,17 @@ impl BounceReport<'_> {
     }
 }
 
-/// RFC 6533 §3: in seven bits, what is beyond ASCII is spelled `\x{...}`.
+/// RFC 6533 §3: in seven bits, what is beyond ASCII is spelled `\x{...}`. What is too long for a line is cut; the part for people
+/// has the whole address.
 fn address(mailbox: &Mailbox) -> String {
     if !mailbox.is_internationalized() {
         return format!("rfc822; {mailbox}");
     }
     let mut text = "utf-8; ".to_owned();
     for character in mailbox.to_string().chars() {
+        if text.len() >= MAX_WORD {
+            break;
+        }
         match character {
             '\\' | '+' | '=' => text.push_str(&format!("\\x{{{:X}}}", u32::from(character))),
             character if character.is_ascii_graphic() => text.push(character),
@@ -181,7 +188,7 @@ fn ascii(text: &str) -> String {
 
 /// A long line is folded at its spaces; a word that is too long for a line of its own is cut.
 fn folded(name: &str, value: &str) -> String {
-    let words: Vec<&str> = value.split(' ').map(|word| word.get(..900).unwrap_or(word)).collect();
+    let words: Vec<&str> = value.split(' ').map(|word| word.get(..MAX_WORD).unwrap_or(word)).collect();
     match Field::new(name, &words) {
         Ok(field) => String::from_utf8_lossy(field.as_bytes()).into_owned(),
         Err(_) => String::new(),
@@ -228,17 +235,13 @@ mod tests {
     }
 
     fn report(failures: &[FailedRecipient]) -> RawMessage {
-        let (failed, from, to) = (failed(), mailbox("MAILER-DAEMON@example.com"), mailbox("a@example.com"));
-        let id = MailId::new(now(), 2);
-        let report = BounceReport {
-            id,
-            now: now(),
-            hostname: "gw.example.com",
-            from: &from,
-            to: &to,
-            failed: &failed,
-            failures,
-        };
+        report_of(&failed(), "gw.example.com", "a@example.com", failures)
+    }
+
+    fn report_of(failed: &Accepted, hostname: &str, to: &str, failures: &[FailedRecipient]) -> RawMessage {
+        let (from, to) = (mailbox("MAILER-DAEMON@example.com"), mailbox(to));
+        let report =
+            BounceReport { id: MailId::new(now(), 2), now: now(), hostname, from: &from, to: &to, failed, failures };
         report.message().expect("a report")
     }
 
@@ -295,5 +298,40 @@ mod tests {
         assert!(text.contains("Diagnostic-Code: smtp;") && text.lines().all(|line| line.len() <= 998));
         assert_eq!(whole_lines(b"a\r\nbcd\r\n", 6), b"a\r\n");
         assert_eq!(whole_lines(b"abc", 2), b"");
+    }
+
+    /// The address of a recipient, spelled out, made a line of 1,067 octets.
+    #[test]
+    fn no_line_is_longer_than_998_octets_whatever_the_parts_are_made_of() {
+        let labels = |letter: &str, octets: usize| {
+            let label = letter.repeat(60 / letter.len());
+            vec![label; octets / 61].join(".")
+        };
+        let long = [
+            format!("{}@{}", "a".repeat(64), labels("b", 189)),
+            format!("{}@{}", "+".repeat(64), labels("\u{101}", 189)),
+            format!("{}@{}", "=".repeat(64), labels("\u{4e2d}", 189)),
+            format!("{}@{}", "\u{1f600}".repeat(16), labels("\u{fc}", 189)),
+            format!("\"{}\"@{}", "x y ".repeat(15), labels("\u{1f600}", 189)),
+        ];
+        for text in ["", "x", "\u{fc}", "x ", "\t", "\u{2028}"] {
+            let text = text.repeat(3_000 / text.len().max(1));
+            let failures = long.each_ref().map(|address| FailedRecipient {
+                recipient: mailbox(address),
+                status: EnhancedCode::new(5, 1, 1),
+                reply: address.starts_with('a').then(|| text.clone()),
+                text: text.clone(),
+            });
+            let mut failed = failed();
+            let header = format!("Subject: {text}\r\nFrom: a@example.com\r\nX-Long: {}", "y".repeat(40_000));
+            failed.message = RawMessage::from_parts(header.into_bytes(), "\r\nHello.\r\n".into());
+            for sender in &long {
+                failed.envelope.sender = ReversePath::Mailbox(mailbox(sender));
+                let report = report_of(&failed, &"h".repeat(255), sender, &failures).to_bytes();
+                let longest = report.split(|&octet| octet == b'\n').max_by_key(|line| line.len()).unwrap_or_default();
+                // With its CR.
+                assert!(longest.len() <= 999, "{} octets: {}", longest.len(), longest.escape_ascii());
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::support::tally::Tally;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use waxseal::dkim::KeyAlgorithm;
 use waxseal::inbound::users::hash_password;
@@ -208,8 +209,19 @@ fn quoting_everything(code: &str) -> String {
 
 /// At each step a refusal for now, one for good, a goodbye, and where the dialogue goes on, a yes.
 fn steps() -> Vec<(At, &'static str)> {
-    let refused =
-        [At::Greeting, At::Ehlo, At::StartTls, At::EhloInTls, At::Auth, At::Mail, At::Rcpt, At::Data, At::Dot];
+    let refused = [
+        At::Greeting,
+        At::Ehlo,
+        At::StartTls,
+        At::EhloInTls,
+        At::Auth,
+        At::Mail,
+        At::Rcpt,
+        At::Data,
+        At::Dot,
+        At::Rset,
+        At::Quit,
+    ];
     let refusals = refused.into_iter().flat_map(|at| ["451 4.3.0", "550 5.7.1"].map(|code| (at, code)));
     let taken = [
         (At::Greeting, "220"),
@@ -223,8 +235,9 @@ fn steps() -> Vec<(At, &'static str)> {
     refusals.chain(taken).collect()
 }
 
-/// Everything that is told of two mails, the second of which finds the connection that the first has left.
-async fn told_by_a_quoting_provider(delivery: &str, at: At, code: &str) -> Vec<String> {
+/// Everything that is told of two mails, the second of which finds the connection that the first has left; and the commands that
+/// the provider was given.
+async fn told_by_a_quoting_provider(delivery: &str, at: At, code: &str) -> (Vec<String>, Vec<String>) {
     let say = |code: &str| Action::Say(quoting_everything(code));
     let provider = ScriptedUpstream::builder().once(at, say(code));
     let scripted = provider.always(At::Rset, say("250 2.0.0")).always(At::Quit, say("221 2.0.0")).start().await;
@@ -251,8 +264,9 @@ async fn told_by_a_quoting_provider(delivery: &str, at: At, code: &str) -> Vec<S
     told.extend(scripted.messages().iter().map(|message| String::from_utf8_lossy(&message.data).into_owned()));
     told.extend(gateway.log());
     // What is printed at the end, and the database, are searched at the end of every gateway.
-    gateway.stop();
-    told
+    let (_, log, _) = gateway.stop();
+    told.extend(log);
+    (told, scripted.commands())
 }
 
 /// The provider says the login back at each step of its own, in all forms at once: to a client in direct mode, to the log, to
@@ -260,18 +274,26 @@ async fn told_by_a_quoting_provider(delivery: &str, at: At, code: &str) -> Vec<S
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn no_login_that_a_provider_quotes_at_any_step_gets_any_further() {
     let mut tally = Tally::new("secrets", "quoted at every step");
+    let (mut given, mut answered) = (BTreeSet::new(), BTreeSet::new());
     for delivery in ["direct", "queue"] {
         for some in steps().chunks(6) {
             let all = some.iter().map(|&(at, code)| tokio::spawn(told_by_a_quoting_provider(delivery, at, code)));
             for ((at, code), told) in some.iter().zip(all.collect::<Vec<_>>()) {
                 let search = Search::now();
-                for line in told.await.expect("an end") {
+                let (told, commands) = told.await.expect("an end");
+                given.extend(commands.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()));
+                answered.extend(told.iter().filter(|line| line.contains("S: 221")).map(|_| "221"));
+                for line in told {
                     let split = line.contains("relay-can") || line.contains("ary-passw");
                     tally.case(!search.finds(&line) && !split, || format!("{delivery}, {at:?}, {code}: {line}"));
                 }
             }
         }
     }
+    // Every command that the relay has was answered with the login.
+    let all = ["AUTH", "DATA", "EHLO", "MAIL", "QUIT", "RCPT", "RSET"].map(str::to_owned);
+    assert_eq!(given, BTreeSet::from(all));
+    assert!(!answered.is_empty(), "the answer to QUIT is in the log");
     tally.finish();
 }
 

@@ -6,7 +6,7 @@ use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::observe::log::Clean;
 use crate::queue::sqlite::{self, Checked, Finding};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ pub struct QueueCheckArgs {
 }
 
 pub fn run(args: &QueueCheckArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
+    refuse_without_a_queue(data_dir)?;
     let mut progress = Watched::start("searching the queue");
     let checked = sqlite::check(data_dir, |done, all| progress.reach(done, all));
     let checked = checked.with_context(|| {
@@ -34,6 +35,16 @@ pub fn run(args: &QueueCheckArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
         print(told(&checked))?;
     }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+}
+
+/// It is looked for and not made, as by every command of the queue.
+pub fn refuse_without_a_queue(data_dir: &Path) -> anyhow::Result<()> {
+    let exists =
+        sqlite::exists(data_dir).with_context(|| format!("the folder {} cannot be read", data_dir.display()))?;
+    if !exists {
+        bail!("there is no queue in {}; name the configuration's file with --config", data_dir.display());
+    }
+    Ok(())
 }
 
 /// A bar that begins once the end is known.

@@ -1,7 +1,7 @@
 //! `waxseal queue salvage`: a new database from what can be read of a damaged one, under the data folder's lock.
 
 use super::change::asked;
-use super::check::{Watched, findings};
+use super::check::{Watched, findings, refuse_without_a_queue};
 use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::gateway::lock::Lock;
@@ -25,12 +25,7 @@ pub struct SalvageArgs {
 }
 
 pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
-    // Looked for and not made, as by every command of the queue.
-    let exists =
-        sqlite::exists(data_dir).with_context(|| format!("the folder {} cannot be read", data_dir.display()))?;
-    if !exists {
-        bail!("there is no queue in {}; name the configuration's file with --config", data_dir.display());
-    }
+    refuse_without_a_queue(data_dir)?;
     let _lock = Lock::take(data_dir).context("a salvage needs the queue for itself")?;
     if !args.yes && !confirmed(data_dir)? {
         eprintln!("Nothing was changed.");
@@ -45,8 +40,7 @@ pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     } else {
         print(told(&salvaged))?;
     }
-    let is_whole = salvaged.damaged.is_empty() && salvaged.lost.is_empty() && salvaged.missing_recipients == Some(0);
-    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+    Ok(if salvaged.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
 
 fn confirmed(data_dir: &Path) -> anyhow::Result<bool> {

@@ -4,6 +4,7 @@
 
 use super::failure::{Failure, of_sqlite};
 use super::identity::octets_of;
+use super::open;
 use super::operate;
 use super::space::{BATCH, PAGE, PATIENT_PAGES};
 use super::work::Work;
@@ -11,6 +12,7 @@ use super::writer::Surroundings;
 use crate::message::MailId;
 use crate::queue::QueueError;
 use rusqlite::{Connection, ErrorCode};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +44,8 @@ pub(super) struct Thread {
     pub connection: Connection,
     pub commits: Arc<AtomicU64>,
     pub surroundings: Surroundings,
+    /// The log holds the rest of a commit that failed, which would look like damage to the next start.
+    pub has_remains: Cell<bool>,
 }
 
 impl Thread {
@@ -150,8 +154,8 @@ impl Thread {
         }
         if is_in_doubt {
             supersede(connection);
-            // What is left of it behind that would look like a damaged log to the next start.
-            let _ = self.empty_log();
+            self.has_remains.set(true);
+            let _the_next_batch_tries_again = self.empty_log();
         }
         if let Err(QueueError::Full(_)) = &outcome {
             // Makes room in the log, if the database has any: what is delivered must be recorded on a full disk too.
@@ -184,7 +188,7 @@ impl Thread {
     /// once there is room.
     fn tend(&self) {
         let Surroundings { reserve, space, .. } = &self.surroundings;
-        if octets_of(space.log()) > PATIENT_PAGES * PAGE {
+        if self.has_remains.get() || octets_of(space.log()) > PATIENT_PAGES * PAGE {
             let _ = self.empty_log();
         }
         if space.room().is_held_by_the_database() {
@@ -212,9 +216,12 @@ impl Thread {
         let _nobody_reads = self.surroundings.reading.write();
         let before: i64 = self.connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0))?;
         self.connection.busy_timeout(Duration::ZERO)?;
-        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let emptied = open::empty_log(&self.connection);
         self.connection.busy_timeout(Duration::from_millis(before.unsigned_abs()))?;
-        emptied
+        if emptied? {
+            self.has_remains.set(false);
+        }
+        Ok(())
     }
 }
 

@@ -45,8 +45,10 @@ impl Checked {
 pub fn check(data_dir: &Path, progress: impl FnMut(u64, u64)) -> io::Result<Checked> {
     let path = data_dir.join(DATABASE);
     std::fs::File::open(&path)?;
-    let mut checked =
-        Checked { lost_transactions: wal::lost_transactions(&beside(&path, "-wal"))?, ..Checked::default() };
+    let mut checked = Checked {
+        lost_transactions: wal::remains_beside_a_writer(&beside(&path, "-wal"))?.lost(),
+        ..Checked::default()
+    };
     let looked = schema::open_reader(&path).and_then(|connection| look(&connection, data_dir, &mut checked, progress));
     checked.unreadable = looked.err().map(|error| error.to_string());
     Ok(checked)

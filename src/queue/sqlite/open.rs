@@ -149,7 +149,8 @@ fn open_at(
     space: &Arc<FreeSpace>,
 ) -> Result<SqliteStore, OpenCause> {
     let locked = lock_database(path)?;
-    match wal::lost_transactions(space.log())? {
+    let remains = wal::remains(space.log())?;
+    match remains.lost() {
         0 => {}
         lost => {
             return Err(OpenCause::Damaged(format!("its write-ahead log is, and {lost} transactions would be lost")));
@@ -157,6 +158,11 @@ fn open_at(
     }
     let connection = schema::open_writer(path)?;
     integrity::at_start(&connection).map_err(OpenCause::Damaged)?;
+    if remains.are_any() && !empty_log(&connection)? {
+        tracing::warn!(
+            "the rest of an unfinished transaction stays in the queue's log: another program reads the database"
+        );
+    }
     let suspects = return_leases(&connection)?;
     if suspects > 0 {
         tracing::warn!(
@@ -179,6 +185,11 @@ fn open_at(
     let surroundings = Surroundings { reserve, space, files, reading: Arc::new(RwLock::new(())) };
     let writer = Writer::start(connection, surroundings.clone())?;
     Ok(SqliteStore::new(writer, lifetime, bodies, surroundings, path.to_owned(), options))
+}
+
+/// Into the database; false: a reader was in the way.
+pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)).map(|is_busy| !is_busy)
 }
 
 /// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many. Writes nothing if none is: a

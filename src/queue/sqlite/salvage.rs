@@ -46,6 +46,13 @@ pub struct Salvaged {
     pub kept_as: PathBuf,
 }
 
+impl Salvaged {
+    /// Everything that the old database held is in the new one, as it was.
+    pub fn is_whole(&self) -> bool {
+        self.damaged.is_empty() && self.lost.is_empty() && self.missing_recipients == Some(0) && !self.history_is_cut
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     /// Empty: it is not known.
@@ -121,8 +128,13 @@ pub fn salvage(data_dir: &Path, now: Timestamp, mut progress: impl FnMut(u64, u6
 /// Puts a new database that is complete in the place of the one that was moved aside. Called before any opening.
 pub(super) fn finish(data_dir: &Path) -> io::Result<()> {
     let (path, complete) = (data_dir.join(DATABASE), data_dir.join(COMPLETE));
-    if path.try_exists()? || !complete.try_exists()? {
+    if !complete.try_exists()? {
         return Ok(());
+    }
+    if path.try_exists()? {
+        // A salvage was cut off before its last step. The queue goes on in the database that is there; should that be moved away
+        // one day, mail that was delivered meanwhile would come back from here.
+        return remove(&complete);
     }
     // Another database's log would be played into the new one.
     let log = beside(&path, "-wal");
@@ -175,7 +187,9 @@ fn move_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), format!("{} cannot be removed: {error}", path.display())))
+        }
         _ => Ok(()),
     }
 }

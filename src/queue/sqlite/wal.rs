@@ -99,21 +99,62 @@ fn checksum(is_big_endian: bool, (mut s0, mut s1): (u32, u32), octets: &[u8]) ->
     (s0, s1)
 }
 
-/// How many transactions SQLite would pass over in silence, at a place where the log is damaged; 0 for one that merely ends
-/// within a transaction, as after a power cut.
-///
-/// A transaction is synced before the next one is begun. So if any is begun behind the one that does not fit its checksum, that
-/// one was on the disk as a whole, and something has changed it since.
-pub(super) fn lost_transactions(path: &Path) -> io::Result<u64> {
-    let Some(frames) = Frames::open(path)? else { return Ok(0) };
-    let (mut ended, mut behind) = (0, false);
-    for frame in frames {
+/// Transactions behind the place where SQLite takes the log to end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Remains {
+    transactions: u64,
+    /// One was begun when another had ended.
+    are_several: bool,
+    /// The number of the first frame of them.
+    first: u64,
+}
+
+impl Remains {
+    pub(super) fn are_any(&self) -> bool {
+        self.transactions > 0
+    }
+
+    /// How many SQLite would pass over in silence, at a place where the log is damaged; 0 for a log that merely ends within a
+    /// transaction, as after a power cut.
+    ///
+    /// A transaction is synced before the next one is begun. So if any is begun behind the one that does not fit its checksum, that
+    /// one was on the disk as a whole, and something has changed it since.
+    ///
+    /// Invariant: a log with remains is emptied before anything is written to it. Else the rest of one such transaction could stand
+    /// behind another one's, and both together would look like damage.
+    pub(super) fn lost(&self) -> u64 {
+        if self.are_several { self.transactions } else { 0 }
+    }
+}
+
+pub(super) fn remains(path: &Path) -> io::Result<Remains> {
+    let mut remains = Remains::default();
+    let Some(frames) = Frames::open(path)? else { return Ok(remains) };
+    for (number, frame) in (0..).zip(frames) {
         let frame = frame?;
         if frame.is_sound {
+            remains.first = number + 1;
             continue;
         }
-        behind |= ended > 0;
-        ended += u64::from(frame.is_commit);
+        remains.are_several |= remains.are_any();
+        remains.transactions += u64::from(frame.is_commit);
     }
-    Ok(if behind { ended } else { 0 })
+    Ok(remains)
 }
+
+/// The same beside a gateway that writes to the log: what it was just writing looks like damage too, but not at the same place a
+/// second time.
+pub(super) fn remains_beside_a_writer(path: &Path) -> io::Result<Remains> {
+    let mut found = remains(path)?;
+    for _ in 0..LOOKS {
+        let again = remains(path)?;
+        if again == found || again.lost() == 0 {
+            return Ok(again);
+        }
+        found = again;
+    }
+    Ok(Remains::default())
+}
+
+/// At a log that is different each time, which shows that it is being written to.
+const LOOKS: usize = 10;

@@ -9,6 +9,7 @@ use super::work::Work;
 use crate::queue::QueueError;
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,7 @@ impl Writer {
         surroundings.space.note(&connection);
         let thread = std::thread::Builder::new().name("queue-writer".into()).spawn({
             let commits = commits.clone();
-            move || Thread { connection, commits, surroundings }.serve(waiting)
+            move || Thread { connection, commits, surroundings, has_remains: Cell::new(false) }.serve(waiting)
         })?;
         Ok(Self { calls: Mutex::new(Some(calls)), thread: Mutex::new(Some(thread)), commits, asked: AtomicU64::new(0) })
     }

@@ -40,6 +40,10 @@ impl Mount {
         &self.point
     }
 
+    pub fn make_read_only(&self) {
+        self.run("mount", &["-o", "remount,ro", &self.text()]).expect("it is mounted again");
+    }
+
     /// As a power cut: everything that was not synced is gone. Nothing can be written until `remount`.
     pub fn cut_power(&self) {
         // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, linux/fs/ext4/ext4.h.

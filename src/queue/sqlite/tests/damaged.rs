@@ -3,8 +3,8 @@
 
 use super::Folder;
 use crate::message::RawMessage;
-use crate::queue::conformance::{after, mail};
-use crate::queue::sqlite::{SqliteQueue, check, salvage};
+use crate::queue::conformance::{after, mail, plain};
+use crate::queue::sqlite::{SqliteQueue, check, salvage, wal};
 use crate::queue::{Filter, Lane, NewMail, Operator, Queue};
 use std::collections::BTreeSet;
 use std::fs;
@@ -225,6 +225,58 @@ async fn a_well_database_is_salvaged_whole() {
         );
         assert_eq!(fs::read_dir(folder.path().join("bodies")).unwrap().count(), bodies);
     }
+}
+
+/// An unfinished transaction, as a power cut leaves it: its last page is on the disk, another one is not.
+fn tear_the_last_transaction(folder: &Path) {
+    let path = folder.join("queue.sqlite-wal");
+    let frames = wal::Frames::open(&path).unwrap().unwrap().map(Result::unwrap);
+    let commits: Vec<usize> =
+        frames.enumerate().filter(|(_, frame)| frame.is_sound && frame.is_commit).map(|(number, _)| number).collect();
+    let first = commits.iter().rev().nth(1).map_or(0, |before| before + 1);
+    let mut log = fs::read(&path).unwrap();
+    log[32 + first * (24 + 4096) + 24..][..4096].fill(0);
+    fs::write(path, log).unwrap();
+}
+
+/// The rest of the first one stood behind the second, and the start was refused for a log that was not damaged.
+#[tokio::test]
+async fn power_cuts_that_follow_upon_each_other_are_not_taken_for_damage() {
+    let mut folders = vec![Folder::new(0)];
+    for (number, size) in [(0, 100), (1, 90_000), (2, 20_000), (3, 100), (4, 90_000), (5, 100)] {
+        let folder = folders.last().unwrap();
+        let queue = folder.open();
+        let waiting = queue.statistics().await.unwrap().waiting;
+        assert_eq!(waiting, u64::from(number > 0), "what was never acknowledged is gone");
+        let mut mail = plain(number, 0);
+        let mut accepted = (*mail.accepted).clone();
+        accepted.message = RawMessage::from_parts(accepted.message.header().to_vec(), vec![b'x'; size].into());
+        mail.accepted = Arc::new(accepted);
+        queue.put(mail).await.unwrap();
+        let next = Folder::new(0);
+        copy(&folder.path(), &next.path());
+        assert!(check(&next.path(), |_, _| {}).unwrap().is_well());
+        if number > 0 {
+            tear_the_last_transaction(&next.path());
+            let checked = check(&next.path(), |_, _| {}).unwrap();
+            assert!(checked.is_well(), "after mail {number}: {checked:?}");
+        }
+        folders.push(next);
+    }
+}
+
+/// Its database would have taken the place of one that is moved away much later.
+#[tokio::test]
+async fn a_salvage_that_was_cut_off_before_its_last_step_is_forgotten() {
+    let (folder, salvaged) = (base(true).await, base(false).await);
+    let complete = folder.path().join("queue.sqlite.salvaged");
+    fs::copy(salvaged.path().join("queue.sqlite"), &complete).unwrap();
+    drop(folder.open());
+    assert!(!complete.exists());
+    let again = salvage(&folder.path(), after(500), |_, _| {}).unwrap();
+    assert_eq!((again.whole, complete.exists()), (u64::from(MAILS), false));
+    let second = salvage(&folder.path(), after(500), |_, _| {}).unwrap();
+    assert!(second.kept_as != again.kept_as && again.kept_as.exists() && second.kept_as.exists(), "{second:?}");
 }
 
 /// Between the moment the damaged one is moved aside and the new one takes its place.
