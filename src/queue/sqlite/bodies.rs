@@ -2,7 +2,7 @@
 //! that forgets them. So a file without a row is litter, and a row without its file is damage, unless the whole folder is away.
 
 use super::failure::of_io;
-use super::identity::Identity;
+use super::identity::FileIdentity;
 use crate::message::MailId;
 use crate::queue::QueueError;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -27,7 +27,7 @@ pub(super) type BodyName = (MailId, BodyFile);
 pub(super) struct Bodies {
     folder: PathBuf,
     /// `None`: whatever folder is there is read.
-    opened: Option<Identity>,
+    opened: Option<FileIdentity>,
 }
 
 /// Why a file cannot be read.
@@ -55,7 +55,7 @@ impl Bodies {
         let folder = data_dir.join("bodies");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         sync_folder(data_dir)?;
-        let opened = Some(Identity::of(&fs::metadata(&folder)?));
+        let opened = Some(FileIdentity::of(&fs::metadata(&folder)?));
         Ok(Self { folder, opened })
     }
 

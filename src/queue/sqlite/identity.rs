@@ -15,12 +15,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{error, info};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileIdentity {
     pub(super) fn of(found: &Metadata) -> Self {
         Self { device: found.dev(), inode: found.ino() }
     }
@@ -62,16 +62,16 @@ pub(super) fn lock_database(path: &Path) -> io::Result<File> {
 pub(super) struct Files {
     database: File,
     path: PathBuf,
-    known: Vec<(PathBuf, Identity)>,
+    known: Vec<(PathBuf, FileIdentity)>,
     has_moved: AtomicBool,
 }
 
 impl Files {
     /// All of them exist. `database`: from [`lock_database`]. `others`: what belongs to it.
     pub(super) fn new(database: File, path: &Path, others: &[&Path]) -> io::Result<Self> {
-        let mut known = vec![(path.to_owned(), Identity::of(&database.metadata()?))];
+        let mut known = vec![(path.to_owned(), FileIdentity::of(&database.metadata()?))];
         for other in others {
-            known.push(((*other).to_owned(), Identity::of(&fs::metadata(other)?)));
+            known.push(((*other).to_owned(), FileIdentity::of(&fs::metadata(other)?)));
         }
         Ok(Self { database, path: path.to_owned(), known, has_moved: AtomicBool::new(false) })
     }
