@@ -5,16 +5,77 @@ use mail_parser::decoders::charsets::map::charset_decoder;
 
 /// `None` for an unknown name, and for bytes that are not text in it: a repair must not replace what it cannot read.
 pub fn decode(charset: &str, bytes: &[u8]) -> Option<String> {
-    match charset.to_ascii_lowercase().as_str() {
-        "utf-8" | "utf8" => Some(std::str::from_utf8(bytes).ok()?.to_owned()),
-        "us-ascii" | "ascii" => bytes.is_ascii().then(|| String::from_utf8_lossy(bytes).into_owned()),
-        _ => {
-            let decoder = charset_decoder(charset.as_bytes())?;
-            // Some fifty decoders of the library's: what one of them fails on is left as it is.
-            let text = attempt("charset_decoder", || Ok(decoder(bytes))).ok()?;
-            Some(text).filter(|text| !text.contains('\u{fffd}'))
+    let name = charset.to_ascii_lowercase();
+    match (name.as_str(), Shifts::of(&name)) {
+        ("utf-8" | "utf8", _) => Some(std::str::from_utf8(bytes).ok()?.to_owned()),
+        ("us-ascii" | "ascii", _) => bytes.is_ascii().then(|| String::from_utf8_lossy(bytes).into_owned()),
+        (_, Some(Shifts::Korean)) => decoded("euc-kr", &without_shifts(bytes)?),
+        (_, Some(Shifts::Japanese)) => decoded("iso-2022-jp", bytes),
+        _ => decoded(charset, bytes),
+    }
+}
+
+fn decoded(charset: &str, bytes: &[u8]) -> Option<String> {
+    let decoder = charset_decoder(charset.as_bytes())?;
+    // Some fifty decoders of the library's: what one of them fails on is left as it is.
+    let text = attempt("charset_decoder", || Ok(decoder(bytes))).ok()?;
+    Some(text).filter(|text| !text.contains('\u{fffd}'))
+}
+
+/// How a charset switches between ASCII and another alphabet within 7 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shifts {
+    /// Escape sequences. RFC 1468, RFC 1554, RFC 2237.
+    Japanese,
+    /// SO and SI, behind a designator. RFC 1557.
+    Korean,
+}
+
+impl Shifts {
+    /// `name` is in lower case.
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "iso-2022-kr" | "csiso2022kr" => Some(Self::Korean),
+            "csiso2022jp" | "csiso2022jp2" | "cp50220" | "cp50221" | "cp50222" => Some(Self::Japanese),
+            _ => name.starts_with("iso-2022-jp").then_some(Self::Japanese),
         }
     }
+}
+
+/// True if the bytes end in ASCII, so that what follows can be read without knowing them. A charset that does not switch
+/// alphabets always does.
+pub fn ends_in_ascii(charset: &str, bytes: &[u8]) -> bool {
+    match Shifts::of(&charset.to_ascii_lowercase()) {
+        Some(Shifts::Japanese) => {
+            memchr::memrchr(0x1b, bytes).is_none_or(|escape| matches!(bytes[escape + 1..], [b'(', b'B' | b'J', ..]))
+        }
+        Some(Shifts::Korean) => memchr::memrchr2(SHIFT_OUT, SHIFT_IN, bytes).is_none_or(|at| bytes[at] == SHIFT_IN),
+        None => true,
+    }
+}
+
+const SHIFT_OUT: u8 = 0x0e;
+const SHIFT_IN: u8 = 0x0f;
+
+/// ISO-2022-KR as EUC-KR, which has the same characters with the eighth bit set.
+fn without_shifts(bytes: &[u8]) -> Option<Vec<u8>> {
+    const DESIGNATOR: &[u8] = b"\x1b$)C";
+    let (mut eight_bit, mut korean, mut rest) = (Vec::with_capacity(bytes.len()), false, bytes);
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = match rest.strip_prefix(DESIGNATOR) {
+            Some(behind) => behind,
+            None => {
+                match first {
+                    SHIFT_OUT | SHIFT_IN => korean = first == SHIFT_OUT,
+                    0x1b | 0x80.. => return None,
+                    b' '..=b'~' if korean => eight_bit.push(first | 0x80),
+                    _ => eight_bit.push(first),
+                }
+                tail
+            }
+        };
+    }
+    Some(eight_bit)
 }
 
 /// True for UTF-8 and for ASCII; false for what is ASCII only to the eye (ISO-2022-JP shifts with ESC, UTF-16 has NUL).
@@ -45,9 +106,26 @@ mod tests {
             ("iso-2022-jp", b"\x1b$B%O\x1b(B", Some("ハ")),
             ("shift_jis", b"\x83n", Some("ハ")),
             ("shift_jis", b"\x83", None),
+            ("iso-2022-jp-2", b"\x1b$B%O\x1b(B", Some("ハ")),
+            ("ISO-2022-KR", b"\x1b$)C\x0eGQ1[\x0f ok", Some("한글 ok")),
+            ("iso-2022-kr", b"\x0eGQ\x0f", Some("한")),
+            ("iso-2022-kr", b"\x0eG\x0f", None),
+            ("iso-2022-kr", b"\x1b$B", None),
             ("no-such-charset", b"a", None),
         ] {
             assert_eq!(decode(charset, bytes).as_deref(), expected, "{charset} {}", bytes.escape_ascii());
+        }
+        for (charset, bytes, expected) in [
+            ("iso-2022-jp", &b"\x1b$B%O\x1b(B"[..], true),
+            ("ISO-2022-JP", b"\x1b$B%O\x1b(J x", true),
+            ("iso-2022-jp", b"plain", true),
+            ("iso-2022-jp", b"\x1b$B%O", false),
+            ("iso-2022-jp", b"\x1b(B\x1b", false),
+            ("iso-2022-kr", b"\x1b$)C\x0eGQ", false),
+            ("iso-2022-kr", b"\x1b$)C\x0eGQ\x0f", true),
+            ("utf-8", b"\x0e", true),
+        ] {
+            assert_eq!(ends_in_ascii(charset, bytes), expected, "{charset} {}", bytes.escape_ascii());
         }
         assert!(is_utf8(b"plain") && is_utf8("é".as_bytes()) && !is_utf8(b"\xe9") && !is_utf8(b"\x1b$B%O\x1b(B"));
         assert!(extends_ascii("UTF-8") && extends_ascii("windows-1252") && !extends_ascii("utf-16"));

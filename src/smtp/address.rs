@@ -1,7 +1,7 @@
 //! Addresses as SMTP spells them: `Mailbox`, `ReversePath`, `Domain`, `EhloName`.
 //!
 //! Parsed once at the edge, carried verbatim afterwards: a quoted local part stays quoted, an address literal stays
-//! literal. RFC 5321 §4.1.2 for the grammar, §4.5.3.1 for the lengths, RFC 6531 §3.3 for UTF-8.
+//! literal. Only a local part whose dots need quotes gets them: `a..b` becomes `"a..b"`. RFC 5321 §4.1.2 for the grammar, §4.5.3.1 for the lengths, RFC 6531 §3.3 for UTF-8.
 
 use std::fmt;
 
@@ -23,6 +23,10 @@ pub enum AddressError {
     LocalPartLength,
     #[error("the local part has a character that is not allowed there unquoted")]
     LocalPartSyntax,
+    #[error(
+        "the local part has a dot at its beginning or end, or two in a row, which only quotes allow, and with them it is longer than 64 octets"
+    )]
+    LocalPartDots,
     #[error("the quoted local part has \"@\", \"%\" or \"!\", which some servers take for a route")]
     HiddenRoute,
     #[error("the domain is missing")]
@@ -132,7 +136,7 @@ impl EhloName {
     }
 }
 
-/// One mailbox, exactly as it stood between the angle brackets (less a source route).
+/// One mailbox as it stood between the angle brackets, less a source route, and with quotes where its dots need them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
     local_part: String,
@@ -156,10 +160,14 @@ impl Mailbox {
         if local_part.is_empty() || local_part.len() > MAX_LOCAL_PART {
             return Err(AddressError::LocalPartLength);
         }
-        if text.len() + 2 > MAX_PATH {
+        let local_part = with_quoted_dots(local_part);
+        if local_part.len() > MAX_LOCAL_PART {
+            return Err(AddressError::LocalPartDots);
+        }
+        if local_part.len() + domain.len() + 3 > MAX_PATH {
             return Err(AddressError::PathLength);
         }
-        Ok(Self { local_part: local_part.to_owned(), domain: Domain::parse(domain)? })
+        Ok(Self { local_part, domain: Domain::parse(domain)? })
     }
 
     /// Quotes included, if it was quoted.
@@ -169,6 +177,12 @@ impl Mailbox {
 
     pub fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// Its local part is in quotes, and has dots that could not stand without.
+    pub fn needs_quotes_for_dots(&self) -> bool {
+        let quoted = self.local_part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        quoted.is_some_and(|text| text.split('.').any(str::is_empty))
     }
 
     /// The same text for every spelling of one mailbox: RFC 5321 §2.4 (local parts are exact, domains are not), §4.1.2 (quotes
@@ -300,11 +314,21 @@ fn end_of_dot_string(text: &str) -> Result<usize, AddressError> {
     if local_part.is_empty() {
         return Err(AddressError::LocalPartLength);
     }
-    if local_part.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) {
+    let has_text = local_part.chars().any(|character| character != '.');
+    if has_text && local_part.chars().all(|character| character == '.' || is_atext(character)) {
         Ok(end)
     } else {
         Err(AddressError::LocalPartSyntax)
     }
+}
+
+/// Japan's mobile carriers gave out `a..b@docomo.ne.jp` and `a.@ezweb.ne.jp`, which RFC 5321 §4.1.2 allows in quotes only.
+fn with_quoted_dots(local_part: &str) -> String {
+    let is_quoted = local_part.starts_with('"');
+    if is_quoted || local_part.split('.').all(|atom| !atom.is_empty()) {
+        return local_part.to_owned();
+    }
+    format!("\"{local_part}\"")
 }
 
 // RFC 5322 §3.2.3 atext, less "%" and "!": both are routes in disguise ("user%victim@relay", "victim!user") that a
@@ -369,8 +393,10 @@ mod tests {
             ("a@", NoDomain),
             ("Postmaster", LocalPostmaster),
             ("\"\"@us", LocalPartLength),
-            ("a..b@us", LocalPartSyntax),
-            (".a@us", LocalPartSyntax),
+            ("..@us", LocalPartSyntax),
+            (".@us", LocalPartSyntax),
+            ("a..b%c@us", LocalPartSyntax),
+            (".a b@us", LocalPartSyntax),
             ("a b@us", LocalPartSyntax),
             ("a\u{a0}@us", LocalPartSyntax),
             ("\u{2028}a@us", LocalPartSyntax),
@@ -390,6 +416,30 @@ mod tests {
         ] {
             assert_eq!(Mailbox::parse(text), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn dots_that_need_quotes_get_them() {
+        for (text, written) in [
+            ("a..b@docomo.ne.jp", "\"a..b\"@docomo.ne.jp"),
+            ("a.@ezweb.ne.jp", "\"a.\"@ezweb.ne.jp"),
+            (".a@example.com", "\".a\"@example.com"),
+            ("-.a-...@example.com", "\"-.a-...\"@example.com"),
+            ("j\u{fc}rgen..x@example.com", "\"j\u{fc}rgen..x\"@example.com"),
+            ("\"a..b\"@example.com", "\"a..b\"@example.com"),
+            ("a.b@example.com", "a.b@example.com"),
+        ] {
+            let mailbox = Mailbox::parse(text).expect(text);
+            assert_eq!(mailbox.to_string(), written);
+            assert_eq!(Mailbox::parse(written).as_ref(), Ok(&mailbox));
+            assert_eq!(mailbox.identity(), text.replace('"', ""));
+            assert_eq!(mailbox.needs_quotes_for_dots(), text != "a.b@example.com", "{text}");
+        }
+        let long = |octets: usize| format!("{}.@example.com", "l".repeat(octets - 1));
+        assert!(Mailbox::parse(&long(62)).is_ok());
+        assert_eq!(Mailbox::parse(&long(63)), Err(AddressError::LocalPartDots));
+        assert_eq!(Mailbox::parse(&long(64)), Err(AddressError::LocalPartDots));
+        assert_eq!(Mailbox::parse(&long(65)), Err(AddressError::LocalPartLength));
     }
 
     #[test]

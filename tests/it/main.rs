@@ -28,6 +28,7 @@ mod hostile_log;
 mod limits;
 mod log_is_gone;
 mod logins;
+mod mail_as_it_is_written;
 mod open_files;
 mod own_server;
 mod peers_work;

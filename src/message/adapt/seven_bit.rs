@@ -132,7 +132,7 @@ fn convert_body(
     let coding = coding_of(entity, decoded.as_deref().unwrap_or(body), structure);
     // The message's own last line ends like every other.
     let line_end = index == 0 && coding == Coding::Base64 && body.ends_with(b"\r\n");
-    let is_declared = decoded.is_some() && coding == Coding::QuotedPrintable;
+    let is_declared = decoded.is_some() && coding == Coding::BinaryQuotedPrintable;
     editor.encode_body(index, decoded, coding, line_end);
     Ok((!is_declared).then_some(coding.name()))
 }
@@ -145,9 +145,9 @@ const LARGE: usize = 256 * 1024;
 
 fn coding_of(entity: &Entity, octets: &[u8], structure: &Structure) -> Coding {
     let is_text = entity.content.is_text() || entity.content.encoding == Encoding::QuotedPrintable;
-    let is_short = || Coding::QuotedPrintable.size(octets) <= Coding::Base64.size(octets);
+    let is_short = || Coding::BinaryQuotedPrintable.size(octets) <= Coding::Base64.size(octets);
     let is_large = structure.root().body.len() >= LARGE;
-    if is_text && (!is_large || is_short()) { Coding::QuotedPrintable } else { Coding::Base64 }
+    if is_text && (!is_large || is_short()) { Coding::BinaryQuotedPrintable } else { Coding::Base64 }
 }
 
 /// Before the first part and behind the last one stands what only readers without MIME would show. RFC 2046 §5.1.1.

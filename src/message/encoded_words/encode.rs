@@ -1,22 +1,24 @@
 //! Writes text as header values: plain where it is ASCII, in encoded words of whole characters where it is not.
 
-use super::{MAX_WORD, WordPlacement, is_plain};
+use super::{BREAKS, MAX_WORD, WordPlacement, is_plain};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use std::borrow::Cow;
 
 /// What stands around the data of a word.
 const AROUND: usize = "=?UTF-8?Q??=".len();
 /// Octets; a longer word has to be encoded, since no line could be folded inside it.
 const LONGEST_PLAIN: usize = 900;
 
-/// An unstructured value, in one line that can be folded at its white space. Reading it gives back `text`, less control
-/// characters' harm: they are encoded. `column`: where the value begins.
+/// An unstructured value, in one line that can be folded at its white space. Reading it gives back `text`, with a space
+/// for line ends and NUL; other control characters are encoded. `column`: where the value begins.
 pub fn encode_text(text: &str, column: usize) -> String {
-    encode(text, WordPlacement::Text, column)
+    encode(&in_one_line(text), WordPlacement::Text, column)
 }
 
 /// A display name: atoms, a quoted string or encoded words.
 pub fn encode_phrase(text: &str, column: usize) -> String {
+    let text = &*in_one_line(text);
     let is_ascii = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !text.contains("=?");
     if !is_ascii || text.split(' ').any(|word| word.len() > LONGEST_PLAIN) {
         return encode(text, WordPlacement::Phrase, column);
@@ -29,7 +31,16 @@ pub fn encode_phrase(text: &str, column: usize) -> String {
 
 /// What stands between the parentheses of a comment.
 pub fn encode_comment(text: &str) -> String {
-    encode(text, WordPlacement::Phrase, 0)
+    encode(&in_one_line(text), WordPlacement::Phrase, 0)
+}
+
+/// One space stands for the line ends and NULs in a row.
+fn in_one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(BREAKS) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.split(BREAKS).filter(|line| !line.is_empty());
+    Cow::Owned(lines.collect::<Vec<_>>().join(" "))
 }
 
 /// A word with the white space before it.
@@ -184,7 +195,10 @@ mod tests {
             ("", ""),
             ("日本語の件名", "=?UTF-8?B?5pel5pys6Kqe44Gu5Lu25ZCN?="),
             ("about =?UTF-8?Q?x?= words", "about =?UTF-8?Q?=3D=3FUTF-8=3FQ=3Fx=3F=3D?= words"),
-            ("a\r\nBcc: x", "=?UTF-8?Q?a=0D=0ABcc:?= x"),
+            ("a\r\nBcc: x", "a Bcc: x"),
+            ("für\r\n\r\nSöhne\0\n", "=?UTF-8?Q?f=C3=BCr_S=C3=B6hne?="),
+            ("\n", ""),
+            ("a\u{1}b", "=?UTF-8?Q?a=01b?="),
         ] {
             assert_eq!(encode_text(text, 9), value, "{text:?}");
         }
@@ -200,6 +214,8 @@ mod tests {
             ("Jürgen Größer", "=?UTF-8?Q?J=C3=BCrgen_Gr=C3=B6=C3=9Fer?="),
             ("Zoë \"Zed\" O'Neil, Ltd", "=?UTF-8?Q?Zo=C3=AB_=22Zed=22_O=27Neil=2C?= Ltd"),
             ("=?x?Q?y?=", "=?UTF-8?Q?=3D=3Fx=3FQ=3Fy=3F=3D?="),
+            ("Jürgen\r\nBcc: x", "=?UTF-8?Q?J=C3=BCrgen_Bcc=3A?= x"),
+            ("A\0B", "A B"),
         ] {
             assert_eq!(encode_phrase(name, 6), phrase, "{name:?}");
         }

@@ -21,6 +21,9 @@ pub enum WordPlacement {
 /// Octets, RFC 2047 §2.
 const MAX_WORD: usize = 75;
 
+/// What no header may say, encoded or not: some readers would see another line in it.
+const BREAKS: [char; 3] = ['\r', '\n', '\0'];
+
 /// What a decoded text is that needs no encoded words, wherever it stands.
 fn is_plain(text: &str) -> bool {
     let visible = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));

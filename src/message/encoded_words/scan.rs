@@ -1,6 +1,6 @@
 //! Finds encoded words as readers do: also where they are glued together, hold raw spaces, or are too long.
 
-use super::{MAX_WORD, WordPlacement, is_plain};
+use super::{BREAKS, MAX_WORD, WordPlacement, is_plain};
 use crate::message::charset;
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
@@ -75,13 +75,15 @@ impl<'a> EncodedWord<'a> {
     }
 }
 
+/// An underscore is a space (RFC 2047 §4.2), but not to somebody who writes spaces as they are.
 fn decode_q(data: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(data.len());
+    let underscore = if data.contains(&b' ') { b'_' } else { b' ' };
     let mut rest = data;
     while let Some((&first, tail)) = rest.split_first() {
         rest = match first {
             b'_' => {
-                bytes.push(b' ');
+                bytes.push(underscore);
                 tail
             }
             b'=' => {
@@ -125,24 +127,45 @@ impl<'a> WordRun<'a> {
         self.apart = false;
     }
 
-    /// Octets of words with one charset are joined before they are decoded: a character may be split over two.
+    /// Word by word where each can be read alone (RFC 2047 §6.2). Where one cannot, because a character is split, its octets
+    /// are joined with those of the next ones of its charset.
     pub fn decode(&self) -> Option<String> {
         let same = |a: &EncodedWord<'_>, b: &EncodedWord<'_>| a.charset.eq_ignore_ascii_case(b.charset);
-        self.words
-            .chunk_by(same)
-            .map(|words| {
-                let bytes = words.iter().map(EncodedWord::bytes).collect::<Option<Vec<_>>>()?.concat();
-                charset::decode(words.first()?.charset, &bytes)
-            })
-            .collect()
+        self.words.chunk_by(same).map(decoded).collect()
     }
 
     /// Keeps to the RFC, and says something that could not be said plainly.
     pub fn is_sound(&self, place: WordPlacement) -> bool {
         self.apart
             && self.words.iter().all(|word| word.is_sound(place))
-            && self.decode().is_some_and(|text| !is_plain(&text))
+            && self.decode().is_some_and(|text| !is_plain(&text) && !text.contains(BREAKS))
     }
+}
+
+/// Words that are joined one by one until their octets can be read; behind these only all that are left, so that the work
+/// stays linear.
+const MOST_JOINED: usize = 16;
+
+/// The text of words with one charset.
+fn decoded(words: &[EncodedWord<'_>]) -> Option<String> {
+    let charset = words.first()?.charset;
+    let (mut text, mut octets, mut joined) = (String::new(), Vec::new(), 0);
+    for (at, word) in words.iter().enumerate() {
+        octets.extend(word.bytes()?);
+        joined += 1;
+        let is_last = at + 1 == words.len();
+        if !is_last && (joined > MOST_JOINED || !charset::ends_in_ascii(charset, &octets)) {
+            continue;
+        }
+        match charset::decode(charset, &octets) {
+            Some(decoded) => text.push_str(&decoded),
+            None if is_last => return None,
+            None => continue,
+        }
+        octets.clear();
+        joined = 0;
+    }
+    Some(text)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,7 +233,19 @@ mod tests {
             ("=?UTF-8?Q?=C3?= =?utf-8?B?pA==?=", Some("ä")),
             ("=?UTF-8?Q?raw spaces in =C3=A4 it?=", Some("raw spaces in ä it")),
             ("=?UTF-8?Q?a_b?=c", Some("a bc")),
+            // Who writes spaces as they are means an underscore.
+            ("=?UTF-8?Q?my_shop is =C3=A4?=", Some("my_shop is ä")),
+            ("=?UTF-8?Q?a_b?= =?UTF-8?Q?c_d e?=", Some("a bc_d e")),
+            ("=?UTF-8?Q?_a=20b?=", Some(" a b")),
             ("=?UTF-8?Q??=", Some("")),
+            // Each is whole: put together, their escape sequences would contradict each other.
+            ("=?ISO-2022-JP?B?GyRCJU8bKEI=?= =?iso-2022-jp?B?GyRCJU8bKEI=?= x", Some("ハハ x")),
+            ("=?ISO-2022-KR?B?GyQpQw5HUQ8=?= =?ISO-2022-KR?B?GyQpQw4xWw8=?=", Some("한글")),
+            // The second one goes on where the first one stopped.
+            ("=?ISO-2022-JP?B?GyRCJU8=?= =?ISO-2022-JP?B?JU8bKEI=?=", Some("ハハ")),
+            ("=?Shift_JIS?Q?=83?= =?Shift_JIS?Q?n?=", Some("ハ")),
+            ("=?UTF-8?Q?a?= =?UTF-8?Q?=E2?= =?UTF-8?Q?=98?= =?UTF-8?Q?=95?= =?UTF-8?Q?b?=", Some("a☕b")),
+            ("=?UTF-8?Q?=E2?= =?ISO-8859-1?Q?=98?=", None),
             // Not words, and so no more than what they are.
             ("=?UTF-8?X?a?= =??Q?a?= =?UTF-8?Q?a", Some("=?UTF-8?X?a?= =??Q?a?= =?UTF-8?Q?a")),
             ("=?", Some("=?")),

@@ -1,13 +1,16 @@
 //! The two transfer encodings that make ASCII of any octets. The length of the result is known in advance, so that it
 //! is written once, into the place where it stays. RFC 2045 §6.7, §6.8.
 
-use super::quoted_printable;
+use super::quoted_printable::{self, LineEnds};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
+    /// Of a text, whose line ends may become CRLF.
     QuotedPrintable,
+    /// Of any octets: a bare LF stays one.
+    BinaryQuotedPrintable,
     Base64,
 }
 
@@ -18,7 +21,7 @@ impl Coding {
     /// For Content-Transfer-Encoding.
     pub fn name(self) -> &'static str {
         match self {
-            Self::QuotedPrintable => "quoted-printable",
+            Self::QuotedPrintable | Self::BinaryQuotedPrintable => "quoted-printable",
             Self::Base64 => "base64",
         }
     }
@@ -26,7 +29,8 @@ impl Coding {
     /// Octets that [`Coding::append`] makes of these.
     pub fn size(self, octets: &[u8]) -> usize {
         match self {
-            Self::QuotedPrintable => quoted_printable::size(octets),
+            Self::QuotedPrintable => quoted_printable::size(octets, LineEnds::OfText),
+            Self::BinaryQuotedPrintable => quoted_printable::size(octets, LineEnds::Kept),
             Self::Base64 => Self::base64_size(octets.len()),
         }
     }
@@ -39,7 +43,8 @@ impl Coding {
     /// No line end behind the last line but for one that quoted-printable was given.
     pub fn append(self, octets: &[u8], out: &mut Vec<u8>) {
         match self {
-            Self::QuotedPrintable => quoted_printable::append(octets, out),
+            Self::QuotedPrintable => quoted_printable::append(octets, LineEnds::OfText, out),
+            Self::BinaryQuotedPrintable => quoted_printable::append(octets, LineEnds::Kept, out),
             Self::Base64 => {
                 for (at, line) in octets.chunks(IN_A_LINE).enumerate() {
                     out.extend_from_slice(if at > 0 { b"\r\n" } else { b"" });
@@ -75,7 +80,7 @@ mod tests {
         fn the_size_is_known_beforehand(octets in proptest::collection::vec(
             prop_oneof![proptest::sample::select(&b"\r\n .=aF"[..]), any::<u8>()], 0..600))
         {
-            for coding in [Coding::QuotedPrintable, Coding::Base64] {
+            for coding in [Coding::QuotedPrintable, Coding::BinaryQuotedPrintable, Coding::Base64] {
                 let mut out = b"before".to_vec();
                 coding.append(&octets, &mut out);
                 prop_assert_eq!(out.len(), 6 + coding.size(&octets), "{:?}", coding);

@@ -18,7 +18,7 @@ pub struct ContentFields {
     pub charset: Option<String>,
     pub boundary: Option<Vec<u8>>,
     pub encoding: Encoding,
-    /// To be saved rather than shown.
+    /// To be saved rather than shown: it says so, or it has a file name. What it holds must not change by one octet.
     pub is_attachment: bool,
     /// Content-Type or Content-Transfer-Encoding occurs twice, or cannot be read: readers differ on what this is. Then what
     /// the first of them says stands here.
@@ -83,8 +83,8 @@ impl ContentFields {
                 content.is_ambiguous |= content.encoding != Encoding::Absent || !field.is_well_formed();
                 content.encoding = Encoding::parse(&field.unfolded());
             } else if field.is("Content-Disposition") {
-                let is_inline = |value: &[u8]| read(value).is_some_and(|it| it.c_type.eq_ignore_ascii_case("inline"));
-                content.is_attachment |= has_disposition || !is_inline(&field.unfolded());
+                let is_shown = |it: ContentType<'_>| it.c_type.eq_ignore_ascii_case("inline") && !has_file_name(&it);
+                content.is_attachment |= has_disposition || !read(&field.unfolded()).is_some_and(is_shown);
                 has_disposition = true;
             }
         }
@@ -98,7 +98,7 @@ impl ContentFields {
         // RFC 2046 §5.1.1: a space may stand in it, but not at its end.
         self.boundary = parsed.attribute("boundary").map(|it| it.trim_end_matches([' ', '\t']).to_owned().into_bytes());
         self.boundary.take_if(|boundary| boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY);
-        self.is_attachment |= parsed.has_attribute("name");
+        self.is_attachment |= has_file_name(parsed);
     }
 
     pub fn is(&self, media_type: &str) -> bool {
@@ -146,6 +146,11 @@ impl ContentFields {
     }
 }
 
+/// Some write the parameter of the one field into the other. RFC 2183 §2.3, RFC 2046 §4.5.1.
+fn has_file_name(parsed: &ContentType<'_>) -> bool {
+    ["filename", "name"].iter().any(|name| parsed.has_attribute(name))
+}
+
 /// Octets.
 const LONGEST_VALUE: usize = 8192;
 /// Of what ends a parameter or a piece of one: the reader's time grows with the square of their number. A name of 250 letters
@@ -189,9 +194,26 @@ mod tests {
             "Content-Type: text/plain; name=x\r\n",
             "Content-Disposition: what-else\r\n",
             "Content-Disposition: inline\r\nContent-Disposition: inline\r\n",
+            "Content-Disposition: inline; filename=run.sh\r\n",
+            "Content-Disposition: INLINE;\r\n\tFILENAME=\"run.sh\"\r\n",
+            "Content-Disposition: inline; filename*=UTF-8''r%C3%BCn.sh\r\n",
+            "Content-Disposition: inline; filename*0=run; filename*1=.sh\r\n",
+            "Content-Disposition: inline; filename*0*=UTF-8''r; filename*1*=%C3%BCn.sh\r\n",
+            "Content-Disposition: inline; name=run.sh\r\n",
+            "Content-Disposition: filename=run.sh\r\n",
+            "Content-Type: text/plain; charset=utf-8; name*=UTF-8''r%C3%BCn.sh\r\n",
+            "Content-Type: text/html; filename=a.html\r\n",
+            "Content-Type: text/plain; Name=\"run.sh\"\r\nContent-Disposition: inline\r\n",
             &format!("Content-Disposition: inline{}\r\n", "; a*1=b".repeat(129)),
         ] {
             assert!(content(block).is_attachment, "{block}");
+        }
+        for block in [
+            "Content-Disposition: inline\r\n",
+            "Content-Disposition: Inline; size=3; filename=\"\"\r\n",
+            "Content-Type: text/plain\r\n",
+        ] {
+            assert!(!content(block).is_attachment, "{block}");
         }
         for block in [
             "Content-Type: multipart/signed; boundary=x\r\n",

@@ -17,5 +17,6 @@ pub use editor::{Editor, is_content, with_field};
 pub use parameters::repaired_parameters;
 pub use quoted_printable::{
     decode as decode_quoted_printable, encode as encode_quoted_printable, longest as longest_quoted_printable,
+    with_soft_breaks,
 };
 pub use structure::{Entity, Structure};

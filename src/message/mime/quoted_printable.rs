@@ -9,31 +9,43 @@ use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
 const LINE: usize = 76;
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
+/// What a bare LF is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineEnds {
+    /// The end of a line, like CRLF.
+    OfText,
+    /// An octet like any other: what was encoded is read back octet for octet.
+    Kept,
+}
+
 /// CRLF and bare LF become line ends; everything else can be read back octet by octet.
 ///
 /// Beyond what the RFC asks: a line does not begin with "From " or a dot, which some programs would change.
 pub fn encode(octets: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(octets.len() + octets.len() / 8);
-    append(octets, &mut out);
+    append(octets, LineEnds::OfText, &mut out);
     out
 }
 
 /// The same, behind what is in `out`.
-pub fn append(octets: &[u8], out: &mut Vec<u8>) {
-    write(octets, &mut |piece| out.extend_from_slice(piece));
+pub fn append(octets: &[u8], line_ends: LineEnds, out: &mut Vec<u8>) {
+    write(octets, line_ends, &mut |piece| out.extend_from_slice(piece));
 }
 
 /// How many octets that makes.
-pub fn size(octets: &[u8]) -> usize {
+pub fn size(octets: &[u8], line_ends: LineEnds) -> usize {
     let mut size = 0;
-    write(octets, &mut |piece| size += piece.len());
+    write(octets, line_ends, &mut |piece| size += piece.len());
     size
 }
 
-fn write(octets: &[u8], out: &mut impl FnMut(&[u8])) {
+fn write(octets: &[u8], line_ends: LineEnds, out: &mut impl FnMut(&[u8])) {
     let mut rest = octets;
     while !rest.is_empty() {
-        let end = memchr::memchr(b'\n', rest);
+        let end = match line_ends {
+            LineEnds::OfText => memchr::memchr(b'\n', rest),
+            LineEnds::Kept => memchr::memmem::find(rest, b"\r\n").map(|end| end + 1),
+        };
         let (line, tail) = end.map_or((rest, &b""[..]), |end| (&rest[..end], &rest[end + 1..]));
         encode_line(if end.is_some() { line.strip_suffix(b"\r").unwrap_or(line) } else { line }, out);
         if end.is_some() {
@@ -41,6 +53,33 @@ fn write(octets: &[u8], out: &mut impl FnMut(&[u8])) {
         }
         rest = tail;
     }
+}
+
+/// The same text with soft line breaks in the lines that are longer than `most` octets, and nothing else changed.
+pub fn with_soft_breaks(text: &[u8], most: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 20);
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        let content = line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut rest = line;
+        while content.len() > most && rest.len() - (line.len() - content.len()) > LINE {
+            let (piece, tail) = rest.split_at(end_of_piece(rest));
+            out.extend_from_slice(piece);
+            out.extend_from_slice(b"=\r\n");
+            rest = tail;
+        }
+        out.extend_from_slice(rest);
+    }
+    out
+}
+
+/// Where a soft line break may stand within the first columns of a longer line: not inside an escape, and not before
+/// what some programs would change at the beginning of a line.
+fn end_of_piece(line: &[u8]) -> usize {
+    let is_outside = |end: &usize| !line[end.saturating_sub(2)..*end].contains(&b'=');
+    let is_safe =
+        |end: &usize| is_outside(end) && !line[*end..].starts_with(b".") && !line[*end..].starts_with(b"From ");
+    let ends = || (1..LINE).rev();
+    ends().find(is_safe).or_else(|| ends().find(is_outside)).unwrap_or(LINE - 1)
 }
 
 /// At least as many octets as [`encode`] makes of these, by looking.
@@ -167,7 +206,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn soft_breaks_are_all_that_is_added() {
+        let (x, dots, escapes) = ("x".repeat(1000), ".".repeat(1000), "=0A".repeat(400));
+        for text in [
+            "short =0A\r\n=\r\n".to_owned(),
+            x.clone(),
+            format!("{x}\r\nshort=0Dline  \r\n{x}=\r\n{x}"),
+            dots,
+            escapes.clone(),
+            format!("a{escapes}"),
+            format!("aa{escapes}"),
+            format!("{x}=0"),
+            format!("{}From {x}.{x}", "x".repeat(75)),
+            format!("{x} \t \r\n"),
+            "=".repeat(1000),
+        ] {
+            let broken = String::from_utf8(with_soft_breaks(text.as_bytes(), 998)).expect("ASCII");
+            assert_eq!(broken.replace("=\r\n", ""), text.replace("=\r\n", ""), "{text:.80}");
+            assert_eq!(decode(broken.as_bytes()), decode(text.as_bytes()), "{text:.80}");
+            assert!(broken.split("\r\n").all(|line| line.len() <= LINE + 4), "{broken:.200}");
+            assert!(broken.len() <= text.len() + text.len() / 20, "{broken:.200}");
+        }
+        let broken = with_soft_breaks(format!("{}From {x}", "x".repeat(75)).as_bytes(), 998);
+        assert!(!broken.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"From ")));
+    }
+
+    #[test]
+    fn octets_that_are_no_text_keep_their_line_ends() {
+        for (octets, text) in
+            [("a\nb\r\nc\rd\n", "a=0Ab\r\nc=0Dd=0A"), ("\n\r\n\r\r\n", "=0A\r\n=0D\r\n"), ("\r\n \n", "\r\n =0A")]
+        {
+            let mut out = Vec::new();
+            append(octets.as_bytes(), LineEnds::Kept, &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), text);
+            assert_eq!(decode(&out).as_deref(), Some(octets.as_bytes()));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_octets_are_read_back(octets in proptest::collection::vec(
+            prop_oneof![proptest::sample::select(&b"\r\n .=aF"[..]), any::<u8>()], 0..400))
+        {
+            let mut encoded = Vec::new();
+            append(&octets, LineEnds::Kept, &mut encoded);
+            prop_assert!(encoded.len() <= longest(&octets), "{} octets", encoded.len());
+            prop_assert_eq!(decode(&encoded), Some(octets));
+        }
+
         #[test]
         fn what_is_written_is_read_back(octets in proptest::collection::vec(
             prop_oneof![proptest::sample::select(&b"\n .=aF"[..]), any::<u8>()], 0..400))

@@ -72,6 +72,11 @@ mod tests {
             kept("Content-Type: text/plain; charset=utf-16\r\n", "abcdefgh"),
             kept("Content-Type: text/plain; charset=shift_jis\r\n", "abcdefgh"),
             kept("Content-Type: text/plain; name=a.txt\r\n", "abcdefgh"),
+            kept(
+                "Content-Type: text/plain\r\nContent-Disposition: inline; filename=\"run.sh\"\r\n",
+                "#!/bin/sh\necho hello\n",
+            ),
+            kept("Content-Disposition: inline; filename*=UTF-8''run.sh\r\n", "#!/bin/sh\necho hello\n"),
             kept("Content-Type: application/json\r\n", "abcdefgh"),
         ];
         let cases: Vec<_> = cases.iter().map(|(before, after)| (before.as_str(), after.as_str())).collect();

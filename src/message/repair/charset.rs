@@ -90,6 +90,7 @@ mod tests {
             kept("Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n", "gr=FCn"),
             kept("Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n", "gr=F"),
             kept("Content-Type: text/plain\r\nContent-Disposition: attachment\r\n", "x"),
+            kept("Content-Type: text/plain\r\nContent-Disposition: inline; filename=a.txt\r\n", "x"),
             kept("Content-Type: text/calendar\r\n", "x"),
             kept("Content-Type: text\r\n", "x"),
             kept("Content-Type: text/html (open\r\n", "x"),

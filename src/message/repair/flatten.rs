@@ -122,6 +122,11 @@ mod tests {
             ),
             kept(mixed("", &format!("--m\r\n{alternative}--m\r\n{attachment}"))),
             kept(mixed("", &format!("--m\r\n{attachment}"))),
+            kept(mixed(
+                "",
+                "--m\r\nContent-Type: text/plain\r\nContent-Disposition: inline; filename=a.log\r\n\r\nx\r\n",
+            )),
+            kept(mixed("", "--m\r\nContent-Type: text/html; name*=UTF-8''a.html\r\n\r\nx\r\n")),
             kept(mixed("", "--m\r\nContent-Type: application/pdf\r\n\r\nx\r\n")),
             kept(mixed("", "--m\r\nContent-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nx\r\n--s--\r\n")),
             kept(mixed("", "--m\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nx\r\n")),

@@ -217,7 +217,11 @@ mod tests {
                 ("Subject: =?UTF-8?Q??=\r\n\r\n", "Subject: \r\n\r\n"),
                 ("Subject:=?UTF-8?Q?a=C3=A4?=b\r\n\r\n", "Subject: =?UTF-8?Q?a=C3=A4b?=\r\n\r\n"),
                 // A line end inside a word must not come out of it.
-                ("Subject: =?UTF-8?Q?x y=0D=0ABcc:_z?=\r\n\r\n", "Subject: x =?UTF-8?Q?y=0D=0ABcc:?= z\r\n\r\n"),
+                ("Subject: =?UTF-8?Q?x y=0D=0ABcc:_z?=\r\n\r\n", "Subject: x y Bcc:_z\r\n\r\n"),
+                // Nor may it stay in one that is otherwise sound.
+                ("Subject: =?UTF-8?Q?x=0D=0A=00Bcc:_=C3=A4?=\r\n\r\n", "Subject: x Bcc: =?UTF-8?B?w6Q=?=\r\n\r\n"),
+                ("To: =?UTF-8?Q?=C3=A4=0ABcc?= <a@b>\r\n\r\n", "To: =?UTF-8?B?w6Q=?= Bcc <a@b>\r\n\r\n"),
+                ("To: a@b (=?UTF-8?B?w6QNCg==?=)\r\n\r\n", "To: a@b (=?UTF-8?B?w6Q=?=)\r\n\r\n"),
                 ("References: =?UTF-8?Q?<a@b> <c@d>?=\r\n\r\n", "References: <a@b> <c@d>\r\n\r\n"),
                 // The raw name of an attachment.
                 (

@@ -1,11 +1,13 @@
-//! Body lines over 998 octets, which servers need not accept: the part is re-encoded, no line is ever split.
+//! Body lines over 998 octets, which servers need not accept: the part is re-encoded, no line is ever split. What is not a
+//! text, or has a file name, keeps every octet behind its encoding.
 //! RFC 5321 §4.5.3.1.6, RFC 2045 §6.7, §6.8.
 
 use super::parts::{self, Body, EditablePart, PartChange, encoded_size};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
+use crate::message::headers::MAX_LINE;
 use crate::message::lines::has_long_line;
-use crate::message::mime::{ContentFields, Encoding};
+use crate::message::mime::{ContentFields, Encoding, with_soft_breaks};
 
 /// Characters of a line, RFC 2045 §6.8.
 const BASE64_LINE: usize = 76;
@@ -34,7 +36,14 @@ fn encoded(part: &EditablePart<'_>) -> Option<PartChange> {
     match part.content.encoding {
         Encoding::Unknown => None,
         Encoding::Base64 => Some(PartChange { header: None, body: Some(Body::Octets(rewrapped(part.body)?)) }),
-        Encoding::QuotedPrintable => part.encoded(Some(part.content.decoded(part.body)?.into_owned())),
+        Encoding::QuotedPrintable if part.content.is_shown_text() => {
+            part.encoded(Some(part.content.decoded(part.body)?.into_owned()))
+        }
+        Encoding::QuotedPrintable => {
+            // What cannot be read must not get a break, either.
+            part.content.decoded(part.body)?;
+            Some(PartChange { header: None, body: Some(Body::Octets(with_soft_breaks(part.body, MAX_LINE))) })
+        }
         _ => part.encoded(None),
     }
 }
@@ -95,6 +104,31 @@ mod tests {
                 format!("Subject: x\r\n\r\n{long}\r\n"),
                 format!("Subject: x\r\n{cte}MIME-Version: 1.0\r\n\r\n{soft}\r\n"),
             ),
+            // What is behind it stays as it is: no line end of a program's becomes one of a text.
+            (
+                part(&format!("Content-Type: application/pdf\r\n{cte}"), &format!("{}=0A=41\r\n b", "x".repeat(1000))),
+                part(
+                    &format!("Content-Type: application/pdf\r\n{cte}"),
+                    &format!("{}{}=0A=41\r\n b", format!("{}=\r\n", "x".repeat(75)).repeat(13), "x".repeat(25)),
+                ),
+            ),
+            (
+                part(&format!("Content-Disposition: inline; filename=run.sh\r\n{cte}"), &"=0A".repeat(400)),
+                part(
+                    &format!("Content-Disposition: inline; filename=run.sh\r\n{cte}"),
+                    &format!("{}{}", format!("{}=\r\n", "=0A".repeat(25)).repeat(15), "=0A".repeat(25)),
+                ),
+            ),
+            (
+                part(&format!("Content-Type: text/csv\r\n{cte}"), &"=0A".repeat(400)),
+                part(
+                    &format!("Content-Type: text/csv\r\n{cte}"),
+                    &format!("{}{}", format!("{}=\r\n", "=0A".repeat(25)).repeat(15), "=0A".repeat(25)),
+                ),
+            ),
+            // A text that people read gets lines.
+            (part(cte, &"=0A".repeat(400)), part(cte, &"\r\n".repeat(400))),
+            kept(&format!("Content-Type: application/pdf\r\n{cte}"), &format!("{long}=1")),
             kept("", &format!("{limit}\r\n{limit}")),
             kept("Content-Transfer-Encoding: x-own\r\n", &long),
             kept(base64, &format!("{long}!")),

@@ -103,7 +103,7 @@ impl EditablePart<'_> {
 pub(super) fn encoded_size(body: &[u8]) -> usize {
     match coding_of(body) {
         Coding::Base64 => Coding::base64_size(body.len()) + 2,
-        Coding::QuotedPrintable => longest_quoted_printable(body),
+        Coding::QuotedPrintable | Coding::BinaryQuotedPrintable => longest_quoted_printable(body),
     }
 }
 

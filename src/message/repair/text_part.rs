@@ -224,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn a_log_file_is_no_text_to_read() {
+        let id = id();
+        let (open, end) = (format!("--=_{id}_0\r\n"), format!("--=_{id}_0--\r\n"));
+        let new = format!("Content-Type: multipart/alternative; boundary=\"=_{id}_0\"\r\n");
+        for head in [
+            "Content-Type: text/plain\r\nContent-Disposition: inline; filename=a.log\r\n",
+            "Content-Type: text/plain; name=a.log\r\n",
+            "Content-Disposition: inline;\r\n filename*=UTF-8''a.log\r\n",
+        ] {
+            let log = format!("--m\r\n{head}\r\nx\r\n--m--\r\n");
+            let text = format!("{open}{TEXT}Gr=C3=BC=C3=9Fe\r\n\r\n{open}{}\r\n{end}\r\n", HTML.trim_end());
+            assert_made([(format!("{MIXED}{HTML}{log}"), format!("{MIXED}{new}\r\n{text}{log}"))]);
+        }
+    }
+
+    #[test]
     fn what_has_a_text_or_cannot_be_read_stays() {
         let kept = |message: String| (message.clone(), message);
         assert_made([

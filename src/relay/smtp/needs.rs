@@ -51,8 +51,9 @@ pub(super) fn rcpt_line(recipient: &Mailbox, upstream: &str) -> Result<CommandLi
     CommandLine::new(&format!("RCPT TO:<{recipient}>")).map_err(|NotALine| unusable_address(upstream))
 }
 
-/// The client's own wish for SMTPUTF8 counts only where something needs it: declaring it makes a message undeliverable
-/// to many servers further on.
+/// The addresses decide. The client's own wish for SMTPUTF8 counts where the server offers it and the header still has what
+/// it is needed for: declaring it makes a message undeliverable to many servers further on. Without it a header that could
+/// not be written in ASCII goes as it is, as that of a client that declares nothing.
 fn needs_smtputf8(
     mail: &Mail<'_>,
     offered: &Extensions,
@@ -64,15 +65,12 @@ fn needs_smtputf8(
         Outcome::Failed(local(upstream, EnhancedCode::new(5, 6, 7), text))
     };
     let sender = mail.envelope.sender.mailbox().is_some_and(Mailbox::is_internationalized);
-    let header = mail.envelope.smtputf8 && mail.sealed.header_is_eight_bit();
     if offered.smtputf8 {
+        let header = mail.envelope.smtputf8 && mail.sealed.header_is_eight_bit();
         return Ok(sender || header || mail.recipients.iter().any(Mailbox::is_internationalized));
     }
     if sender {
         return Err(failed("the sender's address is"));
-    }
-    if header {
-        return Err(failed("the header is"));
     }
     for (at, recipient) in mail.recipients.iter().enumerate() {
         if recipient.is_internationalized() {

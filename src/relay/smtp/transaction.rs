@@ -81,9 +81,10 @@ impl ClientSession<Secured> {
             }
             recipients.settle_rest(&outcome_of(reason, self.options.slow_down));
         }
-        Transacted::Settled(recipients.into_outcomes(|| {
+        let outcomes = recipients.into_outcomes(|| {
             self.reason(RelayStep::Data, Cause::Network("the server did not take the message".to_owned()))
-        }))
+        });
+        Transacted::Settled(outcomes.into_iter().zip(mail.recipients).map(with_advice_on_dots).collect())
     }
 
     /// Every command with its line, in order; empty if nobody is left to ask for.
@@ -207,6 +208,20 @@ impl ClientSession<Secured> {
         let reply = self.expect(RelayStep::EndOfData, reply)?;
         recipients.deliver(&reply);
         Ok(())
+    }
+}
+
+/// Some servers take no quoted local part at all, and say only that the address is bad.
+fn with_advice_on_dots((outcome, recipient): (Outcome, &Mailbox)) -> Outcome {
+    let is_refused = |reason: &Reason| reason.step == RelayStep::Rcpt && reason.reply().is_some();
+    match outcome {
+        Outcome::Failed(reason) if is_refused(&reason) && recipient.needs_quotes_for_dots() => {
+            Outcome::Failed(reason.with_advice(
+                "this address has a dot at its beginning or end, or two in a row, which mail allows in quotes only, and \
+                 the server does not take it so",
+            ))
+        }
+        outcome => outcome,
     }
 }
 

@@ -37,6 +37,10 @@ fn before_and_after() {
         // What else stands in quoted-printable is kept.
         (part(QP, "=C3=A4 ä=\r\n b=3D"), part(QP, "=C3=A4 =C3=A4 b=3D")),
         (
+            part(&format!("Content-Type: application/json\r\n{QP}"), "ä=0Ab=0D=0Ac\r\nd"),
+            part(&format!("Content-Type: application/json\r\n{QP}"), "=C3=A4=0Ab\r\nc\r\nd"),
+        ),
+        (
             part("Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n", "äöü"),
             part("Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n", "w6TDtsO8"),
         ),
