@@ -1,15 +1,29 @@
 //! Retry, with or without the current rules, and remove: each message that was named or found is accounted for.
 
-use super::execute::CurrentRules;
-use super::protocol::{Changed, MAX_PAGE, MAX_RULED, RuledMessage, RuledPage, Which};
-use super::wire::{Blame, ControlRefusal};
-use crate::delivery::UNROUTED;
+use super::protocol::{Blame, Changed, ControlRefusal, MAX_PAGE, MAX_RULED, RuledMessage, RuledPage, Which};
+use crate::delivery::{Routes, UNROUTED};
 use crate::intake::{Ruling, rerun};
 use crate::message::MailId;
+use crate::message::rewrite::Rules;
 use crate::queue::{Correction, Lane, LaneOf, Operator, QueueError, RecipientRow, RecipientState, Row};
 use crate::smtp::Mailbox;
 use jiff::Timestamp;
 use std::sync::Arc;
+
+/// The rules and routes of a configuration, for mail that is stored already. By default no rules, and routes that are not known.
+#[derive(Debug, Clone, Default)]
+pub struct CurrentRules {
+    pub rules: Rules,
+    pub routes: Option<Arc<Routes>>,
+}
+
+impl CurrentRules {
+    /// `None`: the routes are not known.
+    fn lane_of(&self) -> Option<LaneOf> {
+        let routes = self.routes.clone()?;
+        Some(Arc::new(move |addressed| routes.lane(addressed)))
+    }
+}
 
 pub(super) async fn retry(
     queue: &dyn Operator,

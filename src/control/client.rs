@@ -1,8 +1,7 @@
 //! The end of the control socket that asks: one connection for each request, so that a question to the user blocks nobody.
 
-use super::protocol::{ControlRequest, ControlResponse, MessageContent};
+use super::protocol::{ControlRefusal, ControlRequest, ControlResponse, MessageContent};
 use super::socket::ControlAddress;
-use super::wire::ControlRefusal;
 use bytes::Bytes;
 use std::io::{self, ErrorKind};
 use std::path::Path;

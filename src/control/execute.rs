@@ -1,28 +1,9 @@
 //! Carries out requests on a queue. Never more than a page at a time, whatever a request says. No sockets here.
 
-use super::change;
-use super::protocol::{Change, ControlRequest, ControlResponse, MAX_PAGE, MessageContent, Overview};
-use super::wire::ControlRefusal;
-use crate::delivery::Routes;
-use crate::message::rewrite::Rules;
-use crate::queue::{Lane, LaneOf, Operator, QueueError};
+use super::change::{self, CurrentRules};
+use super::protocol::{Change, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MessageContent, Overview};
+use crate::queue::{Lane, Operator, QueueError};
 use jiff::Timestamp;
-use std::sync::Arc;
-
-/// The rules and routes of a configuration, for mail that is stored already. By default no rules, and routes that are not known.
-#[derive(Debug, Clone, Default)]
-pub struct CurrentRules {
-    pub rules: Rules,
-    pub routes: Option<Arc<Routes>>,
-}
-
-impl CurrentRules {
-    /// `None`: the routes are not known.
-    pub(super) fn lane_of(&self) -> Option<LaneOf> {
-        let routes = self.routes.clone()?;
-        Some(Arc::new(move |addressed| routes.lane(addressed)))
-    }
-}
 
 /// A request that fails is answered with a refusal that says why.
 pub async fn execute(

@@ -13,14 +13,14 @@ mod server;
 mod socket;
 mod wire;
 
+pub use change::CurrentRules;
 pub use client::{ask, connect};
-pub use execute::{CurrentRules, execute};
+pub use execute::execute;
 pub use protocol::{
-    Change, Changed, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, MessageContent, Overview, RuledMessage,
-    RuledPage, Which,
+    Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, MessageContent,
+    Overview, RuledMessage, RuledPage, Which,
 };
 pub use server::{ControlServer, Wake};
-pub use wire::{Blame, ControlRefusal};
 
 #[cfg(test)]
 mod tests;

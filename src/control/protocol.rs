@@ -2,7 +2,7 @@
 
 use crate::intake::Ruling;
 use crate::message::MailId;
-use crate::queue::{Cursor, Filter, HeldLane, HistoryRow, MessageDetails, Page, Statistics};
+use crate::queue::{Cursor, Filter, HeldLane, HistoryRow, MessageDetails, Page, QueueError, Statistics};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +93,7 @@ pub enum ControlResponse {
     Content(Option<MessageContent>),
     Changed(Changed),
     Ruled(RuledPage),
-    Refused(super::ControlRefusal),
+    Refused(ControlRefusal),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,5 +159,38 @@ impl ControlResponse {
             Self::Content(Some(content)) => &content.data,
             _ => &[],
         }
+    }
+}
+
+/// Why a request was refused, for the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct ControlRefusal {
+    pub blame: Blame,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    /// Two versions.
+    Protocol,
+    /// The request is broken or too large.
+    Request,
+    /// The message is not in a state in which this can be done.
+    Message,
+    /// The queue's storage.
+    Queue,
+}
+
+impl ControlRefusal {
+    pub(super) fn new(blame: Blame, text: impl Into<String>) -> Self {
+        Self { blame, text: text.into() }
+    }
+}
+
+impl From<QueueError> for ControlRefusal {
+    fn from(error: QueueError) -> Self {
+        Self::new(Blame::Queue, error.to_string())
     }
 }

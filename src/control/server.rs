@@ -3,10 +3,11 @@
 //! For the gateway's own user alone (0600 in a folder of 0700). Made and removed under the data folder's lock, so that
 //! whatever lies there at the start is stale. Requests are bounded, clients too; nothing here decides about mail.
 
-use super::execute::{CurrentRules, execute};
-use super::protocol::{ControlRequest, ControlResponse};
+use super::change::CurrentRules;
+use super::execute::execute;
+use super::protocol::{ControlRefusal, ControlRequest, ControlResponse};
 use super::socket::{ControlAddress, SOCKET};
-use super::wire::{ControlRefusal, MAX_REQUEST};
+use super::wire::MAX_REQUEST;
 use crate::observe::Clock;
 use crate::queue::Operator;
 use std::fmt;

@@ -3,8 +3,7 @@
 //! Every version can read `protocol` and `program`, whatever has become of the rest; so two versions understand at least that they do
 //! not understand each other.
 
-use super::protocol::{ControlRequest, ControlResponse};
-use crate::queue::QueueError;
+use super::protocol::{Blame, ControlRefusal, ControlRequest, ControlResponse};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,32 +14,7 @@ const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 /// Octets of a request's line, its end included.
 pub(super) const MAX_REQUEST: usize = 64 * 1024;
 
-/// Why a request was refused, for the client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{text}")]
-pub struct ControlRefusal {
-    pub blame: Blame,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Blame {
-    /// Two versions.
-    Protocol,
-    /// The request is broken or too large.
-    Request,
-    /// The message is not in a state in which this can be done.
-    Message,
-    /// The queue's storage.
-    Queue,
-}
-
 impl ControlRefusal {
-    pub(super) fn new(blame: Blame, text: impl Into<String>) -> Self {
-        Self { blame, text: text.into() }
-    }
-
     /// The line is longer than [`MAX_REQUEST`], or ends too early.
     pub(super) fn no_whole_line() -> Self {
         Self::new(Blame::Request, format!("a request is one line of at most {MAX_REQUEST} octets"))
@@ -56,12 +30,6 @@ impl ControlRefusal {
                 header.protocol
             ),
         )
-    }
-}
-
-impl From<QueueError> for ControlRefusal {
-    fn from(error: QueueError) -> Self {
-        Self::new(Blame::Queue, error.to_string())
     }
 }
 

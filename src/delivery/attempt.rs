@@ -30,11 +30,11 @@ pub struct Target {
 
 impl Target {
     /// Its logins share one account, so that the one with the most room has all there is.
-    fn capacity(&self) -> Capacity {
+    pub(super) fn capacity(&self) -> Capacity {
         self.logins.all().map(Upstream::capacity).reduce(Capacity::most).unwrap_or(Capacity::Slots(1))
     }
 
-    fn unavailable_for(&self) -> Duration {
+    pub(super) fn unavailable_for(&self) -> Duration {
         self.logins.all().map(Upstream::unavailable_for).min().unwrap_or_default()
     }
 
@@ -132,23 +132,8 @@ impl Delivery {
         &self.routes
     }
 
-    /// How many messages may be under way on a lane now: as many as its upstreams accept connections, without those
-    /// that are paused; or until when all of them are paused.
-    pub fn capacity(&self, lane: &Lane) -> Capacity {
-        self.targets_of(lane).map(Target::capacity).reduce(Capacity::or).unwrap_or(Capacity::Slots(1))
-    }
-
-    /// For how long all upstreams of the lane have been unavailable; zero if one is available.
-    pub fn unavailable_for(&self, lane: &Lane) -> Duration {
-        self.targets_of(lane).map(Target::unavailable_for).min().unwrap_or_default()
-    }
-
-    /// Ends the pauses of the lane's upstreams.
-    pub fn cut_pause(&self, lane: &Lane) {
-        self.targets_of(lane).flat_map(|target| target.logins.all()).for_each(Upstream::cut_pause);
-    }
-
-    fn targets_of(&self, lane: &Lane) -> impl Iterator<Item = &Target> {
+    /// Those that the lane's mail can go to.
+    pub(super) fn targets_of(&self, lane: &Lane) -> impl Iterator<Item = &Target> {
         let found = self.lanes.iter().find(|(known, _)| known == lane);
         let indices = found.map_or(&[][..], |(_, upstreams)| upstreams);
         indices.iter().filter_map(|&index| self.targets.get(index))

@@ -8,7 +8,7 @@ mod unbegun;
 
 use self::memory::{LaneAllotment, LeaseMemory};
 use self::unbegun::{Unbegun, settle};
-use super::attempt::{Attempt, Delivery};
+use super::attempt::{Attempt, Delivery, Target};
 use super::bounce::Bouncer;
 use super::settle::{LeaseSettlement, SettlementPolicy};
 use crate::message::accepted::Accepted;
@@ -16,7 +16,7 @@ use crate::message::dsn::FailedRecipient;
 use crate::observe::fault::{self, Fault};
 use crate::observe::log::Clean;
 use crate::queue::{Cursor, Lane, LaneWakeups, Leased, Queue, QueueError};
-use crate::relay::{Capacity, Deadline};
+use crate::relay::{Capacity, Deadline, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
@@ -49,7 +49,8 @@ pub trait Deliver: Send + Sync + 'static {
         cut_off: &CancellationToken,
     ) -> impl Future<Output = Attempt> + Send;
 
-    /// How many messages may be under way on the lane now.
+    /// How many messages may be under way on the lane now: as many as its upstreams accept connections, without those that are paused;
+    /// or until when all of them are paused.
     fn capacity(&self, lane: &Lane) -> Capacity;
 
     /// For how long all upstreams of the lane have been unavailable; zero if one is available.
@@ -65,15 +66,15 @@ impl Deliver for Delivery {
     }
 
     fn capacity(&self, lane: &Lane) -> Capacity {
-        Self::capacity(self, lane)
+        self.targets_of(lane).map(Target::capacity).reduce(Capacity::or).unwrap_or(Capacity::Slots(1))
     }
 
     fn unavailable_for(&self, lane: &Lane) -> Duration {
-        Self::unavailable_for(self, lane)
+        self.targets_of(lane).map(Target::unavailable_for).min().unwrap_or_default()
     }
 
     fn cut_pause(&self, lane: &Lane) {
-        Self::cut_pause(self, lane);
+        self.targets_of(lane).flat_map(|target| target.logins.all()).for_each(Upstream::cut_pause);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The queue at start: opened under the data folder's lock; and the two jobs beside it, one that puts waiting mail on the lanes of
-//! today's routes, one that removes expired mail and history.
+//! The queue at start, opened under the data folder's lock, and two jobs beside it: one puts waiting mail on the lanes of the current
+//! routes, one removes expired mail and history.
 
 use super::StartError;
 use super::backend::{self, BackendOptions};
@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
-/// Of how far waiting mail is on its way to other lanes.
+/// Between two lines of the log that say how much waiting mail has been put on other lanes.
 const BETWEEN_REPORTS: Duration = Duration::from_secs(30);
 const AFTER_TROUBLE: Duration = Duration::from_secs(30);
 
@@ -36,7 +36,7 @@ impl MemoryPlan {
     }
 }
 
-/// The lock is to be held as long as the queue.
+/// The caller must hold the lock for as long as the queue is open.
 pub(super) async fn open(
     settings: &Settings,
     memory: MemoryPlan,
@@ -57,7 +57,7 @@ pub(super) async fn open(
     Ok((lock, queue, lanes))
 }
 
-/// Mail from before the routes of today, on its way to the lanes of today.
+/// The reassignment of mail that was stored under other routes to the lanes of the current ones.
 #[derive(Debug)]
 pub(super) struct Lanes {
     queue: Arc<dyn Queue>,
@@ -68,7 +68,7 @@ pub(super) struct Lanes {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// That it begins could not be written down yet.
+    /// That it begins could not be recorded yet.
     ToBegin,
     At(Cursor),
     Done,
@@ -79,11 +79,11 @@ impl Lanes {
         Self { queue, routes, moved: 0, progress: Progress::ToBegin }
     }
 
-    /// What can be done in a moment; the rest is for [`Lanes::go_on`], when the listeners are open.
+    /// Does what can be done at once; [`Lanes::go_on`] does the rest when the listeners are open.
     async fn begin(&mut self) -> Result<(), QueueError> {
         for _ in 0..2 {
             match self.step().await {
-                // Only delivery makes room again: what waits on lanes that there still are is delivered.
+                // Only delivery makes room, so the gateway starts: mail on lanes that still exist is delivered.
                 Err(QueueError::Full(error)) => {
                     error!(
                         "routes have changed, and the disk is too full to put waiting mail on their lanes; it is tried again: {error}"
@@ -99,7 +99,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Until everything is on its lane, or until the stop: the next start begins again.
+    /// Ends when everything is on its lane, or at the stop; then the next start begins again.
     pub async fn go_on(mut self, stop: CancellationToken) {
         let mut told = Instant::now();
         while self.progress != Progress::Done {
@@ -144,14 +144,14 @@ impl Lanes {
     }
 }
 
-/// Says what is wrong with the data folder though no mail comes, and puts right what can be. Until the stop.
+/// Until the stop, logs what is wrong with the data folder even if no mail comes, and corrects what it can.
 pub(super) async fn watch(queue: Arc<dyn Queue>, lock: Arc<Lock>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(BETWEEN_LOOKS) => {}
         }
-        // Both say themselves what they find.
+        // Both log what they find.
         let _ = queue.admit(0);
         lock.renew();
     }
@@ -164,7 +164,7 @@ pub(super) struct Retention {
     pub history: Duration,
 }
 
-/// Every hour, the first one after the start, until the stop; by the queue's own clock.
+/// Every hour until the stop, first an hour after the start; what is old is decided by the queue's own clock.
 pub(super) async fn prune(queue: Arc<dyn Operator>, keep: Retention, stop: CancellationToken) {
     loop {
         tokio::select! {

@@ -1,8 +1,8 @@
-//! The current rules on mail that is stored already: applied to its form before any rule, for the recipients that are
-//! not settled yet.
+//! The current rules on mail that is stored already: they are applied to its form before any rule, for the recipients that are not
+//! settled yet.
 //!
-//! "Sender not verified" is cured so: a rule that sets From, and the mail that failed on it is tried again with it. The
-//! gateway's own trace stays on top; the repairs stay as they are.
+//! This cures "sender not verified": add a rule that sets From, and try the mail that failed again with it. The gateway's own Received
+//! field stays on top; the repairs are not made again.
 
 use super::fit;
 use super::prepare::{drop_broken_signature, in_place_off_runtime, log_notes, subject_of, tell_skipped};
@@ -58,7 +58,7 @@ impl Ruling {
     }
 }
 
-/// `lane_of`: by today's routes.
+/// `lane_of`: by the current routes.
 pub async fn rerun(
     queue: &dyn Operator,
     rules: &Rules,
@@ -74,7 +74,7 @@ pub async fn rerun(
         Ok(found) => found,
         Err(error) => return Ok(Ruling::unreadable(error)),
     };
-    // Not optional; but no fault on one message may keep the others from being asked.
+    // A fault with one message must not keep the others from being asked.
     let rewritten =
         in_place_off_runtime(before.message.size(), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
     let Rewritten { verdict, matched, notes, skipped, .. } = match rewritten {
@@ -110,7 +110,7 @@ pub async fn rerun(
     }
 }
 
-/// The gateway's own field, and what stood below it before the rules.
+/// The gateway's own Received field, and the message as it was below it before the rules.
 fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec<u8>, RewriteDraft), OriginalError> {
     let header = accepted.message.header();
     let trace = Fields::new(header).next().filter(|field| {
