@@ -95,9 +95,7 @@ impl<'a> AttemptProgress<'a> {
 
     /// RFC 5321 §4.5.3.1.10: "too many recipients" asks for another transaction, now.
     pub fn wants_next_transaction(&self, index: usize) -> bool {
-        self.reason(index).is_some_and(|reason| {
-            reason.step == RelayStep::Rcpt && reason.reply().is_some_and(|reply| matches!(reply.code(), 452 | 552))
-        })
+        self.reason(index).is_some_and(Reason::wants_next_transaction)
     }
 
     /// The outcome for untried recipients, if those tried were deferred because of the upstream.

@@ -6,14 +6,14 @@ use super::dispatch::{Deliver, Dispatcher};
 use super::route::{Choice, Route, RouteConditions, Routes};
 use super::settle::SettlementPolicy;
 use crate::message::accepted::{Accepted, Origin};
-use crate::message::outcome::{Cause, Unavailable};
+use crate::message::outcome::{Cause, Signal, Unavailable};
 use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, RelayStep, SenderPatterns};
 use crate::observe::{Clock, jitter};
 use crate::queue::schedule::Schedule;
 use crate::queue::{
     Cursor, InitialState, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned, Settlement, Wakeups,
 };
-use crate::relay::{Admission, Breaker, Capacity, Signal};
+use crate::relay::{Admission, Breaker, Capacity};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
 use async_trait::async_trait;
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! What a provider says: the same reply however it was split, in one harmless line wherever it is shown or passed on.
 
 use super::take;
-use crate::message::outcome::{Meaning, RelayStep, meaning};
+use crate::message::outcome::{Meaning, RelayStep, interpret};
 use crate::observe::{Redaction, Secret};
 use crate::smtp::Reply;
 use crate::smtp::reply::{ReplyError, ReplyParser};
@@ -60,7 +60,7 @@ fn check(reply: &Reply) {
     let again = ReplyParser::default().parse(&wire).expect("a reply").1.expect("a whole reply");
     assert_eq!((again.code(), again.enhanced()), (reply.code(), reply.enhanced()));
     for step in STEPS {
-        let meaning = meaning(step, reply, &[]);
+        let meaning = interpret(step, reply, &[]).meaning;
         assert!(meaning != Meaning::Accepted || reply.is_positive(), "{step}: {reply}");
         assert!(
             step > RelayStep::Auth || matches!(meaning, Meaning::Accepted | Meaning::UpstreamDeferred),

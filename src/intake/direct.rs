@@ -117,7 +117,10 @@ fn delivered(id: MailId, reply: &Reply) -> Reply {
 /// client that *we* close.
 fn try_again(reason: &Reason) -> Reply {
     match reason.reply() {
-        Some(reply) if reply.code() == 552 => Reply::new(452, EnhancedCode::new(4, 5, 3), reply.text()).folded(),
+        // A refusal by its code only.
+        Some(reply) if reason.wants_next_transaction() && reply.severity() == Severity::Permanent => {
+            Reply::new(452, EnhancedCode::new(4, 5, 3), reply.text()).folded()
+        }
         Some(reply)
             if !reason.is_about_upstream() && reply.severity() == Severity::Transient && !reply.text().is_empty() =>
         {

@@ -1,11 +1,12 @@
-//! What became of each recipient, and the one table that says what a provider's reply means for the mail.
+//! What became of each recipient, and the one table ([`REPLIES`]) that says what a provider's reply means: for the mail, for
+//! the connection and for the upstream's breaker. No other file decides by a provider's code.
 //!
 //! A reply before MAIL is about the upstream, never about the mail: a rotated password or an expired certificate defers
 //! and never fails a message. RFC 5321 §4.2.1, §4.5.3.1.10.
 
-use crate::smtp::Reply;
-use crate::smtp::reply::Severity;
+use crate::smtp::{EnhancedCode, Reply};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Where in the dialogue with a provider something happened.
@@ -60,7 +61,7 @@ pub enum Cause {
     Network(String),
     /// A reason of the gateway's own, with the enhanced code that fits it.
     Local {
-        enhanced: crate::smtp::EnhancedCode,
+        enhanced: EnhancedCode,
         text: String,
     },
     /// The upstream is paused, or one of its limits is used up: it was not asked.
@@ -89,7 +90,7 @@ pub struct Reason {
     pub advice: Option<String>,
     /// The final dot went out and no answer came back: the provider may have the message.
     pub possible_duplicate: bool,
-    /// The table says that the reply is about the upstream ([`Meaning::UpstreamDeferred`]), whatever its step and code.
+    /// The table says that the reply is about the upstream ([`Meaning::UpstreamDeferred`]), by a preset's pattern too.
     pub upstream_wide: bool,
     /// The replies of upstreams that were asked earlier, in order.
     pub before: Vec<String>,
@@ -133,7 +134,26 @@ impl Reason {
             Cause::Local { .. } => self.step < RelayStep::Mail,
             Cause::Stopping => false,
             Cause::TimedOut | Cause::Network(_) | Cause::Unavailable(_) => true,
-            Cause::Reply(reply) => self.step < RelayStep::Mail || matches!(reply.code(), 421 | 530 | 535),
+            Cause::Reply(reply) => interpret(self.step, reply, &[]).meaning == Meaning::UpstreamDeferred,
+        }
+    }
+
+    /// Too many recipients for one transaction: another one may take this recipient, now.
+    pub fn wants_next_transaction(&self) -> bool {
+        self.reply().is_some_and(|reply| interpret(self.step, reply, &[]).next_transaction)
+    }
+
+    /// What this attempt says about the upstream. `slow_down`: the preset's patterns.
+    pub fn signal(&self, slow_down: &[SlowDown]) -> Signal {
+        match &self.cause {
+            Cause::Stopping | Cause::Unavailable(_) => Signal::None,
+            // Our own connection limit, unless the upstream caused it.
+            Cause::Local { .. } if self.step == RelayStep::Permit && !self.upstream_wide => Signal::None,
+            Cause::Local { .. } if self.step == RelayStep::Local => Signal::None,
+            Cause::Reply(reply) => interpret(self.step, reply, slow_down).signal,
+            Cause::TimedOut | Cause::Network(_) if self.step >= RelayStep::Mail => Signal::Broken,
+            _ if self.is_about_upstream() => Signal::Unavailable,
+            _ => Signal::Success,
         }
     }
 
@@ -189,6 +209,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// A reason that is a reply means what the table says; everything else may be better next time.
+    pub fn of(reason: Reason, slow_down: &[SlowDown]) -> Self {
+        match reason.reply().map(|reply| interpret(reason.step, reply, slow_down).meaning) {
+            Some(Meaning::RecipientFailed | Meaning::MessageFailed) => Self::Failed(reason),
+            Some(Meaning::UpstreamDeferred) => Self::Deferred(reason.upstream_wide()),
+            _ => Self::Deferred(reason),
+        }
+    }
+
     /// Keeps what another upstream said `before`, so that the reason names all of them.
     #[must_use]
     pub fn after(mut self, before: Self) -> Self {
@@ -218,6 +247,140 @@ pub enum Meaning {
     UpstreamDeferred,
 }
 
+/// What becomes of the connection after a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionFate {
+    /// It can carry the next command.
+    Kept,
+    /// Replies to commands that were sent already are read, but no further message goes over it.
+    Spent,
+    /// The server closes it: no further reply is expected.
+    Closed,
+}
+
+/// What an attempt says about the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// It took or judged the message.
+    Success,
+    /// It could not be reached, or would not do its work.
+    Unavailable,
+    /// The connection broke under the message: once may be a coincidence, twice in a row is the upstream's fault.
+    Broken,
+    /// It asks for patience.
+    SlowDown,
+    /// Nothing: the attempt ended before it was asked.
+    None,
+}
+
+/// All that follows from a reply at its step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interpretation {
+    pub meaning: Meaning,
+    pub connection: ConnectionFate,
+    pub signal: Signal,
+    /// Too many recipients for one transaction: these want another one, now. RFC 5321 §4.5.3.1.10.
+    pub next_transaction: bool,
+    /// It does not say whether the message was taken: the provider may have it.
+    pub leaves_open: bool,
+    /// What the reader of the log can do about it.
+    pub advice: Option<&'static str>,
+}
+
+/// Replies at these steps with these codes.
+struct ReplyRow {
+    /// Empty: every step.
+    steps: &'static [RelayStep],
+    codes: RangeInclusive<u16>,
+    read_as: Interpretation,
+}
+
+const fn row(
+    steps: &'static [RelayStep],
+    codes: RangeInclusive<u16>,
+    meaning: Meaning,
+    connection: ConnectionFate,
+    signal: Signal,
+) -> ReplyRow {
+    let read_as =
+        Interpretation { meaning, connection, signal, next_transaction: false, leaves_open: false, advice: None };
+    ReplyRow { steps, codes, read_as }
+}
+
+impl ReplyRow {
+    const fn next_transaction(mut self) -> Self {
+        self.read_as.next_transaction = true;
+        self
+    }
+
+    const fn leaves_open(mut self) -> Self {
+        self.read_as.leaves_open = true;
+        self
+    }
+
+    const fn advice(mut self, advice: &'static str) -> Self {
+        self.read_as.advice = Some(advice);
+        self
+    }
+}
+
+const LOGIN_ADVICE: &str = "check `username` and `password`; some providers want an API key or an app password here";
+
+/// The one table: the first row that fits counts. To change what a reply means, change its row.
+#[rustfmt::skip]
+const REPLIES: &[ReplyRow] = {
+    use {ConnectionFate::*, Meaning::*, RelayStep::*, Signal::*};
+    &[
+        // RFC 5321 §3.8: the server closes, whichever command it answers.
+        row(&[],                   421..=421, UpstreamDeferred,  Closed, SlowDown),
+        // 221 without a QUIT answers no command, least of all a message. RFC 5321 §4.2.3.
+        row(&[EndOfData],          221..=221, UpstreamDeferred,  Closed, Unavailable).leaves_open(),
+        row(&[],                   221..=221, UpstreamDeferred,  Closed, Unavailable),
+        row(&[Auth],               535..=535, UpstreamDeferred,  Spent,  Unavailable).advice(LOGIN_ADVICE),
+        row(&[Auth],               534..=534, UpstreamDeferred,  Kept,   Unavailable).advice(LOGIN_ADVICE),
+        // "Authentication required", "credentials invalid": about us, not about the mail.
+        row(&[],                   530..=530, UpstreamDeferred,  Spent,  Unavailable),
+        row(&[],                   535..=535, UpstreamDeferred,  Spent,  Unavailable),
+
+        row(&[Greeting, StartTls], 220..=220, Accepted,          Kept,   Success),
+        row(&[Auth],               235..=235, Accepted,          Kept,   Success),
+        row(&[Data],               354..=354, Accepted,          Kept,   Success),
+        row(&[Ehlo, Mail, Rcpt],   200..=299, Accepted,          Kept,   Success),
+        row(&[EndOfData],          200..=299, Accepted,          Kept,   Success),
+
+        // "Go on" where nothing is to go on: the two sides have lost step.
+        row(&[Mail],               300..=399, MessageDeferred,   Spent,  Success),
+        row(&[Rcpt],               300..=399, RecipientDeferred, Spent,  Success),
+        row(&[EndOfData],          300..=399, MessageDeferred,   Spent,  Success).leaves_open(),
+        row(&[Auth],               300..=399, UpstreamDeferred,  Kept,   Unavailable),
+        row(&[Data],               300..=399, MessageDeferred,   Kept,   Success),
+        row(&[],                   300..=399, UpstreamDeferred,  Spent,  Unavailable),
+
+        // RFC 5321 §4.5.3.1.10: 552 was the old code for 452, "too many recipients".
+        row(&[Rcpt],               452..=452, RecipientDeferred, Kept,   Success).next_transaction(),
+        row(&[Rcpt],               552..=552, RecipientDeferred, Kept,   Success).next_transaction(),
+        row(&[Rcpt],               500..=599, RecipientFailed,   Kept,   Success),
+        row(&[Rcpt],               200..=499, RecipientDeferred, Kept,   Success),
+        row(&[Mail, Data, EndOfData], 500..=599, MessageFailed,  Kept,   Success),
+        row(&[Mail, Data, EndOfData], 200..=499, MessageDeferred, Kept,  Success),
+    ]
+};
+
+/// In every other case: before MAIL nothing is about the mail.
+const OTHERWISE: ReplyRow =
+    row(&[], 0..=u16::MAX, Meaning::UpstreamDeferred, ConnectionFate::Kept, Signal::Unavailable);
+
+/// What `reply` means at `step`. `slow_down`: the preset's patterns, which make a refusal a request for patience.
+pub fn interpret(step: RelayStep, reply: &Reply, slow_down: &[SlowDown]) -> Interpretation {
+    let fits =
+        |row: &&ReplyRow| (row.steps.is_empty() || row.steps.contains(&step)) && row.codes.contains(&reply.code());
+    let read_as = REPLIES.iter().find(fits).map_or(OTHERWISE.read_as, |row| row.read_as);
+    if read_as.meaning != Meaning::Accepted && slow_down.iter().any(|pattern| pattern.matches(reply)) {
+        return Interpretation { meaning: Meaning::UpstreamDeferred, signal: Signal::SlowDown, ..read_as };
+    }
+    read_as
+}
+
 /// A reply by which a provider asks for a slower pace, although its code may say "permanent"
 /// (Gmail's `550 5.4.5`). A preset's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,45 +397,6 @@ impl SlowDown {
             None => reply.text(),
         };
         reply.code() == self.code && text.starts_with(self.starts_with)
-    }
-}
-
-/// A provider asks for a slower pace: 421, or one of the preset's patterns.
-pub fn asks_for_patience(reply: &Reply, slow_down: &[SlowDown]) -> bool {
-    reply.code() == 421 || slow_down.iter().any(|pattern| pattern.matches(reply))
-}
-
-/// 221: the server closes. Without a QUIT it answers no command, least of all a message. RFC 5321 §4.2.3.
-pub fn is_goodbye(reply: &Reply) -> bool {
-    reply.code() == 221
-}
-
-/// The one table. `slow_down`: the preset's patterns.
-pub fn meaning(step: RelayStep, reply: &Reply, slow_down: &[SlowDown]) -> Meaning {
-    use Meaning::*;
-    let expected = match step {
-        RelayStep::Greeting | RelayStep::StartTls => reply.code() == 220,
-        RelayStep::Data => reply.code() == 354,
-        RelayStep::Auth => reply.code() == 235,
-        _ => reply.severity() == Severity::Completed && !is_goodbye(reply),
-    };
-    if expected {
-        return Accepted;
-    }
-    if asks_for_patience(reply, slow_down) {
-        return UpstreamDeferred;
-    }
-    match (step, reply.code()) {
-        _ if is_goodbye(reply) => UpstreamDeferred,
-        // "Authentication required", "credentials invalid": about us, not about the mail.
-        (RelayStep::Mail | RelayStep::Rcpt | RelayStep::Data | RelayStep::EndOfData, 530 | 535) => UpstreamDeferred,
-        // RFC 5321 §4.5.3.1.10: 552 was the old word for 452, "too many recipients".
-        (RelayStep::Rcpt, 552) => RecipientDeferred,
-        (RelayStep::Rcpt, 500..) => RecipientFailed,
-        (RelayStep::Rcpt, _) => RecipientDeferred,
-        (RelayStep::Mail | RelayStep::Data | RelayStep::EndOfData, 500..) => MessageFailed,
-        (RelayStep::Mail | RelayStep::Data | RelayStep::EndOfData, _) => MessageDeferred,
-        _ => UpstreamDeferred,
     }
 }
 
@@ -321,10 +445,69 @@ mod tests {
             (RelayStep::EndOfData, "535 5.7.8 expired", UpstreamDeferred),
             (RelayStep::EndOfData, "550 5.4.5 daily limit", UpstreamDeferred),
         ] {
-            let parsed = ReplyParser::default().parse(format!("{line}\r\n").as_bytes());
-            let reply = parsed.expect("a reply").1.expect("a whole reply");
-            assert_eq!(meaning(step, &reply, &gmail), expected, "{step}: {line}");
+            assert_eq!(interpret(step, &reply(line), &gmail).meaning, expected, "{step}: {line}");
         }
+    }
+
+    /// The whole kind: every step and code, against the four questions that were once asked in four files.
+    #[test]
+    fn what_a_reply_does_to_connection_and_breaker_follows_from_step_and_code() {
+        for step in STEPS {
+            for code in 200..=599 {
+                let said = reply(&format!("{code} text"));
+                let Interpretation { meaning, connection, signal, next_transaction, leaves_open, advice } =
+                    interpret(step, &said, &[]);
+                let what = format!("{step}: {code}");
+                let goes_on = (300..400).contains(&code);
+                let is_odd = goes_on && !matches!(step, RelayStep::Auth | RelayStep::Data);
+                let expected = match code {
+                    221 | 421 => ConnectionFate::Closed,
+                    530 | 535 => ConnectionFate::Spent,
+                    _ if is_odd => ConnectionFate::Spent,
+                    _ => ConnectionFate::Kept,
+                };
+                assert_eq!(connection, expected, "{what}");
+                let expected = match meaning {
+                    _ if code == 421 => Signal::SlowDown,
+                    Meaning::UpstreamDeferred => Signal::Unavailable,
+                    _ => Signal::Success,
+                };
+                assert_eq!(signal, expected, "{what}");
+                assert_eq!(next_transaction, step == RelayStep::Rcpt && matches!(code, 452 | 552), "{what}");
+                assert_eq!(leaves_open, step == RelayStep::EndOfData && (goes_on || code == 221), "{what}");
+                assert_eq!(advice.is_some(), step == RelayStep::Auth && matches!(code, 534 | 535), "{what}");
+                let reason = Reason::new(Some("a"), step, Cause::Reply(said.clone()));
+                let is_about_upstream =
+                    step < RelayStep::Mail && meaning != Meaning::Accepted || matches!(code, 221 | 421 | 530 | 535);
+                assert_eq!(reason.is_about_upstream(), is_about_upstream, "{what}");
+                if meaning != Meaning::Accepted {
+                    let patterns = [SlowDown { code, starts_with: "" }];
+                    let slowed = interpret(step, &said, &patterns);
+                    assert_eq!(
+                        (slowed.meaning, slowed.signal),
+                        (Meaning::UpstreamDeferred, Signal::SlowDown),
+                        "{what}"
+                    );
+                    assert_eq!(slowed.connection, connection, "{what}");
+                }
+            }
+        }
+    }
+
+    const STEPS: [RelayStep; 8] = [
+        RelayStep::Greeting,
+        RelayStep::Ehlo,
+        RelayStep::StartTls,
+        RelayStep::Auth,
+        RelayStep::Mail,
+        RelayStep::Rcpt,
+        RelayStep::Data,
+        RelayStep::EndOfData,
+    ];
+
+    fn reply(line: &str) -> Reply {
+        let parsed = ReplyParser::default().parse(format!("{line}\r\n").as_bytes());
+        parsed.expect("a reply").1.expect("a whole reply")
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Connections and tokens belong to the account and not to a table of the configuration: two tables for one account never get
 //! more than it allows. A provider that asks for a slower pace slows the whole account down.
 
-use super::breaker::Signal;
 use super::limits::{Counting, Gate, QuotaStore, Rate};
 use super::pool::Pool;
 use super::upstream::PooledConnection;
+use crate::message::outcome::Signal;
 use std::sync::Arc;
 
 /// To be given to each upstream that shares the limits. Cheap to clone.

@@ -5,6 +5,7 @@
 //! at once; each further success for one more, up to the cap: a recovering provider does not get a burst of
 //! connections.
 
+use crate::message::outcome::Signal;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -86,21 +87,6 @@ impl Capacity {
             _ => self.or(other),
         }
     }
-}
-
-/// What an attempt says about the upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// It took or judged the message.
-    Success,
-    /// It could not be reached, or would not do its work.
-    Unavailable,
-    /// The connection broke under the message: once may be a coincidence, twice in a row is the upstream's fault.
-    Broken,
-    /// It asks for patience.
-    SlowDown,
-    /// Nothing: the attempt ended before it was asked.
-    None,
 }
 
 impl Breaker {

@@ -3,9 +3,9 @@
 //! An [`MonitoredAttempt`] is what a caller may make; its result is reported on drop. Every failure of a provider's
 //! passes here, and no refusal of a message ever does.
 
-use super::breaker::{Admission, AttemptPass, Breaker, Capacity, Signal};
+use super::breaker::{Admission, AttemptPass, Breaker, Capacity};
 use super::deadline::{Deadline, Expired};
-use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, SlowDown, asks_for_patience};
+use crate::message::outcome::{Outcome, Reason, Signal, SlowDown};
 use crate::observe::log::Clean;
 use crate::observe::{jitter, roughly};
 use parking_lot::Mutex;
@@ -157,14 +157,14 @@ impl MonitoredAttempt {
     }
 
     pub(super) fn failed(&mut self, reason: &Reason, slow_down: &[SlowDown]) -> Signal {
-        self.note(signal_of(reason, slow_down), Some(reason))
+        self.note(reason.signal(slow_down), Some(reason))
     }
 
     /// After a transaction.
     pub(super) fn finished(&mut self, outcomes: &[Outcome], slow_down: &[SlowDown]) -> Signal {
         let signs = outcomes.iter().map(|outcome| match outcome {
             Outcome::Delivered(_) => (Signal::Success, None),
-            Outcome::Deferred(reason) | Outcome::Failed(reason) => (signal_of(reason, slow_down), Some(reason)),
+            Outcome::Deferred(reason) | Outcome::Failed(reason) => (reason.signal(slow_down), Some(reason)),
         });
         // One that asks for patience counts, whatever became of the others; else one that was served.
         let weight = |signal: Signal| match signal {
@@ -188,18 +188,5 @@ impl MonitoredAttempt {
 impl Drop for MonitoredAttempt {
     fn drop(&mut self) {
         Arc::clone(&self.health).end(self);
-    }
-}
-
-fn signal_of(reason: &Reason, slow_down: &[SlowDown]) -> Signal {
-    match &reason.cause {
-        Cause::Stopping | Cause::Unavailable(_) => Signal::None,
-        // Our own connection limit, unless the upstream caused it.
-        Cause::Local { .. } if reason.step == RelayStep::Permit && !reason.upstream_wide => Signal::None,
-        Cause::Local { .. } if reason.step == RelayStep::Local => Signal::None,
-        Cause::Reply(reply) if asks_for_patience(reply, slow_down) => Signal::SlowDown,
-        Cause::TimedOut | Cause::Network(_) if reason.step >= RelayStep::Mail => Signal::Broken,
-        _ if reason.is_about_upstream() => Signal::Unavailable,
-        _ => Signal::Success,
     }
 }

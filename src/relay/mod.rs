@@ -18,7 +18,7 @@ mod socket;
 mod upstream;
 
 pub use account::{Account, AccountQuotas};
-pub use breaker::{Admission, AttemptPass, Breaker, Capacity, Signal};
+pub use breaker::{Admission, AttemptPass, Breaker, Capacity};
 pub use deadline::Deadline;
 pub use limits::{Counting, Counts, QuotaBucket, QuotaStore, Rate, RateError};
 pub use pool::Reuse;

@@ -5,7 +5,7 @@
 
 use super::UpstreamOptions;
 use super::account::Account;
-use super::breaker::{Capacity, Signal};
+use super::breaker::Capacity;
 use super::connect::{Dialer, Family, WorkingPort};
 use super::deadline::{Deadline, Expired};
 use super::health::{Health, MonitoredAttempt, NotAdmitted};
@@ -14,7 +14,7 @@ use super::pool::{Claim, PoolGrant, PoolMember, Pooled, PutBack, Reuse};
 use super::ready::Ready;
 use super::smtp::{self, ClientSession, Secured};
 use super::socket::ConnectionPermit;
-use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Unavailable};
+use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
 use crate::observe::roughly;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

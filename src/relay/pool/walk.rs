@@ -3,7 +3,8 @@
 
 use super::tests::Fake;
 use super::*;
-use crate::relay::breaker::{Admission, AttemptPass, Breaker, Signal};
+use crate::message::outcome::Signal;
+use crate::relay::breaker::{Admission, AttemptPass, Breaker};
 use proptest::prelude::*;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;

@@ -37,18 +37,7 @@ impl ClientSession<Secured> {
             Some(Mechanism::Login) => self.login(username, password.reveal(), deadline).await?,
             None => return Err(self.no_mechanism()),
         };
-        match reply.code() {
-            235 => Ok(()),
-            code => {
-                let reason = self.reason(RelayStep::Auth, Cause::Reply(reply));
-                Err(match code {
-                    534 | 535 => reason.with_advice(
-                        "check `username` and `password`; some providers want an API key or an app password here",
-                    ),
-                    _ => reason,
-                })
-            }
-        }
+        self.expect(RelayStep::Auth, reply).map(drop)
     }
 
     async fn plain(&mut self, username: &str, password: &str, deadline: Deadline) -> Result<Reply, Reason> {

@@ -6,11 +6,10 @@
 use super::session::ClientSession;
 use super::starttls::Secured;
 use crate::dkim::Sealed;
-use crate::message::outcome::{Cause, Reason, RelayStep, is_goodbye};
+use crate::message::outcome::{Cause, Reason, RelayStep};
 use crate::relay::deadline::Deadline;
 use crate::smtp::Reply;
 use crate::smtp::dot::DotEncoder;
-use crate::smtp::reply::Severity;
 use std::time::Duration;
 use tracing::debug;
 
@@ -45,7 +44,7 @@ impl ClientSession<Secured> {
         self.refuse_surplus(RelayStep::Data)?;
         self.write(RelayStep::EndOfData, with_dot, deadline).await.map_err(Reason::maybe_delivered)?;
         let reply = self.reply(RelayStep::EndOfData, deadline).await.map_err(Reason::maybe_delivered)?;
-        if reply.severity() == Severity::Intermediate || is_goodbye(&reply) {
+        if self.interpret(RelayStep::EndOfData, &reply).leaves_open {
             return Err(self.reason(RelayStep::EndOfData, Cause::Reply(reply)).maybe_delivered());
         }
         self.in_transaction = false;

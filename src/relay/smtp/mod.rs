@@ -1,7 +1,8 @@
 //! The SMTP client. A session is `Cleartext` or `Secured`; only a secured one can log in or carry mail.
 //!
 //! `session` reads and writes, `starttls` turns plain into secured, `auth` logs in, `transaction` carries a message.
-//! After an unexpected event (421, a malformed reply, an expired deadline) a session is unsound and must be closed.
+//! After an unexpected event (a reply that ends the connection, a malformed one, an expired deadline) a session is unsound
+//! and must be closed.
 //! RFC 5321, 3207, 8314, 4954, 2920.
 
 mod auth;

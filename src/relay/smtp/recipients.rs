@@ -1,7 +1,7 @@
 //! The state of each recipient in a transaction. A settled outcome never changes; recipients
 //! without a reply are deferred. RFC 5321 §3.3.
 
-use crate::message::outcome::{Meaning, Outcome, Reason, SlowDown, meaning};
+use crate::message::outcome::{Outcome, Reason};
 use crate::smtp::Reply;
 
 #[derive(Debug)]
@@ -63,14 +63,5 @@ impl TransactionRecipients {
                 RecipientStanding::Open | RecipientStanding::Accepted => Outcome::Deferred(otherwise()),
             })
             .collect()
-    }
-}
-
-/// A reason that is a reply means what the table says; everything else may be better next time.
-pub(super) fn outcome_of(reason: Reason, slow_down: &[SlowDown]) -> Outcome {
-    match reason.reply().map(|reply| meaning(reason.step, reply, slow_down)) {
-        Some(Meaning::RecipientFailed | Meaning::MessageFailed) => Outcome::Failed(reason),
-        Some(Meaning::UpstreamDeferred) => Outcome::Deferred(reason.upstream_wide()),
-        _ => Outcome::Deferred(reason),
     }
 }

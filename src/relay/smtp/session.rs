@@ -5,12 +5,12 @@
 
 use super::line::{CommandLine, Opening};
 use super::starttls::Secured;
-use crate::message::outcome::{Cause, Meaning, Reason, RelayStep, meaning};
+use crate::message::outcome::{Cause, ConnectionFate, Interpretation, Meaning, Reason, RelayStep, interpret};
 use crate::observe::log::Clean;
 use crate::relay::deadline::{Deadline, Expired};
 use crate::relay::socket::{ConnectionPermit, Socket};
 use crate::relay::{TlsMode, UpstreamOptions};
-use crate::smtp::reply::{ReplyError, ReplyParser, Severity};
+use crate::smtp::reply::{ReplyError, ReplyParser};
 use crate::smtp::{Extensions, Reply};
 use bytes::BytesMut;
 use std::io;
@@ -162,8 +162,8 @@ impl<C: Channel> ClientSession<C> {
         self.reply(step, deadline).await
     }
 
-    /// The next reply, whatever it says. An error, a 221 or 421, a login that has lapsed (530, 535) and a reply out of place make
-    /// the session unsound.
+    /// The next reply, whatever it says. An error, and a reply after which the table does not keep the connection, make the
+    /// session unsound.
     pub(super) async fn reply(&mut self, step: RelayStep, deadline: Deadline) -> Result<Reply, Reason> {
         let limit = deadline.capped(self.patience(step));
         let reply = match limit.limit(self.read_reply()).await {
@@ -174,9 +174,7 @@ impl<C: Channel> ClientSession<C> {
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
         // A thousand recipients keep one each.
         let reply = if step >= RelayStep::Mail { reply.shortened() } else { reply };
-        let out_of_place =
-            reply.severity() == Severity::Intermediate && !matches!(step, RelayStep::Auth | RelayStep::Data);
-        self.sound &= !matches!(reply.code(), 221 | 421 | 530 | 535) && !out_of_place;
+        self.sound &= self.interpret(step, &reply).connection == ConnectionFate::Kept;
         Ok(reply)
     }
 
@@ -192,12 +190,21 @@ impl<C: Channel> ClientSession<C> {
         reply
     }
 
+    pub(super) fn interpret(&self, step: RelayStep, reply: &Reply) -> Interpretation {
+        interpret(step, reply, self.options.slow_down)
+    }
+
     /// The reply itself if it means that the step succeeded.
     pub(super) fn expect(&mut self, step: RelayStep, reply: Reply) -> Result<Reply, Reason> {
-        match meaning(step, &reply, self.options.slow_down) {
-            Meaning::Accepted => Ok(reply),
-            _ => Err(self.reason(step, Cause::Reply(reply))),
+        let Interpretation { meaning, advice, .. } = self.interpret(step, &reply);
+        if meaning == Meaning::Accepted {
+            return Ok(reply);
         }
+        let reason = self.reason(step, Cause::Reply(reply));
+        Err(match advice {
+            Some(advice) => reason.with_advice(advice),
+            None => reason,
+        })
     }
 
     pub(super) fn reason(&self, step: RelayStep, cause: Cause) -> Reason {

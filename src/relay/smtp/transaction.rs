@@ -5,12 +5,12 @@
 
 use super::line::CommandLine;
 use super::needs::{mail_line, rcpt_line};
-use super::recipients::{TransactionRecipients, outcome_of};
+use super::recipients::TransactionRecipients;
 use super::session::ClientSession;
 use super::starttls::Secured;
 use crate::dkim::Sealed;
 use crate::message::Envelope;
-use crate::message::outcome::{Cause, Meaning, Outcome, Reason, RelayStep, is_goodbye, meaning};
+use crate::message::outcome::{Cause, ConnectionFate, Interpretation, Meaning, Outcome, Reason, RelayStep};
 use crate::relay::deadline::Deadline;
 use crate::smtp::{Mailbox, Reply};
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl ClientSession<Secured> {
                 self.mark_unsound();
                 return Transacted::NotSent;
             }
-            recipients.settle_rest(&outcome_of(reason, self.options.slow_down));
+            recipients.settle_rest(&Outcome::of(reason, self.options.slow_down));
         }
         let outcomes = recipients.into_outcomes(|| {
             self.reason(RelayStep::Data, Cause::Network("the server did not take the message".to_owned()))
@@ -160,11 +160,11 @@ impl ClientSession<Secured> {
         recipients: &mut TransactionRecipients,
     ) -> Result<(), Reason> {
         let step = ask.step();
-        let verdict = meaning(step, &reply, self.options.slow_down);
-        let (code, is_last) = (reply.code(), reply.code() == 421 || is_goodbye(&reply));
+        let Interpretation { meaning: verdict, connection, .. } = self.interpret(step, &reply);
+        let is_positive = reply.is_positive();
         let reason = || self.reason(step, Cause::Reply(reply));
-        // The connection is as good as closed, whatever was asked.
-        if is_last {
+        // Whatever was asked.
+        if connection == ConnectionFate::Closed {
             return Err(reason());
         }
         match ask {
@@ -175,16 +175,16 @@ impl ClientSession<Secured> {
             }
             PlannedCommand::Mail => {
                 *progress = TransactionProgress::Refused;
-                recipients.settle_rest(&outcome_of(reason(), self.options.slow_down));
+                recipients.settle_rest(&Outcome::of(reason(), self.options.slow_down));
             }
             // Pipelined behind a refused MAIL. A server that likes them now is not to be trusted with a dot.
             PlannedCommand::Rcpt(_) | PlannedCommand::Data if *progress == TransactionProgress::Refused => {
-                if code < 400 {
+                if is_positive {
                     self.mark_unsound();
                 }
             }
             PlannedCommand::Rcpt(at) if verdict == Meaning::Accepted => recipients.accept(at),
-            PlannedCommand::Rcpt(at) => recipients.settle(at, outcome_of(reason(), self.options.slow_down)),
+            PlannedCommand::Rcpt(at) => recipients.settle(at, Outcome::of(reason(), self.options.slow_down)),
             PlannedCommand::Data if verdict == Meaning::Accepted => *progress = TransactionProgress::WantsData,
             PlannedCommand::Data if recipients.has_accepted() => return Err(reason()),
             PlannedCommand::Data => {}
