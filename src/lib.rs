@@ -14,7 +14,8 @@
 //! | [`control`] | what operators ask and change; the control socket | [`control::ControlRequest`], [`control::execute`] |
 //! | [`tls`] | the only TLS configurations | |
 //! | [`cli`], [`config`], [`gateway`] | commands, settings, and the assembler of all of the above | [`gateway::Gateway`], [`config::load`] |
-//! | [`observe`], [`pem`] | log, clock, secrets, faults; reading PEM files | [`observe::Secret`] |
+//! | [`observe`], [`pem`] | log, clock, secrets, faults, retries; reading PEM files | [`observe::Secret`] |
+//! | [`text`] | text for people, and what of others' text must not be shown | [`text::is_deceptive`] |
 //!
 //! docs/flow.md follows a message through them; docs/architecture.md has the layers, which tests/layering.rs holds.
 
@@ -36,6 +37,7 @@ pub mod control;
 pub mod gateway;
 pub mod observe;
 pub mod pem;
+pub mod text;
 
 /// Only for fuzzing and tests: no build of the program has it.
 #[cfg(any(test, fuzzing))]

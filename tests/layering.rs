@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["dkim", "tls"],
     &["message"],
     &["smtp", "observe", "pem"],
-    &["lookalikes", "tally"],
+    &["text", "lookalikes", "tally"],
 ];
 
 /// No sockets, no files, no waiting.

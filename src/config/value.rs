@@ -7,6 +7,7 @@ use crate::dkim::Selector;
 use crate::message::pattern::{PatternError, SenderPatterns};
 use crate::pem;
 use crate::smtp::Domain;
+use crate::text::any_of;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -323,18 +324,9 @@ impl Text for PatternText {
 pub fn not_among(text: &str, choices: &[&str]) -> Complaint {
     let help = match nearest(text, choices.iter().copied()) {
         Some(meant) => format!("did you mean \"{meant}\"?"),
-        None => format!("use {}", one_of(choices)),
+        None => format!("use {}", any_of(choices.iter().map(|choice| format!("\"{choice}\"")))),
     };
     Complaint::new(format!("\"{text}\" is not a valid value"), help)
-}
-
-/// `"a", "b" or "c"`.
-pub fn one_of(choices: &[&str]) -> String {
-    let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => quoted.concat(),
-    }
 }
 
 /// Words of the configuration and what they stand for.

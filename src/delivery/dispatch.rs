@@ -13,6 +13,7 @@ use super::bounce::Bouncer;
 use super::settle::{LeaseSettlement, SettlementPolicy};
 use crate::message::accepted::Accepted;
 use crate::message::dsn::FailedRecipient;
+use crate::observe::Backoff;
 use crate::observe::fault::{self, Fault};
 use crate::observe::log::Clean;
 use crate::queue::{Cursor, Lane, LaneWakeups, Leased, Queue, QueueError};
@@ -20,7 +21,7 @@ use crate::relay::{Capacity, Deadline, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
@@ -36,8 +37,6 @@ const SWEPT_TOGETHER: usize = 8;
 /// While another lane's message goes ahead alone.
 const REST: Duration = Duration::from_secs(1);
 /// After the queue failed.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What makes an attempt.
 pub trait Deliver: Send + Sync + 'static {
@@ -109,7 +108,7 @@ impl<C: Deliver> Dispatcher<C> {
                 lane,
                 wakeups,
                 share: LaneAllotment::of(memory.clone()),
-                trouble: 0,
+                trouble: Backoff::default(),
                 queue_is_gone: false,
                 sweep: ExpirySweep { next: Instant::now(), after: None },
                 running: JoinSet::new(),
@@ -181,14 +180,13 @@ impl<C: Deliver> Dispatcher<C> {
         let (bouncer, lent) = (self.bouncer.clone(), leased.clone());
         let telling = apart(async move {
             fault::provoke("bounce", &lent.accepted.envelope.sender);
-            let mut pause = FIRST_RETRY;
+            let mut backoff = Backoff::default();
             while let Err(error) = bouncer.notify(&lent.accepted, &failures).await {
                 error!(id = %lent.accepted.id, "a bounce could not be stored: {error}");
                 if matches!(error, QueueError::Closed) {
                     return;
                 }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_RETRY);
+                backoff.wait().await;
             }
         });
         if let Err(failure) = telling.await {
@@ -209,7 +207,8 @@ struct LaneLoop<C> {
     /// Of the memory for leased messages.
     share: LaneAllotment,
     /// Times in a row that the queue gave an error.
-    trouble: u32,
+    /// The storage may fail for long; a line a second would fill the log.
+    trouble: Backoff,
     /// For good.
     queue_is_gone: bool,
     sweep: ExpirySweep,
@@ -275,18 +274,18 @@ impl<C: Deliver> LaneLoop<C> {
         self.share.settle();
         match leased {
             Ok(false) => {
-                self.trouble = 0;
+                self.trouble.reset();
                 LoopWait { until: now + self.until_due().await, for_mail: true }
             }
             Ok(true) => {
-                self.trouble = 0;
+                self.trouble.reset();
                 LoopWait { until: now, for_mail: true }
             }
             Err(error) => {
                 error!(lane = %self.lane, "the queue cannot lease mail: {error}");
                 // It is closed after the loops, in good order.
                 self.queue_is_gone = matches!(error, QueueError::Closed);
-                LoopWait { until: now + self.error_pause(), for_mail: false }
+                LoopWait { until: now + self.trouble.pause(), for_mail: false }
             }
         }
     }
@@ -334,16 +333,9 @@ impl<C: Deliver> LaneLoop<C> {
             Ok(None) => LOOK_AGAIN,
             Err(error) => {
                 error!(lane = %self.lane, "the next due time cannot be read: {error}");
-                FIRST_RETRY
+                Backoff::FIRST
             }
         }
-    }
-
-    /// The queue's storage may fail for long; a line a second would fill the log.
-    fn error_pause(&mut self) -> Duration {
-        let pause = FIRST_RETRY.saturating_mul(1 << self.trouble.min(10)).min(LONGEST_RETRY);
-        self.trouble += 1;
-        pause
     }
 
     fn spawn(&mut self, leased: Vec<Leased>, stop: &CancellationToken) {

@@ -13,6 +13,7 @@ use crate::message::adapt::{Translated, seven_bit_memory, to_seven_bit, translat
 use crate::message::budget::MemoryShare;
 use crate::message::outcome::Cause;
 use crate::message::{MailId, Marks, MemoryBudget, Outcome, RawMessage, Reason, RelayStep};
+use crate::observe::long_work::off_runtime;
 use crate::relay::{Deadline, provider};
 use crate::smtp::{EnhancedCode, Extensions};
 use std::sync::Arc;
@@ -93,15 +94,15 @@ impl Finalizer {
         let (message, marks) = (accepted.message.clone(), accepted.marks.clone());
         // The share goes along: work that nobody waits for any more still takes its memory.
         let work = move || (form.of(&message, &marks).and_then(|formed| signer.seal(&formed)), share);
-        let (sealed, mut share) = off_runtime(accepted, work).await?;
+        let (sealed, mut share) = apart(accepted, work).await?;
         let sealed = sealed.map_err(|NotSendable { enhanced, text, whose }| match whose {
             FailureScope::Upstream => server.cannot_carry(enhanced, text),
             FailureScope::Message => Outcome::Failed(local(enhanced, text)),
             FailureScope::Key => Outcome::Deferred(local(enhanced, text)),
         })?;
-        server.check_size(sealed.size())?;
+        server.check_size(sealed.message().size())?;
         if let Some(share) = &mut share {
-            share.shrink(sealed.size());
+            share.shrink(sealed.message().size());
         }
         Ok(FinalMessage { sealed, _share: share })
     }
@@ -114,7 +115,7 @@ impl Finalizer {
         deadline: Deadline,
     ) -> Result<Option<MemoryShare>, Outcome> {
         let message = accepted.message.clone();
-        let octets = off_runtime(accepted, move || seven_bit_memory(&message)).await?;
+        let octets = apart(accepted, move || seven_bit_memory(&message)).await?;
         if octets == 0 {
             return Ok(None);
         }
@@ -150,16 +151,12 @@ impl Finalizer {
     }
 }
 
-/// What takes long for a large message is done where nobody waits for a poll.
-async fn off_runtime<T: Send + 'static>(
+async fn apart<T: Send + 'static>(
     accepted: &Accepted,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Outcome> {
-    if accepted.message.size() < LARGE {
-        return Ok(work());
-    }
     let interrupted = |error| deferred_here(format!("sealing was interrupted: {error}"));
-    tokio::task::spawn_blocking(work).await.map_err(interrupted)
+    off_runtime(accepted.message.size() >= LARGE, work).await.map_err(interrupted)
 }
 
 /// Why a message does not leave, and whose matter that is.

@@ -8,11 +8,13 @@ use crate::message::accepted::Accepted;
 use crate::message::dsn::FailedRecipient;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
-use crate::observe::{Clock, in_words, jitter};
+use crate::observe::clock::plus;
+use crate::observe::{Clock, jitter};
 use crate::queue::schedule::Schedule;
 use crate::queue::{Attempted, Delivered, InitialState, Leased, Settlement};
 use crate::smtp::{Mailbox, Reply};
-use jiff::{SignedDuration, Timestamp};
+use crate::text::in_words;
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +94,7 @@ impl SettlementPolicy {
             }
         }
         let wait = wait.unwrap_or_default().max(SOONEST).min(self.schedule.longest);
-        SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(now)
+        plus(now, wait)
     }
 
     /// Where the recipients of a message begin that was tried before it was stored, and those that failed.

@@ -9,10 +9,10 @@ use super::signature::{self, SignatureField};
 use super::tidy;
 use crate::message::RawMessage;
 use crate::message::headers::{FieldChange, FieldRef, Fields, changed};
+use crate::observe::clock::seconds_since_epoch;
 use mail_auth::common::crypto::{HashAlgorithm, SigningKey as _};
 use mail_auth::dkim::Canonicalization::Relaxed;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// Signed once more than they occur, so that nobody can add another that mail readers would show. RFC 6376 §8.15.
 const OVERSIGNED: [&str; 10] = [
@@ -101,7 +101,7 @@ pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOption
     }
     header.extend_from_slice(&block);
     let names = keys.iter().map(|key| key.name().clone()).collect();
-    Ok(Sealed::new(header, body, Seal::Signed(names)))
+    Ok(Sealed::new(RawMessage::from_parts(header, body), Seal::Signed(names)))
 }
 
 /// Every verifier knows RSA.
@@ -163,10 +163,6 @@ fn name_and_value<'a>(field: &FieldRef<'a>) -> (&'a [u8], &'a [u8]) {
     (field.name(), &raw[colon + 1..])
 }
 
-fn seconds_since_epoch() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,12 +184,12 @@ mod tests {
     }
 
     fn wire(sealed: &Sealed) -> Vec<u8> {
-        [sealed.header(), b"\r\n", sealed.body()].concat()
+        [sealed.message().header(), b"\r\n", sealed.message().body()].concat()
     }
 
     // The names in the first signature's h=.
     fn names(sealed: &Sealed) -> String {
-        let field = Fields::new(sealed.header()).next().expect("a field").unfolded();
+        let field = Fields::new(sealed.message().header()).next().expect("a field").unfolded();
         let text: String = String::from_utf8_lossy(&field).split_whitespace().collect();
         text.split(';').find_map(|tag| tag.strip_prefix("h=")).expect("h=").to_owned()
     }
@@ -215,11 +211,11 @@ mod tests {
         let signed = wire(&sealed);
         assert_eq!(passes(&signed, &keys), [true, true]);
         assert!(signed.ends_with(&message.to_bytes()));
-        assert_eq!(sealed.body().as_ptr(), message.body().as_ptr(), "the body is shared");
+        assert_eq!(sealed.message().body().as_ptr(), message.body().as_ptr(), "the body is shared");
         // Either one still holds when the other is gone.
         let second = memchr::memmem::rfind(&signed, b"DKIM-Signature:").expect("a second one");
         assert_eq!(passes(&signed[second..], &keys), [true]);
-        assert!(sealed.header()[..second].split(|&b| b == b'\n').all(|line| line.len() <= 80));
+        assert!(sealed.message().header()[..second].split(|&b| b == b'\n').all(|line| line.len() <= 80));
     }
 
     #[test]
@@ -277,7 +273,7 @@ mod tests {
             let sealed = seal(&message(own), keys, &options).expect("sealed");
             assert!(sealed.seal().to_string().starts_with(&format!("signed {name}._domainkey")), "{}", sealed.seal());
             assert_eq!(passes(&wire(&sealed), keys), [true], "the application's are gone");
-            assert!(sealed.header().ends_with(b"\r\nFrom: a@example.com\r\nTo: b@x\r\n"));
+            assert!(sealed.message().header().ends_with(b"\r\nFrom: a@example.com\r\nTo: b@x\r\n"));
         }
         assert_eq!(seal(&message(own), &[], &options).map(|_| ()), Err(SealError::NoKey));
     }

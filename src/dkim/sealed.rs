@@ -6,7 +6,6 @@
 use super::selector::Selector;
 use crate::message::RawMessage;
 use crate::smtp::Domain;
-use bytes::Bytes;
 use std::fmt;
 
 /// How a message left.
@@ -69,8 +68,7 @@ impl fmt::Display for SignatureAlgorithm {
 /// Invariant: the header consists of whole CRLF lines, signatures first; the octets never change again.
 #[derive(Debug, Clone)]
 pub struct Sealed {
-    header: Vec<u8>,
-    body: Bytes,
+    message: RawMessage,
     seal: Seal,
     eight_bit: bool,
     header_eight_bit: bool,
@@ -79,32 +77,23 @@ pub struct Sealed {
 impl Sealed {
     /// By policy: this domain has no key, and may leave without.
     pub fn unsigned(message: &RawMessage) -> Self {
-        Self::new(message.header().to_vec(), message.body().clone(), Seal::Unsigned)
+        Self::new(message.clone(), Seal::Unsigned)
     }
 
     /// By policy: every upstream that may get it signs itself.
     pub fn left_to_provider(message: &RawMessage) -> Self {
-        Self::new(message.header().to_vec(), message.body().clone(), Seal::LeftToProvider)
+        Self::new(message.clone(), Seal::LeftToProvider)
     }
 
-    pub(super) fn new(header: Vec<u8>, body: Bytes, seal: Seal) -> Self {
-        let (eight_bit, header_eight_bit) = (!body.is_ascii(), !header.is_ascii());
-        Self { header, body, seal, eight_bit, header_eight_bit }
+    pub(super) fn new(message: RawMessage, seal: Seal) -> Self {
+        let eight_bit = message.body_is_eight_bit();
+        let header_eight_bit = message.header_is_eight_bit();
+        Self { message, seal, eight_bit, header_eight_bit }
     }
 
-    /// Signature fields and the header block, without the empty line.
-    pub fn header(&self) -> &[u8] {
-        &self.header
-    }
-
-    /// Behind the empty line.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// Octets before dot-stuffing, with the empty line: what SIZE announces.
-    pub fn size(&self) -> usize {
-        self.header.len() + 2 + self.body.len()
+    /// With the signatures on top. Its size is what SIZE announces.
+    pub fn message(&self) -> &RawMessage {
+        &self.message
     }
 
     /// True if the body needs 8BITMIME. RFC 6152.
@@ -125,15 +114,19 @@ impl Sealed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     #[test]
     fn the_message_is_carried_as_it_is() {
         let data = Bytes::from_static(b"From: a@example.com\r\n\r\n\r\nb\xc3\xb6dy");
         let sealed = Sealed::unsigned(&RawMessage::from_data(data.clone()).expect("a message"));
-        assert_eq!(sealed.header(), b"From: a@example.com\r\n");
-        assert_eq!(&sealed.body()[..], b"\r\nb\xc3\xb6dy");
-        assert_eq!((sealed.size(), sealed.is_eight_bit(), sealed.header_is_eight_bit()), (data.len(), true, false));
-        assert_eq!(sealed.body().as_ptr(), data[23..].as_ptr(), "the body is shared");
+        assert_eq!(sealed.message().header(), b"From: a@example.com\r\n");
+        assert_eq!(&sealed.message().body()[..], b"\r\nb\xc3\xb6dy");
+        assert_eq!(
+            (sealed.message().size(), sealed.is_eight_bit(), sealed.header_is_eight_bit()),
+            (data.len(), true, false)
+        );
+        assert_eq!(sealed.message().body().as_ptr(), data[23..].as_ptr(), "the body is shared");
     }
 
     #[test]

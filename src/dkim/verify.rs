@@ -7,13 +7,13 @@ use super::record::DnsRecord;
 use super::record_file::{self, NoRecord};
 use super::tidy;
 use crate::message::headers::without_spaces_around;
+use crate::observe::clock::seconds_since_epoch;
 use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
 use mail_auth::dkim::{Canonicalization, DkimError, Signature};
 use mail_auth::{AuthenticatedMessage, Error};
 use std::collections::HashMap;
-use std::time::SystemTime;
 
 /// What became of one DKIM-Signature field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,10 +198,6 @@ fn without_signature(value: &[u8]) -> Vec<u8> {
         })
         .collect();
     tags.join(&b';')
-}
-
-fn seconds_since_epoch() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 #[cfg(test)]

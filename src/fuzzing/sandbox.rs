@@ -53,7 +53,7 @@ impl SandboxHarness {
         // What this gateway signs, the sandbox finds signed, whatever else is in the message.
         let Ok(message) = RawMessage::from_data(data) else { return };
         let Ok(sealed) = seal(&message, std::slice::from_ref(&self.key), &SealOptions::default()) else { return };
-        let sent = [sealed.header(), b"\r\n", sealed.body()].concat();
+        let sent = [sealed.message().header(), b"\r\n", sealed.message().body()].concat();
         let after = passes(&sent, &self.records);
         assert!(after > before || after > 0, "{}", sent.escape_ascii());
     }

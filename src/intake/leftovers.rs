@@ -10,18 +10,15 @@ use crate::message::Outcome;
 use crate::message::accepted::Accepted;
 use crate::message::budget::MemoryShare;
 use crate::message::dsn::FailedRecipient;
+use crate::observe::Backoff;
 use crate::observe::log::Clean;
 use crate::queue::{NewMail, Queue, QueueError};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
-
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Shared by its clones.
 #[derive(Debug, Clone)]
@@ -96,12 +93,12 @@ impl Leftovers {
     }
 
     async fn retry_until_stored(&self, mut left: Leftover) {
-        let mut pause = FIRST_RETRY;
+        let mut backoff = Backoff::default();
         loop {
             let is_last = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => true,
-                () = sleep(pause) => false,
+                () = backoff.wait() => false,
             };
             let stored = self.store(&mut left).await;
             let (id, from, to) = (left.accepted.id, Clean(&left.accepted.envelope.sender), &left.to);
@@ -116,7 +113,7 @@ impl Leftovers {
                     error!(%id, %from, to, "the remaining recipients of a message could not be stored before the stop; {lost}: {error}");
                     return;
                 }
-                Err(_) => pause = (pause * 2).min(LONGEST_RETRY),
+                Err(_) => {}
             }
         }
     }

@@ -15,11 +15,11 @@ use crate::message::rewrite::{KeptMail, Original, RewriteDraft, Rewritten, RuleN
 use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage, subject};
 use crate::observe::log::Clean;
+use crate::observe::long_work::in_place;
 use crate::smtp::{EnhancedCode, Reply};
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::sync::Arc;
-use tokio::runtime::RuntimeFlavor;
 use tracing::{debug, info, warn};
 
 /// Ready to be delivered or stored.
@@ -80,7 +80,7 @@ pub(super) fn prepare(
     let context = RepairInputs { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let size = received.data.len();
     let Repaired { mut message, steps, skipped } =
-        in_place_off_runtime(size, || repaired(&as_received, pipeline, &context, (&mut received.share, size)))?;
+        in_place(is_large(size), || repaired(&as_received, pipeline, &context, (&mut received.share, size)))?;
     let held = octets_with(&message, &as_received, size);
     reserve(&mut received.share, held)?;
     received.share.shrink(held);
@@ -176,7 +176,7 @@ fn follow_rules(
     if rules.is_empty() {
         return Ok(RuleResult { draft, original: None });
     }
-    let rewritten = in_place_off_runtime(draft.message.size(), || rules.apply(&draft, origin));
+    let rewritten = in_place(is_large(draft.message.size()), || rules.apply(&draft, origin));
     let Rewritten { verdict, matched, passed_over, notes, skipped } = rewritten;
     log_notes(&notes, id);
     tell_skipped(&skipped, id);
@@ -222,15 +222,9 @@ pub(super) fn subject_of(message: &RawMessage, id: MailId) -> String {
     })
 }
 
-/// Octets from which repairs and rules take longer than an async thread's other work should wait.
-const LARGE: usize = 16 * 1024;
-
-pub(super) fn in_place_off_runtime<T>(size: usize, work: impl FnOnce() -> T) -> T {
-    let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    match flavor {
-        Ok(RuntimeFlavor::MultiThread) if size >= LARGE => tokio::task::block_in_place(work),
-        _ => work(),
-    }
+/// Repairs and rules of so many octets take longer than an async thread's other work should wait.
+pub(super) fn is_large(octets: usize) -> bool {
+    octets >= 16 * 1024
 }
 
 // A name without a dot is not known to others; spam filters penalise it.

@@ -5,13 +5,14 @@
 //! field stays on top; the repairs are not made again.
 
 use super::fit;
-use super::prepare::{drop_broken_signature, in_place_off_runtime, log_notes, subject_of, tell_skipped};
+use super::prepare::{drop_broken_signature, is_large, log_notes, subject_of, tell_skipped};
 use crate::message::accepted::Accepted;
 use crate::message::headers::Fields;
 use crate::message::optional::attempt;
 use crate::message::rewrite::{KeptMail, Original, OriginalError, RewriteDraft, Rewritten, Rules, Verdict};
 use crate::message::{MailId, RawMessage};
 use crate::observe::log::Clean;
+use crate::observe::long_work::in_place;
 use crate::queue::{Lane, LaneOf, Operator, QueueError, Revision, StoredMail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -76,7 +77,7 @@ pub async fn rerun(
     };
     // A fault with one message must not keep the others from being asked.
     let rewritten =
-        in_place_off_runtime(before.message.size(), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
+        in_place(is_large(before.message.size()), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
     let Rewritten { verdict, matched, notes, skipped, .. } = match rewritten {
         Ok(rewritten) => rewritten,
         Err(skipped) => return Ok(Ruling::unreadable(format_args!("{}, in the rules", skipped.why))),

@@ -10,6 +10,7 @@ use super::outcome::{Cause, Reason};
 use super::raw::{RawError, RawMessage};
 use super::trace::rfc5322_date;
 use crate::smtp::{EnhancedCode, Mailbox};
+use crate::text::cleaned;
 use jiff::Timestamp;
 use mail_builder::encoders::QuotedPrintableEncoder;
 use std::fmt::Write as _;
@@ -121,7 +122,7 @@ impl BounceReport<'_> {
             failed.envelope.sender
         );
         for failure in self.failures {
-            let _to_a_string = write!(text, "\r\n  <{}>\r\n    {}\r\n", failure.recipient, one_line(&failure.text));
+            let _to_a_string = write!(text, "\r\n  <{}>\r\n    {}\r\n", failure.recipient, cleaned(&failure.text));
         }
         let _to_a_string = write!(
             text,
@@ -176,10 +177,6 @@ fn address(mailbox: &Mailbox) -> String {
         }
     }
     text
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
 fn ascii(text: &str) -> String {

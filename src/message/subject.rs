@@ -2,6 +2,7 @@
 
 use super::optional::{Skipped, attempt};
 use super::raw::RawMessage;
+use crate::text::cleaned;
 use mail_parser::MessageParser;
 
 /// Characters.
@@ -17,7 +18,7 @@ fn decoded(message: &RawMessage) -> String {
     let block = [field.raw(), b"\r\n"].concat();
     let parsed = MessageParser::new().parse_headers(&block);
     let subject = parsed.as_ref().and_then(|parsed| parsed.subject()).unwrap_or_default();
-    subject.trim().chars().take(MAX).map(|character| if character.is_control() { '?' } else { character }).collect()
+    cleaned(&subject.trim().chars().take(MAX).collect::<String>())
 }
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod tests {
         for (header, expected) in [
             ("Subject: =?UTF-8?Q?gr=C3=BCn?=\r\n", "gr\u{fc}n"),
             ("Subject: =?UTF-8?Q?a=0D=0Ab?=\r\n", "a??b"),
+            ("Subject: =?UTF-8?Q?a=E2=80=AEb?=\r\n", "a?b"),
             ("Subject: one\r\n two\r\nSubject: three\r\n", "one two"),
             ("From: a@b\r\n", ""),
             ("Subject:\r\n", ""),

@@ -1,12 +1,13 @@
 //! The clocks as a value, so that tests can set them: the wall clock, which anybody may set, and the two that nobody can, of this
 //! process and of the machine. Waiting uses tokio's clock, which tests can pause.
 
+use jiff::SignedDuration;
 #[cfg(test)]
 use parking_lot::Mutex;
 use std::fs;
 #[cfg(test)]
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 #[derive(Debug, Clone)]
 pub enum Clock {
@@ -31,6 +32,17 @@ pub struct Boot {
 
 /// No right clock is behind it: this code is younger.
 pub const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_793_491_200, 0);
+
+/// `at` and so much later; the end of time at most, whatever a configuration asks for.
+pub fn plus(at: jiff::Timestamp, duration: Duration) -> jiff::Timestamp {
+    let later = SignedDuration::try_from(duration).ok().and_then(|duration| at.checked_add(duration).ok());
+    later.unwrap_or(jiff::Timestamp::MAX)
+}
+
+/// By the system's clock, as DKIM counts; 0 before 1970.
+pub fn seconds_since_epoch() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
 
 impl Clock {
     /// The wall clock's time. Never used to measure how long something took: it may jump.
@@ -129,6 +141,15 @@ mod tests {
         }
         assert!(clock.instant() >= instant);
         assert_eq!(first.is_some(), cfg!(target_os = "linux"));
+    }
+
+    #[test]
+    fn time_ends_and_does_not_overflow() {
+        let second = Duration::from_secs(1);
+        assert_eq!(plus(EARLIEST, second), EARLIEST + second);
+        for endless in [Duration::MAX, Duration::from_secs(u64::from(u32::MAX) * 1000)] {
+            assert_eq!(plus(EARLIEST, endless), jiff::Timestamp::MAX);
+        }
     }
 
     #[test]

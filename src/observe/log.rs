@@ -4,6 +4,7 @@
 
 mod outlet;
 
+use crate::text::is_deceptive;
 use outlet::Outlet;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -138,11 +139,6 @@ impl fmt::Write for Cleaner<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         text.chars().try_for_each(|character| self.0.write_char(if is_deceptive(character) { '?' } else { character }))
     }
-}
-
-fn is_deceptive(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@
 //! Pure over a [`Clock`]. A backend keeps a [`Record`] with its commits and hands it over at the next start. How long a stop was
 //! the kernel knows, unless the machine was started again meanwhile; then the wall clock is asked, and believed within bounds.
 
+use crate::observe::Clock;
+use crate::observe::clock::plus;
 use crate::observe::clock::{Boot, EARLIEST};
-use crate::observe::{Clock, roughly};
+use crate::text::roughly;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
@@ -90,8 +92,7 @@ impl Lifetime {
 
     pub fn record(&self) -> Record {
         let at = self.clock.now();
-        let gone_on = SignedDuration::try_from(self.elapsed()).ok().and_then(|time| self.latest.checked_add(time).ok());
-        let latest = gone_on.unwrap_or(self.latest).max(at);
+        let latest = plus(self.latest, self.elapsed()).max(at);
         Record { lived: self.now(), at: Some(at), latest: Some(latest), boot: self.clock.boot() }
     }
 

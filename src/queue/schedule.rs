@@ -1,6 +1,8 @@
 //! When a deferred message is due again: growing waits with jitter, and an end. Pure. RFC 5321 §4.5.4.1.
 
-use jiff::{SignedDuration, Timestamp};
+use crate::observe::backoff::{doubled, spread};
+use crate::observe::clock::plus;
+use jiff::Timestamp;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +25,7 @@ impl Schedule {
     /// `attempts`: how many were made, at least one. `jitter` in 0..=65535 spreads the wait over ±20 %, so that what
     /// failed together does not come back together.
     pub fn wait(&self, attempts: u32, jitter: u16) -> Duration {
-        let doublings = attempts.saturating_sub(1).min(30);
-        let wait = self.first.saturating_mul(1 << doublings).min(self.longest);
-        wait.mul_f64(0.8 + 0.4 * f64::from(jitter) / f64::from(u16::MAX))
+        spread(doubled(self.first, attempts.saturating_sub(1), self.longest), jitter)
     }
 
     pub fn due(&self, now: Timestamp, attempts: u32, jitter: u16) -> Timestamp {
@@ -36,10 +36,6 @@ impl Schedule {
     pub fn horizon(&self, now: Timestamp) -> Timestamp {
         plus(now, self.longest.mul_f64(1.25))
     }
-}
-
-fn plus(at: Timestamp, duration: Duration) -> Timestamp {
-    SignedDuration::try_from(duration).ok().and_then(|duration| at.checked_add(duration).ok()).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

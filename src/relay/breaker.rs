@@ -6,6 +6,7 @@
 //! connections.
 
 use crate::message::outcome::Signal;
+use crate::observe::backoff::{doubled, spread};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -182,7 +183,7 @@ impl Breaker {
     }
 
     fn open(&mut self, longest: Duration, short: Duration, now: Instant, jitter: u16) -> Duration {
-        let pause = pause(self.failures, longest, jitter);
+        let pause = spread(doubled(FIRST_PAUSE, self.failures, longest), jitter);
         self.failures = self.failures.saturating_add(1);
         self.away_since.get_or_insert(now);
         self.era += 1;
@@ -190,12 +191,6 @@ impl Breaker {
         self.state = BreakerState::Open { until: after(pause), soonest: after(pause.min(short)) };
         pause
     }
-}
-
-/// Doubles each time, spread over ±20 % so that those who failed together do not come back together.
-fn pause(before: u32, longest: Duration, jitter: u16) -> Duration {
-    let pause = FIRST_PAUSE.saturating_mul(1 << before.min(16)).min(longest);
-    pause.mul_f64(0.8 + 0.4 * f64::from(jitter) / f64::from(u16::MAX))
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@
 use super::breaker::{Admission, AttemptPass, Breaker, Capacity};
 use super::deadline::{Deadline, Expired};
 use crate::message::outcome::{Outcome, Reason, Signal, SlowDown};
+use crate::observe::jitter;
 use crate::observe::log::Clean;
-use crate::observe::{jitter, roughly};
+use crate::text::roughly;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;

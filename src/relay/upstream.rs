@@ -15,7 +15,7 @@ use super::ready::Ready;
 use super::smtp::{self, ClientSession, Secured};
 use super::socket::ConnectionPermit;
 use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
-use crate::observe::roughly;
+use crate::text::roughly;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

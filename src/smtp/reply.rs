@@ -3,6 +3,7 @@
 //! A reply is a code, an optional enhanced code and text without line ends. Nothing here knows what a reply means for a
 //! message; that is `message::outcome`. RFC 5321 §4.2, RFC 2034, RFC 3463.
 
+use crate::text::cleaned;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -151,12 +152,12 @@ fixed_replies! {
 impl Reply {
     /// A reply of one line. Control characters and direction overrides in `text` become `?`, so that no reply can forge a second one.
     pub fn new(code: u16, enhanced: EnhancedCode, text: impl AsRef<str>) -> Self {
-        Self { code: code.clamp(200, 599), enhanced: Some(enhanced), lines: vec![Cow::Owned(clean(text.as_ref()))] }
+        Self { code: code.clamp(200, 599), enhanced: Some(enhanced), lines: vec![Cow::Owned(cleaned(text.as_ref()))] }
     }
 
     /// A reply of several lines and without an enhanced code (greeting, EHLO, 334).
     pub fn plain(code: u16, lines: impl IntoIterator<Item = String>) -> Self {
-        let mut lines: Vec<_> = lines.into_iter().map(|line| Cow::Owned(clean(&line))).collect();
+        let mut lines: Vec<_> = lines.into_iter().map(|line| Cow::Owned(cleaned(&line))).collect();
         if lines.is_empty() {
             lines.push(Cow::Borrowed(""));
         }
@@ -203,7 +204,7 @@ impl Reply {
 
     /// The same reply with other words.
     pub fn with_lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Self {
-        let lines = lines.into_iter().map(|line| Cow::Owned(clean(line))).collect();
+        let lines = lines.into_iter().map(|line| Cow::Owned(cleaned(line))).collect();
         Self { code: self.code, enhanced: self.enhanced, lines }
     }
 
@@ -313,7 +314,7 @@ impl ReplyParser {
         if self.lines.len() == Self::MAX_LINES {
             return Err(ReplyError::TooManyLines);
         }
-        self.lines.push((code, clean(&String::from_utf8_lossy(text))));
+        self.lines.push((code, cleaned(&String::from_utf8_lossy(text))));
         Ok(last)
     }
 
@@ -346,14 +347,6 @@ fn without_prefix<'a>(text: &'a str, enhanced: &str) -> &'a str {
         Some(rest) => rest.strip_prefix(' ').unwrap_or(text),
         None => text,
     }
-}
-
-/// Without control characters, foreign line ends and direction overrides: an application writes it into a log of its own.
-fn clean(text: &str) -> String {
-    let deceives = |c: char| {
-        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if deceives(c) { '?' } else { c }).collect()
 }
 
 fn truncate(text: &str, octets: usize) -> &str {

@@ -67,7 +67,7 @@ fn sealed(folder: &Folder) -> String {
     let key = Arc::new(SigningKey::from_pem(domain, selector, &pem).unwrap());
     let message = Bytes::from_static(b"From: a@example.com\r\nSubject: s\r\n\r\nHello.\r\n");
     let sealed = dkim::seal(&RawMessage::from_data(message).unwrap(), &[key], &SealOptions::default()).unwrap();
-    String::from_utf8([sealed.header(), b"\r\n", sealed.body()].concat()).unwrap()
+    String::from_utf8([sealed.message().header(), b"\r\n", sealed.message().body()].concat()).unwrap()
 }
 
 #[test]

@@ -195,7 +195,8 @@ fn without(need: &ServerNeed) -> String {
 /// Fields that only this provider gets, one line each, without the signature.
 fn own_fields(sealed: &Sealed, accepted: &Accepted) -> Vec<String> {
     let known: HashSet<&[u8]> = accepted.message.fields().map(|field| field.raw()).collect();
-    let new = Fields::new(sealed.header()).filter(|field| !known.contains(field.raw()) && !field.is("DKIM-Signature"));
+    let new = Fields::new(sealed.message().header())
+        .filter(|field| !known.contains(field.raw()) && !field.is("DKIM-Signature"));
     new.map(|field| {
         let (name, value) = (String::from_utf8_lossy(field.name()), field.unfolded());
         format!("{name}: {}", String::from_utf8_lossy(&value))

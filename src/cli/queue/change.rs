@@ -10,6 +10,7 @@ use crate::cli::complain;
 use crate::control::{Change, Changed, ControlResponse, MAX_PAGE};
 use crate::queue::{Cursor, Filter, RecipientState, Statistics};
 use crate::smtp::Mailbox;
+use crate::text::counted;
 use anyhow::bail;
 use jiff::Timestamp;
 use serde_json::json;
@@ -69,7 +70,7 @@ pub async fn remove(args: &RemoveArgs, client: &QueueClient) -> anyhow::Result<E
     }
     let total = change(Change::Remove, &args.which, client).await?;
     if !args.json && total.messages > 0 {
-        print(format!("Removed: {}.\n", text::count(total.messages, "message")))?;
+        print(format!("Removed: {}.\n", counted(total.messages, "message")))?;
     }
     report(&total, "it is being sent, or was delivered", args.json, args.which.all)
 }
@@ -179,9 +180,9 @@ async fn confirmed(which: &MessageSelection, client: &QueueClient) -> anyhow::Re
     }
     let number = if which.all {
         let (number, more) = matching(&which.selection.filter(Timestamp::now()), client).await?;
-        format!("{}{}", if more { "more than " } else { "" }, text::count(number, "message"))
+        format!("{}{}", if more { "more than " } else { "" }, counted(number, "message"))
     } else {
-        text::count(u64::try_from(which.ids.len())?, "message")
+        counted(u64::try_from(which.ids.len())?, "message")
     };
     asked(&format!("Remove {number} for good?"))
 }

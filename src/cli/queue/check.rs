@@ -2,10 +2,11 @@
 //! too: what is damaged may be what the gateway would answer from.
 
 use super::progress::ProgressDisplay;
-use super::{print, print_json, text};
+use super::{print, print_json};
 use crate::cli::NOT_WELL;
 use crate::observe::log::Clean;
 use crate::queue::sqlite::{self, Checked, Finding};
+use crate::text::counted;
 use anyhow::{Context as _, bail};
 use serde_json::json;
 use std::path::Path;
@@ -72,7 +73,7 @@ fn told(checked: &Checked) -> String {
         line(format!("The database cannot be read: {error}"));
     }
     if checked.lost_transactions > 0 {
-        let lost = text::count(checked.lost_transactions, "transaction");
+        let lost = counted(checked.lost_transactions, "transaction");
         line(format!("The write-ahead log is damaged; {lost} behind the damage would be passed over."));
     }
     for finding in &checked.integrity {
@@ -96,10 +97,10 @@ fn told(checked: &Checked) -> String {
     if checked.counted.damaged > 0 {
         line(format!(
             "{} set aside as damaged; see `waxseal queue list --state damaged`.",
-            text::count(checked.counted.damaged, "recipient")
+            counted(checked.counted.damaged, "recipient")
         ));
     }
-    let looked_at = text::count(checked.messages, "message");
+    let looked_at = counted(checked.messages, "message");
     if checked.is_well() {
         line(format!("{looked_at} looked at; nothing is damaged."));
     } else if is_of_the_database(checked) {

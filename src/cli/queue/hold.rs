@@ -8,6 +8,7 @@ use crate::config::{self, ConfigFile, Environment};
 use crate::control::{ControlRequest, ControlResponse, Overview};
 use crate::delivery::{UNROUTED, lane_of_upstream};
 use crate::observe::log::Clean;
+use crate::text::any_of;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ struct LaneSelection {
 pub async fn hold(args: &HoldArgs, file: &ConfigFile<'_>, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let lane = args.which.lane.as_deref();
     if let Some((lane, lanes)) = lane.zip(lanes(file)).filter(|(lane, lanes)| !lanes.iter().any(|name| name == lane)) {
-        let lanes = text::words_for(lanes.iter().map(String::as_str));
+        let lanes = any_of(lanes.iter().map(String::as_str));
         complain(format_args!("there is no lane \"{}\" in the configuration: {lanes}", lane.escape_debug()));
         return Ok(ExitCode::from(NOT_WELL));
     }

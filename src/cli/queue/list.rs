@@ -8,6 +8,7 @@ use super::table::Column;
 use super::{print, text};
 use crate::control::{ControlRequest, ControlResponse, MAX_PAGE, Overview};
 use crate::queue::{Cursor, HeldLane, HistoryRow, Row};
+use crate::text::counted;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -109,8 +110,8 @@ fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overvi
     let mut lines = vec![match (written, more) {
         (0, _) if is_filtered => "No message matches.".to_owned(),
         (0, _) => "The queue is empty.".to_owned(),
-        (_, true) => format!("\nThe oldest {}; see more with --limit or --all.", text::count(written, "message")),
-        (_, false) => format!("\n{}.", text::count(written, "message")),
+        (_, true) => format!("\nThe oldest {}; see more with --limit or --all.", counted(written, "message")),
+        (_, false) => format!("\n{}.", counted(written, "message")),
     }];
     if counts.waiting + counts.leased + counts.failed + counts.damaged > 0 {
         let damaged = if counts.damaged == 0 { String::new() } else { format!(", {} damaged", counts.damaged) };

@@ -2,10 +2,11 @@
 
 use super::change::asked;
 use super::check::{Watched, findings, refuse_without_a_queue};
-use super::{print, print_json, text};
+use super::{print, print_json};
 use crate::cli::NOT_WELL;
 use crate::gateway::lock::Lock;
 use crate::queue::sqlite::{self, Salvaged};
+use crate::text::counted;
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde_json::json;
@@ -56,14 +57,14 @@ fn confirmed(data_dir: &Path) -> anyhow::Result<bool> {
 fn told(salvaged: &Salvaged) -> String {
     let mut text = String::new();
     let mut line = |line: String| text.extend([line.as_str(), "\n"]);
-    line(format!("As they were stored: {}.", text::count(salvaged.whole, "message")));
+    line(format!("As they were stored: {}.", counted(salvaged.whole, "message")));
     if !salvaged.damaged.is_empty() {
-        let number = text::count(salvaged.damaged.len() as u64, "message");
+        let number = counted(salvaged.damaged.len() as u64, "message");
         line(format!("Set aside as damaged, and never sent by themselves: {number}."));
         findings(&salvaged.damaged, &mut line);
     }
     if !salvaged.lost.is_empty() {
-        line(format!("Lost: {}.", text::count(salvaged.lost.len() as u64, "message")));
+        line(format!("Lost: {}.", counted(salvaged.lost.len() as u64, "message")));
         findings(&salvaged.lost, &mut line);
     }
     match salvaged.missing_recipients {
@@ -71,7 +72,7 @@ fn told(salvaged: &Salvaged) -> String {
         Some(missing) => line(format!(
             "By its own count the database had {} more, of messages of which nothing can be found; the gateway's log has the id \
              of each message that was accepted.",
-            text::count(missing, "recipient")
+            counted(missing, "recipient")
         )),
         None => line(
             "The database's own count of messages cannot be read: more may be missing. The gateway's log has the id of each \
@@ -79,7 +80,7 @@ fn told(salvaged: &Salvaged) -> String {
                 .to_owned(),
         ),
     }
-    let history = text::count(salvaged.history, "row");
+    let history = counted(salvaged.history, "row");
     let cut = if salvaged.history_is_cut { "; the rest cannot be read" } else { "" };
     line(format!("History: {history}{cut}."));
     line(format!(

@@ -1,8 +1,8 @@
 //! Which messages: named, or by filters as they are typed.
 
-use super::text::words_for;
 use crate::message::MailId;
 use crate::queue::{Filter, RecipientState};
+use crate::text::any_of;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 pub const STATES: [(&str, RecipientState); 4] = [
@@ -80,7 +80,7 @@ impl Selection {
 
 fn state(text: &str) -> Result<RecipientState, String> {
     let found = STATES.iter().find(|(name, _)| *name == text);
-    found.map(|(_, state)| *state).ok_or_else(|| format!("use {}", words_for(STATES.map(|(name, _)| name))))
+    found.map(|(_, state)| *state).ok_or_else(|| format!("use {}", any_of(STATES.map(|(name, _)| name))))
 }
 
 /// A day has 24 hours here.

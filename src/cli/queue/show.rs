@@ -9,6 +9,7 @@ use crate::control::{ControlRequest, ControlResponse};
 use crate::message::MailId;
 use crate::observe::log::Clean;
 use crate::queue::{Attempted, HeldLane, HistoryRow, MessageDetails, RecipientRow};
+use crate::text::counted;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::fmt::{self, Write as _};
@@ -128,7 +129,7 @@ impl Details<'_> {
         let state = text::recipient_state(recipient, self.held, self.now);
         let tries = match recipient.attempts {
             0 => "not tried yet".to_owned(),
-            number => format!("tried {}", text::count(number.into(), "time")),
+            number => format!("tried {}", counted(number.into(), "time")),
         };
         write!(f, "  {}: {state}, {tries}, lane {}", Clean(&recipient.address), Clean(&recipient.lane))?;
         match recipient.due {

@@ -1,32 +1,23 @@
-//! Times, sizes and counts for people.
+//! Times, sizes and states for people.
 
 use crate::observe::log::Clean;
 use crate::queue::{HeldLane, RecipientRow, RecipientState, Row};
+use crate::text::briefly;
 use jiff::Timestamp;
 
 /// `3 h ago`; a time to come (the clock was set back) is `in 3 h`.
 pub fn ago(now: Timestamp, at: Timestamp) -> String {
     match now.as_second() - at.as_second() {
         0 => "just now".to_owned(),
-        seconds if seconds > 0 => format!("{} ago", span(seconds)),
-        seconds => format!("in {}", span(-seconds)),
+        seconds if seconds > 0 => format!("{} ago", briefly(seconds.unsigned_abs())),
+        seconds => format!("in {}", briefly(seconds.unsigned_abs())),
     }
 }
 
 pub fn due(now: Timestamp, at: Timestamp) -> String {
     match at.as_second() - now.as_second() {
-        seconds if seconds > 0 => format!("due in {}", span(seconds)),
+        seconds if seconds > 0 => format!("due in {}", briefly(seconds.unsigned_abs())),
         _ => "due now".to_owned(),
-    }
-}
-
-/// In the largest unit of which there are two, or the largest there is.
-fn span(seconds: i64) -> String {
-    match seconds {
-        ..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -40,21 +31,6 @@ pub fn size(octets: u64) -> String {
         ..1_024 => format!("{octets} B"),
         1_024..1_048_576 => with_tenth(1_024, "KiB"),
         _ => with_tenth(1_048_576, "MiB"),
-    }
-}
-
-/// `1 message`, `3 messages`.
-pub fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// `a`, `a or b`, `a, b or c`.
-pub fn words_for<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<_> = names.into_iter().collect();
-    match names.split_last() {
-        Some((last, [])) => (*last).to_owned(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
     }
 }
 
@@ -150,12 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_counts() {
+    fn sizes() {
         for (octets, text) in [(0, "0 B"), (1_023, "1023 B"), (4_608, "4.5 KiB"), (26_214_400, "25.0 MiB")] {
             assert_eq!(size(octets), text);
         }
-        assert_eq!((count(1, "message"), count(0, "message")), ("1 message".into(), "0 messages".into()));
-        assert_eq!(words_for(["a"]), "a");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::selection::MessageSelection;
 use super::{print, text};
 use crate::control::{Change, ControlRequest, ControlResponse, Which};
 use crate::message::MailId;
+use crate::text::counted;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 
@@ -39,7 +40,7 @@ pub async fn walk(
 
 /// Also prints lanes that are held.
 pub async fn print_due(messages: u64, recipients: u64, client: &QueueClient) -> anyhow::Result<()> {
-    let (messages, recipients) = (text::count(messages, "message"), text::count(recipients, "recipient"));
+    let (messages, recipients) = (counted(messages, "message"), counted(recipients, "recipient"));
     let held = text::holds(&client.overview().await?.held);
     let held: String = held.iter().map(|line| format!("{line}\n")).collect();
     print(format!("Due now: {messages} for {recipients}.\n{held}"))

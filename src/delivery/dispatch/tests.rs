@@ -5,6 +5,7 @@ use super::*;
 use crate::delivery::Bounce;
 use crate::queue::Settlement;
 use crate::smtp::ReversePath;
+use tokio::time::sleep;
 
 const MOMENT: Duration = Duration::from_millis(100);
 

@@ -3,7 +3,7 @@
 //! Whatever happens on the way (a panic, a task that is dropped), what was lent and not begun goes back as it came: nobody
 //! asks for a lease again, and its mail would wait for the next start.
 
-use super::{FIRST_RETRY, LONGEST_RETRY};
+use crate::observe::Backoff;
 use crate::queue::{Leased, Queue, QueueError, Settlement};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Drop for Unbegun {
             runtime.spawn(async move {
                 if is_fault {
                     // If it is to blame itself, not without a pause.
-                    sleep(FIRST_RETRY).await;
+                    sleep(Backoff::FIRST).await;
                 }
                 give_back(&*queue, &leased).await;
                 queue.wakeups().wake([&leased.lane]);
@@ -65,13 +65,12 @@ async fn give_back(queue: &dyn Queue, leased: &Leased) {
 
 /// Repeated until it is durable.
 pub(super) async fn settle(queue: &dyn Queue, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
-    let mut pause = FIRST_RETRY;
+    let mut backoff = Backoff::default();
     while let Err(error) = queue.settle(leased.lease, settlements.clone(), due).await {
         error!(id = %leased.accepted.id, "the outcome of a delivery attempt could not be recorded: {error}");
         if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
             return;
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_RETRY);
+        backoff.wait().await;
     }
 }

@@ -10,6 +10,7 @@ use crate::queue::lifetime::LONGEST_STOP;
 use crate::queue::sqlite::{SqliteOptions, SqliteQueue};
 use crate::queue::{Lane, NewMail, Operator, Queue};
 use crate::smtp::ReversePath;
+use jiff::SignedDuration;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::Path;

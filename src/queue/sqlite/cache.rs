@@ -3,7 +3,7 @@
 
 use crate::message::MailId;
 use crate::message::accepted::Accepted;
-use std::collections::{HashMap, VecDeque};
+use hashlink::LinkedHashMap;
 use std::sync::Arc;
 
 /// Octets that an entry costs besides its message.
@@ -11,7 +11,6 @@ const OVERHEAD: u64 = 512;
 
 #[derive(Debug)]
 struct Entry {
-    number: u64,
     accepted: Arc<Accepted>,
     /// Of header and body, as it was stored.
     digest: Vec<u8>,
@@ -21,15 +20,13 @@ struct Entry {
 pub(super) struct Cache {
     limit: u64,
     octets: u64,
-    entries: HashMap<MailId, Entry>,
-    /// By age; may name entries that are gone or were inserted again; the number tells which.
-    order: VecDeque<(u64, MailId)>,
-    number: u64,
+    /// The oldest first.
+    entries: LinkedHashMap<MailId, Entry>,
 }
 
 impl Cache {
     pub(super) fn new(limit: u64) -> Self {
-        Self { limit, octets: 0, entries: HashMap::new(), order: VecDeque::new(), number: 0 }
+        Self { limit, octets: 0, entries: LinkedHashMap::new() }
     }
 
     /// False, and nothing is done, if it is too large or another message has its name.
@@ -38,15 +35,13 @@ impl Cache {
         if cost > self.limit || self.entries.contains_key(&accepted.id) {
             return false;
         }
-        self.number += 1;
         self.octets += cost;
-        let entry = Entry { number: self.number, accepted: accepted.clone(), digest: digest.to_vec() };
-        self.entries.insert(accepted.id, entry);
-        self.order.push_back((self.number, accepted.id));
-        while self.octets > self.limit {
-            self.drop_oldest();
+        self.entries.insert(accepted.id, Entry { accepted: accepted.clone(), digest: digest.to_vec() });
+        while self.octets > self.limit
+            && let Some((_, oldest)) = self.entries.pop_front()
+        {
+            self.octets -= self::cost(&oldest.accepted);
         }
-        self.forget_gone();
         true
     }
 
@@ -57,23 +52,6 @@ impl Cache {
     pub(super) fn remove(&mut self, id: MailId) {
         if let Some(entry) = self.entries.remove(&id) {
             self.octets -= cost(&entry.accepted);
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        match self.order.pop_front() {
-            Some((number, id)) if self.entries.get(&id).is_some_and(|entry| entry.number == number) => self.remove(id),
-            Some(_) => {}
-            // Cannot be: every entry is in the order.
-            None => self.octets = 0,
-        }
-    }
-
-    // Keeps the order within twice the entries, at a constant cost per insertion on average.
-    fn forget_gone(&mut self) {
-        if self.order.len() > 2 * self.entries.len() + 16 {
-            let entries = &self.entries;
-            self.order.retain(|(number, id)| entries.get(id).is_some_and(|entry| entry.number == *number));
         }
     }
 }
@@ -128,6 +106,6 @@ mod tests {
             cache.insert(&one, &[]);
             cache.remove(one.id);
         }
-        assert!(cache.order.len() < 100, "{}", cache.order.len());
+        assert_eq!((cache.octets, cache.entries.len()), (0, 0));
     }
 }

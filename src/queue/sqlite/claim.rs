@@ -9,9 +9,10 @@ use super::settle::ActiveLease;
 use super::store::{SqliteStore, detached};
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
-use crate::observe::fault;
+use crate::observe::clock::plus;
+use crate::observe::{Backoff, fault};
 use crate::queue::{Cursor, Lane, LeaseId, Leased, QueueError, Settlement};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,14 +22,10 @@ use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 /// Between two checks of a message that cannot be read just now.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Before a lease goes back with which something was wrong: shorter than anybody waits who was told so.
 const AFTER_A_FAULT: Duration = Duration::from_millis(500);
-
-/// Between two tries to give a lease back.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Even if the caller goes away, a message marked as leased is either returned or released.
 pub(super) async fn lease(
@@ -130,7 +127,7 @@ impl SqliteStore {
             let (request, turns, reassignment) =
                 (request.clone(), self.turns.clone(), self.reassignment.lock().clone());
             let now = from_column(request.now);
-            let later = now.checked_add(LOOK_AGAIN).unwrap_or(now);
+            let later = plus(now, LOOK_AGAIN);
             let granted =
                 self.writer.call(move |work| lease::lease(work, &request, &turns, reassignment.as_ref())).await?;
             let asked = granted.grants.len();
@@ -269,14 +266,13 @@ impl SqliteStore {
         }
         let store = self.clone();
         tokio::spawn(async move {
-            let mut pause = FIRST_RETRY;
+            let mut backoff = Backoff::default();
             while let Err(error) = settled {
                 error!(%error, "a lease could not be given back");
                 if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
                     return;
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_RETRY);
+                backoff.wait().await;
                 settled = store.settle(lease, settlements.clone(), due).await;
             }
         });

@@ -19,8 +19,10 @@ const PIECE: usize = 64 * 1024;
 impl ClientSession<Secured> {
     /// After a 354. The reply is the one to the final dot, whatever it says.
     pub(super) async fn data(&mut self, sealed: &Sealed, deadline: Deadline) -> Result<Reply, Reason> {
-        let (mut encoder, mut stuffed) = (DotEncoder::default(), Vec::with_capacity(sealed.size().min(2 * PIECE)));
-        let pieces = sealed.header().chunks(PIECE).chain([&b"\r\n"[..]]).chain(sealed.body().chunks(PIECE));
+        let (mut encoder, mut stuffed) =
+            (DotEncoder::default(), Vec::with_capacity(sealed.message().size().min(2 * PIECE)));
+        let pieces =
+            sealed.message().header().chunks(PIECE).chain([&b"\r\n"[..]]).chain(sealed.message().body().chunks(PIECE));
         for piece in pieces {
             encoder.encode(piece, &mut stuffed);
             if stuffed.len() >= PIECE {
@@ -31,7 +33,7 @@ impl ClientSession<Secured> {
             }
         }
         encoder.finish(&mut stuffed);
-        debug!(upstream = %self.options.name, octets = sealed.size(), "C: (message)");
+        debug!(upstream = %self.options.name, octets = sealed.message().size(), "C: (message)");
         self.end(&stuffed, deadline).await
     }
 

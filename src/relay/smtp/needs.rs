@@ -18,12 +18,12 @@ pub(super) fn mail_line(
     recipients: &mut TransactionRecipients,
 ) -> Result<CommandLine, Outcome> {
     let failed = |enhanced, text: String| Outcome::Failed(local(upstream, enhanced, text));
-    let size = mail.sealed.size() as u64;
+    let size = mail.sealed.message().size() as u64;
     if let Some(Some(limit)) = offered.size.filter(|limit| limit.is_some_and(|limit| limit < size)) {
         let text = format!("the message has {size} octets, and this server takes {limit} at most");
         return Err(failed(EnhancedCode::new(5, 3, 4), text));
     }
-    if !has_only_crlf(mail.sealed.header()) || !has_only_crlf(mail.sealed.body()) {
+    if !has_only_crlf(mail.sealed.message().header()) || !has_only_crlf(mail.sealed.message().body()) {
         // Unreachable while RawMessage keeps its promise; a smuggled message must not depend on that alone.
         let text = "the message has a bare CR, LF or NUL and cannot be sent".to_owned();
         return Err(failed(EnhancedCode::new(5, 6, 0), text));

@@ -46,7 +46,7 @@ impl Bench {
         let message = RawMessage::from_data(Bytes::copy_from_slice(message)).expect("a message");
         let keys: Vec<_> = keys.iter().map(|key| Arc::clone(&key.signing)).collect();
         let sealed = dkim::seal(&message, &keys, &SealOptions::default()).expect("sealed");
-        let mut wire = [sealed.header(), b"\r\n", sealed.body()].concat();
+        let mut wire = [sealed.message().header(), b"\r\n", sealed.message().body()].concat();
         if !wire.ends_with(b"\r\n") {
             wire.extend_from_slice(b"\r\n");
         }
