@@ -3,9 +3,9 @@
 //! Connections and tokens belong to the account and not to a table of the configuration: two tables for one account never get
 //! more than it allows. A provider that asks for a slower pace slows the whole account down.
 
-use super::limits::{Counting, Gate, QuotaStore, Rate};
+use super::connection::PooledConnection;
+use super::limits::{AccountQuotas, Counting, Gate, Rate};
 use super::pool::Pool;
-use super::upstream::PooledConnection;
 use crate::message::outcome::Signal;
 use std::sync::Arc;
 
@@ -14,16 +14,6 @@ use std::sync::Arc;
 pub struct Account {
     pub(super) pool: Arc<Pool<PooledConnection>>,
     pub(super) gate: Arc<Gate>,
-}
-
-/// Where the account's quotas are kept across restarts.
-#[derive(Debug, Clone)]
-pub struct AccountQuotas {
-    pub ledger: Arc<dyn QuotaStore>,
-    /// Under which name: the account's own, whatever its table is called.
-    pub name: Arc<str>,
-    /// Where earlier versions kept them: taken over once, if there is nothing under `name`.
-    pub former: Arc<str>,
 }
 
 impl Account {

@@ -4,10 +4,10 @@
 //! if another permit is free right now; else the addresses are tried one by one, each with its share of the time. Where
 //! nothing answers on a port, the next one gets its turn; the one that works is kept for as long as it does.
 
+use super::connection::PooledConnection;
 use super::deadline::{Deadline, Expired};
 use super::pool::{Pool, PoolMember};
 use super::socket::{ConnectionPermit, Socket};
-use super::upstream::PooledConnection;
 use super::{Port, UpstreamOptions};
 use crate::message::outcome::{Cause, Reason, RelayStep};
 use parking_lot::Mutex;

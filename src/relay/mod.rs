@@ -7,6 +7,7 @@
 mod account;
 mod breaker;
 mod connect;
+mod connection;
 mod deadline;
 mod health;
 mod limits;
@@ -17,10 +18,10 @@ mod smtp;
 mod socket;
 mod upstream;
 
-pub use account::{Account, AccountQuotas};
+pub use account::Account;
 pub use breaker::{Admission, AttemptPass, Breaker, Capacity};
 pub use deadline::Deadline;
-pub use limits::{Counting, Counts, QuotaBucket, QuotaStore, Rate, RateError};
+pub use limits::{AccountQuotas, Counting, Counts, QuotaBucket, QuotaStore, Rate, RateError};
 pub use pool::Reuse;
 pub use ready::{Ready, Sent};
 pub use upstream::{ConnectionRequest, Upstream};

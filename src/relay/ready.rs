@@ -2,13 +2,14 @@
 //! both back; after an unexpected event the connection is closed.
 //! Exists only after TLS, EHLO and login; a message is handed to it whole, as `Sealed`.
 
+use super::connection::PooledConnection;
 use super::deadline::Deadline;
 use super::health::MonitoredAttempt;
 use super::limits::RateToken;
 use super::smtp::{Mail, Transacted};
-use super::upstream::{PooledConnection, Upstream};
+use super::upstream::{CheckedOut, ConnectionRequest, Upstream};
 use crate::dkim::Sealed;
-use crate::message::{Envelope, Outcome};
+use crate::message::{Envelope, Outcome, Reason};
 use crate::smtp::{Extensions, Mailbox};
 use std::time::Duration;
 
@@ -39,26 +40,25 @@ pub enum Sent {
     Stale,
 }
 
-impl Ready {
-    pub(super) fn new(
-        upstream: Upstream,
-        connection: PooledConnection,
-        attempt: MonitoredAttempt,
-        token: RateToken,
-        first_reply_timeout: Option<Duration>,
-    ) -> Self {
-        Self {
-            upstream,
-            attempt,
-            token,
-            first_reply_timeout,
+impl Upstream {
+    /// A connection that is encrypted, verified, greeted and logged in. Callers are served in order of arrival. They
+    /// stop waiting when the upstream becomes unavailable.
+    pub async fn ready(&self, wanted: ConnectionRequest) -> Result<Ready, Reason> {
+        let CheckedOut { connection, attempt, token, first_reply_timeout } = self.check_out(wanted).await?;
+        Ok(Ready {
+            upstream: self.clone(),
             extensions: connection.session.extensions().clone(),
             tls_version: connection.session.tls_version(),
             reused: connection.messages > 0,
+            attempt,
+            token,
+            first_reply_timeout,
             connection: Some(connection),
-        }
+        })
     }
+}
 
+impl Ready {
     /// What the server offers after TLS and login.
     pub fn extensions(&self) -> &Extensions {
         &self.extensions

@@ -3,9 +3,9 @@
 //! A provider counts a connection until it has seen its end. So a dropped socket shuts its side down at once, and holds
 //! the permit until the peer has closed too, for a second at most.
 
+use super::connection::PooledConnection;
 use super::deadline::{Deadline, Expired};
 use super::pool;
-use super::upstream::PooledConnection;
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};

@@ -7,11 +7,11 @@ use super::UpstreamOptions;
 use super::account::Account;
 use super::breaker::Capacity;
 use super::connect::{Dialer, Family, WorkingPort};
+use super::connection::{PooledConnection, retire};
 use super::deadline::{Deadline, Expired};
 use super::health::{Health, MonitoredAttempt, NotAdmitted};
 use super::limits::{Load, Rate, RateToken, TokenDenied};
-use super::pool::{Claim, PoolGrant, PoolMember, Pooled, PutBack, Reuse};
-use super::ready::Ready;
+use super::pool::{Claim, PoolGrant, PoolMember, PutBack, Reuse};
 use super::smtp::{self, ClientSession, Secured};
 use super::socket::ConnectionPermit;
 use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
@@ -49,6 +49,15 @@ impl ConnectionRequest {
     }
 }
 
+/// A connection for one message, with the attempt and the token under which it goes out.
+pub(super) struct CheckedOut {
+    pub connection: PooledConnection,
+    pub attempt: MonitoredAttempt,
+    pub token: RateToken,
+    /// How long the server may take for its first reply, where that is less than usual.
+    pub first_reply_timeout: Option<Duration>,
+}
+
 /// Cheap to clone. When the last clone is gone, idle connections are closed.
 #[derive(Debug, Clone)]
 pub struct Upstream(Arc<UpstreamInner>);
@@ -65,19 +74,6 @@ struct UpstreamInner {
     port: WorkingPort,
     /// As logged last.
     is_used_up: AtomicBool,
-}
-
-/// A session and how many messages it was used for.
-#[derive(Debug)]
-pub(super) struct PooledConnection {
-    pub session: ClientSession<Secured>,
-    pub messages: usize,
-}
-
-impl Pooled for PooledConnection {
-    fn permit(&self) -> &ConnectionPermit {
-        self.session.permit()
-    }
 }
 
 impl Upstream {
@@ -135,9 +131,8 @@ impl Upstream {
         self.0.health.cut_pause();
     }
 
-    /// A connection that is encrypted, verified, greeted and logged in. Callers are served in order of arrival. They
-    /// stop waiting when the upstream becomes unavailable.
-    pub async fn ready(&self, wanted: ConnectionRequest) -> Result<Ready, Reason> {
+    /// What [`Upstream::ready`] hands out, still in its parts.
+    pub(super) async fn check_out(&self, wanted: ConnectionRequest) -> Result<CheckedOut, Reason> {
         if let Some((rate, until)) = self.quota_used_up() {
             return Err(self.used_up(rate, until));
         }
@@ -153,7 +148,8 @@ impl Upstream {
         };
         match opened {
             Ok((connection, token)) => {
-                Ok(Ready::new(self.clone(), connection, attempt, token, self.first_reply_timeout(&wanted)))
+                let first_reply_timeout = self.first_reply_timeout(&wanted);
+                Ok(CheckedOut { connection, attempt, token, first_reply_timeout })
             }
             Err(reason) => {
                 // A caller that had no time left says nothing about the server.
@@ -356,14 +352,6 @@ impl Drop for UpstreamInner {
         for connection in self.account.pool.close(&self.member) {
             retire(connection);
         }
-    }
-}
-
-/// Says QUIT in the background; the permit is held until the connection is closed.
-fn retire(connection: PooledConnection) {
-    connection.permit().start_closing();
-    if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn(connection.session.quit());
     }
 }
 

@@ -5,11 +5,10 @@
 
 use super::limiter::{LimitCheck, Limiter};
 use super::load::{Counting, Load};
-use super::quota::{self, QuotaBucket, QuotaRecord, QuotaReservation, TwoClocks};
+use super::quota::{self, AccountQuotas, QuotaBucket, QuotaRecord, QuotaReservation, TwoClocks};
 use super::rate::Rate;
 use super::throttle::{Throttle, ThrottleFactor};
 use super::window::Moment;
-use crate::relay::account::AccountQuotas;
 use crate::relay::deadline::{Deadline, Expired};
 use parking_lot::Mutex;
 use std::fmt;

@@ -15,5 +15,5 @@ mod window;
 pub(super) use gate::{Gate, RateToken, TokenDenied};
 pub(super) use load::Load;
 pub use load::{Counting, Counts};
-pub use quota::{QuotaBucket, QuotaStore};
+pub use quota::{AccountQuotas, QuotaBucket, QuotaStore};
 pub use rate::{Rate, RateError};

@@ -9,6 +9,7 @@
 use super::window::{Moment, Window};
 use async_trait::async_trait;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Of a limit, the part that is put down ahead.
@@ -39,6 +40,16 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
 
     /// Each row replaces the one of its number, and those below `oldest` go; all of it or nothing, durable when it returns.
     async fn write(&self, quota: &str, rows: Vec<QuotaBucket>, oldest: i64) -> Result<(), String>;
+}
+
+/// Where the account's quotas are kept across restarts.
+#[derive(Debug, Clone)]
+pub struct AccountQuotas {
+    pub ledger: Arc<dyn QuotaStore>,
+    /// Under which name: the account's own, whatever its table is called.
+    pub name: Arc<str>,
+    /// Where earlier versions kept them: taken over once, if there is nothing under `name`.
+    pub former: Arc<str>,
 }
 
 /// What is recorded for one window.
