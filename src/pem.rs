@@ -58,7 +58,8 @@ fn in_lines(text: &str) -> Result<String, PemError> {
     if text.contains("ENCRYPTED") {
         return Err(PemError::Encrypted);
     }
-    let (mut lines, mut rest) = (String::new(), text.as_str());
+    let mut lines = String::new();
+    let mut rest = text.as_str();
     while let Some((_, block)) = rest.split_once(BEGIN) {
         let (label, block) = block.split_once(DASHES).ok_or(PemError::Syntax)?;
         let end = format!("{DASHES}END {label}{DASHES}");

@@ -31,7 +31,8 @@ pub fn any_of(words: impl IntoIterator<Item = impl Display>) -> String {
 
 /// `5 days`, `36 hours`, `90 seconds`: in the largest unit that divides it; below a second, in milliseconds.
 pub fn in_words(duration: Duration) -> String {
-    let (whole, seconds) = (duration.subsec_nanos() == 0, duration.as_secs());
+    let whole = duration.subsec_nanos() == 0;
+    let seconds = duration.as_secs();
     let units = [(24 * 3600, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
     let unit = units.into_iter().find(|(length, _)| whole && seconds > 0 && seconds.is_multiple_of(*length));
     let (count, name) = match unit {

@@ -69,7 +69,8 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             let wrong = error.use_stderr();
-            let (text, shown) = (error.render().to_string(), HIDDEN_ARGUMENTS.hide(&error.render().to_string()));
+            let text = error.render().to_string();
+            let shown = HIDDEN_ARGUMENTS.hide(&error.render().to_string());
             if text == shown || !wrong {
                 let _a_closed_pipe_changes_nothing = error.print();
             } else {
@@ -106,7 +107,8 @@ static HIDDEN_ARGUMENTS: LazyLock<Redaction> = LazyLock::new(|| {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let place_of = |command: &str| arguments.iter().position(|argument| argument == command);
-    let (is_queue, behind_hash) = (place_of("queue").is_some(), place_of("user").and(place_of("hash")));
+    let is_queue = place_of("queue").is_some();
+    let behind_hash = place_of("user").and(place_of("hash"));
     let mut hidden = Redaction::default();
     for (at, argument) in arguments.iter().enumerate() {
         let value =

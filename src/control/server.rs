@@ -61,7 +61,8 @@ impl ControlServer {
         wake: Wake,
         clock: Clock,
     ) -> io::Result<Self> {
-        let (path, listener) = (data_dir.join(SOCKET), listen(data_dir)?);
+        let path = data_dir.join(SOCKET);
+        let listener = listen(data_dir)?;
         let identities = (identity(data_dir)?, identity(&path)?);
         let answers = Arc::new(Semaphore::new(MAX_ANSWERS));
         Ok(Self { listener, data_dir: data_dir.to_owned(), path, identities, queue, rules, wake, clock, answers })
@@ -69,7 +70,8 @@ impl ControlServer {
 
     /// Until `shutdown` is cancelled; answers in progress are finished.
     pub async fn serve(mut self, shutdown: CancellationToken) {
-        let (mut clients, mut looks) = (JoinSet::new(), interval(BETWEEN_LOOKS));
+        let mut clients = JoinSet::new();
+        let mut looks = interval(BETWEEN_LOOKS);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -103,7 +105,8 @@ impl ControlServer {
         match made {
             Ok((listener, socket)) => {
                 warn!(path = %self.path.display(), "the control socket was deleted; it is made again");
-                (self.listener, self.identities.1) = (listener, socket);
+                self.listener = listener;
+                self.identities.1 = socket;
             }
             Err(error) => {
                 warn!(path = %self.path.display(), "the control socket was deleted, and cannot be made again: {error}")
@@ -204,7 +207,8 @@ impl Conversation {
 async fn read_request(
     input: &mut (impl AsyncBufReadExt + Unpin),
 ) -> io::Result<Option<Result<ControlRequest, ControlRefusal>>> {
-    let (mut line, limit) = (Vec::new(), u64::try_from(MAX_REQUEST).unwrap_or(u64::MAX));
+    let mut line = Vec::new();
+    let limit = u64::try_from(MAX_REQUEST).unwrap_or(u64::MAX);
     input.take(limit).read_until(b'\n', &mut line).await?;
     Ok(match line.last() {
         None => None,

@@ -37,7 +37,8 @@ impl Bouncer {
     pub async fn notify(&self, failed: &Accepted, failures: &[FailedRecipient]) -> Result<(), QueueError> {
         let Some(to) = self.addressee(failed).filter(|_| !failures.is_empty()) else { return Ok(()) };
         let Some(mail) = self.write(failed, failures, to) else { return Ok(()) };
-        let (id, bounce) = (failed.id, mail.accepted.id);
+        let id = failed.id;
+        let bounce = mail.accepted.id;
         match self.queue.put(mail).await {
             Ok(()) => info!(%id, %to, %bounce, "queued a bounce"),
             // To wait for room would hold up mail that can be delivered, and free none.

@@ -30,7 +30,8 @@ pub(super) async fn reserve_conversion(
     if octets as u64 > memory.total() {
         return Err(NoConversionMemory::Ever);
     }
-    let (deadline, mut share) = (deadline.capped(PATIENCE), memory.share());
+    let deadline = deadline.capped(PATIENCE);
+    let mut share = memory.share();
     while share.grow(octets).is_err() {
         if deadline.has_passed() {
             return Err(NoConversionMemory::Yet);

@@ -36,7 +36,6 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(30);
 const SWEPT_TOGETHER: usize = 8;
 /// While another lane's message goes ahead alone.
 const REST: Duration = Duration::from_secs(1);
-/// After the queue failed.
 
 /// What makes an attempt.
 pub trait Deliver: Send + Sync + 'static {
@@ -132,7 +131,9 @@ impl<C: Deliver> Dispatcher<C> {
         }
         let leased = unbegun.begin();
         if leased.possible_duplicate {
-            let (id, from, lane) = (leased.accepted.id, Clean(&leased.accepted.envelope.sender), &leased.lane);
+            let id = leased.accepted.id;
+            let from = Clean(&leased.accepted.envelope.sender);
+            let lane = &leased.lane;
             warn!(%id, %from, %lane, attempts = leased.attempts, "possible duplicate: an earlier attempt may have got through");
         }
         let attempt = self.attempt(&leased, &stop).await;
@@ -147,8 +148,10 @@ impl<C: Deliver> Dispatcher<C> {
 
     /// A fault of our own defers the message; it must not keep its lease.
     async fn attempt(&self, leased: &Leased, stop: &CancellationToken) -> Attempt {
-        let (deliver, accepted) = (self.deliver.clone(), leased.accepted.clone());
-        let (stop, cut_off) = (stop.clone(), self.cut_off.clone());
+        let deliver = self.deliver.clone();
+        let accepted = leased.accepted.clone();
+        let stop = stop.clone();
+        let cut_off = self.cut_off.clone();
         apart(async move { deliver.attempt(&accepted, &stop, &cut_off).await }).await.unwrap_or_else(|failure| {
             error!(id = %leased.accepted.id, "an attempt failed: {}", Fault(&failure));
             Attempt::interrupted(&leased.accepted)
@@ -157,7 +160,8 @@ impl<C: Deliver> Dispatcher<C> {
 
     /// What the attempt means for the queue, told in the log.
     async fn close(&self, leased: &Arc<Leased>, attempt: Attempt) -> LeaseSettlement {
-        let (settlement, lent) = (self.settlement.clone(), leased.clone());
+        let settlement = self.settlement.clone();
+        let lent = leased.clone();
         let closing = apart(async move {
             let accepted = &lent.accepted;
             fault::provoke("closing", &accepted.envelope.sender);
@@ -177,7 +181,8 @@ impl<C: Deliver> Dispatcher<C> {
 
     /// Before the settlement: a bounce sent twice after a crash is better than one never sent.
     async fn send_bounce(&self, leased: &Arc<Leased>, failures: Vec<FailedRecipient>) {
-        let (bouncer, lent) = (self.bouncer.clone(), leased.clone());
+        let bouncer = self.bouncer.clone();
+        let lent = leased.clone();
         let telling = apart(async move {
             fault::provoke("bounce", &lent.accepted.envelope.sender);
             let mut backoff = Backoff::default();
@@ -296,7 +301,8 @@ impl<C: Deliver> LaneLoop<C> {
         let now = Instant::now();
         // Another lane may find out earlier that an upstream is back.
         let wait = LoopWait { until: until.min(now + LOOK_AGAIN), for_mail: false };
-        let (queue, settlement) = (self.dispatcher.queue.clone(), &self.dispatcher.settlement);
+        let queue = self.dispatcher.queue.clone();
+        let settlement = &self.dispatcher.settlement;
         let limit = SWEPT_TOGETHER.saturating_sub(self.running.len());
         if now < self.sweep.next
             || limit == 0

@@ -13,7 +13,8 @@ use std::sync::Arc;
 /// The error is what its recipients would get instead.
 pub async fn dry_run(
     accepted: &Accepted,
-    (upstream, profile): (&str, &Profile),
+    upstream: &str,
+    profile: &Profile,
     keyring: Arc<Keyring>,
     unsigned: Unsigned,
     offered: &Extensions,

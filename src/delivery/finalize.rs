@@ -91,7 +91,8 @@ impl Finalizer {
             ascii_header: !offered.smtputf8,
         };
         let share = if form.seven_bit { self.conversion_memory(accepted, server, deadline).await? } else { None };
-        let (message, marks) = (accepted.message.clone(), accepted.marks.clone());
+        let message = accepted.message.clone();
+        let marks = accepted.marks.clone();
         // The share goes along: work that nobody waits for any more still takes its memory.
         let work = move || (form.of(&message, &marks).and_then(|formed| signer.seal(&formed)), share);
         let (sealed, mut share) = apart(accepted, work).await?;

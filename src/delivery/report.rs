@@ -68,9 +68,15 @@ fn log_delivered(
     recipients: &[&Mailbox],
     elapsed: Duration,
 ) {
-    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
-    let (to, reply) = (named(recipients), Clean(reply));
-    let (upstream, tls, seal, ms) = (&*transaction.upstream, transaction.tls, &*transaction.seal, in_ms(elapsed));
+    let id = accepted.id;
+    let from = Clean(&accepted.envelope.sender);
+    let size = accepted.message.size();
+    let to = named(recipients);
+    let reply = Clean(reply);
+    let upstream = &*transaction.upstream;
+    let tls = transaction.tls;
+    let seal = &*transaction.seal;
+    let ms = in_ms(elapsed);
     if transaction.is_sandbox {
         warn!(%id, %from, %to, size, upstream, tls, seal, %reply, ms, "kept in the sandbox, NOT sent");
     } else {
@@ -79,21 +85,32 @@ fn log_delivered(
 }
 
 fn log_deferred(accepted: &Accepted, reason: &Reason, recipients: &[&Mailbox], elapsed: Duration) {
-    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
-    let (to, reason, ms) = (named(recipients), Clean(reason), elapsed.as_millis());
+    let id = accepted.id;
+    let from = Clean(&accepted.envelope.sender);
+    let size = accepted.message.size();
+    let to = named(recipients);
+    let reason = Clean(reason);
+    let ms = elapsed.as_millis();
     warn!(%id, %from, %to, size, %reason, ms, "deferred");
 }
 
 fn log_failed(accepted: &Accepted, settled: &SettledRecipient, reason: &Reason, elapsed: Duration) {
-    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
-    let (to, reason, ms) = (Clean(&settled.recipient), Clean(reason), in_ms(elapsed));
+    let id = accepted.id;
+    let from = Clean(&accepted.envelope.sender);
+    let size = accepted.message.size();
+    let to = Clean(&settled.recipient);
+    let reason = Clean(reason);
+    let ms = in_ms(elapsed);
     let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
     error!(%id, %from, %to, size, tls, %reason, ms, "failed");
 }
 
 /// By one upstream; the next is asked.
 pub(super) fn log_refused(accepted: &Accepted, to: &Mailbox, reason: &Reason) {
-    let (id, from, to, reason) = (accepted.id, Clean(&accepted.envelope.sender), Clean(to), Clean(reason));
+    let id = accepted.id;
+    let from = Clean(&accepted.envelope.sender);
+    let to = Clean(to);
+    let reason = Clean(reason);
     warn!(%id, %from, %to, %reason, "refused; the route's next upstream is asked");
 }
 

@@ -121,7 +121,8 @@ impl SettlementPolicy {
 
     /// Where the recipients of a message begin that was not tried yet.
     pub fn waiting_states(&self, accepted: &Accepted) -> Vec<InitialState> {
-        let (recipients, header) = (accepted.envelope.recipients.iter(), accepted.asked_header());
+        let recipients = accepted.envelope.recipients.iter();
+        let header = accepted.asked_header();
         recipients
             .map(|recipient| InitialState::Waiting(self.routes.lane(&accepted.addressed(recipient, &header))))
             .collect()

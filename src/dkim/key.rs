@@ -185,7 +185,8 @@ fn rsa_key(der: PrivateKeyDer<'_>) -> Result<Parts, KeyError> {
         other => KeyError::Damaged(other.to_owned()),
     })?;
     let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(damaged)?;
-    let (public, bits) = (public.as_ref().to_vec(), pair.public_modulus_len() * 8);
+    let public = public.as_ref().to_vec();
+    let bits = pair.public_modulus_len() * 8;
     let key = RsaKey::from_key_der(der).map_err(damaged)?;
     Ok((key.into(), public, bits))
 }

@@ -41,7 +41,9 @@ impl ZoneEntry {
 }
 
 fn quoted(file: &str) -> Vec<WrittenRecord> {
-    let (mut records, mut entry, mut origin) = (Vec::new(), ZoneEntry::default(), String::new());
+    let mut records = Vec::new();
+    let mut entry = ZoneEntry::default();
+    let mut origin = String::new();
     for token in ZoneTokens::new(file).chain([ZoneToken::End]) {
         match token {
             ZoneToken::Word(word) => entry.words.push(word),
@@ -137,7 +139,8 @@ fn bare(file: &str) -> Vec<WrittenRecord> {
             records.push(WrittenRecord { name: named.or(name.take()), text: line[start..].to_owned() });
             open = true;
         } else if let Some(named) = line.split_whitespace().find_map(|word| domain_key_name(word, "")) {
-            (name, open) = (Some(named), false);
+            name = Some(named);
+            open = false;
         } else if let (true, Some(record)) = (open, records.last_mut()) {
             record.text.push_str(line);
         }

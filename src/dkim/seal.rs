@@ -136,7 +136,8 @@ impl SignedFields {
         let rewritten = |name: &str| {
             name != "From" && options.provider_rewrites.iter().any(|rewrite| rewrite.eq_ignore_ascii_case(name))
         };
-        let (mut names, mut canonical) = (Vec::new(), Vec::new());
+        let mut names = Vec::new();
+        let mut canonical = Vec::new();
         let wanted = OVERSIGNED.map(|name| (name, 1)).into_iter().chain(SIGNED_IF_PRESENT.map(|name| (name, 0)));
         for (name, extra) in wanted.filter(|(name, _)| !rewritten(name)) {
             // RFC 6376 §5.4.2: of several, the lowest first.

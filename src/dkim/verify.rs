@@ -183,7 +183,8 @@ fn is_identity_within(signature: &Signature, record: &str) -> bool {
         .split(';')
         .filter_map(|tag| tag.split_once('='))
         .any(|(name, flags)| name.trim_ascii() == "t" && flags.split(':').any(|flag| flag.trim_ascii() == "s"));
-    let (identity, domain) = (identity.to_ascii_lowercase(), signature.d.to_ascii_lowercase());
+    let identity = identity.to_ascii_lowercase();
+    let domain = signature.d.to_ascii_lowercase();
     identity == domain || (!exact && identity.strip_suffix(&domain).is_some_and(|head| head.ends_with('.')))
 }
 

@@ -55,7 +55,8 @@ pub(super) fn prepare(path: &Path) -> Result<(), DataDirError> {
     if !found.is_dir() {
         return Err(DataDirError::NotAFolder);
     }
-    let (mode, owner) = (found.permissions().mode(), found.uid());
+    let mode = found.permissions().mode();
+    let owner = found.uid();
     if mode & SHARED != 0 {
         return Err(DataDirError::Shared);
     }
@@ -71,7 +72,8 @@ fn make(path: &Path) -> Result<(), DataDirError> {
 
 /// Root closes the folder for its owner: a volume made for another user stays open to that user alone.
 fn close(path: &Path, found: &Metadata) -> Result<(), DataDirError> {
-    let (mode, owner) = (found.permissions().mode() & 0o777, found.uid());
+    let mode = found.permissions().mode() & 0o777;
+    let owner = found.uid();
     let foreign = |error: io::Error| match error.kind() {
         ErrorKind::PermissionDenied if owner != user() => DataDirError::Foreign { owner },
         _ => error.into(),

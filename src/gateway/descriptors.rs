@@ -12,7 +12,8 @@ const OTHERS: u64 = 100;
 pub(super) fn raise_limit(settings: &Settings) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
-    let (wanted, limit) = (wanted(settings), if raised { maximum } else { current });
+    let wanted = wanted(settings);
+    let limit = if raised { maximum } else { current };
     if let Some(limit) = limit.filter(|&limit| limit < wanted) {
         warn!(
             "only {limit} files and sockets may be open at once, and the configured connections may need {wanted}; raise \

@@ -67,7 +67,8 @@ impl DryRun {
     ) -> Result<(Self, Settings), KeysError> {
         let keyring = Arc::new(keys::load_without_writing(std::mem::take(&mut settings.dkim))?);
         let intake = listeners::pipeline(&settings, listener, &keyring).dry_run(received);
-        let (mut onward, mut exits) = (Vec::new(), Vec::new());
+        let mut onward = Vec::new();
+        let mut exits = Vec::new();
         if let Ok(accepted) = &intake.result {
             let routes = routes(&settings);
             let header = accepted.asked_header();
@@ -96,10 +97,12 @@ async fn exits(
         if onward.iter().any(is_used) {
             let at_door = async |eight_bit_mime| {
                 let offered = Extensions { eight_bit_mime, smtputf8: true, ..Extensions::default() };
-                let (keyring, unsigned) = (keyring.clone(), settings.unsigned.clone());
-                dry_run(accepted, (&upstream.name, &upstream.profile), keyring, unsigned, &offered).await
+                let keyring = keyring.clone();
+                let unsigned = settings.unsigned.clone();
+                dry_run(accepted, &upstream.name, &upstream.profile, keyring, unsigned, &offered).await
             };
-            let (sealed, mut needs) = (at_door(true).await, Vec::new());
+            let sealed = at_door(true).await;
+            let mut needs = Vec::new();
             if sealed.as_ref().is_ok_and(|sealed| sealed.is_eight_bit() || sealed.header_is_eight_bit()) {
                 needs.push(ServerNeed::EightBitMime(at_door(false).await.map(drop)));
             }

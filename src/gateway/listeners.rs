@@ -119,12 +119,14 @@ impl IntakeParts {
     fn intake(&self, typed: &ListenerSettings, pipeline: IntakePipeline) -> BoundIntake {
         match typed.delivery {
             Mode::Queue => {
-                let (queue, settlement) = (self.queue.clone(), self.settlement.clone());
+                let queue = self.queue.clone();
+                let settlement = self.settlement.clone();
                 BoundIntake::Queued(Arc::new(QueuedIntake { pipeline, queue, settlement }))
             }
             Mode::Direct => {
                 let leftovers = self.leftovers.clone();
-                let (delivery, cut_off) = (self.delivery.clone(), self.cut_off.clone());
+                let delivery = self.delivery.clone();
+                let cut_off = self.cut_off.clone();
                 BoundIntake::Direct(Arc::new(DirectIntake { pipeline, delivery, leftovers, cut_off }))
             }
         }

@@ -105,11 +105,13 @@ impl Gateway {
         let keyring = Arc::new(keys::load(std::mem::take(&mut settings.dkim))?);
         upstreams::refuse_own_listeners(&settings).await?;
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
-        let (memory, routes) = (MemoryPlan::of(&settings), Arc::new(routes(&settings)));
+        let memory = MemoryPlan::of(&settings);
+        let routes = Arc::new(routes(&settings));
         let (lock, queue, lanes_of_today) = storage::open(&settings, memory, &routes).await?;
         let lock = Arc::new(lock);
         let targets = upstreams::targets(&settings, sandbox.as_ref(), queue.clone()).await?;
-        let (unsigned, conversions) = (settings.unsigned.clone(), MemoryBudget::new(memory.conversions));
+        let unsigned = settings.unsigned.clone();
+        let conversions = MemoryBudget::new(memory.conversions);
         let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
         let control = bind_control(&settings, &queue);
         let settlement = SettlementPolicy { schedule: settings.queue.schedule, routes, clock: Clock::System };
@@ -132,7 +134,8 @@ impl Gateway {
         descriptors::raise_limit(&settings);
         announce(&settings, &listeners);
         let IntakeParts { delivery, settlement, leftovers, cut_off, .. } = behind;
-        let (deliver, lanes) = (delivery.clone(), delivery.lanes().cloned().collect());
+        let deliver = delivery.clone();
+        let lanes = delivery.lanes().cloned().collect();
         let dispatcher = Dispatcher {
             queue: queue.clone(),
             deliver,

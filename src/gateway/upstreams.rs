@@ -27,7 +27,8 @@ pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), Star
     let mut look_ups = JoinSet::new();
     for upstream in &settings.upstreams {
         let Provider::Smtp(Endpoint { host, port, fallback_ports, .. }) = &upstream.provider else { continue };
-        let (name, host) = (upstream.name.clone(), host.clone());
+        let name = upstream.name.clone();
+        let host = host.clone();
         let ports: Vec<u16> = std::iter::once(*port).chain(fallback_ports.iter().map(|port| port.number)).collect();
         look_ups.spawn(timeout(LOOK_UP, async move {
             let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
@@ -81,7 +82,8 @@ pub(super) async fn targets(
             let options = upstream.options(&endpoint, credentials, &settings.ehlo_name);
             Upstream::new(options, account.clone())
         };
-        let (logins, profile) = (logins(&upstream.name, &endpoint, logged_in), upstream.profile.clone());
+        let logins = logins(&upstream.name, &endpoint, logged_in);
+        let profile = upstream.profile.clone();
         targets.push(Target { logins, profile, is_sandbox });
     }
     Ok(targets)
@@ -98,14 +100,16 @@ fn logins(name: &str, endpoint: &Endpoint, logged_in: impl Fn(Option<&Credential
 /// One for each upstream that does not use another's, with what was used of its quotas.
 async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<HashMap<Arc<str>, Account>, StartError> {
     let ledger: Arc<dyn QuotaStore> = Arc::new(Quotas(ledger));
-    let (mut accounts, mut names) = (HashMap::new(), HashSet::new());
+    let mut accounts = HashMap::new();
+    let mut names = HashSet::new();
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
         let mut name = account_name(&upstream.provider);
         if !names.insert(name.clone()) {
             // Each counts for itself, as the configuration's warning says, and must not write over the other's count.
             name = format!("{name}/{}", upstream.name);
         }
-        let (name, former) = (name.into(), upstream.name.clone());
+        let former = upstream.name.clone();
+        let name = name.into();
         let kept = AccountQuotas { ledger: ledger.clone(), name, former };
         let counting = upstream.preset.limits.counting;
         let account = Account::with_rates(upstream.connections.max_connections, &upstream.rates, counting, Some(kept));
@@ -131,7 +135,8 @@ fn account_name(provider: &Provider) -> String {
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
     let config = tls::client(&[sandbox.ca().clone()]).map_err(sandbox::SandboxError::from)?;
-    let (username, password) = (sandbox.username().to_owned(), sandbox.password().clone());
+    let username = sandbox.username().to_owned();
+    let password = sandbox.password().clone();
     let credentials = Credentials { username, password, secret_key: None };
     Ok(Endpoint {
         host: sandbox.address().ip().to_string(),

@@ -237,7 +237,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         service: &ListenerService<I>,
     ) -> Result<SessionStep, ConnectionEnd> {
         self.flush().await?;
-        let (users, log_limiter) = (&service.users, &service.log_limiter);
+        let users = &service.users;
+        let log_limiter = &service.log_limiter;
         let source = LoginSource {
             address: self.log_peer.peer.ip(),
             is_known: self.log_peer.needs_no_login || slot.is_proven(),
@@ -333,7 +334,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
 
     /// Reads a message to its end; a stopping gateway waits for it.
     async fn data(&mut self, mut receiving: Box<Receiving>) -> Result<SessionStep, ConnectionEnd> {
-        let (start, mut received) = (Instant::now(), 0);
+        let start = Instant::now();
+        let mut received = 0;
         loop {
             let consumed = receiving.feed(self.input.bytes());
             self.input.consume(consumed);
@@ -361,7 +363,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
 
     async fn read<const OCTETS: usize>(&mut self, deadline: Instant) -> Result<(), ConnectionEnd> {
         self.input.release();
-        let (wire, buffer) = (&mut self.wire, self.input.buffer());
+        let wire = &mut self.wire;
+        let buffer = self.input.buffer();
         match timeout_at(deadline, poll_fn(|context| wire.poll_read::<OCTETS>(context, buffer))).await {
             Err(_) => Err(ConnectionEnd::TimedOut),
             Ok(Ok(0)) => Err(ConnectionEnd::Closed),

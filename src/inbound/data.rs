@@ -160,7 +160,8 @@ impl Received {
             wire.extend_from_slice(line);
         }
         wire.extend_from_slice(if wire.is_empty() || wire.ends_with(b"\r\n") { b".\r\n" } else { b"\r\n.\r\n" });
-        let (mut decoder, mut data) = (DotDecoder::default(), Vec::with_capacity(wire.len()));
+        let mut decoder = DotDecoder::default();
+        let mut data = Vec::with_capacity(wire.len());
         decoder.decode(&wire, &mut data);
         if let Some(refusal) = refusal_of(decoder.oddities(), options.line_endings) {
             return Err(refusal);
@@ -171,7 +172,8 @@ impl Received {
         let line_endings_changed = decoder.oddities().bare_line_ending;
         // Nothing else is in flight.
         let budget = MemoryBudget::new(u64::MAX);
-        let (share, envelope_share) = (budget.share(), budget.share());
+        let share = budget.share();
+        let envelope_share = budget.share();
         Ok(Self { client, envelope, data: data.into(), line_endings_changed, share, envelope_share })
     }
 }

@@ -84,7 +84,8 @@ impl ConnectionCounter {
     }
 
     pub fn admit(&self, address: IpAddr, needs_no_login: bool) -> Result<ConnectionSlot, ConnectionRefusal> {
-        let (client, is_unauthenticated) = (client_network(address, needs_no_login), !needs_no_login);
+        let client = client_network(address, needs_no_login);
+        let is_unauthenticated = !needs_no_login;
         let mut open = self.open.lock();
         if let Some(refusal) = self.refusal(&open, client, is_unauthenticated)
             && !(open.authenticated.contains_key(&client) && open.evict_longest_waiting(client))
@@ -92,7 +93,8 @@ impl ConnectionCounter {
             return Err(refusal);
         }
         open.next_number += 1;
-        let (number, leave) = (open.next_number, CancellationToken::new());
+        let number = open.next_number;
+        let leave = CancellationToken::new();
         let here = open.clients.entry(client).or_default();
         here.connections += 1;
         if is_unauthenticated {

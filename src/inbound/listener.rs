@@ -101,9 +101,11 @@ impl Listener {
         let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
         let kept = if has_regulars { options.max_connections / KEPT_SHARE } else { 0 };
         let limits = ConnectionCounter::new(options.max_connections, kept, options.max_connections_per_address);
-        let (options, log_limiter) = (Arc::new(options), LogLimiter::default());
+        let options = Arc::new(options);
+        let log_limiter = LogLimiter::default();
         let service = Arc::new(ListenerService { options, users, budget, intake, stop: stop.clone(), log_limiter });
-        let (mut open, mut failures) = (JoinSet::new(), AcceptFailures::default());
+        let mut open = JoinSet::new();
+        let mut failures = AcceptFailures::default();
         let mut minute = interval_at(Instant::now() + MINUTE, MINUTE);
         loop {
             tokio::select! {

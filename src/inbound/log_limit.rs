@@ -59,7 +59,8 @@ enum LineAllowance {
 impl LogLimiter {
     /// `user` is a name that may be shown.
     pub(super) fn warn(&self, log_peer: LogPeer, user: Option<&str>, what: fmt::Arguments<'_>) {
-        let (peer, user) = (log_peer.peer, user.map(|user| display(Clean(user))));
+        let peer = log_peer.peer;
+        let user = user.map(|user| display(Clean(user)));
         match self.allowance(log_peer) {
             LineAllowance::Log => warn!(%peer, user, "{what}"),
             LineAllowance::Last => warn!(

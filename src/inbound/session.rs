@@ -290,7 +290,8 @@ impl Greeted {
         if !self.base.budget.has_room_for(parameters.size.unwrap_or(1)) {
             return self.answer(Reply::no_memory());
         }
-        let (mut share, octets) = (self.base.budget.share(), sender.mailbox().map_or(0, room_for_address));
+        let mut share = self.base.budget.share();
+        let octets = sender.mailbox().map_or(0, room_for_address);
         if share.grow(octets).is_err() {
             return self.answer(Reply::no_memory());
         }

@@ -131,7 +131,8 @@ impl Verifiers {
     /// A password from there was wrong, or right. Before the run is given back.
     pub fn note(&self, source: LoginSource, was_right: bool) {
         let mut state = self.0.lock();
-        let (now, network) = (Instant::now(), network_of(source));
+        let now = Instant::now();
+        let network = network_of(source);
         if was_right {
             state.guesses.remove(&network);
             state.promote(network);

@@ -21,7 +21,7 @@ impl IntakePipeline {
         let mut report = IntakeReport::default();
         let admitted = self.admit(&received.client, &received.envelope.sender).map_err(Rejection::from);
         let result = admitted
-            .and_then(|()| prepare(&mut received, self, (MailId::new(now, random_u32()), now), &mut report))
+            .and_then(|()| prepare(&mut received, self, MailId::new(now, random_u32()), now, &mut report))
             .map(|PreparedMail { accepted, .. }| accepted);
         IntakeDryRun { report, result }
     }

@@ -63,7 +63,8 @@ impl Leftovers {
         let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject };
         let mut left = Leftover { accepted, mail: Some(mail), failures, to };
         let Err(error) = self.store(&mut left).await else { return };
-        let (id, from) = (left.accepted.id, Clean(&left.accepted.envelope.sender));
+        let id = left.accepted.id;
+        let from = Clean(&left.accepted.envelope.sender);
         if left.to.is_empty() {
             error!(%id, %from, "delivered, and the history could not be written: {error}");
             return;
@@ -101,7 +102,9 @@ impl Leftovers {
                 () = backoff.wait() => false,
             };
             let stored = self.store(&mut left).await;
-            let (id, from, to) = (left.accepted.id, Clean(&left.accepted.envelope.sender), &left.to);
+            let id = left.accepted.id;
+            let from = Clean(&left.accepted.envelope.sender);
+            let to = &left.to;
             match stored {
                 Ok(()) => {
                     info!(%id, %from, to, "the remaining recipients of a message are stored now");

@@ -38,8 +38,10 @@ impl IntakePipeline {
         fault::provoke("intake", &received.envelope.sender);
         let now = self.clock.now();
         let id = MailId::new(now, random_u32());
-        prepare(received, self, (id, now), &mut IntakeReport::default()).map_err(|turned| {
-            let (from, client, size) = (Clean(&received.envelope.sender), received.client.peer, received.data.len());
+        prepare(received, self, id, now, &mut IntakeReport::default()).map_err(|turned| {
+            let from = Clean(&received.envelope.sender);
+            let client = received.client.peer;
+            let size = received.data.len();
             match turned {
                 Rejection::Refused(reply) => {
                     // To most applications it is a lost mail, and few of them show the reply.

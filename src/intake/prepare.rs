@@ -64,7 +64,8 @@ pub struct IntakeReport {
 pub(super) fn prepare(
     received: &mut Received,
     pipeline: &IntakePipeline,
-    (id, now): (MailId, Timestamp),
+    id: MailId,
+    now: Timestamp,
     report: &mut IntakeReport,
 ) -> Result<PreparedMail, Rejection> {
     let IntakePipeline { policy, rules, hostname, listener, .. } = pipeline;
@@ -80,7 +81,7 @@ pub(super) fn prepare(
     let context = RepairInputs { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let size = received.data.len();
     let Repaired { mut message, steps, skipped } =
-        in_place(is_large(size), || repaired(&as_received, pipeline, &context, (&mut received.share, size)))?;
+        in_place(is_large(size), || repaired(&as_received, pipeline, &context, &mut received.share, size))?;
     let held = octets_with(&message, &as_received, size);
     reserve(&mut received.share, held)?;
     received.share.shrink(held);
@@ -96,7 +97,7 @@ pub(super) fn prepare(
     let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
     let draft = RewriteDraft { envelope: received.envelope.clone(), message, marks: Marks::default() };
     reserve(&mut received.share, held + rules.memory_needed(&draft.message))?;
-    let RuleResult { draft, original } = follow_rules(rules, draft, (&origin, id), report)?;
+    let RuleResult { draft, original } = follow_rules(rules, draft, &origin, id, report)?;
     let held = held + original.as_ref().map_or(0, Bytes::len);
     reserve(&mut received.share, held)?;
     received.share.shrink(held);
@@ -124,7 +125,8 @@ fn repaired(
     message: &RawMessage,
     IntakePipeline { repairs, rules, .. }: &IntakePipeline,
     context: &RepairInputs<'_>,
-    (share, size): (&mut MemoryShare, usize),
+    share: &mut MemoryShare,
+    size: usize,
 ) -> Result<Repaired, Reply> {
     let fewer = repairs.without_others_on_body();
     for tried in [repairs, &fewer] {
@@ -170,7 +172,8 @@ struct RuleResult {
 fn follow_rules(
     rules: &Rules,
     draft: RewriteDraft,
-    (origin, id): (&Origin, MailId),
+    origin: &Origin,
+    id: MailId,
     report: &mut IntakeReport,
 ) -> Result<RuleResult, Rejection> {
     if rules.is_empty() {
@@ -181,7 +184,9 @@ fn follow_rules(
     log_notes(&notes, id);
     tell_skipped(&skipped, id);
     report.skipped.extend(skipped);
-    (report.matched, report.passed_over, report.notes) = (matched, passed_over, notes);
+    report.matched = matched;
+    report.passed_over = passed_over;
+    report.notes = notes;
     match verdict {
         Verdict::Discard { rule } => Err(Rejection::Discarded { rule }),
         Verdict::Refuse { rule, text } => {

@@ -32,8 +32,8 @@ impl Intake for QueuedIntake {
             Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
-        let (initial_states, subject) =
-            (self.settlement.waiting_states(&accepted), subject_of(&accepted.message, accepted.id));
+        let initial_states = self.settlement.waiting_states(&accepted);
+        let subject = subject_of(&accepted.message, accepted.id);
         let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject };
         match self.queue.put(mail).await {
             Ok(()) => queued(&accepted),
@@ -43,13 +43,16 @@ impl Intake for QueuedIntake {
 }
 
 fn queued(accepted: &Accepted) -> Reply {
-    let (id, from, size) = (accepted.id, Clean(&accepted.envelope.sender), accepted.message.size());
+    let id = accepted.id;
+    let from = Clean(&accepted.envelope.sender);
+    let size = accepted.message.size();
     info!(%id, %from, recipients = accepted.envelope.recipients.len(), size, "queued");
     Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}"))
 }
 
 fn not_stored(accepted: &Accepted, error: &QueueError) -> Reply {
-    let (id, from) = (accepted.id, Clean(&accepted.envelope.sender));
+    let id = accepted.id;
+    let from = Clean(&accepted.envelope.sender);
     error!(%id, %from, "refused a message that could not be stored: {error}");
     refusal(error)
 }

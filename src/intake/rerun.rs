@@ -170,7 +170,8 @@ fn differences(revision: &Revision, accepted: &Accepted) -> Vec<String> {
     ];
     let mut found: Vec<String> =
         parts.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect();
-    let (before, after) = (by_name(accepted.message.header()), by_name(&revision.header));
+    let before = by_name(accepted.message.header());
+    let after = by_name(&revision.header);
     let mut seen = HashSet::new();
     for field in Fields::new(&revision.header).chain(Fields::new(accepted.message.header())) {
         let key = field.name().to_ascii_lowercase();

@@ -195,8 +195,10 @@ const FOLDED_LINE: usize = 76;
 pub fn fold(text: &[u8], out: &mut Vec<u8>) {
     let is_space = |byte: &u8| b" \t".contains(byte);
     let line = out.iter().rposition(|&byte| byte == b'\n').map_or(&out[..], |newline| &out[newline + 1..]);
-    let (mut column, mut has_text) = (line.len(), line.iter().any(|byte| !is_space(byte)));
-    let (mut rest, mut first) = (text, true);
+    let mut column = line.len();
+    let mut has_text = line.iter().any(|byte| !is_space(byte));
+    let mut rest = text;
+    let mut first = true;
     while !rest.is_empty() {
         let space = rest.iter().position(|byte| !is_space(byte)).unwrap_or(rest.len());
         let end = rest[space..].iter().position(is_space).map_or(rest.len(), |word| space + word);
@@ -208,7 +210,9 @@ pub fn fold(text: &[u8], out: &mut Vec<u8>) {
         }
         out.extend_from_slice(&rest[..end]);
         column += end;
-        (rest, first, has_text) = (&rest[end..], false, has_text || end > space);
+        rest = &rest[end..];
+        first = false;
+        has_text = has_text || end > space;
     }
 }
 
@@ -222,7 +226,8 @@ pub enum FieldChange {
 
 /// A header block with some of its fields changed; `None` if none is.
 pub fn changed(block: &[u8], mut change: impl FnMut(&FieldRef<'_>) -> FieldChange) -> Option<Vec<u8>> {
-    let (mut edited, mut differs) = (Vec::with_capacity(block.len()), false);
+    let mut edited = Vec::with_capacity(block.len());
+    let mut differs = false;
     for field in Fields::new(block) {
         match change(&field) {
             FieldChange::Keep => edited.extend_from_slice(field.raw()),

@@ -67,7 +67,9 @@ fn read(html: &str) -> Result<TextWriter, HtmlError> {
 /// Counts what can stand between two attributes, from what may open an element to the next `>`: never fewer than there are,
 /// but for values that hold a `>` themselves and are thus longer.
 fn has_too_many_attributes(html: &[u8]) -> bool {
-    let (mut in_tag, mut separators, mut before) = (false, 0, 0);
+    let mut in_tag = false;
+    let mut separators = 0;
+    let mut before = 0;
     for &byte in html {
         match byte {
             b'>' => (in_tag, separators) = (false, 0),
@@ -92,7 +94,8 @@ impl TokenSink for Sink {
         match token {
             Token::CharacterTokens(text) => writer.text(&text),
             Token::TagToken(tag) => {
-                let (attribute, is_start) = (|name: &str| attribute(&tag, name), tag.kind == TagKind::StartTag);
+                let attribute = |name: &str| attribute(&tag, name);
+                let is_start = tag.kind == TagKind::StartTag;
                 writer.tag(&tag.name, is_start, attribute);
                 if is_start && !tag.self_closing {
                     return raw_text(&tag.name);

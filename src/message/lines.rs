@@ -44,15 +44,15 @@ pub(in crate::message) fn has_long_line(text: &[u8]) -> bool {
 
 /// How many lines stand before it, and its octets.
 fn long_line(text: &[u8]) -> Option<(usize, usize)> {
-    let (mut start, mut before) = (0, 0);
+    let mut start = 0;
     let ends = memchr::memchr_iter(b'\n', text).map(|end| end + 1).chain([text.len()]);
-    for end in ends {
+    for (before, end) in ends.enumerate() {
         let line = &text[start..end];
         let octets = line.strip_suffix(b"\r\n").unwrap_or(line).len();
         if octets > MAX_LINE {
             return Some((before, octets));
         }
-        (start, before) = (end, before + 1);
+        start = end;
     }
     None
 }

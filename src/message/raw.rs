@@ -112,7 +112,8 @@ impl RawMessage {
 
     /// Takes off every field for which `unwanted` holds; returns how many.
     pub fn remove_fields(&mut self, unwanted: impl Fn(&FieldRef<'_>) -> bool) -> usize {
-        let (mut kept, mut removed) = (Vec::with_capacity(self.header.len()), 0);
+        let mut kept = Vec::with_capacity(self.header.len());
+        let mut removed = 0;
         for field in self.fields() {
             if unwanted(&field) {
                 removed += 1;

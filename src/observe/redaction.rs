@@ -63,7 +63,8 @@ impl Redaction {
             for before in 1..3 {
                 let longer = [&vec![0; before][..], octets].concat();
                 // Only the characters whose six bits are the secret's alone.
-                let (from, to) = ((before * 8).div_ceil(6), longer.len() * 8 / 6);
+                let from = (before * 8).div_ceil(6);
+                let to = longer.len() * 8 / 6;
                 let encoded = engine.encode(&longer);
                 if octets.len() >= SHORT {
                     self.add(&encoded.as_bytes()[from..to]);
@@ -146,7 +147,8 @@ fn plain(text: &str) -> Vec<Octet> {
 /// server uses is not known.
 fn unescaped(text: impl Iterator<Item = (usize, u8)>) -> Vec<Octet> {
     let (places, text): (Vec<usize>, Vec<u8>) = text.unzip();
-    let (mut view, mut at) = (Vec::with_capacity(text.len()), 0);
+    let mut view = Vec::with_capacity(text.len());
+    let mut at = 0;
     while at < text.len() {
         let (octets, length) = escape(&text[at..]);
         let place = places[at]..places[at + length - 1] + 1;
@@ -192,7 +194,8 @@ fn escape(text: &[u8]) -> (Vec<u8>, usize) {
 
 /// Whole characters, and the padding behind them.
 fn with_stars(text: &str, hidden: &[bool]) -> String {
-    let (mut shown, mut within) = (String::with_capacity(text.len()), false);
+    let mut shown = String::with_capacity(text.len());
+    let mut within = false;
     for (at, c) in text.char_indices() {
         let is_hidden = c != '\n' && (hidden[at..at + c.len_utf8()].contains(&true) || (within && c == '='));
         match (within, is_hidden) {

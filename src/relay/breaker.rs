@@ -169,7 +169,8 @@ impl Breaker {
     /// Ends the pause, because the caller knows more. One probe may then start.
     pub fn cut_pause(&mut self, now: Instant) {
         if let BreakerState::Open { until, soonest } = &mut self.state {
-            (*until, *soonest) = (now.min(*until), now.min(*soonest));
+            *until = now.min(*until);
+            *soonest = now.min(*soonest);
         }
     }
 

@@ -96,8 +96,10 @@ impl Dialer<'_> {
             Ok(addresses) => addresses,
             Err(reason) => return Err((reason, permit)),
         };
-        let (ports, start) = (self.ports(), Instant::now());
-        let (mut permit, mut failed) = (permit, Vec::new());
+        let ports = self.ports();
+        let start = Instant::now();
+        let mut permit = permit;
+        let mut failed = Vec::new();
         for (at, port) in ports.iter().enumerate() {
             let mut there = addresses.clone();
             // Addresses that were given keep their ports on the first one.
@@ -140,7 +142,8 @@ impl Dialer<'_> {
     fn remember(&self, port: Port, silent: &[Port]) {
         if self.port.remember(port) && !silent.is_empty() {
             let silent = silent.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
-            let (upstream, host) = (&*self.options.name, &*self.options.host);
+            let upstream = &*self.options.name;
+            let host = &*self.options.host;
             warn!(upstream, "nothing answers at {host} on port {silent}; port {} is used from now on", port.number);
         }
     }
@@ -148,7 +151,8 @@ impl Dialer<'_> {
     /// A firewall may close a port later. With a single port there is nothing else to try.
     fn forget(&self, port: Port) {
         if !self.options.fallback_ports.is_empty() && self.port.forget(port) {
-            let (upstream, host) = (&*self.options.name, &*self.options.host);
+            let upstream = &*self.options.name;
+            let host = &*self.options.host;
             warn!(
                 upstream,
                 "nothing answers at {host} on port {} any more; its ports are tried in order again", port.number
@@ -196,7 +200,8 @@ impl Dialer<'_> {
         permit: ConnectionPermit,
         deadline: Deadline,
     ) -> Result<Socket, Unreachable> {
-        let (mut running, mut failed) = (Vec::<ConnectAttempt<'_>>::new(), Vec::new());
+        let mut running = Vec::<ConnectAttempt<'_>>::new();
+        let mut failed = Vec::new();
         let mut spare = Some(permit);
         loop {
             if waiting.is_empty() && !running.is_empty() {
@@ -304,7 +309,8 @@ fn interleave(
     addresses: impl Iterator<Item = SocketAddr>,
     preferred: impl Fn(&SocketAddr) -> bool,
 ) -> VecDeque<SocketAddr> {
-    let (mut first, mut second) = (VecDeque::new(), VecDeque::new());
+    let mut first = VecDeque::new();
+    let mut second = VecDeque::new();
     for address in addresses {
         let family = if preferred(&address) { &mut first } else { &mut second };
         if !family.contains(&address) {

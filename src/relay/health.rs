@@ -59,7 +59,8 @@ impl Health {
             let admission = self.state.lock().breaker.admit(now, deadline.at.is_some());
             match admission {
                 Admission::Go(pass) => {
-                    let (health, begun) = (Arc::clone(self), now);
+                    let health = Arc::clone(self);
+                    let begun = now;
                     return Ok(MonitoredAttempt { health, pass, begun, signal: Signal::None, reason: None });
                 }
                 Admission::Unavailable(until) => return Err(self.away_until(until)),
@@ -92,7 +93,8 @@ impl Health {
     }
 
     fn end(&self, attempt: &MonitoredAttempt) {
-        let (now, signal) = (Instant::now(), attempt.signal);
+        let now = Instant::now();
+        let signal = attempt.signal;
         let mut state = self.state.lock();
         let was_closed = state.breaker.is_closed();
         let pause = state.breaker.ended(attempt.pass, signal, now, jitter());
@@ -181,7 +183,8 @@ impl MonitoredAttempt {
 
     fn note(&mut self, signal: Signal, reason: Option<&Reason>) -> Signal {
         let anonymous = |reason: &Reason| Reason { upstream: None, ..reason.clone() }.to_string();
-        (self.signal, self.reason) = (signal, reason.map(anonymous));
+        self.signal = signal;
+        self.reason = reason.map(anonymous);
         signal
     }
 }

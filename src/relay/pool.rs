@@ -252,7 +252,8 @@ impl<C: Pooled> Pool<C> {
 
     fn permit(self: &Arc<Self>, member: &Arc<PoolMember>) -> Permit<C> {
         member.open.send_modify(|open| *open += 1);
-        let (pool, member) = (Arc::clone(self), Arc::clone(member));
+        let pool = Arc::clone(self);
+        let member = Arc::clone(member);
         Permit(Arc::new(PermitInner { pool, member, closing: AtomicBool::new(false) }))
     }
 }

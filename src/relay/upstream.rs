@@ -88,8 +88,10 @@ impl Upstream {
 
     fn build(options: UpstreamOptions, account: Account, addresses: Option<Vec<SocketAddr>>) -> Self {
         let health = Health::new(options.name.clone(), account.pool.cap());
-        let (options, member) = (Arc::new(options), PoolMember::new());
-        let (family, port) = (Family::default(), WorkingPort::default());
+        let options = Arc::new(options);
+        let member = PoolMember::new();
+        let family = Family::default();
+        let port = WorkingPort::default();
         let is_used_up = AtomicBool::new(false);
         Self(Arc::new(UpstreamInner { options, account, member, health, addresses, family, port, is_used_up }))
     }
@@ -295,7 +297,8 @@ impl Upstream {
                     if retries == 0 || late {
                         return Err(reason);
                     }
-                    (retries, permit) = (retries - 1, back);
+                    retries -= 1;
+                    permit = back;
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }

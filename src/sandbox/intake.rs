@@ -38,7 +38,8 @@ impl Intake for SandboxIntake {
     async fn accept(&self, received: Received) -> Reply {
         let now = self.clock.now();
         let id = MailId::new(now, self.counter.fetch_add(1, Ordering::Relaxed));
-        let (store, records) = (self.store.clone(), self.records.clone());
+        let store = self.store.clone();
+        let records = self.records.clone();
         // Hashing and writing take their time; the async threads have other mail to carry.
         let work = tokio::task::spawn_blocking(move || {
             let verdict = verdict(&dkim::verify(&received.data, &records));

@@ -88,7 +88,8 @@ impl Domain {
 
     /// True if this domain is `parent` or lies below it.
     pub fn is_within(&self, parent: &Domain) -> bool {
-        let (name, parent) = (self.0.to_ascii_lowercase(), parent.0.to_ascii_lowercase());
+        let name = self.0.to_ascii_lowercase();
+        let parent = parent.0.to_ascii_lowercase();
         name == parent || name.strip_suffix(&parent).is_some_and(|head| head.ends_with('.'))
     }
 }
@@ -257,7 +258,8 @@ pub(super) fn split_path(text: &[u8]) -> Result<(&str, &[u8]), AddressError> {
 }
 
 fn end_of_path(text: &[u8]) -> Option<usize> {
-    let (mut quoted, mut escaped) = (false, false);
+    let mut quoted = false;
+    let mut escaped = false;
     for (at, &byte) in text.iter().enumerate().skip(1) {
         match byte {
             _ if escaped => escaped = false,

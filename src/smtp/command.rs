@@ -214,7 +214,8 @@ fn decode_xtext(text: &str) -> Option<String> {
         b'A'..=b'F' => Some(octet - b'A' + 10),
         _ => None,
     };
-    let (mut decoded, mut octets) = (Vec::new(), text.as_bytes().iter());
+    let mut decoded = Vec::new();
+    let mut octets = text.as_bytes().iter();
     while let Some(&octet) = octets.next() {
         decoded.push(match octet {
             b'+' => digit(octets.next()?)? * 16 + digit(octets.next()?)?,

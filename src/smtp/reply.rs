@@ -29,7 +29,9 @@ impl EnhancedCode {
     /// `class.subject.detail` with class 2, 4 or 5 and up to three digits each.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
-        let (class, subject, detail) = (parts.next()?, parts.next()?, parts.next()?);
+        let class = parts.next()?;
+        let subject = parts.next()?;
+        let detail = parts.next()?;
         let number = |part: &str| {
             ((1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
                 .then(|| part.parse().ok())

@@ -137,7 +137,8 @@ fn with_details(error: rustls::Error, certificate: &CertificateDer<'_>) -> rustl
 
 fn distrust(cause: &CertificateError, certificate: &X509Certificate<'_>) -> Option<Distrust> {
     use CertificateError::*;
-    let (subject, issuer) = (certificate.subject().to_string(), certificate.issuer().to_string());
+    let subject = certificate.subject().to_string();
+    let issuer = certificate.issuer().to_string();
     let self_signed = certificate.subject() == certificate.issuer();
     Some(match cause {
         Expired | ExpiredContext { .. } => {

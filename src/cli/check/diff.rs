@@ -15,7 +15,8 @@ const PLAIN: &str = "\x1b[0m";
 
 /// Of two messages, header and body; empty if they are the same.
 pub fn unified(before: &[u8], after: &[u8]) -> String {
-    let (before, after) = (printable(before), printable(after));
+    let before = printable(before);
+    let after = printable(after);
     let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(&before, &after);
     diff.unified_diff().header("as it was handed in", "as it would be accepted").to_string()
 }

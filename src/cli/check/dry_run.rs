@@ -198,7 +198,8 @@ fn own_fields(sealed: &Sealed, accepted: &Accepted) -> Vec<String> {
     let new = Fields::new(sealed.message().header())
         .filter(|field| !known.contains(field.raw()) && !field.is("DKIM-Signature"));
     new.map(|field| {
-        let (name, value) = (String::from_utf8_lossy(field.name()), field.unfolded());
+        let name = String::from_utf8_lossy(field.name());
+        let value = field.unfolded();
         format!("{name}: {}", String::from_utf8_lossy(&value))
     })
     .collect()
@@ -264,7 +265,8 @@ pub fn to_json(handed: &Submission, seen: &DryRunOutcome, settings: &Settings) -
                 match &exit.sealed {
                     Ok(sealed) => {
                         let needs: Vec<_> = exit.needs.iter().map(ServerNeed::keyword).collect();
-                        let (seal, headers) = (sealed.seal().to_string(), own_fields(sealed, accepted));
+                        let seal = sealed.seal().to_string();
+                        let headers = own_fields(sealed, accepted);
                         json!({ "name": name, "seal": seal, "headers": headers, "needs": needs })
                     }
                     Err(outcome) => json!({ "name": name, "problem": reason(outcome) }),

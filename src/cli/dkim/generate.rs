@@ -68,7 +68,8 @@ pub fn run(command: GenerateArgs, config: &ConfigFile<'_>) -> anyhow::Result<Exi
 
 // The configuration's relative paths start at its own folder.
 fn as_configured(path: &Path, base: &Path) -> std::io::Result<PathBuf> {
-    let (path, base) = (std::path::absolute(path)?, std::path::absolute(Path::new(".").join(base))?);
+    let base = std::path::absolute(Path::new(".").join(base))?;
+    let path = std::path::absolute(path)?;
     Ok(path.strip_prefix(base).unwrap_or(&path).to_owned())
 }
 

@@ -4,7 +4,7 @@ use super::client::{QueueClient, unexpected};
 use super::progress::ProgressDisplay;
 use super::selection::{MessageSelection, Selection};
 use super::walk::{print_due, walk};
-use super::{print, print_json, rules, text};
+use super::{print, print_json, rules};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
 use crate::control::{Change, Changed, ControlResponse, MAX_PAGE};

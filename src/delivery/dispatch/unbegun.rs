@@ -44,7 +44,9 @@ impl Drop for Unbegun {
             return;
         }
         warn!(id = %self.leased.accepted.id, "a message was leased and not begun; it goes back into the queue");
-        let (queue, leased, is_fault) = (self.queue.clone(), self.leased.clone(), std::thread::panicking());
+        let queue = self.queue.clone();
+        let leased = self.leased.clone();
+        let is_fault = std::thread::panicking();
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 if is_fault {

@@ -44,9 +44,11 @@ impl RouteConditions {
     pub(super) fn fingerprint(&self) -> String {
         let written = |patterns: &[TextPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
         let headers = self.headers.iter().map(|header| (&header.name, header.value.to_string()));
-        let (senders, recipients) =
-            (self.senders.iter().collect::<Vec<_>>(), self.recipients.iter().collect::<Vec<_>>());
-        let (headers, users, tags) = (headers.collect::<Vec<_>>(), written(&self.users), written(&self.tags));
+        let senders = self.senders.iter().collect::<Vec<_>>();
+        let recipients = self.recipients.iter().collect::<Vec<_>>();
+        let headers = headers.collect::<Vec<_>>();
+        let users = written(&self.users);
+        let tags = written(&self.tags);
         format!("{:?}", (senders, recipients, headers, users, tags))
     }
 }

@@ -164,7 +164,8 @@ fn unread(entity: &Entity, structure: &Structure) -> [Range<usize>; 2] {
 
 /// Octets of memory that [`to_seven_bit`] takes beside the message itself: an upper bound by looking, not by doing.
 pub fn seven_bit_memory(message: &RawMessage) -> usize {
-    let (header, body) = (message.header(), message.body());
+    let header = message.header();
+    let body = message.body();
     if body.is_ascii() && header.is_ascii() {
         return 0;
     }

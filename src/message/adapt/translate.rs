@@ -102,9 +102,11 @@ impl Headers<'_> {
     }
 
     fn pairs(&mut self, pairs: MetadataSlot, marks: &Marks, left_out: &mut Vec<String>) {
-        let (mut taken, mut object) = (0, Map::new());
+        let mut taken = 0;
+        let mut object = Map::new();
         for (name, value) in &marks.metadata {
-            let (name, value) = (name.as_str(), value.as_str());
+            let name = name.as_str();
+            let value = value.as_str();
             let mut fits = taken < pairs.most && pairs.names.admits(name) && pairs.values.admits(value);
             match pairs.place {
                 _ if !fits => {}

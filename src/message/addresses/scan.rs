@@ -104,8 +104,11 @@ impl<'a> Scanner<'a> {
 
     /// Up to the `close` that belongs to the opening character here; comments nest, brackets hold quoted strings.
     fn enclosed(&mut self, close: u8) -> Option<&'a str> {
-        let (start, bytes) = (self.at + 1, self.value.as_bytes());
-        let (mut at, mut depth, mut quoted) = (start, 0_usize, false);
+        let start = self.at + 1;
+        let bytes = self.value.as_bytes();
+        let mut at = start;
+        let mut depth = 0_usize;
+        let mut quoted = false;
         loop {
             match *bytes.get(at)? {
                 b'\\' if close != b'>' || quoted => at += 1,

@@ -94,7 +94,8 @@ fn tokens(text: &str, place: WordPlacement) -> (Vec<TextToken<'_>>, &str) {
     let mut rest = text;
     while let Some(start) = rest.find(|c| !is_space(c)) {
         let end = rest[start..].find(is_space).map_or(rest.len(), |end| start + end);
-        let (gap, word) = (&rest[..start], &rest[start..end]);
+        let gap = &rest[..start];
+        let word = &rest[start..end];
         // White space at the beginning would be lost.
         let plain = stays_plain(word, place) && (!tokens.is_empty() || gap.is_empty());
         tokens.push(TextToken { gap, word, plain });
@@ -135,7 +136,8 @@ fn push_words(run: &str, place: WordPlacement, column: usize, value: &mut String
         if !others.is_empty() {
             value.push(' ');
         }
-        (rest, room) = (others, MAX_WORD - AROUND);
+        rest = others;
+        room = MAX_WORD - AROUND;
     }
 }
 

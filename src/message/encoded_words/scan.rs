@@ -177,7 +177,8 @@ pub enum TextPiece<'a> {
 /// An unstructured value, in order. White space between the words of a run is gone.
 pub fn split(value: &str) -> Vec<TextPiece<'_>> {
     let mut pieces: Vec<TextPiece<'_>> = Vec::new();
-    let (mut plain, mut at) = (0, 0);
+    let mut plain = 0;
+    let mut at = 0;
     while let Some(found) = value[at..].find("=?").map(|offset| at + offset) {
         let Some(word) = EncodedWord::at_start(&value[found..]) else {
             at = found + 2;

@@ -29,7 +29,10 @@ pub fn repaired_parameters(value: &str) -> Option<String> {
 
 /// What stands between the semicolons, those in quotes apart.
 fn pieces(value: &str) -> Option<Vec<&str>> {
-    let (mut pieces, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut quoted = false;
+    let mut escaped = false;
     for (at, byte) in value.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,

@@ -32,7 +32,8 @@ pub struct Entity {
 
 impl Entity {
     fn new(content: ContentFields, delimiter: Range<usize>, header: Range<usize>, body: Range<usize>) -> Self {
-        let (is_opaque, is_whole) = (content.is_sealed(), !content.is_multipart());
+        let is_opaque = content.is_sealed();
+        let is_whole = !content.is_multipart();
         Self { content, delimiter, header, body, children: Vec::new(), is_whole, is_opaque }
     }
 

@@ -51,7 +51,8 @@ fn declared(part: &EditablePart<'_>) -> Option<PartChange> {
 }
 
 fn with_charset(field: &FieldRef<'_>) -> Option<Field> {
-    let (name, value) = (std::str::from_utf8(field.name()).ok()?, String::from_utf8(field.unfolded()).ok()?);
+    let name = std::str::from_utf8(field.name()).ok()?;
+    let value = String::from_utf8(field.unfolded()).ok()?;
     let value = value.trim_end_matches([' ', '\t', ';']);
     Field::folded(name, &format!("{value}; charset=utf-8")).ok()
 }

@@ -32,7 +32,8 @@ pub(super) fn ensure(message: &mut RawMessage, id: MailId, host: &str) {
         [true] => return,
         _ => {}
     }
-    let (mut index, mut originals) = (0, Vec::new());
+    let mut index = 0;
+    let mut originals = Vec::new();
     message.edit_fields(|field| {
         if !field.is(NAME) {
             return FieldChange::Keep;

@@ -37,7 +37,8 @@ pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&EditablePart<'_>) ->
     let mut editor = Editor::new(message, &structure);
     let mut uses_mime = false;
     for (index, entity) in structure.leaves() {
-        let (header, body) = (editor.header(index), editor.body(index));
+        let header = editor.header(index);
+        let body = editor.body(index);
         let part = EditablePart { content: &entity.content, header, body, is_whole: index == 0 };
         let Some(change) = step(&part) else { continue };
         if let Some(header) = change.header {

@@ -71,7 +71,9 @@ fn html_only(structure: &Structure) -> Option<HtmlOnly> {
     if structure.entities().iter().any(|entity| entity.children.is_empty() && shows_text(entity)) {
         return None;
     }
-    let (mut index, mut related, mut alternative) = (0, None, None);
+    let mut index = 0;
+    let mut related = None;
+    let mut alternative = None;
     for _ in 0..DEEPEST {
         let entity = structure.get(index).filter(|entity| entity.is_whole && !entity.is_opaque)?;
         let children = &entity.children;
@@ -121,7 +123,8 @@ fn beside(message: &RawMessage, structure: &Structure, first: usize, part: &[u8]
 fn around(message: &RawMessage, structure: &Structure, index: usize, part: &[u8], id: MailId) -> Option<RawMessage> {
     let mut editor = Editor::new(message, structure);
     let boundary = unused_boundary(message.body(), id)?;
-    let (mut header, mut inner) = (Vec::new(), Vec::new());
+    let mut header = Vec::new();
+    let mut inner = Vec::new();
     for field in Fields::new(editor.header(index)) {
         if is_content(&field) { &mut inner } else { &mut header }.extend_from_slice(field.raw());
     }

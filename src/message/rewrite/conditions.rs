@@ -61,7 +61,8 @@ fn envelope_unmet(conditions: &RuleConditions, draft: &RewriteDraft) -> Option<U
 }
 
 fn origin_unmet(conditions: &RuleConditions, origin: &Origin) -> Option<Unmet> {
-    let (listeners, users) = (&conditions.listeners, &conditions.users);
+    let listeners = &conditions.listeners;
+    let users = &conditions.users;
     if !listeners.is_empty() && !origin.listener.as_ref().is_some_and(|address| listeners.contains(address)) {
         return Some(Unmet::Listener);
     }

@@ -97,7 +97,8 @@ impl Original {
 
     pub fn decode(stored: &[u8]) -> Result<Self, OriginalError> {
         let end = memchr::memchr(b'\n', stored).unwrap_or(stored.len());
-        let (line, header) = (&stored[..end], stored.get(end + 1..).unwrap_or_default());
+        let line = &stored[..end];
+        let header = stored.get(end + 1..).unwrap_or_default();
         let OriginalLine { sender, recipients, eight_bit, smtputf8, marks, .. } = read_line(line)?;
         let mailbox = |text: &str| Mailbox::parse(text).map_err(|error| OriginalError::Line(error.to_string()));
         let pair = |(address, target): &(String, String)| {
@@ -120,7 +121,8 @@ impl Original {
         let is_open: HashSet<_> = open.iter().collect();
         let made: HashSet<_> = self.recipients.iter().map(|one| &one.target).collect();
         let mut envelope = Envelope::new(self.sender.clone());
-        (envelope.body, envelope.smtputf8) = (self.body, self.smtputf8 || envelope.smtputf8);
+        envelope.body = self.body;
+        envelope.smtputf8 |= self.smtputf8;
         let waiting = self.recipients.iter().filter(|one| is_open.contains(&one.target)).map(|one| &one.address);
         let corrected = open.iter().filter(|address| !made.contains(address));
         waiting.chain(corrected).for_each(|address| envelope.add_recipient(address.clone()));

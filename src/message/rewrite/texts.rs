@@ -130,7 +130,8 @@ fn without_punctuation(link: &str) -> &str {
     let surplus = |open: u8, close: u8| {
         link.bytes().map(|byte| isize::from(byte == close) - isize::from(byte == open)).sum::<isize>()
     };
-    let (mut round, mut square) = (surplus(b'(', b')'), surplus(b'[', b']'));
+    let mut round = surplus(b'(', b')');
+    let mut square = surplus(b'[', b']');
     let mut end = link.len();
     while let Some(&last) = link.as_bytes()[..end].last() {
         match last {

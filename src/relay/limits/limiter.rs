@@ -73,7 +73,8 @@ impl Limiter {
     }
 
     pub(super) fn check(&mut self, load: Load, now: TwoClocks) -> LimitCheck {
-        let (mut until, mut in_flight) = (Moment::ZERO, false);
+        let mut until = Moment::ZERO;
+        let mut in_flight = false;
         for Limit { rate, counts, window, kind } in &mut self.limits {
             let full = window.check(load.units(*counts), now.moment).err();
             match (kind, full) {

@@ -90,9 +90,11 @@ impl QuotaJournal {
         let covered = now.moment < self.until && self.open(window) + units <= self.bound;
         (!covered).then(|| {
             let chunk = (window.limit() / CHUNKS).clamp(1, LARGEST_CHUNK).max(units);
-            let (part, in_flight) = (window.part(), window.in_flight());
+            let part = window.part();
+            let in_flight = window.in_flight();
             let bucket = *window.fill(now.moment);
-            let (until, bound) = (bucket.began + part, bucket.units + in_flight + chunk);
+            let until = bucket.began + part;
+            let bound = bucket.units + in_flight + chunk;
             let mut rows = self.exact(window, now, bucket.number);
             rows.push(QuotaBucket { number: bucket.number, at: to_kept(until, now), units: bound });
             QuotaReservation { rows, oldest: window.oldest(), newest: bucket.number, bound, until }
@@ -100,7 +102,9 @@ impl QuotaJournal {
     }
 
     pub(super) fn mark_written(&mut self, reservation: &QuotaReservation) {
-        (self.newest, self.bound, self.until) = (reservation.newest, reservation.bound, reservation.until);
+        self.newest = reservation.newest;
+        self.bound = reservation.bound;
+        self.until = reservation.until;
     }
 
     /// Everything as it was used, at the end of the process and at its beginning. What is still under way counts as used now.

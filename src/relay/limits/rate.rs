@@ -40,7 +40,8 @@ impl Rate {
     /// Spaces are let pass, and the periods' usual names.
     pub fn parse(text: &str) -> Result<Self, RateError> {
         let (units, per) = text.split_once('/').ok_or(RateError::NoSlash)?;
-        let (units, per) = (units.trim(), per.trim());
+        let units = units.trim();
+        let per = per.trim();
         let number = units.parse().ok().filter(|number| (1..=MOST).contains(number));
         let number = number.ok_or_else(|| RateError::NoNumber(units.to_owned()))?;
         let per = match per.to_ascii_lowercase().as_str() {

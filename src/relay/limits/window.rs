@@ -111,7 +111,8 @@ impl Window {
         self.in_flight = self.in_flight.saturating_sub(units);
         self.ended += units;
         let bucket = self.fill(now);
-        (bucket.units, bucket.last) = (bucket.units + units, now.max(bucket.last));
+        bucket.units += units;
+        bucket.last = now.max(bucket.last);
     }
 
     /// What an earlier process had used, oldest first.

@@ -48,7 +48,8 @@ enum Do {
 }
 
 fn acts() -> impl Strategy<Value = Vec<Do>> {
-    let (member, which) = (0..2usize, 0..8usize);
+    let member = 0..2usize;
+    let which = 0..8usize;
     let one = prop_oneof![
         4 => (member.clone(), any::<bool>()).prop_map(|(member, fresh)| Do::Claim { member, fresh }),
         1 => member.clone().prop_map(|member| Do::Try { member }),
@@ -76,7 +77,9 @@ struct World {
 impl World {
     fn new(cap: usize) -> Self {
         let members = [PoolMember::new(), PoolMember::new()];
-        let (held, closing, waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let held = Vec::new();
+        let closing = Vec::new();
+        let waiting = Vec::new();
         Self { pool: Pool::new(cap), members, held, closing, waiting, now: Instant::now() }
     }
 

@@ -127,7 +127,8 @@ fn the_applications_own_headers_for_the_same_provider_stay_and_those_for_others_
 
 #[test]
 fn what_a_provider_does_not_allow_is_left_out_and_nothing_breaks_out_of_a_header() {
-    let (long, wide) = ("x".repeat(51), "Größe ☕");
+    let long = "x".repeat(51);
+    let wide = "Größe ☕";
     let of = |tag: &str, name: &str, value: &str| Marks {
         tag: Some(mark(tag)),
         metadata: [(mark(name), mark(value))].into(),

@@ -19,8 +19,8 @@ const PIECE: usize = 64 * 1024;
 impl ClientSession<Secured> {
     /// After a 354. The reply is the one to the final dot, whatever it says.
     pub(super) async fn data(&mut self, sealed: &Sealed, deadline: Deadline) -> Result<Reply, Reason> {
-        let (mut encoder, mut stuffed) =
-            (DotEncoder::default(), Vec::with_capacity(sealed.message().size().min(2 * PIECE)));
+        let mut encoder = DotEncoder::default();
+        let mut stuffed = Vec::with_capacity(sealed.message().size().min(2 * PIECE));
         let pieces =
             sealed.message().header().chunks(PIECE).chain([&b"\r\n"[..]]).chain(sealed.message().body().chunks(PIECE));
         for piece in pieces {

@@ -171,7 +171,8 @@ impl ClientSession<Secured> {
             PlannedCommand::Rset if verdict != Meaning::Accepted => return Err(reason()),
             PlannedCommand::Rset => self.in_transaction = false,
             PlannedCommand::Mail if verdict == Meaning::Accepted => {
-                (*progress, self.in_transaction) = (TransactionProgress::Begun, true);
+                *progress = TransactionProgress::Begun;
+                self.in_transaction = true;
             }
             PlannedCommand::Mail => {
                 *progress = TransactionProgress::Refused;

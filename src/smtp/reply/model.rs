@@ -9,7 +9,8 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 type Read = (Vec<(u16, String)>, bool);
 
 fn model(lines: &[Vec<u8>]) -> Read {
-    let (mut replies, mut open) = (Vec::new(), Vec::<(u16, String)>::new());
+    let mut replies = Vec::new();
+    let mut open = Vec::<(u16, String)>::new();
     for line in lines {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let digits: Option<u16> = line
@@ -37,7 +38,10 @@ fn model(lines: &[Vec<u8>]) -> Read {
 
 /// The same, octets coming in as they were cut.
 fn parser(wire: &[u8], cuts: &[usize]) -> Read {
-    let (mut parser, mut input, mut replies, mut rest) = (ReplyParser::default(), Vec::new(), Vec::new(), wire);
+    let mut parser = ReplyParser::default();
+    let mut input = Vec::new();
+    let mut replies = Vec::new();
+    let mut rest = wire;
     let mut cuts = cuts.iter().cycle();
     while !rest.is_empty() {
         let (piece, behind) = rest.split_at(cuts.next().copied().unwrap_or(1).clamp(1, rest.len()));
