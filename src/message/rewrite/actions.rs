@@ -12,7 +12,7 @@ use crate::smtp::{Mailbox, ReversePath};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Carried out in the order of [`ACTIONS`], whatever the order in the file.
+/// Carried out in the order of `ACTIONS`, whatever the order in the file.
 #[derive(Debug, Clone, Default)]
 pub struct RuleActions {
     /// It is discarded; the application gets a 250.
@@ -27,7 +27,7 @@ pub struct RuleActions {
     /// The From that was there before becomes Reply-To, unless there is one.
     pub keep_from_as_reply_to: bool,
     pub set_reply_to: Option<NamedAddress>,
-    /// Names; a glob takes every header that fits and may go ([`is_editable`]).
+    /// Names; a glob takes every header that fits and may go ([`is_editable`](super::is_editable)).
     pub remove_headers: Vec<TextPattern>,
     pub replace_in_headers: Vec<Replacement>,
     /// The first of the name is changed where it stands, others of it go; without one it is added.
