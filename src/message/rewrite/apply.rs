@@ -4,8 +4,8 @@
 //! Never fails and never loses mail: what a rule wants to insert and no header can hold leaves that header as it was.
 
 use super::actions::{RuleFlow, RuleSubject};
-use super::conditions::{Unmet, first_unmet};
-use super::outcome::{KeptMail, RewriteChanges, RewriteDraft, Rewritten, Verdict};
+use super::conditions::first_unmet;
+use super::outcome::{KeptMail, RewriteChanges, RewriteDraft, Rewritten, Unmet, Verdict};
 use super::texts::Texts;
 use super::{Rule, Rules};
 use crate::message::accepted::Origin;

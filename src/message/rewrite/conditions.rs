@@ -1,26 +1,11 @@
 //! Whether a rule applies to a message: all of its conditions are asked, the cheap ones first.
 
 use super::RuleConditions;
-use super::outcome::RewriteDraft;
+use super::outcome::{RewriteDraft, Unmet};
 use super::texts::Texts;
 use crate::message::accepted::Origin;
 use crate::message::text_pattern::{HeaderPattern, any_matches};
 use crate::message::{Author, AuthorError, SenderPatterns};
-
-/// The first condition of a rule that did not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unmet {
-    Senders,
-    Recipients,
-    From,
-    /// By its place in [`RuleConditions::headers`].
-    Header(usize),
-    Listener,
-    User,
-    LargerThan,
-    SmallerThan,
-    BodyContains,
-}
 
 /// `None`: all hold. An error if all depends on the author and nobody can tell who that is.
 pub(super) fn first_unmet(

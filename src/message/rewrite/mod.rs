@@ -19,10 +19,9 @@ mod unsubscribe;
 
 pub use actions::RuleActions;
 pub use address_map::{AddressMap, AddressMapError};
-pub use conditions::Unmet;
 pub use editable::{HeaderEdit, is_editable};
 pub use original::{Original, OriginalError};
-pub use outcome::{HeaderTrouble, KeptMail, RewriteChanges, RewriteDraft, Rewritten, RuleNote, Verdict};
+pub use outcome::{HeaderTrouble, KeptMail, RewriteChanges, RewriteDraft, Rewritten, RuleNote, Unmet, Verdict};
 
 use super::SenderPatterns;
 use super::text_pattern::{HeaderPattern, TextPattern};

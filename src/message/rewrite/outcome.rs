@@ -1,6 +1,5 @@
 //! What becomes of a message under the rules: the draft that they change, the verdict, and what could not be done.
 
-use super::Unmet;
 use crate::message::headers::FieldError;
 use crate::message::optional::Skipped;
 use crate::message::{Envelope, Marks, RawMessage};
@@ -25,6 +24,21 @@ pub struct Rewritten {
     pub notes: Vec<RuleNote>,
     /// Searches in its texts that could not be made: nothing was found in them.
     pub skipped: Vec<Skipped>,
+}
+
+/// The first condition of a rule that did not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmet {
+    Senders,
+    Recipients,
+    From,
+    /// By its place in [`RuleConditions::headers`](super::RuleConditions::headers).
+    Header(usize),
+    Listener,
+    User,
+    LargerThan,
+    SmallerThan,
+    BodyContains,
 }
 
 #[derive(Debug, Clone)]
