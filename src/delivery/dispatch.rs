@@ -242,7 +242,13 @@ impl<C: Deliver> LaneLoop<C> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = self.running.join_next() => self.record(ended),
+                Some(ended) = self.running.join_next() => {
+                    self.record(ended);
+                    // All that have ended, so that the next lease is for as many slots as are free, in one commit.
+                    while let Some(ended) = self.running.try_join_next() {
+                        self.record(ended);
+                    }
+                }
                 () = self.wakeups.retry.notified() => self.dispatcher.deliver.cut_pause(&self.lane),
                 () = self.wakeups.mail.notified(), if wait.for_mail => {}
                 () = sleep_until(wait.until) => {}

@@ -5,6 +5,7 @@
 use super::envelope;
 use super::space::CHECKPOINT_PAGES;
 use super::work::Sql;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -191,6 +192,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SchemaError> {
          PRAGMA cell_size_check = ON;",
     )?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES.cast_signed())?;
+    keep_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     if version < known {
         migrate(&mut connection, version)?;
@@ -203,8 +205,15 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | FLAGS)?;
     connection.busy_timeout(BUSY)?;
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -1000; PRAGMA cell_size_check = ON;")?;
+    keep_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// A prepared statement stays prepared. The bundled SQLite is built with STAT4, which prepares one again for each new value that a
+/// range condition is bound to; the query planner stability guarantee turns that off (https://sqlite.org/queryplanner-ng.html#qpsg).
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 // Each connection stays with one thread at a time.

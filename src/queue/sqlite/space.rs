@@ -126,9 +126,12 @@ impl FreeSpace {
 
     /// Behind each commit.
     pub(super) fn note(&self, connection: &Connection) {
-        let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or(0);
-        self.octets.store(number("page_count").unsigned_abs() * PAGE, Ordering::Relaxed);
-        self.reusable.store(number("freelist_count").unsigned_abs() * PAGE, Ordering::Relaxed);
+        let pages = |pragma| {
+            let number = connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0))?;
+            Ok::<_, rusqlite::Error>(number.unsigned_abs())
+        };
+        self.octets.store(pages("PRAGMA page_count").unwrap_or(0) * PAGE, Ordering::Relaxed);
+        self.reusable.store(pages("PRAGMA freelist_count").unwrap_or(0) * PAGE, Ordering::Relaxed);
     }
 
     /// As it is now. Where the system does not say, there is room: the write will tell.
