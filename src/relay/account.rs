@@ -6,6 +6,7 @@
 use super::connection::PooledConnection;
 use super::limits::{AccountQuotas, Counting, Gate, Rate};
 use super::pool::Pool;
+use super::surplus::ConnectionLimit;
 use crate::message::outcome::Signal;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub struct Account {
     pub(super) pool: Arc<Pool<PooledConnection>>,
     pub(super) gate: Arc<Gate>,
+    pub(super) connections: Arc<ConnectionLimit>,
 }
 
 impl Account {
@@ -24,7 +26,11 @@ impl Account {
 
     /// Without `kept` quotas start empty with each process.
     pub fn with_rates(connections: usize, rates: &[Rate], counting: Counting, kept: Option<AccountQuotas>) -> Self {
-        Self { pool: Pool::new(connections), gate: Gate::new(rates, counting, kept) }
+        Self {
+            pool: Pool::new(connections),
+            gate: Gate::new(rates, counting, kept),
+            connections: ConnectionLimit::new(connections),
+        }
     }
 
     /// To be called before the first message: what earlier processes have used of the quotas.
@@ -47,6 +53,12 @@ impl Account {
             },
             Signal::Unavailable | Signal::Broken | Signal::None => return Vec::new(),
         };
-        self.pool.set_limit(share.of(self.pool.cap()))
+        self.connections.throttle(share);
+        self.limit_connections()
+    }
+
+    /// To as many as there may be now. Returns idle connections that are too many.
+    pub(super) fn limit_connections(&self) -> Vec<PooledConnection> {
+        self.pool.set_limit(self.connections.allowed())
     }
 }

@@ -3,6 +3,7 @@
 use super::pool::Pooled;
 use super::smtp::{ClientSession, Secured};
 use super::socket::ConnectionPermit;
+use super::surplus::WorkingConnection;
 use tokio::runtime::Handle;
 
 /// A session and how many messages it was used for.
@@ -10,6 +11,8 @@ use tokio::runtime::Handle;
 pub(super) struct PooledConnection {
     pub session: ClientSession<Secured>,
     pub messages: usize,
+    /// Ends with the connection.
+    pub working: WorkingConnection,
 }
 
 impl Pooled for PooledConnection {
@@ -22,6 +25,9 @@ impl Pooled for PooledConnection {
 pub(super) fn retire(connection: PooledConnection) {
     connection.permit().start_closing();
     if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn(connection.session.quit());
+        runtime.spawn(async move {
+            connection.session.quit().await;
+            drop(connection.working);
+        });
     }
 }

@@ -16,6 +16,7 @@ pub mod provider;
 mod ready;
 mod smtp;
 mod socket;
+mod surplus;
 mod upstream;
 
 pub use account::Account;

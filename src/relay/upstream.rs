@@ -14,7 +14,9 @@ use super::limits::{Load, Rate, RateToken, TokenDenied};
 use super::pool::{Claim, PoolGrant, PoolMember, PutBack, Reuse};
 use super::smtp::{self, ClientSession, Secured};
 use super::socket::ConnectionPermit;
+use super::surplus::{OpeningConnection, may_be_surplus};
 use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
+use crate::observe::log::Clean;
 use crate::text::roughly;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +115,10 @@ impl Upstream {
     pub fn capacity(&self) -> Capacity {
         match self.quota_used_up() {
             Some((_, until)) => Capacity::After(until),
-            None => self.0.health.capacity(),
+            None => match self.0.health.capacity() {
+                Capacity::Slots(slots) => Capacity::Slots(slots.min(self.0.account.connections.allowed())),
+                after @ Capacity::After(_) => after,
+            },
         }
     }
 
@@ -185,22 +190,64 @@ impl Upstream {
     ) -> Result<(PooledConnection, RateToken), Reason> {
         smtp::check_credentials(&self.0.options)?;
         let token = self.token(wanted).await?;
-        let grant = match self.claim(wanted).await {
-            Err(reason) if wanted.has_alternative && !attempt.saw_success() => return Err(reason.upstream_wide()),
-            other => other?,
-        };
-        let permit = match grant {
-            PoolGrant::Permit(permit) => permit,
-            PoolGrant::Connection(mut connection) => {
-                if connection.session.is_quiet() {
-                    return Ok((connection, token));
+        loop {
+            let grant = match self.claim(wanted).await {
+                Err(reason) if wanted.has_alternative && !attempt.saw_success() => return Err(reason.upstream_wide()),
+                other => other?,
+            };
+            let (permit, opening) = match grant {
+                PoolGrant::Permit(permit) => (permit, self.0.account.connections.opening()),
+                PoolGrant::Connection(mut connection) => {
+                    if connection.session.is_quiet() {
+                        return Ok((connection, token));
+                    }
+                    debug!(upstream = %self.name(), "the server closed an idle connection; reconnecting");
+                    drop(connection.working);
+                    let opening = self.0.account.connections.opening();
+                    (connection.session.into_permit().await, opening)
                 }
-                debug!(upstream = %self.name(), "the server closed an idle connection; reconnecting");
-                connection.session.into_permit().await
+            };
+            if let Some(connection) = self.open_or_learn(permit, opening, wanted).await? {
+                return Ok((connection, token));
             }
+        }
+    }
+
+    /// `None`: the provider refused the connection because it serves others of the account, which the caller waits for.
+    async fn open_or_learn(
+        &self,
+        permit: ConnectionPermit,
+        opening: OpeningConnection,
+        wanted: &ConnectionRequest,
+    ) -> Result<Option<PooledConnection>, Reason> {
+        // Held until it is known what the refusal means, so that no other caller runs into it meanwhile.
+        let held = permit.clone();
+        let reason = match self.open(permit, self.patience(wanted)).await {
+            Ok(session) => return Ok(Some(PooledConnection { session, messages: 0, working: opening.works() })),
+            Err(reason) => reason,
         };
-        let session = self.open(permit, self.patience(wanted)).await?;
-        Ok((PooledConnection { session, messages: 0 }, token))
+        let patience = self.patience(wanted).capped(self.0.options.connect_timeout);
+        if !may_be_surplus(&reason) || !opening.refused(patience).await {
+            return Err(reason);
+        }
+        debug!(upstream = %self.name(), reason = %Clean(&reason), "one connection too many; waiting for another one");
+        self.0.account.limit_connections().into_iter().for_each(retire);
+        self.announce_limit();
+        drop(held);
+        Ok(None)
+    }
+
+    fn announce_limit(&self) {
+        if let Some(allowed) = self.0.account.connections.to_announce() {
+            let (upstream, max_connections) = (self.name(), self.0.account.pool.cap());
+            warn!(
+                upstream,
+                max_connections,
+                allowed,
+                "the provider refuses more connections than it allows: set `max_connections` to {allowed}; \
+                 until then mail waits for the connections that work"
+            );
+        }
     }
 
     async fn token(&self, wanted: &ConnectionRequest) -> Result<RateToken, Reason> {
@@ -223,6 +270,7 @@ impl Upstream {
             let enhanced = crate::smtp::EnhancedCode::new(4, 3, 2);
             self.reason(RelayStep::Permit, Cause::Local { enhanced, text: "this upstream is being closed".to_owned() })
         };
+        self.0.account.limit_connections().into_iter().for_each(retire);
         let mut ticket = match self.0.account.pool.claim(&self.0.member, wanted.reuse) {
             Claim::Granted(grant) => return Ok(grant),
             Claim::Closed => return Err(closed()),
@@ -314,6 +362,7 @@ impl Upstream {
     /// After a transaction.
     pub(super) fn finished(&self, attempt: &mut MonitoredAttempt, outcomes: &[Outcome]) {
         let signal = attempt.finished(outcomes, self.0.options.slow_down);
+        self.announce_limit();
         self.adapt(attempt, signal);
     }
 
@@ -330,6 +379,7 @@ impl Upstream {
         if !connection.session.is_sound() {
             return drop(connection);
         }
+        account.connections.served();
         if connection.messages >= options.max_messages_per_connection.max(1) {
             return retire(connection);
         }

@@ -64,5 +64,6 @@ mod rules;
 mod secrets;
 mod starting_and_stopping;
 mod starttls_or_nothing;
+mod surplus_connections;
 mod unfit_mail;
 mod wrong_listener;

@@ -17,3 +17,4 @@ pub(super) use load::Load;
 pub use load::{Counting, Counts};
 pub use quota::{AccountQuotas, QuotaBucket, QuotaStore};
 pub use rate::{Rate, RateError};
+pub(super) use throttle::ThrottleFactor;

@@ -11,7 +11,7 @@ const FULL: u32 = 64;
 pub(in crate::relay) struct ThrottleFactor(u32);
 
 impl ThrottleFactor {
-    pub(super) const WHOLE: Self = Self(FULL);
+    pub(in crate::relay) const WHOLE: Self = Self(FULL);
 
     /// The interval stretched by the factor.
     pub(super) fn stretched(self, interval: Duration) -> Duration {

@@ -262,7 +262,12 @@ impl<C: Channel> ClientSession<C> {
     }
 
     fn patience(&self, step: RelayStep) -> Duration {
-        if step == RelayStep::EndOfData { self.options.data_timeout } else { self.options.command_timeout }
+        match step {
+            // A server that is there greets at once; one that waits for a TLS handshake never greets.
+            RelayStep::Greeting => self.options.connect_timeout,
+            RelayStep::EndOfData => self.options.data_timeout,
+            _ => self.options.command_timeout,
+        }
     }
 }
 

@@ -268,7 +268,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
 
     /// What was said.
     async fn act(&mut self, at: At, line: &str, usual: &str) -> Option<String> {
-        match self.shared.script.next(at, line) {
+        let refused = self.shared.places.refusal(self.number, at);
+        match refused.or_else(|| self.shared.script.next(at, line)) {
             Some(action) => self.perform(action, usual).await,
             None => {
                 self.say(usual);

@@ -9,6 +9,7 @@
 //! ```
 
 mod conversation;
+mod places;
 mod record;
 mod rules;
 mod script;
@@ -20,6 +21,7 @@ pub use script::{Action, At};
 use super::canaries;
 use super::certificate::{Authority, Issued};
 use conversation::serve;
+use places::Places;
 use record::Record;
 use rustls::pki_types::ServerName;
 use script::Script;
@@ -43,6 +45,7 @@ struct Shared {
     keywords: Vec<String>,
     rules: Rules,
     script: Script,
+    places: Places,
     record: Record,
 }
 
@@ -61,6 +64,7 @@ pub struct Builder {
     keywords: Vec<String>,
     rules: Rules,
     script: Script,
+    places: Places,
 }
 
 impl ScriptedUpstream {
@@ -74,6 +78,7 @@ impl ScriptedUpstream {
             keywords: KEYWORDS.iter().map(ToString::to_string).collect(),
             rules: Rules::default(),
             script: Script::default(),
+            places: Places::default(),
         }
     }
 
@@ -195,6 +200,11 @@ impl ScriptedUpstream {
         self.accepting.abort();
     }
 
+    /// So many connections at once from now on.
+    pub fn allow_connections(&self, most: usize) {
+        self.shared.places.allow(most);
+    }
+
     /// Returns when no connection is open.
     pub async fn until_alone(&self) {
         self.shared.record.until(|counts| counts.now == 0).await;
@@ -257,6 +267,12 @@ impl Builder {
         self
     }
 
+    /// So many connections at once; what others are told, and where.
+    pub fn connections(mut self, most: usize, at: At, action: impl Into<Action>) -> Self {
+        self.places = Places::new(most, at, action.into());
+        self
+    }
+
     /// For every recipient whose address contains `part`.
     pub fn recipient(self, part: &str, action: impl Into<Action>) -> Self {
         self.script.recipient(part, action.into());
@@ -280,6 +296,7 @@ impl Builder {
             keywords: self.keywords,
             rules: self.rules,
             script: self.script,
+            places: self.places,
             record: Record::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -291,7 +308,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((tcp, _)) = listener.accept().await {
         tcp.set_nodelay(true).unwrap();
         let connected = shared.record.connected();
-        tokio::spawn(serve(tcp, connected, Arc::clone(&shared)));
+        let (place, shared) = (shared.places.take(connected.number), Arc::clone(&shared));
+        tokio::spawn(async move {
+            serve(tcp, connected, shared).await;
+            drop(place);
+        });
     }
 }
 
