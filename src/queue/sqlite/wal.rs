@@ -26,6 +26,7 @@ pub(super) struct Frames {
     salt: Option<[u8; 8]>,
     is_big_endian: bool,
     sum: (u32, u32),
+    has_header: bool,
     is_sound: bool,
 }
 
@@ -49,8 +50,8 @@ impl Frames {
         let is_big_endian = word(&header, 0) & 1 == 1;
         let sum = checksum(is_big_endian, (0, 0), &header[..24]);
         let is_sound = word(&header, 0) & !1 == 0x377f_0682 && sum == (word(&header, 24), word(&header, 28));
-        let salt = header[16..24].try_into().ok().filter(|_| is_sound);
-        Ok(Some(Self { input, salt, is_big_endian, sum, is_sound }))
+        let salt = if is_sound { header[16..24].try_into().ok() } else { repeated_salt(path)? };
+        Ok(Some(Self { input, salt, is_big_endian, sum, has_header: is_sound, is_sound }))
     }
 }
 
@@ -66,7 +67,6 @@ impl Iterator for Frames {
                 Err(error) => return Some(Err(error)),
             }
             let salt: [u8; 8] = header[8..16].try_into().unwrap_or_default();
-            // Where the log's header is damaged the first frame's is taken.
             let is_current = *self.salt.get_or_insert(salt) == salt;
             self.sum = checksum(self.is_big_endian, self.sum, &header[..8]);
             self.sum = checksum(self.is_big_endian, self.sum, &data);
@@ -77,6 +77,24 @@ impl Iterator for Frames {
             }
         }
     }
+}
+
+/// The first salt that two frames have: the generation's, where the log's header is damaged, and the first frame perhaps with it.
+fn repeated_salt(path: &Path) -> io::Result<Option<[u8; 8]>> {
+    let mut input = BufReader::with_capacity(1 << 18, File::open(path)?);
+    let (mut header, mut frame) = ([0; HEADER], vec![0; FRAME + PAGE]);
+    let mut seen: Vec<[u8; 8]> = Vec::new();
+    let mut is_whole = fill(&mut input, &mut header)?;
+    while is_whole && fill(&mut input, &mut frame)? {
+        let salt: [u8; 8] = frame[8..16].try_into().unwrap_or_default();
+        if seen.contains(&salt) {
+            return Ok(Some(salt));
+        }
+        // More than a few different ones mean that nothing is left to be recognised.
+        seen.push(salt);
+        is_whole = seen.len() < 100;
+    }
+    Ok(None)
 }
 
 fn fill(input: &mut impl Read, octets: &mut [u8]) -> io::Result<bool> {
@@ -103,7 +121,7 @@ fn checksum(is_big_endian: bool, (mut s0, mut s1): (u32, u32), octets: &[u8]) ->
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Remains {
     transactions: u64,
-    /// One was begun when another had ended.
+    /// One was begun when another had ended, or the log's header is damaged.
     are_several: bool,
     /// The number of the first frame of them.
     first: u64,
@@ -130,6 +148,8 @@ impl Remains {
 pub(super) fn remains(path: &Path) -> io::Result<Remains> {
     let mut remains = Remains::default();
     let Some(frames) = Frames::open(path)? else { return Ok(remains) };
+    // SQLite syncs the log's header before the first frame: a bad one above a transaction was changed later.
+    remains.are_several = !frames.has_header;
     for (number, frame) in (0..).zip(frames) {
         let frame = frame?;
         if frame.is_sound {

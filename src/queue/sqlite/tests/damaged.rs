@@ -203,6 +203,22 @@ async fn a_damaged_log_is_not_passed_over() {
     rounds(true, rounds_of(20)).await;
 }
 
+/// The log's header alone, with the first frame's, and with the first page: SQLite would take the log for empty.
+#[tokio::test]
+async fn a_log_whose_beginning_is_damaged_is_not_taken_for_empty() {
+    for (what, from, to) in [("header", 0, 32), ("first frame", 0, 56), ("first page", 0, 4096), ("a salt", 16, 17)] {
+        let folder = base(true).await;
+        let path = folder.path().join("queue.sqlite-wal");
+        let mut log = fs::read(&path).unwrap();
+        log[from..to].iter_mut().for_each(|octet| *octet = if what == "a salt" { !*octet } else { 0 });
+        fs::write(path, log).unwrap();
+        let error = SqliteQueue::open(folder.options()).expect_err(what).to_string();
+        assert!(error.contains("queue salvage"), "{what}: {error}");
+        assert!(!check(&folder.path(), |_, _| {}).unwrap().is_well(), "{what}");
+        assert_eq!(untold(&folder, what).await, 0, "{what}");
+    }
+}
+
 #[tokio::test]
 async fn a_well_database_is_salvaged_whole() {
     for with_log in [false, true] {
