@@ -2,7 +2,7 @@
 //! Nothing is written here by hand, so that it cannot differ from what is read.
 
 use super::environment::VARIABLES;
-use super::file::TABLES;
+use super::file::SCHEMA;
 use super::schema::{Presence, SettingSchema, TableSchema};
 use std::fmt::{self, Write as _};
 
@@ -12,7 +12,7 @@ pub struct Defaults;
 
 impl fmt::Display for Defaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for table in TABLES {
+        for table in SCHEMA.0 {
             write_table(f, table)?;
         }
         writeln!(f, "# Variables of the environment, or files of these names in /run/secrets (or $CONFIG_DIR).")?;
@@ -40,7 +40,7 @@ impl Defaults {
                 })
             })
         };
-        TABLES.iter().copied().flat_map(of_table).collect()
+        SCHEMA.0.iter().copied().flat_map(of_table).collect()
     }
 }
 
@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn every_default_and_example_is_of_the_right_form() {
-        let everything: String = TABLES
+        let everything: String = SCHEMA
+            .0
             .iter()
             .map(|table| {
                 let head = if table.name.is_empty() { String::new() } else { table.title() + "\n" };
@@ -101,7 +102,7 @@ mod tests {
     fn what_is_printed_is_toml_with_every_key() {
         let printed = Defaults.to_string();
         assert!(DeTable::parse(&printed).is_ok(), "{printed}");
-        for setting in TABLES.iter().flat_map(|table| table.settings) {
+        for setting in SCHEMA.settings() {
             assert!(printed.contains(&format!("{} = ", setting.key)), "{}", setting.key);
             assert!(!setting.doc.is_empty(), "{}", setting.key);
         }
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn the_shipped_file_has_every_key_with_its_default() {
         let mut shipped = shipped();
-        for table in TABLES {
+        for table in SCHEMA.0 {
             for setting in table.settings {
                 let name = format!("{}.{}", table.name, setting.key);
                 let found = shipped.remove(&name).unwrap_or_default();

@@ -3,10 +3,10 @@
 //! It is merged over the file's values before anything is resolved, so that both follow the same rules. The
 //! process's variables are read in one place, [`Environment::of_process`]; values are never printed.
 
+use super::input::Typed;
 use super::masking::{hide_secret, hide_value, is_plain, is_secrets_name};
 use super::problem::{Findings, Place};
-use super::reader::nearest;
-use super::schema::Typed;
+use super::suggest::nearest;
 use super::value::{Complaint, Number, Text};
 use crate::observe::Redaction;
 use std::collections::BTreeMap;

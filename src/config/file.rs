@@ -7,13 +7,14 @@ use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
 use super::queue::{QueueBackend, RetryTimes};
 use super::rates::Rates;
-use super::reader::Complaints;
+use super::reader::{Section, Sections, settings};
 use super::repair::RepairTable;
 use super::rewrite::RewriteTable;
-use super::schema::{Section, TableSchema, settings};
+use super::schema::Schema;
 use super::secret::SecretSource;
-use super::sections::Sections;
-use super::value::{ByteSize, Complaint, Count, PatternText, PortNumber, Retries, Text, Value, not_among, words};
+use super::value::{
+    ByteSize, Complaint, Complaints, Count, PatternText, PortNumber, Retries, Text, Value, not_among, words,
+};
 use crate::delivery::Bounce;
 use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings};
@@ -48,8 +49,7 @@ pub struct File {
 /// The one table that is required.
 pub const UPSTREAM_TABLE: &str = "upstream";
 
-/// In the order of the shipped file.
-pub const TABLES: &[&TableSchema] = &[
+pub const SCHEMA: Schema = Schema(&[
     GatewayTable::TABLE,
     ListenerTable::TABLE,
     UserTable::TABLE,
@@ -61,7 +61,7 @@ pub const TABLES: &[&TableSchema] = &[
     RewriteTable::TABLE,
     QueueTable::TABLE,
     LogTable::TABLE,
-];
+]);
 
 settings! {
     /// The gateway as a whole. These keys belong at the top of the file, before the first [table].
@@ -381,7 +381,7 @@ impl Text for ProviderName {
 impl File {
     /// Reads a parsed document.
     pub fn read(document: &DeTable<'_>, findings: &mut Findings) -> Self {
-        let mut sections = Sections { document, findings };
+        let mut sections = Sections { document, schema: SCHEMA, findings };
         Self {
             gateway: sections.read(document, Place::Nowhere),
             listeners: sections.many(),

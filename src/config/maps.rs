@@ -2,8 +2,8 @@
 //!
 //! Order is that of the file. Every part that is wrong is a problem of its own, at its own place.
 
-use super::reader::{Complaints, nearest};
-use super::value::{Complaint, Text, Value};
+use super::suggest::nearest;
+use super::value::{Complaint, Complaints, Text, Value};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 

@@ -3,8 +3,8 @@
 //! In a source line every value is masked except the one that a problem points at, and that one, too, if it could be a
 //! secret. A message shows no such text wherever it takes it from. Rather too much is masked than too little.
 
-use super::file::TABLES;
-use super::schema::SettingSchema;
+use super::schema::Schema;
+use super::suggest::nearest;
 use crate::observe::Redaction;
 use crate::pem;
 use std::ops::Range;
@@ -82,7 +82,7 @@ pub fn is_key_without_its_frame(text: &str) -> bool {
 pub fn is_secrets_name(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["pass", "pwd", "secret", "token", "credential", "hash", "api"].iter().any(|word| key.contains(word))
-        || super::reader::nearest(&key, ["password"].into_iter()).is_some()
+        || nearest(&key, ["password"].into_iter()).is_some()
 }
 
 /// True for names that variables have by custom. What else stands there may be the secret itself, and is not shown.
@@ -129,6 +129,7 @@ pub fn hide_secret(text: &str, hidden: &mut Redaction) {
 /// What was found in a document.
 #[derive(Debug, Default)]
 pub struct Survey {
+    schema: Schema,
     /// Texts that no message may hold.
     pub hidden: Redaction,
     /// Keys and values that may be shown where a problem points at them.
@@ -147,24 +148,40 @@ struct Around {
 }
 
 impl Survey {
-    pub fn of(document: &DeTable<'_>) -> Self {
-        let mut survey = Self::default();
+    /// Of a text that cannot be parsed: only its keys can be told from its values.
+    pub fn blind(schema: Schema) -> Self {
+        Self { schema, ..Self::default() }
+    }
+
+    pub fn of(document: &DeTable<'_>, schema: Schema) -> Self {
+        let mut survey = Self::blind(schema);
         survey.table(document, Around { secret: false, schema: true });
         survey.literals.sort_by_key(|literal| literal.start);
         survey
     }
 
+    /// The text with every value masked but the one at `place`, unless that could be a secret.
+    pub fn mask(&self, text: &str, place: &Range<usize>) -> String {
+        let mut masked = mask_values(text, self.schema);
+        let part = text.get(place.clone()).filter(|part| self.hidden.hide(part) == *part);
+        if let (Some(part), true) = (part, self.shown.contains(place)) {
+            masked.replace_range(place.clone(), part);
+        }
+        masked
+    }
+
     fn table(&mut self, table: &DeTable<'_>, around: Around) {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            let can_show = if around.schema { is_plain_key(name) } else { !could_be_secret(name) };
+            let can_show = if around.schema { is_plain_key(name, self.schema) } else { !could_be_secret(name) };
             if can_show {
                 self.shown.push(key.span());
             } else {
                 self.hidden.add_secret(name);
             }
-            let is_table = matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) && is_table(name);
-            let secret = around.secret || (!is_table && is_secret(name));
+            let is_table =
+                matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) && self.schema.has_table(name);
+            let secret = around.secret || (!is_table && is_secret(name, self.schema));
             match value.get_ref().as_str() {
                 Some(reference) if around.secret && name == "env" && is_variable(reference) => {}
                 Some(reference) if around.secret && name == "file" => {
@@ -172,7 +189,7 @@ impl Survey {
                         self.hidden.add_secret(reference);
                     }
                 }
-                _ => self.value(value, Around { secret, schema: around.schema && setting(name).is_none() }),
+                _ => self.value(value, Around { secret, schema: around.schema && self.schema.setting(name).is_none() }),
             }
         }
     }
@@ -193,23 +210,15 @@ impl Survey {
     }
 }
 
-fn setting(key: &str) -> Option<&'static SettingSchema> {
-    TABLES.iter().flat_map(|table| table.settings).find(|setting| setting.key == key)
-}
-
-fn is_table(key: &str) -> bool {
-    TABLES.iter().any(|table| table.key() == key)
-}
-
 /// By the schema; an unknown key may be a misspelt one.
-fn is_secret(key: &str) -> bool {
-    setting(key).map_or_else(|| is_secrets_name(key), |setting| setting.secret)
+fn is_secret(key: &str, schema: Schema) -> bool {
+    schema.setting(key).map_or_else(|| is_secrets_name(key), |setting| setting.secret)
 }
 
 /// A key that is known, or a word: what else stands there may be a secret.
-fn is_plain_key(key: &str) -> bool {
+fn is_plain_key(key: &str, schema: Schema) -> bool {
     let is_word = key.chars().all(|c| c.is_alphabetic() || "_-.".contains(c));
-    setting(key).is_some() || (is_word && key.len() <= LONGEST_NAME && !could_be_secret(key))
+    schema.setting(key).is_some() || (is_word && key.len() <= LONGEST_NAME && !could_be_secret(key))
 }
 
 /// With a folder, with an extension, or a word.
@@ -219,9 +228,9 @@ fn is_file_name(text: &str) -> bool {
     !could_be_secret(text) && (text.contains('/') || is_word(text) || has_extension)
 }
 
-/// Of each line its key is shown, or the name of its table, whether the text can be parsed or not: a private key that was pasted
+/// Shows of each line its key, or the name of its table, whether the text can be parsed or not: a private key that was pasted
 /// over several lines is not even a value. Places keep their meaning, in octets and in characters.
-pub fn mask_values(text: &str) -> String {
+fn mask_values(text: &str, schema: Schema) -> String {
     let star = |c: char| match c.len_utf8() {
         1 if matches!(c, '\r' | '\n') => c,
         1 => '*',
@@ -230,14 +239,14 @@ pub fn mask_values(text: &str) -> String {
         _ => '🞄',
     };
     let mask = |line: &str| {
-        let (shown, masked) = line.split_at(shown(line));
+        let (shown, masked) = line.split_at(shown(line, schema));
         shown.chars().chain(masked.chars().map(star)).collect::<String>()
     };
     text.split_inclusive('\n').map(mask).collect()
 }
 
 /// Octets of the line that can be no secret: `key =` and `[table]`, in small letters as all keys are.
-fn shown(line: &str) -> usize {
+fn shown(line: &str, schema: Schema) -> usize {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
     let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
     let text = &line[indent..];
@@ -249,7 +258,7 @@ fn shown(line: &str) -> usize {
         0 => behind.starts_with('=') && !behind.starts_with("=="),
         _ => behind.starts_with(']'),
     };
-    match ends_as_it_began && !name.is_empty() && is_plain_key(name) {
+    match ends_as_it_began && !name.is_empty() && is_plain_key(name, schema) {
         true if brackets == 0 => line.len() - behind.len() + 1 + usize::from(behind[1..].starts_with(' ')),
         true => line.len() - behind.trim_start_matches(']').len(),
         false => indent,
@@ -275,7 +284,7 @@ mod tests {
             ("", ""),
             ("\tgrün = 1", "\t"),
         ] {
-            assert_eq!(&line[..shown(line)], expected, "{line}");
+            assert_eq!(&line[..shown(line, Schema::default())], expected, "{line}");
         }
     }
 

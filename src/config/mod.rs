@@ -6,6 +6,7 @@
 mod defaults;
 mod environment;
 mod file;
+mod input;
 pub mod key_file;
 mod maps;
 mod masking;
@@ -20,9 +21,9 @@ mod resolve;
 mod rewrite;
 mod schema;
 mod secret;
-mod sections;
 pub mod self_loop;
 mod settings;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod unsupported;
@@ -38,7 +39,7 @@ pub use settings::{
     QueueSettings, RouteSettings, Settings, UpstreamSettings, UserSettings,
 };
 
-use file::File;
+use file::{File, SCHEMA};
 use masking::Survey;
 use problem::{Findings, Place, Problem, Source};
 use resolve::Resolver;
@@ -105,7 +106,7 @@ impl UnresolvedConfig {
         let whole = |message: String, help: &str| {
             let mut problem = Problem::new(Place::Nowhere, message);
             problem.help(help);
-            Problems::new(Arc::new(Source::new(&name, "")), vec![problem])
+            Problems::new(Arc::new(Source::named(&name)), vec![problem])
         };
         match std::fs::read_to_string(file.path) {
             Ok(text) => {
@@ -129,11 +130,12 @@ impl UnresolvedConfig {
     }
 
     fn parse(name: &str, text: &str, open_to_all: bool) -> Result<Self, Problems> {
-        let mut source = Source::new(name, text);
-        let document = DeTable::parse(text).map_err(|error| syntax_error(Source::new(name, text), text, &error))?;
+        let mut source = Source::new(name, text, SCHEMA);
+        let document =
+            DeTable::parse(text).map_err(|error| syntax_error(Source::new(name, text, SCHEMA), text, &error))?;
         let mut findings = Findings::default();
         let file = File::read(document.get_ref(), &mut findings);
-        source.survey = Survey::of(document.get_ref());
+        source.survey = Survey::of(document.get_ref(), SCHEMA);
         if let (Some(secret), true) = (source.survey.literals.first(), open_to_all) {
             findings
                 .warning(&Place::File(secret.clone()), "this file holds a secret and is world-readable")
@@ -142,13 +144,13 @@ impl UnresolvedConfig {
         let upstream_was_tried = document
             .get_ref()
             .keys()
-            .any(|key| reader::nearest(key.get_ref(), [file::UPSTREAM_TABLE].into_iter()).is_some());
+            .any(|key| suggest::nearest(key.get_ref(), [file::UPSTREAM_TABLE].into_iter()).is_some());
         Ok(Self { source, file, findings, upstream_was_tried, has_file: true })
     }
 
     fn without_file() -> Self {
         Self {
-            source: Source::new("environment", ""),
+            source: Source::named("environment"),
             file: File::empty(),
             findings: Findings::default(),
             upstream_was_tried: false,

@@ -4,9 +4,10 @@
 
 use super::environment::{Environment, Found};
 use super::file::{DkimTable, File, KeySource, ListenerTable, ProviderName, RouteTable, UpstreamTable, UserTable};
+use super::input::Typed;
 use super::patterns::UpstreamNames;
 use super::problem::{Findings, Place};
-use super::schema::{Section, Typed};
+use super::reader::Section;
 use super::secret::SecretSource;
 use super::self_loop::is_loopback;
 use super::value::Text as _;

@@ -1,7 +1,6 @@
 //! Values that are patterns or lists of them, for the conditions of routes and rules: addresses, texts, headers, upstreams.
 
-use super::reader::{Complaints, kind};
-use super::value::{Complaint, Number, Text, Value};
+use super::value::{Complaint, Complaints, Number, Text, Value, kind};
 use crate::message::Field;
 use crate::message::text_pattern::{HeaderPattern, TextPattern};
 use toml::Spanned;

@@ -3,7 +3,8 @@
 //! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: messages and lines
 //! pass through what `masking` has found out about the configuration.
 
-use super::masking::{Survey, mask_values};
+use super::masking::Survey;
+use super::schema::Schema;
 use crate::observe::log::Clean;
 use miette::{Diagnostic, GraphicalReportHandler, LabeledSpan, NamedSource, SourceCode};
 use std::fmt;
@@ -64,18 +65,13 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into(), survey: Survey::default() }
+    pub fn new(name: impl Into<String>, text: impl Into<String>, schema: Schema) -> Self {
+        Self { name: name.into(), text: text.into(), survey: Survey::blind(schema) }
     }
 
-    /// Every value masked but the one at `place`, unless that could be a secret.
-    fn marked(&self, place: &Range<usize>) -> String {
-        let mut masked = mask_values(&self.text);
-        let part = self.text.get(place.clone()).filter(|part| self.survey.hidden.hide(part) == *part);
-        if let (Some(part), true) = (part, self.survey.shown.contains(place)) {
-            masked.replace_range(place.clone(), part);
-        }
-        masked
+    /// Where there is no text to point at.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self::new(name, "", Schema::default())
     }
 
     /// Line and column of an octet, both from 1, the column in characters.
@@ -212,7 +208,9 @@ struct Marked<'a> {
 impl<'a> Marked<'a> {
     fn new(located: Located<'a>) -> Self {
         let source = match &located.problem.place {
-            Place::File(at) => Some(NamedSource::new(&located.source.name, located.source.marked(at))),
+            Place::File(at) => {
+                Some(NamedSource::new(&located.source.name, located.source.survey.mask(&located.source.text, at)))
+            }
             Place::Environment(_) | Place::Nowhere => None,
         };
         Self { located, source }
@@ -259,8 +257,9 @@ mod tests {
     }
 
     fn problems() -> Problems {
-        let mut source = Source::new("config.toml", TEXT);
-        source.survey = Survey::of(toml::de::DeTable::parse(TEXT).expect("TOML").get_ref());
+        let schema = Schema::default();
+        let mut source = Source::new("config.toml", TEXT, schema);
+        source.survey = Survey::of(toml::de::DeTable::parse(TEXT).expect("TOML").get_ref(), schema);
         let mut late = Problem::new(Place::File(at("99999")), "`port` is too large");
         late.help("use a number up to 65535");
         let early = Problem::new(Place::File(at("password")), "`password` is odd");
@@ -273,7 +272,7 @@ mod tests {
         let mut problem =
             Problem::new(Place::Nowhere, "`hostname`: \"a\r\nb\u{1b}[31m\u{202e}\" is not a valid domain");
         problem.help("write \"a\nb\"");
-        let problems = Problems::new(Arc::new(Source::new("config.toml", "")), vec![problem]);
+        let problems = Problems::new(Arc::new(Source::named("config.toml")), vec![problem]);
         let shown = problems.to_string();
         assert_eq!(shown, "config.toml: `hostname`: \"a??b?[31m?\" is not a valid domain (help: write \"a?b\")");
         assert!(!format!("{problems:#}").contains(['\r', '\u{202e}']), "{problems:#}");

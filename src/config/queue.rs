@@ -1,8 +1,7 @@
 //! Values of `[queue]` that are more than a word: the retry schedule, the backend, whom a bounce goes to.
 
 use super::maps::known_keys;
-use super::reader::Complaints;
-use super::value::{Complaint, Text, Value, words};
+use super::value::{Complaint, Complaints, Text, Value, words};
 use crate::delivery::Bounce;
 use crate::smtp::Mailbox;
 use std::time::Duration;

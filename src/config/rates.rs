@@ -1,7 +1,6 @@
 //! `rate`: one rate, or several in a list, all of which are kept.
 
-use super::reader::Complaints;
-use super::value::{Complaint, Text, Value};
+use super::value::{Complaint, Complaints, Text, Value};
 use crate::relay::{Rate, RateError};
 use toml::Spanned;
 use toml::de::DeValue;

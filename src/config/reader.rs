@@ -2,33 +2,101 @@
 //!
 //! Reports unknown keys with a suggestion, missing keys, wrong types and bad values; knows no single setting.
 
+use super::input::Typed;
 use super::problem::{Findings, Place};
-use super::schema::{Presence, Section, SettingSchema, TableSchema, Typed};
-use super::sections::Sections;
+use super::schema::{Presence, Schema, SettingSchema, TableSchema};
+use super::suggest::nearest;
 use super::unsupported;
-use super::value::{Complaint, Value};
-use std::ops::Range;
+use super::value::{Complaints, Value, kind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+/// A table's typed content.
+pub trait Section: Sized {
+    const TABLE: &'static TableSchema;
+
+    /// Takes every key of the schema; what is wrong has been reported when this returns.
+    fn read(table: &mut TableReader<'_, '_>) -> Self;
+
+    /// A table in which nothing was typed.
+    fn empty(place: Place) -> Self;
+
+    /// Where the table begins.
+    fn place(&self) -> &Place;
+}
+
+/// Finds the tables of a document, or those within a table, and reads each by its schema. One of the wrong shape is reported
+/// and, where it can be, read all the same.
+pub struct Sections<'a, 'f> {
+    pub document: &'a DeTable<'a>,
+    /// For suggestions.
+    pub schema: Schema,
+    pub findings: &'f mut Findings,
+}
+
+impl<'a> Sections<'a, '_> {
+    pub fn read<S: Section>(&mut self, content: &'a DeTable<'a>, place: Place) -> S {
+        let findings = &mut *self.findings;
+        let mut reader = TableReader { table: S::TABLE, schema: self.schema, content, place, findings };
+        let section = S::read(&mut reader);
+        reader.finish();
+        section
+    }
+
+    pub fn one<S: Section>(&mut self) -> S {
+        match find(self.document, S::TABLE.key()) {
+            None => S::empty(Place::Nowhere),
+            Some(value) => match value.get_ref() {
+                DeValue::Table(content) => self.read(content, Place::File(value.span())),
+                _ => {
+                    self.wrong_shape::<S>(value);
+                    S::empty(Place::File(value.span()))
+                }
+            },
+        }
+    }
+
+    pub fn many<S: Section>(&mut self) -> Vec<S> {
+        let Some(value) = find(self.document, S::TABLE.key()) else { return Vec::new() };
+        match value.get_ref() {
+            DeValue::Array(items) if items.iter().all(|item| matches!(item.get_ref(), DeValue::Table(_))) => items
+                .iter()
+                .filter_map(|item| Some((item.get_ref().as_table()?, item.span())))
+                .map(|(content, at)| self.read(content, Place::File(at)))
+                .collect(),
+            // Read all the same, so that its other problems are not hidden behind this one.
+            DeValue::Table(content) => {
+                self.wrong_shape::<S>(value);
+                vec![self.read(content, Place::File(value.span()))]
+            }
+            _ => {
+                self.wrong_shape::<S>(value);
+                Vec::new()
+            }
+        }
+    }
+
+    fn wrong_shape<S: Section>(&mut self, value: &Spanned<DeValue<'_>>) {
+        let (name, title) = (S::TABLE.key(), S::TABLE.title());
+        self.findings
+            .error(
+                &Place::File(value.span()),
+                format!("`{name}` must be written as {title}, not as {}", kind(value.get_ref())),
+            )
+            .help(format!("put {title} on a line of its own and the keys below it"));
+    }
+}
 
 /// One table while it is read. What is left unread at the end is unknown.
 pub struct TableReader<'a, 'f> {
     table: &'static TableSchema,
+    schema: Schema,
     content: &'a DeTable<'a>,
     place: Place,
     findings: &'f mut Findings,
 }
 
-impl<'a, 'f> TableReader<'a, 'f> {
-    pub fn new(
-        table: &'static TableSchema,
-        content: &'a DeTable<'a>,
-        place: Place,
-        findings: &'f mut Findings,
-    ) -> Self {
-        Self { table, content, place, findings }
-    }
-
+impl TableReader<'_, '_> {
     pub fn place(&self) -> Place {
         self.place.clone()
     }
@@ -58,11 +126,12 @@ impl<'a, 'f> TableReader<'a, 'f> {
 
     /// The tables of a kind within this one.
     pub fn nested<S: Section>(&mut self) -> Vec<S> {
-        Sections { document: self.content, findings: self.findings }.many()
+        Sections { document: self.content, schema: self.schema, findings: self.findings }.many()
     }
 
     /// Reports the keys that no setting has.
-    pub fn finish(self, tables: &[&'static TableSchema]) {
+    fn finish(self) {
+        let tables = self.schema.0;
         for (key, value) in self.content {
             let is_known_table = tables.iter().any(|table| self.table.holds(table, key.get_ref()));
             if self.table.has(key.get_ref()) || is_known_table {
@@ -94,27 +163,7 @@ pub fn absent<T: Value>(presence: Presence, table: Place) -> Typed<T> {
     Typed::absent(default, table)
 }
 
-/// Where a value reports what is wrong with it.
-pub struct Complaints<'a> {
-    key: &'a str,
-    findings: &'a mut Findings,
-}
-
-impl Complaints<'_> {
-    pub fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, expected: &str, help: Option<String>) {
-        let found = kind(value.get_ref());
-        let problem =
-            self.findings.error(&Place::File(value.span()), format!("`{}` must be {expected}, not {found}", self.key));
-        problem.help = help;
-    }
-
-    pub fn bad_value(&mut self, at: Range<usize>, complaint: Complaint) {
-        let problem = self.findings.error(&Place::File(at), format!("`{}`: {}", self.key, complaint.message));
-        problem.help = complaint.help;
-    }
-}
-
-pub fn find<'a>(table: &'a DeTable<'a>, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+fn find<'a>(table: &'a DeTable<'a>, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
     table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
 }
 
@@ -128,18 +177,6 @@ fn is_table(value: &DeValue<'_>) -> bool {
         DeValue::Table(_) => true,
         DeValue::Array(items) => items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))),
         _ => false,
-    }
-}
-
-pub fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
     }
 }
 
@@ -177,12 +214,56 @@ fn home_of(key: &str, tables: &[&'static TableSchema]) -> Option<String> {
     }
 }
 
-/// The known word that `typed` was most likely meant to be.
-pub fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let typed = typed.to_ascii_lowercase().replace('-', "_");
-    known
-        .map(|word| (strsim::damerau_levenshtein(&typed, &word.to_ascii_lowercase()), word))
-        .filter(|&(distance, word)| distance <= (word.chars().count() / 3).max(1))
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, word)| word)
+/// Defines a table of the configuration: `/// doc`, `key: Type, required|default|optional TOML;` for each setting; then
+/// `nested key: Type` for each kind of table within it.
+macro_rules! settings {
+    ($(#[doc = $table_doc:literal])*
+     $type:ident = $name:literal $(, many: $many:literal)?
+     { $($(#[doc = $doc:literal])* $key:ident: $value:ty, $presence:ident $text:literal;)* }
+     $(nested $nested:ident: $nested_type:ty)*) => {
+        $(#[doc = $table_doc])*
+        #[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
+        #[derive(Debug, Clone)]
+        pub struct $type {
+            place: $crate::config::problem::Place,
+            $($(#[doc = $doc])* pub $key: $crate::config::input::Typed<$value>,)*
+            $(pub $nested: Vec<$nested_type>,)*
+        }
+
+        impl $crate::config::reader::Section for $type {
+            const TABLE: &'static $crate::config::schema::TableSchema = &$crate::config::schema::TableSchema {
+                name: $name,
+                many: settings!(@many $($many)?),
+                doc: &[$($table_doc),*],
+                settings: &[$($crate::config::schema::SettingSchema {
+                    key: stringify!($key),
+                    doc: &[$($doc),*],
+                    presence: settings!(@$presence $text),
+                    secret: <$value as $crate::config::value::Value>::SECRET,
+                }),*],
+            };
+
+            fn read(table: &mut $crate::config::reader::TableReader<'_, '_>) -> Self {
+                Self { place: table.place(), $($key: table.read(stringify!($key)),)* $($nested: table.nested(),)* }
+            }
+
+            fn empty(place: $crate::config::problem::Place) -> Self {
+                Self {
+                    $($key: $crate::config::reader::absent(settings!(@$presence $text), place.clone()),)*
+                    $($nested: Vec::<$nested_type>::new(),)*
+                    place,
+                }
+            }
+
+            fn place(&self) -> &$crate::config::problem::Place {
+                &self.place
+            }
+        }
+    };
+    (@many) => { false };
+    (@many $many:literal) => { $many };
+    (@required $text:literal) => { $crate::config::schema::Presence::Required($text) };
+    (@default $text:literal) => { $crate::config::schema::Presence::Default($text) };
+    (@optional $text:literal) => { $crate::config::schema::Presence::Optional($text) };
 }
+pub(super) use settings;

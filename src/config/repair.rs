@@ -1,8 +1,9 @@
 //! `[repair]`: a switch for each step, from the list of steps. Nothing here names a step.
 
+use super::input::Typed;
 use super::problem::Place;
-use super::reader::{TableReader, absent};
-use super::schema::{Presence, Section, SettingSchema, TableSchema, Typed};
+use super::reader::{Section, TableReader, absent};
+use super::schema::{Presence, SettingSchema, TableSchema};
 use crate::message::repair::{RepairStep, Repairs, STEPS};
 
 #[derive(Debug, Clone)]

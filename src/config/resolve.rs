@@ -12,6 +12,7 @@ mod mailer;
 mod queue;
 mod rewrite;
 mod route;
+mod secret;
 mod upstream;
 mod user;
 
@@ -19,8 +20,8 @@ pub use queue::backend;
 
 use super::environment::Environment;
 use super::file::{File, GatewayTable, ListenerTable, LogTable, UnsignedMail, UpstreamTable};
+use super::input::Typed;
 use super::problem::{Findings, Problems, Source};
-use super::schema::Typed;
 use super::settings::{DkimSettings, Settings};
 use super::value::PatternText;
 use crate::dkim::Unsigned;
@@ -97,7 +98,7 @@ impl Resolver<'_> {
             queue: queue?,
             log: log?,
             file: None,
-            warnings: Problems::new(Arc::new(Source::new("", "")), Vec::new()),
+            warnings: Problems::new(Arc::new(Source::default()), Vec::new()),
         })
     }
 

@@ -7,7 +7,7 @@ pub use values::{Addable, AddressTarget, HeaderText, Removable, Settable};
 
 use super::maps::OrderedPairs;
 use super::patterns::{HeaderPatterns, OneOrMore};
-use super::schema::settings;
+use super::reader::settings;
 use super::value::{ByteSize, PatternText};
 use crate::message::Mark;
 use crate::message::rewrite::{NamedAddress, Replacement};

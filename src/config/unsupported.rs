@@ -4,7 +4,7 @@
 //! only tunes what is not there yet gets a warning.
 
 use super::problem::{Findings, Place};
-use super::reader::nearest;
+use super::suggest::nearest;
 use toml::Spanned;
 use toml::de::DeValue;
 

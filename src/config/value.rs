@@ -2,7 +2,8 @@
 //!
 //! The same [`Text`] reads a string of the file and a variable of the environment.
 
-use super::reader::{Complaints, nearest};
+use super::problem::{Findings, Place};
+use super::suggest::{nearest, one_of};
 use crate::dkim::Selector;
 use crate::message::pattern::{PatternError, SenderPatterns};
 use crate::pem;
@@ -10,6 +11,7 @@ use crate::smtp::Domain;
 use crate::text::any_of;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
@@ -47,6 +49,39 @@ pub struct Complaint {
 impl Complaint {
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: Some(help.into()) }
+    }
+}
+
+/// Where a value reports what is wrong with it.
+pub struct Complaints<'a> {
+    pub key: &'a str,
+    pub findings: &'a mut Findings,
+}
+
+impl Complaints<'_> {
+    pub fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, expected: &str, help: Option<String>) {
+        let found = kind(value.get_ref());
+        let problem =
+            self.findings.error(&Place::File(value.span()), format!("`{}` must be {expected}, not {found}", self.key));
+        problem.help = help;
+    }
+
+    pub fn bad_value(&mut self, at: Range<usize>, complaint: Complaint) {
+        let problem = self.findings.error(&Place::File(at), format!("`{}`: {}", self.key, complaint.message));
+        problem.help = complaint.help;
+    }
+}
+
+/// What a value is, in words.
+pub fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
     }
 }
 

@@ -6,14 +6,13 @@ use super::finalize::Finalizer;
 use super::profile::Profile;
 use super::progress::AttemptProgress;
 use super::route::Routes;
+use super::settled::Attempt;
 use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
-use crate::message::outcome::Cause;
-use crate::message::{MemoryBudget, Outcome, Reason, RelayStep};
+use crate::message::{MemoryBudget, Outcome};
 use crate::observe::fault;
 use crate::queue::Lane;
 use crate::relay::{Capacity, Deadline, Upstream};
-use crate::smtp::{EnhancedCode, Mailbox};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -53,65 +52,6 @@ pub struct Delivery {
     pub(super) finalizer: Finalizer,
 }
 
-/// How a transaction went out, for the log.
-#[derive(Debug, Clone)]
-pub struct SentTransaction {
-    pub upstream: Arc<str>,
-    pub tls: &'static str,
-    pub seal: String,
-    pub is_sandbox: bool,
-}
-
-/// What became of one recipient.
-#[derive(Debug, Clone)]
-pub struct SettledRecipient {
-    pub recipient: Mailbox,
-    pub outcome: Outcome,
-    /// The transaction that settled it; `None` if no connection was ready.
-    pub transaction: Option<Arc<SentTransaction>>,
-}
-
-/// One per recipient, in the envelope's order.
-#[derive(Debug)]
-pub struct Attempt {
-    settled: Vec<SettledRecipient>,
-}
-
-impl Attempt {
-    pub fn new(settled: Vec<SettledRecipient>) -> Self {
-        Self { settled }
-    }
-
-    /// A fault of this program interrupted it; whether something was sent is not known.
-    pub(super) fn interrupted(accepted: &Accepted) -> Self {
-        let text = "the attempt was broken off by a fault of the gateway; see the log".to_owned();
-        let reason = local(EnhancedCode::new(4, 3, 0), text).maybe_delivered();
-        let recipients = accepted.envelope.recipients.iter();
-        let outcome = || Outcome::Deferred(reason.clone());
-        let settled = recipients.map(|recipient| SettledRecipient {
-            recipient: recipient.clone(),
-            outcome: outcome(),
-            transaction: None,
-        });
-        Self { settled: settled.collect() }
-    }
-
-    pub fn settled(&self) -> &[SettledRecipient] {
-        &self.settled
-    }
-
-    /// The provider took it for at least one recipient.
-    pub fn has_delivered(&self) -> bool {
-        self.settled.iter().any(|settled| matches!(settled.outcome, Outcome::Delivered(_)))
-    }
-
-    /// The provider may have taken it, and nobody knows.
-    pub fn is_in_doubt(&self) -> bool {
-        let is_in_doubt = |settled: &SettledRecipient| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.possible_duplicate);
-        self.settled.iter().any(is_in_doubt)
-    }
-}
-
 impl Delivery {
     /// `targets`: in the order that the routes count. `memory`: for copies of messages that have to be converted.
     pub fn new(
@@ -145,7 +85,7 @@ impl Delivery {
     }
 
     /// Ends at the deadline at the latest, with every recipient settled. Once `stop` is cancelled, what has not begun is
-    /// deferred as [`Cause::Stopping`]; once `cut_off` is, it ends at once, with what is known then.
+    /// deferred as [`Cause::Stopping`](crate::message::outcome::Cause::Stopping); once `cut_off` is, it ends at once, with what is known then.
     pub async fn attempt(
         &self,
         accepted: &Accepted,
@@ -174,8 +114,4 @@ impl Delivery {
             }
         }
     }
-}
-
-pub(super) fn local(enhanced: EnhancedCode, text: String) -> Reason {
-    Reason::new(None, RelayStep::Local, Cause::Local { enhanced, text })
 }

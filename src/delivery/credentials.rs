@@ -1,7 +1,6 @@
 //! Which login of an upstream a message goes out with: that of its author's domain, else of its sender's, else the
 //! upstream's own. Each login has connections of its own, and all of them together keep within one cap.
 
-use super::attempt::local;
 use crate::dkim::dns_domain;
 use crate::message::Reason;
 use crate::message::accepted::Accepted;
@@ -33,10 +32,14 @@ impl<U> Logins<U> {
             let from =
                 domain.map_or_else(|| "mail without a sender".to_owned(), |domain| format!("mail from {domain}"));
             // RFC 3463 §3.8: X.7.0, security.
-            local(EnhancedCode::new(4, 7, 0), format!("the upstream \"{}\" has no login for {from}", self.name))
-                .with_advice(
-                    "add [[upstream.credentials]] for that domain, or `username` and `password` for all other mail",
-                )
+            Reason::local(
+                None,
+                EnhancedCode::new(4, 7, 0),
+                format!("the upstream \"{}\" has no login for {from}", self.name),
+            )
+            .with_advice(
+                "add [[upstream.credentials]] for that domain, or `username` and `password` for all other mail",
+            )
         })
     }
 

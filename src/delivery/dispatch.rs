@@ -8,9 +8,10 @@ mod unbegun;
 
 use self::memory::{LaneAllotment, LeaseMemory};
 use self::unbegun::{Unbegun, settle};
-use super::attempt::{Attempt, Delivery, Target};
+use super::attempt::{Delivery, Target};
 use super::bounce::Bouncer;
 use super::settle::{LeaseSettlement, SettlementPolicy};
+use super::settled::Attempt;
 use crate::message::accepted::Accepted;
 use crate::message::dsn::FailedRecipient;
 use crate::observe::Backoff;

@@ -3,10 +3,11 @@
 //! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
 //! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
 
-use super::attempt::{Delivery, SentTransaction, Target};
+use super::attempt::{Delivery, Target};
 use super::finalize::TargetServer;
 use super::progress::AttemptProgress;
 use super::route::RecipientRoute;
+use super::settled::SentTransaction;
 use crate::message::Outcome;
 use crate::relay::{ConnectionRequest, Reuse, Sent, Upstream};
 use crate::smtp::Mailbox;

@@ -4,7 +4,6 @@
 //! Here and not at intake: a key rotated today signs mail queued yesterday, and a failover gives the other provider
 //! its own form. Knows what an upstream can carry, never which provider it is.
 
-use super::attempt::local;
 use super::conversion_memory::{NoConversionMemory, reserve_conversion};
 use super::profile::Profile;
 use crate::dkim::{self, Keyring, SealError, SealOptions, Sealed, SigningKey, Unsigned};
@@ -98,8 +97,8 @@ impl Finalizer {
         let (sealed, mut share) = apart(accepted, work).await?;
         let sealed = sealed.map_err(|NotSendable { enhanced, text, whose }| match whose {
             FailureScope::Upstream => server.cannot_carry(enhanced, text),
-            FailureScope::Message => Outcome::Failed(local(enhanced, text)),
-            FailureScope::Key => Outcome::Deferred(local(enhanced, text)),
+            FailureScope::Message => Outcome::Failed(Reason::local(None, enhanced, text)),
+            FailureScope::Key => Outcome::Deferred(Reason::local(None, enhanced, text)),
         })?;
         server.check_size(sealed.message().size())?;
         if let Some(share) = &mut share {
@@ -131,7 +130,7 @@ impl Finalizer {
             }
             NoConversionMemory::Yet => {
                 let text = "there is no memory just now for its conversion to 7 bits (a quarter of `max_memory`)";
-                Outcome::Deferred(local(EnhancedCode::new(4, 3, 1), text.to_owned()))
+                Outcome::Deferred(Reason::local(None, EnhancedCode::new(4, 3, 1), text.to_owned()))
             }
         })
     }
@@ -238,5 +237,5 @@ impl Signer {
 const KEY: EnhancedCode = EnhancedCode::new(4, 7, 5);
 
 fn deferred_here(text: String) -> Outcome {
-    Outcome::Deferred(local(KEY, text))
+    Outcome::Deferred(Reason::local(None, KEY, text))
 }

@@ -19,10 +19,11 @@ mod quotas;
 mod report;
 mod route;
 mod settle;
+mod settled;
 #[cfg(test)]
 mod testing;
 
-pub use attempt::{Attempt, Delivery, SentTransaction, SettledRecipient, Target};
+pub use attempt::{Delivery, Target};
 pub use bounce::{Bounce, Bouncer};
 pub use credentials::Logins;
 pub use dispatch::{Deliver, Dispatcher};
@@ -31,3 +32,4 @@ pub use profile::Profile;
 pub use quotas::Quotas;
 pub use route::{CHOSEN, Choice, NoRoute, RecipientRoute, Route, RouteConditions, Routes, UNROUTED, lane_of_upstream};
 pub use settle::SettlementPolicy;
+pub use settled::{Attempt, SentTransaction, SettledRecipient};

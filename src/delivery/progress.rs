@@ -1,8 +1,8 @@
 //! An attempt under way: outcomes as they come in, and what each still wants.
 
-use super::attempt::{Attempt, SentTransaction, SettledRecipient};
 use super::report;
 use super::route::NoRoute;
+use super::settled::{Attempt, SentTransaction, SettledRecipient};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason, RelayStep};

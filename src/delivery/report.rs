@@ -1,7 +1,7 @@
 //! The log of an attempt: one line for what was delivered by one transaction or deferred for one reason, one for each
 //! recipient that failed.
 
-use super::attempt::{Attempt, SentTransaction, SettledRecipient};
+use super::settled::{Attempt, SentTransaction, SettledRecipient};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};

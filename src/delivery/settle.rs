@@ -2,8 +2,8 @@
 //!
 //! Decides nothing that `message::outcome` has decided; only the age of the mail turns a deferral into a failure.
 
-use super::attempt::{Attempt, SettledRecipient};
 use super::route::Routes;
+use super::settled::{Attempt, SettledRecipient};
 use crate::message::accepted::Accepted;
 use crate::message::dsn::FailedRecipient;
 use crate::message::outcome::Cause;

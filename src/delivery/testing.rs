@@ -1,10 +1,10 @@
 //! For the tests of the queue's loop: a queue in memory and a fake delivery that follows a script.
 
-use super::attempt::{Attempt, SettledRecipient};
 use super::bounce::{Bounce, Bouncer};
 use super::dispatch::{Deliver, Dispatcher};
 use super::route::{Choice, Route, RouteConditions, Routes};
 use super::settle::SettlementPolicy;
+use super::settled::{Attempt, SettledRecipient};
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::outcome::{Cause, Signal, Unavailable};
 use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, RelayStep, SenderPatterns};

@@ -110,6 +110,11 @@ impl Reason {
         }
     }
 
+    /// The gateway itself cannot go on, or will not; `upstream`: with this one alone.
+    pub fn local(upstream: Option<&str>, enhanced: EnhancedCode, text: String) -> Self {
+        Self::new(upstream, RelayStep::Local, Cause::Local { enhanced, text })
+    }
+
     pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self

@@ -2,7 +2,7 @@
 //! Looks no name up and sends nothing. RFC 5321 §4.1.1.1, §4.1.3, §4.1.4.
 
 use super::Resolver;
-use crate::config::schema::Typed;
+use crate::config::input::Typed;
 use crate::smtp::Domain;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 

@@ -4,8 +4,9 @@
 
 use super::Resolver;
 use crate::config::file::{ListenerTable, ListenerTls};
+use crate::config::input::Typed;
 use crate::config::problem::Place;
-use crate::config::schema::{Section, Typed};
+use crate::config::reader::Section;
 use crate::config::self_loop::is_loopback;
 use crate::config::settings::ListenerSettings;
 use crate::config::value::ByteSize;

@@ -2,9 +2,11 @@
 //! provider wants, by the preset's data. No message quotes a secret.
 
 use super::Resolver;
+use super::secret::fetch;
 use crate::config::file::{UpstreamLoginTable, UpstreamTable};
+use crate::config::input::Typed;
 use crate::config::problem::Place;
-use crate::config::schema::{Section, Typed};
+use crate::config::reader::Section;
 use crate::config::secret::SecretSource;
 use crate::dkim::dns_domain;
 use crate::observe::Secret;
@@ -179,7 +181,7 @@ impl Resolver<'_> {
     }
 
     fn secret(&mut self, key: &str, typed: &Typed<SecretSource>) -> Option<Secret> {
-        match typed.value.as_ref()?.resolve(self.base, self.environment) {
+        match fetch(typed.value.as_ref()?, self.base, self.environment) {
             // RFC 4616 §2, and the relay would refuse it at every try.
             Ok(secret) if secret.reveal().contains(['\r', '\n', '\0']) => {
                 self.findings

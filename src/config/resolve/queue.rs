@@ -2,9 +2,9 @@
 
 use super::Resolver;
 use crate::config::file::QueueTable;
+use crate::config::input::Typed;
 use crate::config::problem::Findings;
 use crate::config::queue::QueueBackend;
-use crate::config::schema::Typed;
 use crate::config::settings::{BackendSettings, QueueSettings};
 use crate::config::value::ByteSize;
 use crate::queue::schedule::Schedule;

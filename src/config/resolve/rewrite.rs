@@ -2,11 +2,12 @@
 //! Every name must be known: a rule for a listener that does not exist would silently do nothing.
 
 use super::Resolver;
+use crate::config::input::Typed;
 use crate::config::maps::OrderedPairs;
 use crate::config::patterns::OneOrMore;
 use crate::config::problem::Place;
+use crate::config::reader::Section;
 use crate::config::rewrite::{Addable, AddressTarget, HeaderText, RewriteTable};
-use crate::config::schema::{Section, Typed};
 use crate::config::settings::DkimSettings;
 use crate::config::value::PatternText;
 use crate::dkim::Unsigned;

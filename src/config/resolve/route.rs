@@ -3,11 +3,12 @@
 
 use super::Resolver;
 use crate::config::file::RouteTable;
+use crate::config::input::Typed;
 use crate::config::patterns::{OneOrMore, UpstreamNames};
 use crate::config::problem::Place;
-use crate::config::reader::nearest;
-use crate::config::schema::{Section, Typed};
+use crate::config::reader::Section;
 use crate::config::settings::RouteSettings;
+use crate::config::suggest::nearest;
 use crate::delivery::{CHOSEN, Choice, RouteConditions, UNROUTED};
 use crate::message::Mark;
 use crate::message::text_pattern::TextPattern;

@@ -3,8 +3,9 @@
 
 use super::Resolver;
 use crate::config::file::UpstreamTable;
+use crate::config::input::Typed;
 use crate::config::problem::Place;
-use crate::config::schema::{Section, Typed};
+use crate::config::reader::Section;
 use crate::config::self_loop::{is_local_address, is_own_listener, literal_addresses};
 use crate::config::settings::{ConnectionLimits, Endpoint, Provider, UpstreamSettings};
 use crate::config::value::Count;

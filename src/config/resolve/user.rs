@@ -2,9 +2,10 @@
 //! In the file itself only hashes are taken; a password may come from the environment or a file.
 
 use super::Resolver;
+use super::secret::fetch;
 use crate::config::file::{File, UserTable};
+use crate::config::input::Typed;
 use crate::config::problem::Place;
-use crate::config::schema::Typed;
 use crate::config::secret::SecretSource;
 use crate::config::settings::UserSettings;
 use crate::inbound::users::Password;
@@ -22,8 +23,8 @@ impl Resolver<'_> {
         let logins = file.upstreams.iter().flat_map(|upstream| &upstream.credentials).map(|login| &login.password);
         let upstreams = file.upstreams.iter().flat_map(|upstream| [&upstream.password, &upstream.secret_key]);
         let typed = file.users.iter().map(|user| &user.password).chain(upstreams).chain(logins);
-        let fetch = |typed: &Typed<SecretSource>| typed.value.as_ref()?.resolve(self.base, self.environment).ok();
-        let secrets: Vec<Secret> = typed.filter_map(fetch).collect();
+        let fetched = |typed: &Typed<SecretSource>| fetch(typed.value.as_ref()?, self.base, self.environment).ok();
+        let secrets: Vec<Secret> = typed.filter_map(fetched).collect();
         let mut found = Vec::new();
         for Typed { value, place, .. } in file.users.iter().map(|user| &user.name) {
             let Some(name) = value.as_deref().map(Secret::new).filter(|name| secrets.contains(name)) else { continue };
@@ -49,7 +50,7 @@ impl Resolver<'_> {
 
     fn password(&mut self, typed: &UserTable) -> Option<Password> {
         let (source, place) = (typed.password.value.as_ref()?, &typed.password.place);
-        let secret = match source.resolve(self.base, self.environment) {
+        let secret = match fetch(source, self.base, self.environment) {
             Ok(secret) => secret,
             Err(complaint) => {
                 self.findings.error(place, format!("`password`: {}", complaint.message)).help = complaint.help;

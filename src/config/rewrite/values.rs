@@ -2,8 +2,7 @@
 
 use crate::config::maps::known_keys;
 use crate::config::patterns::is_header_name;
-use crate::config::reader::Complaints;
-use crate::config::value::{Complaint, Text, Value};
+use crate::config::value::{Complaint, Complaints, Text, Value};
 use crate::message::headers::FieldError;
 use crate::message::rewrite::{AddressMap, HeaderEdit, NamedAddress, Replacement, is_editable};
 use crate::message::text_pattern::{TextPattern, regex};

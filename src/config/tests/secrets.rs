@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::environment::VARIABLES;
-use crate::config::file::TABLES;
+use crate::config::file::SCHEMA;
 use crate::tally::Tally;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -49,7 +49,7 @@ fn texts(secret: &str) -> Vec<String> {
         ]
     };
     let mut texts = Vec::new();
-    for table in TABLES {
+    for table in SCHEMA.0 {
         let parent = table.name.rsplit_once('.').map_or(String::new(), |(parent, _)| format!("[[{parent}]]\n"));
         let head = format!("{parent}{}\n", table.title());
         let keys = table.settings.iter().map(|setting| setting.key).chain(["nosuch", "passwort"]);

@@ -12,7 +12,6 @@ mod tests;
 pub use choice::Choice;
 pub use conditions::RouteConditions;
 
-use super::attempt::local;
 use crate::message::accepted::{Accepted, Addressed};
 use crate::message::{MailId, Mark, Reason};
 use crate::queue::Lane;
@@ -183,11 +182,12 @@ impl NoRoute {
         match self {
             Self::NoRoute => {
                 let text = "no [[route]] takes mail from this sender to this recipient".to_owned();
-                local(enhanced, text).with_advice("end the routes with one that takes everything")
+                Reason::local(None, enhanced, text).with_advice("end the routes with one that takes everything")
             }
             Self::NoUpstream(name) => {
                 let text = format!("a rule chose the upstream \"{name}\", and there is no [[upstream]] of that name");
-                local(enhanced, text).with_advice(format!("add an [[upstream]] named \"{name}\" and restart"))
+                Reason::local(None, enhanced, text)
+                    .with_advice(format!("add an [[upstream]] named \"{name}\" and restart"))
             }
         }
     }

@@ -17,13 +17,28 @@ mod transaction;
 pub(super) use auth::check as check_credentials;
 pub(super) use session::ClientSession;
 pub(super) use starttls::Secured;
-pub(super) use transaction::{Mail, Transacted};
+pub(super) use transaction::Transacted;
 
 use super::deadline::Deadline;
 use super::socket::Socket;
 use super::{TlsMode, UpstreamOptions};
+use crate::dkim::Sealed;
+use crate::message::Envelope;
 use crate::message::outcome::Reason;
+use crate::smtp::Mailbox;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What one transaction carries.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::relay) struct Mail<'a> {
+    pub envelope: &'a Envelope,
+    /// Of the envelope's, those that this transaction is for.
+    pub recipients: &'a [Mailbox],
+    pub sealed: &'a Sealed,
+    /// How long the server may take for its first reply, where that is less than usual.
+    pub first_reply_timeout: Option<Duration>,
+}
 
 /// From a TCP connection to one that is verified, encrypted, greeted and logged in.
 pub(super) async fn open(

@@ -3,10 +3,10 @@
 //! A message that the server cannot carry fails here, with the gateway's own words. RFC 1870 §6, RFC 6152 §3,
 //! RFC 6531 §3.
 
+use super::Mail;
 use super::line::{CommandLine, NotALine};
 use super::recipients::TransactionRecipients;
-use super::transaction::Mail;
-use crate::message::outcome::{Cause, Outcome, Reason, RelayStep};
+use crate::message::outcome::{Outcome, Reason};
 use crate::smtp::dot::has_only_crlf;
 use crate::smtp::{EnhancedCode, Extensions, Mailbox};
 
@@ -17,7 +17,7 @@ pub(super) fn mail_line(
     upstream: &str,
     recipients: &mut TransactionRecipients,
 ) -> Result<CommandLine, Outcome> {
-    let failed = |enhanced, text: String| Outcome::Failed(local(upstream, enhanced, text));
+    let failed = |enhanced, text: String| Outcome::Failed(Reason::local(Some(upstream), enhanced, text));
     let size = mail.sealed.message().size() as u64;
     if let Some(Some(limit)) = offered.size.filter(|limit| limit.is_some_and(|limit| limit < size)) {
         let text = format!("the message has {size} octets, and this server takes {limit} at most");
@@ -62,7 +62,7 @@ fn needs_smtputf8(
 ) -> Result<bool, Outcome> {
     let failed = |whose: &str| {
         let text = format!("{whose} not ASCII, and this server cannot carry that (no SMTPUTF8)");
-        Outcome::Failed(local(upstream, EnhancedCode::new(5, 6, 7), text))
+        Outcome::Failed(Reason::local(Some(upstream), EnhancedCode::new(5, 6, 7), text))
     };
     let sender = mail.envelope.sender.mailbox().is_some_and(Mailbox::is_internationalized);
     if offered.smtputf8 {
@@ -82,9 +82,5 @@ fn needs_smtputf8(
 
 fn unusable_address(upstream: &str) -> Outcome {
     let text = "an address cannot be written as a command".to_owned();
-    Outcome::Failed(local(upstream, EnhancedCode::new(5, 1, 3), text))
-}
-
-fn local(upstream: &str, enhanced: EnhancedCode, text: String) -> Reason {
-    Reason::new(Some(upstream), RelayStep::Local, Cause::Local { enhanced, text })
+    Outcome::Failed(Reason::local(Some(upstream), EnhancedCode::new(5, 1, 3), text))
 }

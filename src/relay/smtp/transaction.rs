@@ -3,13 +3,12 @@
 //! With PIPELINING the whole envelope goes out in one write and the data in another: two round trips. Without, the same
 //! commands go one by one. RFC 5321 §3.3, RFC 2920 §3.1.
 
+use super::Mail;
 use super::line::CommandLine;
 use super::needs::{mail_line, rcpt_line};
 use super::recipients::TransactionRecipients;
 use super::session::ClientSession;
 use super::starttls::Secured;
-use crate::dkim::Sealed;
-use crate::message::Envelope;
 use crate::message::outcome::{Cause, ConnectionFate, Interpretation, Meaning, Outcome, Reason, RelayStep};
 use crate::relay::deadline::Deadline;
 use crate::smtp::{Mailbox, Reply};
@@ -17,16 +16,6 @@ use std::time::Duration;
 
 /// Commands in one write. Their replies must fit into the sockets' buffers, or both sides would wait for each other.
 const GROUP: usize = 100;
-
-#[derive(Debug, Clone, Copy)]
-pub(in crate::relay) struct Mail<'a> {
-    pub envelope: &'a Envelope,
-    /// Of the envelope's, those that this transaction is for.
-    pub recipients: &'a [Mailbox],
-    pub sealed: &'a Sealed,
-    /// How long the server may take for its first reply, where that is less than usual.
-    pub first_reply_timeout: Option<Duration>,
-}
 
 #[derive(Debug)]
 pub(in crate::relay) enum Transacted {
