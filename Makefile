@@ -17,12 +17,13 @@ suite = if cargo nextest --version >/dev/null 2>&1; \
 	else cargo test --locked --no-fail-fast $(1) $(3); \
 	fi
 
-.PHONY: help test test-future deliverability peers fmt lint doc deny bench crash hostile fuzz ci
+.PHONY: help reference test test-future deliverability peers fmt lint doc deny bench crash hostile fuzz ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
 	@echo "make test-future  the same tests on a later day: in 400 and in 4000 days (DAYS=\"30 366\")"
 	@echo "make deliverability  the table of docs/deliverability.md, measured again"
+	@echo "make reference  config.toml and docs/configuration.md, written again from the schema in src/config"
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
 	@echo "make doc    the code's documentation, in target/doc; a broken link is an error"
@@ -56,6 +57,9 @@ test-future: peers
 	done; \
 	if [ -s target/peers/skipped ]; then sort -u target/peers/skipped; fi; \
 	if [ -n "$$failed" ]; then echo "make test-future: failed:$${failed#,}" >&2; exit 1; fi
+
+reference:
+	WAXSEAL_WRITE_REFERENCE=1 cargo test --quiet --locked --lib the_shipped_files_say_what_the_schema_says
 
 deliverability: peers
 	cargo test --quiet --locked --test it deliverability::no_filter -- --nocapture

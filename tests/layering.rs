@@ -35,7 +35,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         "the sockets of listeners, and what goes wrong with them as the listener's error",
     ),
     ("intake", &["pipeline", "prepare"], "the pipeline holds what its steps go by"),
-    ("message/rewrite", &["conditions", "outcome"], "what a rule came to names the condition that did not hold"),
     (
         "queue/sqlite",
         &["batch", "open", "salvage", "store", "writer"],

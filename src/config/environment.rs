@@ -149,7 +149,7 @@ impl Environment {
         let read: Vec<Option<T>> = items.map(|item| report(T::parse(item), &found.place, findings)).collect();
         (!read.is_empty()).then(|| match read.into_iter().collect() {
             Some(items) => Typed::given(items, found.place.clone()),
-            None => Typed::wrong(found.place.clone()),
+            None => Typed::invalid(found.place.clone()),
         })
     }
 
@@ -162,7 +162,7 @@ impl Environment {
         let found = self.find(name, findings)?;
         Some(match report(parse(&found.text), &found.place, findings) {
             Some(value) => Typed::given(value, found.place),
-            None => Typed::wrong(found.place),
+            None => Typed::invalid(found.place),
         })
     }
 

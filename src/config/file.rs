@@ -12,6 +12,7 @@ use super::repair::RepairTable;
 use super::rewrite::RewriteTable;
 use super::schema::Schema;
 use super::secret::SecretSource;
+use super::suggest::one_of;
 use super::value::{
     ByteSize, Complaint, Complaints, Count, PatternText, PortNumber, Retries, Text, Value, not_among, words,
 };
@@ -64,161 +65,171 @@ pub const SCHEMA: Schema = Schema(&[
 ]);
 
 settings! {
-    /// The gateway as a whole. These keys belong at the top of the file, before the first [table].
+    /// These keys belong at the top of the file, before the first [table].
     GatewayTable = "" {
-        /// The name in the greeting, in EHLO and in Received headers; default: the host's full name. A name without a
-        /// dot becomes an address literal in EHLO (some providers drop mail from "localhost").
+        /// The gateway's name in greetings, in EHLO and in Received headers. Default: the host's full name. Give a full name
+        /// such as this one: some providers drop mail from "localhost", and a name without a dot becomes an address literal
+        /// in EHLO.
         hostname: Domain, optional r#""gateway.example.com""#;
-        /// Where the gateway keeps what it must not lose, for its own user only. Relative paths start at the folder of
-        /// this file.
+        /// Where the gateway keeps what must not get lost, readable by its own user only. It is a folder of its own, which is
+        /// made if it is missing; one that holds other files and that other users may enter is refused.
         data_dir: PathBuf, default r#""data""#;
-        /// Mail whose From domain has no DKIM key: "refuse" (550 at once), "send" (it is sent unsigned), or a list of
-        /// the domains that may. Without any key at all the default is "send", and every start says so.
+        /// What becomes of mail whose From domain has no DKIM key below: "refuse" (a 550 at once), "send" (it is sent
+        /// unsigned), or a list of the domains whose mail may be sent unsigned, as in ["example.org"]. Without any key at all
+        /// the default is "send", and every start says so.
         unsigned: UnsignedMail, default r#""refuse""#;
-        /// Memory for messages in flight, both sides together; what does not fit waits or gets a 452. A body whose repair
-        /// would take more than the half that is for mail coming in stays as it is.
+        /// Memory for messages in progress, coming in and going out together; what does not fit waits or gets a 452. Half of
+        /// it is for mail coming in; a body whose repair would take more than that half stays as it is.
         max_memory: ByteSize, default r#""256 MiB""#;
-        /// How long a stop (SIGTERM) waits for messages that are under way. Container engines give 10 seconds.
+        /// How long a stop (SIGTERM) waits for messages in progress. Container engines give 10 seconds in all.
         drain: Duration, default r#""8s""#;
     }
 }
 
 settings! {
-    /// Where applications submit mail; several listeners are several tables. Without any: 127.0.0.1:2525 and
-    /// [::1]:2525.
+    /// Several listeners are several tables. Without any, the gateway listens on 127.0.0.1:2525 and [::1]:2525.
     ListenerTable = "listener", many: true {
-        /// Address and port.
+        /// The address and port to listen on.
         address: SocketAddr, required r#""127.0.0.1:2525""#;
-        /// "queue": the message is answered for as soon as it is on disk, and delivered and retried from there;
-        /// "direct": the client waits and gets the provider's own answer.
+        /// "queue": the application gets its 250 as soon as the message is safe on disk; it is delivered at once, and tried
+        /// again for days if need be. "direct": the application waits for the provider's own answer, and gets it.
         delivery: DeliveryMode, default r#""queue""#;
-        /// "off", "starttls" (required before MAIL) or "implicit". Plausible does STARTTLS whenever it is offered and
-        /// insists on a certificate of a public authority, so leave it off on loopback.
+        /// "off", "starttls" (required before mail is taken) or "implicit" (TLS from the start). Off is right on one machine:
+        /// Plausible does STARTTLS whenever it is offered, and then insists on a certificate that the public trusts.
         tls: ListenerTls, default r#""off""#;
         /// PEM file with the certificate and its chain, for "starttls" and "implicit".
         certificate: PathBuf, optional r#""certs/gateway.pem""#;
-        /// PEM file with the certificate's key.
+        /// PEM file with the certificate's private key.
         private_key: PathBuf, optional r#""certs/gateway.key""#;
-        /// Networks that may send without a login. A listener beyond loopback needs a list of its own, or
+        /// The networks that may send without a login. A listener that other machines can reach needs a list of its own, or
         /// auth = "required".
         allow: Vec<IpNet>, default r#"["127.0.0.0/8", "::1/128"]"#;
-        /// "off": only `allow`; "optional": `allow` or a login; "required": a login.
+        /// Who may send: "off" (only the networks in `allow`), "optional" (those, or a client with a login) or "required"
+        /// (only clients with a login).
         auth: AuthMode, default r#""optional""#;
-        /// Who may be the sender, in the envelope and in the From header. Default: the domains that have a [[dkim]]
-        /// key or are listed in `unsigned`, and those below them; without any key: everyone.
+        /// Which senders are accepted, in the envelope and in the From header. Default: the domains that have a [[dkim]] key
+        /// or are listed in `unsigned`, and the domains below them; without any key, all senders.
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
-        /// Bare CR and LF in a message: "normalize" (they become CRLF) or "reject".
+        /// What to do with a bare CR or LF in a message: "normalize" makes it CRLF, "reject" refuses the message.
         line_endings: LineEndings, default r#""normalize""#;
-        /// The largest message that is taken. It must fit into half of `max_memory`, together with what [[rewrite]] needs for it.
+        /// The largest message that is taken. It must fit into half of `max_memory`, together with what your rules need for it.
         max_message_size: ByteSize, default r#""25 MiB""#;
         /// Recipients of one message.
         max_recipients: Count, default "1000";
-        /// Clients at once; a quarter is kept for those inside `allow`, unless `auth` is "required".
+        /// Clients at once. A quarter of them is kept for clients inside `allow`, unless auth = "required".
         max_connections: Count, default "1000";
-        /// Clients at once from one address; outside `allow` an IPv6 network of 64 bits is one address.
+        /// Clients at once from one address; outside `allow` an IPv6 network of 64 bits counts as one address.
+        ///
+        /// An address from which nobody has logged in for a day may use half of it, and have sixty connections a minute that
+        /// end without a login. From one that has logged in, the connection that has waited longest for its login makes room
+        /// for the next.
         max_connections_per_address: Count, default "200";
-        /// How long a client may take for each command; message data also has a minimum rate, and a client that needs
-        /// a login has two minutes and a hundred commands for it.
+        /// How long a client may take for each command. Message data also has a minimum rate, and a client that needs a login
+        /// has two minutes and a hundred commands for it.
         timeout: Duration, default r#""5m""#;
     }
 }
 
 settings! {
-    /// Logins for applications.
+    /// One table for each application that logs in.
     UserTable = "user", many: true {
-        /// The name to log in with.
+        /// The name to log in with. Names are logged: never use a token as one.
         name: String, required r#""plausible""#;
-        /// The password's hash, as `waxseal user hash` prints it; as a secret it may also come from { env = "NAME" } or
-        /// { file = "/run/secrets/NAME" }.
+        /// The password's hash, as `waxseal user hash` prints it. It may also come from { env = "NAME" } or
+        /// { file = "/run/secrets/NAME" }; from there the password itself is accepted, too.
         password: SecretSource, required r#""$argon2id$...""#;
-        /// Whom this login may send as, within the listener's `senders`. Default: whatever the listener allows.
+        /// The senders that this login may use, within the listener's `senders`. Default: all that the listener accepts.
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
     }
 }
 
 settings! {
-    /// DKIM keys. Several keys for one domain sign together (RSA and Ed25519); a domain's key serves the
-    /// domains below it too.
+    /// Several keys for one domain sign together (RSA and Ed25519). A key serves the domains below its own, too.
     DkimTable = "dkim", many: true {
         /// The domain in the From header.
         domain: Domain, required r#""example.com""#;
         /// The name of the public key in the DNS: SELECTOR._domainkey.DOMAIN.
         selector: Selector, required r#""wax1""#;
-        /// PEM file with the private key, as `waxseal dkim generate` makes it.
+        /// PEM file with the private key.
         private_key: KeySource, required r#""certs/dkim/example.com.wax1.pem""#;
-        /// true: make the key at start if the file is missing, and print its DNS record.
+        /// true: make the key at start if the file is missing, and print the DNS record that belongs to it. Default: false;
+        /// keys are made with `waxseal dkim generate example.com --selector wax1`.
         generate: bool, default "false";
     }
 }
 
 settings! {
-    /// Providers that mail is relayed to. Always over verified TLS.
+    /// Where the mail goes: a known provider, or any other server. TLS is always used and always verified. docs/providers.md
+    /// says what is known of each provider (host, ports, limits, headers, how it says "slow down") and what to set up there.
     UpstreamTable = "upstream", many: true {
         /// Its name in routes and in the log.
         name: String, required r#""company""#;
-        /// "postmark", "mailgun", "mandrill", "sendgrid", "ses", "gmail" or "microsoft365", whose host, ports and limits are
-        /// known (docs/providers.md); "smtp": any server; "sandbox": the one inside the gateway, which sends nothing.
+        /// A provider that waxseal knows, whose host, ports and limits are then filled in; "smtp" for any other server; or
+        /// "sandbox", the one inside the gateway, which checks the signature and keeps the mail.
         provider: ProviderName, required r#""smtp""#;
-        /// Where the provider's servers are: "us" or "eu" for mailgun (default: "us"), such as "eu-central-1" for ses.
+        /// Where the provider's servers are: "us" or "eu" for mailgun (default: "us"), a region such as "eu-central-1" for
+        /// ses.
         region: String, optional r#""eu""#;
-        /// Name or address of the server; needed for "smtp". Default: what is known of the provider.
+        /// The server's name or address. Needed with provider = "smtp"; default: what is known of the provider.
         host: String, optional r#""smtp.example.com""#;
-        /// The server's port. Left out, a known provider's other ports are tried where nothing answers on this one.
+        /// The server's port. Without it, a known provider's other ports are tried where nothing answers on this one.
         port: PortNumber, default "587";
-        /// "starttls" or "implicit"; default: what the port is for (465 and 2465: "implicit").
+        /// How TLS begins: "starttls" or "implicit". Default: what the port is for, "implicit" on 465 and 2465, "starttls" on
+        /// others.
         tls: TlsMode, optional r#""starttls""#;
-        /// Whom the certificate must name; default: `host`.
+        /// The name that the certificate must have. Default: `host`.
         server_name: String, optional r#""smtp.example.com""#;
-        /// PEM file with certificates to trust besides the system's; may hold the server's own certificate.
+        /// PEM file with certificates to trust besides the system's authorities. It may hold the server's own certificate.
         ca: PathBuf, optional r#""certs/company-ca.pem""#;
-        /// The login. Leave both out for a server that asks for none.
+        /// The login. Leave out both keys for a server that asks for none.
         username: String, optional r#""relay""#;
-        /// A literal, { env = "NAME" } or { file = "/run/secrets/NAME" }.
+        /// Written out, { env = "NAME" } or { file = "/run/secrets/NAME" }.
         password: SecretSource, optional r#"{ env = "RELAY_PASSWORD" }"#;
-        /// Only for ses: the secret access key, from which the region's SMTP password is made.
+        /// Only for ses: the secret access key. The SMTP password of the region is made from it.
         secret_key: SecretSource, optional r#"{ env = "AWS_SECRET_ACCESS_KEY" }"#;
-        /// Connections at once, over everything: what the provider allows for the account. Known providers may have another
-        /// default.
+        /// Connections at once: what the provider allows for the account. Known providers may have another default.
         max_connections: Count, default "4";
-        /// Messages after which a connection is closed and a new one made.
+        /// Messages after which a connection is closed and a new one made. Known providers may have another default.
         max_messages_per_connection: Count, default "100";
         /// Recipients of one transaction; more go in several. Default: what is known of the provider.
         max_recipients: Count, optional "50";
         /// Larger messages are not offered to this server. Default: what is known of the provider.
         max_message_size: ByteSize, optional r#""10 MiB""#;
-        /// Whether the gateway signs what goes here. Default: true, but for postmark, which would break the signature.
+        /// Whether the gateway signs what goes here. Default: true, but for postmark, which takes mail apart and signs it
+        /// itself.
         sign: bool, optional "true";
-        /// true: the provider's open and click tracking is left as it is set up there, though it breaks the signature.
+        /// Open and click tracking breaks a signature, so providers are asked to leave it off for each mail. true: it stays as
+        /// it is set up there.
         tracking: bool, default "false";
-        /// The local address to connect from; default: the system's choice.
+        /// The local address to connect from. Default: the system's choice.
         source_address: IpAddr, optional r#""192.0.2.10""#;
-        /// How fast mail may go there, over all connections: one rate or several, each a number and a period (s, min, h,
-        /// day), never exceeded in any stretch of that length. What is used of hours and days is remembered across
-        /// restarts. Messages are counted, or recipients where the provider does. Default: what is known of the provider;
-        /// [] for none.
+        /// How fast mail may go there, over all connections: one rate or several, per s, min, h or day, never exceeded in any
+        /// stretch of that length. Messages are counted, or recipients where the provider counts those. What was used of hours
+        /// and days is remembered across restarts. Default: what is known of the provider; [] for no limit. A provider that
+        /// asks for a slower pace gets it, whatever is set here.
         rate: Rates, optional r#"["14/s", "50000/day"]"#;
-        /// Another upstream with the same account: its limits (connections and rates) count for both.
+        /// Another upstream with the same account: its connections and rates count for both.
         share_limits_with: String, optional r#""other-upstream""#;
-        /// For name lookup and connect, over all addresses of the host together; the TLS handshake gets as much again.
+        /// For name lookup and connect together, over all addresses of the host; the TLS handshake gets as much again.
         connect_timeout: Duration, default r#""10s""#;
-        /// For the reply to each command. RFC 5321 §4.5.3.2 asks for five minutes. A client that waits ("direct") is
-        /// answered after 25 seconds whatever stands here.
+        /// For the reply to each command. RFC 5321 §4.5.3.2 asks for five minutes. An application that waits
+        /// (delivery = "direct") is answered after 25 seconds at most, whatever stands here.
         command_timeout: Duration, default r#""5m""#;
         /// For the reply to the whole message. RFC 5321 §4.5.3.2.6 asks for ten minutes.
         data_timeout: Duration, default r#""10m""#;
-        /// After which an unused connection is closed; keep it below the provider's own.
+        /// After this time an unused connection is closed. Keep it below the provider's own.
         idle_timeout: Duration, default r#""30s""#;
-        /// Immediate reconnects before an attempt counts as deferred.
+        /// Immediate reconnects before an attempt counts as failed.
         connect_retries: Retries, default "1";
     }
     nested credentials: UpstreamLoginTable
 }
 
 settings! {
-    /// Logins of the [[upstream]] above for the mail of single domains, where the provider has one for each. Other mail uses
-    /// the upstream's own login; if it has none, such mail waits.
+    /// Where the provider has a login for each sender domain: a table for each, after the keys of its upstream. Other mail
+    /// uses the upstream's own login; if it has none, such mail waits.
     UpstreamLoginTable = "upstream.credentials", many: true {
-        /// The domain in the From header, else of the envelope's sender. Its login serves the domains below it too.
+        /// The domain in the From header, else of the envelope's sender. Its login serves the domains below it, too.
         domain: Domain, required r#""example.com""#;
         /// As in [[upstream]].
         username: String, optional r#""postmaster@example.com""#;
@@ -228,53 +239,60 @@ settings! {
 }
 
 settings! {
-    /// Which mail goes to which upstream: the first match wins, and what matches none is not sent. Without routes all
-    /// mail goes to the first upstream.
+    /// The first route whose conditions all match is used; mail that no route takes is not sent. Without routes all mail goes
+    /// to the first upstream. A changed route also applies to mail that already waits.
     RouteTable = "route", many: true {
         /// Its name in the log.
         name: String, required r#""reports""#;
-        /// Envelope senders.
+        /// Condition: the envelope's sender.
         senders: Vec<PatternText>, default r#"["*"]"#;
-        /// Envelope recipients.
+        /// Condition: the envelope's recipient.
         recipients: Vec<PatternText>, default r#"["*"]"#;
-        /// Headers, each of which must be there and fit: a pattern as in "report*", or a regular expression as in
+        /// Condition: headers, each of which must be there and match: a pattern as in "report*", or a regular expression as in
         /// "/^report/".
         header: HeaderPatterns, optional r#"{ X-Kind = "report*" }"#;
-        /// The login that the mail came in with: a name, a pattern, or a list. Mail without a login does not fit.
+        /// Condition: the login that the mail came in with: a name, a pattern, or a list of them. Mail without a login does
+        /// not match.
         user: OneOrMore<TextPattern>, optional r#""plausible""#;
-        /// The mail's tag, likewise. Mail without a tag does not fit.
+        /// Condition: the mail's tag, in the same way. Mail without a tag does not match.
         tag: OneOrMore<TextPattern>, optional r#""weekly-*""#;
-        /// Names of upstreams in order: the next is tried when one is unavailable. With weights, as in
-        /// { company = 3, backup = 1 }, one of them is drawn for each message, and the others follow.
+        /// The upstreams to use. In a list, the next is tried when one is unavailable. With weights, as in
+        /// { company = 3, backup = 1 }, one is drawn for each message, and the others are tried when it is unavailable.
         upstreams: UpstreamNames, required r#"["company", "backup"]"#;
-        /// true: what one upstream refuses permanently is offered to the next; the last reply counts.
+        /// What a provider refuses for good is not tried elsewhere. true: it is offered to the next upstream; the last reply
+        /// counts.
         retry_refused: bool, default "false";
     }
 }
 
 settings! {
-    /// The queue: mail that was accepted and not yet delivered, and what is remembered of mail that was.
+    /// Mail that was accepted and is not yet delivered, and what is remembered of mail that was.
     QueueTable = "queue" {
-        /// "sqlite": a database in `data_dir`.
+        /// "sqlite": a database in `data_dir`, which needs no care.
         backend: QueueBackend, default r#""sqlite""#;
-        /// Waits between attempts grow from the first to the longest.
+        /// A provider that is unavailable, or asks for patience, is tried again: soon at first, then less and less often.
         retry: RetryTimes, default r#"{ first = "30s", longest = "1h" }"#;
-        /// The age at which undelivered mail fails. RFC 5321 §4.5.4.1 asks for four to five days.
+        /// The age at which undelivered mail has failed, even if its provider was unavailable all the time. RFC 5321 §4.5.4.1
+        /// asks for four to five days.
         expire: Duration, default r#""5d""#;
-        /// How long failed mail is kept, whole, to be looked at and sent again.
+        /// How long failed mail is kept, whole, to be looked at and sent again with `waxseal queue`.
         keep_failed: Duration, default r#""14d""#;
-        /// How long a one-row summary is kept for each delivered message: addresses, time, upstream, reply.
+        /// How long one row is kept for each delivered message: addresses, time, upstream, reply.
         keep_history: Duration, default r#""14d""#;
-        /// Who gets a bounce for failed mail: "off" (nobody; see `waxseal queue`), "sender", or an address.
+        /// Who gets a bounce for failed mail: "off" (nobody; see `waxseal queue`), "sender", or an address such as
+        /// "postmaster@example.com".
         bounce: Bounce, default r#""off""#;
-        /// Free space in `data_dir` below which no new mail is accepted; delivery continues. At least "16 MiB", which
-        /// it needs for that.
+        /// Below this much free space in `data_dir` no new mail is accepted (452: the application tries again); delivery goes
+        /// on. At least "16 MiB": what the queue itself needs to deliver and to remove what it has taken.
+        ///
+        /// On a listener with delivery = "direct" only mail to several recipients is refused then: what the provider takes of
+        /// one would have to be kept for the others.
         min_free_space: ByteSize, default r#""256 MiB""#;
     }
 }
 
 settings! {
-    /// The log, on standard output.
+    /// It goes to standard output.
     LogTable = "log" {
         /// "pretty" or "json".
         format: Format, default r#""pretty""#;
@@ -298,6 +316,10 @@ words! { UnsignedWord, "\"refuse\", \"send\" or a list of domains", {
 struct UnsignedWord(UnsignedMail);
 
 impl Value for UnsignedMail {
+    fn expected() -> String {
+        UnsignedWord::EXPECTED.to_owned()
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::Array(_) => Vec::read(value, complaints).map(Self::Domains),
@@ -372,6 +394,10 @@ pub struct ProviderName(pub &'static Preset);
 
 impl Text for ProviderName {
     const EXPECTED: &'static str = "a provider's name such as \"smtp\"";
+
+    fn expected() -> String {
+        one_of(&provider::ALL.map(|preset| preset.name))
+    }
 
     fn parse(text: &str) -> Result<Self, Complaint> {
         provider::named(text).map(Self).ok_or_else(|| not_among(text, &provider::ALL.map(|preset| preset.name)))

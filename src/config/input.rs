@@ -1,28 +1,90 @@
-//! What was typed for one setting, and where.
+//! What was typed for one setting, and where; and what resolving it comes to.
 
 use super::problem::Place;
 
 /// What was typed for one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input<T> {
+    /// Not typed, and without a default. Where the setting is required, this has been reported.
+    Absent,
+    Default(T),
+    Given(T),
+    /// Typed, but not valid, which has been reported.
+    Invalid,
+}
+
+/// The same with its place.
 #[derive(Debug, Clone)]
 pub struct Typed<T> {
-    /// `None` if the key is absent and has no default, or if its value was wrong, which has been reported.
-    pub value: Option<T>,
-    /// The value, or the table's head if the key is absent.
+    pub input: Input<T>,
+    /// The value, or the table's head if nothing was typed.
     pub place: Place,
-    /// The key is there, right or wrong.
-    pub given: bool,
 }
+
+/// There is no value, since something is wrong that has been reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reported;
+
+/// What resolving makes of settings.
+pub type Resolved<T> = Result<T, Reported>;
 
 impl<T> Typed<T> {
     pub fn given(value: T, place: Place) -> Self {
-        Self { value: Some(value), place, given: true }
+        Self { input: Input::Given(value), place }
     }
 
     pub fn absent(default: Option<T>, table: Place) -> Self {
-        Self { value: default, place: table, given: false }
+        Self { input: default.map_or(Input::Absent, Input::Default), place: table }
     }
 
-    pub fn wrong(place: Place) -> Self {
-        Self { value: None, place, given: true }
+    pub fn invalid(place: Place) -> Self {
+        Self { input: Input::Invalid, place }
+    }
+
+    /// The key is there, right or wrong.
+    pub fn is_given(&self) -> bool {
+        matches!(self.input, Input::Given(_) | Input::Invalid)
+    }
+
+    /// What was typed, or the default. `None` also after a problem: for checks that leave it at that.
+    pub fn value(&self) -> Option<&T> {
+        match &self.input {
+            Input::Default(value) | Input::Given(value) => Some(value),
+            Input::Absent | Input::Invalid => None,
+        }
+    }
+
+    /// A default counts as if it had been typed.
+    pub fn insist(&mut self) {
+        self.input = match std::mem::replace(&mut self.input, Input::Invalid) {
+            Input::Default(value) => Input::Given(value),
+            other => other,
+        };
+    }
+
+    pub fn map<V>(self, convert: impl FnOnce(T) -> V) -> Typed<V> {
+        let input = match self.input {
+            Input::Absent => Input::Absent,
+            Input::Default(value) => Input::Default(convert(value)),
+            Input::Given(value) => Input::Given(convert(value)),
+            Input::Invalid => Input::Invalid,
+        };
+        Typed { input, place: self.place }
+    }
+}
+
+impl<T: Clone> Typed<T> {
+    /// Of a setting that has a value in any case.
+    pub fn get(&self) -> Resolved<T> {
+        self.value().cloned().ok_or(Reported)
+    }
+
+    /// Of a setting that may be left out.
+    pub fn optional(&self) -> Resolved<Option<T>> {
+        match &self.input {
+            Input::Absent => Ok(None),
+            Input::Default(value) | Input::Given(value) => Ok(Some(value.clone())),
+            Input::Invalid => Err(Reported),
+        }
     }
 }

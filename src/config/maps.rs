@@ -12,9 +12,13 @@ use toml::de::{DeString, DeTable, DeValue};
 pub struct OrderedPairs<K, V>(pub Vec<(K, V)>);
 
 impl<K: Text, V: Value> Value for OrderedPairs<K, V> {
+    fn expected() -> String {
+        "a table such as { name = \"value\" }".to_owned()
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let DeValue::Table(table) = value.get_ref() else {
-            complaints.wrong_type(value, "a table such as { name = \"value\" }", None);
+            complaints.wrong_type(value, &Self::expected(), None);
             return None;
         };
         if table.is_empty() {

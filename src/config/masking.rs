@@ -1,7 +1,7 @@
 //! What must not be shown of a configuration: the only place that decides what is a secret, or could be one.
 //!
-//! In a source line every value is masked except the one that a problem points at, and that one, too, if it could be a
-//! secret. A message shows no such text wherever it takes it from. Rather too much is masked than too little.
+//! In a source line every value is masked except the one that a problem points at, and that one, too, if its key is a secret's or
+//! unknown, or if it could be a secret. A message shows no such text wherever it takes it from. Rather too much is masked than too little.
 
 use super::schema::Schema;
 use super::suggest::nearest;
@@ -145,6 +145,8 @@ struct Around {
     secret: bool,
     /// In a table of the schema, and not in one whose keys are the user's choice.
     schema: bool,
+    /// Below a key that means nothing: it may be a misspelt one of a secret.
+    unknown: bool,
 }
 
 impl Survey {
@@ -155,7 +157,7 @@ impl Survey {
 
     pub fn of(document: &DeTable<'_>, schema: Schema) -> Self {
         let mut survey = Self::blind(schema);
-        survey.table(document, Around { secret: false, schema: true });
+        survey.table(document, Around { secret: false, schema: true, unknown: false });
         survey.literals.sort_by_key(|literal| literal.start);
         survey
     }
@@ -189,7 +191,11 @@ impl Survey {
                         self.hidden.add_secret(reference);
                     }
                 }
-                _ => self.value(value, Around { secret, schema: around.schema && self.schema.setting(name).is_none() }),
+                _ => {
+                    let is_setting = self.schema.setting(name).is_some();
+                    let unknown = around.unknown || (around.schema && !is_setting && !self.schema.has_table(name));
+                    self.value(value, Around { secret, schema: around.schema && !is_setting, unknown });
+                }
             }
         }
     }
@@ -204,7 +210,9 @@ impl Survey {
             }
             leaf => {
                 hide_value(leaf.as_str().unwrap_or_default(), &mut self.hidden);
-                self.shown.push(value.span());
+                if !around.unknown {
+                    self.shown.push(value.span());
+                }
             }
         }
     }
@@ -285,6 +293,26 @@ mod tests {
             ("\tgrün = 1", "\t"),
         ] {
             assert_eq!(&line[..shown(line, Schema::default())], expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_shown_only_under_a_known_key_that_holds_no_secret() {
+        use crate::config::file::SCHEMA;
+        for (text, expected) in [
+            ("unsigned = \"canary\"", true),
+            ("nosuch = \"canary\"", false),
+            ("[log]\nlevl = [\"canary\"]", false),
+            ("[nosuch]\nx = \"canary\"", false),
+            ("[queue]\nretry = { fist = \"canary\" }", true),
+            ("[[user]]\npassword = \"canary\"", false),
+            ("[[upstream]]\n[[upstream.credentials]]\nusername = \"canary\"", true),
+        ] {
+            let document = DeTable::parse(text).unwrap();
+            let survey = Survey::of(document.get_ref(), SCHEMA);
+            let start = text.find("\"canary\"").unwrap();
+            let shown = survey.mask(text, &(start..start + "\"canary\"".len()));
+            assert_eq!(shown.contains("canary"), expected, "{text}: {shown}");
         }
     }
 

@@ -3,7 +3,6 @@
 //! Everything wrong is reported at once, each with its place and a remedy; nothing starts half-way. Never starts or
 //! connects anything.
 
-mod defaults;
 mod environment;
 mod file;
 mod input;
@@ -16,6 +15,7 @@ mod problem;
 mod queue;
 mod rates;
 mod reader;
+mod reference;
 mod repair;
 mod resolve;
 mod rewrite;
@@ -29,14 +29,14 @@ mod tests;
 mod unsupported;
 mod value;
 
-pub use defaults::Defaults;
 pub use environment::Environment;
 pub use file::DeliveryMode;
 pub use masking::shown_path;
 pub use problem::{Located, Problems};
+pub use reference::Defaults;
 pub use settings::{
-    BackendSettings, ConnectionLimits, DkimSettings, Endpoint, ListenerSettings, Provider, QueueLocation,
-    QueueSettings, RouteSettings, Settings, UpstreamSettings, UserSettings,
+    BackendSettings, DkimSettings, ListenerSettings, Provider, QueueLocation, QueueSettings, RouteSettings, Settings,
+    UpstreamLogins, UpstreamSettings, UserSettings,
 };
 
 use file::{File, SCHEMA};
@@ -79,8 +79,8 @@ pub fn queue_location(file: &ConfigFile<'_>, environment: &Environment) -> Resul
     environment.survey(&mut draft.source.survey.hidden);
     overlay::apply(environment, &mut draft.file, &mut draft.findings);
     let backend = resolve::backend(&draft.file.queue.backend, &mut draft.findings);
-    match (draft.file.gateway.data_dir.value, backend) {
-        (Some(path), Some(backend)) => Ok(QueueLocation { data_dir: base(file).join(path), backend }),
+    match (draft.file.gateway.data_dir.value(), backend) {
+        (Some(path), Ok(backend)) => Ok(QueueLocation { data_dir: base(file).join(path), backend }),
         _ => Err(Problems::new(Arc::new(draft.source), draft.findings.errors)),
     }
 }
@@ -165,7 +165,7 @@ impl UnresolvedConfig {
         let mut resolver = Resolver { base, environment, findings: &mut self.findings };
         let secret_names = resolver.secret_names(&self.file);
         // Other problems would quote them.
-        let settings = if secret_names.is_empty() { resolver.resolve(self.file) } else { None };
+        let settings = if secret_names.is_empty() { resolver.resolve(self.file).ok() } else { None };
         secret_names.iter().for_each(|name| self.source.survey.hidden.add_secret(name.reveal()));
         if no_upstream && (!self.upstream_was_tried || self.findings.errors.is_empty()) {
             let message = if self.has_file {

@@ -63,15 +63,14 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
     let place = host.place.clone();
     let mut upstream = UpstreamTable::empty(place.clone());
     upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
-    let known = host.value.as_deref().and_then(provider::at_host);
+    let known = host.value().map(String::as_str).and_then(provider::at_host);
     upstream.provider = Typed::given(ProviderName(known.unwrap_or(&provider::SMTP)), place.clone());
     upstream.host = host;
     // Given even if it is not: Plausible's default holds whatever SMTP_HOST_SSL_ENABLED says.
-    upstream.port.given = true;
+    upstream.port.insist();
     replace(&mut upstream.port, port);
     if let Some(implicit) = implicit {
-        let mode = implicit.value.map(|implicit| if implicit { TlsMode::Implicit } else { TlsMode::StartTls });
-        upstream.tls = Typed { value: mode, place: implicit.place, given: true };
+        upstream.tls = implicit.map(|implicit| if implicit { TlsMode::Implicit } else { TlsMode::StartTls });
     }
     if let Some((name, password)) = login {
         upstream.username = Typed::given(name.text, name.place);
@@ -121,7 +120,7 @@ fn dkim(environment: &Environment, findings: &mut Findings) -> Option<DkimTable>
             Ok(path) => Typed::given(path, key.place),
             Err(complaint) => {
                 findings.error(&key.place, complaint.message).help = complaint.help;
-                Typed::wrong(key.place)
+                Typed::invalid(key.place)
             }
         }
     };
@@ -145,13 +144,13 @@ fn listeners(environment: &Environment, has_user: bool, file: &mut File, finding
             }
             let login_only = has_user && allow.is_none();
             let listen = |address| environment_listener(address, &addresses.place, login_only);
-            file.listeners = addresses.value.clone().into_iter().flatten().map(listen).collect();
+            file.listeners = addresses.value().into_iter().flatten().copied().map(listen).collect();
         }
         None if file.listeners.is_empty() => file.listeners = default_listeners(),
         None => {}
     }
     if let Some(allow) = allow {
-        for listener in file.listeners.iter_mut().filter(|listener| !listener.allow.given) {
+        for listener in file.listeners.iter_mut().filter(|listener| !listener.allow.is_given()) {
             listener.allow = allow.clone();
         }
     }

@@ -11,6 +11,10 @@ use toml::de::DeValue;
 pub struct OneOrMore<T>(pub Vec<T>);
 
 impl<T: Text> Value for OneOrMore<T> {
+    fn expected() -> String {
+        format!("{}, or a list of them", <T as Text>::expected())
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::Array(items) if items.is_empty() => {
@@ -41,9 +45,13 @@ pub struct HeaderPatterns(pub Vec<HeaderPattern>);
 const HEADERS: &str = "{ X-Kind = \"report*\" }";
 
 impl Value for HeaderPatterns {
+    fn expected() -> String {
+        format!("a table such as {HEADERS}")
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let DeValue::Table(table) = value.get_ref() else {
-            complaints.wrong_type(value, &format!("a table such as {HEADERS}"), None);
+            complaints.wrong_type(value, &Self::expected(), None);
             return None;
         };
         if table.is_empty() {
@@ -94,6 +102,10 @@ impl UpstreamNames {
 }
 
 impl Value for UpstreamNames {
+    fn expected() -> String {
+        format!("a list, or weights such as {WEIGHTS}")
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let names = match value.get_ref() {
             DeValue::Array(_) => Self::InOrder(Vec::read(value, complaints)?),
@@ -106,7 +118,7 @@ impl Value for UpstreamNames {
             }
             other => {
                 let help = other.as_str().map(|text| format!("put it in brackets: [\"{text}\"]"));
-                complaints.wrong_type(value, &format!("a list, or weights such as {WEIGHTS}"), help);
+                complaints.wrong_type(value, &Self::expected(), help);
                 return None;
             }
         };

@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn problems() -> Problems {
-        let schema = Schema::default();
+        let schema = crate::config::file::SCHEMA;
         let mut source = Source::new("config.toml", TEXT, schema);
         source.survey = Survey::of(toml::de::DeTable::parse(TEXT).expect("TOML").get_ref(), schema);
         let mut late = Problem::new(Place::File(at("99999")), "`port` is too large");

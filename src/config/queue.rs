@@ -18,6 +18,10 @@ pub struct RetryTimes {
 const EXAMPLE: &str = "{ first = \"30s\", longest = \"1h\" }";
 
 impl Value for RetryTimes {
+    fn expected() -> String {
+        format!("a table such as {EXAMPLE}")
+    }
+
     /// Both keys must be there: half a schedule would be a guess.
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let [first, longest] = known_keys(value, ["first", "longest"], EXAMPLE, complaints)?;

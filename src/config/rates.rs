@@ -34,6 +34,10 @@ impl Text for Rate {
 }
 
 impl Value for Rates {
+    fn expected() -> String {
+        format!("{}, or a list of them", Rate::EXPECTED)
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let DeValue::Array(items) = value.get_ref() else {
             return <Rate as Value>::read(value, complaints).map(|rate| Self(vec![rate]));

@@ -110,7 +110,7 @@ impl TableReader<'_, '_> {
                 let place = Place::File(value.span());
                 match T::read(value, &mut Complaints { key, findings: self.findings }) {
                     Some(read) => Typed::given(read, place),
-                    None => Typed::wrong(place),
+                    None => Typed::invalid(place),
                 }
             }
             None => {
@@ -239,6 +239,7 @@ macro_rules! settings {
                     key: stringify!($key),
                     doc: &[$($doc),*],
                     presence: settings!(@$presence $text),
+                    expected: <$value as $crate::config::value::Value>::expected,
                     secret: <$value as $crate::config::value::Value>::SECRET,
                 }),*],
             };

@@ -1,9 +1,10 @@
 //! `[repair]`: a switch for each step, from the list of steps. Nothing here names a step.
 
-use super::input::Typed;
+use super::input::{Reported, Resolved, Typed};
 use super::problem::Place;
 use super::reader::{Section, TableReader, absent};
 use super::schema::{Presence, SettingSchema, TableSchema};
+use super::value::Value;
 use crate::message::repair::{RepairStep, Repairs, STEPS};
 
 #[derive(Debug, Clone)]
@@ -15,7 +16,8 @@ pub struct RepairTable {
 const ON: Presence = Presence::Default("true");
 
 const SWITCHES: [SettingSchema; STEPS.len()] = {
-    const UNNAMED: SettingSchema = SettingSchema { key: "", doc: &[], presence: ON, secret: false };
+    const UNNAMED: SettingSchema =
+        SettingSchema { key: "", doc: &[], presence: ON, secret: false, expected: <bool as Value>::expected };
     let mut switches = [UNNAMED; STEPS.len()];
     let mut at = 0;
     while at < STEPS.len() {
@@ -30,8 +32,8 @@ impl Section for RepairTable {
         name: "repair",
         many: false,
         doc: &[
-            "What is repaired in each message before it is signed. Every step leaves sound content alone, and",
-            "everything that is signed or encrypted. docs/deliverability.md shows what each is worth.",
+            "Applications write mail that spam filters penalise and mail programs display wrongly. Every step leaves alone what is",
+            "correct, signed or encrypted, and each can be turned off. docs/deliverability.md says what they are worth.",
         ],
         settings: &SWITCHES,
     };
@@ -52,14 +54,13 @@ impl Section for RepairTable {
 }
 
 impl RepairTable {
-    /// `None` after a problem.
-    pub fn repairs(&self) -> Option<Repairs> {
-        if self.switches.iter().any(|(_, typed)| typed.value.is_none()) {
-            return None;
+    pub fn repairs(&self) -> Resolved<Repairs> {
+        if self.switches.iter().any(|(_, typed)| typed.value().is_none()) {
+            return Err(Reported);
         }
         let is_on = |step: &RepairStep| {
-            self.switches.iter().any(|(switch, typed)| switch.name == step.name && typed.value == Some(true))
+            self.switches.iter().any(|(switch, typed)| switch.name == step.name && typed.value() == Some(&true))
         };
-        Some(Repairs::of(is_on))
+        Ok(Repairs::of(is_on))
     }
 }

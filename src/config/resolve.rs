@@ -20,7 +20,7 @@ pub use queue::backend;
 
 use super::environment::Environment;
 use super::file::{File, GatewayTable, ListenerTable, LogTable, UnsignedMail, UpstreamTable};
-use super::input::Typed;
+use super::input::{Reported, Resolved, Typed};
 use super::problem::{Findings, Problems, Source};
 use super::settings::{DkimSettings, Settings};
 use super::value::PatternText;
@@ -41,54 +41,55 @@ pub struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// `None` only if there are errors.
-    pub fn resolve(&mut self, file: File) -> Option<Settings> {
-        let is_sandbox = |upstream: &UpstreamTable| upstream.provider.value.is_some_and(|it| it.0.is_embedded());
+    pub fn resolve(&mut self, file: File) -> Resolved<Settings> {
+        let is_sandbox = |upstream: &UpstreamTable| upstream.provider.value().is_some_and(|it| it.0.is_embedded());
         let has_provider = !file.upstreams.iter().all(is_sandbox);
         let hostname = self.hostname(file.gateway.hostname.clone(), has_provider);
-        let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(file.dkim));
+        let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(&file.dkim));
         let signs_nothing = file.upstreams.iter().all(upstream::leaves_signing_to_provider);
         let unsigned = self.unsigned(&file.gateway, has_keys, signs_nothing);
+        let unsigned_mail = unsigned.as_ref().ok();
         let has_users = !file.users.is_empty();
-        let users = self.users(file.users);
-        let own_domains = own_domains(&dkim, unsigned.as_ref());
+        let users = self.users(&file.users);
+        let own_domains = own_domains(&dkim, unsigned_mail);
         self.warn_about_senders(&file.gateway.unsigned, has_keys, &file.listeners);
-        let typed_addresses: Vec<_> = file.listeners.iter().filter_map(|listener| listener.address.value).collect();
+        let typed_addresses: Vec<_> =
+            file.listeners.iter().filter_map(|listener| listener.address.value().copied()).collect();
         let listeners = self.listeners(&file.listeners, &own_domains, has_users);
-        self.warn_about_plausible(&listeners, &dkim, unsigned.as_ref());
+        self.warn_about_plausible(&listeners, &dkim, unsigned_mail);
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let ehlo_name = hostname.as_ref().map(|(_, ehlo_name)| ehlo_name.as_str());
-        let upstreams = self.upstreams(file.upstreams, &addresses, ehlo_name);
+        let ehlo_name = hostname.as_ref().ok().map(|(_, ehlo_name)| ehlo_name.as_str());
+        let upstreams = self.upstreams(&file.upstreams, &addresses, ehlo_name);
         let logins: Vec<_> = users.iter().map(|user| user.name.clone()).collect();
-        let chosen: Vec<_> = file.rewrites.iter().filter_map(|rule| rule.upstream.value.clone()).collect();
+        let chosen: Vec<_> = file.rewrites.iter().filter_map(|rule| rule.upstream.value().cloned()).collect();
         let named = route::RouteNames { upstreams: &names, users: &logins, chosen: &chosen };
-        let routes = self.routes(file.routes, &named);
+        let routes = self.routes(&file.routes, &named);
         let repairs = file.repair.repairs();
         let known = rewrite::KnownNames {
             listeners: &typed_addresses,
             users: &logins,
             upstreams: &names,
             dkim: &dkim,
-            unsigned: unsigned.as_ref().filter(|_| !signs_nothing),
+            unsigned: unsigned_mail.filter(|_| !signs_nothing),
         };
         let rules = self.rules(&file.rewrites, &known);
-        self.check_sizes(&file.listeners, &file.gateway.max_memory, rules.as_ref());
-        let queue = self.queue(file.queue);
-        let log = self.log(file.log);
+        self.check_sizes(&file.listeners, &file.gateway.max_memory, rules.as_ref().ok());
+        let queue = self.queue(&file.queue);
+        let log = self.log(&file.log);
         let (hostname, ehlo_name) = hostname?;
         let listeners = listeners.into_iter().map(|mut listener| {
             listener.options.hostname.clone_from(&hostname);
             listener
         });
-        Some(Settings {
+        Ok(Settings {
             listeners: listeners.collect(),
             hostname,
             ehlo_name,
-            data_dir: self.path(&file.gateway.data_dir.value?),
+            data_dir: self.path(&file.gateway.data_dir.get()?),
             unsigned: unsigned?,
-            max_memory: file.gateway.max_memory.value?.0,
-            drain: file.gateway.drain.value?,
+            max_memory: file.gateway.max_memory.get()?.0,
+            drain: file.gateway.drain.get()?,
             users,
             dkim,
             upstreams,
@@ -107,18 +108,18 @@ impl Resolver<'_> {
     }
 
     /// Where every upstream signs by itself, no key is missed.
-    fn unsigned(&mut self, gateway: &GatewayTable, has_keys: bool, signs_nothing: bool) -> Option<Unsigned> {
+    fn unsigned(&mut self, gateway: &GatewayTable, has_keys: bool, signs_nothing: bool) -> Resolved<Unsigned> {
         let typed = &gateway.unsigned;
-        if !has_keys && !typed.given && signs_nothing {
-            return Some(Unsigned::Send);
+        if !has_keys && !typed.is_given() && signs_nothing {
+            return Ok(Unsigned::Send);
         }
-        if !has_keys && !typed.given {
+        if !has_keys && !typed.is_given() {
             self.findings.warning(&typed.place, "there is no DKIM key: mail is sent unsigned").help(
                 "add a [[dkim]] table (or DKIM_DOMAIN, DKIM_SELECTOR and DKIM_PRIVATE_KEY), or say unsigned = \"send\"",
             );
-            return Some(Unsigned::Send);
+            return Ok(Unsigned::Send);
         }
-        let unsigned = match typed.value.clone()? {
+        let unsigned = match typed.get()? {
             UnsignedMail::Refuse => Unsigned::Refuse,
             UnsignedMail::Send => Unsigned::Send,
             UnsignedMail::Domains(domains) => Unsigned::Domains(domains),
@@ -128,13 +129,13 @@ impl Resolver<'_> {
                 .warning(&typed.place, "there is no DKIM key and unsigned mail is refused: every message will be")
                 .help("add a [[dkim]] table, or set unsigned = \"send\"");
         }
-        Some(unsigned)
+        Ok(unsigned)
     }
 
     /// Without `senders` of its own a listener takes the domains that have a key, and no others without a key.
     fn warn_about_senders(&mut self, unsigned: &Typed<UnsignedMail>, has_keys: bool, listeners: &[ListenerTable]) {
-        let says_send = unsigned.given && unsigned.value == Some(UnsignedMail::Send);
-        if says_send && has_keys && listeners.iter().all(|listener| !listener.senders.given) {
+        let says_send = unsigned.is_given() && unsigned.value() == Some(&UnsignedMail::Send);
+        if says_send && has_keys && listeners.iter().all(|listener| !listener.senders.is_given()) {
             self.findings
                 .warning(
                     &unsigned.place,
@@ -144,39 +145,44 @@ impl Resolver<'_> {
         }
     }
 
-    fn log(&mut self, typed: LogTable) -> Option<log::LogOptions> {
-        let options = log::LogOptions { format: typed.format.value?, level: typed.level.value? };
+    fn log(&mut self, typed: &LogTable) -> Resolved<log::LogOptions> {
+        let options = log::LogOptions { format: typed.format.get()?, level: typed.level.get()? };
         match options.filter() {
-            Ok(_) => Some(options),
+            Ok(_) => Ok(options),
             Err(error) => {
                 self.findings.error(&typed.level.place, error.to_string());
-                None
+                Err(Reported)
             }
         }
     }
 
     /// A list that was typed and is empty would match nobody.
-    fn patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Option<SenderPatterns> {
-        let patterns = typed.value.as_ref()?;
+    fn patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Resolved<SenderPatterns> {
+        let patterns = typed.value().ok_or(Reported)?;
         if patterns.is_empty() {
             self.findings
                 .error(&typed.place, format!("`{key}` is an empty list, which no address matches"))
                 .help("leave the key out for its default, or write [\"*\"] for every address");
-            return None;
+            return Err(Reported);
         }
-        SenderPatterns::parse(patterns.iter().map(|pattern| &pattern.0)).ok()
+        SenderPatterns::parse(patterns.iter().map(|pattern| &pattern.0)).map_err(|_| Reported)
+    }
+
+    /// `None` where the key is left out.
+    fn optional_patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Resolved<Option<SenderPatterns>> {
+        if typed.is_given() { self.patterns(key, typed).map(Some) } else { Ok(None) }
     }
 
     /// The name, unless an earlier table of the kind has it.
-    fn unique(&mut self, taken: &mut HashSet<String>, what: &str, name: &Typed<String>) -> Option<Arc<str>> {
-        let value = name.value.as_deref()?;
+    fn unique(&mut self, taken: &mut HashSet<String>, what: &str, name: &Typed<String>) -> Resolved<Arc<str>> {
+        let value = name.value().ok_or(Reported)?;
         if taken.insert(value.to_owned()) {
-            return Some(value.into());
+            return Ok(value.as_str().into());
         }
         self.findings
             .error(&name.place, format!("there is another {what} named \"{value}\""))
             .help("give each a name of its own");
-        None
+        Err(Reported)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct SettingSchema {
     pub key: &'static str,
     pub doc: &'static [&'static str],
     pub presence: Presence,
+    /// What can be written, in words.
+    pub expected: fn() -> String,
     /// Its value must not be shown.
     pub secret: bool,
 }

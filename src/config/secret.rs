@@ -23,6 +23,10 @@ const EXPECTED: &str = "a string, { env = \"NAME\" } or { file = \"/run/secrets/
 impl Value for SecretSource {
     const SECRET: bool = true;
 
+    fn expected() -> String {
+        EXPECTED.to_owned()
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(text) => Some(Self::Literal(Secret::new(text.to_string()))),

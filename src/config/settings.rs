@@ -1,6 +1,6 @@
 //! What the configuration resolves to: every default filled in, every file read, every reference checked.
 //!
-//! A `Settings` that exists can be started. It holds each module's own `UpstreamOptions`; what was typed is in `file.rs`.
+//! A `Settings` that exists can be started. It holds each module's own options; what was typed is in `file.rs`.
 
 use super::file::DeliveryMode;
 use super::problem::Problems;
@@ -94,7 +94,7 @@ pub struct UpstreamSettings {
     /// What is known of its provider; the fields below hold what the configuration made of it.
     pub preset: &'static Preset,
     pub provider: Provider,
-    pub connections: ConnectionLimits,
+    pub limits: relay::ConnectionLimits,
     /// What happens to a message before it is sent there.
     pub profile: Profile,
     /// All of them are kept.
@@ -106,58 +106,52 @@ pub struct UpstreamSettings {
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are a handful of upstreams, each made once")]
 pub enum Provider {
-    Smtp(Endpoint),
+    Smtp {
+        endpoint: relay::Endpoint,
+        logins: UpstreamLogins,
+    },
     /// The provider inside the process; its endpoint is known once it runs.
     Sandbox,
 }
 
-/// Where an upstream is and how it is spoken to.
-#[derive(Debug, Clone)]
-pub struct Endpoint {
-    pub host: String,
-    pub port: u16,
-    pub tls: relay::TlsMode,
-    /// Tried in order where nothing answers on `port`.
-    pub fallback_ports: Vec<relay::Port>,
-    pub server_name: rustls::pki_types::ServerName<'static>,
-    pub tls_config: Arc<rustls::ClientConfig>,
-    /// For mail whose domain has no login of its own. `None` with `logins`: such mail waits.
-    pub credentials: Option<relay::Credentials>,
-    /// By domain as DNS spells it; each serves the domains below it too.
-    pub logins: Vec<(String, relay::Credentials)>,
-    /// Of all logins, and of the key that a password is made from.
-    pub redaction: Arc<crate::observe::Redaction>,
-    pub source_address: Option<std::net::IpAddr>,
-}
-
-impl Endpoint {
-    pub fn usernames(&self) -> impl Iterator<Item = &str> {
-        let own = self.credentials.iter();
-        own.chain(self.logins.iter().map(|(_, login)| login)).map(|login| login.username.as_str())
-    }
-
+impl Provider {
     /// A login at the same host; without any, the same server.
     pub fn shares_an_account_with(&self, other: &Self) -> bool {
-        let has_login = |endpoint: &Self| endpoint.usernames().next().is_some();
-        let is_same = if has_login(self) || has_login(other) {
-            self.usernames().any(|username| other.usernames().any(|it| it == username))
-        } else {
-            self.port == other.port
+        let (Self::Smtp { endpoint, logins }, Self::Smtp { endpoint: other, logins: other_logins }) = (self, other)
+        else {
+            return false;
         };
-        is_same && self.host.eq_ignore_ascii_case(&other.host)
+        let has_login = |logins: &UpstreamLogins| logins.usernames().next().is_some();
+        let is_same = if has_login(logins) || has_login(other_logins) {
+            logins.usernames().any(|username| other_logins.usernames().any(|it| it == username))
+        } else {
+            endpoint.port == other.port
+        };
+        is_same && endpoint.host.eq_ignore_ascii_case(&other.host)
     }
 }
 
-/// How an upstream's connections are used; the fields are those of [`relay::UpstreamOptions`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    pub max_connections: usize,
-    pub max_messages_per_connection: usize,
-    pub connect_timeout: Duration,
-    pub command_timeout: Duration,
-    pub data_timeout: Duration,
-    pub idle_timeout: Duration,
-    pub connect_retries: u32,
+/// Who the gateway is at a provider.
+#[derive(Debug, Clone)]
+pub struct UpstreamLogins {
+    /// For mail whose domain has no login of its own. `None` with others in `by_domain`: such mail waits.
+    pub own: Option<relay::Credentials>,
+    /// By domain as DNS spells it; each serves the domains below it too.
+    pub by_domain: Vec<(String, relay::Credentials)>,
+    /// Of all logins, and of the key that a password is made from.
+    pub redaction: Arc<crate::observe::Redaction>,
+}
+
+impl UpstreamLogins {
+    pub fn new(own: Option<relay::Credentials>, by_domain: Vec<(String, relay::Credentials)>) -> Self {
+        let redaction = relay::redaction(own.iter().chain(by_domain.iter().map(|(_, login)| login))).into();
+        Self { own, by_domain, redaction }
+    }
+
+    pub fn usernames(&self) -> impl Iterator<Item = &str> {
+        let own = self.own.iter();
+        own.chain(self.by_domain.iter().map(|(_, login)| login)).map(|login| login.username.as_str())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -195,32 +189,21 @@ pub struct QueueSettings {
 }
 
 impl UpstreamSettings {
-    /// What the relay takes, for `endpoint`, with this login.
+    /// What the relay takes, for `endpoint`, with one of `logins`.
     pub fn options(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &relay::Endpoint,
+        logins: &UpstreamLogins,
         credentials: Option<&relay::Credentials>,
         ehlo_name: &str,
     ) -> relay::UpstreamOptions {
         relay::UpstreamOptions {
             name: self.name.clone(),
-            host: endpoint.host.clone(),
-            port: endpoint.port,
-            tls: endpoint.tls,
-            fallback_ports: endpoint.fallback_ports.clone(),
-            server_name: endpoint.server_name.clone(),
-            tls_config: endpoint.tls_config.clone(),
+            endpoint: endpoint.clone(),
             credentials: credentials.cloned(),
-            redaction: endpoint.redaction.clone(),
+            redaction: logins.redaction.clone(),
             ehlo_name: ehlo_name.to_owned(),
-            max_connections: self.connections.max_connections,
-            max_messages_per_connection: self.connections.max_messages_per_connection,
-            source_address: endpoint.source_address,
-            connect_timeout: self.connections.connect_timeout,
-            command_timeout: self.connections.command_timeout,
-            data_timeout: self.connections.data_timeout,
-            idle_timeout: self.connections.idle_timeout,
-            connect_retries: self.connections.connect_retries,
+            limits: self.limits.clone(),
             slow_down: self.preset.slow_down,
         }
     }

@@ -1,5 +1,7 @@
 //! What somebody most likely meant, and lists of what there is, for remedies. Knows nothing of the configuration.
 
+use crate::text::any_of;
+
 /// The known word that `typed` was most likely meant to be.
 pub fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let typed = typed.to_ascii_lowercase().replace('-', "_");
@@ -12,9 +14,5 @@ pub fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<
 
 /// `"a", "b" or "c"`.
 pub fn one_of(choices: &[&str]) -> String {
-    let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => quoted.concat(),
-    }
+    any_of(choices.iter().map(|choice| format!("\"{choice}\"")))
 }

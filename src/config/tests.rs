@@ -7,7 +7,8 @@ mod rewrite;
 mod secrets;
 mod settings;
 
-use super::{ConfigFile, Environment, Problems, Settings, load};
+use super::{ConfigFile, Environment, Problems, Provider, Settings, UpstreamLogins, UpstreamSettings, load};
+use crate::relay::Endpoint;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -50,6 +51,14 @@ impl Folder {
     fn shorten(&self, problems: &Problems) -> Vec<String> {
         let prefix = format!("{}/", self.path().display());
         problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+    }
+}
+
+/// Where an upstream is, and who the gateway is there.
+fn reached(upstream: &UpstreamSettings) -> (&Endpoint, &UpstreamLogins) {
+    match &upstream.provider {
+        Provider::Smtp { endpoint, logins } => (endpoint, logins),
+        Provider::Sandbox => panic!("not the sandbox"),
     }
 }
 

@@ -8,7 +8,6 @@ use crate::dkim::Selector;
 use crate::message::pattern::{PatternError, SenderPatterns};
 use crate::pem;
 use crate::smtp::Domain;
-use crate::text::any_of;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -22,6 +21,9 @@ pub trait Value: Sized {
     /// A literal of it must not be shown.
     const SECRET: bool = false;
 
+    /// Completes "must be ...".
+    fn expected() -> String;
+
     /// `None` after what is wrong was reported.
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self>;
 }
@@ -30,6 +32,11 @@ pub trait Value: Sized {
 pub trait Text: Sized {
     /// Completes "must be ...".
     const EXPECTED: &'static str;
+
+    /// The same, where more can be said: the words that there are.
+    fn expected() -> String {
+        Self::EXPECTED.to_owned()
+    }
 
     fn parse(text: &str) -> Result<Self, Complaint>;
 
@@ -86,6 +93,10 @@ pub fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 impl<T: Text> Value for T {
+    fn expected() -> String {
+        <T as Text>::expected()
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let text = match value.get_ref() {
             DeValue::String(text) => text,
@@ -109,11 +120,19 @@ impl<T: Text> Value for T {
 }
 
 impl Value for bool {
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let read = value.get_ref().as_bool();
         if read.is_none() {
             let in_quotes = value.get_ref().as_str().filter(|text| matches!(*text, "true" | "false"));
-            complaints.wrong_type(value, "true or false", in_quotes.map(|text| format!("write {text} without quotes")));
+            complaints.wrong_type(
+                value,
+                &Self::expected(),
+                in_quotes.map(|text| format!("write {text} without quotes")),
+            );
         }
         read
     }
@@ -121,6 +140,10 @@ impl Value for bool {
 
 /// Every item that is wrong is a problem of its own.
 impl<T: Value> Value for Vec<T> {
+    fn expected() -> String {
+        format!("a list, each item {}", T::expected())
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let DeValue::Array(items) = value.get_ref() else {
             let help = value.get_ref().as_str().map(|text| format!("put it in brackets: [\"{text}\"]"));
@@ -160,6 +183,10 @@ impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
 }
 
 impl<const MIN: u64, const MAX: u64> Value for Number<MIN, MAX> {
+    fn expected() -> String {
+        format!("a number from {MIN} to {MAX}")
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let DeValue::Integer(number) = value.get_ref() else {
             let in_quotes = value.get_ref().as_str().filter(|text| text.parse::<u64>().is_ok());
@@ -359,7 +386,7 @@ impl Text for PatternText {
 pub fn not_among(text: &str, choices: &[&str]) -> Complaint {
     let help = match nearest(text, choices.iter().copied()) {
         Some(meant) => format!("did you mean \"{meant}\"?"),
-        None => format!("use {}", any_of(choices.iter().map(|choice| format!("\"{choice}\"")))),
+        None => format!("use {}", one_of(choices)),
     };
     Complaint::new(format!("\"{text}\" is not a valid value"), help)
 }

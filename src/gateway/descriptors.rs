@@ -26,6 +26,6 @@ pub(super) fn raise_limit(settings: &Settings) {
 fn wanted(settings: &Settings) -> u64 {
     let clients = settings.listeners.iter().map(|listener| listener.options.max_connections);
     let caps = settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none());
-    let connections = clients.chain(caps.map(|upstream| upstream.connections.max_connections));
+    let connections = clients.chain(caps.map(|upstream| upstream.limits.max_connections));
     connections.fold(OTHERS, |sum, connections| sum.saturating_add(connections as u64))
 }

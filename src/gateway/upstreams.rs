@@ -1,12 +1,12 @@
 //! The upstreams at start: the sandbox bound, limits shared, and nothing that leads back to ourselves.
 
 use super::StartError;
-use crate::config::{Endpoint, Provider, Settings, UpstreamSettings, self_loop};
+use crate::config::{Provider, Settings, UpstreamLogins, UpstreamSettings, self_loop};
 use crate::delivery::{Logins, Quotas, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
 use crate::queue::QuotaLedger;
-use crate::relay::{self, Account, AccountQuotas, Credentials, QuotaStore, TlsMode, Upstream};
+use crate::relay::{Account, AccountQuotas, Credentials, Endpoint, QuotaStore, TlsMode, Upstream};
 use crate::sandbox::{self, Sandbox, SandboxLimits};
 use crate::tls;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -26,7 +26,9 @@ pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), Star
     let listeners: Vec<_> = settings.listeners.iter().map(|listener| listener.options.address).collect();
     let mut look_ups = JoinSet::new();
     for upstream in &settings.upstreams {
-        let Provider::Smtp(Endpoint { host, port, fallback_ports, .. }) = &upstream.provider else { continue };
+        let Provider::Smtp { endpoint: Endpoint { host, port, fallback_ports, .. }, .. } = &upstream.provider else {
+            continue;
+        };
         let name = upstream.name.clone();
         let host = host.clone();
         let ports: Vec<u16> = std::iter::once(*port).chain(fallback_ports.iter().map(|port| port.number)).collect();
@@ -70,19 +72,18 @@ pub(super) async fn targets(
     let accounts = accounts(settings, ledger).await?;
     let mut targets = Vec::new();
     for upstream in &settings.upstreams {
-        let (endpoint, is_sandbox) = match (&upstream.provider, sandbox) {
-            (Provider::Smtp(endpoint), _) => (endpoint.clone(), false),
-            (Provider::Sandbox, Some(sandbox)) => (sandbox_endpoint(sandbox)?, true),
+        let (endpoint, logins, is_sandbox) = match (&upstream.provider, sandbox) {
+            (Provider::Smtp { endpoint, logins }, _) => (endpoint.clone(), logins.clone(), false),
+            (Provider::Sandbox, Some(sandbox)) => (sandbox_endpoint(sandbox)?, sandbox_login(sandbox), true),
             (Provider::Sandbox, None) => continue,
         };
         let account = upstream.share_limits_with.as_ref().unwrap_or(&upstream.name);
-        let account =
-            accounts.get(account).cloned().unwrap_or_else(|| Account::new(upstream.connections.max_connections));
+        let account = accounts.get(account).cloned().unwrap_or_else(|| Account::new(upstream.limits.max_connections));
         let logged_in = |credentials: Option<&Credentials>| {
-            let options = upstream.options(&endpoint, credentials, &settings.ehlo_name);
+            let options = upstream.options(&endpoint, &logins, credentials, &settings.ehlo_name);
             Upstream::new(options, account.clone())
         };
-        let logins = logins(&upstream.name, &endpoint, logged_in);
+        let logins = logged_in_to(&upstream.name, &logins, logged_in);
         let profile = upstream.profile.clone();
         targets.push(Target { logins, profile, is_sandbox });
     }
@@ -90,10 +91,14 @@ pub(super) async fn targets(
 }
 
 /// Without any login, or with one at least for all other mail, whatever has none of its own is served, too.
-fn logins(name: &str, endpoint: &Endpoint, logged_in: impl Fn(Option<&Credentials>) -> Upstream) -> Logins<Upstream> {
-    let serves_others = endpoint.logins.is_empty() || endpoint.credentials.is_some();
-    let own = serves_others.then(|| logged_in(endpoint.credentials.as_ref()));
-    let by_domain = endpoint.logins.iter();
+fn logged_in_to(
+    name: &str,
+    logins: &UpstreamLogins,
+    logged_in: impl Fn(Option<&Credentials>) -> Upstream,
+) -> Logins<Upstream> {
+    let serves_others = logins.by_domain.is_empty() || logins.own.is_some();
+    let own = serves_others.then(|| logged_in(logins.own.as_ref()));
+    let by_domain = logins.by_domain.iter();
     Logins::new(name, by_domain.map(|(domain, login)| (domain.clone(), logged_in(Some(login)))), own)
 }
 
@@ -112,7 +117,7 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
         let name = name.into();
         let kept = AccountQuotas { ledger: ledger.clone(), name, former };
         let counting = upstream.preset.limits.counting;
-        let account = Account::with_rates(upstream.connections.max_connections, &upstream.rates, counting, Some(kept));
+        let account = Account::with_rates(upstream.limits.max_connections, &upstream.rates, counting, Some(kept));
         let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };
         account.restore().await.map_err(unreadable)?;
         accounts.insert(upstream.name.clone(), account);
@@ -122,22 +127,18 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
 
 /// By host and logins, so that a table with another name is the same account. A digest: no login stands in the database.
 fn account_name(provider: &Provider) -> String {
-    let Provider::Smtp(endpoint) = provider else { return "account:sandbox".to_owned() };
-    let mut logins: Vec<&str> = endpoint.usernames().collect();
-    logins.sort_unstable();
-    logins.insert(0, "waxseal account");
+    let Provider::Smtp { endpoint, logins } = provider else { return "account:sandbox".to_owned() };
+    let mut names: Vec<&str> = logins.usernames().collect();
+    names.sort_unstable();
     let host = endpoint.host.to_ascii_lowercase();
-    logins.insert(1, &host);
-    let digest = digest(&SHA256, logins.join("\0").as_bytes());
+    names.splice(0..0, ["waxseal account", &host]);
+    let digest = digest(&SHA256, names.join("\0").as_bytes());
     let digits: String = digest.as_ref().iter().take(16).map(|octet| format!("{octet:02x}")).collect();
     format!("account:{digits}")
 }
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
     let config = tls::client(&[sandbox.ca().clone()]).map_err(sandbox::SandboxError::from)?;
-    let username = sandbox.username().to_owned();
-    let password = sandbox.password().clone();
-    let credentials = Credentials { username, password, secret_key: None };
     Ok(Endpoint {
         host: sandbox.address().ip().to_string(),
         port: sandbox.address().port(),
@@ -145,23 +146,26 @@ fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
         fallback_ports: Vec::new(),
         server_name: sandbox.server_name().clone(),
         tls_config: config,
-        redaction: relay::redaction([&credentials]).into(),
-        credentials: Some(credentials),
-        logins: Vec::new(),
         source_address: None,
     })
+}
+
+fn sandbox_login(sandbox: &Sandbox) -> UpstreamLogins {
+    let username = sandbox.username().to_owned();
+    let password = sandbox.password().clone();
+    UpstreamLogins::new(Some(Credentials { username, password, secret_key: None }), Vec::new())
 }
 
 /// For the line at start.
 pub(super) fn describe(upstream: &UpstreamSettings) -> String {
     match &upstream.provider {
         Provider::Sandbox => "mail for this upstream is kept in the sandbox and NOT sent".to_owned(),
-        Provider::Smtp(endpoint) => {
+        Provider::Smtp { endpoint, .. } => {
             let tls = match endpoint.tls {
                 TlsMode::StartTls => "STARTTLS",
                 TlsMode::Implicit => "implicit TLS",
             };
-            let cap = upstream.connections.max_connections;
+            let cap = upstream.limits.max_connections;
             let title = upstream.preset.title;
             format!("relaying to {title}, {}:{} over {tls}, at most {cap} connections", endpoint.host, endpoint.port)
         }

@@ -91,7 +91,7 @@ impl Dialer<'_> {
         permit: ConnectionPermit,
         deadline: Deadline,
     ) -> Result<(Socket, Port), (Reason, ConnectionPermit)> {
-        let deadline = deadline.capped(self.options.connect_timeout);
+        let deadline = deadline.capped(self.options.limits.connect_timeout);
         let addresses = match self.resolve(deadline).await {
             Ok(addresses) => addresses,
             Err(reason) => return Err((reason, permit)),
@@ -103,7 +103,7 @@ impl Dialer<'_> {
         for (at, port) in ports.iter().enumerate() {
             let mut there = addresses.clone();
             // Addresses that were given keep their ports on the first one.
-            if port.number != self.options.port {
+            if port.number != self.options.endpoint.port {
                 there.iter_mut().for_each(|address| address.set_port(port.number));
             }
             match self.race(there, permit, share(deadline, ports.len() - at)).await {
@@ -113,7 +113,8 @@ impl Dialer<'_> {
                 }
                 Err(unreachable) => {
                     let is_blocked = unreachable.is_blocked();
-                    if is_blocked && (!unreachable.is_silence() || start.elapsed() >= self.options.connect_timeout / 2)
+                    if is_blocked
+                        && (!unreachable.is_silence() || start.elapsed() >= self.options.limits.connect_timeout / 2)
                     {
                         self.forget(*port);
                     }
@@ -133,8 +134,8 @@ impl Dialer<'_> {
         match self.port.held() {
             Some(port) => vec![port],
             None => {
-                let first = Port { number: self.options.port, tls: self.options.tls };
-                std::iter::once(first).chain(self.options.fallback_ports.iter().copied()).collect()
+                let first = Port { number: self.options.endpoint.port, tls: self.options.endpoint.tls };
+                std::iter::once(first).chain(self.options.endpoint.fallback_ports.iter().copied()).collect()
             }
         }
     }
@@ -143,16 +144,16 @@ impl Dialer<'_> {
         if self.port.remember(port) && !silent.is_empty() {
             let silent = silent.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
             let upstream = &*self.options.name;
-            let host = &*self.options.host;
+            let host = &*self.options.endpoint.host;
             warn!(upstream, "nothing answers at {host} on port {silent}; port {} is used from now on", port.number);
         }
     }
 
     /// A firewall may close a port later. With a single port there is nothing else to try.
     fn forget(&self, port: Port) {
-        if !self.options.fallback_ports.is_empty() && self.port.forget(port) {
+        if !self.options.endpoint.fallback_ports.is_empty() && self.port.forget(port) {
             let upstream = &*self.options.name;
-            let host = &*self.options.host;
+            let host = &*self.options.endpoint.host;
             warn!(
                 upstream,
                 "nothing answers at {host} on port {} any more; its ports are tried in order again", port.number
@@ -161,12 +162,12 @@ impl Dialer<'_> {
     }
 
     async fn resolve(&self, deadline: Deadline) -> Result<VecDeque<SocketAddr>, Reason> {
-        let host = &self.options.host;
+        let host = &self.options.endpoint.host;
         let found = match self.addresses {
             Some(addresses) => addresses.to_vec(),
             None => self.look_up(deadline).await?,
         };
-        let source = self.options.source_address;
+        let source = self.options.endpoint.source_address;
         let usable = found.iter().filter(|address| source.is_none_or(|source| source.is_ipv4() == address.is_ipv4()));
         let addresses = interleave(usable.copied(), |address| self.family.prefers(address));
         if !addresses.is_empty() {
@@ -182,9 +183,9 @@ impl Dialer<'_> {
     }
 
     async fn look_up(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, Reason> {
-        let host = self.options.host.trim_start_matches('[').trim_end_matches(']');
+        let host = self.options.endpoint.host.trim_start_matches('[').trim_end_matches(']');
         let reason = |cause| Reason::new(Some(&self.options.name), RelayStep::Resolve, cause);
-        match deadline.limit(tokio::net::lookup_host((host, self.options.port))).await {
+        match deadline.limit(tokio::net::lookup_host((host, self.options.endpoint.port))).await {
             Ok(Ok(found)) => Ok(found.collect()),
             Ok(Err(error)) => {
                 Err(reason(Cause::Network(format!("the address of {host} could not be looked up: {error}")))
@@ -245,7 +246,7 @@ impl Dialer<'_> {
         deadline: Deadline,
     ) -> Result<(SocketAddr, Socket), Failure> {
         debug!(upstream = %self.options.name, "connecting to {address}");
-        match Socket::connect(address, self.options.source_address, permit, deadline).await {
+        match Socket::connect(address, self.options.endpoint.source_address, permit, deadline).await {
             Ok(socket) => Ok((address, socket)),
             Err((error, permit)) => Err((address, error, permit)),
         }
@@ -257,7 +258,8 @@ impl Dialer<'_> {
             failed.iter().map(|(address, error)| format!("{address}: {}", explain(error))).collect();
         let reason = Reason::new(Some(&self.options.name), RelayStep::Connect, Cause::Network(texts.join(", ")));
         let all = |kinds: &[io::ErrorKind]| failed.iter().all(|(_, error)| kinds.contains(&error.kind()));
-        let is_often_blocked = self.options.fallback_ports.is_empty() && matches!(self.options.port, 25 | 465);
+        let is_often_blocked =
+            self.options.endpoint.fallback_ports.is_empty() && matches!(self.options.endpoint.port, 25 | 465);
         if is_often_blocked && all(&[io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused]) {
             reason.with_advice("many hosters block ports 25 and 465; try 587 or 2525 if the provider has them")
         } else if all(&[io::ErrorKind::ConnectionRefused]) {

@@ -35,10 +35,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One upstream. Everything is resolved but the host's addresses.
+/// One upstream, with one login. Everything is resolved but the host's addresses.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions {
     pub name: Arc<str>,
+    pub endpoint: Endpoint,
+    pub credentials: Option<Credentials>,
+    /// Of these and of all other logins of the upstream.
+    pub redaction: Arc<Redaction>,
+    /// What the gateway calls itself in EHLO.
+    pub ehlo_name: String,
+    pub limits: ConnectionLimits,
+    pub slow_down: &'static [SlowDown],
+}
+
+/// Where an upstream is, and whom it must prove to be.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: TlsMode,
@@ -47,14 +60,15 @@ pub struct UpstreamOptions {
     /// Whom the certificate must name.
     pub server_name: ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
-    pub credentials: Option<Credentials>,
-    /// Of these and of all other logins of the upstream.
-    pub redaction: Arc<Redaction>,
-    /// What the gateway calls itself in EHLO.
-    pub ehlo_name: String,
+    /// To connect from; `None` for the system's choice.
+    pub source_address: Option<IpAddr>,
+}
+
+/// How an upstream's connections are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionLimits {
     pub max_connections: usize,
     pub max_messages_per_connection: usize,
-    pub source_address: Option<IpAddr>,
     /// For the name and all its addresses together; the TLS handshake gets as much again.
     pub connect_timeout: Duration,
     pub command_timeout: Duration,
@@ -64,7 +78,6 @@ pub struct UpstreamOptions {
     pub idle_timeout: Duration,
     /// Immediate reconnects before an attempt counts as deferred.
     pub connect_retries: u32,
-    pub slow_down: &'static [SlowDown],
 }
 
 /// There is no variant without TLS.

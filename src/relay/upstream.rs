@@ -160,7 +160,7 @@ impl Upstream {
             }
             Err(reason) => {
                 // A caller that had no time left says nothing about the server.
-                let hurried = wanted.deadline.has_passed() && attempt.lasted() < self.0.options.connect_timeout;
+                let hurried = wanted.deadline.has_passed() && attempt.lasted() < self.0.options.limits.connect_timeout;
                 if !hurried {
                     self.failed(&mut attempt, &reason);
                 }
@@ -226,7 +226,7 @@ impl Upstream {
             Ok(session) => return Ok(Some(PooledConnection { session, messages: 0, working: opening.works() })),
             Err(reason) => reason,
         };
-        let patience = self.patience(wanted).capped(self.0.options.connect_timeout);
+        let patience = self.patience(wanted).capped(self.0.options.limits.connect_timeout);
         if !may_be_surplus(&reason) || !opening.refused(patience).await {
             return Err(reason);
         }
@@ -296,7 +296,7 @@ impl Upstream {
 
     /// How long the server may stay silent, if there is an alternative upstream.
     fn first_reply_timeout(&self, wanted: &ConnectionRequest) -> Option<Duration> {
-        wanted.has_alternative.then_some(self.0.options.connect_timeout)
+        wanted.has_alternative.then_some(self.0.options.limits.connect_timeout)
     }
 
     fn busy(&self) -> Reason {
@@ -335,8 +335,8 @@ impl Upstream {
     async fn open(&self, mut permit: ConnectionPermit, deadline: Deadline) -> Result<ClientSession<Secured>, Reason> {
         let UpstreamInner { options, account, member, addresses, family, port, .. } = &*self.0;
         let dialer = Dialer { options, pool: &account.pool, member, addresses: addresses.as_deref(), family, port };
-        let connected = deadline.capped(options.connect_timeout);
-        let mut retries = options.connect_retries;
+        let connected = deadline.capped(options.limits.connect_timeout);
+        let mut retries = options.limits.connect_retries;
         let (socket, port) = loop {
             match dialer.dial(permit, connected).await {
                 Ok(connected) => break connected,
@@ -380,10 +380,10 @@ impl Upstream {
             return drop(connection);
         }
         account.connections.served();
-        if connection.messages >= options.max_messages_per_connection.max(1) {
+        if connection.messages >= options.limits.max_messages_per_connection.max(1) {
             return retire(connection);
         }
-        let until = Instant::now() + options.idle_timeout;
+        let until = Instant::now() + options.limits.idle_timeout;
         match account.pool.put_back(connection, until) {
             PutBack::HandedOn | PutBack::Idle { needs_reaper: false } => {}
             PutBack::Idle { needs_reaper: true } => {

@@ -110,7 +110,7 @@ async fn server_name_says_whom_the_certificate_must_name() {
     let issued = authority.issue(&["mail.example.org"]);
     let scripted = ScriptedUpstream::builder().identity(issued, &authority.pem()).start().await;
     let mut options = scripted.options("company");
-    options.server_name = ServerName::try_from("mail.example.org").unwrap();
+    options.endpoint.server_name = ServerName::try_from("mail.example.org").unwrap();
     let upstream = upstream(options);
     assert_eq!(ready(&upstream).await.unwrap().tls_version(), "TLSv1.3");
 }

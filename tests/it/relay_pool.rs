@@ -37,7 +37,7 @@ fn assert_each_arrived_once(scripted: &ScriptedUpstream, number: usize) {
 async fn two_hundred_senders_share_three_connections() {
     let scripted = ScriptedUpstream::start().await;
     let mut options = scripted.options("company");
-    options.max_messages_per_connection = 20;
+    options.limits.max_messages_per_connection = 20;
     let upstream = upstream(options);
     send_at_once(&upstream, 200).await;
     assert_each_arrived_once(&scripted, 200);
@@ -66,7 +66,7 @@ async fn the_cap_holds_while_connections_fail_and_break() {
         scripted.once(at, action);
     }
     let mut options = scripted.options("company");
-    options.max_messages_per_connection = 3;
+    options.limits.max_messages_per_connection = 3;
     let upstream = upstream(options);
     let mut sending = tokio::task::JoinSet::new();
     for number in 0..100 {
@@ -91,7 +91,7 @@ async fn the_cap_holds_while_connections_fail_and_break() {
 async fn cancelled_senders_give_their_connections_back_to_the_cap() {
     let scripted = ScriptedUpstream::builder().always(At::Dot, Action::Late(Duration::from_millis(5))).start().await;
     let mut options = scripted.options("company");
-    options.max_messages_per_connection = 5;
+    options.limits.max_messages_per_connection = 5;
     let upstream = upstream(options);
     let mut sending = tokio::task::JoinSet::new();
     for number in 0..100u64 {
@@ -118,7 +118,7 @@ async fn cancelled_senders_give_their_connections_back_to_the_cap() {
 async fn a_caller_that_waits_gets_the_connection_that_becomes_free_in_order() {
     let scripted = ScriptedUpstream::start().await;
     let mut options = scripted.options("company");
-    options.max_connections = 1;
+    options.limits.max_connections = 1;
     let upstream = upstream(options);
     let held = ready(&upstream).await.unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -182,7 +182,7 @@ async fn a_connection_that_dies_at_mail_is_stale_only_if_it_was_used_before() {
 async fn idle_connections_are_closed_with_quit() {
     let scripted = ScriptedUpstream::start().await;
     let mut options = scripted.options("company");
-    options.idle_timeout = Duration::from_millis(100);
+    options.limits.idle_timeout = Duration::from_millis(100);
     let upstream = upstream(options);
     for round in 1..=2 {
         let _both = (ready(&upstream).await.unwrap(), ready(&upstream).await.unwrap());
@@ -258,10 +258,10 @@ async fn with_a_cap_of_one_a_dead_address_family_delays_but_never_doubles() {
     let scripted = ScriptedUpstream::start().await;
     let hole = BlackHole::open();
     let mut options = scripted.options("company");
-    options.max_connections = 1;
-    options.max_messages_per_connection = 1;
+    options.limits.max_connections = 1;
+    options.limits.max_messages_per_connection = 1;
     // Half of it goes to the address that does not answer.
-    options.connect_timeout = Duration::from_secs(4);
+    options.limits.connect_timeout = Duration::from_secs(4);
     let upstream = Upstream::with_addresses(options, Account::new(1), vec![hole.address, scripted.address()]);
     let done = AtomicBool::new(false);
     let watching = async {
@@ -299,8 +299,8 @@ async fn nobody_answers() {
     let reserved = ReservedPort::take();
     let closed = SocketAddr::from(([127, 0, 0, 1], reserved.number));
     let mut options = scripted.options("company");
-    options.connect_timeout = Duration::from_secs(1);
-    options.port = 465;
+    options.limits.connect_timeout = Duration::from_secs(1);
+    options.endpoint.port = 465;
     let upstream = Upstream::with_addresses(options, Account::new(1), vec![hole.address, closed]);
     let reason = not_ready(&upstream).await;
     let told =
@@ -314,7 +314,7 @@ async fn nobody_answers() {
 async fn a_name_that_does_not_exist() {
     let scripted = ScriptedUpstream::start().await;
     let mut options = scripted.options("company");
-    options.host = "no-such-host.invalid".to_owned();
+    options.endpoint.host = "no-such-host.invalid".to_owned();
     let reason = not_ready(&upstream(options)).await;
     assert_eq!(reason.step, RelayStep::Resolve, "{reason}");
     assert!(reason.to_string().contains("no-such-host.invalid"), "{reason}");
@@ -326,10 +326,10 @@ async fn quick_retries_bridge_a_restart() {
     let closed = SocketAddr::from(([127, 0, 0, 1], reserved.number));
     let template = ScriptedUpstream::start().await;
     let mut options = template.options("company");
-    (options.port, options.connect_retries) = (closed.port(), 1);
+    (options.endpoint.port, options.limits.connect_retries) = (closed.port(), 1);
     let reason = not_ready(&upstream(options.clone())).await;
     assert!(reason.to_string().contains("connection refused"), "{reason}");
-    options.connect_retries = 1000;
+    options.limits.connect_retries = 1000;
     let upstream = upstream(options);
     let (reason, _scripted) = tokio::join!(not_ready(&upstream), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -342,12 +342,12 @@ async fn quick_retries_bridge_a_restart() {
 async fn the_source_address_is_the_one_that_was_asked_for() {
     let scripted = ScriptedUpstream::start().await;
     let mut options = scripted.options("company");
-    options.source_address = Some([127, 0, 0, 1].into());
+    options.endpoint.source_address = Some([127, 0, 0, 1].into());
     send(&upstream(options.clone()), &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
-    options.source_address = Some(std::net::Ipv6Addr::LOCALHOST.into());
+    options.endpoint.source_address = Some(std::net::Ipv6Addr::LOCALHOST.into());
     let reason = not_ready(&upstream(options.clone())).await;
     assert!(reason.to_string().contains("no address of the family of `source_address`"), "{reason}");
-    options.source_address = Some([192, 0, 2, 1].into());
+    options.endpoint.source_address = Some([192, 0, 2, 1].into());
     let reason = not_ready(&upstream(options)).await;
     assert!(reason.to_string().contains("is not an address of this machine"), "{reason}");
 }

@@ -14,13 +14,13 @@ use waxseal::relay::{Port, TlsMode, UpstreamOptions};
 /// Options whose first ports are closed ones.
 fn behind(scripted: &ScriptedUpstream, tls: TlsMode, closed: &[ReservedPort]) -> UpstreamOptions {
     let mut options = scripted.options("company");
-    let there = Port { number: options.port, tls };
+    let there = Port { number: options.endpoint.port, tls };
     let mut ports: Vec<_> =
         closed.iter().map(|port| Port { number: port.number, tls: TlsMode::StartTls }).chain([there]).collect();
     let first = ports.remove(0);
-    (options.port, options.tls, options.fallback_ports) = (first.number, first.tls, ports);
-    options.max_connections = 1;
-    options.max_messages_per_connection = 1;
+    (options.endpoint.port, options.endpoint.tls, options.endpoint.fallback_ports) = (first.number, first.tls, ports);
+    options.limits.max_connections = 1;
+    options.limits.max_messages_per_connection = 1;
     options
 }
 
@@ -82,10 +82,10 @@ async fn a_silent_port_leaves_time_for_the_next() {
     let scripted = ScriptedUpstream::builder().address((std::net::Ipv6Addr::LOCALHOST, 0).into()).start().await;
     let hole = BlackHole::open();
     let mut options = scripted.options("company");
-    options.connect_timeout = Duration::from_secs(2);
-    options.max_connections = 1;
-    options.fallback_ports = vec![Port { number: options.port, tls: options.tls }];
-    options.port = hole.address.port();
+    options.limits.connect_timeout = Duration::from_secs(2);
+    options.limits.max_connections = 1;
+    options.endpoint.fallback_ports = vec![Port { number: options.endpoint.port, tls: options.endpoint.tls }];
+    options.endpoint.port = hole.address.port();
     let upstream = upstream(options);
     send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
     assert_eq!((scripted.messages().len(), upstream.connections_open()), (1, 1));
@@ -97,7 +97,7 @@ async fn the_first_port_is_kept_where_it_answers() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
     let mut options = scripted.options("company");
-    options.fallback_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
+    options.endpoint.fallback_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
     let lines = LogLines::default();
     let logging = lines.capture(tracing::Level::INFO);
     drop(ready(&upstream(options)).await.unwrap());
@@ -111,7 +111,7 @@ async fn a_port_that_speaks_and_refuses_is_not_left_for_another() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
     let mut options = scripted.options("company");
-    options.fallback_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
+    options.endpoint.fallback_ports = vec![Port { number: other.local_addr().unwrap().port(), tls: TlsMode::StartTls }];
     let reason = not_ready(&upstream(options)).await;
     assert_eq!(reason.step, RelayStep::Greeting, "{reason}");
     assert!(other.accept().is_err(), "nobody came");
@@ -122,7 +122,7 @@ async fn where_no_port_answers_each_is_named() {
     let scripted = ScriptedUpstream::start().await;
     let closed = [ReservedPort::take(), ReservedPort::take(), ReservedPort::take()];
     let mut options = behind(&scripted, TlsMode::StartTls, &closed);
-    options.fallback_ports.pop();
+    options.endpoint.fallback_ports.pop();
     let upstream = upstream(options);
     let reason = not_ready(&upstream).await.to_string();
     for port in &closed {

@@ -199,7 +199,7 @@ async fn no_answer_to_the_final_dot_may_be_a_delivery() {
     ] {
         let scripted = ScriptedUpstream::builder().once(At::Dot, action).start().await;
         let mut options = scripted.options("company");
-        options.data_timeout = Duration::from_secs(3);
+        options.limits.data_timeout = Duration::from_secs(3);
         let upstream = upstream(options);
         let outcomes = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
         assert_told(&outcomes, &[&format!("deferred: upstream \"company\", final dot: {told}")]);

@@ -154,7 +154,9 @@ const TLS_1_1_SERVER_HELLO: [u8; 47] = {
 
 #[tokio::test]
 async fn the_server_falls_silent() {
-    let short = |options: &mut UpstreamOptions| (options.command_timeout, options.connect_timeout) = (SHORT, SHORT);
+    let short = |options: &mut UpstreamOptions| {
+        (options.limits.command_timeout, options.limits.connect_timeout) = (SHORT, SHORT)
+    };
     let silent = "no answer in time";
     tokio::join!(
         nothing_leaves(case("greeting", At::Greeting, Action::Stall, RelayStep::Greeting, silent), short),
@@ -212,7 +214,7 @@ async fn what_was_offered_before_tls_does_not_count() {
 async fn implicit_tls_to_a_port_that_speaks_first_says_what_to_change() {
     let scripted = ScriptedUpstream::start().await;
     let mut options = scripted.options("company");
-    options.tls = waxseal::relay::TlsMode::Implicit;
+    options.endpoint.tls = waxseal::relay::TlsMode::Implicit;
     let reason = not_ready(&upstream(options)).await;
     assert_eq!(reason.step, RelayStep::TlsHandshake);
     assert!(reason.advice.as_ref().is_some_and(|advice| advice.contains("STARTTLS")), "{reason}");

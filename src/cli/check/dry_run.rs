@@ -84,7 +84,7 @@ impl DryRunOutcome {
 
 pub fn text(handed: &Submission, seen: &DryRunOutcome, settings: &Settings, colours: bool) -> String {
     let mut lines = submission_lines(handed);
-    lines.push(line("result", &seen.result()));
+    lines.push(line("result", seen.result()));
     if let Some(report) = seen.report() {
         lines.extend(report_lines(report, settings));
     }
@@ -92,9 +92,9 @@ pub fn text(handed: &Submission, seen: &DryRunOutcome, settings: &Settings, colo
     lines.push(String::new());
     lines.extend(envelope_lines(&handed.envelope, &accepted.envelope));
     if !accepted.marks.is_empty() {
-        lines.push(line("marks", &Clean(marks(&accepted.marks).join(", "))));
+        lines.push(line("marks", Clean(marks(&accepted.marks).join(", "))));
     }
-    lines.extend(dry_run.onward.iter().map(|onward| line("route", &way(onward, settings))));
+    lines.extend(dry_run.onward.iter().map(|onward| line("route", way(onward, settings))));
     for exit in &dry_run.exits {
         let name = &settings.upstreams[exit.upstream].name;
         lines.extend(preview_lines(name, exit, accepted));
@@ -110,12 +110,12 @@ fn submission_lines(handed: &Submission) -> Vec<String> {
         handed.user.as_ref().map_or_else(|| "without a login".to_owned(), |user| format!("by the login \"{user}\""));
     let of_header = |is_of: bool| if is_of { " (from the header)" } else { "" };
     let mut lines = vec![
-        line("message", &format!("{}, {} octets", Clean(&handed.file), handed.octets)),
-        line("handed in", &format!("at {}, from {}, {by}", handed.listener, handed.client)),
+        line("message", format!("{}, {} octets", Clean(&handed.file), handed.octets)),
+        line("handed in", format!("at {}, from {}, {by}", handed.listener, handed.client)),
     ];
     if !handed.envelope.recipients.is_empty() {
-        lines.push(line("from", &format!("{}{}", path(&handed.envelope), of_header(handed.from_header))));
-        lines.push(line("to", &format!("{}{}", names(&handed.envelope), of_header(handed.to_header))));
+        lines.push(line("from", format!("{}{}", path(&handed.envelope), of_header(handed.from_header))));
+        lines.push(line("to", format!("{}{}", names(&handed.envelope), of_header(handed.to_header))));
     }
     lines
 }
@@ -123,7 +123,7 @@ fn submission_lines(handed: &Submission) -> Vec<String> {
 fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
     let mut lines = Vec::new();
     if !report.repairs.is_empty() {
-        lines.push(line("repaired", &report.repairs.join(", ")));
+        lines.push(line("repaired", report.repairs.join(", ")));
     }
     // What is refused before the rules says nothing about them.
     let was_asked = !report.matched.is_empty() || !report.passed_over.is_empty();
@@ -134,11 +134,11 @@ fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
             Some((_, unmet)) => format!("not for it: {}", rule.conditions.describe(*unmet)),
             None => "not asked".to_owned(),
         };
-        lines.push(line("rule", &Clean(format!("{}: {result}", rule.name))));
+        lines.push(line("rule", Clean(format!("{}: {result}", rule.name))));
     }
     for note in &report.notes {
         let text = format!("{}: {} stays as it was: {}", note.rule, note.header, note.trouble);
-        lines.push(line("not done", &Clean(text)));
+        lines.push(line("not done", Clean(text)));
     }
     lines.extend(report.skipped.iter().map(|skipped| line("left out", skipped)));
     lines
@@ -148,10 +148,10 @@ fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
 fn envelope_lines(before: &Envelope, after: &Envelope) -> Vec<String> {
     let mut lines = Vec::new();
     if before.sender != after.sender {
-        lines.push(line("sender", &format!("{} -> {}", path(before), path(after))));
+        lines.push(line("sender", format!("{} -> {}", path(before), path(after))));
     }
     if before.recipients != after.recipients {
-        lines.push(line("recipients", &format!("{} -> {}", names(before), names(after))));
+        lines.push(line("recipients", format!("{} -> {}", names(before), names(after))));
     }
     lines
 }
@@ -171,13 +171,13 @@ fn way(onward: &RecipientPreview, settings: &Settings) -> String {
 fn preview_lines(name: &str, exit: &UpstreamPreview, accepted: &Accepted) -> Vec<String> {
     match &exit.sealed {
         Ok(sealed) => {
-            let mut lines = vec![line("upstream", &format!("{name}: {}", sealed.seal()))];
+            let mut lines = vec![line("upstream", format!("{name}: {}", sealed.seal()))];
             let own = own_fields(sealed, accepted);
-            lines.extend(own.into_iter().map(|field| line("", &format!("{name}: with {}", Clean(field)))));
-            lines.extend(exit.needs.iter().map(|need| line("", &format!("{name}: {}", Clean(without(need))))));
+            lines.extend(own.into_iter().map(|field| line("", format!("{name}: with {}", Clean(field)))));
+            lines.extend(exit.needs.iter().map(|need| line("", format!("{name}: {}", Clean(without(need))))));
             lines
         }
-        Err(outcome) => vec![line("upstream", &format!("{name}: not sent: {}", Clean(reason(outcome))))],
+        Err(outcome) => vec![line("upstream", format!("{name}: not sent: {}", Clean(reason(outcome))))],
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::Resolver;
 use crate::config::file::{DkimTable, KeySource};
+use crate::config::input::{Reported, Resolved};
 use crate::config::problem::Place;
 use crate::config::settings::DkimSettings;
 use crate::dkim::{Selector, SignatureAlgorithm, SigningKey};
@@ -11,10 +12,10 @@ use std::collections::HashSet;
 use std::path::Path;
 
 impl Resolver<'_> {
-    pub(super) fn dkim(&mut self, typed: Vec<DkimTable>) -> Vec<DkimSettings> {
+    pub(super) fn dkim(&mut self, typed: &[DkimTable]) -> Vec<DkimSettings> {
         let mut taken = HashSet::new();
         let places: Vec<_> = typed.iter().map(|key| key.domain.place.clone()).collect();
-        let keys: Vec<_> = typed.into_iter().map(|key| self.key(key, &mut taken)).collect();
+        let keys: Vec<_> = typed.iter().map(|key| self.key(key, &mut taken).ok()).collect();
         self.warn_about_ed25519_alone(&keys, &places);
         keys.into_iter().flatten().collect()
     }
@@ -42,19 +43,19 @@ impl Resolver<'_> {
         }
     }
 
-    fn key(&mut self, typed: DkimTable, taken: &mut HashSet<(String, Selector)>) -> Option<DkimSettings> {
+    fn key(&mut self, typed: &DkimTable, taken: &mut HashSet<(String, Selector)>) -> Resolved<DkimSettings> {
         let place = &typed.private_key.place;
-        let (domain, selector) = (typed.domain.value?, typed.selector.value?);
+        let (domain, selector) = (typed.domain.get()?, typed.selector.get()?);
         if !taken.insert((domain.as_str().to_ascii_lowercase(), selector.clone())) {
             self.findings
                 .error(&typed.selector.place, format!("{domain} has another key with the selector \"{selector}\""))
                 .help("each key needs a selector of its own, since each has a DNS record of its own");
-            return None;
+            return Err(Reported);
         }
-        match typed.private_key.value? {
+        match typed.private_key.get()? {
             KeySource::Pem(pem) => {
                 let key = self.signing_key(domain.clone(), selector.clone(), pem.reveal().as_bytes(), place)?;
-                Some(DkimSettings { domain, selector, path: None, key: Some(key) })
+                Ok(DkimSettings { domain, selector, path: None, key: Some(key) })
             }
             KeySource::Path(path) => {
                 let path = self.path(&path);
@@ -63,28 +64,28 @@ impl Resolver<'_> {
                     let pem = self.read_file("private_key", &path, place)?;
                     self.warn_if_others_can_read("private_key", &path, place);
                     Some(self.signing_key(domain.clone(), selector.clone(), &pem, place)?)
-                } else if typed.generate.value? {
+                } else if typed.generate.get()? {
                     None
                 } else {
                     self.missing(&domain, &selector, &path, place);
-                    return None;
+                    return Err(Reported);
                 };
-                Some(DkimSettings { domain, selector, path: Some(path), key })
+                Ok(DkimSettings { domain, selector, path: Some(path), key })
             }
         }
     }
 
-    fn signing_key(&mut self, domain: Domain, selector: Selector, pem: &[u8], place: &Place) -> Option<SigningKey> {
+    fn signing_key(&mut self, domain: Domain, selector: Selector, pem: &[u8], place: &Place) -> Resolved<SigningKey> {
         match SigningKey::from_pem(domain, selector, pem) {
             Ok(key) => {
                 if let Some(warning) = key.warning() {
                     self.findings.warning(place, warning);
                 }
-                Some(key)
+                Ok(key)
             }
             Err(error) => {
                 self.findings.error(place, format!("`private_key` cannot be used: {error}"));
-                None
+                Err(Reported)
             }
         }
     }

@@ -2,6 +2,7 @@
 //! Their content is never shown.
 
 use super::Resolver;
+use crate::config::input::{Reported, Resolved};
 use crate::config::problem::Place;
 use crate::pem;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,9 +12,9 @@ use std::path::Path;
 
 impl Resolver<'_> {
     /// The content of the file that `key` names.
-    pub(super) fn read_file(&mut self, key: &str, path: &Path, place: &Place) -> Option<Vec<u8>> {
+    pub(super) fn read_file(&mut self, key: &str, path: &Path, place: &Place) -> Resolved<Vec<u8>> {
         match std::fs::read(path) {
-            Ok(content) => Some(content),
+            Ok(content) => Ok(content),
             Err(error) => {
                 let problem =
                     self.findings.error(place, format!("`{key}`: {} cannot be read: {error}", path.display()));
@@ -21,7 +22,7 @@ impl Resolver<'_> {
                     ErrorKind::PermissionDenied => "the gateway's user must be able to read it",
                     _ => "relative paths start at the configuration file's folder",
                 });
-                None
+                Err(Reported)
             }
         }
     }
@@ -31,20 +32,27 @@ impl Resolver<'_> {
         key: &str,
         path: &Path,
         place: &Place,
-    ) -> Option<Vec<CertificateDer<'static>>> {
+    ) -> Resolved<Vec<CertificateDer<'static>>> {
         let content = self.read_file(key, path, place)?;
         let certificates = pem::certificates(&content);
-        certificates.map_err(|error| self.unusable(key, path, place, &error)).ok()
+        certificates.map_err(|error| self.unusable(key, path, place, &error))
     }
 
-    pub(super) fn private_key(&mut self, key: &str, path: &Path, place: &Place) -> Option<PrivateKeyDer<'static>> {
+    pub(super) fn private_key(&mut self, key: &str, path: &Path, place: &Place) -> Resolved<PrivateKeyDer<'static>> {
         let content = self.read_file(key, path, place)?;
         self.warn_if_others_can_read(key, path, place);
-        pem::private_key(&content).map_err(|error| self.unusable(key, path, place, &error)).ok()
+        pem::private_key(&content).map_err(|error| self.unusable(key, path, place, &error))
     }
 
-    pub(super) fn unusable(&mut self, key: &str, path: &Path, place: &Place, error: &dyn std::error::Error) {
+    pub(super) fn unusable(
+        &mut self,
+        key: &str,
+        path: &Path,
+        place: &Place,
+        error: &dyn std::error::Error,
+    ) -> Reported {
         self.findings.error(place, format!("`{key}`: {} cannot be used: {error}", path.display()));
+        Reported
     }
 
     /// A container engine's secrets are readable by all inside the container, which is as it should be there.

@@ -2,30 +2,30 @@
 //! Looks no name up and sends nothing. RFC 5321 §4.1.1.1, §4.1.3, §4.1.4.
 
 use super::Resolver;
-use crate::config::input::Typed;
+use crate::config::input::{Input, Reported, Resolved, Typed};
 use crate::smtp::Domain;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 impl Resolver<'_> {
     /// The name and the EHLO name. The sandbox does not mind how it is greeted; providers do.
-    pub(super) fn hostname(&mut self, typed: Typed<Domain>, has_provider: bool) -> Option<(String, String)> {
-        let name = match typed.value {
-            Some(domain) if !domain.as_str().is_ascii() => {
+    pub(super) fn hostname(&mut self, typed: Typed<Domain>, has_provider: bool) -> Resolved<(String, String)> {
+        let name = match typed.input {
+            Input::Default(domain) | Input::Given(domain) if !domain.as_str().is_ascii() => {
                 self.findings
                     .error(&typed.place, format!("`hostname`: \"{domain}\" has characters that EHLO cannot carry"))
                     .help("write the name in its xn-- form");
-                return None;
+                return Err(Reported);
             }
-            Some(domain) => domain.to_string(),
-            None if typed.given => return None,
-            None => own_name(),
+            Input::Default(domain) | Input::Given(domain) => domain.to_string(),
+            Input::Invalid => return Err(Reported),
+            Input::Absent => own_name(),
         };
         if name.contains('.') {
-            return Some((name.clone(), name));
+            return Ok((name.clone(), name));
         }
         let literal = address_literal(outgoing_address());
         if !has_provider {
-            return Some((name, literal));
+            return Ok((name, literal));
         }
         self.findings
             .warning(
@@ -33,7 +33,7 @@ impl Resolver<'_> {
                 format!("the host's name \"{name}\" is not fully qualified, so the gateway introduces itself to providers as {literal}"),
             )
             .help("set `hostname` (or WAXSEAL_HOSTNAME) to a full name such as \"gateway.example.com\"");
-        Some((name, literal))
+        Ok((name, literal))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::Resolver;
 use crate::config::file::{ListenerTable, ListenerTls};
-use crate::config::input::Typed;
+use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::problem::Place;
 use crate::config::reader::Section;
 use crate::config::self_loop::is_loopback;
@@ -28,7 +28,7 @@ impl Resolver<'_> {
         has_users: bool,
     ) -> Vec<ListenerSettings> {
         self.check_addresses(typed);
-        typed.iter().filter_map(|listener| self.listener(listener, own_domains, has_users)).collect()
+        typed.iter().filter_map(|listener| self.listener(listener, own_domains, has_users).ok()).collect()
     }
 
     fn listener(
@@ -36,26 +36,26 @@ impl Resolver<'_> {
         typed: &ListenerTable,
         own_domains: &[&Domain],
         has_users: bool,
-    ) -> Option<ListenerSettings> {
+    ) -> Resolved<ListenerSettings> {
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
         let senders = self.listener_senders(typed, own_domains);
-        Some(ListenerSettings {
+        Ok(ListenerSettings {
             options: ListenerOptions {
-                address: typed.address.value?,
+                address: typed.address.get()?,
                 // The gateway's, set once it is known.
                 hostname: String::new(),
                 tls: tls?,
-                allow: typed.allow.value.clone()?,
-                auth: offered_auth(typed.auth.value?, has_users),
-                line_endings: typed.line_endings.value?,
-                max_message_size: typed.max_message_size.value?.0,
-                max_recipients: typed.max_recipients.value?.as_usize(),
-                max_connections: typed.max_connections.value?.as_usize(),
-                max_connections_per_address: typed.max_connections_per_address.value?.as_usize(),
-                timeout: typed.timeout.value?,
+                allow: typed.allow.get()?,
+                auth: offered_auth(typed.auth.get()?, has_users),
+                line_endings: typed.line_endings.get()?,
+                max_message_size: typed.max_message_size.get()?.0,
+                max_recipients: typed.max_recipients.get()?.as_usize(),
+                max_connections: typed.max_connections.get()?.as_usize(),
+                max_connections_per_address: typed.max_connections_per_address.get()?.as_usize(),
+                timeout: typed.timeout.get()?,
             },
-            delivery: typed.delivery.value?,
+            delivery: typed.delivery.get()?,
             senders: senders?,
         })
     }
@@ -63,7 +63,7 @@ impl Resolver<'_> {
     fn check_addresses(&mut self, typed: &[ListenerTable]) {
         let mut taken: Vec<SocketAddr> = Vec::new();
         for listener in typed {
-            let Some(address) = listener.address.value else { continue };
+            let Some(&address) = listener.address.value() else { continue };
             if let Some(other) = taken.iter().find(|other| collide(**other, address)) {
                 self.findings
                     .error(&listener.address.place, format!("{address} is taken by the listener on {other}"))
@@ -73,49 +73,49 @@ impl Resolver<'_> {
         }
     }
 
-    fn listener_tls(&mut self, typed: &ListenerTable) -> Option<Tls> {
-        match typed.tls.value? {
+    fn listener_tls(&mut self, typed: &ListenerTable) -> Resolved<Tls> {
+        match typed.tls.get()? {
             ListenerTls::Off => {
-                for file in [&typed.certificate, &typed.private_key].into_iter().filter(|file| file.given) {
+                for file in [&typed.certificate, &typed.private_key].into_iter().filter(|file| file.is_given()) {
                     self.findings
                         .warning(&file.place, "it has no effect while tls = \"off\"")
                         .help("set tls = \"starttls\" or \"implicit\"");
                 }
-                Some(Tls::Off)
+                Ok(Tls::Off)
             }
             ListenerTls::StartTls => self.server_config(typed).map(Tls::StartTls),
             ListenerTls::Implicit => self.server_config(typed).map(Tls::Implicit),
         }
     }
 
-    fn server_config(&mut self, typed: &ListenerTable) -> Option<Arc<ServerConfig>> {
+    fn server_config(&mut self, typed: &ListenerTable) -> Resolved<Arc<ServerConfig>> {
         let chain = self.needed_for_tls(typed, "certificate", &typed.certificate);
         let key = self.needed_for_tls(typed, "private_key", &typed.private_key);
         let chain = chain.and_then(|path| self.certificates("certificate", &path, &typed.certificate.place));
         let key = key.and_then(|path| self.private_key("private_key", &path, &typed.private_key.place));
         match tls::server(chain?, key?) {
-            Ok(config) => Some(config),
+            Ok(config) => Ok(config),
             Err(error) => {
                 self.findings.error(&typed.certificate.place, format!("`certificate` cannot be used: {error}"));
-                None
+                Err(Reported)
             }
         }
     }
 
-    fn needed_for_tls(&mut self, typed: &ListenerTable, key: &str, file: &Typed<PathBuf>) -> Option<PathBuf> {
-        if !file.given {
+    fn needed_for_tls(&mut self, typed: &ListenerTable, key: &str, file: &Typed<PathBuf>) -> Resolved<PathBuf> {
+        if !file.is_given() {
             self.findings
                 .error(&typed.tls.place, format!("this listener needs `{key}` for its `tls`"))
                 .help(format!("add {key} = \"certs/...\", or set tls = \"off\" for clients on this machine"));
         }
-        file.value.as_deref().map(|path| self.path(path))
+        file.value().map(|path| self.path(path)).ok_or(Reported)
     }
 
     /// Who may send is decided by `allow` and `auth`; a container's neighbours are as foreign as the Internet.
     fn check_who_may_send(&mut self, typed: &ListenerTable, has_users: bool) {
-        let (Some(address), Some(auth)) = (typed.address.value, typed.auth.value) else { return };
+        let (Some(&address), Some(&auth)) = (typed.address.value(), typed.auth.value()) else { return };
         let from_environment = matches!(typed.place(), Place::Environment(_));
-        if !is_loopback(address.ip()) && auth != AuthMode::Required && !typed.allow.given {
+        if !is_loopback(address.ip()) && auth != AuthMode::Required && !typed.allow.is_given() {
             let problem = self.findings.error(
                 &typed.address.place,
                 format!("{address} can be reached from other machines, and nothing says who may send"),
@@ -131,11 +131,11 @@ impl Resolver<'_> {
                 .error(&typed.auth.place, "auth = \"required\" without any [[user]]: nobody could send")
                 .help("add a [[user]] table with a hash from `waxseal user hash`");
         }
-        let allow = typed.allow.value.as_deref().unwrap_or_default();
-        if auth == AuthMode::Required && typed.allow.given {
+        let allow = typed.allow.value().map_or(&[][..], Vec::as_slice);
+        if auth == AuthMode::Required && typed.allow.is_given() {
             self.findings.warning(&typed.allow.place, "it has no effect while auth = \"required\"");
         }
-        if auth == AuthMode::Off && typed.allow.given && allow.is_empty() && typed.allow.value.is_some() {
+        if auth == AuthMode::Off && typed.allow.is_given() && allow.is_empty() && typed.allow.value().is_some() {
             self.findings
                 .error(&typed.allow.place, "auth = \"off\" and an empty `allow`: nobody could send")
                 .help("name the application's network in `allow`");
@@ -154,9 +154,9 @@ impl Resolver<'_> {
         max_memory: &Typed<ByteSize>,
         rules: Option<&Rules>,
     ) {
-        let Some(memory) = max_memory.value else { return };
+        let Some(memory) = max_memory.value() else { return };
         for typed in listeners {
-            let Some(size) = typed.max_message_size.value else { continue };
+            let Some(size) = typed.max_message_size.value() else { continue };
             let octets = usize::try_from(size.0).unwrap_or(usize::MAX);
             let for_rules = rules.map_or(0, |rules| rules.largest_memory_needed(octets)) as u64;
             let room = READING_ROOM + for_rules;
@@ -164,7 +164,8 @@ impl Resolver<'_> {
             if size.0.saturating_add(room) <= memory.0 / 2 {
                 continue;
             }
-            let place = if typed.max_message_size.given { &typed.max_message_size.place } else { &max_memory.place };
+            let place =
+                if typed.max_message_size.is_given() { &typed.max_message_size.place } else { &max_memory.place };
             let why = if for_rules > 0 { " while there are rules" } else { "" };
             self.findings
                 .error(
@@ -181,12 +182,12 @@ impl Resolver<'_> {
 
     /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal, unless the
     /// configuration names it.
-    fn listener_senders(&mut self, typed: &ListenerTable, own_domains: &[&Domain]) -> Option<SenderPatterns> {
-        if typed.senders.given {
+    fn listener_senders(&mut self, typed: &ListenerTable, own_domains: &[&Domain]) -> Resolved<SenderPatterns> {
+        if typed.senders.is_given() {
             return self.patterns("senders", &typed.senders);
         }
         let any = own_domains.is_empty();
-        Some(if any { SenderPatterns::any() } else { SenderPatterns::domains(own_domains.iter().copied()) })
+        Ok(if any { SenderPatterns::any() } else { SenderPatterns::domains(own_domains.iter().copied()) })
     }
 }
 

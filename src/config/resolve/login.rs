@@ -4,7 +4,7 @@
 use super::Resolver;
 use super::secret::fetch;
 use crate::config::file::{UpstreamLoginTable, UpstreamTable};
-use crate::config::input::Typed;
+use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::problem::Place;
 use crate::config::reader::Section;
 use crate::config::secret::SecretSource;
@@ -50,88 +50,88 @@ impl<'a> LoginKeys<'a> {
 }
 
 impl Resolver<'_> {
-    /// The outer `None` after a problem, the inner one for no login.
-    pub(super) fn credentials(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<Option<Credentials>> {
+    /// `None` for no login.
+    pub(super) fn credentials(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<Option<Credentials>> {
         self.warn_if_it_looks_like_a_variable("password", &typed.password);
         self.warn_if_it_looks_like_a_variable("secret_key", &typed.secret_key);
-        if typed.secret_key.given && !matches!(preset.login, Login::Derived { .. }) {
+        if typed.secret_key.is_given() && !matches!(preset.login, Login::Derived { .. }) {
             self.findings
                 .error(
                     &typed.secret_key.place,
                     format!("`secret_key` means nothing with provider = \"{}\"", preset.name),
                 )
                 .help("its login is `username` and `password`");
-            return None;
+            return Err(Reported);
         }
         // A host of one's own, such as a relay that knows its clients by their address, may ask for none.
-        let none = ![typed.username.given, typed.password.given, typed.secret_key.given].contains(&true);
-        if none && (typed.host.given || matches!(preset.login, Login::Optional) || !typed.credentials.is_empty()) {
-            return Some(None);
+        let none = ![typed.username.is_given(), typed.password.is_given(), typed.secret_key.is_given()].contains(&true);
+        if none && (typed.host.is_given() || matches!(preset.login, Login::Optional) || !typed.credentials.is_empty()) {
+            return Ok(None);
         }
         self.whole_login(&LoginKeys::of(typed), preset).map(Some)
     }
 
     /// By domain as DNS spells it.
-    pub(super) fn logins(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<Vec<(String, Credentials)>> {
+    pub(super) fn logins(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<Vec<(String, Credentials)>> {
         let mut taken = HashSet::new();
         let logins = typed.credentials.iter().map(|login| {
             self.warn_if_it_looks_like_a_variable("password", &login.password);
             let domain = self.login_domain(login, &mut taken);
             let credentials = self.whole_login(&LoginKeys::of_login(login), preset);
-            Some((domain?, credentials?))
+            Ok((domain?, credentials?))
         });
         logins.collect::<Vec<_>>().into_iter().collect()
     }
 
-    fn login_domain(&mut self, typed: &UpstreamLoginTable, taken: &mut HashSet<String>) -> Option<String> {
-        let domain = typed.domain.value.as_ref()?;
+    fn login_domain(&mut self, typed: &UpstreamLoginTable, taken: &mut HashSet<String>) -> Resolved<String> {
+        let domain = typed.domain.value().ok_or(Reported)?;
         match dns_domain(domain) {
-            Ok(domain) if taken.insert(domain.clone()) => Some(domain),
+            Ok(domain) if taken.insert(domain.clone()) => Ok(domain),
             Ok(domain) => {
                 self.findings
                     .error(&typed.domain.place, format!("this upstream has another login for {domain}"))
                     .help("give each domain one");
-                None
+                Err(Reported)
             }
             Err(error) => {
                 self.findings.error(&typed.domain.place, format!("`domain`: {error}"));
-                None
+                Err(Reported)
             }
         }
     }
 
-    fn whole_login(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Option<Credentials> {
+    fn whole_login(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Resolved<Credentials> {
         let username = self.username(keys, preset);
         let password = self.login_password(keys, preset);
         let (username, (password, secret_key)) = (username?, password?);
         let username = username.unwrap_or_else(|| password.reveal().to_owned());
-        Some(Credentials { username, password, secret_key })
+        Ok(Credentials { username, password, secret_key })
     }
 
-    /// The inner `None`: the password serves as the name, too.
-    fn username(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Option<Option<String>> {
-        let given = keys.username;
+    /// `None`: the password serves as the name, too.
+    fn username(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Resolved<Option<String>> {
+        let typed = keys.username;
         let wanted = match preset.login {
-            Login::AnyUser { default, .. } if !given.given => return Some(Some(default.to_owned())),
-            Login::FixedUser { user, .. } if !given.given => return Some(Some(user.to_owned())),
-            Login::FixedUser { user, .. } if given.value.as_deref() != Some(user) => {
+            Login::AnyUser { default, .. } if !typed.is_given() => return Ok(Some(default.to_owned())),
+            Login::FixedUser { user, .. } if !typed.is_given() => return Ok(Some(user.to_owned())),
+            Login::FixedUser { user, .. } if typed.value().is_none_or(|name| name != user) => {
                 self.findings
-                    .error(&given.place, format!("`username`: {} always has \"{user}\" here", preset.title))
+                    .error(&typed.place, format!("`username`: {} always has \"{user}\" here", preset.title))
                     .help(format!("write username = \"{user}\", or leave it out; the key itself is `password`"));
-                return None;
+                return Err(Reported);
             }
-            Login::TokenAsBoth { .. } if !given.given => return Some(None),
+            Login::TokenAsBoth { .. } if !typed.is_given() => return Ok(None),
             Login::UserAndPassword { user, .. } | Login::Derived { user, .. } => user,
             _ => "",
         };
-        if !given.given {
+        if !typed.is_given() {
             self.missing_login(keys, preset, "username", wanted);
         }
-        given.value.clone().map(Some)
+        typed.get().map(Some)
     }
 
     /// And the secret key that it was made from.
-    fn login_password(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Option<(Secret, Option<Secret>)> {
+    fn login_password(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Resolved<(Secret, Option<Secret>)> {
         let (Login::UserAndPassword { password, .. }
         | Login::FixedUser { password, .. }
         | Login::AnyUser { password, .. }
@@ -141,30 +141,36 @@ impl Resolver<'_> {
             return self.needed_secret(keys, preset, "");
         };
         let Login::Derived { derive, .. } = preset.login else { return self.needed_secret(keys, preset, password) };
-        let Some(secret_key) = keys.secret_key.filter(|secret_key| secret_key.given) else {
+        let Some(secret_key) = keys.secret_key.filter(|secret_key| secret_key.is_given()) else {
             return self.needed_secret(keys, preset, password);
         };
-        if keys.password.given {
+        if keys.password.is_given() {
             self.findings
                 .error(&secret_key.place, "`secret_key` and `password` are two ways to say the same")
                 .help("leave `password` out: it is made from the secret key");
-            return None;
+            return Err(Reported);
         }
         let secret = self.secret("secret_key", secret_key)?;
-        let region = keys.region.filter(|region| region.given);
+        let region = keys.region.filter(|region| region.is_given());
         if region.is_none() {
             self.findings
                 .error(&secret_key.place, "`secret_key` needs `region`: the password is another in each")
                 .help(format!("add region = \"...\", {}", preset.regions().unwrap_or_default()));
         }
-        Some((Secret::new(derive(secret.reveal(), region?.value.as_deref()?)), Some(secret)))
+        let region = region.ok_or(Reported)?.get()?;
+        Ok((Secret::new(derive(secret.reveal(), &region)), Some(secret)))
     }
 
-    fn needed_secret(&mut self, keys: &LoginKeys<'_>, preset: &Preset, what: &str) -> Option<(Secret, Option<Secret>)> {
-        if !keys.password.given {
+    fn needed_secret(
+        &mut self,
+        keys: &LoginKeys<'_>,
+        preset: &Preset,
+        what: &str,
+    ) -> Resolved<(Secret, Option<Secret>)> {
+        if !keys.password.is_given() {
             self.missing_login(keys, preset, "password", what);
         }
-        Some((self.secret("password", keys.password)?, None))
+        Ok((self.secret("password", keys.password)?, None))
     }
 
     /// `what`: the provider's word for it, if it has one.
@@ -180,26 +186,26 @@ impl Resolver<'_> {
             .help(format!("add `{key} = {example}`: {what}"));
     }
 
-    fn secret(&mut self, key: &str, typed: &Typed<SecretSource>) -> Option<Secret> {
-        match fetch(typed.value.as_ref()?, self.base, self.environment) {
+    fn secret(&mut self, key: &str, typed: &Typed<SecretSource>) -> Resolved<Secret> {
+        match fetch(typed.value().ok_or(Reported)?, self.base, self.environment) {
             // RFC 4616 §2, and the relay would refuse it at every try.
             Ok(secret) if secret.reveal().contains(['\r', '\n', '\0']) => {
                 self.findings
                     .error(&typed.place, format!("`{key}`: it holds a line break or NUL, which no login can carry"))
                     .help("one line break at the end of a file is not part of a secret; there are more");
-                None
+                Err(Reported)
             }
-            Ok(secret) => Some(secret),
+            Ok(secret) => Ok(secret),
             Err(complaint) => {
                 self.findings.error(&typed.place, format!("`{key}`: {}", complaint.message)).help = complaint.help;
-                None
+                Err(Reported)
             }
         }
     }
 
     /// `password = "$RELAY_PASSWORD"` is nothing but these characters here. They are not repeated: they may be right.
     fn warn_if_it_looks_like_a_variable(&mut self, key: &str, typed: &Typed<SecretSource>) {
-        let Some(SecretSource::Literal(secret)) = &typed.value else { return };
+        let Some(SecretSource::Literal(secret)) = typed.value() else { return };
         let name = secret.reveal().strip_prefix('$').map(|rest| rest.trim_matches(['{', '}']));
         let is_name = |name: &str| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b))

@@ -2,7 +2,7 @@
 //! Every name must be known: a rule for a listener that does not exist would silently do nothing.
 
 use super::Resolver;
-use crate::config::input::Typed;
+use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::maps::OrderedPairs;
 use crate::config::patterns::OneOrMore;
 use crate::config::problem::Place;
@@ -28,29 +28,29 @@ pub(super) struct KnownNames<'a> {
 }
 
 impl Resolver<'_> {
-    /// `None` after a problem.
-    pub(super) fn rules(&mut self, typed: &[RewriteTable], known: &KnownNames<'_>) -> Option<Rules> {
+    pub(super) fn rules(&mut self, typed: &[RewriteTable], known: &KnownNames<'_>) -> Resolved<Rules> {
         let mut taken = HashSet::new();
-        let rules: Vec<Option<Rule>> = typed
+        let rules: Vec<Resolved<Rule>> = typed
             .iter()
             .enumerate()
             .map(|(index, rewrite)| {
-                let name = if rewrite.name.given {
+                let name = if rewrite.name.is_given() {
                     self.unique(&mut taken, "[[rewrite]]", &rewrite.name)
                 } else {
-                    Some(format!("rewrite {}", index + 1).into())
+                    Ok(format!("rewrite {}", index + 1).into())
                 };
                 let TypedActions { actions, given, has_problem } = TypedActions::of(rewrite);
+                let actions = if has_problem { Err(Reported) } else { Ok(actions) };
                 self.check_actions(rewrite, &given);
                 let conditions = self.conditions(rewrite, known);
                 self.check_upstream(&rewrite.upstream, known.upstreams);
                 self.warn_about_a_missing_key(&rewrite.set_from, known);
-                Some(Rule { name: name?, conditions: conditions?, actions: (!has_problem).then_some(actions)? })
+                Ok(Rule { name: name?, conditions: conditions?, actions: actions? })
             })
             .collect();
-        let rules: Vec<Rule> = rules.into_iter().collect::<Option<_>>()?;
+        let rules: Vec<Rule> = rules.into_iter().collect::<Resolved<_>>()?;
         self.warn_about_the_unreachable(&rules, typed);
-        Some(Rules(rules.into()))
+        Ok(Rules(rules.into()))
     }
 
     /// Keys that say nothing, or not together.
@@ -73,71 +73,66 @@ impl Resolver<'_> {
             }
         }
         for (key, switch, needed, is_there) in [
-            ("one_click", &typed.one_click, "list_unsubscribe", typed.list_unsubscribe.given),
-            ("keep_from_as_reply_to", &typed.keep_from_as_reply_to, "set_from", typed.set_from.given),
+            ("one_click", &typed.one_click, "list_unsubscribe", typed.list_unsubscribe.is_given()),
+            ("keep_from_as_reply_to", &typed.keep_from_as_reply_to, "set_from", typed.set_from.is_given()),
         ] {
-            if switch.value == Some(true) && !is_there {
+            if switch.value() == Some(&true) && !is_there {
                 self.findings
                     .error(&switch.place, format!("`{key}` means nothing without `{needed}`"))
                     .help(format!("add `{needed}`, or take `{key}` out"));
             }
         }
-        let (larger, smaller) = (typed.larger_than.value, typed.smaller_than.value);
+        let (larger, smaller) = (typed.larger_than.value(), typed.smaller_than.value());
         if larger.zip(smaller).is_some_and(|(larger, smaller)| larger >= smaller) {
             self.findings
                 .error(&typed.smaller_than.place, "no message is smaller than this and larger than `larger_than`");
         }
     }
 
-    fn conditions(&mut self, typed: &RewriteTable, known: &KnownNames<'_>) -> Option<RuleConditions> {
+    fn conditions(&mut self, typed: &RewriteTable, known: &KnownNames<'_>) -> Resolved<RuleConditions> {
         let senders = self.optional_patterns("senders", &typed.senders);
         let recipients = self.optional_patterns("recipients", &typed.recipients);
         let from = self.optional_patterns("from", &typed.from);
         let listeners = self.known_listeners(&typed.listener, known.listeners);
         self.warn_about_unknown_users(&typed.user, known.users);
-        Some(RuleConditions {
+        Ok(RuleConditions {
             senders: senders?,
             recipients: recipients?,
             from: from?,
-            headers: optional(&typed.header)?.map_or_else(Vec::new, |headers| headers.0),
+            headers: typed.header.optional()?.map_or_else(Vec::new, |headers| headers.0),
             listeners: listeners?,
-            users: optional(&typed.user)?.map_or_else(Vec::new, |users| users.0),
-            larger_than: optional(&typed.larger_than)?.map(|size| size.0),
-            smaller_than: optional(&typed.smaller_than)?.map(|size| size.0),
-            body_contains: optional(&typed.body_contains)?,
+            users: typed.user.optional()?.map_or_else(Vec::new, |users| users.0),
+            larger_than: typed.larger_than.optional()?.map(|size| size.0),
+            smaller_than: typed.smaller_than.optional()?.map(|size| size.0),
+            body_contains: typed.body_contains.optional()?,
         })
-    }
-
-    /// The outer `None` after a problem.
-    fn optional_patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Option<Option<SenderPatterns>> {
-        if typed.given { self.patterns(key, typed).map(Some) } else { Some(None) }
     }
 
     fn known_listeners(
         &mut self,
         typed: &Typed<OneOrMore<SocketAddr>>,
         listeners: &[SocketAddr],
-    ) -> Option<Vec<Arc<str>>> {
-        let wanted = optional(typed)?.map_or_else(Vec::new, |wanted| wanted.0);
+    ) -> Resolved<Vec<Arc<str>>> {
+        let wanted = typed.optional()?.map_or_else(Vec::new, |wanted| wanted.0);
         for unknown in wanted.iter().filter(|wanted| !listeners.contains(wanted)) {
             let there: Vec<String> = listeners.iter().map(ToString::to_string).collect();
             self.findings
                 .error(&typed.place, format!("`listener`: there is no [[listener]] with the address {unknown}"))
                 .help(format!("there is {}", there.join(", ")));
         }
-        Some(wanted.iter().map(|address| address.to_string().into()).collect())
+        Ok(wanted.iter().map(|address| address.to_string().into()).collect())
     }
 
     fn check_upstream(&mut self, typed: &Typed<Mark>, upstreams: &[Typed<String>]) {
-        let names: Vec<&str> = upstreams.iter().filter_map(|name| name.value.as_deref()).collect();
-        if let Some(unknown) = typed.value.as_ref().filter(|wanted| !names.contains(&wanted.as_str())) {
+        let names: Vec<&str> = upstreams.iter().filter_map(|name| name.value().map(String::as_str)).collect();
+        if let Some(unknown) = typed.value().filter(|wanted| !names.contains(&wanted.as_str())) {
             self.unknown_upstream("upstream", unknown.as_str(), typed, &names);
         }
     }
 
     /// The rewritten message is judged by its new author.
     fn warn_about_a_missing_key(&mut self, typed: &Typed<NamedAddress>, known: &KnownNames<'_>) {
-        let (Some(author), Some(unsigned)) = (&typed.value, known.unsigned) else { return };
+        let (Some(author), Some(unsigned)) = (typed.value(), known.unsigned) else { return };
         let domain = author.address.domain();
         if known.dkim.iter().any(|key| domain.is_within(&key.domain)) {
             return;
@@ -203,7 +198,7 @@ impl TypedActions {
             it.add_headers = pairs.0.into_iter().flat_map(each_added).collect();
         });
         all.take("subject_prefix", &typed.subject_prefix, |it, prefix| it.subject_prefix = Some(prefix.0));
-        let one_click = typed.one_click.value.unwrap_or_default();
+        let one_click = typed.one_click.value().copied().unwrap_or_default();
         all.take("list_unsubscribe", &typed.list_unsubscribe, |it, link| {
             it.list_unsubscribe = Some(ListUnsubscribe { link, one_click });
         });
@@ -220,7 +215,7 @@ impl TypedActions {
     }
 
     fn take<T: Clone>(&mut self, key: &'static str, typed: &Typed<T>, set: impl FnOnce(&mut RuleActions, T)) {
-        if typed.given {
+        if typed.is_given() {
             self.given.push((key, typed.place.clone()));
             self.modify(typed, set);
         }
@@ -232,31 +227,31 @@ impl TypedActions {
         typed: &Typed<OrderedPairs<PatternText, AddressTarget>>,
         set: impl FnOnce(&mut RuleActions, AddressMap),
     ) {
-        let value = typed.value.as_ref().and_then(|pairs| {
+        let parse = |pairs: OrderedPairs<PatternText, AddressTarget>| {
             AddressMap::parse(pairs.0.iter().map(|(pattern, target)| (pattern.0.as_str(), target.0.as_str()))).ok()
+        };
+        let map = typed.clone().map(parse);
+        self.take(key, &map, |it, map| {
+            if let Some(map) = map {
+                set(it, map);
+            }
         });
-        self.take(key, &Typed { value, place: typed.place.clone(), given: typed.given }, set);
     }
 
     /// An action that `false` turns off.
     fn switch(&mut self, key: &'static str, typed: &Typed<bool>, set: impl FnOnce(&mut RuleActions, bool)) {
-        if typed.value != Some(false) {
+        if typed.value() != Some(&false) {
             self.take(key, typed, set);
         }
     }
 
     /// A key that only says how another one acts.
     fn modify<T: Clone>(&mut self, typed: &Typed<T>, set: impl FnOnce(&mut RuleActions, T)) {
-        match &typed.value {
-            Some(value) => set(&mut self.actions, value.clone()),
-            None => self.has_problem = true,
+        match typed.get() {
+            Ok(value) => set(&mut self.actions, value),
+            Err(Reported) => self.has_problem = true,
         }
     }
-}
-
-/// The outer `None` after a problem with the value.
-fn optional<T: Clone>(typed: &Typed<T>) -> Option<Option<T>> {
-    if typed.given { typed.value.clone().map(Some) } else { Some(None) }
 }
 
 fn each_added((name, values): (Addable, OneOrMore<HeaderText>)) -> impl Iterator<Item = (String, String)> {

@@ -3,7 +3,7 @@
 
 use super::Resolver;
 use crate::config::file::RouteTable;
-use crate::config::input::Typed;
+use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::patterns::{OneOrMore, UpstreamNames};
 use crate::config::problem::Place;
 use crate::config::reader::Section;
@@ -26,12 +26,12 @@ pub(super) struct RouteNames<'a> {
 
 impl RouteNames<'_> {
     fn upstreams(&self) -> Vec<&str> {
-        self.upstreams.iter().filter_map(|name| name.value.as_deref()).collect()
+        self.upstreams.iter().filter_map(|name| name.value().map(String::as_str)).collect()
     }
 }
 
 impl Resolver<'_> {
-    pub(super) fn routes(&mut self, typed: Vec<RouteTable>, named: &RouteNames<'_>) -> Vec<RouteSettings> {
+    pub(super) fn routes(&mut self, typed: &[RouteTable], named: &RouteNames<'_>) -> Vec<RouteSettings> {
         if typed.is_empty() {
             let routes: Vec<_> = named.upstreams().first().map(|name| takes_all(name)).into_iter().collect();
             self.warn_about_the_unused(&routes, named);
@@ -40,7 +40,7 @@ impl Resolver<'_> {
         let mut taken = HashSet::new();
         let count = typed.len();
         let places: Vec<_> = typed.iter().map(|route| route.place().clone()).collect();
-        let routes: Vec<_> = typed.into_iter().filter_map(|route| self.route(&route, named, &mut taken)).collect();
+        let routes: Vec<_> = typed.iter().filter_map(|route| self.route(route, named, &mut taken).ok()).collect();
         if routes.len() == count {
             self.warn_about_the_unused(&routes, named);
             self.warn_about_the_order(&routes, &places);
@@ -53,9 +53,9 @@ impl Resolver<'_> {
         typed: &RouteTable,
         named: &RouteNames<'_>,
         taken: &mut HashSet<String>,
-    ) -> Option<RouteSettings> {
+    ) -> Resolved<RouteSettings> {
         let name = self.unique(taken, "[[route]]", &typed.name);
-        if name.as_deref().is_some_and(|name| name.starts_with(CHOSEN)) {
+        if name.as_ref().is_ok_and(|name| name.starts_with(CHOSEN)) {
             self.findings
                 .error(&typed.name.place, format!("`name`: no route's name may begin with \"{CHOSEN}\""))
                 .help("so begin the lanes of mail for which a rule chose the upstream");
@@ -64,33 +64,24 @@ impl Resolver<'_> {
         let recipients = self.patterns("recipients", &typed.recipients);
         let upstreams = self.route_upstreams(&typed.upstreams, &named.upstreams());
         self.warn_about_unknown_users(&typed.user, named.users);
-        for (given, value) in [
-            (typed.header.given, typed.header.value.is_some()),
-            (typed.user.given, typed.user.value.is_some()),
-            (typed.tag.given, typed.tag.value.is_some()),
-        ] {
-            if given && !value {
-                return None;
-            }
-        }
         let conditions = RouteConditions {
             senders: senders?,
             recipients: recipients?,
-            headers: typed.header.value.clone().map(|headers| headers.0).unwrap_or_default(),
-            users: texts(&typed.user),
-            tags: texts(&typed.tag),
+            headers: typed.header.optional()?.map(|headers| headers.0).unwrap_or_default(),
+            users: texts(&typed.user)?,
+            tags: texts(&typed.tag)?,
         };
-        let (name, upstreams, retry_refused) = (name?, upstreams?, typed.retry_refused.value?);
+        let (name, upstreams, retry_refused) = (name?, upstreams?, typed.retry_refused.get()?);
         if retry_refused && upstreams.upstreams().len() == 1 {
             self.findings
                 .warning(&typed.retry_refused.place, "`retry_refused` has no effect with one upstream")
                 .help("name a second one in `upstreams`");
         }
-        Some(RouteSettings { name, conditions, upstreams, retry_refused })
+        Ok(RouteSettings { name, conditions, upstreams, retry_refused })
     }
 
-    fn route_upstreams(&mut self, typed: &Typed<UpstreamNames>, names: &[&str]) -> Option<Choice<Arc<str>>> {
-        let wanted = typed.value.as_ref()?;
+    fn route_upstreams(&mut self, typed: &Typed<UpstreamNames>, names: &[&str]) -> Resolved<Choice<Arc<str>>> {
+        let wanted = typed.value().ok_or(Reported)?;
         let mut seen = HashSet::new();
         let mut are_sound = true;
         for name in wanted.names() {
@@ -106,7 +97,10 @@ impl Resolver<'_> {
         }
         // Weights come in the alphabet's order; equal ones are tried in that of the configuration.
         let at = |name: &str| names.iter().position(|known| *known == name);
-        are_sound.then(|| match wanted {
+        if !are_sound {
+            return Err(Reported);
+        }
+        Ok(match wanted {
             UpstreamNames::InOrder(names) => Choice::InOrder(names.iter().map(|name| name.as_str().into()).collect()),
             UpstreamNames::ByWeight(weights) => {
                 let mut weights: Vec<(Arc<str>, u32)> =
@@ -128,7 +122,7 @@ impl Resolver<'_> {
 
     /// Mail with a login that does not exist cannot come in.
     pub(super) fn warn_about_unknown_users(&mut self, typed: &Typed<OneOrMore<TextPattern>>, users: &[Arc<str>]) {
-        for pattern in typed.value.iter().flat_map(|patterns| &patterns.0) {
+        for pattern in typed.value().into_iter().flat_map(|patterns| &patterns.0) {
             if users.iter().any(|user| pattern.matches(user)) {
                 continue;
             }
@@ -146,7 +140,7 @@ impl Resolver<'_> {
         let used = routes[..last_used].iter().flat_map(|route| route.upstreams.upstreams());
         let used: HashSet<&str> = used.map(|name| &**name).chain(named.chosen.iter().map(Mark::as_str)).collect();
         for name in named.upstreams {
-            if let Some(unused) = name.value.as_deref().filter(|value| !used.contains(value)) {
+            if let Some(unused) = name.value().filter(|value| !used.contains(value.as_str())) {
                 self.findings.warning(&name.place, format!("no route uses the upstream \"{unused}\""));
             }
         }
@@ -187,8 +181,8 @@ fn takes_all(upstream: &str) -> RouteSettings {
     }
 }
 
-fn texts(typed: &Typed<OneOrMore<TextPattern>>) -> Vec<TextPattern> {
-    typed.value.clone().map(|patterns| patterns.0).unwrap_or_default()
+fn texts(typed: &Typed<OneOrMore<TextPattern>>) -> Resolved<Vec<TextPattern>> {
+    Ok(typed.optional()?.map(|patterns| patterns.0).unwrap_or_default())
 }
 
 fn takes_everything(route: &RouteSettings) -> bool {

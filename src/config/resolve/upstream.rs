@@ -3,15 +3,15 @@
 
 use super::Resolver;
 use crate::config::file::UpstreamTable;
-use crate::config::input::Typed;
+use crate::config::input::{Input, Reported, Resolved, Typed};
 use crate::config::problem::Place;
 use crate::config::reader::Section;
 use crate::config::self_loop::{is_local_address, is_own_listener, literal_addresses};
-use crate::config::settings::{ConnectionLimits, Endpoint, Provider, UpstreamSettings};
+use crate::config::settings::{Provider, UpstreamLogins, UpstreamSettings};
 use crate::config::value::Count;
 use crate::delivery::Profile;
 use crate::relay::provider::{self, Host, Preset, Signing};
-use crate::relay::{self, Port, Rate, TlsMode};
+use crate::relay::{ConnectionLimits, Endpoint, Port, Rate, TlsMode};
 use crate::smtp::Domain;
 use crate::tls;
 use rustls::ClientConfig;
@@ -28,43 +28,62 @@ impl Resolver<'_> {
     /// `ehlo_name`: an address literal where the gateway has no full name.
     pub(super) fn upstreams(
         &mut self,
-        typed: Vec<UpstreamTable>,
+        typed: &[UpstreamTable],
         listeners: &[SocketAddr],
         ehlo_name: Option<&str>,
     ) -> Vec<UpstreamSettings> {
-        let shared = self.shared_limits(&typed);
+        let shared = self.shared_limits(typed);
         let mut taken = HashSet::new();
-        let resolved = typed.iter().map(|upstream| {
-            let name = self.unique(&mut taken, "[[upstream]]", &upstream.name);
-            let preset = upstream.provider.value?.0;
-            self.refuse_a_name_that_is_none(upstream, preset, ehlo_name);
-            let provider = self.provider(upstream, preset, listeners);
-            let connections = self.connections(upstream, preset);
-            let profile = self.profile(upstream, preset);
-            let rates = rates(upstream, preset);
-            let name = name?;
-            let share_limits_with = shared.get(&*name).cloned();
-            let (provider, connections, rates, profile) = (provider?, connections?, rates?, profile?);
-            Some(UpstreamSettings { name, preset, provider, connections, rates, profile, share_limits_with })
-        });
-        let resolved: Vec<_> = resolved.collect();
-        self.warn_about_accounts_of_two(&typed, &resolved);
+        let resolved: Vec<_> = typed
+            .iter()
+            .map(|upstream| {
+                let name = self.unique(&mut taken, "[[upstream]]", &upstream.name);
+                self.upstream(upstream, name, listeners, ehlo_name, &shared)
+            })
+            .collect();
+        self.warn_about_accounts_of_two(typed, &resolved);
         resolved.into_iter().flatten().collect()
     }
 
+    fn upstream(
+        &mut self,
+        typed: &UpstreamTable,
+        name: Resolved<Arc<str>>,
+        listeners: &[SocketAddr],
+        ehlo_name: Option<&str>,
+        shared: &HashMap<String, Arc<str>>,
+    ) -> Resolved<UpstreamSettings> {
+        let preset = typed.provider.get()?.0;
+        self.refuse_a_name_that_is_none(typed, preset, ehlo_name);
+        let provider = self.provider(typed, preset, listeners);
+        let limits = self.connections(typed, preset);
+        let profile = self.profile(typed, preset);
+        let rates = rates(typed, preset);
+        let name = name?;
+        let share_limits_with = shared.get(&*name).cloned();
+        Ok(UpstreamSettings {
+            name,
+            preset,
+            provider: provider?,
+            limits: limits?,
+            rates: rates?,
+            profile: profile?,
+            share_limits_with,
+        })
+    }
+
     /// Each with its own limits, where the provider counts both together.
-    fn warn_about_accounts_of_two(&mut self, typed: &[UpstreamTable], resolved: &[Option<UpstreamSettings>]) {
+    fn warn_about_accounts_of_two(&mut self, typed: &[UpstreamTable], resolved: &[Resolved<UpstreamSettings>]) {
         let owners: Vec<_> = typed
             .iter()
             .zip(resolved)
             .filter_map(|(typed, upstream)| {
-                let upstream = upstream.as_ref().filter(|upstream| upstream.share_limits_with.is_none())?;
-                let Provider::Smtp(endpoint) = &upstream.provider else { return None };
-                Some((typed, &upstream.name, endpoint))
+                let upstream = upstream.as_ref().ok().filter(|upstream| upstream.share_limits_with.is_none())?;
+                Some((typed, &upstream.name, &upstream.provider))
             })
             .collect();
-        for (at, (typed, _, endpoint)) in owners.iter().enumerate() {
-            let earlier = owners.iter().take(at).find(|(_, _, other)| endpoint.shares_an_account_with(other));
+        for (at, (typed, _, provider)) in owners.iter().enumerate() {
+            let earlier = owners.iter().take(at).find(|(_, _, other)| provider.shares_an_account_with(other));
             let Some((_, owner, _)) = earlier else { continue };
             let text = format!(
                 "\"{owner}\" has the same host and login: each keeps to its own limits, and both together may go beyond the \
@@ -80,12 +99,14 @@ impl Resolver<'_> {
         typed: &UpstreamTable,
         preset: &'static Preset,
         listeners: &[SocketAddr],
-    ) -> Option<Provider> {
+    ) -> Resolved<Provider> {
         if preset.is_embedded() {
             self.warn_about_what_the_sandbox_ignores(typed);
-            return Some(Provider::Sandbox);
+            return Ok(Provider::Sandbox);
         }
-        self.endpoint(typed, preset, listeners).map(Provider::Smtp)
+        let endpoint = self.endpoint(typed, preset, listeners);
+        let logins = self.upstream_logins(typed, preset);
+        Ok(Provider::Smtp { endpoint: endpoint?, logins: logins? })
     }
 
     fn refuse_a_name_that_is_none(&mut self, typed: &UpstreamTable, preset: &Preset, ehlo_name: Option<&str>) {
@@ -101,19 +122,19 @@ impl Resolver<'_> {
 
     fn warn_about_what_the_sandbox_ignores(&mut self, typed: &UpstreamTable) {
         let ignored = [
-            ("host", &typed.host.place, typed.host.given),
-            ("port", &typed.port.place, typed.port.given),
-            ("tls", &typed.tls.place, typed.tls.given),
-            ("server_name", &typed.server_name.place, typed.server_name.given),
-            ("ca", &typed.ca.place, typed.ca.given),
-            ("username", &typed.username.place, typed.username.given),
-            ("password", &typed.password.place, typed.password.given),
-            ("region", &typed.region.place, typed.region.given),
-            ("secret_key", &typed.secret_key.place, typed.secret_key.given),
-            ("source_address", &typed.source_address.place, typed.source_address.given),
-            ("tracking", &typed.tracking.place, typed.tracking.given),
+            ("host", &typed.host.place, typed.host.is_given()),
+            ("port", &typed.port.place, typed.port.is_given()),
+            ("tls", &typed.tls.place, typed.tls.is_given()),
+            ("server_name", &typed.server_name.place, typed.server_name.is_given()),
+            ("ca", &typed.ca.place, typed.ca.is_given()),
+            ("username", &typed.username.place, typed.username.is_given()),
+            ("password", &typed.password.place, typed.password.is_given()),
+            ("region", &typed.region.place, typed.region.is_given()),
+            ("secret_key", &typed.secret_key.place, typed.secret_key.is_given()),
+            ("source_address", &typed.source_address.place, typed.source_address.is_given()),
+            ("tracking", &typed.tracking.place, typed.tracking.is_given()),
         ];
-        for (key, place, _) in ignored.into_iter().filter(|(_, _, given)| *given) {
+        for (key, place, _) in ignored.into_iter().filter(|(_, _, is_given)| *is_given) {
             self.findings.warning(place, format!("`{key}` has no effect with provider = \"sandbox\""));
         }
         if let Some(login) = typed.credentials.first() {
@@ -126,67 +147,63 @@ impl Resolver<'_> {
         typed: &UpstreamTable,
         preset: &'static Preset,
         listeners: &[SocketAddr],
-    ) -> Option<Endpoint> {
-        let region = self.region(typed, preset);
-        let host = region.and_then(|region| self.host(typed, preset, region));
+    ) -> Resolved<Endpoint> {
+        let host = self.region(typed, preset).and_then(|region| self.host(typed, preset, region));
         let ports = self.ports(typed, preset);
-        if let (Some(host), Some((first, others))) = (&host, &ports) {
+        if let (Ok(host), Ok((first, others))) = (&host, &ports) {
             let numbers = std::iter::once(first).chain(others).map(|port| port.number);
             self.refuse_own_listener(host, numbers, &typed.host.place, listeners);
         }
-        let server_name = self.server_name(typed, host.as_deref());
+        let server_name = self.server_name(typed, host.as_deref().ok());
         let tls_config = self.client_config(typed);
-        let credentials = self.credentials(typed, preset);
-        let logins = self.logins(typed, preset);
-        if typed.source_address.given && typed.source_address.value.is_none() {
-            return None;
-        }
         let (first, fallback_ports) = ports?;
-        let (credentials, logins) = (credentials?, logins?);
-        let redaction = relay::redaction(credentials.iter().chain(logins.iter().map(|(_, login)| login)));
-        Some(Endpoint {
+        Ok(Endpoint {
             host: host?,
             port: first.number,
             tls: first.tls,
             fallback_ports,
             server_name: server_name?,
             tls_config: tls_config?,
-            credentials,
-            logins,
-            redaction: redaction.into(),
-            source_address: typed.source_address.value,
+            source_address: typed.source_address.optional()?,
         })
     }
 
-    /// The outer `None` after a problem.
-    fn region<'t>(&mut self, typed: &'t UpstreamTable, preset: &Preset) -> Option<Option<&'t str>> {
+    fn upstream_logins(&mut self, typed: &UpstreamTable, preset: &'static Preset) -> Resolved<UpstreamLogins> {
+        let own = self.credentials(typed, preset);
+        let by_domain = self.logins(typed, preset);
+        Ok(UpstreamLogins::new(own?, by_domain?))
+    }
+
+    /// `None` for the provider's default, and where there are none.
+    fn region<'t>(&mut self, typed: &'t UpstreamTable, preset: &Preset) -> Resolved<Option<&'t str>> {
         let place = &typed.region.place;
         let Some(regions) = preset.regions() else {
-            if typed.region.given {
+            if typed.region.is_given() {
                 let name = preset.name;
                 self.findings
                     .error(place, format!("`region` means nothing with provider = \"{name}\""))
                     .help("take it out");
-                return None;
+                return Err(Reported);
             }
-            return Some(None);
+            return Ok(None);
         };
-        let region = match &typed.region.value {
-            Some(region) => region.as_str(),
-            None => return (!typed.region.given).then_some(None),
+        let region = match &typed.region.input {
+            Input::Default(region) | Input::Given(region) => region.as_str(),
+            Input::Absent => return Ok(None),
+            Input::Invalid => return Err(Reported),
         };
         let is_label = !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if is_label && preset.host_in(Some(region)).is_some() {
-            return Some(Some(region));
+            return Ok(Some(region));
         }
         self.findings
             .error(place, format!("`region`: {} has no region \"{region}\"", preset.title))
             .help(format!("write region = \"...\", {regions}"));
-        None
+        Err(Reported)
     }
 
-    fn host(&mut self, typed: &UpstreamTable, preset: &Preset, region: Option<&str>) -> Option<String> {
-        if !typed.host.given {
+    fn host(&mut self, typed: &UpstreamTable, preset: &Preset, region: Option<&str>) -> Resolved<String> {
+        if !typed.host.is_given() {
             let host = preset.host_in(region);
             if host.is_none() {
                 let (key, example) = match preset.regions() {
@@ -198,13 +215,13 @@ impl Resolver<'_> {
                     .error(typed.place(), format!("[[upstream]] with provider = \"{name}\" needs `{key}`"))
                     .help(example);
             }
-            return host;
+            return host.ok_or(Reported);
         }
-        let text = typed.host.value.as_deref()?;
+        let text = typed.host.value().ok_or(Reported)?;
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         self.warn_about_a_known_host(text, preset, &typed.host.place);
         if bare.parse::<IpAddr>().is_ok() || (text.is_ascii() && Domain::parse(text.trim_end_matches('.')).is_ok()) {
-            return Some(bare.to_owned());
+            return Ok(bare.to_owned());
         }
         let problem =
             self.findings.error(&typed.host.place, format!("`host`: \"{text}\" is not a host name or an IP address"));
@@ -217,7 +234,7 @@ impl Resolver<'_> {
             _ if !text.is_ascii() => problem.help("write the name in its xn-- form"),
             _ => {}
         }
-        None
+        Err(Reported)
     }
 
     fn warn_about_a_known_host(&mut self, host: &str, preset: &Preset, place: &Place) {
@@ -233,27 +250,24 @@ impl Resolver<'_> {
     }
 
     /// The first to try, and those after it.
-    fn ports(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<(Port, Vec<Port>)> {
-        if !typed.port.given {
-            if typed.tls.given && typed.tls.value.is_none() {
-                return None;
-            }
-            let mut ports = preset.ports.iter().filter(|port| typed.tls.value.is_none_or(|mode| mode == port.tls));
-            let usual = || match typed.tls.value {
+    fn ports(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<(Port, Vec<Port>)> {
+        if !typed.port.is_given() {
+            let mode = typed.tls.optional()?;
+            let mut ports = preset.ports.iter().filter(|port| mode.is_none_or(|mode| mode == port.tls));
+            let usual = || match mode {
                 Some(TlsMode::Implicit) => Port { number: IMPLICIT_PORTS[0], tls: TlsMode::Implicit },
                 _ => Port { number: STARTTLS_PORTS[1], tls: TlsMode::StartTls },
             };
-            return Some((ports.next().copied().unwrap_or_else(usual), ports.copied().collect()));
+            return Ok((ports.next().copied().unwrap_or_else(usual), ports.copied().collect()));
         }
-        let number = typed.port.value.and_then(|port| u16::try_from(port.0).ok())?;
+        let number = u16::try_from(typed.port.get()?.0).map_err(|_| Reported)?;
         let tls = self.tls_mode(typed, number)?;
-        Some((Port { number, tls }, Vec::new()))
+        Ok((Port { number, tls }, Vec::new()))
     }
 
-    fn tls_mode(&mut self, typed: &UpstreamTable, port: u16) -> Option<TlsMode> {
-        let mode = match typed.tls.value {
+    fn tls_mode(&mut self, typed: &UpstreamTable, port: u16) -> Resolved<TlsMode> {
+        let mode = match typed.tls.optional()? {
             Some(mode) => mode,
-            None if typed.tls.given => return None,
             None if IMPLICIT_PORTS.contains(&port) => TlsMode::Implicit,
             None => TlsMode::StartTls,
         };
@@ -264,7 +278,7 @@ impl Resolver<'_> {
         if unusual {
             self.findings.warning(&typed.tls.place, format!("port {port} is usually for {usual}"));
         }
-        Some(mode)
+        Ok(mode)
     }
 
     fn refuse_own_listener(
@@ -282,110 +296,110 @@ impl Resolver<'_> {
         }
     }
 
-    fn server_name(&mut self, typed: &UpstreamTable, host: Option<&str>) -> Option<ServerName<'static>> {
-        let (name, place) = match &typed.server_name {
-            Typed { value: Some(name), place, .. } => (name.as_str(), place),
-            Typed { given: true, .. } => return None,
-            Typed { .. } => (host?, &typed.host.place),
+    fn server_name(&mut self, typed: &UpstreamTable, host: Option<&str>) -> Resolved<ServerName<'static>> {
+        let (name, place) = match &typed.server_name.input {
+            Input::Default(name) | Input::Given(name) => (name.as_str(), &typed.server_name.place),
+            Input::Absent => (host.ok_or(Reported)?, &typed.host.place),
+            Input::Invalid => return Err(Reported),
         };
         match ServerName::try_from(name.trim_end_matches('.').to_owned()) {
-            Ok(name) => Some(name),
+            Ok(name) => Ok(name),
             Err(_) => {
                 self.findings.error(place, format!("\"{name}\" is not a name that a certificate can have"));
-                None
+                Err(Reported)
             }
         }
     }
 
-    fn client_config(&mut self, typed: &UpstreamTable) -> Option<Arc<ClientConfig>> {
-        let ca = match &typed.ca.value {
-            Some(path) => self.certificates("ca", &self.path(path), &typed.ca.place)?,
-            None if typed.ca.given => return None,
+    fn client_config(&mut self, typed: &UpstreamTable) -> Resolved<Arc<ClientConfig>> {
+        let ca = match typed.ca.optional()? {
+            Some(path) => self.certificates("ca", &self.path(&path), &typed.ca.place)?,
             None => Vec::new(),
         };
         match tls::client(&ca) {
-            Ok(config) => Some(config),
-            Err(error) if typed.ca.given => {
+            Ok(config) => Ok(config),
+            Err(error) if typed.ca.is_given() => {
                 self.findings.error(&typed.ca.place, format!("`ca` cannot be used: {error}"));
-                None
+                Err(Reported)
             }
             Err(error) => {
                 self.findings.error(typed.place(), format!("no TLS: {error}"));
-                None
+                Err(Reported)
             }
         }
     }
 
     /// What was typed counts, also above what the provider says.
-    fn connections(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<ConnectionLimits> {
+    fn connections(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<ConnectionLimits> {
         let limits = &preset.limits;
         let (at_once, each) = (&typed.max_connections, &typed.max_messages_per_connection);
         let at_once = self.within(at_once, limits.connections, "connections at once", preset);
         let each = self.within(each, limits.messages_per_connection, "messages for each connection", preset);
-        Some(ConnectionLimits {
+        Ok(ConnectionLimits {
             max_connections: match limits.connections {
-                Some(known) if !typed.max_connections.given => known,
+                Some(known) if !typed.max_connections.is_given() => known,
                 _ => at_once?,
             },
             max_messages_per_connection: match limits.messages_per_connection {
-                Some(known) if !typed.max_messages_per_connection.given => known.min(each?),
+                Some(known) if !typed.max_messages_per_connection.is_given() => known.min(each?),
                 _ => each?,
             },
-            connect_timeout: typed.connect_timeout.value?,
-            command_timeout: typed.command_timeout.value?,
-            data_timeout: typed.data_timeout.value?,
-            idle_timeout: typed.idle_timeout.value?,
-            connect_retries: u32::try_from(typed.connect_retries.value?.0).ok()?,
+            connect_timeout: typed.connect_timeout.get()?,
+            command_timeout: typed.command_timeout.get()?,
+            data_timeout: typed.data_timeout.get()?,
+            idle_timeout: typed.idle_timeout.get()?,
+            connect_retries: u32::try_from(typed.connect_retries.get()?.0).map_err(|_| Reported)?,
         })
     }
 
-    fn profile(&mut self, typed: &UpstreamTable, preset: &Preset) -> Option<Profile> {
+    fn profile(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<Profile> {
         let mut profile = Profile::of(preset);
-        let recipients = self.within(&typed.max_recipients, preset.limits.recipients, "recipients at once", preset);
-        profile.max_recipients = given(&typed.max_recipients, recipients, profile.max_recipients)?;
-        let size = typed.max_message_size.value.as_ref().map(|size| size.0);
-        profile.max_size = given(&typed.max_message_size, size, profile.max_size)?;
-        profile.signing = match (given(&typed.sign, typed.sign.value, None)?, preset.signing) {
+        if typed.max_recipients.is_given() {
+            let recipients = self.within(&typed.max_recipients, preset.limits.recipients, "recipients at once", preset);
+            profile.max_recipients = Some(recipients?);
+        }
+        profile.max_size = typed.max_message_size.optional()?.map(|size| size.0).or(profile.max_size);
+        profile.signing = match (typed.sign.optional()?, preset.signing) {
             (Some(false), _) => Signing::LeftToProvider,
             (Some(true), Signing::LeftToProvider) => Signing::OURS,
             (_, known) => known,
         };
         // Where the provider signs what it has rewritten, tracking breaks nothing.
-        if typed.tracking.value? || profile.signing == Signing::LeftToProvider {
+        if typed.tracking.get()? || profile.signing == Signing::LeftToProvider {
             profile.vocabulary.no_tracking = None;
         }
-        Some(profile)
+        Ok(profile)
     }
 
-    fn within(&mut self, typed: &Typed<Count>, known: Option<usize>, what: &str, preset: &Preset) -> Option<usize> {
-        let value = typed.value?.as_usize();
-        if let Some(known) = known.filter(|&known| typed.given && value > known) {
+    fn within(&mut self, typed: &Typed<Count>, known: Option<usize>, what: &str, preset: &Preset) -> Resolved<usize> {
+        let value = typed.get()?.as_usize();
+        if let Some(known) = known.filter(|&known| typed.is_given() && value > known) {
             self.findings.warning(&typed.place, format!("{} allows {known} {what}", preset.title));
         }
-        Some(value)
+        Ok(value)
     }
 
     /// For each upstream that shares another's limits, the one whose they are.
     fn shared_limits(&mut self, typed: &[UpstreamTable]) -> HashMap<String, Arc<str>> {
-        let names: Vec<&str> = typed.iter().filter_map(|upstream| upstream.name.value.as_deref()).collect();
+        let names: Vec<&str> = typed.iter().filter_map(|upstream| upstream.name.value().map(String::as_str)).collect();
         let next: HashMap<&str, &str> = typed
             .iter()
             .filter_map(|upstream| {
-                Some((upstream.name.value.as_deref()?, upstream.share_limits_with.value.as_deref()?))
+                Some((upstream.name.value()?.as_str(), upstream.share_limits_with.value()?.as_str()))
             })
             .collect();
         let mut shared = HashMap::new();
         for upstream in typed {
             let typed_owner = &upstream.share_limits_with;
-            let (Some(name), Some(owner)) = (upstream.name.value.as_deref(), typed_owner.value.as_deref()) else {
+            let (Some(name), Some(owner)) = (upstream.name.value(), typed_owner.value()) else {
                 continue;
             };
-            if !names.contains(&owner) {
+            if !names.contains(&owner.as_str()) {
                 self.unknown_upstream("share_limits_with", owner, typed_owner, &names);
                 continue;
             }
             match last_of_chain(name, &next) {
-                Some(root) => shared.insert(name.to_owned(), root.into()),
+                Some(root) => shared.insert(name.clone(), root.into()),
                 None => {
                     self.findings
                         .error(&typed_owner.place, format!("`share_limits_with` leads from \"{name}\" back to itself"))
@@ -394,8 +408,8 @@ impl Resolver<'_> {
                 }
             };
             for (place, given) in [
-                (&upstream.max_connections.place, upstream.max_connections.given),
-                (&upstream.rate.place, upstream.rate.given),
+                (&upstream.max_connections.place, upstream.max_connections.is_given()),
+                (&upstream.rate.place, upstream.rate.is_given()),
             ] {
                 if given {
                     let text = format!("it has no effect: the limits of \"{owner}\" count for both");
@@ -408,12 +422,9 @@ impl Resolver<'_> {
 }
 
 /// What was typed, else what is known of the provider.
-fn rates(typed: &UpstreamTable, preset: &Preset) -> Option<Vec<Rate>> {
-    match &typed.rate.value {
-        Some(rates) => Some(rates.0.clone()),
-        None if typed.rate.given => None,
-        None => Some(preset.limits.rates.iter().filter_map(|text| Rate::parse(text).ok()).collect()),
-    }
+fn rates(typed: &UpstreamTable, preset: &Preset) -> Resolved<Vec<Rate>> {
+    let known = || preset.limits.rates.iter().filter_map(|text| Rate::parse(text).ok()).collect();
+    Ok(typed.rate.optional()?.map_or_else(known, |rates| rates.0))
 }
 
 /// `None` if the chain is a ring.
@@ -430,11 +441,6 @@ fn last_of_chain<'a>(start: &'a str, next: &HashMap<&'a str, &'a str>) -> Option
 
 /// The provider signs what goes there, and the gateway does not.
 pub(super) fn leaves_signing_to_provider(typed: &UpstreamTable) -> bool {
-    let known = typed.provider.value.is_some_and(|provider| provider.0.signing == Signing::LeftToProvider);
-    !typed.sign.value.unwrap_or(!known)
-}
-
-/// What was typed, else what is known. The outer `None` after a problem.
-fn given<T, V>(typed: &Typed<T>, value: Option<V>, known: Option<V>) -> Option<Option<V>> {
-    if typed.given { value.map(Some) } else { Some(known) }
+    let known = typed.provider.value().is_some_and(|provider| provider.0.signing == Signing::LeftToProvider);
+    !typed.sign.value().copied().unwrap_or(!known)
 }

@@ -4,7 +4,7 @@
 use super::Resolver;
 use super::secret::fetch;
 use crate::config::file::{File, UserTable};
-use crate::config::input::Typed;
+use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::problem::Place;
 use crate::config::secret::SecretSource;
 use crate::config::settings::UserSettings;
@@ -23,38 +23,38 @@ impl Resolver<'_> {
         let logins = file.upstreams.iter().flat_map(|upstream| &upstream.credentials).map(|login| &login.password);
         let upstreams = file.upstreams.iter().flat_map(|upstream| [&upstream.password, &upstream.secret_key]);
         let typed = file.users.iter().map(|user| &user.password).chain(upstreams).chain(logins);
-        let fetched = |typed: &Typed<SecretSource>| fetch(typed.value.as_ref()?, self.base, self.environment).ok();
+        let fetched = |typed: &Typed<SecretSource>| fetch(typed.value()?, self.base, self.environment).ok();
         let secrets: Vec<Secret> = typed.filter_map(fetched).collect();
         let mut found = Vec::new();
-        for Typed { value, place, .. } in file.users.iter().map(|user| &user.name) {
-            let Some(name) = value.as_deref().map(Secret::new).filter(|name| secrets.contains(name)) else { continue };
+        for typed in file.users.iter().map(|user| &user.name) {
+            let Some(name) = typed.value().map(Secret::new).filter(|name| secrets.contains(name)) else { continue };
             self.findings
-                .error(place, "`name`: it is a password or token of this configuration, and names are logged")
+                .error(&typed.place, "`name`: it is a password or token of this configuration, and names are logged")
                 .help("give the login a name of its own, and the application the same");
             found.push(name);
         }
         found
     }
 
-    pub(super) fn users(&mut self, typed: Vec<UserTable>) -> Vec<UserSettings> {
+    pub(super) fn users(&mut self, typed: &[UserTable]) -> Vec<UserSettings> {
         let mut taken = HashSet::new();
-        typed.into_iter().filter_map(|user| self.user(&user, &mut taken)).collect()
+        typed.iter().filter_map(|user| self.user(user, &mut taken).ok()).collect()
     }
 
-    fn user(&mut self, typed: &UserTable, taken: &mut HashSet<String>) -> Option<UserSettings> {
+    fn user(&mut self, typed: &UserTable, taken: &mut HashSet<String>) -> Resolved<UserSettings> {
         let name = self.unique(taken, "[[user]]", &typed.name);
         let password = self.password(typed);
-        let senders = self.patterns("senders", &typed.senders);
-        Some(UserSettings { name: name?, password: password?, senders })
+        let senders = self.optional_patterns("senders", &typed.senders);
+        Ok(UserSettings { name: name?, password: password?, senders: senders? })
     }
 
-    fn password(&mut self, typed: &UserTable) -> Option<Password> {
-        let (source, place) = (typed.password.value.as_ref()?, &typed.password.place);
+    fn password(&mut self, typed: &UserTable) -> Resolved<Password> {
+        let (source, place) = (typed.password.value().ok_or(Reported)?, &typed.password.place);
         let secret = match fetch(source, self.base, self.environment) {
             Ok(secret) => secret,
             Err(complaint) => {
                 self.findings.error(place, format!("`password`: {}", complaint.message)).help = complaint.help;
-                return None;
+                return Err(Reported);
             }
         };
         match Password::parse(&secret) {
@@ -63,12 +63,12 @@ impl Resolver<'_> {
                 self.findings
                     .error(place, "`password` must be the hash of a password, not the password itself")
                     .help("make it with `waxseal user hash`");
-                None
+                Err(Reported)
             }
-            Ok(password) => Some(password),
+            Ok(password) => Ok(password),
             Err(error) => {
                 self.findings.error(place, format!("`password`: {error}"));
-                None
+                Err(Reported)
             }
         }
     }

@@ -184,10 +184,15 @@ fn unquoted(name: &str) -> String {
     plain
 }
 
+const REPLACEMENT: &str = "{ header = \"Subject\", pattern = \"^Re: \", with = \"\" }";
+
 impl Value for Replacement {
+    fn expected() -> String {
+        format!("a table such as {REPLACEMENT}")
+    }
+
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
-        const EXAMPLE: &str = "{ header = \"Subject\", pattern = \"^Re: \", with = \"\" }";
-        let [header, pattern, with] = known_keys(value, ["header", "pattern", "with"], EXAMPLE, complaints)?;
+        let [header, pattern, with] = known_keys(value, ["header", "pattern", "with"], REPLACEMENT, complaints)?;
         let place = with.span();
         let header = Replaceable::read(header, complaints);
         let pattern = RegexText::read(pattern, complaints);

@@ -1,7 +1,6 @@
 //! The environment: alone, as files, in a container, and over a file.
 
 use super::*;
-use crate::config::Provider;
 use crate::delivery::Choice;
 use crate::dkim::Unsigned;
 use crate::inbound::AuthMode;
@@ -33,13 +32,6 @@ fn problems(more: &[(&str, &str)]) -> Vec<String> {
     folder.shorten(&folder.load_file("config.toml", false, &environment(more)).expect_err("problems"))
 }
 
-fn endpoint(settings: &Settings) -> &crate::config::Endpoint {
-    match &settings.upstreams[0].provider {
-        Provider::Smtp(endpoint) => endpoint,
-        Provider::Sandbox => panic!("not the sandbox"),
-    }
-}
-
 fn addresses(settings: &Settings) -> Vec<String> {
     settings.listeners.iter().map(|listener| listener.options.address.to_string()).collect()
 }
@@ -50,12 +42,12 @@ fn the_block_that_plausible_reads_is_enough() {
     assert_eq!(settings.file, None);
     let upstream = &settings.upstreams[0];
     assert_eq!(
-        (&*upstream.name, upstream.connections.max_connections, upstream.connections.connect_retries),
+        (&*upstream.name, upstream.limits.max_connections, upstream.limits.connect_retries),
         ("environment", 9, 2)
     );
-    let endpoint = endpoint(&settings);
+    let (endpoint, logins) = reached(&settings.upstreams[0]);
     assert_eq!((endpoint.host.as_str(), endpoint.port, endpoint.tls), ("smtp.example.com", 587, TlsMode::StartTls));
-    let credentials = endpoint.credentials.as_ref().expect("a login");
+    let credentials = logins.own.as_ref().expect("a login");
     assert_eq!((credentials.username.as_str(), credentials.password.reveal()), ("relay", "hunter2"));
     assert_eq!(addresses(&settings), ["127.0.0.1:2525", "[::1]:2525"]);
     assert_eq!((&*settings.routes[0].name, &**settings.routes[0].upstreams.upstreams()[0]), ("default", "environment"));
@@ -78,7 +70,7 @@ fn ports_and_tls_are_read_as_plausible_reads_them() {
         ("10465", "TRUE", (10465, TlsMode::Implicit)),
     ] {
         let settings = alone(&[("SMTP_HOST_PORT", port), ("SMTP_HOST_SSL_ENABLED", ssl)]);
-        let endpoint = endpoint(&settings);
+        let (endpoint, _) = reached(&settings.upstreams[0]);
         assert_eq!((endpoint.port, endpoint.tls), expected, "{port:?} {ssl:?}");
     }
 }
@@ -94,8 +86,8 @@ fn files_of_a_secrets_folder_win_over_variables() {
     secrets.write("DKIM_PRIVATE_KEY", include_str!("../../dkim/testdata/rsa2048.pem"));
     let folder = secrets.path().display().to_string();
     let settings = alone(&[("CONFIG_DIR", folder.as_str())]);
-    let endpoint = endpoint(&settings);
-    let credentials = endpoint.credentials.as_ref().expect("a login");
+    let (endpoint, logins) = reached(&settings.upstreams[0]);
+    let credentials = logins.own.as_ref().expect("a login");
     assert_eq!((endpoint.port, credentials.password.reveal()), (465, "from file"));
     assert_eq!(credentials.username, "relay", "an empty file counts as missing");
     assert_eq!((&settings.unsigned, settings.dkim[0].path.as_deref()), (&Unsigned::Refuse, None));

@@ -1,7 +1,6 @@
 //! What is known of a provider, against what is typed: explicit settings win, the rest is filled in.
 
 use super::*;
-use crate::config::{Endpoint, Provider, UpstreamSettings};
 use crate::dkim::Unsigned;
 use crate::message::adapt::Vocabulary;
 use crate::relay::provider::{self, Signing};
@@ -16,17 +15,10 @@ fn whole(upstream: &str) -> String {
     format!("hostname = \"a.example\"\nunsigned = \"send\"\n[[upstream]]\nname = \"p\"\n{upstream}\n")
 }
 
-fn endpoint(upstream: &UpstreamSettings) -> &Endpoint {
-    match &upstream.provider {
-        Provider::Smtp(endpoint) => endpoint,
-        Provider::Sandbox => panic!("not the sandbox"),
-    }
-}
-
 /// `host:first,others`
-fn reached(upstream: &str) -> String {
+fn host_and_ports(upstream: &str) -> String {
     let upstream = resolved(upstream);
-    let endpoint = endpoint(&upstream);
+    let (endpoint, _) = reached(&upstream);
     let others: String = endpoint.fallback_ports.iter().map(|port| format!(",{}", port.number)).collect();
     format!("{}:{}{others}", endpoint.host, endpoint.port)
 }
@@ -55,7 +47,7 @@ fn where_each_provider_is() {
         ("provider = \"microsoft365\"\nusername = \"u\"\npassword = \"x\"", "smtp.office365.com:587"),
         ("provider = \"smtp\"\nhost = \"b.example\"\ntls = \"implicit\"", "b.example:465"),
     ] {
-        assert_eq!(reached(typed), expected, "{typed}");
+        assert_eq!(host_and_ports(typed), expected, "{typed}");
     }
 }
 
@@ -80,21 +72,21 @@ fn what_each_login_is() {
         ("provider = \"microsoft365\"\nusername = \"a@b\"\npassword = \"x\"", "a@b", "x"),
     ] {
         let upstream = resolved(typed);
-        let credentials = endpoint(&upstream).credentials.clone().expect("a login");
+        let credentials = reached(&upstream).1.own.clone().expect("a login");
         assert_eq!((credentials.username.as_str(), credentials.password.reveal()), (username, password), "{typed}");
         let shown = format!("{credentials:?} {}", credentials.shown_username());
         assert!(!shown.contains(password), "a token that is also the name is shown: {shown}");
     }
     let relay = resolved("provider = \"gmail\"\nhost = \"smtp-relay.gmail.com\"");
-    assert_eq!(endpoint(&relay).credentials, None, "a relay that knows its clients by their address");
+    assert_eq!(reached(&relay).1.own, None, "a relay that knows its clients by their address");
 }
 
 #[test]
 fn limits_are_the_providers_unless_others_are_typed() {
     let known = |typed: &str| {
-        let UpstreamSettings { connections, profile, .. } = resolved(typed);
-        let each = connections.max_messages_per_connection;
-        (connections.max_connections, each, profile.max_recipients, profile.max_size)
+        let UpstreamSettings { limits, profile, .. } = resolved(typed);
+        let each = limits.max_messages_per_connection;
+        (limits.max_connections, each, profile.max_recipients, profile.max_size)
     };
     let mib = |size: u64| Some(size * 1024 * 1024);
     let microsoft = "provider = \"microsoft365\"\nusername = \"u\"\npassword = \"x\"\n";
@@ -111,7 +103,7 @@ fn limits_are_the_providers_unless_others_are_typed() {
     let folder = Folder::new();
     let generous = whole(&format!("{microsoft}max_connections = 8"));
     let settings = folder.load(&generous, &nothing()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(settings.upstreams[0].connections.max_connections, 8, "what is typed wins");
+    assert_eq!(settings.upstreams[0].limits.max_connections, 8, "what is typed wins");
     assert_eq!(folder.shorten(&settings.warnings), ["config.toml:8:19: Microsoft 365 allows 3 connections at once"]);
 }
 
@@ -170,7 +162,7 @@ fn a_host_that_is_known_is_pointed_out_and_known_from_the_environment() {
     let settings = folder.load_file("none.toml", false, &environment).unwrap_or_else(|problems| panic!("{problems}"));
     let upstream = &settings.upstreams[0];
     assert_eq!((upstream.preset.name, upstream.profile.signing), ("postmark", Signing::LeftToProvider));
-    assert_eq!((endpoint(upstream).port, endpoint(upstream).fallback_ports.len()), (2525, 0));
+    assert_eq!((reached(upstream).0.port, reached(upstream).0.fallback_ports.len()), (2525, 0));
 }
 
 #[test]

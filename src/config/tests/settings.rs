@@ -1,7 +1,7 @@
 //! What is typed and what it resolves to.
 
 use super::*;
-use crate::config::{BackendSettings, DeliveryMode, Provider, QueueSettings};
+use crate::config::{BackendSettings, DeliveryMode, QueueSettings};
 use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
 use crate::inbound::users::Password;
@@ -20,12 +20,9 @@ pub(super) fn warnings(text: &str) -> Vec<String> {
     folder.shorten(&settings.warnings)
 }
 
-fn endpoint(upstream: &str) -> crate::config::Endpoint {
+fn endpoint(upstream: &str) -> Endpoint {
     let text = format!("hostname = \"a.example\"\n[[upstream]]\nname = \"p\"\nprovider = \"smtp\"\n{upstream}");
-    match settings(&text).upstreams.remove(0).provider {
-        Provider::Smtp(endpoint) => endpoint,
-        Provider::Sandbox => panic!("not the sandbox"),
-    }
+    reached(&settings(&text).upstreams[0]).0.clone()
 }
 
 #[test]
@@ -91,7 +88,7 @@ fn defaults_are_filled_in() {
     assert_eq!(listener.options.timeout, Duration::from_secs(300));
     assert_eq!(listener.senders, SenderPatterns::any());
 
-    let upstream = &settings.upstreams[0].connections;
+    let upstream = &settings.upstreams[0].limits;
     assert_eq!((upstream.max_connections, upstream.max_messages_per_connection, upstream.connect_retries), (4, 100, 1));
     let timeouts = [upstream.connect_timeout, upstream.command_timeout, upstream.data_timeout, upstream.idle_timeout];
     assert_eq!(timeouts, [10, 300, 600, 30].map(Duration::from_secs));
@@ -163,14 +160,14 @@ fn a_whole_configuration_resolves() {
     assert_eq!(settings.users[0].senders, SenderPatterns::parse(["reports@example.com"]).ok());
     assert!(settings.dkim.iter().all(|key| key.key.is_some()));
 
-    let Provider::Smtp(company) = &settings.upstreams[0].provider else { panic!("not the sandbox") };
+    let (company, logins) = reached(&settings.upstreams[0]);
     assert_eq!((company.host.as_str(), company.port, company.tls), ("smtp.example.com", 465, TlsMode::Implicit));
     assert_eq!(company.server_name.to_str(), "mail.example.com");
-    let credentials = company.credentials.as_ref().expect("a login");
+    let credentials = logins.own.as_ref().expect("a login");
     assert_eq!((credentials.username.as_str(), credentials.password.reveal()), ("relay", "literal"));
     assert_eq!(settings.upstreams[1].share_limits_with.as_deref(), Some("company"));
-    let options = settings.upstreams[0].options(company, company.credentials.as_ref(), &settings.ehlo_name);
-    assert_eq!((options.ehlo_name.as_str(), options.max_connections), ("gateway.example.com", 4));
+    let options = settings.upstreams[0].options(company, logins, logins.own.as_ref(), &settings.ehlo_name);
+    assert_eq!((options.ehlo_name.as_str(), options.limits.max_connections), ("gateway.example.com", 4));
 
     let names: Vec<_> = settings.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(names, ["reports", "rest"]);
@@ -258,24 +255,21 @@ fn a_route_asks_for_what_it_names_and_draws_by_weight() {
 #[test]
 fn domains_have_logins_of_their_own_and_the_own_one_may_be_missing() {
     let login = |domain: &str, keys: &str| format!("[[upstream.credentials]]\ndomain = \"{domain}\"\n{keys}\n");
-    let endpoint = |provider: &str, logins: &str| {
+    let logins = |provider: &str, logins: &str| {
         let text = format!("{SMALLEST}[[upstream]]\nname = \"p\"\nprovider = \"{provider}\"\n{logins}");
-        match settings(&text).upstreams.remove(1).provider {
-            Provider::Smtp(endpoint) => endpoint,
-            Provider::Sandbox => panic!("not the sandbox"),
-        }
+        reached(&settings(&text).upstreams[1]).1.clone()
     };
     let password = "password = \"canary\"";
     let both = login("Example.com", &format!("username = \"a\"\n{password}"))
         + &login("exämple.org", &format!("username = \"b\"\n{password}"));
-    let mailgun = endpoint("mailgun", &both);
+    let mailgun = logins("mailgun", &both);
     let shown: Vec<_> =
-        mailgun.logins.iter().map(|(domain, login)| (domain.as_str(), login.username.as_str())).collect();
+        mailgun.by_domain.iter().map(|(domain, login)| (domain.as_str(), login.username.as_str())).collect();
     assert_eq!(shown, [("example.com", "a"), ("xn--exmple-cua.org", "b")]);
-    assert!(mailgun.credentials.is_none());
+    assert!(mailgun.own.is_none());
     // A provider's own rules hold for each: one that takes a token as both needs no name.
-    let postmark = endpoint("postmark", &(format!("{password}\n") + &login("example.com", "password = \"token\"")));
-    assert_eq!((postmark.logins[0].1.username.as_str(), postmark.credentials.is_some()), ("token", true));
+    let postmark = logins("postmark", &(format!("{password}\n") + &login("example.com", "password = \"token\"")));
+    assert_eq!((postmark.by_domain[0].1.username.as_str(), postmark.own.is_some()), ("token", true));
 }
 
 fn upstream(keys: &str) -> String {

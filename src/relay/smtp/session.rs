@@ -128,7 +128,7 @@ impl<C: Channel> ClientSession<C> {
 
     pub(super) async fn greeting(&mut self, deadline: Deadline) -> Result<(), Reason> {
         let reply = self.reply(RelayStep::Greeting, deadline).await.map_err(|reason| match reason.cause {
-            Cause::TimedOut if self.options.tls == TlsMode::StartTls => reason.with_advice(
+            Cause::TimedOut if self.options.endpoint.tls == TlsMode::StartTls => reason.with_advice(
                 "a server that says nothing may expect TLS from the start: try tls = \"implicit\" (usually port 465)",
             ),
             _ => reason,
@@ -229,7 +229,7 @@ impl<C: Channel> ClientSession<C> {
 
     async fn write_all(&mut self, step: RelayStep, bytes: &[u8], deadline: Deadline) -> Result<(), Reason> {
         self.refuse_surplus(step)?;
-        let limit = deadline.capped(self.options.command_timeout);
+        let limit = deadline.capped(self.options.limits.command_timeout);
         let stream = self.channel.stream();
         let written = limit.limit(async {
             stream.write_all(bytes).await?;
@@ -262,11 +262,12 @@ impl<C: Channel> ClientSession<C> {
     }
 
     fn patience(&self, step: RelayStep) -> Duration {
+        let limits = &self.options.limits;
         match step {
             // A server that is there greets at once; one that waits for a TLS handshake never greets.
-            RelayStep::Greeting => self.options.connect_timeout,
-            RelayStep::EndOfData => self.options.data_timeout,
-            _ => self.options.command_timeout,
+            RelayStep::Greeting => limits.connect_timeout,
+            RelayStep::EndOfData => limits.data_timeout,
+            _ => limits.command_timeout,
         }
     }
 }

@@ -84,17 +84,17 @@ async fn handshake(
     options: &Arc<UpstreamOptions>,
     deadline: Deadline,
 ) -> Result<ClientSession<Secured>, Reason> {
-    let connector = TlsConnector::from(Arc::clone(&options.tls_config));
-    let connect = connector.connect(options.server_name.clone(), socket);
+    let connector = TlsConnector::from(Arc::clone(&options.endpoint.tls_config));
+    let connect = connector.connect(options.endpoint.server_name.clone(), socket);
     let reason = |cause| Reason::new(Some(&options.name), RelayStep::TlsHandshake, cause);
-    match deadline.capped(options.connect_timeout).limit(connect).await {
+    match deadline.capped(options.limits.connect_timeout).limit(connect).await {
         Ok(Ok(stream)) => {
             let secured = Secured(stream);
-            debug!(upstream = %options.name, "{} with {}", secured.version(), options.server_name.to_str());
+            debug!(upstream = %options.name, "{} with {}", secured.version(), options.endpoint.server_name.to_str());
             Ok(ClientSession::new(secured, options))
         }
         Ok(Err(error)) => {
-            let (text, advice) = tls::explain(&error, &options.server_name);
+            let (text, advice) = tls::explain(&error, &options.endpoint.server_name);
             // Both name what stands in the server's certificate.
             let reason = reason(Cause::Network(options.redaction.hide(&text)));
             Err(match advice {

@@ -191,7 +191,7 @@ impl ClientSession<Secured> {
     ) -> Result<(), Reason> {
         if !recipients.has_accepted() {
             // Everyone is settled; the answer to an empty message changes nothing.
-            let _ignored = self.no_data(deadline.capped(self.options.command_timeout)).await;
+            let _ignored = self.no_data(deadline.capped(self.options.limits.command_timeout)).await;
             return Ok(());
         }
         let reply = self.data(mail.sealed, deadline).await?;

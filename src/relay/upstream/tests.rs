@@ -1,7 +1,7 @@
 //! How long a dead upstream can hold mail up that another one would take, under paused time.
 
 use super::*;
-use crate::relay::{Port, TlsMode};
+use crate::relay::{ConnectionLimits, Endpoint, Port, TlsMode};
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
@@ -17,23 +17,27 @@ fn upstream(address: SocketAddr, connections: usize) -> Upstream {
 fn upstream_with(address: SocketAddr, connections: usize, fallback_ports: Vec<Port>) -> Upstream {
     let options = UpstreamOptions {
         name: "company".into(),
-        host: address.ip().to_string(),
-        port: address.port(),
-        tls: TlsMode::StartTls,
-        fallback_ports,
-        server_name: ServerName::try_from("localhost").expect("a name"),
-        tls_config: crate::tls::client(&[]).expect("a configuration"),
-        credentials: None,
+        endpoint: Endpoint {
+            host: address.ip().to_string(),
+            port: address.port(),
+            tls: TlsMode::StartTls,
+            fallback_ports,
+            server_name: ServerName::try_from("localhost").expect("a name"),
+            tls_config: crate::tls::client(&[]).expect("a configuration"),
+            source_address: None,
+        },
         redaction: Arc::default(),
+        credentials: None,
         ehlo_name: "gateway.example".to_owned(),
-        max_connections: connections,
-        max_messages_per_connection: 100,
-        source_address: None,
-        connect_timeout: TIME_OUT,
-        command_timeout: Duration::from_secs(300),
-        data_timeout: Duration::from_secs(600),
-        idle_timeout: Duration::from_secs(30),
-        connect_retries: 1,
+        limits: ConnectionLimits {
+            max_connections: connections,
+            max_messages_per_connection: 100,
+            connect_timeout: TIME_OUT,
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(600),
+            idle_timeout: Duration::from_secs(30),
+            connect_retries: 1,
+        },
         slow_down: &[],
     };
     Upstream::with_addresses(options, Account::new(connections), vec![address])

@@ -8,7 +8,7 @@ use waxseal::relay::{Account, ConnectionRequest, Deadline, Ready, Reuse, Sent, U
 
 /// With a cap of its own, as large as the options say.
 pub fn upstream(options: waxseal::relay::UpstreamOptions) -> Upstream {
-    let permits = Account::new(options.max_connections);
+    let permits = Account::new(options.limits.max_connections);
     Upstream::new(options, permits)
 }
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waxseal::observe::Secret;
-use waxseal::relay::{self, Credentials, TlsMode, UpstreamOptions};
+use waxseal::relay::{self, ConnectionLimits, Credentials, Endpoint, TlsMode, UpstreamOptions};
 
 /// What the server offers inside TLS unless told otherwise.
 const KEYWORDS: &[&str] =
@@ -102,23 +102,27 @@ impl ScriptedUpstream {
         let credentials = Credentials { username, password, secret_key: None };
         UpstreamOptions {
             name: name.into(),
-            host: self.address.ip().to_string(),
-            port: self.address.port(),
-            tls: self.shared.tls,
-            fallback_ports: Vec::new(),
-            server_name: ServerName::try_from("localhost").unwrap(),
-            tls_config: waxseal::tls::client(&ca).unwrap(),
+            endpoint: Endpoint {
+                host: self.address.ip().to_string(),
+                port: self.address.port(),
+                tls: self.shared.tls,
+                fallback_ports: Vec::new(),
+                server_name: ServerName::try_from("localhost").unwrap(),
+                tls_config: waxseal::tls::client(&ca).unwrap(),
+                source_address: None,
+            },
             redaction: relay::redaction([&credentials]).into(),
             credentials: Some(credentials),
             ehlo_name: "gateway.example".to_owned(),
-            max_connections: 3,
-            max_messages_per_connection: 100,
-            source_address: None,
-            connect_timeout: Duration::from_secs(30),
-            command_timeout: Duration::from_secs(60),
-            data_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(60),
-            connect_retries: 0,
+            limits: ConnectionLimits {
+                max_connections: 3,
+                max_messages_per_connection: 100,
+                connect_timeout: Duration::from_secs(30),
+                command_timeout: Duration::from_secs(60),
+                data_timeout: Duration::from_secs(60),
+                idle_timeout: Duration::from_secs(60),
+                connect_retries: 0,
+            },
             slow_down: &[],
         }
     }
