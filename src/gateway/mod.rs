@@ -134,19 +134,15 @@ impl Gateway {
         descriptors::raise_limit(&settings);
         announce(&settings, &listeners);
         let IntakeParts { delivery, settlement, leftovers, cut_off, .. } = behind;
-        let deliver = delivery.clone();
-        let lanes = delivery.lanes().cloned().collect();
         let dispatcher = Dispatcher {
             queue: queue.clone(),
-            deliver,
+            deliver: delivery.clone(),
             settlement,
             bouncer,
-            lanes,
+            lanes: delivery.lanes().cloned().collect(),
             octets: memory.leases,
             cut_off: cut_off.clone(),
         };
-        let keep = Retention { failed: settings.queue.keep_failed, history: settings.queue.keep_history };
-        let drain = settings.drain;
         Ok(Self {
             listeners,
             sandbox,
@@ -156,8 +152,8 @@ impl Gateway {
             control,
             queue,
             lanes_of_today,
-            keep,
-            drain,
+            keep: Retention { failed: settings.queue.keep_failed, history: settings.queue.keep_history },
+            drain: settings.drain,
             cut_off,
             lock,
         })
