@@ -19,25 +19,27 @@
 //!
 //! docs/flow.md follows a message through them; docs/architecture.md has the layers, which tests/layering.rs holds.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is for developers: it has private items, too")]
+
 pub mod inbound;
 pub mod intake;
 pub mod message;
 pub mod queue;
 pub mod smtp;
 
-pub mod delivery;
+pub(crate) mod delivery;
 pub mod dkim;
 pub mod relay;
-pub mod sandbox;
+pub(crate) mod sandbox;
 pub mod tls;
 
 pub mod cli;
-pub mod config;
+pub(crate) mod config;
 pub mod control;
 pub mod gateway;
 pub mod observe;
 pub mod pem;
-pub mod text;
+pub(crate) mod text;
 
 /// Only for fuzzing and tests: no build of the program has it.
 #[cfg(any(test, fuzzing))]

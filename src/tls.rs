@@ -6,7 +6,7 @@
 mod explain;
 mod verify;
 
-pub use explain::explain;
+pub(crate) use explain::explain;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -36,7 +36,7 @@ pub use problem::{Located, Problems};
 pub use reference::Defaults;
 pub use settings::{
     BackendSettings, DkimSettings, ListenerSettings, Provider, QueueLocation, QueueSettings, RouteSettings, Settings,
-    UpstreamLogins, UpstreamSettings, UserSettings,
+    UpstreamLogins, UpstreamSettings,
 };
 
 use file::{File, SCHEMA};

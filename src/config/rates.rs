@@ -17,7 +17,7 @@ impl Text for Rate {
             let message = format!("\"{text}\" is not a rate: {error}");
             let number = text.split_once('/').map_or(text, |(number, _)| number).trim();
             match (error, number.parse::<u32>()) {
-                (RateError::NoNumber(_), _) | (_, Err(_)) => {
+                (RateError::InvalidNumber(_), _) | (_, Err(_)) => {
                     Complaint::new(message, "write a whole number and a period, as in \"14/s\" or \"50000/day\"")
                 }
                 (_, Ok(number)) => Complaint::new(

@@ -14,13 +14,13 @@ mod socket;
 mod wire;
 
 pub use change::CurrentRules;
-pub use client::{ask, connect};
-pub use execute::execute;
-pub use protocol::{
-    Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, MessageContent,
-    Overview, RuledMessage, RuledPage, Which,
+pub(crate) use client::{ask, connect};
+pub(crate) use execute::execute;
+pub(crate) use protocol::{
+    Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, Overview,
+    RuledMessage, Which,
 };
-pub use server::{ControlServer, Wake};
+pub use server::ControlServer;
 
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,4 @@
+use super::protocol::MessageContent;
 use super::*;
 use crate::intake::Ruling;
 use crate::message::rewrite::{NamedAddress, Rule, RuleActions, RuleConditions, Rules};

@@ -68,10 +68,6 @@ impl Delivery {
         &self.targets
     }
 
-    pub fn routes(&self) -> &Arc<Routes> {
-        &self.routes
-    }
-
     /// Those that the lane's mail can go to.
     pub(super) fn targets_of(&self, lane: &Lane) -> impl Iterator<Item = &Target> {
         let found = self.lanes.iter().find(|(known, _)| known == lane);

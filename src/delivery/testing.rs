@@ -13,7 +13,8 @@ use crate::queue::schedule::Schedule;
 use crate::queue::{
     Cursor, InitialState, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned, Settlement, Wakeups,
 };
-use crate::relay::{Admission, Breaker, Capacity};
+use crate::relay::Capacity;
+use crate::relay::breaker::{Admission, Breaker};
 use crate::smtp::{EnhancedCode, Mailbox, Reply, ReversePath};
 use async_trait::async_trait;
 use jiff::Timestamp;

@@ -3,23 +3,27 @@
 //! Pure: keys and records come in as bytes, DNS is never asked; the time in a signature is the system's.
 //! `Sealed` is the only thing the relay takes, and it is made only here. RFC 6376, 8301, 8463.
 
-pub mod key;
-pub mod keyring;
-pub mod record;
-pub mod record_file;
-pub mod seal;
-pub mod sealed;
-pub mod selector;
+pub(crate) mod key;
+pub(crate) mod keyring;
+pub(crate) mod record;
+pub(crate) mod record_file;
+pub(crate) mod seal;
+pub(crate) mod sealed;
+pub(crate) mod selector;
 mod signature;
 mod tidy;
-pub mod unsigned;
-pub mod verify;
+pub(crate) mod unsigned;
+pub(crate) mod verify;
 
-pub use key::{KeyAlgorithm, KeyError, SigningKey, dns_domain, generate};
-pub use keyring::Keyring;
+pub use key::{KeyAlgorithm, SigningKey, generate};
+pub(crate) use key::{KeyError, dns_domain};
+pub(crate) use keyring::Keyring;
 pub use record::DnsRecord;
-pub use seal::{SealError, SealOptions, check_sealable, seal};
-pub use sealed::{Seal, Sealed, SignatureAlgorithm, SignatureName};
-pub use selector::{Selector, SelectorError};
-pub use unsigned::Unsigned;
-pub use verify::{Records, SignatureCheck, VerificationResult, verify};
+pub(crate) use seal::{SealError, check_sealable};
+pub use seal::{SealOptions, seal};
+pub use sealed::Sealed;
+pub(crate) use sealed::SignatureAlgorithm;
+pub use selector::Selector;
+pub(crate) use unsigned::Unsigned;
+pub use verify::{Records, verify};
+pub(crate) use verify::{SignatureCheck, VerificationResult};

@@ -9,6 +9,7 @@ use crate::sandbox::{SandboxIntake, SandboxLimits, SandboxStore};
 use crate::smtp::dot::{DotDecoder, Oddities};
 use crate::smtp::{Domain, EhloName, Mailbox, ReversePath};
 use bytes::Bytes;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use tokio::runtime::{Builder, Runtime};
 
@@ -28,6 +29,7 @@ struct SandboxHarness {
     key: Arc<SigningKey>,
     records: Records,
     runtime: Runtime,
+    folder: PathBuf,
 }
 
 impl SandboxHarness {
@@ -38,18 +40,22 @@ impl SandboxHarness {
         let key = key.expect("a key");
         let records = Records::of_keys([&key]);
         let limits = SandboxLimits { messages: 4, ..SandboxLimits::default() };
-        let store = SandboxStore::open(scratch("sandbox"), limits).expect("a store");
+        let folder = scratch("sandbox");
+        let store = SandboxStore::open(folder.clone(), limits).expect("a store");
         let intake = SandboxIntake::new(store, records.clone(), Clock::System);
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { intake, key: Arc::new(key), records, runtime }
+        Self { intake, key: Arc::new(key), records, runtime, folder }
     }
 
     fn take(&self, data: Bytes) {
         let before = passes(&data, &self.records);
         let reply = self.runtime.block_on(self.intake.accept(received(data.clone())));
         assert!(reply.code() == 250 && reply.text().contains("NOT sent"), "{reply}");
-        let kept = self.intake.store().messages();
-        assert_eq!(kept.last().map(|kept| &kept.message), Some(&data));
+        let text = reply.text();
+        let (_, rest) = text.split_once("sandbox as ").expect("its id");
+        let id = rest.split(',').next().expect("its id");
+        let kept = std::fs::read(self.folder.join(format!("{id}.eml"))).expect("its file");
+        assert!(kept.ends_with(&data));
         // What this gateway signs, the sandbox finds signed, whatever else is in the message.
         let Ok(message) = RawMessage::from_data(data) else { return };
         let Ok(sealed) = seal(&message, std::slice::from_ref(&self.key), &SealOptions::default()) else { return };

@@ -79,10 +79,6 @@ impl DryRun {
         }
         Ok((Self { intake, onward, exits }, settings))
     }
-
-    pub fn exit(&self, upstream: usize) -> Option<&UpstreamPreview> {
-        self.exits.iter().find(|exit| exit.upstream == upstream)
-    }
 }
 
 async fn exits(

@@ -4,7 +4,7 @@
 //! listeners and the queue's loop first (mail in progress finishes, nothing new begins), then the upstreams' connections
 //! (QUIT), then the sandbox, the queue last.
 
-pub mod backend;
+pub(crate) mod backend;
 mod data_dir;
 mod descriptors;
 mod dry_run;
@@ -14,8 +14,7 @@ pub mod lock;
 mod storage;
 mod upstreams;
 
-pub use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
-pub use self::keys::KeysError;
+pub(crate) use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
 
 use self::listeners::{BoundListener, IntakeParts};
 use self::lock::Lock;

@@ -13,16 +13,17 @@ mod log_limit;
 mod mismatch;
 mod sasl;
 mod session;
-pub mod sockets;
+pub(crate) mod sockets;
 mod starttls;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
 pub mod users;
 mod verifiers;
 
-pub use data::READING_ROOM;
-pub use listener::{BindError, Listener};
-pub use sockets::{InheritedSocketError, InheritedSockets};
+pub(crate) use data::READING_ROOM;
+pub(crate) use listener::BindError;
+pub use listener::Listener;
+pub(crate) use sockets::{InheritedSocketError, InheritedSockets};
 
 use crate::message::Envelope;
 use crate::message::budget::MemoryShare;

@@ -4,7 +4,7 @@
 //! hash and only in memory; at most as many argon2 runs as there are cores go at once, in the order of `verifiers`. Never
 //! prints a password.
 
-pub use super::verifiers::{Busy, LoginSource};
+pub(crate) use super::verifiers::{Busy, LoginSource};
 
 use super::verifiers::Verifiers;
 use crate::observe::Secret;

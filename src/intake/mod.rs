@@ -15,11 +15,11 @@ mod prepare;
 mod queued;
 mod rerun;
 
-pub use direct::DirectIntake;
-pub use dry_run::IntakeDryRun;
-pub use leftovers::Leftovers;
-pub use pipeline::IntakePipeline;
-pub use policy::SenderPolicy;
-pub use prepare::{IntakeReport, Rejection};
-pub use queued::QueuedIntake;
+pub(crate) use direct::DirectIntake;
+pub(crate) use dry_run::IntakeDryRun;
+pub(crate) use leftovers::Leftovers;
+pub(crate) use pipeline::IntakePipeline;
+pub(crate) use policy::SenderPolicy;
+pub(crate) use prepare::{IntakeReport, Rejection};
+pub(crate) use queued::QueuedIntake;
 pub use rerun::{Ruling, rerun};

@@ -20,15 +20,9 @@ pub fn watch() {
 /// The same for a command that has no log: one line on standard error.
 pub fn watch_without_log() {
     std::panic::set_hook(Box::new(|panic| {
-        PANICS.fetch_add(1, Ordering::Relaxed);
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         eprintln!("waxseal: a fault of this program, at {at}; please report it");
     }));
-}
-
-/// Since the start of the process.
-pub fn panics() -> u64 {
-    PANICS.load(Ordering::Relaxed)
 }
 
 /// How a task ended that should not have, without the text of its panic.

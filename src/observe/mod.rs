@@ -1,17 +1,17 @@
 //! Logging, secrets, fault reports, the clock, random numbers, retries and long work.
 //! Everything above may use it, and it knows nothing of mail.
 
-pub mod backoff;
-pub mod clock;
-pub mod fault;
-pub mod log;
-pub mod long_work;
-pub mod random;
-pub mod redaction;
-pub mod secret;
+pub(crate) mod backoff;
+pub(crate) mod clock;
+pub(crate) mod fault;
+pub(crate) mod log;
+pub(crate) mod long_work;
+pub(crate) mod random;
+pub(crate) mod redaction;
+pub(crate) mod secret;
 
-pub use backoff::Backoff;
+pub(crate) use backoff::Backoff;
 pub use clock::Clock;
-pub use random::{jitter, random_u32};
-pub use redaction::Redaction;
+pub(crate) use random::{jitter, random_u32};
+pub(crate) use redaction::Redaction;
 pub use secret::Secret;

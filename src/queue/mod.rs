@@ -20,24 +20,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(test)]
-pub mod conformance;
-pub mod lifetime;
+pub(crate) mod conformance;
+pub(crate) mod lifetime;
 mod operator;
 mod quota;
 pub mod schedule;
 pub mod sqlite;
 mod store;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 mod wakeups;
 
-pub use operator::{
-    Correction, Filter, HeldLane, HistoryRow, MessageDetails, Operator, Page, RecipientRow, RecipientState, Revision,
-    Row, Statistics, StoredMail,
+pub(crate) use operator::{
+    Correction, HeldLane, HistoryRow, MessageDetails, Page, RecipientRow, Revision, Row, Statistics, StoredMail,
 };
-pub use quota::{QuotaLedger, QuotaRow};
-pub use store::{LaneOf, Queue, Reassigned};
-pub use wakeups::{LaneWakeups, Wakeups};
+pub use operator::{Filter, Operator, RecipientState};
+pub(crate) use quota::{QuotaLedger, QuotaRow};
+pub(crate) use store::Reassigned;
+pub use store::{LaneOf, Queue};
+pub(crate) use wakeups::{LaneWakeups, Wakeups};
 
 /// Where mail waits: a word that means something to delivery alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

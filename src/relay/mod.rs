@@ -5,14 +5,14 @@
 //! 4954, 2920, 8314.
 
 mod account;
-mod breaker;
+pub(crate) mod breaker;
 mod connect;
 mod connection;
 mod deadline;
 mod health;
 mod limits;
 mod pool;
-pub mod provider;
+pub(crate) mod provider;
 mod ready;
 mod smtp;
 mod socket;
@@ -20,9 +20,9 @@ mod surplus;
 mod upstream;
 
 pub use account::Account;
-pub use breaker::{Admission, AttemptPass, Breaker, Capacity};
+pub(crate) use breaker::Capacity;
 pub use deadline::Deadline;
-pub use limits::{AccountQuotas, Counting, Counts, QuotaBucket, QuotaStore, Rate, RateError};
+pub(crate) use limits::{AccountQuotas, Counting, Counts, QuotaBucket, QuotaStore, Rate, RateError};
 pub use pool::Reuse;
 pub use ready::{Ready, Sent};
 pub use upstream::{ConnectionRequest, Upstream};

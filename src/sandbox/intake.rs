@@ -24,10 +24,6 @@ impl SandboxIntake {
     pub fn new(store: SandboxStore, records: Records, clock: Clock) -> Self {
         Self { store: Arc::new(store), records: Arc::new(records), clock, counter: AtomicU32::new(0) }
     }
-
-    pub fn store(&self) -> Arc<SandboxStore> {
-        self.store.clone()
-    }
 }
 
 impl Intake for SandboxIntake {
@@ -45,13 +41,11 @@ impl Intake for SandboxIntake {
             let verdict = verdict(&dkim::verify(&received.data, &records));
             let kept = SandboxMessage {
                 id,
-                received_at: now,
                 sender: received.envelope.sender,
                 recipients: received.envelope.recipients,
-                dkim: verdict.clone(),
                 message: received.data,
             };
-            store.keep(kept).map(|()| verdict)
+            store.keep(&kept).map(|()| verdict)
         });
         match work.await {
             Ok(Ok(verdict)) => {

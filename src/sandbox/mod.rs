@@ -9,7 +9,7 @@ mod store;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use intake::SandboxIntake;
-pub use store::{SandboxLimits, SandboxMessage, SandboxStore, StoreError};
+pub use store::{SandboxLimits, SandboxStore, StoreError};
 
 use crate::dkim::Records;
 use crate::inbound::users::{Password, Users};
@@ -116,11 +116,6 @@ impl Sandbox {
 
     pub fn password(&self) -> &Secret {
         &self.password
-    }
-
-    /// What it kept, also while it serves.
-    pub fn store(&self) -> Arc<SandboxStore> {
-        self.intake.store()
     }
 
     /// Until the token is cancelled and the last connection has ended.

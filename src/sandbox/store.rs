@@ -1,13 +1,11 @@
-//! The sandbox's mail: the newest messages in memory and as .eml files, both bounded in number and octets.
+//! The sandbox's mail: the newest messages as .eml files, bounded in number and octets.
 //!
 //! The folder is 0700 and its files 0600: development mail holds real password-reset links. A file carries what the
 //! envelope said in Return-Path and Delivered-To on top, as at a final delivery (RFC 5321 §4.4).
 
 use crate::message::MailId;
-use crate::message::envelope::room_for_address;
 use crate::smtp::{Mailbox, ReversePath};
 use bytes::Bytes;
-use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -20,25 +18,20 @@ use tracing::warn;
 #[derive(Debug, Clone)]
 pub struct SandboxMessage {
     pub id: MailId,
-    pub received_at: Timestamp,
     pub sender: ReversePath,
     pub recipients: Vec<Mailbox>,
-    /// Result of the verification, such as "pass (wax1._domainkey.example.com)".
-    pub dkim: String,
     pub message: Bytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SandboxLimits {
-    /// In memory and in the folder alike.
     pub messages: usize,
-    pub octets_in_memory: u64,
-    pub octets_in_folder: u64,
+    pub octets: u64,
 }
 
 impl Default for SandboxLimits {
     fn default() -> Self {
-        Self { messages: 1000, octets_in_memory: 32 * 1024 * 1024, octets_in_folder: 256 * 1024 * 1024 }
+        Self { messages: 1000, octets: 256 * 1024 * 1024 }
     }
 }
 
@@ -57,15 +50,8 @@ pub struct SandboxStore {
     state: Mutex<StoreState>,
 }
 
-/// A thousand recipients can be more than their message; the first of each is covered by the number of messages.
-fn in_memory(kept: &SandboxMessage) -> u64 {
-    (kept.message.len() + kept.recipients.iter().skip(1).map(room_for_address).sum::<usize>()) as u64
-}
-
 #[derive(Debug, Default)]
 struct StoreState {
-    kept: VecDeque<SandboxMessage>,
-    kept_octets: u64,
     /// Oldest first.
     files: VecDeque<(PathBuf, u64)>,
     file_octets: u64,
@@ -84,29 +70,20 @@ impl SandboxStore {
             }
         }
         files.sort();
-        let state = StoreState {
-            file_octets: files.iter().map(|(_, octets)| octets).sum(),
-            files: files.into(),
-            ..StoreState::default()
-        };
+        let state = StoreState { file_octets: files.iter().map(|(_, octets)| octets).sum(), files: files.into() };
         let store = Self { folder, limits, state: Mutex::new(state) };
         store.prune_files(&mut store.state());
         Ok(store)
     }
 
-    /// Newest last.
-    pub fn messages(&self) -> Vec<SandboxMessage> {
-        self.state().kept.iter().cloned().collect()
-    }
-
     /// The file is written before this returns.
-    pub fn keep(&self, kept: SandboxMessage) -> Result<(), StoreError> {
+    pub fn keep(&self, kept: &SandboxMessage) -> Result<(), StoreError> {
         let path = self.folder.join(format!("{}.eml", kept.id));
         let failed = |source| StoreError::Write { path: path.clone(), source };
-        let octets = match write_file(&path, &kept) {
+        let octets = match write_file(&path, kept) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.make_folder_again().map_err(failed)?;
-                write_file(&path, &kept).map_err(failed)?
+                write_file(&path, kept).map_err(failed)?
             }
             written => written.map_err(failed)?,
         };
@@ -114,12 +91,6 @@ impl SandboxStore {
         state.files.push_back((path, octets));
         state.file_octets += octets;
         self.prune_files(&mut state);
-        state.kept_octets += in_memory(&kept);
-        state.kept.push_back(kept);
-        while state.kept.len() > self.limits.messages || state.kept_octets > self.limits.octets_in_memory {
-            let Some(oldest) = state.kept.pop_front() else { break };
-            state.kept_octets -= in_memory(&oldest);
-        }
         Ok(())
     }
 
@@ -138,7 +109,7 @@ impl SandboxStore {
     }
 
     fn prune_files(&self, state: &mut StoreState) {
-        while state.files.len() > self.limits.messages || state.file_octets > self.limits.octets_in_folder {
+        while state.files.len() > self.limits.messages || state.file_octets > self.limits.octets {
             let Some((path, octets)) = state.files.pop_front() else { break };
             state.file_octets -= octets;
             match fs::remove_file(&path) {
@@ -178,37 +149,33 @@ fn write_file(path: &Path, kept: &SandboxMessage) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
     use std::os::unix::fs::PermissionsExt;
 
     fn kept(number: u32, octets: usize) -> SandboxMessage {
         let now = Timestamp::from_millisecond(1_795_000_000_000 + i64::from(number)).unwrap();
         SandboxMessage {
             id: MailId::new(now, number),
-            received_at: now,
             sender: ReversePath::Null,
             recipients: vec![Mailbox::parse("you@example.net").unwrap()],
-            dkim: "none".into(),
             message: vec![b'x'; octets].into(),
         }
     }
 
     #[test]
-    fn memory_and_folder_stay_within_number_and_octets() {
+    fn the_folder_stays_within_number_and_octets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sandbox");
-        let limits = SandboxLimits { messages: 3, octets_in_memory: 500, octets_in_folder: 1000 };
+        let limits = SandboxLimits { messages: 3, octets: 1000 };
         let store = SandboxStore::open(path.clone(), limits).unwrap();
         for number in 0..5 {
-            store.keep(kept(number, 10)).unwrap();
+            store.keep(&kept(number, 10)).unwrap();
         }
-        let ids = |store: &SandboxStore| store.messages().iter().map(|kept| kept.id).collect::<Vec<_>>();
-        assert_eq!(ids(&store), [kept(2, 0).id, kept(3, 0).id, kept(4, 0).id]);
-        assert_eq!(fs::read_dir(&path).unwrap().count(), 3);
-        store.keep(kept(5, 900)).unwrap();
+        let is_there = |number| path.join(format!("{}.eml", kept(number, 0).id)).exists();
+        assert_eq!((0..5).map(is_there).collect::<Vec<_>>(), [false, false, true, true, true]);
+        store.keep(&kept(5, 900)).unwrap();
         assert!(fs::read_dir(&path).unwrap().count() < 3, "octets are bounded too");
-        assert_eq!(ids(&store), [], "and those in memory by themselves");
-        let reopened = SandboxStore::open(path.clone(), SandboxLimits { messages: 1, ..limits }).unwrap();
-        assert!(reopened.messages().is_empty());
+        SandboxStore::open(path.clone(), SandboxLimits { messages: 1, ..limits }).unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "files of an earlier run count");
     }
 
@@ -217,23 +184,23 @@ mod tests {
     fn a_folder_that_was_deleted_is_made_again_and_its_files_count_no_more() {
         let data_dir = tempfile::tempdir().unwrap();
         let path = data_dir.path().join("sandbox");
-        let limits = SandboxLimits { messages: 3, octets_in_folder: 250, ..SandboxLimits::default() };
+        let limits = SandboxLimits { messages: 3, octets: 250 };
         let store = SandboxStore::open(path.clone(), limits).unwrap();
-        (0..3).for_each(|number| store.keep(kept(number, 10)).unwrap());
+        (0..3).for_each(|number| store.keep(&kept(number, 10)).unwrap());
         fs::remove_dir_all(&path).unwrap();
-        (3..5).for_each(|number| store.keep(kept(number, 10)).unwrap());
+        (3..5).for_each(|number| store.keep(&kept(number, 10)).unwrap());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "what is gone takes no room");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         // Single files, too.
         fs::remove_file(path.join(format!("{}.eml", kept(3, 0).id))).unwrap();
-        (5..9).for_each(|number| store.keep(kept(number, 10)).unwrap());
+        (5..9).for_each(|number| store.keep(&kept(number, 10)).unwrap());
         assert!(path.join(format!("{}.eml", kept(8, 0).id)).exists());
         let moved = data_dir.path().with_extension("moved");
         fs::rename(data_dir.path(), &moved).unwrap();
-        store.keep(kept(9, 10)).unwrap_err();
+        store.keep(&kept(9, 10)).unwrap_err();
         assert!(!data_dir.path().exists(), "the data folder is not the sandbox's to make");
         fs::rename(&moved, data_dir.path()).unwrap();
-        store.keep(kept(9, 10)).unwrap();
+        store.keep(&kept(9, 10)).unwrap();
     }
 
     #[test]
@@ -241,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sandbox");
         let store = SandboxStore::open(path.clone(), SandboxLimits::default()).unwrap();
-        store.keep(kept(0, 1)).unwrap();
+        store.keep(&kept(0, 1)).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
         let file = path.join(format!("{}.eml", kept(0, 0).id));

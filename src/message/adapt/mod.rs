@@ -8,8 +8,9 @@ mod seven_bit;
 mod translate;
 mod vocabulary;
 
-pub use seven_bit::{Inconvertible, seven_bit_memory, to_seven_bit, with_ascii_texts};
-pub use translate::{Translated, translate};
-pub use vocabulary::{
+pub use seven_bit::{Inconvertible, to_seven_bit};
+pub(crate) use seven_bit::{seven_bit_memory, with_ascii_texts};
+pub(crate) use translate::{Translated, translate};
+pub(crate) use vocabulary::{
     AllowedCharacters, AllowedText, FixedSetting, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
 };

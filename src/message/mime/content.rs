@@ -48,11 +48,6 @@ impl Encoding {
             _ => Self::Unknown,
         }
     }
-
-    /// The octets stand in the message as they are.
-    pub fn is_identity(self) -> bool {
-        matches!(self, Self::Absent | Self::SevenBit | Self::EightBit | Self::Binary)
-    }
 }
 
 /// RFC 2046 §5.1.1, and some room for those who do not know it.

@@ -18,10 +18,10 @@ mod texts;
 mod unsubscribe;
 
 pub use actions::RuleActions;
-pub use address_map::{AddressMap, AddressMapError};
-pub use editable::{HeaderEdit, is_editable};
-pub use original::{Original, OriginalError};
-pub use outcome::{HeaderTrouble, KeptMail, RewriteChanges, RewriteDraft, Rewritten, RuleNote, Unmet, Verdict};
+pub(crate) use address_map::AddressMap;
+pub(crate) use editable::{HeaderEdit, is_editable};
+pub(crate) use original::{Original, OriginalError};
+pub(crate) use outcome::{KeptMail, RewriteDraft, Rewritten, RuleNote, Unmet, Verdict};
 
 use super::SenderPatterns;
 use super::text_pattern::{HeaderPattern, TextPattern};

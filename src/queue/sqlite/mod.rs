@@ -38,10 +38,11 @@ mod wal;
 mod work;
 mod writer;
 
-pub use check::{Checked, check};
-pub use open::{OpenError, SqliteOptions, exists};
-pub use salvage::{Finding, SalvageError, Salvaged, salvage};
-pub use space::SMALLEST_FLOOR;
+pub(crate) use check::{Checked, check};
+pub use open::SqliteOptions;
+pub(crate) use open::{OpenError, exists};
+pub(crate) use salvage::{Finding, Salvaged, salvage};
+pub(crate) use space::SMALLEST_FLOOR;
 
 use super::{
     Cursor, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, QuotaLedger, QuotaRow, Reassigned, Settlement,

@@ -211,7 +211,7 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// A prepared statement stays prepared. The bundled SQLite is built with STAT4, which prepares one again for each new value that a
-/// range condition is bound to; the query planner stability guarantee turns that off (https://sqlite.org/queryplanner-ng.html#qpsg).
+/// range condition is bound to; the query planner stability guarantee turns that off (<https://sqlite.org/queryplanner-ng.html#qpsg>).
 fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }

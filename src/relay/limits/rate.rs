@@ -26,11 +26,11 @@ const MOST: u32 = 100_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
     #[error("a number and a period are needed, as in \"14/s\"")]
-    NoSlash,
+    Incomplete,
     #[error("\"{0}\" is not a number from 1 to {MOST}")]
-    NoNumber(String),
+    InvalidNumber(String),
     #[error("\"{0}\" is not a period: use s, min, h or day")]
-    NoPeriod(String),
+    UnknownPeriod(String),
 }
 
 impl Rate {
@@ -39,17 +39,17 @@ impl Rate {
 
     /// Spaces are let pass, and the periods' usual names.
     pub fn parse(text: &str) -> Result<Self, RateError> {
-        let (units, per) = text.split_once('/').ok_or(RateError::NoSlash)?;
+        let (units, per) = text.split_once('/').ok_or(RateError::Incomplete)?;
         let units = units.trim();
         let per = per.trim();
         let number = units.parse().ok().filter(|number| (1..=MOST).contains(number));
-        let number = number.ok_or_else(|| RateError::NoNumber(units.to_owned()))?;
+        let number = number.ok_or_else(|| RateError::InvalidNumber(units.to_owned()))?;
         let per = match per.to_ascii_lowercase().as_str() {
             "s" | "sec" | "second" => Period::Second,
             "min" | "minute" => Period::Minute,
             "h" | "hour" => Period::Hour,
             "d" | "day" | "24h" => Period::Day,
-            _ => return Err(RateError::NoPeriod(per.to_owned())),
+            _ => return Err(RateError::UnknownPeriod(per.to_owned())),
         };
         Ok(Self { units: number, per })
     }
@@ -117,16 +117,16 @@ mod tests {
     #[test]
     fn an_invalid_rate_is_refused() {
         for (text, error) in [
-            ("", RateError::NoSlash),
-            ("14", RateError::NoSlash),
-            ("/s", RateError::NoNumber(String::new())),
-            ("0/s", RateError::NoNumber("0".into())),
-            ("-1/s", RateError::NoNumber("-1".into())),
-            ("1.5/s", RateError::NoNumber("1.5".into())),
-            ("100000001/s", RateError::NoNumber("100000001".into())),
-            ("14/", RateError::NoPeriod(String::new())),
-            ("14/week", RateError::NoPeriod("week".into())),
-            ("14/m", RateError::NoPeriod("m".into())),
+            ("", RateError::Incomplete),
+            ("14", RateError::Incomplete),
+            ("/s", RateError::InvalidNumber(String::new())),
+            ("0/s", RateError::InvalidNumber("0".into())),
+            ("-1/s", RateError::InvalidNumber("-1".into())),
+            ("1.5/s", RateError::InvalidNumber("1.5".into())),
+            ("100000001/s", RateError::InvalidNumber("100000001".into())),
+            ("14/", RateError::UnknownPeriod(String::new())),
+            ("14/week", RateError::UnknownPeriod("week".into())),
+            ("14/m", RateError::UnknownPeriod("m".into())),
         ] {
             assert_eq!(Rate::parse(text), Err(error), "{text}");
         }

@@ -13,8 +13,6 @@ mod sendgrid;
 mod ses;
 mod smtp;
 
-pub use ses::smtp_password as ses_smtp_password;
-
 use super::{Counting, Counts, Port, TlsMode};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
@@ -131,8 +129,6 @@ const fn implicit(number: u16) -> Port {
     Port { number, tls: TlsMode::Implicit }
 }
 
-/// The provider inside the process.
-pub use sandbox::PRESET as SANDBOX;
 /// Any server.
 pub use smtp::PRESET as SMTP;
 

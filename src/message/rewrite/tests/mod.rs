@@ -6,6 +6,7 @@ mod hostile;
 mod stored;
 mod unsubscribe;
 
+use super::outcome::RewriteChanges;
 use super::*;
 use crate::message::accepted::Origin;
 use crate::message::text_pattern::{self, TextPattern};
