@@ -40,14 +40,15 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use parking_lot::{Mutex, MutexGuard};
 
-/// Storage of its own, empty at first, that a queue can be opened on again and again.
+/// Storage of its own, empty at first, on which a queue can be opened repeatedly.
 #[async_trait]
 pub(crate) trait Factory: Send + Sync {
-    /// The queue that was opened before is gone, without having been closed: the process ended there. It goes by this clock.
+    /// The queue that was opened before is dropped without being closed, as if the process had ended there. The new one
+    /// uses this clock.
     async fn open(&self, clock: Clock) -> Arc<dyn Backend>;
 }
 
-/// One test per promise, each on storage that the expression makes.
+/// One test per promise, each on storage that the expression creates.
 macro_rules! conformance {
     ($factory:expr) => {
         conformance! { $factory;
@@ -120,7 +121,7 @@ macro_rules! conformance {
 }
 pub(crate) use conformance;
 
-/// A queue under test, and short words for what the tests do with it.
+/// A queue under test, with short names for what the tests do with it.
 pub(crate) struct Harness {
     factory: Box<dyn Factory>,
     machine: Arc<Mutex<Simulated>>,
@@ -138,7 +139,7 @@ impl Harness {
         self.machine.lock()
     }
 
-    /// The gateway runs for so many seconds.
+    /// The gateway runs for this many seconds.
     fn live(&self, seconds: i64) {
         self.machine().pass(Duration::from_secs(seconds.unsigned_abs()));
     }
@@ -154,7 +155,7 @@ impl Harness {
         *queue = Some(self.factory.open(Clock::Simulated(self.machine.clone())).await);
     }
 
-    /// The same; nobody runs for so long, and somebody may do something to the machine meanwhile.
+    /// The same after a stop of this length, during which `meanwhile` may change the machine.
     async fn stop(&self, seconds: i64, meanwhile: impl FnOnce(&mut Simulated)) {
         let mut queue = self.queue.lock().await;
         if let Some(queue) = queue.take() {
@@ -165,7 +166,7 @@ impl Harness {
         *queue = Some(self.factory.open(Clock::Simulated(self.machine.clone())).await);
     }
 
-    /// To its end.
+    /// Completes a reassignment.
     async fn reassign_lanes(&self, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError> {
         reassign_all(&*self.queue().await, fingerprint, lane_of).await
     }
@@ -186,7 +187,7 @@ impl Harness {
         leased.remove(0)
     }
 
-    /// The same for each recipient.
+    /// Settles every recipient in the same way.
     async fn settle(&self, leased: &Leased, settlement: Settlement, due: Timestamp) {
         let settlements = vec![settlement; leased.accepted.envelope.recipients.len()];
         self.queue().await.settle(leased.lease, settlements, due).await.expect("settled");
@@ -209,7 +210,7 @@ impl Harness {
         row.recipients.into_iter().map(|recipient| (recipient.address, recipient.state)).collect()
     }
 
-    /// Every row, by pages of `limit`.
+    /// Every row, in pages of `limit`.
     async fn rows(&self, filter: &Filter, limit: usize) -> Vec<Row> {
         let (queue, mut rows, mut after) = (self.queue().await, Vec::new(), None);
         loop {
@@ -227,7 +228,7 @@ impl Harness {
         self.rows(filter, 7).await.into_iter().map(|row| row.id).collect()
     }
 
-    /// The numbers are those of the rows.
+    /// Checks that the statistics agree with the rows.
     async fn check_statistics(&self) {
         let mut counted = Statistics::default();
         for recipient in self.rows(&Filter::default(), 100).await.into_iter().flat_map(|row| row.recipients) {
@@ -253,7 +254,7 @@ pub(crate) async fn reassign_all(queue: &dyn Queue, fingerprint: &str, lane_of: 
     }
 }
 
-/// Where the tests' time begins.
+/// When the tests' time begins.
 pub(crate) fn start() -> Timestamp {
     "2026-11-24T03:00:00Z".parse().expect("a time")
 }
@@ -264,7 +265,7 @@ pub(crate) fn after(seconds: i64) -> Timestamp {
 
 const DAY: i64 = 24 * 3600;
 
-/// A message of `sender` (empty: the null path), received `seconds` after the start, with its recipients' initial
+/// A message from `sender` (empty: the null path), received `seconds` after the start, with its recipients' initial
 /// states.
 pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, initial_states: &[(&str, InitialState)]) -> NewMail {
     let path = match sender {
@@ -296,14 +297,14 @@ pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, initial_states:
     }
 }
 
-/// Waiting on `lane` for each of the recipients.
+/// A message that waits on `lane` for each of the recipients.
 pub(crate) fn mail(number: u32, seconds: i64, sender: &str, recipients: &[&str], lane: &str) -> NewMail {
     let initial_states: Vec<_> =
         recipients.iter().map(|recipient| (*recipient, InitialState::Waiting(Lane::new(lane)))).collect();
     mail_with(number, seconds, sender, &initial_states)
 }
 
-/// One recipient, on lane "a".
+/// A message with one recipient, on lane "a".
 pub(crate) fn plain(number: u32, seconds: i64) -> NewMail {
     mail(number, seconds, "sender@example.com", &["you@example.net"], "a")
 }

@@ -1,8 +1,9 @@
-//! `Lifetime`: the clock that mail ages by. It counts the time that gateways have run with a queue, by a clock that nobody can
-//! set, and of a stop as much as can be trusted; so nobody makes mail older by setting the wall clock, or younger.
+//! `Lifetime`: the clock by which mail ages. It counts the time that gateways have run with a queue, measured by a
+//! monotonic clock, and as much of each stop as can be trusted. Setting the wall clock therefore makes no mail older or
+//! younger.
 //!
-//! Pure over a [`Clock`]. A backend keeps a [`Record`] with its commits and hands it over at the next start. How long a stop was
-//! the kernel knows, unless the machine was started again meanwhile; then the wall clock is asked, and believed within bounds.
+//! Pure over a [`Clock`]. A backend stores a [`Record`] with its commits and passes it in at the next start. The kernel
+//! knows how long a stop was, unless the machine was rebooted meanwhile; then the wall clock decides, within bounds.
 
 use crate::observe::Clock;
 use crate::observe::clock::plus;
@@ -13,24 +14,24 @@ use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// What a stop counts at most: more than a day, so that a day's quota is free again after one.
+/// The most that one stop counts: more than a day, so that a day's quota is free again after one.
 pub const LONGEST_STOP: Duration = Duration::from_secs(30 * 3600);
-/// A wall clock that tells of a longer stop is not believed at all.
+/// If the wall clock reports a longer stop than this, it is not believed at all.
 pub const IMPLAUSIBLE_STOP: Duration = Duration::from_secs(30 * 24 * 3600);
-/// What a new queue's clock begins with, so that there is a time before it.
+/// The value at which a new queue's clock starts, so that there is a time before it.
 pub const BEGINNING: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Between two records; after a crash on another boot so much at most is counted by the wall clock.
+/// Interval between two records. After a crash and a reboot, at most this much is counted by the wall clock.
 const BETWEEN_RECORDS: Duration = Duration::from_secs(10);
-/// A wall clock that is further behind was set back, or was ahead before.
+/// A wall clock that is further behind than this was set back, or was ahead before.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
-/// What a queue keeps of its clock.
+/// What a queue stores of its clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub lived: Duration,
-    /// By the wall clock; `None`: no gateway has run with it yet.
+    /// The wall-clock time of the record; `None`: no gateway has run with this queue yet.
     pub at: Option<Timestamp>,
-    /// The latest that a wall clock has said, gone on with the time since.
+    /// The latest time that a wall clock has shown, advanced by the time since.
     pub latest: Option<Timestamp>,
     pub boot: Option<Boot>,
 }
@@ -45,15 +46,15 @@ impl Default for Record {
 pub struct Lifetime {
     clock: Clock,
     began: Instant,
-    /// Then.
+    /// The lifetime at `began`.
     lived: Duration,
     latest: Timestamp,
-    /// `None`: not since the start.
+    /// When a record was last stored; `None`: not since the start.
     recorded: Mutex<Option<Instant>>,
 }
 
 impl Lifetime {
-    /// `expire`: of the schedule; a stop that only the wall clock tells of counts for a quarter of it at most.
+    /// `expire`: from the schedule. A stop known only from the wall clock counts for at most a quarter of it.
     pub fn resume(record: &Record, clock: Clock, expire: Duration) -> Self {
         let (began, now) = (clock.instant(), clock.now());
         if let Some(doubt) = doubt(record, now) {
@@ -64,12 +65,12 @@ impl Lifetime {
         Self { began, lived: record.lived.saturating_add(stop), latest, clock, recorded: Mutex::default() }
     }
 
-    /// Since the queue's beginning. Never goes back, and never jumps.
+    /// Time since the queue's beginning. Never goes back and never jumps.
     pub fn now(&self) -> Duration {
         self.lived.saturating_add(self.elapsed())
     }
 
-    /// What has this age, or is older, dates from then or before.
+    /// A message of this age or older dates from this time or before.
     pub fn before(&self, age: Duration) -> Duration {
         self.now().saturating_sub(age)
     }
@@ -78,7 +79,7 @@ impl Lifetime {
         self.now().saturating_sub(since)
     }
 
-    /// To be kept with what is committed now, if it is the first since the start, or the last one is some seconds old.
+    /// The record to store with the current commit: due at the first commit after the start, then every few seconds.
     pub fn record_if_due(&self) -> Option<Record> {
         let now = self.clock.instant();
         let mut recorded = self.recorded.lock();
@@ -101,14 +102,15 @@ impl Lifetime {
     }
 }
 
-/// How long nobody ran with the queue, as far as that can be trusted.
+/// How long no gateway ran with the queue, as far as that can be trusted.
 fn stop_since(record: &Record, now: Timestamp, boot: Option<&Boot>, expire: Duration) -> Duration {
     if let (Some(then), Some(boot)) = (&record.boot, boot)
         && then.id == boot.id
     {
         return boot.uptime.saturating_sub(then.uptime).min(LONGEST_STOP);
     }
-    // From the latest time that was ever said: a clock that is ahead at every start makes mail older once, not each time.
+    // Counted from the latest time ever seen, so that a clock that is ahead at every start ages mail once, not each
+    // time.
     let stop = record.latest.map_or(Duration::ZERO, |latest| positive(now.duration_since(latest)));
     if stop > IMPLAUSIBLE_STOP { Duration::ZERO } else { stop.min(LONGEST_STOP).min(expire / 4) }
 }
@@ -117,7 +119,7 @@ fn positive(duration: SignedDuration) -> Duration {
     Duration::try_from(duration).unwrap_or_default()
 }
 
-/// What is to be said of a wall clock at a start, once. It costs no mail; what is dated by it is another matter.
+/// A warning about the wall clock, given once at a start. It does not affect mail, only what is dated by that clock.
 fn doubt(record: &Record, now: Timestamp) -> Option<String> {
     let what = if now < EARLIEST {
         format!("the clock says {now}, and this program is younger: it is wrong")

@@ -1,4 +1,4 @@
-//! The durable queue: what was accepted stays until each recipient is settled.
+//! The durable queue: accepted mail stays until each recipient is settled.
 //!
 //! States of a recipient (docs/queue.md draws them):
 //! ```text
@@ -40,7 +40,7 @@ pub(crate) use store::Reassigned;
 pub use store::{LaneOf, Queue};
 pub(crate) use wakeups::{LaneWakeups, Wakeups};
 
-/// Where mail waits: a word that means something to delivery alone.
+/// Where mail waits: a name that only delivery interprets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane(Arc<str>);
 
@@ -66,14 +66,15 @@ pub struct NewMail {
     pub accepted: Arc<Accepted>,
     /// One per recipient of the envelope, in its order.
     pub initial_states: Vec<InitialState>,
-    /// From before the rewrite rules, where one changed it, as `rewrite::Original::encode` writes it; opaque to the queue.
+    /// The message from before the rewrite rules, if one changed it, as `rewrite::Original::encode` writes it; opaque
+    /// to the queue.
     pub original: Option<bytes::Bytes>,
-    /// For lists; decoded, at most 200 characters.
+    /// For lists: decoded, at most 200 characters.
     pub subject: String,
 }
 
 impl NewMail {
-    /// Those on which it waits, each once.
+    /// The lanes on which it waits, each once.
     pub fn waiting_lanes(&self) -> Vec<Lane> {
         let mut lanes = Vec::new();
         for state in &self.initial_states {
@@ -87,20 +88,20 @@ impl NewMail {
     }
 }
 
-/// Where a new recipient begins.
+/// The initial state of a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitialState {
-    /// Due at once.
+    /// Due immediately.
     Waiting(Lane),
-    /// Tried before it was stored (direct mode), to be tried again.
+    /// Tried before it was stored (direct mode) and to be tried again.
     Deferred { lane: Lane, due: Timestamp, attempt: Attempted },
     /// Kept for the operator.
     Failed { lane: Lane, attempt: Attempted },
-    /// Already taken by the provider; only history.
+    /// The provider has accepted it already; recorded in the history only.
     Delivered(Delivered),
 }
 
-/// One attempt's decisive line.
+/// The reply or error that decided an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attempted {
     pub at: Timestamp,
@@ -111,17 +112,17 @@ pub struct Attempted {
     pub possible_duplicate: bool,
 }
 
-/// What the provider said when it took the message.
+/// The provider's reply when it accepted the message.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Delivered {
     pub at: Timestamp,
     pub upstream: String,
     pub reply: String,
-    /// From the final dot of the application to the provider's reply.
+    /// From the application's final dot to the provider's reply.
     pub milliseconds: u64,
 }
 
-/// A lease's name: unique among all leases of this process.
+/// Identifies a lease; unique among all leases of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseId(pub i64);
 
@@ -130,14 +131,14 @@ pub struct LeaseId(pub i64);
 pub struct Leased {
     pub lease: LeaseId,
     pub lane: Lane,
-    /// The envelope holds the recipients of this lane that are waiting, and no others.
+    /// The envelope contains only this lane's waiting recipients.
     pub accepted: Arc<Accepted>,
     /// Attempts on this lane before this one.
     pub attempts: u32,
-    /// By [`QuotaLedger::lived`]: since it was received, or made to be tried again by an operator.
+    /// Measured by [`QuotaLedger::lived`] since the message was received, or since an operator last asked for a retry.
     pub age: Duration,
-    /// This attempt may be a duplicate: it was leased when the process last ended, or a recipient's last attempt was a
-    /// `possible_duplicate`.
+    /// This attempt may deliver a duplicate: the message was leased when the process last ended, or a recipient's last
+    /// attempt was a `possible_duplicate`.
     pub possible_duplicate: bool,
 }
 
@@ -147,9 +148,9 @@ pub enum Settlement {
     Delivered(Delivered),
     Deferred(Attempted),
     Failed(Attempted),
-    /// Not tried: as if it had not been leased; costs no attempt.
+    /// Not tried: treated as if it had not been leased; costs no attempt.
     Untried,
-    /// Not tried and of no use before `due`; costs no attempt.
+    /// Not tried, and trying before `due` is pointless; costs no attempt.
     Postponed,
 }
 
@@ -161,28 +162,29 @@ pub enum QueueError {
     /// 451 4.3.0
     #[error("the queue's storage fails ({0})")]
     Storage(String),
-    /// 451 4.3.0: what would be stored now could not be found by the next start.
+    /// 451 4.3.0: the next start would not find a message that was stored now.
     #[error("the queue was moved or deleted ({0})")]
     Moved(String),
     #[error("the queue is closed")]
     Closed,
-    /// Of `settle`: it was settled before.
+    /// From `settle`: the lease was settled before.
     #[error("no such lease")]
     NoSuchLease,
 }
 
 impl QueueError {
-    /// A panic, which is in the log. What it was about is not done.
+    /// A panic, which has been logged. The operation was not done.
     pub(crate) fn fault() -> Self {
         Self::Storage("a fault of this program; see the log".to_owned())
     }
 }
 
-/// Opaque; from a page.
+/// An opaque position, taken from a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cursor(pub i64);
 
-/// What keeps a queue: everything that the parts of a gateway need of one. `queue::conformance` says, as tests, what a backend must do.
+/// A queue's storage: everything that the parts of a gateway need from a queue. `queue::conformance` says, as tests,
+/// what a backend must do.
 pub trait Backend: Queue + Operator + QuotaLedger {}
 
 impl<T: Queue + Operator + QuotaLedger> Backend for T {}

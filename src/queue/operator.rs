@@ -1,4 +1,4 @@
-//! What an operator asks of a queue and does to it: `waxseal queue`, and the gateway's own housekeeping.
+//! What an operator asks of a queue and does to it, for `waxseal queue` and the gateway's own pruning.
 
 use super::{Attempted, Cursor, Delivered, Lane, LaneOf, QueueError};
 use crate::message::accepted::Accepted;
@@ -9,46 +9,47 @@ use jiff::Timestamp;
 use std::fmt;
 use std::time::Duration;
 
-/// Crash guarantee: what a call changes of one message is all or nothing, and durable when it returns `Ok`. Calls that name many
-/// messages may have changed some of them when they return an error.
+/// Crash guarantee: a call changes each message completely or not at all, and durably when it returns `Ok`. Calls that
+/// name many messages may have changed some of them when they return an error.
 #[async_trait]
 pub trait Operator: Send + Sync + fmt::Debug + 'static {
-    /// Stops (`true`) or resumes a lane, or with `None` all lanes, also those that do not exist yet. Mail is still accepted. The latest
-    /// call wins: a lane can be released while all others are held.
+    /// Holds (`true`) or releases a lane; `None` means all lanes, including those that do not exist yet. Mail is still
+    /// accepted. The latest call wins: a lane can be released while all others are held.
     async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError>;
 
     async fn holds(&self) -> Result<Vec<HeldLane>, QueueError>;
 
-    /// A page, oldest first, after the cursor. A call looks at a bounded number of messages, so that it costs the same however long the
-    /// queue is; a page can therefore be short, even empty, and have a next one.
+    /// One page after the cursor, oldest first. A call examines a bounded number of messages, so its cost does not
+    /// depend on the queue's length; a page can therefore be short or even empty and still have a next one.
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError>;
 
     /// Everything about one message; its header, not its body.
     async fn show(&self, id: MailId) -> Result<Option<MessageDetails>, QueueError>;
 
-    /// The whole message as it was accepted; `None` if there is none (any more).
+    /// The whole message as it was accepted; `None` if it does not exist (any more).
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
 
-    /// Makes waiting, failed and damaged recipients due now; their age starts at zero. With a correction, a message's only unsettled
-    /// recipient is replaced and waits on the lane of the new address. Returns the number of recipients.
+    /// Makes waiting, failed and damaged recipients due now and resets their age to zero. With a correction, the
+    /// message's only unsettled recipient is replaced and waits on the lane of the new address. Returns the number of
+    /// recipients.
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError>;
 
-    /// The message as it is stored, for [`Operator::replace`]; `None` if there is none (any more).
+    /// The message as it is stored, for [`Operator::replace`]; `None` if it does not exist (any more).
     async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError>;
 
-    /// Replaces a message by another form of it, all at once, and makes it due now. Its earlier attempts stay on record and no longer
-    /// count. `false`, and nothing is done, if it is leased or gone, or if its recipients are no longer those that the form was made
-    /// from.
+    /// Replaces a message by another form of it, atomically, and makes it due now. Its earlier attempts stay on record
+    /// but no longer count. Returns `false` and does nothing if the message is leased or gone, or if its recipients are
+    /// no longer those from which the form was made.
     async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError>;
 
-    /// For good. Messages that are leased stay. Returns the number of messages.
+    /// Removes messages permanently, except those that are leased. Returns the number of messages.
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError>;
 
-    /// What was delivered, newest first.
+    /// Delivered messages, newest first.
     async fn history(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<HistoryRow>, QueueError>;
 
-    /// Forgets what failed, or was delivered, at least so long ago, by [`lived`](super::QuotaLedger::lived). Returns the number of
-    /// rows.
+    /// Deletes failed messages and history that are at least so old by [`lived`](super::QuotaLedger::lived). Returns
+    /// the number of rows.
     async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError>;
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
@@ -57,35 +58,35 @@ pub trait Operator: Send + Sync + fmt::Debug + 'static {
 /// A message as it is stored, with everything that is not settled.
 #[derive(Debug, Clone)]
 pub struct StoredMail {
-    /// The envelope holds every recipient that is not settled, on whatever lane.
+    /// The envelope contains every unsettled recipient, on any lane.
     pub accepted: Accepted,
-    /// As it was put.
+    /// As it was passed to `put`.
     pub original: Option<bytes::Bytes>,
 }
 
-/// Another form of a stored message: all but its body, its name and its origin.
+/// Another form of a stored message. It keeps the body, the id and the origin.
 #[derive(Debug, Clone)]
 pub struct Revision {
     pub id: MailId,
-    /// Those of [`StoredMail`], from which this form was made.
+    /// The recipients of the [`StoredMail`] from which this form was made.
     pub replaces: Vec<Mailbox>,
-    /// Not empty.
+    /// Must not be empty.
     pub envelope: Envelope,
     /// One per recipient of the envelope, in its order.
     pub lanes: Vec<Lane>,
-    /// Whole fields.
+    /// Complete header fields.
     pub header: Vec<u8>,
     pub marks: Marks,
     pub original: Option<bytes::Bytes>,
     pub subject: String,
 }
 
-/// Another address in place of a recipient's.
+/// A new address for a recipient.
 #[derive(Clone)]
 pub struct Correction {
     pub to: Mailbox,
-    /// By the current routes. `None`: they are not known here, and the next [`reassign_lanes`](super::Queue::reassign_lanes) looks
-    /// at all mail.
+    /// The lane by the current routes. `None`: the routes are not known here, and the next
+    /// [`reassign_lanes`](super::Queue::reassign_lanes) examines all mail.
     pub lane_of: Option<LaneOf>,
 }
 
@@ -101,17 +102,17 @@ pub enum RecipientState {
     Waiting,
     Leased,
     Failed,
-    /// Cannot be read; set aside.
+    /// Unreadable; set aside.
     Damaged,
 }
 
-/// All that are given must match.
+/// A message matches if every given condition does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Filter {
     pub state: Option<RecipientState>,
-    /// Glob-free substring of a recipient's address.
+    /// Part of a recipient's address, without wildcards.
     pub recipient: Option<String>,
-    /// Lane or last upstream.
+    /// The lane or the last upstream.
     pub upstream: Option<String>,
     pub received_before: Option<Timestamp>,
 }
@@ -128,7 +129,7 @@ pub struct Page {
 pub struct Row {
     pub id: String,
     pub received_at: Timestamp,
-    /// Empty: the null path.
+    /// Empty for the null path.
     pub sender: String,
     pub subject: String,
     pub size: u64,
@@ -141,9 +142,9 @@ pub struct RecipientRow {
     pub state: RecipientState,
     pub lane: String,
     pub attempts: u32,
-    /// Of the next attempt.
+    /// When the next attempt is due.
     pub due: Option<Timestamp>,
-    /// The last reason, in one line.
+    /// The reason for the last failure, on one line.
     pub reason: Option<String>,
 }
 
@@ -176,7 +177,7 @@ pub struct HeldLane {
     pub except: Vec<String>,
 }
 
-/// Numbers of recipients.
+/// Counts recipients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Statistics {
     pub waiting: u64,

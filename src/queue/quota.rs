@@ -1,16 +1,16 @@
-//! What is used up of quotas, kept across restarts as plain numbers.
+//! Usage of quotas, kept across restarts as plain numbers.
 
 use super::QueueError;
 use async_trait::async_trait;
 use std::fmt;
 use std::time::Duration;
 
-/// Durable when a call returns `Ok`. Names are opaque, like a lane's.
+/// Every call is durable when it returns `Ok`. Names are opaque, like a lane's.
 #[async_trait]
 pub trait QuotaLedger: Send + Sync + fmt::Debug + 'static {
-    /// The clock by which mail ages, from the queue's beginning: the time that gateways have run with it, and of each stop as much as can
-    /// be trusted. It neither jumps nor goes back when the wall clock is set, and a crash loses a few seconds of it at most. Costs
-    /// nothing.
+    /// The clock by which mail ages: the time since the queue's beginning that gateways have run with it, plus as much
+    /// of each stop as can be trusted. It neither jumps nor goes back when the wall clock is set, and a crash loses at
+    /// most a few seconds of it. Cheap to call.
     fn lived(&self) -> Duration;
 
     /// The recorded usage of a quota, by number.
@@ -20,10 +20,10 @@ pub trait QuotaLedger: Send + Sync + fmt::Debug + 'static {
     async fn spend(&self, quota: &str, rows: Vec<QuotaRow>, oldest: i64) -> Result<(), QueueError>;
 }
 
-/// A part of a quota that is used up: so many units, none of them after `at`, by [`QuotaLedger::lived`].
+/// A used part of a quota: a number of units, none of them used after `at`, which is a time by [`QuotaLedger::lived`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaRow {
-    /// Names it among those of its quota.
+    /// Identifies the row within its quota.
     pub number: i64,
     pub at: Duration,
     pub units: u64,

@@ -1,4 +1,4 @@
-//! When a deferred message is due again: growing waits with jitter, and an end. Pure. RFC 5321 §4.5.4.1.
+//! When a deferred message is due again: growing waits with jitter, up to a limit. Pure. RFC 5321 §4.5.4.1.
 
 use crate::observe::backoff::{doubled, spread};
 use crate::observe::clock::plus;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// Before the second attempt.
+    /// Wait before the second attempt.
     pub first: Duration,
     pub longest: Duration,
-    /// After which a message that is still deferred has failed.
+    /// A message that is still deferred after this time has failed.
     pub expire: Duration,
 }
 
@@ -22,8 +22,8 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// `attempts`: how many were made, at least one. `jitter` in 0..=65535 spreads the wait over ±20 %, so that what
-    /// failed together does not come back together.
+    /// `attempts`: how many were made, at least one. `jitter` in 0..=65535 spreads the wait over ±20 %, so that
+    /// messages that failed together are not retried together.
     pub fn wait(&self, attempts: u32, jitter: u16) -> Duration {
         spread(doubled(self.first, attempts.saturating_sub(1), self.longest), jitter)
     }
@@ -32,7 +32,7 @@ impl Schedule {
         plus(now, self.wait(attempts, jitter))
     }
 
-    /// No due time that this schedule made lies behind it; one that does was made before the clock was set back.
+    /// The latest due time that this schedule can produce. A later one was set before the clock was set back.
     pub fn horizon(&self, now: Timestamp) -> Timestamp {
         plus(now, self.longest.mul_f64(1.25))
     }

@@ -1,4 +1,4 @@
-//! A queue of rows in memory, for the tests of what an [`Operator`] is asked: it keeps what it is given and takes no mail.
+//! An in-memory queue of rows, for tests of requests to an [`Operator`]: it keeps what it is given and accepts no mail.
 
 use super::*;
 use crate::message::accepted::Origin;
@@ -17,15 +17,15 @@ pub struct MemoryQueue {
 #[derive(Debug, Default)]
 pub struct Inner {
     pub messages: Vec<(Row, Bytes)>,
-    /// From before the rules, by id.
+    /// The messages from before the rules, by id.
     pub originals: HashMap<String, Bytes>,
     pub history: Vec<HistoryRow>,
     pub held: Vec<HeldLane>,
-    /// Failed mail of that age, as `prune` was told.
+    /// The ages of failed mail that `prune` received.
     pub pruned: Vec<Duration>,
     /// `stored` finds this message damaged.
     pub unreadable: Option<MailId>,
-    /// Every call fails with it.
+    /// Every call fails with this error.
     pub broken: Option<QueueError>,
 }
 

@@ -1,7 +1,7 @@
-//! Wakes the delivery loop of a lane when mail may have become due there, or when an operator asks for a retry.
+//! Wakes a lane's delivery loop when mail may have become due there, or when an operator asks for a retry.
 //!
-//! Each backend owns one and rings it after every change that it knows of. It is a hint and no more: a wake-up can be
-//! missing (another process made the change) or come for nothing, so the loops also look by themselves.
+//! Each backend owns one and triggers it after every change that it makes. A wake-up is only a hint: it can be missing
+//! (another process made the change) or spurious, so the loops also check by themselves.
 
 use super::Lane;
 use parking_lot::Mutex;
@@ -14,17 +14,17 @@ pub struct Wakeups {
     lanes: Mutex<HashMap<Lane, LaneWakeups>>,
 }
 
-/// For one waiter. A wake-up without a waiter is kept for the next wait.
+/// Serves one waiter. A wake-up without a waiter is kept for the next wait.
 #[derive(Debug, Clone, Default)]
 pub struct LaneWakeups {
     /// Mail may be due.
     pub mail: Arc<Notify>,
-    /// The operator wants a retry now, whatever the lane waits for.
+    /// The operator wants a retry now, whatever the lane is waiting for.
     pub retry: Arc<Notify>,
 }
 
 impl Wakeups {
-    /// From now on the lane is woken.
+    /// Returns the lane's wake-ups; from now on it receives them.
     pub fn of(&self, lane: &Lane) -> LaneWakeups {
         self.lanes.lock().entry(lane.clone()).or_default().clone()
     }
@@ -38,7 +38,7 @@ impl Wakeups {
         self.lanes.lock().values().for_each(|lane| lane.mail.notify_one());
     }
 
-    /// All lanes.
+    /// Tells all lanes to retry.
     pub fn retry_now(&self) {
         self.lanes.lock().values().for_each(|lane| lane.retry.notify_one());
     }

@@ -111,7 +111,7 @@ async fn large_mail_waits_while_the_folder_of_its_body_is_away() {
         assert!(output.status.success(), "{}", said(&output));
     };
     retry();
-    gateway.wait_for_line(&["a message cannot be read just now", &id, "bodies was deleted or moved away"]);
+    gateway.wait_for_line(&["a message cannot be read at the moment", &id, "bodies was deleted or moved away"]);
     let shown = said(&tokio::task::block_in_place(|| gateway.output(&["queue", "list", "--json"])));
     assert!(shown.contains("\"state\":\"waiting\"") && shown.contains("\"damaged\":0"), "{shown}");
     assert!(scripted.messages().is_empty());

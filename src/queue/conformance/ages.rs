@@ -1,4 +1,5 @@
-//! Ages: what a message has lived through with gateways that ran, and of a stop what can be trusted; never what a wall clock says.
+//! Ages: the time for which gateways ran while a message waited, plus as much of each stop as can be trusted; never
+//! what a wall clock says.
 
 use super::walk::Dice;
 use super::*;
@@ -7,7 +8,7 @@ use crate::queue::lifetime::LONGEST_STOP;
 
 const HOUR: i64 = 3600;
 
-/// Of the only message on lane "a", which is due and stays.
+/// The age of the only message on lane "a", which is due and stays.
 async fn age(harness: &Harness) -> Duration {
     let now = harness.machine().wall;
     let leased = harness.lease_one("a", now).await;
@@ -23,7 +24,7 @@ fn days(days: i64) -> SignedDuration {
     SignedDuration::from_hours(24 * days)
 }
 
-/// The search went by the time of acceptance and ended there.
+/// The search used the time of acceptance and ended there.
 pub(crate) async fn mail_from_a_clock_that_was_ahead_hides_no_old_mail(harness: &Harness) {
     let mut ids = Vec::new();
     for (number, received) in [(1, 0), (2, 300 * DAY), (3, 1), (4, -7 * 365 * DAY), (5, 2)] {
@@ -104,7 +105,7 @@ pub(crate) async fn a_stop_makes_mail_older_by_what_can_be_trusted_of_it(harness
     }
 }
 
-/// Failed mail and history were forgotten by the clock of the day.
+/// Failed mail and history were deleted by the wall clock.
 pub(crate) async fn nothing_is_forgotten_by_a_clock_that_is_set(harness: &Harness) {
     for (number, ending) in [(1, failed(0)), (2, Settlement::Delivered(delivered(0)))] {
         harness.put(plain(number, 0)).await;
@@ -129,11 +130,11 @@ pub(crate) async fn nothing_is_forgotten_by_a_clock_that_is_set(harness: &Harnes
     );
 }
 
-/// Any sequence of runs, jumps, stops and crashes.
+/// Tries random sequences of runs, clock jumps, stops and crashes.
 pub(crate) async fn ages_are_what_was_lived_whatever_the_clock_says(harness: &Harness) {
     let mut dice = Dice(0x1234_5678_9abc_def1);
     harness.put(plain(1, 0)).await;
-    // What has passed for certain, and what may have been counted at most.
+    // The time that has certainly passed, and the most that may have been counted.
     let (mut least, mut most) = (Duration::ZERO, Duration::ZERO);
     for step in 0..400 {
         match dice.roll(6) {

@@ -1,4 +1,4 @@
-//! What the failure of one call, or the end of its caller, means for the others: nothing.
+//! The failure of one call, or the end of its caller, must not affect the others.
 
 use super::*;
 use std::panic::panic_any;
@@ -13,7 +13,7 @@ pub(crate) async fn one_that_fails_takes_nobody_with_it(harness: &Harness) {
     assert_eq!(harness.statistics().await.waiting, 2);
 }
 
-/// It ended the thread that writes: no mail was accepted or leased any more, and the gateway kept running.
+/// The panic ended the writer thread: no mail was accepted or leased any more, but the gateway kept running.
 pub(crate) async fn a_panic_in_one_operation_is_its_own_failure(harness: &Harness) {
     harness.put(plain(1, 0)).await;
     let queue = harness.queue().await;
@@ -28,7 +28,7 @@ pub(crate) async fn a_panic_in_one_operation_is_its_own_failure(harness: &Harnes
     assert_eq!(moved.unwrap(), 1, "it is not taken for done");
 }
 
-/// Names are chance: one that is taken must cost nobody his mail.
+/// Ids are random: one that is already in use must not cost anyone mail.
 pub(crate) async fn a_name_that_is_taken_is_refused_and_its_owner_is_unharmed(harness: &Harness) {
     for (number, size) in [(1, 300_000), (2, 100)] {
         let of_size = |size| with_body(plain(number, 0), vec![b'x'; size].into());
@@ -48,7 +48,7 @@ pub(crate) async fn a_lease_whose_caller_is_gone_goes_back(harness: &Harness) {
     let lane = Lane::new("a");
     harness.put(plain(1, 0)).await;
     for _ in 0..10 {
-        // Asked, and given up at once.
+        // Requested and dropped at once.
         let asked = tokio::time::timeout(Duration::ZERO, queue.lease(&lane, after(0), 1, u64::MAX)).await;
         for leased in asked.ok().into_iter().flat_map(|leased| leased.expect("a lease")) {
             harness.settle(&leased, Settlement::Untried, after(0)).await;

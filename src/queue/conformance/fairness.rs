@@ -1,5 +1,5 @@
-//! Nobody waits for somebody else's backlog. What is counted is which messages are leased, never how long it took; that
-//! nothing walks through the backlog each backend shows for itself.
+//! No sender waits for another one's backlog. The tests count which messages are leased, never how long that takes;
+//! each backend shows for itself that nothing scans the backlog.
 
 use super::*;
 

@@ -96,7 +96,7 @@ pub(crate) async fn the_clock_may_go_back_a_day(harness: &Harness) {
     let leased = harness.lease_one("a", after(DAY)).await;
     harness.settle(&leased, deferred(DAY), after(DAY + 30)).await;
     harness.put(plain(2, DAY)).await;
-    // Now it is yesterday again. No schedule could have made such due times, so they count as due.
+    // The clock is set back a day. No schedule could have made such due times, so they count as due.
     assert_eq!(harness.next_due("a", after(0)).await, Some(after(0)));
     let leased = harness.lease("a", after(0), 10).await;
     assert_eq!(leased.len(), 2);
@@ -115,7 +115,7 @@ pub(crate) async fn the_clock_may_go_forward_a_day(harness: &Harness) {
     for leased in harness.lease("a", after(0), 20).await {
         harness.settle(&leased, deferred(0), after(30)).await;
     }
-    // Everything is due at once; the limit of each lease is what keeps it from being a storm.
+    // Everything is due at once; the limit of each lease prevents a storm.
     assert_eq!(harness.lease("a", after(DAY), 3).await.len(), 3);
     let rest = harness.lease("a", after(DAY), 100).await;
     assert_eq!(rest.len(), 17);

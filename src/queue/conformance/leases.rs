@@ -1,4 +1,4 @@
-//! The life of a message: put, leased, settled; and the process ending between any two of these.
+//! The life of a message: put, leased, settled, with the process ending between any two of these.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a queue should hold after any sequence of calls, kept in the simplest way there is.
+//! The simplest model of what a queue should contain after any sequence of calls.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(super) struct Message {
     pub jobs: BTreeMap<String, Job>,
 }
 
-/// By id, which is the order of acceptance too.
+/// By id, which is also the order of acceptance.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub messages: BTreeMap<MailId, Message>,
@@ -73,7 +73,7 @@ impl Model {
             .min()
     }
 
-    /// Checks a lease against what should be leased, and records it.
+    /// Checks a lease against the model and records it.
     pub(super) fn lease(&mut self, leased: &Leased, now: Timestamp) {
         let message = self.messages.get_mut(&leased.accepted.id).expect("a known message");
         let lane = leased.lane.as_str();
@@ -180,7 +180,7 @@ impl Model {
         }
     }
 
-    /// As a list shows it.
+    /// The rows as a list shows them.
     pub(super) fn rows(&self) -> Vec<(String, Vec<RecipientRow>)> {
         let row = |message: &Message, recipient: &Recipient| {
             let job = message.jobs.get(&recipient.lane).filter(|_| !recipient.failed);

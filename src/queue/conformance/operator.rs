@@ -115,7 +115,7 @@ pub(crate) async fn a_failed_message_is_tried_again_from_a_new_beginning(harness
     assert_eq!(harness.queue().await.retry(&[id], None, after(6 * DAY + 2)).await.unwrap(), 0);
 }
 
-/// The provider may have it: the answer was lost, and then its time was over.
+/// The provider may have the message: the answer was lost, and then the message expired.
 pub(crate) async fn a_failure_with_a_lost_answer_makes_a_retry_suspect(harness: &Harness) {
     let queue = harness.queue().await;
     let lost = Attempted { possible_duplicate: true, ..attempted(0, "final dot: timed out") };
@@ -149,7 +149,7 @@ pub(crate) async fn a_failure_with_a_lost_answer_makes_a_retry_suspect(harness: 
     assert!(leased.len() == 3 && leased.iter().all(|leased| !leased.possible_duplicate), "an answer ends the doubt");
 }
 
-/// The answer that the others of the message got said nothing about the one that had joined them.
+/// The answer for the message's other recipients said nothing about the one that joined them.
 pub(crate) async fn a_retry_that_joins_a_lease_keeps_its_doubt(harness: &Harness) {
     let queue = harness.queue().await;
     let id = harness.put(mail(1, 0, "a@example.com", &["a@example.net", "b@example.net"], "a")).await;
@@ -185,7 +185,7 @@ pub(crate) async fn a_message_goes_to_a_corrected_address(harness: &Harness) {
     assert_eq!(delivered.last().unwrap().recipients, ["jürgen@example.net"]);
 }
 
-/// The old address's lane may be held, or be long.
+/// The old address's lane may be held, or have a long backlog.
 pub(crate) async fn a_corrected_address_waits_on_its_own_lane(harness: &Harness) {
     let queue = harness.queue().await;
     let lane_of: LaneOf = Arc::new(|addressed: &Addressed<'_>| Lane::new(addressed.recipient.domain().as_str()));
@@ -302,7 +302,7 @@ pub(crate) async fn old_failures_and_history_are_forgotten(harness: &Harness) {
         harness.settle(&leased, ending, after(at)).await;
     }
     let waiting = harness.put(plain(1000, -100)).await;
-    // The last two ended 349 seconds behind the first.
+    // The last two ended 349 seconds after the first.
     let age_of = |at: u64| Duration::from_secs(349 - at);
     assert_eq!(queue.prune(Duration::from_secs(350), Duration::from_secs(350)).await.unwrap(), 0);
     assert_eq!(queue.prune(age_of(299), age_of(199)).await.unwrap(), 300 + 200);

@@ -1,4 +1,4 @@
-//! Quotas: what is put down is there after a crash, by name, and only what counts.
+//! Quotas: recorded usage survives a crash, by name, and old rows are deleted.
 
 use super::*;
 

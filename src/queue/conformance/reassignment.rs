@@ -1,10 +1,11 @@
-//! New routes: waiting mail is put on its lanes while mail is taken and lent, and never lent on a lane that is not its own.
+//! New routes: waiting mail is moved to its lanes while mail is accepted and leased, and nothing is leased on a lane
+//! that is not its own.
 
 use super::walk::Dice;
 use super::*;
 use std::collections::BTreeSet;
 
-/// By the recipient's domain.
+/// Lanes by the recipient's domain.
 fn today() -> LaneOf {
     Arc::new(|addressed: &Addressed<'_>| lane_of(addressed.recipient))
 }
@@ -17,7 +18,7 @@ fn yesterday() -> LaneOf {
     Arc::new(|_| Lane::new("old"))
 }
 
-/// So many messages on the lane of yesterday; half of them have a recipient whose lane is still that one, all have others.
+/// Puts this many messages on yesterday's lane. Half of them have a recipient whose lane is unchanged; all have others.
 async fn backlog(harness: &Harness, messages: u32) {
     harness.reassign_lanes("yesterday", yesterday()).await.expect("nothing to do");
     for number in 0..messages {
@@ -64,7 +65,7 @@ pub(crate) async fn lanes_are_reassigned_while_mail_is_taken_and_lent(harness: &
         "new mail goes out at once"
     );
     harness.settle(&leased[0], Settlement::Delivered(delivered(1)), after(1)).await;
-    // What was on a lane that there still is waits for no other routes, and nothing else goes out there.
+    // Mail on a lane that still exists does not wait for other routes, and nothing else is leased there.
     queue.hold(Some(&Lane::new("one")), true).await.unwrap();
     let mut lent = Vec::new();
     for _ in 0..40 {

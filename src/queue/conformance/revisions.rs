@@ -1,8 +1,8 @@
-//! Another form in place of a stored message: all of it or nothing, and never while the message is being sent.
+//! Replacing a stored message by another form of it: all of it or nothing, and never while the message is being sent.
 
 use super::*;
 
-/// What the rules of another day make of a message: another sender, header, tag; its recipients on these lanes.
+/// A message as later rules might change it: another sender, header and tag, with its recipients on these lanes.
 fn revision(stored: &StoredMail, recipients: &[(&str, &str)]) -> Revision {
     let mut envelope = Envelope::new(ReversePath::Mailbox(mailbox("verified@example.org")));
     recipients.iter().for_each(|(address, _)| envelope.add_recipient(mailbox(address)));

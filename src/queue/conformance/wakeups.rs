@@ -1,4 +1,4 @@
-//! Wake-ups: each change that can make mail due has woken the lanes it concerns when its call returns, and nothing else has.
+//! Wake-ups: when a call that can make mail due returns, it has woken the lanes concerned and no others.
 
 use super::*;
 use std::future::ready;

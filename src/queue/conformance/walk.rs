@@ -1,4 +1,4 @@
-//! Any sequence of calls, with the process ending between any two of them, leaves what the model says.
+//! After any sequence of calls, with crashes in between, the queue contains what the model says.
 
 use super::model::Model;
 use super::*;
@@ -7,7 +7,7 @@ const LANES: [&str; 3] = ["a", "b", "c"];
 
 const STEPS: u32 = 1500;
 
-/// A small generator (xorshift), so that a failure can be seen again.
+/// A small generator (xorshift), so that a failure can be reproduced.
 pub(super) struct Dice(pub u64);
 
 impl Dice {

@@ -1,4 +1,4 @@
-//! Records from one start to the next, whatever happens to the machine in between.
+//! Records passed from one start to the next, whatever happens to the machine in between.
 
 use super::*;
 use crate::observe::clock::Simulated;
@@ -41,7 +41,7 @@ fn a_stop_that_only_the_wall_clock_tells_of_is_a_quarter_of_expire_at_most() {
     }
 }
 
-/// A machine whose clock is ahead at each start, and corrected each time.
+/// A machine whose clock is ahead at each start and corrected each time.
 #[test]
 fn a_clock_that_is_ahead_at_each_start_is_believed_once() {
     let machine = machine(false);
@@ -75,8 +75,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// All that the wall clocks have ever been wrong by is not more than a bound for each start of the machine, and a crash costs
-    /// no more than lies between two records.
+    /// All errors of the wall clocks together add at most one bound per start of the machine, and a crash costs at most
+    /// the time between two records.
     #[test]
     fn what_was_lived_is_the_time_that_passed_within_bounds(steps in prop::collection::vec(step(), 1..200)) {
         let (machine, expire) = (machine(true), 5 * DAY);

@@ -1,6 +1,6 @@
-//! The one thread that writes: it takes every operation that waits, runs them in one transaction, commits once, and only then
-//! answers (group commit). An answer is never given before the commit that holds it was synced, and new mail is never taken
-//! where the next start would not find it, or out of the room that delivery needs.
+//! The one writer thread: it collects all waiting operations, runs them in one transaction, commits once, and only then
+//! answers them (group commit). No answer is given before its commit is synced. New mail is refused if the next start
+//! would not find it, and if it would use the disk space that delivery needs.
 
 use super::failure::{Failure, of_sqlite};
 use super::identity::octets_of;
@@ -19,14 +19,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Operations that share one commit at most: bounds how long the first of them waits for the others' work.
+/// Maximum number of operations per commit; bounds how long the first of them waits for the others' work.
 const MAX_BATCH: usize = 256;
 
-/// New mail, as what it adds to the disk.
+/// The disk space that new mail needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addition {
     pub id: MailId,
-    /// At most; of the database.
+    /// An upper bound, counted in the database.
     pub octets: u64,
 }
 
@@ -34,7 +34,7 @@ pub(super) trait Call: Send {
     fn run(&mut self, work: &Work<'_>) -> Result<(), Failure>;
     fn answer(self: Box<Self>, outcome: Result<(), QueueError>);
     fn addition(&self) -> Option<Addition>;
-    /// Goes on with the room that is kept for it.
+    /// It may use the space that is reserved for it.
     fn is_urgent(&self) -> bool;
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Thread {
     pub connection: Connection,
     pub commits: Arc<AtomicU64>,
     pub surroundings: Surroundings,
-    /// The log holds the rest of a commit that failed, which would look like damage to the next start.
+    /// The log contains the rest of a failed commit, which the next start would mistake for damage.
     pub has_remains: Cell<bool>,
 }
 
@@ -55,7 +55,7 @@ impl Thread {
             let mut outcomes = self.run(&mut batch);
             self.take_back_what_nobody_would_find(&batch, &mut outcomes);
             if self.surroundings.files.has_moved() {
-                // A log that was deleted is lost with this process.
+                // A deleted log is lost when this process ends.
                 let _ = self.write_log_back();
             }
             batch.into_iter().zip(outcomes).for_each(|(call, outcome)| call.answer(outcome));
@@ -64,7 +64,7 @@ impl Thread {
         self.surroundings.files.restore(&self.connection);
     }
 
-    /// Answers those at once.
+    /// Answers the refused calls at once.
     fn without_refused(&self, batch: Vec<Box<dyn Call>>) -> Vec<Box<dyn Call>> {
         if batch.iter().all(|call| call.addition().is_none()) {
             return batch;
@@ -88,14 +88,14 @@ impl Thread {
         taken
     }
 
-    /// What became of each.
+    /// Returns the outcome of each call.
     fn run(&self, batch: &mut [Box<dyn Call>]) -> Vec<Outcome> {
         if batch.is_empty() {
             return Vec::new();
         }
         match self.transact(batch, false) {
             Ok(outcomes) => {
-                // One that SQLite gave up alone.
+                // SQLite may have rolled back this call alone.
                 let again = |(call, outcome): (&mut Box<dyn Call>, Outcome)| match outcome {
                     Err(QueueError::Full(_)) if call.is_urgent() => self.run_on_a_full_disk(call),
                     outcome => outcome,
@@ -112,8 +112,9 @@ impl Thread {
         self.transact(std::slice::from_mut(call), is_bare).and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(())))
     }
 
-    /// Runs one call alone, so that a message too large for the free space does not fail the rest of its batch. A call that is
-    /// not new mail may use the log's space, then the reserve's; in the end it runs without writing history.
+    /// Runs one call alone, so that a message too large for the free space does not fail the rest of its batch. A call
+    /// that is not new mail may use the log's space, then the reserve's; as a last resort it runs without writing
+    /// history.
     fn run_on_a_full_disk(&self, call: &mut Box<dyn Call>) -> Outcome {
         let is_full = |outcome: &Outcome| matches!(outcome, Err(QueueError::Full(_)));
         let mut outcome = self.run_alone(call, false);
@@ -128,14 +129,14 @@ impl Thread {
             outcome = self.run_alone(call, true);
             if outcome.is_ok() {
                 tracing::warn!(
-                    "the disk is full: what became of a message is done, but neither its attempt nor its history is kept"
+                    "the disk is full: a message was settled, but neither its attempt nor its history is kept"
                 );
             }
         }
         outcome
     }
 
-    /// What became of each operation, after the commit; or why there was none.
+    /// The outcome of each operation after the commit, or why the commit failed.
     fn transact(&self, calls: &mut [Box<dyn Call>], is_bare: bool) -> Result<Vec<Outcome>, QueueError> {
         let connection = &self.connection;
         let mut is_in_doubt = false;
@@ -148,7 +149,8 @@ impl Thread {
                 self.commits.fetch_add(1, Ordering::Relaxed);
                 self.surroundings.space.note(connection);
             }
-            // A rollback that fails leaves the transaction open; the next BEGIN says so, and the rollback is tried again.
+            // A rollback that fails leaves the transaction open; the next BEGIN reports that, and the rollback is tried
+            // again.
             Err(_) if !connection.is_autocommit() => drop(connection.execute_batch("ROLLBACK")),
             Err(_) => {}
         }
@@ -158,13 +160,14 @@ impl Thread {
             let _the_next_batch_tries_again = self.empty_log();
         }
         if let Err(QueueError::Full(_)) = &outcome {
-            // Makes room in the log, if the database has any: what is delivered must be recorded on a full disk too.
+            // Frees space in the log, if the database has any: deliveries must be recorded on a full disk too.
             let _ = self.write_log_back();
         }
         outcome
     }
 
-    /// The files moved during the commit: no client has been answered yet, and one that is refused sends its mail again.
+    /// Removes new mail again if the files moved during the commit: no client has been answered yet, and a client that
+    /// is refused sends its mail again.
     fn take_back_what_nobody_would_find(&self, batch: &[Box<dyn Call>], outcomes: &mut [Outcome]) {
         let added = batch.iter().zip(&*outcomes).enumerate().filter(|(_, (_, outcome))| outcome.is_ok());
         let (places, ids): (Vec<_>, Vec<_>) =
@@ -176,7 +179,7 @@ impl Thread {
         let removed = self.transact(&mut [Box::new(Removal(ids))], false);
         if let Err(error) = removed.and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(()))) {
             tracing::error!(
-                "mail that is refused now could not be taken out of the queue again, and may come twice: {error}"
+                "refused mail could not be removed from the queue again and may be delivered twice: {error}"
             );
         }
         for at in places {
@@ -184,8 +187,8 @@ impl Thread {
         }
     }
 
-    /// Behind a commit: the log must not grow without end behind readers that follow upon each other, and the reserve comes back
-    /// once there is room.
+    /// Runs after each commit: the log must not grow without end when one reader follows another, and the reserve is
+    /// filled again once there is space.
     fn tend(&self) {
         let Surroundings { reserve, space, .. } = &self.surroundings;
         if self.has_remains.get() || octets_of(space.log()) > PATIENT_PAGES * PAGE {
@@ -199,19 +202,19 @@ impl Thread {
         }
     }
 
-    /// A step, and then its pages leave the file.
+    /// Frees one step of pages and shortens the file by them.
     fn give_back(&self) -> Result<(), Failure> {
         operate::shorten(&Work::new(&self.connection))?;
         self.surroundings.space.note(&self.connection);
         Ok(self.write_log_back()?)
     }
 
-    /// As far as readers allow.
+    /// Checkpoints the log as far as readers allow.
     fn write_log_back(&self) -> rusqlite::Result<()> {
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
 
-    /// Our own readers finish first. A reader of another program is not waited for.
+    /// Waits for our own readers, but not for another program's.
     fn empty_log(&self) -> rusqlite::Result<()> {
         let _nobody_reads = self.surroundings.reading.write();
         let before: i64 = self.connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0))?;
@@ -237,7 +240,7 @@ fn gather(first: Box<dyn Call>, waiting: &mut mpsc::Receiver<Box<dyn Call>>) -> 
     batch
 }
 
-/// Messages that were just put.
+/// Messages that were just stored.
 struct Removal(Vec<MailId>);
 
 impl Call for Removal {
@@ -256,25 +259,25 @@ impl Call for Removal {
     }
 }
 
-/// Where a commit has failed behind its last page (at the sync, or because the log's index cannot grow), its pages lie in the log
-/// whole, and the next start after a crash would take it for one that was made: mail that was refused would be there. A commit
-/// in its place puts an end to that; if it fails too, the next one does. It needs no room that the failed one has not taken.
+/// A commit can fail after its last page was written, at the sync or because the log's index cannot grow. The log then
+/// contains all of its pages, and the next start after a crash would find mail that was refused. Another commit in its
+/// place prevents that; if this one fails too, the next one does it. It needs no more space than the failed one.
 fn supersede(connection: &Connection) {
     let change = |sql: &'static str| Work::new(connection).execute(sql, []).map(drop);
-    // What stays as it is would not be written.
+    // SQLite does not write an unchanged page.
     let written = change("BEGIN IMMEDIATE")
         .and_then(|()| change("UPDATE ledger SET waiting = waiting + 1 WHERE one = 1"))
         .and_then(|()| change("UPDATE ledger SET waiting = waiting - 1 WHERE one = 1"))
         .and_then(|()| commit(connection));
     if let Err(error) = written {
-        tracing::error!("a commit that failed could not be undone in the queue's log; the next one does it: {error}");
+        tracing::error!("a failed commit could not be undone in the queue's log; the next commit undoes it: {error}");
         if !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK");
         }
     }
 }
 
-/// A commit that failed for lack of space has no last page, and SQLite ignores a commit without one when it reads the log.
+/// A commit that failed for lack of space has no last page, and SQLite ignores such a commit when it reads the log.
 fn may_be_in_the_log(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() != Some(ErrorCode::DiskFull)
 }
@@ -290,7 +293,7 @@ fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>], is_bare: bool) 
     let mut outcomes = Vec::with_capacity(calls.len());
     for call in calls {
         let outcome = work.attempt(|work| without_panic(|| call.run(work))).map_err(QueueError::from);
-        // SQLite gives the whole transaction up on some errors (no room, no memory, I/O).
+        // On some errors SQLite rolls back the whole transaction (no space, no memory, I/O).
         if connection.is_autocommit() {
             return Err(outcome.err().unwrap_or(QueueError::Storage("the transaction ended by itself".into())));
         }
@@ -300,8 +303,9 @@ fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>], is_bare: bool) 
     Ok(outcomes)
 }
 
-/// A fault in one operation must not end the thread that all of them need. It is rolled back like any other that fails.
+/// A panic in one operation must not end the thread that all of them need. The operation is rolled back like any other
+/// that fails.
 fn without_panic<T>(operation: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    // What an operation changes is the transaction's, and its own result, which nobody sees after an error.
+    // An operation changes only the transaction and its own result, which nobody reads after an error.
     catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|_logged| Err(QueueError::fault().into()))
 }

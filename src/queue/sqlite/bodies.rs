@@ -1,5 +1,6 @@
-//! Large bodies as files in `data_dir/bodies`: written and synced before the transaction that names them, removed after the one
-//! that forgets them. So a file without a row is litter, and a row without its file is damage, unless the whole folder is away.
+//! Large bodies as files in `data_dir/bodies`: written and synced before the transaction that names them, removed after
+//! the one that deletes their row. A file without a row is therefore litter, and a row without its file is damage,
+//! unless the whole folder is missing.
 
 use super::failure::of_io;
 use super::identity::FileIdentity;
@@ -10,10 +11,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Octets; what is larger would hold up the commits of small messages.
+/// In octets; a larger body would delay the commits of small messages.
 pub(super) const MAX_INLINE: usize = 256 * 1024;
 
-/// What a file holds.
+/// What a file contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyFile {
     Body,
@@ -26,7 +27,7 @@ pub(super) type BodyName = (MailId, BodyFile);
 #[derive(Debug)]
 pub(super) struct Bodies {
     folder: PathBuf,
-    /// `None`: whatever folder is there is read.
+    /// `None`: any folder found there is read.
     opened: Option<FileIdentity>,
 }
 
@@ -35,7 +36,7 @@ pub(super) struct Bodies {
 pub(super) enum BodyError {
     #[error(transparent)]
     Io(io::Error),
-    /// Nobody can say whether the file still exists: it may come back with its folder.
+    /// It is unknown whether the file still exists: it may come back with its folder.
     #[error("{0}")]
     Moved(String),
 }
@@ -50,7 +51,7 @@ impl From<BodyError> for QueueError {
 }
 
 impl Bodies {
-    /// Makes the folder if it is missing.
+    /// Creates the folder if it is missing.
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
         let folder = data_dir.join("bodies");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -59,31 +60,32 @@ impl Bodies {
         Ok(Self { folder, opened })
     }
 
-    /// Makes nothing; only for reading.
+    /// For reading only; creates nothing.
     pub(super) fn in_folder(data_dir: &Path) -> Self {
         Self { folder: data_dir.join("bodies"), opened: None }
     }
 
-    /// On the disk, name and all, when it returns `Ok`. A file of that name is another message's, and an error. Blocks.
+    /// The file and its name are on the disk when this returns `Ok`. An existing file of that name belongs to another
+    /// message and is an error. Blocks.
     pub(super) fn write(&self, name: BodyName, data: &[u8]) -> io::Result<()> {
         let path = self.path(name);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let written = file.write_all(data).and_then(|()| file.sync_all());
         let synced = written.and_then(|()| sync_folder(&self.folder));
         if synced.is_err() {
-            // What stays is litter and goes at the next start.
+            // If it stays, it is litter and the next start removes it.
             let _ = fs::remove_file(&path);
         }
         synced
     }
 
-    /// Appends what the file holds to `data`. Blocks.
+    /// Appends the file's contents to `data`. Blocks.
     pub(super) fn read(&self, name: BodyName, data: &mut Vec<u8>) -> Result<(), BodyError> {
         let mut read = || File::open(self.path(name))?.read_to_end(data).map(drop);
         match read() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.look()?;
-                // The folder may have come back between the two.
+                // The folder may have come back between the two steps.
                 read().map_err(BodyError::Io)
             }
             result => result.map_err(BodyError::Io),
@@ -101,13 +103,13 @@ impl Bodies {
         let path = self.path(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "cannot remove a body that is not needed any more");
+                tracing::warn!(path = %path.display(), %error, "cannot remove a body that is no longer needed");
             }
             _ => {}
         }
     }
 
-    /// Removes every file that `is_known` does not know; returns how many. Files with other names are left alone.
+    /// Removes every file for which `is_known` is false; returns how many. Files with other names are left alone.
     pub(super) fn sweep(&self, is_known: impl Fn(BodyName) -> rusqlite::Result<bool>) -> Result<u64, SweepError> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.folder)? {
@@ -148,7 +150,7 @@ fn parse(file_name: &str) -> Option<BodyName> {
     id.parse().ok().map(|id| (id, part))
 }
 
-// A new name is durable only when its folder was synced.
+// A new name is durable only once its folder is synced.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

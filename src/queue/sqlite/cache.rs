@@ -1,18 +1,18 @@
-//! What was just put, still in memory, so that the newest work is leased without reading it back. Bounded in octets; the oldest
-//! goes first. Only ever a copy: the database is the truth about who is waiting.
+//! Keeps newly stored messages in memory, so that leasing them needs no read from disk. Bounded in octets; the oldest
+//! is dropped first. Only a copy: the database decides what is waiting.
 
 use crate::message::MailId;
 use crate::message::accepted::Accepted;
 use hashlink::LinkedHashMap;
 use std::sync::Arc;
 
-/// Octets that an entry costs besides its message.
+/// Octets that an entry costs in addition to its message.
 const OVERHEAD: u64 = 512;
 
 #[derive(Debug)]
 struct Entry {
     accepted: Arc<Accepted>,
-    /// Of header and body, as it was stored.
+    /// Over the header and body as they were stored.
     digest: Vec<u8>,
 }
 
@@ -20,7 +20,7 @@ struct Entry {
 pub(super) struct Cache {
     limit: u64,
     octets: u64,
-    /// The oldest first.
+    /// Oldest first.
     entries: LinkedHashMap<MailId, Entry>,
 }
 
@@ -29,7 +29,7 @@ impl Cache {
         Self { limit, octets: 0, entries: LinkedHashMap::new() }
     }
 
-    /// False, and nothing is done, if it is too large or another message has its name.
+    /// Returns false and does nothing if the message is too large or another message has its id.
     pub(super) fn insert(&mut self, accepted: &Arc<Accepted>, digest: &[u8]) -> bool {
         let cost = cost(accepted);
         if cost > self.limit || self.entries.contains_key(&accepted.id) {

@@ -1,4 +1,4 @@
-//! `waxseal queue check`: the whole queue looked through, and nothing changed. Beside a running gateway it sees one moment.
+//! `waxseal queue check`: examines the whole queue and changes nothing. Beside a running gateway it sees a snapshot.
 
 use super::bodies::Bodies;
 use super::inspect::{Inspector, names};
@@ -11,22 +11,22 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// What was found.
+/// The result of the check.
 #[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Checked {
     /// Why the database cannot be read at all.
     pub unreadable: Option<String>,
-    /// Of pages and indexes, in SQLite's words; at most a hundred.
+    /// Faults of pages and indexes, as SQLite words them; at most a hundred.
     pub integrity: Vec<String>,
-    /// Transactions in the write-ahead log behind a damaged place.
+    /// Transactions in the write-ahead log that follow a damaged place.
     pub lost_transactions: u64,
-    /// Messages looked at.
+    /// Number of messages examined.
     pub messages: u64,
-    /// Those that are not as they were stored, or of which something is missing.
+    /// Messages that differ from what was stored, or of which something is missing.
     pub damaged: Vec<Finding>,
-    /// Recipients as they were counted now.
+    /// Recipients as counted by this check.
     pub counted: Statistics,
-    /// The same by the database's own count.
+    /// Recipients by the database's own counters.
     pub ledger: Statistics,
 }
 
@@ -41,7 +41,7 @@ impl Checked {
     }
 }
 
-/// Blocks. `progress`: messages done, and of how many. `Err`: the folder cannot be read.
+/// Blocks. `progress` receives the number of messages done and the total. `Err`: the folder cannot be read.
 pub fn check(data_dir: &Path, progress: impl FnMut(u64, u64)) -> io::Result<Checked> {
     let path = data_dir.join(DATABASE);
     std::fs::File::open(&path)?;
@@ -60,7 +60,7 @@ fn look(
     checked: &mut Checked,
     mut progress: impl FnMut(u64, u64),
 ) -> rusqlite::Result<()> {
-    // One view, whatever is written meanwhile.
+    // One snapshot, whatever is written meanwhile.
     connection.execute_batch("BEGIN")?;
     let version: usize = connection
         .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
@@ -81,7 +81,7 @@ fn look(
     progress(all, all);
     checked.counted = statistics(connection, COUNTED)?;
     checked.ledger = statistics(connection, "SELECT waiting, leased, failed, damaged FROM ledger WHERE one = 1")?;
-    // Delivered meanwhile, a message of the old view has no file any more, and is not damaged.
+    // A message of the old snapshot that was delivered meanwhile has no file any more, but is not damaged.
     connection.execute_batch("COMMIT; BEGIN")?;
     let again = suspects.into_iter().map(|key| inspector.inspect(key));
     let again: Vec<_> = again.filter(|found| found.is_any() && !found.is_well()).collect();
@@ -90,7 +90,7 @@ fn look(
     Ok(())
 }
 
-/// The index alone: what a damaged row calls itself may be wrong.
+/// Reads the index alone, because the id in a damaged row may be wrong.
 const BY_NAME: &str = "message INDEXED BY sqlite_autoindex_message_1";
 
 const COUNTED: &str = "

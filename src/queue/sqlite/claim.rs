@@ -1,6 +1,6 @@
-//! Claims messages: marked as leased in the database first, then completed with their contents from memory or disk.
-//! What cannot be read is set aside; what cannot be read just now goes back, for a while, so that it does not block
-//! other mail.
+//! Claims messages: first marks them as leased in the database, then adds their contents from memory or disk. A message
+//! that is damaged is set aside. One that cannot be read at the moment is released and postponed, so that it does not
+//! block other mail.
 
 use super::content::{self, Unreadable};
 use super::lease::{self, LeaseRow};
@@ -21,13 +21,13 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
-/// Between two checks of a message that cannot be read just now.
+/// Wait before a message that could not be read is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Before a lease goes back with which something was wrong: shorter than anybody waits who was told so.
+/// Wait before a lease that met a fault is released: shorter than any caller waits after an error.
 const AFTER_A_FAULT: Duration = Duration::from_millis(500);
 
-/// Even if the caller goes away, a message marked as leased is either returned or released.
+/// Even if the caller is dropped, a message marked as leased is either returned or released.
 pub(super) async fn lease(
     store: &Arc<SqliteStore>,
     lane: Lane,
@@ -47,7 +47,7 @@ pub(super) async fn lease(
     deliver_or_release(lending).await.map(|(leased, ())| leased)
 }
 
-/// The same for what is too old.
+/// The same for mail that is too old.
 pub(super) async fn lease_expired(
     store: &Arc<SqliteStore>,
     lane: Lane,
@@ -74,23 +74,23 @@ async fn deliver_or_release<T: Send + 'static>(
     Ok((taken.collect(), more))
 }
 
-/// What is marked as leased and on its way to the caller. Dropped before its end (by a panic, or since nobody waits for it any
-/// more), the lease goes back as it came; else it would stay until the next start.
+/// A message that is marked as leased and not yet returned to the caller. If it is dropped before `end`, by a panic or
+/// because the caller is gone, the lease is released; otherwise it would stay until the next start.
 struct Loan {
     store: Arc<SqliteStore>,
     lease: LeaseId,
     has_ended: bool,
-    /// A panic had to do with it.
+    /// It was involved in a panic.
     is_faulty: bool,
 }
 
 impl Loan {
-    /// The caller has it, or it was given back.
+    /// Called once the caller has the lease, or it was released.
     fn end(mut self) {
         self.has_ended = true;
     }
 
-    /// A fault of this program with one message is none of the others'.
+    /// A panic over one message must not affect the others.
     fn unless_it_panics<T>(&mut self, work: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_logged| {
             self.is_faulty = true;
@@ -108,7 +108,7 @@ impl Drop for Loan {
             let is_faulty = self.is_faulty || std::thread::panicking();
             runtime.spawn(async move {
                 if is_faulty {
-                    // If the message is to blame, not without a pause.
+                    // A pause, in case the message is to blame.
                     tokio::time::sleep(AFTER_A_FAULT).await;
                 }
                 store.release(lease, Settlement::Untried, Timestamp::MIN).await;
@@ -135,7 +135,7 @@ impl SqliteStore {
             if !leased.is_empty() || asked == 0 {
                 return Ok(leased);
             }
-            // An empty answer would mean that nothing is due; behind what was set aside there may be more.
+            // An empty answer would mean that nothing is due; there may be more mail after what was set aside.
             if let Some(error) = trouble {
                 return Err(error);
             }
@@ -152,20 +152,20 @@ impl SqliteStore {
             self.writer.call(move |work| lease::lease_expired(work, &request, reassignment.as_ref())).await?;
         let (leased, trouble) = self.with_contents(lane, granted, None).await;
         if let Some(error) = trouble {
-            error!(%lane, %error, "mail that is too old cannot be read just now");
+            error!(%lane, %error, "expired mail cannot be read at the moment");
         }
         Ok((leased, next.map(Cursor)))
     }
 
-    /// With their contents, and with what was in the way of that; what cannot be read just now is looked at again `later`, or when
-    /// it is due anyway.
+    /// Returns the leased messages with their contents, and an error that prevented that. A message that cannot be read
+    /// is retried `later`, or when it is due anyway.
     async fn with_contents(
         self: &Arc<Self>,
         lane: &Lane,
         granted: lease::LeaseRows,
         later: Option<Timestamp>,
     ) -> (Vec<(Leased, Loan)>, Option<QueueError>) {
-        // Before anything can go wrong with one of them.
+        // Recorded before anything can go wrong with one of them.
         let grants = granted.grants.into_iter().map(|grant| self.note_lent(lane, grant)).collect();
         for (message, reason) in &granted.damaged {
             error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
@@ -191,7 +191,7 @@ impl SqliteStore {
         (grant, Loan { store: self.clone(), lease, has_ended: false, is_faulty: false })
     }
 
-    /// `None`: it is damaged, and set aside.
+    /// `None`: the message is damaged and was set aside.
     async fn attach_content(
         self: &Arc<Self>,
         loan: Loan,
@@ -208,10 +208,10 @@ impl SqliteStore {
                 self.leases.lock().remove(&loan.lease);
                 self.set_aside(&held, &reason).await.map(|()| None)
             }
-            // It goes back when the loan is dropped.
+            // Released when the loan is dropped.
             Unreadable::Trouble(error) if loan.is_faulty => return Err(error),
             Unreadable::Trouble(error) => {
-                warn!(id = %held.id, lane = &*held.lane, %error, "a message cannot be read just now; it will be retried later");
+                warn!(id = %held.id, lane = &*held.lane, %error, "a message cannot be read at the moment; it will be retried later");
                 let settlement = later.map_or(Settlement::Untried, |_| Settlement::Postponed);
                 self.release(loan.lease, settlement, later.unwrap_or_default()).await;
                 Err(error)
@@ -256,7 +256,7 @@ impl SqliteStore {
         found
     }
 
-    /// Repeated until it is recorded: otherwise a message marked as leased would wait for the next start.
+    /// Repeated until it is recorded; otherwise a message marked as leased would wait for the next start.
     pub(super) async fn release(self: &Arc<Self>, lease: LeaseId, settlement: Settlement, due: Timestamp) {
         let recipients = self.leases.lock().get(&lease).map_or(0, |held| held.positions.len());
         let settlements = vec![settlement; recipients];
@@ -268,7 +268,7 @@ impl SqliteStore {
         tokio::spawn(async move {
             let mut backoff = Backoff::default();
             while let Err(error) = settled {
-                error!(%error, "a lease could not be given back");
+                error!(%error, "a lease could not be released");
                 if matches!(error, QueueError::Closed | QueueError::NoSuchLease) {
                     return;
                 }

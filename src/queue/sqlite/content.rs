@@ -1,4 +1,4 @@
-//! Reading a message back, header and body, and telling damage from trouble that passes.
+//! Reads a stored message, header and body, and distinguishes damage from temporary trouble.
 
 use super::bodies::{Bodies, BodyError, BodyFile};
 use super::envelope::Damage;
@@ -11,9 +11,9 @@ use std::io;
 
 #[derive(Debug)]
 pub(super) enum Unreadable {
-    /// It will be no better the next time.
+    /// Reading it again will not help.
     Damaged(String),
-    /// It may be: no descriptors, no memory.
+    /// Reading it again may help: there were no file descriptors or no memory.
     Trouble(QueueError),
 }
 
@@ -32,7 +32,7 @@ impl From<rusqlite::Error> for Unreadable {
 #[derive(Debug)]
 pub(super) struct Content {
     pub message: RawMessage,
-    /// Of header and body.
+    /// Over the header and body.
     pub digest: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn load(sql: &Sql<'_>, bodies: &Bodies, message: i64, id: MailId) -> 
     };
     if digest(&header, &body) != expected {
         if is_in_file {
-            // In a folder that took the place of ours it may be an older copy.
+            // A folder that replaced ours may contain an older copy.
             bodies.look().map_err(|moved| Unreadable::Trouble(moved.into()))?;
         }
         return Err(Unreadable::Damaged("what was read back is not what was stored".into()));

@@ -1,13 +1,14 @@
-//! Digests over what decides where and how mail goes: one in each message's row, one in each recipient's. They tell damage, not
-//! tampering: who can write the database can make them.
+//! Digests over everything that decides where and how mail is sent: one in each message's row, one in each recipient's.
+//! They detect damage, not tampering: anyone who can write to the database can compute them.
 //!
-//! Invariant: a digest is made of what was accepted, decided or verified in the same transaction, never of a row that was only
-//! read. Else a damaged row would be declared well. Not covered is what no mail is sent by: age, due time, attempts, reasons.
+//! Invariant: a digest is computed from values that were accepted, decided or verified in the same transaction, never
+//! from a row that was only read. Otherwise a damaged row would be certified as intact. Values that do not affect how
+//! mail is sent are not covered: age, due time, attempts, reasons.
 
 use super::work::Sql;
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// Octets kept of a SHA-256: a chance hits them once in 2^128.
+/// Octets kept of a SHA-256: a random match has a probability of 1 in 2^128.
 const LENGTH: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
@@ -20,14 +21,14 @@ pub(super) enum Damage {
     Missing { found: i64, expected: i64 },
 }
 
-/// As an unreadable row is reported.
+/// Reported like an unreadable row.
 impl From<Damage> for rusqlite::Error {
     fn from(damage: Damage) -> Self {
         Self::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(damage))
     }
 }
 
-/// A message's row as far as it is covered, `since` is not. The texts are those of the columns.
+/// The covered part of a message's row, which excludes `since`. The texts are those of the columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MessageFields {
     pub id: String,
@@ -43,7 +44,7 @@ pub(super) struct MessageFields {
 }
 
 impl MessageFields {
-    /// Columns of `message`, in this order.
+    /// Expects the columns of `message` in this order.
     pub(super) fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
@@ -59,7 +60,7 @@ impl MessageFields {
         })
     }
 
-    /// `content`: the digest of header and body, so that no message is sent with another's.
+    /// `content`: the digest of the header and body, which ties the message to its own content.
     pub(super) fn digest(&self, content: &[u8]) -> Vec<u8> {
         Digest::default()
             .text(Some(&self.id))
@@ -77,7 +78,7 @@ impl MessageFields {
     }
 }
 
-/// A recipient's row as far as it is covered.
+/// The covered part of a recipient's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecipientFields {
     pub position: i64,
@@ -87,7 +88,7 @@ pub(super) struct RecipientFields {
 }
 
 impl RecipientFields {
-    /// Bound to its message by its name.
+    /// The message's id is part of it, which ties the recipient to its message.
     pub(super) fn digest(&self, id: &str) -> Vec<u8> {
         Digest::default()
             .text(Some(id))
@@ -99,7 +100,7 @@ impl RecipientFields {
     }
 }
 
-/// With what was stored with it.
+/// A recipient with the digest that was stored with it.
 #[derive(Debug)]
 pub(super) struct EnvelopeRecipient {
     pub fields: RecipientFields,
@@ -112,20 +113,20 @@ impl EnvelopeRecipient {
         self.digest.as_deref() == Some(&self.fields.digest(id))
     }
 
-    /// Columns of `recipient`, in the order of [`recipients`].
+    /// Expects the columns of `recipient` in the order of [`recipients`].
     pub(super) fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let fields =
             RecipientFields { position: row.get(0)?, address: row.get(1)?, lane: row.get(2)?, failed_at: row.get(3)? };
         Ok(Self { fields, digest: row.get(4)?, attempts: row.get(5)? })
     }
 
-    /// The digest for changed fields; one that did not fit stays, and so does not fit afterwards either.
+    /// The digest for changed fields. If the old one did not match, it is kept, so the row still does not match.
     pub(super) fn digest_for(&self, id: &str, changed: &RecipientFields) -> Option<Vec<u8>> {
         if self.fits(id) { Some(changed.digest(id)) } else { self.digest.clone() }
     }
 }
 
-/// All of a message that are not delivered, in order.
+/// A message's recipients that are not delivered, in order.
 pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<EnvelopeRecipient>> {
     sql.all(
         "SELECT position, address, lane, failed_at, digest, attempts FROM recipient WHERE message = ?1 ORDER BY position",
@@ -134,7 +135,7 @@ pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<En
     )
 }
 
-/// Those of [`recipients`], each as it was stored and none of them missing.
+/// As [`recipients`], but fails unless each is as it was stored and none is missing.
 pub(super) fn verified_recipients(
     sql: &Sql<'_>,
     message: i64,
@@ -152,7 +153,7 @@ pub(super) fn verified_recipients(
     Ok(rows)
 }
 
-/// Fields one after the other, each with its length, so that none can be taken for a part of the next.
+/// Hashes fields one after the other, each preceded by its length, so that no two sequences of fields look alike.
 struct Digest(Context);
 
 impl Default for Digest {
@@ -182,10 +183,10 @@ impl Digest {
     }
 }
 
-/// Rows of one step.
+/// Rows per step.
 const STEP: i64 = 1000;
 
-/// Of a database from before there were digests: what it holds is taken as it is.
+/// For a database from before digests existed: its contents are trusted as they are.
 pub(super) fn cover_all(sql: &Sql<'_>) -> rusqlite::Result<()> {
     let mut after = i64::MIN;
     loop {

@@ -1,11 +1,11 @@
-//! What SQLite's and the system's errors mean: no room, trouble, or a row that cannot be read.
+//! What the errors of SQLite and the system mean: no space, trouble, or an unreadable row.
 
 use crate::queue::QueueError;
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_VNODE};
 use std::io;
 
-/// Why an operation inside a transaction did not succeed.
+/// Why an operation inside a transaction failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
@@ -24,7 +24,7 @@ impl From<Failure> for QueueError {
 }
 
 pub(super) fn of_sqlite(error: &rusqlite::Error) -> QueueError {
-    // SHMSIZE: the WAL's index could not grow, which on a full disk comes before SQLITE_FULL does.
+    // SHMSIZE: the WAL's index could not grow; on a full disk this comes before SQLITE_FULL.
     let index_cannot_grow = error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE);
     if error.sqlite_error_code() == Some(ErrorCode::DiskFull) || index_cannot_grow {
         QueueError::Full(error.to_string())
@@ -43,7 +43,7 @@ pub(super) fn of_io(error: &io::Error) -> QueueError {
 /// The database is to blame: a page, the schema, or the header.
 pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-        // What a damaged schema or a table that it does not name any more ends in.
+        // The error for a damaged schema, or for a table that it no longer lists.
         || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR)
 }
 

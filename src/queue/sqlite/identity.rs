@@ -1,8 +1,8 @@
-//! Whether the queue's files are still the ones that are open: a database that was deleted, replaced or moved away takes no mail,
-//! which the next start would not find. Says so in the log, once, with what to do.
+//! Checks whether the queue's files are still the ones that are open. A database that was deleted, replaced or moved
+//! away accepts no mail, because the next start would not find it. The log says so once, with the remedy.
 //!
-//! Invariant: the file that holds the lock is closed after SQLite's connections. Closing any other descriptor of the database
-//! ends the locks that SQLite itself has on it (POSIX record locks belong to the process).
+//! Invariant: the file that holds the lock is closed after SQLite's connections. Closing any other descriptor of the
+//! database releases SQLite's own locks on it (POSIX record locks belong to the process).
 
 use crate::queue::QueueError;
 use rusqlite::Connection;
@@ -25,7 +25,7 @@ impl FileIdentity {
         Self { device: found.dev(), inode: found.ino() }
     }
 
-    /// Why what is at `path` now is something else; `None`: it is the same.
+    /// Why the file at `path` is a different one; `None`: it is the same.
     pub(super) fn difference(self, path: &Path) -> Option<String> {
         let shown = path.display();
         match fs::metadata(path) {
@@ -39,13 +39,14 @@ impl FileIdentity {
     }
 }
 
-/// Of a file that may be missing.
+/// Size of a file; 0 if it is missing.
 pub(super) fn octets_of(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |found| found.len())
 }
 
-/// Opens and locks the database before SQLite does. A lock of the folder alone would not cover a database that is moved to another
-/// one. SQLite would make the file readable by others; its -wal and -shm take their mode from it.
+/// Opens and locks the database before SQLite does. A lock on the folder alone would not cover a database that is moved
+/// to another folder. The mode is set here because SQLite would make the file readable by others; its -wal and -shm
+/// files inherit the mode.
 pub(super) fn lock_database(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     match file.try_lock() {
@@ -53,7 +54,7 @@ pub(super) fn lock_database(path: &Path) -> io::Result<File> {
             ErrorKind::ResourceBusy,
             "another waxseal works with it, from another folder or under another name; stop that one first",
         )),
-        // Where there are no such locks, the data folder's must do.
+        // On a file system without such locks, the data folder's lock has to do.
         _ => Ok(file),
     }
 }
@@ -67,7 +68,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// All of them exist. `database`: from [`lock_database`]. `others`: what belongs to it.
+    /// All the files must exist. `database`: from [`lock_database`]. `others`: the files that belong to it.
     pub(super) fn new(database: File, path: &Path, others: &[&Path]) -> io::Result<Self> {
         let mut known = vec![(path.to_owned(), FileIdentity::of(&database.metadata()?))];
         for other in others {
@@ -76,21 +77,21 @@ impl Files {
         Ok(Self { database, path: path.to_owned(), known, has_moved: AtomicBool::new(false) })
     }
 
-    /// `Err`: no mail may be taken. Costs a `stat` for each of the files.
+    /// `Err`: no mail may be accepted. Costs one `stat` per file.
     pub(super) fn look(&self) -> Result<(), QueueError> {
         let found = self.known.iter().find_map(|(path, identity)| identity.difference(path));
         let had_moved = self.has_moved.swap(found.is_some(), Ordering::Relaxed);
         match (&found, had_moved) {
             (Some(what), false) => {
-                error!("{what}: no new mail is taken; what was taken goes on being delivered. {}", self.advice())
+                error!("{what}: no new mail is accepted; accepted mail is still delivered. {}", self.advice())
             }
-            (None, true) => info!("the queue's files are in their place again: new mail is taken"),
+            (None, true) => info!("the queue's files are back in their place: new mail is accepted"),
             _ => {}
         }
         found.map_or(Ok(()), |what| Err(QueueError::Moved(what)))
     }
 
-    /// Once SQLite's connections are closed.
+    /// Call this once SQLite's connections are closed.
     pub(super) fn unlock(&self) {
         let _it_ends_with_the_process = self.database.unlock();
     }
@@ -100,7 +101,7 @@ impl Files {
         self.has_moved.load(Ordering::Relaxed)
     }
 
-    /// Nothing but this process can still read it.
+    /// Only this process can still read it.
     fn is_deleted(&self) -> bool {
         self.database.metadata().is_ok_and(|found| found.nlink() == 0)
     }
@@ -119,18 +120,18 @@ impl Files {
                  {path}, with its -wal and -shm, or stop the gateway first"
             );
         }
-        "Move it back; or restart the gateway: a stop in order writes everything into the database".to_owned()
+        "Move it back; or restart the gateway: an orderly stop writes everything to the database".to_owned()
     }
 
-    /// Called when the last connection closes: writes a deleted database again, in its old place if nothing else is there.
-    /// Blocks for as long as that takes.
+    /// Called when the last connection closes: writes a deleted database to disk again, in its old place if nothing
+    /// else is there. Blocks until that is done.
     pub(super) fn restore(&self, connection: &Connection) {
         if !self.is_deleted() {
             return;
         }
         match self.write_anew(connection) {
             Ok(to) if to == self.path => {
-                info!(path = %to.display(), "the database that was deleted is there again, with all it held")
+                info!(path = %to.display(), "the deleted database was restored with all its contents")
             }
             Ok(to) => error!(
                 path = %to.display(),
@@ -139,7 +140,7 @@ impl Files {
             ),
             Err(error) => error!(
                 path = %self.path.display(), %error,
-                "the database was deleted and cannot be written again: mail that was not delivered is lost with this process"
+                "the database was deleted and cannot be restored: undelivered mail is lost when this process ends"
             ),
         }
     }
@@ -149,7 +150,7 @@ impl Files {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let rescued = folder.join(format!("queue-rescued-{now}.sqlite"));
-        // SQLite takes an empty file.
+        // SQLite accepts an empty file.
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&rescued)?;
         connection.execute("VACUUM INTO ?1", [rescued.to_string_lossy()]).map_err(io::Error::other)?;
         File::open(&rescued)?.sync_all()?;
@@ -157,7 +158,7 @@ impl Files {
             File::open(folder)?.sync_all()?;
             return Ok(rescued);
         }
-        // The log of the deleted database would be taken for this one's.
+        // SQLite would use the deleted database's log for this one.
         for (path, identity) in &self.known[1..] {
             if path.is_file() && identity.difference(path).is_none() {
                 fs::remove_file(path)?;

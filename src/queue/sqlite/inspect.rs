@@ -1,5 +1,5 @@
-//! Reads whatever can be read of a database that may be damaged, message by message, and says of each whether it is as it was
-//! stored. Only tables are read, each row by its key: a bad page costs the rows on it and no others. Changes nothing.
+//! Reads whatever can be read of a database that may be damaged, message by message, and says of each whether it is as
+//! it was stored. Only tables are read, each row by its key: a bad page costs only the rows on it. Changes nothing.
 
 use super::bodies::{Bodies, BodyFile};
 use super::envelope::{EnvelopeRecipient, MessageFields, RecipientFields};
@@ -8,33 +8,34 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Params, Row};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Keys tried beyond the first and the last that were found: what a bad page at either end may have held.
+/// Number of keys tried before the first and after the last one found, since bad pages at either end may have held
+/// more.
 const BEYOND: i64 = 2_000;
 
-/// Of one message, each as the table has it.
+/// One message, each part as its table has it.
 #[derive(Debug, Default)]
 pub(super) struct Inspected {
     pub key: i64,
     pub message: Option<MessageFields>,
     pub since: Option<i64>,
     pub lived: Option<i64>,
-    /// Number of recipients that its row tells.
+    /// The number of recipients that the message's row states.
     pub expected: Option<i64>,
     pub digest: Option<Vec<u8>>,
     pub recipients: Vec<InspectedRecipient>,
     pub jobs: Vec<InspectedJob>,
     pub content: Option<InspectedContent>,
-    /// `Some(None)`: in a file.
+    /// `Some(None)`: it is in a file.
     pub original: Option<Option<Vec<u8>>>,
     pub attempts: Vec<Vec<Value>>,
-    /// What is wrong with it; empty: nothing.
+    /// What is wrong with the message; empty if nothing is.
     pub faults: Vec<String>,
 }
 
 #[derive(Debug)]
 pub(super) struct InspectedContent {
     pub header: Vec<u8>,
-    /// `None`: in a file.
+    /// `None`: it is in a file.
     pub body: Option<Vec<u8>>,
     pub digest: Vec<u8>,
 }
@@ -56,7 +57,7 @@ pub(super) struct InspectedJob {
 }
 
 impl Inspected {
-    /// Something of it is there.
+    /// Whether any part of it was found.
     pub(super) fn is_any(&self) -> bool {
         self.message.is_some() || !self.recipients.is_empty() || !self.jobs.is_empty() || self.content.is_some()
     }
@@ -69,11 +70,11 @@ impl Inspected {
 pub(super) struct Inspector<'a> {
     pub connection: &'a Connection,
     pub bodies: &'a Bodies,
-    /// Rows have digests.
+    /// Whether rows have digests.
     pub covered: bool,
 }
 
-/// Rows up to the first that cannot be read, and why that one cannot.
+/// The rows before the first unreadable one, and why that one cannot be read.
 fn rows<T>(
     connection: &Connection,
     sql: &str,
@@ -93,7 +94,7 @@ fn rows<T>(
     (found, error)
 }
 
-/// All values of each row, in the order of a table's key; around bad pages from both ends.
+/// All values of each row, in the order of a table's key; reads from both ends to get around bad pages.
 pub(super) fn all_rows(connection: &Connection, table: &str, key: &str) -> (Vec<Vec<Value>>, bool) {
     let values = |row: &Row<'_>| (0..row.as_ref().column_count()).map(|column| row.get(column)).collect();
     let (mut found, error) = rows(connection, &format!("SELECT * FROM {table} ORDER BY {key}"), [], values);
@@ -107,8 +108,8 @@ pub(super) fn all_rows(connection: &Connection, table: &str, key: &str) -> (Vec<
     (found, false)
 }
 
-/// And those between and beside them that a bad page may have held. A damaged key can be any number: far from the others, what
-/// lies between is left out.
+/// Adds the keys between and beside those given, which a bad page may have held. A damaged key can be any number, so
+/// the gap before a distant key is not filled.
 fn with_neighbours(keys: &BTreeSet<i64>) -> Vec<i64> {
     let mut all = BTreeSet::new();
     for key in keys {
@@ -120,7 +121,7 @@ fn with_neighbours(keys: &BTreeSet<i64>) -> Vec<i64> {
     all.into_iter().collect()
 }
 
-/// Of messages, by key: from a table, or an index, that has them in the order of their ids.
+/// The ids of messages by key, from a table or an index that is ordered by id.
 pub(super) fn names(connection: &Connection, table: &str) -> BTreeMap<i64, String> {
     let mut names = BTreeMap::new();
     for order in ["", "DESC"] {
@@ -135,7 +136,7 @@ pub(super) fn names(connection: &Connection, table: &str) -> BTreeMap<i64, Strin
 }
 
 impl Inspector<'_> {
-    /// The keys of all messages of which anything is left; many more where pages are bad.
+    /// The keys of all messages of which any part is left; many more where pages are bad.
     pub(super) fn keys(&self) -> Vec<i64> {
         let (mut keys, mut is_whole) = (BTreeSet::new(), true);
         let tables = [("message", "key"), ("content", "message"), ("recipient", "message"), ("job", "message")];
@@ -272,7 +273,7 @@ impl Inspector<'_> {
         found.faults.extend(faults);
     }
 
-    /// Of what the content is now.
+    /// The digest of the content as it is now.
     fn content_digest(&self, message: &MessageFields, found: &Inspected, faults: &mut Vec<String>) -> Option<Vec<u8>> {
         let Some(InspectedContent { header, body, digest: expected }) = &found.content else {
             faults.push("its content is lost".to_owned());

@@ -1,20 +1,20 @@
-//! What SQLite's own check of the pages finds, and what it means: an index can be made again from its table, a table of contents
-//! costs the messages that are on its bad pages, and anything else makes every further write a danger.
+//! Runs SQLite's own check of the pages and interprets its findings: an index can be rebuilt from its table, a bad page
+//! in a content table costs the messages on it, and anything else makes every further write dangerous.
 
 use super::schema;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// Octets of a database that is checked at each start: half a second's work at most.
+/// Databases up to this size, in octets, are checked at each start: half a second's work at most.
 const CHECKED_AT_START: i64 = 64 * 1024 * 1024;
 
-/// Tables whose pages carry nothing but what belongs to one message, and is verified when it is read.
+/// Tables of which every page belongs to single messages and is verified when it is read.
 const APART: [&str; 4] = ["content", "original", "attempt", "history"];
 
-/// Findings that are told; of a database with more, more would help nobody.
+/// Maximum number of findings; more would not help anyone.
 const TOLD: i64 = 100;
 
-/// Everything that is wrong; empty: nothing.
+/// Everything that is wrong; empty if nothing is.
 pub(super) fn findings(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare(&format!("PRAGMA integrity_check({TOLD})"))?;
     let mut rows = statement.query([])?;
@@ -23,7 +23,7 @@ pub(super) fn findings(connection: &Connection) -> rusqlite::Result<Vec<String>>
         match rows.next() {
             Ok(Some(row)) => found.push(row.get(0)?),
             Ok(None) => break,
-            // It ends at the first row that cannot be read; the pages were looked at before.
+            // The check ends at the first unreadable row; the pages were checked before.
             Err(_) if !found.is_empty() => break,
             Err(error) => return Err(error),
         }
@@ -32,7 +32,7 @@ pub(super) fn findings(connection: &Connection) -> rusqlite::Result<Vec<String>>
     Ok(lines.map(str::to_owned).collect())
 }
 
-/// Of a small database. Indexes are made again where they alone are damaged; `Err`: it must not be written to.
+/// Checks a small database. Damaged indexes are rebuilt if nothing else is damaged; `Err`: it must not be written to.
 pub(super) fn at_start(connection: &Connection) -> Result<(), String> {
     let size =
         connection.query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |row| {
@@ -51,7 +51,7 @@ pub(super) fn at_start(connection: &Connection) -> Result<(), String> {
     }
     if found.iter().any(|line| is_of_index(line)) {
         connection.execute_batch("REINDEX").map_err(|error| error.to_string())?;
-        tracing::warn!(finding = found[0], "indexes of the queue were damaged; they were made again from their tables");
+        tracing::warn!(finding = found[0], "indexes of the queue were damaged; they were rebuilt from their tables");
     }
     let left = findings(connection).map_err(|error| error.to_string())?;
     if let Some(worst) = left.iter().find(|line| !is_apart(line, &apart)) {
@@ -79,7 +79,7 @@ fn is_of_index(line: &str) -> bool {
         || line.starts_with("non-unique entry")
 }
 
-/// Of a page of such a table, or of one that it alone knew.
+/// Concerns a page of such a table, or a page that only such a table referred to.
 fn is_apart(line: &str, apart: &BTreeSet<String>) -> bool {
     apart.iter().any(|tree| line.starts_with(tree.as_str()))
         || (line.starts_with("Page ") && line.ends_with("never used"))

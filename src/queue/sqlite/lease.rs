@@ -1,7 +1,7 @@
-//! Leasing messages: which is next on a lane, and the durable mark that it is being worked on.
+//! Leases messages: finds the next one on a lane and durably marks it as being worked on.
 //!
-//! Sender domains take turns: the index (lane, domain, due) is entered once per domain and never walked through, so that the
-//! cost depends on what is leased, not on what waits.
+//! Sender domains take turns. The index (lane, domain, due) is entered once per domain and never scanned, so the cost
+//! depends on what is leased, not on what waits.
 
 use super::envelope::{self, Damage, EnvelopeRecipient, MessageFields};
 use super::failure::{Failure, is_damage};
@@ -22,13 +22,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Messages that one lease may put on other lanes.
+/// Maximum number of messages that one lease moves to other lanes.
 const MAX_MOVED: usize = 100;
 
-/// How many domains without due mail are visited before the oldest due messages are taken whatever their domain.
+/// How many domains without due mail are visited before the oldest due messages are leased regardless of domain.
 const MAX_LOOKS: usize = 256;
 
-/// The domain that had its turn last, by lane.
+/// The domain that last had its turn, by lane.
 pub(super) type Turns = Mutex<HashMap<String, String>>;
 
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub(super) struct LeaseRequest {
     pub lane: Arc<str>,
     /// Milliseconds since 1970.
     pub now: i64,
-    /// A due time behind it counts as due.
+    /// A due time after this one counts as due.
     pub horizon: i64,
     pub limit: usize,
     pub octets: u64,
@@ -48,17 +48,17 @@ pub(super) struct LeaseRow {
     pub message: i64,
     pub id: MailId,
     pub received_at: Timestamp,
-    /// By the queue's own clock, from where its age counts.
+    /// The time from which its age counts, by the queue's own clock.
     pub since: Duration,
     pub origin: Origin,
     pub marks: Marks,
-    /// Of this lane.
+    /// This lane's recipients only.
     pub envelope: Envelope,
     pub positions: Vec<i64>,
     pub size: u64,
     pub attempts: u32,
     pub possible_duplicate: bool,
-    /// Of all lanes, failed ones included.
+    /// Number of recipients on all lanes, including failed ones.
     pub recipients: i64,
     pub fields: MessageFields,
     pub digest: Option<Vec<u8>>,
@@ -75,9 +75,9 @@ impl LeaseRow {
 #[derive(Debug, Default)]
 pub(super) struct LeaseRows {
     pub grants: Vec<LeaseRow>,
-    /// Set aside, each with the reason; for the log.
+    /// Messages that were set aside, each with the reason for the log.
     pub damaged: Vec<(i64, String)>,
-    /// Put on the lanes of today's routes instead.
+    /// Number of messages moved to the lanes of the current routes instead.
     moved: usize,
 }
 
@@ -93,7 +93,7 @@ impl LeaseRows {
         Ok(is_moved)
     }
 
-    /// Marks it as leased, or sets it aside. Returns how many octets of memory it takes.
+    /// Marks the message as leased, or sets it aside. Returns how many octets of memory it needs.
     fn take(&mut self, work: &Work<'_>, lane: &str, message: i64, possible_duplicate: bool) -> Result<u64, Failure> {
         match grant(work, lane, message, possible_duplicate) {
             Ok(grant) => {
@@ -112,22 +112,23 @@ impl LeaseRows {
     }
 }
 
-/// Messages looked at for their age in one operation.
+/// Maximum number of messages examined for their age in one operation.
 const MAX_OLD_LOOKS: usize = 1000;
 
 #[derive(Debug, Clone)]
 pub(super) struct ExpiredRequest {
     pub lane: Arc<str>,
-    /// Milliseconds of the queue's own clock; younger ones are let alone.
+    /// Milliseconds of the queue's own clock; messages that came later are skipped.
     pub since: i64,
-    /// Key of the last message looked at before.
+    /// Key of the last message examined before.
     pub after: i64,
     pub limit: usize,
     pub octets: u64,
 }
 
-/// With the key of the last message looked at; `None`: those behind it are younger. In order of acceptance that is soon: the
-/// first one that came in later ends it. (One that failed and is tried again can be younger than it came in, never older.)
+/// Returns the key of the last message examined; `None`: all after it are younger. The search follows the order of
+/// acceptance and ends at the first message that came in later. (A failed message that is tried again can be younger
+/// than its acceptance, never older.)
 pub(super) fn lease_expired(
     work: &Work<'_>,
     request: &ExpiredRequest,
@@ -156,7 +157,7 @@ pub(super) fn lease_expired(
         }
         last = Some(message);
     }
-    // The message's jobs on other lanes may lie behind the last one seen.
+    // The message's jobs on other lanes may come after the last one seen.
     Ok((granted, last.filter(|_| looked_at == MAX_OLD_LOOKS).map(|message| message - 1)))
 }
 
@@ -176,7 +177,7 @@ pub(super) fn lease(
     while granted.grants.len() < request.limit && octets < request.octets && granted.moved < MAX_MOVED {
         let Some((message, possible_duplicate)) = round.next()? else { break };
         if granted.is_moved(work, message, reassignment)? {
-            // What of it stays here is found again.
+            // Its recipients that stay on this lane are found again.
             continue;
         }
         octets += granted.take(work, &request.lane, message, possible_duplicate)?;
@@ -187,12 +188,12 @@ pub(super) fn lease(
     Ok(granted)
 }
 
-/// Finds one due message after the other, a domain at a time.
+/// Finds one due message after another, one domain at a time.
 struct Round<'a, 'b> {
     work: &'a Work<'b>,
     request: &'a LeaseRequest,
     at: Option<String>,
-    /// The first domain of the current row of domains with nothing due.
+    /// The first of the consecutive domains visited that have nothing due.
     barren_since: Option<String>,
     looks: usize,
 }
@@ -302,7 +303,7 @@ fn grant(work: &Work<'_>, lane: &str, message: i64, possible_duplicate: bool) ->
     Ok(grant)
 }
 
-/// Without lease and recipients: those are read separately.
+/// Lease and recipients are read separately.
 pub(super) fn read_message(sql: &Sql<'_>, message: i64) -> rusqlite::Result<LeaseRow> {
     let found = sql.first(
         "SELECT id, received_at, sender, eight_bit, smtputf8, size, subject, listener, user, marks, since, recipients, digest
@@ -345,12 +346,12 @@ fn mark(work: &Work<'_>, message: i64, lane: &str, state: i64) -> rusqlite::Resu
     Ok(())
 }
 
-/// Never retried automatically.
+/// A message that is set aside is never retried automatically.
 pub(super) fn set_aside(work: &Work<'_>, message: i64, lane: &str) -> Result<(), Failure> {
     let state =
         work.first("SELECT state FROM job WHERE message = ?1 AND lane = ?2", (message, lane), |row| row.get(0))?;
     let state: i64 = state.unwrap_or(WAITING);
-    // The recipients may be what cannot be read.
+    // The recipients may be the unreadable part.
     let count = open_on(work, message, lane).unwrap_or(0);
     mark(work, message, lane, DAMAGED)?;
     work.count(tally_of(state, -count));

@@ -1,4 +1,4 @@
-//! What the queue keeps of its own clock: one row, written along with what is put and settled, some seconds apart.
+//! How the queue stores its own clock: one row, written every few seconds together with puts and settlements.
 
 use super::failure::Failure;
 use super::rows::{from_column, from_lived, lived_to_column, signed, to_column, unsigned};

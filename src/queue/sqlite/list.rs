@@ -1,5 +1,5 @@
-//! Pages of a list. A page costs what it looks at, and that is bounded: states that are rare have an index of their own, anything
-//! else is judged message by message, up to a limit, after which the page ends and names the place to go on.
+//! Pages of a list. A page costs as much as it examines, which is bounded: rare states have an index of their own, and
+//! everything else is examined message by message up to a limit, where the page ends with a cursor to continue from.
 
 use super::failure::{Failure, is_damage};
 use super::read::{recipients, row};
@@ -7,10 +7,10 @@ use super::rows::{DAMAGED, LEASED, from_column, signed};
 use super::work::Sql;
 use crate::queue::{Cursor, Filter, Page, RecipientRow, RecipientState, Row};
 
-/// Messages looked at in full for one page.
+/// Maximum number of messages examined in full for one page.
 const MAX_LOOKS: usize = 1000;
 
-/// Rows that one search for candidates goes through: a small part of a second's work.
+/// Maximum number of rows that one search for candidates examines: a small fraction of a second's work.
 const MAX_ROWS: i64 = 50_000;
 
 pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, Failure> {
@@ -19,7 +19,7 @@ pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit:
     let mut rows = Vec::new();
     let mut looks = 0;
     loop {
-        // One more than the page takes, to know whether it was the last one.
+        // One more than the page needs, to know whether it is the last.
         let wanted = limit - rows.len() + 1;
         let Candidates { messages, next } = candidates(sql, filter, at, wanted)?;
         let is_searched = messages.len() < wanted;
@@ -44,7 +44,7 @@ pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit:
 
 struct Candidates {
     messages: Vec<i64>,
-    /// Fewer than were asked for, and the search ended here before its end.
+    /// Fewer than requested were found, and the search stopped here before its end.
     next: Option<i64>,
 }
 
@@ -84,7 +84,7 @@ fn candidates(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Resul
     Ok(Candidates::all(messages?))
 }
 
-/// Those with a recipient that may match: by one pass over the table, without a look at anything else.
+/// Messages with a recipient that may match, found by one scan of this table alone.
 fn among_recipients(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {
     let part = filter.recipient.as_deref().map(str::to_lowercase);
     let name = filter.upstream.as_deref();
@@ -101,7 +101,7 @@ fn among_recipients(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) ->
         }
         let is_failed: bool = row.get(1)?;
         let may_match = filter.state.is_none_or(|state| is_failed == (state == RecipientState::Failed))
-            // What is not text is damaged; the full check reports it.
+            // A value that is not text is damaged; the full check reports it.
             && part.as_ref().is_none_or(|part| {
                 row.get_ref(2).is_ok_and(|text| text.as_str().is_ok_and(|text| text.to_lowercase().contains(part)))
             })

@@ -1,7 +1,7 @@
-//! The embedded backend: SQLite in `data_dir`, one thread that writes, readers beside it, large bodies as files.
+//! The embedded backend: SQLite in `data_dir`, one writer thread, separate readers, large bodies as files.
 //!
-//! The database is the only truth; the cache and the table of leases are what a process may forget. It never answers before the
-//! commit was synced. docs/queue.md has the tables and the costs.
+//! The database is authoritative; a process may lose the cache and the table of leases. No call answers before its
+//! commit is synced. docs/queue.md describes the tables and the costs.
 
 mod batch;
 mod bodies;
@@ -55,14 +55,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{SqliteStore, detached};
 
-/// Gives rows that were written by hand the digests they would have.
+/// Computes the digests of rows that were written by hand.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn cover_all(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     envelope::cover_all(&work::Sql::new(connection))
 }
 
-/// Dropping it ends the writer after what was asked for; leases that are not settled become possible duplicates at the
-/// next open.
+/// Dropping it ends the writer after all requested operations; unsettled leases become possible duplicates at the next
+/// open.
 #[derive(Debug)]
 pub struct SqliteQueue {
     store: Arc<SqliteStore>,
@@ -70,8 +70,8 @@ pub struct SqliteQueue {
 }
 
 impl SqliteQueue {
-    /// The caller must hold the lock of `data_dir`. Blocks: makes and migrates the tables, makes every leased recipient
-    /// wait again, removes files that no message names.
+    /// The caller must hold the lock of `data_dir`. Blocks: creates and migrates the tables, makes every leased
+    /// recipient wait again, removes files that no message refers to.
     pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
         open::open(&options).map(|store| Self { store: Arc::new(store), wakeups: Arc::default() })
     }
@@ -141,7 +141,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn close(&self) {
-        // A full disk costs some seconds of it.
+        // If the disk is full, some seconds of the clock are lost.
         let _best_effort = self.store.keep_lifetime().await;
         let store = self.store.clone();
         // Joining the writer blocks.

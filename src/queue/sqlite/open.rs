@@ -1,4 +1,4 @@
-//! Opening the database and putting right what a crash left: leases without a holder, files without a message.
+//! Opens the database and cleans up after a crash: leases without a holder, files without a message.
 
 use super::bodies::{Bodies, BodyFile, BodyName, SweepError};
 use super::failure::{self, of_io, of_sqlite};
@@ -26,14 +26,14 @@ use std::sync::Arc;
 
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// Exists, and belongs to us alone.
+    /// Exists and belongs to this process alone.
     pub data_dir: PathBuf,
-    /// Octets of messages that were just put and are kept in memory until they are leased.
+    /// Octets of newly stored messages that are kept in memory until they are leased.
     pub cache_octets: u64,
-    /// Octets on the disk that new mail leaves free.
+    /// Octets of disk space that new mail leaves free.
     pub min_free_space: u64,
-    /// For its horizon: due times behind it were made before the clock was set back; and for `expire`, which bounds what is
-    /// believed of a stop.
+    /// Its horizon shows which due times were set before the clock was set back; its `expire` bounds how much of a stop
+    /// is believed.
     pub schedule: Schedule,
     pub clock: Clock,
 }
@@ -53,7 +53,7 @@ enum OpenCause {
     Sqlite(rusqlite::Error),
     #[error(transparent)]
     Io(io::Error),
-    /// Of SQLite or of the system, which have many words for it.
+    /// An error of SQLite or the system, which both have many names for a full disk.
     #[error(transparent)]
     NoRoom(QueueError),
     #[error(
@@ -118,7 +118,7 @@ pub(super) fn open(options: &SqliteOptions) -> Result<SqliteStore, OpenError> {
             Err(cause) if is_no_room(&cause, &options.data_dir) && reserve.release() => {}
             opened => {
                 if lacks_inodes(&options.data_dir, 1) {
-                    // For the control socket.
+                    // Space for the control socket.
                     reserve.release();
                 }
                 let opened = opened.inspect(|_| reserve.fill_if_ample(&space));
@@ -128,10 +128,10 @@ pub(super) fn open(options: &SqliteOptions) -> Result<SqliteStore, OpenError> {
     }
 }
 
-/// That a start may have to make, the log and its index among them.
+/// Files that a start may have to create, the log and its index among them.
 const NEW_FILES: u64 = 4;
 
-/// SQLite says of a log that cannot be made, as without an inode, only that it cannot be opened.
+/// If a log cannot be created, for example without an inode, SQLite only says that it cannot be opened.
 fn is_no_room(cause: &OpenCause, data_dir: &Path) -> bool {
     match cause {
         OpenCause::NoRoom(_) => true,
@@ -160,7 +160,7 @@ fn open_at(
     integrity::at_start(&connection).map_err(OpenCause::Damaged)?;
     if remains.are_any() && !empty_log(&connection)? {
         tracing::warn!(
-            "the rest of an unfinished transaction stays in the queue's log: another program reads the database"
+            "the rest of an unfinished transaction stays in the queue's log, because another program is reading the database"
         );
     }
     let suspects = return_leases(&connection)?;
@@ -173,11 +173,11 @@ fn open_at(
     let bodies = Bodies::open(&options.data_dir)?;
     let litter = bodies.sweep(|name| is_named(&connection, name))?;
     if litter > 0 {
-        tracing::info!(litter, "removed files of messages that were not accepted, or were done with");
+        tracing::info!(litter, "removed files of messages that were not accepted or are finished");
     }
     let record = lifetime::kept(&Work::new(&connection))?;
     let lifetime = Lifetime::resume(&record, options.clock.clone(), options.schedule.expire);
-    // From now on there is a log, and its index.
+    // From now on the log and its index exist.
     space.note(&connection);
     let index = options.data_dir.join(format!("{DATABASE}-shm"));
     let files = Arc::new(Files::new(locked, path, &[space.log(), &index, bodies.folder()])?);
@@ -187,13 +187,13 @@ fn open_at(
     Ok(SqliteStore::new(writer, lifetime, bodies, surroundings, path.to_owned(), options))
 }
 
-/// Into the database; false: a reader was in the way.
+/// Writes the log into the database and empties it; false: a reader prevented it.
 pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)).map(|is_busy| !is_busy)
 }
 
-/// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many. Writes nothing if none is: a
-/// full disk must not prevent the start.
+/// Every leased recipient waits again, and its next attempt may be a duplicate. Returns how many. Writes nothing if
+/// there are none, because a full disk must not prevent the start.
 fn return_leases(connection: &Connection) -> Result<u64, OpenCause> {
     let leased = "SELECT leased FROM ledger WHERE one = 1";
     let leased: i64 = Work::new(connection).first(leased, [], |row| row.get(0))?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What an operator does to waiting mail: retry, remove, hold; and what time does: forget.
+//! What an operator does to waiting mail (retry, remove, hold), and the pruning of old mail.
 
 use super::bodies::BodyName;
 use super::envelope::{self, RecipientFields};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 pub(super) struct MessageJob {
     pub lane: String,
     pub state: i64,
-    /// Recipients that are not failed.
+    /// Number of recipients that have not failed.
     pub open: i64,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<Mes
     jobs.into_iter().map(with_count).collect()
 }
 
-/// Recipients that are due now, and young from `lived` on; a correction replaces the only one that is not settled.
+/// Makes recipients due now and restarts their age at `lived`; a correction replaces the only unsettled one.
 pub(super) fn retry(
     work: &Work<'_>,
     ids: &[MailId],
@@ -50,7 +50,7 @@ pub(super) fn retry(
         let Some(message) = key_of(work, *id)? else { continue };
         match work.attempt(|work| retry_one(work, (message, *id), correction, now, lived)) {
             Ok(due) => count += due,
-            // One that cannot be read keeps no other from being tried.
+            // An unreadable message must not keep others from being retried.
             Err(Failure::Sqlite(error)) if is_damage(&error) => {
                 tracing::error!(%id, %error, "a message in the queue is too damaged to be tried again");
             }
@@ -80,7 +80,7 @@ fn retry_one(
     Ok(due)
 }
 
-/// The new address may go another way than the old one.
+/// The new address may have another lane than the old one.
 fn redirect(
     work: &Work<'_>,
     message: i64,
@@ -92,7 +92,7 @@ fn redirect(
         return Ok(false);
     }
     for row in rows {
-        // What the operator names is taken for right, whatever stood there.
+        // The operator's address is trusted, whatever the row said before.
         let fields = RecipientFields { address: to.to_string(), ..row.fields };
         work.execute(
             "UPDATE recipient SET address = ?2, digest = ?3 WHERE message = ?1",
@@ -154,7 +154,7 @@ fn retry_failed(work: &Work<'_>, message: i64, id: MailId, now: i64) -> rusqlite
 #[derive(Debug, Default)]
 pub(super) struct Removed {
     pub count: u64,
-    /// Litter now.
+    /// Files that are litter now.
     pub files: Vec<BodyName>,
     pub ids: Vec<MailId>,
 }
@@ -194,7 +194,7 @@ pub(super) fn hold(work: &Work<'_>, lane: Option<&str>, held: bool) -> Result<()
     Ok(())
 }
 
-/// At most so many rows of each, by the queue's own clock; nothing when nothing is left to forget.
+/// Deletes at most so many rows of each kind, by the queue's own clock; does nothing when none is left to delete.
 pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64, rows: usize) -> Result<Removed, Failure> {
     let rows = signed(rows);
     let mut removed = Removed::default();
@@ -217,13 +217,13 @@ pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64, ro
     Ok(removed)
 }
 
-/// Free pages that are kept for what comes next: 64 MiB.
+/// Number of free pages that are kept for future mail: 64 MiB.
 const SPARE_PAGES: i64 = 16_384;
 
-/// Pages given back in one step.
+/// Number of pages returned per step.
 const STEP: &str = "PRAGMA incremental_vacuum(200)";
 
-/// Shortens the file once a backlog is gone; true if there is more to give back.
+/// Shortens the file once a backlog is gone; true if there is more to return.
 pub(super) fn give_back_space(work: &Work<'_>) -> Result<bool, Failure> {
     let pages = |pragma| work.first(pragma, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
     let (free, all) = (pages("PRAGMA freelist_count")?, pages("PRAGMA page_count")?);
@@ -234,8 +234,8 @@ pub(super) fn give_back_space(work: &Work<'_>) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// By some pages that hold nothing.
+/// Shortens the file by some empty pages.
 pub(super) fn shorten(work: &Work<'_>) -> rusqlite::Result<()> {
-    // Each row of the answer is a page.
+    // Each row of the answer stands for one page.
     work.all(STEP, [], |_| Ok(())).map(drop)
 }

@@ -1,4 +1,4 @@
-//! What an operator asks and does, as statements: reads beside the writer, changes in steps that fit on a full disk.
+//! The operator's requests as statements: reads run beside the writer, changes run in steps that fit on a full disk.
 
 use super::rows::{lived_to_column, signed, to_column};
 use super::store::detached;
@@ -87,7 +87,7 @@ impl Operator for SqliteQueue {
     }
 
     async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError> {
-        // A full disk costs some seconds of it, and must not keep what is forgotten here from making room.
+        // If the disk is full, some seconds of the clock are lost; that must not keep pruning from freeing space.
         let _best_effort = self.store.keep_lifetime().await;
         let before = |age| lived_to_column(self.store.lifetime.before(age));
         let (failed, history) = (before(failed), before(history));
@@ -110,12 +110,13 @@ impl Operator for SqliteQueue {
     }
 }
 
-/// What one transaction of an operation on many covers: on a full disk less and less, as a smaller one may still fit.
+/// How many items each transaction of a large operation covers: fewer and fewer on a full disk, since a smaller one may
+/// still fit.
 struct Steps {
     at: usize,
     end: usize,
     length: usize,
-    /// Of the step that was handed out.
+    /// The range of the current step.
     current: Range<usize>,
 }
 
@@ -131,7 +132,7 @@ impl Steps {
         (!self.current.is_empty()).then(|| self.current.clone())
     }
 
-    /// `None`: it did not fit and is asked for once more, in part.
+    /// `None`: the step did not fit; a part of it is tried next.
     fn done<T>(&mut self, result: Result<T, QueueError>) -> Result<Option<T>, QueueError> {
         match result {
             Err(QueueError::Full(_)) if self.current.len() > 1 => {

@@ -1,4 +1,4 @@
-//! Storing one message: the transaction after which it is ours.
+//! Stores one message: once this transaction is committed, we are responsible for it.
 
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
@@ -10,7 +10,7 @@ use crate::queue::{Attempted, InitialState, NewMail, QueueError};
 use crate::smtp::command::BodyType;
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// A message ready to be written; what is large is in its file already.
+/// A message ready to be written; its large parts are already in their files.
 #[derive(Debug)]
 pub(super) struct PreparedPut {
     pub mail: NewMail,
@@ -22,7 +22,8 @@ pub(super) struct PreparedPut {
 }
 
 impl PreparedPut {
-    /// What it adds to the database, at most: its texts, and rows with their indexes for it and each recipient.
+    /// An upper bound for what it adds to the database: its texts, and rows with their indexes for it and each
+    /// recipient.
     pub(super) fn octets(&self) -> u64 {
         let (message, original) = (&self.mail.accepted.message, self.mail.original.as_ref());
         let body = if self.body_in_file { 0 } else { message.body().len() };
@@ -32,7 +33,7 @@ impl PreparedPut {
     }
 }
 
-/// Over the header and the body, to tell damage when they are read back.
+/// Over the header and the body, to detect damage when they are read.
 pub(super) fn digest(header: &[u8], body: &[u8]) -> Vec<u8> {
     let mut context = Context::new(&SHA256);
     context.update(header);
@@ -40,7 +41,7 @@ pub(super) fn digest(header: &[u8], body: &[u8]) -> Vec<u8> {
     context.finish().as_ref().to_vec()
 }
 
-/// True if a recipient is still to be kept: anything but delivered.
+/// True if a recipient must still be stored, which is any that is not delivered.
 pub(super) fn is_to_be_kept(mail: &NewMail) -> bool {
     mail.initial_states.iter().any(|initial_state| !matches!(initial_state, InitialState::Delivered(_)))
 }
@@ -171,7 +172,7 @@ fn put_recipients(
         put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, attempt)?;
         if let Some(due) = due {
             let job = (lane, due, attempt.is_some_and(|attempt| attempt.possible_duplicate));
-            // Hundreds of recipients on one lane are one job.
+            // Hundreds of recipients on one lane share one job.
             if last_job != Some(job) {
                 wait_on(work, message, lane.as_str(), &domain, due, job.2)?;
                 last_job = Some(job);
@@ -184,7 +185,7 @@ fn put_recipients(
     note_attempts(work, message, &attempts)
 }
 
-/// `message`: its key and its name.
+/// `message`: its key and its id.
 pub(super) fn put_recipient(
     work: &Work<'_>,
     (message, id): (i64, &str),

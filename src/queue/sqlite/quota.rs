@@ -1,4 +1,4 @@
-//! What is used up of quotas: some rows for each, put down before the units are used. The newest count, the others go.
+//! Usage of quotas: a few rows for each, written before the units are used. Old rows are deleted.
 
 use super::failure::Failure;
 use super::rows::{from_lived, lived_to_column, unsigned};

@@ -1,4 +1,4 @@
-//! What is read beside the writer, from what was committed: one message in full, history, due times, holds.
+//! Reads committed data beside the writer: one message in full, history, due times, holds.
 
 use super::failure::{Failure, is_damage};
 use super::rows::{LEASED, WAITING, from_column, is_held, key_of, to_column, unsigned};
@@ -69,7 +69,7 @@ pub(super) fn row(sql: &Sql<'_>, message: i64) -> Result<Option<Row>, Failure> {
     Ok(Some(row))
 }
 
-/// Each with its last upstream.
+/// Each recipient with its last upstream.
 pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<(RecipientRow, Option<String>)>> {
     sql.all(
         "SELECT address, recipient.lane, failed_at IS NOT NULL, attempts, reason, upstream, job.state, job.due
@@ -105,7 +105,7 @@ pub(super) fn show(sql: &Sql<'_>, id: MailId) -> Result<Option<MessageDetails>, 
     let header = sql.first("SELECT header FROM content WHERE message = ?1", [message], |row| row.get::<_, Vec<u8>>(0));
     let header = match header {
         Ok(header) => header.unwrap_or_default(),
-        // What can still be read of a damaged message is what one wants to see.
+        // Show whatever can still be read of a damaged message.
         Err(error) if is_damage(&error) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
@@ -127,7 +127,7 @@ pub(super) fn show(sql: &Sql<'_>, id: MailId) -> Result<Option<MessageDetails>, 
     Ok(Some(MessageDetails { row, header, attempts, delivered, has_original: original.is_some() }))
 }
 
-// Of a message that was delivered to all, history is what is left.
+// If a message was delivered to all recipients, only its history is left.
 fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<MessageDetails> {
     let (first, size) = delivered.first()?;
     let row = Row {

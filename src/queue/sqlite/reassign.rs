@@ -1,7 +1,9 @@
-//! Which lane is whose after the routes have changed: some hundred messages at a time, while mail is taken and delivered. What a
-//! lease comes upon before its turn is moved by the lease, so that nothing is lent on a lane that is no longer its own.
+//! Moves messages to their lanes after the routes have changed, a few hundred at a time, while mail is accepted and
+//! delivered. If a lease finds a message whose turn has not come yet, it moves the message itself, so nothing is leased
+//! on a lane that is no longer its own.
 //!
-//! Progress is not kept: a start that was cut off begins again, and what is on its lane already stays there.
+//! Progress is not stored: after an interruption the next start begins again, and messages that are already on their
+//! lane stay there.
 
 use super::envelope::{self, EnvelopeRecipient, RecipientFields};
 use super::failure::{Failure, is_damage};
@@ -15,16 +17,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Messages of one step.
+/// Messages per step.
 const MESSAGES: i64 = 500;
 
-/// Messages from before the routes of today that may be on another lane than theirs.
+/// Messages stored before the current routes, which may be on the wrong lane.
 #[derive(Clone)]
 pub(super) struct Reassignment {
     pub lane_of: LaneOf,
-    /// Keys up to this one are done with.
+    /// Keys up to this one are done.
     pub done: i64,
-    /// Later ones were put on the lanes of today.
+    /// Messages after this one were stored on the lanes of the current routes.
     pub last: i64,
 }
 
@@ -35,8 +37,9 @@ impl fmt::Debug for Reassignment {
 }
 
 impl Reassignment {
-    /// Puts a message on its lanes that may not be there yet; true if a recipient was moved. A fault of the routes keeps none back:
-    /// it stays where it is, and the attempt finds its way or says what is wrong.
+    /// Moves a message to its lanes if it may not be there yet; true if a recipient was moved. A panic in the routes
+    /// holds no mail back: the message stays where it is, and the delivery attempt chooses its route or reports the
+    /// fault.
     pub(super) fn catch_up(&self, work: &Work<'_>, message: i64) -> rusqlite::Result<bool> {
         if message <= self.done || message > self.last {
             return Ok(false);
@@ -52,7 +55,7 @@ pub(super) fn last_message(sql: &Sql<'_>) -> rusqlite::Result<Option<i64>> {
     Ok(sql.first("SELECT MAX(key) FROM message", [], |row| row.get(0))?.flatten())
 }
 
-/// The fingerprint of the routes that the lanes come from.
+/// The fingerprint of the routes by which the lanes were assigned.
 pub(super) fn fingerprint(sql: &Sql<'_>) -> Result<Option<String>, Failure> {
     Ok(sql.first("SELECT routes FROM ledger WHERE one = 1", [], |row| row.get(0))?.flatten())
 }
@@ -62,8 +65,8 @@ fn set_fingerprint(work: &Work<'_>, fingerprint: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Some lane may be another one's than the routes say: should it end half-way, no routes are those that all lanes come from, not
-/// even the old ones.
+/// From now on some lanes may differ from what any routes say. If the reassignment is interrupted, no stored
+/// fingerprint may match, not even that of the old routes.
 pub(super) fn forget_fingerprint(work: &Work<'_>) -> rusqlite::Result<()> {
     work.execute("UPDATE ledger SET routes = NULL WHERE one = 1 AND routes IS NOT NULL", [])?;
     Ok(())
@@ -72,11 +75,11 @@ pub(super) fn forget_fingerprint(work: &Work<'_>) -> rusqlite::Result<()> {
 #[derive(Debug)]
 pub(super) struct Step {
     pub moved: u64,
-    /// The last one looked at; `None`: there are no more messages.
+    /// The last message examined; `None`: there are no more.
     pub last: Option<i64>,
 }
 
-/// The next messages; with the last of them everything is on its lane, and the fingerprint says so.
+/// Handles the next messages. After the last of them every message is on its lane, and the fingerprint is stored.
 pub(super) fn step(work: &Work<'_>, reassignment: &Reassignment, fingerprint: &str) -> Result<Step, Failure> {
     let Reassignment { lane_of, done, last } = reassignment;
     let messages = work.all(
@@ -95,13 +98,13 @@ pub(super) fn step(work: &Work<'_>, reassignment: &Reassignment, fingerprint: &s
     Ok(Step { moved, last: behind })
 }
 
-/// How many recipients of one message were moved.
+/// Returns how many recipients of one message were moved.
 pub(super) fn reassign_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> rusqlite::Result<u64> {
     let waiting = work.first(
         "SELECT id, sender, listener, user, marks, header FROM message LEFT JOIN content ON content.message = key
          WHERE key = ?1",
         [message],
-        // What cannot be read is set aside when it is leased.
+        // An unreadable message is set aside when it is leased.
         |row| Ok(read(row).ok()),
     )?;
     let Some(Waiting { id, sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
@@ -110,13 +113,13 @@ pub(super) fn reassign_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> r
         lane_of(&Addressed { sender: sender.as_ref(), recipient, origin: &origin, marks: &marks, header: &header })
     });
     match moved {
-        // So is a recipient that cannot be read.
+        // So is a message with an unreadable recipient.
         Err(error) if is_damage(&error) => Ok(0),
         moved => moved,
     }
 }
 
-/// A message's part in the question where its recipients go.
+/// The parts of a message that decide where its recipients go.
 struct Waiting {
     id: String,
     sender: Option<Mailbox>,
@@ -155,7 +158,7 @@ impl Recipient {
     }
 }
 
-/// A job that nobody holds.
+/// A job that is not leased.
 struct Job {
     domain: String,
     due: i64,
@@ -188,7 +191,7 @@ fn reassign(work: &Work<'_>, message: i64, id: &str, lane_of: impl Fn(&Mailbox) 
     Ok(moved as u64)
 }
 
-/// The jobs by lane, and the lanes that are leased.
+/// The message's jobs by lane, and the lanes that are leased.
 fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<(BTreeMap<String, Job>, BTreeSet<String>)> {
     let all = work.all("SELECT lane, domain, due, state, suspect FROM job WHERE message = ?1", [message], |row| {
         let job = Job { domain: row.get(1)?, due: row.get(2)?, state: row.get(3)?, possible_duplicate: row.get(4)? };
@@ -205,7 +208,7 @@ fn recipients_of(
     lane_of: impl Fn(&Mailbox) -> Lane,
 ) -> rusqlite::Result<Vec<Recipient>> {
     let with_lane = |row: EnvelopeRecipient| {
-        // A damaged one is set aside when it is leased, from where it is.
+        // A damaged recipient stays on its lane and is set aside when it is leased.
         let mailbox = Mailbox::parse(&row.fields.address).ok().filter(|_| row.fits(id));
         let to = mailbox.map_or_else(|| row.fields.lane.clone(), |to| lane_of(&to).to_string());
         Recipient { row, to }
@@ -213,7 +216,7 @@ fn recipients_of(
     Ok(envelope::recipients(work, message)?.into_iter().map(with_lane).collect())
 }
 
-/// One recipient takes its share of its old job to the job on `lane`, which is made if it is missing.
+/// Moves one recipient from its old job to the job on `lane`, which is created if it is missing.
 fn join(work: &Work<'_>, message: i64, lane: &str, job: &Job) -> rusqlite::Result<()> {
     let state = work.first(
         "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, ?6)

@@ -1,5 +1,5 @@
-//! Another form in place of a stored message: what it is now is read in one view of the database, and replaced in one
-//! transaction. Bodies stay where they are.
+//! Replaces a stored message by another form of it: its current form is read in one snapshot of the database and
+//! replaced in one transaction. Bodies stay where they are.
 
 use super::bodies::{BodyError, BodyFile, BodyName};
 use super::content::{self, Content, Unreadable};
@@ -26,7 +26,7 @@ impl SqliteStore {
     pub(super) async fn stored(self: &Arc<Self>, id: MailId) -> Result<Option<StoredMail>, QueueError> {
         let store = self.clone();
         self.read(move |sql| {
-            // One view, whatever is written meanwhile.
+            // One snapshot, whatever is written meanwhile.
             sql.execute("BEGIN", [])?;
             let stored = match key_of(sql, id)? {
                 Some(message) => store.read_stored(sql, message, id)?,
@@ -101,7 +101,7 @@ impl SqliteStore {
             lived: lived_to_column(self.lifetime.now()),
         };
         drop(message);
-        // Before the commit: no lease behind it may find what was there before.
+        // Before the commit, so that no later lease finds the old form.
         self.cache.lock().remove(id);
         let record = self.lifetime.record_if_due();
         let replaced = self.writer.call(move |work| {
@@ -126,7 +126,7 @@ struct ReplacementRows {
     lived: i64,
 }
 
-/// The files that are litter once this is committed; `None` if nothing may be replaced.
+/// Returns the files that are litter once this is committed; `None` if the message must not be replaced.
 fn replace(work: &Work<'_>, form: &ReplacementRows, now: i64) -> Result<Option<Vec<BodyName>>, Failure> {
     let Revision { id, replaces, header, original, .. } = &form.revision;
     let Some(message) = key_of(work, *id)? else { return Ok(None) };
@@ -206,7 +206,7 @@ fn put_recipients(
         let recipient =
             RecipientFields { position, address: recipient.to_string(), lane: lane.to_string(), failed_at: None };
         put_recipient(work, (message, revision.id.as_str()), &recipient, None)?;
-        // Hundreds of recipients on one lane are one job.
+        // Hundreds of recipients on one lane share one job.
         if last != Some(lane) {
             wait_on(work, message, lane.as_str(), &domain, now, possible_duplicate)?;
             last = Some(lane);

@@ -1,9 +1,9 @@
 //! Files that reserve disk space. They are removed when a full disk keeps the queue from opening or from recording deliveries,
 //! since only delivery frees space again.
 //!
-//! Together they are as large as the smallest floor, and replace it where another program has used up the free space. There are
-//! several, so that each lasts for a while and frees an inode. They are created while free space is ample, or at a clean close
-//! from the space that it frees. They are never released for new mail.
+//! Together they are as large as the smallest floor, and replace it if another program has used up the free space.
+//! There are several, because each then lasts for a while and frees an inode. They are created while free space is
+//! ample, or at a clean close from the space that the close frees. They are never released for new mail.
 
 use super::space::{FreeSpace, SMALLEST_FLOOR};
 use std::fs::{self, OpenOptions};
@@ -44,7 +44,7 @@ impl Reserve {
         self.make(self.most.load(Ordering::Relaxed), |_| true);
     }
 
-    /// Fills it only if free space is ample. Blocks.
+    /// Fills the reserve only if free space is ample. Blocks.
     pub(super) fn fill_if_ample(&self, space: &FreeSpace) {
         self.make(self.paths.len(), |missing| space.can_spare(missing + 3 * OCTETS));
     }
@@ -81,7 +81,8 @@ fn fill(path: &Path, missing: u64) -> io::Result<()> {
         return Ok(());
     }
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    // Without fallocate, or with less free space than that: as much as there is. A compressing file system reserves nothing for zeros.
+    // Without fallocate, or with less free space than that, write as much as fits. A compressing file system reserves
+    // nothing for zeros.
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, OCTETS) {
         Ok(()) => Ok(()),
         Err(_) => io::copy(&mut io::repeat(0).take(missing), &mut file).map(drop),

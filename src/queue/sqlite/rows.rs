@@ -1,4 +1,5 @@
-//! Converts between rows and types: times, states, and what several operations do to a message's rows.
+//! Converts between rows and types (times, states), and makes changes to a message's rows that several operations
+//! share.
 
 use super::bodies::{BodyFile, BodyName};
 use super::work::{Sql, Tally, Work};
@@ -8,12 +9,12 @@ use crate::queue::{Attempted, Delivered};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// Of a job. The partial indexes name the numbers.
+/// States of a job. The partial indexes contain these numbers.
 pub(super) const WAITING: i64 = 0;
 pub(super) const LEASED: i64 = 1;
 pub(super) const DAMAGED: i64 = 2;
 
-/// Attempts remembered per message; older ones are forgotten.
+/// Attempts kept per message; older ones are deleted.
 const MAX_ATTEMPTS: usize = 100;
 
 /// Milliseconds since 1970.
@@ -114,7 +115,7 @@ pub(super) fn wait_on(
     Ok(())
 }
 
-/// Whether a recipient's failure (on `lane`; `None`: on any) left open if the provider has the message.
+/// Whether any recipient that failed (on `lane`; `None`: on any lane) may have been delivered after all.
 pub(super) fn has_failed_in_doubt(sql: &Sql<'_>, message: i64, lane: Option<&str>) -> rusqlite::Result<bool> {
     // A recipient's last attempt is found by its text.
     let in_doubt = sql.first(
@@ -128,7 +129,7 @@ pub(super) fn has_failed_in_doubt(sql: &Sql<'_>, message: i64, lane: Option<&str
     Ok(in_doubt.is_some())
 }
 
-/// What domains take turns by; the null path is one of its own.
+/// The key by which domains take turns; the null path has its own.
 pub(super) fn domain_of(sender: Option<&str>) -> String {
     sender
         .and_then(|sender| sender.rsplit_once('@'))
@@ -169,7 +170,7 @@ pub(super) fn note_attempts(work: &Work<'_>, message: i64, attempts: &[&Attempte
     Ok(())
 }
 
-/// What history keeps of a message.
+/// The part of a message that history keeps.
 pub(super) struct Summary {
     pub id: String,
     pub received_at: i64,
@@ -178,7 +179,7 @@ pub(super) struct Summary {
     pub size: i64,
 }
 
-/// One row for each distinct reply.
+/// Writes one row for each distinct reply.
 pub(super) fn note_delivered(
     work: &Work<'_>,
     summary: &Summary,
@@ -217,8 +218,8 @@ pub(super) fn note_delivered(
     Ok(())
 }
 
-/// After `gone` recipients were deleted: a message without any is forgotten. Returns the files that are litter once this is
-/// committed.
+/// Called after `gone` recipients were deleted: a message without recipients is deleted. Returns the files that are
+/// litter once this is committed.
 pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusqlite::Result<Vec<BodyName>> {
     let any = work.first("SELECT 1 FROM recipient WHERE message = ?1 LIMIT 1", [message], |_| Ok(()))?;
     if any.is_some() {

@@ -1,8 +1,9 @@
-//! A new database from what can be read of a damaged one. The damaged one is only read and, at the end, moved aside with its log;
-//! no body file is touched. What does not fit its digests goes along, set aside, and is never sent by itself.
+//! Builds a new database from what can be read of a damaged one. The damaged one is only read and, at the end, moved
+//! aside with its log; no body file is touched. Messages that do not match their digests are copied but set aside, and
+//! are never sent automatically.
 //!
-//! Invariant: at each moment either `queue.sqlite` is the damaged database, whole with its log, or `queue.sqlite.salvaged` is
-//! complete and the next opening puts it in its place.
+//! Invariant: at every moment either `queue.sqlite` is the damaged database, complete with its log, or
+//! `queue.sqlite.salvaged` is complete and the next opening renames it to `queue.sqlite`.
 
 mod source;
 
@@ -26,19 +27,19 @@ use std::path::{Path, PathBuf};
 const BUILDING: &str = "queue.sqlite.salvaging";
 const COMPLETE: &str = "queue.sqlite.salvaged";
 
-/// What became of the queue.
+/// The result of a salvage.
 #[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Salvaged {
     /// Messages that are as they were stored.
     pub whole: u64,
-    /// In the new database too, but set aside.
+    /// Messages that are in the new database but set aside.
     pub damaged: Vec<Finding>,
-    /// Of these nothing but a name was found.
+    /// Messages of which only the id was found.
     pub lost: Vec<Finding>,
-    /// Recipients by the old database's own count that were found in no message, whole or damaged. `None`: that count cannot be
-    /// read, and nobody knows how many are missing.
+    /// Recipients in the old database's counters that were found in no message, intact or damaged. `None`: the counters
+    /// cannot be read, so the number is unknown.
     pub missing_recipients: Option<u64>,
-    /// Rows of history that were taken over.
+    /// Number of history rows copied.
     pub history: u64,
     /// Some of the history is lost.
     pub history_is_cut: bool,
@@ -47,7 +48,7 @@ pub struct Salvaged {
 }
 
 impl Salvaged {
-    /// Everything that the old database held is in the new one, as it was.
+    /// The new database contains everything that the old one held, unchanged.
     pub fn is_whole(&self) -> bool {
         self.damaged.is_empty() && self.lost.is_empty() && self.missing_recipients == Some(0) && !self.history_is_cut
     }
@@ -55,17 +56,17 @@ impl Salvaged {
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// Empty: it is not known.
+    /// Empty if it is not known.
     pub id: String,
-    /// The number of its row.
+    /// The key of its row.
     pub row: i64,
-    /// Those that can be read.
+    /// The recipients that can be read.
     pub recipients: Vec<String>,
     pub reasons: Vec<String>,
 }
 
 impl Finding {
-    /// `name`: what the index calls it.
+    /// `name`: the id according to the index.
     pub(super) fn of(found: &Inspected, name: Option<&String>) -> Self {
         let address = |recipient: &super::inspect::InspectedRecipient| recipient.row.fields.address.clone();
         let own = found.message.as_ref().map(|message| &message.id);
@@ -92,11 +93,11 @@ pub enum SalvageError {
     Write(#[from] rusqlite::Error),
     #[error("the new database cannot be made: {0}")]
     Make(String),
-    #[error("a copy and a new database need {needed} octets in the data folder, and {free} are free there")]
+    #[error("a copy and a new database need {needed} octets in the data folder, but only {free} are free there")]
     NoRoom { needed: u64, free: u64 },
 }
 
-/// The caller must hold the lock of `data_dir`. Blocks. `progress`: messages done, and of how many.
+/// The caller must hold the lock of `data_dir`. Blocks. `progress` receives the number of messages done and the total.
 pub fn salvage(data_dir: &Path, now: Timestamp, mut progress: impl FnMut(u64, u64)) -> Result<Salvaged, SalvageError> {
     finish(data_dir)?;
     let path = data_dir.join(DATABASE);
@@ -113,7 +114,7 @@ pub fn salvage(data_dir: &Path, now: Timestamp, mut progress: impl FnMut(u64, u6
     salvage.beside()?;
     target.execute_batch("COMMIT")?;
     let mut result = salvage.result;
-    // Into one file, without a log.
+    // Everything goes into one file, without a log.
     target.pragma_update(None, "journal_mode", "DELETE")?;
     target.close().map_err(|(_, error)| error)?;
     File::open(&building)?.sync_all()?;
@@ -125,18 +126,18 @@ pub fn salvage(data_dir: &Path, now: Timestamp, mut progress: impl FnMut(u64, u6
     Ok(result)
 }
 
-/// Puts a new database that is complete in the place of the one that was moved aside. Called before any opening.
+/// Renames a complete new database to the name of the one that was moved aside. Called before any opening.
 pub(super) fn finish(data_dir: &Path) -> io::Result<()> {
     let (path, complete) = (data_dir.join(DATABASE), data_dir.join(COMPLETE));
     if !complete.try_exists()? {
         return Ok(());
     }
     if path.try_exists()? {
-        // A salvage was cut off before its last step. The queue goes on in the database that is there; should that be moved away
-        // one day, mail that was delivered meanwhile would come back from here.
+        // A salvage was interrupted before its last step, and the queue has gone on with the database that is there. If
+        // that one were ever moved away, this one would bring back mail that was delivered meanwhile.
         return remove(&complete);
     }
-    // Another database's log would be played into the new one.
+    // SQLite would apply another database's log to the new one.
     let log = beside(&path, "-wal");
     if log.try_exists()? {
         let aside = aside(&path).into_iter().next_back().unwrap_or_else(|| beside(&path, ".damaged"));
@@ -148,7 +149,7 @@ pub(super) fn finish(data_dir: &Path) -> io::Result<()> {
     sync(data_dir)
 }
 
-/// Whether a salvaged database waits to be put in its place.
+/// Whether a salvaged database is still to be renamed.
 pub(super) fn is_unfinished(data_dir: &Path) -> io::Result<bool> {
     data_dir.join(COMPLETE).try_exists()
 }
@@ -205,15 +206,15 @@ fn check_room(path: &Path) -> Result<(), SalvageError> {
     if free < needed { Err(SalvageError::NoRoom { needed, free }) } else { Ok(()) }
 }
 
-/// Of a database without digests: nobody can say whether it is as it was. It is given digests and set aside, and an operator
-/// who has looked at it can send it.
+/// For a database without digests, where nobody can tell whether a message is intact. The message gets digests and is
+/// set aside; an operator can examine it and send it.
 fn cover(found: &mut Inspected) {
     let Some(message) = &found.message else { return };
     let content = found.content.as_ref().map(|content| content.digest.clone()).unwrap_or_default();
     found.digest = Some(message.digest(&content));
     found.expected = Some(signed(found.recipients.len()));
     for recipient in &mut found.recipients {
-        // A date of the wall clock's.
+        // A time by the wall clock.
         recipient.row.fields.failed_at = recipient.row.fields.failed_at.map(|_| schema::BEGINNING);
         recipient.row.digest = Some(recipient.row.fields.digest(&message.id));
     }
@@ -228,7 +229,7 @@ struct Salvage<'a> {
     target: &'a Connection,
     now: Timestamp,
     result: Salvaged,
-    /// Recipients.
+    /// Number of recipients found.
     found: u64,
 }
 
@@ -245,7 +246,7 @@ impl Salvage<'_> {
             let name = names.get(&key);
             if !found.is_any() {
                 if let Some(id) = name {
-                    let reasons = vec!["nothing but its name can be read".to_owned()];
+                    let reasons = vec!["only its message ID can be read".to_owned()];
                     self.result.lost.push(Finding { id: id.clone(), row: key, recipients: Vec::new(), reasons });
                 }
                 continue;
@@ -261,7 +262,7 @@ impl Salvage<'_> {
 
     fn keep(&mut self, found: &mut Inspected, name: Option<&String>) -> rusqlite::Result<()> {
         if !self.put_message(found, name)? {
-            found.faults.push("another message has its name".to_owned());
+            found.faults.push("another message has its message ID".to_owned());
             self.result.lost.push(Finding::of(found, name));
             return Ok(());
         }
@@ -277,7 +278,7 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// False, and nothing is done, if its name is taken.
+    /// Returns false and does nothing if another message has its id.
     fn put_message(&self, found: &Inspected, name: Option<&String>) -> rusqlite::Result<bool> {
         let now = super::rows::to_column(self.now);
         let put = match &found.message {
@@ -302,7 +303,7 @@ impl Salvage<'_> {
                 found.expected,
                 found.digest,
             ])?,
-            // Without a digest it is never sent; it is there to be looked at.
+            // Without a digest the message is never sent, but an operator can look at it.
             None => self.target.execute(
                 "INSERT OR IGNORE INTO message (key, id, received_at, since, lived, eight_bit, smtputf8, size, subject)
                  VALUES (?1, ?2, ?3, ?4, ?4, 0, 0, 0, '(its envelope is lost)')",
@@ -327,7 +328,7 @@ impl Salvage<'_> {
             self.target.execute("INSERT INTO original (message, data) VALUES (?, ?)", params![key, data])?;
         }
         for attempt in &found.attempts {
-            // What is not an attempt is left out: it decides nothing.
+            // A row that is not a valid attempt is skipped, since nothing depends on it.
             let _history_of_attempts_only = self
                 .target
                 .prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?, ?, ?, ?, ?, ?)")?
@@ -351,7 +352,8 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// One for each lane on which a recipient is open. What was leased, or has no job left, may have been sent.
+    /// Creates one job for each lane with an open recipient. A message that was leased, or has no job left, may have
+    /// been sent.
     fn put_jobs(&self, found: &Inspected) -> rusqlite::Result<()> {
         let open = found.recipients.iter().map(|recipient| &recipient.row.fields);
         let mut lanes: BTreeSet<&str> =
@@ -380,13 +382,13 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// History, holds, quotas, and the counts, computed again.
+    /// Copies history, holds and quotas, and computes the counters again.
     fn beside(&mut self) -> rusqlite::Result<()> {
         let source = self.source.connection();
         let (mut history, is_whole) = all_rows(source, "history", "key");
         let mut quotas = all_rows(source, "quota", "name, number").0;
         if !self.source.is_covered {
-            // Dates of the wall clock's, or none: it counts from now.
+            // Times by the wall clock, or none: their age counts from now.
             history.iter_mut().filter_map(|row| row.last_mut()).for_each(|lived| *lived = schema::BEGINNING.into());
             quotas.iter_mut().filter_map(|row| row.get_mut(2)).for_each(|at| *at = schema::BEGINNING.into());
         }
@@ -413,7 +415,7 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// How many could be taken over; a row that the table does not allow is left out.
+    /// Returns the number of rows copied; a row that the table rejects is skipped.
     fn copy(&self, sql: &str, rows: &[Vec<Value>]) -> rusqlite::Result<u64> {
         let mut statement = self.target.prepare(sql)?;
         let mut copied = 0;
@@ -428,7 +430,7 @@ impl Salvage<'_> {
     }
 }
 
-/// Read by [`SalvageSource`] to its end, whatever SQLite would take for its end.
+/// [`SalvageSource`] reads the whole log, including what lies beyond the end that SQLite sees.
 fn log_of(path: &Path) -> io::Result<Option<wal::Frames>> {
     wal::Frames::open(&beside(path, "-wal"))
 }

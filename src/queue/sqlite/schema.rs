@@ -1,6 +1,6 @@
-//! The database's tables, how its version grows, and how every connection is set up.
+//! The database's tables, its migrations, and how every connection is set up.
 //!
-//! docs/queue.md explains each table. A version newer than this program's is refused, never touched.
+//! docs/queue.md explains each table. A version newer than this program's is refused and not touched.
 
 use super::envelope;
 use super::space::CHECKPOINT_PAGES;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// `PRAGMA application_id`: "wxsl".
 pub(super) const APPLICATION: i32 = 0x7778_736c;
 
-/// What takes a database from version *n* to *n + 1*. Entries are never changed once released, only added.
+/// Migrations from version *n* to *n + 1*. Entries are never changed once released, only added.
 const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
@@ -104,14 +104,14 @@ CREATE TABLE ledger (
 INSERT INTO ledger VALUES (1, 0, NULL, 0, 0, 0, 0);
 ";
 
-/// Where a message came in, and what is said of it beyond its text (JSON; NULL: nothing).
+/// Where a message came in, and what is known about it beyond its text (JSON; NULL: nothing).
 const VERSION_2: &str = "
 ALTER TABLE message ADD COLUMN listener TEXT;
 ALTER TABLE message ADD COLUMN user TEXT;
 ALTER TABLE message ADD COLUMN marks TEXT;
 ";
 
-/// What is used up of the quotas that outlive a process.
+/// Usage of the quotas that outlive a process.
 const VERSION_3: &str = "
 CREATE TABLE quota (
     name TEXT NOT NULL,
@@ -122,9 +122,9 @@ CREATE TABLE quota (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Digests of envelopes, and how many recipients a message still has. And the queue's own clock, which begins at thirty days
-/// (`lifetime::BEGINNING`): ages are counted by it. Those from before are believed up to two days, since the wall clocks that they
-/// go by, then or now, may have been wrong.
+/// Digests of envelopes, and how many recipients a message still has. Also the queue's own clock, which begins at
+/// thirty days (`lifetime::BEGINNING`) and by which ages are counted. Ages from before this version count as two days
+/// at most, because they come from wall clocks that may have been wrong then or now.
 const VERSION_4: &str = "
 ALTER TABLE message ADD COLUMN recipients INTEGER;
 ALTER TABLE message ADD COLUMN digest BLOB;
@@ -148,7 +148,7 @@ DROP INDEX history_at;
 CREATE INDEX history_lived ON history (lived);
 ";
 
-/// Milliseconds that a queue's own clock has run when it begins; what is older than the queue is dated before.
+/// Milliseconds on a queue's own clock when it begins; events from before the queue existed get earlier values.
 pub(super) const BEGINNING: i64 = 2_592_000_000;
 
 /// The first version whose rows have digests.
@@ -166,7 +166,7 @@ pub(super) enum SchemaError {
     NoWal(String),
 }
 
-/// The one connection that writes. Makes and migrates the tables.
+/// Opens the one connection that writes. Creates and migrates the tables.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, SchemaError> {
     let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | FLAGS)?;
     connection.busy_timeout(BUSY)?;
@@ -179,14 +179,14 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SchemaError> {
         return Err(SchemaError::Foreign);
     }
     if is_empty {
-        // Only before the first table: space that a backlog took is given back once it is gone.
+        // Only before the first table is created; later, free space is returned once a backlog is gone.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(SchemaError::NoWal(mode));
     }
-    // FULL: a commit is on the disk when it returns; NORMAL would lose acknowledged mail in a power cut.
+    // FULL: a commit is on the disk when it returns. NORMAL would lose acknowledged mail in a power failure.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8000;
          PRAGMA cell_size_check = ON;",
@@ -200,7 +200,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SchemaError> {
     Ok(connection)
 }
 
-/// For lists and contents; sees what was committed.
+/// For lists and contents; sees committed data.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | FLAGS)?;
     connection.busy_timeout(BUSY)?;
@@ -210,13 +210,14 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// A prepared statement stays prepared. The bundled SQLite is built with STAT4, which prepares one again for each new value that a
-/// range condition is bound to; the query planner stability guarantee turns that off (<https://sqlite.org/queryplanner-ng.html#qpsg>).
+/// Keeps prepared statements prepared. The bundled SQLite is built with STAT4, which prepares a statement again for
+/// each new value that is bound to a range condition; the query planner stability guarantee turns that off
+/// (<https://sqlite.org/queryplanner-ng.html#qpsg>).
 fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-// Each connection stays with one thread at a time.
+// Each connection is used by one thread at a time.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -237,8 +238,8 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
-/// Where each table and index begins: the same in every database of a version, since roots are kept in front and are moved only by
-/// the migrations. `None`: of today's version.
+/// Where each table and index begins. It is the same in every database of a version, because roots are kept at the
+/// front and only migrations move them. `None`: the current version.
 pub(super) fn roots(version: Option<usize>) -> rusqlite::Result<BTreeMap<String, i64>> {
     let connection = Connection::open_in_memory()?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;

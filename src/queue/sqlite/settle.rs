@@ -15,19 +15,19 @@ pub(super) struct ActiveLease {
     pub message: i64,
     pub id: MailId,
     pub lane: Arc<str>,
-    /// Of the recipients, in the order of the lease's envelope.
+    /// Positions of the recipients, in the order of the lease's envelope.
     pub positions: Vec<i64>,
 }
 
 #[derive(Debug)]
 pub(super) struct SettledLease {
-    /// Litter now.
+    /// Files that are litter now.
     pub files: Vec<BodyName>,
-    /// Nothing of the message is left but history.
+    /// Only history is left of the message.
     pub is_gone: bool,
 }
 
-/// `due`: milliseconds since 1970; `lived`: of the queue's own clock.
+/// `due`: milliseconds since 1970; `lived`: milliseconds of the queue's own clock.
 pub(super) fn settle(
     work: &Work<'_>,
     held: &ActiveLease,
@@ -116,8 +116,8 @@ fn summary(work: &Work<'_>, message: i64) -> rusqlite::Result<Summary> {
     summary.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-/// The job waits again as long as a recipient does. Those that joined it during the lease (a retry by hand) keep their due time,
-/// and their doubt; those that were not tried wait along with the deferred ones.
+/// The job waits again while any recipient does. Recipients that joined it during the lease (a manual retry) keep their
+/// due time and their possible duplicate; untried ones wait with the deferred ones.
 fn end_job(
     work: &Work<'_>,
     held: &ActiveLease,

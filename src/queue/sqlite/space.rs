@@ -1,5 +1,5 @@
-//! How much free space the queue's disk has, and how much of it must stay free so that accepted mail can be delivered and
-//! removed, and the queue opened. Only new mail is refused for lack of it.
+//! Measures the free space of the queue's disk, and how much of it must stay free so that accepted mail can be
+//! delivered and removed and the queue can be opened. Only new mail is refused when space is low.
 
 use super::identity::octets_of;
 use crate::queue::QueueError;
@@ -12,31 +12,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// Octets of a page of the database, and of one in the log (with its header).
+/// Size in octets of a page in the database, and of one in the log (with its header).
 pub(super) const PAGE: u64 = 4096;
 const FRAME: u64 = PAGE + 24;
 
-/// Pages in the log from which on every commit writes them back into the database.
+/// Once the log has this many pages, every commit writes them back into the database.
 pub(super) const CHECKPOINT_PAGES: u64 = 1000;
 
-/// Pages in the log from which on readers wait until they are written back: the log cannot restart while one reads from it.
+/// Once the log has this many pages, readers wait until they are written back: the log cannot restart while it is being
+/// read.
 pub(super) const PATIENT_PAGES: u64 = 1500;
 
-/// The largest transaction that must not fail: a message to a thousand recipients is settled, or one of the largest that lie in the
-/// database is stored.
+/// The largest transaction that must not fail: settling a message to a thousand recipients, or storing one of the
+/// largest messages that are kept in the database.
 const TRANSACTION_PAGES: u64 = 500;
 
-/// Octets of new mail in one transaction; a single message can be larger by the half.
+/// Octets of new mail per transaction; a single message can be half as large again.
 pub(super) const BATCH: u64 = 1 << 20;
 
-/// The log at its longest.
+/// The maximum size of the log.
 const LONGEST_LOG: u64 = (PATIENT_PAGES + TRANSACTION_PAGES) * FRAME;
 
-/// What delivery, removal and the start may need on the disk before they free any of it: the log at its longest, and, when it is
-/// written back, a new page of the database for each of its own. Rounded up to whole MiB (16).
+/// The disk space that delivery, removal and the start may need before they free any: the longest log and, when it is
+/// written back, a new database page for each of its pages. Rounded up to whole MiB (16).
 pub const SMALLEST_FLOOR: u64 = (LONGEST_LOG + (PATIENT_PAGES + TRANSACTION_PAGES) * PAGE).div_ceil(1 << 20) << 20;
 
-/// How long a look is good for at MAIL; what is stored is measured each time.
+/// How long a measurement is valid for MAIL; stored messages are measured each time.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 pub(super) struct FreeSpace {
@@ -44,10 +45,10 @@ pub(super) struct FreeSpace {
     database: PathBuf,
     log: PathBuf,
     floor: u64,
-    /// Of the database as of the last commit, and those of its pages that hold nothing.
+    /// Size of the database at the last commit, and the size of its empty pages.
     octets: AtomicU64,
     reusable: AtomicU64,
-    /// Of files in `bodies/` that are being written: as good as used.
+    /// Size of the files in `bodies/` that are being written, which counts as used.
     pending: AtomicU64,
     seen: Mutex<Option<SpaceReading>>,
     look: fn(&Path) -> Option<u64>,
@@ -60,27 +61,27 @@ struct SpaceReading {
     low: bool,
 }
 
-/// Octets.
+/// All in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
-    /// Free once the log is written back into the database and empty.
+    /// Free space once the log has been written back and emptied.
     free: u64,
-    /// What the database holds and no longer needs.
+    /// Space inside the database that is no longer in use.
     reusable: u64,
     floor: u64,
 }
 
 impl Room {
-    /// The log lacks room, and the database holds some: its pages are to be given back.
+    /// The log lacks space and the database has some to spare, so its pages should be returned.
     pub(super) fn is_held_by_the_database(self) -> bool {
         self.reusable > 0 && self.free < self.floor.min(SMALLEST_FLOOR).saturating_add(2 * BATCH)
     }
 
-    /// The room that is left behind a message of this size, which is refused if that is not enough.
+    /// The room left after a message of this size. The message is refused if that is too little.
     pub(super) fn without(self, octets: u64) -> Result<Self, QueueError> {
         let (reused, grown) = (octets.min(self.reusable), octets.saturating_sub(self.reusable));
         let left = Self { free: self.free.saturating_sub(grown), reusable: self.reusable - reused, ..self };
-        // Pages that can be used again hold new mail, but no log.
+        // Reusable pages can hold new mail, but not the log.
         let is_enough =
             left.free >= self.floor.min(SMALLEST_FLOOR) && left.free.saturating_add(left.reusable) >= self.floor;
         if is_enough && octets <= self.free.saturating_add(self.reusable) {
@@ -91,7 +92,7 @@ impl Room {
     }
 }
 
-/// Room that a file will take; given back when it has taken it, or never will.
+/// Space reserved for a file; released once the file is written or has failed.
 pub(super) struct Pending<'a> {
     space: &'a FreeSpace,
     octets: u64,
@@ -104,7 +105,7 @@ impl Drop for Pending<'_> {
 }
 
 impl FreeSpace {
-    /// `floor`: octets.
+    /// `floor`: in octets.
     pub(super) fn new(folder: &Path, database: &Path, log: &Path, floor: u64) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -124,7 +125,7 @@ impl FreeSpace {
         &self.log
     }
 
-    /// Behind each commit.
+    /// Called after each commit.
     pub(super) fn note(&self, connection: &Connection) {
         let pages = |pragma| {
             let number = connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0))?;
@@ -134,20 +135,20 @@ impl FreeSpace {
         self.reusable.store(pages("PRAGMA freelist_count").unwrap_or(0) * PAGE, Ordering::Relaxed);
     }
 
-    /// As it is now. Where the system does not say, there is room: the write will tell.
+    /// The current room. If the system does not report free space, assume enough: the write will show.
     pub(super) fn room(&self) -> Room {
         let free = (self.look)(&self.folder).unwrap_or(u64::MAX);
-        // Behind a long read it is longer, and that part is not ours to use.
+        // After a long read the log is longer, and the excess is not ours to use.
         let log = octets_of(&self.log).min(LONGEST_LOG);
         let missing = self.octets.load(Ordering::Relaxed).saturating_sub(octets_of(&self.database));
         let used = missing.saturating_add(self.pending.load(Ordering::Relaxed));
         let reusable = self.reusable.load(Ordering::Relaxed);
-        // Without an inode nothing but the log is left.
+        // Without a free inode only the log can be used.
         let free = if free == 0 { 0 } else { free.saturating_add(log).saturating_sub(used) };
         Room { free, reusable, floor: self.floor }
     }
 
-    /// Whether a message of this size may come: a look that can be a second old, and says in the log what changed.
+    /// Whether a message of this size would be accepted, from a measurement that can be a second old. Logs changes.
     pub(super) fn admit(&self, octets: u64) -> Result<(), QueueError> {
         let mut seen = self.seen.lock();
         let now = Instant::now();
@@ -162,20 +163,20 @@ impl FreeSpace {
         current.room.without(octets).map(drop)
     }
 
-    /// For a file that is about to be written.
+    /// Reserves space for a file that is about to be written.
     pub(super) fn promise(&self, octets: u64) -> Result<Pending<'_>, QueueError> {
         self.pending.fetch_add(octets, Ordering::Relaxed);
         let pending = Pending { space: self, octets };
-        // No page of the database becomes a file.
+        // The database's pages cannot be used for a file.
         Room { reusable: 0, ..self.room() }.without(0).map(|_| pending)
     }
 
-    /// Whether so much can be put aside and new mail still has room.
+    /// Whether this much can be reserved while new mail still has room.
     pub(super) fn can_spare(&self, octets: u64) -> bool {
         (self.look)(&self.folder).is_some_and(|free| free >= self.floor.saturating_add(octets))
     }
 
-    /// Once, not for each message that is refused.
+    /// Logs a change once, not for each refused message.
     fn report(&self, room: Room, low: bool, was_low: bool) {
         let (folder, free, floor) = (self.folder.display(), room.free, self.floor);
         match (low, was_low) {
@@ -194,19 +195,19 @@ impl fmt::Debug for FreeSpace {
     }
 }
 
-/// What an ordinary user may still write. A file system without inodes left has none either.
+/// Space that an ordinary user may still write. A file system without free inodes has none.
 pub(super) fn free_octets(folder: &Path) -> Option<u64> {
     let seen = rustix::fs::statvfs(folder).ok()?;
     Some(if has_fewer_inodes(&seen, 1) { 0 } else { seen.f_bavail.saturating_mul(seen.f_frsize) })
 }
 
-/// Whether so many files cannot be made.
+/// Whether this many files cannot be created.
 pub(super) fn lacks_inodes(folder: &Path, files: u64) -> bool {
     rustix::fs::statvfs(folder).is_ok_and(|seen| has_fewer_inodes(&seen, files))
 }
 
 fn has_fewer_inodes(seen: &StatVfs, files: u64) -> bool {
-    // File systems that count no inodes say 0 of 0.
+    // File systems that do not count inodes report 0 of 0.
     seen.f_files > 0 && seen.f_favail < files
 }
 
@@ -240,7 +241,7 @@ mod tests {
         assert!(Room { floor: 0, ..room(1, 0) }.without(2 * MIB).is_err(), "more than there is");
     }
 
-    /// With a floor below what the log needs to go back, nothing could be delivered or removed, and nothing started.
+    /// If the floor were below what the log needs to be written back, nothing could be delivered, removed or started.
     #[test]
     fn the_log_counts_as_the_pages_that_it_will_be() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Everything around the database: readers, files, the cache, and active leases. All of it may be lost.
+//! What surrounds the database: readers, files, the cache, and active leases. None of it has to survive a crash.
 
 use super::batch::Addition;
 use super::bodies::{Bodies, BodyFile, MAX_INLINE};
@@ -30,12 +30,12 @@ use std::sync::atomic::AtomicI64;
 use tokio::task::spawn_blocking;
 use tracing::error;
 
-/// Connections kept for readers; more are opened while more are needed.
+/// Idle connections kept for readers; more are opened when needed.
 const READERS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct SqliteStore {
-    /// Before the writer: the last connection to close empties the write-ahead log, which a reader cannot.
+    /// Dropped before the writer: the last connection to close empties the write-ahead log, which a reader cannot do.
     readers: Mutex<Vec<Connection>>,
     pub(super) writer: Writer,
     pub(super) schedule: Schedule,
@@ -47,11 +47,11 @@ pub(super) struct SqliteStore {
     pub(super) leases: Mutex<HashMap<LeaseId, ActiveLease>>,
     pub(super) next_lease: AtomicI64,
     pub(super) turns: Arc<Turns>,
-    /// While mail from before the routes of today is put on their lanes.
+    /// Set while mail from before the current routes is moved to its lanes.
     pub(super) reassignment: Mutex<Option<Reassignment>>,
 }
 
-/// Runs to its end even if the caller goes away: half-finished work would otherwise stay so until the next start.
+/// Runs to its end even if the caller is dropped; otherwise half-finished work would stay so until the next start.
 pub(super) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
 ) -> Result<T, QueueError> {
@@ -83,7 +83,7 @@ impl SqliteStore {
         }
     }
 
-    /// Off the runtime's threads, on a connection of its own.
+    /// Runs outside the runtime's threads, on a connection of its own.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         query: impl FnOnce(&Sql<'_>) -> Result<T, Failure> + Send + 'static,
@@ -143,7 +143,7 @@ impl SqliteStore {
         stored
     }
 
-    /// Large parts go to their files, before the transaction that names them.
+    /// Writes large parts to their files, before the transaction that names them.
     async fn prepare(&self, mail: NewMail) -> Result<PreparedPut, QueueError> {
         let message = &mail.accepted.message;
         let is_kept = is_to_be_kept(&mail);
@@ -167,10 +167,10 @@ impl SqliteStore {
         if octets > 0 { spawn_blocking(prepare).await.map_err(|_| QueueError::Closed)? } else { prepare() }
     }
 
-    /// Before a message comes; its put looks once more.
+    /// Asked before a message arrives; its `put` checks again.
     pub(super) fn admit(&self, octets: u64) -> Result<(), QueueError> {
         let Surroundings { files, space, .. } = &self.surroundings;
-        // What lies in a log that was deleted goes into the database, and pages that hold nothing go back to the disk.
+        // The writer then saves the contents of a deleted log in the database and returns empty pages to the disk.
         files.look().and_then(|()| space.admit(octets)).inspect_err(|_| self.writer.wake())
     }
 
@@ -200,17 +200,17 @@ impl SqliteStore {
                 self.remove_files(settled.files).await;
                 Ok(())
             }
-            Ok(None) => self.set_aside(&held, "how its lease ended cannot be recorded; the log has it").await,
+            Ok(None) => self.set_aside(&held, "the outcome of its lease cannot be recorded; see the log").await,
             Err(error) => Err(error),
         };
         if ended.is_err() {
-            // It is asked again.
+            // The caller will settle it again.
             self.leases.lock().insert(lease, held);
         }
         ended
     }
 
-    /// A message that cannot be read, or written to, is never tried again by itself.
+    /// An unreadable or unwritable message is never tried again automatically.
     pub(super) async fn set_aside(&self, held: &ActiveLease, reason: &str) -> Result<(), QueueError> {
         error!(id = %held.id, lane = &*held.lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
         let set_aside = self.writer.call({
@@ -218,7 +218,7 @@ impl SqliteStore {
             move |work| lease::set_aside(work, held.message, &held.lane)
         });
         set_aside.await.inspect_err(|error| {
-            error!(id = %held.id, %error, "it could not be set aside either; the next start tries it again");
+            error!(id = %held.id, %error, "a damaged message could not be set aside; the next start tries it again");
         })
     }
 
@@ -233,7 +233,7 @@ impl SqliteStore {
             *self.reassignment.lock() = None;
             return Ok(Reassigned { moved: 0, next: None });
         }
-        // Before the first await of something that may fail: leases that come meanwhile look at their mail, whatever comes of it.
+        // Set before the first await that may fail, so that leases made meanwhile check their mail in any case.
         let last = last.unwrap_or(i64::MIN);
         *self.reassignment.lock() = Some(Reassignment { lane_of, done: i64::MIN, last });
         self.writer.call(|work| Ok(reassign::forget_fingerprint(work)?)).await?;
@@ -259,7 +259,7 @@ impl SqliteStore {
         Ok(Reassigned { moved: step.moved, next: step.last.map(Cursor) })
     }
 
-    /// How long gateways have lived with the queue, for the next start.
+    /// Stores the queue's clock for the next start.
     pub(super) async fn keep_lifetime(&self) -> Result<(), QueueError> {
         let record = self.lifetime.record();
         self.writer.call_if_there_is_room(move |work| lifetime::keep(work, Some(&record))).await
@@ -273,7 +273,7 @@ impl SqliteStore {
         self.surroundings.reserve.fill();
     }
 
-    /// After a removal was committed.
+    /// Called after a removal was committed.
     pub(super) async fn clear(&self, removed: Removed) {
         for id in &removed.ids {
             self.cache.lock().remove(*id);
@@ -285,7 +285,7 @@ impl SqliteStore {
         if !files.is_empty() {
             let bodies = self.bodies.clone();
             let removing = spawn_blocking(move || files.into_iter().for_each(|name| bodies.remove(name)));
-            // A runtime that is being shut down leaves litter for the next start.
+            // If the runtime is shutting down, the litter stays for the next start.
             let _ = removing.await;
         }
     }

@@ -1,5 +1,5 @@
-//! SQLite's write-ahead log, read without SQLite: whether it is damaged in its middle, where SQLite would take it to end, and
-//! what is in it all the same. <https://www.sqlite.org/fileformat2.html#walformat>
+//! Reads SQLite's write-ahead log without SQLite. It finds damage in the middle, which SQLite would take for the end,
+//! and recovers what follows. <https://www.sqlite.org/fileformat2.html#walformat>
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -9,18 +9,18 @@ pub(super) const PAGE: usize = 4096;
 const HEADER: usize = 32;
 const FRAME: usize = 24;
 
-/// One page as a transaction left it.
+/// One page as a transaction wrote it.
 pub(super) struct Frame {
-    /// From 1.
+    /// Numbered from 1.
     pub page: u32,
-    /// The last of its transaction.
+    /// The last frame of its transaction.
     pub is_commit: bool,
     pub data: Vec<u8>,
-    /// Its checksum, and that of all before it, is right.
+    /// Its checksum and those of all earlier frames are correct.
     pub is_sound: bool,
 }
 
-/// Of the current generation, in order; what is left of earlier ones behind them is not among them.
+/// The frames of the current generation, in order. Frames of earlier generations may follow them and are skipped.
 pub(super) struct Frames {
     input: BufReader<File>,
     salt: Option<[u8; 8]>,
@@ -35,7 +35,7 @@ fn word(octets: &[u8], at: usize) -> u32 {
 }
 
 impl Frames {
-    /// `None`: there is no log, or nothing in it.
+    /// `None`: there is no log, or it is empty.
     pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -79,7 +79,8 @@ impl Iterator for Frames {
     }
 }
 
-/// The first salt that two frames have: the generation's, where the log's header is damaged, and the first frame perhaps with it.
+/// The first salt that two frames share. It identifies the generation if the log's header, and perhaps the first frame,
+/// is damaged.
 fn repeated_salt(path: &Path) -> io::Result<Option<[u8; 8]>> {
     let mut input = BufReader::with_capacity(1 << 18, File::open(path)?);
     let (mut header, mut frame) = ([0; HEADER], vec![0; FRAME + PAGE]);
@@ -90,7 +91,7 @@ fn repeated_salt(path: &Path) -> io::Result<Option<[u8; 8]>> {
         if seen.contains(&salt) {
             return Ok(Some(salt));
         }
-        // More than a few different ones mean that nothing is left to be recognised.
+        // After this many different salts nothing recognisable is left.
         seen.push(salt);
         is_whole = seen.len() < 100;
     }
@@ -117,13 +118,13 @@ fn checksum(is_big_endian: bool, (mut s0, mut s1): (u32, u32), octets: &[u8]) ->
     (s0, s1)
 }
 
-/// Transactions behind the place where SQLite takes the log to end.
+/// Transactions after the place where SQLite sees the log's end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Remains {
     transactions: u64,
-    /// One was begun when another had ended, or the log's header is damaged.
+    /// A further transaction follows the first one, or the log's header is damaged.
     are_several: bool,
-    /// The number of the first frame of them.
+    /// The number of the first of their frames.
     first: u64,
 }
 
@@ -132,14 +133,14 @@ impl Remains {
         self.transactions > 0
     }
 
-    /// How many SQLite would pass over in silence, at a place where the log is damaged; 0 for a log that merely ends within a
-    /// transaction, as after a power cut.
+    /// The number of transactions that SQLite would silently skip because the log is damaged; 0 for a log that merely
+    /// ends within a transaction, as after a power failure.
     ///
-    /// A transaction is synced before the next one is begun. So if any is begun behind the one that does not fit its checksum, that
-    /// one was on the disk as a whole, and something has changed it since.
+    /// A transaction is synced before the next one begins. If another transaction follows one whose checksum is wrong,
+    /// the wrong one was completely on the disk and was changed later.
     ///
-    /// Invariant: a log with remains is emptied before anything is written to it. Else the rest of one such transaction could stand
-    /// behind another one's, and both together would look like damage.
+    /// Invariant: a log with remains is emptied before anything is written to it. Otherwise the rest of such a
+    /// transaction could follow another one, and both together would look like damage.
     pub(super) fn lost(&self) -> u64 {
         if self.are_several { self.transactions } else { 0 }
     }
@@ -148,7 +149,8 @@ impl Remains {
 pub(super) fn remains(path: &Path) -> io::Result<Remains> {
     let mut remains = Remains::default();
     let Some(frames) = Frames::open(path)? else { return Ok(remains) };
-    // SQLite syncs the log's header before the first frame: a bad one above a transaction was changed later.
+    // SQLite syncs the log's header before the first frame, so a bad header followed by a transaction was changed
+    // later.
     remains.are_several = !frames.has_header;
     for (number, frame) in (0..).zip(frames) {
         let frame = frame?;
@@ -162,8 +164,8 @@ pub(super) fn remains(path: &Path) -> io::Result<Remains> {
     Ok(remains)
 }
 
-/// The same beside a gateway that writes to the log: what it was just writing looks like damage too, but not at the same place a
-/// second time.
+/// The same while a gateway writes to the log: a transaction that is just being written looks like damage too, but not
+/// at the same place twice.
 pub(super) fn remains_beside_a_writer(path: &Path) -> io::Result<Remains> {
     let mut found = remains(path)?;
     for _ in 0..LOOKS {
@@ -176,5 +178,5 @@ pub(super) fn remains_beside_a_writer(path: &Path) -> io::Result<Remains> {
     Ok(Remains::default())
 }
 
-/// At a log that is different each time, which shows that it is being written to.
+/// Attempts on a log that keeps changing, which shows that it is being written to.
 const LOOKS: usize = 10;

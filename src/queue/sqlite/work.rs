@@ -1,12 +1,12 @@
-//! `Sql`: a connection whose statements are all prepared once; `Work`: the same inside the writer's transaction, with the
-//! counts of recipients kept right.
+//! `Sql`: a connection that prepares each statement once; `Work`: the same inside the writer's transaction, and it
+//! keeps the recipient counters correct.
 
 use super::failure::Failure;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
 use std::cell::Cell;
 use std::ops::{AddAssign, Deref};
 
-/// Every statement of the queue goes through here; tests ask the planner about each (none may scan a table).
+/// Every statement of the queue goes through this type; tests ask the planner about each (none may scan a table).
 #[derive(Clone, Copy)]
 pub(super) struct Sql<'a>(&'a Connection);
 
@@ -45,7 +45,7 @@ impl<'a> Sql<'a> {
     }
 }
 
-/// By how much the numbers of recipients change.
+/// Changes to the numbers of recipients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub waiting: i64,
@@ -83,7 +83,7 @@ impl<'a> Work<'a> {
         Self { sql: Sql::new(connection), tally: Cell::default(), keeps_records: true }
     }
 
-    /// For a disk without room for what only people read: attempts and history.
+    /// For a full disk: attempts and history, which only people read, are not written.
     pub(super) fn without_records(connection: &'a Connection) -> Self {
         Self { keeps_records: false, ..Self::new(connection) }
     }
@@ -98,7 +98,7 @@ impl<'a> Work<'a> {
         self.tally.set(tally);
     }
 
-    /// Runs one operation: all of it or nothing, whatever the others of the batch do. May be nested.
+    /// Runs one operation completely or not at all, independently of the others in the batch. May be nested.
     pub(super) fn attempt<T>(&self, operation: impl FnOnce(&Self) -> Result<T, Failure>) -> Result<T, Failure> {
         let before = self.tally.get();
         self.execute("SAVEPOINT step", [])?;
@@ -109,7 +109,7 @@ impl<'a> Work<'a> {
             }
             Err(failure) => {
                 self.tally.set(before);
-                // Where SQLite has ended the whole transaction there is no savepoint left; the caller looks for that.
+                // If SQLite rolled back the whole transaction, no savepoint is left; the caller checks for that.
                 if self.execute("ROLLBACK TO step", []).is_ok() {
                     self.execute("RELEASE step", [])?;
                 }
@@ -118,7 +118,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Before the commit.
+    /// Must run before the commit.
     pub(super) fn write_tally(&self) -> rusqlite::Result<()> {
         let tally = self.tally.take();
         if tally != Tally::default() {

@@ -1,4 +1,4 @@
-//! The way to the one thread that writes (`batch`): operations are handed to it and waited for.
+//! Access to the one writer thread (`batch`): operations are sent to it and awaited.
 
 use super::batch::{Addition, Call, Thread};
 use super::failure::Failure;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
-/// Operations that wait; who comes later waits for a place.
+/// Maximum number of waiting operations; further callers wait for a place.
 const MAX_WAITING: usize = 1024;
 
 type Calls = mpsc::Sender<Box<dyn Call>>;
@@ -30,13 +30,13 @@ pub(super) struct Writer {
     commits: Arc<AtomicU64>,
 }
 
-/// What the thread has in common with the rest of the queue.
+/// What the thread shares with the rest of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
     pub reserve: Arc<Reserve>,
     pub space: Arc<FreeSpace>,
     pub files: Arc<Files>,
-    /// Held by each reader while it reads; the thread takes it to empty the log.
+    /// Held by each reader while it reads; the thread acquires it to empty the log.
     pub reading: Arc<RwLock<()>>,
 }
 
@@ -52,8 +52,8 @@ impl Writer {
         Ok(Self { calls: Mutex::new(Some(calls)), thread: Mutex::new(Some(thread)), commits, asked: AtomicU64::new(0) })
     }
 
-    /// Durable when it returns `Ok`. The operation may be run more than once, each time from the same state; only the last run
-    /// counts. If the caller goes away the operation is done all the same.
+    /// Durable when it returns `Ok`. The operation may run more than once, each time from the same state; only the last
+    /// run counts. It is completed even if the caller is dropped.
     pub(super) async fn call<T, F>(&self, operation: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
@@ -62,7 +62,7 @@ impl Writer {
         self.ask(operation, None, true).await
     }
 
-    /// As `call`, for a message that is refused where its room is not to be had, and where the next start would not find it.
+    /// As `call`, for a message that is refused if there is no room for it or if the next start would not find it.
     pub(super) async fn add<T, F>(&self, addition: Addition, operation: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
@@ -71,7 +71,7 @@ impl Writer {
         self.ask(operation, Some(addition), false).await
     }
 
-    /// As `call`, for what may be left undone on a full disk: it leaves the reserve alone.
+    /// As `call`, for an operation that may fail on a full disk: it does not use the reserve.
     pub(super) async fn call_if_there_is_room<T, F>(&self, operation: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
@@ -94,13 +94,13 @@ impl Writer {
         answered.await.map_err(|_| QueueError::Closed)?
     }
 
-    /// Makes the thread look at how things are, though there is nothing to do.
+    /// Makes the thread check its surroundings although there is no operation.
     pub(super) fn wake(&self) {
         let calls = self.calls.lock().clone();
         let (answer, _nobody_waits) = oneshot::channel();
         let nothing =
             Pending { operation: |_: &Work<'_>| Ok(()), result: None, answer, addition: None, is_urgent: false };
-        // A full channel has commits to come.
+        // If the channel is full, commits will follow anyway.
         let _ = calls.map(|calls| calls.try_send(Box::new(nothing)));
     }
 
@@ -108,7 +108,7 @@ impl Writer {
         self.calls.lock().is_none()
     }
 
-    /// Operations that were handed to the thread so far.
+    /// Number of operations sent to the thread so far.
     #[cfg(test)]
     pub(super) fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
@@ -119,12 +119,12 @@ impl Writer {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Takes no more calls.
+    /// Accepts no more calls.
     pub(super) fn shut(&self) {
         drop(self.calls.lock().take());
     }
 
-    /// Lets what was asked for finish, and ends the thread.
+    /// Finishes the requested operations and ends the thread.
     pub(super) fn close(&self) {
         self.shut();
         let thread = self.thread.lock().take();
@@ -147,7 +147,7 @@ struct Pending<T, F> {
     result: Option<T>,
     answer: oneshot::Sender<Result<T, QueueError>>,
     addition: Option<Addition>,
-    /// Worth the reserve.
+    /// May use the reserve.
     is_urgent: bool,
 }
 
@@ -159,7 +159,7 @@ impl<T: Send, F: Fn(&Work<'_>) -> Result<T, Failure> + Send> Call for Pending<T,
 
     fn answer(self: Box<Self>, outcome: Result<(), QueueError>) {
         let Self { result, answer, .. } = *self;
-        // The caller may have gone away.
+        // The caller may be gone.
         let _ = answer.send(outcome.and_then(|()| result.ok_or(QueueError::Closed)));
     }
 

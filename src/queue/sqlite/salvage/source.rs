@@ -1,5 +1,5 @@
-//! A copy of a damaged database that SQLite can read as far as its pages go: with the contents of its log, and a
-//! rebuilt first page. The tables' places are the same in every database of a version, so that neither the damaged
+//! A copy of a damaged database that SQLite can read as far as the pages allow: it includes the log's contents and a
+//! rebuilt first page. All databases of one schema version have their tables at the same places, so neither the damaged
 //! schema nor an index is needed.
 
 use super::super::inspect::names;
@@ -13,11 +13,11 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Pages that the log may name beyond the end of the database and of itself.
+/// Maximum number of pages that the log may address beyond the end of the database and of itself.
 const SLACK: u64 = 16;
 
-/// Tables as far as a salvage reads them, without a check that a damaged row could fail. `name_index` is the index of
-/// `message.id`, read as the table it could be: it knows names of messages whose rows are lost.
+/// The tables that a salvage reads, without constraints that a damaged row could violate. `name_index` is the index of
+/// `message.id`, read as a table: it has the ids of messages whose rows are lost.
 const TABLES: [(&str, &str, &str); 12] = [
     (
         "message",
@@ -49,7 +49,7 @@ const TABLES: [(&str, &str, &str); 12] = [
 pub(super) struct SalvageSource {
     connection: Connection,
     path: PathBuf,
-    /// Its rows have digests.
+    /// Whether its rows have digests.
     pub(super) is_covered: bool,
 }
 
@@ -81,7 +81,7 @@ impl SalvageSource {
         &self.connection
     }
 
-    /// Of messages, by key, as their index has them.
+    /// The ids of messages by key, from their index.
     pub(super) fn names(&self) -> BTreeMap<i64, String> {
         names(self.connection(), "name_index")
     }
@@ -106,7 +106,7 @@ fn apply_log(path: &Path, file: &File) -> io::Result<()> {
     let Some(frames) = log_of(path)? else { return Ok(()) };
     let log = std::fs::metadata(beside(path, "-wal"))?.len();
     let pages = (file.metadata()?.len() + log) / PAGE as u64 + SLACK;
-    // What no transaction has ended was never acknowledged.
+    // Pages that no commit follows belong to a transaction that was never acknowledged.
     let mut pending = Vec::new();
     for frame in frames {
         let frame = frame?;
@@ -122,7 +122,7 @@ fn apply_log(path: &Path, file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// With all tables and no index.
+/// A first page that lists all tables and no index.
 fn first_page(scratch: &Path, version: Option<usize>) -> Result<Vec<u8>, SalvageError> {
     let roots = schema::roots(version).map_err(|error| SalvageError::Make(error.to_string()))?;
     let template = Connection::open(scratch)?;
@@ -140,7 +140,7 @@ fn first_page(scratch: &Path, version: Option<usize>) -> Result<Vec<u8>, Salvage
     template.close().map_err(|(_, error)| error)?;
     let mut page = std::fs::read(scratch)?;
     page.truncate(PAGE);
-    // The largest root page: it only has to tell that pages of pointers are among the others.
+    // The largest root page; it only has to show that the database contains pages of pointers.
     let largest = roots.values().copied().max().and_then(|root| u32::try_from(root).ok()).unwrap_or(1);
     if let Some(slot) = page.get_mut(52..56) {
         slot.copy_from_slice(&largest.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Group commit: who waits at the same time shares one commit. Counted, not timed.
+//! Group commit: operations that wait at the same time share one commit. Counted, not timed.
 
 use super::Folder;
 use crate::message::accepted::Addressed;
@@ -14,7 +14,7 @@ async fn puts_that_wait_together_share_a_commit() {
     let folder = Folder::new(1 << 20);
     let queue = std::sync::Arc::new(folder.open());
     let before = queue.commits();
-    // Somebody else's write transaction holds the writer up until all are waiting.
+    // Another connection's write transaction holds the writer up until all are waiting.
     let blocker = schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut puts = tokio::task::JoinSet::new();
@@ -22,7 +22,8 @@ async fn puts_that_wait_together_share_a_commit() {
         let queue = queue.clone();
         puts.spawn(async move { queue.put(plain(number, 0)).await });
     }
-    // The first batch is what the writer took before it was held up; 200 waiting or taken is what is waited for.
+    // The first batch is what the writer received before it was held up, so this waits until 200 are waiting or in that
+    // batch.
     while queue.store.writer.asked() < 200 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -36,7 +37,7 @@ async fn puts_that_wait_together_share_a_commit() {
     assert_eq!(queue.statistics().await.unwrap().waiting, 200);
 }
 
-/// Some mail is on lanes of routes that were never finished with, and there are none that deliver it.
+/// Some mail is on the lanes of routes that were never completely applied, and nothing delivers those lanes.
 #[tokio::test]
 async fn new_routes_that_came_half_way_are_undone_by_the_old_ones() {
     let folder = Folder::new(0);

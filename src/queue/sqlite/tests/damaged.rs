@@ -1,5 +1,5 @@
-//! Databases with flipped octets, emptied pages, cut ends and spoiled logs: opened, or refused and salvaged. Nothing changed is ever
-//! lent, and each mail is lent, listed as damaged or lost, or counted among the missing.
+//! Databases with flipped octets, zeroed pages, truncated ends and damaged logs are opened, or refused and salvaged. No
+//! changed mail is ever leased, and each message is leased, listed as damaged or lost, or counted as missing.
 
 use super::Folder;
 use crate::message::RawMessage;
@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 
 const MAILS: u32 = 60;
 
-/// Of different senders, sizes and numbers of recipients.
+/// Messages of different senders, sizes and numbers of recipients.
 fn one(number: u32) -> NewMail {
     let recipients: Vec<String> = (0..=number % 3).map(|to| format!("to{to}.{number}@example.net")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
@@ -28,7 +28,7 @@ fn one(number: u32) -> NewMail {
 
 static ALL: LazyLock<Vec<NewMail>> = LazyLock::new(|| (0..MAILS).map(one).collect());
 
-/// A fixed sequence, so that a failure can be repeated.
+/// A fixed sequence, so that a failure can be reproduced.
 struct Chance(u64);
 
 impl Chance {
@@ -51,7 +51,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What it did, for the message of a failure.
+/// Returns what it did, for the message of a failure.
 fn damage(folder: &Path, chance: &mut Chance, round: usize) -> String {
     let with_log = fs::metadata(folder.join("queue.sqlite-wal")).is_ok_and(|log| log.len() > 0);
     let name = if with_log && round.is_multiple_of(2) { "queue.sqlite-wal" } else { "queue.sqlite" };
@@ -60,7 +60,7 @@ fn damage(folder: &Path, chance: &mut Chance, round: usize) -> String {
     let what = match kind {
         0 | 1 => {
             let mut at: Vec<usize> = (0..1 << (round % 6)).map(|_| chance.below(bytes.len())).collect();
-            // A log's last transaction that does not fit is one that was not acknowledged.
+            // If the last transaction of a log is damaged, it looks like one that was not acknowledged.
             at.retain(|at| !name.ends_with("-wal") || *at < bytes.len() / 2);
             at.iter().for_each(|at| bytes[*at] ^= 1 << (at % 8));
             format!("flipped {at:?}")
@@ -85,11 +85,11 @@ fn damage(folder: &Path, chance: &mut Chance, round: usize) -> String {
     format!("round {round}: {name}: {what}")
 }
 
-/// Lends everything; each must be what was put.
+/// Leases everything; each message must be what was put.
 async fn lent(queue: &SqliteQueue, what: &str) -> BTreeSet<(String, String)> {
     let mut lent = BTreeSet::new();
     for _ in 0..3 * MAILS {
-        // An error is one of the database's; it is in the log.
+        // The error comes from the database and has been logged.
         let leased = match queue.lease(&Lane::new("a"), after(10_000), 10, u64::MAX).await {
             Ok(leased) => leased,
             Err(error) => {
@@ -113,7 +113,7 @@ async fn lent(queue: &SqliteQueue, what: &str) -> BTreeSet<(String, String)> {
     lent
 }
 
-/// Recipients that are neither leased nor reported.
+/// Number of recipients that are neither leased nor reported.
 async fn untold(folder: &Folder, what: &str) -> usize {
     let mut told = BTreeSet::new();
     let mut missing = 0;
@@ -144,7 +144,7 @@ async fn untold(folder: &Folder, what: &str) -> usize {
     let checked = check(&folder.path(), |_, _| {}).unwrap();
     told.extend(checked.damaged.iter().map(|finding| finding.id.clone()));
     if let (Some(_), _) | (_, false) = (&checked.unreadable, checked.integrity.is_empty()) {
-        // It is said, and the salvage says more.
+        // The check reports it, and the salvage reports more.
         return 0;
     }
     let all = ALL.iter().flat_map(|mail| {
@@ -203,7 +203,8 @@ async fn a_damaged_log_is_not_passed_over() {
     rounds(true, rounds_of(20)).await;
 }
 
-/// The log's header alone, with the first frame's, and with the first page: SQLite would take the log for empty.
+/// Damages the log's header alone, then also the first frame's, then also the first page: SQLite would take the log for
+/// empty.
 #[tokio::test]
 async fn a_log_whose_beginning_is_damaged_is_not_taken_for_empty() {
     for (what, from, to) in [("header", 0, 32), ("first frame", 0, 56), ("first page", 0, 4096), ("a salt", 16, 17)] {
@@ -243,7 +244,7 @@ async fn a_well_database_is_salvaged_whole() {
     }
 }
 
-/// An unfinished transaction, as a power cut leaves it: its last page is on the disk, another one is not.
+/// Leaves an unfinished transaction as a power failure does: its last page is on the disk, another one is not.
 fn tear_the_last_transaction(folder: &Path) {
     let path = folder.join("queue.sqlite-wal");
     let frames = wal::Frames::open(&path).unwrap().unwrap().map(Result::unwrap);
@@ -255,7 +256,8 @@ fn tear_the_last_transaction(folder: &Path) {
     fs::write(path, log).unwrap();
 }
 
-/// The rest of the first one stood behind the second, and the start was refused for a log that was not damaged.
+/// The rest of the first one followed the second one in the log, and the start was refused although the log was not
+/// damaged.
 #[tokio::test]
 async fn power_cuts_that_follow_upon_each_other_are_not_taken_for_damage() {
     let mut folders = vec![Folder::new(0)];
@@ -281,7 +283,7 @@ async fn power_cuts_that_follow_upon_each_other_are_not_taken_for_damage() {
     }
 }
 
-/// Its database would have taken the place of one that is moved away much later.
+/// Its database would have replaced one that is moved away much later.
 #[tokio::test]
 async fn a_salvage_that_was_cut_off_before_its_last_step_is_forgotten() {
     let (folder, salvaged) = (base(true).await, base(false).await);
@@ -295,7 +297,7 @@ async fn a_salvage_that_was_cut_off_before_its_last_step_is_forgotten() {
     assert!(second.kept_as != again.kept_as && again.kept_as.exists() && second.kept_as.exists(), "{second:?}");
 }
 
-/// Between the moment the damaged one is moved aside and the new one takes its place.
+/// Between the moment when the damaged database is moved aside and the moment when the new one replaces it.
 #[tokio::test]
 async fn a_salvage_that_was_cut_off_is_finished_by_the_next_start() {
     let (folder, salvaged) = (base(true).await, base(false).await);

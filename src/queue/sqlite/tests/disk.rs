@@ -1,4 +1,4 @@
-//! A disk that is full, or will not be written to; and that it is over when it is over.
+//! A disk that is full or read-only, and what happens once that is over.
 
 use super::Folder;
 use crate::message::RawMessage;
@@ -27,7 +27,7 @@ fn taken() -> Settlement {
     Settlement::Delivered(Delivered { at: after(1), upstream: "u".into(), reply: "250".into(), milliseconds: 1 })
 }
 
-/// Puts until the disk is full; returns how many were taken.
+/// Puts messages until the disk is full; returns how many were accepted.
 async fn fill(queue: &SqliteQueue, size: usize) -> u32 {
     for number in 0..100_000 {
         match queue.put(of_size(number, size)).await {
@@ -39,7 +39,7 @@ async fn fill(queue: &SqliteQueue, size: usize) -> u32 {
     panic!("the disk never filled up");
 }
 
-/// Everything that was acknowledged is there, and can be delivered; then there is room again.
+/// All acknowledged mail is there and can be delivered; then there is space again.
 async fn drain_and_go_on(queue: &SqliteQueue, acknowledged: u32) {
     assert_eq!(queue.statistics().await.unwrap().waiting, u64::from(acknowledged));
     let mut delivered = 0;
@@ -124,10 +124,10 @@ async fn a_database_that_cannot_be_written_refuses_and_recovers() {
     assert_eq!(queue.statistics().await.unwrap().waiting, 1);
 }
 
-/// The folder to work in, set by the test that runs this one inside a mount of its own.
+/// The folder to work in, set by the test that runs this one inside its own mount.
 const FOLDER: &str = "WAXSEAL_TEST_SMALL_DISK";
 
-/// Runs an ignored test of this file with a file system of its own at `FOLDER`, made by `mounts`.
+/// Runs an ignored test of this file with its own file system at `FOLDER`, created by `mounts`.
 fn inside_a_mount(test: &str, mounts: &str) {
     let folder = tempfile::tempdir().unwrap();
     let script = format!("{mounts} && exec \"$0\" --exact --ignored --nocapture \"$1\"");
@@ -200,8 +200,8 @@ fn within_a_read_only_disk() {
     assert!(text.contains("queue.sqlite") && text.contains("Read-only file system"), "{text}");
 }
 
-/// The client was told 452, and the next start after a crash had the mail: the last page of a commit is in the log before the
-/// log's index has room for it.
+/// The client got 452, but the next start after a crash had the mail: the last page of a commit is written to the log
+/// before the log's index has space for it.
 #[test]
 fn mail_that_a_full_disk_refused_is_not_there_after_a_crash() {
     inside_a_mount(
@@ -210,17 +210,17 @@ fn mail_that_a_full_disk_refused_is_not_there_after_a_crash() {
     );
 }
 
-/// Pages of which the index's first part knows (wal.c: HASHTABLE_NPAGE_ONE).
+/// Number of pages that the first part of the index covers (wal.c: HASHTABLE_NPAGE_ONE).
 const FIRST_PART: u64 = 4062;
 
 #[tokio::test]
 #[ignore = "run by mail_that_a_full_disk_refused_is_not_there_after_a_crash"]
 async fn within_a_disk_without_room_for_the_index() {
     let folder = std::path::PathBuf::from(std::env::var_os(FOLDER).expect("a folder"));
-    // Without a reserve, which would help out.
+    // Without a reserve, which would provide space.
     let queue = SqliteQueue::open(SqliteOptions { min_free_space: u64::MAX, ..options(&folder) }).unwrap();
     set(&queue, "PRAGMA wal_autocheckpoint = 0").await;
-    // Somebody reads for a long time, so that the log grows.
+    // A long-running reader lets the log grow.
     let reader = schema::open_reader(&folder.join("queue.sqlite")).unwrap();
     reader.execute_batch("BEGIN; SELECT COUNT(*) FROM message").unwrap();
     let pages = || std::fs::metadata(folder.join("queue.sqlite-wal")).unwrap().len() / 4120;
@@ -240,7 +240,8 @@ async fn within_a_disk_without_room_for_the_index() {
     assert!(pages() > FIRST_PART && refused > 10, "{} pages, {refused} refused", pages());
 }
 
-/// Puts with one page of room, then with two, until it fits. After each refusal a copy, as a crash leaves it, is looked into.
+/// Puts with one page of free space, then with two, until it fits. After each refusal it inspects a copy, as a crash
+/// would leave it.
 async fn put_with_all_room_but(folder: &Path, queue: &SqliteQueue, acknowledged: u32, refused: &mut u32) -> bool {
     for free in 0..40 {
         let ballast = std::fs::File::create(folder.join("ballast")).unwrap();
@@ -272,7 +273,7 @@ fn after_a_crash(folder: &Path) -> u32 {
     found.query_row("SELECT COUNT(*) FROM message", [], |row| row.get(0)).unwrap()
 }
 
-/// As if nobody had looked whether there is room.
+/// Puts without asking first whether there is space.
 async fn put_unasked(queue: &SqliteQueue, mail: NewMail) -> Result<(), QueueError> {
     let message = &mail.accepted.message;
     let digest = put::digest(message.header(), message.body());
@@ -280,7 +281,7 @@ async fn put_unasked(queue: &SqliteQueue, mail: NewMail) -> Result<(), QueueErro
     queue.store.writer.call(move |work| put::put(work, &prepared)).await
 }
 
-/// As long as somebody read it, and the next one began before the last had ended, the log grew without end.
+/// While someone was reading, and each reader began before the last one ended, the log grew without end.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_follow_upon_each_other_do_not_keep_the_log_from_ending() {
     let folder = Folder::new(0);

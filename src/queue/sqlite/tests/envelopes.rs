@@ -1,4 +1,5 @@
-//! What decides where and how mail goes is under digests: whatever is changed in the database, no changed mail is sent.
+//! Digests cover everything that decides where and how mail is sent: whatever is changed in the database, no changed
+//! mail is sent.
 
 use super::Folder;
 use crate::message::{Mark, Marks};
@@ -17,7 +18,7 @@ async fn lease(queue: &SqliteQueue, lane: &str) -> Vec<Leased> {
     queue.lease(&Lane::new(lane), after(100), 10, u64::MAX).await.unwrap()
 }
 
-/// With everything that a row can hold.
+/// A message that uses every column.
 fn full(number: u32) -> NewMail {
     let mut mail = mail(number, 0, "a@example.com", &["b@example.net", "c@example.net"], "a");
     let mut accepted = (*mail.accepted).clone();
@@ -36,7 +37,7 @@ fn delivered() -> Settlement {
     Settlement::Delivered(Delivered { at: after(1), upstream: "company".into(), reply: "250".into(), milliseconds: 1 })
 }
 
-/// Each is a value that parses, so that nothing but the digest can tell it.
+/// Each is a value that parses, so that only the digest can detect it.
 const CHANGES: [&str; 25] = [
     "UPDATE message SET sender = 'b@example.com' WHERE key = 1",
     "UPDATE message SET sender = NULL WHERE key = 1",
@@ -58,7 +59,7 @@ const CHANGES: [&str; 25] = [
     "UPDATE recipient SET failed_at = 1 WHERE message = 1 AND position = 1",
     "UPDATE recipient SET position = 2 WHERE message = 1 AND position = 1",
     "UPDATE recipient SET digest = NULL WHERE message = 1 AND position = 1",
-    // Not a text: one row must not stop its whole lane.
+    // This value is not valid text: one such row must not stop its whole lane.
     "UPDATE recipient SET address = CAST(x'61ff40622e6e6574' AS TEXT) WHERE message = 1 AND position = 1",
     "UPDATE message SET sender = CAST(x'61ff40622e6e6574' AS TEXT) WHERE key = 1",
     "UPDATE message SET marks = CAST(x'ff' AS TEXT) WHERE key = 1",
@@ -95,7 +96,7 @@ async fn no_message_is_sent_whose_envelope_was_changed() {
             for lane in ["a", "b", "c"] {
                 for leased in lease(&queue, lane).await {
                     assert_eq!(leased.accepted.envelope, full(1).accepted.envelope, "{change}: on {lane}");
-                    // The only change that trying again takes back.
+                    // The only change that a retry undoes.
                     assert!(change.contains("failed_at"), "{change}: on {lane}");
                 }
             }

@@ -1,4 +1,4 @@
-//! Large bodies beside the database, litter, and what is damaged.
+//! Large bodies beside the database, litter, and damage.
 
 use super::Folder;
 use crate::message::RawMessage;
@@ -152,7 +152,7 @@ async fn damaged_messages_are_set_aside_and_the_others_go_on() {
     assert!(queue.show(inline.accepted.id).await.unwrap().is_some(), "what can be read is shown");
     queue.content(inline.accepted.id).await.unwrap_err();
 
-    // Somebody finds the file again.
+    // The file reappears.
     fs::write(body(0), vec![b'x'; 300_000]).unwrap();
     assert_eq!(queue.retry(&[mails[0].accepted.id, mails[1].accepted.id], None, after(9)).await.unwrap(), 2);
     let ids: Vec<_> = lease(&queue, 10).await.iter().map(|leased| leased.accepted.id).collect();
@@ -161,10 +161,10 @@ async fn damaged_messages_are_set_aside_and_the_others_go_on() {
     assert_eq!(queue.statistics().await.unwrap().damaged, 4);
 }
 
-/// What happened to `bodies/`, and how it is undone.
+/// A change to `bodies/`, and how to undo it.
 type Change = fn(&Path);
 
-/// Large mail was set aside as damaged for a folder that was away for a moment.
+/// Large mail was set aside as damaged because its folder was missing for a moment.
 #[tokio::test]
 async fn large_mail_waits_while_its_folder_is_away_and_is_lent_when_it_is_back() {
     let away = |folder: &Path| fs::rename(folder.join("bodies"), folder.join("away")).unwrap();
@@ -221,7 +221,7 @@ async fn large_mail_waits_while_its_folder_is_away_and_is_lent_when_it_is_back()
     }
 }
 
-/// It stayed the oldest that is due, and with one slot nothing behind it was ever leased.
+/// It stayed the oldest due message, so with one slot nothing after it was ever leased.
 #[tokio::test]
 async fn what_cannot_be_read_just_now_does_not_hold_up_the_others() {
     let folder = Folder::new(0);

@@ -1,10 +1,10 @@
-//! Filters over a large queue: found wherever they are, and without a look at each message.
+//! Filters over a large queue find rows wherever they are, without examining each message.
 
 use super::Folder;
 use crate::queue::conformance::{after, mail};
 use crate::queue::{Filter, Operator, Queue, RecipientState};
 
-/// Rows of this many are copied, and more than one search goes through.
+/// Number of rows to create: more than one search examines.
 const MANY: i64 = 120_000;
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A folder of its own.
+/// A temporary folder for one queue.
 struct Folder {
     folder: TempDir,
     cache_octets: u64,
@@ -60,7 +60,7 @@ mod with_a_cache {
     conformance!(Folder::new(1 << 20));
 }
 
-/// Everything is read back.
+/// Everything is read from disk.
 mod without_a_cache {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! What is opened, migrated, and refused.
+//! Which databases are opened, migrated or refused.
 
 use super::Folder;
 use crate::queue::conformance::{after, plain};
@@ -30,7 +30,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(folder.open().statistics().await.unwrap().waiting, 1);
 }
 
-/// As the last released version left it.
+/// Turns the database into what the last released version left.
 fn back_to_version_3(folder: &Folder) {
     database(folder)
         .execute_batch(
@@ -42,7 +42,7 @@ fn back_to_version_3(folder: &Folder) {
         .unwrap();
 }
 
-/// They were counted by the wall clock, which may have been wrong when the mail came, or is now.
+/// Their ages were counted by the wall clock, which may have been wrong when the mail came, or may be wrong now.
 #[tokio::test]
 async fn ages_from_an_older_schema_are_believed_within_bounds() {
     const DAY: i64 = 24 * 3600;

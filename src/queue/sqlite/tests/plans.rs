@@ -1,4 +1,5 @@
-//! No statement walks through a table: the planner is asked about each that the queue prepares, so that a backlog delays nobody.
+//! No statement scans a table: the planner is asked about every statement that the queue prepares, so that a backlog
+//! delays no one.
 
 use super::Folder;
 use crate::queue::conformance::{self, Harness};
@@ -12,13 +13,13 @@ pub(in super::super) fn saw(sql: &'static str) {
     SEEN.lock().insert(sql);
 }
 
-/// Tables that hold a row, or a row per lane.
+/// Tables with a single row, or one row per lane.
 const SMALL: [&str; 2] = ["ledger", "hold"];
 
 /// Each step of a plan, as `SEARCH job USING INDEX job_due (lane=? AND due<?)`.
 fn plan(connection: &rusqlite::Connection, sql: &str) -> Vec<String> {
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-    // What is not bound is NULL, and the plan is the same.
+    // Unbound parameters are NULL, and the plan is the same.
     statement.raw_query().mapped(|row| row.get(3)).map(Result::unwrap).collect()
 }
 
