@@ -1,5 +1,5 @@
-//! One attempt: every recipient of a message through its route's upstreams until each has an outcome; and how many may be
-//! under way. Which upstream is next is `failover`'s to say.
+//! One attempt: sends a message to every recipient through its route's upstreams until each has an outcome. Also limits
+//! how many attempts run at once. `failover` chooses the next upstream.
 
 use super::credentials::Logins;
 use super::finalize::Finalizer;
@@ -17,18 +17,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// An upstream and what the log says of it.
+/// An upstream and its name in the log.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub logins: Logins<Upstream>,
-    /// What it can carry, and in which form.
+    /// What the upstream can carry, and in which form.
     pub profile: Profile,
-    /// The embedded provider: kept, not sent.
+    /// The embedded sandbox provider, which keeps mail instead of sending it.
     pub is_sandbox: bool,
 }
 
 impl Target {
-    /// Its logins share one account, so that the one with the most room has all there is.
+    /// All its logins share one account, so the login with the most capacity has all of it.
     pub(super) fn capacity(&self) -> Capacity {
         self.logins.all().map(Upstream::capacity).reduce(Capacity::most).unwrap_or(Capacity::Slots(1))
     }
@@ -47,13 +47,14 @@ impl Target {
 pub struct Delivery {
     pub(super) targets: Vec<Target>,
     routes: Arc<Routes>,
-    /// With the upstreams of each.
+    /// Each lane with its upstreams.
     lanes: Vec<(Lane, Vec<usize>)>,
     pub(super) finalizer: Finalizer,
 }
 
 impl Delivery {
-    /// `targets`: in the order that the routes count. `memory`: for copies of messages that have to be converted.
+    /// `targets`: in the order of the indices that routes use. `memory`: for copies of messages that have to be
+    /// converted.
     pub fn new(
         targets: Vec<Target>,
         routes: Arc<Routes>,
@@ -68,7 +69,7 @@ impl Delivery {
         &self.targets
     }
 
-    /// Those that the lane's mail can go to.
+    /// The upstreams to which the lane's mail can go.
     pub(super) fn targets_of(&self, lane: &Lane) -> impl Iterator<Item = &Target> {
         let found = self.lanes.iter().find(|(known, _)| known == lane);
         let indices = found.map_or(&[][..], |(_, upstreams)| upstreams);
@@ -80,8 +81,9 @@ impl Delivery {
         self.lanes.iter().map(|(lane, _)| lane)
     }
 
-    /// Ends at the deadline at the latest, with every recipient settled. Once `stop` is cancelled, what has not begun is
-    /// deferred as [`Cause::Stopping`](crate::message::outcome::Cause::Stopping); once `cut_off` is, it ends at once, with what is known then.
+    /// Ends by the deadline with every recipient settled. Once `stop` is cancelled, recipients not yet begun are
+    /// deferred as [`Cause::Stopping`](crate::message::outcome::Cause::Stopping); once `cut_off` is cancelled, it ends
+    /// at once with what is known then.
     pub async fn attempt(
         &self,
         accepted: &Accepted,

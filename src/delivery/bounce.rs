@@ -1,7 +1,7 @@
-//! Bounces: who is notified of failed mail, with a message that goes through the queue like any other.
+//! Bounces: notifies someone of failed mail, with a message that goes through the queue like any other.
 //!
-//! Never for mail from the null path, and always from it, so that no bounce is ever answered by another (RFC 5321
-//! §4.5.5, §6.1). The author is of the failed mail's own domain, so that its key seals the bounce too.
+//! Bounces are never sent for mail from the null path and always sent from it, so that a bounce never causes another
+//! one (RFC 5321 §4.5.5, §6.1). The author is in the failed mail's own domain, so that its key signs the bounce too.
 
 use super::settle::SettlementPolicy;
 use crate::message::accepted::{Accepted, Origin};
@@ -25,15 +25,15 @@ pub enum Bounce {
 #[derive(Debug)]
 pub struct Bouncer {
     pub bounce: Bounce,
-    /// The gateway's name.
+    /// The gateway's hostname.
     pub hostname: Arc<str>,
     pub settlement: SettlementPolicy,
     pub queue: Arc<dyn Queue>,
 }
 
 impl Bouncer {
-    /// Stores a bounce if one is wanted. An error is worth another try; a bounce that cannot be written is logged and
-    /// given up.
+    /// Stores a bounce if one is wanted. An error means that a retry is worthwhile; a bounce that cannot be composed is
+    /// logged and dropped.
     pub async fn notify(&self, failed: &Accepted, failures: &[FailedRecipient]) -> Result<(), QueueError> {
         let Some(to) = self.addressee(failed).filter(|_| !failures.is_empty()) else { return Ok(()) };
         let Some(mail) = self.write(failed, failures, to) else { return Ok(()) };
@@ -41,7 +41,7 @@ impl Bouncer {
         let bounce = mail.accepted.id;
         match self.queue.put(mail).await {
             Ok(()) => info!(%id, %to, %bounce, "queued a bounce"),
-            // To wait for room would hold up mail that can be delivered, and free none.
+            // Waiting for space would delay mail that can be delivered, and would free none.
             Err(QueueError::Full(_)) => error!(%id, %to, "no bounce could be stored: the disk is full"),
             Err(error) => return Err(error),
         }

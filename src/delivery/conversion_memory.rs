@@ -1,7 +1,7 @@
-//! Memory for the copies of messages that conversions make just before sending, from a budget of its own: mail that
-//! comes in need not give way to them, nor can it keep them from going on.
+//! Memory for the copies that conversions make just before sending. It has its own budget, so that conversions and
+//! incoming mail cannot block each other.
 //!
-//! A message for which there is no room waits for a while, holding no memory, and is then deferred.
+//! If there is not enough memory for a message, it waits for a while without holding any and is then deferred.
 
 use crate::message::MemoryBudget;
 use crate::message::budget::MemoryShare;
@@ -9,19 +9,20 @@ use crate::relay::Deadline;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A server waits five minutes for a command, RFC 5321 §4.5.3.2.7; the others of its lane wait for this connection.
+/// A server waits five minutes for a command (RFC 5321 §4.5.3.2.7), and the lane's other messages wait for this
+/// connection.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two checks.
+/// Interval between two checks.
 const BREATH: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoConversionMemory {
-    /// It is more than all there is.
+    /// The message needs more than the whole budget.
     Ever,
     Yet,
 }
 
-/// Small copies go past large ones that wait.
+/// Small copies may overtake large ones that wait.
 pub(super) async fn reserve_conversion(
     octets: usize,
     memory: &MemoryBudget,

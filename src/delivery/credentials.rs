@@ -1,5 +1,5 @@
-//! Which login of an upstream a message goes out with: that of its author's domain, else of its sender's, else the
-//! upstream's own. Each login has connections of its own, and all of them together keep within one cap.
+//! Chooses the upstream's login for a message: the one of its author's domain, otherwise of its sender's, otherwise the
+//! upstream's own. Each login has its own connections, and all of them together stay within one cap.
 
 use crate::dkim::dns_domain;
 use crate::message::Reason;
@@ -7,24 +7,24 @@ use crate::message::accepted::Accepted;
 use crate::smtp::{Domain, EnhancedCode};
 use std::collections::BTreeMap;
 
-/// `U`: the upstream, logged in as one of them.
+/// `U`: the upstream, with one of the logins.
 #[derive(Debug, Clone)]
 pub struct Logins<U> {
-    /// The upstream's.
+    /// The upstream's name.
     name: String,
-    /// By domain as DNS spells it; each serves the domains below it too.
+    /// By domain in DNS spelling; each also serves its subdomains.
     by_domain: BTreeMap<String, U>,
-    /// For all other mail; `None`: it waits.
+    /// For all other mail; `None`: such mail waits.
     own: Option<U>,
 }
 
 impl<U> Logins<U> {
-    /// `by_domain`: domains as DNS spells them.
+    /// `by_domain`: domains in DNS spelling.
     pub fn new(name: &str, by_domain: impl IntoIterator<Item = (String, U)>, own: Option<U>) -> Self {
         Self { name: name.to_owned(), by_domain: by_domain.into_iter().collect(), own }
     }
 
-    /// The nearest domain's first.
+    /// The login of the closest domain.
     pub fn for_mail(&self, accepted: &Accepted) -> Result<&U, Reason> {
         let domain = domain_of(accepted);
         let found = domain.and_then(|domain| self.of_domain(domain)).or(self.own.as_ref());
@@ -59,7 +59,7 @@ impl<U> Logins<U> {
     }
 }
 
-/// The From header counts: it is what a provider checks and a reader sees.
+/// The From header counts, because the provider checks it and the reader sees it.
 fn domain_of(accepted: &Accepted) -> Option<&Domain> {
     let sender = || accepted.envelope.sender.mailbox().map(|sender| sender.domain());
     accepted.author.as_ref().map(|author| author.domain()).or_else(sender)
@@ -72,7 +72,7 @@ mod tests {
     use crate::message::{Author, Envelope, MailId, Marks, RawMessage};
     use crate::smtp::{Mailbox, ReversePath};
 
-    /// "" for a missing From header, and for the null path.
+    /// Pass "" for a missing From header or for the null path.
     fn mail(from: &str, sender: &str) -> Accepted {
         let message = RawMessage::from_data(format!("From: {from}\r\n\r\nbody\r\n").into()).expect("a message");
         let received_at = jiff::Timestamp::UNIX_EPOCH;

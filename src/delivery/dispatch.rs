@@ -1,7 +1,8 @@
-//! The queue's loop: leases what is due, has it delivered, and settles it; one task for each lane.
+//! The queue's loop: leases due mail, has it delivered, and settles it; one task per lane.
 //!
-//! A slot is free again only when the settlement is durable, so that at most what is under way can be sent twice after a
-//! power cut. Never leases more than the lane's upstreams have room for, and nothing while all of them are paused.
+//! A slot is free again only once the settlement is durable, so after a power failure only the messages under way can
+//! be sent twice. Never leases more than the lane's upstreams have capacity for, and nothing while all of them are
+//! paused.
 
 mod memory;
 mod unbegun;
@@ -27,20 +28,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
-/// The wall clock may be set at any time; due times are looked at again after this.
+/// The wall clock may be set at any time, so due times are read again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Between two checks of a lane whose mail is due and yet not given: somebody else has it just now.
+/// Interval between two checks of a lane with due mail that cannot be leased at the moment, because someone else has
+/// it.
 const BREATH: Duration = Duration::from_millis(20);
-/// Between two searches for mail that is too old, on a lane that nobody takes mail from.
+/// Interval between two searches for expired mail on a lane from which no mail is leased.
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(30);
-/// Messages that are too old, ended at once.
+/// Number of expired messages settled at once.
 const SWEPT_TOGETHER: usize = 8;
-/// While another lane's message goes ahead alone.
+/// Pause while another lane's message is tried alone.
 const REST: Duration = Duration::from_secs(1);
 
-/// What makes an attempt.
+/// Makes delivery attempts.
 pub trait Deliver: Send + Sync + 'static {
-    /// Once `stop` is cancelled, what has not begun is not begun: `Cause::Stopping`. Once `cut_off` is, it ends at once.
+    /// Once `stop` is cancelled, nothing new is begun (`Cause::Stopping`). Once `cut_off` is cancelled, the attempt
+    /// ends at once.
     fn attempt(
         &self,
         accepted: &Accepted,
@@ -48,7 +51,7 @@ pub trait Deliver: Send + Sync + 'static {
         cut_off: &CancellationToken,
     ) -> impl Future<Output = Attempt> + Send;
 
-    /// How many messages may be under way on the lane now: as many as its upstreams accept connections, without those that are paused;
+    /// How many messages may be under way on the lane now, which is how many connections its unpaused upstreams accept;
     /// or until when all of them are paused.
     fn capacity(&self, lane: &Lane) -> Capacity;
 
@@ -84,16 +87,16 @@ pub struct Dispatcher<C> {
     pub settlement: SettlementPolicy,
     pub bouncer: Arc<Bouncer>,
     pub lanes: Vec<Lane>,
-    /// Of leased messages, over all lanes.
+    /// Octets of leased messages, over all lanes.
     pub octets: u64,
-    /// The end of the drain time: attempts are broken off, and what is known of them is written down.
+    /// Cancelled at the end of the drain time: attempts are broken off, and what is known of them is recorded.
     pub cut_off: CancellationToken,
 }
 
 impl<C: Deliver> Dispatcher<C> {
-    /// Until `stop` is cancelled and everything under way is settled; or, the same, until one lane's loop ends by itself, since
-    /// that lane's mail would never be sent. Dropping the future cuts off what is under way: its
-    /// leases stay, and the next start takes them for possible duplicates.
+    /// Runs until `stop` is cancelled and everything under way is settled. It also ends if one lane's loop ends by
+    /// itself, because that lane's mail would never be sent. Dropping the future cuts off what is under way: the leases
+    /// stay, and the next start treats them as possible duplicates.
     pub async fn run(self, stop: CancellationToken) {
         let memory = LeaseMemory::among(self.lanes.len(), self.octets);
         let mut running = JoinSet::new();
@@ -123,8 +126,8 @@ impl<C: Deliver> Dispatcher<C> {
         }
     }
 
-    /// From the lease to the durable settlement. A fault of our own in any of its steps leaves the others what they are, and
-    /// the lease with an end.
+    /// From the lease to the durable settlement. A fault of our own in one step does not affect the other steps, and
+    /// the lease is always settled.
     async fn deliver(self: Arc<Self>, unbegun: Unbegun, stop: CancellationToken) {
         fault::provoke("hand-over", &unbegun.leased().accepted.envelope.sender);
         if stop.is_cancelled() {
@@ -139,7 +142,8 @@ impl<C: Deliver> Dispatcher<C> {
         }
         let attempt = self.attempt(&leased, &stop).await;
         if self.cut_off.is_cancelled() && attempt.is_in_doubt() && !attempt.has_delivered() {
-            // Nothing is known that its lease does not say: at the next start it is due at once, a possible duplicate.
+            // The lease itself says all that is known: at the next start the message is due at once, as a possible
+            // duplicate.
             return;
         }
         let lease_settlement = self.close(&leased, attempt).await;
@@ -147,7 +151,7 @@ impl<C: Deliver> Dispatcher<C> {
         settle(&*self.queue, &leased, lease_settlement.settlements, lease_settlement.due).await;
     }
 
-    /// A fault of our own defers the message; it must not keep its lease.
+    /// A fault of our own defers the message, so that it does not stay leased.
     async fn attempt(&self, leased: &Leased, stop: &CancellationToken) -> Attempt {
         let deliver = self.deliver.clone();
         let accepted = leased.accepted.clone();
@@ -159,7 +163,7 @@ impl<C: Deliver> Dispatcher<C> {
         })
     }
 
-    /// What the attempt means for the queue, told in the log.
+    /// Decides what the attempt means for the queue, and logs it.
     async fn close(&self, leased: &Arc<Leased>, attempt: Attempt) -> LeaseSettlement {
         let settlement = self.settlement.clone();
         let lent = leased.clone();
@@ -175,12 +179,12 @@ impl<C: Deliver> Dispatcher<C> {
             lease_settlement
         });
         closing.await.unwrap_or_else(|failure| {
-            error!(id = %leased.accepted.id, "what an attempt came to was lost: {}", Fault(&failure));
+            error!(id = %leased.accepted.id, "the outcome of an attempt was lost: {}", Fault(&failure));
             self.settlement.settle(leased, &Attempt::interrupted(&leased.accepted))
         })
     }
 
-    /// Before the settlement: a bounce sent twice after a crash is better than one never sent.
+    /// Sent before the settlement: a bounce sent twice after a crash is better than one never sent.
     async fn send_bounce(&self, leased: &Arc<Leased>, failures: Vec<FailedRecipient>) {
         let bouncer = self.bouncer.clone();
         let lent = leased.clone();
@@ -201,7 +205,7 @@ impl<C: Deliver> Dispatcher<C> {
     }
 }
 
-/// What panics there panics alone.
+/// Contains a panic in `work`.
 async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
     AbortOnDropHandle::new(tokio::spawn(work)).await
 }
@@ -210,26 +214,26 @@ struct LaneLoop<C> {
     dispatcher: Arc<Dispatcher<C>>,
     lane: Lane,
     wakeups: LaneWakeups,
-    /// Of the memory for leased messages.
+    /// This lane's part of the memory for leased messages.
     share: LaneAllotment,
-    /// Times in a row that the queue gave an error.
-    /// The storage may fail for long; a line a second would fill the log.
+    /// Consecutive errors of the queue. Its storage may fail for a long time, and a log line per second would be too
+    /// many.
     trouble: Backoff,
-    /// For good.
+    /// The queue was closed for good.
     queue_is_gone: bool,
     sweep: ExpirySweep,
-    /// Each gives back its octets, and how it ended.
+    /// Each task returns its octets and how it ended.
     running: JoinSet<(u64, Result<(), JoinError>)>,
 }
 
-/// The search for mail that is too old, while nobody takes any.
+/// The search for expired mail while no mail is leased.
 struct ExpirySweep {
     next: Instant,
-    /// How far it is.
+    /// The position of the search.
     after: Option<Cursor>,
 }
 
-/// What the loop waits for, besides the stop and the end of an attempt.
+/// What the loop waits for, apart from the stop and the end of an attempt.
 struct LoopWait {
     until: Instant,
     /// New mail could be begun at once.
@@ -245,7 +249,7 @@ impl<C: Deliver> LaneLoop<C> {
                 () = stop.cancelled() => break,
                 Some(ended) = self.running.join_next() => {
                     self.record(ended);
-                    // All that have ended, so that the next lease is for as many slots as are free, in one commit.
+                    // Collects all that have ended, so that the next lease covers all free slots in one commit.
                     while let Some(ended) = self.running.try_join_next() {
                         self.record(ended);
                     }
@@ -260,7 +264,7 @@ impl<C: Deliver> LaneLoop<C> {
         }
     }
 
-    /// Begins what may be begun.
+    /// Begins as much mail as possible.
     async fn begin(&mut self, stop: &CancellationToken) -> LoopWait {
         let now = Instant::now();
         let full = LoopWait { until: now + LOOK_AGAIN, for_mail: false };
@@ -295,15 +299,15 @@ impl<C: Deliver> LaneLoop<C> {
             }
             Err(error) => {
                 error!(lane = %self.lane, "the queue cannot lease mail: {error}");
-                // It is closed after the loops, in good order.
+                // At an orderly stop it is closed after the loops.
                 self.queue_is_gone = matches!(error, QueueError::Closed);
                 LoopWait { until: now + self.trouble.pause(), for_mail: false }
             }
         }
     }
 
-    /// What is too old has failed, though nobody asks for it: else a provider that is gone for good would be tried with one
-    /// message per pause, and the last senders would get their bounce weeks late.
+    /// Expired mail must fail even if no mail is leased. Otherwise an upstream that is gone for good would be tried
+    /// with one message per pause, and the last senders would get their bounce weeks late.
     async fn sweep(&mut self, until: Instant, stop: &CancellationToken) -> LoopWait {
         let now = Instant::now();
         // Another lane may find out earlier that an upstream is back.
@@ -352,14 +356,14 @@ impl<C: Deliver> LaneLoop<C> {
     }
 
     fn spawn(&mut self, leased: Vec<Leased>, stop: &CancellationToken) {
-        // All of them, before anything is done for one.
+        // Wraps all of them before anything is done for one.
         let unbegun: Vec<_> = leased.into_iter().map(|leased| Unbegun::new(&self.dispatcher.queue, leased)).collect();
         for unbegun in unbegun {
             let octets = unbegun.leased().accepted.memory_needed();
             self.share.add(octets);
             let delivering = self.dispatcher.clone().deliver(unbegun, stop.clone());
             self.running.spawn(async move {
-                // With the octets in any case.
+                // Returns the octets in any case.
                 let ended = apart(delivering).await;
                 (octets, ended)
             });

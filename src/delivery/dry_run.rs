@@ -1,4 +1,4 @@
-//! How a message would leave through an upstream, without asking for a connection: the same form and signature as in a
+//! Shows how a message would leave through an upstream, without a connection: with the same form and signature as in a
 //! real delivery, for a server with the given extensions.
 
 use super::finalize::{Finalizer, TargetServer};
@@ -10,7 +10,7 @@ use crate::relay::Deadline;
 use crate::smtp::Extensions;
 use std::sync::Arc;
 
-/// The error is what its recipients would get instead.
+/// The error is the outcome that its recipients would get.
 pub async fn dry_run(
     accepted: &Accepted,
     upstream: &str,

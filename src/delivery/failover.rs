@@ -1,7 +1,8 @@
-//! Which upstream is next: in the route's order, past those that are to be left alone, in as many transactions as it takes.
+//! Tries the upstreams in the route's order, skipping those that are paused, in as many transactions as needed.
 //!
-//! Moves on to the next upstream only for what is the upstream's fault. A message that may have been delivered is never
-//! tried elsewhere in the same attempt: that would be the duplicate. Once the gateway stops, no transaction is begun.
+//! Moves on to the next upstream only for faults of the current one. A message that may have been delivered is never
+//! tried elsewhere in the same attempt, because that would create the duplicate. Once the gateway stops, no transaction
+//! is begun.
 
 use super::attempt::{Delivery, Target};
 use super::finalize::TargetServer;
@@ -13,13 +14,13 @@ use crate::relay::{ConnectionRequest, Reuse, Sent, Upstream};
 use crate::smtp::Mailbox;
 use std::sync::Arc;
 
-/// Where one message is tried.
+/// An upstream for one message.
 #[derive(Clone, Copy)]
 struct Outbound<'a> {
     target: &'a Target,
     /// With the message's login.
     upstream: &'a Upstream,
-    /// Another one behind it would take the message now.
+    /// A later upstream in the order would accept the message now.
     has_alternative: bool,
 }
 
@@ -36,7 +37,7 @@ impl Delivery {
             progress.log_refusals(&pending);
             let upstream = match target.logins.for_mail(progress.accepted) {
                 Ok(upstream) => upstream,
-                // The next one may have a login for it.
+                // The next upstream may have a login for it.
                 Err(reason) => {
                     progress.settle_all(&pending, &Outcome::Deferred(reason));
                     continue;
@@ -53,9 +54,9 @@ impl Delivery {
         progress.open.clear();
     }
 
-    /// No more recipients in one transaction than the profile and the rates allow; and as many transactions as the upstream
-    /// asks for, as long as each takes some of the recipients. Once the upstream is unavailable, no further transaction
-    /// is tried there.
+    /// Puts no more recipients into one transaction than the profile and the rates allow, and makes as many
+    /// transactions as the upstream asks for, as long as each accepts some of the recipients. Once the upstream is
+    /// unavailable, no further transaction is tried there.
     async fn try_in_transactions(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut AttemptProgress<'_>) {
         let limits = [outbound.target.profile.max_recipients, outbound.upstream.most_recipients()];
         let most = limits.into_iter().flatten().min().unwrap_or(usize::MAX).max(1);
@@ -76,7 +77,7 @@ impl Delivery {
         }
     }
 
-    /// One transaction for the recipients at `pending`, all of which get an outcome.
+    /// One transaction for the recipients at `pending`, each of which gets an outcome.
     async fn try_upstream(&self, outbound: Outbound<'_>, pending: &[usize], progress: &mut AttemptProgress<'_>) {
         let Outbound { target, upstream, has_alternative } = outbound;
         let server = TargetServer { upstream: upstream.name(), profile: &target.profile };

@@ -1,8 +1,8 @@
-//! The last step before a message is sent over a connection that is ready: its marks become that provider's
-//! headers, it is converted to ASCII where the server needs that, and it is signed with the current key.
+//! The last step before a message is sent over a ready connection: its marks become that provider's headers, it is
+//! converted to ASCII if the server needs that, and it is signed with the current key.
 //!
-//! Here and not at intake: a key rotated today signs mail queued yesterday, and a failover gives the other provider
-//! its own form. Knows what an upstream can carry, never which provider it is.
+//! This happens here and not at intake, because a key rotated today must sign mail queued yesterday, and after a
+//! failover the other provider needs its own form. Knows what an upstream can carry, but not which provider it is.
 
 use super::conversion_memory::{NoConversionMemory, reserve_conversion};
 use super::profile::Profile;
@@ -18,63 +18,64 @@ use crate::smtp::{EnhancedCode, Extensions};
 use std::sync::Arc;
 use tracing::{debug, info};
 
-/// Octets from which sealing moves off the async threads: hashing takes longer than a poll should.
+/// From this many octets on, sealing runs outside the async threads: hashing would take longer than a poll should.
 const LARGE: usize = 256 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Finalizer {
     pub keyring: Arc<Keyring>,
     pub unsigned: Unsigned,
-    /// For what conversions make of messages.
+    /// For the copies that conversions make.
     pub memory: MemoryBudget,
 }
 
-/// A message as it leaves, and the memory that it takes beside the one that was accepted.
+/// A message in its final form, and the memory that it needs in addition to the accepted one.
 #[derive(Debug)]
 pub(super) struct FinalMessage {
     pub sealed: Sealed,
     _share: Option<MemoryShare>,
 }
 
-/// Through which upstream a message is to leave.
+/// The upstream through which a message leaves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TargetServer<'a> {
     pub upstream: &'a str,
     pub profile: &'a Profile,
 }
 
-/// Who signs.
+/// Decides who signs.
 enum Signer {
     Keys(Vec<Arc<SigningKey>>, SignaturePolicy),
     Nobody,
     Provider,
 }
 
-/// What a signature may be like.
+/// Requirements for a signature.
 struct SignaturePolicy {
     provider_rewrites: &'static [&'static str],
     one_signature: bool,
 }
 
 impl TargetServer<'_> {
-    /// Before a connection is asked for: nobody need wait for one that could not carry the message.
+    /// Checked before a connection is requested, since waiting is pointless for a message that the upstream cannot
+    /// carry.
     pub fn check_size(&self, size: usize) -> Result<(), Outcome> {
         let size = size as u64;
         let Some(limit) = self.profile.max_size.filter(|&limit| limit < size) else { return Ok(()) };
         let text =
-            format!("the message has {size} octets, and this provider takes {limit} at most (`max_message_size`)");
+            format!("the message has {size} octets, but this provider accepts at most {limit} (`max_message_size`)");
         Err(self.cannot_carry(EnhancedCode::new(5, 3, 4), text))
     }
 
-    /// Another upstream may be able to.
+    /// Another upstream may be able to carry it.
     fn cannot_carry(&self, enhanced: EnhancedCode, text: String) -> Outcome {
         Outcome::Failed(Reason::new(Some(self.upstream), RelayStep::Local, Cause::Local { enhanced, text }))
     }
 }
 
 impl Finalizer {
-    /// In the form for this server and its extensions. A missing or failing key is a temporary error, since it can be
-    /// fixed; a message that cannot be signed fails. Nothing waits beyond the deadline.
+    /// Produces the form for this server and its extensions. A missing or failing key is a temporary error, because it
+    /// can be fixed; a message that cannot be signed fails. Waits no longer than the deadline.
     pub async fn seal(
         &self,
         accepted: &Accepted,
@@ -92,7 +93,7 @@ impl Finalizer {
         let share = if form.seven_bit { self.conversion_memory(accepted, server, deadline).await? } else { None };
         let message = accepted.message.clone();
         let marks = accepted.marks.clone();
-        // The share goes along: work that nobody waits for any more still takes its memory.
+        // The memory share moves into the closure: the work needs it even if no one waits for the result any more.
         let work = move || (form.of(&message, &marks).and_then(|formed| signer.seal(&formed)), share);
         let (sealed, mut share) = apart(accepted, work).await?;
         let sealed = sealed.map_err(|NotSendable { enhanced, text, whose }| match whose {
@@ -107,7 +108,7 @@ impl Finalizer {
         Ok(FinalMessage { sealed, _share: share })
     }
 
-    /// For its conversion, if it needs one.
+    /// Reserves memory for the conversion, if there is one.
     async fn conversion_memory(
         &self,
         accepted: &Accepted,
@@ -129,7 +130,7 @@ impl Finalizer {
                 server.cannot_carry(EnhancedCode::new(5, 3, 4), text)
             }
             NoConversionMemory::Yet => {
-                let text = "there is no memory just now for its conversion to 7 bits (a quarter of `max_memory`)";
+                let text = "there is not enough memory at the moment for its conversion to 7 bits (a quarter of `max_memory`)";
                 Outcome::Deferred(Reason::local(None, EnhancedCode::new(4, 3, 1), text.to_owned()))
             }
         })
@@ -159,7 +160,7 @@ async fn apart<T: Send + 'static>(
     off_runtime(accepted.message.size() >= LARGE, work).await.map_err(interrupted)
 }
 
-/// Why a message does not leave, and whose matter that is.
+/// Why a message cannot be sent, and what is to blame.
 struct NotSendable {
     enhanced: EnhancedCode,
     text: String,
@@ -167,10 +168,10 @@ struct NotSendable {
 }
 
 enum FailureScope {
-    /// Another may carry it.
+    /// Another upstream may carry it.
     Upstream,
     Message,
-    /// A temporary error: it can be fixed.
+    /// A temporary error, because it can be fixed.
     Key,
 }
 
@@ -202,7 +203,7 @@ impl Finalization {
             None
         };
         let Some(mut converted) = converted else { return Ok(message.clone()) };
-        // What was signed is another text now, and a broken signature is worse than none.
+        // The signed text has changed, and a broken signature is worse than none.
         let removed = converted.remove_fields(|field| field.is("DKIM-Signature"));
         if removed > 0 {
             info!(id = %self.id, removed, "removed the application's own DKIM-Signature, since 8-bit text had to be converted");

@@ -1,9 +1,9 @@
 //! Delivery: from the queue, or from a waiting client, to a provider and back to an outcome per recipient.
 //!
-//! `route` says which upstreams serve a recipient, `failover` tries them in order, one `Ready` connection per try, and
+//! `route` says which upstreams serve a recipient. `failover` tries them in order, one `Ready` connection per try, and
 //! finalises the message for that connection, so that a failover or a rotated key takes effect. Direct mode and
-//! `dispatch`, the queue's loop, call the very same [`Delivery::attempt`]; `settle` says what its outcomes mean for the
-//! queue, `bounce` who is notified of failed mail. The relay decides how much an upstream can take.
+//! `dispatch`, the queue's loop, both call [`Delivery::attempt`]. `settle` says what its outcomes mean for the queue,
+//! `bounce` who is notified of failed mail. The relay decides how much an upstream can accept.
 
 mod attempt;
 mod bounce;

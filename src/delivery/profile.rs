@@ -1,5 +1,5 @@
-//! What finalising a message needs to know of its upstream: its words, what it cannot carry, who signs.
-//! Made from a preset and what the configuration changes of it; knows no provider by name.
+//! What the finaliser needs to know of an upstream: its header names, what it cannot carry, who signs. Built from a
+//! preset and the configuration's changes to it; knows no provider by name.
 
 use crate::message::adapt::Vocabulary;
 use crate::relay::provider::{Preset, Signing};
@@ -9,9 +9,9 @@ pub struct Profile {
     pub vocabulary: Vocabulary,
     pub seven_bit_only: bool,
     pub signing: Signing,
-    /// Of one transaction.
+    /// Per transaction.
     pub max_recipients: Option<usize>,
-    /// Octets.
+    /// In octets.
     pub max_size: Option<u64>,
 }
 

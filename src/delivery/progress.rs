@@ -1,4 +1,4 @@
-//! An attempt under way: outcomes as they come in, and what each still wants.
+//! The progress of an attempt: outcomes as they come in, and what is still to be tried for each recipient.
 
 use super::report;
 use super::route::NoRoute;
@@ -16,9 +16,9 @@ pub(super) struct AttemptProgress<'a> {
     pub accepted: &'a Accepted,
     pub deadline: Deadline,
     pub stop: &'a CancellationToken,
-    /// The recipients of the group under way that another upstream may still be asked for.
+    /// The recipients of the current group for which another upstream may still be tried.
     pub open: Vec<usize>,
-    /// The upstream with a transaction under way, and for whom.
+    /// The upstream with a transaction under way, and its recipients.
     pub sending: Option<(String, Vec<usize>)>,
     settled: Vec<Option<(Outcome, Option<Arc<SentTransaction>>)>>,
 }
@@ -45,7 +45,7 @@ impl<'a> AttemptProgress<'a> {
         }
     }
 
-    /// Without a transaction.
+    /// Settles recipients without a transaction.
     pub fn settle_all(&mut self, pending: &[usize], outcome: &Outcome) {
         pending.iter().for_each(|&index| self.settle(index, outcome.clone(), None));
     }
@@ -54,8 +54,8 @@ impl<'a> AttemptProgress<'a> {
         self.skip_upstream(pending, &Reason::new(None, RelayStep::Permit, Cause::Stopping));
     }
 
-    /// The attempt is broken off where it is. What is known of a recipient stays; who is in the transaction under way may get
-    /// the message all the same, and nobody else is asked for.
+    /// Interrupts the attempt where it is. Known outcomes stay; recipients of the transaction under way may still get
+    /// the message, and no other upstream is tried for them.
     pub fn break_off(&mut self) {
         let (name, sending) = self.sending.take().unwrap_or_default();
         let cause = Cause::Local {
@@ -70,8 +70,8 @@ impl<'a> AttemptProgress<'a> {
         self.leave(&unasked);
     }
 
-    /// This upstream was not asked. What an earlier one said is kept; but of a refusal it might have thought otherwise, whether
-    /// it was unavailable or the gateway stopped.
+    /// This upstream was not tried. Earlier outcomes stay, except that a refusal becomes a deferral: this upstream
+    /// might have accepted the message, but was unavailable, or the gateway stopped.
     pub fn skip_upstream(&mut self, pending: &[usize], reason: &Reason) {
         for &index in pending {
             if self.refusal(index).is_some() {
@@ -105,13 +105,14 @@ impl<'a> AttemptProgress<'a> {
         Some(Outcome::Deferred(Reason { possible_duplicate: false, before: Vec::new(), ..reason.clone() }))
     }
 
-    /// What this upstream cannot carry, and with `retry_refused` also what it has refused for good.
+    /// True for mail that this upstream cannot carry, and with `retry_refused` also for mail that it has refused
+    /// permanently.
     pub fn wants_another_upstream(&self, index: usize, retry_refused: bool) -> bool {
         let is_refused = || self.refusal(index).is_some_and(|reason| retry_refused || reason.is_beyond_upstream());
         self.reason(index).map_or_else(is_refused, |reason| reason.is_about_upstream() && !reason.possible_duplicate)
     }
 
-    /// Logs refusals of recipients that move on to another upstream: if it accepts them, nothing else records the
+    /// Logs refusals of recipients that move on to another upstream. If it accepts them, nothing else records the
     /// refusal.
     pub fn log_refusals(&self, pending: &[usize]) {
         for &index in pending {
@@ -139,7 +140,7 @@ impl<'a> AttemptProgress<'a> {
     }
 }
 
-/// Of several unavailable upstreams, the one that was available last tells for how long none was.
+/// Of several unavailable upstreams, the one that was last available shows for how long none was.
 fn not_unavailable_longer(known: &mut Reason, other: &Reason) {
     if let (Cause::Unavailable(known), Cause::Unavailable(other)) = (&mut known.cause, &other.cause) {
         known.lasting = known.lasting.min(other.lasting);
@@ -181,7 +182,7 @@ mod tests {
         Outcome::Deferred(Reason::new(Some(upstream), RelayStep::Connect, Cause::TimedOut))
     }
 
-    /// A stop between two upstreams makes no failure of what the first one refused: the second was never asked.
+    /// A stop between two upstreams must not turn the first one's refusal into a failure: the second was never tried.
     #[test]
     fn what_the_next_upstream_was_not_asked_waits() {
         let (accepted, stop) = (accepted(), CancellationToken::new());
@@ -198,7 +199,7 @@ mod tests {
         }
     }
 
-    /// At the end of the drain time: what the provider accepted is known, also if the client gets an error.
+    /// At the end of the drain time, what the provider accepted is known even if the client gets an error.
     #[test]
     fn what_is_broken_off_keeps_what_is_known_of_each_recipient() {
         let (mut accepted, stop) = (accepted(), CancellationToken::new());
@@ -230,7 +231,8 @@ mod tests {
         assert!(!reason(4).possible_duplicate && !reason(5).possible_duplicate);
     }
 
-    /// What one upstream cannot carry is offered to the next, and fails only if no other may come back and take it.
+    /// Mail that one upstream cannot carry is offered to the next, and fails only if no other upstream may come back
+    /// and accept it.
     #[test]
     fn what_is_beyond_one_upstream_is_another_ones() {
         let (accepted, stop) = (accepted(), CancellationToken::new());

@@ -1,5 +1,5 @@
-//! The log of an attempt: one line for what was delivered by one transaction or deferred for one reason, one for each
-//! recipient that failed.
+//! Logs an attempt: one line per transaction that delivered and per reason for a deferral, and one line per failed
+//! recipient.
 
 use super::settled::{Attempt, SentTransaction, SettledRecipient};
 use crate::message::accepted::Accepted;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-/// Recipients named in one line; the others are counted.
+/// Recipients named on one line; the others are counted.
 const NAMED: usize = 10;
 
 impl Attempt {
@@ -30,7 +30,7 @@ impl Attempt {
         }
     }
 
-    /// What had not begun when the gateway stopped goes back as it came.
+    /// Omits what had not begun when the gateway stopped, since it returns to the queue unchanged.
     fn deferred_by_reason(&self) -> Vec<(&Reason, Vec<&Mailbox>)> {
         let mut reasons: Vec<(&Reason, Vec<&Mailbox>)> = Vec::new();
         for settled in self.settled() {
@@ -105,7 +105,7 @@ fn log_failed(accepted: &Accepted, settled: &SettledRecipient, reason: &Reason, 
     error!(%id, %from, %to, size, tls, %reason, ms, "failed");
 }
 
-/// By one upstream; the next is asked.
+/// Refused by one upstream; the next one is tried.
 pub(super) fn log_refused(accepted: &Accepted, to: &Mailbox, reason: &Reason) {
     let id = accepted.id;
     let from = Clean(&accepted.envelope.sender);
@@ -114,7 +114,7 @@ pub(super) fn log_refused(accepted: &Accepted, to: &Mailbox, reason: &Reason) {
     warn!(%id, %from, %to, %reason, "refused; the route's next upstream is asked");
 }
 
-// JSON has no number for a u128, and who counts milliseconds wants one.
+// JSON numbers cannot hold a u128, and readers of milliseconds expect a number.
 fn in_ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,6 @@
 //! What an attempt's outcomes mean for the queue: when to try again, when to give up, what the history keeps.
 //!
-//! Decides nothing that `message::outcome` has decided; only the age of the mail turns a deferral into a failure.
+//! Does not repeat decisions of `message::outcome`; only the age of the mail turns a deferral into a failure.
 
 use super::route::Routes;
 use super::settled::{Attempt, SettledRecipient};
@@ -26,16 +26,16 @@ pub struct SettlementPolicy {
     pub clock: Clock,
 }
 
-/// How a lease ends.
+/// How a lease is settled.
 #[derive(Debug)]
 pub(super) struct LeaseSettlement {
     /// In the envelope's order.
     pub settlements: Vec<Settlement>,
-    /// When what is deferred is due again.
+    /// When deferred recipients are due again.
     pub due: Timestamp,
-    /// Of those that failed, for a bounce.
+    /// The failed recipients, for a bounce.
     pub failures: Vec<FailedRecipient>,
-    /// Those that failed by age alone, with the text.
+    /// The recipients that failed by age alone, each with the reason.
     pub expired: Vec<(Mailbox, String)>,
 }
 
@@ -71,8 +71,8 @@ impl SettlementPolicy {
         lease_settlement
     }
 
-    /// What waits longer than any wait between two attempts has really been blocked: its age counts although no
-    /// upstream was asked. A shorter outage (a network that comes up after the gateway) fails nothing.
+    /// A message that waits longer than any wait between two attempts was really blocked: its age counts although no
+    /// upstream was tried. A shorter outage (for example a network that comes up after the gateway) fails nothing.
     pub(super) fn is_long(&self, absence: Duration) -> bool {
         absence >= self.schedule.longest
     }
@@ -81,7 +81,7 @@ impl SettlementPolicy {
         matches!(&reason.cause, Cause::Unavailable(unavailable) if self.is_long(unavailable.lasting))
     }
 
-    /// By the schedule; or, if nobody was asked, when the first of the upstreams may be asked again.
+    /// By the schedule; or, if no upstream was tried, when the first of them may be tried again.
     fn due(&self, leased: &Leased, attempt: &Attempt, now: Timestamp) -> Timestamp {
         let mut wait = None;
         for settled in attempt.settled() {
@@ -97,7 +97,7 @@ impl SettlementPolicy {
         plus(now, wait)
     }
 
-    /// Where the recipients of a message begin that was tried before it was stored, and those that failed.
+    /// The initial states of a message's recipients, if it was tried before it was stored, and the failed ones.
     pub fn initial_states(&self, accepted: &Accepted, attempt: &Attempt) -> (Vec<InitialState>, Vec<FailedRecipient>) {
         let now = self.clock.now();
         let due = self.schedule.due(now, 1, jitter());
@@ -119,7 +119,7 @@ impl SettlementPolicy {
         (initial_states.collect(), failures)
     }
 
-    /// Where the recipients of a message begin that was not tried yet.
+    /// The initial states of a message's recipients if it was not tried yet.
     pub fn waiting_states(&self, accepted: &Accepted) -> Vec<InitialState> {
         let recipients = accepted.envelope.recipients.iter();
         let header = accepted.asked_header();
@@ -129,7 +129,7 @@ impl SettlementPolicy {
     }
 }
 
-/// Between two checks of a message for which no upstream could be asked.
+/// The shortest wait for a message for which no upstream could be tried.
 const SOONEST: Duration = Duration::from_millis(100);
 
 fn wait_of(reason: &Reason) -> Option<Duration> {
@@ -154,7 +154,7 @@ fn attempted(reason: &Reason, at: Timestamp) -> Attempted {
 
 fn delivered(settled: &SettledRecipient, reply: &Reply, received_at: Timestamp, at: Timestamp) -> Delivered {
     let upstream = settled.transaction.as_ref().map(|transaction| transaction.upstream.to_string());
-    // A clock that was set back makes no negative time.
+    // The clock may have been set back; the time is never negative.
     let milliseconds = u64::try_from(at.duration_since(received_at).as_millis()).unwrap_or(0);
     Delivered { at, upstream: upstream.unwrap_or_default(), reply: reply.to_string(), milliseconds }
 }

@@ -1,12 +1,12 @@
-//! What an attempt came to: an outcome for each recipient, and the transaction that it came from.
-//! Attempting, reporting and the queue's settlement all go by it; it decides nothing.
+//! The outcome of an attempt: one for each recipient, with the transaction that produced it. Attempts, reports and the
+//! queue's settlement all use it; it decides nothing.
 
 use crate::message::accepted::Accepted;
 use crate::message::{Outcome, Reason};
 use crate::smtp::{EnhancedCode, Mailbox};
 use std::sync::Arc;
 
-/// How a transaction went out, for the log.
+/// How a transaction was sent, for the log.
 #[derive(Debug, Clone)]
 pub struct SentTransaction {
     pub upstream: Arc<str>,
@@ -15,7 +15,7 @@ pub struct SentTransaction {
     pub is_sandbox: bool,
 }
 
-/// What became of one recipient.
+/// The outcome for one recipient.
 #[derive(Debug, Clone)]
 pub struct SettledRecipient {
     pub recipient: Mailbox,
@@ -35,7 +35,7 @@ impl Attempt {
         Self { settled }
     }
 
-    /// A fault of this program interrupted it; whether something was sent is not known.
+    /// A fault of this program interrupted the attempt; whether something was sent is unknown.
     pub(super) fn interrupted(accepted: &Accepted) -> Self {
         let text = "the attempt was broken off by a fault of the gateway; see the log".to_owned();
         let reason = Reason::local(None, EnhancedCode::new(4, 3, 0), text).maybe_delivered();
@@ -53,12 +53,12 @@ impl Attempt {
         &self.settled
     }
 
-    /// The provider took it for at least one recipient.
+    /// The provider accepted the message for at least one recipient.
     pub fn has_delivered(&self) -> bool {
         self.settled.iter().any(|settled| matches!(settled.outcome, Outcome::Delivered(_)))
     }
 
-    /// The provider may have taken it, and nobody knows.
+    /// The provider may have accepted the message; that is unknown.
     pub fn is_in_doubt(&self) -> bool {
         let is_in_doubt = |settled: &SettledRecipient| matches!(&settled.outcome, Outcome::Deferred(reason) if reason.possible_duplicate);
         self.settled.iter().any(is_in_doubt)

@@ -1,4 +1,4 @@
-//! For the tests of the queue's loop: a queue in memory and a fake delivery that follows a script.
+//! For tests of the queue's loop: an in-memory queue and a fake delivery that follows a script.
 
 use super::bounce::{Bounce, Bouncer};
 use super::dispatch::{Deliver, Dispatcher};
@@ -45,11 +45,11 @@ pub(super) struct FakeQueue {
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     pub waiting: Vec<Entry>,
-    /// Of every settlement, in order of being settled.
+    /// All settlements, in order.
     pub settled: Vec<(MailId, Vec<Settlement>)>,
-    /// Settlements that will fail before one is taken.
+    /// Number of settlements that fail before one succeeds.
     pub failing_settles: usize,
-    /// What a lease on lane "one" comes to instead.
+    /// What a lease on lane "one" returns instead.
     pub fault: Option<Fault>,
     next_lease: i64,
 }
@@ -63,7 +63,7 @@ impl FakeQueue {
         self.inner().settled.len()
     }
 
-    /// Recipients that ended so.
+    /// Number of recipients with such a settlement.
     pub fn count(&self, wanted: impl Fn(&Settlement) -> bool) -> usize {
         self.inner().settled.iter().flat_map(|(_, settlements)| settlements).filter(|one| wanted(one)).count()
     }
@@ -129,7 +129,7 @@ impl Queue for FakeQueue {
         }
     }
 
-    /// Settled messages are removed, so that each run starts empty.
+    /// Settled messages are removed, so that each run starts at the beginning.
     async fn lease_expired(
         &self,
         lane: &Lane,
@@ -193,12 +193,12 @@ impl Queue for FakeQueue {
     async fn close(&self) {}
 }
 
-/// What becomes of a recipient.
+/// Decides the outcome for a recipient.
 pub(super) type Judge = Box<dyn Fn(&Mailbox) -> Outcome + Send + Sync>;
 
-/// With an upstream for each lane, whose health is the real one.
+/// Has one upstream per lane, with the real health tracking.
 pub(super) struct Scripted {
-    /// Of each attempt.
+    /// Duration of each attempt.
     takes: Duration,
     breakers: Mutex<HashMap<Lane, Breaker>>,
     slots: usize,
@@ -209,7 +209,7 @@ pub(super) struct Scripted {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Notes {
     pub running: usize,
-    /// At once, since the last look.
+    /// The highest number at once since the last look.
     pub most: usize,
     pub begun: Vec<(Instant, MailId)>,
 }
@@ -305,13 +305,13 @@ pub(super) fn later() -> Outcome {
     Outcome::Deferred(Reason::new(Some("company"), RelayStep::EndOfData, Cause::Reply(reply)))
 }
 
-/// A rotated password.
+/// The provider rejects the login, as after a password change.
 pub(super) fn login_refused() -> Outcome {
     let reply = Reply::new(535, EnhancedCode::new(5, 7, 8), "wrong password");
     Outcome::Deferred(Reason::new(Some("company"), RelayStep::Auth, Cause::Reply(reply)))
 }
 
-/// A loop over a fake queue, with a clock that goes along with tokio's.
+/// A loop over a fake queue, with a clock that follows tokio's.
 pub(super) struct Stage {
     pub fake_queue: Arc<FakeQueue>,
     pub deliver: Arc<Scripted>,
@@ -325,7 +325,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Lanes `one` (recipients at one.example) and `default`, with so many slots each.
+    /// Lanes `one` (recipients at one.example) and `default`, with this many slots each.
     pub fn new(slots: usize, takes: Duration) -> Self {
         let fake_queue = Arc::new(FakeQueue::default());
         let at = Arc::new(Mutex::new("2026-11-24T03:00:00Z".parse().expect("a time")));
@@ -363,7 +363,7 @@ impl Stage {
         Self { octets, ..self }
     }
 
-    /// The loop, in a task.
+    /// Runs the loop in a task.
     pub fn run(&self) -> tokio::task::JoinHandle<()> {
         let settlement = self.settlement.clone();
         let bouncer = Arc::new(Bouncer {
@@ -409,13 +409,13 @@ impl Stage {
         id
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub fn jump(&self, by: jiff::SignedDuration) {
         let Clock::Along { at, .. } = &self.clock else { panic!("made so") };
         *at.lock() += by;
     }
 
-    /// The guard is a day of a clock that stands still while anything runs.
+    /// Fails after a day of tokio's clock, which stands still while anything runs.
     pub async fn until(&self, what: &str, condition: impl Fn(&FakeQueue) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(24 * 3600);
         while !condition(&self.fake_queue) {

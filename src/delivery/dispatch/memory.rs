@@ -1,15 +1,15 @@
-//! Memory for leased messages, among lanes: one half in equal guaranteed parts, the other half shared on demand. Few
-//! lanes are busy at a time, and none of them can starve another.
+//! Divides the memory for leased messages among lanes: one half in equal guaranteed parts, the other half shared on
+//! demand. Few lanes are busy at a time, and none of them can starve another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// In octets of messages, like everything here.
+/// In octets of messages, like all values here.
 #[derive(Debug)]
 pub(super) struct LeaseMemory {
-    /// Each lane's own.
+    /// Each lane's guaranteed part.
     part: u64,
-    /// Of the common half, what nobody has.
+    /// The unused rest of the shared half.
     free: AtomicU64,
 }
 
@@ -21,12 +21,12 @@ impl LeaseMemory {
     }
 }
 
-/// What one lane has of it.
+/// One lane's share.
 #[derive(Debug)]
 pub(super) struct LaneAllotment {
     memory: Arc<LeaseMemory>,
     used: u64,
-    /// From the common half.
+    /// Octets taken from the shared half.
     borrowed: u64,
 }
 
@@ -35,18 +35,19 @@ impl LaneAllotment {
         Self { memory, used: 0, borrowed: 0 }
     }
 
-    /// How much more may be used. All that is free is kept for this lane until [`LaneAllotment::settle`].
+    /// How many more octets may be used. The free part of the shared half is reserved for this lane until
+    /// [`LaneAllotment::settle`].
     pub fn reserve(&mut self) -> u64 {
         self.borrowed = self.borrowed.saturating_add(self.memory.free.swap(0, Ordering::AcqRel));
         self.memory.part.saturating_add(self.borrowed).saturating_sub(self.used)
     }
 
-    /// A queue may lease a message that is larger than what is left: then this goes beyond it.
+    /// A queue may lease a message that is larger than the rest; the share is then exceeded.
     pub fn add(&mut self, octets: u64) {
         self.used = self.used.saturating_add(octets);
     }
 
-    /// Gives back what was reserved and is not used.
+    /// Releases what was reserved but not used.
     pub fn settle(&mut self) {
         let needed = self.used.saturating_sub(self.memory.part).min(self.borrowed);
         self.memory.free.fetch_add(self.borrowed - needed, Ordering::AcqRel);

@@ -145,7 +145,7 @@ async fn mail_deferred_for_five_days_fails_and_its_sender_gets_a_bounce() {
     assert!(inner.waiting.is_empty());
 }
 
-/// They were judged only as probes before, one a pause: the last of a thousand three days late.
+/// They were only tried as probes before, one per pause, so the last of a thousand failed three days late.
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_an_upstream_that_is_gone_fails_on_time_though_nobody_asks_for_it() {
     const MAILS: usize = 1000;
@@ -170,7 +170,7 @@ async fn what_waits_for_an_upstream_that_is_gone_fails_on_time_though_nobody_ask
     assert!(inner.waiting.iter().map(|entry| entry.accepted.id).eq([young]), "the young one waits");
 }
 
-/// The gateway, or its network, was off for a week: what is old then gets its turn once somebody is there.
+/// The gateway or its network was down for a week: old mail gets an attempt once an upstream is available.
 #[tokio::test(start_paused = true)]
 async fn a_short_absence_fails_nothing_however_old_it_is() {
     const MAILS: usize = 100;
@@ -202,7 +202,7 @@ async fn a_bounce_goes_to_whom_it_should_and_never_for_the_null_path() {
         stage.deliver.judge(|_| refused());
         stage.put_from(sender, &["gone@example.net"]).await;
         stage.run();
-        // The bounce is refused as well, and not bounced.
+        // The bounce is refused too, and causes no bounce.
         let expected = 1 + usize::from(to.is_some());
         stage.until("all settled", |fake_queue| fake_queue.count(is_failed) == expected).await;
         sleep(Duration::from_secs(600)).await;
@@ -239,7 +239,7 @@ async fn at_the_stop_what_is_under_way_is_finished_and_nothing_begun() {
     assert_eq!(inner.waiting.len(), 8);
 }
 
-/// It was logged, and that lane's mail never tried again while the gateway went on with the others.
+/// The failure was logged, but that lane's mail was never tried again while the gateway went on with the others.
 #[tokio::test(start_paused = true)]
 async fn a_lane_whose_loop_ends_ends_them_all_once_what_is_under_way_is_settled() {
     for fault in [Scripted::Panic, Scripted::Closed] {
@@ -268,7 +268,7 @@ async fn a_fault_of_our_own_defers_the_message() {
     assert!(attempted.possible_duplicate, "whether it was sent is not known");
 }
 
-/// A panic, or a task that is dropped, between the lease and the first word to a provider.
+/// A panic, or a dropped task, between the lease and the first command to a provider.
 #[tokio::test(start_paused = true)]
 async fn what_is_leased_and_not_begun_goes_back_as_it_came() {
     for panics in [false, true] {
@@ -292,7 +292,7 @@ async fn what_is_leased_and_not_begun_goes_back_as_it_came() {
     }
 }
 
-/// After the first word it may be with the provider: nobody but the next start may say that it is not.
+/// After the first command the provider may have the message, so only the next start may release the lease.
 #[tokio::test(start_paused = true)]
 async fn what_has_begun_and_is_dropped_stays_leased() {
     let stage = Stage::new(1, Duration::from_secs(60));

@@ -1,7 +1,7 @@
-//! A lease from the queue's hands to the beginning of its delivery, and how leases end.
+//! Owns a lease from the queue until its delivery begins, and settles leases.
 //!
-//! Whatever happens on the way (a panic, a task that is dropped), what was lent and not begun goes back as it came: nobody
-//! asks for a lease again, and its mail would wait for the next start.
+//! Whatever happens meanwhile (a panic, a dropped task), a lease that was not begun is released unchanged. No one would
+//! ask for it again, and its mail would wait for the next start.
 
 use crate::observe::Backoff;
 use crate::queue::{Leased, Queue, QueueError, Settlement};
@@ -26,7 +26,7 @@ impl Unbegun {
         &self.leased
     }
 
-    /// From now on an end of the lease is the caller's to find: what is broken off may be with the provider.
+    /// From now on the caller must settle the lease: if the delivery is interrupted, the provider may have the message.
     pub fn begin(mut self) -> Arc<Leased> {
         self.is_taken = true;
         self.leased.clone()
@@ -43,14 +43,14 @@ impl Drop for Unbegun {
         if self.is_taken {
             return;
         }
-        warn!(id = %self.leased.accepted.id, "a message was leased and not begun; it goes back into the queue");
+        warn!(id = %self.leased.accepted.id, "a leased message was not begun; its lease is released");
         let queue = self.queue.clone();
         let leased = self.leased.clone();
         let is_fault = std::thread::panicking();
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 if is_fault {
-                    // If it is to blame itself, not without a pause.
+                    // A pause, in case the message itself causes the fault.
                     sleep(Backoff::FIRST).await;
                 }
                 give_back(&*queue, &leased).await;
@@ -65,7 +65,7 @@ async fn give_back(queue: &dyn Queue, leased: &Leased) {
     settle(queue, leased, settlements, Timestamp::MIN).await;
 }
 
-/// Repeated until it is durable.
+/// Repeats until the settlement is durable.
 pub(super) async fn settle(queue: &dyn Queue, leased: &Leased, settlements: Vec<Settlement>, due: Timestamp) {
     let mut backoff = Backoff::default();
     while let Err(error) = queue.settle(leased.lease, settlements.clone(), due).await {

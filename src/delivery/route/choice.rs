@@ -1,11 +1,11 @@
-//! In which order a route's upstreams are tried for one message: as listed, or by weight.
-//! A message keeps its order for as long as it waits, so that a retry goes elsewhere only by failover.
+//! The order in which a route's upstreams are tried for one message: as listed, or by weight. A message keeps its order
+//! for as long as it waits, so that a retry uses another upstream only by failover.
 
 use crate::message::MailId;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::cmp::Reverse;
 
-/// `U`: what stands for an upstream. Never empty; each upstream once.
+/// `U`: represents an upstream. Never empty; each upstream once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice<U> {
     InOrder(Vec<U>),
@@ -14,7 +14,7 @@ pub enum Choice<U> {
 }
 
 impl<U> Choice<U> {
-    /// Of upstreams that weigh the same, the first stays first.
+    /// Upstreams of equal weight keep their order.
     pub fn by_weight(mut weights: Vec<(U, u32)>) -> Self {
         weights.sort_by_key(|(_, weight)| Reverse(*weight));
         Self::ByWeight(weights)
@@ -27,7 +27,7 @@ impl<U> Choice<U> {
         }
     }
 
-    /// Leaves out what `find` does not find.
+    /// Leaves out upstreams for which `find` returns `None`.
     pub fn filter_map<V>(&self, mut find: impl FnMut(&U) -> Option<V>) -> Choice<V> {
         match self {
             Self::InOrder(upstreams) => Choice::InOrder(upstreams.iter().filter_map(find).collect()),
@@ -40,7 +40,7 @@ impl<U> Choice<U> {
 }
 
 impl<U: Clone> Choice<U> {
-    /// By weight: one is drawn for the message, the others follow, the heaviest first.
+    /// By weight: one is drawn for the message, then the others follow, the heaviest first.
     pub fn order(&self, id: MailId) -> Vec<U> {
         match self {
             Self::InOrder(upstreams) => upstreams.clone(),
@@ -54,8 +54,8 @@ impl<U: Clone> Choice<U> {
     }
 }
 
-/// Its index. The id itself is not random enough: most of it is the time. SHA-256 (FIPS 180-4), since a message may
-/// wait across an upgrade, and the standard library's hash may change.
+/// The index of the drawn upstream. The id itself is not random enough, since most of it is the time. SHA-256 (FIPS
+/// 180-4) is used because a message may wait across an upgrade, and the standard library's hash may change.
 fn drawn<U>(weights: &[(U, u32)], id: MailId) -> usize {
     let hash = digest(&SHA256, id.as_str().as_bytes());
     let lot = hash.as_ref().iter().take(8).fold(0, |lot, byte| lot << 8 | u64::from(*byte));
@@ -74,14 +74,13 @@ fn drawn<U>(weights: &[(U, u32)], id: MailId) -> usize {
 mod tests {
     use super::*;
 
-    /// Ids as a busy second makes them.
+    /// Ids as generated within a busy second.
     fn ids(count: u32) -> impl Iterator<Item = MailId> {
         let at = |number: u32| jiff::Timestamp::from_millisecond(1_795_000_000_000 + i64::from(number / 4));
         (0..count).map(move |number| MailId::new(at(number).expect("in range"), number.wrapping_mul(2_654_435_761)))
     }
 
-    /// The ids are fixed, and so are the counts: this test is deterministic. Six standard deviations are about 260
-    /// here.
+    /// The ids and counts are fixed, so this test is deterministic. Six standard deviations are about 260 here.
     #[test]
     fn messages_are_spread_by_weight() {
         let choice = Choice::by_weight(vec![("light", 1), ("heavy", 3)]);
@@ -91,7 +90,7 @@ mod tests {
         assert!(heavy.abs_diff(7_500) < 260, "{heavy} of 10000 for a weight of 3 in 4");
     }
 
-    /// The first eight octets of the id's SHA-256, by another program, and what is left of them modulo eight.
+    /// The first eight octets of each id's SHA-256, computed by another program, and their remainder modulo eight.
     #[test]
     fn a_message_keeps_its_upstream_from_one_build_to_the_next() {
         let choice = Choice::by_weight(vec![("a", 5), ("b", 2), ("c", 1)]);

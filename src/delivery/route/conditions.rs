@@ -1,5 +1,5 @@
-//! What a `[[route]]` asks of a message before it takes it: everything that is given must hold.
-//! Looks at what [`Addressed`] shows and at nothing else, so that waiting mail can be asked again after a change.
+//! The conditions of a `[[route]]`, all of which must hold. They look only at what [`Addressed`] shows, so that they
+//! can be evaluated again for waiting mail after a change.
 
 use crate::message::SenderPatterns;
 use crate::message::accepted::Addressed;
@@ -8,19 +8,19 @@ use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteConditions {
-    /// The envelope's sender. The null path fits only a pattern that is any.
+    /// The envelope's sender. The null path matches only the pattern that matches everything.
     pub senders: SenderPatterns,
     pub recipients: SenderPatterns,
-    /// Each of them.
+    /// All of them must match.
     pub headers: Vec<HeaderPattern>,
-    /// The login; one of them. Empty: any, and none.
+    /// The login must match one of them. Empty: any login or none.
     pub users: Vec<TextPattern>,
-    /// One of them. Empty: any, and none.
+    /// A tag must match one of them. Empty: any tag or none.
     pub tags: Vec<TextPattern>,
 }
 
 impl RouteConditions {
-    /// Everything.
+    /// Conditions that match everything.
     pub fn none() -> Self {
         let any = SenderPatterns::any;
         Self { senders: any(), recipients: any(), headers: Vec::new(), users: Vec::new(), tags: Vec::new() }
@@ -40,7 +40,7 @@ impl RouteConditions {
             && self.headers.iter().all(|pattern| addressed.header.fits(pattern))
     }
 
-    /// The same text only for the same conditions.
+    /// Equal texts mean equal conditions.
     pub(super) fn fingerprint(&self) -> String {
         let written = |patterns: &[TextPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
         let headers = self.headers.iter().map(|header| (&header.name, header.value.to_string()));
@@ -53,7 +53,7 @@ impl RouteConditions {
     }
 }
 
-/// As in "from *@example.com to *, header X-Kind: report*".
+/// For example "from *@example.com to *, header X-Kind: report*".
 impl fmt::Display for RouteConditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "from {} to {}", self.senders, self.recipients)?;

@@ -1,8 +1,8 @@
-//! Routes: which upstreams serve which recipient, and on which lane of the queue it waits for them.
+//! Routes: which upstreams serve which recipient, and on which lane of the queue its mail waits.
 //!
-//! First match wins; mail that matches none has no route, and is never sent through an upstream that nobody named for
-//! it. A rule may name the upstream of a message: then no route is asked. A lane is a route's name, or `upstream:NAME`
-//! where a rule decided, and nothing more.
+//! The first match is used. Mail that matches no route is never sent, so no upstream gets mail that was not meant for
+//! it. If a rule names the upstream of a message, the routes are not consulted. A lane is a route's name, or
+//! `upstream:NAME` if a rule decided.
 
 mod choice;
 mod conditions;
@@ -18,35 +18,36 @@ use crate::queue::Lane;
 use crate::smtp::EnhancedCode;
 use std::sync::Arc;
 
-/// A `[[route]]`. Upstreams are known by their indices.
+/// A `[[route]]`. Upstreams are given by index.
 #[derive(Debug, Clone)]
 pub struct Route {
     pub name: Arc<str>,
     pub conditions: RouteConditions,
     pub upstreams: Choice<usize>,
-    /// What one upstream refuses for good is offered to the next.
+    /// A message that one upstream refuses permanently is offered to the next.
     pub retry_refused: bool,
 }
 
-/// The lane of mail without a route; also the configuration's name for the route that there is without any.
+/// The lane of mail without a route; also the name of the route that exists when none is configured.
 pub const UNROUTED: &str = "default";
 
-/// Begins the lanes of mail whose upstream a rule chose. No route's name begins so: the configuration sees to it.
+/// Prefix of the lanes of mail whose upstream a rule chose. The configuration ensures that no route's name begins with
+/// it.
 pub const CHOSEN: &str = "upstream:";
 
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
     routes: Vec<Route>,
-    /// Names, by index.
+    /// Names by index.
     upstreams: Vec<Arc<str>>,
 }
 
 /// The route of one recipient's mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipientRoute {
-    /// The route's name, or [`CHOSEN`] and the upstream's: the lane.
+    /// The lane: the route's name, or [`CHOSEN`] and the upstream's name.
     pub name: Arc<str>,
-    /// Indices, in the order of trying; never empty.
+    /// Indices in the order of tries; never empty.
     pub upstreams: Vec<usize>,
     pub retry_refused: bool,
 }
@@ -55,7 +56,7 @@ pub struct RecipientRoute {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRoute {
     NoRoute,
-    /// A rule chose it, and the configuration has it no more.
+    /// A rule chose it, but it is no longer in the configuration.
     NoUpstream(Mark),
 }
 
@@ -67,19 +68,19 @@ pub(super) struct RouteGroup {
     pub members: Vec<usize>,
 }
 
-/// What decides, before a weighted choice is made.
+/// The decision before a weighted choice is made.
 enum RouteDecision<'a> {
     ByRoute(&'a Route),
     ByRule(usize),
 }
 
 impl Routes {
-    /// `upstreams`: names of all, in the order that the routes count.
+    /// `upstreams`: the names of all upstreams, in the order of the indices that routes use.
     pub fn new(routes: Vec<Route>, upstreams: Vec<Arc<str>>) -> Self {
         Self { routes, upstreams }
     }
 
-    /// `id`: the message's, by which a weighted route draws.
+    /// `id`: the message's id, which determines a weighted choice.
     pub fn way(&self, addressed: &Addressed<'_>, id: MailId) -> Result<RecipientRoute, NoRoute> {
         Ok(match self.decide(addressed)? {
             RouteDecision::ByRoute(route) => RecipientRoute {
@@ -124,8 +125,8 @@ impl Routes {
         lanes
     }
 
-    /// Changes whenever a recipient may get another lane: with a route's name or conditions, and with the upstreams that
-    /// there are.
+    /// Changes whenever a recipient may get another lane: if a route's name or conditions change, or the set of
+    /// upstreams does.
     pub fn fingerprint(&self) -> String {
         let routes = self.routes.iter().map(|route| format!("{:?} {}", route.name, route.conditions.fingerprint()));
         let mut upstreams = self.upstreams.clone();
@@ -166,7 +167,7 @@ pub fn lane_of_upstream(name: &str) -> String {
     format!("{CHOSEN}{name}")
 }
 
-/// Two routes to the same upstreams need no two transactions.
+/// Two routes to the same upstreams share one transaction.
 fn is_the_same(one: &Result<RecipientRoute, NoRoute>, other: &Result<RecipientRoute, NoRoute>) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => one.upstreams == other.upstreams && one.retry_refused == other.retry_refused,
@@ -175,14 +176,14 @@ fn is_the_same(one: &Result<RecipientRoute, NoRoute>, other: &Result<RecipientRo
 }
 
 impl NoRoute {
-    /// Mail that has no route may still be sent once the configuration is corrected.
+    /// Mail without a route may still be sent once the configuration is corrected.
     pub fn reason(&self) -> Reason {
         // RFC 3463 §3.5: X.4.4, unable to route.
         let enhanced = EnhancedCode::new(4, 4, 4);
         match self {
             Self::NoRoute => {
-                let text = "no [[route]] takes mail from this sender to this recipient".to_owned();
-                Reason::local(None, enhanced, text).with_advice("end the routes with one that takes everything")
+                let text = "no [[route]] matches mail from this sender to this recipient".to_owned();
+                Reason::local(None, enhanced, text).with_advice("end the routes with one that matches everything")
             }
             Self::NoUpstream(name) => {
                 let text = format!("a rule chose the upstream \"{name}\", and there is no [[upstream]] of that name");

@@ -1,4 +1,4 @@
-//! Which way each message goes, and when waiting mail has to be asked again.
+//! Which route each message gets, and when waiting mail must be routed again.
 
 use super::*;
 use crate::message::accepted::{AskedHeader, Origin};
@@ -28,7 +28,7 @@ fn mark(text: &str) -> Option<Mark> {
     (!text.is_empty()).then(|| Mark::new(text).expect("a mark"))
 }
 
-/// A message from a@example.com to you@example.net; "" for what it has not.
+/// A message from a@example.com to you@example.net; "" for each missing part.
 #[derive(Default)]
 struct Mail<'a> {
     user: &'a str,

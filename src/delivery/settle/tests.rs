@@ -1,4 +1,4 @@
-//! When mail expires, over a simulated machine and a real queue: whatever is done to its clocks.
+//! When mail expires, with a simulated machine and a real queue, whatever happens to its clocks.
 
 use super::super::route::{Choice, Route, RouteConditions};
 use super::super::testing::{later, mailbox};
@@ -16,14 +16,15 @@ use std::collections::HashMap;
 use std::path::Path;
 use tokio::task::JoinSet;
 
-/// A machine with a gateway that tries whatever is due, without success.
+/// A machine with a gateway that tries all due mail without success.
 struct World {
     folder: tempfile::TempDir,
     machine: Arc<Mutex<Simulated>>,
     settlement: SettlementPolicy,
     queue: Arc<SqliteQueue>,
     number: u32,
-    /// Truth about what waits: how long it has waited while a gateway ran, and by how much more it may be said to be older.
+    /// For each waiting message: how long it has waited while a gateway ran, and by how much its age may be
+    /// overestimated.
     waiting: HashMap<MailId, Truth>,
     expired: usize,
 }
@@ -72,11 +73,11 @@ impl World {
         self.waiting.insert(id, Truth::default());
     }
 
-    /// The gateway runs, and tries what is due.
+    /// The gateway runs and tries due mail.
     async fn run(&mut self, time: Duration) {
         self.machine.lock().pass(time);
         self.waiting.values_mut().for_each(|truth| truth.ran += time);
-        // As the gateway does every hour; the clock is kept with it.
+        // As the gateway does every hour; it also stores the clock.
         self.queue.prune(Duration::MAX, Duration::MAX).await.expect("nothing");
         self.try_what_is_due().await;
     }
@@ -109,12 +110,12 @@ impl World {
         settling.join_all().await.into_iter().for_each(|settled| settled.expect("settled"));
     }
 
-    /// The process ends in any way, and another one begins.
+    /// The process ends, orderly or not, and another one begins.
     async fn restart(&mut self, in_order: bool, stop: Duration, meanwhile: impl FnOnce(&mut Simulated)) {
         if in_order {
             self.queue.close().await;
         } else {
-            // Two at once cannot have it open.
+            // Two processes cannot have it open at once.
             let aside = tempfile::tempdir().expect("a folder");
             drop(std::mem::replace(&mut self.queue, open(aside.path(), &self.settlement)));
         }
@@ -123,7 +124,7 @@ impl World {
         meanwhile(&mut machine);
         drop(machine);
         self.queue = open(self.folder.path(), &self.settlement);
-        // A crash takes some of what ran from the count, which the next runs have to make good.
+        // A crash loses some of the running time, which later runs have to make up for.
         let lost = if in_order { Duration::ZERO } else { Duration::from_secs(10) };
         for truth in self.waiting.values_mut() {
             truth.ran = truth.ran.saturating_sub(lost);
@@ -142,7 +143,8 @@ impl Dice {
     }
 }
 
-/// No mail expires before it has lived for so long, each does soon after, and each has had an attempt since the start.
+/// No mail expires before it has lived for `expire`, each expires soon after, and each has had an attempt since the
+/// start.
 #[tokio::test]
 async fn mail_expires_by_what_it_has_lived_through_whatever_the_clocks_do() {
     for (seed, knows_boots) in [(1, true), (2, false), (3, true)] {
@@ -172,7 +174,7 @@ async fn mail_expires_by_what_it_has_lived_through_whatever_the_clocks_do() {
                 _ => world.restart(false, Duration::ZERO, |_| {}).await,
             }
         }
-        // Whatever the clock says now, an attempt comes within the longest wait.
+        // Whatever the clock says, an attempt comes within the longest wait.
         for _ in 0..40 {
             world.run(Duration::from_secs(4 * 3600)).await;
         }
@@ -181,7 +183,7 @@ async fn mail_expires_by_what_it_has_lived_through_whatever_the_clocks_do() {
     }
 }
 
-/// Each instance of what went wrong, with every mail accepted under one clock and tried under another.
+/// Every known fault, with each message accepted under one clock and tried under another.
 #[tokio::test]
 async fn no_pair_of_clocks_expires_fresh_mail() {
     let days = |days: i64| SignedDuration::from_hours(24 * days);
