@@ -1,7 +1,8 @@
 //! One connection: the only file of the listener that reads and writes a socket.
 //!
-//! Drives `session` step by step: replies are collected and written when the client must be waited for, so that a
-//! pipelined batch is answered in one segment. Decides nothing about the protocol. RFC 5321 §4.5.3.2 (time-outs), RFC 2920.
+//! Drives `session` step by step. Replies are collected and written when the connection has to wait for the client, so
+//! that a pipelined batch is answered in one segment. Decides nothing about the protocol. RFC 5321 §4.5.3.2
+//! (time-outs), RFC 2920.
 
 use super::data::Receiving;
 use super::limits::ConnectionSlot;
@@ -34,23 +35,23 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-/// Octets read at once, while commands are expected and in DATA. They lie on the stack: a client that is silent holds none.
+/// Octets read at once, for commands and in DATA. The buffer is on the stack, so a silent client uses none.
 const READ_COMMANDS: usize = 4 * 1024;
 const READ_DATA: usize = 32 * 1024;
-/// Octets of replies from which they are written although the client has sent more commands. With [`READ_COMMANDS`] this bounds
-/// what a client that sends and never reads can make a connection hold.
+/// Once this many octets of replies are collected, they are written even if the client has sent more commands. With
+/// [`READ_COMMANDS`] this bounds the memory that a client can use by sending without reading.
 const MOST_UNWRITTEN: usize = 4 * 1024;
-/// Octets a second on average that DATA must bring, over the first `timeout`. Those past the largest message buy no time:
-/// what is refused has an end, too.
+/// Octets per second on average that DATA must deliver after the first `timeout`. Octets beyond the largest message add
+/// no time, so that a message that is refused anyway comes to an end too.
 const MIN_RATE: u64 = 1024;
 const LONGEST_HANDSHAKE: Duration = Duration::from_secs(60);
 /// From connect to the login of a client that needs one. Otherwise a client could hold a slot indefinitely at no cost.
 const LONGEST_LOGIN: Duration = Duration::from_secs(120);
-/// How long a client may take to read the last reply. A socket closed over unread input resets the connection, and the
+/// How long a client may take to read the last reply. Closing a socket with unread input resets the connection, and the
 /// reply is lost.
 const LINGER: Duration = Duration::from_secs(2);
-/// When the gateway stops: how long a client that has not handed in anything may take for its next command. One that has just
-/// connected is about to send its mail, and most applications try only once.
+/// When the gateway stops: how long a client that has not submitted anything may take for its next command. One that
+/// has just connected is about to send its mail, and most applications try only once.
 const LAST_COMMAND: Duration = Duration::from_secs(1);
 
 /// What all connections of a listener share.
@@ -65,7 +66,7 @@ pub(super) struct ListenerService<I> {
     pub(super) log_limiter: LogLimiter,
 }
 
-/// Why a conversation ended before its QUIT.
+/// Why a connection ended before its QUIT.
 #[derive(Debug, thiserror::Error)]
 enum ConnectionEnd {
     #[error("the client closed the connection")]
@@ -146,11 +147,11 @@ struct ClientConnection<S> {
     /// Replies not yet written.
     output: Vec<u8>,
     options: Arc<ListenerOptions>,
-    /// The client may not send yet, and has until then to log in.
+    /// Set while the client may not send yet: the time limit for its login.
     until: Option<Instant>,
     stop: CancellationToken,
     log_peer: LogPeer,
-    /// A message was handed in.
+    /// The client has submitted a message.
     has_sent: bool,
     /// What to log if the client leaves now.
     departure: Option<Mismatch>,
@@ -168,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         };
         let mut step =
             ServerSession::open(Arc::clone(&service.options), service.budget.clone(), self.log_peer.peer, tls);
-        // Whatever a client does beyond EHLO shows that it got what it wanted.
+        // A client that goes beyond EHLO found what it expected.
         let mut only_greeted = true;
         loop {
             only_greeted &= matches!(step.next, SessionAction::Command(_) | SessionAction::Close)
@@ -217,11 +218,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         }
     }
 
-    /// A refusal is a lost mail to most applications, and few of them show its text. What the intake says of a message,
-    /// it logs itself.
+    /// For most applications a refusal is a lost mail, and few of them show its text. The intake logs its own decisions
+    /// about messages.
     fn logged(&self, log_limiter: &LogLimiter, step: SessionStep) -> SessionStep {
         let Some(reply) = step.reply.as_ref().filter(|reply| !reply.is_positive()) else { return step };
-        // 503 is mostly what a pipelining client sent behind a MAIL that was refused.
+        // A 503 usually answers what a pipelining client sent after a MAIL that was refused.
         if reply.code() == 503 {
             debug!(peer = %self.log_peer.peer, "refused: {}", OneLine(reply));
         } else {
@@ -267,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         Ok(SessionStep { reply: None, next: SessionAction::Command(clean.secured(version)) })
     }
 
-    /// The version.
+    /// Returns the TLS version.
     async fn handshake(&mut self, config: Arc<rustls::ServerConfig>) -> Result<&'static str, ConnectionEnd> {
         let deadline = self.deadline().min(Instant::now() + LONGEST_HANDSHAKE);
         let ClientStream::Plain(socket) = std::mem::replace(&mut self.wire, ClientStream::Closed) else {
@@ -281,7 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 Ok(Err(error)) => (Mismatch::of_handshake(&error), ConnectionEnd::Tls(error)),
                 Err(_late) => (Some(Mismatch::SilentAtTls), ConnectionEnd::TimedOut),
             };
-            // Behind STARTTLS the client knows what the listener speaks.
+            // After STARTTLS the client knows what the listener speaks.
             Err(mismatch.filter(|_| is_implicit).map_or(end, ConnectionEnd::Mismatch))
         };
         let stream = tokio::select! {
@@ -297,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         Ok(version)
     }
 
-    /// The next line. The deadline is for the whole of it: a client cannot prolong it octet by octet.
+    /// The next line. The deadline applies to the whole line, so a client cannot prolong it octet by octet.
     async fn line(&mut self) -> Result<InputLine, ConnectionEnd> {
         let mut deadline = None;
         loop {
@@ -382,7 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         written.map_err(|_| ConnectionEnd::TimedOut)?.map_err(ConnectionEnd::Broken)
     }
 
-    /// For one step of the conversation that begins now.
+    /// The deadline for a step of the conversation that begins now.
     fn deadline(&self) -> Instant {
         let step = Instant::now() + self.options.timeout;
         self.until.map_or(step, |until| until.min(step))
@@ -392,14 +393,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         self.until.is_some_and(|until| until <= Instant::now())
     }
 
-    /// Boxed: while a connection waits, its task has no room to spare for the end.
+    /// Boxed to keep this future out of the task's size while a connection waits.
     fn close_with(mut self, reply: Reply) -> Pin<Box<impl Future<Output = ()>>> {
         reply.write_to(&mut self.output);
         Box::pin(self.close())
     }
 
-    /// Sends the reason if the client can take it at once. Does not wait: the slot belongs to another connection
-    /// already.
+    /// Sends the reason if the client can receive it at once. Does not wait, because another connection already has the
+    /// slot.
     async fn close_now(mut self, reply: &Reply) {
         self.output.clear();
         reply.write_to(&mut self.output);
@@ -419,14 +420,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
     }
 }
 
-/// Lets the intake finish in a task of its own: a client that closes, or a connection that is dropped, takes back no
-/// message that may have been stored already.
+/// Lets the intake finish in its own task: if the client closes or the connection is dropped, a message that may
+/// already be stored is not undone.
 fn pass_to_intake<I: Intake>(received: Box<Received>, intake: &Arc<I>) -> impl Future<Output = Reply> + use<I> {
     let intake = Arc::clone(intake);
     let taken = tokio::spawn(async move { intake.accept(*received).await });
     async {
         taken.await.unwrap_or_else(|failure| {
-            error!("a message could not be taken: {}", Fault(&failure));
+            error!("a message could not be accepted: {}", Fault(&failure));
             Reply::internal_error()
         })
     }
@@ -441,7 +442,7 @@ enum ClientStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    /// Appends what has arrived, at most so many octets; how many it were.
+    /// Appends what has arrived, up to so many octets; returns their number.
     fn poll_read<const OCTETS: usize>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,7 +1,7 @@
-//! DATA: a message as it arrives, within the limits of size, header and memory.
+//! DATA: receives a message, within the limits of size, header and memory.
 //!
-//! Whatever is wrong, the data is read to its true end before the reply, so that no byte of it becomes a command; what is
-//! refused anyway is not kept. RFC 5321 §4.1.1.4, RFC 1870 §6.3.
+//! Even if something is wrong, the data is read to its true end before the reply, so that no byte of it becomes a
+//! command. A message that is refused anyway is not kept. RFC 5321 §4.1.1.4, RFC 1870 §6.3.
 
 use super::session::{Accepting, Greeted, SessionAction, SessionStep};
 use super::{Client, LineEndings, ListenerOptions, Received};
@@ -11,11 +11,11 @@ use crate::smtp::Reply;
 use crate::smtp::dot::{DotDecoder, Oddities};
 use bytes::Bytes;
 
-/// Octets taken from the input at once; decoding at most doubles them.
+/// Octets consumed from the input at once; decoding at most doubles them.
 const CHUNK: usize = 16 * 1024;
-/// Octets of the memory budget that a message needs besides its own while it is read.
+/// Octets of the memory budget that a message needs besides its own size while it is read.
 pub const READING_ROOM: u64 = 64 * 1024;
-/// Octets by which the buffer grows once it is that large; below, it doubles.
+/// Once the buffer is this large, it grows by this many octets; below, it doubles.
 const LARGEST_STEP: usize = 1024 * 1024;
 
 /// The state between 354 and the final dot.
@@ -34,7 +34,7 @@ enum DataState {
         data: Vec<u8>,
         share: MemoryShare,
     },
-    /// Nothing of it is used; the reply for the end of the data.
+    /// Nothing is kept; the reply is sent at the end of the data.
     Dropped(Reply),
 }
 
@@ -44,7 +44,7 @@ impl Receiving {
         Self { greeted, envelope, envelope_share, decoder: DotDecoder::default(), content }
     }
 
-    /// Consumes from the front of `input` and returns how much. Nothing behind the end of the data is consumed.
+    /// Consumes from the front of `input` and returns how much. Consumes nothing after the end of the data.
     pub fn feed(&mut self, input: &[u8]) -> usize {
         let mut consumed = 0;
         while consumed < input.len() && !self.is_done() {
@@ -54,7 +54,7 @@ impl Receiving {
         consumed
     }
 
-    /// Octets of the largest message that could be taken.
+    /// Octets of the largest message that could be accepted.
     pub fn largest(&self) -> u64 {
         self.greeted.base.options.max_message_size
     }
@@ -85,7 +85,7 @@ impl Receiving {
         consumed
     }
 
-    /// What is refused anyway needs no envelope either.
+    /// A refused message needs no envelope either.
     fn drop_all(&mut self, reply: Reply) {
         self.content = DataState::Dropped(reply);
         self.envelope.recipients = Vec::new();
@@ -104,15 +104,15 @@ impl Receiving {
         refusal_of(self.decoder.oddities(), self.greeted.base.options.line_endings)
     }
 
-    /// At the end of the data: the refusal, or the message for the intake. The oddities come first, so that the reply
-    /// does not depend on how the bytes were split over segments.
+    /// At the end of the data: the refusal, or the message for the intake. Malformed line endings are checked first, so
+    /// that the reply does not depend on how the bytes were split into segments.
     pub fn finish(self: Box<Self>) -> SessionStep {
         if let Some(reply) = self.refusal_of_oddities() {
             return self.greeted.answer(reply);
         }
         let (data, share) = match self.content {
             DataState::Kept { mut data, mut share } => {
-                // It may wait for a provider; the room for growing is for others now.
+                // It may wait for a provider, so the spare capacity is returned.
                 data.shrink_to_fit();
                 share.shrink(data.len());
                 (Bytes::from(data), share)
@@ -136,7 +136,7 @@ impl Receiving {
 
 fn refusal_of(oddities: Oddities, line_endings: LineEndings) -> Option<Reply> {
     let Oddities { bare_line_ending, stray_end, nul } = oddities;
-    // With "reject" its text is the one that helps, also for a dot behind a bare LF.
+    // With "reject" that reply is the helpful one, even for a dot after a bare LF.
     if bare_line_ending && line_endings == LineEndings::Reject {
         Some(Reply::bare_line_ending())
     } else if stray_end {
@@ -149,11 +149,11 @@ fn refusal_of(oddities: Oddities, line_endings: LineEndings) -> Option<Reply> {
 }
 
 impl Received {
-    /// A message that lies in a file, as a listener with these options would have it from this client; or its refusal.
+    /// A message from a file, as a listener with these options would receive it from this client; or the refusal.
     pub fn read(client: Client, envelope: Envelope, file: &[u8], options: &ListenerOptions) -> Result<Self, Reply> {
         let mut wire = Vec::with_capacity(file.len() + file.len() / 32 + 8);
         for line in file.split_inclusive(|&octet| octet == b'\n') {
-            // RFC 5321 §4.5.2; behind a bare LF too, as clients do that write one.
+            // RFC 5321 §4.5.2; also after a bare LF, as clients that send bare LFs do.
             if line.starts_with(b".") {
                 wire.push(b'.');
             }
@@ -170,7 +170,7 @@ impl Received {
             return Err(Reply::message_too_big());
         }
         let line_endings_changed = decoder.oddities().bare_line_ending;
-        // Nothing else is in flight.
+        // No other message is being received.
         let budget = MemoryBudget::new(u64::MAX);
         let share = budget.share();
         let envelope_share = budget.share();
@@ -178,12 +178,12 @@ impl Received {
     }
 }
 
-/// Octets that a chunk becomes at most: each bare CR or LF becomes two, and a few are left from the chunk before.
+/// The most octets that a chunk can become: each bare CR or LF becomes two, and a few remain from the chunk before.
 fn most_decoded(chunk: &[u8]) -> usize {
     chunk.len() + memchr::memchr2_iter(b'\r', b'\n', chunk).count() + 8
 }
 
-/// Makes sure that `more` octets fit without the vector growing on its own: what is allocated is what is accounted for.
+/// Ensures that `more` octets fit without the vector growing by itself, so that exactly what is allocated is counted.
 fn reserve(data: &mut Vec<u8>, share: &mut MemoryShare, more: usize) -> Result<(), BudgetExceeded> {
     if data.capacity() - data.len() >= more {
         return Ok(());

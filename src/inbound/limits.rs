@@ -1,10 +1,10 @@
-//! How many connections there are, in all and from each address, and how many ended without a login. Pure counting; RFC
-//! 5321 §7.8.
+//! Counts connections, in total and per address, and those that ended without a login. Pure counting; RFC 5321 §7.8.
 //!
-//! A client that needs a login and has none yet is waiting for it; a connection that ends without it was abandoned. A
-//! network that logged in within the last day is authenticated: its abandoned connections do not count against it, and
-//! the one that has waited longest is evicted for the next, since the clients behind one address may be unrelated. Has
-//! no clock and closes nothing: its callers reply to clients that are refused or evicted.
+//! A client that needs a login and has not logged in yet is waiting. A connection that ends in that state was
+//! abandoned. A network from which someone logged in within the last day is authenticated: its abandoned connections do
+//! not count against it, and at the limit its longest-waiting connection is evicted in favour of the new one, because
+//! clients behind one address may be unrelated. Has no clock and closes nothing; the callers reply to clients that are
+//! refused or evicted.
 
 use ipnet::{IpNet, Ipv6Net};
 use parking_lot::Mutex;
@@ -13,11 +13,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// The smallest IPv6 network that an access provider assigns: all of its addresses are one client's.
+/// The smallest IPv6 network that an access provider assigns: all of its addresses count as one client.
 const ONE_CLIENT: u8 = 64;
-/// Abandoned connections within a minute, of a network that is not authenticated.
+/// The most abandoned connections per minute from a network that is not authenticated.
 const MOST_ABANDONED: u32 = 60;
-/// One in so many of an address's connections may wait for a login, where its network is not authenticated.
+/// At most one in this many of an address's connections may wait for a login, unless its network is authenticated.
 const WAITING_SHARE: usize = 2;
 /// Minutes for which a network stays authenticated.
 const PROVEN_FOR: u64 = 24 * 60;
@@ -37,19 +37,19 @@ pub struct ConnectionCounter {
 struct OpenConnections {
     clients: HashMap<IpNet, ClientConnections>,
     unauthenticated: usize,
-    /// Of this minute.
+    /// In the current minute.
     abandoned: HashMap<IpNet, u32>,
-    /// The minute of the last login. Invariant: no network without a right password comes in here.
+    /// The minute of the last login. Invariant: a network is added only after a correct password.
     authenticated: HashMap<IpNet, u64>,
     minute: u64,
     next_number: u64,
 }
 
-/// Of one client.
+/// The connections of one client.
 #[derive(Debug, Default)]
 struct ClientConnections {
     connections: usize,
-    /// Those without the login that they need, by number; the oldest first.
+    /// Connections that still need a login, by number; oldest first.
     waiting: VecDeque<(u64, CancellationToken)>,
 }
 
@@ -57,13 +57,13 @@ struct ClientConnections {
 pub enum ConnectionRefusal {
     /// `max_connections`
     Total,
-    /// `max_connections`, less what is kept for others.
+    /// `max_connections`, minus the part reserved for others.
     Unauthenticated,
     /// `max_connections_per_address`
     Address,
-    /// Half of it, without a login.
+    /// Half of `max_connections_per_address`, for connections without a login.
     Waiting,
-    /// Too many in this minute that never logged in.
+    /// Too many connections in this minute that never logged in.
     Abandoned,
 }
 
@@ -78,7 +78,7 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionCounter {
-    /// `kept`: how many of `most` are for clients that need no login.
+    /// `kept`: how many of `most` are reserved for clients that need no login.
     pub fn new(most: usize, kept: usize, most_per_address: usize) -> Self {
         Self { most, most_strangers: most.saturating_sub(kept), most_per_address, open: Arc::default() }
     }
@@ -104,7 +104,7 @@ impl ConnectionCounter {
         Ok(ConnectionSlot { client, is_unauthenticated, number, leave, open: Arc::clone(&self.open) })
     }
 
-    /// A minute is over.
+    /// Starts the next minute.
     pub fn next_minute(&self) {
         let mut open = self.open.lock();
         open.minute += 1;
@@ -146,14 +146,15 @@ impl OpenConnections {
 
     fn connection_ended(&mut self, client: IpNet, is_unauthenticated: bool) {
         self.unauthenticated -= usize::from(is_unauthenticated);
-        // Invariant: a client without a connection has no entry, so that the map is as small as the connections are few.
+        // Invariant: a client without a connection has no entry, so the map is never larger than the number of
+        // connections.
         match self.clients.get_mut(&client) {
             Some(here) if here.connections > 1 => here.connections -= 1,
             _ => drop(self.clients.remove(&client)),
         }
     }
 
-    /// Whether it was waiting.
+    /// Returns whether it was waiting.
     fn stop_waiting(&mut self, slot: &ConnectionSlot) -> bool {
         let Some(here) = self.clients.get_mut(&slot.client) else { return false };
         let at = here.waiting.iter().position(|(number, _)| *number == slot.number);
@@ -172,19 +173,19 @@ impl ConnectionSlot {
         }
     }
 
-    /// Somebody has logged in from its network within the last day.
+    /// Someone has logged in from its network within the last day.
     pub fn is_proven(&self) -> bool {
         self.open.lock().authenticated.contains_key(&self.client)
     }
 
-    /// Returns once its slot was given to another connection of the same client. Never after
+    /// Returns once its slot was given to another connection of the same client. Never returns after
     /// [`Self::mark_authenticated`].
     pub async fn evicted(&self) {
         self.leave.cancelled().await;
     }
 }
 
-/// Inside `allow` each machine of a network counts for itself.
+/// Inside `allow`, each machine of a network counts separately.
 pub(super) fn client_network(address: IpAddr, needs_no_login: bool) -> IpNet {
     match address.to_canonical() {
         IpAddr::V6(address) if !needs_no_login => Ipv6Net::new_assert(address, ONE_CLIENT).trunc().into(),
@@ -195,7 +196,7 @@ pub(super) fn client_network(address: IpAddr, needs_no_login: bool) -> IpNet {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.open.lock();
-        // Cancelled under the same lock: its place is another's already.
+        // Eviction cancels under the same lock, and then the slot already belongs to another connection.
         if self.leave.is_cancelled() {
             return;
         }
@@ -268,7 +269,7 @@ mod tests {
         connections.admit(NETWORK.into(), UNAUTHENTICATED)
     }
 
-    /// A number of connections in a row that end without a login; returns the refusal of the next one.
+    /// Opens and abandons this many connections in a row; returns the refusal of the next one.
     fn come_to_nothing(connections: &ConnectionCounter, times: u32) -> Option<ConnectionRefusal> {
         (0..times).for_each(|_| drop(come(connections)));
         come(connections).map(drop).err()

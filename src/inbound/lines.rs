@@ -1,45 +1,45 @@
-//! Command lines out of a byte stream, bounded, in sync whatever arrives.
+//! Extracts command lines from a byte stream. Bounded, and stays in sync whatever arrives.
 //!
-//! Pure: bytes are pushed in, lines come out. Only CRLF ends a line (RFC 5321 §2.3.8); a bare LF never makes two commands
-//! out of what the application meant as one, it refuses the whole line.
+//! Pure: bytes go in, lines come out. Only CRLF ends a line (RFC 5321 §2.3.8). A line with a bare LF is refused as a
+//! whole, so one intended command never becomes two.
 
 use crate::smtp::Reply;
 use bytes::{Buf, BytesMut};
 
-/// Octets of one line with its CRLF. RFC 5321 §4.5.3.1.4 asks for 512 and more for extensions.
+/// Maximum length of a line with its CRLF, in octets. RFC 5321 §4.5.3.1.4 asks for 512 and more for extensions.
 const MAX_LINE: usize = 2048;
 
-/// One line, taken off the stream.
+/// One line, removed from the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum InputLine {
     /// Without its CRLF.
     Complete(BytesMut),
-    /// The rest of the line is skipped when it comes; the reply belongs to the line as a whole.
+    /// The rest of the line is skipped as it arrives; the reply answers the whole line.
     Refused(Reply),
 }
 
-/// What was received and not yet consumed.
+/// Input that was received and not yet consumed.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
     buffer: BytesMut,
-    /// The line at the front was refused; drop everything up to its CRLF.
+    /// The current line was refused; everything up to its CRLF is skipped.
     skipping: bool,
 }
 
 impl LineBuffer {
-    /// For the socket to append to.
+    /// The buffer to which the socket appends.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// Before a wait for more: what holds nothing takes no memory.
+    /// Called before waiting for more: an empty buffer is freed.
     pub fn release(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
     }
 
-    /// Bytes that wait, for DATA.
+    /// Bytes that are waiting, for DATA.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer
     }
@@ -55,7 +55,7 @@ impl LineBuffer {
         }
         let end = end_of_line(&self.buffer);
         let line = &self.buffer[..end.unwrap_or(self.buffer.len())];
-        // Answered at once, not at the CRLF: a client that ends its lines with LF alone never sends one.
+        // Answered at once, not at the CRLF: a client that ends its lines with a bare LF never sends one.
         let refusal = if memchr::memchr(b'\n', line).is_some() {
             Some(Reply::bare_line_feed())
         } else if line.len() + 2 > MAX_LINE {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Each line as its text, or the code of its refusal.
+    /// Each line as its text, or as the code of its refusal.
     fn lines(input: &[u8], step: usize) -> Vec<String> {
         let mut input_buffer = LineBuffer::default();
         let mut lines = Vec::new();

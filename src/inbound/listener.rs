@@ -1,6 +1,6 @@
-//! The listening socket: binds, accepts, counts, and ends when all its connections have.
+//! The listening socket: binds, accepts, counts, and ends once all its connections have ended.
 //!
-//! Keeps serving: after an error of accept() (no file descriptors left, for example) it waits and tries again.
+//! Keeps serving: if accept() fails (for example because no file descriptors are left), it waits and tries again.
 
 use super::connection::{self, ListenerService};
 use super::limits::{ConnectionCounter, ConnectionRefusal, ConnectionSlot};
@@ -21,9 +21,10 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-/// One connection in this many is kept for clients that need no login: unauthenticated clients cannot lock them out.
+/// One connection in this many is reserved for clients that need no login, so that unauthenticated clients cannot lock
+/// them out.
 const KEPT_SHARE: usize = 4;
-/// Between two tries after accept() failed.
+/// Pause after accept() failed.
 const PAUSE: Duration = Duration::from_millis(200);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -40,7 +41,7 @@ pub enum BindError {
     Privileged { address: SocketAddr },
     #[error("cannot listen on {address}: this machine has no such address; change the listener's `address`")]
     NoSuchAddress { address: SocketAddr },
-    #[error("cannot listen on {address}: this machine has no IPv6; take the listener out")]
+    #[error("cannot listen on {address}: this machine has no IPv6; remove the listener")]
     NoIpv6 { address: SocketAddr },
     #[error("cannot listen on {address}: {source}")]
     Other { address: SocketAddr, source: io::Error },
@@ -69,13 +70,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// On a socket of its own. Needs a tokio runtime.
+    /// Binds a new socket. Needs a tokio runtime.
     pub fn bind(options: ListenerOptions, users: Users, budget: MemoryBudget) -> Result<Self, BindError> {
         let socket = sockets::open(options.address, Ipv4Clients::LeftToOthers)?;
         Self::on(socket, options, users, budget)
     }
 
-    /// On a socket that listens already. Needs a tokio runtime.
+    /// Uses a socket that is already listening. Needs a tokio runtime.
     pub fn on(
         socket: std::net::TcpListener,
         options: ListenerOptions,
@@ -88,16 +89,16 @@ impl Listener {
         Ok(Self { socket, local_address, options, users, budget })
     }
 
-    /// With the real port, if port 0 was asked for.
+    /// The actual address: includes the real port if port 0 was requested.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
     }
 
-    /// Serves until `stop` is cancelled and every connection has ended. Dropping the future cuts the connections off;
-    /// messages that the intake already has are finished all the same.
+    /// Serves until `stop` is cancelled and every connection has ended. Dropping the future cuts the connections off,
+    /// but messages that the intake already has are still finished.
     pub async fn serve<I: Intake>(self, intake: Arc<I>, stop: CancellationToken) {
         let Self { socket, options, users, budget, .. } = self;
-        // Where nobody may send without a login, there is nobody to keep a place for.
+        // If everyone needs a login, no connections have to be reserved.
         let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
         let kept = if has_regulars { options.max_connections / KEPT_SHARE } else { 0 };
         let limits = ConnectionCounter::new(options.max_connections, kept, options.max_connections_per_address);
@@ -119,7 +120,7 @@ impl Listener {
                 }
                 accepted = socket.accept() => match accepted {
                     Ok((client, peer)) => {
-                        // A client of IPv4 has one address, whichever family the listener is of.
+                        // An IPv4 client has the same address on listeners of both families.
                         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                         match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
                         Ok(slot) => drop(open.spawn(run(client, peer, slot, Arc::clone(&service)))),
@@ -141,7 +142,7 @@ impl Listener {
     }
 }
 
-/// Of accept(), within a minute: unauthenticated clients can use up the file descriptors.
+/// Failures of accept() within a minute: unauthenticated clients can use up the file descriptors.
 #[derive(Debug, Default)]
 struct AcceptFailures(u32);
 
@@ -164,7 +165,7 @@ impl AcceptFailures {
 }
 
 async fn run<I: Intake>(client: TcpStream, peer: SocketAddr, slot: ConnectionSlot, service: Arc<ListenerService<I>>) {
-    // Replies are collected before they are written; waiting for more would only delay them.
+    // Replies are collected before they are written, so a further delay would not help.
     let _best_effort = client.set_nodelay(true);
     connection::serve(client, peer, slot, &service).await;
 }
@@ -175,7 +176,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Sends the reason and closes, without a task or a wait: the reply fits into the new socket's buffer.
+/// Sends the reason and closes, without a task and without waiting: the reply fits into the new socket's buffer.
 fn reject<I>(client: TcpStream, peer: SocketAddr, refusal: ConnectionRefusal, service: &ListenerService<I>) {
     let (reply, limit) = match refusal {
         ConnectionRefusal::Total => (Reply::too_many_connections(), "`max_connections` is reached"),

@@ -1,8 +1,9 @@
-//! What a listener's log says of its clients: so many lines a minute for each network. The rest is logged at "debug", and
-//! counted in one line once the minute is over.
+//! Limits a listener's log lines about its clients to a number per minute and network. Further lines are logged at
+//! "debug", and counted in one line once the minute is over.
 //!
-//! Lines that cannot be written fast enough are lost, whosever they are: nobody may fill the log. Every line that a client
-//! can cause before a message of it is taken goes through here. Has no clock: its owner calls when a minute is over.
+//! Lines that cannot be written fast enough are lost, whichever client they are about, so no client may flood the log.
+//! Every line that a client can cause before one of its messages is accepted goes through here. Has no clock: its owner
+//! calls it when a minute is over.
 
 use super::limits::client_network;
 use crate::observe::log::Clean;
@@ -14,14 +15,14 @@ use std::net::{IpAddr, SocketAddr};
 use tracing::field::display;
 use tracing::{debug, warn};
 
-/// Lines a minute for clients that may not send: a few failed logins are logged one by one.
+/// Lines per minute about clients that may not send: a few failed logins are logged one by one.
 const MOST_OF_STRANGERS: u32 = 20;
-/// Lines a minute for clients that may send. For most applications a refusal is a lost mail.
+/// Lines per minute about clients that may send. For most applications a refusal is a lost mail.
 const MOST_OF_SENDERS: u32 = 100;
-/// Networks that are counted separately; all others share one allowance.
+/// Number of networks that are counted separately; all others share one allowance.
 const MOST_NETWORKS: usize = 256;
 
-/// Of one listener.
+/// The limiter of one listener.
 #[derive(Debug, Default)]
 pub(super) struct LogLimiter(Mutex<HashMap<Network, NetworkLines>>);
 
@@ -33,9 +34,9 @@ enum Network {
 
 #[derive(Debug, Default)]
 struct NetworkLines {
-    /// Since the minute began, or since a message was taken.
+    /// Lines since the minute began or since a message was accepted.
     lines: u32,
-    /// Since the minute began.
+    /// Lines left out since the minute began.
     left_out: u64,
 }
 
@@ -44,7 +45,7 @@ struct NetworkLines {
 pub(super) struct LogPeer {
     pub(super) peer: SocketAddr,
     pub(super) needs_no_login: bool,
-    /// It needs no login, or has logged in.
+    /// The client needs no login, or has logged in.
     pub(super) may_send: bool,
 }
 
@@ -57,7 +58,7 @@ enum LineAllowance {
 }
 
 impl LogLimiter {
-    /// `user` is a name that may be shown.
+    /// `user` must be a name that may be logged.
     pub(super) fn warn(&self, log_peer: LogPeer, user: Option<&str>, what: fmt::Arguments<'_>) {
         let peer = log_peer.peer;
         let user = user.map(|user| display(Clean(user)));
@@ -86,7 +87,7 @@ impl LogLimiter {
         }
     }
 
-    /// What was left out, by network.
+    /// The number of lines left out, by network.
     fn take(&self) -> Vec<(Network, u64)> {
         let noted = std::mem::take(&mut *self.0.lock());
         noted.into_iter().map(|(network, noted)| (network, noted.left_out)).filter(|(_, lines)| *lines > 0).collect()

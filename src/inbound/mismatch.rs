@@ -1,13 +1,14 @@
-//! What the log says of clients that are set up for another kind of listener: TLS where plain text is spoken, plain text
-//! where TLS is, or AUTH or STARTTLS where it is not offered. Their users see a time-out or a parse error at best.
+//! Describes for the log clients that are configured for another kind of listener: TLS instead of plain text, plain
+//! text instead of TLS, or AUTH or STARTTLS where it is not offered. Their users see a timeout or a parse error at
+//! best.
 //!
-//! Pure: looks at bytes, errors and options, and words the finding with its remedy.
+//! Pure: examines bytes, errors and options, and words the finding with its remedy.
 
 use super::{AuthMode, ListenerOptions, Tls, starttls};
 use std::fmt;
 use std::io;
 
-/// What the client expected and the listener is not.
+/// What the client expected and the listener does not offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mismatch {
     TlsToPlain { offers_starttls: bool },
@@ -31,7 +32,7 @@ impl Mismatch {
         matches!(input, [0x16, 0x03, ..]).then_some(Self::TlsToPlain { offers_starttls })
     }
 
-    /// A handshake that failed before it began.
+    /// A handshake that failed at its start.
     pub(super) fn of_handshake(error: &io::Error) -> Option<Self> {
         let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match reason {
@@ -41,7 +42,7 @@ impl Mismatch {
         }
     }
 
-    /// Of a client that said EHLO, was offered what `options` offer, and left without anything else.
+    /// A client that said EHLO, saw what `options` offer, and left without doing anything else.
     pub(super) fn of_departure(options: &ListenerOptions, tls: Option<&str>) -> Option<Self> {
         let starttls_missing = tls.is_none() && !starttls::is_offered(&options.tls, tls);
         let auth = match options.auth {
@@ -110,7 +111,7 @@ mod tests {
         assert_eq!(offering, Some(Mismatch::TlsToPlain { offers_starttls: true }));
     }
 
-    /// Each combination of TLS and AUTH, and what the line names as missing.
+    /// Each combination of TLS and AUTH, with what the log line must name as missing.
     #[test]
     fn a_client_that_leaves_is_told_what_was_not_offered() {
         let (starttls, implicit) = (Tls::StartTls(server_tls()), Tls::Implicit(server_tls()));

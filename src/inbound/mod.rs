@@ -1,4 +1,4 @@
-//! The listener: takes mail from applications over SMTP and hands it to an [`Intake`].
+//! The listener: accepts mail from applications over SMTP and passes it to an [`Intake`].
 //!
 //! `session` is the protocol without I/O, `connection` drives it over a socket, `listener` accepts and limits. Knows
 //! nothing of queue, upstreams or configuration files; both the gateway and the sandbox are built on it. RFC 5321,
@@ -34,30 +34,30 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One listener. Everything is resolved: no file is read, no name is looked up later.
+/// The settings of one listener. Everything is resolved: no file is read and no name is looked up later.
 #[derive(Debug, Clone)]
 pub struct ListenerOptions {
     pub address: SocketAddr,
-    /// Greeting and EHLO reply.
+    /// For the greeting and the EHLO reply.
     pub hostname: String,
     pub tls: Tls,
     /// Who may send without a login.
     pub allow: Vec<IpNet>,
     pub auth: AuthMode,
     pub line_endings: LineEndings,
-    /// Octets.
+    /// In octets.
     pub max_message_size: u64,
     pub max_recipients: usize,
-    /// A quarter is kept for those that need no login.
+    /// A quarter is reserved for clients that need no login.
     pub max_connections: usize,
-    /// An IPv6 /64 is one address, unless it needs no login.
+    /// An IPv6 /64 counts as one address, unless it needs no login.
     pub max_connections_per_address: usize,
-    /// For each command; DATA also has a minimum rate, and a login has its own time limit.
+    /// Per command; DATA also has a minimum rate, and a login has its own time limit.
     pub timeout: Duration,
 }
 
 impl ListenerOptions {
-    /// At MAIL: a client inside `allow` (unless `auth` is required), or one that logged in.
+    /// Checked at MAIL: a client inside `allow` may send (unless `auth` is required), and so may one that logged in.
     pub fn may_send(&self, client: &Client) -> Result<(), Reply> {
         match self.auth {
             _ if client.user.is_some() => Ok(()),
@@ -68,12 +68,12 @@ impl ListenerOptions {
         }
     }
 
-    /// Whether a client at this address may send as it is.
+    /// Whether a client at this address may send without a login.
     pub fn needs_no_login(&self, address: IpAddr) -> bool {
         self.auth != AuthMode::Required && self.allows(address)
     }
 
-    /// Whether it stands in `allow`.
+    /// Whether the address is inside `allow`.
     pub fn allows(&self, address: IpAddr) -> bool {
         self.allow.iter().any(|network| network.contains(&address.to_canonical()))
     }
@@ -81,7 +81,7 @@ impl ListenerOptions {
 
 #[derive(Debug, Clone)]
 pub enum Tls {
-    /// STARTTLS is not advertised: Plausible's current client insists on verifying it, with no opt-out.
+    /// STARTTLS is not advertised, because Plausible's current client would insist on verifying it, with no opt-out.
     Off,
     /// Required before MAIL.
     StartTls(Arc<rustls::ServerConfig>),
@@ -112,9 +112,9 @@ pub enum LineEndings {
 pub struct Client {
     pub peer: SocketAddr,
     pub ehlo: EhloName,
-    /// EHLO was said, not HELO.
+    /// The client said EHLO, not HELO.
     pub esmtp: bool,
-    /// Such as "TLSv1.3"; `None` in clear.
+    /// For example "TLSv1.3"; `None` for plain text.
     pub tls: Option<&'static str>,
     /// Name of the `[[user]]` that logged in.
     pub user: Option<Arc<str>>,
@@ -138,20 +138,20 @@ impl Client {
 pub struct Received {
     pub client: Client,
     pub envelope: Envelope,
-    /// Un-stuffed, CRLF line ends only.
+    /// Dot-unstuffed, with CRLF line endings only.
     pub data: Bytes,
-    /// A bare CR or LF was made CRLF: the bytes are not those that the application may have signed.
+    /// A bare CR or LF was changed to CRLF, so the bytes are not those that the application may have signed.
     pub line_endings_changed: bool,
-    /// What `data` occupies of the memory budget.
+    /// The part of the memory budget that `data` uses.
     pub share: MemoryShare,
-    /// What `envelope` does.
+    /// The part that `envelope` uses.
     pub envelope_share: MemoryShare,
 }
 
-/// What a listener hands messages to.
+/// Accepts messages from a listener.
 pub trait Intake: Send + Sync + 'static {
-    /// At MAIL, once the session's own rules are satisfied: may this client send as `sender`, is there room for `size`
-    /// octets? The error is the reply to MAIL.
+    /// At MAIL, once the session's own rules are satisfied: whether this client may send as `sender`, and whether there
+    /// is room for `size` octets. The error is the reply to MAIL.
     fn admit(&self, client: &Client, sender: &ReversePath, size: Option<u64>) -> Result<(), Reply>;
 
     /// At the final dot. A positive reply takes responsibility for the message (RFC 5321 §6.1).

@@ -1,7 +1,7 @@
-//! AUTH: the exchange of PLAIN and LOGIN up to a name and a password, and what their check leads to.
+//! AUTH: the PLAIN and LOGIN exchanges up to a name and a password, and the reply to their check.
 //!
-//! Never compares a password; that is `auth::Users`. RFC 4954 (AUTH), RFC 4616 (PLAIN); LOGIN was never standardised,
-//! its prompts are those that one of Plausible's clients compares byte for byte.
+//! Never compares a password; `auth::Users` does. RFC 4954 (AUTH), RFC 4616 (PLAIN). LOGIN was never standardised; its
+//! prompts are those that one of Plausible's clients compares byte for byte.
 
 use super::lines::InputLine;
 use super::session::{Greeted, SessionAction, SessionStep};
@@ -17,7 +17,7 @@ const USER_NAME_PROMPT: &str = "VXNlcm5hbWU6";
 /// "Password:"
 const PASSWORD_PROMPT: &str = "UGFzc3dvcmQ6";
 
-/// A 334 was said; the next line answers it.
+/// A 334 was sent; the next line answers it.
 #[derive(Debug)]
 pub struct SaslExchange {
     greeted: Greeted,
@@ -90,8 +90,8 @@ impl SaslExchange {
     }
 }
 
-// The current client of Plausible sends AUTH PLAIN when it has credentials, offered or not; Mastodon has sent it without
-// any. Both get a reply that says what to change.
+// Plausible's current client sends AUTH PLAIN whenever it has credentials, even if it is not offered; Mastodon has sent
+// it without any. Both get a reply that says what to change.
 fn refuse_on_listener_without_logins(greeted: Greeted, mechanism: &str, initial: Option<&str>) -> SessionStep {
     let plain = initial.filter(|_| mechanism == "PLAIN").and_then(|text| decode(text.as_bytes()));
     match plain.map(|message| SaslCredentials::from_plain(&message)) {
@@ -151,7 +151,7 @@ impl SaslCredentials {
     }
 }
 
-/// Name and password were received and are not verified yet.
+/// Name and password were received but not verified yet.
 #[derive(Debug)]
 pub struct PasswordCheck {
     greeted: Greeted,
@@ -167,7 +167,7 @@ impl PasswordCheck {
         &self.credentials.password
     }
 
-    /// Too many others wait for the same; this was no guess.
+    /// Too many logins are waiting; this does not count as a guess.
     pub fn unchecked(self) -> SessionStep {
         self.greeted.answer(Reply::logins_busy())
     }

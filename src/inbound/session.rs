@@ -1,7 +1,7 @@
-//! The protocol of one connection, without I/O: a line in, a reply and what to do [`SessionAction`] out.
+//! The protocol of one connection, without I/O: a line in, a reply and the next [`SessionAction`] out.
 //!
-//! Each state is a type that holds what is legal in it: only [`MailTransaction`] has an envelope, only [`Greeted`] has a
-//! client, and every transition consumes the state it leaves. Says nothing about sockets, clocks or storage.
+//! Each state is a type that holds what is legal in it: only [`MailTransaction`] has an envelope, only [`Greeted`] has
+//! a client, and every transition consumes the state it leaves. Knows nothing of sockets, clocks or storage.
 //! RFC 5321 §3, §4.1.4 (order of commands), RFC 1870, 2920, 6409.
 
 use super::data::Receiving;
@@ -18,21 +18,21 @@ use crate::smtp::{Extensions, Reply};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Bad commands without a message in between before a 421. A mail client sends none.
+/// After this many bad commands without a message in between, the reply is 421. A mail client sends none.
 const MAX_BAD_COMMANDS: u32 = 20;
 const MAX_FAILED_LOGINS: u32 = 3;
-/// Commands allowed for a client that may not send (yet). A pipelining client that was refused at MAIL may use one more
-/// for each recipient. Logging in takes six.
+/// Commands allowed to a client that may not send (yet). A pipelining client that was refused at MAIL may send one more
+/// for each recipient. Logging in needs six.
 const MAX_COMMANDS_WITHOUT_LOGIN: usize = 100;
 
-/// What a transition gives: a reply to write, and what the connection does then.
+/// The result of a transition: a reply to write, and what the connection does then.
 #[derive(Debug)]
 pub struct SessionStep {
     pub reply: Option<Reply>,
     pub next: SessionAction,
 }
 
-/// What the connection does next; the state in it is what it goes on with.
+/// What the connection does next. Each variant holds the state with which it continues.
 #[derive(Debug)]
 pub enum SessionAction {
     /// Read a command line.
@@ -47,7 +47,7 @@ pub enum SessionAction {
     Admit(SenderAdmission),
     /// Read a message.
     Data(Box<Receiving>),
-    /// Hand the message to the intake and say what it says.
+    /// Pass the message to the intake and send its reply.
     Accept(Box<Received>, Accepting),
     Close,
 }
@@ -64,7 +64,7 @@ impl SessionStep {
     }
 }
 
-/// What lasts as long as the connection.
+/// Data that lives as long as the connection.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionBase {
     pub(super) options: Arc<ListenerOptions>,
@@ -86,7 +86,7 @@ pub enum ServerSession {
     Transaction(Box<MailTransaction>),
 }
 
-/// Nothing is known about the client: at the start, and again after STARTTLS.
+/// Nothing is known about the client yet: at the start, and again after STARTTLS.
 #[derive(Debug)]
 pub struct Connected {
     pub(super) base: ConnectionBase,
@@ -105,7 +105,7 @@ pub struct MailTransaction {
     greeted: Greeted,
     envelope: Envelope,
     distinct: Distinct,
-    /// Octets that the envelope takes on its way; all of them are in `share`.
+    /// Octets that the envelope needs on its way; all of them are in `share`.
     octets: usize,
     share: MemoryShare,
 }
@@ -141,7 +141,7 @@ impl ServerSession {
         }
     }
 
-    /// Whether this client may send nothing, or not before a login.
+    /// Whether this client may not send anything, or not before a login.
     pub fn is_unauthenticated(&self) -> bool {
         let (base, user) = match self {
             Self::Connected(Connected { base }) => (base, None),
@@ -151,7 +151,7 @@ impl ServerSession {
         user.is_none() && !base.options.needs_no_login(base.peer.ip())
     }
 
-    /// Of a client that leaves now: it has said EHLO, and nothing was left to it but to leave.
+    /// For a client that leaves now: what it was missing, if it left right after EHLO.
     pub(super) fn departure(&self) -> Option<Mismatch> {
         match self {
             Self::Greeted(greeted) if greeted.client.user.is_none() => {
@@ -183,7 +183,7 @@ impl ServerSession {
         SessionStep::new(reply, SessionAction::Command(self))
     }
 
-    /// Answers something that no mail client sends, and counts it.
+    /// Replies to something that no mail client sends, and counts it.
     pub(super) fn bad(mut self, reply: Reply) -> SessionStep {
         let base = self.base_mut();
         base.bad_commands += 1;
@@ -195,7 +195,7 @@ impl ServerSession {
         match self {
             Self::Connected(_) => self.bad(Reply::need_greeting()),
             Self::Greeted(greeted) => greeted.answer(Reply::need_mail()),
-            // Not counted: a list of recipients may have any number of bad ones.
+            // Not counted, because a list of recipients may contain any number of bad ones.
             Self::Transaction(transaction) => transaction.answer(reply),
         }
     }
@@ -208,7 +208,7 @@ impl ServerSession {
         }
     }
 
-    // RFC 5321 §4.1.4: EHLO in the middle resets like RSET. A login outlives it.
+    // RFC 5321 §4.1.4: EHLO during a transaction resets it like RSET. A login stays valid.
     fn greet(self, ehlo: EhloName, esmtp: bool) -> SessionStep {
         let (base, user) = match self {
             Self::Connected(connected) => (connected.base, None),
@@ -255,7 +255,7 @@ impl Greeted {
             Command::StartTls => Upgrade::begin(self),
             Command::Auth { mechanism, initial } => SaslExchange::begin(self, &mechanism, initial.as_deref()),
             Command::Mail { sender, parameters } => self.mail(sender, parameters),
-            // Not counted: a pipelining client sends any number of them behind a MAIL that is refused.
+            // Not counted: a pipelining client sends any number of them after a MAIL that is refused.
             _ => self.answer(Reply::need_mail()),
         }
     }
@@ -339,7 +339,7 @@ impl MailTransaction {
     }
 
     fn data(self: Box<Self>) -> SessionStep {
-        // RFC 2920 §3.1: a client may have sent DATA before it knew that no recipient was taken.
+        // RFC 2920 §3.1: a client may have sent DATA before it knew that no recipient was accepted.
         if self.envelope.recipients.is_empty() {
             return self.answer(Reply::need_recipient());
         }
@@ -365,7 +365,7 @@ impl SenderAdmission {
     }
 }
 
-/// The message is with the intake.
+/// The intake has the message.
 #[derive(Debug)]
 pub struct Accepting {
     greeted: Greeted,
@@ -380,7 +380,7 @@ impl Accepting {
         if reply.is_positive() {
             self.greeted.base.bad_commands = 0;
         }
-        // One line: one of Plausible's clients takes a 250 of two lines for a failure.
+        // On one line, because one of Plausible's clients treats a 250 of two lines as a failure.
         self.greeted.answer(reply.folded())
     }
 }

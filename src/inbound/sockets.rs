@@ -1,7 +1,8 @@
-//! Listening sockets: opened here, or inherited from a service manager that holds them over a restart.
+//! Listening sockets: opened here, or inherited from a service manager that keeps them over a restart.
 //!
-//! A socket that systemd holds (`LISTEN_FDS`, sd_listen_fds(3)) stays open while the gateway drains and starts again: clients
-//! wait in the kernel's queue instead of being refused. A socket serves the listener whose `address` it is bound to.
+//! A socket that systemd holds (`LISTEN_FDS`, sd_listen_fds(3)) stays open while the gateway drains and starts again,
+//! so clients wait in the kernel's queue instead of being refused. A socket serves the listener whose `address` it is
+//! bound to.
 
 use super::listener::BindError;
 use listenfd::ListenFd;
@@ -23,13 +24,13 @@ pub enum InheritedSocketError {
     Unclaimed { address: SocketAddr },
 }
 
-/// The sockets that the service manager passed to this process; most often none.
+/// The sockets that the service manager passed to this process; usually none.
 #[derive(Debug, Default)]
 pub struct InheritedSockets(Vec<(SocketAddr, TcpListener)>);
 
 impl InheritedSockets {
-    /// Reads the environment and removes what it used, so that no child process takes the sockets for its own. Call it
-    /// before threads start.
+    /// Reads the environment and removes the variables it used, so that no child process mistakes the sockets for its
+    /// own. Call it before threads start.
     pub fn of_process() -> Result<Self, InheritedSocketError> {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
@@ -48,7 +49,7 @@ impl InheritedSockets {
         Some(self.0.swap_remove(index).1)
     }
 
-    /// An error if a socket is left: clients that connect to it would wait for nothing.
+    /// An error if a socket is left over: clients that connect to it would never be served.
     pub fn all_claimed(&self) -> Result<(), InheritedSocketError> {
         match self.0.first() {
             Some(&(address, _)) => Err(InheritedSocketError::Unclaimed { address }),
@@ -57,12 +58,12 @@ impl InheritedSockets {
     }
 }
 
-/// Whether a listener on an IPv6 address takes IPv4 clients too. Only the wildcard address can.
+/// Whether a listener on an IPv6 address accepts IPv4 clients too. Only the wildcard address can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ipv4Clients {
-    /// `[::]` takes them; their addresses are shown and matched as IPv4.
+    /// `[::]` accepts them; their addresses are shown and matched as IPv4.
     Accepted,
-    /// Another listener takes them.
+    /// Another listener accepts them.
     LeftToOthers,
 }
 
@@ -74,7 +75,7 @@ pub fn open(address: SocketAddr, ipv4: Ipv4Clients) -> Result<TcpListener, BindE
 fn listen(address: SocketAddr, ipv4: Ipv4Clients) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // Set in both cases: the default is a matter of the machine (net.ipv6.bindv6only).
+        // Set in both cases, because the default depends on the machine (net.ipv6.bindv6only).
         socket.set_only_v6(!address.ip().is_unspecified() || ipv4 == Ipv4Clients::LeftToOthers)?;
     }
     socket.set_reuse_address(true)?;

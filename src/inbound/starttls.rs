@@ -6,17 +6,17 @@ use super::session::{Connected, Greeted, ServerSession, SessionAction, SessionSt
 use crate::smtp::Reply;
 use std::sync::Arc;
 
-/// `active` is the version of the TLS under way.
+/// `active` is the version of the current TLS connection.
 pub(super) fn is_offered(tls: &Tls, active: Option<&str>) -> bool {
     matches!(tls, Tls::StartTls(_)) && active.is_none()
 }
 
-/// MAIL must wait for TLS. There is no listener on which STARTTLS is offered and may be left out.
+/// MAIL must wait for TLS. On every listener that offers STARTTLS it is required.
 pub(super) fn is_required(tls: &Tls, active: Option<&str>) -> bool {
     !matches!(tls, Tls::Off) && active.is_none()
 }
 
-/// Logins cross in clear only where the operator chose a listener without TLS.
+/// Logins cross the network in plain text only if the operator chose a listener without TLS.
 pub(super) fn allows_auth(tls: &Tls, active: Option<&str>) -> bool {
     matches!(tls, Tls::Off) || active.is_some()
 }
@@ -28,12 +28,12 @@ pub struct Upgrade {
     config: Arc<rustls::ServerConfig>,
 }
 
-/// Plain text was sent behind STARTTLS, to be processed inside TLS.
+/// Plain text was sent after STARTTLS, to be processed inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("plain text followed STARTTLS in the same segment: command injection, or a client that does not wait")]
 pub struct InjectedPlaintext;
 
-/// The buffer was empty when STARTTLS was read: the one value from which TLS may begin.
+/// Proof that the buffer was empty when STARTTLS was read; TLS can begin only from this value.
 #[derive(Debug)]
 pub struct EmptyBuffer {
     upgrade: Upgrade,
@@ -51,7 +51,7 @@ impl Upgrade {
         }
     }
 
-    /// `buffered` is what was received behind the command.
+    /// `buffered` is what was received after the command.
     pub fn check(self, buffered: &[u8]) -> Result<EmptyBuffer, InjectedPlaintext> {
         if buffered.is_empty() { Ok(EmptyBuffer { upgrade: self }) } else { Err(InjectedPlaintext) }
     }
@@ -62,7 +62,7 @@ impl EmptyBuffer {
         Arc::clone(&self.upgrade.config)
     }
 
-    /// The handshake is done. RFC 3207 §4.2: everything that the client said before is forgotten.
+    /// The handshake is done. RFC 3207 §4.2: everything that the client said before is discarded.
     pub fn secured(self, version: &'static str) -> ServerSession {
         let mut base = self.upgrade.greeted.base;
         base.tls = Some(version);

@@ -1,5 +1,5 @@
-//! What tests and fuzz targets share: options, TLS, an intake that records, and a conversation without a socket.
-//! In no build of the program. Decides nothing about the protocol: `session` does.
+//! Shared by tests and fuzz targets: options, TLS, an intake that records, and a conversation without a socket. Not
+//! part of any build of the program. Decides nothing about the protocol: `session` does.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -32,7 +32,7 @@ pub(crate) fn budget() -> MemoryBudget {
     MemoryBudget::new(10 * 1024 * 1024)
 }
 
-/// Of one certificate for all tests of the process.
+/// Uses one certificate for all tests of the process.
 pub(crate) fn server_tls() -> Arc<rustls::ServerConfig> {
     static CONFIG: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -42,7 +42,7 @@ pub(crate) fn server_tls() -> Arc<rustls::ServerConfig> {
     Arc::clone(&CONFIG)
 }
 
-/// Takes every message; refuses the sender `refused@…`.
+/// Accepts every message; refuses the sender `refused@…`.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     pub(crate) taken: Mutex<Vec<Received>>,
@@ -69,7 +69,7 @@ impl Intake for Recorder {
     }
 }
 
-/// A session, its input and what it said: the connection without a socket.
+/// A session, its input and its replies: a connection without a socket.
 #[derive(Debug)]
 pub(crate) struct Dialogue {
     pub(crate) next: Option<SessionAction>,
@@ -77,7 +77,7 @@ pub(crate) struct Dialogue {
     pub(crate) intake: Recorder,
     pub(crate) budget: MemoryBudget,
     pub(crate) replies: Vec<Reply>,
-    /// Something stood in clear behind STARTTLS; the connection was dropped.
+    /// Plain text followed STARTTLS; the connection was dropped.
     pub(crate) injected: bool,
 }
 
@@ -95,7 +95,7 @@ impl Dialogue {
         self.next = Some(step.next);
     }
 
-    /// As if they came in one segment.
+    /// Sends the bytes as if they came in one segment.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.input.buffer().extend_from_slice(bytes);
         while let Some(next) = self.next.take() {
@@ -106,7 +106,7 @@ impl Dialogue {
         }
     }
 
-    /// `Err` if more bytes are needed, or none will ever be.
+    /// `Err` if more bytes are needed, or none will come.
     fn advance(&mut self, next: SessionAction) -> Result<SessionStep, Box<SessionAction>> {
         Ok(match next {
             SessionAction::Command(session) => match self.input.next_line() {
@@ -157,7 +157,7 @@ impl Dialogue {
         matches!(self.next, Some(SessionAction::Data(_)))
     }
 
-    /// Octets that wait for more.
+    /// Number of unconsumed octets.
     pub(crate) fn waiting(&self) -> usize {
         self.input.bytes().len()
     }

@@ -1,8 +1,8 @@
-//! The users of the configuration and their passwords.
+//! The configured users and their passwords.
 //!
-//! argon2 is slow on purpose and Plausible logs in again for every mail, so a verified login is remembered, as a keyed
-//! hash and only in memory; at most as many argon2 runs as there are cores go at once, in the order of `verifiers`. Never
-//! prints a password.
+//! argon2 is slow on purpose, and Plausible logs in again for every mail. A verified login is therefore remembered, as
+//! a keyed hash and only in memory. At most as many argon2 runs as there are cores run at once, in the order of
+//! `verifiers`. Never prints a password.
 
 pub(crate) use super::verifiers::{Busy, LoginSource};
 
@@ -16,10 +16,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// KiB. A hash that asks for more would let one login exhaust the machine.
+/// In KiB. A hash that asks for more would let one login exhaust the machine.
 const MOST_MEMORY: u32 = 1024 * 1024;
 
-/// As crypt(5) and PHC strings name them.
+/// Named as in crypt(5) and PHC strings.
 const OTHER_ALGORITHMS: [&str; 13] =
     ["1", "2a", "2b", "2x", "2y", "5", "6", "7", "y", "gy", "scrypt", "pbkdf2-sha256", "pbkdf2-sha512"];
 
@@ -45,7 +45,7 @@ impl StoredHash {
         let malformed = |reason: &dyn fmt::Display| HashError::Malformed { reason: reason.to_string() };
         let algorithm = text.strip_prefix('$').and_then(|rest| rest.split('$').next()).unwrap_or_default();
         if !algorithm.starts_with("argon2") {
-            // What is none of these may be a part of a password that begins with "$".
+            // Any other text may be part of a password that begins with "$".
             let found = OTHER_ALGORITHMS.into_iter().find(|name| *name == algorithm).unwrap_or("foreign");
             return Err(HashError::OtherAlgorithm { found });
         }
@@ -60,8 +60,8 @@ impl StoredHash {
 
     /// Slow on purpose.
     fn of(password: &Secret) -> Self {
-        // Invariant: the parameters are constants within bounds and the salt comes from the operating system, without
-        // which no TLS would work either.
+        // Invariant: the parameters are constants within bounds. The salt comes from the operating system, without
+        // which TLS would not work either.
         #[expect(clippy::expect_used, reason = "see the invariant")]
         Self(Arc::new(owasp().hash_password(password.reveal().as_bytes()).expect("argon2 with constant parameters")))
     }
@@ -83,7 +83,7 @@ fn owasp() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT)
 }
 
-/// For `waxseal user hash`: what goes into `password = "…"`.
+/// For `waxseal user hash`: the value of `password = "…"`.
 pub fn hash_password(password: &Secret) -> String {
     StoredHash::of(password).0.to_string()
 }
@@ -105,16 +105,16 @@ impl Password {
     }
 }
 
-/// The users of a listener. Cheap to clone; what is remembered is shared by the clones.
+/// The users of a listener. Cheap to clone; clones share the remembered logins.
 #[derive(Debug, Clone)]
 pub struct Users(Arc<UserSet>);
 
 #[derive(Debug)]
 struct UserSet {
     users: HashMap<Arc<str>, Arc<KnownUser>>,
-    /// Used for unknown users, so that guessing names costs as much time as guessing passwords.
+    /// Used for unknown users, so that guessing names takes as much time as guessing passwords.
     decoy: Option<StoredHash>,
-    /// Of this process only.
+    /// Random for each process.
     key: hmac::Key,
     verifiers: Verifiers,
 }
@@ -122,9 +122,9 @@ struct UserSet {
 #[derive(Debug)]
 struct KnownUser {
     hash: StoredHash,
-    /// Some providers take one token as both, and it ends up here as both.
+    /// Some providers use one token as name and password, and applications send it here as both.
     name_is_secret: bool,
-    /// Of the last password that was right.
+    /// Tag of the last correct password.
     remembered: OnceLock<hmac::Tag>,
 }
 
@@ -177,8 +177,8 @@ impl Users {
         Ok(Some(name))
     }
 
-    /// The name to log for a refused login: that of a known user. Any other text in its place may be a secret: a
-    /// provider's token that an application still has, a password typed into the name field.
+    /// The name to log for a refused login, if it is a known user's. Any other text may be a secret: a provider's token
+    /// that the application still has, or a password typed into the name field.
     pub fn loggable_name(&self, name: &str, password: &Secret) -> Option<&str> {
         let (name, user) = self.0.users.get_key_value(name)?;
         (!user.name_is_secret && **name != *password.reveal()).then_some(&**name)
@@ -187,7 +187,8 @@ impl Users {
     /// `counts`: the hash is a user's, not the decoy.
     async fn run(&self, hash: StoredHash, password: Secret, source: LoginSource, counts: bool) -> Result<bool, Busy> {
         let turn = self.0.verifiers.allowance(source).await?;
-        // Until the run is over, whether or not its client is still there; a panic inside argon2 is a refused login.
+        // Lasts until the run is over, whether or not its client is still there; a panic inside argon2 refuses the
+        // login.
         let matching = tokio::task::spawn_blocking(move || (hash.matches(&password), turn));
         let (matches, turn) = matching.await.map_or((false, None), |(matches, turn)| (matches, Some(turn)));
         self.0.verifiers.note(source, matches && counts);
@@ -206,7 +207,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Name, password and stored hash, each with its length before it, so that no two triples give the same bytes.
+/// Name, password and stored hash, each preceded by its length, so that no two triples give the same bytes.
 fn cache_key(name: &str, password: &Secret, hash: &StoredHash) -> Vec<u8> {
     let mut message = Vec::new();
     for part in [name, password.reveal(), &hash.0.to_string()] {

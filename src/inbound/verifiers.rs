@@ -1,9 +1,10 @@
-//! Whose password is checked next: argon2 is slow on purpose, so that clients that guess passwords could keep everybody
-//! else waiting.
+//! Decides whose password is checked next. argon2 is slow on purpose, so clients that guess passwords could otherwise
+//! keep everyone else waiting.
 //!
-//! Clients of a known network go first, then those of whose network no wrong password came lately, then the guessers; within
-//! each, networks take turns. Strangers never have more than their share of the runs. Every queue is bounded, for each
-//! network and in all: who finds it full is told to come again. Decides nothing about passwords. RFC 4954 §6.
+//! Clients of known networks go first, then networks without a recent wrong password, then guessers; within each rank,
+//! networks take turns. Unauthenticated clients never use more than their share of the runs. Every queue is bounded,
+//! per network and in total; if it is full, the client is told to try again later. Decides nothing about passwords. RFC
+//! 4954 §6.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use parking_lot::Mutex;
@@ -14,43 +15,44 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Of one network.
+/// Per network.
 const MOST_WAITING_OF_ONE: usize = 8;
-/// Of one rank: guessers use up nobody's places but their own.
+/// Per rank, so that guessers use up only their own places.
 const MOST_WAITING: usize = 256;
-/// For so long, a network from which a wrong password came is one of guessers.
+/// For this long after a wrong password, a network counts as guessers.
 const MEMORY_OF_GUESSES: Duration = Duration::from_secs(60);
-/// Wrong passwords within that time, after which even a known network is one of guessers.
+/// After this many wrong passwords within that time, even a known network counts as guessers.
 const MOST_MISTAKES: u32 = 10;
-/// Networks whose guesses are remembered. Where there are more, who is not known is taken for a guesser.
+/// Number of networks whose guesses are remembered. If there are more, an unknown network counts as guessers.
 const MOST_NETWORKS: usize = 4096;
 
 /// Where a login comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct LoginSource {
     pub address: IpAddr,
-    /// It may send as it is, or somebody has logged in from there within the last day.
+    /// Clients there need no login, or someone has logged in from there within the last day.
     pub is_known: bool,
 }
 
-/// There is no room in the queue.
+/// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
 
-/// Shared by its clones.
+/// Clones share the state.
 #[derive(Debug, Clone)]
 pub(super) struct Verifiers(Arc<Mutex<VerifierState>>);
 
 #[derive(Debug)]
 struct VerifierState {
-    /// Runs at once.
+    /// Maximum number of runs at once.
     most: usize,
-    /// Of those, for clients that are not known.
+    /// How many of them unknown clients may use.
     most_unauthenticated: usize,
     running: usize,
     running_unauthenticated: usize,
     waiting: [FairQueue; Rank::ALL.len()],
-    /// Quiet networks with a login that waits or is being checked: until it is known to be right, more of them are guesses.
+    /// Quiet networks with a login that is waiting or being checked. Until it proves correct, further logins from there
+    /// count as guesses.
     first: HashSet<IpNet>,
     guesses: HashMap<IpNet, Guesses>,
     next_number: u64,
@@ -88,11 +90,11 @@ struct WaitingLogin {
 pub(super) struct Run {
     is_unauthenticated: bool,
     verifiers: Verifiers,
-    /// Of its network in the turns.
+    /// Its network's place among the turns.
     place: Option<PendingLogin>,
 }
 
-/// A place in a queue. Who goes away leaves it.
+/// A place in a queue, given up when it is dropped.
 #[derive(Debug)]
 struct PendingLogin {
     rank: Rank,
@@ -102,7 +104,8 @@ struct PendingLogin {
 }
 
 impl Verifiers {
-    /// `most`: as many runs as there are cores. Half of them, at least one, are also for unauthenticated clients.
+    /// `most`: as many runs as there are cores. Half of them, but at least one, are also open to unauthenticated
+    /// clients.
     pub fn new(most: usize) -> Self {
         let most = most.max(1);
         let waiting = Rank::ALL.map(|_| FairQueue::default());
@@ -122,13 +125,13 @@ impl Verifiers {
     pub async fn allowance(&self, source: LoginSource) -> Result<Run, Busy> {
         let (place, turn) = self.queue(source)?;
         self.go_on();
-        // Nobody drops the sender of a place that is taken.
+        // The sender of a waiting login is never dropped.
         let mut run = turn.await.map_err(|_| Busy)?;
         run.place = Some(place);
         Ok(run)
     }
 
-    /// A password from there was wrong, or right. Before the run is given back.
+    /// Records whether a password from there was right or wrong. Called before the run is released.
     pub fn note(&self, source: LoginSource, was_right: bool) {
         let mut state = self.0.lock();
         let now = Instant::now();
@@ -170,7 +173,8 @@ impl Verifiers {
 
     /// Starts the checks that may run now.
     fn go_on(&self) {
-        // The lock is given up before the run is sent: of a client that is gone it comes back at once, and asks for the lock.
+        // The lock is released before the run is sent: if the client is gone, the run is dropped at once, which needs
+        // the lock.
         while let Some((waiting, is_unauthenticated)) = self.begin_next() {
             drop(waiting.turn.send(Run { is_unauthenticated, verifiers: self.clone(), place: None }));
         }
@@ -195,7 +199,7 @@ impl VerifierState {
         }
     }
 
-    /// Somebody there knew the password: the others of the network go before guessers.
+    /// Someone there knew the password, so the network's other logins go before guessers.
     fn promote(&mut self, network: IpNet) {
         for waiting in self.waiting[Rank::Guessing as usize].take(network) {
             self.waiting[Rank::Quiet as usize].push(network, waiting);
@@ -239,7 +243,7 @@ impl FairQueue {
         }
     }
 
-    /// The first of the network whose turn it is, which then has to wait for all others.
+    /// The first login of the network whose turn it is; the network then goes to the end.
     fn pop(&mut self) -> Option<WaitingLogin> {
         let (network, mut waiting) = self.0.pop_front()?;
         let first = waiting.pop_front();
@@ -249,7 +253,7 @@ impl FairQueue {
         first
     }
 
-    /// All of one network.
+    /// All waiting logins of one network.
     fn take(&mut self, network: IpNet) -> VecDeque<WaitingLogin> {
         let at = self.0.iter().position(|(known, _)| *known == network);
         at.and_then(|at| self.0.remove(at)).map(|(_, waiting)| waiting).unwrap_or_default()
@@ -280,7 +284,7 @@ impl Drop for PendingLogin {
     }
 }
 
-/// A known client counts by itself; an unauthenticated one may have many addresses in one network.
+/// A known client counts individually; an unauthenticated one may have many addresses in one network.
 fn network_of(LoginSource { address, is_known }: LoginSource) -> IpNet {
     match address.to_canonical() {
         address if is_known => address.into(),
@@ -301,7 +305,7 @@ mod tests {
         LoginSource { address: address.into(), is_known }
     }
 
-    /// A login whose check takes its time and comes to this; when it was done.
+    /// A login whose check takes its time and has this result; returns when it was done.
     fn login(verifiers: &Verifiers, source: LoginSource, is_right: bool) -> JoinHandle<Result<Instant, Busy>> {
         let verifiers = verifiers.clone();
         tokio::spawn(async move {
@@ -317,7 +321,7 @@ mod tests {
         login.await.expect("no panic").expect("a turn") - since
     }
 
-    /// Guessers of so many networks that try again as long as the test goes.
+    /// Guessers from this many networks that keep trying for as long as the test runs.
     async fn guess(verifiers: &Verifiers, networks: u8) {
         for network in 0..networks {
             for address in 0..10 {
@@ -382,7 +386,7 @@ mod tests {
             }
             count
         };
-        // One is at its turn already, the first of a quiet network.
+        // One of them has its turn already, as the first of a quiet network.
         let of_one = (0..30).map(|n| login(&verifiers, from([192, 0, 2, n], false), true)).collect();
         assert_eq!(refused(of_one).await, 30 - 1 - MOST_WAITING_OF_ONE);
         let of_many = (0..300).map(|n: u16| {
@@ -406,7 +410,7 @@ mod tests {
         let start = Instant::now();
         let ours: Vec<_> = (0..4).map(|n| login(&verifiers, from([198, 51, 100, n], false), true)).collect();
         for login in ours {
-            // Each of the twenty others has had one first guess, and no second one.
+            // Each of the twenty others has had one first guess and no second one.
             assert!(taken(login, start).await <= (20 + 4) * ONE_RUN);
         }
         for login in guessers {

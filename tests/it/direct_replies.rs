@@ -57,7 +57,7 @@ async fn mail_that_no_route_takes_goes_nowhere() {
     let route = "[[route]]\nname = \"inside\"\nrecipients = [\"*@example.net\"]\nupstreams = [\"company\"]";
     let gateway = in_front_of(&scripted, route).start(1);
     let reply = hand_in(gateway.address(), &["you@example.org"], &mail("where to")).await;
-    assert_says(&reply, &["451 ", "no [[route]] takes mail from this sender"]);
+    assert_says(&reply, &["451 ", "no [[route]] matches mail from this sender"]);
     assert!(scripted.messages().is_empty());
     assert!(hand_in(gateway.address(), &["you@example.net"], &mail("inside")).await.starts_with("250 "));
 }

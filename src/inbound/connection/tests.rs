@@ -1,4 +1,4 @@
-//! Deadlines under paused time, and what happens while a message is with the intake.
+//! Deadlines under paused time, and what happens while the intake has a message.
 
 use super::*;
 use crate::inbound::limits::ConnectionCounter;
@@ -40,7 +40,7 @@ impl Talk {
         self.client.write_all(bytes).await.expect("a pipe");
     }
 
-    /// Until the last line of `codes.len()` replies; asserts their codes.
+    /// Reads up to the last line of `codes.len()` replies; asserts their codes.
     async fn expect(&mut self, codes: &[&str]) {
         let mut said = Vec::new();
         while replies(&said).len() < codes.len() {
@@ -50,7 +50,7 @@ impl Talk {
         assert_eq!(replies(&said), codes);
     }
 
-    /// What is said until the end.
+    /// Returns everything up to the end.
     async fn rest(mut self) -> Vec<String> {
         let mut said = Vec::new();
         self.client.read_to_end(&mut said).await.expect("a pipe");
@@ -62,7 +62,7 @@ impl Talk {
 
 const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 40_000);
 
-/// The only one of its listener.
+/// The only connection of its listener.
 fn slot(options: &ListenerOptions) -> ConnectionSlot {
     let address = SocketAddr::from(PEER).ip();
     ConnectionCounter::new(1, 0, 1).admit(address, options.needs_no_login(address)).expect("room")
@@ -128,7 +128,7 @@ async fn an_octet_now_and_then_does_not_prolong_a_command() {
     talk.expect(&["421"]).await;
 }
 
-/// One that stands in no `allow`.
+/// A client outside every `allow`.
 fn stranger() -> ListenerOptions {
     ListenerOptions { auth: AuthMode::Required, ..options() }
 }
@@ -224,7 +224,7 @@ async fn slow_data_above_the_minimum_rate_arrives() {
     let mut talk = Talk::start(options, &recorder);
     talk.send(ENVELOPE).await;
     talk.expect(&["220", "250", "250", "250", "354"]).await;
-    // Longer than the time-out for one command.
+    // Longer than the timeout for one command.
     for _ in 0..100 {
         talk.send(&[b'x'; 11_000]).await;
         sleep(Duration::from_secs(10)).await;
@@ -254,7 +254,7 @@ async fn a_message_that_is_refused_has_an_end() {
 async fn a_client_that_stops_reading_is_let_go() {
     let (mut client, server) = duplex(64);
     let serving = tokio::spawn(run(server, options(), recorder(), CancellationToken::new()));
-    // The reply to HELP does not fit into the pipe behind the greeting.
+    // The reply to HELP does not fit into the pipe after the greeting.
     client.write_all(b"HELP\r\nHELP\r\n").await.expect("a pipe");
     serving.await.expect("no panic");
 }
@@ -267,11 +267,11 @@ async fn a_client_that_never_begins_tls_is_let_go() {
     drop(talk.client);
 }
 
-/// Counts the writes that go out: each is a segment.
+/// Counts the writes; each is a segment.
 struct Counting {
     socket: DuplexStream,
     writes: Arc<AtomicUsize>,
-    /// Octets of the largest.
+    /// Octets of the largest write.
     largest: Arc<AtomicUsize>,
 }
 
@@ -314,7 +314,7 @@ async fn a_pipelined_batch_is_answered_in_one_segment() {
     assert_eq!(writes.load(Ordering::Relaxed), 3);
 }
 
-/// Says when a message has come and keeps it until it is let go.
+/// Signals that a message has arrived, and keeps it until it is released.
 #[derive(Default)]
 struct Gate {
     entered: Notify,
@@ -403,7 +403,7 @@ async fn an_intake_that_panics_costs_one_message_for_now() {
     assert_eq!(talk.rest().await, [""; 0]);
 }
 
-/// What makes the longest replies, by a client that reads none of them.
+/// Commands with the longest replies, from a client that reads none of them.
 #[tokio::test(start_paused = true)]
 async fn replies_that_nobody_reads_take_no_memory() {
     for command in ["EHLO x\r\n", "HELP\r\n", "RCPT TO:<>\r\n", "AUTH LOGIN\r\n*\r\n"] {
@@ -420,7 +420,7 @@ async fn replies_that_nobody_reads_take_no_memory() {
     }
 }
 
-/// Ten thousand of them wait at once.
+/// Ten thousand connections may wait at once.
 #[tokio::test]
 async fn a_connection_that_waits_holds_little() {
     let options = ListenerOptions { max_connections: 10, ..options() };

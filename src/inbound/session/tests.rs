@@ -1,5 +1,5 @@
 //! The session driven by bytes alone: random command sequences against a reference model, and data that tries to pass
-//! for two messages, cut at every byte.
+//! for two messages, split at every byte.
 
 mod model;
 
@@ -35,7 +35,7 @@ fn no_look_alike_of_the_end_makes_two_messages_or_one() {
             let options = ListenerOptions { line_endings, max_message_size, ..options() };
             for lookalike in LOOKALIKES {
                 let in_body = [b"Subject: one\r\n\r\na", *lookalike].concat();
-                // As the very first line, with and without the line end that stands before it.
+                // As the very first line, with and without the line ending before it.
                 let starts = [lookalike.to_vec(), lookalike.strip_prefix(b"\r\n").unwrap_or(lookalike).to_vec()];
                 for first in starts.iter().chain([&in_body]) {
                     for cut in 0..=ENVELOPE.len() + first.len() + SECOND.len() {
@@ -48,7 +48,7 @@ fn no_look_alike_of_the_end_makes_two_messages_or_one() {
     }
 }
 
-/// Words of 1 to 5 letters that have a dot.
+/// Words of 1 to 5 letters that contain a dot.
 fn words() -> Vec<Vec<u8>> {
     let (mut words, mut all) = (vec![Vec::new()], Vec::new());
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! The state after every command, errors above all, equals that of a model which is too simple to be wrong.
+//! The state after every command, above all after errors, equals that of a model that is too simple to be wrong.
 
 use crate::inbound::testing::{Dialogue, options, server_tls};
 use crate::inbound::{AuthMode, ListenerOptions, Tls};
@@ -17,9 +17,9 @@ enum Say {
     MailTooBig,
     MailTwice,
     MailRefused,
-    /// By number: more than `max_recipients`.
+    /// By number: more of them than `max_recipients`.
     Rcpt(u8),
-    /// The first of them, spelt otherwise.
+    /// The first of them, spelt differently.
     RcptAgain,
     RcptSyntax,
     Data,
@@ -45,7 +45,7 @@ enum Say {
 
 use Say::*;
 
-/// Each with what the client sends for it.
+/// Each command with the bytes that the client sends for it.
 const ALL: &[(Say, &[u8])] = &[
     (Ehlo, b"EHLO x\r\n"),
     (EhloBare, b"EHLO\r\n"),
@@ -224,7 +224,7 @@ impl Model {
     }
 }
 
-/// The command, and what a client sends behind 354 and 334.
+/// Sends the command, and what a client sends after 354 and 334.
 fn say(dialogue: &mut Dialogue, said: Say, line: &[u8]) {
     dialogue.replies.clear();
     dialogue.send(line);
@@ -255,7 +255,7 @@ fn listeners() -> impl Strategy<Value = (ListenerOptions, Model)> {
     })
 }
 
-/// Mostly what leads on, so that sequences get somewhere.
+/// Mostly commands that make progress, so that sequences reach later states.
 fn commands() -> impl Strategy<Value = Vec<(Say, &'static [u8])>> {
     const USEFUL: &[Say] =
         &[Ehlo, StartTls, LoginRight, Mail, Rcpt(0), Rcpt(1), Rcpt(2), Rcpt(3), Rcpt(4), Rcpt(5), Data];
@@ -264,7 +264,7 @@ fn commands() -> impl Strategy<Value = Vec<(Say, &'static [u8])>> {
     proptest::collection::vec(one, 0..60)
 }
 
-/// Sends each as a client does that waits for every reply.
+/// Sends each command like a client that waits for every reply.
 fn one_by_one(options: ListenerOptions, mut model: Model, said: &[(Say, &'static [u8])]) -> Result<(), TestCaseError> {
     let mut dialogue = Dialogue::new(options);
     for (at, (command, line)) in said.iter().enumerate() {
@@ -280,12 +280,12 @@ fn one_by_one(options: ListenerOptions, mut model: Model, said: &[(Say, &'static
     Ok(())
 }
 
-/// What a client may send behind something without waiting. RFC 2920 §3.1.
+/// Whether a client may send more without waiting for the reply. RFC 2920 §3.1.
 fn may_be_followed(said: Say) -> bool {
     !matches!(said, Data | DataTooBig | StartTls | LoginCancelled)
 }
 
-/// Up to and with the next that ends a group, in two segments that meet anywhere.
+/// Sends up to and including the next command that ends a group, in two segments split anywhere.
 fn pipelined(
     options: ListenerOptions,
     mut model: Model,
