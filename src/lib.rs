@@ -15,9 +15,9 @@
 //! | [`tls`] | the only TLS configurations | |
 //! | [`cli`], [`config`], [`gateway`] | commands, settings, and the assembler of all of the above | [`gateway::Gateway`], [`config::load`] |
 //! | [`observe`], [`pem`] | log, clock, secrets, faults, retries; reading PEM files | [`observe::Secret`] |
-//! | [`text`] | text for people, and what of others' text must not be shown | [`text::is_deceptive`] |
+//! | [`text`] | text for people, and which characters in text from others must not be shown | [`text::is_deceptive`] |
 //!
-//! docs/flow.md follows a message through them; docs/architecture.md has the layers, which tests/layering.rs holds.
+//! docs/flow.md follows a message through them; docs/architecture.md has the layers, which tests/layering.rs enforces.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the documentation is for developers: it has private items, too")]
 

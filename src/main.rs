@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-/// The C library's allocator keeps what was freed, in an arena for each thread: under load the program would hold twice
-/// what `max_memory` allows. This one gives it back; .cargo/config.toml says how soon.
+/// The C library's allocator keeps freed memory in an arena per thread, so under load the program would use twice what
+/// `max_memory` allows. This one returns it; .cargo/config.toml says how soon.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

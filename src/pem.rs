@@ -1,8 +1,8 @@
-//! The only reader of PEM: certificates and private keys from bytes that somebody else read.
-//! Opens no file and shows nothing of what it read, nor what its parser says of it. RFC 7468.
+//! The only reader of PEM: certificates and private keys, from bytes that the caller read. Opens no file and never
+//! shows the contents or its parser's errors. RFC 7468.
 //!
-//! Environments and YAML lose line ends, add quotes and indentation, or hold the base64 of the whole text: all of that is
-//! understood, since nothing but base64 can stand between the BEGIN and the END line.
+//! Environments and YAML lose line endings, add quotes and indentation, or hold the base64 of the whole text. All of
+//! that is accepted, since only base64 can stand between the BEGIN and END lines.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,12 +25,12 @@ const DASHES: &str = "-----";
 /// RFC 7468 §2.
 const LINE: usize = 64;
 
-/// True for PEM text and for the base64 of it.
+/// True for PEM text and for its base64.
 pub fn is_pem(text: &str) -> bool {
     text.contains(BEGIN) || encoded(text).is_some()
 }
 
-/// Every certificate in order, at least one.
+/// All certificates in order, at least one.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let pem = in_lines(&String::from_utf8_lossy(pem))?;
     let certificates: Vec<_> =
@@ -50,10 +50,10 @@ fn encoded(text: &str) -> Option<String> {
     decoded.contains(BEGIN).then_some(decoded)
 }
 
-/// The blocks of a text, each line where it belongs. What stands between and around blocks is left out.
+/// The text's blocks with correct line breaks. Anything between and around blocks is left out.
 fn in_lines(text: &str) -> Result<String, PemError> {
     let decoded = encoded(text);
-    // Env files cannot hold line ends, so people write \n.
+    // Env files cannot hold line breaks, so people write \n.
     let text = decoded.as_deref().unwrap_or(text).replace("\\r", "").replace("\\n", "\n");
     if text.contains("ENCRYPTED") {
         return Err(PemError::Encrypted);

@@ -1,16 +1,17 @@
-//! Text for people, and text that others wrote: which characters deceive, and durations, counts and lists in words.
+//! Text for people, and text from others: which characters are deceptive, and durations, counts and lists in words.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-/// A character that could pass off a part of somebody's text as something else, in a log or a terminal: it controls the
-/// output, begins a line, or changes the direction of writing (such as U+202E). Nothing that others wrote is shown with it.
+/// A character that could make part of someone else's text look like something different in a log or a terminal: it
+/// controls the output, begins a line, or changes the direction of writing (such as U+202E). No text from others is
+/// shown with such characters.
 pub fn is_deceptive(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with a question mark for each deceptive character.
+/// The text with a question mark in place of each deceptive character.
 pub fn cleaned(text: &str) -> String {
     text.replace(is_deceptive, "?")
 }
@@ -42,7 +43,7 @@ pub fn in_words(duration: Duration) -> String {
     counted(u64::try_from(count).unwrap_or(u64::MAX), name)
 }
 
-/// `59 s`, `3 h`, `5 d`: in the largest unit of which there are two, or the largest there is; for tables.
+/// For tables: `59 s`, `3 h`, `5 d`, in the largest unit that gives at least two, or the largest unit that fits.
 pub fn briefly(seconds: u64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),
@@ -52,7 +53,7 @@ pub fn briefly(seconds: u64) -> String {
     }
 }
 
-/// `12 seconds`, `3 minutes`, `20 hours`, `6 days`: never less than it is.
+/// `12 seconds`, `3 minutes`, `20 hours`, `6 days`: never rounded down.
 pub fn roughly(duration: Duration) -> String {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     let unit = match seconds {

@@ -27,7 +27,8 @@ pub enum TlsError {
     Rustls(rustls::Error),
 }
 
-/// For connections to an upstream: the system's roots and `ca`, which may also hold the server's own certificate.
+/// For connections to an upstream: trusts the system's roots and `ca`, which may also hold the server's own
+/// certificate.
 #[expect(clippy::disallowed_methods, reason = "the verifier adds `ca` to the platform's checks and takes none away")]
 pub fn client(ca: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
     let verifier = Verifier::new(ca, provider())?;

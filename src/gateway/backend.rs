@@ -1,4 +1,4 @@
-//! The backends of the queue by name: the one place that knows which there are. `[queue] backend` decides, and everything else
+//! The queue's backends by name: the one place that knows which exist. `[queue] backend` decides, and everything else
 //! sees a [`Backend`].
 
 use crate::config::{BackendSettings, QueueLocation};
@@ -11,18 +11,18 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a backend is told when it is opened.
+/// Options for opening a backend.
 #[derive(Debug, Clone)]
 pub struct BackendOptions {
-    /// Octets of messages that were just stored and may stay in memory until they are leased.
+    /// Octets of newly stored messages that may stay in memory until they are leased.
     pub cache_octets: u64,
-    /// Octets on the disk that new mail leaves free.
+    /// Octets of disk space that new mail leaves free.
     pub min_free_space: u64,
     pub schedule: Schedule,
 }
 
 impl BackendOptions {
-    /// For commands, which store and lease nothing: they need neither space, nor a cache, nor the schedule.
+    /// For commands, which store and lease nothing and therefore need neither space, nor a cache, nor the schedule.
     pub fn for_commands() -> Self {
         Self { cache_octets: 0, min_free_space: u64::MAX, schedule: Schedule::default() }
     }
@@ -54,14 +54,14 @@ pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Ar
     }
 }
 
-/// Whether a queue was ever made there. Makes none.
+/// Whether a queue was ever created there. Creates none.
 pub fn exists(location: &QueueLocation) -> io::Result<bool> {
     match location.backend {
         BackendSettings::Sqlite => sqlite::exists(&location.data_dir),
     }
 }
 
-/// For what is done to a database and its files, and to no other backend: `waxseal queue check` and `salvage`.
+/// For operations that exist only for a database and its files: `waxseal queue check` and `salvage`.
 pub fn database_folder(location: &QueueLocation) -> &Path {
     match location.backend {
         BackendSettings::Sqlite => &location.data_dir,

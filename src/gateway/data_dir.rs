@@ -1,6 +1,7 @@
-//! `data_dir`: created if missing, and private. It will hold password-reset links.
+//! `data_dir`: created if missing, and made private, since it will contain password-reset links.
 //!
-//! A folder that others may enter is closed only if nothing of theirs can be in it: it is empty, or holds a queue of ours.
+//! A folder that others may enter is made private only if it can contain nothing of theirs: it is empty or holds our
+//! queue.
 
 use crate::queue::sqlite;
 use rustix::fs::Access;
@@ -11,13 +12,13 @@ use std::path::Path;
 
 const OWNER_ONLY: u32 = 0o700;
 
-/// Of everybody but the owner.
+/// The permissions of everyone but the owner.
 const OTHERS: u32 = 0o077;
 
 /// Shared folders such as `/tmp`.
 const SHARED: u32 = 0o1000;
 
-/// What a new file system has at its root.
+/// A new file system has this folder at its root.
 const OF_THE_FILE_SYSTEM: &str = "lost+found";
 
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,9 @@ pub enum DataDirError {
         "it is a symbolic link to something that does not exist; make that folder, or set `data_dir` to another one"
     )]
     Dangling,
-    #[error("it is shared with other users, and closing it would lock them out; set `data_dir` to a folder below it")]
+    #[error(
+        "it is shared with other users, and making it private would lock them out; set `data_dir` to a folder below it"
+    )]
     Shared,
     #[error(
         "it holds files of something else and is open to other users (mode {mode:04o}), and closing it would lock them out; \
@@ -70,7 +73,8 @@ fn make(path: &Path) -> Result<(), DataDirError> {
     Ok(DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(path)?)
 }
 
-/// Root closes the folder for its owner: a volume made for another user stays open to that user alone.
+/// Root makes the folder private to its owner: a volume that was created for another user stays open to that user
+/// alone.
 fn close(path: &Path, found: &Metadata) -> Result<(), DataDirError> {
     let mode = found.permissions().mode() & 0o777;
     let owner = found.uid();
@@ -84,7 +88,7 @@ fn close(path: &Path, found: &Metadata) -> Result<(), DataDirError> {
     fs::set_permissions(path, Permissions::from_mode(OWNER_ONLY)).map_err(foreign)
 }
 
-/// Empty, or with a queue in it.
+/// Whether it is empty or contains a queue.
 fn is_ours_alone(path: &Path) -> io::Result<bool> {
     if sqlite::exists(path)? {
         return Ok(true);
@@ -112,7 +116,7 @@ mod tests {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }
 
-    /// With these files in it.
+    /// A folder with these files in it.
     fn folder(mode: u32, files: &[&str]) -> (TempDir, PathBuf) {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("folder");
@@ -136,7 +140,7 @@ mod tests {
         assert_eq!((mode(&path.join("new/newer")), mode(&path)), (OWNER_ONLY, 0o755));
     }
 
-    /// `data_dir = "."` closed a folder with a web site in it for the web server.
+    /// `data_dir = "."` locked the web server out of a folder with a web site in it.
     #[test]
     fn a_folder_with_files_of_something_else_is_left_alone() {
         for open in [0o755, 0o750, 0o711, 0o775] {
@@ -166,7 +170,7 @@ mod tests {
         }
     }
 
-    /// `data_dir = "/tmp"` closed /tmp for everybody.
+    /// `data_dir = "/tmp"` locked everyone out of /tmp.
     #[test]
     fn a_folder_that_all_share_is_left_alone() {
         let (_parent, path) = folder(0o1777, &[]);
@@ -183,7 +187,7 @@ mod tests {
         assert!(matches!(prepare(&path.join("file/below")), Err(DataDirError::Io(_))));
     }
 
-    /// Only root can make one.
+    /// Only root can create one.
     #[test]
     fn a_folder_of_another_user_is_not_closed_over_his_files() {
         let (_parent, path) = folder(0o755, &["index.html"]);

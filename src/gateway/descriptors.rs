@@ -1,14 +1,14 @@
-//! How many sockets and files the process may have open. Most systems start a program with 1024 and let it have many
-//! more if it asks; a thousand clients would leave none for the providers.
+//! How many sockets and files the process may have open. Most systems start a program with 1024 and allow many more on
+//! request; a thousand clients would leave none for the providers.
 
 use crate::config::Settings;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// For the log, the sandbox, files and look-ups.
+/// For the log, the sandbox, files and lookups.
 const OTHERS: u64 = 100;
 
-/// Asks for as many as the system allows, and says so if they may not suffice.
+/// Requests as many as the system allows, and warns if they may not suffice.
 pub(super) fn raise_limit(settings: &Settings) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
@@ -22,7 +22,7 @@ pub(super) fn raise_limit(settings: &Settings) {
     }
 }
 
-/// If every listener and every upstream is at its cap.
+/// The number needed if every listener and every upstream is at its limit.
 fn wanted(settings: &Settings) -> u64 {
     let clients = settings.listeners.iter().map(|listener| listener.options.max_connections);
     let caps = settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none());

@@ -1,5 +1,5 @@
-//! What a gateway with these settings would make of a message, from MAIL to the form for each upstream. Opens no socket
-//! and writes no file: a key that is still to be made is made in memory.
+//! What a gateway with these settings would do with a message, from MAIL to the form for each upstream. Opens no socket
+//! and writes no file: a missing key is created in memory.
 
 use super::keys::{self, KeysError};
 use super::{listeners, routes};
@@ -16,40 +16,40 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct DryRun {
     pub intake: intake::IntakeDryRun,
-    /// One for each recipient of the accepted message; empty if there is none.
+    /// One for each recipient of the accepted message; empty if it was not accepted.
     pub onward: Vec<RecipientPreview>,
-    /// In the order of the configuration, those that some recipient's way leads through.
+    /// In the order of the configuration, the upstreams that some recipient's route contains.
     pub exits: Vec<UpstreamPreview>,
 }
 
-/// How one recipient's mail would go.
+/// The route of one recipient's mail.
 #[derive(Debug)]
 pub struct RecipientPreview {
     pub recipient: Mailbox,
     pub way: Result<RecipientRoute, NoRoute>,
 }
 
-/// What the message would be for one upstream.
+/// The form that the message would have for one upstream.
 #[derive(Debug)]
 pub struct UpstreamPreview {
-    /// In the configuration.
+    /// Its index in the configuration.
     pub upstream: usize,
     /// For a server that offers 8BITMIME and SMTPUTF8.
     pub sealed: Result<Sealed, Outcome>,
-    /// Those of the two that it cannot do without.
+    /// Which of the two the message needs.
     pub needs: Vec<ServerNeed>,
 }
 
-/// What a server has to offer for a message to leave as it is shown.
+/// An extension that the server must offer for the message to leave in the form shown.
 #[derive(Debug)]
 pub enum ServerNeed {
-    /// And whether there is a way without.
+    /// And whether the message can be sent without it.
     EightBitMime(Result<(), Outcome>),
     SmtpUtf8,
 }
 
 impl ServerNeed {
-    /// As in EHLO.
+    /// Spelled as in EHLO.
     pub fn keyword(&self) -> &'static str {
         match self {
             Self::EightBitMime(_) => "8BITMIME",
@@ -59,7 +59,7 @@ impl ServerNeed {
 }
 
 impl DryRun {
-    /// `listener`: one of the settings' own.
+    /// `listener`: one of those in the settings.
     pub async fn of(
         received: Received,
         listener: &ListenerSettings,
@@ -102,7 +102,7 @@ async fn exits(
             if sealed.as_ref().is_ok_and(|sealed| sealed.is_eight_bit() || sealed.header_is_eight_bit()) {
                 needs.push(ServerNeed::EightBitMime(at_door(false).await.map(drop)));
             }
-            // Raw text in a header alone is made ASCII.
+            // If only header texts are 8-bit, they are converted to ASCII.
             let mut addresses = accepted.envelope.sender.mailbox().into_iter().chain(&accepted.envelope.recipients);
             if addresses.any(Mailbox::is_internationalized) {
                 needs.push(ServerNeed::SmtpUtf8);

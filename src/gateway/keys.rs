@@ -1,4 +1,4 @@
-//! The DKIM keys at start: read, or made where `generate = true` and the file is missing.
+//! The DKIM keys at start: read, or created if `generate = true` and the file is missing.
 
 use crate::config::DkimSettings;
 use crate::config::key_file::{self, KeyFileError};
@@ -21,7 +21,7 @@ pub(super) fn load(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
     load_or(settings, make)
 }
 
-/// What is to be made at start is made and forgotten.
+/// Keys that a start would create are created in memory only.
 pub(super) fn load_without_writing(settings: Vec<DkimSettings>) -> Result<Keyring, KeysError> {
     load_or(settings, |domain, selector, _| Ok(key_and_pem(domain, selector)?.0))
 }
@@ -49,7 +49,7 @@ fn key_and_pem(domain: Domain, selector: Selector) -> Result<(SigningKey, Secret
     Ok((key, pem))
 }
 
-/// Prints the record on standard error as well: it is what the operator has to copy, and standard output is the log's.
+/// Also prints the record on standard error: the operator has to copy it, and standard output belongs to the log.
 fn make(domain: Domain, selector: Selector, path: &Path) -> Result<SigningKey, KeysError> {
     let name = domain.to_string();
     let (key, pem) = key_and_pem(domain, selector)?;

@@ -1,4 +1,4 @@
-//! The listeners at start: each bound, with the intake that its `delivery` asks for.
+//! The listeners at start: binds each one, with the intake that its `delivery` setting asks for.
 
 use super::StartError;
 use super::storage::MemoryPlan;
@@ -58,7 +58,7 @@ pub(super) struct IntakeParts {
     pub queue: Arc<dyn Queue>,
     pub settlement: SettlementPolicy,
     pub leftovers: Leftovers,
-    /// The end of the drain time.
+    /// Cancelled at the end of the drain time.
     pub cut_off: CancellationToken,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn bind(
     Ok(listeners)
 }
 
-/// `[::]` takes IPv4 clients too, as people expect, unless a listener of IPv4 has the same port.
+/// `[::]` accepts IPv4 clients too, as people expect, unless an IPv4 listener has the same port.
 fn ipv4_clients(address: SocketAddr, settings: &Settings) -> Ipv4Clients {
     let others = settings.listeners.iter().map(|listener| listener.options.address);
     let is_taken = others.filter(SocketAddr::is_ipv4).any(|other| other.port() == address.port());
@@ -133,7 +133,7 @@ impl IntakeParts {
     }
 }
 
-/// Many containers have no IPv6: `[::1]` beside another listener is a convenience there, not a condition.
+/// Many containers have no IPv6, so `[::1]` beside another listener is optional.
 fn is_dispensable(error: &BindError, settings: &Settings) -> bool {
     let (BindError::NoIpv6 { address } | BindError::NoSuchAddress { address }) = error else { return false };
     let others = settings.listeners.iter().filter(|listener| listener.options.address.is_ipv4()).count();

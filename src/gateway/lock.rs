@@ -1,7 +1,7 @@
-//! The lock of the data folder: one process at a time may touch what lies in it.
+//! The lock of the data folder: only one process at a time may use its contents.
 //!
-//! On the folder itself, which cannot be deleted apart from what is in it, and on a file there that says who took it last (and
-//! that earlier versions look at). The kernel lets go of both when the process ends, however it ends.
+//! Locks the folder itself, which cannot be deleted while it has contents, and a file in it that names the last holder
+//! (and that earlier versions check). The kernel releases both when the process ends in any way.
 
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -36,7 +36,7 @@ impl Lock {
         let folder = File::open(data_dir).map_err(failed)?;
         let mut file = open(data_dir).map_err(failed)?;
         let held = |file: &File| LockError::Held { path: data_dir.to_owned(), holder: holder(file) };
-        // Where folders have no locks, the file's must do.
+        // On systems without locks on folders, the file's lock has to do.
         if let Err(TryLockError::WouldBlock) = folder.try_lock() {
             return Err(held(&file));
         }
@@ -49,17 +49,17 @@ impl Lock {
         Ok(Self { data_dir: data_dir.to_owned(), folder, file: Mutex::new(file) })
     }
 
-    /// Makes the file again where it was deleted, also if somebody who was refused has left one without a name in it.
+    /// Creates the file again if it was deleted, even if a process that was refused has left an empty one.
     pub fn renew(&self) {
         let path = self.data_dir.join(FILE);
-        // In a folder that took this one's place it would be another's.
+        // If another folder replaced this one, the file would belong to that one.
         if !is_same(&self.folder, &self.data_dir) || is_same(&self.file.lock(), &path) {
             return;
         }
         if let Ok(mut new) = open(&self.data_dir)
             && new.try_lock().is_ok()
         {
-            warn!(path = %path.display(), "the file that says who works in the data folder was deleted; it is made again");
+            warn!(path = %path.display(), "the file that names the process using the data folder was deleted; it is created again");
             sign(&mut new);
             *self.file.lock() = new;
         }
@@ -73,7 +73,7 @@ fn open(data_dir: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(data_dir.join(FILE))
 }
 
-/// A full disk must not prevent taking it.
+/// A full disk must not prevent locking.
 fn sign(file: &mut File) {
     let _only_for_the_others_message = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
 }
@@ -83,7 +83,7 @@ fn is_same(open: &File, path: &Path) -> bool {
     matches!((open.metadata().map(identity), fs::metadata(path).map(identity)), (Ok(open), Ok(named)) if open == named)
 }
 
-/// In a container it is the container's own process number.
+/// In a container this is the process number inside the container.
 fn holder(file: &File) -> String {
     let mut text = String::new();
     let _it_may_be_empty = file.take(20).read_to_string(&mut text);
@@ -108,7 +108,7 @@ mod tests {
         assert!(matches!(Lock::take(Path::new("/nonexistent")), Err(LockError::Failed { .. })));
     }
 
-    /// Two gateways worked on one database.
+    /// Two gateways used one database.
     #[test]
     fn without_its_file_the_folder_is_still_locked() {
         let parent = tempfile::tempdir().unwrap();

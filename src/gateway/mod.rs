@@ -1,8 +1,8 @@
 //! Assembles the gateway: builds every part from the settings, starts them, and stops them in order.
 //!
-//! Everything that can fail is done before the first connection is accepted; nothing half-starts. Order of stopping:
-//! listeners and the queue's loop first (mail in progress finishes, nothing new begins), then the upstreams' connections
-//! (QUIT), then the sandbox, the queue last.
+//! Everything that can fail is done before the first connection is accepted, so nothing is half started. Order of
+//! stopping: first the listeners and the queue's loop (mail in progress finishes, nothing new begins), then the
+//! upstreams' connections (QUIT), then the sandbox, and the queue last.
 
 pub(crate) mod backend;
 mod data_dir;
@@ -49,7 +49,7 @@ pub enum StartError {
     OpenQueue(#[from] backend::BackendError),
     #[error("the queue in {path} cannot be used: {source}")]
     Queue { path: PathBuf, source: QueueError },
-    #[error("what was used of the quotas of upstream \"{upstream}\" cannot be read: {cause}")]
+    #[error("the quota usage of upstream \"{upstream}\" cannot be read: {cause}")]
     Quotas { upstream: String, cause: String },
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
@@ -66,7 +66,7 @@ pub enum StartError {
     InheritedSocket(#[from] InheritedSocketError),
 }
 
-/// Assembled and bound, not yet serving.
+/// Assembled and bound, but not serving yet.
 #[derive(Debug)]
 pub struct Gateway {
     listeners: Vec<BoundListener>,
@@ -79,7 +79,7 @@ pub struct Gateway {
     lanes_of_today: Lanes,
     keep: Retention,
     drain: Duration,
-    /// What waits for a provider when the drain time is over.
+    /// Cancels waits for providers when the drain time is over.
     cut_off: CancellationToken,
     /// Closed last.
     lock: Arc<Lock>,
@@ -89,11 +89,11 @@ pub struct Gateway {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     AsAsked,
-    /// A part ended in a panic.
+    /// A part of the gateway ended in a panic.
     ByItself,
 }
 
-/// Of the drain time, at most so much is kept for telling clients and providers that it is over.
+/// At most this much of the drain time is reserved for final replies to clients and providers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Gateway {
@@ -158,12 +158,12 @@ impl Gateway {
         })
     }
 
-    /// Where it listens, in the order of the configuration.
+    /// The listening addresses, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(BoundListener::address).collect()
     }
 
-    /// Until `shutdown` is cancelled, or a part ends that should not; then until the drain is over.
+    /// Runs until `shutdown` is cancelled or a part ends unexpectedly, and then until the drain is over.
     pub async fn serve(self, shutdown: CancellationToken) -> StopReason {
         let sandbox_stop = CancellationToken::new();
         let sandbox = self.sandbox.map(|sandbox| tokio::spawn(sandbox.serve(sandbox_stop.clone())));
@@ -197,10 +197,10 @@ impl Gateway {
         }
         let _cut_off_at_the_end = timeout_at(farewell, async { while aside.join_next().await.is_some() {} }).await;
         if let Err(error @ QueueError::Moved(_)) = self.queue.admit(0) {
-            warn!("closing the queue without a time limit, because its database may have to be written again: {error}");
+            warn!("closing the queue without a time limit, because its database may have to be restored: {error}");
             self.queue.close().await;
         } else if timeout_at(farewell, self.queue.close()).await.is_err() {
-            warn!("the queue could not be closed in time; what it holds is safe");
+            warn!("the queue could not be closed in time; its mail is safe");
         }
         drop(self.lock);
         info!("stopped");
@@ -214,7 +214,7 @@ fn part_ended(part: &str) -> StopReason {
     StopReason::ByItself
 }
 
-/// Mail in progress finishes, on both sides; what is left shortly before the deadline is cut off, and waiting clients
+/// Lets mail in progress finish on both sides. What is left shortly before the deadline is cut off, and waiting clients
 /// and providers get a reply.
 async fn drain(
     mut listeners: JoinSet<()>,
@@ -252,24 +252,24 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
     while closing.join_next().await.is_some() {}
 }
 
-/// Some container file systems support no sockets; mail is still delivered.
+/// Some container file systems do not support sockets; mail is still delivered.
 fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>) -> Option<ControlServer> {
     let woken = queue.clone();
     let wake = Arc::new(move || woken.wakeups().retry_now());
     ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();
-            warn!("no control socket can be made in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");
+            warn!("no control socket can be created in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");
         })
         .ok()
 }
 
-/// For mail that is stored already, when an operator asks for a retry by the rules.
+/// For stored mail, when an operator asks for a retry with the rules.
 pub fn current_rules(settings: &Settings) -> CurrentRules {
     CurrentRules { rules: settings.rules.clone(), routes: Some(Arc::new(routes(settings))) }
 }
 
-/// As delivery follows them; upstreams are counted as in the settings.
+/// As delivery uses them; upstreams have the same indices as in the settings.
 pub fn routes(settings: &Settings) -> Routes {
     let index_of = |name: &Arc<str>| settings.upstreams.iter().position(|upstream| upstream.name == *name);
     let route = |typed: &RouteSettings| Route {

@@ -1,5 +1,5 @@
-//! The queue at start, opened under the data folder's lock, and two jobs beside it: one puts waiting mail on the lanes of the current
-//! routes, one removes expired mail and history.
+//! Opens the queue at start under the data folder's lock, and runs two jobs beside it: one moves waiting mail to the
+//! lanes of the current routes, one removes expired mail and history.
 
 use super::StartError;
 use super::backend::{self, BackendOptions};
@@ -15,12 +15,12 @@ use tracing::{error, info};
 
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
-/// Between two lines of the log that say how much waiting mail has been put on other lanes.
+/// Interval between log lines that report how much waiting mail has been moved to other lanes.
 const BETWEEN_REPORTS: Duration = Duration::from_secs(30);
 const AFTER_TROUBLE: Duration = Duration::from_secs(30);
 
-/// How `max_memory` is divided: one half for mail coming in; of the other, one half for the copies that conversions
-/// make just before sending, and the rest in equal parts for what was just stored and for what is being delivered.
+/// How `max_memory` is divided: one half for incoming mail; a quarter for the copies that conversions make just before
+/// sending; and an eighth each for newly stored messages and for messages being delivered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MemoryPlan {
     pub inbound: u64,
@@ -57,7 +57,7 @@ pub(super) async fn open(
     Ok((lock, queue, lanes))
 }
 
-/// The reassignment of mail that was stored under other routes to the lanes of the current ones.
+/// The reassignment of mail that was stored under other routes to the current routes' lanes.
 #[derive(Debug)]
 pub(super) struct Lanes {
     queue: Arc<dyn Queue>,
@@ -68,7 +68,7 @@ pub(super) struct Lanes {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// That it begins could not be recorded yet.
+    /// The beginning could not be recorded yet.
     ToBegin,
     At(Cursor),
     Done,
@@ -79,11 +79,11 @@ impl Lanes {
         Self { queue, routes, moved: 0, progress: Progress::ToBegin }
     }
 
-    /// Does what can be done at once; [`Lanes::go_on`] does the rest when the listeners are open.
+    /// Does what is possible at once; [`Lanes::go_on`] does the rest once the listeners are open.
     async fn begin(&mut self) -> Result<(), QueueError> {
         for _ in 0..2 {
             match self.step().await {
-                // Only delivery makes room, so the gateway starts: mail on lanes that still exist is delivered.
+                // Only delivery frees space, so the gateway starts anyway: mail on lanes that still exist is delivered.
                 Err(QueueError::Full(error)) => {
                     error!(
                         "routes have changed, and the disk is too full to put waiting mail on their lanes; it is tried again: {error}"
@@ -94,12 +94,12 @@ impl Lanes {
             }
         }
         if self.progress != Progress::Done {
-            info!("routes have changed: waiting mail is put on their lanes while new mail is taken and delivered");
+            info!("routes have changed: waiting mail is put on their lanes while new mail is accepted and delivered");
         }
         Ok(())
     }
 
-    /// Ends when everything is on its lane, or at the stop; then the next start begins again.
+    /// Ends when all mail is on its lane, or at the stop; in that case the next start begins again.
     pub async fn go_on(mut self, stop: CancellationToken) {
         let mut told = Instant::now();
         while self.progress != Progress::Done {
@@ -112,7 +112,7 @@ impl Lanes {
                 Ok(()) => {}
                 Err(QueueError::Closed) => return,
                 Err(error) => {
-                    error!("waiting mail cannot be put on the lanes of today's routes; it is tried again: {error}");
+                    error!("waiting mail cannot be put on the lanes of the current routes; it is tried again: {error}");
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(AFTER_TROUBLE) => {}
@@ -120,7 +120,7 @@ impl Lanes {
                 }
             }
             if told.elapsed() >= BETWEEN_REPORTS {
-                info!(recipients = self.moved, "waiting mail is being put on the lanes of today's routes");
+                info!(recipients = self.moved, "waiting mail is being put on the lanes of the current routes");
                 told = Instant::now();
             }
         }
@@ -144,27 +144,27 @@ impl Lanes {
     }
 }
 
-/// Until the stop, logs what is wrong with the data folder even if no mail comes, and corrects what it can.
+/// Runs until the stop: logs what is wrong with the data folder even if no mail comes, and corrects what it can.
 pub(super) async fn watch(queue: Arc<dyn Queue>, lock: Arc<Lock>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(BETWEEN_LOOKS) => {}
         }
-        // Both log what they find.
+        // Both log their findings.
         let _ = queue.admit(0);
         lock.renew();
     }
 }
 
-/// What is kept, and for how long.
+/// How long failed mail and history are kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retention {
     pub failed: Duration,
     pub history: Duration,
 }
 
-/// Every hour until the stop, first an hour after the start; what is old is decided by the queue's own clock.
+/// Runs every hour until the stop, first an hour after the start; the queue's own clock decides what has expired.
 pub(super) async fn prune(queue: Arc<dyn Operator>, keep: Retention, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -185,7 +185,7 @@ mod tests {
     use crate::queue::testing::MemoryQueue;
     use tokio::time::sleep;
 
-    /// It was the first thing after a start, by whatever the clock said then.
+    /// It ran first thing after a start, by whatever the clock showed then.
     #[tokio::test(start_paused = true)]
     async fn what_was_kept_is_forgotten_every_hour_and_not_at_the_start() {
         let queue = Arc::new(MemoryQueue::default());

@@ -1,4 +1,4 @@
-//! The upstreams at start: the sandbox bound, limits shared, and nothing that leads back to ourselves.
+//! The upstreams at start: binds the sandbox, shares limits, and refuses upstreams that lead back to our own listeners.
 
 use super::StartError;
 use crate::config::{Provider, Settings, UpstreamLogins, UpstreamSettings, self_loop};

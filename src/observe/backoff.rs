@@ -1,11 +1,11 @@
-//! Pauses between attempts: doubled each time up to a bound, and spread so that those who failed together do not come back
-//! together. Says how long; whether another attempt makes sense is the caller's decision.
+//! Pauses between attempts: doubled each time up to a bound, and spread so that clients that failed together do not
+//! retry together. Computes the pause only; the caller decides whether another attempt makes sense.
 
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// For storage that fails, perhaps for long: one second, then twice as long each time, thirty seconds at most. The
-/// storage is the gateway's own, so nothing has to be spread.
+/// For storage that may fail for a long time: one second, then twice as long each time, at most thirty seconds. The
+/// storage belongs to the gateway alone, so the pauses are not spread.
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
@@ -15,7 +15,7 @@ impl Backoff {
     pub const FIRST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(30);
 
-    /// The pause after one more failure.
+    /// Returns the pause after one more failure.
     pub fn pause(&mut self) -> Duration {
         let pause = doubled(Self::FIRST, self.failures, Self::LONGEST);
         self.failures = self.failures.saturating_add(1);
@@ -26,18 +26,18 @@ impl Backoff {
         sleep(self.pause()).await;
     }
 
-    /// It worked.
+    /// Call this after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// `first`, doubled so many times; `longest` at most.
+/// `first`, doubled this many times, but at most `longest`.
 pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(1 << times.min(30)).min(longest)
 }
 
-/// By ±20 %: `jitter` in 0..=65535 from the shortest to the longest.
+/// Spreads a pause by ±20 %: `jitter` in 0..=65535 selects from the shortest to the longest.
 pub fn spread(pause: Duration, jitter: u16) -> Duration {
     pause.mul_f64(0.8 + 0.4 * f64::from(jitter) / f64::from(u16::MAX))
 }

@@ -1,5 +1,5 @@
-//! The clocks as a value, so that tests can set them: the wall clock, which anybody may set, and the two that nobody can, of this
-//! process and of the machine. Waiting uses tokio's clock, which tests can pause.
+//! The clocks as a value, so that tests can set them: the wall clock, which anyone may set, and the monotonic clocks of
+//! this process and of the machine. Waiting uses tokio's clock, which tests can pause.
 
 use jiff::SignedDuration;
 #[cfg(test)]
@@ -12,40 +12,40 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Debug, Clone)]
 pub enum Clock {
     System,
-    /// Goes along with tokio's clock, which tests can pause.
+    /// Follows tokio's clock, which tests can pause.
     #[cfg(test)]
     Along {
         at: Arc<Mutex<jiff::Timestamp>>,
         since: tokio::time::Instant,
     },
-    /// Stands still until it is moved.
+    /// Stands still until a test moves it.
     #[cfg(test)]
     Simulated(Arc<Mutex<Simulated>>),
 }
 
-/// Which run of the machine this is, and for how long it is up, sleep included.
+/// Identifies a boot of the machine, with its uptime including sleep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     pub id: String,
     pub uptime: Duration,
 }
 
-/// No right clock is behind it: this code is younger.
+/// No correct clock shows an earlier time, because this code was written later.
 pub const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_793_491_200, 0);
 
-/// `at` and so much later; the end of time at most, whatever a configuration asks for.
+/// `at` plus `duration`, but at most the end of time, whatever a configuration asks for.
 pub fn plus(at: jiff::Timestamp, duration: Duration) -> jiff::Timestamp {
     let later = SignedDuration::try_from(duration).ok().and_then(|duration| at.checked_add(duration).ok());
     later.unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// By the system's clock, as DKIM counts; 0 before 1970.
+/// By the system's clock, as in DKIM's timestamps; 0 before 1970.
 pub fn seconds_since_epoch() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 impl Clock {
-    /// The wall clock's time. Never used to measure how long something took: it may jump.
+    /// The wall clock's time. Not for measuring how long something took, since it may jump.
     pub fn now(&self) -> jiff::Timestamp {
         match self {
             Self::System => jiff::Timestamp::now(),
@@ -56,7 +56,7 @@ impl Clock {
         }
     }
 
-    /// By a clock that nobody can set. It stands still while the machine sleeps.
+    /// A monotonic clock. It stands still while the machine sleeps.
     pub fn instant(&self) -> Instant {
         match self {
             Self::System => Instant::now(),
@@ -67,7 +67,7 @@ impl Clock {
         }
     }
 
-    /// `None`: the system does not say.
+    /// `None`: the system does not report it.
     pub fn boot(&self) -> Option<Boot> {
         match self {
             Self::System => boot_of_linux(),
@@ -88,7 +88,7 @@ fn boot_of_linux() -> Option<Boot> {
     (!id.is_empty()).then_some(Boot { id, uptime })
 }
 
-/// Where a simulated machine's clocks stand.
+/// The clocks of a simulated machine.
 #[cfg(test)]
 #[derive(Debug, Clone)]
 pub struct Simulated {
@@ -99,13 +99,13 @@ pub struct Simulated {
 
 #[cfg(test)]
 impl Simulated {
-    /// `knows_boots`: it says which boot it is.
+    /// `knows_boots`: whether it reports its boot.
     pub fn starting(wall: jiff::Timestamp, knows_boots: bool) -> Self {
         let boot = knows_boots.then(|| Boot { id: "boot 0".to_owned(), uptime: Duration::ZERO });
         Self { wall, instant: Instant::now(), boot }
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub fn pass(&mut self, time: Duration) {
         self.wall += time;
         self.instant += time;
@@ -114,7 +114,7 @@ impl Simulated {
         }
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub fn jump(&mut self, by: jiff::SignedDuration) {
         self.wall += by;
     }

@@ -1,5 +1,5 @@
-//! Faults of the program itself: a panic is one line of the log, and counted. It says where, never what: the text of a
-//! panic may hold somebody's mail or login.
+//! Faults of the program itself: a panic is logged as one line, and counted. The line says where, never what, because
+//! the text of a panic may contain someone's mail or login.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use tracing::error;
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// From now on, instead of what the runtime would print. The log must have started.
+/// Replaces what the runtime would print from now on. The log must have started.
 pub fn watch() {
     std::panic::set_hook(Box::new(|panic| {
         let count = PANICS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -17,7 +17,7 @@ pub fn watch() {
     }));
 }
 
-/// The same for a command that has no log: one line on standard error.
+/// The same for a command without a log: one line on standard error.
 pub fn watch_without_log() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -25,7 +25,7 @@ pub fn watch_without_log() {
     }));
 }
 
-/// How a task ended that should not have, without the text of its panic.
+/// Why a task ended that should not have, without the text of its panic.
 #[derive(Debug)]
 pub struct Fault<'a>(pub &'a JoinError);
 
@@ -35,8 +35,8 @@ impl fmt::Display for Fault<'_> {
     }
 }
 
-/// For tests of the built program: panics for mail from `panics-in-PLACE@…`, as often as the variable WAXSEAL_TEST_FAULTS says.
-/// In builds with debug assertions alone.
+/// For tests of the built program: panics for mail from `panics-in-PLACE@…`, as often as the variable
+/// WAXSEAL_TEST_FAULTS says. Only in builds with debug assertions.
 #[cfg(debug_assertions)]
 pub fn provoke(place: &'static str, sender: impl fmt::Display) {
     use parking_lot::Mutex;
@@ -62,7 +62,8 @@ pub fn provoke(place: &'static str, sender: impl fmt::Display) {
 #[cfg(not(debug_assertions))]
 pub fn provoke(_place: &'static str, _sender: impl fmt::Display) {}
 
-/// The same for optional steps: panics in those that the variable WAXSEAL_TEST_FAULTY_STEPS names, with commas between them.
+/// The same for optional steps: panics in the steps that the variable WAXSEAL_TEST_FAULTY_STEPS names, separated by
+/// commas.
 #[cfg(debug_assertions)]
 pub fn provoke_step(step: &str) {
     use std::sync::LazyLock;

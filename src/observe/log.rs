@@ -1,6 +1,6 @@
 //! Logging: one event is one line, whatever bytes a client or a provider put into it.
 //!
-//! Never logs a body or a secret; that is the callers' promise, kept by types (`Secret` prints `***`).
+//! Never logs a body or a secret. The callers ensure that, with the help of types (`Secret` prints `***`).
 
 mod outlet;
 
@@ -45,11 +45,12 @@ pub struct InvalidLevel {
 impl LogOptions {
     /// Checks the level without starting anything.
     pub fn filter(&self) -> Result<EnvFilter, InvalidLevel> {
-        // The verifier reports each bad certificate as an error of its own, and rustls warns of what is odd in a handshake,
-        // which any client can send: our own lines say it in plain words, at a bounded rate.
+        // The verifier logs each bad certificate as an error, and rustls warns about unusual handshakes, which any
+        // client can send. Our own lines report both in plain words and at a bounded rate.
         let is_for_details = ["debug", "trace"].iter().any(|level| self.level.eq_ignore_ascii_case(level));
         let quiet = if is_for_details { "rustls_platform_verifier" } else { "rustls" };
-        // At "trace" html5ever says each character of the mail that it reads. Last, so that no filter asks for it.
+        // At "trace", html5ever logs each character of the mail that it reads. This comes last, so that no filter can
+        // enable it.
         let level = format!("{quiet}=off,{},html5ever=off", self.level);
         EnvFilter::builder().parse(level).map_err(|_| InvalidLevel { level: self.level.clone() })
     }
@@ -82,7 +83,7 @@ pub fn start(options: &LogOptions) -> Result<(), LogStartError> {
     Ok(())
 }
 
-/// At the end of the process: what was logged is written, unless nobody reads it.
+/// Called at the end of the process: waits until the log is written, unless no one reads it.
 pub fn flush() {
     const PATIENCE: Duration = Duration::from_secs(1);
     if let Some(outlet) = OUTLET.get() {
@@ -90,10 +91,11 @@ pub fn flush() {
     }
 }
 
-/// One line for each event: the last resort behind [`Clean`], also for what libraries say in several lines.
+/// Writes each event as one line. This is the last safeguard after [`Clean`], and also covers multi-line texts from
+/// libraries.
 #[derive(Debug, Clone)]
 struct OneLine {
-    /// The formatter's ESC sequences are wanted.
+    /// Whether the formatter's ESC sequences are wanted.
     colours: bool,
     outlet: Outlet,
 }
@@ -107,7 +109,7 @@ impl MakeWriter<'_> for OneLine {
 }
 
 impl io::Write for OneLine {
-    /// `event` is a whole one: the formatter writes each at once.
+    /// `event` is a complete one: the formatter writes each at once.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -122,8 +124,8 @@ impl io::Write for OneLine {
     }
 }
 
-/// Prints a value with control characters and direction overrides (such as U+202E) replaced, for use as a log field
-/// that holds somebody else's text.
+/// Prints a value with control characters and direction overrides (such as U+202E) replaced, for log fields that
+/// contain text from others.
 #[derive(Debug, Clone, Copy)]
 pub struct Clean<T>(pub T);
 

@@ -1,9 +1,9 @@
-//! Work that takes long is done where no other task waits for its turn.
+//! Runs long work where it delays no other task.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{JoinError, block_in_place, spawn_blocking};
 
-/// On this thread, which hands its other tasks to another one first. For work that borrows.
+/// Runs on this thread, which first passes its other tasks to another one. For work that borrows.
 pub fn in_place<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
     let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     match flavor {
@@ -12,7 +12,8 @@ pub fn in_place<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// On a thread of the blocking pool; here and now if it is short. An error: it panicked, or the runtime ends.
+/// Runs on a thread of the blocking pool, or directly if it is short. An error means that it panicked or that the
+/// runtime is ending.
 pub async fn off_runtime<T: Send + 'static>(
     is_long: bool,
     work: impl FnOnce() -> T + Send + 'static,

@@ -1,5 +1,5 @@
 //! Logging, secrets, fault reports, the clock, random numbers, retries and long work.
-//! Everything above may use it, and it knows nothing of mail.
+//! Every layer above may use it, and it knows nothing of mail.
 
 pub(crate) mod backoff;
 pub(crate) mod clock;

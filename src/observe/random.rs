@@ -1,8 +1,8 @@
-//! Random numbers for names that must not collide and waits that must not coincide. Never for keys.
+//! Random numbers for names that must not collide and for waits that must not coincide. Never for keys.
 
 use tracing::warn;
 
-/// From the system; 0 if it has none to give, which costs no more than the spread.
+/// From the system. If it has none, the result is 0, which only makes waits less spread.
 pub fn random_u32() -> u32 {
     let mut bytes = [0; 4];
     match aws_lc_rs::rand::fill(&mut bytes) {

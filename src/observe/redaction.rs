@@ -1,5 +1,5 @@
-//! `Redaction`: finds secrets in a text that somebody else wrote, in whatever form it quotes them, and puts `***` there.
-//! Knows nothing of where the text comes from or goes to; prints no secret itself.
+//! `Redaction`: finds secrets in text written by others, in whatever form it quotes them, and replaces them with `***`.
+//! Does not depend on the source or the use of the text; never prints a secret itself.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -7,14 +7,15 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
-/// Octets below which a secret is hidden only as a word of its own: found anywhere, it would hide half of each reply.
+/// A secret shorter than this many octets is hidden only as a separate word. If it were hidden anywhere, half of each
+/// reply would be hidden.
 const SHORT: usize = 4;
-/// A secret may be cut off or split. So many of its octets are hidden, if a digit is among them ...
+/// A secret may be cut off or split. This many octets of it are hidden if one of them is a digit ...
 const PIECE: usize = 8;
-/// ... and so many in any case: fewer letters are most likely an ordinary word that both have in common.
+/// ... and this many in any case: fewer letters are most likely an ordinary word that occurs in both.
 const WORDY_PIECE: usize = 12;
 
-/// Secrets, prepared for the search.
+/// Secrets, prepared for searching.
 #[derive(Default)]
 pub struct Redaction {
     words: HashSet<Vec<u8>>,
@@ -23,16 +24,16 @@ pub struct Redaction {
     wordy_pieces: HashSet<[u8; WORDY_PIECE]>,
 }
 
-/// An octet of a view, in lower case, and the octets of the text that it stands for.
+/// One octet of a view, in lower case, and the range of the text that it represents.
 type Octet = (u8, Range<usize>);
 
 impl Redaction {
-    /// The text with `***` where it holds a secret. A secret that goes on behind a line break is found, too.
+    /// The text with `***` in place of secrets. Also finds a secret that continues after a line break.
     pub fn hide(&self, text: &str) -> String {
         let mut hidden = vec![false; text.len()];
         let mut views = vec![plain(text)];
         if text.contains(['%', '=', '+', '\\', '&']) {
-            // An escape may be split, too.
+            // An escape may be split too.
             let joined = text.bytes().enumerate().filter(|(_, octet)| !b" \n\"'".contains(octet));
             views.extend([unescaped(text.bytes().enumerate()), unescaped(joined)]);
         }
@@ -48,21 +49,22 @@ impl Redaction {
         with_stars(text, &hidden)
     }
 
-    /// To be hidden in clear and encoded.
+    /// Hides it both in plain and in encoded form.
     pub fn add_secret(&mut self, secret: &str) {
         self.add(secret.as_bytes());
-        // As it comes out of a reply or of a log.
+        // As it appears in a reply or a log.
         self.add(secret.replace(char::is_control, "?").as_bytes());
         self.add_encoded(secret.as_bytes());
     }
 
-    /// To be hidden in base64, also where it stands inside of something longer that was encoded, and in hexadecimal; in clear it may be shown.
+    /// Hides the octets in base64, even as part of something longer that was encoded, and in hexadecimal. In plain form
+    /// they may be shown.
     pub fn add_encoded(&mut self, octets: &[u8]) {
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
             self.add(engine.encode(octets).as_bytes());
             for before in 1..3 {
                 let longer = [&vec![0; before][..], octets].concat();
-                // Only the characters whose six bits are the secret's alone.
+                // Only the characters whose six bits all come from the secret.
                 let from = (before * 8).div_ceil(6);
                 let to = longer.len() * 8 / 6;
                 let encoded = engine.encode(&longer);
@@ -82,14 +84,14 @@ impl Redaction {
             let form: Vec<u8> = form.to_ascii_lowercase().into_iter().filter(keeps).collect();
             self.pieces.extend(form.array_windows::<PIECE>().filter(|piece| piece.iter().any(u8::is_ascii_digit)));
             self.wordy_pieces.extend(form.array_windows::<WORDY_PIECE>());
-            // The pieces of longer ones are among the others.
+            // Longer ones are found by their pieces.
             if (SHORT..WORDY_PIECE).contains(&form.len()) {
                 self.whole.insert(form);
             }
         }
     }
 
-    /// Short secrets where neither letter nor digit is beside them.
+    /// Finds short secrets that have no letter or digit next to them.
     fn find_words(&self, view: &[Octet], hidden: &mut [bool]) {
         let octets: Vec<u8> = view.iter().map(|(octet, _)| *octet).collect();
         let is_part = |at: Option<usize>| at.and_then(|at| octets.get(at)).is_some_and(u8::is_ascii_alphanumeric);
@@ -132,7 +134,7 @@ fn not_white(octet: &u8) -> bool {
     !octet.is_ascii_whitespace()
 }
 
-/// With everything between the first and the last: marks are dropped from a view, and belong to what they stand in.
+/// Includes everything between the first and the last octet, because marks that a view leaves out belong to the secret.
 fn hide_octets(octets: &[Octet], hidden: &mut [bool]) {
     if let [(_, first), .., (_, last)] | [(_, first @ last)] = octets {
         hidden[first.start..last.end].fill(true);
@@ -143,8 +145,8 @@ fn plain(text: &str) -> Vec<Octet> {
     text.bytes().enumerate().map(|(at, octet)| (octet.to_ascii_lowercase(), at..at + 1)).collect()
 }
 
-/// Percent-encoding, quoted-printable, xtext (RFC 3461 §4), backslashes and character references, all at once: which of them a
-/// server uses is not known.
+/// Decodes percent-encoding, quoted-printable, xtext (RFC 3461 §4), backslashes and character references all at once,
+/// since it is not known which of them a server uses.
 fn unescaped(text: impl Iterator<Item = (usize, u8)>) -> Vec<Octet> {
     let (places, text): (Vec<usize>, Vec<u8>) = text.unzip();
     let mut view = Vec::with_capacity(text.len());
@@ -158,7 +160,7 @@ fn unescaped(text: impl Iterator<Item = (usize, u8)>) -> Vec<Octet> {
     view
 }
 
-/// What the text begins with, and how many octets of it that is.
+/// Decodes the beginning of the text; also returns how many octets of it were used.
 fn escape(text: &[u8]) -> (Vec<u8>, usize) {
     let number = |from: usize, to: usize, radix: u32| {
         let digits = std::str::from_utf8(text.get(from..to)?).ok()?;
@@ -192,7 +194,7 @@ fn escape(text: &[u8]) -> (Vec<u8>, usize) {
     found.unwrap_or_else(|| (text[..1].to_vec(), 1))
 }
 
-/// Whole characters, and the padding behind them.
+/// Replaces whole characters, and the padding after them.
 fn with_stars(text: &str, hidden: &[bool]) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut within = false;

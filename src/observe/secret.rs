@@ -1,5 +1,5 @@
-//! `Secret`: a password or key that prints as `***` wherever it is printed.
-//! Has no way back into a text but `reveal`, which can be searched for.
+//! `Secret`: a password or key that prints as `***` everywhere. Only `reveal` turns it back into text, so that its uses
+//! can be searched for.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ impl Secret {
         Self(value.into())
     }
 
-    /// For the one place that needs it: the wire, a hash. Never for a log or an error.
+    /// For the one place that needs it, such as the wire or a hash. Never for a log or an error.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,5 +1,5 @@
-//! A certification authority and a server certificate for this process. Neither is
-//! written anywhere, and only the gateway itself trusts them. RFC 5280 §4.2.
+//! A certification authority and a server certificate for this process. Neither is written anywhere, and only the
+//! gateway itself trusts them. RFC 5280 §4.2.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

@@ -1,5 +1,5 @@
-//! The sandbox's Intake: verifies every DKIM signature of what arrived, keeps the mail, and says so in its reply.
-//! Forwards nothing. Verifies against the gateway's own keys, never against DNS.
+//! The sandbox's intake: verifies every DKIM signature of a message, keeps the message, and reports the result in its
+//! reply. Forwards nothing. Verifies against the gateway's own keys, never against DNS.
 
 use super::store::{SandboxMessage, SandboxStore};
 use crate::dkim::{self, Records, SignatureCheck, VerificationResult};
@@ -16,7 +16,7 @@ pub struct SandboxIntake {
     store: Arc<SandboxStore>,
     records: Arc<Records>,
     clock: Clock,
-    /// Tells messages of one millisecond apart.
+    /// Distinguishes messages of the same millisecond.
     counter: AtomicU32,
 }
 
@@ -36,7 +36,7 @@ impl Intake for SandboxIntake {
         let id = MailId::new(now, self.counter.fetch_add(1, Ordering::Relaxed));
         let store = self.store.clone();
         let records = self.records.clone();
-        // Hashing and writing take their time; the async threads have other mail to carry.
+        // Hashing and writing take time, and the async threads have other mail to handle.
         let work = tokio::task::spawn_blocking(move || {
             let verdict = verdict(&dkim::verify(&received.data, &records));
             let kept = SandboxMessage {

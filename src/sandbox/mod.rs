@@ -1,7 +1,7 @@
-//! The embedded provider: a real SMTP server inside the process, for a first run without any account.
+//! The embedded provider: a real SMTP server inside the process, for a first run without a provider account.
 //!
-//! It is `inbound`'s listener (STARTTLS and a login required, on loopback, own CA made at start) with an Intake of its
-//! own that verifies the DKIM signature of what arrives and keeps it. Nothing that it takes is ever sent.
+//! It is `inbound`'s listener (on loopback, with STARTTLS and a login required, and its own CA created at start) with
+//! its own Intake, which verifies the DKIM signature of arriving mail and keeps it. It never sends anything.
 
 mod certificate;
 mod intake;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Whom its certificate names.
+/// The name in its certificate.
 const SERVER_NAME: &str = "sandbox.localhost";
 const USERNAME: &str = "sandbox";
 /// Octets that the gateway's own header fields may add to a message.
@@ -32,12 +32,12 @@ const HEADROOM: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 pub struct SandboxOptions {
-    /// Public keys to verify against.
+    /// The public keys to verify against.
     pub records: Records,
-    /// Where the .eml files go; made if missing, 0700.
+    /// The folder for the .eml files; created if missing, mode 0700.
     pub folder: PathBuf,
     pub limits: SandboxLimits,
-    /// Octets; what the largest listener accepts.
+    /// In octets; as much as the largest listener accepts.
     pub max_message_size: u64,
     pub clock: Clock,
 }
@@ -58,7 +58,7 @@ pub enum SandboxError {
     Store(#[from] StoreError),
 }
 
-/// Bound, not yet serving.
+/// Bound, but not serving yet.
 #[derive(Debug)]
 pub struct Sandbox {
     listener: Listener,
@@ -100,12 +100,12 @@ impl Sandbox {
         self.listener.local_address()
     }
 
-    /// What a client must trust.
+    /// The CA that a client must trust.
     pub fn ca(&self) -> &CertificateDer<'static> {
         &self.ca
     }
 
-    /// Whom a client must expect.
+    /// The server name that a client must expect.
     pub fn server_name(&self) -> &ServerName<'static> {
         &self.server_name
     }
@@ -118,7 +118,7 @@ impl Sandbox {
         &self.password
     }
 
-    /// Until the token is cancelled and the last connection has ended.
+    /// Runs until the token is cancelled and the last connection has ended.
     pub async fn serve(self, shutdown: CancellationToken) {
         self.listener.serve(self.intake, shutdown).await;
     }

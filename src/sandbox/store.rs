@@ -1,7 +1,7 @@
 //! The sandbox's mail: the newest messages as .eml files, bounded in number and octets.
 //!
-//! The folder is 0700 and its files 0600: development mail holds real password-reset links. A file carries what the
-//! envelope said in Return-Path and Delivered-To on top, as at a final delivery (RFC 5321 §4.4).
+//! The folder's mode is 0700 and its files' 0600, because development mail contains real password-reset links. A file
+//! begins with the envelope in Return-Path and Delivered-To, as after a final delivery (RFC 5321 §4.4).
 
 use crate::message::MailId;
 use crate::smtp::{Mailbox, ReversePath};
@@ -58,7 +58,7 @@ struct StoreState {
 }
 
 impl SandboxStore {
-    /// Counts the files that earlier runs left, oldest first by name.
+    /// Counts the files of earlier runs, oldest first by name.
     pub fn open(folder: PathBuf, limits: SandboxLimits) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Folder { path: folder.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
@@ -94,12 +94,12 @@ impl SandboxStore {
         Ok(())
     }
 
-    /// After somebody has deleted it, with the files in it. Never the folders above it: where the data folder was moved away, a new
-    /// one would be in its way when it comes back.
+    /// Creates the folder again after it was deleted together with its files. Never creates the folders above it: if
+    /// the data folder was moved away, a new one would be in the way when it comes back.
     fn make_folder_again(&self) -> io::Result<()> {
         let mut state = self.state();
         match DirBuilder::new().mode(0o700).create(&self.folder) {
-            // Another message was faster.
+            // Another message created it first.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
             made => made?,
         }
@@ -131,7 +131,7 @@ fn is_ours(path: &Path) -> bool {
         && path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<MailId>().is_ok())
 }
 
-/// Octets written. A file that could not be written whole is taken away again.
+/// Returns the octets written. A file that could not be written completely is removed again.
 fn write_file(path: &Path, kept: &SandboxMessage) -> io::Result<u64> {
     let mut top = format!("Return-Path: <{}>\r\n", kept.sender);
     for recipient in &kept.recipients {
@@ -191,7 +191,7 @@ mod tests {
         (3..5).for_each(|number| store.keep(&kept(number, 10)).unwrap());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "what is gone takes no room");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        // Single files, too.
+        // Single files can be deleted, too.
         fs::remove_file(path.join(format!("{}.eml", kept(3, 0).id))).unwrap();
         (5..9).for_each(|number| store.keep(&kept(number, 10)).unwrap());
         assert!(path.join(format!("{}.eml", kept(8, 0).id)).exists());

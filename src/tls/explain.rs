@@ -1,12 +1,12 @@
-//! A failed TLS handshake explained for people, with what can be done about it. Never decides anything.
-//! The texts name certificates and settings, never what was said inside. RFC 8446 §6, RFC 9525.
+//! Explains a failed TLS handshake for people, with a remedy. Decides nothing. The texts name certificates and
+//! settings, never the contents of the connection. RFC 8446 §6, RFC 9525.
 
 use super::verify::Distrust;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use std::io;
 
-/// What happened, and what the reader can do about it, if something is known.
+/// What happened, and what the reader can do about it, if that is known.
 pub fn explain(error: &io::Error, expected: &ServerName<'_>) -> (String, Option<String>) {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return (explain_io(error), None);
@@ -79,7 +79,7 @@ fn advise(distrust: &Distrust, expected: &str) -> String {
     }
 }
 
-/// At most a handful: shared hosters' certificates have a hundred names.
+/// At most a handful, because certificates of shared hosters have a hundred names.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -1,8 +1,8 @@
-//! What the relay trusts: the platform's authorities and the certificates in `ca`, nothing else.
+//! What the relay trusts: the platform's authorities and the certificates in `ca`, and nothing else.
 //!
 //! A certificate that is itself listed is trusted as a server's, even if it is marked CA:TRUE, as `openssl req -x509`
-//! marks it; its dates and names are checked all the same. Errors carry what a person needs to act. RFC 5280 §6,
-//! RFC 9525.
+//! does; its dates and names are still checked. Errors contain what a person needs in order to act. RFC 5280 §6, RFC
+//! 9525.
 
 use super::TlsError;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -34,7 +34,7 @@ pub(super) enum Distrust {
 
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// `None` where neither the system nor `ca` has a root.
+    /// `None` if neither the system nor `ca` has a root.
     roots: Option<rustls_platform_verifier::Verifier>,
     listed: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -52,7 +52,7 @@ impl Verifier {
         let roots = match rustls_platform_verifier::Verifier::new_with_extra_roots(roots, provider) {
             Ok(verifier) => Some(verifier),
             Err(_) if ca.is_empty() => return Err(TlsError::NoRoots),
-            // A system without roots, and `ca` holds servers' own certificates only.
+            // The system has no roots, and `ca` holds only servers' own certificates.
             Err(_) => None,
         };
         Ok(Self { roots, listed: ca.to_vec(), algorithms })
@@ -117,8 +117,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// True if others may be trusted because this certificate signed them: a server's own certificate, listed to be
-/// trusted for itself, must not become an authority. RFC 5280 §4.2.1.9; a version 1 certificate cannot say.
+/// True if other certificates may be trusted because this one signed them. A server's own certificate that is listed to
+/// be trusted itself must not become an authority. RFC 5280 §4.2.1.9; a version 1 certificate cannot tell.
 fn may_issue(certificate: &CertificateDer<'static>) -> Result<bool, String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
     RootCertStore::empty().add(certificate.clone()).map_err(|error| error.to_string())?;
@@ -153,7 +153,7 @@ fn distrust(cause: &CertificateError, certificate: &X509Certificate<'_>) -> Opti
         },
         // webpki refuses a CA:TRUE certificate as a server's before it looks for an issuer.
         UnknownIssuer | Other(_) if self_signed => Distrust::SelfSigned { subject },
-        // A bad signature: another authority of the same name is trusted.
+        // The signature is wrong: another authority of the same name is trusted.
         UnknownIssuer | BadSignature => Distrust::UnknownIssuer { issuer },
         _ => return None,
     })

@@ -1,7 +1,7 @@
-//! Where log lines go: through a bounded queue to a thread of their own. A slow or stopped reader of the log never
-//! holds up the mail.
+//! Sends log lines through a bounded queue to a thread of their own. A slow or stopped reader of the log never holds up
+//! mail.
 //!
-//! When the queue is full, lines are lost, counted, and the count is logged once there is room again.
+//! When the queue is full, lines are dropped and counted, and the count is logged once there is room again.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Octets of lines that wait.
+/// Octets of lines that may wait.
 const CAPACITY: usize = 4 * 1024 * 1024;
 
 /// Cheap to clone.
@@ -19,7 +19,7 @@ pub struct Outlet(Arc<OutletShared>);
 #[derive(Debug, Default)]
 struct OutletShared {
     state: Mutex<OutletState>,
-    /// A line came, or the last one was written.
+    /// A line was added, or the last one was written.
     changed: Condvar,
 }
 
@@ -27,15 +27,14 @@ struct OutletShared {
 struct OutletState {
     waiting: VecDeque<String>,
     octets: usize,
-    /// Taken off the queue and not yet written.
+    /// A line was removed from the queue and is being written.
     writing: bool,
     lost: u64,
 }
 
 impl Outlet {
-    /// Writes to `target` from now on, on a thread that ends with the process. `on_loss` receives the number of lost
-    /// lines, once those behind them are written. An error of `target` changes nothing: the mail goes on without its
-    /// log.
+    /// Writes to `target` from now on, on a thread that ends with the process. `on_loss` receives the number of dropped
+    /// lines once those after them are written. An error of `target` changes nothing: mail continues without its log.
     pub fn open(target: impl Write + Send + 'static, on_loss: impl Fn(u64) + Send + 'static) -> std::io::Result<Self> {
         let outlet = Self::default();
         let shared = Arc::clone(&outlet.0);
@@ -56,7 +55,7 @@ impl Outlet {
         self.0.changed.notify_all();
     }
 
-    /// Waits until every line is written, at most for so long.
+    /// Waits until every line is written, but at most this long.
     pub fn flush(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mut state = self.0.state.lock();
@@ -81,7 +80,7 @@ impl OutletShared {
         }
     }
 
-    /// The next line, and how many were lost since the last call.
+    /// The next line, and how many were dropped since the last call.
     fn next(&self) -> (String, u64) {
         let mut state = self.state.lock();
         loop {
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Takes a write only when the test allows it.
+    /// Completes a write only when the test allows it.
     struct Slow {
         allowed: mpsc::Receiver<()>,
         written: mpsc::Sender<String>,

@@ -1,4 +1,4 @@
-//! A login in every form, cut, split and dressed up as servers do, and replies that have nothing to hide.
+//! A login in every form, cut, split and escaped as servers do, and replies that contain nothing to hide.
 
 use super::*;
 use crate::tally::Tally;
@@ -19,7 +19,7 @@ fn login(username: &str, password: &str) -> Redaction {
     redaction
 }
 
-/// As a reply comes out of its parser: without codes and control characters.
+/// The reply as its parser returns it: without codes and control characters.
 fn heard(said: &str) -> String {
     let line =
         |line: &str| line.get(4..).unwrap_or_default().trim_start_matches("5.7.8 ").replace(char::is_control, "?");
@@ -34,7 +34,7 @@ fn each(octets: &[u8], before: &str) -> String {
     octets.iter().map(|octet| format!("{before}{octet:02X}")).collect()
 }
 
-/// What would give the secret away: the octets, in any encoding that this test knows.
+/// Forms that would reveal the secret: the octets in every encoding that this test knows.
 fn forms(octets: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(octets).into_owned();
     let some_escaped = |before: &str, plain: fn(&u8) -> bool| {
@@ -100,7 +100,7 @@ fn a_login_is_hidden_in_every_form_at_every_place() {
         let of_password = forms(password.as_bytes());
         let all = parts.iter().flat_map(|octets| forms(octets).into_iter().zip(of_password.clone()));
         for (form, alone) in all.filter(|(form, _)| form.len() > 11) {
-            // A user name may stay readable, and is then what stands before the password.
+            // A user name may stay readable, and then precedes the password.
             let secret = if form.ends_with(&alone) { alone } else { form.clone() };
             let middle = form.floor_char_boundary(form.len() / 2);
             let (one, other) = form.split_at(middle);
@@ -145,7 +145,7 @@ fn what_is_cut_off_is_hidden_and_the_rest_stays_readable() {
     }
 }
 
-/// The rule for short ones: as a word they are hidden, and a reply stays a reply.
+/// The rule for short secrets: they are hidden as words, and the rest of a reply stays readable.
 #[test]
 fn a_short_secret_is_hidden_where_it_stands_alone() {
     for (password, said, shown) in [
@@ -160,7 +160,7 @@ fn a_short_secret_is_hidden_where_it_stands_alone() {
     }
 }
 
-/// An address shares its domain with many a password.
+/// Many passwords have a domain in common with an address.
 #[test]
 fn words_that_a_password_has_in_common_with_a_reply_stay() {
     let redaction = redaction("MyCompany2024!");
