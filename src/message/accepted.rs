@@ -1,5 +1,5 @@
-//! `Accepted`: a message that passed intake, ready to be delivered or stored; and what routes may ask about it.
-//! Already repaired, not yet signed: the signature is made just before sending, with the key of that day.
+//! `Accepted`: a message that passed intake, ready to be delivered or stored; and the parts of it that routes may
+//! examine. Already repaired but not yet signed: it is signed just before sending, with the key current then.
 
 use super::author::Author;
 use super::envelope::{Envelope, room_for_address};
@@ -21,7 +21,7 @@ pub struct Accepted {
     pub origin: Origin,
     pub envelope: Envelope,
     pub message: RawMessage,
-    /// `None` where the From header is missing or ambiguous and nothing needed it.
+    /// `None` if the From header is missing or ambiguous and nothing needed it.
     pub author: Option<Author>,
     pub marks: Marks,
 }
@@ -29,13 +29,13 @@ pub struct Accepted {
 /// Where a message came in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The listener's address, as in "127.0.0.1:2525"; `None` for the gateway's own mail.
+    /// The listener's address, for example "127.0.0.1:2525"; `None` for the gateway's own mail.
     pub listener: Option<Arc<str>>,
     /// The login, if there was one.
     pub user: Option<Arc<str>>,
 }
 
-/// Everything that decides the route of one recipient's mail.
+/// Everything that determines the route of one recipient's mail.
 #[derive(Debug, Clone, Copy)]
 pub struct Addressed<'a> {
     /// `None`: the null path.
@@ -46,17 +46,17 @@ pub struct Addressed<'a> {
     pub header: &'a AskedHeader<'a>,
 }
 
-/// A header block for routes to ask about. Each pattern is looked for once, however many recipients the message has: values
-/// are decoded for it.
+/// A header block that routes can query. Since values have to be decoded, each pattern is searched for only once,
+/// however many recipients the message has.
 #[derive(Debug, Default)]
 pub struct AskedHeader<'a> {
     block: &'a [u8],
-    /// By name and value of the pattern.
+    /// By the pattern's name and value.
     answers: RefCell<HashMap<(String, String), bool>>,
 }
 
 impl<'a> AskedHeader<'a> {
-    /// `block`: whole fields; empty if they cannot be read.
+    /// `block`: complete fields; empty if they cannot be read.
     pub fn new(block: &'a [u8]) -> Self {
         Self { block, answers: RefCell::default() }
     }
@@ -68,12 +68,12 @@ impl<'a> AskedHeader<'a> {
 }
 
 impl Accepted {
-    /// For [`addressed`](Self::addressed), once for all recipients.
+    /// For [`addressed`](Self::addressed); create it once for all recipients.
     pub fn asked_header(&self) -> AskedHeader<'_> {
         AskedHeader::new(self.message.header())
     }
 
-    /// Octets of memory that it takes, its envelope included.
+    /// Octets of memory that the message needs, including its envelope.
     pub fn memory_needed(&self) -> u64 {
         (self.message.size() + self.envelope.recipients.iter().map(room_for_address).sum::<usize>()) as u64
     }

@@ -1,8 +1,8 @@
-//! Who a message says it is from: the one mailbox of its one From header.
+//! Determines a message's author: the one mailbox of its one From header.
 //!
-//! The signing key, the senders' policy and the routes go by this, so anything ambiguous is an error and never a
-//! guess: another reader might see a different author. Readers differ on comments, on what stands in encoded words as
-//! it is, and on whatever breaks the grammar; they agree on quoted strings. RFC 5322 §3.4, §3.6.2.
+//! The signing key, the senders' policy and the routes depend on it, so anything ambiguous is an error and never a
+//! guess: another reader might see a different author. Readers differ on comments, on the raw contents of encoded
+//! words, and on anything that violates the grammar; they agree on quoted strings. RFC 5322 §3.4, §3.6.2.
 
 use super::addresses::{AddressMember, AddressToken, AddressTokenKind, members};
 use super::encoded_words::{self, EncodedWord};
@@ -53,7 +53,7 @@ impl Author {
     }
 }
 
-/// Every mailbox in a field such as Sender or Resent-From, read as strictly as From; none in an empty one.
+/// Every mailbox in a field such as Sender or Resent-From, read as strictly as From; an empty field has none.
 pub fn mailboxes_in(field: &FieldRef<'_>) -> Result<Vec<Mailbox>, AuthorError> {
     let value = String::from_utf8_lossy(&field.unfolded()).into_owned();
     let (members, unclear) = readable(&value)?;
@@ -62,7 +62,7 @@ pub fn mailboxes_in(field: &FieldRef<'_>) -> Result<Vec<Mailbox>, AuthorError> {
     named.map(|member| mailbox_of(member, unclear)).collect()
 }
 
-/// One mailbox, no group, and nothing beside its address that any reader could take for another.
+/// Expects one mailbox, no group, and no other text that any reader could take for an address.
 fn only_address(value: &str) -> Result<Mailbox, AuthorError> {
     let (members, unclear) = readable(value)?;
     let [member] = members.as_slice() else {
@@ -73,7 +73,7 @@ fn only_address(value: &str) -> Result<Mailbox, AuthorError> {
     mailbox_of(member, unclear)
 }
 
-/// And the error for what cannot be read after all.
+/// Also returns the error for a value that turns out to be unreadable.
 fn readable(value: &str) -> Result<(Vec<AddressMember<'_>>, AuthorError), AuthorError> {
     let unclear = if value.contains('@') { AuthorError::Ambiguous } else { AuthorError::Invalid };
     if value.chars().any(|c| c.is_control() && c != '\t') {
@@ -91,12 +91,12 @@ fn mailbox_of(member: &AddressMember<'_>, unclear: AuthorError) -> Result<Mailbo
         AddressError::HiddenRoute => AuthorError::Ambiguous,
         _ => AuthorError::Invalid,
     })?;
-    // Some readers decode words in addresses too. U+FFFD was not UTF-8.
+    // Some readers decode words in addresses too. U+FFFD stands for octets that were not UTF-8.
     let is_clear = !address.contains(['<', '>', '\\', '\u{fffd}']) && !address.contains("=?");
     if is_clear { Ok(mailbox) } else { Err(AuthorError::Ambiguous) }
 }
 
-/// What stands in the brackets, or all there is but comments.
+/// The text in the brackets, or everything except comments.
 fn address_of<'a>(member: &AddressMember<'a>) -> Option<&'a str> {
     let tokens = member.tokens.as_slice();
     let angle = tokens.iter().position(|token| matches!(token.kind, AddressTokenKind::Angle(_)));
@@ -108,7 +108,7 @@ fn address_of<'a>(member: &AddressMember<'a>) -> Option<&'a str> {
             AddressToken { kind: AddressTokenKind::Angle(address) | AddressTokenKind::Atom(address), .. },
             behind @ ..,
         ] => (*address, behind),
-        // A local part in quotes.
+        // Local parts in quotes.
         [
             AddressToken { kind: AddressTokenKind::Quoted { .. }, raw: local, .. },
             AddressToken { kind: AddressTokenKind::Atom(rest), spaced: false, .. },
@@ -124,7 +124,7 @@ fn address_of<'a>(member: &AddressMember<'a>) -> Option<&'a str> {
     (is_clear && only_comments).then_some(address)
 }
 
-/// Quoted or in encoded words there may be an address.
+/// An address may be hidden in quotes or in encoded words.
 fn covers_an_address(token: &AddressToken<'_>) -> bool {
     let has_at = |text: Option<String>| text.is_none_or(|text| text.contains('@'));
     match &token.kind {
@@ -139,11 +139,11 @@ fn is_harmless(token: &AddressToken<'_>, is_covered: bool) -> bool {
     match &token.kind {
         AddressTokenKind::Quoted { .. } => true,
         AddressTokenKind::Atom(text) => hides_nothing(text),
-        // A program that repairs the words in it may write them plainly.
+        // A program that repairs the words in it may write them as plain text.
         AddressTokenKind::Comment(text) => {
             hides_nothing(text) && encoded_words::decode(text).is_none_or(|text| hides_nothing(&text))
         }
-        // The quotes of a name may be in the first of its words and in the last.
+        // The quotes of a name may be in its first and its last word.
         AddressTokenKind::Words(run) => {
             let raw: String = run.words().iter().map(EncodedWord::raw).collect();
             run.words().iter().all(EncodedWord::is_quoted) || hides_nothing(&raw)
@@ -152,9 +152,9 @@ fn is_harmless(token: &AddressToken<'_>, is_covered: bool) -> bool {
     }
 }
 
-/// A reader that does not treat `text` as one piece finds no address in it, nor exposes the one beside it: with a
-/// quote, comma or bracket more the words of a name become an address, and a quote that stays open takes in the address
-/// itself.
+/// A reader that does not treat `text` as one piece still finds no address in it and does not lose the address beside
+/// it. With one more quote, comma or bracket, the words of a name become an address; and an unclosed quote swallows the
+/// address itself.
 fn hides_nothing(text: &str, is_covered: bool) -> bool {
     let quotes = text.matches('"').count();
     let is_open = !quotes.is_multiple_of(2) || quotes > 0 && text.contains('\\');
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Others would read another address, or one where the gateway reads none.
+    /// Other readers would see another address, or one where the gateway sees none.
     #[test]
     fn what_readers_differ_on_is_ambiguous() {
         for value in [

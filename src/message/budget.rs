@@ -1,10 +1,10 @@
 //! The memory budget for messages in flight (`max_memory`): code that holds message bytes holds a `MemoryShare` of it.
-//! Never waits: what does not fit is refused, and its sender retries.
+//! Never waits: if memory does not suffice, the request is refused and the sender retries.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Octets per permit; also the step by which a share grows.
+/// Octets per permit, which is also the step by which a share grows.
 const UNIT: usize = 4096;
 
 /// Shared by everything that holds message bytes. Cheap to clone.
@@ -30,7 +30,7 @@ impl MemoryBudget {
         self.available() >= octets
     }
 
-    /// Octets that nobody has now.
+    /// Unreserved octets.
     pub fn available(&self) -> u64 {
         (self.units.available_permits() as u64).saturating_mul(UNIT as u64)
     }
@@ -40,7 +40,7 @@ impl MemoryBudget {
     }
 }
 
-/// What one message occupies; given back on drop.
+/// The memory of one message, returned on drop.
 #[derive(Debug)]
 pub struct MemoryShare {
     budget: MemoryBudget,
@@ -55,17 +55,17 @@ pub struct MemoryShare {
 pub struct BudgetExceeded;
 
 impl MemoryShare {
-    /// For another part of the same message.
+    /// A share for another part of the same message.
     pub fn sibling(&self) -> Self {
         Self { beside: self.octets, ..self.budget.share() }
     }
 
-    /// True if `octets` would fit with no other message there.
+    /// True if `octets` would fit if no other message were there.
     pub fn could_hold(&self, octets: usize) -> bool {
         octets.saturating_add(self.beside) as u64 <= self.budget.total
     }
 
-    /// Makes sure that the share covers `octets` in all.
+    /// Ensures that the share covers `octets` in total.
     pub fn grow(&mut self, octets: usize) -> Result<(), BudgetExceeded> {
         if octets <= self.octets {
             return Ok(());
@@ -81,8 +81,8 @@ impl MemoryShare {
         Ok(())
     }
 
-    /// As `grow`, but only if a quarter of the budget stays free: growth ahead of need must not starve messages that have
-    /// arrived whole and need memory to be repaired.
+    /// As `grow`, but only if a quarter of the budget stays free: growth ahead of need must not starve messages that
+    /// have arrived completely and need memory for repairs.
     pub fn grow_ahead(&mut self, octets: usize) -> Result<(), BudgetExceeded> {
         let wanted = octets.saturating_sub(self.octets) as u64;
         if self.budget.has_room_for(wanted.saturating_add(self.budget.total / 4)) {
@@ -92,7 +92,7 @@ impl MemoryShare {
         }
     }
 
-    /// Gives back what is not needed for `octets` in all.
+    /// Returns everything beyond `octets` in total.
     pub fn shrink(&mut self, octets: usize) {
         let spare = self.octets.saturating_sub(octets) / UNIT;
         if let Some(given_back) = self.held.first_mut().and_then(|held| held.split(spare)) {

@@ -1,9 +1,10 @@
-//! Character sets: bytes to text, or nothing where the bytes do not fit the name. RFC 2978.
+//! Character sets: decodes bytes to text, or fails if the bytes are not valid in the named set. RFC 2978.
 
 use super::optional::attempt;
 use mail_parser::decoders::charsets::map::charset_decoder;
 
-/// `None` for an unknown name, and for bytes that are not text in it: a repair must not replace what it cannot read.
+/// `None` for an unknown name, and for bytes that are not valid text in it: a repair must not replace what it cannot
+/// read.
 pub fn decode(charset: &str, bytes: &[u8]) -> Option<String> {
     let name = charset.to_ascii_lowercase();
     match (name.as_str(), Shifts::of(&name)) {
@@ -17,7 +18,7 @@ pub fn decode(charset: &str, bytes: &[u8]) -> Option<String> {
 
 fn decoded(charset: &str, bytes: &[u8]) -> Option<String> {
     let decoder = charset_decoder(charset.as_bytes())?;
-    // Some fifty decoders of the library's: what one of them fails on is left as it is.
+    // The library has some fifty decoders; if one of them fails, the text is left as it is.
     let text = attempt("charset_decoder", || Ok(decoder(bytes))).ok()?;
     Some(text).filter(|text| !text.contains('\u{fffd}'))
 }
@@ -27,12 +28,12 @@ fn decoded(charset: &str, bytes: &[u8]) -> Option<String> {
 enum Shifts {
     /// Escape sequences. RFC 1468, RFC 1554, RFC 2237.
     Japanese,
-    /// SO and SI, behind a designator. RFC 1557.
+    /// SO and SI, after a designator. RFC 1557.
     Korean,
 }
 
 impl Shifts {
-    /// `name` is in lower case.
+    /// `name` must be in lower case.
     fn of(name: &str) -> Option<Self> {
         match name {
             "iso-2022-kr" | "csiso2022kr" => Some(Self::Korean),
@@ -42,8 +43,8 @@ impl Shifts {
     }
 }
 
-/// True if the bytes end in ASCII, so that what follows can be read without knowing them. A charset that does not switch
-/// alphabets always does.
+/// True if the bytes end in the ASCII state, so that the following text can be read on its own. Always true for a
+/// charset that does not switch alphabets.
 pub fn ends_in_ascii(charset: &str, bytes: &[u8]) -> bool {
     match Shifts::of(&charset.to_ascii_lowercase()) {
         Some(Shifts::Japanese) => {
@@ -78,12 +79,13 @@ fn without_shifts(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(eight_bit)
 }
 
-/// True for UTF-8 and for ASCII; false for what is ASCII only to the eye (ISO-2022-JP shifts with ESC, UTF-16 has NUL).
+/// True for UTF-8 and for ASCII; false for charsets that only look like ASCII (ISO-2022-JP shifts with ESC, UTF-16
+/// contains NUL).
 pub fn is_utf8(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok() && !bytes.iter().any(|byte| b"\0\x0e\x0f\x1b".contains(byte))
 }
 
-/// True if in this charset every ASCII octet stands for itself wherever it occurs.
+/// True if in this charset every ASCII octet always represents itself.
 pub fn extends_ascii(charset: &str) -> bool {
     let name = charset.to_ascii_lowercase();
     let families = ["utf-8", "utf8", "us-ascii", "ascii", "iso-8859-", "windows-125", "koi8-"];

@@ -1,7 +1,8 @@
 //! Bounces: the report that mail could not be delivered, for people and for programs.
 //!
-//! Seven-bit throughout, whatever the failed mail and the provider's words hold. The body of the failed mail never goes
-//! along: the report may be for somebody else than its sender. RFC 3461 §6, RFC 3464, RFC 3834, RFC 6522, RFC 6533.
+//! Seven-bit throughout, whatever the failed mail and the provider's replies contain. The body of the failed mail is
+//! never included, since the report may go to someone other than its sender. RFC 3461 §6, RFC 3464, RFC 3834, RFC 6522,
+//! RFC 6533.
 
 use super::accepted::Accepted;
 use super::headers::{Field, FieldError};
@@ -15,10 +16,11 @@ use jiff::Timestamp;
 use mail_builder::encoders::QuotedPrintableEncoder;
 use std::fmt::Write as _;
 
-/// Octets of the failed mail's header that go along.
+/// Octets of the failed mail's header that are included.
 const MAX_RETURNED: usize = 32 * 1024;
 
-/// Octets of a word that cannot be folded: with its field's name it fits a line of 998 (RFC 5322 §2.1.1).
+/// The maximum size in octets of a word, which cannot be folded: with its field's name it fits a line of 998 (RFC 5322
+/// §2.1.1).
 const MAX_WORD: usize = 900;
 
 /// One recipient that did not get the mail.
@@ -27,9 +29,9 @@ pub struct FailedRecipient {
     pub recipient: Mailbox,
     /// RFC 3463.
     pub status: EnhancedCode,
-    /// The provider's own reply, if it was one that decided.
+    /// The provider's own reply, if a reply decided.
     pub reply: Option<String>,
-    /// For people.
+    /// An explanation for people.
     pub text: String,
 }
 
@@ -44,7 +46,7 @@ impl FailedRecipient {
         Self { recipient: recipient.clone(), status, reply, text: reason.to_string() }
     }
 
-    /// It expired; `text` says so. RFC 3463 §3.5: X.4.7, delivery time expired.
+    /// The mail expired; `text` says so. RFC 3463 §3.5: X.4.7, delivery time expired.
     pub fn expired(recipient: &Mailbox, reason: &Reason, text: String) -> Self {
         Self { status: EnhancedCode::new(4, 4, 7), text, ..Self::new(recipient, reason) }
     }
@@ -53,12 +55,12 @@ impl FailedRecipient {
 /// The contents of a bounce.
 #[derive(Debug, Clone)]
 pub struct BounceReport<'a> {
-    /// Of the report itself.
+    /// The id of the report itself.
     pub id: MailId,
     pub now: Timestamp,
-    /// The gateway's name.
+    /// The gateway's hostname.
     pub hostname: &'a str,
-    /// As in "MAILER-DAEMON@example.com".
+    /// For example "MAILER-DAEMON@example.com".
     pub from: &'a Mailbox,
     pub to: &'a Mailbox,
     pub failed: &'a Accepted,
@@ -101,7 +103,7 @@ impl BounceReport<'_> {
             Field::new("Subject", &["Mail could not be delivered"])?,
             Field::new("Date", &[&rfc5322_date(self.now)])?,
             Field::new("Message-ID", &[&format!("<{}@{host}>", self.id)])?,
-            // RFC 3834 §5: so that no vacation notice answers it.
+            // RFC 3834 §5: prevents vacation notices in reply.
             Field::new("Auto-Submitted", &["auto-replied"])?,
             Field::new("MIME-Version", &["1.0"])?,
             Field::new(
@@ -159,8 +161,8 @@ impl BounceReport<'_> {
     }
 }
 
-/// RFC 6533 §3: in seven bits, what is beyond ASCII is spelled `\x{...}`. What is too long for a line is cut; the part for people
-/// has the whole address.
+/// RFC 6533 §3: in seven bits, non-ASCII characters are written as `\x{...}`. An address that is too long for a line is
+/// cut; the part for people has the whole address.
 fn address(mailbox: &Mailbox) -> String {
     if !mailbox.is_internationalized() {
         return format!("rfc822; {mailbox}");
@@ -183,7 +185,7 @@ fn ascii(text: &str) -> String {
     text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
-/// A long line is folded at its spaces; a word that is too long for a line of its own is cut.
+/// Folds a long line at its spaces; a word that is too long for a line is cut.
 fn folded(name: &str, value: &str) -> String {
     let words: Vec<&str> = value.split(' ').map(|word| word.get(..MAX_WORD).unwrap_or(word)).collect();
     match Field::new(name, &words) {
@@ -297,7 +299,7 @@ mod tests {
         assert_eq!(whole_lines(b"abc", 2), b"");
     }
 
-    /// The address of a recipient, spelled out, made a line of 1,067 octets.
+    /// The fully escaped address of a recipient made a line of 1,067 octets.
     #[test]
     fn no_line_is_longer_than_998_octets_whatever_the_parts_are_made_of() {
         let labels = |letter: &str, octets: usize| {
@@ -326,7 +328,7 @@ mod tests {
                 failed.envelope.sender = ReversePath::Mailbox(mailbox(sender));
                 let report = report_of(&failed, &"h".repeat(255), sender, &failures).to_bytes();
                 let longest = report.split(|&octet| octet == b'\n').max_by_key(|line| line.len()).unwrap_or_default();
-                // With its CR.
+                // Including its CR.
                 assert!(longest.len() <= 999, "{} octets: {}", longest.len(), longest.escape_ascii());
             }
         }

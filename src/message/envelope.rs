@@ -1,5 +1,5 @@
-//! The envelope: from whom, to whom, and what the message needs from a server. RFC 5321 §2.3.1.
-//! Never read from the header, which may say something else: the envelope alone decides where a message goes.
+//! The envelope: sender, recipients, and what the message needs from a server. RFC 5321 §2.3.1. Never read from the
+//! header, which may differ: the envelope alone decides where a message goes.
 
 use crate::smtp::command::BodyType;
 use crate::smtp::{Mailbox, ReversePath};
@@ -28,14 +28,15 @@ impl Envelope {
     }
 }
 
-/// Octets of the memory budget for an address of an envelope: for the five copies of it that there are at once at most (as
-/// received, before, under and after the rules, on its way into the queue), and for what is noted beside it.
+/// Octets of the memory budget for an address in an envelope: for the at most five copies of it that exist at once (as
+/// received, before, during and after the rules, and on its way into the queue), and for data stored beside it.
 pub fn room_for_address(address: &Mailbox) -> usize {
     512 + 8 * (address.local_part().len() + address.domain().as_str().len())
 }
 
-/// Who is among the recipients already, however the address is spelt: RFC 5321 §4.1.1.3 leaves it to the server what one
-/// address given twice means, and one mail is enough. A hash and a place for each recipient, so that a look costs no walk.
+/// Which recipients are known already, however the address is spelt: RFC 5321 §4.1.1.3 leaves it to the server what a
+/// repeated address means, and one mail is enough. Keeps a hash and a position per recipient, so a lookup scans
+/// nothing.
 #[derive(Debug, Default)]
 pub struct Distinct {
     places: HashMap<u64, usize>,
@@ -43,11 +44,11 @@ pub struct Distinct {
 }
 
 impl Distinct {
-    /// Where `recipient` stands among `known`, all of which were [added](Self::add).
+    /// The position of `recipient` in `known`, all of which must have been [added](Self::add).
     pub fn find(&self, recipient: &Mailbox, known: &[Mailbox]) -> Option<usize> {
         let identity = recipient.identity();
         let place = *self.places.get(&self.hasher.hash_one(&identity))?;
-        // Two that share a hash by chance are two.
+        // Two different addresses may share a hash.
         known.get(place).filter(|other| other.identity() == identity).map(|_| place)
     }
 

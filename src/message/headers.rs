@@ -1,6 +1,6 @@
 //! Header fields: the iterator over a header block's bytes, and the one constructor for new ones.
 //!
-//! What is not touched stays byte-identical; what is added cannot break out of its line. RFC 5322 §2.2, §3.6.8.
+//! Untouched fields stay byte-identical; an added field cannot break out of its line. RFC 5322 §2.2, §3.6.8.
 
 /// One field of a header block, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct FieldRef<'a> {
 }
 
 impl<'a> FieldRef<'a> {
-    /// With every fold and the final CRLF.
+    /// Including every fold and the final CRLF.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
@@ -20,7 +20,7 @@ impl<'a> FieldRef<'a> {
         without_spaces_behind(&self.raw[..self.colon])
     }
 
-    /// The colon follows the name at once, as RFC 5322 §2.2 wants it.
+    /// The colon follows the name immediately, as RFC 5322 §2.2 requires.
     pub fn is_well_formed(&self) -> bool {
         self.name().len() == self.colon
     }
@@ -29,14 +29,14 @@ impl<'a> FieldRef<'a> {
         self.name().eq_ignore_ascii_case(name.as_bytes())
     }
 
-    /// What follows the colon, folds and all, without the final CRLF.
+    /// The text after the colon, including folds, without the final CRLF.
     pub fn value(&self) -> &'a [u8] {
         let value = &self.raw[self.colon + 1..];
         value.strip_suffix(b"\r\n").unwrap_or(value)
     }
 
-    /// The value in one line, without the spaces and tabs around it. Other control characters belong to it: readers differ on
-    /// what they are.
+    /// The value on one line, without surrounding spaces and tabs. Other control characters stay, because readers
+    /// differ on what they are.
     pub fn unfolded(&self) -> Vec<u8> {
         let line: Vec<u8> = self.value().iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
         without_spaces_around(&line).to_vec()
@@ -54,7 +54,7 @@ impl<'a> Fields<'a> {
         Self { rest: block }
     }
 
-    /// What was not consumed: empty for a sound block.
+    /// The unconsumed rest: empty for a valid block.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -71,21 +71,21 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-// Where the colon stands, if the line begins with a field name (RFC 5322 §3.6.8 ftext, white space before the colon
-// tolerated).
+// The position of the colon, if the line begins with a field name (RFC 5322 §3.6.8 ftext; white space before the colon
+// is tolerated).
 fn field_name_end(line: &[u8]) -> Option<usize> {
     let colon = line.iter().position(|&byte| byte == b':' || byte == b'\n')?;
     let name = line.get(..colon).filter(|_| line[colon] == b':').map(without_spaces_behind)?;
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(colon)
 }
 
-/// Without the spaces and tabs at its end: form feeds and the like are not white space. RFC 5234 B.1, WSP.
+/// Without the spaces and tabs at its end; form feeds and the like are not white space. RFC 5234 B.1, WSP.
 pub fn without_spaces_behind(text: &[u8]) -> &[u8] {
     let end = text.iter().rposition(|byte| !b" \t".contains(byte)).map_or(0, |last| last + 1);
     &text[..end]
 }
 
-/// The same on both sides.
+/// The same at both ends.
 pub fn without_spaces_around(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|byte| !b" \t".contains(byte)).unwrap_or(text.len());
     without_spaces_behind(&text[start..])
@@ -102,7 +102,7 @@ fn end_of_field(block: &[u8]) -> usize {
     block.len()
 }
 
-/// Why a value cannot stand in a header.
+/// Why a value is not allowed in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     #[error("a header name is printable ASCII without a colon")]
@@ -126,7 +126,7 @@ impl Field {
     /// RFC 5322 §2.1.1, less the CRLF.
     const FOLD_AT: usize = 78;
 
-    /// `parts` are joined by a space where they fit into 78 columns and by a fold where they do not.
+    /// `parts` are joined by a space if they fit into 78 columns, otherwise by a fold.
     pub fn new(name: &str, parts: &[&str]) -> Result<Self, FieldError> {
         Self::check_name(name)?;
         let mut text = format!("{name}:");
@@ -138,7 +138,7 @@ impl Field {
             if part.len() >= MAX_LINE {
                 return Err(FieldError::TooLong);
             }
-            // Never right behind the name: a line of white space only would be left over (RFC 5322 §3.2.2).
+            // Never directly after the name: that would leave a line of only white space (RFC 5322 §3.2.2).
             if line + 1 + part.len() > Self::FOLD_AT && line > name.len() + 1 {
                 text.push_str("\r\n\t");
                 line = 1;
@@ -156,9 +156,9 @@ impl Field {
         Ok(Self(text))
     }
 
-    /// A value in one line, folded before white space so that its lines stay within 76 columns where they can.
+    /// A value on one line, folded before white space so that its lines stay within 76 columns if possible.
     ///
-    /// 76 and not 78, because encoded words may stand in it (RFC 2047 §2). Unfolding gives back `value`.
+    /// 76 and not 78, because the value may contain encoded words (RFC 2047 §2). Unfolding yields `value`.
     pub fn folded(name: &str, value: &str) -> Result<Self, FieldError> {
         Self::check_name(name)?;
         if value.chars().any(|c| is_unprintable(c) && c != '\t') {
@@ -187,11 +187,11 @@ pub(in crate::message) fn is_unprintable(c: char) -> bool {
     c.is_control() || c == '\u{2028}' || c == '\u{2029}'
 }
 
-/// Where lines are folded, in columns. RFC 2047 §2.
+/// The column at which lines are folded. RFC 2047 §2.
 const FOLDED_LINE: usize = 76;
 
-/// Appends `text`, which has no line end in it, to the unfinished line at the end of `out`: a CRLF is put before white
-/// space where a line would grow beyond 76 columns. No line of white space only arises (RFC 5322 §3.2.2).
+/// Appends `text`, which contains no line break, to the unfinished line at the end of `out`: a CRLF is inserted before
+/// white space where a line would exceed 76 columns. Never creates a line of only white space (RFC 5322 §3.2.2).
 pub fn fold(text: &[u8], out: &mut Vec<u8>) {
     let is_space = |byte: &u8| b" \t".contains(byte);
     let line = out.iter().rposition(|&byte| byte == b'\n').map_or(&out[..], |newline| &out[newline + 1..]);
@@ -216,7 +216,7 @@ pub fn fold(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// What becomes of a field.
+/// The change to make to a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldChange {
     Keep,
@@ -255,7 +255,7 @@ mod tests {
             [(&b"A"[..], b"1".to_vec(), true), (b"B", b"2\tmore".to_vec(), false), (b"C", b"".to_vec(), true),]
         );
         assert!(fields.rest().starts_with(b"no field"));
-        // Some readers take these for parts of the name, and none of them may be a name here.
+        // Some readers treat these as part of the name, so none of them may be accepted as a name here.
         for odd in [&b"From\x0c: a\r\n"[..], b"From\x0b: a\r\n", b"From\xc2\xa0: a\r\n", b"From\x85: a\r\n"] {
             assert_eq!(Fields::new(odd).next(), None, "{}", odd.escape_ascii());
         }

@@ -1,8 +1,8 @@
-//! HTML to plain text, for readers and filters that want one, and the links in it.
+//! Converts HTML to plain text, for readers and filters that want it, and finds the links in it.
 //!
-//! html5ever's tokenizer reads it; the text is written as the tokens come. There is no tree and no layout, so that work and
-//! memory grow with the size of the HTML and with no number in it: spans, nesting and widths mean nothing here. A link is
-//! written once, behind its text in parentheses, as people write them.
+//! html5ever's tokenizer reads the HTML, and the text is written token by token. There is no tree and no layout, so
+//! work and memory grow with the size of the HTML and not with any number in it: spans, nesting and widths are ignored.
+//! A link is written once, in parentheses after its text, as people write links.
 
 mod writer;
 
@@ -12,9 +12,9 @@ use html5ever::tokenizer::{BufferQueue, Tag, TagKind, Token, TokenSink, TokenSin
 use std::cell::RefCell;
 use writer::TextWriter;
 
-/// Octets. Large providers cut off the display at about 100 KiB.
+/// In octets. Large providers cut off the display at about 100 KiB.
 pub const LARGEST: usize = 128 * 1024;
-/// In one element: the tokenizer compares each name with all before it. Newsletters have ten.
+/// In one element: the tokenizer compares each name with all earlier ones. Newsletters have ten.
 const MOST_ATTRIBUTES: usize = 4000;
 
 /// Why there is no text.
@@ -28,19 +28,21 @@ pub enum HtmlError {
     TextTooLong,
 }
 
-/// Octets of memory that [`to_text`] or [`links`] takes at most for so many octets of HTML, besides these.
+/// The most memory, in octets, that [`to_text`] or [`links`] needs for this many octets of HTML, besides the HTML
+/// itself.
 pub fn memory_needed(html: usize) -> usize {
-    // The tokenizer's copy, the text twice, and attributes, each of which takes some 120 octets and has at least five.
+    // The tokenizer's copy, the text twice, and the attributes, each of which needs some 120 octets and is at least
+    // five octets long.
     24 * html.min(LARGEST) + 8192
 }
 
-/// Lines end with CRLF. `None` if nothing readable is left.
+/// Lines end with CRLF. `None` if no readable text is left.
 pub fn to_text(html: &str) -> Result<Option<String>, HtmlError> {
     let text = writer::tidied(&read(html)?.text);
     Ok(text.chars().any(char::is_alphanumeric).then_some(text))
 }
 
-/// The addresses of the links that have a text, in order.
+/// The addresses of links that have a text, in order.
 pub fn links(html: &str) -> Result<Vec<String>, HtmlError> {
     Ok(read(html)?.links)
 }
@@ -56,7 +58,7 @@ fn read(html: &str) -> Result<TextWriter, HtmlError> {
     let tokenizer = Tokenizer::new(sink, TokenizerOpts::default());
     let queue = BufferQueue::default();
     queue.push_back(StrTendril::from(html));
-    // The sink never asks for a break.
+    // The sink never asks the tokenizer to stop.
     let _done = tokenizer.feed(&queue);
     tokenizer.end();
     let mut writer = tokenizer.sink.0.into_inner();
@@ -64,8 +66,8 @@ fn read(html: &str) -> Result<TextWriter, HtmlError> {
     if writer.is_full() { Err(HtmlError::TextTooLong) } else { Ok(writer) }
 }
 
-/// Counts what can stand between two attributes, from what may open an element to the next `>`: never fewer than there are,
-/// but for values that hold a `>` themselves and are thus longer.
+/// Counts the possible separators of attributes, from what may open an element to the next `>`. The count is never too
+/// low, except for values that contain a `>` themselves and are therefore longer.
 fn has_too_many_attributes(html: &[u8]) -> bool {
     let mut in_tag = false;
     let mut separators = 0;
@@ -111,7 +113,7 @@ fn attribute<'a>(tag: &'a Tag, name: &str) -> Option<&'a str> {
     tag.attrs.iter().find(|attribute| &*attribute.name.local == name).map(|attribute| &*attribute.value)
 }
 
-/// Elements in which no other begins. HTML, "Parsing HTML documents", the rules for "in head" and "in body".
+/// Elements that cannot contain other elements. HTML, "Parsing HTML documents", the rules for "in head" and "in body".
 fn raw_text(name: &str) -> TokenSinkResult<()> {
     match name {
         "title" | "textarea" => TokenSinkResult::RawData(RawKind::Rcdata),

@@ -1,7 +1,7 @@
-//! `MailId`: the gateway's own name for one accepted message, in logs and replies.
+//! `MailId`: the gateway's id of one accepted message, in logs and replies.
 //!
-//! Sortable by time, unguessable enough to serve as a file name in a private folder; 16 characters of Crockford's
-//! base-32 alphabet in lower case, always.
+//! Sortable by time, and random enough to serve as a file name in a private folder. Always 16 characters of Crockford's
+//! base-32 alphabet, in lower case.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! Lines that are too long for mail: 998 octets and the CRLF are what every server takes. RFC 5321 §4.5.3.1.6, RFC 5322 §2.1.1.
+//! Finds lines that are too long for mail: every server accepts 998 octets and the CRLF. RFC 5321 §4.5.3.1.6, RFC 5322
+//! §2.1.1.
 
 use super::headers::MAX_LINE;
 use super::raw::RawMessage;
@@ -8,22 +9,22 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LongLine {
     place: Place,
-    /// Without its CRLF.
+    /// Its length without the CRLF.
     octets: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    /// By the field's name, or its beginning.
+    /// The field's name, possibly shortened.
     Field(String),
     /// Counted from 1.
     Body(usize),
 }
 
-/// Octets of a field's name that are told.
+/// Maximum octets of a field's name in the message.
 const TOLD: usize = 60;
 
-/// `None`: there is no such line.
+/// `None`: no line is too long.
 pub fn first_long_line(message: &RawMessage) -> Option<LongLine> {
     if has_long_line(message.header()) {
         for field in message.fields() {
@@ -42,7 +43,7 @@ pub(in crate::message) fn has_long_line(text: &[u8]) -> bool {
     long_line(text).is_some()
 }
 
-/// How many lines stand before it, and its octets.
+/// The number of lines before it, and its length in octets.
 fn long_line(text: &[u8]) -> Option<(usize, usize)> {
     let mut start = 0;
     let ends = memchr::memchr_iter(b'\n', text).map(|end| end + 1).chain([text.len()]);

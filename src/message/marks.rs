@@ -1,11 +1,11 @@
-//! What the application or a rule says of a message beyond its text, in the gateway's own words: tag, stream, metadata, IP
-//! pool, upstream. They become a provider's own headers only just before sending, so that a failover keeps them.
+//! What the application or a rule says about a message beyond its text, in the gateway's own terms: tag, stream,
+//! metadata, IP pool, upstream. These become a provider's headers only just before sending, so a failover keeps them.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One word or short text, fit to stand in a header: 1 to 500 octets, printable, no white space at its ends.
+/// A word or short text that is valid in a header: 1 to 500 octets, printable, without white space at its ends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mark(String);
@@ -24,7 +24,7 @@ pub enum MarkError {
 impl Mark {
     const LONGEST: usize = 500;
 
-    /// White space around it is taken off.
+    /// Removes surrounding white space.
     pub fn new(text: &str) -> Result<Self, MarkError> {
         let text = text.trim();
         if text.is_empty() {
@@ -67,18 +67,18 @@ impl fmt::Display for Mark {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Marks {
-    /// What the mail is, for the provider's statistics: "weekly-report".
+    /// The kind of mail, for the provider's statistics, for example "weekly-report".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<Mark>,
-    /// Which of the provider's streams or configuration sets it goes through.
+    /// The provider's stream or configuration set to use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<Mark>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<Mark, Mark>,
-    /// From which of the provider's addresses it is sent.
+    /// The provider's pool of sending addresses to use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_pool: Option<Mark>,
-    /// Name of the one upstream that is to be used, whatever the routes say.
+    /// Name of the upstream to use, whatever the routes say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Mark>,
 }

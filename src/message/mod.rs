@@ -1,4 +1,4 @@
-//! What a message is and what may be done to it: envelope, header block, repair, and the meaning of replies.
+//! Messages and the operations on them: envelope, header block, repair, and the meaning of replies.
 //!
 //! Pure functions over bytes; time is passed in. Nothing here opens a socket or a file. RFC 5322, RFC 2045, RFC 6854.
 

@@ -1,7 +1,7 @@
-//! What improves a message and may be left out: a repair, a text made from HTML, a link looked for in a text, a preview.
+//! Optional steps that improve a message: a repair, a text made from HTML, a search for a link, a preview.
 //!
-//! Such a step never costs the mail. It runs in [`attempt`] and nowhere else: a panic of it, or its word that it would be
-//! too much, is a [`Skipped`], and the mail goes on as it was before the step.
+//! Such a step never costs the mail. It runs only inside [`attempt`]: if it panics or reports that it would need too
+//! much, the result is a [`Skipped`], and the mail continues as it was before the step.
 
 use super::html::HtmlError;
 use crate::observe::fault;
@@ -11,12 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// A step that was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Skipped {
-    /// As in `[repair]`, or another short name.
+    /// As named in `[repair]`, or another short name.
     pub step: &'static str,
     pub why: Obstacle,
 }
 
-/// Why a step cannot be taken.
+/// Why a step was not completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// The panic itself was logged and counted where it happened.
@@ -28,7 +28,7 @@ pub enum Obstacle {
     Memory,
 }
 
-/// `work` changes nothing that outlives it unless it ends well.
+/// `work` must not change anything outside unless it succeeds.
 pub fn attempt<T>(step: &'static str, work: impl FnOnce() -> Result<T, Obstacle>) -> Result<T, Skipped> {
     let work = || {
         fault::provoke_step(step);
@@ -38,7 +38,7 @@ pub fn attempt<T>(step: &'static str, work: impl FnOnce() -> Result<T, Obstacle>
     result.map_err(|why| Skipped { step, why })
 }
 
-/// As in "text_part: it has more than 128 KiB of HTML".
+/// For example "text_part: it has more than 128 KiB of HTML".
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.step, self.why)

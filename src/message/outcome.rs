@@ -1,5 +1,5 @@
-//! What became of each recipient, and the one table ([`REPLIES`]) that says what a provider's reply means: for the mail, for
-//! the connection and for the upstream's breaker. No other file decides by a provider's code.
+//! The outcome for each recipient, and the one table ([`REPLIES`]) that says what a provider's reply means for the
+//! mail, for the connection and for the upstream's breaker. No other file decides by a provider's code.
 //!
 //! A reply before MAIL is about the upstream, never about the mail: a rotated password or an expired certificate defers
 //! and never fails a message. RFC 5321 §4.2.1, §4.5.3.1.10.
@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Where in the dialogue with a provider something happened.
+/// The step of the dialogue with a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RelayStep {
     /// Waiting for the upstream's limits, or for the upstream to recover.
@@ -27,7 +27,7 @@ pub enum RelayStep {
     Data,
     /// The final dot: from here on the provider may have the message.
     EndOfData,
-    /// Before any upstream was asked: sealing, policy, adapting.
+    /// Before any upstream was tried: sealing, policy, adapting.
     Local,
 }
 
@@ -51,48 +51,48 @@ impl fmt::Display for RelayStep {
     }
 }
 
-/// What went wrong, in the provider's words where it said any.
+/// What went wrong, in the provider's words if it said anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     Reply(Reply),
     /// No reply within the deadline.
     TimedOut,
-    /// The connection broke, could not be made, or did not verify; the text says how.
+    /// The connection broke, could not be established, or was not verified; the text gives the details.
     Network(String),
-    /// A reason of the gateway's own, with the enhanced code that fits it.
+    /// The gateway's own reason, with a matching enhanced code.
     Local {
         enhanced: EnhancedCode,
         text: String,
     },
-    /// The upstream is paused, or one of its limits is used up: it was not asked.
+    /// The upstream is paused, or one of its limits is used up, so it was not tried.
     Unavailable(Box<Unavailable>),
-    /// The gateway is stopping, and this had not begun.
+    /// The gateway is stopping, and this attempt had not begun.
     Stopping,
 }
 
-/// Why an upstream was not asked, and after how long it may be.
+/// Why an upstream was not tried, and when it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable {
     pub text: String,
     pub wait: Duration,
-    /// For how long without a break nothing was taken; zero while only a limit is used up.
+    /// For how long it has accepted nothing; zero if only a limit is used up.
     pub lasting: Duration,
 }
 
-/// Why a recipient was not delivered, complete enough to be understood alone.
+/// Why a recipient was not delivered, complete enough to be understood on its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// Name of the upstream, if one was asked.
+    /// Name of the upstream, if one was tried.
     pub upstream: Option<String>,
     pub step: RelayStep,
     pub cause: Cause,
-    /// What the reader can do about it, if something is known.
+    /// What the reader can do about it, if that is known.
     pub advice: Option<String>,
-    /// The final dot went out and no answer came back: the provider may have the message.
+    /// The final dot was sent and no answer came back, so the provider may have the message.
     pub possible_duplicate: bool,
-    /// The table says that the reply is about the upstream ([`Meaning::UpstreamDeferred`]), by a preset's pattern too.
+    /// The reply is about the upstream, by the table ([`Meaning::UpstreamDeferred`]) or by a preset's pattern.
     pub upstream_wide: bool,
-    /// The replies of upstreams that were asked earlier, in order.
+    /// The replies of upstreams that were tried earlier, in order.
     pub before: Vec<String>,
 }
 
@@ -110,7 +110,7 @@ impl Reason {
         }
     }
 
-    /// The gateway itself cannot go on, or will not; `upstream`: with this one alone.
+    /// The gateway itself cannot or will not continue; `upstream`: with this one only.
     pub fn local(upstream: Option<&str>, enhanced: EnhancedCode, text: String) -> Self {
         Self::new(upstream, RelayStep::Local, Cause::Local { enhanced, text })
     }
@@ -143,7 +143,7 @@ impl Reason {
         }
     }
 
-    /// Too many recipients for one transaction: another one may take this recipient, now.
+    /// Too many recipients for one transaction: another transaction may accept this recipient now.
     pub fn wants_next_transaction(&self) -> bool {
         self.reply().is_some_and(|reply| interpret(self.step, reply, &[]).next_transaction)
     }
@@ -162,12 +162,12 @@ impl Reason {
         }
     }
 
-    /// The upstream was not asked, since it cannot carry this message (too large, not in ASCII): another one may.
+    /// The upstream was not tried, because it cannot carry this message (too large, not in ASCII); another one may.
     pub fn is_beyond_upstream(&self) -> bool {
         self.step == RelayStep::Local && self.upstream.is_some()
     }
 
-    /// No upstream was asked: the mail is as it was before.
+    /// No upstream was tried, so the mail is as it was before.
     pub fn is_untried(&self) -> bool {
         matches!(self.cause, Cause::Unavailable(_) | Cause::Stopping) && self.before.is_empty()
     }
@@ -204,7 +204,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Per recipient. Permanence is never a bool.
+/// The result per recipient. Permanence is never a bool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// With the provider's reply to the final dot.
@@ -214,7 +214,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// A reason that is a reply means what the table says; everything else may be better next time.
+    /// The table decides about a reason that is a reply; any other reason may go away by the next attempt.
     pub fn of(reason: Reason, slow_down: &[SlowDown]) -> Self {
         match reason.reply().map(|reply| interpret(reason.step, reply, slow_down).meaning) {
             Some(Meaning::RecipientFailed | Meaning::MessageFailed) => Self::Failed(reason),
@@ -238,26 +238,26 @@ impl Outcome {
     }
 }
 
-/// What a reply means, and for how much of the mail.
+/// What a reply means, and how much of the mail it affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     /// The step succeeded.
     Accepted,
     RecipientDeferred,
     RecipientFailed,
-    /// All recipients not yet settled.
+    /// Affects all recipients that are not settled yet.
     MessageDeferred,
     MessageFailed,
-    /// Everything for this upstream waits; the message is not at fault.
+    /// Affects all mail for this upstream; the message is not at fault.
     UpstreamDeferred,
 }
 
-/// What becomes of the connection after a reply.
+/// What happens to the connection after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionFate {
     /// It can carry the next command.
     Kept,
-    /// Replies to commands that were sent already are read, but no further message goes over it.
+    /// Replies to commands that were already sent are read, but no further message is sent over it.
     Spent,
     /// The server closes it: no further reply is expected.
     Closed,
@@ -266,33 +266,33 @@ pub enum ConnectionFate {
 /// What an attempt says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// It took or judged the message.
+    /// It accepted or judged the message.
     Success,
-    /// It could not be reached, or would not do its work.
+    /// It could not be reached, or refused service.
     Unavailable,
-    /// The connection broke under the message: once may be a coincidence, twice in a row is the upstream's fault.
+    /// The connection broke during the message: once may be a coincidence, twice in a row is the upstream's fault.
     Broken,
-    /// It asks for patience.
+    /// It asks for a slower pace.
     SlowDown,
-    /// Nothing: the attempt ended before it was asked.
+    /// Nothing: the attempt ended before the upstream was tried.
     None,
 }
 
-/// All that follows from a reply at its step.
+/// Everything that follows from a reply at its step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interpretation {
     pub meaning: Meaning,
     pub connection: ConnectionFate,
     pub signal: Signal,
-    /// Too many recipients for one transaction: these want another one, now. RFC 5321 §4.5.3.1.10.
+    /// Too many recipients for one transaction; the others need another one, now. RFC 5321 §4.5.3.1.10.
     pub next_transaction: bool,
-    /// It does not say whether the message was taken: the provider may have it.
+    /// It does not say whether the message was accepted, so the provider may have it.
     pub leaves_open: bool,
     /// What the reader of the log can do about it.
     pub advice: Option<&'static str>,
 }
 
-/// Replies at these steps with these codes.
+/// Matches replies at these steps with these codes.
 struct ReplyRow {
     /// Empty: every step.
     steps: &'static [RelayStep],
@@ -331,14 +331,14 @@ impl ReplyRow {
 
 const LOGIN_ADVICE: &str = "check `username` and `password`; some providers want an API key or an app password here";
 
-/// The one table: the first row that fits counts. To change what a reply means, change its row.
+/// The one table: the first row that matches applies. To change what a reply means, change its row.
 #[rustfmt::skip]
 const REPLIES: &[ReplyRow] = {
     use {ConnectionFate::*, Meaning::*, RelayStep::*, Signal::*};
     &[
         // RFC 5321 §3.8: the server closes, whichever command it answers.
         row(&[],                   421..=421, UpstreamDeferred,  Closed, SlowDown),
-        // 221 without a QUIT answers no command, least of all a message. RFC 5321 §4.2.3.
+        // A 221 without a QUIT answers no command, and certainly not a message. RFC 5321 §4.2.3.
         row(&[EndOfData],          221..=221, UpstreamDeferred,  Closed, Unavailable).leaves_open(),
         row(&[],                   221..=221, UpstreamDeferred,  Closed, Unavailable),
         row(&[Auth],               535..=535, UpstreamDeferred,  Spent,  Unavailable).advice(LOGIN_ADVICE),
@@ -353,7 +353,7 @@ const REPLIES: &[ReplyRow] = {
         row(&[Ehlo, Mail, Rcpt],   200..=299, Accepted,          Kept,   Success),
         row(&[EndOfData],          200..=299, Accepted,          Kept,   Success),
 
-        // "Go on" where nothing is to go on: the two sides have lost step.
+        // "Go on" where nothing can follow: the two sides are out of step.
         row(&[Mail],               300..=399, MessageDeferred,   Spent,  Success),
         row(&[Rcpt],               300..=399, RecipientDeferred, Spent,  Success),
         row(&[EndOfData],          300..=399, MessageDeferred,   Spent,  Success).leaves_open(),
@@ -371,7 +371,7 @@ const REPLIES: &[ReplyRow] = {
     ]
 };
 
-/// In every other case: before MAIL nothing is about the mail.
+/// In every other case: before MAIL, no reply is about the mail.
 const OTHERWISE: ReplyRow =
     row(&[], 0..=u16::MAX, Meaning::UpstreamDeferred, ConnectionFate::Kept, Signal::Unavailable);
 
@@ -386,12 +386,12 @@ pub fn interpret(step: RelayStep, reply: &Reply, slow_down: &[SlowDown]) -> Inte
     read_as
 }
 
-/// A reply by which a provider asks for a slower pace, although its code may say "permanent"
-/// (Gmail's `550 5.4.5`). A preset's data.
+/// A reply by which a provider asks for a slower pace, although its code may mean "permanent" (Gmail's `550 5.4.5`).
+/// Provided by a preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlowDown {
     pub code: u16,
-    /// Beginning of enhanced code and text; empty matches every reply with this code.
+    /// Prefix of enhanced code and text; empty matches every reply with this code.
     pub starts_with: &'static str,
 }
 
@@ -454,7 +454,7 @@ mod tests {
         }
     }
 
-    /// The whole kind: every step and code, against the four questions that were once asked in four files.
+    /// Every step and code, against the four questions that were once answered in four files.
     #[test]
     fn what_a_reply_does_to_connection_and_breaker_follows_from_step_and_code() {
         for step in STEPS {

@@ -1,7 +1,8 @@
 //! `SenderPatterns`: address patterns such as `*@example.com`, for "who may send as whom" and for routes.
 //!
-//! A pattern is a glob for the local part, `@`, and a glob for the domain; `*` alone is every address. Domains compare
-//! without regard to case (RFC 5321 §2.4), local parts with it. Sees envelope addresses and header authors alike.
+//! A pattern is a glob for the local part, `@`, and a glob for the domain; `*` alone matches every address. Domains are
+//! compared without regard to case (RFC 5321 §2.4), local parts with it. Used for envelope addresses and header authors
+//! alike.
 
 use crate::smtp::{Domain, Mailbox};
 use globset::{GlobBuilder, GlobMatcher};
@@ -11,7 +12,7 @@ use std::fmt;
 #[derive(Debug, Clone)]
 pub struct SenderPatterns(Vec<Pattern>);
 
-/// Why a pattern was refused, with a way out.
+/// Why a pattern was refused, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     #[error("\"{0}\" is not an address pattern: it has no \"@\"; write \"*@{0}\" for every address of that domain")]
@@ -23,12 +24,12 @@ pub enum PatternError {
 }
 
 impl SenderPatterns {
-    /// Every address.
+    /// Matches every address.
     pub fn any() -> Self {
         Self(vec![Pattern { text: "*".to_owned(), parts: None }])
     }
 
-    /// Every address of each domain and of the domains below it.
+    /// Matches every address of each domain and its subdomains.
     pub fn domains<'a>(domains: impl IntoIterator<Item = &'a Domain>) -> Self {
         let both = |domain: &Domain| [format!("*@{domain}"), format!("*@*.{domain}")];
         Self(domains.into_iter().flat_map(both).filter_map(|text| Pattern::parse(&text).ok()).collect())
@@ -42,7 +43,7 @@ impl SenderPatterns {
         self.0.iter().any(|pattern| pattern.matches(mailbox))
     }
 
-    /// An envelope's sender; the null path (`None`) matches only where every address does.
+    /// For an envelope's sender; the null path (`None`) matches only if every address does.
     pub fn matches_sender(&self, sender: Option<&Mailbox>) -> bool {
         sender.map_or(self.is_any(), |sender| self.matches(sender))
     }
@@ -52,7 +53,7 @@ impl SenderPatterns {
         self.0.iter().any(|pattern| pattern.text == "*" || pattern.text == "*@*")
     }
 
-    /// As they were written.
+    /// The patterns as they were written.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|pattern| pattern.text.as_str())
     }
@@ -146,7 +147,7 @@ mod tests {
             (&["*@*.example.com"], "a@news.example.com", true),
             (&["*@*.example.com"], "a@example.com", false),
             (&["reports@example.com"], "Reports@example.com", false),
-            // Letters of ASCII have two cases; the Kelvin sign, the long s and the dotless i are other letters.
+            // ASCII letters have two cases; the Kelvin sign, the long s and the dotless i are different letters.
             (&["*@bank.example"], "a@ban\u{212a}.example", false),
             (&["*@sink.example"], "a@\u{17f}ink.example", false),
             (&["*@sink.example"], "a@s\u{131}nk.example", false),

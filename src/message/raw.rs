@@ -6,7 +6,7 @@
 use super::headers::{Field, FieldChange, FieldRef, Fields, changed};
 use bytes::Bytes;
 
-/// Octets. Larger header blocks are refused before anything scans them.
+/// In octets. Larger header blocks are refused before anything scans them.
 pub const MAX_HEADER: usize = 256 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,8 @@ pub enum RawError {
     HeaderTooLarge,
 }
 
-/// Invariant: the header consists of whole fields that end with CRLF; CRLF are the only line ends in both parts.
+/// Invariant: the header consists of complete fields that end with CRLF, and both parts contain no other line endings
+/// than CRLF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawMessage {
     header: Vec<u8>,
@@ -23,10 +24,10 @@ pub struct RawMessage {
 }
 
 impl RawMessage {
-    /// `data` as `smtp::dot` decoded it: CRLF line ends only.
+    /// `data` as `smtp::dot` decoded it: CRLF line endings only.
     ///
-    /// A line that is neither field nor continuation ends the header; it becomes the first line of the body, with the
-    /// missing empty line put between, so that every later reader splits at the same place.
+    /// A line that is neither field nor continuation ends the header and becomes the first line of the body. The
+    /// missing empty line is inserted, so that every later reader splits at the same place.
     pub fn from_data(data: Bytes) -> Result<Self, RawError> {
         let window = header_window(&data);
         let mut fields = Fields::new(window);
@@ -43,8 +44,8 @@ impl RawMessage {
         Ok(Self { header, body: data.slice(length + separator..) })
     }
 
-    /// The parts of a message as [`header`](Self::header) and [`body`](Self::body) once gave them: for what was stored. Where
-    /// the header ends is not asked again, and what the gateway added to it may exceed [`MAX_HEADER`].
+    /// A stored message from its [`header`](Self::header) and [`body`](Self::body). The end of the header is not
+    /// searched for again, and additions by the gateway may make it exceed [`MAX_HEADER`].
     pub fn from_parts(header: Vec<u8>, body: Bytes) -> Self {
         Self { header, body }
     }
@@ -54,7 +55,7 @@ impl RawMessage {
         &self.header
     }
 
-    /// Behind the empty line.
+    /// The part after the empty line.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
@@ -82,17 +83,17 @@ impl RawMessage {
         self.fields_named(name).next().is_some()
     }
 
-    /// Puts a field on top.
+    /// Adds a field at the top.
     pub fn prepend(&mut self, field: &Field) {
         self.header.splice(..0, field.as_bytes().iter().copied());
     }
 
-    /// Puts a field below all others.
+    /// Adds a field below all others.
     pub fn append(&mut self, field: &Field) {
         self.header.extend_from_slice(field.as_bytes());
     }
 
-    /// Changes fields where they stand; true if one is now another, or gone.
+    /// Changes fields in place; true if any was changed or removed.
     pub fn edit_fields(&mut self, change: impl FnMut(&FieldRef<'_>) -> FieldChange) -> bool {
         let edited = changed(&self.header, change);
         let differs = edited.is_some();
@@ -100,17 +101,17 @@ impl RawMessage {
         differs
     }
 
-    /// `header` consists of whole fields that end with CRLF.
+    /// `header` must consist of complete fields that end with CRLF.
     pub(in crate::message) fn replace_header(&mut self, header: Vec<u8>) {
         self.header = header;
     }
 
-    /// CRLF are the only line ends in `body`.
+    /// `body` must contain no other line endings than CRLF.
     pub(in crate::message) fn replace_body(&mut self, body: Bytes) {
         self.body = body;
     }
 
-    /// Takes off every field for which `unwanted` holds; returns how many.
+    /// Removes every field for which `unwanted` holds; returns how many.
     pub fn remove_fields(&mut self, unwanted: impl Fn(&FieldRef<'_>) -> bool) -> usize {
         let mut kept = Vec::with_capacity(self.header.len());
         let mut removed = 0;
@@ -136,7 +137,8 @@ impl RawMessage {
     }
 }
 
-/// What has to be read to find the end of an allowed header: whole lines, so that none is judged by its first half.
+/// The part that must be read to find the end of an allowed header: whole lines, so that no line is judged by its first
+/// half.
 fn header_window(data: &[u8]) -> &[u8] {
     match data.get(MAX_HEADER + 2..).and_then(|rest| memchr::memchr(b'\n', rest)) {
         Some(end) => &data[..MAX_HEADER + 2 + end + 1],

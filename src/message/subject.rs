@@ -1,14 +1,14 @@
-//! The subject for lists: decoded, in one line, of bounded length. Never used to decide anything.
+//! The subject for lists: decoded, on one line, of bounded length. Never used to decide anything.
 
 use super::optional::{Skipped, attempt};
 use super::raw::RawMessage;
 use crate::text::cleaned;
 use mail_parser::MessageParser;
 
-/// Characters.
+/// In characters.
 const MAX: usize = 200;
 
-/// Empty if there is none. What cannot be read costs the list its subject, never the mail.
+/// Empty if there is none. An unreadable subject is left out of lists and never costs the mail.
 pub fn subject(message: &RawMessage) -> Result<String, Skipped> {
     attempt("subject", || Ok(decoded(message)))
 }

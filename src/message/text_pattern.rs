@@ -1,7 +1,7 @@
 //! Patterns for text: a glob as in `Weekly*`, or a regular expression between slashes as in `/^Re: (.*)/`.
 //!
-//! For headers, in rules and routes. A glob fits the whole text, without regard to case, `*` standing for anything; an
-//! expression is looked for anywhere in it. Neither can take more than time linear in the text (the regex crate).
+//! For headers, in rules and routes. A glob must match the whole text, without regard to case, and `*` matches
+//! anything; an expression may match anywhere in it. Both run in time linear in the text (the regex crate).
 
 use super::encoded_words;
 use super::headers::{FieldRef, Fields};
@@ -9,7 +9,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
 use std::fmt;
 
-/// Octets that a compiled expression may take; one that needs more would slow every message down.
+/// Maximum size in octets of a compiled expression; a larger one would slow every message down.
 const LARGEST: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ enum Matcher {
     Regex(Regex),
 }
 
-/// Why a pattern was refused, as its crate says it.
+/// Why a pattern was refused, as the regex or glob crate says it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{pattern}\" is not a valid pattern: {cause}")]
 pub struct TextPatternError {
@@ -54,7 +54,7 @@ impl TextPattern {
     }
 }
 
-/// True if one of the patterns fits, or none was given. A text that is missing fits no pattern.
+/// True if one of the patterns matches, or if there are none. A missing text matches no pattern.
 pub fn any_matches(patterns: &[TextPattern], text: Option<&str>) -> bool {
     patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
 }
@@ -65,7 +65,7 @@ pub fn regex(expression: &str) -> Result<Regex, String> {
     built.map_err(|error| error.to_string().lines().last().unwrap_or_default().trim().to_owned())
 }
 
-/// As it was written.
+/// The pattern as it was written.
 impl fmt::Display for TextPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written)
@@ -80,7 +80,7 @@ impl PartialEq for TextPattern {
 
 impl Eq for TextPattern {}
 
-/// A header of this name whose value fits.
+/// A header of this name whose value matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderPattern {
     pub name: String,
@@ -88,13 +88,13 @@ pub struct HeaderPattern {
 }
 
 impl HeaderPattern {
-    /// True if one of the fields fits.
+    /// True if one of the fields matches.
     pub fn matches(&self, fields: Fields<'_>) -> bool {
         fields.into_iter().any(|field| field.is(&self.name) && self.value.matches(&shown(&field)))
     }
 }
 
-/// The value as people read it: in one line, encoded words decoded.
+/// The value as people read it: on one line, with encoded words decoded.
 pub fn shown(field: &FieldRef<'_>) -> String {
     let value = field.unfolded();
     let value = String::from_utf8_lossy(&value);

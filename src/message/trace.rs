@@ -18,14 +18,14 @@ pub fn is_looping(message: &RawMessage) -> bool {
 pub struct Trace<'a> {
     pub ehlo: &'a EhloName,
     pub client: IpAddr,
-    /// The gateway's name.
+    /// The gateway's hostname.
     pub by: &'a str,
     /// "ESMTP", "ESMTPS", "ESMTPSA", … RFC 3848.
     pub protocol: &'a str,
     pub id: MailId,
 }
 
-/// RFC 5321 §4.4. The recipient is named nowhere: it could be a blind copy.
+/// RFC 5321 §4.4. Never names the recipient, because it could be a blind copy.
 pub fn add_received(message: &mut RawMessage, trace: &Trace<'_>, now: jiff::Timestamp) {
     let literal = match trace.client.to_canonical() {
         IpAddr::V4(address) => format!("([{address}])"),
@@ -38,7 +38,7 @@ pub fn add_received(message: &mut RawMessage, trace: &Trace<'_>, now: jiff::Time
     }
 }
 
-/// RFC 5322 §3.3, always in UTC: the gateway's zone is nobody's business.
+/// RFC 5322 §3.3, always in UTC, so as not to reveal the gateway's time zone.
 pub fn rfc5322_date(now: jiff::Timestamp) -> String {
     now.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }

@@ -5,7 +5,7 @@ use serde_json::Serializer;
 use serde_json::ser::Formatter;
 use std::io::{self, Write};
 
-/// `value` must be one that JSON can say, which every [`serde_json::Value`] is.
+/// `value` must be one that JSON can express, as every [`serde_json::Value`] is.
 pub(super) fn to_ascii(value: &impl Serialize) -> String {
     let mut text = Vec::new();
     let written = value.serialize(&mut Serializer::with_formatter(&mut text, Ascii));
@@ -33,7 +33,7 @@ impl Formatter for Ascii {
                 write!(writer, "{c}")?;
                 continue;
             }
-            // Beyond the first plane as two surrogates.
+            // Characters beyond the first plane become two surrogates.
             for unit in c.encode_utf16(&mut [0; 2]) {
                 write!(writer, "\\u{unit:04x}")?;
             }

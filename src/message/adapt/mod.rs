@@ -1,7 +1,7 @@
-//! What is done to a message just before it is signed, for the one server that is to get it: the marks in that
-//! provider's headers, and ASCII where nothing else can be carried.
+//! Adapts a message, just before it is signed, to the one server that will get it: the marks become that provider's
+//! headers, and 8-bit content becomes ASCII if the server needs that.
 //!
-//! Pure functions over bytes. What needs no change stays octet for octet. RFC 2045, RFC 2047, RFC 6152 §3.
+//! Pure functions over bytes. Anything that needs no change stays octet for octet. RFC 2045, RFC 2047, RFC 6152 §3.
 
 mod json;
 mod seven_bit;

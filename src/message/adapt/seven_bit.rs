@@ -1,8 +1,8 @@
-//! 8-bit mail for a server that carries ASCII only: text becomes quoted-printable, or base64 where that would swell a large
-//! message; other content base64, raw text in headers encoded words.
+//! 8-bit mail for a server that carries only ASCII: text becomes quoted-printable, or base64 if quoted-printable would
+//! make a large message much larger; other content becomes base64, and raw text in headers becomes encoded words.
 //!
-//! What is ASCII stays octet for octet. What is signed, encrypted or another message is never changed: then there is no
-//! way, and the error says why. RFC 6152 §3, RFC 2045 §6, RFC 2047, RFC 6532.
+//! ASCII stays octet for octet. Parts that are signed, encrypted or themselves messages are never changed: the
+//! conversion then fails, and the error says why. RFC 6152 §3, RFC 2045 §6, RFC 2047, RFC 6532.
 
 use crate::message::RawMessage;
 use crate::message::headers::{Field, FieldChange, FieldRef, Fields, changed};
@@ -13,7 +13,7 @@ use crate::message::repair::{add_mime_version, in_ascii};
 use crate::smtp::EnhancedCode;
 use std::ops::Range;
 
-/// Why a message cannot be had in ASCII.
+/// Why a message cannot be converted to ASCII.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inconvertible {
     #[error(
@@ -39,7 +39,7 @@ impl Inconvertible {
     }
 }
 
-/// The whole message in ASCII; `None` if it is.
+/// The whole message in ASCII; `None` if it is already.
 pub fn to_seven_bit(message: &RawMessage) -> Result<Option<RawMessage>, Inconvertible> {
     if !message.body_is_eight_bit() && !message.header_is_eight_bit() {
         return Ok(None);
@@ -69,7 +69,7 @@ pub fn to_seven_bit(message: &RawMessage) -> Result<Option<RawMessage>, Inconver
 }
 
 /// The message with the texts of its own header in encoded words; `None` if there is nothing to encode. Addresses that
-/// only UTF-8 can express are left, and so is what is not UTF-8.
+/// only UTF-8 can express stay as they are, and so does anything that is not UTF-8.
 pub fn with_ascii_texts(message: &RawMessage) -> Option<RawMessage> {
     let header = in_encoded_words(message.header())?;
     let mut converted = message.clone();
@@ -94,7 +94,7 @@ fn refuse_what_is_left(block: &[u8]) -> Result<(), Inconvertible> {
     })
 }
 
-/// The transfer encoding to be declared, if it is another now.
+/// Returns the transfer encoding to declare, if it has changed.
 fn convert_body(
     index: usize,
     entity: &Entity,
@@ -130,7 +130,7 @@ fn convert_body(
         _ => None,
     };
     let coding = coding_of(entity, decoded.as_deref().unwrap_or(body), structure);
-    // The message's own last line ends like every other.
+    // The message's last line ends like every other.
     let line_end = index == 0 && coding == Coding::Base64 && body.ends_with(b"\r\n");
     let is_declared = decoded.is_some() && coding == Coding::BinaryQuotedPrintable;
     editor.encode_body(index, decoded, coding, line_end);
@@ -139,8 +139,8 @@ fn convert_body(
 
 const SIGNED_OR_ENCRYPTED: [&str; 2] = ["multipart/signed", "multipart/encrypted"];
 
-/// Octets of a body from which it is better to be short than legible: letters beyond ASCII take three times their size in
-/// quoted-printable, and providers have their limits.
+/// For bodies of at least this many octets, small size matters more than legibility: non-ASCII letters take three times
+/// their size in quoted-printable, and providers have size limits.
 const LARGE: usize = 256 * 1024;
 
 fn coding_of(entity: &Entity, octets: &[u8], structure: &Structure) -> Coding {
@@ -150,7 +150,7 @@ fn coding_of(entity: &Entity, octets: &[u8], structure: &Structure) -> Coding {
     if is_text && (!is_large || is_short()) { Coding::BinaryQuotedPrintable } else { Coding::Base64 }
 }
 
-/// Before the first part and behind the last one stands what only readers without MIME would show. RFC 2046 §5.1.1.
+/// Before the first part and after the last one is text that only readers without MIME would show. RFC 2046 §5.1.1.
 fn blank_what_nobody_reads(entity: &Entity, structure: &Structure, editor: &mut Editor<'_>) {
     unread(entity, structure).into_iter().for_each(|range| editor.blank_eight_bit(range));
 }
@@ -162,7 +162,8 @@ fn unread(entity: &Entity, structure: &Structure) -> [Range<usize>; 2] {
     [entity.body.start..first, last..entity.body.end]
 }
 
-/// Octets of memory that [`to_seven_bit`] takes beside the message itself: an upper bound by looking, not by doing.
+/// Octets of memory that [`to_seven_bit`] needs besides the message itself: an upper bound, estimated without
+/// converting.
 pub fn seven_bit_memory(message: &RawMessage) -> usize {
     let header = message.header();
     let body = message.body();
@@ -171,7 +172,7 @@ pub fn seven_bit_memory(message: &RawMessage) -> usize {
     }
     let structure = Structure::of(message);
     let words = |block: &[u8]| if block.is_ascii() { 0 } else { WORD * block.len() };
-    // A part's header is written, and then the body with it.
+    // A part's header is written first, then the body together with it.
     let of_entity = |entity: &Entity| {
         let content = if entity.is_leaf() { of_leaf(entity, &body[entity.body.clone()], &structure) } else { 0 };
         content + 2 * words(&body[entity.header.clone()])
@@ -180,12 +181,12 @@ pub fn seven_bit_memory(message: &RawMessage) -> usize {
     STRUCTURE + words(header) + if body.is_ascii() { 0 } else { body.len() + growth }
 }
 
-/// Of an encoded word, for one octet in it.
+/// Size of an encoded word for one octet.
 const WORD: usize = 12;
-/// The largest structure.
+/// Size of the largest structure.
 const STRUCTURE: usize = 64 * 1024;
 
-/// By how much it grows; and the octets behind quoted-printable, while they are re-encoded.
+/// By how much the part grows, plus the octets decoded from quoted-printable while they are re-encoded.
 fn of_leaf(entity: &Entity, body: &[u8], structure: &Structure) -> usize {
     let is_large = structure.root().body.len() >= LARGE;
     let size = match entity.content.encoding {

@@ -1,7 +1,8 @@
-//! Tag, stream, metadata and address pool as headers of the one provider that is to get the message; those of others go.
+//! Writes tag, stream, metadata and address pool as headers of the provider that will get the message, and removes
+//! those of other providers.
 //!
-//! The application's own headers for that provider stay where none of the marks sets them; JSON and lists are joined. What
-//! the provider's form cannot carry is left out and named.
+//! The application's own headers for that provider stay unless a mark sets them; JSON and lists are merged. Values that
+//! the provider's form cannot carry are left out and named.
 
 use super::json;
 use super::vocabulary::{FixedSetting, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary};
@@ -10,16 +11,16 @@ use crate::message::{Marks, RawMessage};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// What became of the marks.
+/// The result of a translation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Translated {
-    /// `None`: the message as it was.
+    /// `None`: the message is unchanged.
     pub message: Option<RawMessage>,
-    /// Marks that this provider has no place for, or whose value it does not allow, by their names.
+    /// The names of marks for which this provider has no header, or whose value it does not allow.
     pub left_out: Vec<String>,
 }
 
-/// `known`: beginnings of the names of all providers' headers.
+/// `known`: the prefixes of all providers' header names.
 pub fn translate(message: &RawMessage, marks: &Marks, vocabulary: &Vocabulary, known: &[&str]) -> Translated {
     let mut new = Headers { message, fields: Vec::new(), objects: BTreeMap::new(), lists: BTreeMap::new() };
     let mut left_out = Vec::new();
@@ -49,7 +50,7 @@ pub fn translate(message: &RawMessage, marks: &Marks, vocabulary: &Vocabulary, k
     let is_changed = |field: &FieldRef<'_>| is_foreign(field) || is_replaced(field);
     let mut touched: Vec<String> = message.fields().filter(is_changed).map(|field| lower(field.name())).collect();
     touched.extend(fields.iter().map(|(name, _)| name.to_ascii_lowercase()));
-    // A signature of the application's own over one of them would not hold.
+    // An application's own signature over one of them would no longer verify.
     edited.remove_fields(|field| is_changed(field) || signs(field, &touched));
     fields.iter().for_each(|(_, field)| edited.append(field));
     Translated { message: (edited.header() != message.header()).then_some(edited), left_out }
@@ -65,7 +66,7 @@ fn lower(name: &[u8]) -> String {
     String::from_utf8_lossy(name).to_ascii_lowercase()
 }
 
-/// RFC 6376 §3.5: `h=` lists names, with colons between.
+/// RFC 6376 §3.5: `h=` lists names, separated by colons.
 fn signs(field: &FieldRef<'_>, names: &[String]) -> bool {
     if !field.is("DKIM-Signature") {
         return false;
@@ -75,19 +76,19 @@ fn signs(field: &FieldRef<'_>, names: &[String]) -> bool {
     signed.is_some_and(|signed| signed.split(':').any(|name| names.iter().any(|known| known == name)))
 }
 
-/// Headers in the making.
+/// Headers under construction.
 struct Headers<'a> {
     message: &'a RawMessage,
-    /// Name, value.
+    /// Name and value.
     fields: Vec<(String, String)>,
-    /// By field; `None` where the application has written something else.
+    /// By field; `None` if the application wrote something else there.
     objects: BTreeMap<&'static str, Option<Map<String, Value>>>,
     /// By field.
     lists: BTreeMap<&'static str, Vec<(String, String)>>,
 }
 
 impl Headers<'_> {
-    /// False if it has no place there.
+    /// False if the provider has no place for it.
     fn word(&mut self, word: HeaderSlot, text: &str) -> bool {
         match word.place {
             SlotForm::Field(name) => self.fields.push((name.to_owned(), text.to_owned())),
@@ -143,7 +144,7 @@ impl Headers<'_> {
         }
     }
 
-    /// Unless the application has set it.
+    /// Added unless the application has set it.
     fn setting(&mut self, setting: FixedSetting) {
         match setting {
             FixedSetting::Field { name, value } if !self.message.has(name) => {
@@ -158,7 +159,7 @@ impl Headers<'_> {
         }
     }
 
-    /// Begins with what the application wrote there. `None` if that cannot be read: it stays as it is.
+    /// Starts with what the application wrote there. `None` if that cannot be read; it then stays as it is.
     fn object(&mut self, field: &'static str) -> Option<&mut Map<String, Value>> {
         let message = self.message;
         let begun = self.objects.entry(field).or_insert_with(|| match message.fields_named(field).next() {
@@ -168,7 +169,7 @@ impl Headers<'_> {
         begun.as_mut()
     }
 
-    /// Begins with the application's own pairs.
+    /// Starts with the application's own pairs.
     fn pair(&mut self, field: &'static str, name: &str, value: &str) {
         let message = self.message;
         let list = self.lists.entry(field).or_insert_with(|| {
@@ -181,7 +182,7 @@ impl Headers<'_> {
         list.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Names and fields. What cannot be folded into lines of a header is left out.
+    /// Returns names and fields. A value that cannot be folded into header lines is left out.
     fn finish(self, left_out: &mut Vec<String>) -> Vec<(String, Field)> {
         let objects = self.objects.into_iter().filter_map(|(name, object)| Some((name, object?)));
         let objects = objects.filter(|(_, object)| !object.is_empty());

@@ -1,11 +1,11 @@
-//! How a provider expects a tag, a stream, metadata and an address pool: data that a preset fills in.
+//! How a provider expects a tag, a stream, metadata and an address pool; presets provide this data.
 //!
-//! Knows forms of headers, never providers. What a form cannot carry is left out, not bent.
+//! Knows forms of headers, never providers. A value that a form cannot carry is left out, not altered.
 
 /// A provider's headers for the gateway's marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vocabulary {
-    /// Beginnings of the names of its headers, such as "X-Mailgun-". Those of other providers are taken out.
+    /// Prefixes of its header names, such as "X-Mailgun-". Those of other providers are removed.
     pub own: &'static [&'static str],
     pub tag: Option<HeaderSlot>,
     pub stream: Option<HeaderSlot>,
@@ -16,11 +16,11 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Of a server that has no headers of its own.
+    /// For a server that has no such headers.
     pub const NONE: Self = Self { own: &[], tag: None, stream: None, ip_pool: None, metadata: None, no_tracking: None };
 }
 
-/// Where one value goes, and which values it can carry.
+/// Where one value is written, and which values it can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderSlot {
     pub place: SlotForm,
@@ -29,39 +29,39 @@ pub struct HeaderSlot {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotForm {
-    /// A field of its own.
+    /// A separate field.
     Field(&'static str),
-    /// A member of the JSON object in a field; in a list of one if `list`.
+    /// A member of the JSON object in a field; inside a list of one if `list`.
     Member { field: &'static str, key: &'static str, list: bool },
     /// `key=value` in a field of such pairs.
     Pair { field: &'static str, key: &'static str },
 }
 
-/// Where pairs of names and values go.
+/// Where pairs of names and values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetadataSlot {
     pub place: MetadataForm,
     pub names: AllowedText,
     pub values: AllowedText,
-    /// How many at most.
+    /// Maximum number of pairs.
     pub most: usize,
-    /// Octets of the whole field's value.
+    /// Maximum size of the whole field's value, in octets.
     pub longest: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetadataForm {
-    /// One field for each; its name begins so.
+    /// One field for each pair; its name has this prefix.
     FieldForEach(&'static str),
-    /// A JSON object in a field of its own.
+    /// A JSON object in a separate field.
     Object(&'static str),
-    /// A JSON object as a member of the one in a field.
+    /// A JSON object as a member of the object in a field.
     Member { field: &'static str, key: &'static str },
     /// `name=value, name=value`
     List(&'static str),
 }
 
-/// A fixed one.
+/// A setting with a fixed value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FixedSetting {
     Field {
@@ -76,11 +76,11 @@ pub enum FixedSetting {
     },
 }
 
-/// Which texts a place can carry.
+/// Which texts can be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AllowedText {
     pub characters: AllowedCharacters,
-    /// Characters.
+    /// In characters.
     pub longest: usize,
 }
 
@@ -88,7 +88,7 @@ pub struct AllowedText {
 pub enum AllowedCharacters {
     /// Letters, digits, hyphen, underscore.
     Token,
-    /// Printable ASCII without the comma, which separates.
+    /// Printable ASCII without the comma, which is the separator.
     NoComma,
     /// Printable ASCII.
     Ascii,

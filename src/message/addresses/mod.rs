@@ -1,14 +1,14 @@
-//! Lists of addresses in headers: display names that break the rules are rewritten, addresses never change.
+//! Lists of addresses in headers: invalid display names are rewritten, addresses never change.
 //!
-//! A value that cannot be read with certainty is left alone as a whole: to guess where a name ends is to guess who is
-//! meant. RFC 5322 §3.4, RFC 2047 §5.
+//! A value that cannot be read with certainty is left alone as a whole, because guessing where a name ends means
+//! guessing who is meant. RFC 5322 §3.4, RFC 2047 §5.
 
 mod scan;
 
 use super::encoded_words::{TextPiece, WordPlacement, decode, encode_comment, encode_phrase, split};
 pub(in crate::message) use scan::{AddressMember, AddressToken, AddressTokenKind, members};
 
-/// The fields that hold nothing but addresses. RFC 5322 §3.6.
+/// The fields that contain only addresses. RFC 5322 §3.6.
 const FIELDS: [&str; 14] = [
     "From",
     "Sender",
@@ -30,7 +30,7 @@ pub fn are_in(name: &[u8]) -> bool {
     FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// The value with its broken names repaired; `None` if nothing needs repair, or there is no certain way to do it.
+/// The value with its invalid names repaired; `None` if nothing needs repair, or if there is no certain way to do it.
 ///
 /// `value` is unfolded; `column` is where it begins in its line.
 pub fn repaired(value: &str, column: usize) -> Option<String> {
@@ -56,7 +56,7 @@ pub fn repaired(value: &str, column: usize) -> Option<String> {
 fn join(out: &mut String, text: &str, stop: Option<char>) {
     out.push_str(text);
     match stop {
-        // An empty place in the list has nobody in it.
+        // An empty entry in the list names no one.
         Some(',') if text.is_empty() => {}
         Some(';') => {
             out.truncate(out.trim_end_matches([' ', ',']).len());
@@ -70,7 +70,7 @@ fn join(out: &mut String, text: &str, stop: Option<char>) {
     }
 }
 
-/// Outer `None`: not readable. Inner `None`: sound.
+/// Outer `None`: not readable. Inner `None`: valid.
 fn repaired_member(member: &AddressMember<'_>, column: usize) -> Option<Option<String>> {
     let angle = member.tokens.iter().position(|token| matches!(token.kind, AddressTokenKind::Angle(_)));
     let (name, behind) = match angle {
@@ -162,7 +162,7 @@ struct DisplayName<'a> {
 }
 
 impl<'a> DisplayName<'a> {
-    /// `next` is the token behind it.
+    /// `next` is the token after it.
     fn read(tokens: &[AddressToken<'a>], next: Option<&AddressToken<'a>>) -> Option<Self> {
         let mut name = Self { text: String::new(), sound: true, comments: Vec::new() };
         let mut quoted = false;
@@ -179,7 +179,7 @@ impl<'a> DisplayName<'a> {
             quoted |= matches!(token.kind, AddressTokenKind::Quoted { .. });
             name.push(token, spaced_behind, named == 1)?;
         }
-        // `"" <…>`, a name that says nothing.
+        // `"" <…>`, an empty name.
         name.sound &= !(quoted && name.text.trim().is_empty());
         Some(name)
     }
@@ -200,7 +200,7 @@ impl<'a> DisplayName<'a> {
                 let apart = (token.spaced || self.text.is_empty()) && spaced_behind;
                 self.sound &= apart && run.is_sound(WordPlacement::Phrase);
                 let decoded = run.decode()?;
-                // The quotes of the name went into the words.
+                // The quotes of the name became part of the words.
                 let inner = decoded.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|_| alone);
                 self.sound &= inner.is_none();
                 self.text.push_str(inner.unwrap_or(&decoded));

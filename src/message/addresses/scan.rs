@@ -2,22 +2,22 @@
 
 use crate::message::encoded_words::{EncodedWord, WordRun};
 
-/// What stands between two separators: one mailbox, or the name of a group.
+/// The part between two separators: one mailbox, or the name of a group.
 #[derive(Debug)]
 pub(in crate::message) struct AddressMember<'a> {
-    /// Without white space around it.
+    /// Without surrounding white space.
     pub raw: &'a str,
     pub tokens: Vec<AddressToken<'a>>,
-    /// The separator behind it: `,`, `;` or `:`.
+    /// The separator after it: `,`, `;` or `:`.
     pub stop: Option<char>,
 }
 
 #[derive(Debug)]
 pub(in crate::message) struct AddressToken<'a> {
     pub kind: AddressTokenKind<'a>,
-    /// As it stands in the value; of neighbouring words, the first one.
+    /// As it is in the value; for neighbouring words, the first one.
     pub raw: &'a str,
-    /// White space stands before it.
+    /// White space precedes it.
     pub spaced: bool,
 }
 
@@ -29,16 +29,18 @@ pub(in crate::message) enum AddressTokenKind<'a> {
         text: String,
     },
     Words(WordRun<'a>),
-    /// What is between the brackets.
+    /// The text between the brackets.
     Angle(&'a str),
-    /// What is between the parentheses.
+    /// The text between the parentheses.
     Comment(&'a str),
 }
 
-/// Each takes some hundred octets of memory, however short it is. A thousand addresses with names have three thousand.
+/// Each token needs some hundred octets of memory, however short it is. A thousand addresses with names have three
+/// thousand.
 const MOST_TOKENS: usize = 30_000;
 
-/// `None` if something is opened and not closed, or closed and not opened, or there is more than anybody writes.
+/// `None` if something is opened but not closed, or closed but not opened, or if there are more tokens than anyone
+/// writes.
 pub(in crate::message) fn members(value: &str) -> Option<Vec<AddressMember<'_>>> {
     let mut scanner = Scanner { value, at: 0, left: MOST_TOKENS };
     let mut members = Vec::new();
@@ -56,7 +58,7 @@ pub(in crate::message) fn members(value: &str) -> Option<Vec<AddressMember<'_>>>
 struct Scanner<'a> {
     value: &'a str,
     at: usize,
-    /// Tokens and members that may still come.
+    /// How many tokens and members may still follow.
     left: usize,
 }
 
@@ -102,7 +104,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Up to the `close` that belongs to the opening character here; comments nest, brackets hold quoted strings.
+    /// Up to the `close` that matches the opening character here; comments nest, brackets may contain quoted strings.
     fn enclosed(&mut self, close: u8) -> Option<&'a str> {
         let start = self.at + 1;
         let bytes = self.value.as_bytes();
@@ -131,7 +133,7 @@ impl<'a> Scanner<'a> {
             if " \t\"(<,;:>)]".contains(c) || self.at > start && EncodedWord::at_start(self.rest()).is_some() {
                 break;
             }
-            // An address literal has colons in it.
+            // An address literal contains colons.
             self.at += if c == '[' { self.rest().find(']')? + 1 } else { c.len_utf8() };
         }
         self.value.get(start..self.at)

@@ -1,17 +1,17 @@
-//! Writes text as header values: plain where it is ASCII, in encoded words of whole characters where it is not.
+//! Writes text as header values: plain if it is ASCII, otherwise in encoded words of whole characters.
 
 use super::{BREAKS, MAX_WORD, WordPlacement, is_plain};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use std::borrow::Cow;
 
-/// What stands around the data of a word.
+/// The octets around the data of a word.
 const AROUND: usize = "=?UTF-8?Q??=".len();
-/// Octets; a longer word has to be encoded, since no line could be folded inside it.
+/// In octets; a longer word has to be encoded, since a line cannot be folded inside it.
 const LONGEST_PLAIN: usize = 900;
 
-/// An unstructured value, in one line that can be folded at its white space. Reading it gives back `text`, with a space
-/// for line ends and NUL; other control characters are encoded. `column`: where the value begins.
+/// An unstructured value on one line that can be folded at its white space. Decoding it yields `text`, with a space in
+/// place of line breaks and NUL; other control characters are encoded. `column`: where the value begins.
 pub fn encode_text(text: &str, column: usize) -> String {
     encode(&in_one_line(text), WordPlacement::Text, column)
 }
@@ -29,12 +29,12 @@ pub fn encode_phrase(text: &str, column: usize) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// What stands between the parentheses of a comment.
+/// The text between the parentheses of a comment.
 pub fn encode_comment(text: &str) -> String {
     encode(&in_one_line(text), WordPlacement::Phrase, 0)
 }
 
-/// One space stands for the line ends and NULs in a row.
+/// Replaces each run of line breaks and NULs by one space.
 fn in_one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(BREAKS) {
         return Cow::Borrowed(text);
@@ -64,7 +64,7 @@ fn encode(text: &str, place: WordPlacement, column: usize) -> String {
         let end = tokens[at..].iter().position(|token| token.plain).map_or(tokens.len(), |plain| at + plain);
         let mut run = String::new();
         for (index, token) in tokens[at..end].iter().enumerate() {
-            // Of the gap towards plain text one character separates; the others must be inside to be seen.
+            // One character of the gap separates it from the plain text; the others must be inside the word to be seen.
             let seen = if index == 0 && at > 0 { &token.gap[1..] } else { token.gap };
             run.push_str(seen);
             run.push_str(token.word);
@@ -87,7 +87,7 @@ fn encode(text: &str, place: WordPlacement, column: usize) -> String {
     value
 }
 
-/// And the white space at the end.
+/// Also returns the white space at the end.
 fn tokens(text: &str, place: WordPlacement) -> (Vec<TextToken<'_>>, &str) {
     let is_space = |c| c == ' ' || c == '\t';
     let mut tokens = Vec::new();
@@ -116,11 +116,11 @@ fn stays_plain(word: &str, place: WordPlacement) -> bool {
     !word.is_empty() && word.len() <= LONGEST_PLAIN && word.bytes().all(allowed) && !word.contains("=?")
 }
 
-/// Appends encoded words; base64 only for what would not be readable anyway.
+/// Appends encoded words; base64 only for text that would be unreadable anyway.
 fn push_words(run: &str, place: WordPlacement, column: usize, value: &mut String) {
     let foreign = run.chars().filter(|c| !c.is_ascii()).count();
     let base64 = foreign * 2 > run.chars().count();
-    // The first one shares its line with the field's name.
+    // The first word shares its line with the field's name.
     let mut room = (MAX_WORD + 1).saturating_sub(column).min(MAX_WORD).saturating_sub(AROUND);
     if room < 16 {
         room = MAX_WORD - AROUND;
@@ -141,7 +141,7 @@ fn push_words(run: &str, place: WordPlacement, column: usize, value: &mut String
     }
 }
 
-/// Octets of whole characters whose encoding fits; at least one character.
+/// The octets of as many whole characters as fit when encoded; at least one character.
 fn chunk_length(text: &str, room: usize, base64: bool, place: WordPlacement) -> usize {
     let mut used = 0;
     for (at, c) in text.char_indices() {

@@ -1,7 +1,8 @@
 //! Encoded words: text of any language in a header's ASCII. RFC 2047.
 //!
-//! `scan` finds and decodes them as leniently as mail readers do, and says whether they keep to the letter of the RFC;
-//! `encode` writes them. Nothing here guesses: what does not decode without a doubt is left to its sender.
+//! `scan` finds and decodes them as leniently as mail readers do, and says whether they strictly follow the RFC;
+//! `encode` writes them. Nothing here guesses: words that cannot be decoded with certainty stay as the sender wrote
+//! them.
 
 mod encode;
 mod scan;
@@ -9,7 +10,7 @@ mod scan;
 pub use encode::{encode_comment, encode_phrase, encode_text};
 pub use scan::{EncodedWord, TextPiece, WordRun, split};
 
-/// Which rules hold for the words of a header.
+/// Which rules apply to the words of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WordPlacement {
     /// An unstructured field. RFC 2047 §5 (1).
@@ -18,13 +19,13 @@ pub enum WordPlacement {
     Phrase,
 }
 
-/// Octets, RFC 2047 §2.
+/// In octets, RFC 2047 §2.
 const MAX_WORD: usize = 75;
 
-/// What no header may say, encoded or not: some readers would see another line in it.
+/// Characters that no header value may contain, encoded or not: some readers would see another line in it.
 const BREAKS: [char; 3] = ['\r', '\n', '\0'];
 
-/// What a decoded text is that needs no encoded words, wherever it stands.
+/// Whether a decoded text needs no encoded words in any place.
 fn is_plain(text: &str) -> bool {
     let visible = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     visible && !text.contains("=?") && !text.contains("  ") && text.trim_matches(' ').len() == text.len()

@@ -1,14 +1,14 @@
-//! Finds encoded words as readers do: also where they are glued together, hold raw spaces, or are too long.
+//! Finds encoded words as readers do, even if they are adjacent, contain raw spaces, or are too long.
 
 use super::{BREAKS, MAX_WORD, WordPlacement, is_plain};
 use crate::message::charset;
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
 
-/// Octets; what claims to be a longer word is taken for text, so that scanning stays linear.
+/// In octets; a longer word is treated as text, so that scanning stays linear.
 const LONGEST: usize = 4096;
 
-/// Something between `=?` and `?=` with a charset and an encoding.
+/// The text between `=?` and `?=` with a charset and an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodedWord<'a> {
     raw: &'a str,
@@ -39,17 +39,17 @@ impl<'a> EncodedWord<'a> {
         Some(Self { raw, charset, base64, data: &data[..end] })
     }
 
-    /// Octets that it occupies.
+    /// The number of octets that it occupies.
     pub fn size(&self) -> usize {
         self.raw.len()
     }
 
-    /// As it stands in the value.
+    /// As it is in the value.
     pub fn raw(&self) -> &'a str {
         self.raw
     }
 
-    /// Its text is a quoted string also to those who do not know that this is a word.
+    /// Its text is a quoted string even for readers that do not recognise the word.
     pub fn is_quoted(&self) -> bool {
         let inner = self.data.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         inner.is_some_and(|inner| !inner.contains(['"', '\\']))
@@ -59,7 +59,7 @@ impl<'a> EncodedWord<'a> {
         if self.base64 { base64_decode(self.data.as_bytes()) } else { decode_q(self.data.as_bytes()) }
     }
 
-    /// To the letter of RFC 2047 §2, §4 and §5, taken by itself.
+    /// Strictly follows RFC 2047 §2, §4 and §5, looking at this word alone.
     fn is_sound(&self, place: WordPlacement) -> bool {
         let allowed = |byte: u8| match (self.base64, place) {
             (true, _) => byte.is_ascii_alphanumeric() || b"+/=".contains(&byte),
@@ -75,7 +75,7 @@ impl<'a> EncodedWord<'a> {
     }
 }
 
-/// An underscore is a space (RFC 2047 §4.2), but not to somebody who writes spaces as they are.
+/// An underscore is a space (RFC 2047 §4.2), except for a sender that writes spaces as they are.
 fn decode_q(data: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(data.len());
     let underscore = if data.contains(&b' ') { b'_' } else { b' ' };
@@ -104,7 +104,7 @@ fn decode_q(data: &[u8]) -> Option<Vec<u8>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WordRun<'a> {
     words: Vec<EncodedWord<'a>>,
-    /// White space stands between the words and around the run.
+    /// White space separates the words and surrounds the run.
     apart: bool,
 }
 
@@ -122,19 +122,19 @@ impl<'a> WordRun<'a> {
         self.apart &= apart;
     }
 
-    /// Something stands right behind the run.
+    /// Something follows the run without white space.
     pub fn touch(&mut self) {
         self.apart = false;
     }
 
-    /// Word by word where each can be read alone (RFC 2047 §6.2). Where one cannot, because a character is split, its octets
-    /// are joined with those of the next ones of its charset.
+    /// Decodes each word separately if possible (RFC 2047 §6.2). If a word cannot be decoded because a character is
+    /// split, its octets are joined with those of the following words of its charset.
     pub fn decode(&self) -> Option<String> {
         let same = |a: &EncodedWord<'_>, b: &EncodedWord<'_>| a.charset.eq_ignore_ascii_case(b.charset);
         self.words.chunk_by(same).map(decoded).collect()
     }
 
-    /// Keeps to the RFC, and says something that could not be said plainly.
+    /// Follows the RFC and encodes only text that plain text could not express.
     pub fn is_sound(&self, place: WordPlacement) -> bool {
         self.apart
             && self.words.iter().all(|word| word.is_sound(place))
@@ -142,8 +142,8 @@ impl<'a> WordRun<'a> {
     }
 }
 
-/// Words that are joined one by one until their octets can be read; behind these only all that are left, so that the work
-/// stays linear.
+/// Up to this many words are joined one by one until their octets can be read; after that, all remaining ones are
+/// joined at once, so that the work stays linear.
 const MOST_JOINED: usize = 16;
 
 /// The text of words with one charset.
@@ -174,7 +174,7 @@ pub enum TextPiece<'a> {
     Run(WordRun<'a>),
 }
 
-/// An unstructured value, in order. White space between the words of a run is gone.
+/// The pieces of an unstructured value, in order, without the white space between the words of a run.
 pub fn split(value: &str) -> Vec<TextPiece<'_>> {
     let mut pieces: Vec<TextPiece<'_>> = Vec::new();
     let mut plain = 0;
@@ -234,20 +234,20 @@ mod tests {
             ("=?UTF-8?Q?=C3?= =?utf-8?B?pA==?=", Some("ä")),
             ("=?UTF-8?Q?raw spaces in =C3=A4 it?=", Some("raw spaces in ä it")),
             ("=?UTF-8?Q?a_b?=c", Some("a bc")),
-            // Who writes spaces as they are means an underscore.
+            // A sender that writes spaces as they are means an underscore.
             ("=?UTF-8?Q?my_shop is =C3=A4?=", Some("my_shop is ä")),
             ("=?UTF-8?Q?a_b?= =?UTF-8?Q?c_d e?=", Some("a bc_d e")),
             ("=?UTF-8?Q?_a=20b?=", Some(" a b")),
             ("=?UTF-8?Q??=", Some("")),
-            // Each is whole: put together, their escape sequences would contradict each other.
+            // Each word is complete: joined, their escape sequences would contradict each other.
             ("=?ISO-2022-JP?B?GyRCJU8bKEI=?= =?iso-2022-jp?B?GyRCJU8bKEI=?= x", Some("ハハ x")),
             ("=?ISO-2022-KR?B?GyQpQw5HUQ8=?= =?ISO-2022-KR?B?GyQpQw4xWw8=?=", Some("한글")),
-            // The second one goes on where the first one stopped.
+            // The second word continues where the first one stopped.
             ("=?ISO-2022-JP?B?GyRCJU8=?= =?ISO-2022-JP?B?JU8bKEI=?=", Some("ハハ")),
             ("=?Shift_JIS?Q?=83?= =?Shift_JIS?Q?n?=", Some("ハ")),
             ("=?UTF-8?Q?a?= =?UTF-8?Q?=E2?= =?UTF-8?Q?=98?= =?UTF-8?Q?=95?= =?UTF-8?Q?b?=", Some("a☕b")),
             ("=?UTF-8?Q?=E2?= =?ISO-8859-1?Q?=98?=", None),
-            // Not words, and so no more than what they are.
+            // Not words, so they stay as they are.
             ("=?UTF-8?X?a?= =??Q?a?= =?UTF-8?Q?a", Some("=?UTF-8?X?a?= =??Q?a?= =?UTF-8?Q?a")),
             ("=?", Some("=?")),
             // Cannot be decoded.
@@ -275,7 +275,7 @@ mod tests {
             ("plain", true),
             ("=?UTF-8?Q?gr=C3=BCn?=", true),
             ("a =?UTF-8?Q?gr=C3=BCn?= b =?UTF-8?B?w7Y=?=", true),
-            // The second word alone would be plain, but it has the space that would be lost.
+            // The second word alone would be plain, but it contains the space that would be lost.
             ("=?UTF-8?Q?gr=C3=BCn?= =?UTF-8?Q?_tea?=", true),
             ("=?UTF-8?Q?a_=3D=3F_b?=", true),
             ("=?UTF-8?Q?two__spaces?=", true),

@@ -1,14 +1,15 @@
-//! Writes text as the tokens of HTML come: where lines end, what stands before them, and links behind their text.
+//! Writes text as the tokens of the HTML arrive: line ends, the marks at the beginning of lines, and links after their
+//! text.
 //!
-//! Knows no tree: what is never closed ends with the text. Whatever a number in the HTML says, it costs no more than its
+//! Knows no tree: an element that is never closed ends with the text. A number in the HTML costs no more than its
 //! digits.
 
-/// Around the address of a link, until it is known what stands beside it. For private use, Unicode §23.5.
+/// Enclose the address of a link until the text beside it is known. For private use, Unicode §23.5.
 const OPEN: char = '\u{e000}';
 const CLOSE: char = '\u{e001}';
-/// Quotes in each other that a line shows, and lists that are counted.
+/// The most nested quotes that a line shows, and the most nested lists that are tracked.
 const DEEPEST: usize = 16;
-/// Digits of the number with which a list may begin; one that is longer begins with 1.
+/// Maximum digits of the number with which a list may begin; a list with a longer one begins with 1.
 const LONGEST_NUMBER: usize = 6;
 
 #[derive(Debug, Default)]
@@ -16,24 +17,24 @@ pub(super) struct TextWriter {
     pub text: String,
     /// Addresses of links that have a text, in order.
     pub links: Vec<String>,
-    /// Octets of the text from which on nothing more is written.
+    /// Once the text has this many octets, nothing more is written.
     most: usize,
-    /// Line ends that belong before the next text.
+    /// Number of line ends to write before the next text.
     gap: usize,
-    /// The mark of a list's item, before the next text.
+    /// A list item's mark to write before the next text.
     marker: Option<String>,
     link: Option<Link>,
-    /// The next number of each list; `None` where there are dots.
+    /// The next number of each list; `None` for bulleted lists.
     lists: Vec<Option<u32>>,
-    /// Lists that are open beyond those.
+    /// Number of open lists beyond those.
     deeper_lists: usize,
     quotes: usize,
     preformatted: usize,
-    /// At the beginning of a cell or an item: an empty line has no place there.
+    /// At the beginning of a cell or an item, where an empty line is not wanted.
     at_start: bool,
     /// Where the text of a superscript begins.
     superscript: Option<usize>,
-    /// In an element whose text nobody sees.
+    /// Inside an element whose text is not shown.
     hidden: bool,
 }
 
@@ -67,7 +68,7 @@ impl TextWriter {
         }
     }
 
-    /// `attribute`: its value by its name.
+    /// `attribute` returns an attribute's value by its name.
     pub fn tag<'a>(&mut self, name: &str, is_start: bool, attribute: impl Fn(&str) -> Option<&'a str>) {
         self.hidden = is_start && matches!(name, "style" | "script" | "title" | "iframe" | "noembed" | "noframes");
         match name {
@@ -109,7 +110,7 @@ impl TextWriter {
         }
     }
 
-    /// The link ends here, if one is open.
+    /// Ends the open link, if there is one.
     pub fn end_link(&mut self) {
         let Some(Link { address, has_text: true }) = self.link.take() else { return };
         if !address.is_empty() && !address.starts_with('#') && !self.is_full() {
@@ -144,14 +145,14 @@ impl TextWriter {
         self.text.extend(self.marker.take());
     }
 
-    /// So many line ends at least between what was before and what comes.
+    /// Ensures at least this many line ends between the previous and the next text.
     fn parts(&mut self, line_ends: usize) {
         if !self.text.is_empty() {
             self.gap = self.gap.max(if self.at_start { 1 } else { line_ends });
         }
     }
 
-    /// One more than there are: an empty line where two come together.
+    /// Adds one line end to the pending ones: where two meet, there is an empty line.
     fn line_ends(&mut self) {
         if !self.text.is_empty() {
             self.gap = (self.gap + 1).min(2);
@@ -177,7 +178,7 @@ impl TextWriter {
         }
     }
 
-    /// Digits of a superscript are written as such.
+    /// Writes the digits of a superscript as superscript characters.
     fn raise(&mut self) {
         let Some(start) = self.superscript.take() else { return };
         let Some(text) = self.text.get(start..) else { return };
@@ -206,7 +207,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n' | '\x0c')
 }
 
-/// What begins and ends a line. HTML, "Rendering", flow content, and the parts of tables.
+/// Elements that begin and end a line. HTML, "Rendering", flow content, and the parts of tables.
 fn is_block(name: &str) -> bool {
     const BLOCKS: [&str; 37] = [
         "address",
@@ -250,8 +251,8 @@ fn is_block(name: &str) -> bool {
     BLOCKS.contains(&name)
 }
 
-/// As browsers read an address: line ends and tabs are not part of it, nor the spaces around it; white space in it is
-/// encoded, so that it stays in one piece where it is shown.
+/// Reads an address as browsers do: without line ends, tabs and surrounding spaces. Other white space is encoded, so
+/// that the address stays in one piece when it is shown.
 fn unbroken(url: &str) -> String {
     let mut out = String::with_capacity(url.len());
     for c in url.trim_matches(|c| c <= ' ').chars().filter(|c| !['\t', '\r', '\n', OPEN, CLOSE].contains(c)) {
@@ -264,7 +265,7 @@ fn unbroken(url: &str) -> String {
     out
 }
 
-/// No white space at line ends, no double spaces, one empty line at most between paragraphs.
+/// Removes white space at line ends and double spaces, and leaves at most one empty line between paragraphs.
 pub(super) fn tidied(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut pending = "";
@@ -281,7 +282,7 @@ pub(super) fn tidied(text: &str) -> String {
     out
 }
 
-/// An address stands in parentheses behind the text of its link, unless it is the text, and the sentence goes on.
+/// Writes an address in parentheses after the text of its link, unless it is that text; then the sentence continues.
 fn push_line(words: &[&str], out: &mut String) {
     let mut before: Option<&str> = None;
     let mut behind_link = false;

@@ -1,5 +1,5 @@
 //! The actions of a rule. Each is a field of [`RuleActions`], which holds what the user asked for, and a row in
-//! [`ACTIONS`], which does it. What a row needs to do is below `header`, `envelope` and `unsubscribe`.
+//! [`ACTIONS`], which carries it out with the help of `header`, `envelope` and `unsubscribe`.
 
 use super::envelope::{map_recipients, map_sender, update_smtputf8};
 use super::header::HeaderEditor;
@@ -15,25 +15,25 @@ use std::sync::Arc;
 /// Carried out in the order of `ACTIONS`, whatever the order in the file.
 #[derive(Debug, Clone, Default)]
 pub struct RuleActions {
-    /// It is discarded; the application gets a 250.
+    /// The message is discarded; the application gets a 250.
     pub discard: bool,
     /// The application gets 550 5.7.1 with this text.
     pub refuse: Option<String>,
     pub set_sender: Option<ReversePath>,
     pub map_sender: AddressMap,
-    /// Recipients that become the same are one.
+    /// Recipients that become equal are merged.
     pub map_recipients: AddressMap,
     pub set_from: Option<NamedAddress>,
-    /// The From that was there before becomes Reply-To, unless there is one.
+    /// The previous From becomes Reply-To, unless there is one already.
     pub keep_from_as_reply_to: bool,
     pub set_reply_to: Option<NamedAddress>,
-    /// Names; a glob takes every header that fits and may go ([`is_editable`](super::is_editable)).
+    /// Names; a glob removes every matching header that may be removed ([`is_editable`](super::is_editable)).
     pub remove_headers: Vec<TextPattern>,
     pub replace_in_headers: Vec<Replacement>,
-    /// The first of the name is changed where it stands, others of it go; without one it is added.
+    /// The first header of the name is changed in place and any others are removed; if there is none, it is added.
     pub set_headers: BTreeMap<String, String>,
     pub add_headers: Vec<(String, String)>,
-    /// Not put there twice.
+    /// Not added if it is already there.
     pub subject_prefix: Option<String>,
     pub list_unsubscribe: Option<ListUnsubscribe>,
     pub tag: Option<Mark>,
@@ -42,14 +42,14 @@ pub struct RuleActions {
     pub ip_pool: Option<Mark>,
     /// Name of an upstream.
     pub upstream: Option<Mark>,
-    /// No later rule is asked.
+    /// No later rule is applied.
     pub last: bool,
 }
 
-/// A message while rules change it.
+/// A message that the rules are changing.
 pub(super) struct RuleSubject {
     pub draft: RewriteDraft,
-    /// Of the recipients at the beginning.
+    /// The current address of each of the original recipients.
     pub targets: Vec<Mailbox>,
     pub texts: Texts,
     pub notes: Vec<RuleNote>,
@@ -68,13 +68,13 @@ struct RuleAction {
 }
 
 enum ActionEffect {
-    /// Ends the message's way, so that no other action has anything to act on. With the rule's name.
+    /// Ends the processing of the message, so no other action applies. Gets the rule's name.
     Verdict(fn(&RuleActions, &Arc<str>) -> Option<Verdict>),
-    /// With what became of each recipient.
+    /// Gets the current address of each original recipient.
     Envelope(fn(&RuleActions, &mut Envelope, &mut [Mailbox])),
-    /// An error if it goes by the author and nobody can tell who that is.
+    /// Fails if it depends on the author and the author cannot be determined.
     Header(fn(&RuleActions, &mut HeaderEditor<'_>) -> Result<(), AuthorError>),
-    /// A header made from a text.
+    /// A header that is made from the message's text.
     Text(fn(&RuleActions, &mut HeaderEditor<'_>, &mut Texts)),
     Marks(fn(&RuleActions, &mut Marks)),
     /// Whether later rules are skipped.
@@ -176,7 +176,8 @@ fn set_mark(wanted: &Option<Mark>, mark: &mut Option<Mark>) {
 }
 
 impl RuleActions {
-    /// In order, until one ends the message's way. An error if one goes by the author and nobody can tell who that is.
+    /// Carries the actions out in order, until one ends the processing of the message. Fails if one depends on the
+    /// author and the author cannot be determined.
     pub(super) fn carry_out(&self, rule: &Arc<str>, subject: &mut RuleSubject) -> Result<RuleFlow, AuthorError> {
         let RuleSubject { draft, targets, texts, notes } = subject;
         let before = draft.envelope.clone();
@@ -200,12 +201,12 @@ impl RuleActions {
         Ok(flow)
     }
 
-    /// Links are looked for in the message's texts, which takes memory.
+    /// Whether links are searched for in the message's texts, which needs memory.
     pub(super) fn search_links(&self) -> bool {
         self.list_unsubscribe.is_some()
     }
 
-    /// No later rule is asked.
+    /// Whether no later rule is applied.
     pub fn is_the_end(&self) -> bool {
         ACTIONS.iter().any(|RuleAction { effect, .. }| match effect {
             ActionEffect::Verdict(decide) => decide(self, &Arc::from("")).is_some(),
@@ -219,7 +220,7 @@ impl RuleActions {
         ACTIONS.iter().map(|action| action.key)
     }
 
-    /// The keys of the actions that end the message's way, and leave nothing for others to act on.
+    /// The keys of the actions that end the processing, after which no other action applies.
     pub fn ending_keys() -> impl Iterator<Item = &'static str> {
         ACTIONS.iter().filter(|action| matches!(action.effect, ActionEffect::Verdict(_))).map(|action| action.key)
     }

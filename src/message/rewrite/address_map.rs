@@ -1,6 +1,6 @@
 //! `AddressMap`: which addresses become which others, as in `"*@old.example" = "*@new.example"`.
 //!
-//! The first pattern that fits wins; a `*` before the target's `@` stands for the local part that was there. Patterns are
+//! The first matching pattern wins; a `*` before the target's `@` stands for the original local part. Patterns are
 //! those of senders.
 
 use crate::message::SenderPatterns;
@@ -19,7 +19,7 @@ struct MapEntry {
 #[derive(Debug, Clone)]
 enum MappedAddress {
     Address(Mailbox),
-    /// With the local part as it was.
+    /// Keeps the local part.
     Domain(String),
 }
 
@@ -41,7 +41,7 @@ impl AddressMap {
         self.0.is_empty()
     }
 
-    /// `None`: it stays as it is.
+    /// `None`: the address stays as it is.
     pub fn map(&self, address: &Mailbox) -> Option<Mailbox> {
         let entry = self.0.iter().find(|entry| entry.pattern.matches(address))?;
         match &entry.target {
@@ -56,7 +56,7 @@ impl MapEntry {
         let refused = || AddressMapError::Target(target.to_owned());
         let pattern = SenderPatterns::parse([pattern])?;
         let target = match target.strip_prefix("*@") {
-            // Checked with a local part that needs no quotes; those that come are as they were.
+            // Checked with a local part that needs no quotes; actual local parts are valid already.
             Some(domain) => Mailbox::parse(&format!("a@{domain}"))
                 .map(|_| MappedAddress::Domain(domain.to_owned()))
                 .map_err(|_| refused())?,

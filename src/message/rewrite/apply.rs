@@ -1,7 +1,7 @@
-//! Carries the rules out, one after the other, and accounts for it: what became of the message, which rules were for it,
-//! and what could not be done.
+//! Applies the rules one after the other and reports the result: the new message, which rules applied, and what could
+//! not be done.
 //!
-//! Never fails and never loses mail: what a rule wants to insert and no header can hold leaves that header as it was.
+//! Never fails and never loses mail: if a rule's value is not valid in a header, that header stays as it was.
 
 use super::actions::{RuleFlow, RuleSubject};
 use super::conditions::first_unmet;
@@ -18,13 +18,13 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// Octets beside the message itself that following the rules takes at most: what it was and what it becomes, and its
-    /// texts decoded where a rule asks for them.
+    /// The most memory, in octets, that the rules need besides the message itself: for its old and new form, and for
+    /// its decoded texts if a rule needs them.
     pub fn memory_needed(&self, message: &RawMessage) -> usize {
         self.memory_for(message.header().len(), message.body().len())
     }
 
-    /// The same of any message of so many octets.
+    /// The same for any message of this size.
     pub fn largest_memory_needed(&self, size: usize) -> usize {
         self.memory_for(size.min(MAX_HEADER), size)
     }
@@ -100,7 +100,7 @@ impl RuleRun {
     }
 }
 
-// To guess who is meant would be to sign for somebody else.
+// Guessing the author could mean signing for someone else.
 fn no_author(rule: &Rule, error: AuthorError) -> Verdict {
     let text = format!("Refused: {error}, so the sender cannot be determined; rule \"{}\" goes by it", rule.name);
     Verdict::Refuse { rule: rule.name.clone(), text }

@@ -1,4 +1,4 @@
-//! Whether a rule applies to a message: all of its conditions are asked, the cheap ones first.
+//! Whether a rule applies to a message: all of its conditions are checked, the cheap ones first.
 
 use super::RuleConditions;
 use super::outcome::{RewriteDraft, Unmet};
@@ -7,7 +7,7 @@ use crate::message::accepted::Origin;
 use crate::message::text_pattern::{HeaderPattern, any_matches};
 use crate::message::{Author, AuthorError, SenderPatterns};
 
-/// `None`: all hold. An error if all depends on the author and nobody can tell who that is.
+/// `None`: all conditions hold. Fails if the result depends on the author and the author cannot be determined.
 pub(super) fn first_unmet(
     conditions: &RuleConditions,
     draft: &RewriteDraft,
@@ -63,7 +63,7 @@ fn size_unmet(conditions: &RuleConditions, draft: &RewriteDraft) -> Option<Unmet
 }
 
 impl RuleConditions {
-    /// For people.
+    /// A description for people.
     pub fn describe(&self, unmet: Unmet) -> String {
         let patterns =
             |patterns: &Option<SenderPatterns>| patterns.as_ref().map(ToString::to_string).unwrap_or_default();

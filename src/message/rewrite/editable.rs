@@ -1,19 +1,19 @@
-//! Which headers a rule may touch, and how: those that say what the message is, which way it took and who signed it are
-//! not the user's, and of some there may be only one. RFC 5322 §3.6.
+//! Which headers a rule may change, and how. The user must not change those that describe the message's format, its
+//! path and its signatures, and some may occur only once. RFC 5322 §3.6.
 
-/// What is to be done to a header.
+/// What a rule does to a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderEdit {
-    /// One more of the name.
+    /// Adds another field of that name.
     Add,
-    /// One of the name, with this value.
+    /// Leaves one field of that name, with this value.
     Set,
     Remove,
-    /// Text in its value.
+    /// Replaces text in its value.
     Replace,
 }
 
-/// The form of the body, the way it took, the signatures, and what must not be seen.
+/// The format of the body, the path, the signatures, and what must not be visible.
 const STRUCTURE: [&str; 10] = [
     "MIME-Version",
     "Received",
@@ -42,8 +42,8 @@ const SINGLE: [&str; 11] = [
     "List-Unsubscribe-Post",
 ];
 
-/// False where it would break the message. From has an action of its own, for which exactly one address must be known;
-/// text in it may be replaced.
+/// False if the change would break the message. From has a separate action, which needs exactly one known address; text
+/// in it may be replaced.
 pub fn is_editable(name: &str, edit: HeaderEdit) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     let is_content = name.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("Content-"));
@@ -53,7 +53,7 @@ pub fn is_editable(name: &str, edit: HeaderEdit) -> bool {
     match edit {
         HeaderEdit::Add => !is("From") && !SINGLE.into_iter().any(is),
         HeaderEdit::Set => !is("From"),
-        // Whatever carries mail without these is suspected of spam.
+        // Mail without these is suspected of being spam.
         HeaderEdit::Remove => !["From", "Date", "Message-ID"].into_iter().any(is),
         HeaderEdit::Replace => true,
     }

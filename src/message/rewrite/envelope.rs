@@ -1,4 +1,4 @@
-//! What rules do to the envelope: the sender set or mapped, recipients mapped. It never becomes empty.
+//! What rules do to the envelope: set or map the sender, map recipients. The envelope never becomes empty.
 
 use super::AddressMap;
 use crate::message::Envelope;
@@ -11,7 +11,7 @@ pub(super) fn map_sender(envelope: &mut Envelope, map: &AddressMap) {
     }
 }
 
-/// `targets`: what became so far of each recipient that there was before the first rule.
+/// `targets`: the current address of each recipient from before the first rule.
 pub(super) fn map_recipients(envelope: &mut Envelope, targets: &mut [Mailbox], map: &AddressMap) {
     let mut is_mapped = false;
     for target in targets.iter_mut() {
@@ -27,7 +27,7 @@ pub(super) fn map_recipients(envelope: &mut Envelope, targets: &mut [Mailbox], m
     let mut recipients = Vec::new();
     for target in targets {
         match distinct.find(target, &recipients) {
-            // In the spelling that the envelope has.
+            // In the envelope's spelling.
             Some(place) => target.clone_from(&recipients[place]),
             None => {
                 distinct.add(target, recipients.len());
@@ -38,14 +38,14 @@ pub(super) fn map_recipients(envelope: &mut Envelope, targets: &mut [Mailbox], m
     envelope.recipients = recipients;
 }
 
-/// After all that one rule did to the envelope.
+/// Called after all of one rule's changes to the envelope.
 pub(super) fn update_smtputf8(envelope: &mut Envelope, before: &Envelope) {
     if envelope != before {
         envelope.smtputf8 = needs_smtputf8(envelope, before);
     }
 }
 
-/// An address that is gone was perhaps the only reason; what the client asked for with ASCII addresses stays asked for.
+/// A removed address may have been the only reason. If the client asked for it with ASCII addresses, it stays.
 fn needs_smtputf8(envelope: &Envelope, before: &Envelope) -> bool {
     has_foreign_address(envelope) || (before.smtputf8 && !has_foreign_address(before))
 }

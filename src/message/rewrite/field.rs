@@ -1,4 +1,4 @@
-//! Fields of a name and a value, as rules insert them. Every value goes through [`Field`], so that none breaks out of its
+//! Fields that rules insert, from a name and a value. Every value goes through [`Field`], so none can break out of its
 //! line.
 
 use super::NamedAddress;
@@ -13,7 +13,7 @@ pub(super) fn text_field(name: &str, value: &str) -> Result<Field, HeaderTrouble
     }
     let column = name.len() + 2;
     let value = match addresses::are_in(name.as_bytes()) {
-        // Addresses that are not ASCII stay as they are; names become encoded words.
+        // Non-ASCII addresses stay as they are; names become encoded words.
         true => addresses::repaired(value, column).unwrap_or_else(|| value.to_owned()),
         false => encoded_words::encode_text(value, column),
     };

@@ -1,5 +1,5 @@
-//! What rules do to the header. Every value goes through [`Field`], so that none can break out of its line; a change that
-//! cannot be made leaves the fields as they were, and a note.
+//! What rules do to the header. Every value goes through [`Field`], so none can break out of its line. If a change
+//! cannot be made, the fields stay as they were, and a note is recorded.
 
 use super::editable::{HeaderEdit, is_editable};
 use super::field::{author_field, text_field};
@@ -12,7 +12,7 @@ use crate::message::text_pattern::TextPattern;
 use crate::message::{self, AuthorError, Field, RawMessage, encoded_words};
 use std::sync::Arc;
 
-/// Octets: the limit for what comes in, less what intake adds.
+/// In octets: the limit for incoming messages, minus what intake adds.
 const LARGEST: usize = MAX_HEADER - 4096;
 
 /// The header of a message, edited by one rule.
@@ -27,11 +27,11 @@ impl<'a> HeaderEditor<'a> {
         Self { message, rule: rule.clone(), notes }
     }
 
-    /// The From that was there before becomes Reply-To if `keep_before`, unless there is one. An error if nobody can tell
-    /// which From it is that would go.
+    /// The previous From becomes Reply-To if `keep_before`, unless there is one already. Fails if it is unclear which
+    /// From would be replaced.
     pub fn set_from(&mut self, from: &NamedAddress, keep_before: bool) -> Result<(), AuthorError> {
         let before = match message::Author::of(self.message) {
-            // Whatever stood there names nobody.
+            // The previous value named no one.
             Err(AuthorError::Missing | AuthorError::Invalid) => None,
             before => Some(before?),
         };
@@ -86,7 +86,7 @@ impl<'a> HeaderEditor<'a> {
         }
     }
 
-    /// One more, below the others.
+    /// Adds another field below the others.
     pub fn insert(&mut self, name: &str, field: Result<Field, HeaderTrouble>) {
         match field {
             Ok(field) => {
@@ -97,7 +97,7 @@ impl<'a> HeaderEditor<'a> {
         }
     }
 
-    /// Once, however many fields it is about: a message can have a hundred thousand.
+    /// Records the note once, even if it concerns many fields: a message can have a hundred thousand.
     pub fn note(&mut self, header: &str, trouble: HeaderTrouble) {
         let note = RuleNote { rule: self.rule.clone(), header: header.to_owned(), trouble };
         if self.notes.last() != Some(&note) {
@@ -105,7 +105,7 @@ impl<'a> HeaderEditor<'a> {
         }
     }
 
-    /// The first of the name becomes `field`, others of it go; without one it is added.
+    /// The first field of the name becomes `field` and any others are removed; if there is none, it is added.
     fn set(&mut self, name: &str, field: Result<Field, HeaderTrouble>) {
         if !self.message.has(name) {
             return self.insert(name, field);
@@ -141,7 +141,7 @@ impl<'a> HeaderEditor<'a> {
         }
     }
 
-    /// A space stands between. What cannot be decoded is left as it is, behind the prefix.
+    /// Separated by a space. A subject that cannot be decoded stays as it is, after the prefix.
     pub fn prefix_subject(&mut self, prefix: &str) {
         let raw = self.message.fields_named("Subject").next().map(|field| field.unfolded()).unwrap_or_default();
         let Ok(raw) = String::from_utf8(raw) else { return self.note("Subject", HeaderTrouble::Undecodable) };

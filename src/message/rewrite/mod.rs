@@ -1,7 +1,7 @@
-//! The user's rules: which messages they are for, and what they do to envelope, header and marks.
+//! The user's rules: which messages they apply to, and what they do to envelope, header and marks.
 //!
-//! Declared, not scripted: a [`Rule`] is conditions and actions. Pure; whatever a rule inserts passes the one constructor
-//! of header fields ([`Field`](super::Field)), so that no value can break out of its line.
+//! Declarative, not scripted: a [`Rule`] consists of conditions and actions. Pure; every value that a rule inserts goes
+//! through the one constructor of header fields ([`Field`](super::Field)), so none can break out of its line.
 
 mod actions;
 mod address_map;
@@ -29,7 +29,7 @@ use crate::smtp::Mailbox;
 use regex::Regex;
 use std::sync::Arc;
 
-/// In the order of the configuration. Each sees what the ones before it made.
+/// In the order of the configuration. Each rule sees the result of the ones before it.
 #[derive(Debug, Clone, Default)]
 pub struct Rules(pub Arc<[Rule]>);
 
@@ -42,26 +42,26 @@ pub struct Rule {
     pub actions: RuleActions,
 }
 
-/// All that are given must hold; a rule without any is for every message.
+/// All given conditions must hold; a rule without conditions applies to every message.
 #[derive(Debug, Clone, Default)]
 pub struct RuleConditions {
-    /// The envelope's sender. The null path fits only a pattern that is any.
+    /// The envelope's sender. The null path matches only the pattern that matches everything.
     pub senders: Option<SenderPatterns>,
-    /// One of the envelope's recipients fits.
+    /// At least one of the envelope's recipients must match.
     pub recipients: Option<SenderPatterns>,
     /// The From header's address. A message whose author cannot be determined is refused.
     pub from: Option<SenderPatterns>,
-    /// Each of them.
+    /// All of them must match.
     pub headers: Vec<HeaderPattern>,
-    /// The address of the listener, as in "127.0.0.1:2525"; one of them. Empty: any.
+    /// The address of the listener, for example "127.0.0.1:2525", must be one of these. Empty: any.
     pub listeners: Vec<Arc<str>>,
-    /// The name of the login; one of them. Empty: any, and none.
+    /// The login must match one of these. Empty: any login or none.
     pub users: Vec<TextPattern>,
-    /// Octets of the whole message.
+    /// Size of the whole message in octets.
     pub larger_than: Option<u64>,
     pub smaller_than: Option<u64>,
-    /// In one of the texts that are shown, decoded; case counts. Neither attachments nor signed or encrypted parts are looked
-    /// into, and of very long texts only the beginning.
+    /// Must occur in one of the visible, decoded texts; case matters. Attachments and signed or encrypted parts are not
+    /// searched, and only the beginning of very long texts is.
     pub body_contains: Option<String>,
 }
 
@@ -72,21 +72,22 @@ pub struct NamedAddress {
     pub address: Mailbox,
 }
 
-/// In the decoded values of a header's fields; in lists of addresses, where decoding could make new ones, as it is written.
+/// Applies to the decoded values of a header's fields; lists of addresses are not decoded, since decoding could create
+/// new addresses.
 #[derive(Debug, Clone)]
 pub struct Replacement {
     pub header: String,
     pub pattern: Regex,
-    /// `$1` or `$name` stand for captures.
+    /// `$1` or `$name` refer to captures.
     pub with: String,
 }
 
 /// RFC 2369 §3.2, RFC 8058.
 #[derive(Debug, Clone)]
 pub struct ListUnsubscribe {
-    /// The first link of the message's texts that fits becomes the header.
+    /// The first matching link in the message's texts becomes the header.
     pub link: TextPattern,
-    /// The link takes POST: List-Unsubscribe-Post is added.
+    /// The link accepts POST, so List-Unsubscribe-Post is added.
     pub one_click: bool,
 }
 

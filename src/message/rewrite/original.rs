@@ -1,8 +1,8 @@
-//! A message from before the rules, as the queue keeps it beside the one that they made: so that the rules can be
-//! applied again later.
+//! A message from before the rules, which the queue stores beside the resulting one, so that the rules can be applied
+//! again later.
 //!
-//! Stored: a line of JSON, then the header block. The body is not in it, since no rule changes one. What does not read is an
-//! error, whatever the octets are.
+//! Stored as a line of JSON, then the header block. The body is not included, since no rule changes it. Unreadable
+//! octets of any kind are an error.
 
 use super::outcome::RewriteDraft;
 use crate::message::headers::Fields;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// Raised when an older program would misunderstand what is stored.
+/// Increased when an older program would misunderstand what is stored.
 const VERSION: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Original {
     header: Vec<u8>,
 }
 
-/// A recipient before the rules, and what they made of it.
+/// A recipient before the rules, and the address that they made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OriginalRecipient {
     address: Mailbox,
@@ -55,14 +55,14 @@ struct OriginalLine {
     marks: Marks,
 }
 
-/// Readable in every version.
+/// The part that is readable in every version.
 #[derive(Debug, Deserialize)]
 struct OriginalVersion {
     version: u32,
 }
 
 impl Original {
-    /// `targets`: what the rules made of each recipient of `draft`, in its order.
+    /// `targets`: the address that the rules made of each recipient of `draft`, in its order.
     pub fn new(draft: &RewriteDraft, targets: &[Mailbox]) -> Self {
         let Envelope { sender, recipients, body, smtputf8 } = &draft.envelope;
         let pairs = recipients.iter().zip(targets);
@@ -88,7 +88,7 @@ impl Original {
             smtputf8: self.smtputf8,
             marks: self.marks.clone(),
         };
-        // Maps have no keys but strings here; an empty line would be refused when it is read.
+        // Maps have only string keys here; an empty line would be rejected when it is read.
         let mut stored = serde_json::to_vec(&line).unwrap_or_default();
         stored.push(b'\n');
         stored.extend_from_slice(&self.header);
@@ -115,8 +115,8 @@ impl Original {
         })
     }
 
-    /// The message as it was, for those whose `open` recipients are not settled yet. An address that no rule made (an operator
-    /// corrected it) is taken for one of the application's.
+    /// The original message, for those whose `open` recipients are not settled yet. An address that no rule made,
+    /// because an operator corrected it, is treated as one of the application's.
     pub fn draft(&self, message: &RawMessage, open: &[Mailbox]) -> RewriteDraft {
         let is_open: HashSet<_> = open.iter().collect();
         let made: HashSet<_> = self.recipients.iter().map(|one| &one.target).collect();
@@ -140,7 +140,7 @@ fn read_line(line: &[u8]) -> Result<OriginalLine, OriginalError> {
     serde_json::from_slice(line).map_err(|error| OriginalError::Line(error.to_string()))
 }
 
-/// Whole fields with CRLF at every line's end, as [`RawMessage`] wants them.
+/// Complete fields with CRLF at the end of every line, as [`RawMessage`] requires.
 fn sound_header(header: &[u8]) -> Option<Vec<u8>> {
     let mut fields = Fields::new(header);
     fields.by_ref().for_each(drop);

@@ -1,4 +1,4 @@
-//! What becomes of a message under the rules: the draft that they change, the verdict, and what could not be done.
+//! The result of the rules: the changed draft, the verdict, and what could not be done.
 
 use crate::message::headers::FieldError;
 use crate::message::optional::Skipped;
@@ -6,7 +6,7 @@ use crate::message::{Envelope, Marks, RawMessage};
 use crate::smtp::Mailbox;
 use std::sync::Arc;
 
-/// All of a message that rules can change.
+/// Everything in a message that rules can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RewriteDraft {
     pub envelope: Envelope,
@@ -22,7 +22,7 @@ pub struct Rewritten {
     /// Rules that did not apply, each with the reason.
     pub passed_over: Vec<(Arc<str>, Unmet)>,
     pub notes: Vec<RuleNote>,
-    /// Searches in its texts that could not be made: nothing was found in them.
+    /// Searches in its texts that were skipped; they count as finding nothing.
     pub skipped: Vec<Skipped>,
 }
 
@@ -32,7 +32,7 @@ pub enum Unmet {
     Senders,
     Recipients,
     From,
-    /// By its place in [`RuleConditions::headers`](super::RuleConditions::headers).
+    /// By its index in [`RuleConditions::headers`](super::RuleConditions::headers).
     Header(usize),
     Listener,
     User,
@@ -48,16 +48,16 @@ pub enum Verdict {
     Refuse { rule: Arc<str>, text: String },
 }
 
-/// A message that goes on.
+/// A message that was neither refused nor discarded.
 #[derive(Debug, Clone)]
 pub struct KeptMail {
     pub draft: RewriteDraft,
-    /// The new address of each recipient of the draft before, in its order; the envelope names each once.
+    /// The new address of each recipient of the original draft, in its order; the envelope names each once.
     pub targets: Vec<Mailbox>,
     pub changes: RewriteChanges,
 }
 
-/// What is not as it was. Bodies always are.
+/// What has changed. Bodies never do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RewriteChanges {
     pub envelope: bool,
@@ -71,7 +71,7 @@ impl RewriteChanges {
     }
 }
 
-/// Something that a rule asked for and could not do.
+/// Something that a rule asked for but that could not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleNote {
     pub rule: Arc<str>,

@@ -1,5 +1,5 @@
-//! Text replaced in the value of a field, by a regular expression with captures. Work and result are bounded, whatever the
-//! value and the captures are.
+//! Replaces text in the value of a field, by a regular expression with captures. Work and result are bounded, whatever
+//! the value and the captures are.
 
 use super::Replacement;
 use super::field::text_field;
@@ -18,7 +18,7 @@ pub(super) fn replaced(field: &FieldRef<'_>, replacement: &Replacement) -> Resul
     let name = String::from_utf8_lossy(field.name()).into_owned();
     let raw = field.unfolded();
     let is_wanted = || replacement.pattern.is_match(&String::from_utf8_lossy(&raw));
-    // A name that is decoded may hold what would be read as an address.
+    // A decoded name may contain text that would be read as an address.
     let is_addresses = addresses::are_in(field.name());
     let value = std::str::from_utf8(&raw).ok();
     let value =
@@ -39,14 +39,14 @@ pub(super) fn replaced(field: &FieldRef<'_>, replacement: &Replacement) -> Resul
     Ok(FieldChange::Replace(new))
 }
 
-/// `None`: nothing fits, or nothing would be different.
+/// `None`: there is no match, or the result would be the same.
 fn with_matches_replaced(value: &str, pattern: &Regex, with: &str) -> Result<Option<String>, HeaderTrouble> {
     let references = memchr::memchr_iter(b'$', with.as_bytes()).count();
     let mut new = String::new();
     let mut copied = 0;
     for captures in pattern.captures_iter(value) {
         let Some(found) = captures.get(0) else { continue };
-        // No capture is longer than the whole.
+        // No capture is longer than the whole value.
         let most = with.len() + references * found.len();
         if new.len() + (found.start() - copied) + most > MAX_HEADER {
             return Err(HeaderTrouble::TooLarge);
@@ -60,7 +60,7 @@ fn with_matches_replaced(value: &str, pattern: &Regex, with: &str) -> Result<Opt
 }
 
 fn number_of_addresses(field: &[u8]) -> usize {
-    // Read under one name, whatever it is called.
+    // Parsed as an address field, whatever its name.
     let Some(colon) = memchr::memchr(b':', field) else { return 0 };
     let block = [b"To", &field[colon..], b"\r\n"].concat();
     let parsed = MessageParser::new().parse_headers(&block);

@@ -1,23 +1,24 @@
-//! What a message says to its readers: its plain and HTML texts, decoded, for conditions and links.
+//! The texts that a message shows to its readers: its plain and HTML texts, decoded, for conditions and links.
 //!
-//! Decoded once per message at most, and only if a rule asks. No rule changes a body, so that they stay true. Bounded: of
-//! each text the beginning is read, and all of them together are no longer than one may be. What cannot be read says nothing.
+//! Decoded at most once per message, and only if a rule needs them. They stay correct because no rule changes a body.
+//! Bounded: only the beginning of each text is read, and all of them together are no longer than one may be. An
+//! unreadable text counts as empty.
 
 use crate::message::mime::Structure;
 use crate::message::optional::{Obstacle, Skipped, attempt};
 use crate::message::{RawMessage, html};
 
-/// Octets as they stand in the message, of all texts together.
+/// Maximum size in octets, as in the message, of all texts together.
 const LARGEST: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     decoded: Option<Vec<BodyText>>,
-    /// Searches that could not be made.
+    /// Searches that were skipped.
     pub skipped: Vec<Skipped>,
 }
 
-/// The names of what is done here, for the log.
+/// The names of these searches in the log.
 const SEARCH: &str = "body_contains";
 const LINK: &str = "list_unsubscribe";
 
@@ -28,8 +29,8 @@ struct BodyText {
 }
 
 impl Texts {
-    /// Octets at most, of a body of so many: a letter of an 8-bit charset may take three in UTF-8. For links, the HTML of one
-    /// of them is read besides.
+    /// The most memory, in octets, for a body of this size: a letter of an 8-bit charset may take three octets in
+    /// UTF-8. For links, one HTML text is parsed in addition.
     pub fn memory_needed(body: usize, for_links: bool) -> usize {
         3 * body.min(LARGEST) + if for_links { html::memory_needed(3 * body) } else { 0 }
     }
@@ -42,7 +43,7 @@ impl Texts {
         self.or_skipped(found).unwrap_or_default()
     }
 
-    /// The first address of a link for which `wanted` holds, in the order in which a reader finds them.
+    /// The address of the first link for which `wanted` holds, in reading order.
     pub fn link(&mut self, message: &RawMessage, wanted: impl Fn(&str) -> bool) -> Option<String> {
         self.read(message, LINK);
         let texts = self.decoded.take().unwrap_or_default();
@@ -58,7 +59,7 @@ impl Texts {
         }
     }
 
-    /// Each is told once.
+    /// Records each skipped search once.
     fn or_skipped<T>(&mut self, result: Result<T, Skipped>) -> Option<T> {
         result
             .map_err(|skipped| {
@@ -89,7 +90,7 @@ fn decoded(message: &RawMessage) -> Vec<BodyText> {
     texts
 }
 
-/// Whole lines, so that no encoding is cut apart.
+/// Whole lines, so that no encoding is split.
 fn window(body: &[u8], room: usize) -> &[u8] {
     if body.len() <= room {
         return body;
@@ -104,10 +105,10 @@ fn is_link(text: &str) -> bool {
     SCHEMES.iter().any(|scheme| text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme)))
 }
 
-/// Octets; longer ones could not stand in a header.
+/// In octets; longer ones would not fit in a header.
 const LONGEST_LINK: usize = 4096;
 
-/// The addresses that stand in a plain text, each up to the next white space or bracket.
+/// The addresses in a plain text, each up to the next white space or bracket.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let is_end = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"');
     text.split(is_end).filter(|word| word.len() <= LONGEST_LINK).filter_map(|word| {
@@ -116,7 +117,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Where the scheme begins whose colon is there.
+/// The beginning of the scheme that ends at this colon.
 fn start_of_link(word: &str, colon: usize) -> Option<usize> {
     SCHEMES.iter().find_map(|scheme| {
         let start = colon.checked_sub(scheme.find(':')?)?;
@@ -124,7 +125,7 @@ fn start_of_link(word: &str, colon: usize) -> Option<usize> {
     })
 }
 
-/// What ends the sentence, or the bracket around the link, is not part of it.
+/// Punctuation at the end of the sentence, or a bracket around the link, is not part of it.
 fn without_punctuation(link: &str) -> &str {
     // By how many more a bracket is closed than opened.
     let surplus = |open: u8, close: u8| {
@@ -142,7 +143,7 @@ fn without_punctuation(link: &str) -> &str {
         }
         end -= 1;
     }
-    // What was taken off is ASCII.
+    // Only ASCII was removed.
     link.get(..end).unwrap_or(link)
 }
 

@@ -1,5 +1,5 @@
-//! `List-Unsubscribe`, taken from the link in the text: the button that mail readers show beside the sender, and that large
-//! receivers ask of those who send in bulk. RFC 2369 §3.2, RFC 8058.
+//! `List-Unsubscribe` from a link in the text: mail readers show it as a button beside the sender, and large receivers
+//! require it of bulk senders. RFC 2369 §3.2, RFC 8058.
 
 use super::ListUnsubscribe;
 use super::header::HeaderEditor;
@@ -9,7 +9,7 @@ use crate::message::Field;
 
 const NAME: &str = "List-Unsubscribe";
 
-/// What the application wrote itself stays. A text without such a link is not an error: not all mail is bulk mail.
+/// The application's own header stays. A text without such a link is not an error: not all mail is bulk mail.
 pub(super) fn add(header: &mut HeaderEditor<'_>, wanted: &ListUnsubscribe, texts: &mut Texts) {
     if header.message.has(NAME) {
         return;
@@ -31,13 +31,13 @@ pub(super) fn add(header: &mut HeaderEditor<'_>, wanted: &ListUnsubscribe, texts
     }
 }
 
-/// RFC 3986 §2: in ASCII, the rest as `%XX`. `None`: it would end early, or another link would begin in it.
+/// RFC 3986 §2: ASCII, with the rest as `%XX`. `None`: it would end early, or another link would begin inside it.
 fn as_uri(link: &str) -> Option<String> {
     let mut uri = String::with_capacity(link.len());
     for byte in link.bytes() {
         match byte {
             b'<' | b'>' | b'"' | b'\\' | b'`' => return None,
-            // A comma stands between links; in a link it is the same encoded.
+            // A comma separates links; inside a link it means the same when encoded.
             b',' => uri.push_str("%2C"),
             byte if byte.is_ascii_graphic() => uri.push(char::from(byte)),
             byte if byte.is_ascii() => return None,

@@ -1,4 +1,4 @@
-//! Before and after, and what no conversion may ever change.
+//! Messages before and after a conversion, and what no conversion may ever change.
 
 use super::*;
 use mail_parser::{MessageParser, MimeHeaders, PartType};
@@ -34,7 +34,7 @@ fn before_and_after() {
             part(&format!("Content-Type: text/html\r\n{EIGHT}"), "<p>ä"),
             part(&format!("Content-Type: text/html\r\n{QP}"), "<p>=C3=A4"),
         ),
-        // What else stands in quoted-printable is kept.
+        // Other quoted-printable text is kept.
         (part(QP, "=C3=A4 ä=\r\n b=3D"), part(QP, "=C3=A4 =C3=A4 b=3D")),
         (
             part(&format!("Content-Type: application/json\r\n{QP}"), "ä=0Ab=0D=0Ac\r\nd"),
@@ -49,7 +49,8 @@ fn before_and_after() {
             "MIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\nw6QNCg==\r\n"
                 .to_owned(),
         ),
-        // Only the part that needs it; names of attachments; the label of the whole; what only ancient readers show.
+        // Only the part that needs it; names of attachments; the label of the whole; text that only ancient readers
+        // show.
         (
             format!(
                 "{EIGHT}Content-Type: multipart/mixed; boundary=b\r\n\r\nprëamble\r\n--b\r\n{EIGHT}\r\nplain\r\n--b\r\nContent-Type: text/csv; name=\"ü.csv\"\r\n\r\nä\r\n--b--\r\nëpilogue"
@@ -82,7 +83,7 @@ fn what_is_ascii_is_not_touched() {
     }
 }
 
-/// The whole is there once; what is ASCII needs nothing.
+/// The whole message exists once; ASCII needs nothing.
 #[test]
 fn there_is_room_for_a_conversion_and_little_more() {
     const MULTIPART: &str = "Content-Type: multipart/mixed; boundary=b\r\n";
@@ -182,7 +183,7 @@ fn texts_alone_become_words_where_addresses_cannot() {
 /// A part's type, name and octets.
 type Shown = (String, Option<String>, Vec<u8>);
 
-/// What a reader gets.
+/// What a reader shows.
 fn shown(data: &[u8]) -> (Option<String>, Vec<Shown>) {
     let parsed = MessageParser::default().parse(data).expect("a message");
     let octets = |body: &PartType<'_>| match body {
@@ -239,7 +240,7 @@ proptest! {
         prop_assert_eq!(shown(&after), shown(data.as_bytes()), "{}", String::from_utf8_lossy(&after));
     }
 
-    /// Whatever comes in: ASCII comes out, or a reason.
+    /// Whatever comes in, the result is ASCII or a reason.
     #[test]
     fn no_octets_get_through(head in "(Content-Type: (text/plain|multipart/mixed; boundary=b|message/rfc822|image/png)\r\n)?", octets in proptest::collection::vec(any::<u8>(), 0..200)) {
         let body: Vec<u8> = octets.into_iter().filter(|byte| !b"\r\0".contains(byte)).flat_map(|byte| if byte == b'\n' { vec![b'\r', b'\n'] } else { vec![byte] }).collect();

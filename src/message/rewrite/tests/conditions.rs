@@ -1,4 +1,4 @@
-//! Which messages a rule is for.
+//! Which messages a rule applies to.
 
 use super::*;
 use crate::message::text_pattern::HeaderPattern;

@@ -1,5 +1,5 @@
-//! No value breaks out of its header, whichever action inserts it and wherever it comes from: from the rule, or by a capture
-//! from what the application or a stranger wrote.
+//! No value breaks out of its header, whichever action inserts it and wherever it comes from: the rule itself, or a
+//! capture from what the application or a stranger wrote.
 
 use super::*;
 use crate::message::encoded_words;
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use proptest::prelude::*;
 
-/// What should break a header.
+/// Values that could break a header.
 fn nasty() -> Vec<String> {
     let pieces = ["\r\n", "\n", "\r", "\0", "\u{2028}", "\u{85}", "\r\n\r\n", "\r\n ", "\u{1b}[2J", "\u{7f}"];
     let mut texts: Vec<_> = pieces.iter().map(|piece| format!("a{piece}Bcc: evil@x.example")).collect();
@@ -30,7 +30,7 @@ fn nasty() -> Vec<String> {
     texts
 }
 
-/// How many more fields there may be afterwards, at most.
+/// Each action with the maximum number of fields it may add.
 fn every_action(text: &str) -> Vec<(RuleActions, usize)> {
     let any = RuleActions::default;
     let named = |name: &str| Some(NamedAddress { display_name: name.to_owned(), address: mailbox("a@example.org") });
@@ -59,7 +59,7 @@ fn every_action(text: &str) -> Vec<(RuleActions, usize)> {
     actions
 }
 
-/// Whole fields, CRLF only, no line too long, no NUL.
+/// Asserts complete fields, CRLF only, no line too long, no NUL.
 fn assert_is_sound(message: &RawMessage, what: &str) {
     let header = message.header();
     assert!(header.ends_with(b"\r\n"), "{what}");
@@ -72,13 +72,13 @@ fn assert_is_sound(message: &RawMessage, what: &str) {
     assert_eq!(&again, message, "{what}: the header ends where it ended");
 }
 
-/// As a stranger's program would write it, so that decoding gives back every octet.
+/// Encodes as a stranger's program would, so that decoding yields every octet.
 fn encoded(text: &str) -> String {
     let word = |octets: &[u8]| format!("=?UTF-8?B?{}?=", BASE64_STANDARD.encode(octets));
     text.as_bytes().chunks(45).map(word).collect::<Vec<_>>().join("\r\n ")
 }
 
-/// How many actions were tried.
+/// Returns how many actions were tried.
 fn check(text: &str, value: &str) -> usize {
     let link = text.replace(char::is_whitespace, "");
     let header = format!(

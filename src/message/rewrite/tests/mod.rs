@@ -1,4 +1,4 @@
-//! Rules by examples: before, and after. Each table is one action or condition, the odd cases among them.
+//! Rules by example: before and after. Each table is one action or condition, including unusual cases.
 
 mod actions;
 mod conditions;
@@ -13,7 +13,7 @@ use crate::message::text_pattern::{self, TextPattern};
 use crate::message::{Envelope, Mark, Marks, RawMessage};
 use crate::smtp::ReversePath;
 
-/// `text` with LF for CRLF.
+/// `text` with LF in place of CRLF.
 pub(super) fn message(text: &str) -> RawMessage {
     RawMessage::from_data(text.replace('\n', "\r\n").into()).expect("a message")
 }
@@ -30,7 +30,7 @@ pub(super) fn patterns(text: &str) -> SenderPatterns {
     SenderPatterns::parse(text.split(' ')).expect("patterns")
 }
 
-/// `sender` may be empty: the null path.
+/// `sender` may be empty for the null path.
 pub(super) fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
     let path = if sender.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(mailbox(sender)) };
     let mut envelope = Envelope::new(path);
@@ -55,12 +55,12 @@ pub(super) fn rules(rules: impl IntoIterator<Item = Rule>) -> Rules {
     Rules(rules.into_iter().collect())
 }
 
-/// One rule for every message.
+/// One rule that applies to every message.
 pub(super) fn always(actions: RuleActions) -> Rules {
     rules([rule("always", RuleConditions::default(), actions)])
 }
 
-/// What is left of a message that goes on.
+/// The result for a message that is neither refused nor discarded.
 pub(super) fn kept(rewritten: Rewritten) -> KeptMail {
     match rewritten.verdict {
         Verdict::Keep(kept) => *kept,
@@ -80,7 +80,7 @@ pub(super) fn header_after(rules: &Rules, before: &str) -> (String, Vec<String>)
     (header, notes)
 }
 
-/// Headers before and after, LF for CRLF, without notes.
+/// Headers before and after, with LF in place of CRLF, without notes.
 pub(super) fn table(actions: &RuleActions, cases: &[(&str, &str)]) {
     let rules = always(actions.clone());
     for (before, after) in cases {

@@ -1,9 +1,9 @@
-//! The stored form of an original: read back as it was, in every version of the program; garbage is an error.
+//! The stored form of an original: every version of the program reads it back unchanged, and garbage is an error.
 
 use super::*;
 use proptest::prelude::*;
 
-/// As version 1 writes it. Never to be changed: such bytes lie in people's queues.
+/// As version 1 writes it. Never change this: such bytes are in users' queues.
 const VERSION_1: &str = "{\"version\":1,\"sender\":\"a@example.com\",\"recipients\":[[\"b@example.net\",\"all@staging.example\"],\
                          [\"\\\"c d\\\"@example.net\",\"all@staging.example\"],[\"e@example.net\",\"e@example.net\"]],\
                          \"eight_bit\":true,\"smtputf8\":false,\"marks\":{\"tag\":\"report\"}}\nFrom: A <a@example.com>\r\n\

@@ -1,4 +1,4 @@
-//! `list_unsubscribe`: which link of which text becomes the header, and when one click is promised.
+//! `list_unsubscribe`: which link of which text becomes the header, and when one-click is offered.
 
 use super::*;
 
