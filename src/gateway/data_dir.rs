@@ -36,13 +36,13 @@ pub enum DataDirError {
     )]
     Shared,
     #[error(
-        "it holds files of something else and is open to other users (mode {mode:04o}), and closing it would lock them out; \
-         set `data_dir` to a folder below it, which will be made, or close it yourself: chmod 700"
+        "it holds other files and is open to other users (mode {mode:04o}), and making it private would lock them out; \
+         set `data_dir` to a folder below it, which will be created, or make it private yourself: chmod 700"
     )]
     Occupied { mode: u32 },
     #[error(
         "it belongs to another user (uid {owner}), and waxseal runs as uid {user}; set `data_dir` to a folder below it, which \
-         will be made if this user may write there, or hand it over: chown {user}",
+         will be created if this user may write there, or change its owner: chown {user}",
         user = user()
     )]
     Foreign { owner: u32 },

@@ -21,7 +21,7 @@ pub struct Lock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error(
-        "another waxseal ({holder}) works in the data folder {path}; stop it first, or give this one a `data_dir` of \
+        "another waxseal ({holder}) is already using the data folder {path}; stop it first, or give this one a `data_dir` of \
          its own"
     )]
     Held { path: PathBuf, holder: String },

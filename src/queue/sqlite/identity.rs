@@ -52,7 +52,7 @@ pub(super) fn lock_database(path: &Path) -> io::Result<File> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
             ErrorKind::ResourceBusy,
-            "another waxseal works with it, from another folder or under another name; stop that one first",
+            "another waxseal is already using it, from another folder or under another name; stop that one first",
         )),
         // On a file system without such locks, the data folder's lock has to do.
         _ => Ok(file),
@@ -135,7 +135,7 @@ impl Files {
             }
             Ok(to) => error!(
                 path = %to.display(),
-                "another database is in the place of the one that was deleted; what that held was written here: to deliver it, \
+                "another database has replaced the deleted one, whose contents were written here: to deliver them, \
                  give a gateway a `data_dir` with this file as queue.sqlite, and with the folder `bodies`"
             ),
             Err(error) => error!(

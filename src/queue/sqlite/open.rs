@@ -153,7 +153,9 @@ fn open_at(
     match remains.lost() {
         0 => {}
         lost => {
-            return Err(OpenCause::Damaged(format!("its write-ahead log is, and {lost} transactions would be lost")));
+            return Err(OpenCause::Damaged(format!(
+                "its write-ahead log is damaged, and {lost} transactions would be lost"
+            )));
         }
     }
     let connection = schema::open_writer(path)?;
@@ -167,7 +169,7 @@ fn open_at(
     if suspects > 0 {
         tracing::warn!(
             suspects,
-            "recipients were being delivered to when waxseal last ended; they will be tried again, and may get their message twice"
+            "recipients were being delivered to when waxseal last ended; they will be tried again and may get their message twice"
         );
     }
     let bodies = Bodies::open(&options.data_dir)?;
