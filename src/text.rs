@@ -30,6 +30,12 @@ pub fn any_of(words: impl IntoIterator<Item = impl Display>) -> String {
     }
 }
 
+/// `smtp.example.com:587`, `[2001:db8::1]:587`. RFC 3986 §3.2.2.
+pub fn host_and_port(host: &str, port: u16) -> String {
+    let is_ipv6 = host.contains(':') && !host.starts_with('[');
+    if is_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// `5 days`, `36 hours`, `90 seconds`: in the largest unit that divides it; below a second, in milliseconds.
 pub fn in_words(duration: Duration) -> String {
     let whole = duration.subsec_nanos() == 0;
@@ -68,6 +74,18 @@ pub fn roughly(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_ipv6_stand_in_brackets() {
+        for (host, shown) in [
+            ("smtp.example.com", "smtp.example.com:587"),
+            ("192.0.2.1", "192.0.2.1:587"),
+            ("2001:db8::1", "[2001:db8::1]:587"),
+            ("[2001:db8::1]", "[2001:db8::1]:587"),
+        ] {
+            assert_eq!(host_and_port(host, 587), shown);
+        }
+    }
 
     #[test]
     fn no_character_that_deceives_is_shown() {

@@ -8,6 +8,7 @@ use crate::observe::Clock;
 use crate::queue::QuotaLedger;
 use crate::relay::{Account, AccountQuotas, Credentials, Endpoint, QuotaStore, TlsMode, Upstream};
 use crate::sandbox::{self, Sandbox, SandboxLimits};
+use crate::text::host_and_port;
 use crate::tls;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::collections::{HashMap, HashSet};
@@ -167,7 +168,8 @@ pub(super) fn describe(upstream: &UpstreamSettings) -> String {
             };
             let cap = upstream.limits.max_connections;
             let title = upstream.preset.title;
-            format!("relaying to {title}, {}:{} over {tls}, at most {cap} connections", endpoint.host, endpoint.port)
+            let server = host_and_port(&endpoint.host, endpoint.port);
+            format!("relaying to {title}, {server} over {tls}, at most {cap} connections")
         }
     }
 }

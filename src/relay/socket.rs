@@ -53,6 +53,11 @@ impl Socket {
         &self.permit
     }
 
+    /// The port that was connected to.
+    pub(super) fn peer_port(&self) -> Option<u16> {
+        self.tcp.as_ref()?.peer_addr().ok().map(|address| address.port())
+    }
+
     /// Closes the socket and keeps the permit for the next one.
     pub(super) async fn close(mut self) -> ConnectionPermit {
         if let Some(tcp) = &mut self.tcp

@@ -6,15 +6,16 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use std::io;
 
-/// What happened, and what the reader can do about it, if that is known.
-pub fn explain(error: &io::Error, expected: &ServerName<'_>) -> (String, Option<String>) {
+/// What happened, and what the reader can do about it, if something is known. `inspect`: a command that shows the server's
+/// certificates.
+pub fn explain(error: &io::Error, expected: &ServerName<'_>, inspect: &str) -> (String, Option<String>) {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return (explain_io(error), None);
     };
     let expected = expected.to_str();
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<Distrust>() {
-            Some(distrust) => (explain_distrust(distrust, &expected), Some(advise(distrust, &expected))),
+            Some(distrust) => (explain_distrust(distrust, &expected), Some(advise(distrust, &expected, inspect))),
             None => (format!("the server's certificate is not accepted: {}", other.0), None),
         },
         Error::InvalidCertificate(other) => (format!("the server's certificate is not accepted: {other}"), None),
@@ -57,12 +58,11 @@ fn explain_distrust(distrust: &Distrust, expected: &str) -> String {
     }
 }
 
-fn advise(distrust: &Distrust, expected: &str) -> String {
+fn advise(distrust: &Distrust, expected: &str, inspect: &str) -> String {
     match distrust {
         Distrust::SelfSigned { .. } | Distrust::UnknownIssuer { .. } => format!(
-            "if this is your own server, look at its certificates with `openssl s_client -starttls smtp -showcerts \
-             -connect {expected}:PORT`, compare the fingerprint with the server's, save the last one as a file and \
-             name that file in `ca`"
+            "if this is your own server, look at its certificates with `{inspect}`, compare the fingerprint with the \
+             server's, save the last one as a file and name that file in `ca`"
         ),
         Distrust::WrongName { names } => match names.iter().find(|name| !name.contains('*')) {
             Some(name) => format!("if that is the server you mean, set server_name = \"{name}\""),

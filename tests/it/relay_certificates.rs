@@ -65,6 +65,20 @@ async fn self_signed_and_not_listed() {
     distrusted(Issued::self_signed(&["localhost"]), &Authority::new().pem(), told, "name that file in `ca`").await;
 }
 
+/// The command can be pasted as it stands: with the port, and STARTTLS only where the server wants it.
+#[tokio::test]
+async fn the_command_that_shows_the_certificate_is_complete() {
+    for implicit in [false, true] {
+        let builder =
+            ScriptedUpstream::builder().identity(Issued::self_signed(&["localhost"]), &Authority::new().pem());
+        let scripted = if implicit { builder.implicit_tls() } else { builder }.start().await;
+        let reason = not_ready(&upstream(scripted.options("company"))).await;
+        let starttls = if implicit { "" } else { "-starttls smtp " };
+        let command = format!("`openssl s_client {starttls}-showcerts -connect {}`", scripted.address());
+        assert!(reason.advice.as_ref().is_some_and(|text| text.contains(&command)), "{command}: {reason}");
+    }
+}
+
 #[tokio::test]
 async fn a_common_name_only() {
     let authority = Authority::new();

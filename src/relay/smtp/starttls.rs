@@ -6,10 +6,11 @@
 use super::line::{CommandLine, Opening};
 use super::session::{Channel, Cleartext, ClientSession};
 use crate::message::outcome::{Cause, Reason, RelayStep};
-use crate::relay::UpstreamOptions;
 use crate::relay::deadline::{Deadline, Expired};
 use crate::relay::socket::{ConnectionPermit, Socket};
+use crate::relay::{TlsMode, UpstreamOptions};
 use crate::smtp::EnhancedCode;
+use crate::text::host_and_port;
 use crate::tls;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
@@ -67,7 +68,7 @@ pub(super) async fn upgrade(
                     the connection was closed";
         return Err(Reason::new(Some(&options.name), RelayStep::StartTls, Cause::Network(text.to_owned())));
     };
-    handshake(socket, &options, deadline).await
+    handshake(socket, &options, TlsMode::StartTls, deadline).await
 }
 
 /// TLS from the start of the connection.
@@ -76,14 +77,16 @@ pub(super) async fn implicit(
     options: &Arc<UpstreamOptions>,
     deadline: Deadline,
 ) -> Result<ClientSession<Secured>, Reason> {
-    handshake(socket, options, deadline).await
+    handshake(socket, options, TlsMode::Implicit, deadline).await
 }
 
 async fn handshake(
     socket: Socket,
     options: &Arc<UpstreamOptions>,
+    tls: TlsMode,
     deadline: Deadline,
 ) -> Result<ClientSession<Secured>, Reason> {
+    let port = socket.peer_port().unwrap_or(options.endpoint.port);
     let connector = TlsConnector::from(Arc::clone(&options.endpoint.tls_config));
     let connect = connector.connect(options.endpoint.server_name.clone(), socket);
     let reason = |cause| Reason::new(Some(&options.name), RelayStep::TlsHandshake, cause);
@@ -94,7 +97,7 @@ async fn handshake(
             Ok(ClientSession::new(secured, options))
         }
         Ok(Err(error)) => {
-            let (text, advice) = tls::explain(&error, &options.endpoint.server_name);
+            let (text, advice) = tls::explain(&error, &options.endpoint.server_name, &inspect(options, port, tls));
             // Both name what stands in the server's certificate.
             let reason = reason(Cause::Network(options.redaction.hide(&text)));
             Err(match advice {
@@ -104,4 +107,10 @@ async fn handshake(
         }
         Err(Expired) => Err(reason(Cause::TimedOut)),
     }
+}
+
+/// What shows the certificates of the server at the port that was connected to.
+fn inspect(options: &UpstreamOptions, port: u16, tls: TlsMode) -> String {
+    let starttls = if tls == TlsMode::StartTls { "-starttls smtp " } else { "" };
+    format!("openssl s_client {starttls}-showcerts -connect {}", host_and_port(&options.endpoint.host, port))
 }
