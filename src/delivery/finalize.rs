@@ -123,7 +123,7 @@ impl Finalizer {
         reserve_conversion(octets, &self.memory, deadline).await.map(Some).map_err(|no_room| match no_room {
             NoConversionMemory::Ever => {
                 let text = format!(
-                    "this server takes 7-bit mail only, and the conversion may take {octets} octets of memory, of which \
+                    "this server accepts only 7-bit mail, and the conversion may take {octets} octets of memory, of which \
                      there are {} (a quarter of `max_memory`)",
                     self.memory.total()
                 );
@@ -194,7 +194,7 @@ impl Finalization {
         let converted = if self.seven_bit {
             to_seven_bit(message).map_err(|why| NotSendable {
                 enhanced: why.enhanced(),
-                text: format!("this server takes 7-bit mail only, and the message cannot be converted: {why}"),
+                text: format!("this server accepts only 7-bit mail, and the message cannot be converted: {why}"),
                 whose: FailureScope::Upstream,
             })?
         } else if self.ascii_header {

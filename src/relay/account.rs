@@ -1,7 +1,7 @@
 //! An account with a provider: its connections and its rates, for every upstream that uses it.
 //!
-//! Connections and tokens belong to the account and not to a table of the configuration: two tables for one account never get
-//! more than it allows. A provider that asks for a slower pace slows the whole account down.
+//! Connections and tokens belong to the account and not to a table of the configuration, so two tables for one account
+//! never get more than it allows. A provider that asks for a slower pace slows the whole account down.
 
 use super::connection::PooledConnection;
 use super::limits::{AccountQuotas, Counting, Gate, Rate};
@@ -10,7 +10,7 @@ use super::surplus::ConnectionLimit;
 use crate::message::outcome::Signal;
 use std::sync::Arc;
 
-/// To be given to each upstream that shares the limits. Cheap to clone.
+/// Passed to each upstream that shares the limits. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Account {
     pub(super) pool: Arc<Pool<PooledConnection>>,
@@ -19,12 +19,12 @@ pub struct Account {
 }
 
 impl Account {
-    /// So many connections at once, no more, and no rates. 0 counts as 1.
+    /// At most this many connections at once, and no rates. 0 counts as 1.
     pub fn new(connections: usize) -> Self {
         Self::with_rates(connections, &[], Counting::MESSAGES, None)
     }
 
-    /// Without `kept` quotas start empty with each process.
+    /// Without `kept`, quotas start empty in each process.
     pub fn with_rates(connections: usize, rates: &[Rate], counting: Counting, kept: Option<AccountQuotas>) -> Self {
         Self {
             pool: Pool::new(connections),
@@ -33,12 +33,12 @@ impl Account {
         }
     }
 
-    /// To be called before the first message: what earlier processes have used of the quotas.
+    /// Call this before the first message: loads the quota usage of earlier processes.
     pub async fn restore(&self) -> Result<(), String> {
         self.gate.restore().await
     }
 
-    /// Writes down exactly what was used of the quotas.
+    /// Records the exact quota usage.
     pub async fn close(&self) -> Result<(), String> {
         self.gate.close().await
     }
@@ -57,7 +57,7 @@ impl Account {
         self.limit_connections()
     }
 
-    /// To as many as there may be now. Returns idle connections that are too many.
+    /// Limits the pool to the number currently allowed. Returns idle connections that exceed it.
     pub(super) fn limit_connections(&self) -> Vec<PooledConnection> {
         self.pool.set_limit(self.connections.allowed())
     }

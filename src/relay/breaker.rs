@@ -1,9 +1,8 @@
-//! `Breaker`: whether an upstream is to be tried, by what it last did: closed, open until a moment, half open.
+//! `Breaker`: decides from its recent results whether an upstream is tried: closed, open until some time, or half open.
 //!
-//! A pure state machine; time and jitter are passed in. A failure opens it for a pause that doubles each time; after
-//! the pause one attempt goes ahead alone, the probe. Its success closes the breaker, and makes room for two attempts
-//! at once; each further success for one more, up to the cap: a recovering provider does not get a burst of
-//! connections.
+//! A pure state machine; time and jitter are passed in. A failure opens it for a pause that doubles each time. After
+//! the pause one attempt, the probe, runs alone. Its success closes the breaker and allows two attempts at once; each
+//! further success allows one more, up to the cap, so that a recovering provider does not get a burst of connections.
 
 use crate::message::outcome::Signal;
 use crate::observe::backoff::{doubled, spread};
@@ -11,34 +10,34 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// For what cannot be reached or does not do its work.
+/// For an upstream that cannot be reached or does not work.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
-/// For somebody who waits for an answer and has nobody else to ask.
+/// For a caller that waits for an answer and has no other upstream.
 const SHORT_PAUSE: Duration = Duration::from_secs(5);
-/// For what asks for patience: SES wants to be left alone for ten minutes at most.
+/// For an upstream that asks for patience: SES asks to be left alone for up to ten minutes.
 const LONGEST_REST: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug)]
 pub struct Breaker {
     cap: usize,
     state: BreakerState,
-    /// Failures since it was last closed with room up to the cap.
+    /// Failures since it last allowed attempts up to the cap.
     failures: u32,
-    /// The last attempt that said anything broke off.
+    /// The last attempt with a result ended with a broken connection.
     is_shaken: bool,
-    /// Nothing got through from then on.
+    /// No attempt has succeeded since then.
     away_since: Option<Instant>,
     era: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BreakerState {
-    /// So many attempts at once, of which so many are under way.
+    /// How many attempts are allowed at once, and how many are under way.
     Closed {
         room: usize,
         running: usize,
     },
-    /// Until then; until `soonest` for somebody who waits.
+    /// Open until then, or until `soonest` for a caller that waits.
     Open {
         until: Instant,
         soonest: Instant,
@@ -46,7 +45,7 @@ enum BreakerState {
     HalfOpen,
 }
 
-/// The right to make one attempt; handed back with its result.
+/// The right to make one attempt; returned with its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptPass {
     era: u64,
@@ -56,23 +55,24 @@ pub struct AttemptPass {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     Go(AttemptPass),
-    /// As many are under way as may be; the end of one of them may change that.
+    /// The maximum number of attempts is under way; this may change when one of them ends.
     Full,
-    /// Not before then.
+    /// Not before this time.
     Unavailable(Instant),
 }
 
-/// What may be begun now.
+/// What may be started now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capacity {
-    /// So many attempts at once, counting those under way.
+    /// This many attempts at once, including those under way.
     Slots(usize),
-    /// None before then.
+    /// None before this time.
     After(Instant),
 }
 
 impl Capacity {
-    /// Of two upstreams for the same mail: both, the one that has room, or whichever has it first.
+    /// For two upstreams of the same mail: the capacities of both, of the one that has any, or of whichever has it
+    /// first.
     pub fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Slots(one), Self::Slots(other)) => Self::Slots(one.saturating_add(other)),
@@ -81,7 +81,7 @@ impl Capacity {
         }
     }
 
-    /// Of two that share their connections.
+    /// For two upstreams that share their connections.
     pub fn most(self, other: Self) -> Self {
         match (self, other) {
             (Self::Slots(one), Self::Slots(other)) => Self::Slots(one.max(other)),
@@ -91,7 +91,7 @@ impl Capacity {
 }
 
 impl Breaker {
-    /// `cap`: attempts at once after which a comeback is complete; 0 counts as 1.
+    /// `cap`: the number of simultaneous attempts at which the recovery is complete; 0 counts as 1.
     pub fn new(cap: usize) -> Self {
         Self {
             cap: cap.max(1),
@@ -126,7 +126,7 @@ impl Breaker {
         }
     }
 
-    /// Zero unless it is unavailable; failed probes do not shorten it.
+    /// Zero if it is available; failed probes do not reset it.
     pub fn unavailable_for(&self, now: Instant) -> Duration {
         self.away_since.map(|since| now.saturating_duration_since(since)).unwrap_or_default()
     }
@@ -140,7 +140,7 @@ impl Breaker {
         matches!(self.state, BreakerState::Closed { .. })
     }
 
-    /// An attempt ended. Returns how long the upstream is left alone, if that is new.
+    /// An attempt ended. Returns the length of the pause if a new one began.
     pub fn ended(&mut self, pass: AttemptPass, signal: Signal, now: Instant, jitter: u16) -> Option<Duration> {
         if !self.is_current(pass) {
             return None;
@@ -156,7 +156,7 @@ impl Breaker {
             (Signal::None, BreakerState::Closed { room, running }) => {
                 self.state = BreakerState::Closed { room, running: running.saturating_sub(1) };
             }
-            // The next one is the probe.
+            // The next attempt is the probe.
             (Signal::None, _) => self.state = BreakerState::Open { until: now, soonest: now },
             (Signal::Unavailable | Signal::Broken, _) => {
                 return Some(self.open(LONGEST_PAUSE, SHORT_PAUSE, now, jitter));

@@ -1,8 +1,8 @@
-//! From a host name to a TCP connection: every simultaneous attempt holds a permit of its own.
+//! From a host name to a TCP connection; every simultaneous attempt holds its own permit.
 //!
 //! Happy eyeballs (RFC 8305): families take turns, and a second attempt starts beside the first after 250 ms, but only
-//! if another permit is free right now; else the addresses are tried one by one, each with its share of the time. Where
-//! nothing answers on a port, the next one gets its turn; the one that works is kept for as long as it does.
+//! if another permit is free; otherwise the addresses are tried one by one, each with its share of the time. If no
+//! address answers on a port, the next port is tried; the one that works is used for as long as it does.
 
 use super::connection::PooledConnection;
 use super::deadline::{Deadline, Expired};
@@ -35,7 +35,7 @@ impl Family {
         self.0.store(if address.is_ipv4() { 4 } else { 6 }, Ordering::Relaxed);
     }
 
-    /// RFC 8305 §4: IPv6 first where nothing is known.
+    /// RFC 8305 §4: IPv6 first if nothing is known.
     fn prefers(&self, address: &SocketAddr) -> bool {
         address.is_ipv4() == (self.0.load(Ordering::Relaxed) == 4)
     }
@@ -50,7 +50,7 @@ impl WorkingPort {
         *self.0.lock()
     }
 
-    /// Whether it is news.
+    /// Returns whether the port is new.
     pub(super) fn remember(&self, port: Port) -> bool {
         let mut held = self.0.lock();
         let is_news = held.is_none();
@@ -58,24 +58,24 @@ impl WorkingPort {
         is_news
     }
 
-    /// Whether it was held until now.
+    /// Returns whether this port was the remembered one.
     fn forget(&self, port: Port) -> bool {
         self.0.lock().take_if(|held| *held == port).is_some()
     }
 }
 
-/// Where permits for further attempts come from.
+/// The source of permits for further attempts.
 pub(super) struct Dialer<'a> {
     pub options: &'a UpstreamOptions,
     pub pool: &'a Arc<Pool<PooledConnection>>,
     pub member: &'a Arc<PoolMember>,
-    /// If they need not be looked up.
+    /// Set if they need not be looked up.
     pub addresses: Option<&'a [SocketAddr]>,
     pub family: &'a Family,
     pub port: &'a WorkingPort,
 }
 
-/// Why no address could be connected to on one port.
+/// Why no address could be reached on one port.
 struct Unreachable {
     failed: Vec<(SocketAddr, io::Error)>,
     permit: ConnectionPermit,
@@ -85,7 +85,7 @@ type Failure = (SocketAddr, io::Error, ConnectionPermit);
 type ConnectAttempt<'a> = Pin<Box<dyn Future<Output = Result<(SocketAddr, Socket), Failure>> + Send + 'a>>;
 
 impl Dialer<'_> {
-    /// On failure the permit comes back with the reason.
+    /// On failure the permit is returned with the reason.
     pub(super) async fn dial(
         &self,
         permit: ConnectionPermit,
@@ -102,7 +102,7 @@ impl Dialer<'_> {
         let mut failed = Vec::new();
         for (at, port) in ports.iter().enumerate() {
             let mut there = addresses.clone();
-            // Addresses that were given keep their ports on the first one.
+            // Given addresses keep their ports on the first one.
             if port.number != self.options.endpoint.port {
                 there.iter_mut().for_each(|address| address.set_port(port.number));
             }
@@ -210,7 +210,7 @@ impl Dialer<'_> {
             }
             let next = if running.is_empty() { spare.take() } else { None };
             let next = next.or_else(|| {
-                // Never a permit without an address to use it for.
+                // Never request a permit without an address to use it for.
                 let wanted = !waiting.is_empty();
                 wanted.then(|| spare.take().or_else(|| self.pool.try_permit(self.member))).flatten()
             });
@@ -271,20 +271,20 @@ impl Dialer<'_> {
 }
 
 impl Unreachable {
-    /// As with a firewall that blocks this port: no server replied.
+    /// No server replied, as with a firewall that blocks this port.
     fn is_blocked(&self) -> bool {
         use io::ErrorKind::*;
         let blocked = [TimedOut, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied];
         self.failed.iter().all(|(_, error)| blocked.contains(&error.kind()))
     }
 
-    /// No answer in the time that was given: with little of it, this says nothing about the port.
+    /// No answer in the given time; if that time is short, this says nothing about the port.
     fn is_silence(&self) -> bool {
         self.failed.iter().any(|(_, error)| error.kind() == io::ErrorKind::TimedOut)
     }
 }
 
-/// The first attempt that ends, taken out of `running`. With none running it never ends.
+/// Waits for the first attempt that ends and removes it from `running`. If none is running, it never returns.
 async fn first_done<T>(running: &mut Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
     poll_fn(|cx| {
         for at in 0..running.len() {
@@ -298,7 +298,7 @@ async fn first_done<T>(running: &mut Vec<Pin<Box<dyn Future<Output = T> + Send +
     .await
 }
 
-/// What is left of the time, split over the addresses that are left.
+/// The remaining time, divided among the remaining addresses.
 fn share(deadline: Deadline, addresses: usize) -> Deadline {
     match (deadline.remaining(), u32::try_from(addresses)) {
         (Some(remaining), Ok(addresses)) if addresses > 1 => deadline.capped(remaining / addresses),

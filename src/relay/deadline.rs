@@ -1,5 +1,5 @@
-//! Until when a caller is willing to wait. Every step waits for its own time-out or for this, whichever ends first.
-//! Never lengthens a time-out, and never shortens one where nobody waits. RFC 5321 §4.5.3.2.
+//! How long a caller is willing to wait. Every step waits until its own timeout or this deadline, whichever ends first.
+//! Never extends a timeout, and never shortens one if no one waits. RFC 5321 §4.5.3.2.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ impl Deadline {
     pub const NONE: Self = Self { at: None };
 
     pub fn after(duration: Duration) -> Self {
-        // So far away that the clock cannot count it means never.
+        // A deadline beyond the clock's range means never.
         Self { at: Instant::now().checked_add(duration) }
     }
 

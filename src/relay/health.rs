@@ -1,7 +1,7 @@
-//! One upstream's health: its breaker, who waits for it to change, and what is said of it in the log.
+//! One upstream's health: its breaker, the callers waiting for a change, and the log lines about it.
 //!
-//! An [`MonitoredAttempt`] is what a caller may make; its result is reported on drop. Every failure of a provider's
-//! passes here, and no refusal of a message ever does.
+//! A [`MonitoredAttempt`] is the permission for one attempt; its result is reported on drop. Every failure of a
+//! provider is reported here, and no refusal of a message ever is.
 
 use super::breaker::{Admission, AttemptPass, Breaker, Capacity};
 use super::deadline::{Deadline, Expired};
@@ -27,7 +27,7 @@ pub(super) struct Health {
 #[derive(Debug)]
 struct HealthState {
     breaker: Breaker,
-    /// Why it was opened last.
+    /// Why the breaker was last opened.
     last: String,
     last_up: Option<Instant>,
 }
@@ -35,9 +35,9 @@ struct HealthState {
 /// Why no attempt is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotAdmitted {
-    /// With the reason for the pause, for people, and its length.
+    /// The reason for the pause, for people, and its length.
     Unavailable { why: String, wait: Duration },
-    /// The caller does not wait for the attempts that are under way.
+    /// The caller does not wait for the attempts under way.
     Full,
 }
 
@@ -129,7 +129,8 @@ pub(super) struct MonitoredAttempt {
 }
 
 impl MonitoredAttempt {
-    /// Returns when the upstream became unavailable, with the reason and for how long: pending work must not begin.
+    /// Returns when the upstream became unavailable, with the reason and for how long: work that has not begun must not
+    /// begin.
     pub(super) async fn overtaken(&self) -> (String, Duration) {
         let mut changed = self.health.changed.subscribe();
         while self.is_current() {
@@ -145,12 +146,12 @@ impl MonitoredAttempt {
         (format!("it became unavailable meanwhile ({last})"), wait)
     }
 
-    /// Whether no failure came after this attempt began.
+    /// Whether no failure has come since this attempt began.
     pub(super) fn is_current(&self) -> bool {
         self.health.state.lock().breaker.is_current(self.pass)
     }
 
-    /// The upstream took a message since this attempt was begun.
+    /// The upstream has accepted a message since this attempt began.
     pub(super) fn saw_success(&self) -> bool {
         self.health.state.lock().last_up.is_some_and(|at| at >= self.begun)
     }
@@ -163,13 +164,13 @@ impl MonitoredAttempt {
         self.note(reason.signal(slow_down), Some(reason))
     }
 
-    /// After a transaction.
+    /// Called after a transaction.
     pub(super) fn finished(&mut self, outcomes: &[Outcome], slow_down: &[SlowDown]) -> Signal {
         let signs = outcomes.iter().map(|outcome| match outcome {
             Outcome::Delivered(_) => (Signal::Success, None),
             Outcome::Deferred(reason) | Outcome::Failed(reason) => (reason.signal(slow_down), Some(reason)),
         });
-        // One that asks for patience counts, whatever became of the others; else one that was served.
+        // A request for patience takes precedence over the other outcomes, then a success.
         let weight = |signal: Signal| match signal {
             Signal::SlowDown => 4,
             Signal::Success => 3,

@@ -1,8 +1,8 @@
-//! Connections to a provider: never in clear, never unverified, never above the cap.
+//! Connections to a provider: never in plain text, never unverified, never above the cap.
 //!
-//! An [`Upstream`] hands out a [`Ready`] connection, which holds its permit until the socket is closed; `smtp` is the
-//! client, whose types make a plaintext MAIL or AUTH unwritable. Takes `dkim::Sealed` and nothing else. RFC 5321, 3207,
-//! 4954, 2920, 8314.
+//! An [`Upstream`] provides a [`Ready`] connection, which holds its permit until the socket is closed; `smtp` is the
+//! client, whose types make a plaintext MAIL or AUTH unwritable. Accepts only `dkim::Sealed`. RFC 5321, 3207, 4954,
+//! 2920, 8314.
 
 mod account;
 pub(crate) mod breaker;
@@ -35,32 +35,32 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One upstream, with one login. Everything is resolved but the host's addresses.
+/// One upstream, with one login. Everything is resolved except the host's addresses.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions {
     pub name: Arc<str>,
     pub endpoint: Endpoint,
     pub credentials: Option<Credentials>,
-    /// Of these and of all other logins of the upstream.
+    /// Covers these credentials and all other logins of the upstream.
     pub redaction: Arc<Redaction>,
-    /// What the gateway calls itself in EHLO.
+    /// The gateway's name in EHLO.
     pub ehlo_name: String,
     pub limits: ConnectionLimits,
     pub slow_down: &'static [SlowDown],
 }
 
-/// Where an upstream is, and whom it must prove to be.
+/// An upstream's address, and the identity that it must prove.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: TlsMode,
-    /// Tried in order where nothing answers on `port`; the one that works is used for as long as it does.
+    /// Tried in order if nothing answers on `port`; the one that works is used for as long as it does.
     pub fallback_ports: Vec<Port>,
-    /// Whom the certificate must name.
+    /// The name that the certificate must contain.
     pub server_name: ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
-    /// To connect from; `None` for the system's choice.
+    /// The local address to use; `None` for the system's choice.
     pub source_address: Option<IpAddr>,
 }
 
@@ -69,12 +69,12 @@ pub struct Endpoint {
 pub struct ConnectionLimits {
     pub max_connections: usize,
     pub max_messages_per_connection: usize,
-    /// For the name and all its addresses together; the TLS handshake gets as much again.
+    /// For the name and all its addresses together; the TLS handshake has the same limit again.
     pub connect_timeout: Duration,
     pub command_timeout: Duration,
     /// For the reply to the final dot.
     pub data_timeout: Duration,
-    /// After which an unused connection is closed.
+    /// An unused connection is closed after this time.
     pub idle_timeout: Duration,
     /// Immediate reconnects before an attempt counts as deferred.
     pub connect_retries: u32,
@@ -98,19 +98,19 @@ pub struct Port {
 pub struct Credentials {
     pub username: String,
     pub password: Secret,
-    /// What the password was made from, if it was.
+    /// Set if the password was derived from it.
     pub secret_key: Option<Secret>,
 }
 
 impl Credentials {
-    /// For people: some providers take one token as both, which is a secret then.
+    /// For people: some providers use one token as both, and then the name is a secret.
     pub fn shown_username(&self) -> &str {
         if self.username == self.password.reveal() { "***" } else { &self.username }
     }
 }
 
-/// For what is heard from the upstream that has these logins. User names stay readable, as they are elsewhere in the log; their
-/// encoded forms do not, since a login hides in them.
+/// Redacts replies of the upstream that has these logins. User names stay readable, as elsewhere in the log; their
+/// encoded forms do not, since they contain the login.
 pub fn redaction<'a>(logins: impl IntoIterator<Item = &'a Credentials>) -> Redaction {
     let mut redaction = Redaction::default();
     for Credentials { username, password, secret_key } in logins {

@@ -1,8 +1,8 @@
 //! Permits, idle connections, and the line of callers that wait for either. No sockets, no waiting: pure bookkeeping.
 //!
-//! Invariants: permits handed out never exceed the cap; callers are served in order of arrival; a connection becomes
-//! idle only if nobody waits for it. One pool may serve several upstreams (`share_limits_with`): an idle connection of
-//! one is closed for a caller of another.
+//! Invariants: the permits held never exceed the cap; callers are served in order of arrival; a connection becomes idle
+//! only if no one waits for it. One pool may serve several upstreams (`share_limits_with`): an idle connection of one
+//! is closed for a caller of another.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
     Allowed,
-    /// Only a new one, after a reused one turned out dead.
+    /// Only a new one, after a reused one turned out to be dead.
     Fresh,
 }
 
@@ -25,10 +25,10 @@ pub(super) trait Pooled: Sized + Send + 'static {
     fn permit(&self) -> &Permit<Self>;
 }
 
-/// One upstream's place in a pool.
+/// One upstream's membership in a pool.
 #[derive(Debug)]
 pub(super) struct PoolMember {
-    /// Permits held: connections that are being made, in use, idle or being closed.
+    /// Permits held: for connections that are being made, in use, idle or being closed.
     open: watch::Sender<usize>,
     /// Both change only under the pool's lock.
     closed: AtomicBool,
@@ -49,7 +49,7 @@ impl PoolMember {
     }
 }
 
-/// The right to have one connection. Clones are the same permit; it is given back when the last one is dropped.
+/// The right to have one connection. Clones are the same permit; it is returned when the last one is dropped.
 pub(super) struct Permit<C: Pooled>(Arc<PermitInner<C>>);
 
 struct PermitInner<C: Pooled> {
@@ -65,9 +65,9 @@ pub(super) struct Pool<C: Pooled> {
 }
 
 struct PoolState<C: Pooled> {
-    /// Permits that may be held now, at most the cap.
+    /// Permits that may be held now; at most the cap.
     limit: usize,
-    /// May be more than the limit, after that was lowered; never more than the cap. Less only while nobody waits.
+    /// May exceed the limit after that was lowered, but never the cap. Below the limit only while no one waits.
     held: usize,
     /// Permits whose connections are being closed: they will be free soon.
     closing: usize,
@@ -96,7 +96,7 @@ pub(super) enum PoolGrant<C: Pooled> {
 
 pub(super) enum Claim<C: Pooled> {
     Granted(PoolGrant<C>),
-    /// Wait; and close the connection, if there is one: it makes room.
+    /// Wait; and close the connection, if there is one, to make room.
     Wait(Ticket<C>, Option<C>),
     /// The upstream is closed.
     Closed,
@@ -109,20 +109,20 @@ pub(super) struct Ticket<C: Pooled> {
     grant: oneshot::Receiver<PoolGrant<C>>,
 }
 
-/// What became of a connection that was given back.
+/// The result of returning a connection.
 pub(super) enum PutBack<C> {
-    /// Handed to the next in line.
+    /// Passed to the next in line.
     HandedOn,
     Idle {
-        /// The first idle one: the caller must start a task that closes it in time.
+        /// If it is the first idle one, the caller must start a task that closes it in time.
         needs_reaper: bool,
     },
-    /// To be closed now.
+    /// Must be closed now.
     Surplus(C),
 }
 
 impl<C: Pooled> Pool<C> {
-    /// `cap` of 0 counts as 1: a pool that can never serve would be a hang.
+    /// A `cap` of 0 counts as 1, because a pool that can never serve would hang.
     pub(super) fn new(cap: usize) -> Arc<Self> {
         let cap = cap.max(1);
         let state =
@@ -159,7 +159,7 @@ impl<C: Pooled> Pool<C> {
         Claim::Wait(Ticket { pool: Arc::clone(self), number, grant }, evicted)
     }
 
-    /// A permit, if one is free right now and nobody waits.
+    /// A permit, if one is free right now and no one waits.
     pub(super) fn try_permit(self: &Arc<Self>, member: &Arc<PoolMember>) -> Option<Permit<C>> {
         let mut state = self.state.lock();
         state.has_free().then(|| self.take_free(&mut state, member))
@@ -201,7 +201,8 @@ impl<C: Pooled> Pool<C> {
         }
     }
 
-    /// Takes the member's connections that were idle long enough; says when to look again. `None`: no more are idle.
+    /// Removes the member's connections that were idle for too long; says when to check again. `None`: no more are
+    /// idle.
     pub(super) fn take_expired(&self, member: &Arc<PoolMember>, now: Instant) -> (Vec<C>, Option<Instant>) {
         let mut state = self.state.lock();
         let expired = state.take_idle(|idle| idle.connection.permit().belongs_to(member) && idle.until <= now);

@@ -1,6 +1,6 @@
-//! `Ready`: one connection, checked out for one message, with what the account's rates allow for it. Dropping it gives
-//! both back; after an unexpected event the connection is closed.
-//! Exists only after TLS, EHLO and login; a message is handed to it whole, as `Sealed`.
+//! `Ready`: one connection, checked out for one message, with the rate token for it. Dropping it returns both; after an
+//! unexpected event the connection is closed. Exists only after TLS, EHLO and login; a message is passed to it whole,
+//! as `Sealed`.
 
 use super::connection::PooledConnection;
 use super::deadline::Deadline;
@@ -17,26 +17,26 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Ready {
     upstream: Upstream,
-    /// As of the moment it was checked out.
+    /// As offered when it was checked out.
     extensions: Extensions,
     tls_version: &'static str,
     reused: bool,
     /// Receives the result of the message; ends before its token does.
     attempt: MonitoredAttempt,
     token: RateToken,
-    /// How long the server may take for its first reply, where that is less than usual.
+    /// How long the server may take for its first reply, if that is less than usual.
     first_reply_timeout: Option<Duration>,
     /// `None` only inside `send` and `drop`.
     connection: Option<PooledConnection>,
 }
 
-/// What came of [`Ready::send`].
+/// The result of [`Ready::send`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
     /// One per recipient, in order.
     Outcomes(Vec<Outcome>),
-    /// A reused connection turned out dead before the server replied: nothing of the message was sent. To be retried
-    /// with `Reuse::Fresh`.
+    /// A reused connection was dead before the server replied, so nothing of the message was sent. Retry with
+    /// `Reuse::Fresh`.
     Stale,
 }
 
@@ -78,7 +78,7 @@ impl Ready {
         self.reused
     }
 
-    /// `recipients`: those of the envelope's that are still to be served. Dropping the future closes the connection.
+    /// `recipients`: those of the envelope that are still to be served. Dropping the future closes the connection.
     pub async fn send(
         mut self,
         envelope: &Envelope,

@@ -1,7 +1,7 @@
-//! A TCP connection and the permit it lives on: the permit is free only after the socket is closed, whatever ends it.
+//! A TCP connection and its permit: the permit is free only after the socket is closed, whatever ends it.
 //!
-//! A provider counts a connection until it has seen its end. So a dropped socket shuts its side down at once, and holds
-//! the permit until the peer has closed too, for a second at most.
+//! A provider counts a connection until it has seen its end. A dropped socket therefore shuts down its side at once,
+//! and holds the permit until the peer has closed too, for at most a second.
 
 use super::connection::PooledConnection;
 use super::deadline::{Deadline, Expired};
@@ -23,14 +23,14 @@ const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// `None` only when it is being closed.
+    /// `None` only while it is being closed.
     tcp: Option<TcpStream>,
     permit: ConnectionPermit,
 }
 
 impl Socket {
-    /// One attempt at one address. From the first SYN on the socket is one whose end is waited for: a peer may count a
-    /// connection before the caller that gave up has seen it. On failure the permit comes back.
+    /// One attempt at one address. From the first SYN on, the permit waits for the socket's end, because a peer may
+    /// count a connection before the caller that gave up has seen it. On failure the permit is returned.
     pub(super) async fn connect(
         address: SocketAddr,
         source: Option<IpAddr>,
@@ -108,7 +108,7 @@ fn begin(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
     TcpStream::from_std(socket.into())
 }
 
-/// Parameters are dropped last to first: the socket before its permit, also when the runtime ends.
+/// Parameters are dropped last to first: the socket before its permit, even if the runtime ends.
 async fn linger(permit: ConnectionPermit, mut tcp: TcpStream) {
     until_closed(&mut tcp).await;
     drop(tcp);

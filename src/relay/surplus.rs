@@ -1,8 +1,8 @@
-//! How many connections a provider allows at once, learned from those that it refuses.
+//! Learns from refused connections how many a provider allows at once.
 //!
-//! A connection that is refused while another one of the account works says nothing about the provider's health: it was one
-//! too many. The account is then limited to what works, and tries one more after a while. No sockets and no pool here: the
-//! caller says what became of each connection.
+//! A connection that is refused while another one of the account works says nothing about the provider's health: it was
+//! one too many. The account is then limited to the number that works, and one more is tried after a while. Uses no
+//! sockets and no pool: the caller reports what happened to each connection.
 
 use super::deadline::Deadline;
 use super::limits::ThrottleFactor;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// After which one more connection is tried.
+/// One more connection is tried after this time.
 const PROBE_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// The connections of one account, and how many of them there may be.
@@ -25,17 +25,17 @@ pub(super) struct ConnectionLimit {
 
 #[derive(Debug)]
 struct ConnectionCounts {
-    /// From the first TCP attempt to the login.
+    /// Connections between the first TCP attempt and the login.
     opening: usize,
-    /// Refused, and it is not known yet what that means.
+    /// Refused connections whose meaning is not known yet.
     undecided: usize,
-    /// Logged in: in use, idle or being closed.
+    /// Logged-in connections: in use, idle or being closed.
     working: usize,
-    /// Counts logins, and connections that came back sound: that it has grown shows that the provider works.
+    /// Counts logins, and connections that were returned sound: an increase shows that the provider works.
     served: u64,
-    /// At most the cap; the cap if nothing was refused.
+    /// At most the cap, and equal to it if nothing was refused.
     allowed: usize,
-    /// The throttle's.
+    /// The throttle's factor.
     factor: ThrottleFactor,
     probe_at: Option<Instant>,
     /// The lowest number that the log has named.
@@ -85,12 +85,12 @@ impl ConnectionLimit {
         counts.allowed.min(counts.factor.of(self.cap))
     }
 
-    /// The throttle's part of the cap.
+    /// Applies the throttle's fraction of the cap.
     pub(super) fn throttle(&self, factor: ThrottleFactor) {
         self.state.send_modify(|counts| counts.factor = factor);
     }
 
-    /// A connection came back from a transaction, and is sound.
+    /// A connection was returned sound after a transaction.
     pub(super) fn served(&self) {
         self.state.send_modify(|counts| counts.served += 1);
     }
@@ -100,7 +100,7 @@ impl ConnectionLimit {
         OpeningConnection { limit: Arc::clone(self), was_refused: false }
     }
 
-    /// The number to name in the log: once, when it has settled.
+    /// The number to name in the log, once, when it has settled.
     pub(super) fn to_announce(&self) -> Option<usize> {
         let is_new =
             |counts: &ConnectionCounts| counts.allowed < counts.announced && counts.opening + counts.undecided == 0;
@@ -128,8 +128,8 @@ impl OpeningConnection {
         WorkingConnection { limit: Arc::clone(&self.limit) }
     }
 
-    /// The connection was refused: waits until another one is seen to work, and then limits the account to those that do. False
-    /// if none works, or the deadline passes: the refusal is about the provider.
+    /// The connection was refused. Waits until another one is seen to work, and then limits the account to those that
+    /// do. False if none works, or if the deadline passes: the refusal then concerns the provider.
     pub(super) async fn refused(mut self, deadline: Deadline) -> bool {
         let limit = Arc::clone(&self.limit);
         self.was_refused = true;
@@ -173,11 +173,12 @@ impl Drop for WorkingConnection {
     }
 }
 
-/// Whether a provider that has enough connections would end one like this: before MAIL, for now, or "too many".
+/// Whether a provider with too many connections would refuse one like this: before MAIL, temporarily, or with "too
+/// many".
 pub(super) fn may_be_surplus(reason: &Reason) -> bool {
     let is_early = reason.step >= RelayStep::Connect && reason.step < RelayStep::Mail;
     match &reason.cause {
-        // What follows a 220 to STARTTLS in clear is an attack, and must be seen.
+        // Data after a 220 to STARTTLS in plain text is an attack, and must be reported.
         Cause::Network(_) => is_early && reason.step != RelayStep::StartTls,
         Cause::TimedOut => matches!(reason.step, RelayStep::Connect | RelayStep::Greeting),
         Cause::Reply(reply) => {
@@ -195,7 +196,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// A provider that allows so many, asked for one after the other; returns those that work.
+    /// A provider that allows this many, with connections opened one after the other; returns those that work.
     async fn learned(cap: usize, provider: usize) -> (Arc<ConnectionLimit>, Vec<WorkingConnection>) {
         let limit = ConnectionLimit::new(cap);
         let mut working = Vec::new();
@@ -247,7 +248,7 @@ mod tests {
         let other = limit.opening();
         let (surplus, ()) = tokio::join!(limit.opening().refused(Deadline::NONE), async { drop(other) });
         assert!(!surplus);
-        // One that is open and says nothing shows nothing.
+        // A connection that is open but silent proves nothing.
         let _idle = limit.opening().works();
         assert!(!limit.opening().refused(Deadline::after(HOUR)).await);
         assert_eq!((limit.allowed(), limit.to_announce()), (4, None));

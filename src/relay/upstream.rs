@@ -1,7 +1,7 @@
-//! One upstream: hands out ready connections in order of arrival, keeps idle ones, closes them in time.
+//! One upstream: provides ready connections in order of arrival, keeps idle ones, and closes them in time.
 //!
-//! A permit is held from before the first TCP attempt until after the socket is closed, whatever happens between. What the
-//! account's rates allow and the upstream's health come first: nothing is asked of a provider that is paused.
+//! A permit is held from before the first TCP attempt until after the socket is closed, whatever happens between. Rates
+//! and the upstream's health are checked first, so nothing is sent to a provider that is paused.
 
 use super::UpstreamOptions;
 use super::account::Account;
@@ -29,18 +29,18 @@ use tracing::{debug, error, warn};
 /// Between quick retries of a connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// After which to ask again where nothing better is known; the second where storage fails.
+/// When to try again if nothing better is known; the second one is for failing storage.
 const SOON: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(10);
 
-/// What a caller wants of an upstream: one connection for one transaction.
+/// A caller's request: one connection for one transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionRequest {
     pub deadline: Deadline,
     pub reuse: Reuse,
-    /// Of the transaction.
+    /// Number of recipients of the transaction.
     pub recipients: usize,
-    /// Another upstream would accept the mail: no wait here is longer than making a connection may take.
+    /// Another upstream would accept the mail, so no wait here is longer than making a connection may take.
     pub has_alternative: bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct CheckedOut {
     pub connection: PooledConnection,
     pub attempt: MonitoredAttempt,
     pub token: RateToken,
-    /// How long the server may take for its first reply, where that is less than usual.
+    /// How long the server may take for its first reply, if that is less than usual.
     pub first_reply_timeout: Option<Duration>,
 }
 
@@ -70,11 +70,11 @@ struct UpstreamInner {
     account: Account,
     member: Arc<PoolMember>,
     health: Arc<Health>,
-    /// If they need not be looked up.
+    /// Set if they need not be looked up.
     addresses: Option<Vec<SocketAddr>>,
     family: Family,
     port: WorkingPort,
-    /// As logged last.
+    /// As last logged.
     is_used_up: AtomicBool,
 }
 
@@ -111,7 +111,7 @@ impl Upstream {
         self.0.member.open()
     }
 
-    /// How many messages could be under way now, or until when it is left alone.
+    /// How many messages could be under way now, or until when the upstream is paused.
     pub fn capacity(&self) -> Capacity {
         match self.quota_used_up() {
             Some((_, until)) => Capacity::After(until),
@@ -133,12 +133,12 @@ impl Upstream {
         Some(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
-    /// Ends the pause, because the operator knows more than the last failure: one message is tried at once.
+    /// Ends the pause, because the operator knows more than the last failure says: one message is tried at once.
     pub fn cut_pause(&self) {
         self.0.health.cut_pause();
     }
 
-    /// What [`Upstream::ready`] hands out, still in its parts.
+    /// The parts of what [`Upstream::ready`] returns.
     pub(super) async fn check_out(&self, wanted: ConnectionRequest) -> Result<CheckedOut, Reason> {
         if let Some((rate, until)) = self.quota_used_up() {
             return Err(self.used_up(rate, until));
@@ -159,7 +159,7 @@ impl Upstream {
                 Ok(CheckedOut { connection, attempt, token, first_reply_timeout })
             }
             Err(reason) => {
-                // A caller that had no time left says nothing about the server.
+                // An attempt of a caller that had no time left says nothing about the server.
                 let hurried = wanted.deadline.has_passed() && attempt.lasted() < self.0.options.limits.connect_timeout;
                 if !hurried {
                     self.failed(&mut attempt, &reason);
@@ -169,7 +169,7 @@ impl Upstream {
         }
     }
 
-    /// No new connections; idle ones are closed with QUIT, and what was used of quotas is written down. Returns when none is
+    /// Opens no new connections, closes idle ones with QUIT, and records quota usage. Returns when no connection is
     /// left, or at the deadline.
     pub async fn close(&self, deadline: Deadline) {
         for connection in self.0.account.pool.close(&self.0.member) {
@@ -182,7 +182,7 @@ impl Upstream {
         }
     }
 
-    /// What the account's rates allow comes before the permit: nobody holds a connection while waiting.
+    /// The rate token comes before the permit, so no connection is held while waiting for it.
     async fn open_for(
         &self,
         wanted: &ConnectionRequest,
@@ -213,14 +213,14 @@ impl Upstream {
         }
     }
 
-    /// `None`: the provider refused the connection because it serves others of the account, which the caller waits for.
+    /// `None`: the provider refused the connection because it serves others of the account; the caller waits for those.
     async fn open_or_learn(
         &self,
         permit: ConnectionPermit,
         opening: OpeningConnection,
         wanted: &ConnectionRequest,
     ) -> Result<Option<PooledConnection>, Reason> {
-        // Held until it is known what the refusal means, so that no other caller runs into it meanwhile.
+        // Held until the meaning of the refusal is known, so that no other caller runs into it meanwhile.
         let held = permit.clone();
         let reason = match self.open(permit, self.patience(wanted)).await {
             Ok(session) => return Ok(Some(PooledConnection { session, messages: 0, working: opening.works() })),
@@ -373,7 +373,8 @@ impl Upstream {
         }
     }
 
-    /// After use. An unsound connection is closed at once, one that has carried its maximum of messages with QUIT.
+    /// After use. An unsound connection is closed at once; one that has carried its maximum of messages is closed with
+    /// QUIT.
     pub(super) fn put_back(&self, connection: PooledConnection) {
         let UpstreamInner { options, account, .. } = &*self.0;
         if !connection.session.is_sound() {

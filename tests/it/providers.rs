@@ -246,7 +246,7 @@ async fn a_server_without_8bitmime_gets_what_it_can_carry_or_a_reason() {
         assert!(hand_in_octets(gateway.address(), &["you@example.net"], message.as_bytes()).await.starts_with("250 "));
     }
     let told = gateway.wait_for_line(&[":\"failed\"", "must not be changed"]);
-    assert!(told.contains("multipart/signed") && told.contains("takes 7-bit mail only"), "{told}");
+    assert!(told.contains("multipart/signed") && told.contains("accepts only 7-bit mail"), "{told}");
     scripted.until_messages(1).await;
     let [arrived] = &scripted.messages()[..] else { panic!("one mail") };
     let text = String::from_utf8(arrived.data.clone()).expect("ASCII");

@@ -1,7 +1,7 @@
-//! `Gate`: where transactions wait for what the account's rates allow, in order of arrival.
+//! `Gate`: where transactions wait, in order of arrival, until the account's rates allow them.
 //!
-//! A [`RateToken`] is held for as long as the transaction goes on. What a quota needs to be written is written before its token is
-//! given; if that fails, there is none.
+//! A [`RateToken`] is held for as long as the transaction lasts. A quota's reservation is written before its token is
+//! granted; if the write fails, there is no token.
 
 use super::limiter::{LimitCheck, Limiter};
 use super::load::{Counting, Load};
@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
-/// Moments are counted from so long before the gate was made, so that what was used before it has one, too.
+/// Time zero is this long before the gate was made, so that earlier usage has a time, too.
 const PAST: Duration = Duration::from_secs(10 * 24 * 3600);
 
 #[derive(Debug)]
@@ -26,9 +26,9 @@ pub(in crate::relay) struct Gate {
     state: Mutex<GateState>,
     /// The first in line waits for its units, the others for their turn.
     turn: tokio::sync::Mutex<()>,
-    /// A transaction has ended, or never began.
+    /// A transaction has ended, or was not begun.
     ended: Notify,
-    /// Of all that wait.
+    /// The load of all waiting callers.
     waiting: Mutex<Load>,
     origin: Instant,
     kept: Option<AccountQuotas>,
@@ -43,18 +43,18 @@ struct GateState {
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::relay) enum TokenDenied {
-    /// The turn would come too late; after so long, if that is known.
+    /// The turn would come too late; the wait, if it is known.
     NotInTime(Option<Duration>),
     UsedUp {
         rate: Rate,
         until: Instant,
     },
-    /// What was used of a quota cannot be written down.
+    /// The quota's usage cannot be recorded.
     Unwritten(String),
 }
 
 impl Gate {
-    /// Without a ledger quotas are forgotten at the end of the process.
+    /// Without a ledger, quotas are forgotten at the end of the process.
     pub(in crate::relay) fn new(rates: &[Rate], counting: Counting, kept: Option<AccountQuotas>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(GateState { limiter: Limiter::new(rates, counting), throttle: Throttle::default() }),
@@ -66,8 +66,9 @@ impl Gate {
         })
     }
 
-    /// Before anything is sent: what earlier processes have used. If the amount reserved ahead cannot be reduced to it
-    /// (a full disk), that is not an error: it counts as used, and tokens wait until their reservation is written.
+    /// Called before anything is sent: loads the usage of earlier processes. If the amount reserved ahead cannot be
+    /// reduced to the actual usage (a full disk), that is not an error: it counts as used, and tokens wait until their
+    /// reservation is written.
     pub(in crate::relay) async fn restore(&self) -> Result<(), String> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let today = self.state.lock().limiter.quota_periods();
@@ -94,7 +95,7 @@ impl Gate {
         Ok(())
     }
 
-    /// What was used is written down exactly.
+    /// Records the exact usage.
     pub(in crate::relay) async fn close(&self) -> Result<(), String> {
         self.write_exactly(self.now()).await
     }
@@ -190,7 +191,7 @@ impl Gate {
         Ok(())
     }
 
-    /// What is given up halfway is drafted again for the next in line: the same rows, so that nothing counts twice.
+    /// A write that is interrupted is repeated by the next in line with the same rows, so nothing counts twice.
     async fn write_in_time(
         &self,
         quota: &str,
@@ -203,7 +204,7 @@ impl Gate {
             .map_err(TokenDenied::Unwritten)
     }
 
-    /// Without a place to write to, what is to be written counts as written.
+    /// Without a ledger, everything counts as written.
     async fn write(&self, quota: &str, reservation: QuotaReservation) -> Result<(), String> {
         if let Some(kept) = &self.kept {
             let written =
@@ -239,18 +240,18 @@ impl Gate {
     }
 }
 
-/// What an earlier version kept by the table's name.
+/// Usage that an earlier version recorded under the table's name.
 async fn take_over(kept: &AccountQuotas, quota: &str) -> Result<Vec<QuotaBucket>, String> {
     let former = key(&kept.former, quota);
     let rows = kept.ledger.load(&former).await?;
     let Some(oldest) = rows.iter().map(|row| row.number).min() else { return Ok(rows) };
     let moved = match kept.ledger.write(&key(&kept.name, quota), rows.clone(), oldest).await {
-        // Another account may come to have that name.
+        // Another account may get that name later.
         Ok(()) => kept.ledger.write(&former, Vec::new(), i64::MAX).await,
         failed => failed,
     };
     if let Err(error) = moved {
-        error!(account = &*kept.former, "what was used of a quota could not be put under its account: {error}");
+        error!(account = &*kept.former, "quota usage could not be moved to its account: {error}");
     }
     Ok(rows)
 }
@@ -260,7 +261,8 @@ fn key(account: &str, quota: &str) -> String {
     format!("{account}/{quota}")
 }
 
-/// The load of one transaction. Dropped before it began, it is given back; after, it counts from its end.
+/// The load of one transaction. If it is dropped before the transaction began, the load is returned; otherwise it
+/// counts from its end.
 pub(in crate::relay) struct RateToken {
     gate: Arc<Gate>,
     load: Load,
@@ -290,11 +292,11 @@ impl fmt::Debug for RateToken {
     }
 }
 
-/// Counted among those who wait until it is dropped.
+/// Counted among the waiting until it is dropped.
 struct WaitingLoad<'a> {
     waiting: &'a Mutex<Load>,
     load: Load,
-    /// Of those who came before.
+    /// The load of earlier callers.
     ahead: Load,
 }
 

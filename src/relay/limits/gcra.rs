@@ -1,22 +1,22 @@
 //! `Gcra`: units are spaced evenly, with a small burst allowed (the generic cell rate algorithm).
 //!
-//! Pure. It guarantees nothing: the limit that is never exceeded is the `Window`. It is the part that slows down when a
-//! provider asks for it.
+//! Pure. It guarantees nothing: `Window` enforces the limit. This is the part that slows down when a provider asks for
+//! it.
 
 use super::throttle::ThrottleFactor;
 use super::window::Moment;
 use std::time::Duration;
 
-/// Of a rate's units, the part that may come at once; at most `MOST_AT_ONCE`.
+/// The part of a rate's units that may be used at once; at most `MOST_AT_ONCE`.
 const BURST_PART: u32 = 10;
 const MOST_AT_ONCE: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Gcra {
     interval: Duration,
-    /// How much earlier than evenly spaced a unit may come.
+    /// How much earlier than evenly spaced a unit may be used.
     tolerance: Duration,
-    /// When the next unit would come if all were evenly spaced.
+    /// When the next unit would be due if all were evenly spaced.
     next: Moment,
 }
 
@@ -27,12 +27,12 @@ impl Gcra {
         Self { interval, tolerance: interval * (burst - 1), next: Moment::ZERO }
     }
 
-    /// Not before then. Any number of units may be taken at once; those who come behind wait the longer for it.
+    /// The earliest time. Any number of units may be used at once; later callers then wait longer.
     pub(super) fn ready(&self) -> Moment {
         self.next.saturating_sub(self.tolerance)
     }
 
-    /// How long so many units take.
+    /// How much time this many units take.
     pub(super) fn span(&self, units: u64, share: ThrottleFactor) -> Duration {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         share.stretched(self.interval).saturating_mul(units)

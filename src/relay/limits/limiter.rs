@@ -1,6 +1,6 @@
-//! `Limiter`: every rate of an account at once, over time that is passed in. Pure bookkeeping: no waiting, no storage.
+//! `Limiter`: all rates of an account together, over time that is passed in. Pure bookkeeping: no waiting, no storage.
 //!
-//! A transaction's load is taken from all rates or from none; each counts its messages or its recipients.
+//! A transaction's load is counted in all rates or in none; each counts messages or recipients.
 
 use super::gcra::Gcra;
 use super::load::{Counting, Counts, Load};
@@ -23,18 +23,18 @@ struct Limit {
     kind: LimitKind,
 }
 
-/// What a rate is besides its window.
+/// A rate's pacing or quota, besides its window.
 #[derive(Debug)]
 enum LimitKind {
     Short(Gcra),
     Quota(QuotaJournal),
 }
 
-/// Whether so much can be taken now.
+/// Whether this load is allowed now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LimitCheck {
     Free,
-    /// Not before then.
+    /// Not before this time.
     Until(Moment),
     /// Not before a transaction has ended.
     InFlight,
@@ -43,14 +43,14 @@ pub(super) enum LimitCheck {
         rate: Rate,
         until: Moment,
     },
-    /// Once this is written.
+    /// Allowed once this is written.
     Write {
         quota: String,
         reservation: QuotaReservation,
     },
 }
 
-/// How long to wait where only transactions under way stand between a quota and its limit.
+/// How long to wait if only transactions under way keep a quota from its limit.
 const MOMENT: Duration = Duration::from_secs(1);
 
 impl Limiter {
@@ -112,7 +112,7 @@ impl Limiter {
         })
     }
 
-    /// When the last of it could be taken if all of it were waiting now.
+    /// When the last of the load would be allowed if all of it were waiting now.
     pub(super) fn forecast(&self, load: Load, now: Moment, share: ThrottleFactor) -> Moment {
         let ready = |limit: &Limit| match &limit.kind {
             LimitKind::Short(gcra) => {
@@ -123,7 +123,7 @@ impl Limiter {
         self.limits.iter().map(ready).max().unwrap_or(now)
     }
 
-    /// After [`LimitCheck::Free`].
+    /// Call this after [`LimitCheck::Free`].
     pub(super) fn take(&mut self, load: Load, now: Moment, share: ThrottleFactor) {
         for limit in &mut self.limits {
             let units = load.units(limit.counts);
@@ -134,7 +134,7 @@ impl Limiter {
         }
     }
 
-    /// No transaction began.
+    /// The transaction was not begun.
     pub(super) fn refund(&mut self, load: Load, share: ThrottleFactor) {
         for limit in &mut self.limits {
             let units = load.units(limit.counts);
@@ -158,19 +158,19 @@ impl Limiter {
         }
     }
 
-    /// Of what is kept across restarts.
+    /// The periods of usage that is stored across restarts.
     pub(super) fn quota_periods(&self) -> Vec<Duration> {
         self.limits.iter().map(|limit| limit.rate).filter(|rate| !rate.is_short()).map(Rate::period).collect()
     }
 
-    /// What the account's quotas of today and of before had recorded. A changed limit or period keeps what was used.
+    /// Loads the recorded usage of the account's current and former quotas. A changed limit or period keeps the usage.
     pub(super) fn remember(&mut self, records: &[QuotaRecord], now: TwoClocks) {
         for limit in self.limits.iter_mut().filter(|limit| !limit.rate.is_short()) {
             quota::remember(&mut limit.window, limit.rate.period(), records, now);
         }
     }
 
-    /// What is to be written at the end, and at the start.
+    /// The rows to write at the start and at the end.
     pub(super) fn closing(&mut self, now: TwoClocks) -> Vec<(String, QuotaReservation)> {
         let quotas = self.limits.iter_mut().filter_map(|limit| match &limit.kind {
             LimitKind::Quota(journal) => {

@@ -1,4 +1,4 @@
-//! `Load`: what a transaction costs, and which of its two numbers an account's rates count.
+//! `Load`: the cost of a transaction, and which of its two numbers an account's rates count.
 
 use super::rate::Rate;
 use std::ops::{Add, Sub};
@@ -11,12 +11,12 @@ pub enum Counts {
     Recipients,
 }
 
-/// In what an account's rates are counted.
+/// What an account's rates count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counting {
-    /// Those of a second and of a minute.
+    /// For rates per second and minute.
     pub rates: Counts,
-    /// Those of an hour and of a day.
+    /// For rates per hour and day.
     pub quotas: Counts,
 }
 
@@ -29,7 +29,7 @@ impl Counting {
     }
 }
 
-/// Of one transaction, or of several.
+/// The load of one or several transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::relay) struct Load {
     pub messages: u64,
@@ -60,7 +60,7 @@ impl Add for Load {
 impl Sub for Load {
     type Output = Self;
 
-    /// Never below nothing.
+    /// Never below zero.
     fn sub(self, other: Self) -> Self {
         Self {
             messages: self.messages.saturating_sub(other.messages),

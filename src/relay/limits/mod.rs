@@ -1,7 +1,7 @@
-//! How fast mail may go to an account: rates, what survives a restart of them, and how a provider slows it down.
+//! How fast mail may be sent to an account: rates, their stored usage, and throttling by the provider.
 //!
-//! [`Rate`] is what is configured; `limiter` counts, purely, over time that is passed in; `gate` is where a transaction waits
-//! for its turn. Nothing here ever lets more through than a rate says, in any stretch of that length.
+//! [`Rate`] is what is configured; `limiter` counts, purely, over time that is passed in; `gate` is where a transaction
+//! waits for its turn. Never allows more than a rate in any period of its length.
 
 mod gate;
 mod gcra;

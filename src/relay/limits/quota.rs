@@ -1,10 +1,10 @@
-//! What survives a restart of a quota: a write-ahead reservation. Units are recorded as used before they are taken, a
-//! chunk at a time.
+//! The part of a quota that survives a restart: a write-ahead reservation. Units are recorded as used before they are
+//! used, a chunk at a time.
 //!
-//! A row stands for a bucket of the window. All but the newest say what was used; the newest says what may be used at most,
-//! so that a process that ends in any way at all has never used more than stands there. When it ends in order, an empty row behind
-//! the others makes the last one exact too. Rows are dated by the ledger's own clock, which nobody can set: none that is set frees
-//! what was used, or holds it back for longer.
+//! Each row is a bucket of the window. All rows but the newest say how much was used; the newest says how much may be
+//! used at most, so a process that ends in any way has never used more than is recorded. An orderly end adds an empty
+//! row after the others, which makes the last one exact too. Rows are dated by the ledger's own clock, which cannot be
+//! set, so setting a clock neither frees usage nor holds it for longer.
 
 use super::window::{Moment, Window};
 use async_trait::async_trait;
@@ -12,56 +12,58 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Of a limit, the part that is put down ahead.
+/// A limit is reserved in this many parts.
 const CHUNKS: u64 = 200;
 const LARGEST_CHUNK: u64 = 1_000;
 
-/// By how much a transaction that was under way at the end of a process may have outlived its bucket.
+/// By how much a transaction under way at the end of a process may have outlived its bucket.
 pub(super) const UNDER_WAY: Duration = Duration::from_secs(3600);
 
-/// Units of one bucket, used or put down to be used, none of them after `at`.
+/// Units of one bucket, used or reserved, none of them after `at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaBucket {
-    /// Grows from bucket to bucket.
+    /// Increases from bucket to bucket.
     pub number: i64,
     /// By [`QuotaStore::now`].
     pub at: Duration,
     pub units: u64,
 }
 
-/// Where it is kept. An error's text is for people.
+/// The storage of quotas. An error's text is for people.
 #[async_trait]
 pub trait QuotaStore: Send + Sync + Debug + 'static {
-    /// Goes on from process to process, as time does; it never jumps, and goes back by no more than some seconds, after a crash.
+    /// Continues from process to process. It never jumps forward, and goes back by at most a few seconds, after a
+    /// crash.
     fn now(&self) -> Duration;
 
     /// By number.
     async fn load(&self, quota: &str) -> Result<Vec<QuotaBucket>, String>;
 
-    /// Each row replaces the one of its number, and those below `oldest` go; all of it or nothing, durable when it returns.
+    /// Each row replaces the one with its number, and rows below `oldest` are deleted; atomic, and durable when it
+    /// returns.
     async fn write(&self, quota: &str, rows: Vec<QuotaBucket>, oldest: i64) -> Result<(), String>;
 }
 
-/// Where the account's quotas are kept across restarts.
+/// Where the account's quotas are stored across restarts.
 #[derive(Debug, Clone)]
 pub struct AccountQuotas {
     pub ledger: Arc<dyn QuotaStore>,
-    /// Under which name: the account's own, whatever its table is called.
+    /// The account's own name, whatever its table is called.
     pub name: Arc<str>,
-    /// Where earlier versions kept them: taken over once, if there is nothing under `name`.
+    /// The name that earlier versions used: copied once, if there is nothing under `name`.
     pub former: Arc<str>,
 }
 
-/// What is recorded for one window.
+/// The recorded usage of one window.
 #[derive(Debug)]
 pub(super) struct QuotaJournal {
-    /// The newest row: units that are not in an older row must not exceed `bound`, nor be taken after `until`.
+    /// The newest row: units that are not in an older row must not exceed `bound`, nor be used after `until`.
     newest: i64,
     bound: u64,
     until: Moment,
 }
 
-/// To be written before a unit can be taken.
+/// Must be written before a unit can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct QuotaReservation {
     pub rows: Vec<QuotaBucket>,
@@ -75,7 +77,7 @@ pub(super) struct QuotaReservation {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TwoClocks {
     pub moment: Moment,
-    /// The ledger's.
+    /// By the ledger's clock.
     pub kept: Duration,
 }
 
@@ -85,7 +87,7 @@ impl QuotaJournal {
         Self { newest: i64::MIN, bound: 0, until: Moment::ZERO }
     }
 
-    /// `None`: so many units are covered.
+    /// `None`: this many units are already reserved.
     pub(super) fn reserve(&self, units: u64, window: &mut Window, now: TwoClocks) -> Option<QuotaReservation> {
         let covered = now.moment < self.until && self.open(window) + units <= self.bound;
         (!covered).then(|| {
@@ -107,7 +109,7 @@ impl QuotaJournal {
         self.until = reservation.until;
     }
 
-    /// Everything as it was used, at the end of the process and at its beginning. What is still under way counts as used now.
+    /// The exact usage, for the end of the process and its beginning. Units still under way count as used now.
     pub(super) fn closing(&self, window: &mut Window, now: TwoClocks) -> QuotaReservation {
         let in_flight = window.in_flight();
         let newest = window.skip();
@@ -116,12 +118,12 @@ impl QuotaJournal {
         QuotaReservation { rows, oldest: window.oldest(), newest, bound: 0, until: now.moment }
     }
 
-    /// Units that are in no row but the newest.
+    /// Units that are only in the newest row.
     fn open(&self, window: &Window) -> u64 {
         window.in_flight() + window.buckets_from(self.newest).map(|bucket| bucket.units).sum::<u64>()
     }
 
-    /// Rows of the buckets that are no longer filled and not yet put down as they were used.
+    /// Rows of buckets that are complete but whose exact usage is not recorded yet.
     fn exact(&self, window: &Window, now: TwoClocks, current: i64) -> Vec<QuotaBucket> {
         let done = window.buckets_from(self.newest).filter(|bucket| bucket.number != current);
         done.map(|bucket| QuotaBucket { number: bucket.number, at: to_kept(bucket.last, now), units: bucket.units })
@@ -141,7 +143,7 @@ impl QuotaRecord {
         self.rows.iter().max_by_key(|row| row.number)
     }
 
-    /// With the moment after which none of them was used. What lies in the future (put down ahead) counts as used now.
+    /// Usage with the time after which none of it happened. Rows in the future (reserved ahead) count as used now.
     fn used(&self, now: TwoClocks, is_wanted: impl Fn(&QuotaBucket) -> bool) -> Vec<(Moment, u64)> {
         let newest = self.newest().map(|row| row.number);
         let dated = |row: &QuotaBucket| {
@@ -152,7 +154,7 @@ impl QuotaRecord {
         self.rows.iter().filter(|row| row.units > 0 && is_wanted(row)).map(dated).collect()
     }
 
-    /// Of a quota that is not in use any more: from now on it records nothing. What is to be written.
+    /// For a quota that is no longer in use: it records nothing from now on. Returns what to write.
     pub(super) fn end(&mut self, now: TwoClocks) -> Option<QuotaReservation> {
         let last = self.rows.iter_mut().max_by_key(|row| row.number).filter(|row| row.units > 0)?;
         last.at = last.at.max(now.kept.min(last.at.saturating_add(UNDER_WAY)));
@@ -162,18 +164,18 @@ impl QuotaRecord {
         Some(QuotaReservation { rows, oldest: i64::MIN, newest, bound: 0, until: now.moment })
     }
 
-    /// Whether all of `row`, of a quota of another period, was used when this one did not record any more.
+    /// Whether all of `row`, which belongs to a quota with another period, was used after this one stopped recording.
     fn ended_before(&self, row: &QuotaBucket, period: Duration) -> bool {
         let Some(newest) = self.newest() else { return true };
-        // Without units it is the end of the record. With units the process was killed, and `row` may be of the same time unless its
-        // bucket began later.
+        // A row without units marks the end of the record. Otherwise the process was killed, and `row` may be from the
+        // same time unless its bucket began later.
         let length = if newest.units == 0 { Duration::ZERO } else { Window::part_of(period) };
         row.at > newest.at.saturating_add(length)
     }
 }
 
-/// Puts what was recorded into an empty window of this period: by its own quota, and since then by those of other periods, which
-/// may have taken its place for a while.
+/// Loads recorded usage into an empty window of this period: from its own quota, and since then from those of other
+/// periods, which may have replaced it for a while.
 pub(super) fn remember(window: &mut Window, period: Duration, records: &[QuotaRecord], now: TwoClocks) {
     let none = QuotaRecord { period, rows: Vec::new() };
     let own = records.iter().find(|record| record.period == period).unwrap_or(&none);
@@ -185,7 +187,7 @@ pub(super) fn remember(window: &mut Window, period: Duration, records: &[QuotaRe
     used.into_iter().for_each(|(last, units)| window.remember(units, last));
 }
 
-/// A quota's name among those of its account: "86400s".
+/// A quota's name within its account, for example "86400s".
 pub(super) fn name(period: Duration) -> String {
     format!("{}s", period.as_secs())
 }

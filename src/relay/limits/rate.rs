@@ -1,11 +1,11 @@
-//! `Rate`: so many per second, minute, hour or day, as it is written in the configuration and in presets.
+//! `Rate`: a number per second, minute, hour or day, as written in the configuration and in presets.
 //!
-//! Whether messages or recipients are counted is not the rate's business.
+//! Does not know whether messages or recipients are counted.
 
 use std::fmt;
 use std::time::Duration;
 
-/// "14/s". At least one.
+/// For example "14/s". At least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     units: u32,
@@ -34,10 +34,10 @@ pub enum RateError {
 }
 
 impl Rate {
-    /// Of all quotas that there can be.
+    /// The periods of all possible quotas.
     pub(super) const QUOTA_PERIODS: [Duration; 2] = [Period::Hour.length(), Period::Day.length()];
 
-    /// Spaces are let pass, and the periods' usual names.
+    /// Accepts spaces, and the periods' usual names.
     pub fn parse(text: &str) -> Result<Self, RateError> {
         let (units, per) = text.split_once('/').ok_or(RateError::Incomplete)?;
         let units = units.trim();
@@ -62,7 +62,8 @@ impl Rate {
         self.per.length()
     }
 
-    /// Mail waits for it; a longer one is a quota, which may be used up for hours and is remembered across restarts.
+    /// Mail waits for a short rate; a longer one is a quota, which may be used up for hours and is stored across
+    /// restarts.
     pub fn is_short(self) -> bool {
         self.per <= Period::Minute
     }

@@ -1,6 +1,6 @@
-//! `Throttle`: which part of the configured limits is used now, after the provider's last replies.
+//! `Throttle`: which fraction of the configured limits is used now, after the provider's latest replies.
 //!
-//! Pure. "Slow down" halves the rate and the connections at once; each message that is taken gives a sixty-fourth back.
+//! Pure. "Slow down" halves the rate and the connections at once; each accepted message restores a sixty-fourth.
 
 use std::time::Duration;
 

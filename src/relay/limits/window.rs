@@ -1,36 +1,36 @@
-//! `Window`: never more than so many units in any stretch of so long, by the provider's own count.
+//! `Window`: never more than a number of units in any period of a given length, by the provider's own count.
 //!
-//! Pure; a moment is the time since an origin that the caller chose. When a provider counts a transaction is not known, only that
-//! it does so between its first command and its last reply. So a unit counts from before its transaction until one
-//! window length after its end: of two units that use the same slot of the limit, the second begins a whole window
-//! after the first has ended.
+//! Pure; a moment is the time since an origin that the caller chose. It is not known when a provider counts a
+//! transaction, only that it does so between its first command and its last reply. A unit therefore counts from before
+//! its transaction until one window length after its end: of two units that use the same slot of the limit, the second
+//! begins a whole window after the first has ended.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Units that ended within one such part of the window are kept as one number, and released with the last of them.
+/// Units that ended within one such part of the window are stored as one number, and released with the last of them.
 const PARTS: u32 = 100;
 
-/// Since an origin that the caller chose.
+/// Time since an origin that the caller chose.
 pub(super) type Moment = Duration;
 
 #[derive(Debug)]
 pub(super) struct Window {
     limit: u64,
     length: Duration,
-    /// Taken, and the transaction not yet over.
+    /// Used, but the transaction is not over yet.
     in_flight: u64,
-    /// Of all buckets.
+    /// The sum of all buckets.
     ended: u64,
     /// Oldest first.
     buckets: VecDeque<Bucket>,
-    /// Of the next bucket.
+    /// The number of the next bucket.
     next_number: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bucket {
-    /// Grows from bucket to bucket.
+    /// Increases from bucket to bucket.
     pub number: i64,
     pub began: Moment,
     /// When the last of its units ended.
@@ -38,12 +38,12 @@ pub(super) struct Bucket {
     pub units: u64,
 }
 
-/// Why a unit cannot be taken now.
+/// Why a unit is not allowed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WindowFull {
-    /// Before then not even if everything in flight ended well.
+    /// Not before this time, even if everything in flight ended well.
     Until(Moment),
-    /// Only what is in flight stands in the way.
+    /// Only transactions in flight prevent it.
     InFlight,
 }
 
@@ -57,7 +57,7 @@ impl Window {
         self.limit
     }
 
-    /// How long one bucket is filled.
+    /// For how long one bucket is filled.
     pub(super) fn part(&self) -> Duration {
         Self::part_of(self.length)
     }
@@ -71,7 +71,7 @@ impl Window {
         self.in_flight
     }
 
-    /// Those from this number on, oldest first.
+    /// The buckets from this number on, oldest first.
     pub(super) fn buckets_from(&self, number: i64) -> impl Iterator<Item = &Bucket> {
         self.buckets.iter().filter(move |bucket| bucket.number >= number)
     }
@@ -81,7 +81,7 @@ impl Window {
         self.buckets.front().map_or(self.next_number, |bucket| bucket.number)
     }
 
-    /// More units than the limit count as the limit, or they could never be taken.
+    /// More units than the limit count as the limit; otherwise they would never be allowed.
     pub(super) fn check(&mut self, units: u64, now: Moment) -> Result<(), WindowFull> {
         self.release(now);
         let mut over = (self.in_flight + self.ended + units.min(self.limit)).saturating_sub(self.limit);
@@ -101,7 +101,7 @@ impl Window {
         self.in_flight += units;
     }
 
-    /// No transaction began.
+    /// The transaction was not begun.
     pub(super) fn refund(&mut self, units: u64) {
         self.in_flight = self.in_flight.saturating_sub(units);
     }
@@ -115,7 +115,7 @@ impl Window {
         bucket.last = now.max(bucket.last);
     }
 
-    /// What an earlier process had used, oldest first.
+    /// Adds usage of an earlier process, oldest first.
     pub(super) fn remember(&mut self, units: u64, last: Moment) {
         self.ended += units;
         self.begin(last).units = units;
@@ -124,7 +124,7 @@ impl Window {
     /// The bucket that fills now.
     pub(super) fn fill(&mut self, now: Moment) -> &mut Bucket {
         let part = self.part();
-        // A number that was skipped ends the bucket before it.
+        // A skipped number ends the bucket before it.
         let newest = self.next_number - 1;
         let fills = self.buckets.back().is_some_and(|bucket| bucket.number == newest && now < bucket.began + part);
         if !fills {
@@ -134,7 +134,7 @@ impl Window {
         &mut self.buckets[last]
     }
 
-    /// A number that no bucket has; what is filled next is a new one behind it.
+    /// A number that no bucket has; the next bucket gets a higher one.
     pub(super) fn skip(&mut self) -> i64 {
         self.next_number += 1;
         self.next_number - 1
@@ -154,7 +154,7 @@ impl Window {
         }
     }
 
-    /// Numbers go on behind this one.
+    /// Numbers continue after this one.
     pub(super) fn number_from(&mut self, next: i64) {
         self.next_number = next;
     }

@@ -1,4 +1,4 @@
-//! Random callers of two upstreams that share a pool: the cap holds, nobody waits beside a free permit, callers are
+//! Random callers of two upstreams that share a pool: the cap holds, no one waits while a permit is free, callers are
 //! served in order of arrival, a connection never changes hands between upstreams, and in the end every permit is back.
 
 use super::*;
@@ -28,19 +28,19 @@ enum Do {
     Try {
         member: usize,
     },
-    /// Of those held; `sound`: it can carry another message.
+    /// One of those held; `sound`: it can carry another message.
     GiveBack {
         which: usize,
         sound: bool,
     },
-    /// A surplus connection is closed at last.
+    /// A surplus connection is finally closed.
     Close {
         which: usize,
     },
     GiveUp {
         which: usize,
     },
-    /// Looks whether those who wait were served.
+    /// Checks whether waiting callers were served.
     Look,
     Reap {
         member: usize,
@@ -62,12 +62,12 @@ fn acts() -> impl Strategy<Value = Vec<Do>> {
     proptest::collection::vec(one, 0..80)
 }
 
-/// What the callers hold, and nothing that the pool knows.
+/// What the callers hold, without the pool's own data.
 struct World {
     pool: Arc<Pool<Fake>>,
     members: [Arc<PoolMember>; 2],
     held: Vec<Fake>,
-    /// To be closed; their permits are not back yet.
+    /// Connections to be closed; their permits are not back yet.
     closing: Vec<Fake>,
     /// In the order of their arrival.
     waiting: Vec<(Ticket<Fake>, usize, bool)>,
@@ -142,7 +142,7 @@ impl World {
         Ok(())
     }
 
-    /// Of callers that want the same, none was served before one that came earlier.
+    /// Among callers that want the same, none was served before one that came earlier.
     fn look(&mut self) -> Result<(), TestCaseError> {
         let mut passed_over = Vec::new();
         for (mut ticket, member, fresh) in std::mem::take(&mut self.waiting) {

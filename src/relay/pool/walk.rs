@@ -1,5 +1,5 @@
-//! Pool and breaker together, on random walks: whatever fails, times out, comes back or gives up, and in whatever order, never
-//! more permits are held than the cap, one probe goes alone, and nobody who waits is forgotten.
+//! Pool and breaker together, on random walks: whatever fails, times out, recovers or gives up, and in whatever order,
+//! no more permits are held than the cap, one probe goes alone, and no waiting caller is forgotten.
 
 use super::tests::Fake;
 use super::*;
@@ -15,14 +15,14 @@ const CAP: usize = 4;
 enum WalkStep {
     /// A message for one of the two upstreams; `true`: on a fresh connection.
     Begin(usize, bool),
-    /// The oldest, or a later one, that has a connection.
+    /// Ends the oldest attempt that has a connection, or a later one.
     End(usize, Signal),
-    /// Somebody who waits gives up.
+    /// A waiting caller gives up.
     GiveUp(usize),
-    /// Of the cap, as a provider's pace allows.
+    /// Limits the pool, as a provider's pace does.
     Limit(usize),
     Pass(u64),
-    /// A connection that was on its way out is gone.
+    /// A connection that was being closed is gone.
     Closed,
     CutPause(usize),
 }
@@ -116,7 +116,7 @@ impl Walk {
             .retain(|job| matches!(job.place, JobState::Holding(_)) || breakers[job.upstream].is_current(job.pass));
     }
 
-    /// The caller that was served holds it now.
+    /// The served caller holds it now.
     fn look(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         for job in &mut self.jobs {
@@ -137,7 +137,7 @@ impl Walk {
         }
     }
 
-    /// Everything ends well: everybody must be served.
+    /// Everything ends well: everyone must be served.
     fn finish(mut self) {
         self.closing.extend(self.pool.set_limit(CAP));
         for _ in 0..10 * (self.jobs.len() + self.closing.len() + 1) {

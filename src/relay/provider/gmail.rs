@@ -19,7 +19,8 @@ pub const PRESET: Preset = Preset {
         rates: &["2000/day"],
         ..ProviderLimits::NONE
     },
-    // There are limits on recipients besides, which tell by themselves: `550 5.4.5`. `450 4.2.1` alone is also said of a recipient who gets too much mail.
+    // There are also limits on recipients, which show as `550 5.4.5`. `450 4.2.1` alone is also the reply for a
+    // recipient who gets too much mail.
     slow_down: &[
         SlowDown { code: 450, starts_with: "4.2.1 Peak SMTP relay limit exceeded" },
         SlowDown { code: 550, starts_with: "5.4.5" },

@@ -1,6 +1,6 @@
 //! Mailgun, in the US and in the EU. Sources: its pages "Send via SMTP", "Passing sending options", "IP pools".
 //!
-//! It signs besides us (`X-Mailgun-Dkim: no` would turn that off); the login belongs to one sending domain.
+//! It adds its own signature (`X-Mailgun-Dkim: no` would turn that off); the login belongs to one sending domain.
 
 use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
 use crate::message::adapt::{

@@ -1,7 +1,7 @@
 //! Mandrill (Mailchimp Transactional). Sources: its pages "How to send via SMTP", "Use SMTP headers to customize your
 //! messages", "Custom message metadata".
 //!
-//! It wants 7-bit mail, signs besides us, and holds mail over the hourly quota back by itself.
+//! It accepts 7-bit mail only, adds its own signature, and holds back mail above the hourly quota by itself.
 
 use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
 use crate::message::adapt::{
@@ -25,7 +25,7 @@ pub const PRESET: Preset = Preset {
             place: SlotForm::Field("X-MC-Tags"),
             allowed: AllowedText::new(AllowedCharacters::NoComma, 50),
         }),
-        // The nearest it has: a part of the account with a reputation and statistics of its own.
+        // The closest equivalent: a part of the account with its own reputation and statistics.
         stream: Some(HeaderSlot {
             place: SlotForm::Field("X-MC-Subaccount"),
             allowed: AllowedText::new(AllowedCharacters::Ascii, 255),

@@ -1,7 +1,7 @@
 //! Microsoft 365 (Exchange Online), authenticated submission. Sources: Microsoft's pages "Exchange Online limits" and
 //! "Message storage and concurrent connection throttling for SMTP AUTH".
 //!
-//! It offers AUTH LOGIN and no PLAIN, and only where SMTP AUTH is allowed for the mailbox.
+//! It offers AUTH LOGIN but not PLAIN, and only if SMTP AUTH is allowed for the mailbox.
 
 use super::{Counting, Counts, Host, Login, Preset, ProviderLimits, Signing, starttls};
 use crate::message::adapt::Vocabulary;

@@ -1,4 +1,4 @@
-//! Presets: what is known of each provider, as data. One file for each, with where its facts are from.
+//! Presets: what is known of each provider, as data. One file for each, with its sources.
 //!
 //! Decides nothing: configuration, relay, sealing and adapting read these tables, and no code asks which
 //! provider it is.
@@ -20,38 +20,38 @@ use crate::message::outcome::SlowDown;
 /// What is known of one provider. A configuration may tighten or override each of its values.
 #[derive(Debug)]
 pub struct Preset {
-    /// As in `provider = "..."`.
+    /// The value of `provider = "..."`.
     pub name: &'static str,
-    /// As people call it.
+    /// The name that people use.
     pub title: &'static str,
     pub host: Host,
-    /// In the order in which they are tried where nothing answers on the one before. Never empty.
+    /// In the order in which they are tried if the previous one does not answer. Never empty.
     pub ports: &'static [Port],
     pub login: Login,
     pub limits: ProviderLimits,
     /// Replies that ask for a slower pace, besides 421.
     pub slow_down: &'static [SlowDown],
     pub signing: Signing,
-    /// It carries ASCII only, whatever it says in EHLO.
+    /// It accepts only ASCII, whatever it offers in EHLO.
     pub seven_bit_only: bool,
-    /// Open and click tracking, where turned on, rewrites links and text: only the provider's own signature survives
-    /// that.
+    /// Open and click tracking, if turned on, rewrites links and text, so only the provider's own signature stays
+    /// valid.
     pub tracking_rewrites_body: bool,
     pub vocabulary: Vocabulary,
-    /// Drops those who call themselves "localhost" or an address in EHLO.
+    /// Drops clients that use "localhost" or an address in EHLO.
     pub wants_real_ehlo_name: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
-    /// `host` says it.
+    /// Set by `host`.
     Configured,
     /// Inside this process.
     Embedded,
     Fixed(&'static str),
     /// By `region`, each with its host; the first is the default.
     Regions(&'static [(&'static str, &'static str)]),
-    /// `region` stands between the two; it must be given.
+    /// `region` goes between the two and must be given.
     RegionWithin {
         before: &'static str,
         after: &'static str,
@@ -59,16 +59,16 @@ pub enum Host {
     },
 }
 
-/// What the login consists of. Texts complete "needs `password`: ...".
+/// What the login consists of. The texts complete "needs `password`: ...".
 #[derive(Debug, Clone, Copy)]
 pub enum Login {
     /// Both or neither.
     Optional,
-    /// A name and a password of the user's.
+    /// The user's own name and password.
     UserAndPassword { user: &'static str, password: &'static str },
     /// The name is always the same.
     FixedUser { user: &'static str, password: &'static str },
-    /// Any name does; this one if none is given.
+    /// Any name works; this one is used if none is given.
     AnyUser { default: &'static str, password: &'static str },
     /// One token, given as either or both.
     TokenAsBoth { token: &'static str },
@@ -76,17 +76,17 @@ pub enum Login {
     Derived { user: &'static str, password: &'static str, derive: fn(secret_key: &str, region: &str) -> String },
 }
 
-/// `None`: the provider names no limit, or one that the gateway need not know.
+/// `None`: the provider states no limit, or one that the gateway need not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProviderLimits {
-    /// Connections at once.
+    /// Simultaneous connections.
     pub connections: Option<usize>,
     pub messages_per_connection: Option<usize>,
     /// Recipients of one transaction.
     pub recipients: Option<usize>,
     /// Octets of a message.
     pub size: Option<u64>,
-    /// As in the configuration's `rate`.
+    /// Written as in the configuration's `rate`.
     pub rates: &'static [&'static str],
     pub counting: Counting,
 }
@@ -108,10 +108,10 @@ pub enum Signing {
     Ours {
         /// Fields that the provider rewrites.
         provider_rewrites: &'static [&'static str],
-        /// A second DKIM-Signature is refused.
+        /// It refuses a second DKIM-Signature.
         one_signature: bool,
     },
-    /// It takes mail apart and signs what it makes of it.
+    /// It rewrites mail and signs the result.
     LeftToProvider,
 }
 
@@ -132,7 +132,7 @@ const fn implicit(number: u16) -> Port {
 /// Any server.
 pub use smtp::PRESET as SMTP;
 
-/// Every one, in the order in which they are listed to users.
+/// All of them, in the order in which they are listed to users.
 pub const ALL: [&Preset; 9] = [
     &smtp::PRESET,
     &postmark::PRESET,
@@ -145,7 +145,7 @@ pub const ALL: [&Preset; 9] = [
     &sandbox::PRESET,
 ];
 
-/// Beginnings of the names of headers that one of the providers takes as an instruction.
+/// Prefixes of headers that any of the providers treats as an instruction.
 pub const HEADERS: &[&str] = &["X-PM-", "X-Mailgun-", "X-MC-", "X-SMTPAPI", "X-SES-"];
 
 /// By the name in `provider = "..."`.
@@ -153,7 +153,7 @@ pub fn named(name: &str) -> Option<&'static Preset> {
     ALL.into_iter().find(|preset| preset.name == name)
 }
 
-/// The provider whose own host this is.
+/// The provider to which this host belongs.
 pub fn at_host(host: &str) -> Option<&'static Preset> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     ALL.into_iter().find(|preset| preset.is_at(&host))
@@ -165,7 +165,7 @@ impl Preset {
         self.host == Host::Embedded
     }
 
-    /// Which regions can be named, for people: "one of ..." or "such as ..."; `None` if it has none.
+    /// The possible regions, for people: "one of ..." or "such as ..."; `None` if it has none.
     pub fn regions(&self) -> Option<String> {
         match self.host {
             Host::Regions(regions) => {
@@ -177,7 +177,7 @@ impl Preset {
         }
     }
 
-    /// The host for this region, or for the default one. `None` if that takes more than is given.
+    /// The host for this region, or for the default one. `None` if more information is needed.
     pub fn host_in(&self, region: Option<&str>) -> Option<String> {
         match (self.host, region) {
             (Host::Fixed(host), _) => Some(host.to_owned()),

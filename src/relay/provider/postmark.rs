@@ -1,7 +1,7 @@
 //! Postmark. Sources: its pages "Send with SMTP", "Tags FAQ", "Custom metadata FAQ", "Message Streams".
 //!
-//! It parses a message and reassembles it, so that a signature made here would break; it signs for domains that
-//! are verified there.
+//! It parses a message and reassembles it, so a signature made here would break; it signs for domains that are verified
+//! there.
 
 use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, starttls};
 use crate::message::adapt::{
@@ -11,7 +11,7 @@ use crate::message::adapt::{
 pub const PRESET: Preset = Preset {
     name: "postmark",
     title: "Postmark",
-    // Its broadcast streams have a host of their own, smtp-broadcasts.postmarkapp.com: `host` names it.
+    // Its broadcast streams have their own host, smtp-broadcasts.postmarkapp.com, which `host` can set.
     host: Host::Fixed("smtp.postmarkapp.com"),
     ports: &[starttls(587), starttls(2525)],
     login: Login::TokenAsBoth { token: "the server's API token" },
@@ -43,7 +43,7 @@ pub const PRESET: Preset = Preset {
             most: 10,
             longest: 80,
         }),
-        // It signs what it rewrites.
+        // It signs after rewriting.
         no_tracking: None,
     },
     wants_real_ehlo_name: false,

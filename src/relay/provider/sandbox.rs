@@ -1,4 +1,4 @@
-//! The provider inside the process, which keeps mail and sends nothing: as an SMTP server, but no setting reaches it.
+//! The embedded provider, which keeps mail and sends nothing. It is an SMTP server, but no setting affects it.
 
 use super::{HEADERS, Host, Preset, smtp};
 use crate::message::adapt::Vocabulary;
@@ -7,7 +7,7 @@ pub const PRESET: Preset = Preset {
     name: "sandbox",
     title: "the sandbox",
     host: Host::Embedded,
-    // It shows what the application wrote, for whichever provider.
+    // It shows the application's headers for any provider.
     vocabulary: Vocabulary { own: HEADERS, ..Vocabulary::NONE },
     ..smtp::PRESET
 };

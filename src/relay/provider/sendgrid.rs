@@ -1,6 +1,6 @@
 //! SendGrid. Sources: its pages "Integrating with the SMTP API", "Building an X-SMTPAPI header", "Filters".
 //!
-//! All its words are members of one JSON object in one header; what the application says there itself is kept.
+//! All its settings are members of one JSON object in one header; the application's own members are kept.
 
 use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
 use crate::message::adapt::{

@@ -29,14 +29,14 @@ pub const PRESET: Preset = Preset {
         password: "the secret access key as `secret_key`, or the SMTP password that the SES console made",
         derive: smtp_password,
     },
-    // What the account may send by the second and by the day is its own affair: `rate` says it.
+    // The limits per second and day depend on the account: `rate` sets them.
     limits: ProviderLimits {
         recipients: Some(50),
         size: Some(40 * MIB),
         counting: Counting::RECIPIENTS,
         ..ProviderLimits::NONE
     },
-    // Both limits; it drops the mail and wants it again later, up to ten minutes.
+    // For both limits: it drops the mail and wants it again later, after up to ten minutes.
     slow_down: &[SlowDown { code: 454, starts_with: "Throttling failure" }],
     signing: Signing::Ours {
         provider_rewrites: &["Message-ID", "Date", "Return-Path", "Bounces-To"],
@@ -84,7 +84,7 @@ pub fn smtp_password(secret_key: &str, region: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Answers that are known.
+    /// Known results.
     #[test]
     fn passwords_are_derived_for_a_region() {
         for (secret, region, password) in [

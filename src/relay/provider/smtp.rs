@@ -1,4 +1,4 @@
-//! Any SMTP server, the company's own included: nothing is known, everything is configured.
+//! Any SMTP server, including the company's own: nothing is known, everything is configured.
 
 use super::{Host, Login, Preset, ProviderLimits, Signing, starttls};
 use crate::message::adapt::Vocabulary;

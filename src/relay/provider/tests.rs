@@ -1,4 +1,4 @@
-//! The tables keep to their own rules.
+//! The tables follow their own rules.
 
 use super::*;
 use std::collections::HashSet;

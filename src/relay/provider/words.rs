@@ -23,7 +23,7 @@ fn vocabulary(provider: &str) -> Vocabulary {
     named(provider).expect("a provider").vocabulary
 }
 
-/// The header, each field in one line, and what was left out.
+/// The header, each field on one line, and what was left out.
 fn translated(provider: &str, header: &str, marks: &Marks) -> (Vec<String>, Vec<String>) {
     let message = RawMessage::from_data(format!("{header}\r\nbody\r\n").into()).expect("a message");
     let Translated { message: changed, left_out } = translate(&message, marks, &vocabulary(provider), HEADERS);
@@ -181,7 +181,7 @@ fn long_values_are_folded_where_json_allows_it() {
     assert_eq!(read["unique_args"]["name-59"], "a value with words 59");
 }
 
-/// Half a sentence of the application's is not ours to complete.
+/// An application's incomplete JSON is not completed.
 #[test]
 fn json_that_cannot_be_read_stays_and_the_marks_are_left_out() {
     for own in ["{\"to\": [", "[1]", "x"] {

@@ -14,8 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 
-/// Before anything is sent, a connection included: can these credentials be sent at all? RFC 4616 §2 forbids NUL; a line
-/// break is a file's last one, left in by mistake.
+/// Checked before anything is sent or connected: whether these credentials can be sent at all. RFC 4616 §2 forbids NUL;
+/// a line break is usually the last one of a file, left in by mistake.
 pub(in crate::relay) fn check(options: &UpstreamOptions) -> Result<(), Reason> {
     let Some(Credentials { username, password, .. }) = &options.credentials else { return Ok(()) };
     for (key, value) in [("username", username.as_str()), ("password", password.reveal())] {
@@ -47,7 +47,7 @@ impl ClientSession<Secured> {
         if reply.code() == 334 { self.auth_line(&response, "***", deadline).await } else { Ok(reply) }
     }
 
-    /// The prompts are not looked at: servers say many things there.
+    /// The prompts are ignored, because servers word them differently.
     async fn login(&mut self, username: &str, password: &str, deadline: Deadline) -> Result<Reply, Reason> {
         let mut reply = self.auth_line("AUTH LOGIN", "AUTH LOGIN", deadline).await?;
         for answer in [username, password] {

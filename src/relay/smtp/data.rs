@@ -1,7 +1,7 @@
-//! The message itself, stuffed and written in bounded pieces, and the answer to the final dot.
+//! Sends the message itself, dot-stuffed and in bounded pieces, and reads the answer to the final dot.
 //!
-//! From the write that holds the final dot on, the server may have the message; every reason from there says so.
-//! RFC 5321 §4.1.1.4, §4.5.2, §6.1.
+//! From the write that contains the final dot on, the server may have the message, and every later reason says so. RFC
+//! 5321 §4.1.1.4, §4.5.2, §6.1.
 
 use super::session::ClientSession;
 use super::starttls::Secured;
@@ -13,11 +13,11 @@ use crate::smtp::dot::DotEncoder;
 use std::time::Duration;
 use tracing::debug;
 
-/// Octets handed to TLS at once.
+/// Octets passed to TLS at once.
 const PIECE: usize = 64 * 1024;
 
 impl ClientSession<Secured> {
-    /// After a 354. The reply is the one to the final dot, whatever it says.
+    /// Call this after a 354. Returns the reply to the final dot, whatever it says.
     pub(super) async fn data(&mut self, sealed: &Sealed, deadline: Deadline) -> Result<Reply, Reason> {
         let mut encoder = DotEncoder::default();
         let mut stuffed = Vec::with_capacity(sealed.message().size().min(2 * PIECE));

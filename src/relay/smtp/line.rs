@@ -1,17 +1,17 @@
-//! Command lines: the one constructor through which every command passes, and what may be said before TLS.
+//! Command lines: the one constructor for all commands, and which of them are allowed before TLS.
 //!
 //! A line never holds CR, LF or NUL, so no value from a configuration, a login or an address becomes a second command.
 
 use std::fmt;
 
-/// Octets with CRLF; RFC 4954 §4 lets an AUTH line be this long.
+/// In octets including CRLF; RFC 4954 §4 allows an AUTH line of this length.
 const MAX: usize = 12_288;
 
 /// One command, CRLF included.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::relay) struct CommandLine {
     wire: String,
-    /// What a log may show instead.
+    /// The text that a log shows instead.
     shown: Option<&'static str>,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Debug for CommandLine {
     }
 }
 
-/// All that can be said on a session that is not encrypted.
+/// Everything that may be sent on an unencrypted session.
 #[derive(Debug)]
 pub(in crate::relay) enum Opening {
     Ehlo(CommandLine),

@@ -1,9 +1,8 @@
 //! The SMTP client. A session is `Cleartext` or `Secured`; only a secured one can log in or carry mail.
 //!
 //! `session` reads and writes, `starttls` turns plain into secured, `auth` logs in, `transaction` carries a message.
-//! After an unexpected event (a reply that ends the connection, a malformed one, an expired deadline) a session is unsound
-//! and must be closed.
-//! RFC 5321, 3207, 8314, 4954, 2920.
+//! After an unexpected event (a reply that ends the connection, a malformed one, an expired deadline) a session is
+//! unsound and must be closed. RFC 5321, 3207, 8314, 4954, 2920.
 
 mod auth;
 mod data;
@@ -33,10 +32,10 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::relay) struct Mail<'a> {
     pub envelope: &'a Envelope,
-    /// Of the envelope's, those that this transaction is for.
+    /// The envelope's recipients for this transaction.
     pub recipients: &'a [Mailbox],
     pub sealed: &'a Sealed,
-    /// How long the server may take for its first reply, where that is less than usual.
+    /// How long the server may take for its first reply, if that is less than usual.
     pub first_reply_timeout: Option<Duration>,
 }
 

@@ -1,7 +1,7 @@
-//! What a message needs from the server, decided before a byte of it is sent: size, 8-bit, internationalised addresses.
+//! Decides, before a byte is sent, what a message needs from the server: size, 8-bit, internationalised addresses.
 //!
-//! A message that the server cannot carry fails here, with the gateway's own words. RFC 1870 §6, RFC 6152 §3,
-//! RFC 6531 §3.
+//! A message that the server cannot carry fails here, with the gateway's own text. RFC 1870 §6, RFC 6152 §3, RFC 6531
+//! §3.
 
 use super::Mail;
 use super::line::{CommandLine, NotALine};
@@ -10,7 +10,7 @@ use crate::message::outcome::{Outcome, Reason};
 use crate::smtp::dot::has_only_crlf;
 use crate::smtp::{EnhancedCode, Extensions, Mailbox};
 
-/// The MAIL line; or nobody can get the message by this server, and why. Recipients who cannot are settled.
+/// The MAIL line, or why this server cannot deliver the message to anyone. Recipients that it cannot serve are settled.
 pub(super) fn mail_line(
     mail: &Mail<'_>,
     offered: &Extensions,
@@ -20,17 +20,17 @@ pub(super) fn mail_line(
     let failed = |enhanced, text: String| Outcome::Failed(Reason::local(Some(upstream), enhanced, text));
     let size = mail.sealed.message().size() as u64;
     if let Some(Some(limit)) = offered.size.filter(|limit| limit.is_some_and(|limit| limit < size)) {
-        let text = format!("the message has {size} octets, and this server takes {limit} at most");
+        let text = format!("the message has {size} octets, but this server accepts at most {limit}");
         return Err(failed(EnhancedCode::new(5, 3, 4), text));
     }
     if !has_only_crlf(mail.sealed.message().header()) || !has_only_crlf(mail.sealed.message().body()) {
-        // Unreachable while RawMessage keeps its promise; a smuggled message must not depend on that alone.
+        // Unreachable as long as RawMessage is correct, but protection against smuggling must not depend on that alone.
         let text = "the message has a bare CR, LF or NUL and cannot be sent".to_owned();
         return Err(failed(EnhancedCode::new(5, 6, 0), text));
     }
     let eight_bit = mail.sealed.is_eight_bit() || mail.sealed.header_is_eight_bit();
     if eight_bit && !offered.eight_bit_mime {
-        let text = "the message has 8-bit characters, and this server takes 7-bit mail only (no 8BITMIME)".to_owned();
+        let text = "the message has 8-bit characters, but this server accepts only 7-bit mail (no 8BITMIME)".to_owned();
         return Err(failed(EnhancedCode::new(5, 6, 3), text));
     }
     let smtputf8 = needs_smtputf8(mail, offered, upstream, recipients)?;
@@ -51,9 +51,9 @@ pub(super) fn rcpt_line(recipient: &Mailbox, upstream: &str) -> Result<CommandLi
     CommandLine::new(&format!("RCPT TO:<{recipient}>")).map_err(|NotALine| unusable_address(upstream))
 }
 
-/// The addresses decide. The client's own wish for SMTPUTF8 counts where the server offers it and the header still has what
-/// it is needed for: declaring it makes a message undeliverable to many servers further on. Without it a header that could
-/// not be written in ASCII goes as it is, as that of a client that declares nothing.
+/// The addresses decide. The client's own SMTPUTF8 counts only if the server offers it and the header still needs it,
+/// because declaring it makes a message undeliverable to many servers further on. Without it, a header that could not
+/// be written in ASCII is sent as it is, like that of a client that declares nothing.
 fn needs_smtputf8(
     mail: &Mail<'_>,
     offered: &Extensions,

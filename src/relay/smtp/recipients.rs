@@ -6,9 +6,9 @@ use crate::smtp::Reply;
 
 #[derive(Debug)]
 enum RecipientStanding {
-    /// RCPT not yet answered.
+    /// RCPT was not answered yet.
     Open,
-    /// RCPT accepted, the message not yet.
+    /// RCPT was accepted; the message was not yet.
     Accepted,
     Settled(Outcome),
 }
@@ -31,7 +31,7 @@ impl TransactionRecipients {
         }
     }
 
-    /// For everyone who is not settled yet.
+    /// Settles every recipient that is not settled yet.
     pub(super) fn settle_rest(&mut self, outcome: &Outcome) {
         for recipient in 0..self.0.len() {
             self.settle(recipient, outcome.clone());
@@ -54,7 +54,7 @@ impl TransactionRecipients {
         }
     }
 
-    /// `otherwise` for a recipient without an outcome: no mail is dropped silently.
+    /// Uses `otherwise` for a recipient without an outcome, so that no mail is dropped silently.
     pub(super) fn into_outcomes(self, otherwise: impl Fn() -> Reason) -> Vec<Outcome> {
         self.0
             .into_iter()

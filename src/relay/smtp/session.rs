@@ -1,7 +1,7 @@
-//! One connection's dialogue: bytes out with a deadline, replies in with a deadline, and whether it is still sound.
+//! One connection's dialogue: writes and reads with a deadline, and tracks whether the session is still sound.
 //!
-//! Generic over the channel; what may be sent depends on it, so that a plain session cannot say MAIL or AUTH.
-//! RFC 5321 §4.2, §4.5.3.2.
+//! Generic over the channel, which determines what may be sent: a plain session cannot send MAIL or AUTH. RFC 5321
+//! §4.2, §4.5.3.2.
 
 use super::line::{CommandLine, Opening};
 use super::starttls::Secured;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tracing::debug;
 
-/// What a session speaks over, and what it may say there.
+/// What a session communicates over, and what it may send there.
 pub(in crate::relay) trait Channel {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
     type Command: Into<CommandLine> + From<Opening>;
@@ -28,7 +28,7 @@ pub(in crate::relay) trait Channel {
     fn stream(&mut self) -> &mut Self::Stream;
 }
 
-/// Not encrypted: EHLO and STARTTLS, nothing else.
+/// Not encrypted: only EHLO and STARTTLS are allowed.
 #[derive(Debug)]
 pub(in crate::relay) struct Cleartext(Socket);
 
@@ -51,7 +51,7 @@ pub(in crate::relay) struct ClientSession<C> {
     pub(super) extensions: Extensions,
     /// False after an unexpected event: the two sides may have lost synchronisation.
     sound: bool,
-    /// MAIL was accepted and no final dot answered since: RSET is due before the next MAIL.
+    /// MAIL was accepted and no final dot has been answered since: RSET is due before the next MAIL.
     pub(super) in_transaction: bool,
 }
 
@@ -76,7 +76,7 @@ impl ClientSession<Secured> {
         self.channel.into_socket().close().await
     }
 
-    /// "TLSv1.3".
+    /// For example "TLSv1.3".
     pub(in crate::relay) fn tls_version(&self) -> &'static str {
         self.channel.version()
     }
@@ -90,7 +90,7 @@ impl ClientSession<Secured> {
         self.sound && self.input.is_empty()
     }
 
-    /// True if the peer neither closed nor said anything while the connection was idle.
+    /// True if the peer has neither closed the connection nor sent anything while it was idle.
     pub(in crate::relay) fn is_quiet(&mut self) -> bool {
         let mut octet = [0];
         let mut cx = Context::from_waker(Waker::noop());
@@ -162,8 +162,8 @@ impl<C: Channel> ClientSession<C> {
         self.reply(step, deadline).await
     }
 
-    /// The next reply, whatever it says. An error, and a reply after which the table does not keep the connection, make the
-    /// session unsound.
+    /// The next reply, whatever it says. An error, or a reply after which the table does not keep the connection, makes
+    /// the session unsound.
     pub(super) async fn reply(&mut self, step: RelayStep, deadline: Deadline) -> Result<Reply, Reason> {
         let limit = deadline.capped(self.patience(step));
         let reply = match limit.limit(self.read_reply()).await {
@@ -172,14 +172,14 @@ impl<C: Channel> ClientSession<C> {
             Err(Expired) => return Err(self.broken(step, Cause::TimedOut)),
         };
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
-        // A thousand recipients keep one each.
+        // A message can have a thousand recipients with a stored reply each.
         let reply = if step >= RelayStep::Mail { reply.shortened() } else { reply };
         self.sound &= self.interpret(step, &reply).connection == ConnectionFate::Kept;
         Ok(reply)
     }
 
-    /// The only way of a reply out of here: without any login of the upstream. A keyword that is a password by chance counts all the
-    /// same, and is not shown.
+    /// Every reply leaves this type only through here, without any login of the upstream. A keyword that happens to be
+    /// a password still has its effect, but is not shown.
     fn redacted(&mut self, step: RelayStep, heard: &Reply) -> Reply {
         let lines: Vec<&str> = heard.lines().collect();
         let reply = heard.with_lines(self.options.redaction.hide(&lines.join("\n")).split('\n'));
@@ -219,7 +219,7 @@ impl<C: Channel> ClientSession<C> {
         debug!(upstream = %self.options.name, "C: {}", Clean(line));
     }
 
-    /// Two answers to one command: an attacker may want the second to be taken for the answer to the next command.
+    /// Two answers to one command: an attacker may want the second to pass for the answer to the next command.
     pub(super) fn refuse_surplus(&mut self, step: RelayStep) -> Result<(), Reason> {
         if self.input.is_empty() {
             return Ok(());
@@ -264,7 +264,7 @@ impl<C: Channel> ClientSession<C> {
     fn patience(&self, step: RelayStep) -> Duration {
         let limits = &self.options.limits;
         match step {
-            // A server that is there greets at once; one that waits for a TLS handshake never greets.
+            // A reachable server greets at once; one that waits for a TLS handshake never does.
             RelayStep::Greeting => limits.connect_timeout,
             RelayStep::EndOfData => limits.data_timeout,
             _ => limits.command_timeout,
@@ -285,7 +285,7 @@ enum ReadError {
 fn explain(error: &io::Error) -> String {
     use io::ErrorKind::*;
     match error.kind() {
-        // Many servers close without TLS's own goodbye.
+        // Many servers close without TLS's close_notify.
         UnexpectedEof => ReadError::Closed.to_string(),
         ConnectionReset | ConnectionAborted | BrokenPipe => "the server broke off the connection".to_owned(),
         _ => format!("the connection broke: {error}"),

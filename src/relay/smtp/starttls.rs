@@ -1,7 +1,7 @@
 //! Where STARTTLS is enforced: the only two functions that return a `ClientSession<Secured>`.
 //!
-//! What was learned before TLS is dropped, and anything the server said behind its 220 is an attack (CVE-2021-38371):
-//! the connection is closed before a byte of TLS. RFC 3207 §4.2, §6; RFC 8314 §3.3.
+//! Everything learned before TLS is discarded, and anything that the server sent after its 220 is an attack
+//! (CVE-2021-38371): the connection is closed before a byte of TLS. RFC 3207 §4.2, §6; RFC 8314 §3.3.
 
 use super::line::{CommandLine, Opening};
 use super::session::{Channel, Cleartext, ClientSession};
@@ -47,7 +47,7 @@ impl Channel for Secured {
     }
 }
 
-/// STARTTLS on a session that has said EHLO. The caller says EHLO again.
+/// STARTTLS on a session after EHLO. The caller sends EHLO again.
 pub(super) async fn upgrade(
     mut session: ClientSession<Cleartext>,
     deadline: Deadline,
@@ -98,7 +98,7 @@ async fn handshake(
         }
         Ok(Err(error)) => {
             let (text, advice) = tls::explain(&error, &options.endpoint.server_name, &inspect(options, port, tls));
-            // Both name what stands in the server's certificate.
+            // Both contain names from the server's certificate.
             let reason = reason(Cause::Network(options.redaction.hide(&text)));
             Err(match advice {
                 Some(advice) => reason.with_advice(options.redaction.hide(&advice)),

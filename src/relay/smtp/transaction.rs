@@ -1,7 +1,7 @@
-//! One message over one session: MAIL, RCPT, DATA, the dot, and what became of each recipient.
+//! One message over one session: MAIL, RCPT, DATA, the dot, and the outcome for each recipient.
 //!
-//! With PIPELINING the whole envelope goes out in one write and the data in another: two round trips. Without, the same
-//! commands go one by one. RFC 5321 §3.3, RFC 2920 §3.1.
+//! With PIPELINING the whole envelope is sent in one write and the data in another: two round trips. Without it, the
+//! same commands are sent one by one. RFC 5321 §3.3, RFC 2920 §3.1.
 
 use super::Mail;
 use super::line::CommandLine;
@@ -14,7 +14,7 @@ use crate::relay::deadline::Deadline;
 use crate::smtp::{Mailbox, Reply};
 use std::time::Duration;
 
-/// Commands in one write. Their replies must fit into the sockets' buffers, or both sides would wait for each other.
+/// Commands per write. Their replies must fit into the sockets' buffers, or both sides would wait for each other.
 const GROUP: usize = 100;
 
 #[derive(Debug)]
@@ -38,9 +38,9 @@ enum PlannedCommand {
 enum TransactionProgress {
     Unheard,
     Begun,
-    /// MAIL was refused: nothing more is asked.
+    /// MAIL was refused: nothing more is sent.
     Refused,
-    /// 354 came: data is due.
+    /// A 354 came: data is due.
     WantsData,
 }
 
@@ -76,7 +76,7 @@ impl ClientSession<Secured> {
         Transacted::Settled(outcomes.into_iter().zip(mail.recipients).map(with_advice_on_dots).collect())
     }
 
-    /// Every command with its line, in order; empty if nobody is left to ask for.
+    /// Every command with its line, in order; empty if no recipient is left.
     fn plan(
         &self,
         mail: &Mail<'_>,
@@ -100,7 +100,7 @@ impl ClientSession<Secured> {
         Ok(asks)
     }
 
-    /// Up to the reply to DATA.
+    /// Runs up to the reply to DATA.
     async fn converse(
         &mut self,
         asks: &[(PlannedCommand, CommandLine)],
@@ -152,7 +152,7 @@ impl ClientSession<Secured> {
         let Interpretation { meaning: verdict, connection, .. } = self.interpret(step, &reply);
         let is_positive = reply.is_positive();
         let reason = || self.reason(step, Cause::Reply(reply));
-        // Whatever was asked.
+        // Whichever command it answers.
         if connection == ConnectionFate::Closed {
             return Err(reason());
         }
@@ -167,7 +167,7 @@ impl ClientSession<Secured> {
                 *progress = TransactionProgress::Refused;
                 recipients.settle_rest(&Outcome::of(reason(), self.options.slow_down));
             }
-            // Pipelined behind a refused MAIL. A server that likes them now is not to be trusted with a dot.
+            // Pipelined after a refused MAIL. A server that accepts these now is not to be trusted with a dot.
             PlannedCommand::Rcpt(_) | PlannedCommand::Data if *progress == TransactionProgress::Refused => {
                 if is_positive {
                     self.mark_unsound();
@@ -190,7 +190,7 @@ impl ClientSession<Secured> {
         deadline: Deadline,
     ) -> Result<(), Reason> {
         if !recipients.has_accepted() {
-            // Everyone is settled; the answer to an empty message changes nothing.
+            // Every recipient is settled; the answer to an empty message changes nothing.
             let _ignored = self.no_data(deadline.capped(self.options.limits.command_timeout)).await;
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl ClientSession<Secured> {
     }
 }
 
-/// Some servers take no quoted local part at all, and say only that the address is bad.
+/// Some servers accept no quoted local part at all, and only say that the address is bad.
 fn with_advice_on_dots((outcome, recipient): (Outcome, &Mailbox)) -> Outcome {
     let is_refused = |reason: &Reason| reason.step == RelayStep::Rcpt && reason.reply().is_some();
     match outcome {
@@ -218,7 +218,7 @@ fn with_advice_on_dots((outcome, recipient): (Outcome, &Mailbox)) -> Outcome {
 impl PlannedCommand {
     fn step(self) -> RelayStep {
         match self {
-            // An RSET belongs to the MAIL behind it.
+            // An RSET belongs to the MAIL after it.
             Self::Rset | Self::Mail => RelayStep::Mail,
             Self::Rcpt(_) => RelayStep::Rcpt,
             Self::Data => RelayStep::Data,

@@ -1,4 +1,4 @@
-//! How long a dead upstream can hold mail up that another one would take, under paused time.
+//! How long a dead upstream can hold up mail that another one would accept, under paused time.
 
 use super::*;
 use crate::relay::{ConnectionLimits, Endpoint, Port, TlsMode};
@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 
 const TIME_OUT: Duration = Duration::from_secs(10);
-/// What may come on top of it.
+/// The additional time that is allowed.
 const MORE: Duration = Duration::from_secs(2);
 
 fn upstream(address: SocketAddr, connections: usize) -> Upstream {
@@ -51,13 +51,13 @@ fn listener(backlog: i32) -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-/// Takes connections, in the kernel, and never says a word.
+/// Accepts connections, in the kernel, and never sends anything.
 fn silent() -> (Vec<Socket>, SocketAddr) {
     let (socket, address) = listener(128);
     (vec![socket], address)
 }
 
-/// Its backlog is full: nobody answers.
+/// Its backlog is full: it does not answer.
 fn deaf() -> (Vec<Socket>, SocketAddr) {
     let (socket, address) = listener(0);
     let fill = |_| {
@@ -90,7 +90,7 @@ async fn nobody_waits_longer_than_a_connect_may_take_and_later_callers_do_not_wa
     }
 }
 
-/// Probes go on, each at the cost of one message's patience.
+/// Probes continue, each at the cost of one message's patience.
 #[tokio::test(start_paused = true)]
 async fn in_an_hour_of_silence_few_messages_are_held_up_and_all_others_go_on_at_once() {
     let (_sockets, address) = silent();
@@ -106,7 +106,7 @@ async fn in_an_hour_of_silence_few_messages_are_held_up_and_all_others_go_on_at_
     assert!((8..40).contains(&held_up), "{held_up}");
 }
 
-/// Behind a firewall that drops what goes to a port that it let through before.
+/// A firewall drops what goes to a port that it allowed before.
 #[tokio::test(start_paused = true)]
 async fn a_port_that_fell_silent_is_forgotten_but_not_for_a_caller_in_a_hurry() {
     let ((_sockets, address), (_others, other)) = (deaf(), deaf());

@@ -109,7 +109,7 @@ async fn slowed_down_to_a_quarter_it_takes_four_times_as_long() {
     assert!(took >= 8 * SECOND && took < 9 * SECOND, "{took:?}");
 }
 
-/// Keeps what it is given, unless it is broken or hangs. Its clock goes with the test's.
+/// Keeps what it is given, unless it is broken or hangs. Its clock follows the test's.
 #[derive(Debug)]
 struct FakeQuotaStore {
     began: Instant,
@@ -169,7 +169,7 @@ async fn a_used_up_quota_is_said_at_once_and_remembered_by_account() {
     assert_eq!(rate.to_string(), "3/day");
     assert!(until > Instant::now() + 86_000 * SECOND);
     assert_eq!(gate.exhausted_quota().map(|(rate, _)| rate), Some(rate));
-    // Nobody says goodbye.
+    // The process ends without closing it.
     drop(gate);
     assert!(kept(&store, "company", &["4/day"]).await.token(Load::of_one(2), Deadline::NONE).await.is_err());
     assert!(kept(&store, "another", &["3/day"]).await.token(Load::of_one(3), Deadline::NONE).await.is_ok());
@@ -197,7 +197,8 @@ async fn what_was_kept_by_a_tables_name_is_the_accounts_from_then_on() {
     );
 }
 
-/// What is left of the last quota after these restarts, each with the rates and how many units are used; then so long passes.
+/// The rest of the last quota after these restarts, each with its rates and the number of units used; then this much
+/// time passes.
 async fn left(restarts: &[(&[&str], usize, Duration)], last: &[&str], is_closed: bool) -> usize {
     let store = Arc::new(FakeQuotaStore::default());
     for (rates, used, pause) in restarts {
@@ -219,7 +220,7 @@ async fn left(restarts: &[(&[&str], usize, Duration)], last: &[&str], is_closed:
     left
 }
 
-/// A day's quota that became an hour's started empty, and the account was used twice over.
+/// An hourly quota that replaced a daily one started empty, and the account was used twice over.
 #[tokio::test(start_paused = true)]
 async fn a_quota_of_another_period_counts_what_was_used_within_it() {
     const HOUR: Duration = Duration::from_secs(3600);
@@ -240,7 +241,7 @@ async fn a_quota_of_another_period_counts_what_was_used_within_it() {
         ("both, with a pause", &[(both, 6, 3 * HOUR), (both, 0, soon)], both, 10),
     ] {
         assert_eq!(left(restarts, last, true).await, expected, "{what}");
-        // Killed: never more, and less by no more than what was put down ahead.
+        // Killed: never more, and less by at most the amount reserved ahead.
         let left = left(restarts, last, false).await;
         assert!(left <= expected && left + 1 >= expected, "{what}: {left} of {expected}");
     }
@@ -257,7 +258,7 @@ async fn what_cannot_be_written_is_not_taken() {
     token(&gate).await;
 }
 
-/// A caller behind the first in the line has a deadline too, and the next one finds the line free.
+/// Callers further back in the line have deadlines too, and the next one finds the line free.
 #[tokio::test(start_paused = true)]
 async fn storage_that_hangs_keeps_nobody_beyond_the_deadline() {
     let store = Arc::new(FakeQuotaStore::default());

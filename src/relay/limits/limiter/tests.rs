@@ -1,4 +1,4 @@
-//! Rates held over virtual time: whatever happens, no window of a rate's length ever holds more than the rate says.
+//! Rates over simulated time: whatever happens, no window of a rate's length contains more than the rate.
 
 use super::super::quota::QuotaBucket;
 use super::*;
@@ -9,24 +9,24 @@ use std::collections::BTreeMap;
 const START: Duration = Duration::from_secs(400 * 24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Of one message to so many.
+/// The load of one message to this many recipients.
 fn load(recipients: u64) -> Load {
     Load { messages: 1, recipients }
 }
 
-/// A process with its limiter, and what outlives it.
+/// A process with its limiter, and the data that outlives it.
 struct Stage {
     rates: Vec<Rate>,
     limiter: Limiter,
-    /// Since the process began, as far as the limiter knows.
+    /// Time since the process began, as the limiter sees it.
     moment: Moment,
-    /// Truly since the beginning.
+    /// The true time since the beginning.
     elapsed: Duration,
-    /// The ledger's clock is off by so many milliseconds.
+    /// The error of the ledger's clock, in milliseconds.
     off: i64,
     rows: BTreeMap<String, Vec<QuotaBucket>>,
     writes: usize,
-    /// When the provider counted.
+    /// The times at which the provider counted.
     counted: Vec<Duration>,
 }
 
@@ -62,10 +62,10 @@ impl Stage {
         self.limiter.mark_written(&quota, reservation);
     }
 
-    /// The process ends without a word, and a new one begins.
+    /// The process ends without closing, and a new one begins.
     fn restart(&mut self) {
         self.limiter = Limiter::new(&self.rates, Counting::RECIPIENTS);
-        // Another origin for another process.
+        // A different origin for each process.
         self.moment = 20 * 24 * HOUR + self.elapsed / 2;
         let now = self.now();
         let record = |period| {
@@ -103,7 +103,7 @@ impl Stage {
         self.counted.extend(std::iter::repeat_n(self.elapsed, usize::try_from(units).expect("few")));
     }
 
-    /// One unit, sent and counted at once.
+    /// Sends one unit, which is counted at once.
     fn send(&mut self) -> bool {
         let taken = self.take(1);
         if taken {
@@ -113,7 +113,7 @@ impl Stage {
         taken
     }
 
-    /// Sends for so long whenever it is free to.
+    /// Sends whenever it is allowed to, for this long.
     fn run(&mut self, time: Duration) {
         let end = self.elapsed + time;
         while self.elapsed < end {
@@ -302,7 +302,7 @@ fn a_rate_may_count_messages_and_a_quota_recipients() {
 enum Step {
     Pass(u64),
     Take(u64),
-    /// The provider counts the oldest one under way.
+    /// The provider counts the oldest transaction under way.
     Count,
     End,
     Refund,
@@ -326,7 +326,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// A transaction under way.
 struct Begun {
     units: u64,
-    /// By the provider.
+    /// The provider has counted it.
     counted: bool,
     at: Duration,
 }
@@ -365,7 +365,7 @@ fn act(stage: &mut Stage, under_way: &mut UnderWay, step: &Step) {
     }
 }
 
-/// None outlives its bucket by more than a restart allows for; a step takes less than an hour.
+/// No transaction outlives its bucket by more than a restart allows for; a step takes less than an hour.
 fn end_old_ones(stage: &mut Stage, under_way: &mut UnderWay) {
     let old = quota::UNDER_WAY / 6;
     while under_way.first().is_some_and(|first| first.at + old < stage.elapsed) {
@@ -374,7 +374,7 @@ fn end_old_ones(stage: &mut Stage, under_way: &mut UnderWay) {
 }
 
 proptest! {
-    /// Whenever in a transaction the provider counts it.
+    /// The provider may count a transaction at any time while it lasts.
     #[test]
     fn no_window_ever_holds_more(steps in prop::collection::vec(step(), 1..300)) {
         let mut stage = Stage::new(&["5/s", "12/min", "40/h"]);
@@ -385,7 +385,7 @@ proptest! {
         stage.assert_kept();
     }
 
-    /// Over restarts, and with a clock that is set back.
+    /// Across restarts, and with a clock that is set back.
     #[test]
     fn no_quota_is_ever_exceeded(steps in prop::collection::vec(step(), 1..300)) {
         let mut stage = Stage::new(&["40/h"]);
