@@ -1,7 +1,7 @@
-//! `delivery = "direct"`: the message is delivered while the client waits, and the reply is the provider's.
+//! `delivery = "direct"`: the message is delivered while the client waits, and the client gets the provider's reply.
 //!
-//! The client's reply comes from the outcomes and from nothing else. What is not about the mail itself (network,
-//! login, certificate) is 451 and never the provider's 5yz, since the application would drop the mail for good.
+//! The client's reply depends only on the outcomes. Problems that are not about the mail itself (network, login,
+//! certificate) give a 451 and never the provider's 5yz, because the application would drop the mail permanently.
 
 use super::leftovers::Leftovers;
 use super::pipeline::IntakePipeline;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Plausible gives up 30 s after the final dot; the answer must be there before.
+/// Plausible gives up 30 s after the final dot, so the answer must come earlier.
 const BUDGET: Duration = Duration::from_secs(25);
 
 const TOO_LARGE: EnhancedCode = EnhancedCode::new(5, 3, 4);
@@ -33,7 +33,7 @@ pub struct DirectIntake {
     pub pipeline: IntakePipeline,
     pub delivery: Arc<Delivery>,
     pub leftovers: Leftovers,
-    /// The gateway has to end now: what is still under way is broken off, and answered for by what is known.
+    /// The gateway has to end now: deliveries under way are cut off, and the replies depend on what is known.
     pub cut_off: CancellationToken,
 }
 
@@ -52,7 +52,7 @@ impl Intake for DirectIntake {
         if let Err(error) = self.has_room_for_leftovers(&accepted) {
             return refusal(&error);
         }
-        // What has begun at a stop is finished, until the drain time is over.
+        // Deliveries under way at a stop are finished, until the drain time is over.
         let stop = CancellationToken::new();
         let attempt = self.delivery.attempt(&accepted, deadline, &stop, &self.cut_off).await;
         attempt.log(&accepted, started.elapsed());
@@ -81,7 +81,7 @@ impl DirectIntake {
     }
 }
 
-/// The provider took it for nobody yet, as far as is known, and its answer was not waited for.
+/// As far as is known, the provider has accepted the message for no recipient yet, and its answer was not awaited.
 fn given_up(id: MailId, received: &Received, reply: &Reply) {
     let to = received.envelope.recipients.iter().map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
     let from = Clean(&received.envelope.sender);
@@ -107,17 +107,17 @@ fn reply_for(id: MailId, attempt: &Attempt) -> Reply {
     }
 }
 
-/// Always 250, which is all that some applications know.
+/// Always 250, the only code that some applications know.
 fn delivered(id: MailId, reply: &Reply) -> Reply {
     let text = if reply.text().is_empty() { format!("Delivered as {id}") } else { reply.text() };
     Reply::new(250, reply.enhanced().unwrap_or(EnhancedCode::new(2, 0, 0)), text).folded()
 }
 
-/// The provider's own 4yz where it is about this mail; 451 with step and cause for everything else. 421 would tell the
-/// client that *we* close.
+/// The provider's own 4yz if it concerns this mail; otherwise 451 with step and cause. A 421 would tell the client that
+/// *we* close the connection.
 fn try_again(reason: &Reason) -> Reply {
     match reason.reply() {
-        // A refusal by its code only.
+        // Permanent by its code only.
         Some(reply) if reason.wants_next_transaction() && reply.severity() == Severity::Permanent => {
             Reply::new(452, EnhancedCode::new(4, 5, 3), reply.text()).folded()
         }

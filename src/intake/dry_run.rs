@@ -10,7 +10,7 @@ use crate::observe::random_u32;
 #[derive(Debug)]
 pub struct IntakeDryRun {
     pub report: IntakeReport,
-    /// As it would be delivered or stored, the gateway's own Received on top.
+    /// The message as it would be delivered or stored, with the gateway's own Received on top.
     pub result: Result<Accepted, Rejection>,
 }
 

@@ -1,5 +1,5 @@
-//! What holds of every message that is taken, whatever the application and the rules made of it: it can be signed, and no line
-//! of it is too long. Asked at the final dot, so that no 250 is given for what would fail for good.
+//! Checks that every accepted message can be signed and has no line that is too long, whatever the application and the
+//! rules made of it. Checked at the final dot, so that no 250 is given for mail that would fail permanently.
 
 use crate::dkim::{SealError, check_sealable};
 use crate::message::RawMessage;
@@ -26,7 +26,7 @@ pub(super) fn check_lines(message: &RawMessage) -> Result<(), Unfit> {
     first_long_line(message).map_or(Ok(()), |line| Err(Unfit::LongLine(line)))
 }
 
-/// The same, and whether it can be signed.
+/// Also checks whether the message can be signed.
 pub(super) fn check(message: &RawMessage) -> Result<(), Unfit> {
     check_lines(message)?;
     Ok(check_sealable(message)?)

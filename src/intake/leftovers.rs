@@ -1,8 +1,8 @@
-//! What direct mode leaves over once the provider accepted the message for some of its recipients: the application got
-//! its `250` and will not retry, so the gateway is responsible for the others.
+//! The remaining recipients in direct mode, once the provider has accepted the message for some of them: the
+//! application got its `250` and will not retry, so the gateway is responsible for the others.
 //!
-//! What cannot be stored just now is tried again until it can be, holding its share of the memory budget; never dropped
-//! without a line that names each recipient.
+//! If they cannot be stored at the moment, storing is repeated until it succeeds, and the message keeps its share of
+//! the memory budget. A message is never dropped without a log line that names each recipient.
 
 use super::prepare::subject_of;
 use crate::delivery::{Attempt, Bouncer, SettlementPolicy};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-/// Shared by its clones.
+/// Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Leftovers {
     pub(super) queue: Arc<dyn Queue>,
@@ -30,11 +30,11 @@ pub struct Leftovers {
     stop: CancellationToken,
 }
 
-/// Of one message.
+/// The remaining recipients of one message.
 #[derive(Debug)]
 struct Leftover {
     accepted: Arc<Accepted>,
-    /// `None`: it is stored.
+    /// `None` once it is stored.
     mail: Option<NewMail>,
     /// For a bounce.
     failures: Vec<FailedRecipient>,
@@ -47,8 +47,9 @@ impl Leftovers {
         Self { queue, settlement, bouncer, unstored: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
-    /// Deferred recipients are queued, failed ones kept, delivered ones remembered, all at once. To be called only if
-    /// at least one was delivered; the reply is a 250 whatever happens here. `shares`: the message's, of the memory budget.
+    /// Queues deferred recipients, keeps failed ones and records delivered ones, all at once. Call it only if at least
+    /// one was delivered; the reply is a 250 whatever happens here. `shares`: the message's shares of the memory
+    /// budget.
     pub(super) async fn keep(
         &self,
         accepted: Arc<Accepted>,
@@ -77,14 +78,14 @@ impl Leftovers {
         });
     }
 
-    /// Pending retries run once more. Returns when none is left, or at the deadline.
+    /// Runs pending retries once more. Returns when none is left, or at the deadline.
     pub async fn finish(&self, deadline: Instant) {
         self.stop.cancel();
         self.unstored.close();
         let _cut_off_at_the_end = timeout_at(deadline, self.unstored.wait()).await;
     }
 
-    /// The message first: a bounce is about what was kept.
+    /// Stores the message first, because a bounce is about what was kept.
     async fn store(&self, left: &mut Leftover) -> Result<(), QueueError> {
         if let Some(mail) = &left.mail {
             self.queue.put(mail.clone()).await?;

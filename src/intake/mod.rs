@@ -1,9 +1,9 @@
 //! Intake: checks and repairs what a listener received, and takes responsibility for it.
 //!
-//! `policy` says who may send what, `prepare` turns `Received` into `Accepted`. Then `queued` stores it, or `direct` hands it
-//! to delivery while the client waits, puts the provider's words into the reply, and keeps what is left over. The
-//! listener sees only `inbound::Intake`. `rerun` asks the rules of today about mail that was stored before,
-//! `dry_run` shows what would happen to a message.
+//! `policy` says who may send what, and `prepare` turns `Received` into `Accepted`. Then `queued` stores it; or
+//! `direct` passes it to delivery while the client waits, puts the provider's words into the reply, and keeps the
+//! remaining recipients. The listener sees only `inbound::Intake`. `rerun` applies the current rules to mail that was
+//! stored before, and `dry_run` shows what would happen to a message.
 
 mod direct;
 mod dry_run;

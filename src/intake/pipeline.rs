@@ -1,4 +1,5 @@
-//! What every listener does with a message before it is delivered or stored: a name, the policy, the repairs, the user's rules.
+//! What every listener does with a message before it is delivered or stored: assign an id, apply the policy, repair it,
+//! apply the user's rules.
 
 use super::policy::SenderPolicy;
 use super::prepare::{IntakeReport, PreparedMail, Rejection, prepare};
@@ -12,15 +13,15 @@ use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// Of one listener.
+/// The pipeline of one listener.
 #[derive(Debug, Clone)]
 pub struct IntakePipeline {
     pub policy: SenderPolicy,
     pub repairs: Repairs,
     pub rules: Rules,
-    /// The gateway's name, for Received and Message-ID.
+    /// The gateway's hostname, for Received and Message-ID.
     pub hostname: Arc<str>,
-    /// Its address as configured, as in "127.0.0.1:2525".
+    /// The listener's address as configured, for example "127.0.0.1:2525".
     pub listener: Arc<str>,
     pub clock: Clock,
 }
@@ -32,8 +33,8 @@ impl IntakePipeline {
         self.policy.check_envelope(client, sender)
     }
 
-    /// At the final dot. The error is the reply where nothing is to be delivered: a refusal, or the 250 of a message that a
-    /// rule discards. It has been logged.
+    /// At the final dot. The error is the reply if nothing is to be delivered: a refusal, or the 250 for a message that
+    /// a rule discards. It has been logged.
     pub(super) fn accept(&self, received: &mut Received) -> Result<PreparedMail, Reply> {
         fault::provoke("intake", &received.envelope.sender);
         let now = self.clock.now();
@@ -44,12 +45,12 @@ impl IntakePipeline {
             let size = received.data.len();
             match turned {
                 Rejection::Refused(reply) => {
-                    // To most applications it is a lost mail, and few of them show the reply.
+                    // For most applications a refusal is a lost mail, and few of them show the reply.
                     warn!(%id, %from, %client, size, reply = %Clean(&reply), "refused a message");
                     reply
                 }
                 Rejection::Discarded { rule } => {
-                    info!(%id, %from, %client, size, rule = %Clean(rule), "discarded, as a rule wants it: nobody gets this message");
+                    info!(%id, %from, %client, size, rule = %Clean(rule), "discarded by a rule: no one gets this message");
                     Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Accepted as {id}"))
                 }
             }

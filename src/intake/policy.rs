@@ -1,7 +1,8 @@
-//! Who may send what: `senders` for the envelope and the headers that name a sender, and what happens to a domain without a key.
+//! Who may send what: `senders` for the envelope and for headers that name a sender, and what happens to a domain
+//! without a key.
 //!
-//! A logged-in user's own `senders` stand in for the listener's. The null path is always allowed in the envelope
-//! (RFC 5321 §4.5.5); the From header is still checked.
+//! A logged-in user's own `senders` replace the listener's. The null path is always allowed in the envelope (RFC 5321
+//! §4.5.5); the From header is still checked.
 
 use crate::dkim::{Keyring, Unsigned};
 use crate::inbound::Client;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct SenderPolicy {
     pub listener_senders: SenderPatterns,
-    /// By user name; a user without an entry is bound by the listener's.
+    /// By user name; a user without an entry has the listener's.
     pub user_senders: Arc<HashMap<Arc<str>, SenderPatterns>>,
     pub unsigned: Unsigned,
     pub keyring: Arc<Keyring>,
@@ -32,7 +33,7 @@ impl SenderPolicy {
         }
     }
 
-    /// At the final dot, of what the application wrote: may this client write in that name?
+    /// At the final dot, for what the application wrote: whether this client may write in the author's name.
     pub fn check_author(&self, client: &Client, author: &Result<Author, AuthorError>) -> Result<(), Reply> {
         let senders = self.senders_of(client);
         match author {
@@ -44,7 +45,7 @@ impl SenderPolicy {
         }
     }
 
-    /// The same of the other fields in which a message says who sent it: readers show Sender beside From.
+    /// The same for the other headers that name a sender, because readers show Sender beside From.
     pub fn check_senders(&self, client: &Client, message: &RawMessage) -> Result<(), Reply> {
         let senders = self.senders_of(client);
         if senders.is_any() {
@@ -61,8 +62,8 @@ impl SenderPolicy {
         Ok(())
     }
 
-    /// Of the message as it is to leave: is there a key for its author, or may it go without? The author is `None` where it
-    /// cannot be determined and nothing depends on it.
+    /// For the message in its final form: whether there is a key for its author, or it may be sent without. The author
+    /// is `None` if it cannot be determined and nothing depends on it.
     pub fn check_seal(&self, author: Result<Author, AuthorError>) -> Result<Option<Author>, Reply> {
         match author {
             Ok(author) => {

@@ -1,7 +1,7 @@
 //! From `Received` to `Accepted`: loop check, author, repair, rules, trace.
 //!
-//! Who may send as whom is checked on what the application wrote, since no repair changes an address; whether it can be
-//! signed, by what the rules made of it.
+//! Who may send under which name is checked on what the application wrote, since no repair changes an address; whether
+//! the message can be signed is checked after the rules.
 
 use super::fit;
 use super::pipeline::IntakePipeline;
@@ -26,11 +26,11 @@ use tracing::{debug, info, warn};
 #[derive(Debug)]
 pub(super) struct PreparedMail {
     pub accepted: Accepted,
-    /// From before the rules, where one changed it.
+    /// The form from before the rules, if one changed it.
     pub original: Option<Bytes>,
 }
 
-/// Why there is nothing to deliver.
+/// Why nothing is to be delivered.
 #[derive(Debug)]
 pub enum Rejection {
     Refused(Reply),
@@ -53,11 +53,11 @@ pub struct IntakeReport {
     pub repairs: Vec<&'static str>,
     /// Rules that applied, in order.
     pub matched: Vec<Arc<str>>,
-    /// Rules whose conditions did not hold.
+    /// Rules whose conditions did not hold, each with the first unmet one.
     pub passed_over: Vec<(Arc<str>, Unmet)>,
-    /// What rules asked for and could not do.
+    /// What rules asked for but could not be done.
     pub notes: Vec<RuleNote>,
-    /// Repairs and searches in its texts that were left out, since the mail must not wait for them.
+    /// Repairs and text searches that were skipped, since the mail must not wait for them.
     pub skipped: Vec<Skipped>,
 }
 
@@ -118,9 +118,9 @@ pub(super) fn prepare(
     Ok(PreparedMail { accepted, original })
 }
 
-/// With every step that is wanted. Where all the memory for mail coming in would not do for that and for the rules behind it,
-/// only its long lines are encoded, and where that is too much, the body stays as it is: a client that is told to come again
-/// would be told the same every time.
+/// Repairs with every step that is wanted. If even all the memory for incoming mail would not suffice for that and for
+/// the rules after it, only long lines are encoded; if that is still too much, the body stays as it is. Otherwise a
+/// client would be asked to retry every time.
 fn repaired(
     message: &RawMessage,
     IntakePipeline { repairs, rules, .. }: &IntakePipeline,
@@ -149,7 +149,7 @@ fn with_less_of_body(mut repaired: Repaired) -> Repaired {
     repaired
 }
 
-/// Temporary, unless the message would not fit even with no other mail in memory.
+/// Temporary, unless the message would not fit even if no other mail were in memory.
 fn reserve(share: &mut MemoryShare, octets: usize) -> Result<(), Reply> {
     if !share.could_hold(octets) {
         return Err(Reply::never_enough_memory());
@@ -163,7 +163,7 @@ fn octets_with(message: &RawMessage, as_received: &RawMessage, size: usize) -> u
     if is_new { size + message.size() } else { size }
 }
 
-/// What the rules made of a message.
+/// The result of the rules for a message.
 struct RuleResult {
     draft: RewriteDraft,
     original: Option<Bytes>,
@@ -205,17 +205,17 @@ fn follow_rules(
     }
 }
 
-/// What a rule asked for and could not do.
+/// Logs what rules asked for but could not be done.
 pub(super) fn log_notes(notes: &[RuleNote], id: MailId) {
     for RuleNote { rule, header, trouble } in notes {
         warn!(%id, rule = %Clean(rule), header = %Clean(header), "a rule could not change a header: {trouble}");
     }
 }
 
-/// One line for each step that was left out, wherever it was to be taken.
+/// One line for each skipped step, wherever it was skipped.
 pub(super) fn tell_skipped(skipped: &[Skipped], id: MailId) {
     for Skipped { step, why } in skipped {
-        warn!(%id, step, "an optional step was left out, the mail goes on without it: {why}");
+        warn!(%id, step, "an optional step was skipped, and the mail continues without it: {why}");
     }
 }
 
@@ -227,7 +227,7 @@ pub(super) fn subject_of(message: &RawMessage, id: MailId) -> String {
     })
 }
 
-/// Repairs and rules of so many octets take longer than an async thread's other work should wait.
+/// For messages of this size, repairs and rules take longer than an async thread's other work should wait.
 pub(super) fn is_large(octets: usize) -> bool {
     octets >= 16 * 1024
 }
@@ -240,7 +240,7 @@ fn message_id_host<'a>(hostname: &'a str, author: Option<&'a Author>) -> &'a str
     }
 }
 
-// The application's own signature does not cover what was just changed, and a broken one is worse than none.
+// The application's own signature does not cover the changes, and a broken one is worse than none.
 pub(super) fn drop_broken_signature(message: &mut RawMessage, id: MailId, what: &'static str) {
     let removed = message.remove_fields(|field| field.is("DKIM-Signature"));
     if removed > 0 {

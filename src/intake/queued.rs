@@ -1,7 +1,7 @@
-//! `delivery = "queue"`: the message is answered for as soon as it is stored, whatever the provider does.
+//! `delivery = "queue"`: the client gets its reply as soon as the message is stored, whatever the provider does.
 //!
-//! The `250` comes from the durable put and from nothing else (RFC 5321 §6.1). Below the free-space floor mail is refused
-//! at MAIL, before it is sent to us.
+//! The `250` depends only on the durable put (RFC 5321 §6.1). Below the free-space floor, mail is refused at MAIL,
+//! before it is sent to us.
 
 use super::pipeline::IntakePipeline;
 use super::prepare::{PreparedMail, subject_of};

@@ -1,8 +1,8 @@
-//! The current rules on mail that is stored already: they are applied to its form before any rule, for the recipients that are not
-//! settled yet.
+//! Applies the current rules to stored mail: to its form from before any rule, for the recipients that are not settled
+//! yet.
 //!
-//! This cures "sender not verified": add a rule that sets From, and try the mail that failed again with it. The gateway's own Received
-//! field stays on top; the repairs are not made again.
+//! This fixes "sender not verified": add a rule that sets From, and retry the failed mail with it. The gateway's own
+//! Received field stays on top; the repairs are not repeated.
 
 use super::fit;
 use super::prepare::{drop_broken_signature, is_large, log_notes, subject_of, tell_skipped};
@@ -19,34 +19,34 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use tracing::info;
 
-/// What became of one message.
+/// The result for one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "result")]
 pub enum Ruling {
-    /// Another form took its place and is due now.
+    /// It was replaced by the new form, which is due now.
     Rewritten {
-        /// Those that were for it.
+        /// The rules that applied to it.
         rules: Vec<String>,
         /// "sender", "recipients", "marks", and names of headers.
         changed: Vec<String>,
         recipients: u64,
     },
-    /// The rules make of it what is stored; it is due now.
+    /// The rules produce what is already stored; it is due now.
     Unchanged { recipients: u64 },
-    /// A rule discards it: it stays as it is, and is not due any earlier. Only an operator removes what was accepted.
+    /// A rule discards it: it stays as it is, and is not due any earlier. Only an operator removes accepted mail.
     Discards { rule: String },
     /// A rule refuses it: it stays as it is, and is not due any earlier.
     Refuses { rule: String, text: String },
-    /// It is being sent, or was changed at this very moment: it stays as it is.
+    /// It is being sent, or was changed at this moment: it stays as it is.
     Busy,
     /// There is no such message, or it has no recipient left.
     Missing,
-    /// What is stored of its first form cannot be read, the rules fail on it, or it could never be sent: it stays as it is.
+    /// Its stored original cannot be read, the rules fail on it, or the result could never be sent: it stays as it is.
     Unreadable { why: String },
 }
 
 impl Ruling {
-    /// Recipients that are due now; `None`: it stays as it is.
+    /// Number of recipients that are due now; `None`: it stays as it is.
     pub fn due(&self) -> Option<u64> {
         match self {
             Self::Rewritten { recipients, .. } | Self::Unchanged { recipients } => Some(*recipients),
@@ -75,7 +75,7 @@ pub async fn rerun(
         Ok(found) => found,
         Err(error) => return Ok(Ruling::unreadable(error)),
     };
-    // A fault with one message must not keep the others from being asked.
+    // A fault with one message must not affect the others.
     let rewritten =
         in_place(is_large(before.message.size()), || attempt("rules", || Ok(rules.apply(&before, &accepted.origin))));
     let Rewritten { verdict, matched, notes, skipped, .. } = match rewritten {
@@ -104,14 +104,14 @@ pub async fn rerun(
             if !queue.replace(revision, now).await? {
                 return Ok(Ruling::Busy);
             }
-            info!(%id, rules = %Clean(matched.join(", ")), "rewritten by the rules of today");
+            info!(%id, rules = %Clean(matched.join(", ")), "rewritten by the current rules");
             let rules = matched.iter().map(ToString::to_string).collect();
             Ok(Ruling::Rewritten { rules, changed, recipients })
         }
     }
 }
 
-/// The gateway's own Received field, and the message as it was below it before the rules.
+/// The gateway's own Received field, and the message below it as it was before the rules.
 fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec<u8>, RewriteDraft), OriginalError> {
     let header = accepted.message.header();
     let trace = Fields::new(header).next().filter(|field| {
@@ -130,7 +130,7 @@ fn before_the_rules(accepted: &Accepted, original: Option<&[u8]>) -> Result<(Vec
     Ok((trace, draft))
 }
 
-/// `trace`: the gateway's own field, on top again.
+/// `trace`: the gateway's own field, which goes on top again.
 fn revision(kept: KeptMail, before: &RewriteDraft, accepted: &Accepted, trace: &[u8], lane_of: &LaneOf) -> Revision {
     let KeptMail { draft: RewriteDraft { envelope, mut message, marks }, targets, changes } = kept;
     if changes.header {
@@ -161,7 +161,7 @@ fn is_as_stored(revision: &Revision, accepted: &Accepted) -> bool {
         && revision.marks == accepted.marks
 }
 
-/// By name, in the order in which they stand now, then what is gone.
+/// By name: first the current fields in their order, then removed ones.
 fn differences(revision: &Revision, accepted: &Accepted) -> Vec<String> {
     let parts = [
         ("sender", revision.envelope.sender != accepted.envelope.sender),
@@ -182,7 +182,7 @@ fn differences(revision: &Revision, accepted: &Accepted) -> Vec<String> {
     found
 }
 
-/// The fields as they stand, in their order, by name in lower case.
+/// The fields by lower-case name, in their order.
 fn by_name(header: &[u8]) -> HashMap<Vec<u8>, Vec<&[u8]>> {
     let mut fields: HashMap<_, Vec<_>> = HashMap::new();
     for field in Fields::new(header) {

@@ -1,4 +1,4 @@
-//! Rules of another day on mail that is stored, over a queue in memory.
+//! Later rules on stored mail, with an in-memory queue.
 
 use super::*;
 use crate::message::rewrite::{AddressMap, NamedAddress, Rule, RuleActions, RuleConditions};
@@ -103,7 +103,7 @@ async fn recipients_are_mapped_from_what_the_application_said() {
         recipients(&queue),
         ["a@example.org on example.org", "b@example.org on example.org", "c@example.com on example.com"]
     );
-    // One of them has it; an operator corrected another.
+    // One of them has the mail; an operator corrected another.
     queue.inner().messages[0].0.recipients.remove(0);
     queue.inner().messages[0].0.recipients[0].address = "corrected@example.net".into();
     assert_eq!(run(&queue, &map(&[("c@*", "d@example.com")]), id).await, rewritten(2, &["recipients"]));
@@ -142,7 +142,7 @@ async fn an_original_that_cannot_be_read_changes_nothing() {
     }
 }
 
-/// What an older version took, or damage.
+/// Accepted by an older version, or damaged.
 #[tokio::test]
 async fn what_could_never_be_sent_stays_as_it_is_and_says_why() {
     let (queue, id) = stored(&["you@example.net"]);
