@@ -72,12 +72,12 @@ fn line(what: &str, text: impl Display) -> String {
     format!("{what:<14} {text}")
 }
 
-/// The answer for programs.
+/// The JSON result.
 #[derive(Debug, Serialize)]
 struct CheckReport {
     ok: bool,
     problems: Vec<ProblemSummary>,
-    /// What would run.
+    /// The configuration that would run.
     #[serde(flatten)]
     summary: Option<ConfigSummary>,
 }

@@ -1,5 +1,5 @@
-//! `waxseal dkim`: make keys, print their DNS records, check signatures. Nothing here asks DNS or the network.
-//! Private keys are written into files of their own and never printed. RFC 6376.
+//! `waxseal dkim`: create keys, print their DNS records, check signatures. Uses neither DNS nor the network. Private
+//! keys are written to separate files and never printed. RFC 6376.
 
 mod generate;
 mod record;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 #[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
 #[derive(Debug, Subcommand)]
 pub enum DkimCommand {
-    /// Make a signing key; print the DNS record to publish and the [[dkim]] table for config.toml.
+    /// Create a signing key; print the DNS record to publish and the [[dkim]] table for config.toml.
     Generate(generate::GenerateArgs),
     /// Print the DNS records that publish your keys.
     Record(record::RecordArgs),

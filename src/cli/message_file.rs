@@ -1,4 +1,4 @@
-//! A message in a file, as commands read it.
+//! Reads a message from a file, for commands.
 
 use anyhow::Context as _;
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-/// A file saved with LF line ends had CRLF in transit.
+/// A file saved with LF line endings had CRLF in transit.
 pub fn with_crlf(message: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memmem::find(message, b"\r\n").is_some() {
         return message.into();

@@ -30,7 +30,7 @@ const DEFAULT_CONFIG: &str = "config.toml";
 #[derive(Debug, Parser)]
 #[command(name = "waxseal", version, propagate_version = true, after_help = AFTER_HELP)]
 struct Arguments {
-    /// Configuration file. Without it, ./config.toml if there is one; the environment alone is enough too.
+    /// Configuration file. Default: ./config.toml if it exists; the environment alone is enough too.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -53,7 +53,7 @@ enum CliCommand {
     Run,
     /// Check the configuration and report every mistake; start nothing, connect nowhere.
     Check(check::CheckArgs),
-    /// Make DKIM keys, print their DNS records, check signatures.
+    /// Create DKIM keys, print their DNS records, check signatures.
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
     /// Inspect waiting and failed mail; retry, remove or hold it.
@@ -96,13 +96,13 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// What is wrong, on standard error, without any secret that an argument held.
+/// Prints what is wrong on standard error, without any secret from an argument.
 fn complain(text: impl Display) {
     eprintln!("waxseal: {}", HIDDEN_ARGUMENTS.hide(&text.to_string()));
 }
 
-/// Arguments that no error may repeat: a secret that was given for a path or a name. What follows `user hash` may be
-/// the password.
+/// Arguments that no error may repeat, such as a secret given in place of a path or a name. What follows `user hash`
+/// may be the password.
 static HIDDEN_ARGUMENTS: LazyLock<Redaction> = LazyLock::new(|| {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();

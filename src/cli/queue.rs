@@ -1,7 +1,7 @@
 //! `waxseal queue`: inspect waiting and failed mail; retry, remove or hold it.
 //!
-//! Beside a running gateway every command asks it through its socket; without one the command takes the data folder's
-//! lock and works on the queue itself. Text from messages stays on its line of a table.
+//! Every command asks a running gateway through its socket; without one, the command takes the data folder's lock and
+//! uses the queue directly. Text from messages stays on its line of a table.
 
 mod change;
 mod check;
@@ -33,21 +33,21 @@ use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {
-    /// What waits, is being sent, or failed; or, with --history, what was delivered
+    /// List waiting, current and failed messages; or, with --history, delivered ones
     List(list::ListArgs),
     /// Everything about one message: recipients, each attempt, the header; with --content the message itself
     Show(show::ShowArgs),
     /// Retry messages now, failed ones included; --to corrects the recipient, --rules applies the current rules first
     Retry(change::RetryArgs),
-    /// Remove messages for good. What is being sent at the moment stays
+    /// Remove messages permanently. Messages being sent at the moment stay
     Remove(change::RemoveArgs),
     /// Stop the delivery of one lane (a route's mail) or of all. Mail is still accepted, and waits
     Hold(hold::HoldArgs),
-    /// Deliver again what was held
+    /// Resume delivery
     Release(hold::HoldArgs),
-    /// Look through the whole queue for damage: pages, indexes, each message and its file. Changes nothing
+    /// Check the whole queue for damage: pages, indexes, each message and its file. Changes nothing
     Check(check::QueueCheckArgs),
-    /// Make a new database from what can be read of a damaged one, which is kept aside. The gateway must be stopped
+    /// Build a new database from what can be read of a damaged one, which is kept aside. The gateway must be stopped
     Salvage(salvage::SalvageArgs),
 }
 
@@ -136,7 +136,7 @@ fn asks_the_rules(command: &QueueCommand) -> bool {
     matches!(command, QueueCommand::Retry(args) if args.asks_the_rules())
 }
 
-/// Without routes, the next start assigns the lane of a corrected address.
+/// Whether the command needs the routes. Without routes, the next start assigns the lane of a corrected address.
 fn asks_the_routes(command: &QueueCommand) -> bool {
     matches!(command, QueueCommand::Retry(args) if args.corrects())
 }

@@ -1,5 +1,5 @@
-//! `waxseal run`: the gateway in the foreground, until a signal.
-//! Decides nothing about mail: it reads the configuration, starts the log and the runtime, and passes signals on.
+//! `waxseal run`: the gateway in the foreground, until a signal. Decides nothing about mail: it reads the
+//! configuration, starts the log and the runtime, and passes on signals.
 
 use super::{NOT_WELL, WRONG};
 use crate::cli::complain;
@@ -51,7 +51,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     status
 }
 
-/// With marked source lines on a terminal, else one line each.
+/// With marked source lines on a terminal, otherwise on one line each.
 pub(super) fn print_problems(problems: &Problems) {
     if std::io::stderr().is_terminal() {
         eprintln!("{problems:#}");
@@ -66,7 +66,7 @@ pub(super) fn print_problems(problems: &Problems) {
 fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    // Under nohup it is ignored, and stays so.
+    // Under nohup it is ignored, and stays ignored.
     let mut hangup = match is_ignored(SignalKind::hangup()) {
         true => None,
         false => Some(signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?),
@@ -102,7 +102,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns at the signal; never without one to wait for.
+/// Returns when the signal arrives; without a signal to wait for, it never returns.
 async fn received(signal: Option<&mut Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),

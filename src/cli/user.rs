@@ -1,5 +1,5 @@
-//! `waxseal user hash`: from a password to the line that goes into `config.toml`. The password is shown nowhere.
-//! Hashes with the same parameters with which logins are checked; writes no file.
+//! `waxseal user hash`: turns a password into the line for `config.toml`. Never shows the password. Uses the same
+//! parameters as the check of logins; writes no file.
 
 use super::WRONG;
 use crate::cli::complain;
@@ -35,7 +35,7 @@ pub fn run(args: &UserArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(WRONG));
     }
     let hash = hash_password(&password);
-    // The hash alone is the output, for scripts; the rest is for the person at the terminal.
+    // Only the hash goes to standard output, for scripts; the rest is for the person at the terminal.
     writeln!(std::io::stdout(), "{hash}").context("the hash cannot be written")?;
     eprintln!("\nFor config.toml:\n\n{}", table(name, &hash));
     Ok(ExitCode::SUCCESS)
@@ -50,7 +50,7 @@ fn ask() -> anyhow::Result<Secret> {
     Ok(password)
 }
 
-/// The first line, without its line end.
+/// The first line, without its line ending.
 fn read_line(mut input: impl BufRead) -> anyhow::Result<Secret> {
     let mut line = String::new();
     input.read_line(&mut line).context("no password could be read from standard input")?;

@@ -1,4 +1,4 @@
-//! Retry, with or without the current rules, and remove: each message that was named or found is accounted for.
+//! Retry, with or without the current rules, and remove: the result reports every message that was named or found.
 
 use super::protocol::{Blame, Changed, ControlRefusal, MAX_PAGE, MAX_RULED, RuledMessage, RuledPage, Which};
 use crate::delivery::{Routes, UNROUTED};
@@ -10,7 +10,7 @@ use crate::smtp::Mailbox;
 use jiff::Timestamp;
 use std::sync::Arc;
 
-/// The rules and routes of a configuration, for mail that is stored already. By default no rules, and routes that are not known.
+/// The rules and routes of a configuration, for stored mail. By default there are no rules, and the routes are unknown.
 #[derive(Debug, Clone, Default)]
 pub struct CurrentRules {
     pub rules: Rules,
@@ -18,7 +18,7 @@ pub struct CurrentRules {
 }
 
 impl CurrentRules {
-    /// `None`: the routes are not known.
+    /// `None`: the routes are unknown.
     fn lane_of(&self) -> Option<LaneOf> {
         let routes = self.routes.clone()?;
         Some(Arc::new(move |addressed| routes.lane(addressed)))
@@ -60,7 +60,7 @@ pub(super) async fn remove(queue: &dyn Operator, which: Which) -> Result<Changed
     Ok(changed)
 }
 
-/// A message that is damaged does not keep the others waiting.
+/// A damaged message must not affect the others.
 pub(super) async fn retry_by_rules(
     queue: &dyn Operator,
     rules: &CurrentRules,
@@ -93,7 +93,7 @@ pub(super) async fn retry_by_rules(
     Ok(page)
 }
 
-/// The messages that something can be done to; the others are accounted for.
+/// The messages that can be changed; the others are reported.
 async fn find(
     queue: &dyn Operator,
     which: Which,
@@ -133,7 +133,7 @@ fn can_be_retried(recipient: &RecipientRow) -> bool {
     recipient.state != RecipientState::Leased
 }
 
-/// What is being sent now stays: the provider may be about to take it.
+/// Messages being sent stay, because the provider may be about to accept them.
 fn can_be_removed(row: &Row) -> bool {
     !row.recipients.is_empty() && row.recipients.iter().all(|recipient| recipient.state != RecipientState::Leased)
 }
@@ -152,7 +152,7 @@ fn has_one_open_recipient(row: &Row) -> Result<(), ControlRefusal> {
     }
 }
 
-/// Nobody gets a message twice for a corrected address.
+/// A corrected address must not get a message twice.
 async fn was_not_delivered_to(to: &Mailbox, queue: &dyn Operator, row: &Row) -> Result<(), ControlRefusal> {
     let Some(id) = id_of(row) else { return Ok(()) };
     let identity = to.identity();
@@ -174,7 +174,7 @@ fn no_address(text: &str, why: &str) -> ControlRefusal {
     ControlRefusal::new(Blame::Request, format!("\"{}\" is not a valid address: {why}", text.escape_default()))
 }
 
-/// A damaged row may have lost its name; then nothing can be done to it by name.
+/// A damaged row may have lost its id; then it cannot be addressed by id.
 fn id_of(row: &Row) -> Option<MailId> {
     row.id.parse().ok()
 }

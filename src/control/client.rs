@@ -1,4 +1,5 @@
-//! The end of the control socket that asks: one connection for each request, so that a question to the user blocks nobody.
+//! The client side of the control socket: one connection for each request, so that a question to the user blocks no
+//! one.
 
 use super::protocol::{ControlRefusal, ControlRequest, ControlResponse, MessageContent};
 use super::socket::ControlAddress;
@@ -13,7 +14,8 @@ pub async fn connect(data_dir: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(&address.path).await
 }
 
-/// The answer of the gateway that uses this folder. The inner error: it is not one that this program understands.
+/// The answer of the gateway that uses this folder. The inner error means that this program does not understand the
+/// answer.
 pub async fn ask(data_dir: &Path, request: &ControlRequest) -> io::Result<Result<ControlResponse, ControlRefusal>> {
     let mut stream = connect(data_dir).await?;
     let (input, mut output) = stream.split();

@@ -5,7 +5,7 @@ use super::protocol::{Change, ControlRefusal, ControlRequest, ControlResponse, M
 use crate::queue::{Lane, Operator, QueueError};
 use jiff::Timestamp;
 
-/// A request that fails is answered with a refusal that says why.
+/// A failed request is answered with a refusal that says why.
 pub async fn execute(
     queue: &dyn Operator,
     rules: &CurrentRules,

@@ -1,9 +1,9 @@
-//! What operators ask and change: one set of requests and answers, the same words beside a running gateway (through its
-//! socket) and without one.
+//! The requests of operators: one set of requests and answers, used in the same form beside a running gateway (through
+//! its socket) and without one.
 //!
-//! `protocol` has the requests and answers, `wire` their lines, `execute` and `change` carry them out on an
-//! [`Operator`](crate::queue::Operator) with the current rules and routes, `server` and `client` are the two ends of the socket.
-//! Answers are bounded: lists and changes of many messages go in pages.
+//! `protocol` has the requests and answers, `wire` their lines. `execute` and `change` carry them out on an
+//! [`Operator`](crate::queue::Operator) with the current rules and routes. `server` and `client` are the two ends of
+//! the socket. Answers are bounded: lists and changes of many messages are split into pages.
 
 mod change;
 mod client;

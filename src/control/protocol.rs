@@ -1,4 +1,5 @@
-//! Requests and answers. Every list and every change of many messages is one page; the next request names where to go on.
+//! Requests and answers. Every list and every change of many messages is one page; the next request says where to
+//! continue.
 
 use crate::intake::Ruling;
 use crate::message::MailId;
@@ -6,10 +7,10 @@ use crate::queue::{Cursor, Filter, HeldLane, HistoryRow, MessageDetails, Page, Q
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Messages of one page or of one request; more is refused or cut.
+/// Maximum number of messages per page or request; more are refused or cut.
 pub const MAX_PAGE: usize = 200;
 
-/// The same for [`Change::RetryByRules`]: each message is rewritten and stored by itself.
+/// The same for [`Change::RetryByRules`], where each message is rewritten and stored separately.
 pub const MAX_RULED: usize = 50;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,37 +33,37 @@ pub enum ControlRequest {
     Content {
         id: MailId,
     },
-    /// Answered by [`ControlResponse::Ruled`] if the rules are asked, and by [`ControlResponse::Changed`] otherwise.
+    /// Answered by [`ControlResponse::Ruled`] if the rules are applied, otherwise by [`ControlResponse::Changed`].
     Change {
         what: Change,
         which: Which,
     },
-    /// Stops (`true`) or resumes a lane, or all of them.
+    /// Holds (`true`) or releases a lane, or all of them.
     Hold {
         lane: Option<String>,
         held: bool,
     },
 }
 
-/// What is to become of messages.
+/// The change to make to messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
-    /// They are due now. With `to`, the only unsettled recipient of the only message is replaced.
+    /// Makes them due now. With `to`, the only unsettled recipient of the only message is replaced.
     Retry {
         to: Option<String>,
     },
-    /// What the current rules make of them as they were handed in takes their place, and is due now.
+    /// Replaces them by what the current rules make of their original form, and makes them due now.
     RetryByRules,
     Remove,
 }
 
-/// Which messages are meant.
+/// Which messages the request applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Which {
     Named(Vec<MailId>),
-    /// One page of them; the answer's `next` is where the next page begins.
+    /// One page of matching messages; the answer's `next` is where the next page begins.
     Matching {
         filter: Filter,
         after: Option<Cursor>,
@@ -87,9 +88,9 @@ pub enum ControlResponse {
     Overview(Overview),
     Page(Page),
     History(Vec<HistoryRow>),
-    /// `None`: no such message.
+    /// `None`: there is no such message.
     Shown(Option<Box<MessageDetails>>),
-    /// `None`: no such message, or it was delivered and its content is gone.
+    /// `None`: there is no such message, or it was delivered and its content is gone.
     Content(Option<MessageContent>),
     Changed(Changed),
     Ruled(RuledPage),
@@ -102,7 +103,7 @@ pub struct Overview {
     pub counts: Statistics,
 }
 
-/// The octets follow the line as they are.
+/// The octets follow the line unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageContent {
     pub octets: u64,
@@ -110,7 +111,7 @@ pub struct MessageContent {
     pub data: Bytes,
 }
 
-/// What became of the messages of one request.
+/// The results for the messages of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     pub messages: u64,
@@ -121,7 +122,7 @@ pub struct Changed {
     /// In the queue, but busy or with nothing to change.
     #[serde(default)]
     pub unchanged: Vec<String>,
-    /// Where to go on; `None`: that was all.
+    /// Where to continue; `None`: this was the last page.
     #[serde(default)]
     pub next: Option<Cursor>,
 }
@@ -133,11 +134,11 @@ pub struct RuledMessage {
     pub ruling: Ruling,
 }
 
-/// What the rules made of each message of one request.
+/// The rules' result for each message of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuledPage {
     pub messages: Vec<RuledMessage>,
-    /// Where to go on; `None`: that was all.
+    /// Where to continue; `None`: this was the last page.
     #[serde(default)]
     pub next: Option<Cursor>,
 }
@@ -153,7 +154,7 @@ impl ControlResponse {
         }
     }
 
-    /// What is to be sent behind the line.
+    /// The octets to send after the line.
     pub fn trailer(&self) -> &[u8] {
         match self {
             Self::Content(Some(content)) => &content.data,
@@ -173,13 +174,13 @@ pub struct ControlRefusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
-    /// Two versions.
+    /// The two sides have different versions.
     Protocol,
-    /// The request is broken or too large.
+    /// The request is malformed or too large.
     Request,
-    /// The message is not in a state in which this can be done.
+    /// The message is not in a state that allows this.
     Message,
-    /// The queue's storage.
+    /// The queue's storage failed.
     Queue,
 }
 

@@ -1,7 +1,7 @@
 //! The gateway's end of the control socket.
 //!
-//! For the gateway's own user alone (0600 in a folder of 0700). Made and removed under the data folder's lock, so that
-//! whatever lies there at the start is stale. Requests are bounded, clients too; nothing here decides about mail.
+//! Only the gateway's own user can connect (0600 in a folder of 0700). Created and removed under the data folder's
+//! lock, so a socket found at the start is stale. Requests and clients are bounded; nothing here decides about mail.
 
 use super::change::CurrentRules;
 use super::execute::execute;
@@ -25,13 +25,13 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// At once; more wait to be accepted.
+/// At once; further clients wait to be accepted.
 const MAX_CLIENTS: usize = 32;
-/// Answered at once: an answer can hold a whole message, and this memory is in nobody's budget.
+/// At once: an answer can contain a whole message, and this memory is in no budget.
 const MAX_ANSWERS: usize = 4;
-/// For a request to come whole, and for an answer to be taken.
+/// For a complete request to arrive, and for an answer to be read.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// At the socket, which somebody may have deleted.
+/// Interval between checks of the socket, which someone may have deleted.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 /// For answers in progress at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ pub struct ControlServer {
     listener: UnixListener,
     data_dir: PathBuf,
     path: PathBuf,
-    /// Of the folder and of the socket in it.
+    /// The identities of the folder and of the socket in it.
     identities: (Identity, Identity),
     queue: Arc<dyn Operator>,
     rules: CurrentRules,
@@ -68,7 +68,7 @@ impl ControlServer {
         Ok(Self { listener, data_dir: data_dir.to_owned(), path, identities, queue, rules, wake, clock, answers })
     }
 
-    /// Until `shutdown` is cancelled; answers in progress are finished.
+    /// Runs until `shutdown` is cancelled; answers in progress are finished.
     pub async fn serve(mut self, shutdown: CancellationToken) {
         let mut clients = JoinSet::new();
         let mut looks = interval(BETWEEN_LOOKS);
@@ -95,7 +95,8 @@ impl ControlServer {
         let _the_rest_is_cut_off = timeout(FAREWELL, async { while clients.join_next().await.is_some() {} }).await;
     }
 
-    /// Where the socket was deleted; in a folder that took this one's place it would be another gateway's.
+    /// Creates the socket again if it was deleted. If the folder was replaced, a socket in it would belong to another
+    /// gateway.
     fn listen_again(&mut self) {
         let is_deleted = identity(&self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         if !is_deleted || identity(&self.data_dir).ok() != Some(self.identities.0) {
@@ -133,7 +134,7 @@ impl Drop for ControlServer {
     }
 }
 
-/// In place of a stale one.
+/// Replaces a stale socket.
 fn listen(data_dir: &Path) -> io::Result<UnixListener> {
     let path = data_dir.join(SOCKET);
     match std::fs::remove_file(&path) {
@@ -159,7 +160,7 @@ impl fmt::Debug for ControlServer {
     }
 }
 
-/// With one client, request by request.
+/// The conversation with one client, request by request.
 struct Conversation {
     queue: Arc<dyn Operator>,
     rules: CurrentRules,
@@ -180,7 +181,7 @@ impl Conversation {
             // A client that left or stays silent is not worth a log line.
             let Ok(Ok(Some(request))) = request else { return };
             let is_broken = request.is_err();
-            // Held until the answer is gone.
+            // Held until the answer is sent.
             let Ok(_permit) = self.answers.acquire().await else { return };
             let response = match request {
                 Ok(request) => self.answer(request).await,

@@ -1,4 +1,4 @@
-//! Where the control socket is: `data_dir/control.sock`, under an address short enough for the system.
+//! The location of the control socket: `data_dir/control.sock`, with an address short enough for the system.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 pub(super) const SOCKET: &str = "control.sock";
-/// Of a socket's address, its final zero included, on the system where it is shortest.
+/// Maximum length of a socket's address, including its final zero, on the most restrictive system.
 const MAX_ADDRESS: usize = 104;
 
 /// A socket's address is at most some hundred octets long; a longer path is reached through the open folder.

@@ -29,7 +29,7 @@ fn retry() -> Change {
     Change::Retry { to: None }
 }
 
-/// The second message is refused; the others get another sender.
+/// Refuses the second message; the others get another sender.
 fn rules() -> CurrentRules {
     let second = SenderPatterns::parse(["r2@*"]).expect("a pattern");
     let refuse = Rule {
@@ -96,7 +96,7 @@ fn another_version_is_named_whatever_it_says() {
     }
 }
 
-/// What a program of the first protocol sends and gets.
+/// Requests and answers of a program with the first protocol.
 #[test]
 fn a_line_of_the_first_protocol_is_refused_with_what_to_do() {
     for line in [

@@ -1,17 +1,17 @@
 //! Each request and each answer as a line of JSON: `{"protocol":2,"program":"0.1.0","request":…}`, and back with `"response"`.
 //!
-//! Every version can read `protocol` and `program`, whatever has become of the rest; so two versions understand at least that they do
-//! not understand each other.
+//! Every version can read `protocol` and `program`, whatever else has changed, so two incompatible versions at least
+//! recognise that they are incompatible.
 
 use super::protocol::{Blame, ControlRefusal, ControlRequest, ControlResponse};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Raised whenever an older program would misunderstand a line.
+/// Increased whenever an older program would misunderstand a line.
 const PROTOCOL: u32 = 2;
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
-/// Octets of a request's line, its end included.
+/// In octets, including the end of the line.
 pub(super) const MAX_REQUEST: usize = 64 * 1024;
 
 impl ControlRefusal {
@@ -79,7 +79,8 @@ impl ControlResponse {
 
 fn line(request: Option<&ControlRequest>, response: Option<&ControlResponse>) -> Vec<u8> {
     let outgoing = OutgoingLine { protocol: PROTOCOL, program: PROGRAM, request, response };
-    // Maps have no keys but strings here, and writing to memory does not fail: an empty line is refused by any reader.
+    // Maps have only string keys here, and writing to memory does not fail; an empty line would be refused by any
+    // reader.
     let mut line = serde_json::to_vec(&outgoing).unwrap_or_default();
     line.push(b'\n');
     line

@@ -1,7 +1,7 @@
-//! `SigningKey`: a private key with the name it is published under; and how new keys are made.
+//! `SigningKey`: a private key with the name under which it is published; also creates new keys.
 //!
-//! Keys come in as PEM bytes and leave as PEM text; which file they live in is not known here. Only RSA-SHA256 and
-//! Ed25519-SHA256: RFC 8301 forbids SHA-1 and short keys, RFC 8463 adds Ed25519.
+//! Keys come in as PEM bytes and leave as PEM text; their files are not known here. Only RSA-SHA256 and Ed25519-SHA256:
+//! RFC 8301 forbids SHA-1 and short keys, RFC 8463 adds Ed25519.
 
 use super::sealed::{SignatureAlgorithm, SignatureName};
 use super::selector::Selector;
@@ -16,16 +16,16 @@ use mail_auth::common::crypto::{DkimKey, Ed25519Key, RsaKey};
 use rustls::pki_types::PrivateKeyDer;
 use std::fmt;
 
-/// Octets of a DNS name in text form, without the final dot. RFC 1035 §2.3.4.
+/// In octets of text form, without the final dot. RFC 1035 §2.3.4.
 const MAX_DNS_NAME: usize = 253;
-/// RFC 8301 §3.2: verifiers need not take longer ones.
+/// RFC 8301 §3.2: verifiers need not accept longer keys.
 const LONGEST_COMMON_RSA: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("{0} is an address literal; a DKIM key belongs to a domain name")]
     AddressLiteral(Domain),
-    #[error("{0} cannot stand in DNS: it is not a valid internationalized domain name")]
+    #[error("{0} is not possible in DNS: it is not a valid internationalized domain name")]
     InvalidDomain(Domain),
     #[error("{0} is longer than the 253 characters that DNS allows; choose a shorter selector")]
     NameTooLong(String),
@@ -48,7 +48,7 @@ pub enum KeyError {
     Generation,
 }
 
-/// What `generate` makes.
+/// The kinds of keys that `generate` creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyAlgorithm {
     Rsa2048,
@@ -84,7 +84,7 @@ fn pkcs8(pair: &impl AsDer<Pkcs8V1Der<'static>>) -> Result<Pkcs8V1Der<'static>, 
 /// Invariant: domain and selector form a valid DNS name, in lower-case ASCII.
 pub struct SigningKey {
     name: SignatureName,
-    // As DNS and `d=` spell it.
+    // Spelled as in DNS and in `d=`.
     domain: String,
     pub(super) signer: DkimKey,
     public_key: Vec<u8>,
@@ -139,7 +139,7 @@ impl SigningKey {
         &self.public_key
     }
 
-    /// What is allowed but will cause trouble.
+    /// A warning about a key that is allowed but will cause trouble.
     pub fn warning(&self) -> Option<String> {
         (self.bits > LONGEST_COMMON_RSA).then(|| {
             format!("the RSA key has {} bits; receivers need not verify more than 4096 (RFC 8301 §3.2)", self.bits)
@@ -192,7 +192,7 @@ fn rsa_key(der: PrivateKeyDer<'_>) -> Result<Parts, KeyError> {
 }
 
 fn ed25519_key(der: &[u8]) -> Result<Parts, KeyError> {
-    // "Unchecked": openssl leaves the public half out, so that there is nothing to check the private one against.
+    // "Unchecked" because openssl omits the public half, so there is nothing to check the private one against.
     let key = Ed25519Key::from_pkcs8_maybe_unchecked_der(der).map_err(damaged)?;
     let public = key.public_key();
     Ok((key.into(), public, 256))
@@ -260,7 +260,7 @@ mod tests {
         ] {
             assert_eq!(load(pem).expect("a key").algorithm(), algorithm);
         }
-        // The same key in both wrappings has one public half.
+        // The same key in both encodings has the same public half.
         let public = |pem| load(pem).expect("a key").public_key().to_vec();
         assert_eq!(public(include_str!("testdata/rsa2048-pkcs1.pem")), public(include_str!("testdata/rsa2048.pem")));
     }

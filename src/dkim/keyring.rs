@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
-    /// By domain as DNS spells it; the keys of one domain in the order given.
+    /// By domain in DNS spelling; the keys of one domain in the given order.
     keys: BTreeMap<String, Vec<Arc<SigningKey>>>,
 }
 

@@ -1,7 +1,7 @@
 //! The seal: DKIM keys, the DNS records that publish them, signing, and verifying against given records.
 //!
-//! Pure: keys and records come in as bytes, DNS is never asked; the time in a signature is the system's.
-//! `Sealed` is the only thing the relay takes, and it is made only here. RFC 6376, 8301, 8463.
+//! Pure: keys and records come in as bytes and DNS is never queried; the time in a signature is the system's. `Sealed`
+//! is the only thing that the relay accepts, and it is made only here. RFC 6376, 8301, 8463.
 
 pub(crate) mod key;
 pub(crate) mod keyring;

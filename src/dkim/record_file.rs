@@ -89,7 +89,7 @@ impl<'a> ZoneTokens<'a> {
         text
     }
 
-    // "\;" and "\"" stand for the character, "\059" for the octet of that number.
+    // "\;" and "\"" stand for the character, "\059" for the octet with that number.
     fn escaped(&mut self) -> Option<char> {
         let first = self.rest.next()?;
         let mut number = first.to_digit(10)?;
@@ -126,8 +126,8 @@ impl Iterator for ZoneTokens<'_> {
     }
 }
 
-// Text without quotes: each record begins where its first tag stands and goes on until an empty line, the next name, or
-// the next "v=".
+// Text without quotes: each record begins at its first tag and continues until an empty line, the next name, or the
+// next "v=".
 fn bare(file: &str) -> Vec<WrittenRecord> {
     let (mut records, mut name): (Vec<WrittenRecord>, _) = (Vec::new(), None);
     let mut open = false;

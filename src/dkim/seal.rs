@@ -1,7 +1,7 @@
-//! Signing: which fields are signed, and the signatures over the very bytes that will be sent.
+//! Signing: chooses the fields, and signs exactly the bytes that will be sent.
 //!
-//! relaxed/relaxed, never `l=`. Cryptography and canonical forms are mail-auth's; the fields and the body are handed to it
-//! one by one, so that it never looks for the end of the header itself. RFC 6376 §3.4, §5.4.
+//! relaxed/relaxed, never `l=`. mail-auth provides the cryptography and the canonical forms; it receives the fields and
+//! the body separately, so that it never looks for the end of the header itself. RFC 6376 §3.4, §5.4.
 
 use super::key::SigningKey;
 use super::sealed::{Seal, Sealed, SignatureAlgorithm};
@@ -14,7 +14,7 @@ use mail_auth::common::crypto::{HashAlgorithm, SigningKey as _};
 use mail_auth::dkim::Canonicalization::Relaxed;
 use std::sync::Arc;
 
-/// Signed once more than they occur, so that nobody can add another that mail readers would show. RFC 6376 §8.15.
+/// Signed once more than they occur, so that no one can add another that mail readers would show. RFC 6376 §8.15.
 const OVERSIGNED: [&str; 10] = [
     "From",
     "Subject",
@@ -28,15 +28,15 @@ const OVERSIGNED: [&str; 10] = [
     "Content-Transfer-Encoding",
 ];
 
-/// Signed as often as they occur. RFC 8058 §4 wants the first two.
+/// Signed as often as they occur. RFC 8058 §4 requires the first two.
 const SIGNED_IF_PRESENT: [&str; 5] =
     ["List-Unsubscribe", "List-Unsubscribe-Post", "In-Reply-To", "References", "Sender"];
 
 /// A name is listed in `h=` for each of its fields; real mail has one.
 const MAX_SAME_NAME: usize = 100;
 
-/// Whether a message with a From header has a form that [`seal`] can sign, whatever the key: what cannot be signed today
-/// cannot be signed later either.
+/// Whether a message with a From header has a form that [`seal`] can sign with any key: a message that cannot be signed
+/// today cannot be signed later either.
 pub fn check_sealable(message: &RawMessage) -> Result<(), SealError> {
     let mut counts = [0; OVERSIGNED.len() + SIGNED_IF_PRESENT.len()];
     for field in message.fields() {
@@ -60,8 +60,8 @@ fn signed_names() -> impl Iterator<Item = &'static str> {
 pub struct SealOptions<'a> {
     /// Fields that the provider rewrites, such as "Date"; a signature over them would break. From is always signed.
     pub provider_rewrites: &'a [&'a str],
-    /// The provider refuses a second DKIM-Signature: only the first RSA key signs (else the first key), and those that the
-    /// message has go.
+    /// The provider refuses a second DKIM-Signature: only the first RSA key signs (or else the first key), and the
+    /// message's own signatures are removed.
     pub one_signature: bool,
 }
 
@@ -123,7 +123,7 @@ fn sign(key: &SigningKey, field: SignatureField, mut canonical: Vec<u8>) -> Resu
     }
 }
 
-/// The fields under a signature.
+/// The fields that a signature covers.
 struct SignedFields {
     /// `h=`
     names: Vec<&'static str>,
@@ -157,7 +157,7 @@ fn is_signed(field: &FieldRef<'_>) -> bool {
     signed_names().any(|name| field.is(name))
 }
 
-// What follows the colon, with the final CRLF: mail-auth's shape of a field.
+// The text after the colon, with the final CRLF, which is how mail-auth represents a field.
 fn name_and_value<'a>(field: &FieldRef<'a>) -> (&'a [u8], &'a [u8]) {
     let raw = field.raw();
     let colon = raw.iter().position(|&byte| byte == b':').unwrap_or(raw.len() - 1);
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(passes(&signed, &keys), [true, true]);
         assert!(signed.ends_with(&message.to_bytes()));
         assert_eq!(sealed.message().body().as_ptr(), message.body().as_ptr(), "the body is shared");
-        // Either one still holds when the other is gone.
+        // Each one verifies even if the other is removed.
         let second = memchr::memmem::rfind(&signed, b"DKIM-Signature:").expect("a second one");
         assert_eq!(passes(&signed[second..], &keys), [true]);
         assert!(sealed.message().header()[..second].split(|&b| b == b'\n').all(|line| line.len() <= 80));

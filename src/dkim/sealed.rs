@@ -1,7 +1,7 @@
-//! `Sealed`: a message as it is sent, and how it is signed.
+//! `Sealed`: a message in its final form, and how it is signed.
 //!
-//! The only thing the relay takes. It cannot be changed, so what was signed is what is sent; sending without a
-//! signature is an explicit decision, never an omission.
+//! The only thing that the relay accepts. It cannot be changed, so the signed bytes are the bytes sent; sending without
+//! a signature is an explicit decision, never an omission.
 
 use super::selector::Selector;
 use crate::message::RawMessage;
@@ -13,7 +13,7 @@ use std::fmt;
 pub enum Seal {
     /// At least one signature, top to bottom.
     Signed(Vec<SignatureName>),
-    /// The policy lets this author's domain leave without.
+    /// The policy allows this author's domain to send unsigned mail.
     Unsigned,
     /// The provider reassembles mail and signs it itself.
     LeftToProvider,
@@ -75,12 +75,12 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// By policy: this domain has no key, and may leave without.
+    /// By policy: this domain has no key, and may send unsigned mail.
     pub fn unsigned(message: &RawMessage) -> Self {
         Self::new(message.clone(), Seal::Unsigned)
     }
 
-    /// By policy: every upstream that may get it signs itself.
+    /// By policy: every upstream that may get it signs mail itself.
     pub fn left_to_provider(message: &RawMessage) -> Self {
         Self::new(message.clone(), Seal::LeftToProvider)
     }

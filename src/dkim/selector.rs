@@ -1,6 +1,6 @@
-//! `Selector`: which of a domain's DKIM keys is meant, as DNS labels.
+//! `Selector`: the DNS labels that select one of a domain's DKIM keys.
 //!
-//! Validated once, so that it can neither break out of a header nor out of a zone file. RFC 6376 §3.1.
+//! Validated once, so that it can break out of neither a header nor a zone file. RFC 6376 §3.1.
 
 use std::fmt;
 

@@ -1,16 +1,16 @@
 //! The text of a DKIM-Signature field, folded.
 //!
-//! Written here and not by mail-auth, whose text may end in white space and a semicolon behind `b=`: RFC 6376 §3.7 takes
-//! that for a part of the signature, dkimpy does not. Here nothing follows `b=`, as most signers have it.
+//! Written here and not by mail-auth, whose text may end in white space and a semicolon after `b=`: RFC 6376 §3.7
+//! treats that as part of the signature, dkimpy does not. Here nothing follows `b=`, as in most signers' fields.
 
 use super::key::SigningKey;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 pub(super) const NAME: &str = "DKIM-Signature";
-/// RFC 5322 §2.1.1 less the CRLF.
+/// RFC 5322 §2.1.1, minus the CRLF.
 const MAX_LINE: usize = 78;
 
-/// One field in the making, up to and including "b=".
+/// A field under construction, up to and including "b=".
 pub(super) struct SignatureField {
     text: String,
     /// Columns of the last line.
@@ -53,7 +53,7 @@ impl SignatureField {
         self.column = 1;
     }
 
-    /// What follows the colon: signed with an empty `b=` and without a CRLF. RFC 6376 §3.7.
+    /// The text after the colon: signed with an empty `b=` and without a CRLF. RFC 6376 §3.7.
     pub(super) fn value(&self) -> &[u8] {
         &self.text.as_bytes()[NAME.len() + 1..]
     }

@@ -1,16 +1,16 @@
-//! Normalisation before signing of what verifiers read in different ways: a signature over it would hold at some
-//! receivers and break at others. RFC 6376 §3.4.2, §3.4.4.
+//! Normalises, before signing, what verifiers read in different ways: a signature over it would verify at some
+//! receivers and fail at others. RFC 6376 §3.4.2, §3.4.4.
 //!
-//! Nothing here changes what a reader sees; a message without these oddities is not touched.
+//! Nothing here changes what a reader sees; a message without these oddities is not changed.
 
 use crate::message::RawMessage;
 use crate::message::headers::FieldRef;
 use bytes::Bytes;
 
-/// White space before a colon goes; in the fields to be signed, form feeds and vertical tabs become spaces.
+/// Removes white space before a colon; in the fields to be signed, form feeds and vertical tabs become spaces.
 ///
-/// Relics both (RFC 5322 §4.5, §4.1): some verifiers strip them, some keep them, and some refuse the whole message for
-/// one space in one name.
+/// Both are obsolete (RFC 5322 §4.5, §4.1): some verifiers strip them, some keep them, and some refuse the whole
+/// message because of one space in one name.
 pub(super) fn header(message: &RawMessage, is_signed: impl Fn(&FieldRef<'_>) -> bool) -> Vec<u8> {
     let mut block = Vec::with_capacity(message.header().len());
     for field in message.fields() {
@@ -31,9 +31,9 @@ fn is_odd_space(byte: &u8) -> bool {
     matches!(byte, b'\x0b' | b'\x0c')
 }
 
-/// Lines at the end that hold nothing but white space go, if there is such a line that is not quite empty.
+/// Removes lines of only white space at the end, if any of them is not completely empty.
 ///
-/// RFC 6376 §3.4.4 ignores them all, but verifiers exist that ignore only the empty ones. The rest stays shared.
+/// RFC 6376 §3.4.4 ignores them all, but some verifiers ignore only the empty ones. The rest stays shared.
 pub(super) fn body(body: &Bytes) -> Bytes {
     let end = end_of_text(body);
     let last_line = match end {

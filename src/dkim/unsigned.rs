@@ -1,14 +1,14 @@
-//! `unsigned`: what happens to a From domain without a key.
-//! A decision that the configuration made by name; a key that is missing never makes it.
+//! `unsigned`: what happens to mail from a domain without a key. Mail is sent unsigned only if the configuration says
+//! so, never because a key is missing.
 
 use crate::smtp::Domain;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unsigned {
-    /// 550 at once.
+    /// Refused with 550 at once.
     Refuse,
     Send,
-    /// Sent for these domains and those below them, refused for the rest.
+    /// Sent for these domains and their subdomains, refused for all others.
     Domains(Vec<Domain>),
 }
 

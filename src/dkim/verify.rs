@@ -1,4 +1,4 @@
-//! Verifying signatures against records that were given: there is no way from here to DNS.
+//! Verifies signatures against given records; never queries DNS.
 //!
 //! mail-auth reads the message and does the cryptography; the order of the checks is RFC 6376 §6.1's.
 
@@ -15,13 +15,13 @@ use mail_auth::dkim::{Canonicalization, DkimError, Signature};
 use mail_auth::{AuthenticatedMessage, Error};
 use std::collections::HashMap;
 
-/// What became of one DKIM-Signature field.
+/// The result for one DKIM-Signature field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureCheck {
     /// As the signature claims; empty if it cannot be read.
     pub domain: String,
     pub selector: String,
-    /// "rsa-sha256", "ed25519-sha256" or, long broken, "rsa-sha1".
+    /// "rsa-sha256", "ed25519-sha256" or, long since broken, "rsa-sha1".
     pub algorithm: &'static str,
     pub result: VerificationResult,
 }
@@ -29,7 +29,7 @@ pub struct SignatureCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerificationResult {
     Pass,
-    /// Why, for the person who wants it to pass.
+    /// The reason, for the person who wants it to pass.
     Fail(String),
 }
 
@@ -42,9 +42,9 @@ impl SignatureCheck {
 /// TXT records by name.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
-    /// Lower case, without the final dot; "wax1._domainkey" answers for every domain.
+    /// Lower case, without the final dot; "wax1._domainkey" matches every domain.
     named: HashMap<String, String>,
-    /// Answers for every name that is not above.
+    /// Used for every name that is not above.
     nameless: Option<String>,
 }
 
@@ -58,7 +58,8 @@ impl Records {
         records
     }
 
-    /// The records of a file in any form that `record_file` reads; one without a name answers for every signature.
+    /// The records in a file, in any form that `record_file` reads; a record without a name is used for every
+    /// signature.
     pub fn from_file(file: &str) -> Result<Self, NoRecord> {
         let mut records = Self::default();
         for record in record_file::parse(file)? {
@@ -84,9 +85,9 @@ impl Records {
     }
 }
 
-/// One result per DKIM-Signature field, top to bottom, those that cannot be read last; empty if there is none.
+/// One result per DKIM-Signature field, top to bottom, with unreadable ones last; empty if there is none.
 ///
-/// `message` has CRLF line ends.
+/// `message` must have CRLF line endings.
 pub fn verify(message: &[u8], records: &Records) -> Vec<SignatureCheck> {
     let Some(mut message) = AuthenticatedMessage::parse(message) else {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! A message of any octets, finalised for every provider: ASCII where it must be, or a reason; one header in one place;
-//! no mark gets out of its field.
+//! A message of arbitrary octets, finalised for every provider: ASCII where required, or a reason; one header in one
+//! place; no mark breaks out of its field.
 
 use crate::message::adapt::{to_seven_bit, translate, with_ascii_texts};
 use crate::message::lines::first_long_line;
@@ -35,7 +35,7 @@ pub(super) fn check_adapt(value: &str, message: &RawMessage, check_split: impl F
     }
 }
 
-/// Intake lets none in; none arises behind it.
+/// Intake accepts none, and none is created later.
 fn check_lines(before: &RawMessage, after: &RawMessage) {
     if first_long_line(before).is_none() {
         assert_eq!(first_long_line(after), None, "{}", after.header().escape_ascii());

@@ -1,4 +1,4 @@
-//! One command line: whatever it is, it is a command whose addresses are what they say, or a refusal in one line.
+//! One command line: any line is either a command with correct addresses, or a refusal on one line.
 
 use super::breaks_a_line;
 use crate::smtp::command::Command;
@@ -25,7 +25,7 @@ pub fn command(line: &[u8]) {
     }
 }
 
-/// What the relay would say for it is one line, and the path ends where it should.
+/// The relay's command for it is one line, and the path ends where it should.
 fn check_mailbox(mailbox: &Mailbox) {
     let text = mailbox.to_string();
     assert!(!breaks_a_line(&text), "{text:?}");

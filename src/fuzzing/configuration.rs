@@ -1,13 +1,14 @@
-//! A configuration file and an environment of any octets: settings, or problems that can be printed.
+//! A configuration file and an environment of arbitrary octets: the result is settings, or problems that can be
+//! printed.
 
 use crate::config::{Environment, load_text};
 use std::path::Path;
 
-/// Up to the first NUL: the file; then variables, one `NAME=value` a line.
+/// The file up to the first NUL; then variables, one `NAME=value` per line.
 pub fn configuration(bytes: &[u8]) {
     let (file, variables) = bytes.split_at(memchr::memchr(0, bytes).unwrap_or(bytes.len()));
     let (Ok(file), Ok(variables)) = (std::str::from_utf8(file), std::str::from_utf8(variables)) else { return };
-    // A path would lead into devices that never end, say. An operator's own is not an attack.
+    // For example, a path could lead to devices that never end. An operator's own path is not an attack.
     if ["dev", "proc", "sys", "..", "\\"].iter().any(|part| file.contains(part) || variables.contains(part)) {
         return;
     }

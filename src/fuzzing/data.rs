@@ -1,9 +1,10 @@
-//! Data framing, both ways: the end is where RFC 5321 puts it, however the bytes were split; what goes out again has one end.
+//! Data framing in both directions: the end is where RFC 5321 puts it, however the bytes are split, and outgoing data
+//! has one end.
 
 use super::take;
 use crate::smtp::dot::{DotDecoder, DotEncoder, Oddities, has_only_crlf};
 
-/// The first octet: how long the pieces are.
+/// The first octet gives the length of the pieces.
 pub fn data(mut bytes: &[u8]) {
     let [piece] = take(&mut bytes);
     let whole = decode(bytes, bytes.len());
@@ -30,7 +31,7 @@ fn decode(bytes: &[u8], piece: usize) -> (usize, Vec<u8>, Oddities) {
     (consumed, message, decoder.oddities())
 }
 
-/// By the words of RFC 5321 §4.1.1.4 alone.
+/// Follows only the text of RFC 5321 §4.1.1.4.
 fn true_end(bytes: &[u8]) -> Option<usize> {
     if bytes.starts_with(b".\r\n") {
         return Some(3);
@@ -38,7 +39,7 @@ fn true_end(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n.\r\n").map(|at| at + 5)
 }
 
-/// What a server reads of it, whichever line ends it believes in.
+/// What a server reads, whichever line endings it accepts.
 fn check_wire(message: &[u8], piece: usize) {
     let (mut encoder, mut wire) = (DotEncoder::default(), Vec::new());
     for chunk in message.chunks(piece.max(1)) {

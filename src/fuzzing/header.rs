@@ -1,5 +1,5 @@
-//! A message of any octets, edited and repaired: one header, in one place, before and after; to repair twice is to repair
-//! once; nothing that is put into a header gets out of its field; what is signed stays as it was; then `adapt`.
+//! A message of arbitrary octets, edited and repaired: it has one header, in one place, before and after; repairing
+//! twice changes nothing more; no inserted value breaks out of its field; signed parts stay unchanged; then `adapt`.
 
 use super::adapt::check_adapt;
 use crate::message::headers::{Field, FieldChange, Fields};
@@ -12,7 +12,7 @@ use crate::smtp::dot::{DotDecoder, has_only_crlf};
 use jiff::Timestamp;
 use mail_parser::{Address, MessageParser};
 
-/// Up to the first NUL: a value for a field; then the message, as DATA.
+/// A value for a field up to the first NUL; then the message, as DATA.
 pub fn header(bytes: &[u8]) {
     let (value, wire) = bytes.split_at(memchr::memchr(0, bytes).unwrap_or(0));
     let Some(message) = decoded(wire.strip_prefix(b"\0").unwrap_or(wire)) else { return };
@@ -24,14 +24,14 @@ pub fn header(bytes: &[u8]) {
     check_adapt(&String::from_utf8_lossy(value), &message, check_split);
 }
 
-/// What a listener makes of DATA, if it takes it.
+/// The message that a listener gets from DATA, if it accepts it.
 pub(super) fn decoded(wire: &[u8]) -> Option<RawMessage> {
     let mut data = Vec::new();
     DotDecoder::default().decode(wire, &mut data);
     if has_only_crlf(&data) { RawMessage::from_data(data.into()).ok() } else { None }
 }
 
-/// A reader of what we write finds the same header and body.
+/// A reader of our output finds the same header and body.
 pub(super) fn check_split(message: &RawMessage) {
     let again = RawMessage::from_data(message.to_bytes().into()).expect("it was one before");
     assert_eq!(&again, message);

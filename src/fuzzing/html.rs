@@ -1,5 +1,5 @@
-//! HTML of any octets: no text out of proportion, in whole lines, and the same links whichever way they are asked for. `run`
-//! bounds the memory, which shows what a number in the HTML can make of it.
+//! HTML of arbitrary octets: the text is in proportion and consists of whole lines, and both ways of getting the links
+//! agree. `run` limits the memory, which shows what a number in the HTML can cause.
 
 use crate::message::html::{LARGEST, links, to_text};
 

@@ -1,7 +1,8 @@
-//! What hostile bytes must not do, one function per target: it panics if they do. In no build of the program.
+//! What hostile bytes must not do, one function per target, which panics if they do. Not part of any build of the
+//! program.
 //!
-//! `fuzz/` feeds them with libFuzzer (`make fuzz`); the tests below replay its seeds and crashers, so that what was once
-//! found stays found without a nightly compiler.
+//! `fuzz/` runs them with libFuzzer (`make fuzz`); the tests below replay its seeds and crashers, so that old findings
+//! are checked without a nightly compiler.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a target reports what it found by panicking")]
 
@@ -55,17 +56,17 @@ fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> [u8; N] {
     taken
 }
 
-/// What the wire never carries in one line.
+/// Characters that the wire never carries within a line.
 fn breaks_a_line(text: &str) -> bool {
     text.contains(['\r', '\n', '\0'])
 }
 
-/// A folder for this process alone, in memory where the system has such a place.
+/// A folder for this process alone, in memory if the system supports that.
 fn scratch(name: &str) -> std::path::PathBuf {
     let memory = std::path::Path::new("/dev/shm");
     let top = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let folder = top.join(format!("waxseal-fuzzing-{name}-{}", std::process::id()));
-    // Left over from another process of the same number.
+    // Left over from an earlier process with the same number.
     let _there_is_none = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder");
     folder

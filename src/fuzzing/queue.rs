@@ -1,4 +1,4 @@
-//! A queue whose rows hold any octets, what it keeps from before the rules, and lines of the control socket: damage is set
+//! A queue whose rows and stored originals contain arbitrary octets, and lines of the control socket: damage is set
 //! aside or reported, never leased, and the writer thread survives.
 
 use super::{scratch, take};
@@ -18,7 +18,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
-/// The rows; the same octets are also read as a line of the control socket, and as a message's form before the rules.
+/// Fills the rows; the same octets are also read as a line of the control socket, and as a stored original.
 pub fn queue(bytes: &[u8]) {
     if let Ok(request) = ControlRequest::from_line(bytes) {
         assert_eq!(ControlRequest::from_line(&request.to_line()).ok(), Some(request));
@@ -58,7 +58,7 @@ impl QueueHarness {
         Self { queue, raw, runtime, folder }
     }
 
-    /// Instead of what was there.
+    /// Replaces what was there.
     fn fill(&self, mut bytes: &[u8]) -> rusqlite::Result<Vec<MailId>> {
         let bytes = &mut bytes;
         self.raw.execute_batch(
@@ -75,7 +75,7 @@ impl QueueHarness {
         for key in 1..=2 {
             self.beside(key, bytes)?;
         }
-        // Behind the digests too there is something to find: most rows fit theirs, whatever they hold.
+        // Code after the digest checks needs testing too, so most rows match their digests, whatever they contain.
         if take::<1>(bytes) != [0] {
             let _rows_that_cannot_be_read_have_none = cover_all(&self.raw);
         }
@@ -83,7 +83,7 @@ impl QueueHarness {
         Ok(ids)
     }
 
-    /// Compiled once.
+    /// The statement is compiled once.
     fn row(&self, sql: &str, values: impl Params) -> rusqlite::Result<()> {
         self.raw.prepare_cached(sql)?.execute(values).map(|_| ())
     }
@@ -162,7 +162,7 @@ impl QueueHarness {
         )
     }
 
-    /// What most messages do not have.
+    /// Parts that most messages do not have.
     fn beside(&self, key: u32, bytes: &mut &[u8]) -> rusqlite::Result<()> {
         let [what] = take(bytes);
         if what & 1 == 1 {
@@ -173,7 +173,7 @@ impl QueueHarness {
             self.row("UPDATE message SET listener = ?2, user = ?3 WHERE key = ?1", values)?;
         }
         if what & 4 == 4 {
-            // NULL: in a file, which is not there.
+            // NULL: in a file, which does not exist.
             let data = (what & 8 == 0).then(|| text(bytes).into_bytes());
             self.row("INSERT INTO original (message, data) VALUES (?1, ?2)", params![key, data])?;
         }
@@ -187,7 +187,7 @@ impl Drop for QueueHarness {
     }
 }
 
-/// A length and so many octets.
+/// A length and that many octets.
 fn text(bytes: &mut &[u8]) -> String {
     let [length] = take(bytes);
     let (head, rest) = bytes.split_at(usize::from(length).min(bytes.len()));
@@ -195,7 +195,7 @@ fn text(bytes: &mut &[u8]) -> String {
     String::from_utf8_lossy(head).into_owned()
 }
 
-/// Small ones mostly, and those at the ends.
+/// Mostly small numbers, and those at the limits.
 fn number(bytes: &mut &[u8]) -> i64 {
     match take(bytes) {
         [0xff] => i64::MAX,
@@ -205,7 +205,7 @@ fn number(bytes: &mut &[u8]) -> i64 {
     }
 }
 
-/// Everything that reads what is stored.
+/// Calls everything that reads stored data.
 async fn use_it(queue: &SqliteQueue, ids: &[MailId]) {
     let now = Timestamp::from_second(1_795_000_000).expect("in range");
     let lane = Lane::new("a");
@@ -249,7 +249,7 @@ async fn settle_untried(queue: &SqliteQueue, leased: Vec<Leased>, now: Timestamp
     }
 }
 
-/// Those of a later day: another form takes the place of what is stored.
+/// Later rules: their result replaces what is stored.
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let map_recipients = AddressMap::parse([("c@*", "*@new.example")]).expect("a map");
     let add_headers = vec![("X-Again".to_owned(), "yes".to_owned())];
@@ -257,7 +257,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
     Rules(Arc::new([Rule { name: "rule".into(), conditions: RuleConditions::default(), actions }]))
 });
 
-/// Nothing has panicked, and the writer is there. Damage is an answer, too.
+/// Nothing has panicked, and the writer still runs. Damage is a valid answer, too.
 fn lives<T>(answer: Result<T, QueueError>) -> Option<T> {
     answer
         .inspect_err(|error| {
@@ -267,7 +267,7 @@ fn lives<T>(answer: Result<T, QueueError>) -> Option<T> {
         .ok()
 }
 
-/// What is leased can be delivered.
+/// A leased message can be delivered.
 fn check(leased: &Leased) {
     let envelope = &leased.accepted.envelope;
     assert!(!envelope.recipients.is_empty());

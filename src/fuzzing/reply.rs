@@ -1,4 +1,4 @@
-//! What a provider says: the same reply however it was split, in one harmless line wherever it is shown or passed on.
+//! A provider's reply: the same however it is split, and on one harmless line wherever it is shown or passed on.
 
 use super::take;
 use crate::message::outcome::{Meaning, RelayStep, interpret};
@@ -17,18 +17,18 @@ const STEPS: [RelayStep; 8] = [
     RelayStep::EndOfData,
 ];
 
-/// The first octet: how long the pieces are.
+/// The first octet gives the length of the pieces.
 pub fn reply(mut bytes: &[u8]) {
     let [piece] = take(&mut bytes);
     let whole = replies(bytes, bytes.len());
-    // A line too long is found out sooner where there is more of it to see.
+    // A line that is too long is detected earlier if more of it is visible.
     let in_pieces = replies(bytes, usize::from(piece));
     assert_eq!(whole.0, in_pieces.0);
     assert!(whole.1 == in_pieces.1 || whole.1.is_some_and(|error| error == ReplyError::LineTooLong));
     whole.0.iter().for_each(check);
 }
 
-/// All that can be read, and what ended the reading.
+/// All readable replies, and the error that ended reading.
 fn replies(bytes: &[u8], piece: usize) -> (Vec<Reply>, Option<ReplyError>) {
     let (mut parser, mut input, mut found) = (ReplyParser::default(), Vec::new(), Vec::new());
     for chunk in bytes.chunks(piece.max(1)) {
@@ -71,7 +71,7 @@ fn check(reply: &Reply) {
     let mut redaction = Redaction::default();
     redaction.add_secret(password.reveal());
     let hidden = redaction.hide(password.reveal());
-    // Short ones stay where they are a part of a word.
+    // Short secrets stay where they are part of a word.
     if password.reveal().bytes().filter(|octet| !b" *".contains(octet)).count() >= 4 {
         assert!(!hidden.contains(password.reveal()), "{reply}");
     }

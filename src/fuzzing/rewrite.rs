@@ -1,5 +1,5 @@
-//! Rules whose every text is hostile, on a message of any octets: nothing gets out of its field, the body stays, each
-//! recipient becomes one, and what was there before can be had back.
+//! Rules whose texts are all hostile, on a message of arbitrary octets: no value breaks out of its field, the body
+//! stays, each recipient becomes one, and the original can be restored.
 
 use super::header::{check_split, decoded};
 use super::take;
@@ -16,9 +16,10 @@ use crate::smtp::{Mailbox, ReversePath};
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// One octet for each of two rules: its action. Then, up to the first NUL, what the rules insert; then the message, as DATA.
+/// One octet for each of two rules selects its action. Then, up to the first NUL, the text that the rules insert; then
+/// the message, as DATA.
 ///
-/// Two rules and not all of them: a pattern takes longer to compile than everything else here.
+/// Two rules and not all of them, because compiling a pattern takes longer than everything else here.
 pub fn rewrite(mut bytes: &[u8]) {
     let choices: [u8; 2] = take(&mut bytes);
     let (text, wire) = bytes.split_at(memchr::memchr(0, bytes).unwrap_or(0));
@@ -34,7 +35,7 @@ pub fn rewrite(mut bytes: &[u8]) {
     let draft = RewriteDraft { envelope, message, marks: Marks::default() };
     let rewritten = Rules([first, second].into_iter().flatten().collect()).apply(&draft, &Origin::default());
     assert!(rewritten.skipped.iter().all(|skipped| skipped.why != Obstacle::Fault), "{:?}", rewritten.skipped);
-    // A message without one author is refused by who asks for it.
+    // A message without one author is refused by a rule that needs it.
     if let Verdict::Keep(kept) = rewritten.verdict {
         check(&draft, &kept.draft, &kept.targets);
     }
@@ -72,10 +73,10 @@ fn lines_are_short(message: &RawMessage) -> bool {
     message.header().split(|&byte| byte == b'\n').all(|line| line.len() <= MAX_LINE + 1)
 }
 
-/// What the input has a rule insert, or look for.
+/// The text that the rules insert or search for.
 pub(super) struct Text<'a> {
     whole: &'a str,
-    /// What stands before the first colon, and behind it.
+    /// The text before the first colon, and after it.
     name: &'a str,
     value: &'a str,
 }
@@ -101,7 +102,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// `None`: no configuration would have such a rule. Seeds name them by their place: new ones go to the end.
+/// `None`: no configuration would contain such a rule. Seeds refer to them by position, so new ones go to the end.
 pub(super) const RULES: &[fn(&Text<'_>) -> Option<Rule>] = &[
     |text| always(RuleActions { set_from: text.author(), keep_from_as_reply_to: true, ..RuleActions::default() }),
     |text| always(RuleActions { set_reply_to: text.author(), ..RuleActions::default() }),
@@ -133,7 +134,7 @@ fn always(actions: RuleActions) -> Option<Rule> {
     Some(Rule { name: "rule".into(), conditions: RuleConditions::default(), actions })
 }
 
-/// A sign that the conditions were met.
+/// Shows that the conditions were met.
 fn only_if(conditions: RuleConditions) -> Option<Rule> {
     let actions = RuleActions { add_headers: vec![("X-Met".to_owned(), "yes".to_owned())], ..RuleActions::default() };
     Some(Rule { name: "rule".into(), conditions, actions })

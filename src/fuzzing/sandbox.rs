@@ -1,4 +1,4 @@
-//! Mail for the sandbox: kept and answered for whatever it is, and a signature passes only over what was signed.
+//! Mail for the sandbox: any mail is kept and answered, and a signature passes only for the signed bytes.
 
 use super::scratch;
 use crate::dkim::{Records, SealOptions, Selector, SigningKey, seal, verify};
@@ -18,7 +18,7 @@ pub fn sandbox(wire: &[u8]) {
     static HARNESS: LazyLock<SandboxHarness> = LazyLock::new(SandboxHarness::new);
     let (mut decoder, mut data) = (DotDecoder::default(), Vec::new());
     decoder.decode(wire, &mut data);
-    // The sandbox takes no other.
+    // The sandbox accepts no other mail.
     if decoder.oddities() == Oddities::default() {
         HARNESS.take(data.into());
     }
@@ -56,7 +56,7 @@ impl SandboxHarness {
         let id = rest.split(',').next().expect("its id");
         let kept = std::fs::read(self.folder.join(format!("{id}.eml"))).expect("its file");
         assert!(kept.ends_with(&data));
-        // What this gateway signs, the sandbox finds signed, whatever else is in the message.
+        // The sandbox verifies this gateway's signature, whatever else is in the message.
         let Ok(message) = RawMessage::from_data(data) else { return };
         let Ok(sealed) = seal(&message, std::slice::from_ref(&self.key), &SealOptions::default()) else { return };
         let sent = [sealed.message().header(), b"\r\n", sealed.message().body()].concat();

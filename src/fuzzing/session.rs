@@ -1,12 +1,13 @@
-//! A listener's session, from each of its states: no message without a 354, no byte of data taken for a command, the same
-//! whatever the segments were.
+//! A listener's session, from each of its states: no message without a 354, no byte of data becomes a command, and the
+//! result does not depend on the segments.
 
 use super::take;
 use crate::inbound::testing::{Dialogue, options, server_tls};
 use crate::inbound::{AuthMode, LineEndings, ListenerOptions, Tls};
 use crate::smtp::dot::has_only_crlf;
 
-/// What brings a session into each state that bytes can find it in. Seeds name them by their place: new ones go to the end.
+/// Input that brings a session into each state that bytes can reach. Seeds refer to them by position, so new ones go to
+/// the end.
 const STATES: &[&[u8]] = &[
     b"",
     b"EHLO x\r\n",
@@ -25,10 +26,10 @@ const STATES: &[&[u8]] = &[
     b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\n",
 ];
 
-/// Of the octet that chooses the listener: STARTTLS, if it has that, is still to be said.
+/// A bit of the octet that chooses the listener: if it has STARTTLS, TLS is not active yet.
 const IN_CLEAR: u8 = 32;
 
-/// Three octets: the listener, the state, how long the pieces are. Then what the client says.
+/// Three octets choose the listener, the state and the length of the pieces. Then comes the client's input.
 pub fn session(mut bytes: &[u8]) {
     let [listener, state, piece] = take(&mut bytes);
     let options = listener_of(listener);

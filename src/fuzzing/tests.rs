@@ -1,4 +1,4 @@
-//! Every seed and every crasher once more, and each of them spoiled in some thousand ways.
+//! Replays every seed and crasher, and some thousand mutations of each.
 
 use super::rewrite::{RULES, Text};
 use super::{TARGETS, Target};
@@ -35,7 +35,7 @@ impl Numbers {
     }
 }
 
-/// Octets that mean something to some parser.
+/// Octets that are significant to some parser.
 const TOKENS: &[&[u8]] = &[
     b"\r\n",
     b"\n",
@@ -103,7 +103,7 @@ fn replay(target: &str, variants: usize) {
     }
 }
 
-/// A rule that no seed asks for is hardly ever met.
+/// A rule that no seed selects is hardly ever tested.
 #[test]
 fn every_rule_has_its_seed() {
     let seeds = corpus("rewrite");
@@ -117,7 +117,7 @@ fn every_rule_has_its_seed() {
     }
 }
 
-/// Says what did it.
+/// Reports which input failed.
 fn guarded(name: &str, bytes: &[u8], run: Target) {
     let result = std::panic::catch_unwind(|| run(bytes));
     assert!(result.is_ok(), "from {name}: b\"{}\"", bytes.escape_ascii());

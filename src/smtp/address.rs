@@ -1,7 +1,8 @@
 //! Addresses as SMTP spells them: `Mailbox`, `ReversePath`, `Domain`, `EhloName`.
 //!
-//! Parsed once at the edge, carried verbatim afterwards: a quoted local part stays quoted, an address literal stays
-//! literal. Only a local part whose dots need quotes gets them: `a..b` becomes `"a..b"`. RFC 5321 §4.1.2 for the grammar, §4.5.3.1 for the lengths, RFC 6531 §3.3 for UTF-8.
+//! Parsed once at the edge, then carried verbatim: a quoted local part stays quoted, an address literal stays literal.
+//! The exception is a local part whose dots need quotes: `a..b` becomes `"a..b"`. RFC 5321 §4.1.2 for the grammar,
+//! §4.5.3.1 for the lengths, RFC 6531 §3.3 for UTF-8.
 
 use std::fmt;
 
@@ -71,7 +72,7 @@ impl Domain {
         &self.0
     }
 
-    /// The same text for every spelling: lower case, A-labels, an address literal as the address that it is.
+    /// The same text for every spelling: lower case, A-labels, and the numeric value of an address literal.
     fn identity(&self) -> String {
         if let Some(literal) = self.0.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             return match literal.get(5..).map(str::parse::<std::net::Ipv6Addr>) {
@@ -86,7 +87,7 @@ impl Domain {
         self.0.starts_with('[')
     }
 
-    /// True if this domain is `parent` or lies below it.
+    /// True if this domain is `parent` or a subdomain of it.
     pub fn is_within(&self, parent: &Domain) -> bool {
         let name = self.0.to_ascii_lowercase();
         let parent = parent.0.to_ascii_lowercase();
@@ -112,9 +113,9 @@ impl fmt::Display for Domain {
     }
 }
 
-/// What a client calls itself in EHLO or HELO.
+/// The name that a client gives in EHLO or HELO.
 ///
-/// Real clients send names that are not domains (`EHLO {}`, `EHLO example.com>`); the name is only ever written into a
+/// Real clients send names that are not domains (`EHLO {}`, `EHLO example.com>`). The name is only ever written into a
 /// Received header, so it is kept as cleaned text: printable ASCII without parentheses, backslashes or spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EhloName(String);
@@ -137,7 +138,7 @@ impl EhloName {
     }
 }
 
-/// One mailbox as it stood between the angle brackets, less a source route, and with quotes where its dots need them.
+/// One mailbox as it was between the angle brackets, without a source route, and with quotes if its dots need them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
     local_part: String,
@@ -171,7 +172,7 @@ impl Mailbox {
         Ok(Self { local_part, domain: Domain::parse(domain)? })
     }
 
-    /// Quotes included, if it was quoted.
+    /// Including quotes, if it was quoted.
     pub fn local_part(&self) -> &str {
         &self.local_part
     }
@@ -180,14 +181,14 @@ impl Mailbox {
         &self.domain
     }
 
-    /// Its local part is in quotes, and has dots that could not stand without.
+    /// Its local part is in quotes, and has dots that are not allowed without them.
     pub fn needs_quotes_for_dots(&self) -> bool {
         let quoted = self.local_part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         quoted.is_some_and(|text| text.split('.').any(str::is_empty))
     }
 
-    /// The same text for every spelling of one mailbox: RFC 5321 §2.4 (local parts are exact, domains are not), §4.1.2 (quotes
-    /// that are not needed mean nothing), RFC 5890 §2.3.2.1 (A-labels and U-labels).
+    /// The same text for every spelling of one mailbox: RFC 5321 §2.4 (local parts are exact, domains are not), §4.1.2
+    /// (unneeded quotes mean nothing), RFC 5890 §2.3.2.1 (A-labels and U-labels).
     pub fn identity(&self) -> String {
         let mut identity = String::with_capacity(self.local_part.len() + self.domain.0.len() + 1);
         match self.local_part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -216,7 +217,7 @@ impl fmt::Display for Mailbox {
     }
 }
 
-/// The argument of MAIL FROM. The null path `<>` is a value of its own, never an empty string.
+/// The argument of MAIL FROM. The null path `<>` is a separate value, never an empty string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ReversePath {
     Null,
@@ -232,7 +233,7 @@ impl ReversePath {
     }
 }
 
-/// Without brackets; the null path is the empty string only in print.
+/// Without brackets; the null path is an empty string only when printed.
 impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -279,7 +280,7 @@ fn drop_source_route(path: &str) -> &str {
     }
     match path.split_once(':') {
         Some((route, mailbox))
-            // With nothing behind it, it is not the null sender.
+            // If nothing follows it, it is not the null sender.
             if !mailbox.is_empty()
                 && route.split(',').all(|hop| hop.strip_prefix('@').is_some_and(|host| Domain::parse(host).is_ok())) =>
         {
@@ -298,7 +299,7 @@ fn end_of_quoted_string(text: &str) -> Result<usize, AddressError> {
     for (at, character) in text.char_indices().skip(1) {
         match character {
             _ if character.is_control() => return Err(AddressError::LocalPartSyntax),
-            // Some servers take the quotes off, and then see `victim@elsewhere`.
+            // Some servers remove the quotes, and then see `victim@elsewhere`.
             '@' | '%' | '!' => return Err(AddressError::HiddenRoute),
             _ if escaped => escaped = false,
             '\\' => escaped = true,
@@ -324,7 +325,8 @@ fn end_of_dot_string(text: &str) -> Result<usize, AddressError> {
     }
 }
 
-/// Japan's mobile carriers gave out `a..b@docomo.ne.jp` and `a.@ezweb.ne.jp`, which RFC 5321 §4.1.2 allows in quotes only.
+/// Japan's mobile carriers issued `a..b@docomo.ne.jp` and `a.@ezweb.ne.jp`, which RFC 5321 §4.1.2 allows only in
+/// quotes.
 fn with_quoted_dots(local_part: &str) -> String {
     let is_quoted = local_part.starts_with('"');
     if is_quoted || local_part.split('.').all(|atom| !atom.is_empty()) {
@@ -333,7 +335,7 @@ fn with_quoted_dots(local_part: &str) -> String {
     format!("\"{local_part}\"")
 }
 
-// RFC 5322 §3.2.3 atext, less "%" and "!": both are routes in disguise ("user%victim@relay", "victim!user") that a
+// RFC 5322 §3.2.3 atext, except "%" and "!": both are hidden routes ("user%victim@relay", "victim!user") that a
 // provider might follow. RFC 6531 §3.3 adds every non-ASCII character.
 fn is_atext(character: char) -> bool {
     character.is_ascii_alphanumeric()

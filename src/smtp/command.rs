@@ -1,7 +1,7 @@
 //! Commands a client may send, parsed from one line without its CRLF.
 //!
-//! Says what a line is, never whether it is allowed now; that is `inbound::session`. RFC 5321 §4.1.1, RFC 1870 §3,
-//! RFC 4954 §4, RFC 6152, RFC 6531 §3.4.
+//! Says what a line means, never whether it is allowed now; that is up to `inbound::session`. RFC 5321 §4.1.1, RFC 1870
+//! §3, RFC 4954 §4, RFC 6152, RFC 6531 §3.4.
 
 use super::address::{AddressError, EhloName, Mailbox, ReversePath, split_path};
 use super::reply::{EnhancedCode, Reply};
@@ -28,7 +28,7 @@ pub enum Command {
     Ehlo(EhloName),
     Helo(EhloName),
     StartTls,
-    /// Mechanism in upper case, and the initial response as it stood (base64, or `=` for empty).
+    /// Mechanism in upper case, and the initial response as sent (base64, or `=` for empty).
     Auth {
         mechanism: String,
         initial: Option<String>,
@@ -54,7 +54,7 @@ pub enum Command {
 pub enum CommandError {
     #[error("unknown command")]
     Unknown,
-    /// A web browser was tricked into talking to us (CVE-2021-3618).
+    /// A web browser was tricked into connecting to us (CVE-2021-3618).
     #[error("this is a web client")]
     Http,
     #[error("EHLO and HELO take a name")]
@@ -98,7 +98,7 @@ impl CommandError {
 }
 
 impl Command {
-    /// One line, CRLF taken off. Verbs in any case, trailing spaces and tabs ignored.
+    /// Parses one line without its CRLF. Verbs in any case; trailing spaces and tabs are ignored.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
         // Nothing else is white space here: a CR before the CRLF is a bare CR. RFC 5321 §2.3.8
         let end = line.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
@@ -170,7 +170,7 @@ fn parse_mail(argument: &[u8]) -> Result<Command, CommandError> {
                 };
             }
             ("SMTPUTF8", None) => parameters.smtputf8 = true,
-            // RFC 4954 §5: a relay that does not vouch for the submitter takes AUTH= and drops it.
+            // RFC 4954 §5: a relay that does not vouch for the submitter accepts AUTH= and drops it.
             ("AUTH", Some(value)) if is_submitter(value) => {}
             ("SIZE", _) => return Err(CommandError::ParameterValue { name: "SIZE" }),
             ("BODY", _) => return Err(CommandError::ParameterValue { name: "BODY" }),
@@ -196,7 +196,7 @@ fn parse_rcpt(argument: &[u8]) -> Result<Command, CommandError> {
     }
 }
 
-/// What follows `FROM:` or `TO:`. The current client of Plausible writes a space after the colon.
+/// The text after `FROM:` or `TO:`. Plausible's current client writes a space after the colon.
 fn after_keyword<'a>(argument: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
     let (head, rest) = argument.split_at_checked(keyword.len())?;
     head.eq_ignore_ascii_case(keyword).then(|| rest.trim_ascii_start())
@@ -207,7 +207,8 @@ fn is_submitter(value: &str) -> bool {
     value == "<>" || decode_xtext(value).is_some_and(|mailbox| Mailbox::parse(&mailbox).is_ok())
 }
 
-/// `+` and two upper-case hexadecimal digits stand for an octet. RFC 3461 §4; RFC 6531 §3.3 lets characters beyond ASCII be.
+/// `+` and two upper-case hexadecimal digits represent an octet. RFC 3461 §4; RFC 6531 §3.3 allows non-ASCII characters
+/// unchanged.
 fn decode_xtext(text: &str) -> Option<String> {
     let digit = |octet: &u8| match octet {
         b'0'..=b'9' => Some(octet - b'0'),
@@ -225,7 +226,7 @@ fn decode_xtext(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-// RFC 5321 §4.1.2 esmtp-param: keyword ["=" value], each behind a space.
+// RFC 5321 §4.1.2 esmtp-param: keyword ["=" value], each after a space.
 fn split_parameters(rest: &[u8]) -> Result<Vec<(&str, Option<&str>)>, CommandError> {
     const EXPECTED: CommandError =
         CommandError::Syntax { expected: "expected a space and parameters after the address" };
@@ -242,7 +243,7 @@ fn split_parameters(rest: &[u8]) -> Result<Vec<(&str, Option<&str>)>, CommandErr
         if !is_keyword(name) || !value.is_none_or(is_parameter_value) {
             return Err(EXPECTED);
         }
-        // Which of two sizes counts, the next server may see otherwise.
+        // The next server might use the other one of two sizes.
         if parameters.iter().any(|(before, _)| before.eq_ignore_ascii_case(name)) {
             return Err(CommandError::RepeatedParameter { name: name.to_owned() });
         }
@@ -257,7 +258,7 @@ fn is_keyword(name: &str) -> bool {
         && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
 }
 
-/// Neither `=` nor white space; what is not ASCII is RFC 6531 §3.3's.
+/// Neither `=` nor white space; RFC 6531 §3.3 allows non-ASCII characters.
 fn is_parameter_value(value: &str) -> bool {
     !value.is_empty()
         && value.chars().all(|character| character != '=' && !character.is_control() && !character.is_whitespace())
@@ -323,7 +324,7 @@ mod tests {
         }
     }
 
-    /// Parameters of MAIL that are offered, and the code of a command with them.
+    /// Parameters of MAIL that are offered, and the reply code for a command with them.
     const KNOWN_PARAMETERS: &[(&str, u16)] = &[
         ("SIZE=0", 250),
         ("size=00000000000000000001", 250),
@@ -378,7 +379,7 @@ mod tests {
         ("AUTH=<> AUTH=<>", 501),
     ];
 
-    /// Those of extensions that are not offered, of no form at all, and several at once.
+    /// Parameters of extensions that are not offered, malformed ones, and several at once.
     const OTHER_PARAMETERS: &[(&str, u16)] = &[
         ("RET=FULL", 555),
         ("RET", 555),

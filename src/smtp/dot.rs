@@ -1,10 +1,10 @@
 //! Data framing: from the wire to a message and back.
 //!
-//! Only CRLF.CRLF ends data. Bare CR and LF become CRLF (or are reported), and what could be read as an end by a more
-//! lenient server is reported so that the message is refused whole: no byte sequence becomes two messages here or
+//! Only CRLF.CRLF ends data. Bare CR and LF become CRLF (or are reported). Anything that a more lenient server could
+//! read as an end is reported, so that the message is refused as a whole: no byte sequence becomes two messages here or
 //! downstream (SMTP smuggling, CVE-2023-51764/51765/51766). RFC 5321 §4.1.1.4, §4.5.2, §2.3.8.
 
-/// What was odd in the data. The message is read to its true end in any case.
+/// Oddities of the data. The message is read to its true end in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Oddities {
     pub bare_line_ending: bool,
@@ -35,7 +35,7 @@ enum DotState {
 
 /// Reads DATA as it arrives; any split of the input gives the same result.
 ///
-/// The output has CRLF line ends only and is un-stuffed.
+/// The output has only CRLF line endings and is un-stuffed.
 #[derive(Debug)]
 pub struct DotDecoder {
     state: DotState,
@@ -49,8 +49,8 @@ impl Default for DotDecoder {
 }
 
 impl DotDecoder {
-    /// Consumes from the front of `input`, appends to `out`; returns the octets consumed. After the end was reached
-    /// nothing more is consumed: what follows belongs to the next command.
+    /// Consumes from the front of `input` and appends to `out`; returns the octets consumed. After the end nothing more
+    /// is consumed, because what follows belongs to the next command.
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
         let mut at = 0;
         while at < input.len() && self.state != DotState::Done {
@@ -85,26 +85,26 @@ impl DotDecoder {
             DotState::Dot { clean } => match byte {
                 b'\r' => DotState::DotCr { clean },
                 b'\n' => self.stray_dot(out),
-                // RFC 5321 §4.5.2: the first dot of a line that has more is taken off. After a bare LF too: both of
-                // Plausible's clients stuff there.
+                // RFC 5321 §4.5.2: if a line has more than a dot, its first dot is removed. Also after a bare LF,
+                // because both of Plausible's clients stuff there.
                 b'.' => {
                     out.push(b'.');
                     DotState::InLine
                 }
                 _ => {
-                    // A dot and then something else: some clients forget to stuff; the dot is content then.
+                    // A dot followed by something else: some clients forget to stuff, and then the dot is content.
                     out.push(b'.');
                     self.in_line(byte, out)
                 }
             },
             DotState::DotCr { clean } => match byte {
                 b'\n' if clean => DotState::Done,
-                // The line after it does begin behind a true CRLF.
+                // The next line does begin after a true CRLF.
                 b'\n' => {
                     self.stray_dot(out);
                     DotState::LineStart { clean: true }
                 }
-                // ".\r" and no LF: the CR is bare, and the dot stood alone before it.
+                // ".\r" without LF: the CR is bare, and the dot was alone before it.
                 _ => {
                     self.stray_dot(out);
                     self.at_line_start(byte, out)
@@ -156,11 +156,11 @@ impl DotDecoder {
     }
 }
 
-/// Writes a message as DATA, piece by piece: every line that begins with a dot gets another, and `CRLF.CRLF` ends it.
-/// Any split of the message gives the same result.
+/// Writes a message as DATA, piece by piece: every line that begins with a dot gets another one, and `CRLF.CRLF` ends
+/// the data. Any split of the message gives the same result.
 ///
-/// The message must have CRLF line ends only ([`has_only_crlf`]; `message::RawMessage` guarantees it). A message that
-/// does not end with CRLF gets one.
+/// The message must have only CRLF line endings ([`has_only_crlf`]; `message::RawMessage` guarantees it). A message
+/// that does not end with CRLF gets one.
 #[derive(Debug)]
 pub struct DotEncoder {
     at_line_start: bool,
@@ -194,7 +194,7 @@ impl DotEncoder {
     }
 }
 
-/// True if every CR is followed by LF, every LF follows a CR, and there is no NUL: what may be sent as data.
+/// True if every CR is followed by LF, every LF follows a CR, and there is no NUL, as required for data.
 pub fn has_only_crlf(bytes: &[u8]) -> bool {
     let mut after_pair = 0;
     for at in memchr::memchr3_iter(b'\r', b'\n', 0, bytes) {

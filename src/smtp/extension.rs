@@ -1,18 +1,18 @@
 //! The extensions a server offers in its EHLO reply, read and written.
 //!
-//! Unknown keywords are ignored. What was learned before TLS must not be used after it (RFC 3207 §4.2): callers drop
+//! Unknown keywords are ignored. Extensions learned before TLS must not be used after it (RFC 3207 §4.2): callers drop
 //! the value and read a new one. RFC 5321 §4.1.1.1, RFC 1870, 2920, 4954, 6152, 6531.
 
 use crate::smtp::Reply;
 
-/// SASL mechanisms that waxseal speaks.
+/// SASL mechanisms that waxseal supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
     Plain,
     Login,
 }
 
-/// What one server offers.
+/// The extensions that one server offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extensions {
     pub starttls: bool,
@@ -24,7 +24,7 @@ pub struct Extensions {
     pub size: Option<Option<u64>>,
     pub auth_plain: bool,
     pub auth_login: bool,
-    /// Everything in the AUTH lines, for the error when neither PLAIN nor LOGIN is there.
+    /// Everything in the AUTH lines, for the error if neither PLAIN nor LOGIN is there.
     pub auth_offered: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl Extensions {
                     extensions.size = Some(limit.filter(|&limit| limit > 0));
                 }
                 "AUTH" => words.for_each(|word| extensions.add_mechanism(word)),
-                // The form of before RFC 2554, still seen: "AUTH=PLAIN LOGIN".
+                // The form from before RFC 2554, still in use: "AUTH=PLAIN LOGIN".
                 _ => {
                     if let Some(first) = keyword.strip_prefix("AUTH=") {
                         extensions.add_mechanism(first);
@@ -70,7 +70,7 @@ impl Extensions {
         }
     }
 
-    /// PLAIN before LOGIN: one round trip less.
+    /// PLAIN before LOGIN, because it needs one round trip less.
     pub fn preferred_mechanism(&self) -> Option<Mechanism> {
         if self.auth_plain {
             Some(Mechanism::Plain)
@@ -81,8 +81,8 @@ impl Extensions {
         }
     }
 
-    /// The keyword lines of an EHLO reply, without the first line. Upper case: one of Plausible's clients compares so.
-    /// PLAIN stands before LOGIN because the same client takes the first it knows.
+    /// The keyword lines of an EHLO reply, without the first line. In upper case, because one of Plausible's clients
+    /// compares them that way. PLAIN precedes LOGIN because the same client uses the first one it knows.
     pub fn keyword_lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut add = |offered: bool, line: &str| {

@@ -1,7 +1,7 @@
 //! Replies: the type both sides share, the listener's constants, and the parser for what a provider sends.
 //!
-//! A reply is a code, an optional enhanced code and text without line ends. Nothing here knows what a reply means for a
-//! message; that is `message::outcome`. RFC 5321 §4.2, RFC 2034, RFC 3463.
+//! A reply is a code, an optional enhanced code and text without line breaks. What a reply means for a message is
+//! decided in `message::outcome`. RFC 5321 §4.2, RFC 2034, RFC 3463.
 
 use crate::text::cleaned;
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use std::fmt;
 /// Octets of one reply line with its CRLF, RFC 5321 §4.5.3.1.5.
 const MAX_LINE: usize = 512;
 
-/// Octets of what a provider says of one recipient that are kept: twice the longest line of RFC 5321.
+/// Octets kept of a provider's reply for one recipient: twice the longest line of RFC 5321.
 const MAX_KEPT: usize = 1024;
 
 /// An enhanced status code such as 4.7.1. RFC 3463 §2.
@@ -67,9 +67,9 @@ pub enum Severity {
     Permanent,
 }
 
-/// One reply: what the listener says, or what a provider said.
+/// One reply, of the listener or of a provider.
 ///
-/// Invariant: 200 ≤ code ≤ 599; the text holds neither CR, LF, NUL nor other control characters.
+/// Invariant: 200 ≤ code ≤ 599; the text contains neither CR, LF, NUL nor other control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     code: u16,
@@ -152,7 +152,8 @@ fixed_replies! {
 }
 
 impl Reply {
-    /// A reply of one line. Control characters and direction overrides in `text` become `?`, so that no reply can forge a second one.
+    /// A reply of one line. Control characters and direction overrides in `text` become `?`, so that no reply can
+    /// imitate a second one.
     pub fn new(code: u16, enhanced: EnhancedCode, text: impl AsRef<str>) -> Self {
         Self { code: code.clamp(200, 599), enhanced: Some(enhanced), lines: vec![Cow::Owned(cleaned(text.as_ref()))] }
     }
@@ -187,30 +188,31 @@ impl Reply {
         matches!(self.severity(), Severity::Completed | Severity::Intermediate)
     }
 
-    /// The lines without code; the enhanced code is taken off the lines of a parsed reply.
+    /// The lines without the code; the enhanced code is removed from the lines of a parsed reply.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(AsRef::as_ref)
     }
 
-    /// All lines in one, separated by a space.
+    /// All lines on one line, separated by spaces.
     pub fn text(&self) -> String {
         self.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
-    /// The same reply in one line of at most 512 octets: one of Plausible's clients counts a multi-line 250 as a failure.
+    /// The same reply on one line of at most 512 octets, because one of Plausible's clients treats a multi-line 250 as
+    /// a failure.
     pub fn folded(&self) -> Self {
         let code_length = "250 5.123.123 \r\n".len();
         let text = truncate(&self.text(), MAX_LINE - code_length).to_owned();
         Self { code: self.code, enhanced: self.enhanced, lines: vec![Cow::Owned(text)] }
     }
 
-    /// The same reply with other words.
+    /// The same reply with different text.
     pub fn with_lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Self {
         let lines = lines.into_iter().map(|line| Cow::Owned(cleaned(line))).collect();
         Self { code: self.code, enhanced: self.enhanced, lines }
     }
 
-    /// The same reply, cut off behind `MAX_KEPT` octets of text.
+    /// The same reply, cut off after `MAX_KEPT` octets of text.
     pub fn shortened(mut self) -> Self {
         let mut room = MAX_KEPT;
         for line in &mut self.lines {
@@ -243,7 +245,7 @@ impl Reply {
     }
 }
 
-/// `code enhanced text`, in one line.
+/// `code enhanced text`, on one line.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
@@ -255,7 +257,7 @@ impl fmt::Display for Reply {
     }
 }
 
-/// A provider's bytes are not a reply.
+/// Why a provider's bytes are not a valid reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     #[error("the reply is not of the form \"250 text\"")]
@@ -268,8 +270,8 @@ pub enum ReplyError {
     TooManyLines,
 }
 
-/// Collects one reply from bytes as they arrive, lenient where real providers are sloppy (LF alone, no text, longer
-/// lines than 512), strict where leniency would be dangerous (mixed codes, endless replies).
+/// Collects one reply from bytes as they arrive. Lenient where real providers are sloppy (LF alone, no text, lines
+/// longer than 512), strict where leniency would be dangerous (mixed codes, endless replies).
 #[derive(Debug, Default)]
 pub struct ReplyParser {
     lines: Vec<(u16, String)>,
@@ -279,8 +281,8 @@ impl ReplyParser {
     const MAX_LINE: usize = 2048;
     const MAX_LINES: usize = 100;
 
-    /// Takes lines from the front of `input`; returns the bytes consumed and the reply, if its last line was among them.
-    /// Bytes behind the last line are never consumed.
+    /// Reads lines from the front of `input`; returns the bytes consumed and the reply, if its last line was among
+    /// them. Never consumes bytes after the last line.
     pub fn parse(&mut self, input: &[u8]) -> Result<(usize, Option<Reply>), ReplyError> {
         let mut consumed = 0;
         while let Some(end) = memchr::memchr(b'\n', &input[consumed..]) {
@@ -323,7 +325,7 @@ impl ReplyParser {
     fn finish(&mut self) -> Reply {
         let lines = std::mem::take(&mut self.lines);
         let code = lines.first().map_or(500, |(code, _)| *code);
-        // Of the first line that says anything.
+        // From the first line that contains text.
         let spoken = lines.iter().find(|(_, text)| !text.is_empty());
         let enhanced = spoken.and_then(|(_, text)| leading_enhanced_code(text, code));
         let lines = lines
@@ -337,7 +339,7 @@ impl ReplyParser {
     }
 }
 
-// RFC 2034 §4: the class must match the code's first digit, else the text is only text.
+// RFC 2034 §4: the class must match the code's first digit; otherwise it is part of the text.
 fn leading_enhanced_code(text: &str, code: u16) -> Option<EnhancedCode> {
     let word = text.split(' ').next()?;
     EnhancedCode::parse(word).filter(|enhanced| u16::from(enhanced.class) == code / 100)

@@ -1,4 +1,5 @@
-//! The change of a text, as a unified diff for people: foreign octets stay on their lines, colours only on a terminal.
+//! Shows the change of a text as a unified diff for people: foreign octets stay on their lines, colours appear only on
+//! a terminal.
 
 use crate::observe::log::Clean;
 use similar::TextDiff;
@@ -6,14 +7,14 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-/// The time after which a correct diff is produced that may not be the smallest.
+/// After this time a correct diff is produced that may not be the smallest.
 const PATIENCE: Duration = Duration::from_secs(2);
 const REMOVED: &str = "\x1b[31m";
 const ADDED: &str = "\x1b[32m";
 const PLACE: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Of two messages, header and body; empty if they are the same.
+/// Compares two messages, header and body; empty if they are the same.
 pub fn unified(before: &[u8], after: &[u8]) -> String {
     let before = printable(before);
     let after = printable(after);
@@ -41,7 +42,7 @@ pub fn wants_colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Lines that end with LF; tabs stay, since headers are folded with them.
+/// Lines that end with LF; tabs stay, since they fold headers.
 fn printable(message: &[u8]) -> String {
     let text = String::from_utf8_lossy(message);
     let mut printable = String::with_capacity(text.len());

@@ -1,5 +1,5 @@
-//! What `waxseal check --message` found, for people and for programs.
-//! Texts of the message are foreign: each stays on its line.
+//! Prints the results of `waxseal check --message`, for people and for programs. Texts of the message are foreign: each
+//! stays on its line.
 
 use super::{diff, line};
 use crate::config::Settings;
@@ -25,15 +25,15 @@ pub struct Submission {
     pub client: IpAddr,
     pub user: Option<Arc<str>>,
     pub envelope: Envelope,
-    /// The sender was taken from the header.
+    /// The sender comes from the header.
     pub from_header: bool,
-    /// The recipients were.
+    /// The recipients come from the header.
     pub to_header: bool,
 }
 
 #[derive(Debug)]
 pub enum DryRunOutcome {
-    /// Refused before its content was looked at.
+    /// Refused before its content was examined.
     Early(Reply),
     Whole {
         before: RawMessage,
@@ -125,7 +125,7 @@ fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
     if !report.repairs.is_empty() {
         lines.push(line("repaired", report.repairs.join(", ")));
     }
-    // What is refused before the rules says nothing about them.
+    // A message that was refused before the rules says nothing about them.
     let was_asked = !report.matched.is_empty() || !report.passed_over.is_empty();
     for rule in settings.rules.0.iter().filter(|_| was_asked) {
         let passed_over = report.passed_over.iter().find(|(name, _)| *name == rule.name);
@@ -144,7 +144,7 @@ fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
     lines
 }
 
-/// What the rules changed in it.
+/// What the rules changed in the envelope.
 fn envelope_lines(before: &Envelope, after: &Envelope) -> Vec<String> {
     let mut lines = Vec::new();
     if before.sender != after.sender {
@@ -167,7 +167,7 @@ fn way(onward: &RecipientPreview, settings: &Settings) -> String {
     }
 }
 
-/// How it is sent, and what differs in the form for this provider.
+/// How it is sent, and what is different in the form for this provider.
 fn preview_lines(name: &str, exit: &UpstreamPreview, accepted: &Accepted) -> Vec<String> {
     match &exit.sealed {
         Ok(sealed) => {
@@ -181,7 +181,7 @@ fn preview_lines(name: &str, exit: &UpstreamPreview, accepted: &Accepted) -> Vec
     }
 }
 
-/// What only the server can tell.
+/// What depends on the server.
 fn without(need: &ServerNeed) -> String {
     match need {
         ServerNeed::EightBitMime(Ok(())) => "if its server offers 8BITMIME; else it is converted to 7 bits".to_owned(),

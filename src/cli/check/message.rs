@@ -95,7 +95,7 @@ pub fn run(sample: &SampleArgs, settings: Settings, json: bool) -> anyhow::Resul
     Ok(if seen.refusal().is_none() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
 
-/// What is refused before its content is looked at.
+/// Refused before its content was examined.
 fn with_message(received: Received, listener: &ListenerSettings) -> Result<(Received, RawMessage), Reply> {
     if listener.options.auth == AuthMode::Off && received.client.user.is_some() {
         return Err(Reply::no_logins_here());
@@ -134,7 +134,7 @@ fn client(sample: &SampleArgs, listener: &ListenerSettings, settings: &Settings)
     Ok(Client { peer, ehlo, esmtp: true, tls: None, user: user as Option<Arc<str>> })
 }
 
-/// On this machine, which most listeners let in; else one that this listener lets in, if there is any.
+/// This machine's address, which most listeners allow; otherwise one that this listener allows, if there is any.
 fn usual_client(listener: &ListenerSettings) -> IpAddr {
     let here = Ipv4Addr::LOCALHOST.into();
     let first = || listener.options.allow.first().map(|network| network.hosts().next().unwrap_or(network.addr()));
@@ -156,7 +156,7 @@ fn envelope(sample: &SampleArgs, message: &RawMessage) -> anyhow::Result<Envelop
     Ok(envelope)
 }
 
-/// Each once, in order; none where they cannot be read.
+/// Each one once, in order; none if they cannot be read.
 fn recipients_of(message: &RawMessage) -> Vec<Mailbox> {
     attempt("recipients", || Ok(addresses_in(message))).unwrap_or_default()
 }

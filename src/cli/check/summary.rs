@@ -1,4 +1,4 @@
-//! What would run, of one configuration: as one line for each thing, or as JSON. Both print the same values, and neither a secret.
+//! The configuration that would run, as one line for each thing or as JSON. Both print the same values and no secrets.
 
 use super::line;
 use crate::config::{
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 #[derive(Debug, Serialize)]
 pub(super) struct ConfigSummary {
-    /// `None`: the environment alone.
+    /// `None`: only the environment.
     file: Option<PathBuf>,
     hostname: String,
     data_dir: PathBuf,
@@ -138,9 +138,9 @@ impl Display for ListenerSummary {
 struct KeySummary {
     domain: String,
     selector: String,
-    /// `None`: it came in the environment.
+    /// `None`: it came from the environment.
     file: Option<PathBuf>,
-    /// If not, it is made at start.
+    /// If not, it is created at start.
     exists: bool,
 }
 
@@ -202,7 +202,7 @@ struct UpstreamSummary {
     max_connections: usize,
     rates: Vec<String>,
     share_limits_with: Option<String>,
-    /// Whether the gateway signs what goes there.
+    /// Whether the gateway signs mail for this upstream.
     sign: bool,
     /// `None` for the sandbox.
     #[serde(flatten)]
@@ -303,7 +303,7 @@ impl Display for UpstreamSummary {
 #[derive(Debug, Serialize)]
 struct RouteSummary {
     name: String,
-    /// All of them, in words.
+    /// All conditions, in words.
     conditions: String,
     senders: Vec<String>,
     recipients: Vec<String>,
@@ -311,7 +311,7 @@ struct RouteSummary {
     users: Vec<String>,
     tags: Vec<String>,
     upstreams: Vec<String>,
-    /// Of each upstream; `None` where they are tried in order.
+    /// One per upstream; `None` if they are tried in order.
     weights: Option<Vec<u32>>,
     retry_refused: bool,
 }

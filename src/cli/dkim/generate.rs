@@ -1,5 +1,5 @@
-//! `waxseal dkim generate`: a new key in a file of its own, and the two things to do with it.
-//! Never overwrites a key, and changes no configuration. RFC 6376 §3.6, RFC 8463.
+//! `waxseal dkim generate`: creates a key in a separate file, and says what to do with it. Never overwrites a key, and
+//! changes no configuration. RFC 6376 §3.6, RFC 8463.
 
 use super::print;
 use super::record::render;
@@ -36,9 +36,9 @@ pub struct GenerateArgs {
 enum KeyKind {
     /// Understood by every receiver; its record fits everywhere.
     Rsa2048,
-    /// Stronger and several times slower to sign with; some DNS forms do not take its record.
+    /// Stronger, but several times slower to sign with; some DNS forms do not accept its record.
     Rsa4096,
-    /// Short and fast, but many receivers cannot check it yet: use it beside an RSA key, both will sign.
+    /// Short and fast, but many receivers cannot check it yet: use it beside an RSA key, and both will sign.
     Ed25519,
 }
 

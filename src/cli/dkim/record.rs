@@ -1,5 +1,5 @@
-//! `waxseal dkim record`: what to publish, ready to paste.
-//! Shows public halves only; whether they are published is not asked. RFC 6376 §3.6.1.
+//! `waxseal dkim record`: the records to publish, ready to paste. Shows only public keys, and does not check whether
+//! they are published. RFC 6376 §3.6.1.
 
 use super::{permissions_warning, print};
 use crate::cli::complain;
@@ -26,8 +26,8 @@ pub struct RecordArgs {
     #[arg(long, value_parser = Selector::parse)]
     selector: Option<Selector>,
 
-    /// A private key file instead of the configuration's keys; may be repeated. Domain and selector come from
-    /// its name (DOMAIN.SELECTOR.pem), or are given besides.
+    /// A private key file instead of the configuration's keys; may be repeated. Domain and selector come from its name
+    /// (DOMAIN.SELECTOR.pem) or are given as well.
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
 
@@ -66,7 +66,7 @@ pub fn run(command: RecordArgs, config: &ConfigFile<'_>) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// Those that sign for the domain, as the gateway chooses them.
+/// The keys that sign for the domain, chosen as the gateway does.
 fn chosen(configured: Vec<DkimSettings>, domain: Option<&Domain>, selector: Option<&Selector>) -> Vec<Arc<SigningKey>> {
     let mut ready = Vec::new();
     for settings in configured {

@@ -1,5 +1,5 @@
-//! `waxseal dkim verify`: would a receiver accept the signatures of this message?
-//! Against records at hand, never against DNS. RFC 6376 §6.1.
+//! `waxseal dkim verify`: would a receiver accept the signatures of this message? Checks against given records, never
+//! against DNS. RFC 6376 §6.1.
 
 use super::print;
 use crate::cli::complain;

@@ -22,7 +22,7 @@ pub struct RetryArgs {
     #[command(flatten)]
     which: MessageSelection,
 
-    /// Send it to this address instead; for one message with one recipient that is not settled
+    /// Send it to this address instead; for one message with one unsettled recipient
     #[arg(long, value_name = "ADDRESS", conflicts_with = "all", value_parser = Mailbox::parse)]
     to: Option<Mailbox>,
 
@@ -42,7 +42,7 @@ pub struct RemoveArgs {
     #[command(flatten)]
     which: MessageSelection,
 
-    /// Do not ask; --all without a terminal needs it
+    /// Do not ask for confirmation; required for --all without a terminal
     #[arg(long, short)]
     yes: bool,
 
@@ -85,7 +85,7 @@ impl RetryArgs {
         self.rules
     }
 
-    /// An address is corrected; the routes decide its lane.
+    /// An address is corrected, and the routes decide its lane.
     pub fn corrects(&self) -> bool {
         self.to.is_some()
     }
@@ -107,7 +107,7 @@ async fn change(what: Change, which: &MessageSelection, client: &QueueClient) ->
         }
         total.messages += changed.messages;
         total.recipients += changed.recipients;
-        // Of all that match, what could not be changed is not named.
+        // With --all, messages that could not be changed are not named.
         if !which.all {
             total.missing.extend(changed.missing);
             total.unchanged.extend(changed.unchanged);
@@ -118,7 +118,7 @@ async fn change(what: Change, which: &MessageSelection, client: &QueueClient) ->
     Ok(total)
 }
 
-/// With an end if the counts tell it.
+/// Shows a total if the counts give one.
 async fn progress(what: &Change, selection: &Selection, client: &QueueClient) -> anyhow::Result<ProgressDisplay> {
     let end = if selection.is_state_only() {
         Some(recipients(&client.overview().await?.counts, selection.state))
@@ -139,7 +139,7 @@ fn recipients(counts: &Statistics, state: Option<RecipientState>) -> u64 {
     }
 }
 
-/// What could not be done, and the exit status.
+/// Prints what could not be done; returns the exit status.
 fn report(total: &Changed, why_unchanged: &str, json: bool, all: bool) -> anyhow::Result<ExitCode> {
     if json {
         let [messages, recipients] = [total.messages, total.recipients];
@@ -184,10 +184,10 @@ async fn confirmed(which: &MessageSelection, client: &QueueClient) -> anyhow::Re
     } else {
         counted(u64::try_from(which.ids.len())?, "message")
     };
-    asked(&format!("Remove {number} for good?"))
+    asked(&format!("Remove {number} permanently?"))
 }
 
-/// On a terminal.
+/// Asks on a terminal.
 pub fn asked(question: &str) -> anyhow::Result<bool> {
     write!(std::io::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();

@@ -1,5 +1,5 @@
-//! `waxseal queue check`: what is damaged, on the disk and message by message. Reads the files themselves, beside a running gateway
-//! too: what is damaged may be what the gateway would answer from.
+//! `waxseal queue check`: reports damage on the disk and message by message. Reads the files itself, even beside a
+//! running gateway, because the damage may affect what the gateway would answer.
 
 use super::progress::ProgressDisplay;
 use super::{print, print_json};
@@ -38,7 +38,7 @@ pub fn run(args: &QueueCheckArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
 
-/// It is looked for and not made, as by every command of the queue.
+/// Like every command of the queue, this looks for a queue and does not create one.
 pub fn refuse_without_a_queue(data_dir: &Path) -> anyhow::Result<()> {
     let exists =
         sqlite::exists(data_dir).with_context(|| format!("the folder {} cannot be read", data_dir.display()))?;
@@ -48,7 +48,7 @@ pub fn refuse_without_a_queue(data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A bar that begins once the end is known.
+/// A progress bar that starts once the total is known.
 pub struct Watched {
     what: &'static str,
     bar: Option<(ProgressDisplay, u64)>,
@@ -113,7 +113,7 @@ fn told(checked: &Checked) -> String {
     text
 }
 
-/// Not of single messages alone.
+/// Damage of the database as a whole, not only of single messages.
 fn is_of_the_database(checked: &Checked) -> bool {
     checked.unreadable.is_some()
         || checked.lost_transactions > 0

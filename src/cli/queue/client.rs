@@ -22,7 +22,7 @@ pub enum QueueClient {
     Gateway { data_dir: PathBuf },
     Folder {
         queue: Arc<dyn Backend>,
-        /// The rules of the configuration, once a command asks for them.
+        /// The configuration's rules, once a command needs them.
         rules: CurrentRules,
         _lock: Lock,
     },
@@ -65,7 +65,7 @@ impl QueueClient {
         }
     }
 
-    /// Ends when everything is durable.
+    /// Returns when everything is durable.
     pub async fn close(self) {
         if let Self::Folder { queue, .. } = self {
             queue.close().await;

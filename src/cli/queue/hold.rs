@@ -1,4 +1,4 @@
-//! `waxseal queue hold` and `release`: mail is accepted and waits, or is delivered again.
+//! `waxseal queue hold` and `release`: accepted mail waits, or is delivered again.
 
 use super::client::{QueueClient, unexpected};
 use super::{print, print_json, text};
@@ -19,8 +19,8 @@ pub struct HoldArgs {
 
 #[derive(Debug, clap::Args)]
 struct LaneSelection {
-    /// The lane: the name of a route, "default" for what no route takes, or "upstream:NAME" for mail whose upstream a rule
-    /// chose
+    /// The lane: the name of a route, "default" for mail that no route matches, or "upstream:NAME" for mail whose
+    /// upstream a rule chose
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     lane: Option<String>,
 
@@ -76,7 +76,7 @@ async fn set(client: &QueueClient, lane: Option<&str>, held: bool) -> anyhow::Re
     }
 }
 
-/// What is held now.
+/// Prints what is held now.
 fn show(overview: &Overview, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&serde_json::json!({ "held": overview.held, "counts": overview.counts }));

@@ -1,4 +1,4 @@
-//! `waxseal queue list`: what is in the queue, oldest first, or what was delivered, newest first.
+//! `waxseal queue list`: the messages in the queue, oldest first, or delivered ones, newest first.
 
 use super::client::{QueueClient, unexpected};
 use super::listing::Listing;
@@ -18,7 +18,7 @@ pub struct ListArgs {
     #[command(flatten)]
     selection: Selection,
 
-    /// What was delivered, newest first, instead of what is in the queue
+    /// List delivered messages, newest first, instead of those in the queue
     #[arg(long, conflicts_with = "state")]
     history: bool,
 
@@ -90,7 +90,7 @@ fn message_cells(row: &Row, held: &[HeldLane], now: Timestamp) -> [String; MESSA
     ]
 }
 
-/// The first, and how many more.
+/// The first address, and how many more.
 fn recipients<'a>(mut addresses: impl ExactSizeIterator<Item = &'a str>) -> String {
     let others = addresses.len().saturating_sub(1);
     let first = addresses.next().unwrap_or_default();

@@ -13,7 +13,7 @@ pub struct Listing<const COLUMNS: usize> {
 #[derive(Debug)]
 enum ListingFormat<const COLUMNS: usize> {
     Table(TextTable<COLUMNS>),
-    /// The array's name in the object.
+    /// The array's name in the JSON object.
     Json(&'static str),
 }
 
@@ -55,7 +55,7 @@ impl<const COLUMNS: usize> Listing<COLUMNS> {
         text
     }
 
-    /// Ends with what stands beside the array, or below the table.
+    /// Ends with the values beside the array, or the text below the table.
     pub fn end(self, beside: &[(&str, Value)], below: &str) -> String {
         match self.form {
             ListingFormat::Table(_) => below.to_owned(),

@@ -1,4 +1,4 @@
-//! Progress of a long operation, on a terminal only: a bar where the end is known, else a running count.
+//! Progress of a long operation, on a terminal only: a bar if the total is known, otherwise a running count.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;

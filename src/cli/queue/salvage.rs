@@ -1,4 +1,4 @@
-//! `waxseal queue salvage`: a new database from what can be read of a damaged one, under the data folder's lock.
+//! `waxseal queue salvage`: builds a new database from what can be read of a damaged one, under the data folder's lock.
 
 use super::change::asked;
 use super::check::{Watched, findings, refuse_without_a_queue};
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
 pub struct SalvageArgs {
-    /// Do not ask; without a terminal it is needed
+    /// Do not ask for confirmation; required without a terminal
     #[arg(long, short)]
     yes: bool,
 

@@ -1,4 +1,4 @@
-//! Which messages: named, or by filters as they are typed.
+//! Which messages a command applies to: named, or selected by filters.
 
 use crate::message::MailId;
 use crate::queue::{Filter, RecipientState};
@@ -33,7 +33,7 @@ pub struct Selection {
 
 #[derive(Debug, clap::Args)]
 pub struct MessageSelection {
-    /// Names of messages
+    /// Message IDs
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     pub ids: Vec<MailId>,
 
@@ -59,7 +59,7 @@ impl Selection {
         self.state.is_some() || self.recipient.is_some() || self.upstream.is_some() || self.older_than.is_some()
     }
 
-    /// True if only the state filters, so that the counts tell how many match.
+    /// True if there is only a state filter, so that the counts tell how many match.
     pub fn is_state_only(&self) -> bool {
         self.recipient.is_none() && self.upstream.is_none() && self.older_than.is_none()
     }

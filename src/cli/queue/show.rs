@@ -51,7 +51,7 @@ async fn details(args: &ShowArgs, client: &QueueClient) -> anyhow::Result<ExitCo
 
 async fn content(id: MailId, client: &QueueClient) -> anyhow::Result<ExitCode> {
     match client.ask(ControlRequest::Content { id }).await? {
-        // A mail can hold what drives a terminal.
+        // A mail can contain control sequences for the terminal.
         ControlResponse::Content(Some(content)) if std::io::stdout().is_terminal() => print(readable(&content.data))?,
         ControlResponse::Content(Some(content)) => print(&content.data)?,
         ControlResponse::Content(None) => {

@@ -1,12 +1,12 @@
-//! A table of foreign text: every cell stays in its column and on its line, whatever is in it.
+//! A table of foreign text: every cell stays in its column and on its line, whatever it contains.
 
 use crate::observe::log::Clean;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// A column's heading and the most it may take, in places on the screen.
+/// A column's heading, and its maximum width on the screen.
 pub type Column = (&'static str, usize);
 
-/// Written in pages; columns only grow from page to page.
+/// Written in pages; columns only become wider from page to page.
 #[derive(Debug)]
 pub struct TextTable<const COLUMNS: usize> {
     columns: [Column; COLUMNS],
@@ -19,7 +19,7 @@ impl<const COLUMNS: usize> TextTable<COLUMNS> {
         Self { columns, widths: columns.map(|(heading, _)| heading.len()), has_heading: false }
     }
 
-    /// The rows as lines, below the heading where it is the first page.
+    /// The rows as lines, with the heading on the first page.
     pub fn page(&mut self, rows: &[[String; COLUMNS]]) -> String {
         let fitted: Vec<[String; COLUMNS]> =
             rows.iter().map(|row| std::array::from_fn(|at| fit(&row[at], self.columns[at].1))).collect();
@@ -48,14 +48,14 @@ impl<const COLUMNS: usize> TextTable<COLUMNS> {
     }
 }
 
-/// Cleaned, and cut where it is too wide.
+/// Cleaned, and cut if it is too wide.
 pub fn fit(text: &str, most: usize) -> String {
     let text = Clean(text).to_string();
     if text.width() <= most && text.chars().count() <= most.saturating_mul(2) {
         return text;
     }
     let (mut cut, mut width) = (String::new(), 0);
-    // Zero-width characters are bounded as well.
+    // Zero-width characters are limited as well.
     for character in text.chars().take(most.saturating_mul(2)) {
         width += character.width().unwrap_or(0);
         if width >= most {

@@ -5,7 +5,7 @@ use crate::queue::{HeldLane, RecipientRow, RecipientState, Row};
 use crate::text::briefly;
 use jiff::Timestamp;
 
-/// `3 h ago`; a time to come (the clock was set back) is `in 3 h`.
+/// `3 h ago`; a future time (the clock was set back) is `in 3 h`.
 pub fn ago(now: Timestamp, at: Timestamp) -> String {
     match now.as_second() - at.as_second() {
         0 => "just now".to_owned(),
@@ -45,7 +45,7 @@ pub fn is_held(held: &[HeldLane], lane: &str) -> bool {
     })
 }
 
-/// One line for each hold, with the way out.
+/// One line for each hold, with the command that ends it.
 pub fn holds(held: &[HeldLane]) -> Vec<String> {
     let line = |held: &HeldLane| match &held.lane {
         Some(lane) => {
@@ -62,7 +62,7 @@ pub fn holds(held: &[HeldLane]) -> Vec<String> {
     held.iter().map(line).collect()
 }
 
-/// To be pasted into a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
         return word.to_owned();
@@ -80,12 +80,12 @@ pub fn recipient_state(recipient: &RecipientRow, held: &[HeldLane], now: Timesta
     }
 }
 
-/// Of all recipients: the one word for them, or how many are in each state.
+/// The state that all recipients share, or how many are in each state.
 pub fn message_state(row: &Row, held: &[HeldLane], now: Timestamp) -> String {
     let states = row.recipients.iter().map(|recipient| recipient_state(recipient, held, now));
     let mut counted: Vec<(String, u64)> = Vec::new();
     for state in states {
-        // Due times would only distinguish equal states.
+        // Due times would only make equal states differ.
         let word = if row.recipients.len() > 1 && state.starts_with("due") { "waiting".to_owned() } else { state };
         match counted.iter_mut().find(|(known, _)| *known == word) {
             Some((_, number)) => *number += 1,

@@ -1,4 +1,4 @@
-//! What the commands that change messages share: they go through all that are meant, page by page.
+//! Shared by commands that change messages: goes through all selected messages, page by page.
 
 use super::client::QueueClient;
 use super::selection::MessageSelection;
@@ -9,8 +9,8 @@ use crate::text::counted;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 
-/// Asks for the change of at most `limit` messages at a time, and hands each answer to `each`. A message that was named twice is
-/// changed once.
+/// Requests the change of at most `limit` messages at a time, and passes each answer to `each`. A message that was
+/// named twice is changed once.
 pub async fn walk(
     what: &Change,
     messages: &MessageSelection,

@@ -35,7 +35,7 @@ fn start() -> Running {
     start_in(folder, data_dir)
 }
 
-/// Sends octets; the lines that come back before the server closes or `lines` are there.
+/// Sends octets; returns the lines that come back until the server closes the connection or `lines` have arrived.
 async fn exchange(running: &Running, octets: &[u8], lines: usize) -> Vec<ControlResponse> {
     let mut stream = connect(&running.data_dir).await.unwrap();
     let (input, mut output) = stream.split();

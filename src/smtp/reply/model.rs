@@ -1,11 +1,12 @@
-//! The parser of a provider's replies against one that is too simple to be wrong: it has all lines before it, whole.
+//! Compares the parser of a provider's replies with a model that is too simple to be wrong: the model has all complete
+//! lines at once.
 
 use super::*;
 use crate::tally::Tally;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 
-/// Replies as far as they can be read, each as code and text, and whether something wrong ended it.
+/// All readable replies, each as code and text, and whether an error ended them.
 type Read = (Vec<(u16, String)>, bool);
 
 fn model(lines: &[Vec<u8>]) -> Read {
@@ -36,7 +37,7 @@ fn model(lines: &[Vec<u8>]) -> Read {
     (replies, false)
 }
 
-/// The same, octets coming in as they were cut.
+/// The same with the parser, whose input is split at these places.
 fn parser(wire: &[u8], cuts: &[usize]) -> Read {
     let mut parser = ReplyParser::default();
     let mut input = Vec::new();
@@ -57,7 +58,7 @@ fn parser(wire: &[u8], cuts: &[usize]) -> Read {
     (replies, false)
 }
 
-/// Mostly sound, so that replies get longer than a line.
+/// Mostly valid, so that replies get longer than one line.
 fn line() -> impl Strategy<Value = Vec<u8>> {
     let code = prop_oneof![6 => Just("250"), 2 => Just("550"), 1 => Just("42"), 1 => Just("199"), 1 => Just("6a0")];
     let sign = prop_oneof![5 => Just("-"), 5 => Just(" "), 1 => Just(""), 1 => Just("x")];
