@@ -6,6 +6,7 @@
 
 use crate::dkim::{Keyring, Unsigned};
 use crate::inbound::Client;
+use crate::message::addresses::addresses_in;
 use crate::message::author::mailboxes_in;
 use crate::message::{Author, AuthorError, RawMessage, SenderPatterns};
 use crate::smtp::{Domain, EnhancedCode, Mailbox, Reply, ReversePath};
@@ -33,27 +34,44 @@ impl SenderPolicy {
         }
     }
 
-    /// At the final dot, for what the application wrote: whether this client may write in the author's name.
-    pub fn check_author(&self, client: &Client, author: &Result<Author, AuthorError>) -> Result<(), Reply> {
-        let senders = self.senders_of(client);
-        match author {
-            Ok(author) if !senders.matches(author.mailbox()) => {
-                Err(not_yours("the From header's address", author.mailbox()))
-            }
-            Err(error) if !senders.is_any() => Err(no_author(*error)),
-            _ => Ok(()),
+    /// At the final dot, before any rule: may this client write in the name of this author?
+    pub fn check_author(&self, client: &Client, author: &Author) -> Result<(), Reply> {
+        match self.senders_of(client).matches(author.mailbox()) {
+            true => Ok(()),
+            false => Err(not_yours("the From header's address", author.mailbox())),
         }
     }
 
-    /// The same for the other headers that name a sender, because readers show Sender beside From.
-    pub fn check_senders(&self, client: &Client, message: &RawMessage) -> Result<(), Reply> {
+    /// The same where nobody could tell the author, once a rule may have set one: `by_rule` holds of an address that a rule
+    /// of the operator's sets.
+    pub fn check_unclear_author(
+        &self,
+        client: &Client,
+        (message, error): (&RawMessage, AuthorError),
+        (author, by_rule): (Option<&Author>, impl Fn(&Mailbox) -> bool),
+    ) -> Result<(), Reply> {
+        match author {
+            _ if self.senders_of(client).is_any() => Ok(()),
+            Some(author) if by_rule(author.mailbox()) => Ok(()),
+            Some(author) => self.check_author(client, author),
+            None => Err(no_author(message, error)),
+        }
+    }
+
+    /// The same of the other fields in which a message says who sent it: readers show Sender beside From. Where the
+    /// application's own name lacked its quotes, an address in it counts, too.
+    pub fn check_senders(&self, client: &Client, written: &RawMessage, message: &RawMessage) -> Result<(), Reply> {
         let senders = self.senders_of(client);
         if senders.is_any() {
             return Ok(());
         }
         for name in SENDER_FIELDS {
+            let is_quoted_now = written.fields_named(name).any(|field| mailboxes_in(&field).is_err());
             for field in message.fields_named(name) {
-                let mailboxes = mailboxes_in(&field).map_err(|_| unreadable(name))?;
+                let mut mailboxes = mailboxes_in(&field).map_err(|_| unreadable(name))?;
+                if is_quoted_now {
+                    mailboxes.extend(addresses_in(&String::from_utf8_lossy(&field.unfolded())));
+                }
                 if let Some(mailbox) = mailboxes.iter().find(|mailbox| !senders.matches(mailbox)) {
                     return Err(not_yours(&format!("an address in the {name} header"), mailbox));
                 }
@@ -62,9 +80,13 @@ impl SenderPolicy {
         Ok(())
     }
 
-    /// For the message in its final form: whether there is a key for its author, or it may be sent without. The author
-    /// is `None` if it cannot be determined and nothing depends on it.
-    pub fn check_seal(&self, author: Result<Author, AuthorError>) -> Result<Option<Author>, Reply> {
+    /// Of the message as it is to leave: is there a key for its author, or may it go without? The author is `None` where it
+    /// cannot be determined and nothing depends on it.
+    pub fn check_seal(
+        &self,
+        message: &RawMessage,
+        author: Result<Author, AuthorError>,
+    ) -> Result<Option<Author>, Reply> {
         match author {
             Ok(author) => {
                 let sealed = self.keyring.keys_for(author.domain()).is_some();
@@ -72,7 +94,7 @@ impl SenderPolicy {
                 if permitted { Ok(Some(author)) } else { Err(no_key(author.domain())) }
             }
             Err(_) if self.unsigned.permits(None) && self.keyring.is_empty() => Ok(None),
-            Err(error) => Err(no_author(error)),
+            Err(error) => Err(no_author(message, error)),
         }
     }
 
@@ -96,8 +118,9 @@ fn not_yours(what: &str, mailbox: &Mailbox) -> Reply {
     Reply::new(550, EnhancedCode::new(5, 7, 1), text)
 }
 
-fn no_author(error: AuthorError) -> Reply {
-    Reply::new(550, EnhancedCode::new(5, 7, 1), format!("Refused: {error}, so the sender cannot be determined"))
+fn no_author(message: &RawMessage, error: AuthorError) -> Reply {
+    let text = format!("Refused: the sender cannot be determined: {}", Author::why_unclear(message, error));
+    Reply::new(550, EnhancedCode::new(5, 7, 1), text).folded()
 }
 
 // RFC 7372 §3.1: X.7.20, no passing DKIM signature found.

@@ -1,7 +1,8 @@
 //! From `Received` to `Accepted`: loop check, author, repair, rules, trace.
 //!
-//! Who may send under which name is checked on what the application wrote, since no repair changes an address; whether
-//! the message can be signed is checked after the rules.
+//! Who may send as whom is checked before any rule and behind the repairs that make the author readable, none of which changes
+//! an address; where it could not be read, behind the rules, one of which may have set it. Whether it can be signed is asked of
+//! what the rules made of it.
 
 use super::fit;
 use super::pipeline::IntakePipeline;
@@ -16,7 +17,7 @@ use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage, subject};
 use crate::observe::log::Clean;
 use crate::observe::long_work::in_place;
-use crate::smtp::{EnhancedCode, Reply};
+use crate::smtp::{EnhancedCode, Mailbox, Reply};
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ impl From<Reply> for Rejection {
 pub struct IntakeReport {
     /// Names of the repairs that changed something.
     pub repairs: Vec<&'static str>,
+    /// Headers that stood there several times with different values, of which the first stayed.
+    pub conflicts: Vec<&'static str>,
     /// Rules that applied, in order.
     pub matched: Vec<Arc<str>>,
     /// Rules whose conditions did not hold, each with the first unmet one.
@@ -72,19 +75,29 @@ pub(super) fn prepare(
     let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
         RawError::HeaderTooLarge => Reply::header_too_large(),
     })?;
-    if is_looping(&as_received) {
+    let host = message_id_host(hostname, None);
+    let first = repair(&as_received, &pipeline.repairs.before_the_author(), &RepairInputs { now, id, host });
+    let readable = first.message;
+    for header in &first.conflicts {
+        warn!(%id, header, "this header stood there several times with different values: the first one stays");
+    }
+    report.conflicts = first.conflicts;
+    if is_looping(&readable) {
         return Err(Reply::mail_loop().into());
     }
-    let written = Author::of(&as_received);
-    policy.check_author(&received.client, &written)?;
-    policy.check_senders(&received.client, &as_received)?;
+    let written = Author::of(&readable);
+    if let Ok(author) = &written {
+        policy.check_author(&received.client, author)?;
+    }
+    policy.check_senders(&received.client, &as_received, &readable)?;
     let context = RepairInputs { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
     let size = received.data.len();
-    let Repaired { mut message, steps, skipped } =
-        in_place(is_large(size), || repaired(&as_received, pipeline, &context, &mut received.share, size))?;
-    let held = octets_with(&message, &as_received, size);
+    let Repaired { mut message, steps, skipped, .. } =
+        in_place(is_large(size), || repaired(&readable, pipeline, &context, &mut received.share, size))?;
+    let held = octets_with(&message, &readable, size);
     reserve(&mut received.share, held)?;
     received.share.shrink(held);
+    let (steps, skipped) = ([first.steps, steps].concat(), [first.skipped, skipped].concat());
     tell_skipped(&skipped, id);
     report.skipped = skipped;
     if !steps.is_empty() {
@@ -102,7 +115,12 @@ pub(super) fn prepare(
     reserve(&mut received.share, held)?;
     received.share.shrink(held);
     let RewriteDraft { envelope, mut message, marks } = draft;
-    let author = policy.check_seal(if original.is_some() { Author::of(&message) } else { written })?;
+    let author = if original.is_some() || written.is_err() { Author::of(&message) } else { written.clone() };
+    if let Err(error) = written {
+        let set_by_rule = (author.as_ref().ok(), |address: &Mailbox| rules.set_from(address));
+        policy.check_unclear_author(&received.client, (&readable, error), set_by_rule)?;
+    }
+    let author = policy.check_seal(&message, author)?;
     let is_signed = author.as_ref().is_some_and(|author| policy.keyring.keys_for(author.domain()).is_some());
     let fit = if is_signed { fit::check(&message) } else { fit::check_lines(&message) };
     fit.map_err(|unfit| unfit.reply())?;
@@ -128,6 +146,7 @@ fn repaired(
     share: &mut MemoryShare,
     size: usize,
 ) -> Result<Repaired, Reply> {
+    let repairs = &repairs.behind_the_author();
     let fewer = repairs.without_others_on_body();
     for tried in [repairs, &fewer] {
         let needed = size + header_room(message) + memory_needed(message, tried);

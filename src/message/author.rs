@@ -2,9 +2,10 @@
 //!
 //! The signing key, the senders' policy and the routes depend on it, so anything ambiguous is an error and never a
 //! guess: another reader might see a different author. Readers differ on comments, on the raw contents of encoded
-//! words, and on anything that violates the grammar; they agree on quoted strings. RFC 5322 §3.4, §3.6.2.
+//! words, and on anything that violates the grammar; they agree on quoted strings. A name that only lacked its quotes
+//! has been given them (`repair::display_names`). RFC 5322 §3.4, §3.6.2.
 
-use super::addresses::{AddressMember, AddressToken, AddressTokenKind, members};
+use super::addresses::{AddressMember, AddressToken, AddressTokenKind, UnclearCharacter, members};
 use super::encoded_words::{self, EncodedWord};
 use super::headers::FieldRef;
 use super::raw::RawMessage;
@@ -44,6 +45,24 @@ impl Author {
         only_address(&String::from_utf8_lossy(&from.unfolded())).map(Self)
     }
 
+    /// What is wrong with the From header that [`Author::of`] could not read, and what to do about it.
+    pub fn why_unclear(message: &RawMessage, error: AuthorError) -> String {
+        let detail = match error {
+            AuthorError::Ambiguous => {
+                let from = message.fields_named("From").next().map(|field| field.unfolded()).unwrap_or_default();
+                UnclearCharacter::of(&String::from_utf8_lossy(&from)).to_string()
+            }
+            AuthorError::Missing if message.header().is_empty() => {
+                "its first line is not a header field; a header begins with the first octet of the mail".to_owned()
+            }
+            AuthorError::Malformed => "write \"From: \" without a space before the colon".to_owned(),
+            AuthorError::Missing | AuthorError::Several | AuthorError::SeveralAddresses | AuthorError::Invalid => {
+                "write one From header with one address, or let a rule set it (`set_from`)".to_owned()
+            }
+        };
+        format!("{error}: {detail}")
+    }
+
     pub fn mailbox(&self) -> &Mailbox {
         &self.0
     }
@@ -67,7 +86,8 @@ fn only_address(value: &str) -> Result<Mailbox, AuthorError> {
     let (members, unclear) = readable(value)?;
     let [member] = members.as_slice() else {
         let is_list = members.iter().all(|member| member.stop.is_none_or(|stop| stop == ','));
-        let named = members.iter().filter(|member| !member.tokens.is_empty()).count();
+        let has_address = |member: &&AddressMember<'_>| address_of(member).is_some_and(|address| address.contains('@'));
+        let named = members.iter().filter(has_address).count();
         return Err(if is_list && named > 1 { AuthorError::SeveralAddresses } else { unclear });
     };
     mailbox_of(member, unclear)
@@ -97,7 +117,7 @@ fn mailbox_of(member: &AddressMember<'_>, unclear: AuthorError) -> Result<Mailbo
 }
 
 /// The text in the brackets, or everything except comments.
-fn address_of<'a>(member: &AddressMember<'a>) -> Option<&'a str> {
+pub(super) fn address_of<'a>(member: &AddressMember<'a>) -> Option<&'a str> {
     let tokens = member.tokens.as_slice();
     let angle = tokens.iter().position(|token| matches!(token.kind, AddressTokenKind::Angle(_)));
     let start =
@@ -215,6 +235,8 @@ mod tests {
             "Team: a@example.com;",
             "a@example.com;",
             "a@example.com,",
+            "Example, Inc. <a@example.com>",
+            "x@evil.org Example, Inc. <a@example.com>",
             "v@evil.org <a@example.com>",
             "\"v\"@evil.org <a@example.com>",
             "v (x) @evil.org <a@example.com>",
@@ -271,6 +293,24 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_author_comes_with_what_is_wrong_and_the_cure() {
+        for (header, words) in [
+            ("From: A <a@b> <c@d>\r\n", "it has a \"<\" too many"),
+            ("From: A a@b\r\n", "not in angle brackets"),
+            ("From: x@y Foo, Inc <a@b>\r\n", "it has a \",\" where more than one"),
+            ("From : a@b\r\n", "without a space before the colon"),
+            ("From: a@b, c@d\r\n", "`set_from`"),
+            ("From: a@b\r\nFrom: c@d\r\n", "more than one From header: write one"),
+            ("no header\r\n", "its first line is not a header field"),
+            ("To: x@y\r\n", "no From header: write one"),
+        ] {
+            let message = RawMessage::from_data(format!("{header}\r\nbody").into()).expect("a message");
+            let why = Author::why_unclear(&message, Author::of(&message).expect_err(header));
+            assert!(why.contains(words), "{header}: {why}");
+        }
+    }
+
+    #[test]
     fn whose_mail_it_is_can_be_unknown() {
         use AuthorError::*;
         for (header, expected) in [
@@ -280,6 +320,7 @@ mod tests {
             ("From : a@b\r\n", Err(Malformed)),
             ("To: x@y\r\n From: a@b\r\n", Err(Missing)),
             ("From: a@b, c@d\r\n", Err(SeveralAddresses)),
+            ("From: a@b, Example, Inc. <c@d>\r\n", Err(SeveralAddresses)),
             ("From: nobody\r\n", Err(Invalid)),
             ("From: <>\r\n", Err(Invalid)),
             ("From: a@@b\r\n", Err(Invalid)),

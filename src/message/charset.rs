@@ -79,6 +79,16 @@ fn without_shifts(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(eight_bit)
 }
 
+/// True if this is the name of a charset.
+pub fn is_known(name: &[u8]) -> bool {
+    let name = name.trim_ascii();
+    !name.is_empty() && (is_unicode_or_ascii(name) || charset_decoder(name).is_some())
+}
+
+fn is_unicode_or_ascii(name: &[u8]) -> bool {
+    [&b"utf-8"[..], b"utf8", b"us-ascii", b"ascii"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// True for UTF-8 and for ASCII; false for charsets that only look like ASCII (ISO-2022-JP shifts with ESC, UTF-16
 /// contains NUL).
 pub fn is_utf8(bytes: &[u8]) -> bool {

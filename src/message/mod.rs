@@ -17,6 +17,7 @@ pub(crate) mod id;
 pub(crate) mod lines;
 pub(crate) mod marks;
 pub(crate) mod mime;
+pub mod name_quoting;
 pub(crate) mod optional;
 pub mod outcome;
 pub(crate) mod pattern;

@@ -1,5 +1,6 @@
 //! The subject for lists: decoded, on one line, of bounded length. Never used to decide anything.
 
+use super::encoded_words;
 use super::optional::{Skipped, attempt};
 use super::raw::RawMessage;
 use crate::text::cleaned;
@@ -15,9 +16,13 @@ pub fn subject(message: &RawMessage) -> Result<String, Skipped> {
 
 fn decoded(message: &RawMessage) -> String {
     let Some(field) = message.fields_named("Subject").next() else { return String::new() };
-    let block = [field.raw(), b"\r\n"].concat();
-    let parsed = MessageParser::new().parse_headers(&block);
-    let subject = parsed.as_ref().and_then(|parsed| parsed.subject()).unwrap_or_default();
+    let certain = String::from_utf8(field.unfolded()).ok().and_then(|value| encoded_words::decode(&value));
+    // What is not certain is better guessed than not shown.
+    let subject = certain.unwrap_or_else(|| {
+        let block = [field.raw(), b"\r\n"].concat();
+        let parsed = MessageParser::new().parse_headers(&block);
+        parsed.as_ref().and_then(|parsed| parsed.subject()).unwrap_or_default().to_owned()
+    });
     cleaned(&subject.trim().chars().take(MAX).collect::<String>())
 }
 
@@ -33,6 +38,7 @@ mod tests {
             ("Subject: =?UTF-8?Q?a=0D=0Ab?=\r\n", "a??b"),
             ("Subject: =?UTF-8?Q?a=E2=80=AEb?=\r\n", "a?b"),
             ("Subject: one\r\n two\r\nSubject: three\r\n", "one two"),
+            ("Subject: =?ISO-2022-KR?B?GyQpQw5HUQ8=?= =?ISO-2022-KR?B?GyQpQw4xWw8=?=\r\n", "한글"),
             ("From: a@b\r\n", ""),
             ("Subject:\r\n", ""),
             (&long, &"x".repeat(200)),

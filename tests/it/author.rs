@@ -3,7 +3,7 @@
 use crate::support::peers;
 use mail_parser::{Address, MessageParser};
 use tempfile::NamedTempFile;
-use waxseal::message::{Author, RawMessage};
+use waxseal::message::{Author, RawMessage, name_quoting};
 
 /// What a From header may be made of, sound and broken.
 const PIECES: [&str; 38] = [
@@ -67,13 +67,20 @@ fn values(count: usize) -> Vec<String> {
     (0..count).map(|_| value()).collect()
 }
 
+fn author(value: &str) -> Option<String> {
+    let message = RawMessage::from_data(format!("From: {value}\r\n\r\n").into()).ok()?;
+    Author::of(&message).ok().map(|author| author.mailbox().to_string())
+}
+
 /// Values in which there is an author, with the address.
 fn readable(count: usize) -> Vec<(String, String)> {
-    let author = |value: &String| {
-        let message = RawMessage::from_data(format!("From: {value}\r\n\r\n").into()).ok()?;
-        Author::of(&message).ok().map(|author| author.mailbox().to_string())
-    };
     values(count).into_iter().filter_map(|value| author(&value).map(|author| (value, author))).collect()
+}
+
+/// Values in which there is an author once the name was put in quotes, as they leave.
+fn quoted(count: usize) -> Vec<(String, String)> {
+    let quoted = values(count).into_iter().filter_map(|value| name_quoting::quoted(&value, 6));
+    quoted.filter_map(|value| author(&value).map(|author| (value, author))).collect()
 }
 
 fn read_by_mail_parser(value: &str) -> Vec<String> {
@@ -96,7 +103,18 @@ fn is_the_same(author: &str, found: &str) -> bool {
 fn no_reader_finds_another_author() {
     let readable = readable(40_000);
     assert!(readable.len() > 1000, "{} are too few to tell", readable.len());
-    for (value, author) in &readable {
+    all_readers_agree(&readable);
+}
+
+#[test]
+fn no_reader_finds_another_author_in_a_name_that_was_put_in_quotes() {
+    let quoted = quoted(40_000);
+    assert!(quoted.len() > 500, "{} are too few to tell", quoted.len());
+    all_readers_agree(&quoted);
+}
+
+fn all_readers_agree(readable: &[(String, String)]) {
+    for (value, author) in readable {
         let found = read_by_mail_parser(value);
         assert!(found.iter().all(|found| is_the_same(author, found)), "{value:?}: {author}, {found:?}");
     }

@@ -92,10 +92,22 @@ fn mail_of_the_wild_in_seven_bits_says_what_it_said() {
     }
 }
 
+/// Letter for letter, but where a reader could show none: raw octets of a charset that the header does not name.
+fn is_same<T: std::fmt::Debug>(shown: &[T], meant: &[T]) -> bool {
+    let (shown, meant) = (format!("{shown:?}"), format!("{meant:?}"));
+    shown.chars().count() == meant.chars().count()
+        && shown.chars().zip(meant.chars()).all(|(shown, meant)| shown == meant || meant == '\u{fffd}')
+}
+
 /// Every text that was there is there, in the same order; what was made from HTML may stand between.
 fn assert_says_the_same(name: &str, meant: &Shown, shown: &Shown) {
-    assert_eq!(shown.subject, meant.subject, "{name}");
-    assert_eq!(shown.people, meant.people, "{name}");
+    assert!(
+        is_same(&[shown.subject.clone().unwrap_or_default()], &[meant.subject.clone().unwrap_or_default()]),
+        "{name}: {:?} of {:?}",
+        shown.subject,
+        meant.subject
+    );
+    assert!(is_same(&shown.people, &meant.people), "{name}: {:?} of {:?}", shown.people, meant.people);
     let mut texts = shown.texts.iter();
     for text in &meant.texts {
         assert!(texts.any(|shown| shown == text), "{name}: {text:?} not in {:?}", shown.texts);

@@ -125,7 +125,10 @@ fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
     if !report.repairs.is_empty() {
         lines.push(line("repaired", report.repairs.join(", ")));
     }
-    // A message that was refused before the rules says nothing about them.
+    if !report.conflicts.is_empty() {
+        lines.push(line("decided", &format!("the first of several different {}", report.conflicts.join(", "))));
+    }
+    // What is refused before the rules says nothing about them.
     let was_asked = !report.matched.is_empty() || !report.passed_over.is_empty();
     for rule in settings.rules.0.iter().filter(|_| was_asked) {
         let passed_over = report.passed_over.iter().find(|(name, _)| *name == rule.name);
@@ -245,6 +248,7 @@ pub fn to_json(handed: &Submission, seen: &DryRunOutcome, settings: &Settings) -
     });
     if let Some(report) = seen.report() {
         value["repairs"] = json!(report.repairs);
+        value["conflicts"] = json!(report.conflicts);
         value["rules"] = rules_to_json(report, settings);
         value["not_done"] = report.notes.iter().map(note_to_json).collect();
         value["left_out"] = report

@@ -80,7 +80,8 @@ pub fn with_ascii_texts(message: &RawMessage) -> Option<RawMessage> {
 const ENCODING: &str = "Content-Transfer-Encoding";
 
 fn in_encoded_words(block: &[u8]) -> Option<Vec<u8>> {
-    let of_field = |field: &FieldRef<'_>| if field.raw().is_ascii() { FieldChange::Keep } else { in_ascii(field) };
+    let of_field =
+        |field: &FieldRef<'_>| if field.raw().is_ascii() { FieldChange::Keep } else { in_ascii(field, None) };
     if block.is_ascii() { None } else { changed(block, of_field) }
 }
 

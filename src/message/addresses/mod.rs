@@ -4,9 +4,11 @@
 //! guessing who is meant. RFC 5322 §3.4, RFC 2047 §5.
 
 mod scan;
+mod unclear;
 
 use super::encoded_words::{TextPiece, WordPlacement, decode, encode_comment, encode_phrase, split};
-pub(in crate::message) use scan::{AddressMember, AddressToken, AddressTokenKind, members};
+pub(in crate::message) use scan::{AddressMember, AddressToken, AddressTokenKind, first_member, members};
+pub use unclear::{UnclearCharacter, addresses_in};
 
 /// The fields that contain only addresses. RFC 5322 §3.6.
 const FIELDS: [&str; 14] = [

@@ -55,6 +55,14 @@ pub(in crate::message) fn members(value: &str) -> Option<Vec<AddressMember<'_>>>
     }
 }
 
+/// What stands before the first separator, and how many octets it takes; `None` as for [`members`].
+pub(in crate::message) fn first_member(value: &str) -> Option<(AddressMember<'_>, usize)> {
+    let mut scanner = Scanner { value, at: 0, left: MOST_TOKENS };
+    let (tokens, stop) = scanner.member()?;
+    let end = scanner.at - stop.map_or(0, char::len_utf8);
+    Some((AddressMember { raw: value[..end].trim_matches([' ', '\t']), tokens, stop }, end))
+}
+
 struct Scanner<'a> {
     value: &'a str,
     at: usize,

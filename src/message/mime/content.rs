@@ -38,14 +38,31 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// However it is spelled; who writes a charset there has raw text in it.
     fn parse(value: &[u8]) -> Self {
-        match value.to_ascii_lowercase().as_slice() {
-            b"7bit" => Self::SevenBit,
-            b"8bit" => Self::EightBit,
+        let value = value.split(|byte| b";(".contains(byte)).next().unwrap_or_default().to_ascii_lowercase();
+        let name: Vec<u8> = value.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
+        match name.as_slice() {
+            _ if value.starts_with(b"x-") => Self::Unknown,
+            b"" | b"7bit" | b"7bits" | b"sevenbit" => Self::SevenBit,
+            b"8bit" | b"8bits" | b"eightbit" | b"none" | b"text" | b"plain" | b"identity" => Self::EightBit,
             b"binary" => Self::Binary,
-            b"quoted-printable" => Self::QuotedPrintable,
+            b"quotedprintable" => Self::QuotedPrintable,
             b"base64" => Self::Base64,
+            _ if charset::is_known(&value) => Self::EightBit,
             _ => Self::Unknown,
+        }
+    }
+
+    /// As RFC 2045 §6.1 spells it.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Absent | Self::Unknown => None,
+            Self::SevenBit => Some("7bit"),
+            Self::EightBit => Some("8bit"),
+            Self::Binary => Some("binary"),
+            Self::QuotedPrintable => Some("quoted-printable"),
+            Self::Base64 => Some("base64"),
         }
     }
 }

@@ -1,5 +1,7 @@
-//! A Date, if there is none: it is required, and its absence counts as a sign of spam. RFC 5322 §3.6.1.
+//! A Date that says when: it is required, and its absence counts as a sign of spam. One that receivers cannot read is replaced
+//! by what it says, or by now. RFC 5322 §3.3, §3.6.1.
 
+use super::date_text::{is_sound, read};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::headers::{Field, FieldChange};
@@ -7,25 +9,35 @@ use crate::message::trace::rfc5322_date;
 
 pub(super) const STEP: RepairStep = RepairStep {
     name: "date",
-    doc: &["A missing Date is added."],
+    doc: &["A missing Date is added; one that cannot be read is written from what it says, or from now."],
     scope: RepairScope::Header,
     run: |message, inputs| {
-        add_missing(message, inputs.now);
+        ensure(message, inputs.now);
         Ok(())
     },
     memory: MemoryNeed::NONE,
 };
 
-pub(super) fn add_missing(message: &mut RawMessage, now: jiff::Timestamp) {
-    let Ok(date) = Field::new("Date", &[&rfc5322_date(now)]) else { return };
-    match message.fields_named("Date").collect::<Vec<_>>().as_slice() {
-        [] => message.append(&date),
-        [only] if only.unfolded().is_empty() => {
+pub(super) fn ensure(message: &mut RawMessage, now: jiff::Timestamp) {
+    let given: Vec<_> = message.fields_named("Date").map(|field| field.unfolded()).collect();
+    let given = match given.as_slice() {
+        [] => None,
+        [only] => Some(String::from_utf8_lossy(only).into_owned()),
+        // Which one is meant, another step says.
+        _ => return,
+    };
+    if given.as_deref().is_some_and(is_sound) {
+        return;
+    }
+    let said = given.as_deref().and_then(read).map(|date| date.to_string());
+    let Ok(date) = Field::new("Date", &[&said.unwrap_or_else(|| rfc5322_date(now))]) else { return };
+    match given {
+        None => message.append(&date),
+        Some(_) => {
             message.edit_fields(
                 |field| if field.is("Date") { FieldChange::Replace(date.clone()) } else { FieldChange::Keep },
             );
         }
-        _ => {}
     }
 }
 
@@ -36,12 +48,16 @@ mod tests {
     #[test]
     fn before_and_after() {
         table(
-            |message| super::add_missing(message, NOW.parse().expect("a time")),
+            |message| super::ensure(message, NOW.parse().expect("a time")),
             &[
                 ("From: a@b\r\n\r\nx", "From: a@b\r\nDate: Tue, 24 Nov 2026 03:05:09 +0000\r\n\r\nx"),
                 ("date:\r\n \r\nFrom: a@b\r\n\r\nx", "Date: Tue, 24 Nov 2026 03:05:09 +0000\r\nFrom: a@b\r\n\r\nx"),
-                // Odd or several, but somebody's.
-                ("date: today\r\n\r\n", "date: today\r\n\r\n"),
+                // What it says, or else now.
+                ("date: 2026-11-20T10:00:00+01:00\r\n\r\n", "Date: Fri, 20 Nov 2026 10:00:00 +0100\r\n\r\n"),
+                ("Date: Fri, 20 Nov 26 10:00:00 +0100\r\n\r\n", "Date: Fri, 20 Nov 2026 10:00:00 +0100\r\n\r\n"),
+                ("date: today\r\nA: b\r\n\r\n", "Date: Tue, 24 Nov 2026 03:05:09 +0000\r\nA: b\r\n\r\n"),
+                ("date:Fri, 20 Nov 2026 10:00 EST\r\n\r\n", "date:Fri, 20 Nov 2026 10:00 EST\r\n\r\n"),
+                // Several, but somebody's.
                 ("Date:\r\nDate: d\r\n\r\n", "Date:\r\nDate: d\r\n\r\n"),
             ],
         );

@@ -1,10 +1,11 @@
 //! Text in headers that breaks RFC 2047 or RFC 5322: decoded as readers decode it, and rewritten.
 //!
 //! Encoded words that are glued together, hold spaces, quotes or half a character, say plain ASCII, or wrap a
-//! Message-ID; raw UTF-8; empty display names. A field that is sound stays as it is, and so does one that cannot be
-//! decoded without a doubt.
+//! Message-ID; raw UTF-8, or raw octets in another charset; empty display names. A field that is sound stays as it is, and
+//! so does one that cannot be decoded without a doubt.
 
 use super::parts;
+use super::raw_text::RawCharset;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::addresses;
 use crate::message::encoded_words::{self, TextPiece, WordPlacement};
@@ -27,12 +28,14 @@ pub(super) const STEP: RepairStep = RepairStep {
 };
 
 pub(super) fn repair(message: &mut RawMessage) {
+    let raw = RawCharset::of(message);
+    let of_field = |field: &FieldRef<'_>| repaired(field, Some(&raw));
     // Encoding makes longer; a header that would break the limit for headers is better broken as it came.
-    if let Some(header) = changed(message.header(), repaired).filter(|header| header.len() <= LARGEST) {
+    if let Some(header) = changed(message.header(), of_field).filter(|header| header.len() <= LARGEST) {
         message.replace_header(header);
     }
     // Names of attachments stand in the headers of parts.
-    let of_part = |field: &FieldRef<'_>| if mime::is_content(field) { repaired(field) } else { FieldChange::Keep };
+    let of_part = |field: &FieldRef<'_>| if mime::is_content(field) { of_field(field) } else { FieldChange::Keep };
     parts::edit_headers(message, |block| changed(block, of_part));
 }
 
@@ -102,8 +105,9 @@ fn may_be_odd(header: &[u8]) -> bool {
     !header.is_ascii() || [&b"=?"[..], b"\"\""].iter().any(|odd| memchr::memmem::find(header, odd).is_some())
 }
 
-/// The field as RFC 2047 and 5322 want it, if it can be read with certainty and is otherwise now.
-pub(in crate::message) fn repaired(field: &FieldRef<'_>) -> FieldChange {
+/// The field as RFC 2047 and 5322 want it, if it can be read with certainty and is otherwise now. `raw`: what octets are that
+/// are not UTF-8; without it they stay.
+pub(in crate::message) fn repaired(field: &FieldRef<'_>, raw: Option<&RawCharset>) -> FieldChange {
     // Most fields of most mail.
     let value = field.value();
     let suspicious = !value.is_ascii() || memchr::memmem::find(value, b"=?").is_some() || has_empty_name(value);
@@ -111,10 +115,14 @@ pub(in crate::message) fn repaired(field: &FieldRef<'_>) -> FieldChange {
         return FieldChange::Keep;
     }
     let unfolded = field.unfolded();
-    let (Ok(name), Ok(value)) = (std::str::from_utf8(field.name()), std::str::from_utf8(&unfolded)) else {
+    let decoded = match std::str::from_utf8(&unfolded) {
+        Ok(value) => Some((value.to_owned(), false)),
+        Err(_) => raw.and_then(|raw| raw.decode(&unfolded)),
+    };
+    let (Ok(name), Some((value, was_raw))) = (std::str::from_utf8(field.name()), decoded) else {
         return FieldChange::Keep;
     };
-    let column = name.len() + 2;
+    let (value, column) = (value.as_str(), name.len() + 2);
     let repaired = match FieldKind::of(field) {
         FieldKind::Text => repaired_text(value, column),
         FieldKind::Addresses => addresses::repaired(value, column),
@@ -122,6 +130,8 @@ pub(in crate::message) fn repaired(field: &FieldRef<'_>) -> FieldChange {
         FieldKind::Parameters => mime::repaired_parameters(value),
         FieldKind::Other => None,
     };
+    // What is left, such as an address, must not become other octets.
+    let repaired = repaired.filter(|value| !was_raw || value.is_ascii());
     match repaired.and_then(|value| Field::folded(name, &value).ok()) {
         Some(field) => FieldChange::Replace(field),
         None => FieldChange::Keep,
@@ -240,11 +250,57 @@ mod tests {
         );
     }
 
-    #[test]
-    fn octets_that_are_no_utf_8_stay() {
-        let data = b"Subject: gr\xfcn\r\nFrom: \xfc <a@b>\r\n\r\n";
-        let mut message = RawMessage::from_data(data[..].into()).expect("a message");
+    fn repaired(data: &[u8]) -> String {
+        let mut message = RawMessage::from_data(data.to_vec().into()).expect("a message");
         super::repair(&mut message);
-        assert_eq!(message.to_bytes(), data);
+        let once = message.to_bytes();
+        super::repair(&mut message);
+        assert!(message.to_bytes() == once, "a second time: {}", once.escape_ascii());
+        once.escape_ascii().to_string().replace("\\r\\n", "\n").replace("\\\"", "\"").replace("\\'", "'")
+    }
+
+    #[test]
+    fn octets_that_are_no_utf_8_are_of_the_bodys_charset_or_else_of_windows_1252() {
+        for (before, after) in [
+            (
+                &b"Subject: gr\xfcn \x80\r\nFrom: J\xfcrgen <a@b>\r\n\r\n\xfc"[..],
+                "Subject: =?UTF-8?Q?gr=C3=BCn_=E2=82=AC?=\nFrom: =?UTF-8?Q?J=C3=BCrgen?= <a@b>\n\n\\xfc",
+            ),
+            (
+                b"Subject: \xe8\xe9\r\nContent-Type: text/plain; charset=iso-8859-5\r\n\r\nx",
+                "Subject: =?UTF-8?B?0YjRiQ==?=\nContent-Type: text/plain; charset=iso-8859-5\n\nx",
+            ),
+            (
+                b"Subject: \x83n\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain; charset=Shift_JIS\r\n\r\nx\r\n--b--\r\n",
+                "Subject: =?UTF-8?B?44OP?=\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain; charset=Shift_JIS\n\nx\n--b--\n",
+            ),
+            // What claims to be UTF-8 and is not is something else.
+            (
+                b"Subject: gr\xfcn\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nx",
+                "Subject: =?UTF-8?Q?gr=C3=BCn?=\nContent-Type: text/plain; charset=utf-8\n\nx",
+            ),
+            (
+                b"Content-Disposition: attachment; filename=\"\xfc.pdf\"\r\nContent-Type: text/plain; name=\xfc.pdf\r\n\r\nx",
+                "Content-Disposition: attachment; filename*=UTF-8''%C3%BC.pdf\nContent-Type: text/plain; name*=UTF-8''%C3%BC.pdf\n\nx",
+            ),
+            (
+                b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png; name=\"\xfc.png\"\r\n\r\nx\r\n--b--\r\n",
+                "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png; name*=UTF-8''%C3%BC.png\n\nx\n--b--\n",
+            ),
+            // Each field for itself.
+            (b"Subject: gr\xc3\xbcn\r\nX: gr\xfcn\r\n\r\n", "Subject: =?UTF-8?Q?gr=C3=BCn?=\nX: =?UTF-8?Q?gr=C3=BCn?=\n\n"),
+            // Inside a word they are of the charset that it names.
+            (
+                b"Subject: \xfc =?iso-8859-5?Q?\xe8_=E9?= =?x\r\n\r\n",
+                "Subject: =?UTF-8?Q?=C3=BC_=D1=88_=D1=89_=3D=3Fx?=\n\n",
+            ),
+            // Octets that are no characters.
+            (b"Subject: a\x81 \xfc\r\n\r\n", "Subject: a =?UTF-8?B?w7w=?=\n\n"),
+            // An address has no charset.
+            (b"To: \xfc@b\r\nCc: J <\xfc@b>\r\nX : a\r\n\r\n", "To: \\xfc@b\nCc: J <\\xfc@b>\nX : a\n\n"),
+            (b"List-Unsubscribe: <https://x/\xfc>\r\n\r\n", "List-Unsubscribe: <https://x/\\xfc>\n\n"),
+        ] {
+            assert_eq!(repaired(before), after);
+        }
     }
 }

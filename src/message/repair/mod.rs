@@ -9,16 +9,24 @@
 
 mod base64_text;
 mod bcc;
+mod blank_lines;
 mod charset;
 mod date;
+mod date_text;
+mod display_names;
+mod duplicate_fields;
+mod empty_fields;
+mod encoding_name;
 mod flatten;
 mod folding;
+mod header_start;
 mod header_text;
 mod long_lines;
 mod memory;
 mod message_id;
 mod mime_version;
 mod parts;
+mod raw_text;
 mod step;
 #[cfg(test)]
 mod testing;
@@ -38,13 +46,23 @@ use step::RepairScope;
 
 /// Every step, in the order in which they run.
 pub const STEPS: &[RepairStep] = &[
+    // First of all: before, there is no header.
+    header_start::STEP,
+    display_names::STEP,
+    // Behind the names: a list is joined of what can be read.
+    duplicate_fields::STEP,
     bcc::STEP,
     // Before the steps that look into parts: those inside are then nearer.
     flatten::STEP,
+    blank_lines::STEP,
     // Before the Message-ID is judged: it may only be wrapped.
     header_text::STEP,
+    // Behind the texts: what says nothing may be empty only now.
+    empty_fields::STEP,
     message_id::STEP,
     date::STEP,
+    // Before the steps that read bodies.
+    encoding_name::STEP,
     base64_text::STEP,
     transfer_encoding::STEP,
     charset::STEP,
@@ -82,7 +100,17 @@ impl Repairs {
     }
 
     fn on_header(self) -> Self {
-        Self(self.0 & Self::of(|step| step.scope == RepairScope::Header).0)
+        Self(self.0 & Self::of(|step| matches!(step.scope, RepairScope::Author | RepairScope::Header)).0)
+    }
+
+    /// These, but only what has to be done before the author is judged. Needs no memory beside the header's.
+    pub fn before_the_author(self) -> Self {
+        Self(self.0 & Self::of(|step| step.scope == RepairScope::Author).0)
+    }
+
+    /// The others, which come behind these.
+    pub fn behind_the_author(self) -> Self {
+        Self(self.0 & !self.before_the_author().0)
     }
 
     pub fn turned_off(&self) -> Vec<&'static str> {
@@ -110,11 +138,17 @@ pub struct Repaired {
     pub steps: Vec<&'static str>,
     /// Steps that were to be taken and could not.
     pub skipped: Vec<Skipped>,
+    /// Headers that stood there several times with different values, of which the first stayed.
+    pub conflicts: Vec<&'static str>,
 }
 
 pub fn repair(message: &RawMessage, repairs: &Repairs, inputs: &RepairInputs<'_>) -> Repaired {
-    let mut repaired = Repaired { message: message.clone(), steps: Vec::new(), skipped: Vec::new() };
+    let mut repaired =
+        Repaired { message: message.clone(), steps: Vec::new(), skipped: Vec::new(), conflicts: Vec::new() };
     for step in repairs.steps() {
+        if step.name == duplicate_fields::STEP.name {
+            repaired.conflicts = duplicate_fields::conflicts(&repaired.message);
+        }
         match changed_by(&repaired.message, step, inputs) {
             Ok(Some(message)) => {
                 repaired.message = message;
@@ -131,8 +165,9 @@ pub fn repair(message: &RawMessage, repairs: &Repairs, inputs: &RepairInputs<'_>
 /// as it is.
 pub fn repair_header(message: &RawMessage, repairs: &Repairs, inputs: &RepairInputs<'_>) -> Repaired {
     let bare = RawMessage::from_parts(message.header().to_vec(), Bytes::new());
-    let Repaired { message: bare, steps, skipped } = repair(&bare, &repairs.on_header(), inputs);
-    Repaired { message: RawMessage::from_parts(bare.header().to_vec(), message.body().clone()), steps, skipped }
+    let repaired = repair(&bare, &repairs.on_header(), inputs);
+    let header = repaired.message.header().to_vec();
+    Repaired { message: RawMessage::from_parts(header, message.body().clone()), ..repaired }
 }
 
 /// `None`: there is nothing to repair.

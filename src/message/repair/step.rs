@@ -20,6 +20,8 @@ pub struct RepairStep {
 /// What a step works on, which decides whether it is taken when memory is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RepairScope {
+    /// Headers, and who the message says it is from is judged behind it: always taken, and first.
+    Author,
     /// Headers: always taken.
     Header,
     /// The body, and mail can do without it.

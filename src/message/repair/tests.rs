@@ -177,7 +177,10 @@ impl Letter {
                 BASE64_STANDARD.encode(octets)
             ),
         };
-        format!("{}MIME-Version: 1.0\r\nMessage-ID: <m@example.com>\r\nDate: today\r\n{content}", self.head(in_words))
+        format!(
+            "{}MIME-Version: 1.0\r\nMessage-ID: <m@example.com>\r\nDate: Tue, 24 Nov 2026 03:05:09 +0000\r\n{content}",
+            self.head(in_words)
+        )
     }
 
     fn head(&self, words: impl Fn(&str) -> String) -> String {

@@ -10,7 +10,8 @@ use super::texts::Texts;
 use super::{Rule, Rules};
 use crate::message::accepted::Origin;
 use crate::message::raw::MAX_HEADER;
-use crate::message::{AuthorError, RawMessage};
+use crate::message::{Author, AuthorError, RawMessage};
+use crate::smtp::Mailbox;
 use std::sync::Arc;
 
 impl Rules {
@@ -36,6 +37,11 @@ impl Rules {
         let for_links = self.0.iter().any(|rule| rule.actions.search_links());
         let asks = for_links || self.0.iter().any(|rule| rule.conditions.body_contains.is_some());
         3 * header + if asks { Texts::memory_needed(body, for_links) } else { 0 }
+    }
+
+    /// True if a rule may set From to this address.
+    pub fn set_from(&self, address: &Mailbox) -> bool {
+        self.0.iter().filter_map(|rule| rule.actions.set_from.as_ref()).any(|from| from.address == *address)
     }
 
     /// `draft` as it is after the repairs and before the gateway's own trace.
@@ -73,12 +79,12 @@ impl RuleRun {
                 self.passed_over.push((rule.name.clone(), unmet));
                 return RuleFlow::NextRule;
             }
-            Err(error) => return RuleFlow::Verdict(no_author(rule, error)),
+            Err(error) => return RuleFlow::Verdict(no_author(rule, &draft.message, error)),
         }
         self.matched.push(rule.name.clone());
         rule.actions
             .carry_out(&rule.name, &mut self.subject)
-            .unwrap_or_else(|error| RuleFlow::Verdict(no_author(rule, error)))
+            .unwrap_or_else(|error| RuleFlow::Verdict(no_author(rule, &self.subject.draft.message, error)))
     }
 
     fn end(self, before: &RewriteDraft) -> Rewritten {
@@ -101,7 +107,8 @@ impl RuleRun {
 }
 
 // Guessing the author could mean signing for someone else.
-fn no_author(rule: &Rule, error: AuthorError) -> Verdict {
-    let text = format!("Refused: {error}, so the sender cannot be determined; rule \"{}\" goes by it", rule.name);
+fn no_author(rule: &Rule, message: &RawMessage, error: AuthorError) -> Verdict {
+    let why = Author::why_unclear(message, error);
+    let text = format!("Refused: rule \"{}\" depends on the author, which cannot be determined: {why}", rule.name);
     Verdict::Refuse { rule: rule.name.clone(), text }
 }

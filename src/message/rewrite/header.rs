@@ -27,12 +27,12 @@ impl<'a> HeaderEditor<'a> {
         Self { message, rule: rule.clone(), notes }
     }
 
-    /// The previous From becomes Reply-To if `keep_before`, unless there is one already. Fails if it is unclear which
-    /// From would be replaced.
+    /// The previous From becomes Reply-To if `keep_before`, unless there is one already or the previous one is ambiguous.
+    /// Fails if there are several, and one of them would have to be chosen.
     pub fn set_from(&mut self, from: &NamedAddress, keep_before: bool) -> Result<(), AuthorError> {
         let before = match message::Author::of(self.message) {
             // The previous value named no one.
-            Err(AuthorError::Missing | AuthorError::Invalid) => None,
+            Err(AuthorError::Missing | AuthorError::Invalid | AuthorError::Ambiguous) => None,
             before => Some(before?),
         };
         let is_another = before.is_some_and(|before| *before.mailbox() != from.address);

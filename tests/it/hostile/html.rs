@@ -163,7 +163,7 @@ async fn every_caller_reads_every_table() {
 }
 
 /// The repairs by their names, in their order.
-const STEPS: &str = "bcc,flatten,header_text,message_id,date,base64_text,transfer_encoding,charset,long_lines,text_part,\
+const STEPS: &str = "header_start,display_names,duplicate_fields,bcc,flatten,blank_lines,header_text,empty_fields,message_id,date,encoding_name,base64_text,transfer_encoding,charset,long_lines,text_part,\
                      mime_version,header_folding";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 pub const SENDER: &str = "reports@example.com";
 
 /// Every step turned off.
-pub const NO_REPAIR: &str = "[repair]\nbcc = false\nflatten = false\nheader_text = false\nmessage_id = false\n\
+pub const NO_REPAIR: &str = "[repair]\nheader_start = false\ndisplay_names = false\nduplicate_fields = false\nblank_lines = false\n\
+    empty_fields = false\nencoding_name = false\nbcc = false\nflatten = false\nheader_text = false\nmessage_id = false\n\
     date = false\nbase64_text = false\ntransfer_encoding = false\ncharset = false\nlong_lines = false\n\
     text_part = false\nmime_version = false\nheader_folding = false\n";
 

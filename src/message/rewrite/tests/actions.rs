@@ -30,6 +30,7 @@ fn from_is_set_and_the_old_one_kept_if_asked() {
             ("To: x@y\n", "To: x@y\nFrom: reports@example.org\n"),
             ("From: no address\n", "From: reports@example.org\n"),
             ("From: reports@example.org\n", "From: reports@example.org\n"),
+            ("From: A <a@example.com> <b@example.com>\n", "From: reports@example.org\n"),
         ],
     );
     let kept = RuleActions { keep_from_as_reply_to: true, ..bare };
@@ -45,6 +46,7 @@ fn from_is_set_and_the_old_one_kept_if_asked() {
                 "Reply-To: other@x.example\nFrom: reports@example.org\n",
             ),
             ("From: Reports <reports@example.org>\n", "From: reports@example.org\n"),
+            ("From: A <a@example.com> <b@example.com>\n", "From: reports@example.org\n"),
             ("To: x@y\n", "To: x@y\nFrom: reports@example.org\n"),
         ],
     );

@@ -105,6 +105,8 @@ fn a_message_without_one_author_is_refused_only_by_rules_that_need_it() {
         ("From: a@example.com, b@example.com\n", true, true),
         ("Subject: x\n From: a@example.com\n", true, false),
         ("From: nobody\n", true, false),
+        // No more than the name is lost.
+        ("From: A <a@example.com> <b>\n", true, false),
     ] {
         let draft = draft(&format!("{header}\nbody"));
         let refused = |rules: &Rules| match rules.apply(&draft, &Origin::default()).verdict {

@@ -1,0 +1,191 @@
+//! Fields of which a message may have one, and has several: providers answer 550 or 554. Equal ones become one; the people of
+//! several To or Cc become one list. Of others that differ, the first that is not empty stays. RFC 5322 §3.6, RFC 2045 §3.
+//!
+//! Not From and Sender: which of them is meant is not for a repair to say.
+
+use super::step::{MemoryNeed, RepairScope, RepairStep};
+use crate::message::RawMessage;
+use crate::message::addresses;
+use crate::message::headers::{Field, FieldChange, FieldRef};
+
+pub(super) const STEP: RepairStep = RepairStep {
+    name: "duplicate_fields",
+    doc: &[
+        "Of headers that may stand once, equal ones become one, and several To or Cc one list. Of others that differ the",
+        "first stays, and the log says so.",
+    ],
+    scope: RepairScope::Author,
+    run: |message, _| {
+        unite(message);
+        Ok(())
+    },
+    memory: MemoryNeed::NONE,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfDifferent {
+    /// They become one list of addresses.
+    Joined,
+    FirstStays,
+    AllStay,
+}
+
+use IfDifferent::{AllStay, FirstStays, Joined};
+
+/// Without Bcc, which has a step of its own, as different Message-IDs have.
+const SINGLE: [(&str, IfDifferent); 20] = [
+    ("From", AllStay),
+    ("Sender", AllStay),
+    ("To", Joined),
+    ("Cc", Joined),
+    ("Reply-To", FirstStays),
+    ("Subject", FirstStays),
+    ("Date", FirstStays),
+    ("Message-ID", AllStay),
+    ("In-Reply-To", FirstStays),
+    ("References", FirstStays),
+    ("MIME-Version", FirstStays),
+    ("Content-Type", FirstStays),
+    ("Content-Transfer-Encoding", FirstStays),
+    ("Content-Disposition", FirstStays),
+    ("Content-ID", FirstStays),
+    ("Content-Description", FirstStays),
+    ("List-Id", FirstStays),
+    ("List-Unsubscribe", FirstStays),
+    ("List-Unsubscribe-Post", FirstStays),
+    ("Auto-Submitted", FirstStays),
+];
+
+/// Nobody writes more of one name by mistake.
+const MOST: usize = 100;
+
+pub(super) fn unite(message: &mut RawMessage) {
+    for (name, if_different) in SINGLE {
+        let fields: Vec<_> = message.fields_named(name).collect();
+        if !(2..=MOST).contains(&fields.len()) {
+            continue;
+        }
+        let values = distinct(&fields);
+        let kept = match values.as_slice() {
+            [] | [_] => fields.iter().position(|field| !is_empty(field)).unwrap_or(0),
+            _ if if_different == AllStay => continue,
+            _ => fields.iter().position(|field| !is_empty(field)).unwrap_or(0),
+        };
+        let list = if values.len() > 1 && if_different == Joined { joined(name, &values) } else { None };
+        // What cannot be read would spoil the list.
+        if values.len() > 1 && if_different == Joined && list.is_none() {
+            continue;
+        }
+        let mut index = 0;
+        message.edit_fields(|field| {
+            if !field.is(name) {
+                return FieldChange::Keep;
+            }
+            index += 1;
+            match &list {
+                _ if index - 1 != kept => FieldChange::Remove,
+                Some(list) => FieldChange::Replace(list.clone()),
+                None => FieldChange::Keep,
+            }
+        });
+    }
+}
+
+/// Names of fields that stand there several times with different values, of which one will go.
+pub(super) fn conflicts(message: &RawMessage) -> Vec<&'static str> {
+    let differ = |name: &str| {
+        let fields: Vec<_> = message.fields_named(name).take(MOST + 1).collect();
+        fields.len() <= MOST && distinct(&fields).len() > 1
+    };
+    let decided = SINGLE.iter().filter(|(_, if_different)| *if_different == FirstStays);
+    decided.map(|(name, _)| *name).filter(|name| differ(name)).collect()
+}
+
+fn is_empty(field: &FieldRef<'_>) -> bool {
+    field.unfolded().is_empty()
+}
+
+/// Their values but for empty ones, each once. White space and, in the fields of MIME, the case do not count.
+fn distinct(fields: &[FieldRef<'_>]) -> Vec<Vec<u8>> {
+    let form = |field: &FieldRef<'_>| {
+        let value = field.unfolded();
+        let words: Vec<&[u8]> = value.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty()).collect();
+        let form = words.join(&b" "[..]);
+        let is_mime = field.is("MIME-Version") || field.name().to_ascii_lowercase().starts_with(b"content-");
+        if is_mime { form.to_ascii_lowercase() } else { form }
+    };
+    let (mut forms, mut values) = (Vec::new(), Vec::new());
+    for field in fields.iter().filter(|field| !is_empty(field)) {
+        let form = form(field);
+        if !forms.contains(&form) {
+            forms.push(form);
+            values.push(field.unfolded());
+        }
+    }
+    values
+}
+
+fn joined(name: &str, values: &[Vec<u8>]) -> Option<Field> {
+    let mut lists = Vec::new();
+    for value in values {
+        let list = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t', ',']);
+        addresses::members(list)?;
+        lists.push(list);
+    }
+    Field::folded(name, &lists.join(", ")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::table;
+    use super::*;
+
+    #[test]
+    fn before_and_after() {
+        let kept = |text: &'static str| (text, text);
+        table(
+            super::unite,
+            &[
+                // Equal but for how they are written.
+                ("Subject: a b\r\nX: y\r\nSUBJECT: a\r\n b\r\n\r\n", "Subject: a b\r\nX: y\r\n\r\n"),
+                ("Message-ID: <a@b>\r\nMessage-Id: <a@b>\r\n\r\n", "Message-ID: <a@b>\r\n\r\n"),
+                ("From: a@b\r\nFrom: a@b\r\nSender: c@d\r\nSender: c@d\r\n\r\n", "From: a@b\r\nSender: c@d\r\n\r\n"),
+                (
+                    "MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\nMime-Version: 1.0\r\nContent-Type: text/html;\r\n charset=UTF-8\r\n\r\n",
+                    "MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n\r\n",
+                ),
+                // People are not lost.
+                ("To: a@b,\r\nX: y\r\nto: C <c@d>\r\nTo: a@b,\r\n\r\n", "To: a@b, C <c@d>\r\nX: y\r\n\r\n"),
+                ("Cc: \r\nCc: a@b\r\nCc: Team: c@d;\r\n\r\n", "Cc: a@b, Team: c@d;\r\n\r\n"),
+                ("Cc:\r\nCc:\r\n\r\n", "Cc:\r\n\r\n"),
+                // The first that says something.
+                ("Subject:\r\nSubject: a\r\nSubject: b\r\n\r\n", "Subject: a\r\n\r\n"),
+                ("Reply-To: a@b\r\nReply-To: c@d\r\n\r\n", "Reply-To: a@b\r\n\r\n"),
+                ("Date: x\r\nDate: y\r\n\r\n", "Date: x\r\n\r\n"),
+                (
+                    "Content-Type: text/html\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: 8bit\r\nContent-Transfer-Encoding: 7bit\r\n\r\n",
+                    "Content-Type: text/html\r\nContent-Transfer-Encoding: 8bit\r\n\r\n",
+                ),
+                kept("From: a@b\r\nFrom: c@d\r\nSender: a@b\r\nSender: c@d\r\n\r\n"),
+                kept("To: \"open <a@b>\r\nTo: c@d\r\n\r\n"),
+                kept("Received: a\r\nReceived: b\r\nX-A: a\r\nX-A: b\r\nComments: a\r\nComments: b\r\n\r\n"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_flood_of_fields_is_left_to_others() {
+        let (most, flood) = ("To: a@b\r\n".repeat(100) + "\r\n", "To: a@b\r\n".repeat(101) + "\r\n");
+        table(super::unite, &[(&most, "To: a@b\r\n\r\n"), (&flood, &flood)]);
+        let subjects: String = (0..101).map(|number| format!("Subject: {number}\r\n")).collect();
+        assert!(conflicts(&RawMessage::from_data(subjects.into()).expect("a message")).is_empty());
+    }
+
+    #[test]
+    fn what_is_lost_is_named() {
+        let message =
+            "Subject: a\r\nSubject: b\r\nTo: a@b\r\nTo: c@d\r\nFrom: a@b\r\nFrom: c@d\r\nDate: x\r\nDate: x\r\n\r\n";
+        let message = RawMessage::from_data(message.into()).expect("a message");
+        assert_eq!(conflicts(&message), ["Subject"]);
+    }
+}
