@@ -1,5 +1,6 @@
 //! Reads a message from a file, for commands.
 
+use super::unreadable;
 use anyhow::Context as _;
 use std::borrow::Cow;
 use std::io::Read as _;
@@ -12,7 +13,7 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         std::io::stdin().lock().read_to_end(&mut message).context("standard input cannot be read")?;
         return Ok(message);
     }
-    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+    std::fs::read(path).map_err(|error| unreadable(path, &error))
 }
 
 /// A file saved with LF line endings had CRLF in transit.

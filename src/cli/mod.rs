@@ -9,7 +9,7 @@ mod queue;
 mod run;
 mod user;
 
-use crate::config::{ConfigFile, shown_path};
+use crate::config::{self, CONFIG_VARIABLE, ConfigFile, Environment, shown_path};
 use crate::message::MailId;
 use crate::observe::{Redaction, fault};
 use clap::{Parser, Subcommand};
@@ -30,7 +30,8 @@ const DEFAULT_CONFIG: &str = "config.toml";
 #[derive(Debug, Parser)]
 #[command(name = "waxseal", version, propagate_version = true, after_help = AFTER_HELP)]
 struct Arguments {
-    /// Configuration file. Default: ./config.toml if it exists; the environment alone is enough too.
+    /// Configuration file. Default: the one that WAXSEAL_CONFIG names, else ./config.toml if it exists; the environment
+    /// alone is enough too.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -50,6 +51,7 @@ Exit status: 0 success, 1 the check or the operation found a problem, 2 wrong us
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     /// Start the gateway. Stops on SIGTERM or Ctrl-C, after letting mail in progress finish.
+    #[command(after_help = run::AFTER_HELP)]
     Run,
     /// Check the configuration and report every mistake; start nothing, connect nowhere.
     Check(check::CheckArgs),
@@ -80,8 +82,10 @@ pub fn main() -> ExitCode {
         }
     };
     fault::watch_without_log();
-    let explicit = arguments.config.is_some();
-    let path = arguments.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+    let named =
+        arguments.config.or_else(|| Environment::of_process().variable(CONFIG_VARIABLE).map(|path| path.trim().into()));
+    let explicit = named.is_some();
+    let path = named.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let config = ConfigFile { path: &path, explicit };
     let result = match arguments.command {
         CliCommand::Run => run::run(&config),
@@ -94,6 +98,12 @@ pub fn main() -> ExitCode {
         complain(format_args!("{error:#}"));
         ExitCode::from(WRONG)
     })
+}
+
+/// Why a file that an argument names cannot be read.
+fn unreadable(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let what_to_do = config::unreadable::what_to_do(path, error).map_or(String::new(), |text| format!("; {text}"));
+    anyhow::anyhow!("{} {}{what_to_do}", path.display(), config::unreadable::why(error))
 }
 
 /// Prints what is wrong on standard error, without any secret from an argument.

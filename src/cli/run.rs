@@ -18,6 +18,17 @@ use tracing::{info, warn};
 /// How long to wait for other threads once everything is closed.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
+pub(super) const AFTER_HELP: &str = "\
+Without a configuration file, variables are enough:
+  SMTP_HOST_ADDR, SMTP_HOST_PORT, SMTP_USER_NAME, SMTP_USER_PWD
+                                    the provider, as Plausible reads it
+  WAXSEAL_PROVIDER                  or a known one, such as postmark; sandbox needs no account
+  WAXSEAL_LISTEN, WAXSEAL_ALLOW     where to listen, and the networks that may send
+  DKIM_DOMAIN, DKIM_SELECTOR, DKIM_PRIVATE_KEY
+                                    the key to sign with; or DKIM_GENERATE=true to make one
+
+Each may also be a file of that name in /run/secrets. `waxseal check --defaults` lists all variables and all keys.";
+
 pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     let settings = match config::load(file, &Environment::of_process()) {
         Ok(settings) => settings,

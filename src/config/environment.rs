@@ -3,41 +3,29 @@
 //! It is merged over the file's values before anything is resolved, so that both follow the same rules. The
 //! process's variables are read in one place, [`Environment::of_process`]; values are never printed.
 
+pub mod variables;
+
+mod misnamed;
+mod value;
+mod wording;
+
+pub use wording::in_variables;
+
 use super::input::Typed;
-use super::masking::{hide_secret, hide_value, is_plain, is_secrets_name};
-use super::problem::{Findings, Place};
-use super::suggest::nearest;
+use super::masking::{hide_secret, hide_value, is_plain};
+use super::problem::{Findings, Place, Problem};
+use super::unreadable;
 use super::value::{Complaint, Number, Text};
 use crate::observe::Redaction;
-use std::collections::BTreeMap;
+use crate::pem;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use variables::{Kind, PLAUSIBLES_OWN, SECRETS_FOLDER_VARIABLE, VARIABLES};
 
 /// Where container engines put secrets.
 const SECRETS_FOLDER: &str = "/run/secrets";
-/// Names another folder, as it does for Plausible.
-const SECRETS_FOLDER_VARIABLE: &str = "CONFIG_DIR";
-
-/// Every variable that waxseal reads, for `waxseal check --defaults`.
-pub const VARIABLES: &[(&str, &str)] = &[
-    ("SMTP_HOST_ADDR", "the provider; makes an upstream named `environment`, which gets what no route takes"),
-    ("SMTP_HOST_PORT", "its port; default 587"),
-    ("SMTP_USER_NAME", "login at the provider, together with SMTP_USER_PWD"),
-    ("SMTP_USER_PWD", "password at the provider"),
-    ("SMTP_HOST_SSL_ENABLED", "true: TLS from the start; default: what the port is for"),
-    ("SMTP_POOL_SIZE", "connections at once, `max_connections`"),
-    ("SMTP_RETRIES", "quick connect retries, `connect_retries`"),
-    ("WAXSEAL_LISTEN", "addresses to listen on, with commas; they replace the file's [[listener]] tables"),
-    ("WAXSEAL_ALLOW", "networks that may send without a login, with commas; for listeners without `allow`"),
-    ("WAXSEAL_USER", "a login for applications, together with WAXSEAL_PASSWORD"),
-    ("WAXSEAL_PASSWORD", "its password, or the hash that `waxseal user hash` prints"),
-    ("WAXSEAL_HOSTNAME", "`hostname`"),
-    ("WAXSEAL_DATA_DIR", "`data_dir`"),
-    ("DKIM_DOMAIN", "a DKIM key's domain, together with the next two"),
-    ("DKIM_SELECTOR", "the key's selector"),
-    ("DKIM_PRIVATE_KEY", "the key itself (PEM), or the path of its file"),
-];
 
 /// Variables and a folder of secrets, as a value.
 #[derive(Clone)]
@@ -83,8 +71,18 @@ impl Environment {
     }
 
     /// A setting: the file of that name in the secrets folder, else the variable. White space around it is not part of
-    /// it, as in Plausible.
+    /// it, as in Plausible; nor are quotes and a comment, but for secrets, which may hold anything.
     pub(super) fn find(&self, name: &str, findings: &mut Findings) -> Option<Found> {
+        let Found { text, place } = self.find_as_written(name, findings)?;
+        let text = match variables::named(name).map_or(Kind::Text, |variable| variable.kind) {
+            Kind::Pem if pem::is_pem(&text) => text,
+            Kind::Secret => text,
+            Kind::Word | Kind::Text | Kind::Pem => value::without_quotes(&text).to_owned(),
+        };
+        (!text.is_empty()).then_some(Found { text, place })
+    }
+
+    fn find_as_written(&self, name: &str, findings: &mut Findings) -> Option<Found> {
         self.find_in_folder(name, findings).or_else(|| {
             let text = self.variable(name)?.trim();
             (!text.is_empty()).then(|| Found { text: text.to_owned(), place: Place::Environment(name.to_owned()) })
@@ -99,7 +97,8 @@ impl Environment {
             Ok(text) => Some(Found { text: text.trim().to_owned(), place }),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
             Err(error) => {
-                findings.error(&place, format!("it cannot be read: {error}"));
+                findings.error(&place, format!("it {}", unreadable::why(&error))).help =
+                    unreadable::what_to_do(&path, &error).map(str::to_owned);
                 None
             }
         }
@@ -107,18 +106,61 @@ impl Environment {
 
     /// Adds whatever of its values no message may hold.
     pub(super) fn survey(&self, hidden: &mut Redaction) {
-        const WORDS: [&str; 4] = ["SMTP_HOST_PORT", "SMTP_HOST_SSL_ENABLED", "SMTP_POOL_SIZE", "SMTP_RETRIES"];
-        let names = VARIABLES.iter().map(|(name, _)| *name).chain(["MAILER_EMAIL", SECRETS_FOLDER_VARIABLE]);
-        for name in names {
+        let kinds = VARIABLES.iter().map(|variable| (variable.name, variable.kind));
+        for (name, kind) in kinds.chain(PLAUSIBLES_OWN.iter().map(|name| (*name, Kind::Text))) {
             let Some(Found { text, .. }) = self.find(name, &mut Findings::default()) else { continue };
-            match name {
-                _ if is_secrets_name(name) => hide_secret(&text, hidden),
+            match kind {
+                Kind::Secret => hide_secret(&text, hidden),
                 // Shifted by one line, they hold the password.
-                _ if WORDS.contains(&name) && !is_plain(&text) => hidden.add_secret(&text),
+                Kind::Word if !is_plain(&text) => hidden.add_secret(&text),
+                Kind::Word => {}
                 // Of a list each item is quoted by itself.
-                _ => text.split([',', ' ']).chain([&text[..]]).for_each(|text| hide_value(text, hidden)),
+                Kind::Text | Kind::Pem => {
+                    text.split([',', ' ']).chain([&text[..]]).for_each(|text| hide_value(text, hidden));
+                }
             }
         }
+    }
+
+    /// What looks meant for the gateway and is not what was meant: names that it does not read, and values with something in
+    /// them that a shell would have taken off. `referenced`: names that the file refers to.
+    pub(super) fn suspicions(&self, referenced: &BTreeSet<String>) -> Vec<Problem> {
+        let in_folder = self
+            .secrets_folder
+            .iter()
+            .flat_map(|folder| names_in(folder).into_iter().map(move |name| (name, Some(folder))));
+        let variables = self.variables.iter().filter(|(_, value)| !value.trim().is_empty());
+        let variables = variables.filter(|(name, value)| !misnamed::is_from_kubernetes(name, value));
+        let names = variables.map(|(name, _)| (name.clone(), None)).chain(in_folder);
+        let mut problems = Vec::new();
+        for (name, folder) in names.filter(|(name, _)| !referenced.contains(name)) {
+            let is_set = |name: &str| self.find(name, &mut Findings::default()).is_some();
+            if let Some((message, help)) = misnamed::complaint(&name, is_set) {
+                let place = folder.map_or(name.clone(), |folder| folder.join(&name).display().to_string());
+                let mut problem = Problem::new(Place::Environment(place), message);
+                problem.help(help);
+                problems.push(problem);
+            }
+        }
+        problems.extend(VARIABLES.iter().filter_map(|variable| self.suspicious_value(variable.name, variable.kind)));
+        problems
+    }
+
+    fn suspicious_value(&self, name: &str, kind: Kind) -> Option<Problem> {
+        let Found { text, place } = self.find_as_written(name, &mut Findings::default())?;
+        let (message, help) = match value::what_a_shell_would_take_off(&text).filter(|_| kind == Kind::Secret) {
+            Some(message) => {
+                (message, "take out what does not belong to the secret; nothing is taken off a secret here")
+            }
+            None if value::is_reference(&text) => (
+                "it is the name of a variable, and nothing puts that variable's value in its place here",
+                "write the value itself; in a compose file without $$, which stands for a plain $",
+            ),
+            None => return None,
+        };
+        let mut problem = Problem::new(place, message);
+        problem.help(help);
+        Some(problem)
     }
 
     /// A setting read as `T`.
@@ -145,7 +187,7 @@ impl Environment {
     /// Items between commas, each wrong one a problem of its own. `None` if there is no such setting.
     pub(super) fn list<T: Text>(&self, name: &str, findings: &mut Findings) -> Option<Typed<Vec<T>>> {
         let found = self.find(name, findings)?;
-        let items = found.text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let items = found.text.split(',').map(value::without_quotes).filter(|item| !item.is_empty());
         let read: Vec<Option<T>> = items.map(|item| report(T::parse(item), &found.place, findings)).collect();
         (!read.is_empty()).then(|| match read.into_iter().collect() {
             Some(items) => Typed::given(items, found.place.clone()),
@@ -153,7 +195,8 @@ impl Environment {
         })
     }
 
-    fn read<T>(
+    /// A setting of another form.
+    pub(super) fn read<T>(
         &self,
         name: &str,
         findings: &mut Findings,
@@ -165,21 +208,14 @@ impl Environment {
             None => Typed::invalid(found.place),
         })
     }
+}
 
-    /// Warns about variables that look like a misspelling of ours. Others with our prefix may be anything: Kubernetes
-    /// makes WAXSEAL_PORT for a service of that name.
-    pub(super) fn warn_about_misspellings(&self, findings: &mut Findings) {
-        let known = || VARIABLES.iter().map(|(name, _)| *name);
-        let ours = |name: &str| ["WAXSEAL_", "DKIM_", "SMTP_"].iter().any(|prefix| name.starts_with(prefix));
-        for name in self.variables.keys().filter(|name| ours(name) && !known().any(|known| known == *name)) {
-            let meant = nearest(name, known()).filter(|meant| strsim::damerau_levenshtein(name, meant) <= 2);
-            if let Some(meant) = meant {
-                findings
-                    .warning(&Place::Environment(name.clone()), "waxseal does not use this variable")
-                    .help(format!("did you mean {meant}?"));
-            }
-        }
-    }
+/// The files of a folder; none if it cannot be read.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
 }
 
 fn report<T>(parsed: Result<T, Complaint>, place: &Place, findings: &mut Findings) -> Option<T> {

@@ -98,9 +98,9 @@ settings! {
         /// Plausible does STARTTLS whenever it is offered, and then insists on a certificate that the public trusts.
         tls: ListenerTls, default r#""off""#;
         /// PEM file with the certificate and its chain, for "starttls" and "implicit".
-        certificate: PathBuf, optional r#""certs/gateway.pem""#;
+        certificate: PemSource, optional r#""certs/gateway.pem""#;
         /// PEM file with the certificate's private key.
-        private_key: PathBuf, optional r#""certs/gateway.key""#;
+        private_key: PemSource, optional r#""certs/gateway.key""#;
         /// The networks that may send without a login. A listener that other machines can reach needs a list of its own, or
         /// auth = "required".
         allow: Vec<IpNet>, default r#"["127.0.0.0/8", "::1/128"]"#;
@@ -151,7 +151,7 @@ settings! {
         /// The name of the public key in the DNS: SELECTOR._domainkey.DOMAIN.
         selector: Selector, required r#""wax1""#;
         /// PEM file with the private key.
-        private_key: KeySource, required r#""certs/dkim/example.com.wax1.pem""#;
+        private_key: PemSource, required r#""certs/dkim/example.com.wax1.pem""#;
         /// true: make the key at start if the file is missing, and print the DNS record that belongs to it. Default: false;
         /// keys are made with `waxseal dkim generate example.com --selector wax1`.
         generate: bool, default "false";
@@ -180,7 +180,7 @@ settings! {
         /// The name that the certificate must have. Default: `host`.
         server_name: String, optional r#""smtp.example.com""#;
         /// PEM file with certificates to trust besides the system's authorities. It may hold the server's own certificate.
-        ca: PathBuf, optional r#""certs/company-ca.pem""#;
+        ca: PemSource, optional r#""certs/company-ca.pem""#;
         /// The login. Leave out both keys for a server that asks for none.
         username: String, optional r#""relay""#;
         /// Written out, { env = "NAME" } or { file = "/run/secrets/NAME" }.
@@ -315,6 +315,17 @@ words! { UnsignedWord, "\"refuse\", \"send\" or a list of domains", {
 } }
 struct UnsignedWord(UnsignedMail);
 
+impl UnsignedMail {
+    /// Reads a variable: a word, or domains between commas.
+    pub fn of_variable(text: &str) -> Result<Self, Complaint> {
+        if !text.contains(['.', ',']) {
+            return <UnsignedWord as Text>::parse(text).map(|word| word.0);
+        }
+        let domains = text.split(',').map(str::trim).filter(|domain| !domain.is_empty());
+        domains.map(<Domain as Text>::parse).collect::<Result<_, _>>().map(Self::Domains)
+    }
+}
+
 impl Value for UnsignedMail {
     fn expected() -> String {
         UnsignedWord::EXPECTED.to_owned()
@@ -328,14 +339,14 @@ impl Value for UnsignedMail {
     }
 }
 
-/// Where a DKIM key comes from. In the file it is always a path; the environment may hold the key itself.
+/// Where a key or certificates come from. In the file it is always a path; the environment may hold the PEM text itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
+pub enum PemSource {
     Path(PathBuf),
     Pem(Secret),
 }
 
-impl Text for KeySource {
+impl Text for PemSource {
     const EXPECTED: &'static str = PathBuf::EXPECTED;
 
     fn parse(text: &str) -> Result<Self, Complaint> {

@@ -7,6 +7,7 @@ mod environment;
 mod file;
 mod input;
 pub mod key_file;
+mod local_networks;
 mod maps;
 mod masking;
 mod overlay;
@@ -26,10 +27,12 @@ mod settings;
 mod suggest;
 #[cfg(test)]
 mod tests;
+pub mod unreadable;
 mod unsupported;
 mod value;
 
 pub use environment::Environment;
+pub use environment::variables::CONFIG_VARIABLE;
 pub use file::DeliveryMode;
 pub use masking::shown_path;
 pub use problem::{Located, Problems};
@@ -79,6 +82,7 @@ pub fn queue_location(file: &ConfigFile<'_>, environment: &Environment) -> Resul
     environment.survey(&mut draft.source.survey.hidden);
     overlay::apply(environment, &mut draft.file, &mut draft.findings);
     let backend = resolve::backend(&draft.file.queue.backend, &mut draft.findings);
+    name_variables(&mut draft.findings, draft.has_file);
     match (draft.file.gateway.data_dir.value(), backend) {
         (Some(path), Ok(backend)) => Ok(QueueLocation { data_dir: base(file).join(path), backend }),
         _ => Err(Problems::new(Arc::new(draft.source), draft.findings.errors)),
@@ -114,18 +118,14 @@ impl UnresolvedConfig {
                 Self::parse(&name, &text, open_to_all)
             }
             Err(error) if error.kind() == ErrorKind::NotFound && !file.explicit => Ok(Self::without_file()),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(whole("there is no such file".to_owned(), "name another with --config, or leave it out"))
-            }
-            Err(error) if error.kind() == ErrorKind::InvalidData => {
-                Err(whole("it is not UTF-8 text".to_owned(), "save it as UTF-8"))
-            }
-            Err(error) if error.kind() == ErrorKind::IsADirectory => {
-                Err(whole("it is a directory".to_owned(), "name the file in it"))
-            }
-            Err(error) => {
-                Err(whole(format!("it cannot be read: {error}"), "the gateway's user must be able to read it"))
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(whole(
+                "there is no such file".to_owned(),
+                "name another with --config or WAXSEAL_CONFIG, or leave both out",
+            )),
+            Err(error) => Err(whole(
+                format!("it {}", unreadable::why(&error)),
+                unreadable::what_to_do(file.path, &error).unwrap_or("the gateway's user must be able to read it"),
+            )),
         }
     }
 
@@ -160,6 +160,7 @@ impl UnresolvedConfig {
 
     fn finish(mut self, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
         environment.survey(&mut self.source.survey.hidden);
+        let suspicions = environment.suspicions(&overlay::referenced_variables(&self.file));
         overlay::apply(environment, &mut self.file, &mut self.findings);
         let no_upstream = self.file.upstreams.is_empty();
         let mut resolver = Resolver { base, environment, findings: &mut self.findings };
@@ -174,10 +175,15 @@ impl UnresolvedConfig {
                 "there is no config.toml here, and no SMTP_HOST_ADDR"
             };
             self.findings.error(&Place::Nowhere, message).help(
-                "mail needs somewhere to go: add an [[upstream]] table to the file (provider = \"sandbox\" needs no \
-                 account), or set SMTP_HOST_ADDR and its companions in the environment",
+                "mail needs somewhere to go: set SMTP_HOST_ADDR, SMTP_USER_NAME and SMTP_USER_PWD (or \
+                 WAXSEAL_PROVIDER=sandbox, which needs no account), or add an [[upstream]] table to the file (or \
+                 provider = \"sandbox\")",
             );
         }
+        // The wrong name for a variable is often why something is missing.
+        let has_errors = !self.findings.errors.is_empty();
+        if has_errors { &mut self.findings.errors } else { &mut self.findings.warnings }.extend(suspicions);
+        name_variables(&mut self.findings, self.has_file);
         let source = Arc::new(self.source);
         match settings {
             Some(mut settings) if self.findings.errors.is_empty() => {
@@ -186,6 +192,22 @@ impl UnresolvedConfig {
             }
             _ => Err(Problems::new(source, self.findings.errors)),
         }
+    }
+}
+
+/// Calls keys by their variables where a problem is about a variable, or there is no file.
+fn name_variables(findings: &mut Findings, has_file: bool) {
+    for problem in findings.errors.iter_mut().chain(&mut findings.warnings) {
+        let variable = match &problem.place {
+            Place::Environment(name) => name.as_str(),
+            Place::Nowhere if !has_file => "",
+            Place::Nowhere | Place::File(_) => continue,
+        };
+        let (message, help) = (
+            environment::in_variables(&problem.message, variable),
+            problem.help.as_deref().map(|help| environment::in_variables(help, variable)),
+        );
+        (problem.message, problem.help) = (message, help);
     }
 }
 

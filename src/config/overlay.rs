@@ -3,7 +3,10 @@
 //! The block that Plausible reads works here unchanged; what the gateway adds begins with WAXSEAL_ or DKIM_.
 
 use super::environment::{Environment, Found};
-use super::file::{DkimTable, File, KeySource, ListenerTable, ProviderName, RouteTable, UpstreamTable, UserTable};
+use super::file::{
+    DkimTable, File, GatewayTable, ListenerTable, PemSource, ProviderName, RouteTable, UnsignedMail, UpstreamTable,
+    UserTable,
+};
 use super::input::Typed;
 use super::patterns::UpstreamNames;
 use super::problem::{Findings, Place};
@@ -15,9 +18,11 @@ use crate::dkim::Selector;
 use crate::inbound::AuthMode;
 use crate::observe::Secret;
 use crate::pem;
-use crate::relay::{TlsMode, provider};
+use crate::relay::TlsMode;
+use crate::relay::provider::{self, Login};
 use crate::smtp::Domain;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the upstream of the environment is called.
@@ -26,16 +31,29 @@ pub const UPSTREAM: &str = "environment";
 const DEFAULT_PORT: u16 = 2525;
 
 pub fn apply(environment: &Environment, file: &mut File, findings: &mut Findings) {
-    environment.warn_about_misspellings(findings);
-    replace(&mut file.gateway.hostname, environment.text("WAXSEAL_HOSTNAME", findings));
-    replace(&mut file.gateway.data_dir, environment.text("WAXSEAL_DATA_DIR", findings));
+    gateway(environment, file, findings);
     if let Some(upstream) = upstream(environment, findings) {
         make_default(upstream, file);
     }
-    file.dkim.extend(dkim(environment, findings));
+    let dkim = dkim(environment, &file.gateway, findings);
+    file.dkim.extend(dkim);
     let user = user(environment, findings);
     listeners(environment, user.is_some(), file, findings);
     file.users.extend(user);
+}
+
+/// Variables that the file refers to by `{ env = "NAME" }`: whatever their names, they are not meant for us.
+pub fn referenced_variables(file: &File) -> BTreeSet<String> {
+    let upstreams = file.upstreams.iter().flat_map(|upstream| {
+        let logins = upstream.credentials.iter().map(|login| &login.password);
+        [&upstream.password, &upstream.secret_key].into_iter().chain(logins)
+    });
+    let secrets = upstreams.chain(file.users.iter().map(|user| &user.password));
+    let name = |secret: &Typed<SecretSource>| match secret.value() {
+        Some(SecretSource::Variable(name)) => Some(name.clone()),
+        _ => None,
+    };
+    secrets.filter_map(name).collect()
 }
 
 fn replace<T>(typed: &mut Typed<T>, from_environment: Option<Typed<T>>) {
@@ -44,41 +62,95 @@ fn replace<T>(typed: &mut Typed<T>, from_environment: Option<Typed<T>>) {
     }
 }
 
+/// The keys of which there is one each.
+fn gateway(environment: &Environment, file: &mut File, findings: &mut Findings) {
+    replace(&mut file.gateway.hostname, environment.text("WAXSEAL_HOSTNAME", findings));
+    replace(&mut file.gateway.data_dir, environment.text("WAXSEAL_DATA_DIR", findings));
+    replace(&mut file.gateway.unsigned, environment.read("WAXSEAL_UNSIGNED", findings, UnsignedMail::of_variable));
+    replace(&mut file.gateway.max_memory, environment.text("WAXSEAL_MAX_MEMORY", findings));
+    replace(&mut file.gateway.drain, environment.text("WAXSEAL_DRAIN", findings));
+    replace(&mut file.queue.bounce, environment.text("WAXSEAL_BOUNCE", findings));
+    replace(&mut file.queue.expire, environment.text("WAXSEAL_EXPIRE", findings));
+    replace(&mut file.queue.min_free_space, environment.text("WAXSEAL_MIN_FREE_SPACE", findings));
+    replace(&mut file.log.level, environment.text("WAXSEAL_LOG_LEVEL", findings));
+    replace(&mut file.log.format, environment.text("WAXSEAL_LOG_FORMAT", findings));
+}
+
+/// What makes an upstream is its host, or a provider whose host is known.
 fn upstream(environment: &Environment, findings: &mut Findings) -> Option<UpstreamTable> {
     let host = environment.text::<String>("SMTP_HOST_ADDR", findings);
-    let port = environment.number("SMTP_HOST_PORT", findings);
-    let login = both(environment, "SMTP_USER_NAME", "SMTP_USER_PWD", findings);
-    let implicit = environment.flag("SMTP_HOST_SSL_ENABLED", findings);
-    let max_connections = environment.number("SMTP_POOL_SIZE", findings);
-    let connect_retries = environment.number("SMTP_RETRIES", findings);
-    let Some(host) = host else {
-        let lonely = port.as_ref().map(|port| &port.place).or(login.as_ref().map(|(name, _)| &name.place));
-        if let Some(place) = lonely {
-            findings
-                .warning(place, "it has no effect without SMTP_HOST_ADDR")
-                .help("set SMTP_HOST_ADDR to the provider's host");
-        }
-        return None;
-    };
-    let place = host.place.clone();
-    let mut upstream = UpstreamTable::empty(place.clone());
-    upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
-    let known = host.value().map(String::as_str).and_then(provider::at_host);
-    upstream.provider = Typed::given(ProviderName(known.unwrap_or(&provider::SMTP)), place.clone());
-    upstream.host = host;
-    // Given even if it is not: Plausible's default holds whatever SMTP_HOST_SSL_ENABLED says.
-    upstream.port.insist();
-    replace(&mut upstream.port, port);
-    if let Some(implicit) = implicit {
+    let provider = environment.text::<ProviderName>("WAXSEAL_PROVIDER", findings);
+    let place = host.as_ref().map(|host| &host.place).or(provider.as_ref().map(|it| &it.place)).cloned();
+    let mut upstream = UpstreamTable::empty(place.clone().unwrap_or(Place::Nowhere));
+    replace(&mut upstream.port, environment.number("SMTP_HOST_PORT", findings));
+    if let Some(implicit) = environment.flag("SMTP_HOST_SSL_ENABLED", findings) {
         upstream.tls = implicit.map(|implicit| if implicit { TlsMode::Implicit } else { TlsMode::StartTls });
     }
-    if let Some((name, password)) = login {
-        upstream.username = Typed::given(name.text, name.place);
-        upstream.password = Typed::given(SecretSource::Literal(Secret::new(password.text)), password.place);
+    replace(&mut upstream.username, environment.text("SMTP_USER_NAME", findings));
+    replace(&mut upstream.password, secret(environment, "SMTP_USER_PWD", findings));
+    replace(&mut upstream.secret_key, secret(environment, "WAXSEAL_SECRET_KEY", findings));
+    replace(&mut upstream.region, environment.text("WAXSEAL_REGION", findings));
+    replace(&mut upstream.server_name, environment.text("WAXSEAL_SERVER_NAME", findings));
+    replace(&mut upstream.ca, pem_source(environment, "WAXSEAL_CA", findings));
+    replace(&mut upstream.max_connections, environment.number("SMTP_POOL_SIZE", findings));
+    replace(&mut upstream.connect_retries, environment.number("SMTP_RETRIES", findings));
+    let Some(place) = place else {
+        warn_without_provider(&upstream, findings);
+        return None;
+    };
+    upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
+    if let Some(host) = host {
+        // Given even if it is not: Plausible's default holds whatever SMTP_HOST_SSL_ENABLED says.
+        upstream.port.insist();
+        let known = host.value().map(String::as_str).and_then(provider::at_host);
+        upstream.provider = Typed::given(ProviderName(known.unwrap_or(&provider::SMTP)), place);
+        upstream.host = host;
     }
-    replace(&mut upstream.max_connections, max_connections);
-    replace(&mut upstream.connect_retries, connect_retries);
+    replace(&mut upstream.provider, provider);
+    let needs_both = upstream.provider.value().is_none_or(|it| matches!(it.0.login, Login::Optional));
+    if needs_both && upstream.username.is_given() != upstream.password.is_given() {
+        let (lonely, other) = match upstream.username.is_given() {
+            true => (&upstream.username.place, "SMTP_USER_PWD"),
+            false => (&upstream.password.place, "SMTP_USER_NAME"),
+        };
+        findings.error(lonely, must_be_set(other)).help(BOTH);
+        (upstream.username, upstream.password) = (Typed::invalid(Place::Nowhere), Typed::invalid(Place::Nowhere));
+    }
     Some(upstream)
+}
+
+/// The first variable that only makes sense with a provider.
+fn warn_without_provider(upstream: &UpstreamTable, findings: &mut Findings) {
+    let given = [
+        (upstream.port.is_given(), &upstream.port.place),
+        (upstream.username.is_given(), &upstream.username.place),
+        (upstream.password.is_given(), &upstream.password.place),
+        (upstream.tls.is_given(), &upstream.tls.place),
+        (upstream.secret_key.is_given(), &upstream.secret_key.place),
+        (upstream.region.is_given(), &upstream.region.place),
+        (upstream.server_name.is_given(), &upstream.server_name.place),
+        (upstream.ca.is_given(), &upstream.ca.place),
+        (upstream.max_connections.is_given(), &upstream.max_connections.place),
+        (upstream.connect_retries.is_given(), &upstream.connect_retries.place),
+    ];
+    if let Some((_, place)) = given.iter().find(|(is_given, _)| *is_given) {
+        findings
+            .warning(place, "it has no effect without SMTP_HOST_ADDR")
+            .help("set SMTP_HOST_ADDR to the provider's host");
+    }
+}
+
+fn secret(environment: &Environment, name: &str, findings: &mut Findings) -> Option<Typed<SecretSource>> {
+    let found = environment.find(name, findings)?;
+    Some(Typed::given(SecretSource::Literal(Secret::new(found.text)), found.place))
+}
+
+/// The text itself, or a path.
+fn pem_source(environment: &Environment, name: &str, findings: &mut Findings) -> Option<Typed<PemSource>> {
+    environment.read(name, findings, |text| match pem::is_pem(text) {
+        true => Ok(PemSource::Pem(Secret::new(text))),
+        false => PemSource::parse(text),
+    })
 }
 
 /// First among the upstreams, so that without routes it gets all mail; with routes, what no other takes.
@@ -93,38 +165,42 @@ fn make_default(upstream: UpstreamTable, file: &mut File) {
     file.upstreams.insert(0, upstream);
 }
 
-fn dkim(environment: &Environment, findings: &mut Findings) -> Option<DkimTable> {
-    const NAMES: [&str; 3] = ["DKIM_DOMAIN", "DKIM_SELECTOR", "DKIM_PRIVATE_KEY"];
-    let domain = environment.text::<Domain>(NAMES[0], findings);
-    let selector = environment.text::<Selector>(NAMES[1], findings);
-    let key = environment.find(NAMES[2], findings);
-    let there = [domain.is_some(), selector.is_some(), key.is_some()];
-    let (Some(domain), Some(selector), Some(key)) = (domain, selector, key) else {
-        let named =
-            |wanted: bool| NAMES.iter().zip(there).filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
-        if let Some(present) = named(true).next() {
-            let missing = named(false).collect::<Vec<_>>().join(" and ");
-            findings
-                .error(&Place::Environment(present.to_owned()), format!("{missing} must be set too"))
-                .help("a key needs all three: DKIM_DOMAIN, DKIM_SELECTOR, DKIM_PRIVATE_KEY");
-        }
-        return None;
-    };
+fn dkim(environment: &Environment, gateway: &GatewayTable, findings: &mut Findings) -> Option<DkimTable> {
+    let domain = environment.text::<Domain>("DKIM_DOMAIN", findings);
+    let selector = environment.text::<Selector>("DKIM_SELECTOR", findings);
+    let generate = environment.flag("DKIM_GENERATE", findings);
+    let is_made = generate.as_ref().is_some_and(|generate| generate.value() == Some(&true));
+    let key = pem_source(environment, "DKIM_PRIVATE_KEY", findings);
+    let names = [
+        ("DKIM_DOMAIN", domain.is_some()),
+        ("DKIM_SELECTOR", selector.is_some()),
+        (if is_made && key.is_none() { "DKIM_GENERATE" } else { "DKIM_PRIVATE_KEY" }, key.is_some() || is_made),
+    ];
+    let named = |wanted: bool| names.iter().filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
+    let missing = named(false).collect::<Vec<_>>().join(" and ");
+    if let Some(present) = named(true).next().filter(|_| !missing.is_empty()) {
+        findings
+            .error(&Place::Environment(present.to_owned()), format!("{missing} must be set too"))
+            .help("a key needs all three: DKIM_DOMAIN, DKIM_SELECTOR, DKIM_PRIVATE_KEY (or DKIM_GENERATE=true)");
+    }
+    let (domain, selector) = (domain?, selector?);
     let mut dkim = DkimTable::empty(domain.place.clone());
+    dkim.private_key = key.or_else(|| is_made.then(|| path_of_made_key(gateway, &domain, &selector)))?;
     dkim.domain = domain;
     dkim.selector = selector;
-    dkim.private_key = if pem::is_pem(&key.text) {
-        Typed::given(KeySource::Pem(Secret::new(key.text)), key.place)
-    } else {
-        match KeySource::parse(&key.text) {
-            Ok(path) => Typed::given(path, key.place),
-            Err(complaint) => {
-                findings.error(&key.place, complaint.message).help = complaint.help;
-                Typed::invalid(key.place)
-            }
-        }
-    };
+    replace(&mut dkim.generate, generate);
     Some(dkim)
+}
+
+/// In the data folder, the one place that a container's user can write to.
+fn path_of_made_key(gateway: &GatewayTable, domain: &Typed<Domain>, selector: &Typed<Selector>) -> Typed<PemSource> {
+    match (gateway.data_dir.value(), domain.value(), selector.value()) {
+        (Some(data_dir), Some(domain), Some(selector)) => {
+            let path = data_dir.join("dkim").join(format!("{domain}.{selector}.pem"));
+            Typed::given(PemSource::Path(path), Place::Environment("DKIM_GENERATE".to_owned()))
+        }
+        _ => Typed::invalid(Place::Nowhere),
+    }
 }
 
 fn user(environment: &Environment, findings: &mut Findings) -> Option<UserTable> {
@@ -140,7 +216,9 @@ fn listeners(environment: &Environment, has_user: bool, file: &mut File, finding
     match environment.list::<SocketAddr>("WAXSEAL_LISTEN", findings) {
         Some(addresses) => {
             if !file.listeners.is_empty() {
-                findings.warning(&addresses.place, "it replaces the [[listener]] tables of the file");
+                findings
+                    .warning(&addresses.place, "it replaces the [[listener]] tables of the file")
+                    .help("set it to nothing, WAXSEAL_LISTEN=, for those of the file");
             }
             let login_only = has_user && allow.is_none();
             let listen = |address| environment_listener(address, &addresses.place, login_only);
@@ -149,10 +227,27 @@ fn listeners(environment: &Environment, has_user: bool, file: &mut File, finding
         None if file.listeners.is_empty() => file.listeners = default_listeners(),
         None => {}
     }
-    if let Some(allow) = allow {
-        for listener in file.listeners.iter_mut().filter(|listener| !listener.allow.is_given()) {
-            listener.allow = allow.clone();
-        }
+    let senders = environment.list("WAXSEAL_SENDERS", findings);
+    let delivery = environment.text("WAXSEAL_DELIVERY", findings);
+    let tls = environment.text("WAXSEAL_TLS", findings);
+    let certificate = pem_source(environment, "WAXSEAL_CERTIFICATE", findings);
+    let private_key = pem_source(environment, "WAXSEAL_PRIVATE_KEY", findings);
+    let max_message_size = environment.text("WAXSEAL_MAX_MESSAGE_SIZE", findings);
+    for listener in &mut file.listeners {
+        fill(&mut listener.allow, allow.as_ref());
+        fill(&mut listener.senders, senders.as_ref());
+        fill(&mut listener.delivery, delivery.as_ref());
+        fill(&mut listener.tls, tls.as_ref());
+        fill(&mut listener.certificate, certificate.as_ref());
+        fill(&mut listener.private_key, private_key.as_ref());
+        fill(&mut listener.max_message_size, max_message_size.as_ref());
+    }
+}
+
+/// Of several listeners each may have its own in the file.
+fn fill<T: Clone>(typed: &mut Typed<T>, from_environment: Option<&Typed<T>>) {
+    if !typed.is_given() {
+        replace(typed, from_environment.cloned());
     }
 }
 
@@ -187,6 +282,12 @@ fn both(environment: &Environment, first: &str, second: &str, findings: &mut Fin
 }
 
 fn lacks(lonely: &Found, other: &str, findings: &mut Findings) -> Option<(Found, Found)> {
-    findings.error(&lonely.place, format!("{other} must be set too")).help("set both, or neither");
+    findings.error(&lonely.place, must_be_set(other)).help(BOTH);
     None
+}
+
+const BOTH: &str = "set both, or neither";
+
+fn must_be_set(name: &str) -> String {
+    format!("{name} must be set too")
 }

@@ -7,7 +7,7 @@ mod shipped;
 #[cfg(test)]
 mod tests;
 
-use super::environment::VARIABLES;
+use super::environment::variables::VARIABLES;
 use super::file::SCHEMA;
 use super::schema::{Presence, SettingSchema, TableSchema};
 use std::fmt::{self, Write as _};
@@ -22,7 +22,7 @@ impl fmt::Display for Defaults {
             write_table(f, table)?;
         }
         writeln!(f, "# Variables of the environment, or files of these names in /run/secrets (or $CONFIG_DIR).")?;
-        VARIABLES.iter().try_for_each(|(name, meaning)| writeln!(f, "# {name}: {meaning}"))
+        VARIABLES.iter().try_for_each(|variable| write_doc(f, &[&format!("{}: {}", variable.name, variable.meaning)]))
     }
 }
 

@@ -167,10 +167,15 @@ pub type Retries = Number<0, 100>;
 impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
     /// Reads a variable of the environment.
     pub fn parse(text: &str) -> Result<Self, Complaint> {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
             Ok(number) if (MIN..=MAX).contains(&number) => Ok(Self(number)),
+            _ if is_number => {
+                Err(Complaint::new(format!("{text} is out of range"), format!("use a number from {MIN} to {MAX}")))
+            }
             _ => Err(Complaint::new(
-                format!("{text} is not a number in range"),
+                format!("\"{text}\" is not a whole number"),
                 format!("use a number from {MIN} to {MAX}"),
             )),
         }

@@ -101,3 +101,86 @@ async fn file_and_environment_work_together() {
         .env("SMTP_USER_PWD", "canary-of-both");
     arrives(setup, &scripted, "both", "canary-of-both").await;
 }
+
+/// Nothing is configured but what the image sets: what to set is said, with the networks that this machine is in.
+#[test]
+fn the_first_start_of_a_container_says_exactly_what_to_set() {
+    let setup = Setup::new(None).env("WAXSEAL_LISTEN", "0.0.0.0:0").env("WAXSEAL_DATA_DIR", "data");
+    let output = setup.output(&["run"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for part in ["SMTP_HOST_ADDR", "WAXSEAL_PROVIDER=sandbox", "WAXSEAL_ALLOW=", "WAXSEAL_USER and WAXSEAL_PASSWORD"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_without_any_file_makes_its_key_and_keeps_mail_in_the_sandbox() {
+    let setup = Setup::new(None)
+        .env("WAXSEAL_LISTEN", "0.0.0.0:0")
+        .env("WAXSEAL_ALLOW", "127.0.0.0/8")
+        .env("WAXSEAL_DATA_DIR", "data")
+        .env("WAXSEAL_PROVIDER", "sandbox")
+        .env("WAXSEAL_LOG_FORMAT", "json")
+        .env("DKIM_DOMAIN", "example.com")
+        .env("DKIM_SELECTOR", "wax1")
+        .env("DKIM_GENERATE", "true");
+    let key = setup.folder().join("data/dkim/example.com.wax1.pem");
+    let gateway = setup.start(1);
+    let port = gateway.address().port();
+    let reply = hand_in(([127, 0, 0, 1], port).into(), &["you@example.net"], &mail("kept")).await;
+    assert!(reply.starts_with("250 "), "{reply}\n{}", gateway.log().join("\n"));
+    let line = gateway.wait_for_line(&["DKIM pass"]);
+    assert!(line.starts_with('{') && key.is_file(), "{line}");
+}
+
+#[test]
+fn the_configurations_path_is_a_variable_and_the_argument_wins() {
+    let config = "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n\
+                  [[upstream]]\nname = \"of-the-variable\"\nprovider = \"sandbox\"\n";
+    let setup = Setup::new(None)
+        .file("elsewhere/waxseal.toml", config)
+        .file("other.toml", config.replace("of-the-variable", "of-the-argument"))
+        .env("WAXSEAL_CONFIG", "elsewhere/waxseal.toml");
+    for (arguments, expected) in
+        [(&["check"][..], "of-the-variable"), (&["--config", "other.toml", "check"], "of-the-argument")]
+    {
+        let output = setup.output(arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains(expected), "{arguments:?}: {said}");
+    }
+    let gone = Setup::new(None).env("WAXSEAL_CONFIG", "gone.toml").output(&["check"]);
+    let said = String::from_utf8_lossy(&gone.stderr).into_owned();
+    assert!(gone.status.code() == Some(2) && said.contains("gone.toml: there is no such file"), "{said}");
+}
+
+/// The block as other programs have it: the start fails, and each line is named with the right one; no value is shown.
+#[test]
+fn names_that_other_programs_use_are_each_named_with_the_right_one() {
+    let setup = Setup::new(None)
+        .env("SMTP_HOST", "smtp.example.com")
+        .env("SMTP_PORT", "587")
+        .env("SMTP_USERNAME", "canary-user-1")
+        .env("SMTP_PASSWORD", "canary-password-1")
+        .env("SMTP_TLS", "true")
+        .env("DKIM_KEY", "canary-key-1")
+        .env("POSTMARK_API_KEY", "canary-token-1");
+    for command in ["check", "run"] {
+        let output = setup.output(&[command]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for (wrong, right) in [
+            ("SMTP_HOST:", "SMTP_HOST_ADDR"),
+            ("SMTP_PORT:", "SMTP_HOST_PORT"),
+            ("SMTP_USERNAME:", "SMTP_USER_NAME"),
+            ("SMTP_PASSWORD:", "SMTP_USER_PWD"),
+            ("SMTP_TLS:", "SMTP_HOST_SSL_ENABLED"),
+            ("DKIM_KEY:", "DKIM_PRIVATE_KEY"),
+            ("POSTMARK_API_KEY:", "WAXSEAL_PROVIDER=postmark"),
+        ] {
+            let line = said.lines().find(|line| line.starts_with(wrong));
+            assert!(line.is_some_and(|line| line.contains(right)), "{wrong} {right}: {said}");
+        }
+        assert!(!said.contains("canary"), "{said}");
+    }
+}

@@ -15,6 +15,7 @@ mod corpus;
 mod crash;
 mod data_folder;
 mod deliverability;
+mod deploy_files;
 mod dialogs;
 mod direct_replies;
 mod dkim_commands;

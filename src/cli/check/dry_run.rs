@@ -126,7 +126,7 @@ fn report_lines(report: &IntakeReport, settings: &Settings) -> Vec<String> {
         lines.push(line("repaired", report.repairs.join(", ")));
     }
     if !report.conflicts.is_empty() {
-        lines.push(line("decided", &format!("the first of several different {}", report.conflicts.join(", "))));
+        lines.push(line("decided", format!("the first of several different {}", report.conflicts.join(", "))));
     }
     // What is refused before the rules says nothing about them.
     let was_asked = !report.matched.is_empty() || !report.passed_over.is_empty();

@@ -3,7 +3,7 @@
 
 use super::{permissions_warning, print};
 use crate::cli::complain;
-use crate::cli::{NOT_WELL, WRONG, run::print_problems};
+use crate::cli::{NOT_WELL, WRONG, run::print_problems, unreadable};
 use crate::config::{self, ConfigFile, DkimSettings, Environment};
 use crate::dkim::{DnsRecord, Keyring, Selector, SigningKey};
 use crate::smtp::Domain;
@@ -97,7 +97,7 @@ fn from_file(path: &Path, command: &RecordArgs) -> anyhow::Result<SigningKey> {
             path.display()
         );
     };
-    let pem = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let pem = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
     if let Some(warning) = permissions_warning(path, mode) {
         complain(format_args!("{warning}"));

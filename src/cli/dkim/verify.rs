@@ -4,7 +4,7 @@
 use super::print;
 use crate::cli::complain;
 use crate::cli::message_file::{read, with_crlf};
-use crate::cli::{NOT_WELL, WRONG, run::print_problems};
+use crate::cli::{NOT_WELL, WRONG, run::print_problems, unreadable};
 use crate::config::{self, ConfigFile, Environment};
 use crate::dkim::{self, Records, SignatureCheck, VerificationResult};
 use anyhow::Context as _;
@@ -74,7 +74,7 @@ fn how_to_use_dns(signature: &SignatureCheck, file: &Path) -> String {
 }
 
 fn from_file(path: &Path) -> anyhow::Result<Records> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     Records::from_file(&text).with_context(|| format!("{} cannot be used", path.display()))
 }
 

@@ -229,7 +229,9 @@ fn configuration_md() -> String {
         "\n## The environment\n\nVariables, or files of these names in `/run/secrets` (or in `$CONFIG_DIR`).\n\n",
     );
     page.push_str("| variable | meaning |\n|---|---|\n");
-    VARIABLES.iter().for_each(|(name, meaning)| writeln!(page, "| `{name}` | {} |", plain(meaning)).expect("a string"));
+    for variable in VARIABLES {
+        writeln!(page, "| `{}` | {} |", variable.name, plain(variable.meaning)).expect("a string");
+    }
     page
 }
 

@@ -2,7 +2,7 @@
 //! Makes and writes no key. RFC 6376 §3.6.2.1 (one record for each selector), RFC 8463 (Ed25519 beside RSA).
 
 use super::Resolver;
-use crate::config::file::{DkimTable, KeySource};
+use crate::config::file::{DkimTable, PemSource};
 use crate::config::input::{Reported, Resolved};
 use crate::config::problem::Place;
 use crate::config::settings::DkimSettings;
@@ -53,11 +53,11 @@ impl Resolver<'_> {
             return Err(Reported);
         }
         match typed.private_key.get()? {
-            KeySource::Pem(pem) => {
+            PemSource::Pem(pem) => {
                 let key = self.signing_key(domain.clone(), selector.clone(), pem.reveal().as_bytes(), place)?;
                 Ok(DkimSettings { domain, selector, path: None, key: Some(key) })
             }
-            KeySource::Path(path) => {
+            PemSource::Path(path) => {
                 let path = self.path(&path);
                 // Where nobody can tell whether it is there, reading it says why.
                 let key = if path.try_exists().unwrap_or(true) {

@@ -2,11 +2,12 @@
 //! Their content is never shown.
 
 use super::Resolver;
+use crate::config::file::PemSource;
 use crate::config::input::{Reported, Resolved};
 use crate::config::problem::Place;
-use crate::pem;
+use crate::config::unreadable;
+use crate::pem::{self, PemError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -16,12 +17,11 @@ impl Resolver<'_> {
         match std::fs::read(path) {
             Ok(content) => Ok(content),
             Err(error) => {
-                let problem =
-                    self.findings.error(place, format!("`{key}`: {} cannot be read: {error}", path.display()));
-                problem.help(match error.kind() {
-                    ErrorKind::PermissionDenied => "the gateway's user must be able to read it",
-                    _ => "relative paths start at the configuration file's folder",
-                });
+                let message = format!("`{key}`: {} {}", path.display(), unreadable::why(&error));
+                self.findings.error(place, message).help(
+                    unreadable::what_to_do(path, &error)
+                        .unwrap_or("relative paths start at the configuration file's folder"),
+                );
                 Err(Reported)
             }
         }
@@ -30,28 +30,39 @@ impl Resolver<'_> {
     pub(super) fn certificates(
         &mut self,
         key: &str,
-        path: &Path,
+        source: &PemSource,
         place: &Place,
     ) -> Resolved<Vec<CertificateDer<'static>>> {
-        let content = self.read_file(key, path, place)?;
-        let certificates = pem::certificates(&content);
-        certificates.map_err(|error| self.unusable(key, path, place, &error))
+        let content = self.pem(key, source, place)?;
+        pem::certificates(&content).map_err(|error| self.unusable(key, source, place, &error))
     }
 
-    pub(super) fn private_key(&mut self, key: &str, path: &Path, place: &Place) -> Resolved<PrivateKeyDer<'static>> {
-        let content = self.read_file(key, path, place)?;
-        self.warn_if_others_can_read(key, path, place);
-        pem::private_key(&content).map_err(|error| self.unusable(key, path, place, &error))
-    }
-
-    pub(super) fn unusable(
+    pub(super) fn private_key(
         &mut self,
         key: &str,
-        path: &Path,
+        source: &PemSource,
         place: &Place,
-        error: &dyn std::error::Error,
-    ) -> Reported {
-        self.findings.error(place, format!("`{key}`: {} cannot be used: {error}", path.display()));
+    ) -> Resolved<PrivateKeyDer<'static>> {
+        let content = self.pem(key, source, place)?;
+        if let PemSource::Path(path) = source {
+            self.warn_if_others_can_read(key, &self.path(path), place);
+        }
+        pem::private_key(&content).map_err(|error| self.unusable(key, source, place, &error))
+    }
+
+    fn pem(&mut self, key: &str, source: &PemSource, place: &Place) -> Resolved<Vec<u8>> {
+        match source {
+            PemSource::Path(path) => self.read_file(key, &self.path(path), place),
+            PemSource::Pem(text) => Ok(text.reveal().as_bytes().to_vec()),
+        }
+    }
+
+    fn unusable(&mut self, key: &str, source: &PemSource, place: &Place, error: &PemError) -> Reported {
+        let what = match source {
+            PemSource::Path(path) => self.path(path).display().to_string(),
+            PemSource::Pem(_) => "the text".to_owned(),
+        };
+        self.findings.error(place, format!("`{key}`: {what} cannot be used: {error}"));
         Reported
     }
 

@@ -3,8 +3,9 @@
 //! §4.3.
 
 use super::Resolver;
-use crate::config::file::{ListenerTable, ListenerTls};
+use crate::config::file::{ListenerTable, ListenerTls, PemSource};
 use crate::config::input::{Reported, Resolved, Typed};
+use crate::config::local_networks::local_networks;
 use crate::config::problem::Place;
 use crate::config::reader::Section;
 use crate::config::self_loop::is_loopback;
@@ -14,10 +15,10 @@ use crate::inbound::{AuthMode, ListenerOptions, READING_ROOM, Tls};
 use crate::message::SenderPatterns;
 use crate::message::rewrite::Rules;
 use crate::smtp::Domain;
+use crate::text::any_of;
 use crate::tls;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 impl Resolver<'_> {
@@ -91,8 +92,8 @@ impl Resolver<'_> {
     fn server_config(&mut self, typed: &ListenerTable) -> Resolved<Arc<ServerConfig>> {
         let chain = self.needed_for_tls(typed, "certificate", &typed.certificate);
         let key = self.needed_for_tls(typed, "private_key", &typed.private_key);
-        let chain = chain.and_then(|path| self.certificates("certificate", &path, &typed.certificate.place));
-        let key = key.and_then(|path| self.private_key("private_key", &path, &typed.private_key.place));
+        let chain = chain.and_then(|source| self.certificates("certificate", &source, &typed.certificate.place));
+        let key = key.and_then(|source| self.private_key("private_key", &source, &typed.private_key.place));
         match tls::server(chain?, key?) {
             Ok(config) => Ok(config),
             Err(error) => {
@@ -102,13 +103,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn needed_for_tls(&mut self, typed: &ListenerTable, key: &str, file: &Typed<PathBuf>) -> Resolved<PathBuf> {
+    fn needed_for_tls(&mut self, typed: &ListenerTable, key: &str, file: &Typed<PemSource>) -> Resolved<PemSource> {
         if !file.is_given() {
             self.findings
                 .error(&typed.tls.place, format!("this listener needs `{key}` for its `tls`"))
                 .help(format!("add {key} = \"certs/...\", or set tls = \"off\" for clients on this machine"));
         }
-        file.value().map(|path| self.path(path)).ok_or(Reported)
+        file.value().cloned().ok_or(Reported)
     }
 
     /// Who may send is decided by `allow` and `auth`; a container's neighbours are as foreign as the Internet.
@@ -120,11 +121,12 @@ impl Resolver<'_> {
                 &typed.address.place,
                 format!("{address} can be reached from other machines, and nothing says who may send"),
             );
-            problem.help(if from_environment {
-                "set WAXSEAL_ALLOW to the application's network, as in 172.18.0.0/16, or WAXSEAL_USER and WAXSEAL_PASSWORD"
-            } else {
-                "name the application's network, as in allow = [\"172.18.0.0/16\"], or set auth = \"required\" and add a [[user]]"
-            });
+            match from_environment {
+                true => problem.help(who_may_send_by_variables()),
+                false => problem.help(
+                    "name the application's network, as in allow = [\"172.18.0.0/16\"], or set auth = \"required\" and add a [[user]]",
+                ),
+            }
         }
         if auth == AuthMode::Required && !has_users {
             self.findings
@@ -188,6 +190,18 @@ impl Resolver<'_> {
         }
         let any = own_domains.is_empty();
         Ok(if any { SenderPatterns::any() } else { SenderPatterns::domains(own_domains.iter().copied()) })
+    }
+}
+
+/// With this machine's own networks, one of which is the application's where both are containers.
+fn who_may_send_by_variables() -> String {
+    let login = "or WAXSEAL_USER and WAXSEAL_PASSWORD for a login";
+    match local_networks().as_slice() {
+        [] => format!("set WAXSEAL_ALLOW to the application's network, as in WAXSEAL_ALLOW=172.18.0.0/16, {login}"),
+        networks => {
+            let names = any_of(networks.iter().map(|(name, network)| format!("WAXSEAL_ALLOW={network} ({name})")));
+            format!("set WAXSEAL_ALLOW to the application's network: this machine is in {names}; {login}")
+        }
     }
 }
 

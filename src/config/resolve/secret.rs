@@ -3,6 +3,7 @@
 use crate::config::environment::Environment;
 use crate::config::masking::is_variable;
 use crate::config::secret::SecretSource;
+use crate::config::unreadable;
 use crate::config::value::Complaint;
 use crate::observe::Secret;
 use std::path::Path;
@@ -30,8 +31,8 @@ const NAME_OF_A_VARIABLE: &str =
 fn read_file(path: &Path) -> Result<Secret, Complaint> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Complaint::new(
-            format!("the secret file {} cannot be read: {error}", path.display()),
-            "relative paths start at the configuration file's folder",
+            format!("the secret file {} {}", path.display(), unreadable::why(&error)),
+            unreadable::what_to_do(path, &error).unwrap_or("relative paths start at the configuration file's folder"),
         )
     })?;
     let secret = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));

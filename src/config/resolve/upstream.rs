@@ -313,7 +313,7 @@ impl Resolver<'_> {
 
     fn client_config(&mut self, typed: &UpstreamTable) -> Resolved<Arc<ClientConfig>> {
         let ca = match typed.ca.optional()? {
-            Some(path) => self.certificates("ca", &self.path(&path), &typed.ca.place)?,
+            Some(source) => self.certificates("ca", &source, &typed.ca.place)?,
             None => Vec::new(),
         };
         match tls::client(&ca) {

@@ -1,0 +1,160 @@
+//! Every variable that the gateway reads, once: its name, the key that it sets, what its value may be, and its meaning.
+//! `waxseal check --defaults` and docs/configuration.md are written from this table.
+
+/// What kind of value a variable has. It decides what is taken off the value, and what of it a message may show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Never shown, and taken as it stands: quotes may belong to it.
+    Secret,
+    /// A word or a number. Anything else that stands there is not shown: lines may have been mixed up.
+    Word,
+    /// A name, a path, or a list of them.
+    Text,
+    /// A path, or the PEM text itself.
+    Pem,
+}
+
+#[derive(Debug)]
+pub struct Variable {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Table and key that it sets, as in "upstream.host"; empty if there is none.
+    pub setting: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn secret(name: &'static str, setting: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, kind: Kind::Secret, setting, meaning }
+}
+
+const fn word(name: &'static str, setting: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, kind: Kind::Word, setting, meaning }
+}
+
+const fn text(name: &'static str, setting: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, kind: Kind::Text, setting, meaning }
+}
+
+const fn pem(name: &'static str, setting: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, kind: Kind::Pem, setting, meaning }
+}
+
+/// Names another folder of secrets, as it does for Plausible.
+pub const SECRETS_FOLDER_VARIABLE: &str = "CONFIG_DIR";
+/// The configuration file, for the command line.
+pub const CONFIG_VARIABLE: &str = "WAXSEAL_CONFIG";
+
+pub const VARIABLES: &[Variable] = &[
+    text(
+        "SMTP_HOST_ADDR",
+        "upstream.host",
+        "the provider; makes an upstream named `environment`, which gets what no route takes",
+    ),
+    word("SMTP_HOST_PORT", "upstream.port", "its port; default 587"),
+    text("SMTP_USER_NAME", "upstream.username", "login at the provider, together with SMTP_USER_PWD"),
+    secret("SMTP_USER_PWD", "upstream.password", "password at the provider, or its token"),
+    word("SMTP_HOST_SSL_ENABLED", "upstream.tls", "true: TLS from the start; default: what the port is for"),
+    word("SMTP_POOL_SIZE", "upstream.max_connections", "connections at once, `max_connections`"),
+    word("SMTP_RETRIES", "upstream.connect_retries", "quick connect retries, `connect_retries`"),
+    text(
+        "WAXSEAL_PROVIDER",
+        "upstream.provider",
+        "a known provider, as in `provider`: makes the upstream without SMTP_HOST_ADDR; \"sandbox\" needs no account",
+    ),
+    text("WAXSEAL_REGION", "upstream.region", "the provider's `region`"),
+    secret(
+        "WAXSEAL_SECRET_KEY",
+        "upstream.secret_key",
+        "only for ses: the secret access key, in place of SMTP_USER_PWD",
+    ),
+    text(
+        "WAXSEAL_SERVER_NAME",
+        "upstream.server_name",
+        "the name that the provider's certificate must have, `server_name`",
+    ),
+    pem(
+        "WAXSEAL_CA",
+        "upstream.ca",
+        "certificates to trust besides the system's: the PEM text, or the path of its file",
+    ),
+    text(
+        "WAXSEAL_LISTEN",
+        "listener.address",
+        "addresses to listen on, with commas; they replace the file's [[listener]] tables",
+    ),
+    text(
+        "WAXSEAL_ALLOW",
+        "listener.allow",
+        "networks that may send without a login, with commas; for listeners without `allow`",
+    ),
+    text("WAXSEAL_USER", "user.name", "a login for applications, together with WAXSEAL_PASSWORD"),
+    secret("WAXSEAL_PASSWORD", "user.password", "its password, or the hash that `waxseal user hash` prints"),
+    text(
+        "WAXSEAL_SENDERS",
+        "listener.senders",
+        "senders that are accepted, with commas; for listeners without `senders`",
+    ),
+    word("WAXSEAL_DELIVERY", "listener.delivery", "\"queue\" or \"direct\"; for listeners without `delivery`"),
+    word("WAXSEAL_TLS", "listener.tls", "\"off\", \"starttls\" or \"implicit\"; for listeners without `tls`"),
+    pem(
+        "WAXSEAL_CERTIFICATE",
+        "listener.certificate",
+        "the listeners' certificate and chain: PEM text, or the path of its file",
+    ),
+    pem(
+        "WAXSEAL_PRIVATE_KEY",
+        "listener.private_key",
+        "the certificate's private key: PEM text, or the path of its file",
+    ),
+    text(
+        "WAXSEAL_MAX_MESSAGE_SIZE",
+        "listener.max_message_size",
+        "the largest message that is taken, as in \"25 MiB\"; for listeners without `max_message_size`",
+    ),
+    text("WAXSEAL_HOSTNAME", ".hostname", "`hostname`"),
+    text("WAXSEAL_DATA_DIR", ".data_dir", "`data_dir`"),
+    text("WAXSEAL_UNSIGNED", ".unsigned", "`unsigned`: \"refuse\", \"send\", or domains with commas"),
+    text("WAXSEAL_MAX_MEMORY", ".max_memory", "`max_memory`"),
+    text("WAXSEAL_DRAIN", ".drain", "`drain`"),
+    text("WAXSEAL_BOUNCE", "queue.bounce", "`bounce` of the queue"),
+    text("WAXSEAL_EXPIRE", "queue.expire", "`expire` of the queue"),
+    text("WAXSEAL_MIN_FREE_SPACE", "queue.min_free_space", "`min_free_space` of the queue"),
+    text("WAXSEAL_LOG_LEVEL", "log.level", "`level` of the log"),
+    word("WAXSEAL_LOG_FORMAT", "log.format", "`format` of the log: \"pretty\" or \"json\""),
+    text(
+        CONFIG_VARIABLE,
+        "",
+        "the configuration file, unless `--config` names one; never a file of the secrets folder",
+    ),
+    text("DKIM_DOMAIN", "dkim.domain", "a DKIM key's domain, together with the next two"),
+    text("DKIM_SELECTOR", "dkim.selector", "the key's selector"),
+    pem("DKIM_PRIVATE_KEY", "dkim.private_key", "the key itself (PEM), or the path of its file"),
+    word(
+        "DKIM_GENERATE",
+        "dkim.generate",
+        "true: make the key at start if its file is missing, in the data folder where DKIM_PRIVATE_KEY names no other",
+    ),
+];
+
+/// Variables of Plausible's that mean nothing to the gateway, or are only looked at. They often stand in one file with ours.
+pub const PLAUSIBLES_OWN: &[&str] = &["MAILER_EMAIL", "MAILER_NAME", "MAILER_ADAPTER", SECRETS_FOLDER_VARIABLE];
+
+pub fn named(name: &str) -> Option<&'static Variable> {
+    VARIABLES.iter().find(|variable| variable.name == name)
+}
+
+impl Variable {
+    /// Empty for the top of the file.
+    pub fn table(&self) -> &'static str {
+        self.setting.split_once('.').map_or("", |(table, _)| table)
+    }
+
+    pub fn key(&self) -> &'static str {
+        self.setting.split_once('.').map_or("", |(_, key)| key)
+    }
+}
+
+/// The variable that sets a key.
+pub fn of_key(table: &str, key: &str) -> Option<&'static Variable> {
+    VARIABLES.iter().find(|variable| !variable.setting.is_empty() && variable.table() == table && variable.key() == key)
+}
