@@ -171,11 +171,9 @@ impl<C: Deliver> Dispatcher<C> {
             let accepted = &lent.accepted;
             fault::provoke("closing", &accepted.envelope.sender);
             let elapsed = settlement.clock.now().duration_since(accepted.received_at);
-            attempt.log(accepted, Duration::try_from(elapsed).unwrap_or_default());
             let lease_settlement = settlement.settle(&lent, &attempt);
-            for (to, reason) in &lease_settlement.expired {
-                error!(id = %accepted.id, to = %Clean(to), reason = %Clean(reason), "failed");
-            }
+            let elapsed = Duration::try_from(elapsed).unwrap_or_default();
+            attempt.log(accepted, elapsed, &lease_settlement.expired);
             lease_settlement
         });
         closing.await.unwrap_or_else(|failure| {

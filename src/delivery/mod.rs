@@ -30,6 +30,7 @@ pub use dispatch::Dispatcher;
 pub use dry_run::dry_run;
 pub use profile::Profile;
 pub use quotas::Quotas;
+pub use report::named;
 pub use route::{CHOSEN, Choice, NoRoute, RecipientRoute, Route, RouteConditions, Routes, UNROUTED, lane_of_upstream};
 pub use settle::SettlementPolicy;
 pub use settled::Attempt;

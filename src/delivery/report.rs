@@ -6,34 +6,39 @@ use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{Outcome, Reason};
 use crate::observe::log::Clean;
-use crate::smtp::{Mailbox, Reply};
+use crate::smtp::{EnhancedCode, Mailbox, Reply};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::field::{DisplayValue, display};
 use tracing::{error, info, warn};
 
 /// Recipients named on one line; the others are counted.
 const NAMED: usize = 10;
 
 impl Attempt {
-    /// `elapsed`: since the final dot.
-    pub fn log(&self, accepted: &Accepted, elapsed: Duration) {
+    /// `elapsed`: since the final dot. `expired`: those of the deferred that have failed by age, with the whole reason.
+    pub fn log(&self, accepted: &Accepted, elapsed: Duration, expired: &[(Mailbox, String)]) {
+        let told = MailLine { accepted, elapsed };
         for (transaction, reply, recipients) in self.delivered_by_transaction() {
-            log_delivered(accepted, transaction, reply, &recipients, elapsed);
+            told.delivered(transaction, reply, &recipients);
         }
-        for (reason, recipients) in self.deferred_by_reason() {
-            log_deferred(accepted, reason, &recipients, elapsed);
+        let age_of = |to: &Mailbox| expired.iter().find(|(known, _)| known == to).map(|(_, text)| &**text);
+        for (reason, recipients) in self.deferred_by_reason(|to| age_of(to).is_none()) {
+            told.deferred(reason, &recipients);
         }
         for settled in self.settled() {
-            if let Outcome::Failed(reason) = &settled.outcome {
-                log_failed(accepted, settled, reason, elapsed);
+            match (&settled.outcome, age_of(&settled.recipient)) {
+                (Outcome::Failed(reason), _) => told.failed(settled, reason, &reason.without_upstream()),
+                (Outcome::Deferred(reason), Some(text)) => told.failed(settled, reason, text),
+                _ => {}
             }
         }
     }
 
     /// Omits what had not begun when the gateway stopped, since it returns to the queue unchanged.
-    fn deferred_by_reason(&self) -> Vec<(&Reason, Vec<&Mailbox>)> {
+    fn deferred_by_reason(&self, is_deferred: impl Fn(&Mailbox) -> bool) -> Vec<(&Reason, Vec<&Mailbox>)> {
         let mut reasons: Vec<(&Reason, Vec<&Mailbox>)> = Vec::new();
-        for settled in self.settled() {
+        for settled in self.settled().iter().filter(|settled| is_deferred(&settled.recipient)) {
             let Outcome::Deferred(reason) = &settled.outcome else { continue };
             if reason.cause == Cause::Stopping && reason.is_untried() {
                 continue;
@@ -61,48 +66,56 @@ impl Attempt {
     }
 }
 
-fn log_delivered(
-    accepted: &Accepted,
-    transaction: &SentTransaction,
-    reply: &Reply,
-    recipients: &[&Mailbox],
+/// What each line of an attempt begins with.
+struct MailLine<'a> {
+    accepted: &'a Accepted,
     elapsed: Duration,
-) {
-    let id = accepted.id;
-    let from = Clean(&accepted.envelope.sender);
-    let size = accepted.message.size();
-    let to = named(recipients);
-    let reply = Clean(reply);
-    let upstream = &*transaction.upstream;
-    let tls = transaction.tls;
-    let seal = &*transaction.seal;
-    let ms = in_ms(elapsed);
-    if transaction.is_sandbox {
-        warn!(%id, %from, %to, size, upstream, tls, seal, %reply, ms, "kept in the sandbox, NOT sent");
-    } else {
-        info!(%id, %from, %to, size, upstream, tls, seal, %reply, ms, "delivered");
+}
+
+impl MailLine<'_> {
+    fn delivered(&self, transaction: &SentTransaction, reply: &Reply, recipients: &[&Mailbox]) {
+        let id = self.accepted.id;
+        let from = Clean(&self.accepted.envelope.sender);
+        let size = self.accepted.message.size();
+        let to = named(recipients.iter().copied());
+        let upstream = &*transaction.upstream;
+        let tls = transaction.tls;
+        let seal = &*transaction.seal;
+        let (code, enhanced) = (reply.code(), reply.enhanced().map(display));
+        let reply = Clean(reply);
+        let ms = self.in_ms();
+        let what = if transaction.is_sandbox { "kept in the sandbox, NOT sent" } else { "delivered" };
+        info!(%id, %from, to, size, upstream, tls, seal, code, enhanced, %reply, ms, "{what}");
     }
-}
 
-fn log_deferred(accepted: &Accepted, reason: &Reason, recipients: &[&Mailbox], elapsed: Duration) {
-    let id = accepted.id;
-    let from = Clean(&accepted.envelope.sender);
-    let size = accepted.message.size();
-    let to = named(recipients);
-    let reason = Clean(reason);
-    let ms = elapsed.as_millis();
-    warn!(%id, %from, %to, size, %reason, ms, "deferred");
-}
+    fn deferred(&self, reason: &Reason, recipients: &[&Mailbox]) {
+        let id = self.accepted.id;
+        let from = Clean(&self.accepted.envelope.sender);
+        let size = self.accepted.message.size();
+        let to = named(recipients.iter().copied());
+        let upstream = reason.upstream.as_deref();
+        let (code, enhanced) = codes(reason);
+        let reason = reason.without_upstream();
+        let ms = self.in_ms();
+        warn!(%id, %from, to, size, upstream, code, enhanced, reason = %Clean(reason), ms, "deferred");
+    }
 
-fn log_failed(accepted: &Accepted, settled: &SettledRecipient, reason: &Reason, elapsed: Duration) {
-    let id = accepted.id;
-    let from = Clean(&accepted.envelope.sender);
-    let size = accepted.message.size();
-    let to = Clean(&settled.recipient);
-    let reason = Clean(reason);
-    let ms = in_ms(elapsed);
-    let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
-    error!(%id, %from, %to, size, tls, %reason, ms, "failed");
+    fn failed(&self, settled: &SettledRecipient, reason: &Reason, text: &str) {
+        let id = self.accepted.id;
+        let from = Clean(&self.accepted.envelope.sender);
+        let size = self.accepted.message.size();
+        let to = Clean(&settled.recipient);
+        let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
+        let upstream = reason.upstream.as_deref();
+        let (code, enhanced) = codes(reason);
+        let ms = self.in_ms();
+        error!(%id, %from, %to, size, upstream, tls, code, enhanced, reason = %Clean(text), ms, "failed");
+    }
+
+    // JSON numbers cannot hold a u128, and readers of milliseconds expect a number.
+    fn in_ms(&self) -> u64 {
+        u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Refused by one upstream; the next one is tried.
@@ -110,19 +123,24 @@ pub(super) fn log_refused(accepted: &Accepted, to: &Mailbox, reason: &Reason) {
     let id = accepted.id;
     let from = Clean(&accepted.envelope.sender);
     let to = Clean(to);
-    let reason = Clean(reason);
-    warn!(%id, %from, %to, %reason, "refused; the route's next upstream is asked");
+    let upstream = reason.upstream.as_deref();
+    let (code, enhanced) = codes(reason);
+    let reason = reason.without_upstream();
+    warn!(%id, %from, %to, upstream, code, enhanced, reason = %Clean(reason), "refused; the route's next upstream is asked");
 }
 
-// JSON numbers cannot hold a u128, and readers of milliseconds expect a number.
-fn in_ms(elapsed: Duration) -> u64 {
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+/// The provider's code, and the enhanced one.
+fn codes(reason: &Reason) -> (Option<u16>, Option<DisplayValue<EnhancedCode>>) {
+    (reason.reply().map(Reply::code), reason.enhanced().map(display))
 }
 
-fn named(recipients: &[&Mailbox]) -> String {
-    let mut text = recipients.iter().take(NAMED).map(|to| Clean(to).to_string()).collect::<Vec<_>>().join(",");
-    if let Some(more) = recipients.len().checked_sub(NAMED).filter(|&more| more > 0) {
-        text.push_str(&format!(",+{more} more"));
+/// `a@example.net,b@example.net,+3 more`.
+pub fn named<'a>(recipients: impl IntoIterator<Item = &'a Mailbox>) -> String {
+    let mut recipients = recipients.into_iter();
+    let mut names: Vec<String> = recipients.by_ref().take(NAMED).map(|to| Clean(to).to_string()).collect();
+    let more = recipients.count();
+    if more > 0 {
+        names.push(format!("+{more} more"));
     }
-    text
+    names.join(",")
 }

@@ -35,7 +35,7 @@ pub(super) struct LeaseSettlement {
     pub due: Timestamp,
     /// The failed recipients, for a bounce.
     pub failures: Vec<FailedRecipient>,
-    /// The recipients that failed by age alone, each with the reason.
+    /// The recipients that failed by age alone, each with the reason for the log, which names the upstream separately.
     pub expired: Vec<(Mailbox, String)>,
 }
 
@@ -55,9 +55,11 @@ impl SettlementPolicy {
                     untried(reason)
                 }
                 Outcome::Deferred(reason) if expired => {
-                    let text = format!("expired after {}: {reason}", in_words(self.schedule.expire));
+                    let expired = format!("expired after {}: ", in_words(self.schedule.expire));
+                    let text = format!("{expired}{reason}");
                     lease_settlement.failures.push(FailedRecipient::expired(&settled.recipient, reason, text.clone()));
-                    lease_settlement.expired.push((settled.recipient.clone(), text.clone()));
+                    let logged = expired + &reason.without_upstream();
+                    lease_settlement.expired.push((settled.recipient.clone(), logged));
                     Settlement::Failed(Attempted { text, ..attempted(reason, now) })
                 }
                 Outcome::Deferred(reason) => Settlement::Deferred(attempted(reason, now)),

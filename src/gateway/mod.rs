@@ -19,7 +19,7 @@ pub(crate) use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPre
 use self::listeners::{BoundListener, IntakeParts};
 use self::lock::Lock;
 use self::storage::{Lanes, MemoryPlan, Retention};
-use crate::config::{RouteSettings, Settings};
+use crate::config::{Provider, RouteSettings, Settings};
 use crate::control::{ControlServer, CurrentRules};
 use crate::delivery::{Bouncer, Delivery, Dispatcher, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
@@ -290,6 +290,11 @@ fn announce(settings: &Settings, listeners: &[BoundListener]) {
         info!(address = %listener.address(), delivery = listener.delivery(), "listening");
     }
     for upstream in &settings.upstreams {
-        info!(upstream = &*upstream.name, "{}", upstreams::describe(upstream));
+        let (name, told) = (&*upstream.name, upstreams::describe(upstream));
+        match upstream.provider {
+            // Once, and not again for each mail.
+            Provider::Sandbox => warn!(upstream = name, "{told}"),
+            Provider::Smtp { .. } => info!(upstream = name, "{told}"),
+        }
     }
 }

@@ -7,7 +7,7 @@
 use super::data::Receiving;
 use super::limits::ConnectionSlot;
 use super::lines::{InputLine, LineBuffer};
-use super::log_limit::{LogLimiter, LogPeer};
+use super::log_limit::{LogAbout, LogLimiter, LogPeer};
 use super::mismatch::Mismatch;
 use super::sasl::PasswordCheck;
 use super::session::{ServerSession, SessionAction, SessionStep};
@@ -104,7 +104,8 @@ where
         has_sent: false,
         departure: None,
         stop: service.stop.clone(),
-        log_peer: LogPeer { peer, needs_no_login, may_send: needs_no_login },
+        log_peer: LogPeer { listener: service.options.address, peer, needs_no_login, may_send: needs_no_login },
+        user: None,
     };
     let end = tokio::select! {
         end = connection.run(&slot, service) => end,
@@ -116,11 +117,15 @@ where
             debug!(%peer, "client lost: {end}")
         }
         Err(end @ (ConnectionEnd::Injected(_) | ConnectionEnd::Tls(_) | ConnectionEnd::Mismatch(_))) => {
-            service.log_limiter.warn(connection.log_peer, None, format_args!("connection dropped: {}", OneLine(end)));
+            service.log_limiter.warn(
+                connection.log_peer,
+                connection.about(),
+                format_args!("connection dropped: {}", OneLine(end)),
+            );
         }
     }
     if let (Ok(()) | Err(ConnectionEnd::Closed), Some(mismatch)) = (&end, connection.departure) {
-        service.log_limiter.warn(connection.log_peer, None, format_args!("{mismatch}"));
+        service.log_limiter.warn(connection.log_peer, connection.about(), format_args!("{mismatch}"));
     }
     match end {
         Ok(()) => Box::pin(connection.close()).await,
@@ -151,6 +156,8 @@ struct ClientConnection<S> {
     until: Option<Instant>,
     stop: CancellationToken,
     log_peer: LogPeer,
+    /// The login, once it succeeded.
+    user: Option<Arc<str>>,
     /// The client has submitted a message.
     has_sent: bool,
     /// What to log if the client leaves now.
@@ -218,6 +225,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         }
     }
 
+    fn about(&self) -> LogAbout<'_> {
+        LogAbout { user: self.user.as_deref(), sender: None }
+    }
+
     /// For most applications a refusal is a lost mail, and few of them show its text. The intake logs its own decisions
     /// about messages.
     fn logged(&self, log_limiter: &LogLimiter, step: SessionStep) -> SessionStep {
@@ -226,7 +237,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         if reply.code() == 503 {
             debug!(peer = %self.log_peer.peer, "refused: {}", OneLine(reply));
         } else {
-            log_limiter.warn(self.log_peer, None, format_args!("refused: {}", OneLine(reply)));
+            let about = LogAbout { user: self.user.as_deref(), sender: step.sender.as_ref() };
+            log_limiter.warn(self.log_peer, about, format_args!("refused: {}", OneLine(reply)));
         }
         step
     }
@@ -250,22 +262,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         if user.is_none() {
             match users.loggable_name(verification.name(), verification.password()) {
                 Some(name) => {
-                    log_limiter.warn(self.log_peer, Some(name), format_args!("login refused: wrong password"))
+                    let about = LogAbout { user: Some(name), sender: None };
+                    log_limiter.warn(self.log_peer, about, format_args!("login refused: wrong password"))
                 }
                 None => log_limiter.warn(
                     self.log_peer,
-                    None,
+                    LogAbout::default(),
                     format_args!("login refused: unknown user (the name may be a secret and is not shown)"),
                 ),
             }
         }
+        self.user.clone_from(&user);
         Ok(verification.verdict(user))
     }
 
     async fn upgrade(&mut self, clean: EmptyBuffer) -> Result<SessionStep, ConnectionEnd> {
         self.flush().await?;
         let version = self.handshake(clean.config()).await?;
-        Ok(SessionStep { reply: None, next: SessionAction::Command(clean.secured(version)) })
+        Ok(SessionStep::silent(SessionAction::Command(clean.secured(version))))
     }
 
     /// Returns the TLS version.

@@ -108,7 +108,7 @@ impl Receiving {
     /// that the reply does not depend on how the bytes were split into segments.
     pub fn finish(self: Box<Self>) -> SessionStep {
         if let Some(reply) = self.refusal_of_oddities() {
-            return self.greeted.answer(reply);
+            return self.greeted.answer(reply).about(&self.envelope.sender);
         }
         let (data, share) = match self.content {
             DataState::Kept { mut data, mut share } => {
@@ -117,10 +117,10 @@ impl Receiving {
                 share.shrink(data.len());
                 (Bytes::from(data), share)
             }
-            DataState::Dropped(reply) => return self.greeted.answer(reply),
+            DataState::Dropped(reply) => return self.greeted.answer(reply).about(&self.envelope.sender),
         };
         if RawMessage::from_data(data.clone()).is_err() {
-            return self.greeted.answer(Reply::header_too_large());
+            return self.greeted.answer(Reply::header_too_large()).about(&self.envelope.sender);
         }
         let received = Received {
             client: self.greeted.client.clone(),

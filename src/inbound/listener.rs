@@ -4,7 +4,7 @@
 
 use super::connection::{self, ListenerService};
 use super::limits::{ConnectionCounter, ConnectionRefusal, ConnectionSlot};
-use super::log_limit::{LogLimiter, LogPeer};
+use super::log_limit::{LogAbout, LogLimiter, LogPeer};
 use super::sockets::{self, Ipv4Clients};
 use super::users::Users;
 use super::{AuthMode, Intake, ListenerOptions, Tls};
@@ -195,8 +195,8 @@ fn reject<I>(client: TcpStream, peer: SocketAddr, refusal: ConnectionRefusal, se
         }
     };
     let needs_no_login = service.options.needs_no_login(peer.ip());
-    let log_peer = LogPeer { peer, needs_no_login, may_send: needs_no_login };
-    service.log_limiter.warn(log_peer, None, format_args!("connection refused: the listener's {limit}"));
+    let log_peer = LogPeer { listener: service.options.address, peer, needs_no_login, may_send: needs_no_login };
+    service.log_limiter.warn(log_peer, LogAbout::default(), format_args!("connection refused: the listener's {limit}"));
     // A client that expects TLS could not read it.
     if matches!(service.options.tls, Tls::Implicit(_)) {
         return;

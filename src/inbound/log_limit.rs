@@ -7,6 +7,7 @@
 
 use super::limits::client_network;
 use crate::observe::log::Clean;
+use crate::smtp::ReversePath;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -43,10 +44,19 @@ struct NetworkLines {
 /// The client that a log line is about.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogPeer {
+    pub(super) listener: SocketAddr,
     pub(super) peer: SocketAddr,
     pub(super) needs_no_login: bool,
     /// The client needs no login, or has logged in.
     pub(super) may_send: bool,
+}
+
+/// What else is known of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LogAbout<'a> {
+    /// A name that may be shown.
+    pub(super) user: Option<&'a str>,
+    pub(super) sender: Option<&'a ReversePath>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,18 +68,20 @@ enum LineAllowance {
 }
 
 impl LogLimiter {
-    /// `user` must be a name that may be logged.
-    pub(super) fn warn(&self, log_peer: LogPeer, user: Option<&str>, what: fmt::Arguments<'_>) {
-        let peer = log_peer.peer;
-        let user = user.map(|user| display(Clean(user)));
+    pub(super) fn warn(&self, log_peer: LogPeer, about: LogAbout<'_>, what: fmt::Arguments<'_>) {
+        let LogPeer { listener, peer, .. } = log_peer;
+        let from = about.sender.map(|sender| display(Clean(sender)));
+        let user = about.user.map(|user| display(Clean(user)));
         match self.allowance(log_peer) {
-            LineAllowance::Log => warn!(%peer, user, "{what}"),
+            LineAllowance::Log => warn!(%listener, %peer, user, from, "{what}"),
             LineAllowance::Last => warn!(
+                %listener,
                 %peer,
                 user,
+                from,
                 "{what}; further lines about this network are logged at \"debug\" until it sends a message or the minute is over"
             ),
-            LineAllowance::LeftOut => debug!(%peer, user, "{what}"),
+            LineAllowance::LeftOut => debug!(%listener, %peer, user, from, "{what}"),
         }
     }
 
@@ -125,7 +137,8 @@ mod tests {
 
     fn stranger(address: &str) -> LogPeer {
         let peer = SocketAddr::new(address.parse().expect("an address"), 40_000);
-        LogPeer { peer, needs_no_login: false, may_send: false }
+        let listener = SocketAddr::from(([127, 0, 0, 1], 2525));
+        LogPeer { listener, peer, needs_no_login: false, may_send: false }
     }
 
     fn told(log_limiter: &LogLimiter, log_peer: LogPeer, times: u32) -> usize {

@@ -30,6 +30,8 @@ const MAX_COMMANDS_WITHOUT_LOGIN: usize = 100;
 pub struct SessionStep {
     pub reply: Option<Reply>,
     pub next: SessionAction,
+    /// Whose mail the reply refuses, if it does; for the log.
+    pub sender: Option<ReversePath>,
 }
 
 /// What the connection does next. Each variant holds the state with which it continues.
@@ -56,11 +58,19 @@ impl SessionStep {
     pub(super) fn new(reply: Reply, next: SessionAction) -> Self {
         // RFC 5321 §3.8: after a 421 the server closes, whichever part of it sent the reply.
         let next = if reply.code() == 421 { SessionAction::Close } else { next };
-        Self { reply: Some(reply), next }
+        Self { reply: Some(reply), next, sender: None }
     }
 
     pub(super) fn silent(next: SessionAction) -> Self {
-        Self { reply: None, next }
+        Self { reply: None, next, sender: None }
+    }
+
+    /// Names the sender if the reply is a refusal.
+    pub(super) fn about(mut self, sender: &ReversePath) -> Self {
+        if self.reply.as_ref().is_some_and(|reply| !reply.is_positive()) {
+            self.sender = Some(sender.clone());
+        }
+        self
     }
 }
 
@@ -180,7 +190,10 @@ impl ServerSession {
     }
 
     fn answer(self, reply: Reply) -> SessionStep {
-        SessionStep::new(reply, SessionAction::Command(self))
+        match self {
+            Self::Transaction(transaction) => transaction.answer(reply),
+            other => SessionStep::new(reply, SessionAction::Command(other)),
+        }
     }
 
     /// Replies to something that no mail client sends, and counts it.
@@ -254,7 +267,7 @@ impl Greeted {
         match command {
             Command::StartTls => Upgrade::begin(self),
             Command::Auth { mechanism, initial } => SaslExchange::begin(self, &mechanism, initial.as_deref()),
-            Command::Mail { sender, parameters } => self.mail(sender, parameters),
+            Command::Mail { sender, parameters } => self.mail(sender.clone(), parameters).about(&sender),
             // Not counted: a pipelining client sends any number of them after a MAIL that is refused.
             _ => self.answer(Reply::need_mail()),
         }
@@ -316,7 +329,8 @@ impl MailTransaction {
     }
 
     fn answer(self: Box<Self>, reply: Reply) -> SessionStep {
-        SessionStep::new(reply, SessionAction::Command(ServerSession::Transaction(self)))
+        let sender = (!reply.is_positive()).then(|| self.envelope.sender.clone());
+        SessionStep { sender, ..SessionStep::new(reply, SessionAction::Command(ServerSession::Transaction(self))) }
     }
 
     // RFC 5321 §4.5.3.1.10: too many is 452, and those before stay.
@@ -360,7 +374,7 @@ impl SenderAdmission {
         let transaction = self.transaction;
         match intake.admit(&transaction.greeted.client, &transaction.envelope.sender, self.size) {
             Ok(()) => transaction.answer(Reply::sender_ok()),
-            Err(reply) => transaction.greeted.answer(reply),
+            Err(reply) => transaction.greeted.answer(reply).about(&transaction.envelope.sender),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::leftovers::Leftovers;
 use super::pipeline::IntakePipeline;
 use super::prepare::PreparedMail;
 use super::queued::refusal;
+use super::report::log_taken;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::accepted::Accepted;
@@ -52,10 +53,11 @@ impl Intake for DirectIntake {
         if let Err(error) = self.has_room_for_leftovers(&accepted) {
             return refusal(&error);
         }
+        log_taken(&accepted, &received.client, "received; its client waits for the delivery");
         // Deliveries under way at a stop are finished, until the drain time is over.
         let stop = CancellationToken::new();
         let attempt = self.delivery.attempt(&accepted, deadline, &stop, &self.cut_off).await;
-        attempt.log(&accepted, started.elapsed());
+        attempt.log(&accepted, started.elapsed(), &[]);
         if !attempt.has_delivered() && attempt.is_in_doubt() && self.cut_off.is_cancelled() {
             let reply = Reply::cut_off();
             given_up(accepted.id, &received, &reply);

@@ -13,6 +13,7 @@ mod pipeline;
 mod policy;
 mod prepare;
 mod queued;
+mod report;
 mod rerun;
 
 pub(crate) use direct::DirectIntake;

@@ -3,15 +3,14 @@
 
 use super::policy::SenderPolicy;
 use super::prepare::{IntakeReport, PreparedMail, Rejection, prepare};
+use super::report::RefusedMail;
 use crate::inbound::{Client, Received};
 use crate::message::MailId;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
-use crate::observe::log::Clean;
 use crate::observe::{Clock, fault, random_u32};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
-use tracing::{info, warn};
 
 /// The pipeline of one listener.
 #[derive(Debug, Clone)]
@@ -40,17 +39,14 @@ impl IntakePipeline {
         let now = self.clock.now();
         let id = MailId::new(now, random_u32());
         prepare(received, self, id, now, &mut IntakeReport::default()).map_err(|turned| {
-            let from = Clean(&received.envelope.sender);
-            let client = received.client.peer;
-            let size = received.data.len();
+            let mail = RefusedMail { id, received, listener: &self.listener };
             match turned {
-                Rejection::Refused(reply) => {
-                    // For most applications a refusal is a lost mail, and few of them show the reply.
-                    warn!(%id, %from, %client, size, reply = %Clean(&reply), "refused a message");
+                Rejection::Refused { reply, rule } => {
+                    mail.log_refused(&reply, rule.as_ref());
                     reply
                 }
                 Rejection::Discarded { rule } => {
-                    info!(%id, %from, %client, size, rule = %Clean(rule), "discarded by a rule: no one gets this message");
+                    mail.log_discarded(&rule);
                     Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Accepted as {id}"))
                 }
             }

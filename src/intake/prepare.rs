@@ -34,16 +34,18 @@ pub(super) struct PreparedMail {
 /// Why nothing is to be delivered.
 #[derive(Debug)]
 pub enum Rejection {
-    Refused(Reply),
-    /// A rule discards it.
-    Discarded {
-        rule: Arc<str>,
+    Refused {
+        reply: Reply,
+        /// The rule that refuses it, if it is one.
+        rule: Option<Arc<str>>,
     },
+    /// A rule discards it.
+    Discarded { rule: Arc<str> },
 }
 
 impl From<Reply> for Rejection {
     fn from(reply: Reply) -> Self {
-        Self::Refused(reply)
+        Self::Refused { reply, rule: None }
     }
 }
 
@@ -209,8 +211,8 @@ fn follow_rules(
     match verdict {
         Verdict::Discard { rule } => Err(Rejection::Discarded { rule }),
         Verdict::Refuse { rule, text } => {
-            info!(%id, rule = %Clean(rule), "a rule refuses this message");
-            Err(Reply::new(550, EnhancedCode::new(5, 7, 1), text).folded().into())
+            let reply = Reply::new(550, EnhancedCode::new(5, 7, 1), text).folded();
+            Err(Rejection::Refused { reply, rule: Some(rule) })
         }
         Verdict::Keep(kept) if !kept.changes.any() => Ok(RuleResult { draft, original: None }),
         Verdict::Keep(kept) => {

@@ -5,14 +5,12 @@
 
 use super::pipeline::IntakePipeline;
 use super::prepare::{PreparedMail, subject_of};
+use super::report::{log_not_stored, log_taken};
 use crate::delivery::SettlementPolicy;
 use crate::inbound::{Client, Intake, Received};
-use crate::message::accepted::Accepted;
-use crate::observe::log::Clean;
 use crate::queue::{NewMail, Queue, QueueError};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
-use tracing::{error, info};
 
 #[derive(Debug)]
 pub struct QueuedIntake {
@@ -36,25 +34,16 @@ impl Intake for QueuedIntake {
         let subject = subject_of(&accepted.message, accepted.id);
         let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject };
         match self.queue.put(mail).await {
-            Ok(()) => queued(&accepted),
-            Err(error) => not_stored(&accepted, &error),
+            Ok(()) => {
+                log_taken(&accepted, &received.client, "queued");
+                Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {}", accepted.id))
+            }
+            Err(error) => {
+                log_not_stored(&accepted, &received.client, &error);
+                refusal(&error)
+            }
         }
     }
-}
-
-fn queued(accepted: &Accepted) -> Reply {
-    let id = accepted.id;
-    let from = Clean(&accepted.envelope.sender);
-    let size = accepted.message.size();
-    info!(%id, %from, recipients = accepted.envelope.recipients.len(), size, "queued");
-    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}"))
-}
-
-fn not_stored(accepted: &Accepted, error: &QueueError) -> Reply {
-    let id = accepted.id;
-    let from = Clean(&accepted.envelope.sender);
-    error!(%id, %from, "refused a message that could not be stored: {error}");
-    refusal(error)
 }
 
 pub(super) fn refusal(error: &QueueError) -> Reply {

@@ -172,6 +172,20 @@ impl Reason {
         matches!(self.cause, Cause::Unavailable(_) | Cause::Stopping) && self.before.is_empty()
     }
 
+    /// For where the upstream is named already.
+    pub fn without_upstream(&self) -> String {
+        Self { upstream: None, ..self.clone() }.to_string()
+    }
+
+    /// The provider's enhanced code, or the one of a reason of our own.
+    pub fn enhanced(&self) -> Option<EnhancedCode> {
+        match &self.cause {
+            Cause::Reply(reply) => reply.enhanced(),
+            Cause::Local { enhanced, .. } => Some(*enhanced),
+            _ => None,
+        }
+    }
+
     pub fn reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply(reply) => Some(reply),

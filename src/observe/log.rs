@@ -2,9 +2,11 @@
 //!
 //! Never logs a body or a secret. The callers ensure that, with the help of types (`Secret` prints `***`).
 
+mod fields;
 mod outlet;
 
 use crate::text::is_deceptive;
+use fields::QuotedFields;
 use outlet::Outlet;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -70,7 +72,7 @@ static OUTLET: OnceLock<Outlet> = OnceLock::new();
 /// Sends events to standard output. A second call has no effect.
 pub fn start(options: &LogOptions) -> Result<(), LogStartError> {
     let filter = options.filter()?;
-    let colours = options.format == Format::Pretty && io::stdout().is_terminal();
+    let colours = options.format == Format::Pretty && wants_colours();
     let on_loss = |lost| warn!(lost, "log lines were dropped here: the log's reader was too slow");
     let outlet = Outlet::open(io::stdout(), on_loss).map_err(LogStartError::Thread)?;
     let outlet = OUTLET.get_or_init(|| outlet).clone();
@@ -78,9 +80,14 @@ pub fn start(options: &LogOptions) -> Result<(), LogStartError> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine { colours, outlet }).with_target(false);
     let _already_started = match options.format {
         Format::Json => builder.json().flatten_event(true).try_init(),
-        Format::Pretty => builder.with_ansi(colours).try_init(),
+        Format::Pretty => builder.with_ansi(colours).fmt_fields(QuotedFields).try_init(),
     };
     Ok(())
+}
+
+/// Standard output is a terminal, and the user does not object: <https://no-color.org>.
+pub fn wants_colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Called at the end of the process: waits until the log is written, unless no one reads it.
@@ -146,10 +153,43 @@ impl fmt::Write for Cleaner<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+    use tracing::info;
 
     #[test]
     fn foreign_text_stays_on_its_line() {
         assert_eq!(Clean("a\r\nb\x1b[31m\u{202e}c\u{2028}d").to_string(), "a??b?[31m?c?d");
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(octets);
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A script splits such a line at its spaces.
+    #[test]
+    fn what_a_provider_says_cannot_be_taken_for_fields() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_target(false).without_time();
+        let subscriber = subscriber.fmt_fields(QuotedFields).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let reply = Clean("250 2.0.0 Ok ms=1 said \"thanks\"");
+            info!(to = %Clean("a@example.net"), %reply, upstream = "company", ms = 5_u64, "delivered");
+        });
+        let line = String::from_utf8(lines.0.lock().clone()).expect("text");
+        let quoted = r#"reply="250 2.0.0 Ok ms=1 said \"thanks\"""#;
+        assert_eq!(line, format!(" INFO delivered to=a@example.net {quoted} upstream=company ms=5\n"));
     }
 
     #[test]

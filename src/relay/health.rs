@@ -183,9 +183,8 @@ impl MonitoredAttempt {
     }
 
     fn note(&mut self, signal: Signal, reason: Option<&Reason>) -> Signal {
-        let anonymous = |reason: &Reason| Reason { upstream: None, ..reason.clone() }.to_string();
         self.signal = signal;
-        self.reason = reason.map(anonymous);
+        self.reason = reason.map(Reason::without_upstream);
         signal
     }
 }

@@ -67,4 +67,5 @@ mod starting_and_stopping;
 mod starttls_or_nothing;
 mod surplus_connections;
 mod unfit_mail;
+mod what_the_log_says;
 mod wrong_listener;

@@ -115,8 +115,7 @@ async fn a_refusal_is_final_unless_the_route_says_otherwise() {
             continue;
         }
         let failed = gateway.wait_for_line(&["\"message\":\"failed\"", "nowhere@example.net"]);
-        let words =
-            "upstream \\\"second\\\", RCPT TO: 550 5.1.1 not here either; before that, upstream \\\"company\\\", ";
+        let words = "\"reason\":\"RCPT TO: 550 5.1.1 not here either; before that, upstream \\\"company\\\", ";
         assert!(failed.contains(words) && failed.contains("looks like spam"), "{failed}");
         gateway.wait_for_line(&["refused; the route's next upstream is asked", "gone@example.net", "not here"]);
         let [message] = &second.messages()[..] else { panic!("{:?}", second.messages()) };

@@ -4,7 +4,6 @@
 use crate::observe::log::Clean;
 use similar::TextDiff;
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 /// After this time a correct diff is produced that may not be the smallest.
@@ -35,11 +34,6 @@ pub fn with_colours(diff: &str) -> String {
         let _memory_takes_it = writeln!(coloured, "{colour}{line}{end}");
     }
     coloured
-}
-
-/// <https://no-color.org>
-pub fn wants_colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Lines that end with LF; tabs stay, since they fold headers.

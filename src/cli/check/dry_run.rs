@@ -46,7 +46,7 @@ impl DryRunOutcome {
         match self {
             Self::Early(reply) => Some(reply),
             Self::Whole { dry_run, .. } => match &dry_run.intake.result {
-                Err(Rejection::Refused(reply)) => Some(reply),
+                Err(Rejection::Refused { reply, .. }) => Some(reply),
                 Ok(_) | Err(Rejection::Discarded { .. }) => None,
             },
         }

@@ -3,7 +3,7 @@
 //! The message goes through the same functions that listeners use; nothing is sent, stored or looked up.
 
 use super::dry_run::{DryRunOutcome, Submission};
-use super::{diff, dry_run, pretty, print};
+use super::{dry_run, pretty, print};
 use crate::cli::message_file::{read, with_crlf};
 use crate::cli::{NOT_WELL, WRONG};
 use crate::config::{ListenerSettings, Settings};
@@ -11,6 +11,7 @@ use crate::gateway::DryRun;
 use crate::inbound::{AuthMode, Client, Received};
 use crate::message::optional::attempt;
 use crate::message::{Author, Envelope, RawMessage};
+use crate::observe::log::wants_colours;
 use crate::smtp::address::AddressError;
 use crate::smtp::{EhloName, Mailbox, Reply, ReversePath};
 use anyhow::{Context as _, anyhow};
@@ -90,7 +91,7 @@ pub fn run(sample: &SampleArgs, settings: Settings, json: bool) -> anyhow::Resul
     if json {
         print(pretty(&dry_run::to_json(&handed, &seen, &settings)));
     } else {
-        print(dry_run::text(&handed, &seen, &settings, diff::wants_colours()).trim_end());
+        print(dry_run::text(&handed, &seen, &settings, wants_colours()).trim_end());
     }
     Ok(if seen.refusal().is_none() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }

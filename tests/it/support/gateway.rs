@@ -1,6 +1,6 @@
 //! The built program as a child process, with its log and its addresses.
 
-use super::{canaries, clock};
+use super::{canaries, clock, log_fields};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -300,6 +300,7 @@ impl Gateway {
         for reader in self.readers.drain(..) {
             let _a_panic_shows_elsewhere = reader.join();
         }
+        log_fields::check_types(&self.standard_output());
         if let Some(setup) = &self.setup {
             canaries::search_remains(&format!("gateway {}", self.child.id()), &self.log(), setup.folder());
         }

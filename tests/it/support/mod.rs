@@ -17,6 +17,7 @@ pub mod dkim;
 pub mod gateway;
 pub mod keys;
 pub mod listener;
+pub mod log_fields;
 pub mod log_lines;
 pub mod lookalikes;
 pub mod mail;
