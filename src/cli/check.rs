@@ -6,12 +6,13 @@ mod dry_run;
 mod message;
 mod summary;
 
-use super::WRONG;
 use super::run::print_problems;
-use crate::config::{self, ConfigFile, Defaults, Environment, Problems, Settings};
+use super::{NOT_WELL, WRONG};
+use crate::config::{self, ConfigFile, Defaults, Environment, Problems, Settings, shown_path};
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use summary::{ConfigSummary, ProblemSummary};
 
@@ -20,6 +21,15 @@ pub struct CheckArgs {
     /// Print every key with its default and its meaning, and check nothing
     #[arg(long)]
     defaults: bool,
+
+    /// Take warnings for errors: exit with status 1 if there are any
+    #[arg(long, conflicts_with_all = ["defaults", "message"])]
+    strict: bool,
+
+    /// Take relative paths in the file as if it were in this folder. For a file that is checked before it is put there, as in
+    /// Ansible's `validate: waxseal check --relative-to /etc/waxseal -c %s`
+    #[arg(long, value_name = "DIR", conflicts_with = "defaults")]
+    relative_to: Option<PathBuf>,
 
     /// Print JSON, for programs
     #[arg(long)]
@@ -34,7 +44,14 @@ pub fn run(file: &ConfigFile<'_>, args: &CheckArgs) -> anyhow::Result<ExitCode> 
         print(if args.json { pretty(&Defaults.to_json()) } else { Defaults.to_string() });
         return Ok(ExitCode::SUCCESS);
     }
-    let loaded = config::load(file, &Environment::of_process());
+    if let Some(missing) = args.relative_to.as_deref().filter(|folder| !folder.is_dir()) {
+        anyhow::bail!("--relative-to names {}, which is not a folder", shown_path(missing));
+    }
+    let environment = Environment::of_process();
+    let loaded = match &args.relative_to {
+        Some(base) => config::load_relative_to(file, base, &environment),
+        None => config::load(file, &environment),
+    };
     if args.sample.is_given() {
         return match loaded {
             Ok(settings) => message::run(&args.sample, settings, args.json),
@@ -44,19 +61,20 @@ pub fn run(file: &ConfigFile<'_>, args: &CheckArgs) -> anyhow::Result<ExitCode> 
             }
         };
     }
-    let status = if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) };
     match &loaded {
-        Err(_) if args.json => print(pretty(&CheckReport::of(&loaded))),
-        Ok(settings) if args.json => print(settings.warnings.hide(&pretty(&CheckReport::of(&loaded)))),
+        Err(_) if args.json => print(pretty(&CheckReport::of(&loaded, args.strict))),
+        Ok(settings) if args.json => print(settings.warnings.hide(&pretty(&CheckReport::of(&loaded, args.strict)))),
         Ok(settings) => {
             print(settings.warnings.hide(&ConfigSummary::of(settings).to_string()));
-            if !settings.warnings.is_empty() {
-                print_problems(&settings.warnings);
-            }
+            print_problems(&settings.warnings);
         }
         Err(problems) => print_problems(problems),
     }
-    Ok(status)
+    Ok(match &loaded {
+        Err(_) => ExitCode::from(WRONG),
+        Ok(settings) if args.strict && !settings.warnings.is_empty() => ExitCode::from(NOT_WELL),
+        Ok(_) => ExitCode::SUCCESS,
+    })
 }
 
 fn print(text: impl Display) {
@@ -77,16 +95,29 @@ fn line(what: &str, text: impl Display) -> String {
 struct CheckReport {
     ok: bool,
     problems: Vec<ProblemSummary>,
+    /// Those beside problems; else the summary has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<ProblemSummary>>,
     /// The configuration that would run.
     #[serde(flatten)]
     summary: Option<ConfigSummary>,
 }
 
 impl CheckReport {
-    fn of(loaded: &Result<Settings, Problems>) -> Self {
+    fn of(loaded: &Result<Settings, Problems>, is_strict: bool) -> Self {
         match loaded {
-            Ok(settings) => Self { ok: true, problems: Vec::new(), summary: Some(ConfigSummary::of(settings)) },
-            Err(problems) => Self { ok: false, problems: ProblemSummary::all(problems), summary: None },
+            Ok(settings) => Self {
+                ok: !is_strict || settings.warnings.is_empty(),
+                problems: Vec::new(),
+                warnings: None,
+                summary: Some(ConfigSummary::of(settings)),
+            },
+            Err(problems) => Self {
+                ok: false,
+                problems: ProblemSummary::all(problems.iter()),
+                warnings: Some(ProblemSummary::all(problems.warnings())),
+                summary: None,
+            },
         }
     }
 }
@@ -97,7 +128,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn report(loaded: &Result<Settings, Problems>) -> Value {
-        serde_json::to_value(CheckReport::of(loaded)).expect("JSON")
+        serde_json::to_value(CheckReport::of(loaded, false)).expect("JSON")
     }
 
     fn load(text: &str) -> Result<Settings, Problems> {

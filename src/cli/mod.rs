@@ -7,6 +7,7 @@ mod dkim;
 mod message_file;
 mod queue;
 mod run;
+mod suggestions;
 mod user;
 
 use crate::config::{self, CONFIG_VARIABLE, ConfigFile, Environment, shown_path};
@@ -32,7 +33,7 @@ const DEFAULT_CONFIG: &str = "config.toml";
 struct Arguments {
     /// Configuration file. Default: the one that WAXSEAL_CONFIG names, else ./config.toml if it exists; the environment
     /// alone is enough too.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -70,6 +71,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
+            let error = suggestions::without_harm(error);
             let wrong = error.use_stderr();
             let text = error.render().to_string();
             let shown = HIDDEN_ARGUMENTS.hide(&error.render().to_string());

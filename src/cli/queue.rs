@@ -16,6 +16,7 @@ mod selection;
 mod show;
 mod table;
 mod text;
+mod waiting;
 mod walk;
 
 use super::run::print_problems;
@@ -39,7 +40,10 @@ pub enum QueueCommand {
     Show(show::ShowArgs),
     /// Retry messages now, failed ones included; --to corrects the recipient, --rules applies the current rules first
     Retry(change::RetryArgs),
+    /// Retry all messages now, or all that match the filters: the same as retry --all
+    Flush(change::FlushArgs),
     /// Remove messages permanently. Messages being sent at the moment stay
+    #[command(visible_aliases = ["delete", "rm"])]
     Remove(change::RemoveArgs),
     /// Stop the delivery of one lane (a route's mail) or of all. Mail is still accepted, and waits
     Hold(hold::HoldArgs),
@@ -54,6 +58,7 @@ pub enum QueueCommand {
 pub const AFTER_HELP: &str = "\
 Examples:
   waxseal queue list --state failed
+  waxseal queue list --history --message-id '<1f0e@app.example.com>'
   waxseal queue show 01kbtsb6g0000009
   waxseal queue retry 01kbtsb6g0000009 --to right.address@example.net
   waxseal queue retry --all --upstream company
@@ -70,6 +75,10 @@ Exit status: 0 done, 1 a message that is not there, nothing that could be change
 the queue.";
 
 pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
+    let command = match command {
+        QueueCommand::Flush(args) => QueueCommand::Retry(args.into()),
+        command => command,
+    };
     if let Some(wrong) = wrong_use(&command) {
         complain(format_args!("{wrong}"));
         return Ok(ExitCode::from(WRONG));
@@ -150,6 +159,7 @@ async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, client: &QueueCl
         QueueCommand::Hold(args) => hold::hold(&args, file, client).await,
         QueueCommand::Release(args) => hold::release(&args, client).await,
         QueueCommand::Check(_) | QueueCommand::Salvage(_) => unreachable!("they reach for the files themselves"),
+        QueueCommand::Flush(_) => unreachable!("it is a retry by now"),
     }
 }
 

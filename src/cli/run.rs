@@ -62,12 +62,15 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     status
 }
 
-/// With marked source lines on a terminal, otherwise on one line each.
+/// With marked source lines on a terminal, otherwise on one line each. The errors come first, then the warnings, and each
+/// begins with that word.
 pub(super) fn print_problems(problems: &Problems) {
-    if std::io::stderr().is_terminal() {
-        eprintln!("{problems:#}");
-    } else {
-        eprintln!("{problems}");
+    for problem in problems.iter().chain(problems.warnings()) {
+        if std::io::stderr().is_terminal() {
+            eprint!("{problem:#}");
+        } else {
+            eprintln!("{}: {problem}", problem.severity());
+        }
     }
 }
 

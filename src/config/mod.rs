@@ -62,9 +62,14 @@ pub struct ConfigFile<'a> {
 
 /// Reads, checks and resolves the configuration.
 pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings, Problems> {
+    load_relative_to(file, base(file), environment)
+}
+
+/// The same of a file that will be somewhere else: its relative paths start at `base`.
+pub fn load_relative_to(file: &ConfigFile<'_>, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
     let draft = UnresolvedConfig::read(file)?;
     let has_file = draft.has_file;
-    let mut settings = draft.finish(base(file), environment)?;
+    let mut settings = draft.finish(base, environment)?;
     settings.file = has_file.then(|| file.path.to_owned());
     Ok(settings)
 }
@@ -190,7 +195,7 @@ impl UnresolvedConfig {
                 settings.warnings = Problems::new(source, self.findings.warnings);
                 Ok(settings)
             }
-            _ => Err(Problems::new(source, self.findings.errors)),
+            _ => Err(Problems::new(source, self.findings.errors).with_warnings(self.findings.warnings)),
         }
     }
 }

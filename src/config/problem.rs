@@ -22,8 +22,25 @@ pub enum Place {
     Nowhere,
 }
 
+/// Errors refuse the configuration, warnings do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    pub severity: Severity,
     pub place: Place,
     pub message: String,
     pub help: Option<String>,
@@ -31,7 +48,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into(), help: None }
+        Self { severity: Severity::Error, place, message: message.into(), help: None }
     }
 
     pub fn help(&mut self, help: impl Into<String>) {
@@ -39,7 +56,7 @@ impl Problem {
     }
 }
 
-/// What resolving finds on its way: errors refuse the configuration, warnings do not.
+/// What resolving finds on its way.
 #[derive(Debug, Default)]
 pub struct Findings {
     pub errors: Vec<Problem>,
@@ -52,7 +69,8 @@ impl Findings {
     }
 
     pub fn warning(&mut self, place: &Place, message: impl Into<String>) -> &mut Problem {
-        self.warnings.push_mut(Problem::new(place.clone(), message))
+        let warning = Problem { severity: Severity::Warning, ..Problem::new(place.clone(), message) };
+        self.warnings.push_mut(warning)
     }
 }
 
@@ -94,6 +112,8 @@ impl fmt::Debug for Source {
 pub struct Problems {
     source: Arc<Source>,
     problems: Vec<Problem>,
+    /// Found beside errors.
+    warnings: Vec<Problem>,
 }
 
 impl Problems {
@@ -107,14 +127,19 @@ impl Problems {
         });
         problems.dedup();
         let hide = |text: &mut String| *text = source.survey.hidden.hide(text);
-        for Problem { place, message, help } in &mut problems {
+        for Problem { place, message, help, .. } in &mut problems {
             hide(message);
             help.as_mut().map(hide);
             if let Place::Environment(name) = place {
                 hide(name);
             }
         }
-        Self { source, problems }
+        Self { source, problems, warnings: Vec::new() }
+    }
+
+    /// What else was found.
+    pub fn with_warnings(self, warnings: Vec<Problem>) -> Self {
+        Self { warnings: Self::new(self.source.clone(), warnings).problems, ..self }
     }
 
     pub fn len(&self) -> usize {
@@ -132,6 +157,11 @@ impl Problems {
 
     pub fn iter(&self) -> impl Iterator<Item = Located<'_>> {
         self.problems.iter().map(|problem| Located { problem, source: &self.source })
+    }
+
+    /// Those that were found beside the errors.
+    pub fn warnings(&self) -> impl Iterator<Item = Located<'_>> {
+        self.warnings.iter().map(|problem| Located { problem, source: &self.source })
     }
 }
 
@@ -158,6 +188,10 @@ pub struct Located<'a> {
 }
 
 impl Located<'_> {
+    pub fn severity(&self) -> Severity {
+        self.problem.severity
+    }
+
     pub fn message(&self) -> &str {
         &self.problem.message
     }
@@ -219,6 +253,7 @@ impl<'a> Marked<'a> {
 
 impl fmt::Display for Marked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.located.severity())?;
         match &self.located.problem.place {
             Place::Environment(name) => write!(f, "{name}: {}", Clean(self.located.message())),
             Place::File(_) | Place::Nowhere => Clean(self.located.message()).fmt(f),
@@ -229,6 +264,13 @@ impl fmt::Display for Marked<'_> {
 impl std::error::Error for Marked<'_> {}
 
 impl Diagnostic for Marked<'_> {
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.located.severity() {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         self.located.help().map(|help| Box::new(Clean(help)) as Box<dyn fmt::Display>)
     }
@@ -292,6 +334,7 @@ mod tests {
     fn a_terminal_sees_the_source_line_but_no_secret() {
         let shown = format!("{:#}", problems());
         assert!(shown.contains("port = 99999") && shown.contains("help: use a number"), "{shown}");
+        assert!(shown.contains("error: `port` is too large"), "{shown}");
         assert!(shown.contains("password = *********") && !shown.contains("hunter2"), "{shown}");
     }
 }

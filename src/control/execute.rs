@@ -48,5 +48,5 @@ async fn answer(
 }
 
 async fn overview(queue: &dyn Operator) -> Result<Overview, QueueError> {
-    Ok(Overview { held: queue.holds().await?, counts: queue.statistics().await? })
+    Ok(Overview { held: queue.holds().await?, counts: queue.statistics().await?, lanes: None })
 }

@@ -20,7 +20,7 @@ pub(crate) use protocol::{
     Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, Overview,
     RuledMessage, Which,
 };
-pub use server::ControlServer;
+pub use server::{ControlServer, LaneWatch};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Requests and answers. Every list and every change of many messages is one page; the next request says where to
 //! continue.
 
+use crate::delivery::LaneState;
 use crate::intake::Ruling;
 use crate::message::MailId;
 use crate::queue::{Cursor, Filter, HeldLane, HistoryRow, MessageDetails, Page, QueueError, Statistics};
@@ -101,6 +102,9 @@ pub enum ControlResponse {
 pub struct Overview {
     pub held: Vec<HeldLane>,
     pub counts: Statistics,
+    /// What holds the mail of each lane; `None`: no gateway runs.
+    #[serde(default)]
+    pub lanes: Option<Vec<LaneState>>,
 }
 
 /// The octets follow the line unchanged.

@@ -8,8 +8,10 @@ use super::execute::execute;
 use super::protocol::{ControlRefusal, ControlRequest, ControlResponse};
 use super::socket::{ControlAddress, SOCKET};
 use super::wire::MAX_REQUEST;
+use crate::delivery::LaneState;
 use crate::observe::Clock;
-use crate::queue::Operator;
+use crate::queue::{Lane, Operator};
+use jiff::Timestamp;
 use std::fmt;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
@@ -39,6 +41,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Called when the operator asks for delivery now.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
+/// Called when an operator asks what holds the mail of each lane.
+pub type LaneWatch = Arc<dyn Fn() -> Vec<LaneState> + Send + Sync>;
+
 pub struct ControlServer {
     listener: UnixListener,
     data_dir: PathBuf,
@@ -48,6 +53,7 @@ pub struct ControlServer {
     queue: Arc<dyn Operator>,
     rules: CurrentRules,
     wake: Wake,
+    watch: LaneWatch,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
@@ -59,13 +65,25 @@ impl ControlServer {
         queue: Arc<dyn Operator>,
         rules: CurrentRules,
         wake: Wake,
+        watch: LaneWatch,
         clock: Clock,
     ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         let listener = listen(data_dir)?;
         let identities = (identity(data_dir)?, identity(&path)?);
         let answers = Arc::new(Semaphore::new(MAX_ANSWERS));
-        Ok(Self { listener, data_dir: data_dir.to_owned(), path, identities, queue, rules, wake, clock, answers })
+        Ok(Self {
+            listener,
+            data_dir: data_dir.to_owned(),
+            path,
+            identities,
+            queue,
+            rules,
+            wake,
+            watch,
+            clock,
+            answers,
+        })
     }
 
     /// Runs until `shutdown` is cancelled; answers in progress are finished.
@@ -120,6 +138,7 @@ impl ControlServer {
             queue: self.queue.clone(),
             rules: self.rules.clone(),
             wake: self.wake.clone(),
+            watch: self.watch.clone(),
             clock: self.clock.clone(),
             answers: self.answers.clone(),
         }
@@ -165,6 +184,7 @@ struct Conversation {
     queue: Arc<dyn Operator>,
     rules: CurrentRules,
     wake: Wake,
+    watch: LaneWatch,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
@@ -194,9 +214,26 @@ impl Conversation {
         }
     }
 
+    /// With how many messages wait on each; where they cannot be counted, the states alone.
+    async fn lanes(&self, now: Timestamp) -> Vec<LaneState> {
+        let mut states = (self.watch)();
+        for state in &mut states {
+            let lane = Lane::new(state.lane.as_str());
+            let free = state.obstacle.as_ref().and_then(|obstacle| obstacle.until).map_or(now, |until| until.max(now));
+            let count = async |after| self.queue.count_waiting(&lane, after, LaneState::MOST).await.unwrap_or_default();
+            state.waiting = count(None).await;
+            state.later = if state.waiting > 0 { count(Some(free)).await } else { 0 };
+        }
+        states
+    }
+
     async fn answer(&self, request: ControlRequest) -> ControlResponse {
         let wants_delivery = request.wants_delivery();
-        let response = execute(self.queue.as_ref(), &self.rules, request, self.clock.now()).await;
+        let now = self.clock.now();
+        let mut response = execute(self.queue.as_ref(), &self.rules, request, now).await;
+        if let ControlResponse::Overview(overview) = &mut response {
+            overview.lanes = Some(self.lanes(now).await);
+        }
         if wants_delivery && response.next().is_none() {
             (self.wake)();
         }

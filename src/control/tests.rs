@@ -69,14 +69,14 @@ fn the_lines_are_what_other_versions_read() {
     assert_eq!(
         String::from_utf8(request.to_line()).unwrap(),
         format!(
-            "{{\"protocol\":2,\"program\":\"{version}\",\"request\":{{\"list\":{{\"filter\":{{\"state\":null,\
-             \"recipient\":null,\"upstream\":null,\"received_before\":null}},\"after\":null,\"limit\":50}}}}}}\n"
+            "{{\"protocol\":3,\"program\":\"{version}\",\"request\":{{\"list\":{{\"filter\":{{\"state\":null,\
+             \"recipient\":null,\"upstream\":null,\"received_before\":null,\"message_id\":null}},\"after\":null,\"limit\":50}}}}}}\n"
         )
     );
     let response = ControlResponse::Content(Some(MessageContent { octets: 3, data: Bytes::from_static(b"abc") }));
     assert_eq!(
         String::from_utf8(response.to_line()).unwrap(),
-        format!("{{\"protocol\":2,\"program\":\"{version}\",\"response\":{{\"content\":{{\"octets\":3}}}}}}\n")
+        format!("{{\"protocol\":3,\"program\":\"{version}\",\"response\":{{\"content\":{{\"octets\":3}}}}}}\n")
     );
     assert_eq!(response.trailer(), b"abc");
 }
@@ -84,13 +84,13 @@ fn the_lines_are_what_other_versions_read() {
 #[test]
 fn another_version_is_named_whatever_it_says() {
     for line in [
-        &br#"{"protocol":3,"program":"9.8.7","request":{"frobnicate":{"ids":"all"}}}"#[..],
-        br#"{"protocol":3,"program":"9.8.7","request":"overview"}"#,
-        br#"{"program":"9.8.7","protocol":3}"#,
+        &br#"{"protocol":4,"program":"9.8.7","request":{"frobnicate":{"ids":"all"}}}"#[..],
+        br#"{"protocol":4,"program":"9.8.7","request":"overview"}"#,
+        br#"{"program":"9.8.7","protocol":4}"#,
     ] {
         let refusal = ControlRequest::from_line(line).unwrap_err();
         assert_eq!(refusal.blame, Blame::Protocol);
-        assert!(refusal.text.contains("waxseal 9.8.7 and speaks protocol 3"), "{refusal}");
+        assert!(refusal.text.contains("waxseal 9.8.7 and speaks protocol 4"), "{refusal}");
         assert!(refusal.text.contains("restart the gateway"), "{refusal}");
         assert_eq!(ControlResponse::from_line(line).unwrap_err().blame, Blame::Protocol);
     }
@@ -123,20 +123,20 @@ fn an_invalid_request_is_refused_with_the_place() {
         &b""[..],
         b"\n",
         b"GET / HTTP/1.1\r\n",
-        b"{\"protocol\":2}",
+        b"{\"protocol\":3}",
         b"{\"protocol\":\"2\",\"request\":\"overview\"}",
         b"{\"protocol\":-1,\"request\":\"overview\"}",
-        b"{\"protocol\":2,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[\"../../etc/passwd\"]}}}}",
-        b"{\"protocol\":2,\"request\":{\"change\":{}}}",
-        b"{\"protocol\":2,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[]},\"force\":true}}}",
-        b"{\"protocol\":2,\"request\":\"overview\"} trailing",
+        b"{\"protocol\":3,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[\"../../etc/passwd\"]}}}}",
+        b"{\"protocol\":3,\"request\":{\"change\":{}}}",
+        b"{\"protocol\":3,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[]},\"force\":true}}}",
+        b"{\"protocol\":3,\"request\":\"overview\"} trailing",
         b"\xff\xfe",
     ] {
         let refusal = ControlRequest::from_line(line).unwrap_err();
         assert_eq!(refusal.blame, Blame::Request, "{}", line.escape_ascii());
         assert!(!refusal.text.is_empty());
     }
-    let deep = [b"{\"protocol\":2,\"request\":".to_vec(), b"[".repeat(10_000)].concat();
+    let deep = [b"{\"protocol\":3,\"request\":".to_vec(), b"[".repeat(10_000)].concat();
     assert_eq!(ControlRequest::from_line(&deep).unwrap_err().blame, Blame::Request);
 }
 
@@ -211,6 +211,7 @@ async fn a_corrected_address_that_has_the_mail_already_does_not_get_it_twice() {
         sender: "reports@example.com".into(),
         recipients: vec!["other@example.net".into(), "right@b\u{fc}cher.example".into()],
         subject: "Report 1".into(),
+        message_id: None,
         delivery: crate::queue::Delivered {
             at: now(),
             upstream: "company".into(),

@@ -11,6 +11,7 @@ use self::memory::{LaneAllotment, LeaseMemory};
 use self::unbegun::{Unbegun, settle};
 use super::attempt::{Delivery, Target};
 use super::bounce::Bouncer;
+use super::lane_state::{LaneLimits, LoopLimit};
 use super::settle::{LeaseSettlement, SettlementPolicy};
 use super::settled::Attempt;
 use crate::message::accepted::Accepted;
@@ -91,6 +92,8 @@ pub struct Dispatcher<C> {
     pub octets: u64,
     /// Cancelled at the end of the drain time: attempts are broken off, and what is known of them is recorded.
     pub cut_off: CancellationToken,
+    /// What the loops say of themselves, for operators.
+    pub limits: LaneLimits,
 }
 
 impl<C: Deliver> Dispatcher<C> {
@@ -239,6 +242,10 @@ struct LoopWait {
 }
 
 impl<C: Deliver> LaneLoop<C> {
+    fn note(&self, limit: Option<LoopLimit>) {
+        self.dispatcher.limits.note(&self.lane, limit);
+    }
+
     async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() && !self.queue_is_gone {
             let wait = self.begin(&stop).await;
@@ -270,12 +277,14 @@ impl<C: Deliver> LaneLoop<C> {
             Capacity::After(until) => return self.sweep(until, stop).await,
             Capacity::Slots(slots) => slots.saturating_sub(self.running.len()),
         };
+        self.note((slots == 0).then_some(LoopLimit::Slots));
         if slots == 0 {
             return if self.running.is_empty() { LoopWait { until: now + REST, ..full } } else { full };
         }
         let octets = self.share.reserve();
         if octets == 0 && !self.running.is_empty() {
             self.share.settle();
+            self.note(Some(LoopLimit::Memory));
             return full;
         }
         let queue = &self.dispatcher.queue;

@@ -2,6 +2,7 @@
 
 use super::bounce::{Bounce, Bouncer};
 use super::dispatch::{Deliver, Dispatcher};
+use super::lane_state::LaneLimits;
 use super::route::{Choice, Route, RouteConditions, Routes};
 use super::settle::SettlementPolicy;
 use super::settled::{Attempt, SettledRecipient};
@@ -380,6 +381,7 @@ impl Stage {
             lanes: self.settlement.routes.lanes().into_iter().map(|(lane, _)| lane).collect(),
             octets: self.octets,
             cut_off: CancellationToken::new(),
+            limits: LaneLimits::default(),
         };
         tokio::spawn(dispatcher.run(self.stop.clone()))
     }

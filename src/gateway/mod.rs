@@ -20,8 +20,8 @@ use self::listeners::{BoundListener, IntakeParts};
 use self::lock::Lock;
 use self::storage::{Lanes, MemoryPlan, Retention};
 use crate::config::{Provider, RouteSettings, Settings};
-use crate::control::{ControlServer, CurrentRules};
-use crate::delivery::{Bouncer, Delivery, Dispatcher, Route, Routes, SettlementPolicy};
+use crate::control::{ControlServer, CurrentRules, LaneWatch};
+use crate::delivery::{Bouncer, Delivery, Dispatcher, LaneLimits, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
 use crate::intake::Leftovers;
 use crate::message::MemoryBudget;
@@ -112,7 +112,8 @@ impl Gateway {
         let unsigned = settings.unsigned.clone();
         let conversions = MemoryBudget::new(memory.conversions);
         let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
-        let control = bind_control(&settings, &queue);
+        let limits = LaneLimits::default();
+        let control = bind_control(&settings, &queue, lane_watch(&delivery, &limits));
         let settlement = SettlementPolicy { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(Bouncer {
             bounce: settings.queue.bounce.clone(),
@@ -141,6 +142,7 @@ impl Gateway {
             lanes: delivery.lanes().cloned().collect(),
             octets: memory.leases,
             cut_off: cut_off.clone(),
+            limits,
         };
         Ok(Self {
             listeners,
@@ -252,11 +254,20 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
     while closing.join_next().await.is_some() {}
 }
 
+/// Tells operators what holds the mail. It does not keep the delivery alive.
+fn lane_watch(delivery: &Arc<Delivery>, limits: &LaneLimits) -> LaneWatch {
+    let (delivery, limits) = (Arc::downgrade(delivery), limits.clone());
+    Arc::new(move || {
+        let delivery = delivery.upgrade();
+        delivery.map(|delivery| delivery.lane_states(&limits, Clock::System.now())).unwrap_or_default()
+    })
+}
+
 /// Some container file systems do not support sockets; mail is still delivered.
-fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>) -> Option<ControlServer> {
+fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>, watch: LaneWatch) -> Option<ControlServer> {
     let woken = queue.clone();
     let wake = Arc::new(move || woken.wakeups().retry_now());
-    ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, Clock::System)
+    ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, watch, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();
             warn!("no control socket can be created in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");

@@ -155,7 +155,10 @@ impl Reason {
             // Our own connection limit, unless the upstream caused it.
             Cause::Local { .. } if self.step == RelayStep::Permit && !self.upstream_wide => Signal::None,
             Cause::Local { .. } if self.step == RelayStep::Local => Signal::None,
-            Cause::Reply(reply) => interpret(self.step, reply, slow_down).signal,
+            Cause::Reply(reply) => match interpret(self.step, reply, slow_down).signal {
+                Signal::Success if self.upstream_wide => Signal::Unavailable,
+                signal => signal,
+            },
             Cause::TimedOut | Cause::Network(_) if self.step >= RelayStep::Mail => Signal::Broken,
             _ if self.is_about_upstream() => Signal::Unavailable,
             _ => Signal::Success,
@@ -234,6 +237,20 @@ impl Outcome {
             Some(Meaning::RecipientFailed | Meaning::MessageFailed) => Self::Failed(reason),
             Some(Meaning::UpstreamDeferred) => Self::Deferred(reason.upstream_wide()),
             _ => Self::Deferred(reason),
+        }
+    }
+
+    /// At an upstream without a login whose server offers AUTH: a refusal that wants one is about the upstream, and the mail
+    /// waits for it. `was_served`: it has taken mail like this, so that the code alone tells nothing.
+    #[must_use]
+    pub fn for_want_of_login(self, was_served: bool) -> Self {
+        match self {
+            Self::Deferred(reason) | Self::Failed(reason)
+                if reason.reply().is_some_and(|reply| wants_login(reason.step, reply, was_served)) =>
+            {
+                Self::Deferred(reason.upstream_wide().with_advice(MISSING_LOGIN))
+            }
+            outcome => outcome,
         }
     }
 
@@ -341,6 +358,27 @@ impl ReplyRow {
         self.read_as.advice = Some(advice);
         self
     }
+}
+
+const MISSING_LOGIN: &str = "the server offers AUTH, and this upstream has no login: set its `username` and `password` \
+     (in the environment SMTP_USER_NAME and SMTP_USER_PWD)";
+
+/// Of refusals that want a login, in the words of Postfix, Exim, Exchange and others; in lower case.
+const LOGIN_WORDS: [&str; 6] = ["authenticat", "auth required", "smtp auth", "relay", "log in", "login"];
+
+/// Whether a server that offers AUTH may mean, by this refusal of a client that never logged in, that it should. RFC 4954 §6
+/// has 530 for it; most servers have not. RFC 3463 §3.8: X.7.X, security or policy.
+fn wants_login(step: RelayStep, reply: &Reply, was_served: bool) -> bool {
+    let is_policy = reply.enhanced().map(|enhanced| enhanced.subject == 7);
+    let by_code = match reply.code() {
+        530 | 535 | 538 => true,
+        554 => !was_served && is_policy != Some(false),
+        500..=599 => !was_served && is_policy == Some(true),
+        _ => false,
+    };
+    let text = reply.text().to_lowercase();
+    let by_words = reply.code() >= 400 && LOGIN_WORDS.iter().any(|words| text.contains(words));
+    step >= RelayStep::Mail && step <= RelayStep::EndOfData && (by_code || by_words)
 }
 
 const LOGIN_ADVICE: &str = "check `username` and `password`; some providers want an API key or an app password here";
@@ -527,6 +565,51 @@ mod tests {
     fn reply(line: &str) -> Reply {
         let parsed = ReplyParser::default().parse(format!("{line}\r\n").as_bytes());
         parsed.expect("a reply").1.expect("a whole reply")
+    }
+
+    /// What servers say to a client that should have logged in, and what they say of a mail that is at fault.
+    #[test]
+    fn a_refusal_for_want_of_a_login_is_no_fault_of_the_mail() {
+        use RelayStep::{Data, EndOfData, Mail, Rcpt};
+        for (step, line, unserved, served) in [
+            (Mail, "530 5.7.0 Must authenticate", true, true),
+            (Mail, "530 5.7.57 Client not authenticated to send mail", true, true),
+            (Mail, "550 5.7.1 Sender not permitted", true, false),
+            (Mail, "550 5.7.60 no", true, false),
+            (Mail, "553 5.7.1 no", true, false),
+            (Mail, "554 denied", true, false),
+            (Mail, "503 AUTH first: authentication required", true, true),
+            (Rcpt, "554 5.7.1 <b@example.net>: Relay access denied", true, true),
+            (Rcpt, "550 relay not permitted", true, true),
+            (Rcpt, "550 5.7.1 Unable to relay", true, true),
+            (Rcpt, "454 4.7.1 Relaying temporarily denied", true, true),
+            (Data, "554 5.7.1 no", true, false),
+            (EndOfData, "554 5.7.1 no", true, false),
+            (Rcpt, "550 5.1.1 no such user", false, false),
+            (Rcpt, "552 5.2.2 mailbox full", false, false),
+            (Mail, "550 no", false, false),
+            (Data, "554 5.5.1 no valid recipients", false, false),
+            (EndOfData, "554 5.6.0 bad content", false, false),
+            (EndOfData, "451 4.7.1 greylisted", false, false),
+            (RelayStep::Greeting, "554 5.7.1 no", false, false),
+        ] {
+            for (was_served, wants) in [(false, unserved), (true, served)] {
+                let reason = Reason::new(Some("company"), step, Cause::Reply(reply(line)));
+                let before = Outcome::of(reason, &[]);
+                let outcome = before.clone().for_want_of_login(was_served);
+                let what = format!("{step}: {line}, served: {was_served}");
+                if !wants {
+                    assert_eq!(outcome, before, "{what}");
+                    continue;
+                }
+                let Outcome::Deferred(reason) = outcome else { panic!("{what}: it fails") };
+                assert!(
+                    reason.is_about_upstream() && reason.to_string().contains("`username` and `password`"),
+                    "{what}"
+                );
+                assert_eq!(reason.signal(&[]), Signal::Unavailable, "{what}");
+            }
+        }
     }
 
     #[test]

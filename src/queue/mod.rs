@@ -33,6 +33,7 @@ mod wakeups;
 
 pub(crate) use operator::{
     Correction, HeldLane, HistoryRow, MessageDetails, Page, RecipientRow, Revision, Row, Statistics, StoredMail,
+    is_message_id,
 };
 pub use operator::{Filter, Operator, RecipientState};
 pub(crate) use quota::{QuotaLedger, QuotaRow};

@@ -53,6 +53,9 @@ pub trait Operator: Send + Sync + fmt::Debug + 'static {
     async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError>;
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
+
+    /// How many messages wait on this lane, those alone that are due after a moment if one is given. Counts up to `most`.
+    async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError>;
 }
 
 /// A message as it is stored, with everything that is not settled.
@@ -115,6 +118,20 @@ pub struct Filter {
     /// The lane or the last upstream.
     pub upstream: Option<String>,
     pub received_before: Option<Timestamp>,
+    /// Of its header, whole, with or without the angle brackets.
+    #[serde(default)]
+    pub message_id: Option<String>,
+}
+
+/// Whether these are the same, with or without angle brackets.
+pub fn is_message_id(stored: Option<&str>, wanted: &str) -> bool {
+    stored.is_some_and(|stored| without_brackets(stored) == without_brackets(wanted))
+}
+
+/// `a@b` of `<a@b>`.
+pub fn without_brackets(message_id: &str) -> &str {
+    let trimmed = message_id.trim();
+    trimmed.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(trimmed)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -133,6 +150,8 @@ pub struct Row {
     pub sender: String,
     pub subject: String,
     pub size: u64,
+    /// `None`: the header has none.
+    pub message_id: Option<String>,
     pub recipients: Vec<RecipientRow>,
 }
 
@@ -166,6 +185,7 @@ pub struct HistoryRow {
     pub sender: String,
     pub recipients: Vec<String>,
     pub subject: String,
+    pub message_id: Option<String>,
     pub delivery: Delivered,
 }
 

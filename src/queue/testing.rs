@@ -48,6 +48,7 @@ pub fn row(number: u32, state: RecipientState) -> Row {
         sender: "reports@example.com".into(),
         subject: format!("Report {number}"),
         size: 4_500,
+        message_id: Some(format!("<report-{number}@example.com>")),
         recipients: vec![recipient],
     }
 }
@@ -76,7 +77,10 @@ fn matches(row: &Row, filter: &Filter) -> bool {
             && filter.recipient.as_ref().is_none_or(|part| recipient.address.contains(part))
             && filter.upstream.as_ref().is_none_or(|lane| recipient.lane == *lane)
     };
-    row.recipients.iter().any(open) && filter.received_before.is_none_or(|before| row.received_at < before)
+    let is_named = |wanted: &String| is_message_id(row.message_id.as_deref(), wanted);
+    row.recipients.iter().any(open)
+        && filter.message_id.as_ref().is_none_or(is_named)
+        && filter.received_before.is_none_or(|before| row.received_at < before)
 }
 
 #[async_trait]
@@ -212,6 +216,16 @@ impl Operator for MemoryQueue {
     async fn prune(&self, failed: Duration, _: Duration) -> Result<u64, QueueError> {
         self.inner().pruned.push(failed);
         Ok(0)
+    }
+
+    async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError> {
+        let inner = self.working()?;
+        let is_late = |due: Option<Timestamp>| after.is_none_or(|after| due.is_some_and(|due| due > after));
+        let waits = |recipient: &RecipientRow| {
+            recipient.state == RecipientState::Waiting && recipient.lane == lane.as_str() && is_late(recipient.due)
+        };
+        let count = inner.messages.iter().filter(|(row, _)| row.recipients.iter().any(waits)).count();
+        Ok((count as u64).min(most))
     }
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {

@@ -30,6 +30,8 @@ struct HealthState {
     /// Why the breaker was last opened.
     last: String,
     last_up: Option<Instant>,
+    /// A message was taken since the start.
+    has_delivered: bool,
 }
 
 /// Why no attempt is made.
@@ -43,7 +45,8 @@ pub(super) enum NotAdmitted {
 
 impl Health {
     pub(super) fn new(upstream: Arc<str>, cap: usize) -> Arc<Self> {
-        let state = HealthState { breaker: Breaker::new(cap), last: String::new(), last_up: None };
+        let state =
+            HealthState { breaker: Breaker::new(cap), last: String::new(), last_up: None, has_delivered: false };
         Arc::new(Self { upstream, state: Mutex::new(state), changed: watch::Sender::new(()) })
     }
 
@@ -77,8 +80,21 @@ impl Health {
         self.state.lock().breaker.capacity(Instant::now())
     }
 
+    /// Why nothing is tried, and until when.
+    pub(super) fn pause(&self) -> Option<(String, Instant)> {
+        let state = self.state.lock();
+        match state.breaker.capacity(Instant::now()) {
+            Capacity::After(until) => Some((state.last.clone(), until)),
+            Capacity::Slots(_) => None,
+        }
+    }
+
     pub(super) fn unavailable_for(&self) -> Duration {
         self.state.lock().breaker.unavailable_for(Instant::now())
+    }
+
+    pub(super) fn has_delivered(&self) -> bool {
+        self.state.lock().has_delivered
     }
 
     pub(super) fn cut_pause(&self) {
@@ -166,6 +182,9 @@ impl MonitoredAttempt {
 
     /// Called after a transaction.
     pub(super) fn finished(&mut self, outcomes: &[Outcome], slow_down: &[SlowDown]) -> Signal {
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_))) {
+            self.health.state.lock().has_delivered = true;
+        }
         let signs = outcomes.iter().map(|outcome| match outcome {
             Outcome::Delivered(_) => (Signal::Success, None),
             Outcome::Deferred(reason) | Outcome::Failed(reason) => (reason.signal(slow_down), Some(reason)),

@@ -94,6 +94,7 @@ impl Ready {
         self.upstream.put_back(connection);
         match transacted {
             Transacted::Settled(outcomes) => {
+                let outcomes = self.upstream.without_login(outcomes, &self.extensions);
                 self.upstream.finished(&mut self.attempt, &outcomes);
                 Sent::Outcomes(outcomes)
             }

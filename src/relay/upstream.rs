@@ -11,12 +11,14 @@ use super::connection::{PooledConnection, retire};
 use super::deadline::{Deadline, Expired};
 use super::health::{Health, MonitoredAttempt, NotAdmitted};
 use super::limits::{Load, Rate, RateToken, TokenDenied};
+use super::obstacle::UpstreamObstacle;
 use super::pool::{Claim, PoolGrant, PoolMember, PutBack, Reuse};
 use super::smtp::{self, ClientSession, Secured};
 use super::socket::ConnectionPermit;
 use super::surplus::{OpeningConnection, may_be_surplus};
 use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
 use crate::observe::log::Clean;
+use crate::smtp::Extensions;
 use crate::text::roughly;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -119,6 +121,25 @@ impl Upstream {
                 Capacity::Slots(slots) => Capacity::Slots(slots.min(self.0.account.connections.allowed())),
                 after @ Capacity::After(_) => after,
             },
+        }
+    }
+
+    /// Why nothing may be begun; `None`: something may.
+    pub fn pause(&self) -> Option<UpstreamObstacle> {
+        if let Some((rate, until)) = self.quota_used_up() {
+            return Some(UpstreamObstacle::Quota { rate, until });
+        }
+        let (reason, until) = self.0.health.pause()?;
+        Some(UpstreamObstacle::Breaker { reason, until })
+    }
+
+    /// Why no more messages are under way than there are, while something may be begun.
+    pub fn bottleneck(&self) -> UpstreamObstacle {
+        let allowed = self.0.account.connections.allowed();
+        match self.0.health.capacity() {
+            _ if self.0.account.gate.has_waiting() => UpstreamObstacle::Rate,
+            Capacity::Slots(slots) if slots < allowed => UpstreamObstacle::Recovery,
+            _ => UpstreamObstacle::Connections(allowed),
         }
     }
 
@@ -364,6 +385,16 @@ impl Upstream {
         let signal = attempt.finished(outcomes, self.0.options.slow_down);
         self.announce_limit();
         self.adapt(attempt, signal);
+    }
+
+    /// Refusals that a login would have spared, where the server offers one and none is configured.
+    pub(super) fn without_login(&self, outcomes: Vec<Outcome>, extensions: &Extensions) -> Vec<Outcome> {
+        if self.0.options.credentials.is_some() || extensions.auth_offered.is_empty() {
+            return outcomes;
+        }
+        let was_served =
+            self.0.health.has_delivered() || outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)));
+        outcomes.into_iter().map(|outcome| outcome.for_want_of_login(was_served)).collect()
     }
 
     /// Results of attempts that began before the last failure are stale.

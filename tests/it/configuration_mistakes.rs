@@ -41,8 +41,9 @@ fn ten_mistakes_print_ten_and_nothing_starts() {
         let output = waxseal(folder.path(), &[command], &[], "");
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         let lines = stderr(&output);
-        assert_eq!(lines.len(), 10, "{lines:#?}");
-        assert_eq!(lines[0], "config.toml:1:1: unknown key `hostnam` (help: did you mean `hostname`?)");
+        let errors = lines.iter().filter(|line| line.starts_with("error: ")).count();
+        assert!(errors == 10 && lines[10..].iter().all(|line| line.starts_with("warning: ")), "{lines:#?}");
+        assert_eq!(lines[0], "error: config.toml:1:1: unknown key `hostnam` (help: did you mean `hostname`?)");
         assert!(output.stdout.is_empty() && !folder.path().join("data").exists(), "{output:?}");
     }
 }
@@ -62,7 +63,11 @@ fn each_reason_not_to_start_is_said() {
     ] {
         let output = waxseal(folder.path(), &["run"], environment, "");
         assert_eq!(output.status.code(), Some(2), "{output:?}");
-        assert!(matches!(stderr(&output).as_slice(), [one] if one.contains(said)), "{said}: {output:?}");
+        let (errors, others): (Vec<_>, Vec<_>) =
+            stderr(&output).into_iter().partition(|line| !line.starts_with("warning: "));
+        let is_said = matches!(errors.as_slice(), [one] if one.starts_with("error: ") || one.starts_with("waxseal: "));
+        assert!(is_said && errors[0].contains(said), "{said}: {output:?}");
+        assert!(others.iter().all(|line| !line.contains(said)), "{output:?}");
     }
 }
 
@@ -173,5 +178,71 @@ fn no_command_repeats_a_secret_among_its_arguments() {
             !text.contains("CANARY") && !text.contains("TwL2iGAB") && !text.contains("hunter2"),
             "{arguments:?}: {text}"
         );
+    }
+}
+
+/// One error and one warning.
+const BOTH: &str = "hostname = \"gateway.example.com\"\nunsigned = \"send\"\ndrain = 8\n\
+    [[upstream]]\nname = \"a\"\nprovider = \"sandbox\"\n[[upstream]]\nname = \"unused\"\nprovider = \"sandbox\"\n";
+
+#[test]
+fn errors_and_warnings_are_told_apart_and_told_together() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), BOTH).unwrap();
+    let output = waxseal(folder.path(), &["check"], &[], "");
+    let lines = stderr(&output);
+    assert!(output.status.code() == Some(2) && lines.len() == 2, "{lines:#?}");
+    assert!(lines[0].starts_with("error: config.toml:3:9: "), "{lines:#?}");
+    assert!(lines[1].starts_with("warning: config.toml:") && lines[1].contains("no route uses"), "{lines:#?}");
+    let output = waxseal(folder.path(), &["check", "--json"], &[], "");
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        [&value["problems"], &value["warnings"]].map(|found| found.as_array().unwrap().len()),
+        [1, 1],
+        "{value}"
+    );
+}
+
+#[test]
+fn strict_takes_warnings_for_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let without_error = BOTH.replace("drain = 8\n", "");
+    let without_warning = without_error.split("[[upstream]]\nname = \"unused\"").next().unwrap();
+    for (text, arguments, code) in [
+        (BOTH, &["check", "--strict"][..], 2),
+        (&without_error, &["check"], 0),
+        (&without_error, &["check", "--strict"], 1),
+        (&without_error, &["check", "--strict", "--json"], 1),
+        (without_warning, &["check", "--strict"], 0),
+    ] {
+        std::fs::write(folder.path().join("config.toml"), text).unwrap();
+        let output = waxseal(folder.path(), arguments, &[], "");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        if arguments.contains(&"--json") {
+            assert!(String::from_utf8_lossy(&output.stdout).contains("\"ok\": false"), "{output:?}");
+        }
+    }
+}
+
+/// Ansible writes the new file elsewhere, has it checked, and moves it only then.
+#[test]
+fn a_file_is_checked_before_it_is_in_its_place() {
+    let [home, elsewhere] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let key = waxseal::dkim::generate(waxseal::dkim::KeyAlgorithm::Ed25519).unwrap();
+    std::fs::write(home.path().join("key.pem"), key.reveal()).unwrap();
+    let config = "hostname = \"gateway.example.com\"\n[[dkim]]\ndomain = \"example.com\"\nselector = \"wax1\"\n\
+        private_key = \"key.pem\"\n[[upstream]]\nname = \"a\"\nprovider = \"sandbox\"\n";
+    let file = elsewhere.path().join("ansible-tmp-1");
+    std::fs::write(&file, config).unwrap();
+    let (file, home) = (file.to_str().unwrap(), home.path().to_str().unwrap());
+    for (arguments, code) in [
+        (&["check", "-c", file][..], 2),
+        (&["check", "--relative-to", home, "-c", file], 0),
+        (&["-c", file, "check", "--relative-to", home], 0),
+        (&["check", "--relative-to", file, "-c", file], 2),
+        (&["check", "--relative-to", "/nonexistent", "-c", file], 2),
+    ] {
+        let output = waxseal(elsewhere.path(), arguments, &[], "");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
     }
 }

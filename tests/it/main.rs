@@ -68,4 +68,5 @@ mod starttls_or_nothing;
 mod surplus_connections;
 mod unfit_mail;
 mod what_the_log_says;
+mod why_mail_waits;
 mod wrong_listener;

@@ -62,7 +62,7 @@ async fn a_deferred_message_is_shown_and_sent_on_retry() {
     let list = desk.wait(&["list"], |value| row(value)["attempts"] == 1 && row(value)["state"] == "waiting").await;
     assert_eq!(list["messages"][0]["id"], id.as_str());
     let (_, text) = desk.run(&["show", &id]).await;
-    assert!(text.contains("451 4.3.0 come back later") && text.contains("due in "), "{text}");
+    assert!(text.contains("451 4.3.0 come back later") && text.contains("next try in "), "{text}");
     assert_eq!(desk.run(&["retry", &id]).await.0, 0);
     let history = desk.wait(&["list", "--history"], |value| value["delivered"][0]["id"] == id.as_str()).await;
     assert_eq!(history["delivered"][0]["recipients"], serde_json::json!(["you@example.net"]));

@@ -78,17 +78,20 @@ async fn list_is_a_table_of_whole_lines() {
     for desk in Desk::both().await {
         let (status, text, complaints) = desk.run(&["list"]).await;
         assert_eq!((status, complaints.as_str()), (0, ""));
-        let lines: Vec<_> = text.lines().collect();
+        let mut lines: Vec<_> = text.lines().collect();
+        let is_running = desk.holder.is_some();
+        let (state, last) = if is_running { ("next try in ", "") } else { ("gateway stopped", "last attempt: ") };
+        if !is_running {
+            let above: Vec<_> = lines.drain(..2).collect();
+            assert_eq!(above, ["The gateway is not running: 2 waiting for it.", ""]);
+        }
+        let subject = format!("Waiting ??[2J 日本語: {last}upstream \"company\", connect");
         let [heading, waiting, failed, half, "", total, counts] = lines.as_slice() else { panic!("{text}") };
         assert!(heading.starts_with("ID                RECEIVED  FROM                 TO"), "{heading}");
         for (line, at, words) in [
-            (
-                waiting,
-                0,
-                &["30 h ago", "anna@example.net", "due in ", "Waiting ??[2J 日本語: upstream \"company\", connect"][..],
-            ),
+            (waiting, 0, &["30 h ago", "anna@example.net", state, &subject][..]),
             (failed, 1, &["20 h ago", "gone@example.org", "  failed  ", "RCPT TO: 550 5.1.1 no such user"]),
-            (half, 2, &["3 h ago", "full@example.net", "due in "]),
+            (half, 2, &["3 h ago", "full@example.net", state]),
         ] {
             assert!(line.starts_with(desk.id(at)) && words.iter().all(|word| line.contains(word)), "{line}");
         }
@@ -145,11 +148,15 @@ async fn show_tells_all_of_one_message() {
     for desk in Desk::both().await {
         let (status, text, _) = desk.run(&["show", desk.id(0)]).await;
         assert_eq!(status, 0);
+        let (state, last) = match desk.holder {
+            Some(_) => ("anna@example.net: next try in ", ""),
+            None => ("anna@example.net: gateway stopped", "last attempt: "),
+        };
         for part in [
             &format!("Message    {}\n", desk.id(0)),
-            "anna@example.net: due in ",
+            state,
             "tried 1 time, lane default (next 20",
-            "    upstream \"company\", connect: connection refused\n",
+            &format!("    {last}upstream \"company\", connect: connection refused\n"),
             "\nHeader\n  From: reports@example.com\n  Subject: Waiting ??[2J 日本語\n",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
@@ -170,7 +177,8 @@ async fn content_is_the_message_octet_by_octet() {
     for desk in Desk::both().await {
         let (status, text, _) = desk.run(&["show", desk.id(1), "--content"]).await;
         assert_eq!(status, 0);
-        assert_eq!(text, "From: reports@example.com\r\nSubject: Failed\r\n\r\nHello \x1b[31m.\r\n");
+        let id = format!("Message-ID: <{}@example.com>", desk.id(1));
+        assert_eq!(text, format!("From: reports@example.com\r\nSubject: Failed\r\n{id}\r\n\r\nHello \x1b[31m.\r\n"));
         let (status, text, complaints) = desk.run(&["show", desk.id(3), "--content"]).await;
         assert_eq!((status, text.as_str()), (1, ""));
         assert!(complaints.contains("no content"), "{complaints}");
@@ -195,7 +203,8 @@ async fn retry_makes_due_and_corrects_an_address() {
             "{complaints}"
         );
         let (_, text, _) = desk.run(&["list"]).await;
-        assert_eq!(text.matches("due now").count(), 2, "{text}");
+        let (state, number) = if desk.holder.is_some() { ("about to be sent  ", 2) } else { ("gateway stopped", 3) };
+        assert_eq!(text.matches(state).count(), number, "{text}");
         let (status, text, _) = desk.run(&["retry", "--all"]).await;
         assert_eq!((status, text.as_str()), (0, "Due now: 3 messages for 3 recipients.\n"));
         if let Some(holder) = &desk.holder {
@@ -263,6 +272,9 @@ async fn wrong_usage_is_two() {
     let desk = Desk::new(false).await;
     for arguments in [
         &["retry"][..],
+        &["retry", "--state", "failed"],
+        &["remove"],
+        &["flush", "0000000000000000"],
         &["retry", "--all", "0000000000000000"],
         &["retry", "--state", "failed", "0000000000000000"],
         &["retry", "--all", "--to", "a@example.net"],
@@ -279,6 +291,53 @@ async fn wrong_usage_is_two() {
         assert!(!complaints.is_empty());
     }
     assert_eq!(desk.listed(&[]).await.len(), 3, "nothing was touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_without_all_say_so() {
+    let desk = Desk::new(false).await;
+    for command in ["retry", "remove"] {
+        let (status, _, complaints) = desk.run(&[command, "--state", "failed"]).await;
+        assert_eq!(status, 2);
+        assert!(complaints.contains("add --all for all that match"), "{complaints}");
+        let (status, _, complaints) = desk.run(&[command]).await;
+        assert_eq!(status, 2);
+        assert!(complaints.contains("give its ID") && complaints.contains("--all"), "{complaints}");
+    }
+    assert_eq!(desk.listed(&[]).await.len(), 3, "nothing was touched");
+}
+
+/// What the same thing is called elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_of_other_programs_do_what_they_say() {
+    for desk in Desk::both().await {
+        let (status, value) = desk.json(&["flush", "--recipient", "full@"]).await;
+        assert_eq!((status, &value["messages"]), (0, &json!(1)));
+        let (status, text, _) = desk.run(&["flush"]).await;
+        assert!(status == 0 && text.starts_with("Due now: 3 messages"), "{text}");
+        assert_eq!(desk.run(&["delete", desk.id(0)]).await.1, "Removed: 1 message.\n");
+        assert_eq!(desk.run(&["rm", desk.id(1), "--yes"]).await.1, "Removed: 1 message.\n");
+        assert_eq!(desk.listed(&[]).await, [desk.id(2)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_is_found_by_its_message_id_in_the_queue_and_in_the_history() {
+    for desk in Desk::both().await {
+        let [waiting, delivered] = [0, 3].map(|at| format!("{}@example.com", desk.id(at)));
+        for form in [waiting.clone(), format!("<{waiting}>")] {
+            assert_eq!(desk.listed(&["--message-id", &form]).await, [desk.id(0)]);
+        }
+        let (_, value) = desk.json(&["list", "--history", "--message-id", &delivered]).await;
+        let [row] = &value["delivered"].as_array().unwrap()[..] else { panic!("{value}") };
+        assert_eq!((&row["id"], &row["message_id"]), (&json!(desk.id(3)), &json!(format!("<{delivered}>"))));
+        let (status, text, _) = desk.run(&["list", "--message-id", &delivered]).await;
+        assert!(status == 0 && text.contains("queue list --history --message-id"), "{text}");
+        let (status, _, complaints) = desk.run(&["remove", "--all", "--yes", "--message-id", "example.com"]).await;
+        assert_eq!(status, 1, "{complaints}");
+        let (status, text, _) = desk.run(&["remove", "--all", "--yes", "--message-id", &waiting]).await;
+        assert_eq!((status, text.as_str()), (0, "Removed: 1 message.\n"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,11 @@
 //! Logging in at a provider: whichever of PLAIN and LOGIN it offers, and never a secret in a reason.
 
-use crate::support::relay::{not_ready, ready, upstream};
+use crate::support::mail::{envelope, numbered};
+use crate::support::relay::{assert_told, not_ready, ready, send, told, upstream};
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use waxseal::message::{Reason, RelayStep};
+use waxseal::message::{Outcome, Reason, RelayStep};
 use waxseal::observe::Secret;
 use waxseal::relay::Credentials;
 
@@ -88,6 +89,50 @@ async fn without_credentials_there_is_no_login() {
     options.credentials = None;
     ready(&upstream(options)).await.unwrap();
     assert_eq!((scripted.logins(), scripted.count("AUTH")), (vec![], 0));
+}
+
+/// As a 5yz it would fail each mail for good, with the provider's words about the sender or the recipient.
+#[tokio::test]
+async fn a_refusal_for_want_of_a_login_makes_the_mail_wait_and_names_the_keys() {
+    for (at, line) in [
+        (At::Mail, "530 5.7.0 Must issue AUTH first"),
+        (At::Mail, "550 5.7.1 Sender not permitted"),
+        (At::Rcpt, "554 5.7.1 <b@example.net>: Relay access denied"),
+        (At::Rcpt, "550 relay not permitted"),
+        (At::Dot, "554 no"),
+    ] {
+        let scripted = offering("AUTH PLAIN").once(at, line).always(At::Dot, "250 2.0.0 Ok").start().await;
+        let mut options = scripted.options("company");
+        options.credentials = None;
+        let upstream = upstream(options);
+        let refused = send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+        let Outcome::Deferred(reason) = &refused[0] else { panic!("{line}: {}", told(&refused[0])) };
+        assert!(reason.is_about_upstream(), "{reason}");
+        let told = reason.to_string();
+        for words in [line, "the server offers AUTH", "`username` and `password`", "SMTP_USER_NAME"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_what_it_says_with_a_login_or_where_there_is_none_to_have() {
+    let spam = "550 5.7.1 spam";
+    for (auth, has_login) in [("AUTH PLAIN", true), ("SIZE", false)] {
+        let scripted = offering(auth).always(At::Dot, spam).start().await;
+        let mut options = scripted.options("company");
+        options.credentials = options.credentials.filter(|_| has_login);
+        let outcomes = send(&upstream(options), &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
+        assert_told(&outcomes, &["failed: upstream \"company\", final dot: 550 5.7.1 spam"]);
+    }
+    // It took mail without a login: this one is refused for itself.
+    let scripted = offering("AUTH PLAIN").once(At::Dot, "250 2.0.0 Ok").always(At::Dot, spam).start().await;
+    let mut options = scripted.options("company");
+    options.credentials = None;
+    let upstream = upstream(options);
+    for told in ["delivered", "failed: upstream \"company\", final dot: 550 5.7.1 spam"] {
+        assert_told(&send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap(), &[told]);
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::line;
 use crate::config::{
-    DeliveryMode, DkimSettings, ListenerSettings, Located, Problems, Provider, QueueSettings, RouteSettings, Settings,
+    DeliveryMode, DkimSettings, ListenerSettings, Located, Provider, QueueSettings, RouteSettings, Settings,
     UpstreamSettings,
 };
 use crate::delivery::{Bounce, Choice};
@@ -51,7 +51,7 @@ impl ConfigSummary {
             repairs_turned_off: settings.repairs.turned_off(),
             rules: settings.rules.0.iter().map(|rule| rule.name.to_string()).collect(),
             queue: QueueSummary::of(&settings.queue),
-            warnings: ProblemSummary::all(&settings.warnings),
+            warnings: ProblemSummary::all(settings.warnings.iter()),
         }
     }
 }
@@ -416,13 +416,13 @@ pub(super) struct ProblemSummary {
 }
 
 impl ProblemSummary {
-    pub(super) fn all(problems: &Problems) -> Vec<Self> {
+    pub(super) fn all<'a>(problems: impl Iterator<Item = Located<'a>>) -> Vec<Self> {
         let of = |problem: Located<'_>| {
             let (line, column) = problem.position().unzip();
             let (message, help) = (problem.message().to_owned(), problem.help().map(str::to_owned));
             Self { place: problem.place(), line, column, message, help }
         };
-        problems.iter().map(of).collect()
+        problems.map(of).collect()
     }
 }
 

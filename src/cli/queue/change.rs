@@ -38,6 +38,23 @@ pub struct RetryArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct FlushArgs {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<FlushArgs> for RetryArgs {
+    fn from(FlushArgs { selection, json }: FlushArgs) -> Self {
+        let which = MessageSelection { ids: Vec::new(), all: true, selection };
+        Self { which, to: None, rules: false, json }
+    }
+}
+
+#[derive(Debug, clap::Args)]
 pub struct RemoveArgs {
     #[command(flatten)]
     which: MessageSelection,

@@ -5,12 +5,14 @@ use super::listing::Listing;
 use super::progress::ProgressDisplay;
 use super::selection::Selection;
 use super::table::Column;
+use super::waiting::WaitingView;
 use super::{print, text};
 use crate::control::{ControlRequest, ControlResponse, MAX_PAGE, Overview};
-use crate::queue::{Cursor, HeldLane, HistoryRow, Row};
+use crate::queue::{Cursor, HistoryRow, Row, is_message_id};
 use crate::text::counted;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
@@ -53,13 +55,19 @@ pub async fn run(args: &ListArgs, client: &QueueClient) -> anyhow::Result<ExitCo
 async fn messages(args: &ListArgs, limit: u64, client: &QueueClient, now: Timestamp) -> anyhow::Result<()> {
     let overview = client.overview().await?;
     let filter = args.selection.filter(now);
-    let mut listing = if args.json { Listing::json("messages") } else { Listing::table(MESSAGES) };
+    let mut listing = if args.json { Listing::json("messages") } else { Listing::table(MESSAGES, terminal_width()) };
+    let view = WaitingView { overview: &overview, now };
+    // Of the whole queue.
+    let summary = if listing.is_table() && !args.selection.is_given() { view.summary() } else { Vec::new() };
+    if !summary.is_empty() {
+        print(summary.iter().map(|line| format!("{line}\n")).collect::<String>() + "\n")?;
+    }
     let progress = ProgressDisplay::start("searching the queue", None);
     let mut after = None;
     loop {
         let wanted = usize::try_from(limit - listing.written()).unwrap_or(usize::MAX).min(MAX_PAGE);
         let page = client.page(&filter, after, wanted).await?;
-        let text = listing.page(&page.rows, |row| message_cells(row, &overview.held, now), message_object);
+        let text = listing.page(&page.rows, |row| message_cells(row, view), |row| message_object(row, view));
         progress.suspend(|| print(text))?;
         progress.advance(count(&page.rows));
         after = page.next;
@@ -68,24 +76,32 @@ async fn messages(args: &ListArgs, limit: u64, client: &QueueClient, now: Timest
         }
     }
     drop(progress);
-    let below = below_messages(listing.written(), after.is_some(), args.selection.is_given(), &overview);
-    let beside = [("more", json!(after.is_some())), ("held", json!(overview.held)), ("counts", json!(overview.counts))];
+    let mut below = below_messages(listing.written(), after.is_some(), args.selection.is_given(), &overview);
+    if args.selection.message_id.is_some() && listing.written() == 0 {
+        below.push_str("What was delivered is in: waxseal queue list --history --message-id …\n");
+    }
+    let beside = [
+        ("more", json!(after.is_some())),
+        ("gateway_running", json!(overview.lanes.is_some())),
+        ("held", json!(overview.held)),
+        ("counts", json!(overview.counts)),
+    ];
     print(listing.end(&beside, &below))
 }
 
-fn message_cells(row: &Row, held: &[HeldLane], now: Timestamp) -> [String; MESSAGES.len()] {
-    let reason = row.recipients.iter().find_map(|recipient| recipient.reason.as_deref());
+fn message_cells(row: &Row, view: WaitingView<'_>) -> [String; MESSAGES.len()] {
+    let reason = row.recipients.iter().find_map(|recipient| view.reason(recipient));
     let subject_and_reason = match (row.subject.as_str(), reason) {
         (subject, None) => subject.to_owned(),
-        ("", Some(reason)) => reason.to_owned(),
+        ("", Some(reason)) => reason,
         (subject, Some(reason)) => format!("{}: {reason}", super::table::fit(subject, 40)),
     };
     [
         row.id.clone(),
-        text::ago(now, row.received_at),
+        text::ago(view.now, row.received_at),
         text::sender(&row.sender).to_owned(),
         recipients(row.recipients.iter().map(|recipient| recipient.address.as_str())),
-        text::message_state(row, held, now),
+        view.message_state(row),
         subject_and_reason,
     ]
 }
@@ -101,8 +117,20 @@ fn count<T>(rows: &[T]) -> u64 {
     u64::try_from(rows.len()).unwrap_or(u64::MAX)
 }
 
-fn message_object(row: &Row) -> Value {
-    json!(row)
+/// The row, with what holds each recipient.
+pub fn message_object(row: &Row, view: WaitingView<'_>) -> Value {
+    let mut value = json!(row);
+    for (at, recipient) in row.recipients.iter().enumerate() {
+        value["recipients"][at]["hold"] = view.to_json(recipient);
+    }
+    value
+}
+
+/// Places in a line of the terminal, if standard output is one.
+fn terminal_width() -> Option<usize> {
+    let stdout = std::io::stdout();
+    let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| stdout.is_terminal())?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0).or(Some(80))
 }
 
 fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overview) -> String {
@@ -125,7 +153,7 @@ fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overvi
 }
 
 async fn history(args: &ListArgs, limit: u64, client: &QueueClient, now: Timestamp) -> anyhow::Result<()> {
-    let mut listing = if args.json { Listing::json("delivered") } else { Listing::table(DELIVERED) };
+    let mut listing = if args.json { Listing::json("delivered") } else { Listing::table(DELIVERED, terminal_width()) };
     let progress = ProgressDisplay::start("searching the history", None);
     let (mut before, mut more) = (None, true);
     while more && listing.written() < limit {
@@ -160,6 +188,7 @@ async fn history_page(client: &QueueClient, before: Option<Cursor>) -> anyhow::R
 fn is_chosen(row: &HistoryRow, selection: &Selection, now: Timestamp) -> bool {
     let has = |part: &str| row.recipients.iter().any(|address| address.to_lowercase().contains(&part.to_lowercase()));
     selection.recipient.as_deref().is_none_or(has)
+        && selection.message_id.as_deref().is_none_or(|wanted| is_message_id(row.message_id.as_deref(), wanted))
         && selection.upstream.as_ref().is_none_or(|name| row.delivery.upstream == *name)
         && selection.received_before(now).is_none_or(|before| row.received_at < before)
 }
@@ -183,6 +212,7 @@ pub fn history_object(row: &HistoryRow) -> Value {
         "sender": row.sender,
         "recipients": row.recipients,
         "subject": row.subject,
+        "message_id": row.message_id,
         "upstream": row.delivery.upstream,
         "reply": row.delivery.reply,
         "milliseconds": row.delivery.milliseconds,

@@ -18,8 +18,13 @@ enum ListingFormat<const COLUMNS: usize> {
 }
 
 impl<const COLUMNS: usize> Listing<COLUMNS> {
-    pub fn table(columns: [Column; COLUMNS]) -> Self {
-        Self { form: ListingFormat::Table(TextTable::new(columns)), written: 0 }
+    /// `room`: of the terminal's lines, if it is one.
+    pub fn table(columns: [Column; COLUMNS], room: Option<usize>) -> Self {
+        Self { form: ListingFormat::Table(TextTable::fitting(columns, room)), written: 0 }
+    }
+
+    pub fn is_table(&self) -> bool {
+        matches!(self.form, ListingFormat::Table(_))
     }
 
     pub fn json(array: &'static str) -> Self {
@@ -92,13 +97,16 @@ mod tests {
             assert_eq!(listing.written(), pages.iter().map(|page| page.len() as u64).sum::<u64>());
             text + &listing.end(&[("more", json!(false))], "end\n")
         };
-        assert_eq!(write(Listing::table(COLUMNS), &[&[1, 20], &[], &[3]]), "N   TWICE\n1   2\n20  40\n3   6\nend\n");
+        assert_eq!(
+            write(Listing::table(COLUMNS, None), &[&[1, 20], &[], &[3]]),
+            "N   TWICE\n1   2\n20  40\n3   6\nend\n"
+        );
         for (pages, numbers) in [(&[&[1, 2][..], &[], &[3]][..], vec![1, 2, 3]), (&[&[][..]], vec![]), (&[], vec![])] {
             let text = write(Listing::json("numbers"), pages);
             let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
             let objects: Vec<_> = numbers.iter().map(|number| json!({ "n": number })).collect();
             assert_eq!(value, json!({ "numbers": objects, "more": false }));
         }
-        assert_eq!(write(Listing::table(COLUMNS), &[]), "end\n");
+        assert_eq!(write(Listing::table(COLUMNS, None), &[]), "end\n");
     }
 }

@@ -26,6 +26,10 @@ pub struct Selection {
     #[arg(long, value_name = "NAME")]
     pub upstream: Option<String>,
 
+    /// Only messages with this Message-ID header, whole, with or without its angle brackets
+    #[arg(long, value_name = "MESSAGE-ID")]
+    pub message_id: Option<String>,
+
     /// Only messages received longer ago than this, as in 30m, 2h, 5d or 1w
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub older_than: Option<SignedDuration>,
@@ -34,7 +38,7 @@ pub struct Selection {
 #[derive(Debug, clap::Args)]
 pub struct MessageSelection {
     /// Message IDs
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID", conflicts_with = "all")]
     pub ids: Vec<MailId>,
 
     /// All messages, or all that match the filters
@@ -47,8 +51,20 @@ pub struct MessageSelection {
 
 impl MessageSelection {
     pub fn wrong_use(&self, has_address: bool) -> Option<&'static str> {
-        if self.selection.is_given() && !self.all {
-            return Some("the filters choose among --all; leave them out where messages are named");
+        match (self.all, self.ids.is_empty(), self.selection.is_given()) {
+            (false, true, true) => {
+                return Some(
+                    "the filters alone choose no message: add --all for all that match; `waxseal queue list` takes the same \
+                     filters and shows them",
+                );
+            }
+            (false, true, false) => {
+                return Some("no message is named: give its ID, as `waxseal queue list` shows it, or --all");
+            }
+            (false, false, true) => {
+                return Some("the filters choose among --all; leave them out where messages are named");
+            }
+            _ => {}
         }
         (has_address && self.ids.len() != 1).then_some("--to corrects the address of one message at a time")
     }
@@ -56,12 +72,13 @@ impl MessageSelection {
 
 impl Selection {
     pub fn is_given(&self) -> bool {
-        self.state.is_some() || self.recipient.is_some() || self.upstream.is_some() || self.older_than.is_some()
+        let texts = [&self.recipient, &self.upstream, &self.message_id];
+        self.state.is_some() || texts.iter().any(|text| text.is_some()) || self.older_than.is_some()
     }
 
     /// True if there is only a state filter, so that the counts tell how many match.
     pub fn is_state_only(&self) -> bool {
-        self.recipient.is_none() && self.upstream.is_none() && self.older_than.is_none()
+        !Self { state: None, ..self.clone() }.is_given()
     }
 
     pub fn filter(&self, now: Timestamp) -> Filter {
@@ -70,6 +87,7 @@ impl Selection {
             recipient: self.recipient.clone(),
             upstream: self.upstream.clone(),
             received_before: self.received_before(now),
+            message_id: self.message_id.clone(),
         }
     }
 

@@ -1,14 +1,15 @@
 //! `waxseal queue show`: one message, with every reason in full; or its content, byte for byte.
 
 use super::client::{QueueClient, unexpected};
-use super::list::history_object;
+use super::list::{history_object, message_object};
+use super::waiting::WaitingView;
 use super::{print, print_json, text};
 use crate::cli::NOT_WELL;
 use crate::cli::complain;
 use crate::control::{ControlRequest, ControlResponse};
 use crate::message::MailId;
 use crate::observe::log::Clean;
-use crate::queue::{Attempted, HeldLane, HistoryRow, MessageDetails, RecipientRow};
+use crate::queue::{Attempted, HistoryRow, MessageDetails, RecipientRow};
 use crate::text::counted;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -40,11 +41,12 @@ async fn details(args: &ShowArgs, client: &QueueClient) -> anyhow::Result<ExitCo
         ControlResponse::Shown(None) => return Ok(not_found(args.id)),
         other => return Err(unexpected(&other)),
     };
+    let overview = client.overview().await?;
+    let view = WaitingView { overview: &overview, now: Timestamp::now() };
     if args.json {
-        print_json(&object(&shown))?;
+        print_json(&object(&shown, view))?;
     } else {
-        let held = client.overview().await?.held;
-        print(Details { shown: &shown, held: &held, now: Timestamp::now() }.to_string())?;
+        print(Details { shown: &shown, view }.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -68,8 +70,9 @@ fn not_found(id: MailId) -> ExitCode {
     ExitCode::from(NOT_WELL)
 }
 
-fn object(shown: &MessageDetails) -> Value {
-    let mut value = json!(shown.row);
+fn object(shown: &MessageDetails, view: WaitingView<'_>) -> Value {
+    let mut value = message_object(&shown.row, view);
+    value["gateway_running"] = json!(view.overview.lanes.is_some());
     value["header"] = json!(shown.header);
     value["attempts"] = json!(shown.attempts);
     value["delivered"] = shown.delivered.iter().map(history_object).collect();
@@ -89,15 +92,14 @@ fn readable(text: &[u8]) -> String {
 /// For people.
 struct Details<'a> {
     shown: &'a MessageDetails,
-    held: &'a [HeldLane],
-    now: Timestamp,
+    view: WaitingView<'a>,
 }
 
 impl fmt::Display for Details<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = &self.shown.row;
         writeln!(f, "Message    {}", Clean(&row.id))?;
-        writeln!(f, "Received   {} ({})", text::exact(row.received_at), text::ago(self.now, row.received_at))?;
+        writeln!(f, "Received   {} ({})", text::exact(row.received_at), text::ago(self.view.now, row.received_at))?;
         writeln!(f, "From       {}", Clean(text::sender(&row.sender)))?;
         writeln!(f, "Subject    {}", Clean(&row.subject))?;
         writeln!(f, "Size       {}", text::size(row.size))?;
@@ -120,28 +122,28 @@ impl fmt::Display for Details<'_> {
             writeln!(f, "\nHeader")?;
         }
         readable(self.shown.header.as_bytes()).lines().try_for_each(|line| writeln!(f, "  {line}"))?;
-        text::holds(self.held).iter().try_for_each(|line| writeln!(f, "\n{line}"))
+        text::holds(&self.view.overview.held).iter().try_for_each(|line| writeln!(f, "\n{line}"))
     }
 }
 
 impl Details<'_> {
     fn recipient(&self, f: &mut fmt::Formatter<'_>, recipient: &RecipientRow) -> fmt::Result {
-        let state = text::recipient_state(recipient, self.held, self.now);
+        let state = self.view.state(recipient);
         let tries = match recipient.attempts {
             0 => "not tried yet".to_owned(),
             number => format!("tried {}", counted(number.into(), "time")),
         };
         write!(f, "  {}: {state}, {tries}, lane {}", Clean(&recipient.address), Clean(&recipient.lane))?;
         match recipient.due {
-            Some(due) if due > self.now => writeln!(f, " (next {})", text::exact(due))?,
+            Some(due) if due > self.view.now => writeln!(f, " (next {})", text::exact(due))?,
             _ => writeln!(f)?,
         }
-        recipient.reason.iter().try_for_each(|reason| writeln!(f, "    {}", Clean(reason)))
+        self.view.reason(recipient).iter().try_for_each(|reason| writeln!(f, "    {}", Clean(reason)))
     }
 
     fn delivered(&self, f: &mut fmt::Formatter<'_>, row: &HistoryRow) -> fmt::Result {
         let delivery = &row.delivery;
-        let (at, ago) = (text::exact(delivery.at), text::ago(self.now, delivery.at));
+        let (at, ago) = (text::exact(delivery.at), text::ago(self.view.now, delivery.at));
         writeln!(
             f,
             "  {at} ({ago}), upstream {}, after {} ms: {}",
@@ -153,7 +155,7 @@ impl Details<'_> {
     }
 
     fn attempt(&self, f: &mut fmt::Formatter<'_>, attempt: &Attempted) -> fmt::Result {
-        let (at, ago) = (text::exact(attempt.at), text::ago(self.now, attempt.at));
+        let (at, ago) = (text::exact(attempt.at), text::ago(self.view.now, attempt.at));
         writeln!(f, "  {at} ({ago})\n    {}", Clean(&attempt.text))?;
         if attempt.possible_duplicate {
             writeln!(f, "    The provider may have taken it all the same.")?;

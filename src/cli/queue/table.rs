@@ -6,27 +6,40 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// A column's heading, and its maximum width on the screen.
 pub type Column = (&'static str, usize);
 
+/// Not below this, however narrow the terminal is.
+const NARROWEST: usize = 8;
+
 /// Written in pages; columns only become wider from page to page.
 #[derive(Debug)]
 pub struct TextTable<const COLUMNS: usize> {
     columns: [Column; COLUMNS],
+    /// Places in a line of the terminal.
+    room: Option<usize>,
     widths: [usize; COLUMNS],
     has_heading: bool,
 }
 
 impl<const COLUMNS: usize> TextTable<COLUMNS> {
+    /// For a terminal with this many places in a line: what does not fit is cut. `None` is for a file or a pipe, where nothing is.
+    pub fn fitting(columns: [Column; COLUMNS], room: Option<usize>) -> Self {
+        let columns = if room.is_some() { columns } else { columns.map(|(heading, _)| (heading, usize::MAX)) };
+        Self { room, ..Self::new(columns) }
+    }
+
     pub fn new(columns: [Column; COLUMNS]) -> Self {
-        Self { columns, widths: columns.map(|(heading, _)| heading.len()), has_heading: false }
+        Self { columns, room: None, widths: columns.map(|(heading, _)| heading.len()), has_heading: false }
     }
 
     /// The rows as lines, with the heading on the first page.
     pub fn page(&mut self, rows: &[[String; COLUMNS]]) -> String {
-        let fitted: Vec<[String; COLUMNS]> =
-            rows.iter().map(|row| std::array::from_fn(|at| fit(&row[at], self.columns[at].1))).collect();
+        let mut fitted = self.fitted(rows);
         for row in &fitted {
             for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.width());
             }
+        }
+        if self.narrow() {
+            fitted = self.fitted(rows);
         }
         let mut text = String::new();
         if !std::mem::replace(&mut self.has_heading, true) {
@@ -34,6 +47,24 @@ impl<const COLUMNS: usize> TextTable<COLUMNS> {
         }
         fitted.iter().for_each(|row| text.push_str(&self.line(row)));
         text
+    }
+
+    fn fitted(&self, rows: &[[String; COLUMNS]]) -> Vec<[String; COLUMNS]> {
+        rows.iter().map(|row| std::array::from_fn(|at| fit(&row[at], self.columns[at].1))).collect()
+    }
+
+    /// Takes from the widest columns until a line fits the terminal; the first one has names, which are of no use in part.
+    fn narrow(&mut self) -> bool {
+        let Some(room) = self.room else { return false };
+        let mut is_cut = false;
+        while self.widths.iter().sum::<usize>() + 2 * COLUMNS.saturating_sub(1) > room {
+            let widest = (1..COLUMNS).filter(|&at| self.widths[at] > NARROWEST).max_by_key(|&at| self.widths[at]);
+            let Some(widest) = widest else { break };
+            self.widths[widest] -= 1;
+            self.columns[widest].1 = self.widths[widest];
+            is_cut = true;
+        }
+        is_cut
     }
 
     fn line(&self, row: &[String; COLUMNS]) -> String {
@@ -89,6 +120,21 @@ mod tests {
              日本語メー…   a\u{301}a\u{301}a\u{301}a\u{301}a\u{301}a\u{301}a\u{301}…  xxxxxxxxxxxxxxxxxxx…\n"
         );
         assert_eq!(table.page(&[["c@d".into(), "y".into(), "z".into()]]), "c@d           y         z\n");
+    }
+
+    #[test]
+    fn a_terminal_gets_lines_that_fit_and_a_pipe_gets_all() {
+        let row = [&"i".repeat(16), "sender@example.com", "r@example.net", &"reason ".repeat(40)].map(str::to_owned);
+        let columns = [("ID", 16), ("FROM", 36), ("TO", 40), ("REASON", 200)];
+        for room in [40, 60, 80, 120, 200] {
+            let mut table = TextTable::fitting(columns, Some(room));
+            let text = table.page(std::slice::from_ref(&row)) + &table.page(std::slice::from_ref(&row));
+            let widest = text.lines().map(UnicodeWidthStr::width).max().unwrap_or_default();
+            assert!(widest <= room.max(16 + 3 * NARROWEST + 6), "{widest} of {room}: {text}");
+            assert!(text.contains(&row[0]) && text.contains('…'), "{text}");
+        }
+        let text = TextTable::fitting(columns, None).page(std::slice::from_ref(&row));
+        assert!(row.iter().all(|cell| text.contains(cell.trim())) && !text.contains('…'), "{text}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Times, sizes and states for people.
+//! Times, sizes and holds for people.
 
 use crate::observe::log::Clean;
-use crate::queue::{HeldLane, RecipientRow, RecipientState, Row};
+use crate::queue::HeldLane;
 use crate::text::briefly;
 use jiff::Timestamp;
 
@@ -11,13 +11,6 @@ pub fn ago(now: Timestamp, at: Timestamp) -> String {
         0 => "just now".to_owned(),
         seconds if seconds > 0 => format!("{} ago", briefly(seconds.unsigned_abs())),
         seconds => format!("in {}", briefly(seconds.unsigned_abs())),
-    }
-}
-
-pub fn due(now: Timestamp, at: Timestamp) -> String {
-    match at.as_second() - now.as_second() {
-        seconds if seconds > 0 => format!("due in {}", briefly(seconds.unsigned_abs())),
-        _ => "due now".to_owned(),
     }
 }
 
@@ -70,39 +63,9 @@ fn quoted(word: &str) -> String {
     format!("'{}'", Clean(word.replace('\'', "'\\''")))
 }
 
-pub fn recipient_state(recipient: &RecipientRow, held: &[HeldLane], now: Timestamp) -> String {
-    match recipient.state {
-        RecipientState::Waiting if is_held(held, &recipient.lane) => "held".to_owned(),
-        RecipientState::Waiting => recipient.due.map_or("waiting".to_owned(), |at| due(now, at)),
-        RecipientState::Leased => "being sent".to_owned(),
-        RecipientState::Failed => "failed".to_owned(),
-        RecipientState::Damaged => "damaged".to_owned(),
-    }
-}
-
-/// The state that all recipients share, or how many are in each state.
-pub fn message_state(row: &Row, held: &[HeldLane], now: Timestamp) -> String {
-    let states = row.recipients.iter().map(|recipient| recipient_state(recipient, held, now));
-    let mut counted: Vec<(String, u64)> = Vec::new();
-    for state in states {
-        // Due times would only make equal states differ.
-        let word = if row.recipients.len() > 1 && state.starts_with("due") { "waiting".to_owned() } else { state };
-        match counted.iter_mut().find(|(known, _)| *known == word) {
-            Some((_, number)) => *number += 1,
-            None => counted.push((word, 1)),
-        }
-    }
-    if let [(word, _)] = counted.as_slice() {
-        let next = row.recipients.iter().filter_map(|recipient| recipient.due).min();
-        return next.filter(|_| word == "waiting").map_or(word.clone(), |at| due(now, at));
-    }
-    counted.iter().map(|(word, number)| format!("{number} {word}")).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::testing::row;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -111,16 +74,16 @@ mod tests {
     #[test]
     fn times_are_shown_in_the_unit_that_says_enough() {
         let now = at("2026-11-24T03:00:00Z");
-        for (time, past, future) in [
-            ("2026-11-24T03:00:00Z", "just now", "due now"),
-            ("2026-11-24T02:59:01Z", "59 s ago", "due now"),
-            ("2026-11-24T02:01:00Z", "59 min ago", "due now"),
-            ("2026-11-24T00:00:00Z", "3 h ago", "due now"),
-            ("2026-11-19T03:00:00Z", "5 d ago", "due now"),
-            ("2026-11-24T03:12:30Z", "in 12 min", "due in 12 min"),
-            ("2026-11-24T03:00:09Z", "in 9 s", "due in 9 s"),
+        for (time, shown) in [
+            ("2026-11-24T03:00:00Z", "just now"),
+            ("2026-11-24T02:59:01Z", "59 s ago"),
+            ("2026-11-24T02:01:00Z", "59 min ago"),
+            ("2026-11-24T00:00:00Z", "3 h ago"),
+            ("2026-11-19T03:00:00Z", "5 d ago"),
+            ("2026-11-24T03:12:30Z", "in 12 min"),
+            ("2026-11-24T03:00:09Z", "in 9 s"),
         ] {
-            assert_eq!((ago(now, at(time)).as_str(), due(now, at(time)).as_str()), (past, future), "{time}");
+            assert_eq!(ago(now, at(time)), shown, "{time}");
         }
         assert_eq!(exact(now), "2026-11-24 03:00:00 UTC");
     }
@@ -130,25 +93,6 @@ mod tests {
         for (octets, text) in [(0, "0 B"), (1_023, "1023 B"), (4_608, "4.5 KiB"), (26_214_400, "25.0 MiB")] {
             assert_eq!(size(octets), text);
         }
-    }
-
-    #[test]
-    fn the_state_of_a_message_is_that_of_its_recipients() {
-        let now = at("2026-11-24T03:00:00Z");
-        let mut message = row(1, RecipientState::Waiting);
-        message.recipients[0].due = Some(at("2026-11-24T03:12:00Z"));
-        let all_but = |except: &[&str]| {
-            vec![HeldLane { lane: None, except: except.iter().copied().map(str::to_owned).collect() }]
-        };
-        assert_eq!(message_state(&message, &[], now), "due in 12 min");
-        assert_eq!(message_state(&message, &all_but(&[]), now), "held");
-        assert_eq!(message_state(&message, &all_but(&["default"]), now), "due in 12 min");
-        message.recipients.push(message.recipients[0].clone());
-        message.recipients[1].due = Some(at("2026-11-24T03:02:10Z"));
-        assert_eq!(message_state(&message, &[], now), "due in 2 min");
-        message.recipients.push(row(2, RecipientState::Failed).recipients.remove(0));
-        assert_eq!(message_state(&message, &[], now), "2 waiting, 1 failed");
-        assert_eq!(message_state(&row(3, RecipientState::Leased), &[], now), "being sent");
     }
 
     #[test]

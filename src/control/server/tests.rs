@@ -1,5 +1,6 @@
 use super::*;
 use crate::control::{Blame, Change, Overview, Which, connect};
+use crate::delivery::{HoldCause, LaneObstacle};
 use crate::queue::testing::{MemoryQueue, row};
 use crate::queue::{Filter, RecipientState};
 use std::os::unix::fs::FileTypeExt;
@@ -14,6 +15,26 @@ struct Running {
     server: JoinHandle<()>,
 }
 
+fn lanes() -> Vec<LaneState> {
+    let obstacle = LaneObstacle {
+        cause: HoldCause::Breaker,
+        upstream: Some("company".into()),
+        text: "connect: connection refused".into(),
+        until: None,
+    };
+    vec![LaneState { lane: "default".into(), obstacle: Some(obstacle), waiting: 0, later: 0 }]
+}
+
+#[tokio::test]
+async fn an_overview_tells_what_holds_each_lane_and_how_much_waits_there() {
+    let running = start();
+    let responses = exchange(&running, &ControlRequest::Overview.to_line(), 1).await;
+    let [ControlResponse::Overview(Overview { lanes: Some(told), .. })] = responses.as_slice() else {
+        panic!("{responses:?}")
+    };
+    assert_eq!(*told, [LaneState { waiting: 1, ..lanes().remove(0) }]);
+}
+
 fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
     let wakes = Arc::new(AtomicUsize::new(0));
     let wake: Wake = {
@@ -23,7 +44,8 @@ fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
         })
     };
     let queue = Arc::new(MemoryQueue::of([row(1, RecipientState::Failed), row(2, RecipientState::Waiting)]));
-    let server = ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, Clock::System).unwrap();
+    let server =
+        ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, Arc::new(lanes), Clock::System).unwrap();
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(server.serve(shutdown.clone()));
     Running { folder, data_dir, wakes, shutdown, server }

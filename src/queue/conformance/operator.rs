@@ -29,7 +29,9 @@ pub(crate) async fn pages_hold_everything_once(harness: &Harness) {
 }
 
 pub(crate) async fn filters_find_what_they_name(harness: &Harness) {
-    let waiting = harness.put(mail(1, 1, "a@example.com", &["Alice@example.net"], "a")).await;
+    let mut named = mail(1, 1, "a@example.com", &["Alice@example.net"], "a");
+    Arc::make_mut(&mut named.accepted).message = with_message_id("<one@example.com>");
+    let waiting = harness.put(named).await;
     let leased = harness.put(mail(2, 2, "a@example.com", &["bob@example.net"], "b")).await;
     let initial_states = [
         ("carol@example.org", InitialState::Failed { lane: Lane::new("a"), attempt: attempted(3, "550") }),
@@ -41,7 +43,14 @@ pub(crate) async fn filters_find_what_they_name(harness: &Harness) {
     let state = |state| Filter { state: Some(state), ..Filter::default() };
     let recipient = |part: &str| Filter { recipient: Some(part.into()), ..Filter::default() };
     let upstream = |name: &str| Filter { upstream: Some(name.into()), ..Filter::default() };
+    let message_id = |text: &str| Filter { message_id: Some(text.into()), ..Filter::default() };
     let table: Vec<(Filter, Vec<MailId>)> = vec![
+        (message_id("<one@example.com>"), vec![waiting]),
+        (message_id("one@example.com"), vec![waiting]),
+        (message_id("one@example"), vec![]),
+        (message_id("%"), vec![]),
+        (Filter { message_id: Some("one@example.com".into()), ..state(RecipientState::Failed) }, vec![]),
+        (Filter { message_id: Some("one@example.com".into()), ..recipient("alice") }, vec![waiting]),
         (all.clone(), vec![waiting, leased, mixed]),
         (state(RecipientState::Waiting), vec![waiting, mixed]),
         (state(RecipientState::Leased), vec![leased]),
@@ -59,10 +68,28 @@ pub(crate) async fn filters_find_what_they_name(harness: &Harness) {
         (Filter { recipient: Some("bob".into()), ..upstream("company") }, vec![]),
         (Filter { recipient: Some("bob".into()), ..upstream("c") }, vec![mixed]),
     ];
+    let queue = harness.queue().await;
+    for (lane, later_than, most, expected) in [
+        ("a", None, 10, 1),
+        ("a", None, 0, 0),
+        ("a", Some(0), 10, 1),
+        ("a", Some(5), 10, 0),
+        ("b", None, 10, 0),
+        ("c", None, 10, 1),
+        ("nowhere", None, 10, 0),
+    ] {
+        let counted = queue.count_waiting(&Lane::new(lane), later_than.map(after), most).await.unwrap();
+        assert_eq!(counted, expected, "{lane} after {later_than:?}, at most {most}");
+    }
     for (filter, expected) in table {
         let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
         assert_eq!(harness.ids(&filter).await, expected, "{filter:?}");
     }
+}
+
+pub(crate) fn with_message_id(message_id: &str) -> RawMessage {
+    let text = format!("Message-ID: {message_id}\r\nFrom: <a@example.com>\r\n\r\nHello.\r\n");
+    RawMessage::from_data(text.into()).expect("a message")
 }
 
 pub(crate) async fn a_message_is_shown_with_all_that_happened(harness: &Harness) {
@@ -267,7 +294,9 @@ pub(crate) async fn what_is_removed_is_gone_and_what_is_leased_stays(harness: &H
 
 pub(crate) async fn history_is_paged_newest_first(harness: &Harness) {
     for number in 0..25 {
-        harness.put(plain(number, i64::from(number))).await;
+        let mut mail = plain(number, i64::from(number));
+        Arc::make_mut(&mut mail.accepted).message = with_message_id(&format!("<{number}@example.com>"));
+        harness.put(mail).await;
         let leased = harness.lease_one("a", after(100)).await;
         harness.settle(&leased, Settlement::Delivered(delivered(100 + i64::from(number))), after(0)).await;
     }
@@ -283,6 +312,7 @@ pub(crate) async fn history_is_paged_newest_first(harness: &Harness) {
     let expected: Vec<_> = (0..25).rev().map(|number| format!("mail {number}")).collect();
     assert_eq!(subjects, expected);
     let newest = queue.history(None, 1).await.unwrap().remove(0);
+    assert_eq!(newest.message_id.as_deref(), Some("<24@example.com>"));
     assert_eq!((newest.delivery, newest.received_at), (delivered(124), after(24)));
     assert_eq!(
         (newest.sender.as_str(), &newest.recipients[..]),

@@ -6,6 +6,7 @@
 //! mail is sent are not covered: age, due time, attempts, reasons.
 
 use super::work::Sql;
+use crate::message::message_id;
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// Octets kept of a SHA-256: a random match has a probability of 1 in 2^128.
@@ -186,7 +187,7 @@ impl Digest {
 /// Rows per step.
 const STEP: i64 = 1000;
 
-/// For a database from before digests existed: its contents are trusted as they are.
+/// For a database from before digests existed: its contents are trusted as they are. Also notes each Message-ID.
 pub(super) fn cover_all(sql: &Sql<'_>) -> rusqlite::Result<()> {
     let mut after = i64::MIN;
     loop {
@@ -204,9 +205,13 @@ pub(super) fn cover_all(sql: &Sql<'_>) -> rusqlite::Result<()> {
                     (message, recipient.position, recipient.digest(&fields.id)),
                 )?;
             }
+            let header: Option<Vec<u8>> =
+                sql.first("SELECT header FROM content WHERE message = ?1", [message], |row| row.get(0))?;
+            let digest = fields.digest(content.as_deref().unwrap_or_default());
+            let message_id = header.and_then(|header| message_id(&header));
             sql.execute(
-                "UPDATE message SET digest = ?2, recipients = ?3 WHERE key = ?1",
-                (message, fields.digest(content.as_deref().unwrap_or_default()), super::rows::signed(rows.len())),
+                "UPDATE message SET digest = ?2, recipients = ?3, message_id = ?4 WHERE key = ?1",
+                (message, digest, super::rows::signed(rows.len()), message_id),
             )?;
             after = *message;
         }

@@ -5,6 +5,7 @@ use super::failure::{Failure, is_damage};
 use super::read::{recipients, row};
 use super::rows::{DAMAGED, LEASED, from_column, signed};
 use super::work::Sql;
+use crate::queue::operator::without_brackets;
 use crate::queue::{Cursor, Filter, Page, RecipientRow, RecipientState, Row};
 
 /// Maximum number of messages examined in full for one page.
@@ -57,6 +58,9 @@ impl Candidates {
 fn candidates(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {
     let by_recipient = filter.recipient.is_some() || filter.upstream.is_some();
     let wanted = signed(limit);
+    if let Some(message_id) = &filter.message_id {
+        return Ok(Candidates::all(by_message_id(sql, message_id, after, limit)?));
+    }
     let messages = match filter.state {
         None | Some(RecipientState::Waiting | RecipientState::Failed) if by_recipient => {
             return among_recipients(sql, filter, after, limit);
@@ -119,6 +123,23 @@ fn among_recipients(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) ->
     let next = (seen == MAX_ROWS).then(|| (last - 1).max(messages.last().copied().unwrap_or(i64::MIN)));
     let next = next.map(|next| if next <= after { last } else { next });
     Ok(Candidates { messages, next })
+}
+
+/// In whichever form it was written.
+fn by_message_id(sql: &Sql<'_>, message_id: &str, after: i64, limit: usize) -> Result<Vec<i64>, Failure> {
+    let plain = without_brackets(message_id);
+    let mut messages = Vec::new();
+    for form in [plain, &format!("<{plain}>")] {
+        messages.extend(sql.all(
+            "SELECT key FROM message INDEXED BY message_by_message_id
+             WHERE message_id IS NOT NULL AND message_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+            (form, after, signed(limit)),
+            |row| row.get::<_, i64>(0),
+        )?);
+    }
+    messages.sort_unstable();
+    messages.truncate(limit);
+    Ok(messages)
 }
 
 fn by_age(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {

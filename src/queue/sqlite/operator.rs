@@ -108,6 +108,11 @@ impl Operator for SqliteQueue {
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         self.store.read(read::statistics).await
     }
+
+    async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError> {
+        let lane = lane.clone();
+        self.store.read(move |sql| read::count_waiting(sql, lane.as_str(), after, most)).await
+    }
 }
 
 /// How many items each transaction of a large operation covers: fewer and fewer on a full disk, since a smaller one may

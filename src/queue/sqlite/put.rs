@@ -6,6 +6,7 @@ use super::rows::{Summary, domain_of, marks_to_column, note_attempts, note_deliv
 use super::space::PAGE;
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
+use crate::message::message_id;
 use crate::queue::{Attempted, InitialState, NewMail, QueueError};
 use crate::smtp::command::BodyType;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -81,6 +82,7 @@ fn summary(mail: &NewMail) -> Summary {
         sender: sender(accepted),
         subject: mail.subject.clone(),
         size: signed(accepted.message.size()),
+        message_id: message_id(accepted.message.header()),
     }
 }
 
@@ -99,7 +101,7 @@ fn put_message(work: &Work<'_>, prepared: &PreparedPut) -> rusqlite::Result<i64>
     let digest = fields.digest(&prepared.digest);
     let key = work.first(
         "INSERT INTO message (id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject, listener, user, marks,
-         recipients, digest) VALUES (?1, ?2, ?13, ?13, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) RETURNING key",
+         recipients, digest, message_id) VALUES (?1, ?2, ?13, ?13, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?14) RETURNING key",
         (
             fields.id,
             fields.received_at,
@@ -114,6 +116,7 @@ fn put_message(work: &Work<'_>, prepared: &PreparedPut) -> rusqlite::Result<i64>
             signed(kept),
             digest,
             prepared.lived,
+            message_id(prepared.mail.accepted.message.header()),
         ),
         |row| row.get(0),
     )?;
@@ -122,7 +125,7 @@ fn put_message(work: &Work<'_>, prepared: &PreparedPut) -> rusqlite::Result<i64>
 
 fn message_fields(mail: &NewMail) -> MessageFields {
     let Accepted { origin, marks, envelope, .. } = &*mail.accepted;
-    let Summary { id, received_at, sender, subject, size } = summary(mail);
+    let Summary { id, received_at, sender, subject, size, .. } = summary(mail);
     MessageFields {
         id,
         received_at,

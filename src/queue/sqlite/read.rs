@@ -52,18 +52,31 @@ pub(super) fn statistics(sql: &Sql<'_>) -> Result<Statistics, Failure> {
     Ok(found.unwrap_or_default())
 }
 
+pub(super) fn count_waiting(sql: &Sql<'_>, lane: &str, after: Option<Timestamp>, most: u64) -> Result<u64, Failure> {
+    let found: Vec<()> = sql.all(
+        "SELECT 1 FROM job INDEXED BY job_due WHERE state = 0 AND lane = ?1 AND due > ?2 LIMIT ?3",
+        (lane, after.map_or(i64::MIN, to_column), i64::try_from(most).unwrap_or(i64::MAX)),
+        |_| Ok(()),
+    )?;
+    Ok(found.len() as u64)
+}
+
 pub(super) fn row(sql: &Sql<'_>, message: i64) -> Result<Option<Row>, Failure> {
-    let found =
-        sql.first("SELECT id, received_at, sender, subject, size FROM message WHERE key = ?1", [message], |row| {
+    let found = sql.first(
+        "SELECT id, received_at, sender, subject, size, message_id FROM message WHERE key = ?1",
+        [message],
+        |row| {
             Ok(Row {
                 id: row.get(0)?,
                 received_at: from_column(row.get(1)?),
                 sender: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
                 subject: row.get(3)?,
                 size: unsigned(row.get(4)?),
+                message_id: row.get(5)?,
                 recipients: Vec::new(),
             })
-        })?;
+        },
+    )?;
     let Some(mut row) = found else { return Ok(None) };
     row.recipients = recipients(sql, message)?.into_iter().map(|(recipient, _)| recipient).collect();
     Ok(Some(row))
@@ -136,6 +149,7 @@ fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<MessageDetail
         sender: first.sender.clone(),
         subject: first.subject.clone(),
         size: *size,
+        message_id: first.message_id.clone(),
         recipients: Vec::new(),
     };
     let delivered = delivered.into_iter().map(|(row, _)| row).collect();
@@ -145,7 +159,7 @@ fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<MessageDetail
 pub(super) fn history(sql: &Sql<'_>, before: Option<Cursor>, limit: i64) -> Result<Vec<HistoryRow>, Failure> {
     let before = before.map_or(i64::MAX, |cursor| cursor.0);
     Ok(sql.all(
-        "SELECT key, id, received_at, sender, recipients, subject, at, upstream, reply, milliseconds, size
+        "SELECT key, id, received_at, sender, recipients, subject, at, upstream, reply, milliseconds, message_id
          FROM history WHERE key < ?1 ORDER BY key DESC LIMIT ?2",
         (before, limit),
         history_row,
@@ -155,10 +169,10 @@ pub(super) fn history(sql: &Sql<'_>, before: Option<Cursor>, limit: i64) -> Resu
 /// Oldest first, each with the message's size.
 fn delivered(sql: &Sql<'_>, id: MailId) -> rusqlite::Result<Vec<(HistoryRow, u64)>> {
     sql.all(
-        "SELECT key, id, received_at, sender, recipients, subject, at, upstream, reply, milliseconds, size
+        "SELECT key, id, received_at, sender, recipients, subject, at, upstream, reply, milliseconds, message_id, size
          FROM history WHERE id = ?1 ORDER BY key",
         [id.as_str()],
-        |row| Ok((history_row(row)?, unsigned(row.get(10)?))),
+        |row| Ok((history_row(row)?, unsigned(row.get(11)?))),
     )
 }
 
@@ -171,6 +185,7 @@ fn history_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<HistoryRow> {
         sender: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
         recipients: serde_json::from_str(&recipients).unwrap_or_default(),
         subject: row.get(5)?,
+        message_id: row.get(10)?,
         delivery: Delivered {
             at: from_column(row.get(6)?),
             upstream: row.get(7)?,

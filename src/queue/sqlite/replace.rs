@@ -16,6 +16,7 @@ use super::rows::{
 use super::store::SqliteStore;
 use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Accepted;
+use crate::message::message_id;
 use crate::message::{Author, MailId, RawMessage};
 use crate::queue::{QueueError, Revision, StoredMail};
 use crate::smtp::Mailbox;
@@ -173,7 +174,7 @@ fn update_message(work: &Work<'_>, message: i64, form: &ReplacementRows) -> rusq
     let digest = fields.digest(&form.digest);
     work.execute(
         "UPDATE message SET since = MAX(since, ?2), sender = ?3, smtputf8 = ?4, size = ?5, subject = ?6, marks = ?7,
-         recipients = ?8, digest = ?9 WHERE key = ?1",
+         recipients = ?8, digest = ?9, message_id = ?10 WHERE key = ?1",
         (
             message,
             form.lived,
@@ -184,6 +185,7 @@ fn update_message(work: &Work<'_>, message: i64, form: &ReplacementRows) -> rusq
             fields.marks,
             signed(envelope.recipients.len()),
             digest,
+            message_id(&form.revision.header),
         ),
     )?;
     Ok(())

@@ -177,6 +177,7 @@ pub(super) struct Summary {
     pub sender: Option<String>,
     pub subject: String,
     pub size: i64,
+    pub message_id: Option<String>,
 }
 
 /// Writes one row for each distinct reply.
@@ -198,8 +199,8 @@ pub(super) fn note_delivered(
     }
     for (delivery, recipients) in groups {
         work.execute(
-            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds, lived)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds, lived,
+             message_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             (
                 &summary.id,
                 summary.received_at,
@@ -212,6 +213,7 @@ pub(super) fn note_delivered(
                 &delivery.reply,
                 signed(delivery.milliseconds),
                 lived,
+                &summary.message_id,
             ),
         )?;
     }

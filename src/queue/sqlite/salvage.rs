@@ -14,7 +14,7 @@ use super::open::DATABASE;
 use super::rows::{DAMAGED, LEASED, WAITING, domain_of, signed};
 use super::schema;
 use super::wal;
-use crate::message::MailId;
+use crate::message::{MailId, message_id};
 use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -284,7 +284,7 @@ impl Salvage<'_> {
         let put = match &found.message {
             Some(fields) => self.target.prepare_cached(
                 "INSERT OR IGNORE INTO message (key, id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject,
-                 listener, user, marks, recipients, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 listener, user, marks, recipients, digest, message_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .execute(params![
                 found.key,
@@ -302,6 +302,7 @@ impl Salvage<'_> {
                 fields.marks,
                 found.expected,
                 found.digest,
+                found.content.as_ref().and_then(|content| message_id(&content.header)),
             ])?,
             // Without a digest the message is never sent, but an operator can look at it.
             None => self.target.execute(
@@ -389,11 +390,11 @@ impl Salvage<'_> {
         let mut quotas = all_rows(source, "quota", "name, number").0;
         if !self.source.is_covered {
             // Times by the wall clock, or none: their age counts from now.
-            history.iter_mut().filter_map(|row| row.last_mut()).for_each(|lived| *lived = schema::BEGINNING.into());
+            history.iter_mut().filter_map(|row| row.get_mut(11)).for_each(|lived| *lived = schema::BEGINNING.into());
             quotas.iter_mut().filter_map(|row| row.get_mut(2)).for_each(|at| *at = schema::BEGINNING.into());
         }
         self.result.history =
-            self.copy("INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", &history)?;
+            self.copy("INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", &history)?;
         self.result.history_is_cut = !is_whole;
         self.copy("INSERT OR IGNORE INTO hold VALUES (?, ?)", &all_rows(source, "hold", "lane").0)?;
         self.copy("INSERT OR IGNORE INTO quota VALUES (?, ?, ?, ?)", &quotas)?;

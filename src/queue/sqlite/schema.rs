@@ -146,6 +146,9 @@ UPDATE quota SET at = 2592000000 - MIN(MAX(unixepoch('now') * 1000 - at, 0), 172
 ALTER TABLE history ADD COLUMN lived INTEGER NOT NULL DEFAULT 2419200000;
 DROP INDEX history_at;
 CREATE INDEX history_lived ON history (lived);
+ALTER TABLE message ADD COLUMN message_id TEXT;
+ALTER TABLE history ADD COLUMN message_id TEXT;
+CREATE INDEX message_by_message_id ON message (message_id) WHERE message_id IS NOT NULL;
 ";
 
 /// Milliseconds on a queue's own clock when it begins; events from before the queue existed get earlier values.

@@ -103,16 +103,20 @@ fn fail(work: &Work<'_>, held: &ActiveLease, position: i64, failed_at: i64) -> r
 }
 
 fn summary(work: &Work<'_>, message: i64) -> rusqlite::Result<Summary> {
-    let summary =
-        work.first("SELECT id, received_at, sender, subject, size FROM message WHERE key = ?1", [message], |row| {
+    let summary = work.first(
+        "SELECT id, received_at, sender, subject, size, message_id FROM message WHERE key = ?1",
+        [message],
+        |row| {
             Ok(Summary {
                 id: row.get(0)?,
                 received_at: row.get(1)?,
                 sender: row.get(2)?,
                 subject: row.get(3)?,
                 size: row.get(4)?,
+                message_id: row.get(5)?,
             })
-        })?;
+        },
+    )?;
     summary.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 

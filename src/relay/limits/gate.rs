@@ -113,6 +113,11 @@ impl Gate {
         self.state.lock().limiter.most_recipients()
     }
 
+    /// Somebody waits for the rates.
+    pub(in crate::relay) fn has_waiting(&self) -> bool {
+        *self.waiting.lock() != Load::default()
+    }
+
     /// If a quota is used up: which, and until when.
     pub(in crate::relay) fn exhausted_quota(&self) -> Option<(Rate, Instant)> {
         let now = self.now();

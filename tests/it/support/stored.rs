@@ -69,7 +69,9 @@ pub async fn put(queue: &dyn Queue, hours_ago: i64, subject: &str, recipients: &
     for (address, _) in recipients {
         envelope.add_recipient(Mailbox::parse(address).expect("a recipient"));
     }
-    let data = format!("From: reports@example.com\r\nSubject: {subject}\r\n\r\nHello \x1b[31m.\r\n");
+    let data = format!(
+        "From: reports@example.com\r\nSubject: {subject}\r\nMessage-ID: <{id}@example.com>\r\n\r\nHello \x1b[31m.\r\n"
+    );
     let message = RawMessage::from_data(Bytes::from(data)).expect("a message");
     let accepted = Arc::new(Accepted {
         id,
@@ -106,8 +108,15 @@ impl Holder {
         let wake = Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        let server = ControlServer::bind(&data_dir, queue.clone(), CurrentRules::default(), wake, Clock::System)
-            .expect("a socket");
+        let server = ControlServer::bind(
+            &data_dir,
+            queue.clone(),
+            CurrentRules::default(),
+            wake,
+            Arc::new(Vec::new),
+            Clock::System,
+        )
+        .expect("a socket");
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(server.serve(shutdown.clone()));
         Self { wakes, queue, shutdown, server, _lock: lock }

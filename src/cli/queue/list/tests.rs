@@ -1,6 +1,6 @@
 use super::*;
 use crate::queue::testing::row;
-use crate::queue::{Delivered, RecipientState, Statistics};
+use crate::queue::{Delivered, HeldLane, RecipientState, Statistics};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -8,7 +8,7 @@ fn at(text: &str) -> Timestamp {
 
 fn overview(held: &[&str]) -> Overview {
     let held = held.iter().map(|lane| HeldLane { lane: Some((*lane).to_owned()), except: Vec::new() }).collect();
-    Overview { held, counts: Statistics { waiting: 7, leased: 1, failed: 2, damaged: 0 } }
+    Overview { held, counts: Statistics { waiting: 7, leased: 1, failed: 2, damaged: 0 }, lanes: None }
 }
 
 fn delivered() -> HistoryRow {
@@ -19,6 +19,7 @@ fn delivered() -> HistoryRow {
         sender: String::new(),
         recipients: vec!["Anna@Example.net".into(), "b@example.net".into()],
         subject: "Report".into(),
+        message_id: Some("<41@example.com>".into()),
         delivery: Delivered {
             at: at("2026-11-24T02:00:00Z"),
             upstream: "company".into(),
@@ -35,8 +36,10 @@ fn a_message_is_one_line_whatever_is_in_it() {
     message.sender = String::new();
     message.subject = "Re: \u{202e}gpj.exe\r\nX: 日本語".into();
     message.recipients.push(row(2, RecipientState::Failed).recipients.remove(0));
-    let mut listing = Listing::table(MESSAGES);
-    let text = listing.page(&[message], |row| message_cells(row, &[], now), message_object);
+    let overview = overview(&[]);
+    let view = WaitingView { overview: &overview, now };
+    let mut listing = Listing::table(MESSAGES, None);
+    let text = listing.page(&[message], |row| message_cells(row, view), |row| message_object(row, view));
     let lines: Vec<_> = text.lines().collect();
     let [heading, line] = lines.as_slice() else { panic!("{text}") };
     assert!(heading.starts_with("ID                RECEIVED  FROM  TO"), "{heading}");
@@ -54,13 +57,14 @@ fn the_objects_have_the_shape_that_programs_know() {
     let mut message = row(1, RecipientState::Waiting);
     message.id = "01kbtsb6g0000001".into();
     assert_eq!(
-        message_object(&message),
+        message_object(&message, WaitingView { overview: &overview(&["default"]), now: Timestamp::UNIX_EPOCH }),
         json!({
             "id": "01kbtsb6g0000001",
             "received_at": "2026-11-18T11:06:41Z",
             "sender": "reports@example.com",
             "subject": "Report 1",
             "size": 4500,
+            "message_id": "<report-1@example.com>",
             "recipients": [{
                 "address": "r1@example.net",
                 "state": "waiting",
@@ -68,6 +72,7 @@ fn the_objects_have_the_shape_that_programs_know() {
                 "attempts": 1,
                 "due": "2026-11-18T11:06:41Z",
                 "reason": null,
+                "hold": { "by": "operator", "until": null, "upstream": null, "text": null },
             }],
         })
     );
@@ -80,6 +85,7 @@ fn the_objects_have_the_shape_that_programs_know() {
             "sender": "",
             "recipients": ["Anna@Example.net", "b@example.net"],
             "subject": "Report",
+            "message_id": "<41@example.com>",
             "upstream": "company",
             "reply": "250 2.0.0 Ok: queued as 4C\u{202e}\r\n",
             "milliseconds": 231,
@@ -116,7 +122,9 @@ fn the_history_is_filtered_like_the_queue() {
         recipient: recipient.map(str::to_owned),
         upstream: upstream.map(str::to_owned),
         older_than,
+        message_id: None,
     };
+    let named = |message_id: &str| Selection { message_id: Some(message_id.into()), ..Selection::default() };
     for (selection, chosen) in [
         (Selection::default(), true),
         (with(Some("anna@"), None, None), true),
@@ -124,6 +132,9 @@ fn the_history_is_filtered_like_the_queue() {
         (with(None, Some("company"), Some(hours(2))), true),
         (with(None, Some("backup"), None), false),
         (with(None, None, Some(hours(3))), false),
+        (named("<41@example.com>"), true),
+        (named("41@example.com"), true),
+        (named("1@example.com"), false),
     ] {
         assert_eq!(is_chosen(&row, &selection, now), chosen, "{selection:?}");
     }

@@ -1,6 +1,7 @@
 use super::*;
+use crate::control::Overview;
 use crate::queue::testing::row;
-use crate::queue::{Cursor, Delivered, RecipientState};
+use crate::queue::{Cursor, Delivered, HeldLane, RecipientState};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -27,6 +28,7 @@ fn shown() -> MessageDetails {
             sender: row.sender.clone(),
             recipients: vec!["b@example.net".into()],
             subject: row.subject.clone(),
+            message_id: row.message_id.clone(),
             delivery: Delivered {
                 at: at("2026-11-24T00:00:02Z"),
                 upstream: "company".into(),
@@ -43,8 +45,10 @@ fn shown() -> MessageDetails {
 fn everything_is_shown_and_stays_on_its_lines() {
     let shown = shown();
     let now = at("2026-11-24T03:00:00Z");
+    let running = |held: &[HeldLane]| Overview { held: held.to_vec(), lanes: Some(Vec::new()), ..Overview::default() };
+    let overview = running(&[]);
     assert_eq!(
-        Details { shown: &shown, held: &[], now }.to_string(),
+        Details { shown: &shown, view: WaitingView { overview: &overview, now } }.to_string(),
         "\
 Message    01kbtsb6g0000001
 Received   2026-11-24 00:00:00 UTC (3 h ago)
@@ -54,7 +58,7 @@ Size       4.3 KiB
 Original   kept as it was before the rewrite rules
 
 Not delivered yet
-  r2@example.net: due in 12 min, tried 2 times, lane default (next 2026-11-24 03:12:30 UTC)
+  r2@example.net: next try in 12 min, tried 2 times, lane default (next 2026-11-24 03:12:30 UTC)
     upstream \"company\", connect: connection refused??FAKE
 
 Delivered
@@ -73,23 +77,27 @@ Header
 "
     );
     let held = [HeldLane { lane: Some("default".into()), except: Vec::new() }];
-    let text = Details { shown: &shown, held: &held, now }.to_string();
+    let overview = running(&held);
+    let text = Details { shown: &shown, view: WaitingView { overview: &overview, now } }.to_string();
     assert!(text.contains("r2@example.net: held, tried 2 times"), "{text}");
     assert!(text.ends_with("waxseal queue release default\n"), "{text}");
 }
 
 #[test]
 fn the_object_has_the_shape_that_programs_know() {
-    let value = object(&shown());
+    let overview = Overview::default();
+    let value = object(&shown(), WaitingView { overview: &overview, now: Timestamp::UNIX_EPOCH });
     let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         names,
         [
             "attempts",
             "delivered",
+            "gateway_running",
             "has_original",
             "header",
             "id",
+            "message_id",
             "received_at",
             "recipients",
             "sender",

@@ -22,7 +22,7 @@ const TABLES: [(&str, &str, &str); 12] = [
     (
         "message",
         "message",
-        "key INTEGER PRIMARY KEY,id,received_at,since,sender,eight_bit,smtputf8,size,subject,listener,user,marks,recipients,digest,lived",
+        "key INTEGER PRIMARY KEY,id,received_at,since,sender,eight_bit,smtputf8,size,subject,listener,user,marks,recipients,digest,lived,message_id",
     ),
     ("name_index", "sqlite_autoindex_message_1", "id,key,PRIMARY KEY(id,key)"),
     ("content", "content", "message INTEGER PRIMARY KEY,header,body,digest"),
@@ -37,7 +37,7 @@ const TABLES: [(&str, &str, &str); 12] = [
     (
         "history",
         "history",
-        "key INTEGER PRIMARY KEY,id,received_at,sender,recipients,subject,size,at,upstream,reply,milliseconds,lived",
+        "key INTEGER PRIMARY KEY,id,received_at,sender,recipients,subject,size,at,upstream,reply,milliseconds,lived,message_id",
     ),
     ("hold", "hold", "lane,held,PRIMARY KEY(lane)"),
     ("ledger", "ledger", "one INTEGER PRIMARY KEY,held_all,routes,waiting,leased,failed,damaged"),

@@ -1,10 +1,11 @@
 //! Which databases are opened, migrated or refused.
 
 use super::Folder;
-use crate::queue::conformance::{after, plain};
+use crate::queue::conformance::{after, plain, with_message_id};
 use crate::queue::sqlite::{SqliteQueue, schema};
-use crate::queue::{Lane, Operator, Queue, Settlement};
+use crate::queue::{Filter, Lane, Operator, Queue, Settlement};
 use std::fs;
+use std::sync::Arc;
 
 fn database(folder: &Folder) -> rusqlite::Connection {
     rusqlite::Connection::open(folder.path().join("queue.sqlite")).unwrap()
@@ -34,7 +35,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 fn back_to_version_3(folder: &Folder) {
     database(folder)
         .execute_batch(
-            "DROP TABLE lifetime; DROP INDEX history_lived; ALTER TABLE history DROP COLUMN lived;
+            "DROP INDEX message_by_message_id; ALTER TABLE message DROP COLUMN message_id;
+             ALTER TABLE history DROP COLUMN message_id; DROP TABLE lifetime; DROP INDEX history_lived; ALTER TABLE history DROP COLUMN lived;
              ALTER TABLE message DROP COLUMN lived; CREATE INDEX history_at ON history (at);
              ALTER TABLE message DROP COLUMN digest; ALTER TABLE message DROP COLUMN recipients;
              ALTER TABLE recipient DROP COLUMN digest; PRAGMA user_version = 3;",
@@ -76,7 +78,8 @@ async fn ages_from_an_older_schema_are_believed_within_bounds() {
 #[tokio::test]
 async fn an_older_schema_is_migrated_with_its_mail() {
     let folder = Folder::new(0);
-    let (queue, mail) = (folder.open(), plain(1, 0));
+    let (queue, mut mail) = (folder.open(), plain(1, 0));
+    Arc::make_mut(&mut mail.accepted).message = with_message_id("<one@example.com>");
     queue.put(mail.clone()).await.unwrap();
     drop(queue);
     back_to_version_3(&folder);
@@ -85,9 +88,12 @@ async fn an_older_schema_is_migrated_with_its_mail() {
     }
     database(&folder).execute_batch("DROP TABLE quota").unwrap();
     database(&folder).pragma_update(None, "user_version", 1).unwrap();
-    let leased = folder.open().lease(&Lane::new("a"), after(1), 1, u64::MAX).await.unwrap();
+    let queue = folder.open();
+    let leased = queue.lease(&Lane::new("a"), after(1), 1, u64::MAX).await.unwrap();
     assert_eq!(leased[0].accepted.message, mail.accepted.message);
     assert!(leased[0].accepted.marks.is_empty());
+    let named = Filter { message_id: Some("one@example.com".into()), ..Filter::default() };
+    assert_eq!(queue.list(&named, None, 10).await.unwrap().rows.len(), 1, "also what came before there were names");
 }
 
 #[test]

@@ -1,0 +1,202 @@
+//! Why a recipient has not got its mail yet: what holds it at this moment, and not what an earlier attempt met.
+
+use super::text;
+use crate::control::Overview;
+use crate::delivery::{HoldCause, LaneObstacle, LaneState};
+use crate::observe::log::Clean;
+use crate::queue::{RecipientRow, RecipientState, Row};
+use crate::text::briefly;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+/// A due time that an upstream's pause has set lies a little behind its end.
+const CLOSE: SignedDuration = SignedDuration::from_secs(2);
+
+/// What the gateway and the clock say, for all rows of one answer.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitingView<'a> {
+    pub overview: &'a Overview,
+    pub now: Timestamp,
+}
+
+/// What keeps a waiting recipient.
+#[derive(Debug, Clone, Copy)]
+enum Hold<'a> {
+    /// An operator.
+    Operator,
+    /// No gateway runs.
+    NoGateway,
+    Lane(&'a LaneObstacle),
+    /// The schedule, until then.
+    Backoff(Timestamp),
+    /// Nothing.
+    Next,
+}
+
+impl<'a> WaitingView<'a> {
+    fn hold(&self, recipient: &RecipientRow) -> Option<Hold<'a>> {
+        if recipient.state != RecipientState::Waiting {
+            return None;
+        }
+        if text::is_held(&self.overview.held, &recipient.lane) {
+            return Some(Hold::Operator);
+        }
+        let Some(lanes) = &self.overview.lanes else { return Some(Hold::NoGateway) };
+        let state = lanes.iter().find(|state| state.lane == recipient.lane);
+        let due = recipient.due.filter(|due| *due > self.now);
+        Some(match (state.and_then(|state| state.obstacle.as_ref()), due) {
+            (Some(obstacle), None) => Hold::Lane(obstacle),
+            (Some(obstacle), Some(due)) if obstacle.until.is_some_and(|until| due <= until + CLOSE) => {
+                Hold::Lane(obstacle)
+            }
+            (_, Some(due)) => Hold::Backoff(due),
+            (None, None) => Hold::Next,
+        })
+    }
+
+    /// A few words, for a table.
+    pub fn state(&self, recipient: &RecipientRow) -> String {
+        match (recipient.state, self.hold(recipient)) {
+            (RecipientState::Leased, _) => "being sent".to_owned(),
+            (RecipientState::Failed, _) => "failed".to_owned(),
+            (RecipientState::Damaged, _) => "damaged".to_owned(),
+            (_, Some(hold)) => self.words(hold),
+            (_, None) => "waiting".to_owned(),
+        }
+    }
+
+    fn words(&self, hold: Hold<'_>) -> String {
+        match hold {
+            Hold::Operator => "held".to_owned(),
+            Hold::NoGateway => "gateway stopped".to_owned(),
+            Hold::Backoff(due) => self.next_try(due),
+            Hold::Next => "about to be sent".to_owned(),
+            Hold::Lane(obstacle) => {
+                let cause = match obstacle.cause {
+                    HoldCause::Quota => "quota reached",
+                    HoldCause::Breaker => "breaker open",
+                    HoldCause::Recovery => "upstream recovering",
+                    HoldCause::Rate => "rate",
+                    HoldCause::Connections => "connections busy",
+                    HoldCause::Memory => "memory used up",
+                };
+                obstacle.until.map_or_else(|| cause.to_owned(), |until| format!("{cause}, {}", self.left(until)))
+            }
+        }
+    }
+
+    /// The reason for its state; of an attempt only where that still holds it.
+    pub fn reason(&self, recipient: &RecipientRow) -> Option<String> {
+        let last = || recipient.reason.as_ref().map(|reason| format!("last attempt: {reason}"));
+        match self.hold(recipient) {
+            None if recipient.state == RecipientState::Leased => last(),
+            None | Some(Hold::Backoff(_)) => recipient.reason.clone(),
+            Some(Hold::Lane(obstacle)) => Some(explained(obstacle)),
+            Some(Hold::Operator | Hold::NoGateway) => last(),
+            Some(Hold::Next) => None,
+        }
+    }
+
+    /// For programs: what holds it, until when, at which upstream, in words. `null`: nothing.
+    pub fn to_json(self, recipient: &RecipientRow) -> Value {
+        let hold = |by: &str| json!({ "by": by, "until": null, "upstream": null, "text": null });
+        match self.hold(recipient) {
+            None | Some(Hold::Next) => Value::Null,
+            Some(Hold::Operator) => hold("operator"),
+            Some(Hold::NoGateway) => hold("gateway_stopped"),
+            Some(Hold::Backoff(due)) => {
+                json!({ "by": "backoff", "until": due, "upstream": null, "text": recipient.reason })
+            }
+            Some(Hold::Lane(LaneObstacle { cause, upstream, text, until })) => {
+                json!({ "by": cause, "until": until, "upstream": upstream, "text": text })
+            }
+        }
+    }
+
+    /// Of all recipients: the one word for them, or how many are in each state.
+    pub fn message_state(&self, row: &Row) -> String {
+        let mut counted: Vec<(String, u64)> = Vec::new();
+        for recipient in &row.recipients {
+            // Due times would only distinguish equal states.
+            let word = match self.hold(recipient) {
+                Some(Hold::Backoff(_)) => "waiting".to_owned(),
+                _ => self.state(recipient),
+            };
+            match counted.iter_mut().find(|(known, _)| *known == word) {
+                Some((_, number)) => *number += 1,
+                None => counted.push((word, 1)),
+            }
+        }
+        if let [(word, _)] = counted.as_slice() {
+            let next = row.recipients.iter().filter_map(|recipient| recipient.due).min();
+            return next.filter(|_| word == "waiting").map_or(word.clone(), |due| self.next_try(due));
+        }
+        counted.iter().map(|(word, number)| format!("{number} {word}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What waits, by what holds it: one line each.
+    pub fn summary(&self) -> Vec<String> {
+        let waiting = self.overview.counts.waiting;
+        let Some(lanes) = &self.overview.lanes else {
+            let lines =
+                (waiting > 0).then(|| format!("The gateway is not running: {} waiting for it.", grouped(waiting)));
+            return lines.into_iter().collect();
+        };
+        lanes.iter().flat_map(|state| self.of_lane(state)).collect()
+    }
+
+    fn of_lane(&self, state: &LaneState) -> Vec<String> {
+        let LaneState { lane, obstacle, waiting, later } = state;
+        let (now, lane) = (waiting.saturating_sub(*later), Clean(lane));
+        let count =
+            |number: u64| if number >= LaneState::MOST { format!("over {}", grouped(number)) } else { grouped(number) };
+        if text::is_held(&self.overview.held, &state.lane) {
+            return if *waiting > 0 { vec![format!("{} held on lane {lane}", count(*waiting))] } else { Vec::new() };
+        }
+        let mut lines = Vec::new();
+        match obstacle {
+            Some(obstacle) if now > 0 => {
+                let next =
+                    obstacle.until.map(|until| format!("; next try in {}", self.left(until))).unwrap_or_default();
+                lines.push(format!("{} waiting for {}{next}", count(now), Clean(explained(obstacle))));
+            }
+            None if now > 0 => lines.push(format!("{} about to be sent on lane {lane}", count(now))),
+            _ => {}
+        }
+        if *later > 0 {
+            lines.push(format!("{} waiting for the next try on lane {lane}", count(*later)));
+        }
+        lines
+    }
+
+    fn next_try(&self, due: Timestamp) -> String {
+        if due > self.now { format!("next try in {}", self.left(due)) } else { "about to be sent".to_owned() }
+    }
+
+    fn left(&self, until: Timestamp) -> String {
+        briefly((until.as_second() - self.now.as_second()).max(1).unsigned_abs())
+    }
+}
+
+fn explained(obstacle: &LaneObstacle) -> String {
+    match &obstacle.upstream {
+        Some(upstream) => format!("{upstream}: {}", obstacle.text),
+        None => obstacle.text.clone(),
+    }
+}
+
+/// `10,000`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! What keeps mail from an upstream at this moment, for people who ask why it has not left. Decides nothing.
+
+use super::limits::Rate;
+use tokio::time::Instant;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamObstacle {
+    /// This quota is used up until then.
+    Quota { rate: Rate, until: Instant },
+    /// After a failure, with its reason, nothing is tried until then.
+    Breaker { reason: String, until: Instant },
+    /// After a failure, a few messages at a time.
+    Recovery,
+    /// Messages wait for their turn by the rates.
+    Rate,
+    /// So many connections are allowed, and all of them are busy.
+    Connections(usize),
+}
