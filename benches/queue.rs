@@ -215,6 +215,7 @@ fn mail(number: u32, received_at: Timestamp) -> NewMail {
         initial_states: vec![InitialState::Waiting(lane())],
         original: None,
         subject: format!("Report {number}"),
+        deduplication: None,
     }
 }
 

@@ -288,6 +288,13 @@ settings! {
         /// On a listener with delivery = "direct" only mail to several recipients is refused then: what the provider takes of
         /// one would have to be kept for the others.
         min_free_space: ByteSize, default r#""256 MiB""#;
+        /// How long a message is remembered, so that an application that did not see the 250 and submits it again gets the same
+        /// 250, and no one gets the mail twice. Default: off, every message that is submitted is sent.
+        ///
+        /// The same are messages of one login (or of one address without a login) with the same Idempotency-Key header, or
+        /// the same Message-ID without one, to the same recipients and with the same content. Date and multipart boundaries
+        /// may differ, and the Message-ID where there is an Idempotency-Key. Mail with neither header is always sent.
+        deduplicate: Duration, optional r#""10m""#;
     }
 }
 

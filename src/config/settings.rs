@@ -186,6 +186,8 @@ pub struct QueueSettings {
     pub bounce: Bounce,
     /// Octets.
     pub min_free_space: u64,
+    /// `None`: every message that is handed in is sent.
+    pub deduplicate: Option<Duration>,
 }
 
 impl UpstreamSettings {

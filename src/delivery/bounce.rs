@@ -83,6 +83,6 @@ impl Bouncer {
             marks: Marks::default(),
         };
         let initial_states = self.settlement.waiting_states(&accepted);
-        Some(NewMail { accepted: Arc::new(accepted), initial_states, original: None, subject })
+        Some(NewMail { accepted: Arc::new(accepted), initial_states, original: None, subject, deduplication: None })
     }
 }

@@ -12,7 +12,8 @@ use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reaso
 use crate::observe::{Clock, jitter};
 use crate::queue::schedule::Schedule;
 use crate::queue::{
-    Cursor, InitialState, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned, Settlement, Wakeups,
+    Cursor, IdempotencyKey, InitialState, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned,
+    Settlement, Wakeups,
 };
 use crate::relay::Capacity;
 use crate::relay::breaker::{Admission, Breaker};
@@ -119,6 +120,14 @@ impl Queue for FakeQueue {
         }
         self.wakeups.wake(&woken);
         Ok(())
+    }
+
+    async fn put_once(&self, mail: NewMail) -> Result<Option<MailId>, QueueError> {
+        self.put(mail).await.map(|()| None)
+    }
+
+    async fn stored_under(&self, _: IdempotencyKey) -> Result<Option<MailId>, QueueError> {
+        Ok(None)
     }
 
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {
@@ -406,7 +415,13 @@ impl Stage {
         let id = MailId::new(now, number);
         let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
         let (id, initial_states) = (accepted.id, self.settlement.waiting_states(&accepted));
-        let mail = NewMail { accepted: Arc::new(accepted), initial_states, original: None, subject: String::new() };
+        let mail = NewMail {
+            accepted: Arc::new(accepted),
+            initial_states,
+            original: None,
+            subject: String::new(),
+            deduplication: None,
+        };
         self.queue.put(mail).await.expect("stored");
         id
     }

@@ -8,7 +8,7 @@ use crate::dkim::Keyring;
 use crate::inbound::sockets::{self, Ipv4Clients};
 use crate::inbound::users::Users;
 use crate::inbound::{BindError, InheritedSockets, Listener};
-use crate::intake::{DirectIntake, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy};
+use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::queue::Queue;
@@ -58,6 +58,7 @@ pub(super) struct IntakeParts {
     pub queue: Arc<dyn Queue>,
     pub settlement: SettlementPolicy,
     pub leftovers: Leftovers,
+    pub in_progress: InProgress,
     /// Cancelled at the end of the drain time.
     pub cut_off: CancellationToken,
 }
@@ -111,6 +112,7 @@ pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring
         rules: settings.rules.clone(),
         hostname: settings.hostname.as_str().into(),
         listener: listener.options.address.to_string().into(),
+        deduplicate: settings.queue.deduplicate,
         clock: Clock::System,
     }
 }
@@ -127,7 +129,8 @@ impl IntakeParts {
                 let leftovers = self.leftovers.clone();
                 let delivery = self.delivery.clone();
                 let cut_off = self.cut_off.clone();
-                BoundIntake::Direct(Arc::new(DirectIntake { pipeline, delivery, leftovers, cut_off }))
+                let in_progress = self.in_progress.clone();
+                BoundIntake::Direct(Arc::new(DirectIntake { pipeline, delivery, leftovers, in_progress, cut_off }))
             }
         }
     }

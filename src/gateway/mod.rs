@@ -23,7 +23,7 @@ use crate::config::{Provider, RouteSettings, Settings};
 use crate::control::{ControlServer, CurrentRules, LaneWatch};
 use crate::delivery::{Bouncer, Delivery, Dispatcher, LaneLimits, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
-use crate::intake::Leftovers;
+use crate::intake::{InProgress, Leftovers};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::queue::{Backend, QueueError};
@@ -128,6 +128,7 @@ impl Gateway {
             queue: queue.clone(),
             settlement,
             leftovers,
+            in_progress: InProgress::default(),
             cut_off: CancellationToken::new(),
         };
         let listeners = listeners::bind(&settings, memory, &behind, inherited)?;

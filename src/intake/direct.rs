@@ -3,6 +3,7 @@
 //! The client's reply depends only on the outcomes. Problems that are not about the mail itself (network, login,
 //! certificate) give a 451 and never the provider's 5yz, because the application would drop the mail permanently.
 
+use super::deduplication::{InProgress, Turn};
 use super::leftovers::Leftovers;
 use super::pipeline::IntakePipeline;
 use super::prepare::PreparedMail;
@@ -14,7 +15,7 @@ use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
 use crate::message::{MailId, Outcome, Reason};
 use crate::observe::log::Clean;
-use crate::queue::QueueError;
+use crate::queue::{Deduplication, QueueError};
 use crate::relay::Deadline;
 use crate::smtp::reply::Severity;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, info};
 
 /// Plausible gives up 30 s after the final dot, so the answer must come earlier.
 const BUDGET: Duration = Duration::from_secs(25);
@@ -34,6 +35,8 @@ pub struct DirectIntake {
     pub pipeline: IntakePipeline,
     pub delivery: Arc<Delivery>,
     pub leftovers: Leftovers,
+    /// Shared by all listeners.
+    pub in_progress: InProgress,
     /// The gateway has to end now: deliveries under way are cut off, and the replies depend on what is known.
     pub cut_off: CancellationToken,
 }
@@ -46,6 +49,11 @@ impl Intake for DirectIntake {
     async fn accept(&self, mut received: Received) -> Reply {
         let started = Instant::now();
         let deadline = Deadline::after(BUDGET);
+        let deduplication = self.pipeline.deduplication(&received);
+        let _turn = match self.first_of(deduplication.as_ref(), &received, deadline).await {
+            Ok(turn) => turn,
+            Err(reply) => return reply,
+        };
         let (accepted, original) = match self.pipeline.accept(&mut received) {
             Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
@@ -66,13 +74,35 @@ impl Intake for DirectIntake {
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
             let shares = [received.share, received.envelope_share];
-            self.leftovers.keep(accepted, original, &attempt, shares).await;
+            self.leftovers.keep(accepted, (original, deduplication), &attempt, shares).await;
         }
         reply
     }
 }
 
 impl DirectIntake {
+    /// Waits while a message of this key is being tried. The error is the reply where one has been delivered: its 250, or a 451 if that
+    /// cannot be known.
+    async fn first_of(
+        &self,
+        deduplication: Option<&Deduplication>,
+        received: &Received,
+        deadline: Deadline,
+    ) -> Result<Option<Turn>, Reply> {
+        let Some(Deduplication { key, .. }) = deduplication else { return Ok(None) };
+        let turn = self.in_progress.turn(*key, deadline.remaining().unwrap_or(BUDGET)).await;
+        let turn = turn.ok_or_else(Reply::still_in_progress)?;
+        let known = self.leftovers.queue.stored_under(*key).await.map_err(|error| refusal(&error))?;
+        match known {
+            None => Ok(Some(turn)),
+            Some(id) => {
+                let (from, client) = (Clean(&received.envelope.sender), received.client.peer);
+                info!(%id, %from, %client, "submitted again, and delivered already: it is not sent a second time");
+                Err(Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Delivered as {id}")))
+            }
+        }
+    }
+
     /// If the provider accepts a message only in part, the rest must be stored. With one recipient there is no rest, so
     /// a full disk does not prevent delivery.
     fn has_room_for_leftovers(&self, accepted: &Accepted) -> Result<(), QueueError> {

@@ -12,7 +12,7 @@ use crate::message::budget::MemoryShare;
 use crate::message::dsn::FailedRecipient;
 use crate::observe::Backoff;
 use crate::observe::log::Clean;
-use crate::queue::{NewMail, Queue, QueueError};
+use crate::queue::{Deduplication, NewMail, Queue, QueueError};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
@@ -47,13 +47,14 @@ impl Leftovers {
         Self { queue, settlement, bouncer, unstored: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
-    /// Queues deferred recipients, keeps failed ones and records delivered ones, all at once. Call it only if at least
+    /// Queues deferred recipients, keeps failed ones and records delivered ones, with the message's deduplication, all at
+    /// once. Call it only if at least
     /// one was delivered; the reply is a 250 whatever happens here. `shares`: the message's shares of the memory
     /// budget.
     pub(super) async fn keep(
         &self,
         accepted: Arc<Accepted>,
-        original: Option<Bytes>,
+        (original, deduplication): (Option<Bytes>, Option<Deduplication>),
         attempt: &Attempt,
         shares: [MemoryShare; 2],
     ) {
@@ -61,7 +62,7 @@ impl Leftovers {
         let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
         let to = unsettled.map(|settled| Clean(&settled.recipient).to_string()).collect::<Vec<_>>().join(",");
         let subject = subject_of(&accepted.message, accepted.id);
-        let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject };
+        let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject, deduplication };
         let mut left = Leftover { accepted, mail: Some(mail), failures, to };
         let Err(error) = self.store(&mut left).await else { return };
         let id = left.accepted.id;

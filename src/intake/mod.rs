@@ -2,9 +2,10 @@
 //!
 //! `policy` says who may send what, and `prepare` turns `Received` into `Accepted`. Then `queued` stores it; or
 //! `direct` passes it to delivery while the client waits, puts the provider's words into the reply, and keeps the
-//! remaining recipients. The listener sees only `inbound::Intake`. `rerun` applies the current rules to mail that was
+//! remaining recipients. `deduplication` recognises a message that a client submits again. The listener sees only `inbound::Intake`. `rerun` applies the current rules to mail that was
 //! stored before, and `dry_run` shows what would happen to a message.
 
+mod deduplication;
 mod direct;
 mod dry_run;
 mod fit;
@@ -16,6 +17,7 @@ mod queued;
 mod report;
 mod rerun;
 
+pub(crate) use deduplication::InProgress;
 pub(crate) use direct::DirectIntake;
 pub(crate) use dry_run::IntakeDryRun;
 pub(crate) use leftovers::Leftovers;

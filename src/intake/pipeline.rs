@@ -1,6 +1,7 @@
 //! What every listener does with a message before it is delivered or stored: assign an id, apply the policy, repair it,
 //! apply the user's rules.
 
+use super::deduplication::deduplication;
 use super::policy::SenderPolicy;
 use super::prepare::{IntakeReport, PreparedMail, Rejection, prepare};
 use super::report::RefusedMail;
@@ -9,8 +10,10 @@ use crate::message::MailId;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::observe::{Clock, fault, random_u32};
+use crate::queue::Deduplication;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The pipeline of one listener.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub struct IntakePipeline {
     pub hostname: Arc<str>,
     /// The listener's address as configured, for example "127.0.0.1:2525".
     pub listener: Arc<str>,
+    /// For how long a message that is submitted again is recognised; `None`: never.
+    pub deduplicate: Option<Duration>,
     pub clock: Clock,
 }
 
@@ -30,6 +35,11 @@ impl IntakePipeline {
     pub(super) fn admit(&self, client: &Client, sender: &ReversePath) -> Result<(), Reply> {
         fault::provoke("session", sender);
         self.policy.check_envelope(client, sender)
+    }
+
+    /// As the message came: what becomes of it here may differ from time to time.
+    pub(super) fn deduplication(&self, received: &Received) -> Option<Deduplication> {
+        deduplication(received, self.deduplicate?)
     }
 
     /// At the final dot. The error is the reply if nothing is to be delivered: a refusal, or the 250 for a message that

@@ -8,6 +8,8 @@ use super::prepare::{PreparedMail, subject_of};
 use super::report::{log_not_stored, log_taken};
 use crate::delivery::SettlementPolicy;
 use crate::inbound::{Client, Intake, Received};
+use crate::message::MailId;
+use crate::observe::log::Clean;
 use crate::queue::{NewMail, Queue, QueueError};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
@@ -26,24 +28,37 @@ impl Intake for QueuedIntake {
     }
 
     async fn accept(&self, mut received: Received) -> Reply {
+        let deduplication = self.pipeline.deduplication(&received);
         let (accepted, original) = match self.pipeline.accept(&mut received) {
             Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
         let initial_states = self.settlement.waiting_states(&accepted);
         let subject = subject_of(&accepted.message, accepted.id);
-        let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject };
-        match self.queue.put(mail).await {
-            Ok(()) => {
+        let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject, deduplication };
+        match self.queue.put_once(mail).await {
+            Ok(None) => {
                 log_taken(&accepted, &received.client, "queued");
-                Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {}", accepted.id))
+                queued_as(accepted.id)
             }
+            Ok(Some(first)) => known(first, &received),
             Err(error) => {
                 log_not_stored(&accepted, &received.client, &error);
                 refusal(&error)
             }
         }
     }
+}
+
+/// The client did not see the answer to the first, and gets the same one.
+fn known(id: MailId, received: &Received) -> Reply {
+    let (from, peer) = (Clean(&received.envelope.sender), received.client.peer);
+    info!(%id, %from, %peer, "submitted again, and stored already: it is not sent a second time");
+    queued_as(id)
+}
+
+fn queued_as(id: MailId) -> Reply {
+    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}"))
 }
 
 pub(super) fn refusal(error: &QueueError) -> Reply {

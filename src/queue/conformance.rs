@@ -5,6 +5,7 @@
 //! promises is tested beside it.
 
 mod ages;
+mod deduplication;
 mod failures;
 mod fairness;
 mod lanes;
@@ -18,6 +19,7 @@ mod wakeups;
 mod walk;
 
 pub(crate) use ages::*;
+pub(crate) use deduplication::*;
 pub(crate) use failures::*;
 pub(crate) use fairness::*;
 pub(crate) use lanes::*;
@@ -100,6 +102,11 @@ macro_rules! conformance {
             history_is_paged_newest_first,
             old_failures_and_history_are_forgotten,
             what_is_put_down_of_a_quota_outlives_a_crash,
+            mail_of_a_known_key_is_stored_once,
+            a_key_is_known_after_a_crash_until_its_window_ends,
+            of_many_at_once_with_one_key_one_is_stored,
+            a_key_is_known_whatever_became_of_its_mail,
+            what_could_not_be_stored_is_not_known,
             one_that_fails_takes_nobody_with_it,
             a_panic_in_one_operation_is_its_own_failure,
             a_name_that_is_taken_is_refused_and_its_owner_is_unharmed,
@@ -294,6 +301,7 @@ pub(crate) fn mail_with(number: u32, seconds: i64, sender: &str, initial_states:
         initial_states: initial_states.iter().map(|(_, initial_state)| initial_state.clone()).collect(),
         original: None,
         subject: format!("mail {number}"),
+        deduplication: None,
     }
 }
 

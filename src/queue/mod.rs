@@ -21,6 +21,7 @@ use std::time::Duration;
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod deduplication;
 pub(crate) mod lifetime;
 mod operator;
 mod quota;
@@ -31,6 +32,7 @@ mod store;
 pub(crate) mod testing;
 mod wakeups;
 
+pub use deduplication::{Deduplication, IdempotencyKey};
 pub(crate) use operator::{
     Correction, HeldLane, HistoryRow, MessageDetails, Page, RecipientRow, Revision, Row, Statistics, StoredMail,
     is_message_id,
@@ -72,6 +74,8 @@ pub struct NewMail {
     pub original: Option<bytes::Bytes>,
     /// For lists: decoded, at most 200 characters.
     pub subject: String,
+    /// What it is remembered by, so that a client that hands it in again is recognised.
+    pub deduplication: Option<Deduplication>,
 }
 
 impl NewMail {

@@ -1,6 +1,7 @@
 //! What delivery needs from a queue: to store mail, lease what is due, settle it, and put it on other lanes.
 
-use super::{Cursor, Lane, LeaseId, Leased, NewMail, QueueError, Settlement, Wakeups};
+use super::{Cursor, IdempotencyKey, Lane, LeaseId, Leased, NewMail, QueueError, Settlement, Wakeups};
+use crate::message::MailId;
 use crate::message::accepted::Addressed;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -13,8 +14,16 @@ use std::time::Duration;
 /// completed or not done at all, and its leases are released.
 #[async_trait]
 pub trait Queue: Send + Sync + fmt::Debug + 'static {
-    /// Responsibility passes when this returns `Ok`.
+    /// Responsibility passes when this returns `Ok`. A mail's `deduplication` is remembered with it, in the same step.
     async fn put(&self, mail: NewMail) -> Result<(), QueueError>;
+
+    /// The same, unless a message was stored under the mail's key within that one's window: then nothing is stored, and the answer is
+    /// the id of that message. Of calls with one key at the same time exactly one stores its mail. Without a `deduplication` it is
+    /// `put`.
+    async fn put_once(&self, mail: NewMail) -> Result<Option<MailId>, QueueError>;
+
+    /// The message that was stored under this key, while its window lasts, whatever has become of it since.
+    async fn stored_under(&self, key: IdempotencyKey) -> Result<Option<MailId>, QueueError>;
 
     /// Whether a message of this size would be accepted, as far as that is known before it arrives: there is enough
     /// disk space, and the storage is still the one that was opened. Returns at once.

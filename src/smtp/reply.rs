@@ -143,6 +143,7 @@ fixed_replies! {
     no_space = 452 4 . 3 . 1, "Out of space for messages (the gateway's disk is nearly full); try again later";
     internal_error = 451 4 . 3 . 0, "Internal error; the log says more";
     queue_moved = 451 4 . 3 . 0, "The gateway's queue was moved or deleted while it runs; its operator has to restart it; try again later";
+    still_in_progress = 451 4 . 4 . 0, "This message was submitted before, and the provider has not answered yet; try again later";
     storage_trouble = 451 4 . 3 . 0, "Local storage trouble; try again later";
     mail_loop = 554 5 . 4 . 6, "Too many Received headers: the message is in a loop";
     stray_line_ending = 550 5 . 5 . 2, "A dot stands alone on a line that a bare CR or LF delimits; such a message is refused whole";

@@ -24,6 +24,7 @@ mod environment;
 mod everything_verifies;
 mod failover;
 mod first_run;
+
 mod hostile;
 mod hostile_log;
 mod limits;
@@ -65,6 +66,7 @@ mod rules;
 mod secrets;
 mod starting_and_stopping;
 mod starttls_or_nothing;
+mod submitted_again;
 mod surplus_connections;
 mod unfit_mail;
 mod what_the_log_says;

@@ -53,7 +53,7 @@ fn json(setup: &Setup, arguments: &[&str]) -> (Option<i32>, Value) {
 
 /// As it was before envelopes had digests.
 fn make_version_3(data: &Path) {
-    let sql = "DROP TABLE lifetime; DROP INDEX history_lived; ALTER TABLE history DROP COLUMN lived;
+    let sql = "DROP TABLE deduplication; DROP TABLE lifetime; DROP INDEX history_lived; ALTER TABLE history DROP COLUMN lived;
         ALTER TABLE message DROP COLUMN lived; CREATE INDEX history_at ON history (at);
         ALTER TABLE message DROP COLUMN digest; ALTER TABLE message DROP COLUMN recipients;
         ALTER TABLE recipient DROP COLUMN digest; PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE);";

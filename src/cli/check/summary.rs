@@ -371,6 +371,8 @@ struct QueueSummary {
     keep_failed: Duration,
     /// As in the configuration.
     bounce: String,
+    #[serde(rename = "deduplicate_seconds", serialize_with = "optional_seconds")]
+    deduplicate: Option<Duration>,
 }
 
 impl QueueSummary {
@@ -385,6 +387,7 @@ impl QueueSummary {
                 Bounce::Sender => "sender".to_owned(),
                 Bounce::Address(address) => address.to_string(),
             },
+            deduplicate: queue.deduplicate,
         }
     }
 }
@@ -401,6 +404,10 @@ impl Display for QueueSummary {
             "off" => f.write_str("no bounces are sent"),
             "sender" => f.write_str("bounces go to the sender"),
             address => write!(f, "bounces go to {address}"),
+        }?;
+        match self.deduplicate {
+            Some(window) => write!(f, "; mail that is submitted again within {} is sent once", in_words(window)),
+            None => Ok(()),
         }
     }
 }
@@ -428,6 +435,10 @@ impl ProblemSummary {
 
 fn texts(items: impl IntoIterator<Item = impl Display>) -> Vec<String> {
     items.into_iter().map(|item| item.to_string()).collect()
+}
+
+fn optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs()).serialize(serializer)
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -40,6 +40,7 @@ impl Resolver<'_> {
             keep_history: typed.keep_history.get()?,
             bounce: typed.bounce.get()?,
             min_free_space: min_free_space?,
+            deduplicate: typed.deduplicate.optional()?,
         })
     }
 

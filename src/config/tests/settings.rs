@@ -73,6 +73,7 @@ fn defaults_are_filled_in() {
         keep_history: days(14),
         bounce: Bounce::Off,
         min_free_space: 256 << 20,
+        deduplicate: None,
     };
     assert_eq!(settings.queue, queue);
 

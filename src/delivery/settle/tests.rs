@@ -68,7 +68,13 @@ impl World {
         let (origin, marks) = (Origin::default(), Marks::default());
         let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
         let initial_states = self.settlement.waiting_states(&accepted);
-        let mail = NewMail { accepted: Arc::new(accepted), initial_states, original: None, subject: String::new() };
+        let mail = NewMail {
+            accepted: Arc::new(accepted),
+            initial_states,
+            original: None,
+            subject: String::new(),
+            deduplication: None,
+        };
         self.queue.put(mail).await.expect("stored");
         self.waiting.insert(id, Truth::default());
     }

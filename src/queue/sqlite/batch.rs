@@ -2,6 +2,7 @@
 //! answers them (group commit). No answer is given before its commit is synced. New mail is refused if the next start
 //! would not find it, and if it would use the disk space that delivery needs.
 
+use super::deduplication;
 use super::failure::{Failure, of_sqlite};
 use super::identity::octets_of;
 use super::open;
@@ -10,7 +11,7 @@ use super::space::{BATCH, PAGE, PATIENT_PAGES};
 use super::work::Work;
 use super::writer::Surroundings;
 use crate::message::MailId;
-use crate::queue::QueueError;
+use crate::queue::{IdempotencyKey, QueueError};
 use rusqlite::{Connection, ErrorCode};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +29,8 @@ pub(super) struct Addition {
     pub id: MailId,
     /// An upper bound, counted in the database.
     pub octets: u64,
+    /// Under which it is remembered.
+    pub key: Option<IdempotencyKey>,
 }
 
 pub(super) trait Call: Send {
@@ -170,13 +173,13 @@ impl Thread {
     /// is refused sends its mail again.
     fn take_back_what_nobody_would_find(&self, batch: &[Box<dyn Call>], outcomes: &mut [Outcome]) {
         let added = batch.iter().zip(&*outcomes).enumerate().filter(|(_, (_, outcome))| outcome.is_ok());
-        let (places, ids): (Vec<_>, Vec<_>) =
-            added.filter_map(|(at, (call, _))| Some((at, call.addition()?.id))).unzip();
+        let (places, additions): (Vec<_>, Vec<_>) =
+            added.filter_map(|(at, (call, _))| Some((at, call.addition()?))).unzip();
         if places.is_empty() {
             return;
         }
         let Err(moved) = self.surroundings.files.look() else { return };
-        let removed = self.transact(&mut [Box::new(Removal(ids))], false);
+        let removed = self.transact(&mut [Box::new(Removal(additions))], false);
         if let Err(error) = removed.and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(()))) {
             tracing::error!(
                 "refused mail could not be removed from the queue again and may be delivered twice: {error}"
@@ -241,11 +244,15 @@ fn gather(first: Box<dyn Call>, waiting: &mut mpsc::Receiver<Box<dyn Call>>) -> 
 }
 
 /// Messages that were just stored.
-struct Removal(Vec<MailId>);
+struct Removal(Vec<Addition>);
 
 impl Call for Removal {
     fn run(&mut self, work: &Work<'_>) -> Result<(), Failure> {
-        operate::remove(work, &self.0).map(drop)
+        let ids: Vec<MailId> = self.0.iter().map(|addition| addition.id).collect();
+        for Addition { id, key, .. } in &self.0 {
+            key.map_or(Ok(()), |key| deduplication::forget(work, *id, key))?;
+        }
+        operate::remove(work, &ids).map(drop)
     }
 
     fn answer(self: Box<Self>, _outcome: Outcome) {}

@@ -9,6 +9,7 @@ mod cache;
 mod check;
 mod claim;
 mod content;
+mod deduplication;
 mod envelope;
 mod failure;
 mod identity;
@@ -45,12 +46,13 @@ pub(crate) use salvage::{Finding, Salvaged, salvage};
 pub(crate) use space::SMALLEST_FLOOR;
 
 use super::{
-    Cursor, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, QuotaLedger, QuotaRow, Reassigned, Settlement,
-    Wakeups,
+    Cursor, IdempotencyKey, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, QuotaLedger, QuotaRow,
+    Reassigned, Settlement, Wakeups,
 };
+use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rows::to_column;
+use rows::{lived_to_column, to_column};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{SqliteStore, detached};
@@ -88,8 +90,27 @@ impl Queue for SqliteQueue {
         let store = self.store.clone();
         let wakeups = self.wakeups.clone();
         let lanes = mail.waiting_lanes();
-        let put = async move { store.put(mail).await.inspect(|()| wakeups.wake(&lanes)) };
+        let put = async move { store.put(mail, false).await.map(|_| wakeups.wake(&lanes)) };
         detached(put).await
+    }
+
+    async fn put_once(&self, mail: NewMail) -> Result<Option<MailId>, QueueError> {
+        let store = self.store.clone();
+        let wakeups = self.wakeups.clone();
+        let lanes = mail.waiting_lanes();
+        let put = async move {
+            let first = store.put(mail, true).await?;
+            if first.is_none() {
+                wakeups.wake(&lanes);
+            }
+            Ok(first)
+        };
+        detached(put).await
+    }
+
+    async fn stored_under(&self, key: IdempotencyKey) -> Result<Option<MailId>, QueueError> {
+        let lived = lived_to_column(self.store.lifetime.now());
+        self.store.read(move |sql| deduplication::stored_under(sql, key, lived)).await
     }
 
     async fn lease(&self, lane: &Lane, now: Timestamp, limit: usize, octets: u64) -> Result<Vec<Leased>, QueueError> {

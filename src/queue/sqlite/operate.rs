@@ -1,6 +1,7 @@
 //! What an operator does to waiting mail (retry, remove, hold), and the pruning of old mail.
 
 use super::bodies::BodyName;
+use super::deduplication;
 use super::envelope::{self, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::reassign::{forget_fingerprint, reassign_one};
@@ -195,8 +196,12 @@ pub(super) fn hold(work: &Work<'_>, lane: Option<&str>, held: bool) -> Result<()
 }
 
 /// Deletes at most so many rows of each kind, by the queue's own clock; does nothing when none is left to delete.
-pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64, rows: usize) -> Result<Removed, Failure> {
-    let rows = signed(rows);
+pub(super) fn prune(
+    work: &Work<'_>,
+    [lived, failed_before, history_before]: [i64; 3],
+    limit: usize,
+) -> Result<Removed, Failure> {
+    let rows = signed(limit);
     let mut removed = Removed::default();
     let failed = work.all(
         "SELECT message, position FROM recipient WHERE failed_at IS NOT NULL AND failed_at <= ?1 ORDER BY failed_at LIMIT ?2",
@@ -214,6 +219,7 @@ pub(super) fn prune(work: &Work<'_>, failed_before: i64, history_before: i64, ro
         (history_before, rows),
     )?;
     removed.count += forgotten as u64;
+    removed.count += deduplication::forget_expired(work, lived, limit)?;
     Ok(removed)
 }
 

@@ -90,10 +90,10 @@ impl Operator for SqliteQueue {
         // If the disk is full, some seconds of the clock are lost; that must not keep pruning from freeing space.
         let _best_effort = self.store.keep_lifetime().await;
         let before = |age| lived_to_column(self.store.lifetime.before(age));
-        let (failed, history) = (before(failed), before(history));
+        let ends = [before(Duration::ZERO), before(failed), before(history)];
         let (mut count, mut steps) = (0, Steps::of(usize::MAX));
         while let Some(step) = steps.next() {
-            let pruned = self.store.writer.call(move |work| operate::prune(work, failed, history, step.len()));
+            let pruned = self.store.writer.call(move |work| operate::prune(work, ends, step.len()));
             let Some(removed) = steps.done(pruned.await)? else { continue };
             if removed.count == 0 {
                 break;

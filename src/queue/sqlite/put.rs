@@ -1,5 +1,6 @@
 //! Stores one message: once this transaction is committed, we are responsible for it.
 
+use super::deduplication;
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
 use super::rows::{Summary, domain_of, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on};
@@ -30,7 +31,8 @@ impl PreparedPut {
         let body = if self.body_in_file { 0 } else { message.body().len() };
         let original = original.filter(|_| !self.original_in_file).map_or(0, |original| original.len());
         let recipients = self.mail.accepted.envelope.recipients.len() * 512;
-        (message.header().len() + body + original + recipients) as u64 + PAGE / 2
+        let remembered = if self.mail.deduplication.is_some() { 256 } else { 0 };
+        (message.header().len() + body + original + recipients + remembered) as u64 + PAGE / 2
     }
 }
 
@@ -64,7 +66,10 @@ pub(super) fn put(work: &Work<'_>, prepared: &PreparedPut) -> Result<(), Failure
         put_content(work, message, prepared)?;
         put_recipients(work, message, prepared)?;
     }
-    Ok(())
+    match &mail.deduplication {
+        Some(deduplication) => deduplication::remember(work, accepted.id, deduplication, prepared.lived),
+        None => Ok(()),
+    }
 }
 
 fn recipients(mail: &NewMail) -> impl Iterator<Item = (i64, String, &InitialState)> {

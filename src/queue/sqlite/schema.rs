@@ -149,6 +149,12 @@ CREATE INDEX history_lived ON history (lived);
 ALTER TABLE message ADD COLUMN message_id TEXT;
 ALTER TABLE history ADD COLUMN message_id TEXT;
 CREATE INDEX message_by_message_id ON message (message_id) WHERE message_id IS NOT NULL;
+CREATE TABLE deduplication (
+    key BLOB PRIMARY KEY,
+    id TEXT NOT NULL,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deduplication_until ON deduplication (until);
 ";
 
 /// Milliseconds on a queue's own clock when it begins; events from before the queue existed get earlier values.

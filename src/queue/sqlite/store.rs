@@ -4,6 +4,7 @@ use super::batch::Addition;
 use super::bodies::{Bodies, BodyFile, MAX_INLINE};
 use super::cache::Cache;
 use super::content::{self, Unreadable};
+use super::deduplication;
 use super::failure::{Failure, is_damage, of_io};
 use super::lease::{self, Turns};
 use super::lifetime;
@@ -117,20 +118,28 @@ impl SqliteStore {
         result
     }
 
-    pub(super) async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
+    /// `is_once`: unless its key is known; then the name of the message that has it.
+    pub(super) async fn put(&self, mail: NewMail, is_once: bool) -> Result<Option<MailId>, QueueError> {
         let accepted = mail.accepted.clone();
         let prepared = Arc::new(self.prepare(mail).await?);
         let is_cached = is_to_be_kept(&prepared.mail) && self.cache.lock().insert(&accepted, &prepared.digest);
-        let addition = Addition { id: accepted.id, octets: prepared.octets() };
+        let key = prepared.mail.deduplication.as_ref().map(|deduplication| deduplication.key);
+        let addition = Addition { id: accepted.id, octets: prepared.octets(), key };
+        let sought = key.filter(|_| is_once);
         let stored = self.writer.add(addition, {
             let (prepared, record) = (prepared.clone(), self.lifetime.record_if_due());
             move |work| {
                 lifetime::keep(work, record.as_ref())?;
-                put::put(work, &prepared)
+                if let Some(key) = sought
+                    && let Some(first) = deduplication::stored_under(work, key, prepared.lived)?
+                {
+                    return Ok(Some(first));
+                }
+                put::put(work, &prepared).map(|()| None)
             }
         });
         let stored = stored.await;
-        if stored.is_err() {
+        if !matches!(stored, Ok(None)) {
             if is_cached {
                 self.cache.lock().remove(accepted.id);
             }

@@ -83,7 +83,8 @@ pub async fn put(queue: &dyn Queue, hours_ago: i64, subject: &str, recipients: &
         marks: Marks::default(),
     });
     let initial_states = recipients.iter().map(|(_, initial_state)| initial_state.clone()).collect();
-    queue.put(NewMail { accepted, initial_states, original: None, subject: subject.into() }).await.expect("it is put");
+    let mail = NewMail { accepted, initial_states, original: None, subject: subject.into(), deduplication: None };
+    queue.put(mail).await.expect("it is put");
     id
 }
 

@@ -35,7 +35,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 fn back_to_version_3(folder: &Folder) {
     database(folder)
         .execute_batch(
-            "DROP INDEX message_by_message_id; ALTER TABLE message DROP COLUMN message_id;
+            "DROP TABLE deduplication; DROP INDEX message_by_message_id; ALTER TABLE message DROP COLUMN message_id;
              ALTER TABLE history DROP COLUMN message_id; DROP TABLE lifetime; DROP INDEX history_lived; ALTER TABLE history DROP COLUMN lived;
              ALTER TABLE message DROP COLUMN lived; CREATE INDEX history_at ON history (at);
              ALTER TABLE message DROP COLUMN digest; ALTER TABLE message DROP COLUMN recipients;
