@@ -20,6 +20,7 @@ use crate::delivery::Bounce;
 use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings};
 use crate::message::text_pattern::TextPattern;
+use crate::message::trace::ReceivedDetail;
 use crate::observe::Secret;
 use crate::observe::log::Format;
 use crate::relay::TlsMode;
@@ -43,6 +44,7 @@ pub struct File {
     pub routes: Vec<RouteTable>,
     pub repair: RepairTable,
     pub rewrites: Vec<RewriteTable>,
+    pub trace: TraceTable,
     pub queue: QueueTable,
     pub log: LogTable,
 }
@@ -60,6 +62,7 @@ pub const SCHEMA: Schema = Schema(&[
     RouteTable::TABLE,
     RepairTable::TABLE,
     RewriteTable::TABLE,
+    TraceTable::TABLE,
     QueueTable::TABLE,
     LogTable::TABLE,
 ]);
@@ -266,6 +269,16 @@ settings! {
 }
 
 settings! {
+    /// A Received header says where a message came from; everyone who gets the mail can read it.
+    TraceTable = "trace" {
+        /// What the gateway's own Received header tells: "full" (the application's address and name, the gateway's name, id and
+        /// time), "without-client" (all but the application's address and name), or "off" (there is no such header; a mail loop
+        /// through this gateway is then noticed only by what other servers add).
+        received: ReceivedDetail, default r#""full""#;
+    }
+}
+
+settings! {
     /// Mail that was accepted and is not yet delivered, and what is remembered of mail that was.
     QueueTable = "queue" {
         /// "sqlite": a database in `data_dir`, which needs no care.
@@ -399,6 +412,12 @@ words! { LineEndings, "\"normalize\" or \"reject\"", {
     "reject" => Self::Reject,
 } }
 
+words! { ReceivedDetail, "\"full\", \"without-client\" or \"off\"", {
+    "full" => Self::Full,
+    "without-client" => Self::WithoutClient,
+    "off" => Self::Off,
+} }
+
 words! { TlsMode, "\"starttls\" or \"implicit\"", {
     "starttls" => Self::StartTls,
     "implicit" => Self::Implicit,
@@ -435,6 +454,7 @@ impl File {
             routes: sections.many(),
             repair: sections.one(),
             rewrites: sections.many(),
+            trace: sections.one(),
             queue: sections.one(),
             log: sections.one(),
         }
@@ -451,6 +471,7 @@ impl File {
             routes: Vec::new(),
             repair: RepairTable::empty(Place::Nowhere),
             rewrites: Vec::new(),
+            trace: TraceTable::empty(Place::Nowhere),
             queue: QueueTable::empty(Place::Nowhere),
             log: LogTable::empty(Place::Nowhere),
         }

@@ -95,6 +95,7 @@ impl Resolver<'_> {
             upstreams,
             routes,
             repairs: repairs?,
+            received: file.trace.received.get()?,
             rules: rules?,
             queue: queue?,
             log: log?,

@@ -11,6 +11,7 @@ use crate::inbound::users::Password;
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
+use crate::message::trace::ReceivedDetail;
 use crate::observe::log;
 use crate::queue::schedule::Schedule;
 use crate::relay;
@@ -40,6 +41,8 @@ pub struct Settings {
     /// In order, the first match wins; at least one. Mail that matches none has no way out.
     pub routes: Vec<RouteSettings>,
     pub repairs: Repairs,
+    /// What the gateway's own Received field tells.
+    pub received: ReceivedDetail,
     /// Carried out after the repairs.
     pub rules: Rules,
     pub queue: QueueSettings,

@@ -112,6 +112,7 @@ pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring
         rules: settings.rules.clone(),
         hostname: settings.hostname.as_str().into(),
         listener: listener.options.address.to_string().into(),
+        received: settings.received,
         deduplicate: settings.queue.deduplicate,
         clock: Clock::System,
     }

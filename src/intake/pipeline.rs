@@ -9,6 +9,7 @@ use crate::inbound::{Client, Received};
 use crate::message::MailId;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
+use crate::message::trace::ReceivedDetail;
 use crate::observe::{Clock, fault, random_u32};
 use crate::queue::Deduplication;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
@@ -25,6 +26,8 @@ pub struct IntakePipeline {
     pub hostname: Arc<str>,
     /// The listener's address as configured, for example "127.0.0.1:2525".
     pub listener: Arc<str>,
+    /// What the Received field tells.
+    pub received: ReceivedDetail,
     /// For how long a message that is submitted again is recognised; `None`: never.
     pub deduplicate: Option<Duration>,
     pub clock: Clock,

@@ -132,6 +132,7 @@ pub(super) fn prepare(
         by: hostname,
         protocol: received.client.protocol(),
         id,
+        detail: pipeline.received,
     };
     add_received(&mut message, &trace, now);
     let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };

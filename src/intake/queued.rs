@@ -13,6 +13,7 @@ use crate::observe::log::Clean;
 use crate::queue::{NewMail, Queue, QueueError};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use std::sync::Arc;
+use tracing::info;
 
 #[derive(Debug)]
 pub struct QueuedIntake {

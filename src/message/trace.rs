@@ -13,6 +13,17 @@ pub fn is_looping(message: &RawMessage) -> bool {
     message.fields_named("Received").count() > MAX_RECEIVED
 }
 
+/// What the gateway's own Received field tells the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReceivedDetail {
+    #[default]
+    Full,
+    /// Without the application's address and the name that it gave.
+    WithoutClient,
+    /// There is none.
+    Off,
+}
+
 /// Where a message came from, for its Received field.
 #[derive(Debug, Clone)]
 pub struct Trace<'a> {
@@ -23,6 +34,7 @@ pub struct Trace<'a> {
     /// "ESMTP", "ESMTPS", "ESMTPSA", … RFC 3848.
     pub protocol: &'a str,
     pub id: MailId,
+    pub detail: ReceivedDetail,
 }
 
 /// RFC 5321 §4.4. Never names the recipient, because it could be a blind copy.
@@ -33,7 +45,13 @@ pub fn add_received(message: &mut RawMessage, trace: &Trace<'_>, now: jiff::Time
     };
     let from = format!("from {} {literal}", trace.ehlo.as_str());
     let by = format!("by {} with {} id {};", trace.by, trace.protocol, trace.id);
-    if let Ok(field) = Field::new("Received", &[&from, &by, &rfc5322_date(now)]) {
+    let date = rfc5322_date(now);
+    let words: &[&str] = match trace.detail {
+        ReceivedDetail::Full => &[&from, &by, &date],
+        ReceivedDetail::WithoutClient => &[&by, &date],
+        ReceivedDetail::Off => return,
+    };
+    if let Ok(field) = Field::new("Received", words) {
         message.prepend(&field);
     }
 }
@@ -48,19 +66,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_trace_names_client_and_protocol() {
+    fn the_trace_says_what_it_is_asked_to_say() {
         let now = "2026-11-24T03:05:09Z".parse().expect("a time");
-        let mut message = RawMessage::from_data("A: 1\r\n\r\n".into()).expect("a message");
         let ehlo = EhloName::parse(b"example.com>").expect("a name");
         let id = MailId::new(now, 7);
-        let trace =
-            Trace { ehlo: &ehlo, client: "::1".parse().expect("an address"), by: "gw", protocol: "ESMTPSA", id };
-        add_received(&mut message, &trace, now);
-        assert_eq!(
-            String::from_utf8_lossy(message.header()),
-            format!(
-                "Received: from example.com> ([IPv6:::1])\r\n\tby gw with ESMTPSA id {id}; Tue, 24 Nov 2026 03:05:09 +0000\r\nA: 1\r\n"
-            )
-        );
+        let client = "::1".parse().expect("an address");
+        let (by, date) = (format!("by gw with ESMTPSA id {id};"), "Tue, 24 Nov 2026 03:05:09 +0000\r\n");
+        for (detail, added) in [
+            (ReceivedDetail::Full, format!("Received: from example.com> ([IPv6:::1])\r\n\t{by} {date}")),
+            (ReceivedDetail::WithoutClient, format!("Received: {by}\r\n\t{date}")),
+            (ReceivedDetail::Off, String::new()),
+        ] {
+            let mut message = RawMessage::from_data("A: 1\r\n\r\n".into()).expect("a message");
+            let trace = Trace { ehlo: &ehlo, client, by: "gw", protocol: "ESMTPSA", id, detail };
+            add_received(&mut message, &trace, now);
+            assert_eq!(String::from_utf8_lossy(message.header()), format!("{added}A: 1\r\n"));
+        }
     }
 }

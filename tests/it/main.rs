@@ -50,6 +50,7 @@ mod queue_recipients;
 mod queue_restarts;
 mod queue_space;
 mod rates;
+mod received_header;
 mod refused_starts;
 mod relay_certificates;
 mod relay_log;

@@ -89,6 +89,7 @@ const PARTS: &[Part] = &[
     Part::new("route", "Routes: which mail goes where"),
     Part { in_force: true, ..Part::new("repair", "Repair: what is fixed in each message before it is signed") },
     Part { after: include_str!("ready_rules.toml"), ..Part::new("rewrite", "Rewrite: your own rules for the mail") },
+    Part { in_force: true, ..Part::new("trace", "Trace: what a message tells of its way") },
     Part { in_force: true, ..Part::new("queue", "The queue: what was accepted and is not yet delivered") },
     Part { in_force: true, ..Part::new("log", "Log") },
 ];
