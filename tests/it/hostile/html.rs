@@ -189,7 +189,7 @@ async fn a_step_that_panics_costs_itself_and_not_the_mail() {
         let told = gateway
             .log()
             .iter()
-            .filter(|line| line.contains("was left out") && line.contains(&id))
+            .filter(|line| line.contains("was skipped") && line.contains(&id))
             .filter(|line| line.contains(&format!("\"{step}\"")))
             .count();
         tally.case(told == 1, || format!("{step}: told {told} times\n{}", gateway.log().join("\n")));
