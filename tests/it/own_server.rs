@@ -201,7 +201,7 @@ fn what_postfix_refuses_is_reported_in_its_words() {
     let envelope = ["--server", &server, "--from", "reports@example.com", "--to", "you@example.net"];
     let large = swaks(&[&envelope[..], &["--body", &format!("@{body}")]].concat()).expect("swaks again");
     assert!(!large.success && large.stdout.contains(" 552 5.3.4 "), "{large:?}");
-    assert!(large.stdout.contains("takes 50000 at most"), "{large:?}");
+    assert!(large.stdout.contains("accepts at most 50000"), "{large:?}");
 }
 
 #[test]

@@ -237,8 +237,8 @@ async fn what_the_server_cannot_carry_is_not_sent() {
     let eight_bit = "From: a@example.com\r\n\r\nbödy\r\n";
     let utf8 = "no SMTPUTF8";
     for (without, sealed, recipients, expected) in [
-        ("8BITMIME", unsigned(eight_bit), &["b@example.net"][..], &["7-bit mail only"][..]),
-        ("room", unsigned("From: a@example.com\r\n\r\n0123456789\r\n"), &["b@example.net"], &["takes 20 at most"]),
+        ("8BITMIME", unsigned(eight_bit), &["b@example.net"][..], &["only 7-bit mail"][..]),
+        ("room", unsigned("From: a@example.com\r\n\r\n0123456789\r\n"), &["b@example.net"], &["accepts at most 20"]),
         ("SMTPUTF8", numbered(1), &["jürgen@example.net", "b@example.net"], &[utf8, "delivered"]),
         ("SMTPUTF8", numbered(1), &["jürgen@example.net"], &[utf8]),
     ] {

@@ -38,13 +38,13 @@ const CASES: [Case; 8] = [
         what: "queue.sqlite deleted",
         moves: |folder| remove(folder, &["queue.sqlite"]),
         repairs: |_| true,
-        says: &["queue.sqlite was deleted", "SIGTERM", "is there again"],
+        says: &["queue.sqlite was deleted", "SIGTERM", "was restored"],
     },
     Case {
         what: "queue.sqlite, -wal and -shm deleted",
         moves: |folder| remove(folder, &["queue.sqlite", "queue.sqlite-wal", "queue.sqlite-shm"]),
         repairs: |_| true,
-        says: &["queue.sqlite was deleted", "SIGTERM", "is there again"],
+        says: &["queue.sqlite was deleted", "SIGTERM", "was restored"],
     },
     Case {
         what: "the log of the database deleted",
@@ -56,7 +56,7 @@ const CASES: [Case; 8] = [
         what: "data_dir deleted",
         moves: |folder| fs::remove_dir_all(folder.join("data")).is_ok(),
         repairs: |_| true,
-        says: &["queue.sqlite was deleted", "SIGTERM", "is there again"],
+        says: &["queue.sqlite was deleted", "SIGTERM", "was restored"],
     },
     Case {
         what: "queue.sqlite replaced",
