@@ -34,7 +34,7 @@ impl SenderPolicy {
         }
     }
 
-    /// At the final dot, before any rule: may this client write in the name of this author?
+    /// At the final dot, before any rule: whether this client may write in the author's name.
     pub fn check_author(&self, client: &Client, author: &Author) -> Result<(), Reply> {
         match self.senders_of(client).matches(author.mailbox()) {
             true => Ok(()),
@@ -42,8 +42,8 @@ impl SenderPolicy {
         }
     }
 
-    /// The same where nobody could tell the author, once a rule may have set one: `by_rule` holds of an address that a rule
-    /// of the operator's sets.
+    /// The same for a message whose author could not be determined, after the rules, one of which may have set it.
+    /// `by_rule` is true for an address that a rule sets.
     pub fn check_unclear_author(
         &self,
         client: &Client,
@@ -58,8 +58,8 @@ impl SenderPolicy {
         }
     }
 
-    /// The same of the other fields in which a message says who sent it: readers show Sender beside From. Where the
-    /// application's own name lacked its quotes, an address in it counts, too.
+    /// The same for the other headers that name a sender, because readers show Sender beside From. `written` is the
+    /// message before the repairs: where a name had no quotes in it, an address in that name counts too.
     pub fn check_senders(&self, client: &Client, written: &RawMessage, message: &RawMessage) -> Result<(), Reply> {
         let senders = self.senders_of(client);
         if senders.is_any() {
@@ -80,8 +80,8 @@ impl SenderPolicy {
         Ok(())
     }
 
-    /// Of the message as it is to leave: is there a key for its author, or may it go without? The author is `None` where it
-    /// cannot be determined and nothing depends on it.
+    /// For the message in its final form: whether there is a key for its author, or it may be sent without. The author
+    /// is `None` if it cannot be determined and nothing depends on it.
     pub fn check_seal(
         &self,
         message: &RawMessage,
