@@ -9,7 +9,6 @@ use crate::inbound::{Client, Received};
 use crate::message::headers::FieldRef;
 use crate::message::mime::Structure;
 use crate::message::{Envelope, RawMessage};
-use crate::observe::long_work::in_place;
 use crate::queue::{Deduplication, IdempotencyKey};
 use aws_lc_rs::digest::{Context, SHA256};
 use parking_lot::Mutex;
@@ -33,8 +32,7 @@ const MOST_PLACES: usize = 10_000;
 pub(super) fn deduplication(received: &Received, window: Duration) -> Option<Deduplication> {
     let message = RawMessage::from_data(received.data.clone()).ok()?;
     let (name, value) = own_name(&message)?;
-    let is_large = super::prepare::is_large(received.data.len());
-    let key = in_place(is_large, || key(&received.client, &received.envelope, &message, (name, &value)));
+    let key = key(&received.client, &received.envelope, &message, (name, &value));
     Some(Deduplication { key, window })
 }
 

@@ -3,13 +3,14 @@
 
 use super::deduplication::deduplication;
 use super::policy::SenderPolicy;
-use super::prepare::{IntakeReport, PreparedMail, Rejection, prepare};
+use super::prepare::{IntakeReport, PreparedMail, Rejection, is_large, prepare};
 use super::report::RefusedMail;
 use crate::inbound::{Client, Received};
 use crate::message::MailId;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::message::trace::ReceivedDetail;
+use crate::observe::long_work::in_place;
 use crate::observe::{Clock, fault, random_u32};
 use crate::queue::Deduplication;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
@@ -42,7 +43,8 @@ impl IntakePipeline {
 
     /// As the message came: what becomes of it here may differ from time to time.
     pub(super) fn deduplication(&self, received: &Received) -> Option<Deduplication> {
-        deduplication(received, self.deduplicate?)
+        let window = self.deduplicate?;
+        in_place(is_large(received.data.len()), || deduplication(received, window))
     }
 
     /// At the final dot. The error is the reply if nothing is to be delivered: a refusal, or the 250 for a message that
