@@ -24,12 +24,12 @@ pub enum Place {
 
 /// Errors refuse the configuration, warnings do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
+pub enum ProblemSeverity {
     Error,
     Warning,
 }
 
-impl fmt::Display for Severity {
+impl fmt::Display for ProblemSeverity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Error => "error",
@@ -40,7 +40,7 @@ impl fmt::Display for Severity {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    pub severity: Severity,
+    pub severity: ProblemSeverity,
     pub place: Place,
     pub message: String,
     pub help: Option<String>,
@@ -48,7 +48,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, place, message: message.into(), help: None }
+        Self { severity: ProblemSeverity::Error, place, message: message.into(), help: None }
     }
 
     pub fn help(&mut self, help: impl Into<String>) {
@@ -69,7 +69,7 @@ impl Findings {
     }
 
     pub fn warning(&mut self, place: &Place, message: impl Into<String>) -> &mut Problem {
-        let warning = Problem { severity: Severity::Warning, ..Problem::new(place.clone(), message) };
+        let warning = Problem { severity: ProblemSeverity::Warning, ..Problem::new(place.clone(), message) };
         self.warnings.push_mut(warning)
     }
 }
@@ -188,7 +188,7 @@ pub struct Located<'a> {
 }
 
 impl Located<'_> {
-    pub fn severity(&self) -> Severity {
+    pub fn severity(&self) -> ProblemSeverity {
         self.problem.severity
     }
 
@@ -266,8 +266,8 @@ impl std::error::Error for Marked<'_> {}
 impl Diagnostic for Marked<'_> {
     fn severity(&self) -> Option<miette::Severity> {
         Some(match self.located.severity() {
-            Severity::Error => miette::Severity::Error,
-            Severity::Warning => miette::Severity::Warning,
+            ProblemSeverity::Error => miette::Severity::Error,
+            ProblemSeverity::Warning => miette::Severity::Warning,
         })
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Not From and Sender: which of them is meant is not for a repair to say.
 
+use super::raw_text::RawCharset;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
 use crate::message::addresses;
@@ -71,7 +72,11 @@ pub(super) fn unite(message: &mut RawMessage) {
             _ if if_different == AllStay => continue,
             _ => fields.iter().position(|field| !is_empty(field)).unwrap_or(0),
         };
-        let list = if values.len() > 1 && if_different == Joined { joined(name, &values) } else { None };
+        let list = if values.len() > 1 && if_different == Joined {
+            joined(name, &values, &RawCharset::of(message))
+        } else {
+            None
+        };
         // What cannot be read would spoil the list.
         if values.len() > 1 && if_different == Joined && list.is_none() {
             continue;
@@ -125,12 +130,14 @@ fn distinct(fields: &[FieldRef<'_>]) -> Vec<Vec<u8>> {
     values
 }
 
-fn joined(name: &str, values: &[Vec<u8>]) -> Option<Field> {
+/// Octets that are not UTF-8 are read as `header_text` will read them: else a second repair would find what this one did not.
+fn joined(name: &str, values: &[Vec<u8>], raw: &RawCharset) -> Option<Field> {
     let mut lists = Vec::new();
     for value in values {
-        let list = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t', ',']);
+        let (text, _) = raw.decode(value)?;
+        let list = text.trim_matches([' ', '\t', ',']);
         addresses::members(list)?;
-        lists.push(list);
+        lists.push(list.to_owned());
     }
     Field::folded(name, &lists.join(", ")).ok()
 }
