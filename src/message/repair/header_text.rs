@@ -11,7 +11,7 @@ use crate::message::addresses;
 use crate::message::encoded_words::{self, TextPiece, WordPlacement};
 use crate::message::headers::{Field, FieldChange, FieldRef, changed};
 use crate::message::raw::MAX_HEADER;
-use crate::message::{RawMessage, mime};
+use crate::message::{RawMessage, mime, name_quoting};
 
 pub(super) const STEP: RepairStep = RepairStep {
     name: "header_text",
@@ -125,7 +125,9 @@ pub(in crate::message) fn repaired(field: &FieldRef<'_>, raw: Option<&RawCharset
     let (value, column) = (value.as_str(), name.len() + 2);
     let repaired = match FieldKind::of(field) {
         FieldKind::Text => repaired_text(value, column),
-        FieldKind::Addresses => addresses::repaired(value, column),
+        // Without its odd parts, the value can show a name that needs quotes.
+        FieldKind::Addresses => addresses::repaired(value, column)
+            .map(|repaired| name_quoting::quoted(&repaired, column).unwrap_or(repaired)),
         FieldKind::Ids => repaired_ids(value),
         FieldKind::Parameters => mime::repaired_parameters(value),
         FieldKind::Other => None,

@@ -4,7 +4,7 @@
 use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
-use crate::queue::sqlite::{SqliteQueue, check, salvage, wal};
+use crate::queue::sqlite::{Finding, SqliteQueue, check, salvage, wal};
 use crate::queue::{Filter, Lane, NewMail, Operator, Queue};
 use std::collections::BTreeSet;
 use std::fs;
@@ -113,6 +113,12 @@ async fn lent(queue: &SqliteQueue, what: &str) -> BTreeSet<(String, String)> {
     lent
 }
 
+/// What a finding names: the message, and its recipients, which are different for each. If the id was hit in its row and in its
+/// index, they alone say which message it is.
+fn named(finding: &Finding) -> impl Iterator<Item = String> {
+    std::iter::once(finding.id.clone()).chain(finding.recipients.iter().cloned())
+}
+
 /// Number of recipients that are neither leased nor reported.
 async fn untold(folder: &Folder, what: &str) -> usize {
     let mut told = BTreeSet::new();
@@ -125,7 +131,7 @@ async fn untold(folder: &Folder, what: &str) -> usize {
             assert!(!check(&folder.path(), |_, _| {}).unwrap().is_well(), "{what}: the check sees it too");
             let salvaged = salvage(&folder.path(), after(500), |_, _| {}).unwrap();
             assert!(salvaged.kept_as.exists(), "{what}");
-            told.extend(salvaged.damaged.iter().chain(&salvaged.lost).map(|finding| finding.id.clone()));
+            told.extend(salvaged.damaged.iter().chain(&salvaged.lost).flat_map(named));
             missing = salvaged.missing_recipients.map_or(usize::MAX, |missing| usize::try_from(missing).unwrap());
             SqliteQueue::open(folder.options()).unwrap_or_else(|error| panic!("{what}: after the salvage: {error}"))
         }
@@ -142,7 +148,7 @@ async fn untold(folder: &Folder, what: &str) -> usize {
     queue.close().await;
     drop(queue);
     let checked = check(&folder.path(), |_, _| {}).unwrap();
-    told.extend(checked.damaged.iter().map(|finding| finding.id.clone()));
+    told.extend(checked.damaged.iter().flat_map(named));
     if let (Some(_), _) | (_, false) = (&checked.unreadable, checked.integrity.is_empty()) {
         // The check reports it, and the salvage reports more.
         return 0;
@@ -151,7 +157,8 @@ async fn untold(folder: &Folder, what: &str) -> usize {
         let id = mail.accepted.id.to_string();
         mail.accepted.envelope.recipients.iter().map(|to| (id.clone(), to.to_string())).collect::<Vec<_>>()
     });
-    let left: Vec<_> = all.filter(|one| !lent.contains(one) && !told.contains(&one.0)).collect();
+    let left: Vec<_> =
+        all.filter(|one| !lent.contains(one) && !told.contains(&one.0) && !told.contains(&one.1)).collect();
     let left = left.len().saturating_sub(missing);
     if left > 0 {
         eprintln!("{what}: lent {}, told {}, missing {missing}, {checked:?}", lent.len(), told.len());
