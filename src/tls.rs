@@ -6,7 +6,7 @@
 mod explain;
 mod verify;
 
-pub(crate) use explain::explain;
+pub(crate) use explain::{BROKEN_OFF, explain};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

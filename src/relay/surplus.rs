@@ -8,6 +8,7 @@ use super::deadline::Deadline;
 use super::limits::ThrottleFactor;
 use crate::message::outcome::{Cause, Reason, RelayStep};
 use crate::smtp::reply::Severity;
+use crate::tls::BROKEN_OFF;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -179,6 +180,8 @@ pub(super) fn may_be_surplus(reason: &Reason) -> bool {
     let is_early = reason.step >= RelayStep::Connect && reason.step < RelayStep::Mail;
     match &reason.cause {
         // Data after a 220 to STARTTLS in plain text is an attack, and must be reported.
+        // A certificate that is not trusted says nothing about other connections.
+        Cause::Network(text) if reason.step == RelayStep::TlsHandshake => text == BROKEN_OFF,
         Cause::Network(_) => is_early && reason.step != RelayStep::StartTls,
         Cause::TimedOut => matches!(reason.step, RelayStep::Connect | RelayStep::Greeting),
         Cause::Reply(reply) => {

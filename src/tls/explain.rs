@@ -6,6 +6,9 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use std::io;
 
+/// What [`explain`] says of a connection that ended in the middle of the handshake.
+pub const BROKEN_OFF: &str = "the server closed the connection during the TLS handshake";
+
 /// What happened, and what the reader can do about it, if something is known. `inspect`: a command that shows the server's
 /// certificates.
 pub fn explain(error: &io::Error, expected: &ServerName<'_>, inspect: &str) -> (String, Option<String>) {
@@ -42,9 +45,7 @@ pub fn explain(error: &io::Error, expected: &ServerName<'_>, inspect: &str) -> (
 fn explain_io(error: &io::Error) -> String {
     use io::ErrorKind::*;
     match error.kind() {
-        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
-            "the server closed the connection during the TLS handshake".to_owned()
-        }
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => BROKEN_OFF.to_owned(),
         _ => error.to_string(),
     }
 }

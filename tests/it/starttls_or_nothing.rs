@@ -203,9 +203,9 @@ async fn an_idle_connection_of_another_policy_or_login_is_not_used() {
         .start(1);
     hand_in(gateway.address(), &["you@example.net"], &mail("first")).await;
     gateway.wait_for_line(&["\"delivered\"", "you@example.net"]);
-    for (recipient, words) in [
-        ("a@strict.example", ["\\\"strict\\\", TLS handshake", "authority"]),
-        ("b@stranger.example", ["AUTH", "535 5.7.8 not you"]),
+    for (recipient, upstream, words) in [
+        ("a@strict.example", "strict", ["TLS handshake", "authority"]),
+        ("b@stranger.example", "stranger", ["AUTH", "535 5.7.8 not you"]),
     ] {
         let reply = hand_in(gateway.address(), &[recipient], &mail("second")).await;
         let id = reply.strip_prefix("250 2.0.0 Queued as ").expect("taken").to_owned();
@@ -213,8 +213,8 @@ async fn an_idle_connection_of_another_policy_or_login_is_not_used() {
         let show = || String::from_utf8_lossy(&gateway.output(&["queue", "show", &id]).stdout).into_owned();
         eventually("the attempt is in the queue", || !show().contains("not tried yet"));
         let shown = show();
-        let plain = words.map(|word| word.replace('\\', ""));
-        let right = words.iter().all(|word| log.contains(word)) && plain.iter().all(|word| shown.contains(word));
+        let names_it = log.contains(&format!("\"upstream\":\"{upstream}\"")) && shown.contains(upstream);
+        let right = names_it && words.iter().all(|word| log.contains(word) && shown.contains(word));
         tally.case(right, || format!("{recipient}: {log}\n{shown}"));
     }
     let users: Vec<_> = scripted.logins().into_iter().map(|(_, user, _)| user).collect();
