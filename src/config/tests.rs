@@ -10,14 +10,20 @@ mod settings;
 use super::{ConfigFile, Environment, Problems, Provider, Settings, UpstreamLogins, UpstreamSettings, load};
 use crate::relay::Endpoint;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 /// A folder with a configuration in it and files that it can name.
 struct Folder(TempDir);
 
+static FOLDERS: AtomicU32 = AtomicU32::new(0);
+
 impl Folder {
     fn new() -> Self {
-        let folder = Self(tempfile::tempdir().expect("a folder"));
+        // Letters at random could pass for a secret, and would be masked where a message names the folder.
+        let name = format!("settings-{}-{}-", std::process::id(), FOLDERS.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("a folder");
+        let folder = Self(folder);
         let certified = rcgen::generate_simple_self_signed(["gateway.example.com".to_owned()]).expect("a certificate");
         folder.write("gateway.pem", &certified.cert.pem());
         folder.write("gateway.key", &certified.signing_key.serialize_pem());
