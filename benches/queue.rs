@@ -1,7 +1,8 @@
-//! A queue of one million messages against one of a thousand: what a backlog costs in rate, memory, start and lists.
+//! Compares a queue of one million messages with one of a thousand: the cost of a backlog in rate, memory, start and
+//! lists.
 //!
-//! `make bench`. Both queues are measured in the same run, in turns, each time in a process of its own; what counts are the ratios.
-//! WAXSEAL_BENCH_MESSAGES sets another size, WAXSEAL_BENCH_FOLDER another disk than that of target/.
+//! `make bench`. Both queues are measured in the same run, alternately, each time in a separate process; the ratios
+//! matter. WAXSEAL_BENCH_MESSAGES sets another size, WAXSEAL_BENCH_FOLDER another disk than that of target/.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
 
@@ -31,10 +32,10 @@ const ROUNDS: usize = 3;
 const MAX_RATIO: f64 = 1.5;
 const MAX_MORE_MEMORY: f64 = 32.0;
 const MAX_START: f64 = 5_000.0;
-/// "At once", for a person.
+/// What a person perceives as immediate.
 const MAX_PAGE: f64 = 100.0;
 
-/// What one process measures; rates per second, times in milliseconds, memory in MiB.
+/// One process's measurements; rates per second, times in milliseconds, memory in MiB.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 struct Measured {
     start: f64,
@@ -143,7 +144,7 @@ async fn fill(path: &Path, messages: u32) {
     queue.close().await;
 }
 
-/// What is measured leaves the queue as it was: as many are delivered as were put.
+/// The measurement leaves the queue as it was: as many messages are delivered as were put.
 fn measure(path: &Path) -> Measured {
     let opened = Instant::now();
     let queue = open(path);

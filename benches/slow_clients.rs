@@ -1,7 +1,7 @@
-//! One honest client beside a thousand slow ones: how long its mail takes, against the same client alone.
+//! One honest client beside a thousand slow ones: how long its mail takes, compared with the same client alone.
 //!
-//! `make bench`. The slow ones are in DATA and send an octet a second each; they are in a process of their own, so that only
-//! the listener is shared. What counts is the ratio, taken in turns.
+//! `make bench`. The slow ones are in DATA and send one octet per second each; they run in a separate process, so that
+//! only the listener is shared. The ratio matters, measured alternately.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
 
@@ -25,7 +25,7 @@ const ROUNDS: usize = 3;
 /// "Within twice the time."
 const MAX_RATIO: f64 = 2.0;
 
-/// Takes every message and forgets it.
+/// Accepts every message and discards it.
 struct Sink;
 
 impl Intake for Sink {
@@ -93,7 +93,7 @@ fn options() -> ListenerOptions {
     }
 }
 
-/// Connected, with the envelope said.
+/// Connected, with the envelope sent.
 async fn up_to_data(address: SocketAddr) -> BufReader<TcpStream> {
     let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
     stream.get_mut().set_nodelay(true).unwrap();
@@ -127,7 +127,7 @@ async fn hand_in(address: SocketAddr) -> Vec<Duration> {
     times
 }
 
-/// Returns when all of them are in DATA.
+/// Returns once all of them are in DATA.
 async fn start_slow(address: SocketAddr) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let mut child = command.args(["slow", &address.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
@@ -136,7 +136,7 @@ async fn start_slow(address: SocketAddr) -> Child {
     child
 }
 
-/// Until it is killed.
+/// Runs until it is killed.
 async fn be_slow(address: SocketAddr) {
     let mut clients = Vec::new();
     for _ in 0..SLOW {

@@ -42,7 +42,7 @@ pub(super) struct Found {
 }
 
 impl Environment {
-    /// The process's own.
+    /// The process's own environment.
     pub fn of_process() -> Self {
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -51,7 +51,7 @@ impl Environment {
         environment
     }
 
-    /// These variables alone; files only if CONFIG_DIR is among them.
+    /// Only these variables; files only if CONFIG_DIR is among them.
     pub fn of<K: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
         let variables: BTreeMap<_, _> =
             variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -60,7 +60,8 @@ impl Environment {
         Self { variables, secrets_folder }
     }
 
-    /// A variable, files left aside. Empty is unset: compose files pass `NAME=` for what is not there.
+    /// A variable, without looking at files. Empty counts as unset, because compose files pass `NAME=` for missing
+    /// values.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -70,8 +71,8 @@ impl Environment {
         self.secrets_folder.as_ref().is_some_and(|folder| path.starts_with(folder))
     }
 
-    /// A setting: the file of that name in the secrets folder, else the variable. White space around it is not part of
-    /// it, as in Plausible; nor are quotes and a comment, but for secrets, which may hold anything.
+    /// A setting: the file of that name in the secrets folder, otherwise the variable. Surrounding white space is
+    /// removed, as in Plausible. So are quotes and a comment, except from secrets, which may contain anything.
     pub(super) fn find(&self, name: &str, findings: &mut Findings) -> Option<Found> {
         let Found { text, place } = self.find_as_written(name, findings)?;
         let text = match variables::named(name).map_or(Kind::Text, |variable| variable.kind) {
@@ -104,17 +105,17 @@ impl Environment {
         }
     }
 
-    /// Adds whatever of its values no message may hold.
+    /// Adds the values that no message may contain.
     pub(super) fn survey(&self, hidden: &mut Redaction) {
         let kinds = VARIABLES.iter().map(|variable| (variable.name, variable.kind));
         for (name, kind) in kinds.chain(PLAUSIBLES_OWN.iter().map(|name| (*name, Kind::Text))) {
             let Some(Found { text, .. }) = self.find(name, &mut Findings::default()) else { continue };
             match kind {
                 Kind::Secret => hide_secret(&text, hidden),
-                // Shifted by one line, they hold the password.
+                // If the values are shifted by one line, they contain the password.
                 Kind::Word if !is_plain(&text) => hidden.add_secret(&text),
                 Kind::Word => {}
-                // Of a list each item is quoted by itself.
+                // Each item of a list is quoted separately.
                 Kind::Text | Kind::Pem => {
                     text.split([',', ' ']).chain([&text[..]]).for_each(|text| hide_value(text, hidden));
                 }
@@ -184,7 +185,7 @@ impl Environment {
         })
     }
 
-    /// Items between commas, each wrong one a problem of its own. `None` if there is no such setting.
+    /// Comma-separated items; each wrong one is reported separately. `None` if there is no such setting.
     pub(super) fn list<T: Text>(&self, name: &str, findings: &mut Findings) -> Option<Typed<Vec<T>>> {
         let found = self.find(name, findings)?;
         let items = found.text.split(',').map(value::without_quotes).filter(|item| !item.is_empty());
@@ -222,7 +223,7 @@ fn report<T>(parsed: Result<T, Complaint>, place: &Place, findings: &mut Finding
     parsed.map_err(|complaint| findings.error(place, complaint.message).help = complaint.help).ok()
 }
 
-/// Names only.
+/// Prints names only.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Environment").field("variables", &self.variables.keys()).finish_non_exhaustive()

@@ -1,11 +1,11 @@
-//! What was typed for one setting, and where; and what resolving it comes to.
+//! What was typed for one setting, and where; and the result of resolving it.
 
 use super::problem::Place;
 
 /// What was typed for one setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<T> {
-    /// Not typed, and without a default. Where the setting is required, this has been reported.
+    /// Not typed, and without a default. If the setting is required, that has been reported.
     Absent,
     Default(T),
     Given(T),
@@ -13,7 +13,7 @@ pub enum Input<T> {
     Invalid,
 }
 
-/// The same with its place.
+/// An input with its place.
 #[derive(Debug, Clone)]
 pub struct Typed<T> {
     pub input: Input<T>,
@@ -21,11 +21,11 @@ pub struct Typed<T> {
     pub place: Place,
 }
 
-/// There is no value, since something is wrong that has been reported.
+/// There is no value, because of a problem that has been reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reported;
 
-/// What resolving makes of settings.
+/// The result of resolving settings.
 pub type Resolved<T> = Result<T, Reported>;
 
 impl<T> Typed<T> {
@@ -41,12 +41,12 @@ impl<T> Typed<T> {
         Self { input: Input::Invalid, place }
     }
 
-    /// The key is there, right or wrong.
+    /// The key was typed, with a valid value or not.
     pub fn is_given(&self) -> bool {
         matches!(self.input, Input::Given(_) | Input::Invalid)
     }
 
-    /// What was typed, or the default. `None` also after a problem: for checks that leave it at that.
+    /// The typed value or the default. `None` also after a problem: for checks that skip invalid values.
     pub fn value(&self) -> Option<&T> {
         match &self.input {
             Input::Default(value) | Input::Given(value) => Some(value),
@@ -54,7 +54,7 @@ impl<T> Typed<T> {
         }
     }
 
-    /// A default counts as if it had been typed.
+    /// Makes a default count as if it had been typed.
     pub fn insist(&mut self) {
         self.input = match std::mem::replace(&mut self.input, Input::Invalid) {
             Input::Default(value) => Input::Given(value),
@@ -74,12 +74,12 @@ impl<T> Typed<T> {
 }
 
 impl<T: Clone> Typed<T> {
-    /// Of a setting that has a value in any case.
+    /// For a setting that always has a value.
     pub fn get(&self) -> Resolved<T> {
         self.value().cloned().ok_or(Reported)
     }
 
-    /// Of a setting that may be left out.
+    /// For a setting that may be left out.
     pub fn optional(&self) -> Resolved<Option<T>> {
         match &self.input {
             Input::Absent => Ok(None),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub enum KeyFileError {
     #[error("{0} exists already and is left alone; choose another selector for a new key")]
     Exists(PathBuf),
-    /// Not `source`: printing the chain of causes would repeat it.
+    /// Not named `source`, because printing the chain of causes would repeat it.
     #[error("{path} cannot be written: {cause}")]
     Write { path: PathBuf, cause: io::Error },
 }
@@ -36,7 +36,7 @@ pub fn create(path: &Path, pem: &str) -> Result<(), KeyFileError> {
     })
 }
 
-/// So that the file's name survives a power cut, too: its record may be published any moment.
+/// Ensures that the file's name also survives a power failure: its record may be published at any moment.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()

@@ -1,6 +1,6 @@
-//! Values that hold others: a table whose keys the user chooses, and one of known keys.
+//! Values that contain others: tables whose keys the user chooses, and tables with known keys.
 //!
-//! Order is that of the file. Every part that is wrong is a problem of its own, at its own place.
+//! The order is that of the file. Each wrong part is reported separately, at its own place.
 
 use super::suggest::nearest;
 use super::value::{Complaint, Complaints, Text, Value};

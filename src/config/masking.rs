@@ -1,7 +1,9 @@
-//! What must not be shown of a configuration: the only place that decides what is a secret, or could be one.
+//! Decides what must not be shown of a configuration. This is the only place that decides what is a secret or could be
+//! one.
 //!
-//! In a source line every value is masked except the one that a problem points at, and that one, too, if its key is a secret's or
-//! unknown, or if it could be a secret. A message shows no such text wherever it takes it from. Rather too much is masked than too little.
+//! In a source line every value is masked except the one that a problem points at; that one is masked too if its key is
+//! secret or unknown, or if it could be a secret. No message shows such text, whatever its source. If in doubt, text is
+//! masked.
 
 use super::schema::Schema;
 use super::suggest::nearest;
@@ -12,14 +14,14 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Octets of the longest key and more.
+/// In octets; more than the longest key.
 const LONGEST_NAME: usize = 40;
-/// Letters and digits in a row that no name has.
+/// No name has this many letters and digits in a row.
 const LONGEST_WORD: usize = 24;
-/// Octets of the shortest secret that can be told from a name by its look.
+/// Length in octets of the shortest secret that can be told from a name by its look.
 const SHORTEST: usize = 8;
 
-/// What stands in place of a secret.
+/// Shown in place of a secret.
 const HIDDEN: &str = "***";
 
 /// True for what looks like a key, a token or a generated password. A password that is a word cannot be told from a name.
@@ -35,7 +37,7 @@ pub fn could_be_secret(text: &str) -> bool {
         || text.split(|c: char| !is_part(c) && !"+/=_-.:".contains(c)).any(is_random_run)
 }
 
-/// Letters and digits that change too often for a word.
+/// Letters and digits that alternate too often for a word.
 fn is_random_word(word: &str) -> bool {
     let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
     let changes = |differ: fn((bool, bool), (bool, bool)) -> bool| {
@@ -43,7 +45,7 @@ fn is_random_word(word: &str) -> bool {
     };
     let to_digits = changes(|one, other| one.0 != other.0);
     let to_capitals = changes(|one, other| !one.0 && !one.1 && other.1);
-    // A number and its unit.
+    // A number with a unit.
     let has_unit = word.trim_start_matches(|c: char| c.is_ascii_digit()).len() <= 3;
     let has_letters = word.bytes().any(|byte| byte.is_ascii_alphabetic());
     has_letters
@@ -55,12 +57,12 @@ fn is_random_word(word: &str) -> bool {
             || (word.len() >= 10 && to_capitals >= 3))
 }
 
-/// Amazon's word for a user name.
+/// AWS's term for a user name.
 fn is_access_key_id(word: &str) -> bool {
     word.len() == 20 && word.starts_with("AKIA") && !word.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
-/// Base64 or hexadecimal, whatever divides it.
+/// Base64 or hexadecimal, with any separators.
 fn is_random_run(run: &str) -> bool {
     let count = |wanted: fn(&u8) -> bool| run.as_bytes().iter().filter(|byte| wanted(byte)).count();
     let (digits, capitals) = (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase));
@@ -72,40 +74,41 @@ fn is_random_run(run: &str) -> bool {
         || (run.len() >= 20 && digits >= 2 && capitals >= 3 && !is_access_key_id(run))
 }
 
-/// True for the text of a key that lacks its BEGIN and END lines: base64 or hexadecimal of the shortest key, Ed25519, or more.
+/// True for the text of a key without its BEGIN and END lines: base64 or hexadecimal, at least as long as the shortest
+/// key (Ed25519).
 pub fn is_key_without_its_frame(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-:\\ \t\r\n".contains(&byte);
     text.len() >= 64 && !text.starts_with('/') && text.bytes().all(is_part) && could_be_secret(text)
 }
 
-/// True for names that people give to secrets.
+/// True for names that people use for secrets.
 pub fn is_secrets_name(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["pass", "pwd", "secret", "token", "credential", "hash", "api"].iter().any(|word| key.contains(word))
         || nearest(&key, ["password"].into_iter()).is_some()
 }
 
-/// True for names that variables have by custom. What else stands there may be the secret itself, and is not shown.
+/// True for names that follow the convention for variables. Any other text may be the secret itself, and is not shown.
 pub fn is_variable(name: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     let begins = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
     name.len() <= 64 && begins && name.bytes().all(is_part) && !could_be_secret(name)
 }
 
-/// True for what can be no password: a word or a number.
+/// True for text that cannot be a password: a word or a number.
 pub fn is_plain(text: &str) -> bool {
     text.len() <= 20
         && (text.chars().all(char::is_alphabetic) || text.bytes().all(|byte| b"-.0123456789".contains(&byte)))
 }
 
-/// A path as messages show it. One that leads to nothing may be no path at all.
+/// A path as messages show it. A path that does not exist may not be a path at all.
 pub fn shown_path(path: &Path) -> String {
     let text = path.display().to_string();
     let folder_exists = path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && folder.exists());
     if could_be_secret(&text) && !folder_exists && !path.exists() { HIDDEN.to_owned() } else { text }
 }
 
-/// Such as "relay:hunter2" in "smtp://relay:hunter2@smtp.example.com".
+/// For example "relay:hunter2" in "smtp://relay:hunter2@smtp.example.com".
 fn login_before_host(text: &str) -> Option<&str> {
     text.rsplit_once('@').map(|(login, _)| login).filter(|login| login.contains(':'))
 }
@@ -119,7 +122,7 @@ pub fn hide_value(text: &str, hidden: &mut Redaction) {
     }
 }
 
-/// A value where a secret belongs. Words of the language stay in messages: none of them quotes this value itself.
+/// A value where a secret belongs. Ordinary words stay in messages, because no message quotes this value itself.
 pub fn hide_secret(text: &str, hidden: &mut Redaction) {
     if !is_plain(text) || text.len() > 11 {
         hidden.add_secret(text);
@@ -130,27 +133,27 @@ pub fn hide_secret(text: &str, hidden: &mut Redaction) {
 #[derive(Debug, Default)]
 pub struct Survey {
     schema: Schema,
-    /// Texts that no message may hold.
+    /// Texts that no message may contain.
     pub hidden: Redaction,
-    /// Keys and values that may be shown where a problem points at them.
+    /// Keys and values that may be shown if a problem points at them.
     pub shown: Vec<Range<usize>>,
-    /// Where secrets stand as literals.
+    /// The places of literal secrets.
     pub literals: Vec<Range<usize>>,
 }
 
-/// Where a key stands.
+/// The position of a key.
 #[derive(Clone, Copy)]
 struct Around {
-    /// Below a key that is a secret's.
+    /// Below the key of a secret.
     secret: bool,
-    /// In a table of the schema, and not in one whose keys are the user's choice.
+    /// In a table of the schema, and not in one whose keys the user chooses.
     schema: bool,
-    /// Below a key that means nothing: it may be a misspelt one of a secret.
+    /// Below an unknown key, which may be the misspelt key of a secret.
     unknown: bool,
 }
 
 impl Survey {
-    /// Of a text that cannot be parsed: only its keys can be told from its values.
+    /// For a text that cannot be parsed: only its keys can be told from its values.
     pub fn blind(schema: Schema) -> Self {
         Self { schema, ..Self::default() }
     }
@@ -162,7 +165,7 @@ impl Survey {
         survey
     }
 
-    /// The text with every value masked but the one at `place`, unless that could be a secret.
+    /// The text with every value masked except the one at `place`, which is masked too if it could be a secret.
     pub fn mask(&self, text: &str, place: &Range<usize>) -> String {
         let mut masked = mask_values(text, self.schema);
         let part = text.get(place.clone()).filter(|part| self.hidden.hide(part) == *part);
@@ -223,21 +226,21 @@ fn is_secret(key: &str, schema: Schema) -> bool {
     schema.setting(key).map_or_else(|| is_secrets_name(key), |setting| setting.secret)
 }
 
-/// A key that is known, or a word: what else stands there may be a secret.
+/// A known key or a word; anything else may be a secret.
 fn is_plain_key(key: &str, schema: Schema) -> bool {
     let is_word = key.chars().all(|c| c.is_alphabetic() || "_-.".contains(c));
     schema.setting(key).is_some() || (is_word && key.len() <= LONGEST_NAME && !could_be_secret(key))
 }
 
-/// With a folder, with an extension, or a word.
+/// With a folder or an extension, or a word.
 fn is_file_name(text: &str) -> bool {
     let is_word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphabetic() || "_-".contains(c));
     let has_extension = text.rsplit_once('.').is_some_and(|(_, extension)| extension.len() <= 5 && is_word(extension));
     !could_be_secret(text) && (text.contains('/') || is_word(text) || has_extension)
 }
 
-/// Shows of each line its key, or the name of its table, whether the text can be parsed or not: a private key that was pasted
-/// over several lines is not even a value. Places keep their meaning, in octets and in characters.
+/// Shows only the key of each line, or the name of its table, whether the text can be parsed or not: a private key that
+/// was pasted over several lines is not even a value. Places stay the same, in octets and in characters.
 fn mask_values(text: &str, schema: Schema) -> String {
     let star = |c: char| match c.len_utf8() {
         1 if matches!(c, '\r' | '\n') => c,
@@ -253,7 +256,7 @@ fn mask_values(text: &str, schema: Schema) -> String {
     text.split_inclusive('\n').map(mask).collect()
 }
 
-/// Octets of the line that can be no secret: `key =` and `[table]`, in small letters as all keys are.
+/// The part of the line that cannot be a secret, in octets: `key =` and `[table]`, in lower case like all keys.
 fn shown(line: &str, schema: Schema) -> usize {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
     let indent = line.len() - line.trim_start_matches([' ', '\t']).len();

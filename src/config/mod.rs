@@ -1,7 +1,7 @@
 //! The configuration: what is typed in `config.toml` and the environment, and what it resolves to.
 //!
-//! Everything wrong is reported at once, each with its place and a remedy; nothing starts half-way. Never starts or
-//! connects anything.
+//! Everything wrong is reported at once, each with its place and a remedy; nothing is started partially. Never starts
+//! or connects anything.
 
 mod environment;
 mod file;
@@ -56,7 +56,7 @@ use toml::de::DeTable;
 #[derive(Debug, Clone, Copy)]
 pub struct ConfigFile<'a> {
     pub path: &'a Path,
-    /// The user named it, so it must exist. The default file may be missing if the environment is enough.
+    /// The user named the file, so it must exist. The default file may be missing if the environment is enough.
     pub explicit: bool,
 }
 
@@ -74,14 +74,14 @@ pub fn load_relative_to(file: &ConfigFile<'_>, base: &Path, environment: &Enviro
     Ok(settings)
 }
 
-/// The same of a text, for `fuzzing`. Files that it names are looked for below `base`.
+/// The same for a text, for `fuzzing`. Files that it names are searched for below `base`.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn load_text(text: &str, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
     UnresolvedConfig::parse("config.toml", text, true)?.finish(base, environment)
 }
 
-/// Where the queue is, whatever else is wrong or missing: a queue can be looked at from a shell that has none of the gateway's
-/// secrets, and with a file that would not start.
+/// The location of the queue, whatever else is wrong or missing: a queue can be inspected from a shell that has none of
+/// the gateway's secrets, and with a file that would not start.
 pub fn queue_location(file: &ConfigFile<'_>, environment: &Environment) -> Result<QueueLocation, Problems> {
     let mut draft = UnresolvedConfig::read(file)?;
     environment.survey(&mut draft.source.survey.hidden);
@@ -99,12 +99,12 @@ fn base<'a>(file: &ConfigFile<'a>) -> &'a Path {
     file.path.parent().unwrap_or(Path::new(""))
 }
 
-/// What was typed, on its way to [`Settings`].
+/// The typed configuration, before it becomes [`Settings`].
 struct UnresolvedConfig {
     source: Source,
     file: File,
     findings: Findings,
-    /// The missing upstream would only repeat a problem that has been reported.
+    /// Reporting the missing upstream would only repeat a problem that has been reported.
     upstream_was_tried: bool,
     has_file: bool,
 }
@@ -216,7 +216,7 @@ fn name_variables(findings: &mut Findings, has_file: bool) {
     }
 }
 
-/// A syntax error is reported alone: what follows it cannot be parsed.
+/// A syntax error is reported alone, because the text after it cannot be parsed.
 fn syntax_error(source: Source, text: &str, error: &toml::de::Error) -> Problems {
     let at = error.span().unwrap_or(text.len()..text.len());
     let problem = Problem::new(Place::File(at), format!("this is not TOML: {}", error.message()));

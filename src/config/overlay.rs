@@ -1,6 +1,6 @@
-//! Lays the environment over what was typed in the file: an upstream, listeners, a user, a key, the gateway's name.
+//! Applies the environment to what was typed in the file: an upstream, listeners, a user, a key, the gateway's name.
 //!
-//! The block that Plausible reads works here unchanged; what the gateway adds begins with WAXSEAL_ or DKIM_.
+//! The block of variables that Plausible reads works here unchanged; the gateway's own begin with WAXSEAL_ or DKIM_.
 
 use super::environment::{Environment, Found};
 use super::file::{
@@ -25,9 +25,9 @@ use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What the upstream of the environment is called.
+/// The name of the environment's upstream.
 pub const UPSTREAM: &str = "environment";
-/// Where the gateway listens, on both loopback addresses, if nothing says otherwise.
+/// The gateway listens on this port of both loopback addresses unless configured otherwise.
 const DEFAULT_PORT: u16 = 2525;
 
 pub fn apply(environment: &Environment, file: &mut File, findings: &mut Findings) {
@@ -100,7 +100,7 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
     };
     upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
     if let Some(host) = host {
-        // Given even if it is not: Plausible's default holds whatever SMTP_HOST_SSL_ENABLED says.
+        // Counts as given even if it is not: Plausible's default applies whatever SMTP_HOST_SSL_ENABLED says.
         upstream.port.insist();
         let known = host.value().map(String::as_str).and_then(provider::at_host);
         upstream.provider = Typed::given(ProviderName(known.unwrap_or(&provider::SMTP)), place);
@@ -153,7 +153,8 @@ fn pem_source(environment: &Environment, name: &str, findings: &mut Findings) ->
     })
 }
 
-/// First among the upstreams, so that without routes it gets all mail; with routes, what no other takes.
+/// Puts it first among the upstreams, so that it gets all mail if there are no routes; if there are, it gets the mail
+/// that no other route matches.
 fn make_default(upstream: UpstreamTable, file: &mut File) {
     if !file.routes.is_empty() {
         let place = upstream.place().clone();
@@ -251,7 +252,8 @@ fn fill<T: Clone>(typed: &mut Typed<T>, from_environment: Option<&Typed<T>>) {
     }
 }
 
-/// Beyond loopback a user without networks means that the login is needed: container addresses are anybody's.
+/// Beyond loopback, a user without networks means that a login is required, because any container may have such an
+/// address.
 fn environment_listener(address: SocketAddr, place: &Place, login_only: bool) -> ListenerTable {
     let mut listener = ListenerTable::empty(place.clone());
     listener.address = Typed::given(address, place.clone());

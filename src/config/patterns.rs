@@ -6,7 +6,7 @@ use crate::message::text_pattern::{HeaderPattern, TextPattern};
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// One, or a list: `"a"` is as good as `["a"]`.
+/// One value or a list: `"a"` means the same as `["a"]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OneOrMore<T>(pub Vec<T>);
 
@@ -38,7 +38,7 @@ impl Text for TextPattern {
     }
 }
 
-/// `{ X-Kind = "report*" }`: each header of these must fit.
+/// `{ X-Kind = "report*" }`: each of these headers must match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderPatterns(pub Vec<HeaderPattern>);
 

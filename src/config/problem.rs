@@ -1,7 +1,7 @@
 //! What is wrong with a configuration: each problem with its place and a remedy, all of them at once.
 //!
-//! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: messages and lines
-//! pass through what `masking` has found out about the configuration.
+//! Printed plainly (`file:line:column: message`) or with the source line marked. Never shows a secret: messages and
+//! lines are filtered by what `masking` found in the configuration.
 
 use super::masking::Survey;
 use super::schema::Schema;
@@ -11,14 +11,14 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Where something was said.
+/// Where something was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// Octets of the configuration file.
+    /// A range of octets in the configuration file.
     File(Range<usize>),
     /// A variable, or a file of the secrets folder.
     Environment(String),
-    /// What is missing altogether.
+    /// Something that is missing altogether.
     Nowhere,
 }
 
@@ -56,7 +56,7 @@ impl Problem {
     }
 }
 
-/// What resolving finds on its way.
+/// Problems found while resolving.
 #[derive(Debug, Default)]
 pub struct Findings {
     pub errors: Vec<Problem>,
@@ -74,7 +74,7 @@ impl Findings {
     }
 }
 
-/// A configuration's text, the name under which its lines are reported, and what of it may be shown.
+/// A configuration's text, the name under which its lines are reported, and which parts may be shown.
 #[derive(Default)]
 pub struct Source {
     name: String,
@@ -87,7 +87,7 @@ impl Source {
         Self { name: name.into(), text: text.into(), survey: Survey::blind(schema) }
     }
 
-    /// Where there is no text to point at.
+    /// For a place without text.
     pub fn named(name: impl Into<String>) -> Self {
         Self::new(name, "", Schema::default())
     }
@@ -100,7 +100,7 @@ impl Source {
     }
 }
 
-/// Prints no text: secrets are in it.
+/// Prints no text, because it contains secrets.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
@@ -117,8 +117,8 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Sorted by place: the file's from top to bottom, then the environment's. What is said twice (one value may concern
-    /// several listeners) is kept once.
+    /// Sorted by place: the file's from top to bottom, then the environment's. Duplicates (one value may concern
+    /// several listeners) are removed.
     pub fn new(source: Arc<Source>, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| match &problem.place {
             Place::File(at) => (0, at.start),
@@ -150,7 +150,7 @@ impl Problems {
         self.problems.is_empty()
     }
 
-    /// Another text about the same configuration, with nothing in it that no problem may show.
+    /// Another text about the same configuration, filtered like a problem.
     pub fn hide(&self, text: &str) -> String {
         self.source.survey.hidden.hide(text)
     }
@@ -180,7 +180,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// One problem together with the text it is about. `{}` is one line, `{:#}` shows the source.
+/// One problem together with the text that it concerns. `{}` is one line, `{:#}` shows the source.
 #[derive(Debug, Clone, Copy)]
 pub struct Located<'a> {
     problem: &'a Problem,
@@ -226,13 +226,13 @@ impl fmt::Display for Located<'_> {
         if f.alternate() {
             return GraphicalReportHandler::new().render_report(f, &Marked::new(*self));
         }
-        // A message quotes what was typed, which may hold anything.
+        // A message quotes what was typed, which may contain anything.
         write!(f, "{}: {}", self.place(), Clean(self.message()))?;
         self.help().map_or(Ok(()), |help| write!(f, " (help: {})", Clean(help)))
     }
 }
 
-/// A problem as miette wants it.
+/// A problem in the form that miette needs.
 #[derive(Debug)]
 struct Marked<'a> {
     located: Located<'a>,
@@ -308,7 +308,7 @@ mod tests {
         Problems::new(Arc::new(source), vec![late, Problem::new(Place::Nowhere, "nothing to do"), early])
     }
 
-    /// What is quoted in a message may hold anything.
+    /// Text quoted in a message may contain anything.
     #[test]
     fn a_message_stays_on_its_line_and_harmless() {
         let mut problem =

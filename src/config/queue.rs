@@ -1,4 +1,4 @@
-//! Values of `[queue]` that are more than a word: the retry schedule, the backend, whom a bounce goes to.
+//! Values of `[queue]` that are more than a word: the retry schedule, the backend, the recipient of bounces.
 
 use super::maps::known_keys;
 use super::value::{Complaint, Complaints, Text, Value, words};
@@ -39,7 +39,7 @@ impl Value for RetryTimes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueBackend {
     Sqlite,
-    /// Known by name, so that the error can say what to write instead.
+    /// Recognised so that the error can say what to write instead.
     Redis,
 }
 

@@ -1,11 +1,11 @@
-//! `rate`: one rate, or several in a list, all of which are kept.
+//! `rate`: one rate, or a list of several, all of which apply.
 
 use super::value::{Complaint, Complaints, Text, Value};
 use crate::relay::{Rate, RateError};
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// No two for the same length of time.
+/// No two have the same period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rates(pub Vec<Rate>);
 

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 pub trait Section: Sized {
     const TABLE: &'static TableSchema;
 
-    /// Takes every key of the schema; what is wrong has been reported when this returns.
+    /// Reads every key of the schema; all problems have been reported when this returns.
     fn read(table: &mut TableReader<'_, '_>) -> Self;
 
     /// A table in which nothing was typed.
@@ -25,8 +25,8 @@ pub trait Section: Sized {
     fn place(&self) -> &Place;
 }
 
-/// Finds the tables of a document, or those within a table, and reads each by its schema. One of the wrong shape is reported
-/// and, where it can be, read all the same.
+/// Finds the tables of a document, or those within a table, and reads each by its schema. A table of the wrong shape is
+/// reported and, if possible, read anyway.
 pub struct Sections<'a, 'f> {
     pub document: &'a DeTable<'a>,
     /// For suggestions.
@@ -64,7 +64,7 @@ impl<'a> Sections<'a, '_> {
                 .filter_map(|item| Some((item.get_ref().as_table()?, item.span())))
                 .map(|(content, at)| self.read(content, Place::File(at)))
                 .collect(),
-            // Read all the same, so that its other problems are not hidden behind this one.
+            // Read anyway, so that this problem does not hide its other ones.
             DeValue::Table(content) => {
                 self.wrong_shape::<S>(value);
                 vec![self.read(content, Place::File(value.span()))]
@@ -87,7 +87,7 @@ impl<'a> Sections<'a, '_> {
     }
 }
 
-/// One table while it is read. What is left unread at the end is unknown.
+/// A table that is being read. Keys that are left unread are unknown ones.
 pub struct TableReader<'a, 'f> {
     table: &'static TableSchema,
     schema: Schema,
@@ -129,7 +129,7 @@ impl TableReader<'_, '_> {
         Sections { document: self.content, schema: self.schema, findings: self.findings }.many()
     }
 
-    /// Reports the keys that no setting has.
+    /// Reports unknown keys.
     fn finish(self) {
         let tables = self.schema.0;
         for (key, value) in self.content {
@@ -188,7 +188,8 @@ fn suggest_table(name: &str, tables: &[&'static TableSchema]) -> String {
     }
 }
 
-/// The way out for an unknown key: the tables where it belongs, else the key that is meant, else the keys there are.
+/// The remedy for an unknown key: the tables where it belongs, otherwise the key that was probably meant, otherwise the
+/// existing keys.
 fn suggest_key(key: &str, table: &TableSchema, tables: &[&'static TableSchema]) -> String {
     let own = table.settings.iter().map(|setting: &SettingSchema| setting.key);
     if let Some(home) = home_of(key, tables) {
@@ -204,7 +205,7 @@ fn suggest_key(key: &str, table: &TableSchema, tables: &[&'static TableSchema]) 
     }
 }
 
-/// Where a key stands; `None` if nowhere.
+/// The table that has this key; `None` if none has it.
 fn home_of(key: &str, tables: &[&'static TableSchema]) -> Option<String> {
     let homes: Vec<_> = tables.iter().filter(|table| table.has(key)).collect();
     match homes.as_slice() {

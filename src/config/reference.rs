@@ -1,6 +1,6 @@
-//! `waxseal check --defaults`: every key with its documentation and its default, straight from the schema.
-//! Nothing is written here by hand, so that it cannot differ from what is read. `shipped` writes `config.toml` and
-//! docs/configuration.md from the same schema.
+//! `waxseal check --defaults`: every key with its documentation and its default, directly from the schema. Nothing is
+//! written by hand, so it cannot differ from what is read. `shipped` writes `config.toml` and docs/configuration.md
+//! from the same schema.
 
 #[cfg(test)]
 mod shipped;
@@ -12,7 +12,7 @@ use super::file::SCHEMA;
 use super::schema::{Presence, SettingSchema, TableSchema};
 use std::fmt::{self, Write as _};
 
-/// Prints as TOML in which every line that is not a default is a comment.
+/// Prints TOML in which every line that is not a default is a comment.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults;
 
@@ -27,7 +27,7 @@ impl fmt::Display for Defaults {
 }
 
 impl Defaults {
-    /// The same for programs: one object for each key.
+    /// The same for programs: one object per key.
     pub fn to_json(self) -> serde_json::Value {
         let of_table = |table: &'static TableSchema| {
             table.settings.iter().map(|setting| {
@@ -40,9 +40,9 @@ impl Defaults {
                     "table": table.name,
                     "key": setting.key,
                     "kind": kind,
-                    // The default, else an example.
+                    // The default, otherwise an example.
                     "value": setting.presence.value(),
-                    // What can be written.
+                    // The permitted values.
                     "expects": (setting.expected)(),
                     "description": paragraphs(setting.doc).join("\n\n"),
                 })
@@ -71,7 +71,7 @@ fn write_setting(f: &mut fmt::Formatter<'_>, setting: &SettingSchema) -> fmt::Re
     }
 }
 
-/// Paragraphs, each in lines of a width for people, as comments.
+/// Paragraphs as comments, wrapped to a readable width.
 fn write_doc(f: &mut impl fmt::Write, doc: &[&str]) -> fmt::Result {
     for (at, paragraph) in paragraphs(doc).iter().enumerate() {
         if at > 0 {
@@ -85,7 +85,7 @@ fn write_doc(f: &mut impl fmt::Write, doc: &[&str]) -> fmt::Result {
 /// Characters of a line of text.
 const WIDTH: usize = 120;
 
-/// Lines up to an empty one belong together.
+/// Lines up to an empty one form a paragraph.
 fn paragraphs(doc: &[&str]) -> Vec<String> {
     let lines: Vec<&str> = doc.iter().map(|line| line.trim()).collect();
     lines.split(|line| line.is_empty()).map(|lines| lines.join(" ")).filter(|text| !text.is_empty()).collect()
@@ -106,7 +106,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Words, where `key = value` and `{ … }` are one.
+/// Words, where `key = value` and `{ … }` count as one.
 fn unbroken(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in text.split(' ') {

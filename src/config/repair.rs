@@ -1,4 +1,4 @@
-//! `[repair]`: a switch for each step, from the list of steps. Nothing here names a step.
+//! `[repair]`: a switch for each step in the list of steps. Nothing here names a step.
 
 use super::input::{Reported, Resolved, Typed};
 use super::problem::Place;

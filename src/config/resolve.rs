@@ -1,4 +1,4 @@
-//! From what was typed to [`Settings`]: defaults that depend on others, files, references, and rules between settings.
+//! Turns typed values into [`Settings`]: defaults that depend on others, files, references, and rules between settings.
 //!
 //! Continues after a problem, so that all are found; checks that depend on a wrong value are skipped.
 //! Reads files; never connects anywhere and never writes.
@@ -32,7 +32,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What resolving rests on.
+/// What resolving needs.
 pub struct Resolver<'a> {
     /// Where relative paths start.
     pub base: &'a Path,
@@ -108,7 +108,7 @@ impl Resolver<'_> {
         self.base.join(typed)
     }
 
-    /// Where every upstream signs by itself, no key is missed.
+    /// If every upstream signs by itself, no key is missing.
     fn unsigned(&mut self, gateway: &GatewayTable, has_keys: bool, signs_nothing: bool) -> Resolved<Unsigned> {
         let typed = &gateway.unsigned;
         if !has_keys && !typed.is_given() && signs_nothing {
@@ -133,7 +133,7 @@ impl Resolver<'_> {
         Ok(unsigned)
     }
 
-    /// Without `senders` of its own a listener takes the domains that have a key, and no others without a key.
+    /// A listener without its own `senders` accepts the domains that have a key, and no others.
     fn warn_about_senders(&mut self, unsigned: &Typed<UnsignedMail>, has_keys: bool, listeners: &[ListenerTable]) {
         let says_send = unsigned.is_given() && unsigned.value() == Some(&UnsignedMail::Send);
         if says_send && has_keys && listeners.iter().all(|listener| !listener.senders.is_given()) {
@@ -157,7 +157,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// A list that was typed and is empty would match nobody.
+    /// An empty list would match nothing.
     fn patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Resolved<SenderPatterns> {
         let patterns = typed.value().ok_or(Reported)?;
         if patterns.is_empty() {
@@ -169,12 +169,12 @@ impl Resolver<'_> {
         SenderPatterns::parse(patterns.iter().map(|pattern| &pattern.0)).map_err(|_| Reported)
     }
 
-    /// `None` where the key is left out.
+    /// `None` if the key is left out.
     fn optional_patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Resolved<Option<SenderPatterns>> {
         if typed.is_given() { self.patterns(key, typed).map(Some) } else { Ok(None) }
     }
 
-    /// The name, unless an earlier table of the kind has it.
+    /// The name, unless an earlier table of this kind has it.
     fn unique(&mut self, taken: &mut HashSet<String>, what: &str, name: &Typed<String>) -> Resolved<Arc<str>> {
         let value = name.value().ok_or(Reported)?;
         if taken.insert(value.to_owned()) {
@@ -187,8 +187,7 @@ impl Resolver<'_> {
     }
 }
 
-/// The domains whose mail can be sealed, and those that are named as leaving unsigned; each once. None if there is no
-/// key.
+/// The domains whose mail can be signed, and those that may send unsigned mail; each once. None if there is no key.
 fn own_domains<'a>(dkim: &'a [DkimSettings], unsigned: Option<&'a Unsigned>) -> Vec<&'a Domain> {
     let unsigned = match unsigned {
         Some(Unsigned::Domains(domains)) if !dkim.is_empty() => &domains[..],

@@ -1,5 +1,5 @@
-//! What is known of each table and key, as data: `reader` goes by it, `masking` looks up which keys are secrets.
-//! `settings!` in `reader.rs` makes it from the one definition of each key.
+//! Data about each table and key: `reader` follows it, and `masking` looks up which keys are secrets. `settings!` in
+//! `reader.rs` builds it from the one definition of each key.
 
 /// Every table, in the order of the shipped file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,7 +10,7 @@ impl Schema {
         self.0.iter().flat_map(|table| table.settings)
     }
 
-    /// In whichever table it stands.
+    /// In any table.
     pub fn setting(self, key: &str) -> Option<&'static SettingSchema> {
         self.settings().find(|setting| setting.key == key)
     }
@@ -36,24 +36,24 @@ pub struct SettingSchema {
     pub key: &'static str,
     pub doc: &'static [&'static str],
     pub presence: Presence,
-    /// What can be written, in words.
+    /// The permitted values, in words.
     pub expected: fn() -> String,
     /// Its value must not be shown.
     pub secret: bool,
 }
 
-/// What it means to leave a key out. The texts are TOML values.
+/// The effect of leaving a key out. The texts are TOML values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// Must be there; an example.
+    /// The key must be given; an example.
     Required(&'static str),
     Default(&'static str),
-    /// Absent means something of its own, which the documentation says; an example.
+    /// An absent key has a meaning of its own, which the documentation explains; an example.
     Optional(&'static str),
 }
 
 impl Presence {
-    /// The default, or an example where there is none.
+    /// The default, or an example if there is none.
     pub fn value(&self) -> &'static str {
         let (Self::Required(value) | Self::Default(value) | Self::Optional(value)) = self;
         value
@@ -61,7 +61,7 @@ impl Presence {
 }
 
 impl TableSchema {
-    /// As it is written: `[log]`, `[[listener]]`; nothing for the top.
+    /// As written: `[log]`, `[[listener]]`; empty for the top.
     pub fn title(&self) -> String {
         match (self.name, self.many) {
             ("", _) => String::new(),
@@ -70,12 +70,12 @@ impl TableSchema {
         }
     }
 
-    /// Under which it stands in the table around it.
+    /// The key that contains it in the enclosing table.
     pub fn key(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or_default()
     }
 
-    /// Whether `other` stands in this one, under that key.
+    /// Whether `other` is contained in this table under that key.
     pub fn holds(&self, other: &Self, key: &str) -> bool {
         let around = other.name.rsplit_once('.').map_or("", |(around, _)| around);
         !other.name.is_empty() && around == self.name && other.key() == key

@@ -1,13 +1,14 @@
 //! Whether an upstream is one of our own listeners: such mail would loop until it has too many Received headers.
 //!
-//! A shared environment file makes it likely. Pure over given addresses; the caller that starts the gateway looks
-//! names up.
+//! A shared environment file makes this likely. Pure over given addresses; the caller that starts the gateway looks up
+//! names.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// The address at which the upstream would reach one of `listeners`.
 ///
-/// `is_local` tells whether an address is this machine's; it is called only where a listener takes all addresses.
+/// `is_local` says whether an address belongs to this machine; it is called only if a listener is bound to all
+/// addresses.
 pub fn is_own_listener(
     upstream: &[SocketAddr],
     listeners: &[SocketAddr],
@@ -27,7 +28,7 @@ pub fn is_own_listener(
     upstream.iter().copied().find(|target| target.port() != 0 && reaches(target))
 }
 
-/// The addresses a host stands for without a look-up: literals and "localhost".
+/// A host's addresses without a lookup: literals and "localhost".
 pub fn literal_addresses(host: &str, port: u16) -> Vec<SocketAddr> {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     if name == "localhost" || name.ends_with(".localhost") {
@@ -36,12 +37,12 @@ pub fn literal_addresses(host: &str, port: u16) -> Vec<SocketAddr> {
     host.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)).into_iter().collect()
 }
 
-/// True if this machine has the address: it can be bound. Nothing is sent.
+/// True if this machine has the address, which means that it can be bound. Sends nothing.
 pub fn is_local_address(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// Also in its IPv4-mapped form, `::ffff:127.0.0.1`.
+/// Includes the IPv4-mapped form, `::ffff:127.0.0.1`.
 pub fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }

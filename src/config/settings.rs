@@ -1,6 +1,6 @@
-//! What the configuration resolves to: every default filled in, every file read, every reference checked.
+//! The resolved configuration: every default filled in, every file read, every reference checked.
 //!
-//! A `Settings` that exists can be started. It holds each module's own options; what was typed is in `file.rs`.
+//! Any `Settings` value can be started. It holds each module's own options; what was typed is in `file.rs`.
 
 use super::file::DeliveryMode;
 use super::problem::Problems;
@@ -38,7 +38,7 @@ pub struct Settings {
     pub dkim: Vec<DkimSettings>,
     /// At least one.
     pub upstreams: Vec<UpstreamSettings>,
-    /// In order, the first match wins; at least one. Mail that matches none has no way out.
+    /// In order, the first match is used; at least one. Mail that matches none cannot be sent.
     pub routes: Vec<RouteSettings>,
     pub repairs: Repairs,
     /// What the gateway's own Received field tells.
@@ -49,7 +49,7 @@ pub struct Settings {
     pub log: log::LogOptions,
     /// `None` if the environment alone configures the gateway.
     pub file: Option<PathBuf>,
-    /// To be said at every start.
+    /// Logged at every start.
     pub warnings: Problems,
 }
 
@@ -58,7 +58,8 @@ impl Settings {
         QueueLocation { data_dir: self.data_dir.clone(), backend: self.queue.backend.clone() }
     }
 
-    /// What happens to a domain without a key, where mail comes in. Where nothing is signed here at all, nobody asks for one.
+    /// What happens at intake to mail from a domain without a key. If nothing is signed here at all, no key is
+    /// required.
     pub fn unsigned_at_intake(&self) -> Unsigned {
         let is_left = |upstream: &UpstreamSettings| upstream.profile.signing == Signing::LeftToProvider;
         if self.upstreams.iter().all(is_left) { Unsigned::Send } else { self.unsigned.clone() }
@@ -69,7 +70,7 @@ impl Settings {
 pub struct ListenerSettings {
     pub options: inbound::ListenerOptions,
     pub delivery: DeliveryMode,
-    /// Who may be the sender, in the envelope and in the From header.
+    /// The permitted senders, in the envelope and in the From header.
     pub senders: SenderPatterns,
 }
 
@@ -77,7 +78,7 @@ pub struct ListenerSettings {
 pub struct UserSettings {
     pub name: Arc<str>,
     pub password: Password,
-    /// `None`: whatever the listener allows.
+    /// `None`: as the listener allows.
     pub senders: Option<SenderPatterns>,
 }
 
@@ -87,22 +88,22 @@ pub struct DkimSettings {
     pub selector: Selector,
     /// `None` if the key came in the environment.
     pub path: Option<PathBuf>,
-    /// `None`: the file does not exist yet and is to be made at start.
+    /// `None`: the file does not exist yet and will be created at start.
     pub key: Option<SigningKey>,
 }
 
 #[derive(Debug, Clone)]
 pub struct UpstreamSettings {
     pub name: Arc<str>,
-    /// What is known of its provider; the fields below hold what the configuration made of it.
+    /// What is known of its provider; the fields below hold the configuration's values.
     pub preset: &'static Preset,
     pub provider: Provider,
     pub limits: relay::ConnectionLimits,
-    /// What happens to a message before it is sent there.
+    /// How a message is adapted before it is sent there.
     pub profile: Profile,
-    /// All of them are kept.
+    /// All of them apply.
     pub rates: Vec<relay::Rate>,
-    /// The upstream whose limits govern this one too; never one that itself shares.
+    /// The upstream whose limits also apply to this one; never one that itself shares.
     pub share_limits_with: Option<Arc<str>>,
 }
 
@@ -113,12 +114,12 @@ pub enum Provider {
         endpoint: relay::Endpoint,
         logins: UpstreamLogins,
     },
-    /// The provider inside the process; its endpoint is known once it runs.
+    /// The embedded provider; its endpoint is known once it runs.
     Sandbox,
 }
 
 impl Provider {
-    /// A login at the same host; without any, the same server.
+    /// The same login at the same host; without a login, the same server.
     pub fn shares_an_account_with(&self, other: &Self) -> bool {
         let (Self::Smtp { endpoint, logins }, Self::Smtp { endpoint: other, logins: other_logins }) = (self, other)
         else {
@@ -134,14 +135,14 @@ impl Provider {
     }
 }
 
-/// Who the gateway is at a provider.
+/// The gateway's logins at a provider.
 #[derive(Debug, Clone)]
 pub struct UpstreamLogins {
-    /// For mail whose domain has no login of its own. `None` with others in `by_domain`: such mail waits.
+    /// For mail whose domain has no login of its own. `None` while there are others in `by_domain`: such mail waits.
     pub own: Option<relay::Credentials>,
-    /// By domain as DNS spells it; each serves the domains below it too.
+    /// By domain in DNS spelling; each also serves its subdomains.
     pub by_domain: Vec<(String, relay::Credentials)>,
-    /// Of all logins, and of the key that a password is made from.
+    /// Covers all logins, and the key from which a password is derived.
     pub redaction: Arc<crate::observe::Redaction>,
 }
 
@@ -166,7 +167,7 @@ pub struct RouteSettings {
     pub retry_refused: bool,
 }
 
-/// What keeps the queue.
+/// The backend of the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendSettings {
     /// A database in `data_dir`.
@@ -194,7 +195,7 @@ pub struct QueueSettings {
 }
 
 impl UpstreamSettings {
-    /// What the relay takes, for `endpoint`, with one of `logins`.
+    /// The relay's options for `endpoint`, with one of `logins`.
     pub fn options(
         &self,
         endpoint: &relay::Endpoint,

@@ -1,4 +1,4 @@
-//! What somebody most likely meant, and lists of what there is, for remedies. Knows nothing of the configuration.
+//! What the user most likely meant, and lists of choices, for remedies. Knows nothing of the configuration.
 
 use crate::text::any_of;
 

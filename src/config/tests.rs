@@ -1,4 +1,4 @@
-//! Whole configurations: what is typed against what it resolves to, mistakes against what is said about them.
+//! Whole configurations: typed text against its resolved settings, and mistakes against their messages.
 
 mod environment;
 mod mistakes;
@@ -53,14 +53,14 @@ impl Folder {
         load(&ConfigFile { path: &self.path().join(name), explicit }, environment)
     }
 
-    /// One line each, with the folder's own path cut off.
+    /// One line each, with the folder's own path removed.
     fn shorten(&self, problems: &Problems) -> Vec<String> {
         let prefix = format!("{}/", self.path().display());
         problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
     }
 }
 
-/// Where an upstream is, and who the gateway is there.
+/// The upstream's endpoint and logins.
 fn reached(upstream: &UpstreamSettings) -> (&Endpoint, &UpstreamLogins) {
     match &upstream.provider {
         Provider::Smtp { endpoint, logins } => (endpoint, logins),

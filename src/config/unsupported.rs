@@ -1,7 +1,7 @@
-//! What design and documentation already name and this version does not do yet.
+//! Keys that the design and documentation already mention but this version does not support yet.
 //!
-//! A key that promises something (a limit) is refused, since mail would go out without it; a table that
-//! only tunes what is not there yet gets a warning.
+//! A key that promises something (a limit) is refused, because mail would be sent without it. A table that only tunes a
+//! missing feature causes a warning.
 
 use super::problem::{Findings, Place};
 use super::suggest::nearest;

@@ -1,4 +1,4 @@
-//! How a single value is read: text, numbers, lists; each type says what it expects and what would be right instead.
+//! How a single value is read: text, numbers, lists; each type says what it expects and what would be valid.
 //!
 //! The same [`Text`] reads a string of the file and a variable of the environment.
 
@@ -16,24 +16,24 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Anything that can stand behind a key.
+/// Any type that a key can have.
 pub trait Value: Sized {
-    /// A literal of it must not be shown.
+    /// A literal of this type must not be shown.
     const SECRET: bool = false;
 
     /// Completes "must be ...".
     fn expected() -> String;
 
-    /// `None` after what is wrong was reported.
+    /// `None` after the problem was reported.
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self>;
 }
 
-/// Anything that is written as a string.
+/// Any type that is written as a string.
 pub trait Text: Sized {
     /// Completes "must be ...".
     const EXPECTED: &'static str;
 
-    /// The same, where more can be said: the words that there are.
+    /// The same with more detail: the permitted words.
     fn expected() -> String {
         Self::EXPECTED.to_owned()
     }
@@ -46,7 +46,7 @@ pub trait Text: Sized {
     }
 }
 
-/// What is wrong with a text, and the way out.
+/// What is wrong with a text, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
     pub message: String,
@@ -79,7 +79,7 @@ impl Complaints<'_> {
     }
 }
 
-/// What a value is, in words.
+/// The kind of a value, in words.
 pub fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -138,7 +138,7 @@ impl Value for bool {
     }
 }
 
-/// Every item that is wrong is a problem of its own.
+/// Each wrong item is reported separately.
 impl<T: Value> Value for Vec<T> {
     fn expected() -> String {
         format!("a list, each item {}", T::expected())
@@ -159,7 +159,7 @@ impl<T: Value> Value for Vec<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number<const MIN: u64, const MAX: u64>(pub u64);
 
-/// A number of things of which there must be one.
+/// A count of at least one.
 pub type Count = Number<1, 1_000_000>;
 pub type PortNumber = Number<1, 65_535>;
 pub type Retries = Number<0, 100>;
@@ -181,7 +181,7 @@ impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
         }
     }
 
-    /// Every range fits; a machine whose `usize` is smaller gets its largest.
+    /// Every range fits; on a machine with a smaller `usize` the result is its largest value.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -240,7 +240,7 @@ impl Text for ByteSize {
     }
 }
 
-/// So that no clock overflows when it is added.
+/// Ensures that no clock overflows when it is added.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Text for Duration {
@@ -250,7 +250,7 @@ impl Text for Duration {
         let days = jiff::SpanRelativeTo::days_are_24_hours();
         let parsed = text.parse::<jiff::Span>().ok().and_then(|span| span.to_duration(days).ok());
         let parsed = parsed.and_then(|duration| Duration::try_from(duration).ok());
-        // A calendar's span cannot hold what is longer than the calendar.
+        // A calendar span cannot be longer than the calendar.
         let beyond =
             text.parse::<jiff::SignedDuration>().is_ok_and(|duration| duration.is_positive()) && parsed.is_none();
         if beyond || parsed.is_some_and(|duration| duration > LONGEST) {
@@ -332,7 +332,7 @@ impl Text for IpAddr {
 impl Text for IpNet {
     const EXPECTED: &'static str = "a network such as \"192.0.2.0/24\"";
 
-    /// A lone address is the network of itself.
+    /// A single address is a network of one.
     fn parse(text: &str) -> Result<Self, Complaint> {
         text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
             Complaint::new(
@@ -396,7 +396,7 @@ pub fn not_among(text: &str, choices: &[&str]) -> Complaint {
     Complaint::new(format!("\"{text}\" is not a valid value"), help)
 }
 
-/// Words of the configuration and what they stand for.
+/// Words of the configuration and their meanings.
 macro_rules! words {
     ($type:ty, $expected:literal, { $($word:literal => $meaning:expr),* $(,)? }) => {
         impl $crate::config::value::Text for $type {

@@ -1,11 +1,11 @@
-//! Whose mail it is: no reader sees another author than the one whose key signs and whose name `senders` allows.
+//! The author of a mail: no reader sees another author than the one whose key signs and whose name `senders` allows.
 
 use crate::support::peers;
 use mail_parser::{Address, MessageParser};
 use tempfile::NamedTempFile;
 use waxseal::message::{Author, RawMessage, name_quoting};
 
-/// What a From header may be made of, sound and broken.
+/// Parts of From headers, valid and broken.
 const PIECES: [&str; 38] = [
     "<a@example.com>",
     "a@example.com",
@@ -72,7 +72,7 @@ fn author(value: &str) -> Option<String> {
     Author::of(&message).ok().map(|author| author.mailbox().to_string())
 }
 
-/// Values in which there is an author, with the address.
+/// Values that have an author, with the address.
 fn readable(count: usize) -> Vec<(String, String)> {
     values(count).into_iter().filter_map(|value| author(&value).map(|author| (value, author))).collect()
 }
@@ -94,7 +94,7 @@ fn read_by_mail_parser(value: &str) -> Vec<String> {
     found.iter().filter_map(|one| one.address.as_deref()).filter(|one| one.contains('@')).map(str::to_owned).collect()
 }
 
-/// Some take off the quotes of a local part.
+/// Some programs remove the quotes of a local part.
 fn is_the_same(author: &str, found: &str) -> bool {
     author.replace('"', "").eq_ignore_ascii_case(&found.replace('"', ""))
 }

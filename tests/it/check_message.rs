@@ -1,4 +1,4 @@
-//! `waxseal check --message`: what it shows of recorded mail under a set of rules, and that it only looks.
+//! `waxseal check --message`: its output for recorded mail under a set of rules, and that it changes nothing.
 
 use crate::support::gateway::Setup;
 use regex::Regex;
@@ -94,7 +94,7 @@ fn check(setup: &Setup, arguments: &[&str]) -> Output {
     setup.output(&[&["check", "--message", "mail.eml"], arguments].concat())
 }
 
-/// With what is different every time taken out, and the warnings of the configuration left aside.
+/// Without the parts that differ every time, and without warnings about the configuration.
 fn shown(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     [
@@ -106,7 +106,7 @@ fn shown(output: &Output) -> String {
     .fold(text, |text, (pattern, with)| Regex::new(pattern).unwrap().replace_all(&text, *with).into_owned())
 }
 
-/// Up to the body's own lines.
+/// Up to the first line of the body.
 fn head(text: &str) -> String {
     text.lines()
         .take_while(|line| !line.starts_with("+--") || line.starts_with("+++"))
@@ -196,7 +196,7 @@ fn json_output_says_the_same() {
     assert_eq!(value["rules"][4]["unmet"], "it did not come in with the login plausible");
 }
 
-/// Only where it matters: most mail needs nothing.
+/// Only if it matters: most mail needs nothing.
 #[test]
 fn what_a_server_must_offer_is_said_where_the_message_needs_it() {
     const EIGHT: &str =
@@ -242,7 +242,7 @@ fn wrong_usage_says_what_is_right() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
-/// As programs on Unix save mail, and from a pipe.
+/// In the form that Unix programs save, and from a pipe.
 #[test]
 fn line_ends_of_the_file_are_no_matter() {
     let text = "From: reports@example.com\nTo: you@example.net\nDate: Tue, 24 Nov 2026 03:15:56 +0000\n\

@@ -1,4 +1,4 @@
-//! The first command of the README, word for word, in a clean clone of what is committed.
+//! Runs the README's first command, word for word, in a clean clone of the commit.
 //!
 //! Builds in release below target/clean-clone, so that only the first time takes long.
 
@@ -9,14 +9,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A guard against hanging, not an expectation: everything is built from nothing.
+/// A guard against hanging, not an expectation: everything is built from scratch.
 const BUILD: Duration = Duration::from_secs(3600);
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// As the README has it, less the comment.
+/// From the README, without the comment.
 fn first_command() -> Vec<String> {
     let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
     let block = readme.split("```sh\n").nth(1).expect("a block of commands");
@@ -29,7 +29,7 @@ fn git(folder: &Path, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// In the environment of the test run, less what the test runner and the gateway read from it.
+/// In the environment of the test run, without what the test runner and the gateway read from it.
 fn command(words: &[String], folder: &Path) -> Command {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(folder).stdin(Stdio::null());

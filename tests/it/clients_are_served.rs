@@ -1,4 +1,4 @@
-//! swaks, Python's smtplib and Postfix's smtp-source hand their mail to the listener, with and without TLS and logins.
+//! swaks, Python's smtplib and Postfix's smtp-source submit mail to the listener, with and without TLS and logins.
 
 use crate::support::certificate::Authority;
 use crate::support::listener::{Listening, Recorder, budget, options, server_tls};
@@ -11,7 +11,7 @@ use waxseal::inbound::users::{Password, Users};
 use waxseal::inbound::{AuthMode, ListenerOptions, Received, Tls};
 use waxseal::observe::Secret;
 
-/// What the client is called with besides the server, and how the listener differs from the ordinary.
+/// The client's arguments besides the server, and how the listener differs from the default.
 async fn serve<F>(options: ListenerOptions, client: F) -> Option<(Finished, Vec<Received>)>
 where
     F: FnOnce(String) -> Option<Finished> + Send + 'static,

@@ -1,5 +1,5 @@
-//! Every command says what it does, and its exit status says how it went; and the way that a user goes from a new key to
-//! a mail that verifies, by nothing but what the commands print.
+//! Every command says what it does, and its exit status says how it went; and a user gets from a new key to a mail that
+//! verifies with nothing but the commands' output.
 
 use crate::support::dkim::{Records, verify_dkimpy, verify_opendkim};
 use crate::support::gateway::Setup;
@@ -9,7 +9,7 @@ use std::process::Output;
 
 const SANDBOX: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\n[[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
 
-/// Each with its own count of what the provider counts together.
+/// Each counts separately what the provider counts together.
 const TWO_OF_ONE_ACCOUNT: &str = "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n\
     [[upstream]]\nname = \"a\"\nprovider = \"smtp\"\nhost = \"smtp.example.com\"\nusername = \"u\"\npassword = \"canary-p\"\n\
     rate = \"50/day\"\n\
@@ -24,7 +24,7 @@ fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Rows of the README's table of commands: the words after `waxseal`, less their arguments.
+/// Rows of the README's table of commands: the words after `waxseal`, without their arguments.
 fn commands_of_the_readme() -> Vec<Vec<String>> {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let rows = readme.lines().filter_map(|line| line.strip_prefix("| `waxseal ")?.split('`').next());
@@ -110,7 +110,7 @@ fn a_signal_ends_it_with_0_and_a_port_in_use_with_2() {
     assert!(err(&output).contains(&taken), "{}", err(&output));
 }
 
-/// Makes a key and returns the table to paste, as printed.
+/// Creates a key and returns the table to paste, as printed.
 fn generate(setup: &Setup, selector: &str, algorithm: &str) -> String {
     let made = setup.output(&["dkim", "generate", "example.com", "--selector", selector, "--algorithm", algorithm]);
     assert_eq!(made.status.code(), Some(0), "{}", err(&made));

@@ -1,4 +1,4 @@
-//! The program told to read a configuration that is wrong: everything is said at once, nothing starts.
+//! The program with a wrong configuration: everything is reported at once, and nothing starts.
 
 use crate::support::clock;
 use crate::support::tally::Tally;
@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 const TEN_MISTAKES: &str = include_str!("../../src/config/tests/ten_mistakes.toml");
 
-/// With these variables alone, in `folder`.
+/// With only these variables, in `folder`.
 fn waxseal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_waxseal"))
         .args(arguments)
@@ -89,7 +89,8 @@ fn the_shipped_configuration_is_in_order_and_a_hash_can_be_made() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// However a private key was mangled on its way into the environment: it is understood, or named without its content.
+/// However a private key was mangled on its way into the environment, it is either accepted or named without its
+/// content.
 #[test]
 fn no_command_prints_a_private_key_that_lost_its_form() {
     let folder = tempfile::tempdir().unwrap();
@@ -152,7 +153,7 @@ fn no_command_prints_a_private_key_that_lost_its_form() {
     tally.finish();
 }
 
-/// Arguments are repeated in errors, unless they could be a secret.
+/// Errors repeat arguments, unless they could be a secret.
 #[test]
 fn no_command_repeats_a_secret_among_its_arguments() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! A hundred messages of the wild through the gateway: without repair they are what they were, with it they say what
-//! they said, and their signatures hold.
+//! A hundred real messages through the gateway: without repair they arrive unchanged, with repair they say the same,
+//! and their signatures verify.
 
 use crate::support::application::{NO_REPAIR, hand_in_octets, in_front_of};
 use crate::support::bench::{Bench, assert_none};
@@ -9,7 +9,7 @@ use mail_parser::{Addr, MessageParser, PartType};
 use waxseal::message::adapt::{Inconvertible, to_seven_bit};
 use waxseal::message::{Author, RawMessage};
 
-/// Each as it was handed in and as it arrived, less our own Received.
+/// Each as it was submitted and as it arrived, without our own Received.
 async fn through_the_gateway(lines: &str) -> Option<Vec<(String, RawMessage, RawMessage)>> {
     let messages = corpus::messages()?;
     let scripted = ScriptedUpstream::start().await;
@@ -64,16 +64,16 @@ async fn repaired_mail_of_the_wild_says_what_it_said_and_its_signatures_hold() {
     let mut files = Vec::new();
     for (name, before, after) in through_the_gateway("").await.unwrap_or_default() {
         assert_says_the_same(&name, &Shown::by(&before), &Shown::by(&after));
-        // Nobody signs for an author that cannot be told.
+        // No one signs for an author that cannot be determined.
         if Author::of(&after).is_ok() {
             files.push(bench.write(&name, &Bench::seal(&after.to_bytes(), &bench.keys)));
         }
     }
-    // Below ours, some have one of their own, whose key nobody has here.
+    // Below ours, some have a signature of their own, whose key is not available here.
     assert_none(bench.judge(&files), |_, verdicts| verdicts.get(..2) != Some(&["pass".to_owned(), "pass".to_owned()]));
 }
 
-/// For a server that takes ASCII only: it says the same in other octets, or there is a reason.
+/// For a server that accepts only ASCII: the message says the same in other octets, or there is a reason.
 #[test]
 fn mail_of_the_wild_in_seven_bits_says_what_it_said() {
     for (name, message) in corpus::messages().unwrap_or_default() {
@@ -99,7 +99,7 @@ fn is_same<T: std::fmt::Debug>(shown: &[T], meant: &[T]) -> bool {
         && shown.chars().zip(meant.chars()).all(|(shown, meant)| shown == meant || meant == '\u{fffd}')
 }
 
-/// Every text that was there is there, in the same order; what was made from HTML may stand between.
+/// Every original text is there, in the same order; text made from HTML may be between them.
 fn assert_says_the_same(name: &str, meant: &Shown, shown: &Shown) {
     assert!(
         is_same(&[shown.subject.clone().unwrap_or_default()], &[meant.subject.clone().unwrap_or_default()]),
@@ -114,7 +114,7 @@ fn assert_says_the_same(name: &str, meant: &Shown, shown: &Shown) {
     }
 }
 
-/// What a reader shows; line ends have one form, and the last one does not count.
+/// What a reader shows; line endings have one form, and the last one does not count.
 struct Shown {
     subject: Option<String>,
     people: Vec<(String, String)>,

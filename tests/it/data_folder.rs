@@ -1,5 +1,5 @@
-//! The data folder under a running gateway: what was deleted from it is made again or said, a second gateway is refused all the same,
-//! and a folder that cannot be written to is named.
+//! The data folder under a running gateway: deleted files are created again or reported, a second gateway is still
+//! refused, and a folder that cannot be written to is named.
 
 use crate::support::application::{hand_in, mail, queued_in_front_of};
 use crate::support::gateway::{Gateway, Setup};
@@ -24,7 +24,7 @@ fn waiting(gateway: &Gateway) -> usize {
     value["messages"].as_array().unwrap().len()
 }
 
-/// Two worked on one database.
+/// Two gateways used one database.
 #[test]
 fn a_second_gateway_is_refused_also_when_the_lock_was_deleted() {
     let gateway = Setup::new(Some(CONFIG)).start(1);
@@ -41,7 +41,7 @@ fn a_second_gateway_is_refused_also_when_the_lock_was_deleted() {
         let third = gateway.output(&["run"]);
         assert!(third.status.code() == Some(2) && said(&third).contains(&holder), "{}", said(&third));
     }
-    // Nor by another way to the same folder.
+    // The same by another path to the same folder.
     std::os::unix::fs::symlink("data", gateway.folder().join("link")).unwrap();
     let other = Setup::new(Some(&format!("data_dir = \"{}/link\"\n{CONFIG}", gateway.folder().display())));
     let refused = other.output(&["run"]);
@@ -80,7 +80,7 @@ async fn a_sandbox_folder_that_was_deleted_is_made_again_and_no_mail_is_lost() {
     }
     until("those from then on are kept", || kept() == 3).await;
     gateway.wait_for_line(&["the sandbox's folder was deleted; it is made again"]);
-    // Something else in its place is said, and the mail waits.
+    // If something else is in its place, that is reported and the mail waits.
     fs::remove_dir_all(&sandbox).unwrap();
     fs::write(&sandbox, "a file").unwrap();
     assert!(hand_in(gateway.address(), &["you@example.net"], &mail("six")).await.starts_with("250 "));
@@ -91,7 +91,7 @@ async fn a_sandbox_folder_that_was_deleted_is_made_again_and_no_mail_is_lost() {
     until("nothing waits", || tokio::task::block_in_place(|| waiting(&gateway)) == 0).await;
 }
 
-/// It was set aside as damaged, and waited for an operator to find it.
+/// It was set aside as damaged, and waited until an operator found it.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_mail_waits_while_the_folder_of_its_body_is_away() {
     let scripted = ScriptedUpstream::builder().once(At::Mail, "451 4.3.0 later").start().await;
@@ -101,7 +101,7 @@ async fn large_mail_waits_while_the_folder_of_its_body_is_away() {
     let id = hand_in(gateway.address(), &["you@example.net"], &large).await;
     let id = id.strip_prefix("250 2.0.0 Queued as ").expect("queued").to_owned();
     gateway.wait_for_line(&["deferred", &id]);
-    // What it keeps in memory ends with it.
+    // Mail kept in its memory ends with it.
     let setup = tokio::task::spawn_blocking(move || gateway.stop().2).await.unwrap();
     let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
     let (bodies, away) = (gateway.folder().join("data/bodies"), gateway.folder().join("away"));
@@ -121,7 +121,7 @@ async fn large_mail_waits_while_the_folder_of_its_body_is_away() {
     assert!(scripted.messages()[0].data.ends_with(b"Hello again.\r\n"));
 }
 
-/// A new one, and one that a gateway has used.
+/// A new folder, and one that a gateway has used.
 #[test]
 fn a_data_folder_that_cannot_be_written_to_is_named_with_the_cause() {
     for is_used in [false, true] {

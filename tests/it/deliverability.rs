@@ -1,5 +1,5 @@
-//! The mail of Plausible's clients, as it was recorded, through the whole gateway: what two spam filters say of it before
-//! and after, and that it says to its readers what it said.
+//! The recorded mail of Plausible's clients through the whole gateway: how two spam filters judge it before and after,
+//! and that it still says the same to its readers.
 //!
 //! `make deliverability` prints the table of docs/deliverability.md.
 
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use waxseal::message::RawMessage;
 
-/// SpamAssassin's and rspamd's score of each mail once nothing is wrong with its form; what is left is its content.
+/// SpamAssassin's and rspamd's score of each mail once its format is correct; the rest is for its content.
 const SOUND: [(&str, f64, f64); 12] = [
     ("weekly-report", 1.0, 1.6),
     ("weekly-report-no-name", 1.0, 1.6),
@@ -33,7 +33,7 @@ const SOUND: [(&str, f64, f64); 12] = [
 ];
 const CLIENTS: [&str; 3] = ["mua", "oldmua", "smtpadapter"];
 
-/// Symbols that tell of a broken form.
+/// Symbols that indicate a broken format.
 const SYMPTOMS: [&str; 15] = [
     "MISSING_DATE",
     "MISSING_MID",
@@ -56,8 +56,8 @@ fn is_symptom(symbol: &str) -> bool {
     SYMPTOMS.contains(&symbol) || symbol.contains("_EXCESS_")
 }
 
-/// A recorded mail, as it was handed in and as it arrived, less our own Received and DKIM-Signature: they would earn
-/// points and hide a symptom.
+/// A recorded mail, as it was submitted and as it arrived, without our own Received and DKIM-Signature, which would
+/// affect the score and hide a symptom.
 struct Mail {
     name: String,
     before: Vec<u8>,
@@ -121,10 +121,10 @@ async fn no_filter_finds_a_fault_in_the_form_of_repaired_mail() {
     }
 }
 
-/// Of SpamAssassin, its rules, and rspamd, as docs/deliverability.md was measured.
+/// The versions of SpamAssassin, its rules, and rspamd with which docs/deliverability.md was measured.
 const MEASURED: [&str; 3] = ["SpamAssassin version 4.0.1", "7540744d", "Rspamd daemon version 3.4"];
 
-/// Other versions and other rules score differently; any of them can tell whether a symptom is left.
+/// Other versions and rules give other scores, but any of them can show whether a symptom is left.
 fn versions_are_known() -> bool {
     let found = [spamassassin_version(), spamassassin_rules(), rspamd_version()].map(Option::unwrap_or_default);
     let known = found.iter().zip(MEASURED).all(|(found, measured)| found == measured);
@@ -148,7 +148,7 @@ fn table(judged: &BTreeMap<String, [Verdict; 4]>) -> String {
     let mut table = "| mail | mua | oldmua | smtpadapter | after, all three |\n|---|---|---|---|---|\n".to_owned();
     for (mail, ..) in SOUND {
         let of_clients = CLIENTS.map(|client| judged.get(&format!("{client}-{mail}")).expect("judged"));
-        // -0.0 would puzzle.
+        // -0.0 would be confusing.
         let pair = |a: &Verdict, b: &Verdict| format!("{:.1} / {:.1}", a.score + 0.0, b.score + 0.0);
         let before = of_clients.map(|[assassin, rspamd, ..]| pair(assassin, rspamd)).join(" | ");
         let after: BTreeSet<_> = of_clients.iter().map(|[.., assassin, rspamd]| pair(assassin, rspamd)).collect();
@@ -163,7 +163,7 @@ async fn repaired_mail_says_what_it_said() {
     let mails = through_the_gateway().await;
     for mail in &mails {
         let (before, after) = (Shown::by(&mail.before), Shown::by(&mail.after));
-        // Where the newer clients split a character, the oldest one's words still say what was meant.
+        // If the newer clients split a character, the oldest one's words still show what was meant.
         let twin = format!("smtpadapter-{}", mail.name.split_once('-').expect("a client and a mail").1);
         let twin = mails.iter().find(|mail| mail.name == twin).expect("a mail of all three");
         assert_eq!(after.subject, Shown::by(&twin.before).subject, "{}", mail.name);
@@ -171,7 +171,7 @@ async fn repaired_mail_says_what_it_said() {
         assert_eq!(after.html, before.html, "{}", mail.name);
         match &before.text {
             Some(text) => assert_eq!(after.text.as_ref(), Some(text), "{}", mail.name),
-            // It was made from the HTML, and has every link of it once.
+            // It was made from the HTML, and contains each of its links once.
             None => {
                 let html = before.html.as_deref().unwrap_or_default();
                 assert_eq!(links(after.text.as_deref().unwrap_or_default()), links(html), "{}", mail.name);

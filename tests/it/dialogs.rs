@@ -37,13 +37,13 @@ async fn dialogs() {
     assert!(!running.is_empty(), "no dialog named {wanted}");
     let mut tally = Tally::new("listener-checks", "dialogs");
     for (name, task) in running {
-        // The panic's own message says at which line.
+        // The panic's own message gives the line.
         tally.case(task.await.is_ok(), || name);
     }
     tally.finish();
 }
 
-/// The forty checks of the listener: which a dialog covers stands at the beginning of its title.
+/// The forty checks of the listener: the beginning of a dialog's title says which one it covers.
 #[test]
 fn each_of_the_forty_checks_has_a_dialog() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogs");
@@ -61,21 +61,21 @@ struct Dialog {
     settings: BTreeMap<String, Vec<String>>,
     /// With line numbers.
     acts: Vec<(usize, Act)>,
-    /// What the intake must have got; `None`: nothing at all.
+    /// What the intake must have received; `None`: nothing at all.
     outcome: Option<BTreeMap<String, String>>,
 }
 
 enum Act {
-    /// Go on with this connection, which is opened at its first use.
+    /// Continue with this connection, which is opened at its first use.
     Connection(usize),
     Send(Vec<u8>),
-    /// Lines that look like this, one each.
+    /// Lines that match this, one each.
     Expect {
         pattern: String,
         times: usize,
     },
     StartTls,
-    /// The server closes, and says no more before.
+    /// The server closes without sending more.
     Closed,
     /// The client stops sending.
     Close,
@@ -199,7 +199,7 @@ impl Act {
         }
     }
 
-    /// HELO: its reply has one line, and what follows does not depend on the extensions.
+    /// HELO: its reply has one line, and the rest does not depend on the extensions.
     fn hello() -> Vec<Self> {
         ["C: HELO client.example", "S: 250 gateway.example"].iter().flat_map(|line| Self::parse(line)).collect()
     }
@@ -259,7 +259,7 @@ fn key_and_value(line: &str) -> (String, String) {
     (key.to_owned(), value.to_owned())
 }
 
-/// `*` stands for any text.
+/// `*` matches any text.
 fn matches(pattern: &str, line: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == line,

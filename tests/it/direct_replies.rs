@@ -1,11 +1,10 @@
-//! `delivery = "direct"`: what the application is told, what the log says, and what the provider got, whatever the
-//! provider says.
+//! `delivery = "direct"`: the application's reply, the log, and what the provider got, whatever the provider replies.
 
 use crate::support::application::{hand_in, in_front_of, mail, up_to_data};
 use crate::support::client::Client;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 
-/// In every reply to the final dot: one line, which the client under `hand_in` has checked, and this.
+/// Checks the reply to the final dot: one line (which the client in `hand_in` has checked) that contains these words.
 fn assert_says(reply: &str, words: &[&str]) {
     assert!(!reply.contains('\n'), "one line: {reply}");
     for word in words {

@@ -1,4 +1,4 @@
-//! A key's life on the command line: made, published, configured, and its signatures checked.
+//! A key's life on the command line: created, published, configured, and its signatures checked.
 
 use crate::support::clock;
 use bytes::Bytes;
@@ -98,7 +98,7 @@ fn the_record_is_printed_in_three_forms_that_say_the_same() {
         assert!(out(&text).contains(json[0]["zone"].as_str().unwrap()));
         let from_file = folder.output(&["dkim", "record", "--key", KEY]);
         assert_eq!(out(&from_file), out(&text));
-        // What is printed can be read back.
+        // The printed record can be read back.
         let message = sealed(&folder);
         for printed in [out(&text), json[0]["zone"].as_str().unwrap().to_owned(), value.to_owned()] {
             let verified = dkim::verify(message.as_bytes(), &Records::from_file(&printed).expect(&printed));

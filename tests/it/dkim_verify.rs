@@ -1,5 +1,5 @@
-//! Awkward messages, sealed with RSA, Ed25519 and both: three verifiers that share no code say that every signature
-//! holds, and that none holds once the message is another.
+//! Awkward messages, signed with RSA, Ed25519 and both: three verifiers that share no code accept every signature, and
+//! none of them once the message is changed.
 
 use crate::support::awkward::{awkward_messages, normalised, random_message, recorded_messages};
 use crate::support::bench::{Bench, KINDS, assert_none, changes, mail_auth_agrees_on_the_body};
@@ -45,7 +45,7 @@ fn every_signature_holds_for_messages_nobody_thought_of() {
     assert_none(bench.judge(&files), |_, verdicts| verdicts != ["pass", "pass"]);
 }
 
-/// What some reader takes for white space, for the end of a line or of a name, and what canonical forms are about.
+/// Octets that some readers treat as white space, or as the end of a line or name, and that matter to canonical forms.
 const SPOILERS: [&[u8]; 16] = [
     b" ",
     b"\t",
@@ -74,7 +74,7 @@ fn every_signature_holds_for_the_seeds_of_the_fuzzers_and_for_spoiled_ones() {
     for (name, seed) in seeds() {
         for round in 0..16 {
             let mut message = seed.clone();
-            // First as it is.
+            // First unchanged.
             let spoilt =
                 if round > 0 { spoilers.new_tree(&mut runner).expect("spoilers").current() } else { Vec::new() };
             for (at, spoiler) in &spoilt {
@@ -93,7 +93,7 @@ fn every_signature_holds_for_the_seeds_of_the_fuzzers_and_for_spoiled_ones() {
     assert_none(bench.judge(&files), |_, verdicts| verdicts.get(..2) != Some(&["pass".to_owned(), "pass".to_owned()]));
 }
 
-/// No other mail is sealed.
+/// No other mail is signed.
 fn has_an_author(message: &[u8]) -> bool {
     RawMessage::from_data(message.to_vec().into()).is_ok_and(|message| Author::of(&message).is_ok())
 }

@@ -1,11 +1,11 @@
-//! The variables that Plausible itself reads are enough: alone, as files of a secrets folder, in a container's shape,
-//! and beside a configuration file.
+//! The variables that Plausible itself reads are sufficient: alone, as files of a secrets folder, in a container's
+//! form, and beside a configuration file.
 
 use crate::support::application::{hand_in, mail};
 use crate::support::gateway::Setup;
 use crate::support::upstream::ScriptedUpstream;
 
-/// What every case needs so that the test's provider can be verified and the log be read.
+/// What every case needs so that the test's provider can be verified and the log can be read.
 fn from_environment(scripted: &ScriptedUpstream) -> Setup {
     // The system's roots are replaced by the provider's, as an administrator would add a company's own.
     let setup = Setup::new(None).file("roots.pem", scripted.ca());

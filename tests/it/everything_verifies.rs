@@ -1,5 +1,6 @@
-//! Every message that leaves the built gateway carries signatures that mail-auth, dkimpy and opendkim take, repaired or
-//! not; without repair it is otherwise the message that was handed in. With one octet changed, or another From on top, none passes.
+//! Every message that leaves the built gateway carries signatures that mail-auth, dkimpy and opendkim accept, repaired
+//! or not; without repair it is otherwise the message that was submitted. With one octet changed, or another From on
+//! top, none passes.
 
 use crate::support::application::{NO_REPAIR, hand_in_octets, in_front_of, up_to_data};
 use crate::support::awkward::{awkward_messages, normalised, random_message, recorded_messages};
@@ -25,7 +26,7 @@ impl Signing {
         Self::start_with(bench, kind, "").await
     }
 
-    /// Some of the messages name a Sender of another domain, so that anybody may send.
+    /// Some of the messages name a Sender of another domain, so anyone may send.
     async fn start_with(bench: &Bench, kind: &str, tables: &str) -> Self {
         Self::start_for(bench, kind, tables, "senders = [\"*\"]\n").await
     }
@@ -45,7 +46,7 @@ impl Signing {
         self.handed_in.push((name.to_owned(), message));
     }
 
-    /// Each with its name and as it was handed in.
+    /// Each with its name and as it was submitted.
     fn relayed(self) -> Vec<(String, Vec<u8>, Message)> {
         let arrived = self.scripted.messages();
         assert_eq!(arrived.len(), self.handed_in.len(), "each once");
@@ -152,7 +153,7 @@ async fn an_applications_own_signature_stays_if_it_still_holds_and_goes_if_not()
     for (name, message) in [("complete", &complete), ("blind copies", &blind), ("without Message-ID", &without_id)] {
         signing.hand_in(name, Bench::seal(message.as_bytes(), bench.keys("rsa"))).await;
     }
-    // As the older of Plausible's clients would: signed with bare LF inside, which are made CRLF on the way.
+    // As the older of Plausible's clients would do it: signed with bare LF inside, which become CRLF on the way.
     let bare = String::from_utf8(Bench::seal(complete.as_bytes(), bench.keys("rsa"))).expect("UTF-8");
     signing.hand_in("bare line feeds", bare.replace("Hello.\r\n", "Hello.\n").into_bytes()).await;
     signing.gateway.wait_for_line(&["removed the application's own DKIM-Signature"]);
@@ -180,7 +181,7 @@ const PUT_RIGHT: &[(&str, &str, &str)] = &[
     ("a stray line in the header", "\r\nstray line\r\n", "\r\n\r\nstray line\r\n"),
 ];
 
-/// The body octet for octet, the header's fields in order; on top the signatures and one Received.
+/// The body octet for octet, the header's fields in order; the signatures and one Received on top.
 fn assert_untouched(name: &str, handed_in: &[u8], arrived: &[u8], signatures: usize) {
     let (expected_header, expected_body) = split(&as_it_should_arrive(name, handed_in));
     let (header, body) = split(arrived);
@@ -210,7 +211,7 @@ fn as_it_should_arrive(name: &str, handed_in: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Header with its last CRLF, and what follows the empty line.
+/// The header with its last CRLF, and the text after the empty line.
 fn split(message: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let end = memchr::memmem::find(message, b"\r\n\r\n");
     let (header, body) = end.map_or((message, &b""[..]), |end| (&message[..end + 2], &message[end + 4..]));
@@ -233,7 +234,7 @@ fn name_of(field: &[u8]) -> String {
     String::from_utf8_lossy(name).trim_end().to_ascii_lowercase()
 }
 
-/// Glued together the brackets hold a domain below our own; readers show the first.
+/// Joined, the brackets contain a subdomain of our own; readers show the first one.
 const TWO_BRACKETS: &str = "From: PayPal <service@paypal.com> <.example.com>";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! The first provider of a route dies under load, in each of the ways in which one can: mail goes through the second at once,
-//! nothing is lost, nothing comes twice, and the first has its mail back when it is well.
+//! The first provider of a route dies under load, in every way that is possible: mail goes through the second at once,
+//! nothing is lost or sent twice, and the first gets its mail again once it recovers.
 
 use crate::support::application::{
     SENDER, field, further, hand_in, hand_in_many, in_front_of, mail, numbered, subjects,
@@ -27,7 +27,7 @@ fn lines(backup: &ScriptedUpstream) -> String {
     format!("{PATIENCE}{}{route}", further("backup", backup, PATIENCE))
 }
 
-/// An application that hands in one mail after the other until it is told to stop; returns their subjects.
+/// An application that submits one mail after another until it is stopped; returns their subjects.
 struct Load {
     stop: Arc<AtomicBool>,
     client: JoinHandle<Vec<String>>,
@@ -73,7 +73,7 @@ async fn assert_each_arrived_once(providers: &[&ScriptedUpstream], taken: &[Stri
     assert_eq!(arrived, taken, "each once");
 }
 
-/// While the application goes on, the first provider is struck, and healed once the second has served a while.
+/// While the application continues, the first provider fails, and recovers once the second has served for a while.
 async fn survives(strike: impl FnOnce(&ScriptedUpstream), heal: impl FnOnce(&ScriptedUpstream)) -> Vec<String> {
     let (company, backup) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
     let gateway = both(queued_in_front_of(&company, &lines(&backup), ""), &backup).start(1);
@@ -151,7 +151,7 @@ async fn one_that_is_killed_and_started_again() {
     gateway.wait_for_line(&["upstream available again", "\"upstream\":\"company\""]);
 }
 
-/// Connecting takes its time each time; only the first mail pays for it.
+/// Connecting takes time; only the first mail pays for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_never_answers_costs_one_mail_its_time_out_and_the_others_nothing() {
     const MAILS: usize = 20;
@@ -183,7 +183,7 @@ async fn while_every_upstream_is_unavailable_a_waiting_client_is_refused_at_once
     let second = hand_in(gateway.address(), &["you@example.net"], &mail("second")).await;
     assert!(second.starts_with("451 4.4.0 upstream \"company\", ") && second.contains("554 5.3.2 closed"), "{second}");
     company.always(At::Greeting, "220 scripted.example ESMTP");
-    // A waiting client asks it again within seconds.
+    // A waiting client causes it to be tried again within seconds.
     let taken = async {
         while !hand_in(gateway.address(), &["you@example.net"], &mail("again")).await.starts_with("250 ") {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,4 +1,4 @@
-//! What somebody sees who has just found the project: the shipped configuration, a mail, and where it went.
+//! What a user sees who has just found the project: the shipped configuration, a mail, and where it went.
 
 use crate::support::eventually;
 use crate::support::gateway::Setup;
@@ -21,7 +21,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// Waits until there are so many: for a moment there may be one more than is kept.
+/// Waits until there are this many: for a moment there may be one more than is kept.
 fn kept(folder: &Path, count: usize) -> Vec<PathBuf> {
     let mails = || -> Vec<PathBuf> {
         let paths = fs::read_dir(folder.join("data/sandbox")).unwrap().map(|entry| entry.unwrap().path());

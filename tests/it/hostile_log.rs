@@ -1,5 +1,5 @@
-//! Whatever a client or a provider puts into names, addresses and replies: one event is one line of the log, and no line
-//! does anything to the terminal that shows it.
+//! Whatever a client or a provider puts into names, addresses and replies: one event is one log line, and no line
+//! affects the terminal that shows it.
 
 use crate::support::application::{in_front_of, mail};
 use crate::support::certificate::Authority;
@@ -13,10 +13,10 @@ use std::net::SocketAddr;
 use waxseal::inbound::users::hash_password;
 use waxseal::observe::Secret;
 
-/// Colours, a forged event, another direction of reading, line ends that are none in ASCII.
+/// Colours, a forged event, another direction of reading, non-ASCII line breaks.
 const EVIL: &str = "\u{1b}[31m\u{202e}\u{2028}\u{85}\",\"level\":\"FORGED\"}\u{7}";
 
-/// What a command may hold: no control characters.
+/// What a command may contain: no control characters.
 const MEAN: &str = "\u{202e}\u{2066}\",\"level\":\"FORGED\"}";
 
 fn is_harmful(character: char) -> bool {
@@ -24,7 +24,7 @@ fn is_harmful(character: char) -> bool {
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A provider whose every word is evil, and whose answers to the final dot differ.
+/// A provider whose every reply is hostile, and whose answers to the final dot differ.
 async fn evil_provider() -> ScriptedUpstream {
     let say = |code: &str| Action::Raw(format!("{code} {EVIL}\rcr\r\n").into_bytes());
     ScriptedUpstream::builder()
@@ -41,7 +41,7 @@ async fn evil_provider() -> ScriptedUpstream {
         .await
 }
 
-/// Says all this to the gateway, whatever it answers.
+/// Sends all this to the gateway, whatever it answers.
 async fn evil_client(gateway: SocketAddr) {
     let login = STANDARD.encode(format!("\0{EVIL}\r\nname\0wrong"));
     for recipient in
@@ -68,7 +68,7 @@ async fn evil_client(gateway: SocketAddr) {
             client.ask(&line).await;
         }
         client.ask(&format!("Message-ID: <{EVIL}>\r\nX: {EVIL}\r\n{}.", mail(EVIL))).await;
-        // Another author than is allowed, and none at all.
+        // Another author than the allowed one, and none at all.
         for from in ["From: \u{202e}a@example.org", &format!("From: {EVIL}")] {
             for line in ["RSET", "MAIL FROM:<a\u{202e}@example.com>", "RCPT TO:<you@example.net>", "DATA"] {
                 client.ask(line).await;
@@ -115,7 +115,7 @@ async fn every_line_in_json_parses_and_is_harmless_once_decoded() {
     levels.sort_unstable();
     levels.dedup();
     assert_eq!(levels, ["DEBUG", "ERROR", "INFO", "TRACE", "WARN"]);
-    // It was tried in each of these.
+    // Each of these was tried.
     for part in
         ["refused: 501", "login refused", "S: 220", "550 5.1.1", "450 4.2.1", "554 5.7.1", "250 2.0.0", "Not allowed"]
     {
@@ -136,7 +136,7 @@ async fn every_line_for_humans_is_one_event_and_harmless() {
     tally.finish();
 }
 
-/// Lines of the log that tell a refusal.
+/// Log lines about a refusal.
 async fn refusals_noted(tables: &str, before: &[&str], flood: &str, reply: &str) -> Vec<String> {
     let scripted = ScriptedUpstream::start().await;
     let auth = format!("address = \"127.0.0.1:0\"\n{tables}");
@@ -183,10 +183,10 @@ async fn for_logins_only(tls: &str) -> Gateway {
         .start(1)
 }
 
-/// Each in a connection of its own, three hundred times over: what an unauthenticated client can do that is logged.
+/// Each on a separate connection, three hundred times: everything logged that an unauthenticated client can cause.
 const FLOODS: [(&str, &[u8]); 7] = [
     ("implicit", b"no TLS at all\r\n\r\n"),
-    // Of a warning, rustls itself would log a line.
+    // rustls itself would log a line about a warning.
     ("implicit", b"\x15\x03\x03\x00\x02\x01\x28\x15\x03\x03\x00\x02\x02\x28"),
     ("starttls", b"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<a@b>\r\n"),
     ("starttls", b"EHLO x\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@b>\r\n"),

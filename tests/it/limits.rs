@@ -1,5 +1,5 @@
-//! `max_message_size` and `max_memory`: what fits arrives whole, what does not is refused with a reason, and then work
-//! goes on.
+//! `max_message_size` and `max_memory`: a message that fits arrives complete, one that does not is refused with a
+//! reason, and then work continues.
 
 use crate::support::application::{SENDER, hand_in, hand_in_octets, in_front_of, mail};
 use crate::support::client::Client;
@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 const RECIPIENTS: &[&str] = &["you@example.net"];
 const MIB: usize = 1024 * 1024;
 
-/// A message of exactly so many octets, every line of it another.
+/// A message of exactly this many octets, every line different.
 fn message_of(octets: usize) -> Vec<u8> {
     let mut message = mail("large").into_bytes();
     for number in 0.. {
@@ -30,7 +30,7 @@ fn body(message: &[u8]) -> &[u8] {
     &message[memchr::memmem::find(message, b"\r\n\r\n").expect("a body")..]
 }
 
-/// How often it did, octet for octet.
+/// How often it arrived, octet for octet.
 fn arrived(scripted: &ScriptedUpstream, message: &[u8]) -> usize {
     scripted.messages().iter().filter(|arrived| body(&arrived.data) == body(message)).count()
 }
@@ -69,7 +69,7 @@ async fn a_too_large_size_at_mail_is_refused_early_and_without_one_the_session_s
     assert_eq!((arrived(&scripted, &message_of(65_536)), scripted.messages().len()), (2, 2));
 }
 
-/// Half of it is for mail coming in.
+/// Half of it is for incoming mail.
 fn with_memory(scripted: &ScriptedUpstream, memory: &str, message: &str) -> Gateway {
     in_front_of(scripted, "")
         .config_with("[log]\n", &format!("max_memory = \"{memory}\"\n[log]\n"))
@@ -90,7 +90,7 @@ async fn what_does_not_fit_into_memory_is_to_come_back_and_nothing_else_suffers(
         waiting.push(tokio::spawn(async move { hand_in_octets(address, RECIPIENTS, &message).await }));
         scripted.until_messages(number + 1).await;
     }
-    // They are with the provider, which has not answered: the gateway must keep them.
+    // The provider has them and has not answered: the gateway must keep them.
     let reply = hand_in_octets(address, RECIPIENTS, &large).await;
     assert!(reply.starts_with("452 4.3.1 ") && reply.contains("try again later"), "{reply}");
     let mut client = Client::connect(address).await;
@@ -121,7 +121,7 @@ async fn memory_for_one_message_is_enough_for_one_message() {
     assert_eq!(arrived(&scripted, &message_of(MIB)), 2);
 }
 
-/// Where all the memory would not do for a repair, to come back later would not help.
+/// If all the memory would not suffice for a repair, trying again later would not help.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_memory_is_enough_to_repair_is_taken_as_it_is() {
     let scripted = ScriptedUpstream::start().await;
@@ -154,7 +154,7 @@ async fn what_no_memory_is_enough_to_repair_is_taken_as_it_is() {
     }
 }
 
-/// Nor is a repair worth it that would leave none for the rules.
+/// A repair is not worth it either if it would leave none for the rules.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_repair_would_leave_no_memory_for_the_rules_is_taken_as_it_is() {
     let scripted = ScriptedUpstream::start().await;
@@ -164,7 +164,7 @@ async fn what_a_repair_would_leave_no_memory_for_the_rules_is_taken_as_it_is() {
         .config_with("[log]\n", &format!("max_memory = \"6 MiB\"\n{rule}"))
         .config_with("[[listener]]\n", "[[listener]]\nmax_message_size = \"512 KiB\"\n")
         .start(1);
-    // In quoted-printable it is larger by six tenths, and then the rules read it in memory of their own.
+    // In quoted-printable it is six tenths larger, and then the rules read it into memory of their own.
     let body = "\u{43f}\u{440}\u{438}\u{432}\u{435}\u{442} and something plain......\r\n".repeat(12_500);
     let reply = hand_in(gateway.address(), RECIPIENTS, &format!("From: a@example.com\r\n\r\n{body}")).await;
     assert!(reply.starts_with("250 "), "{reply}");

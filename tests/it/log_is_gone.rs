@@ -1,4 +1,4 @@
-//! The log's reader is gone (a pipe whose reader ended, a full disk) or stalls: the mail goes on.
+//! The log's reader is gone (a pipe whose reader ended, a full disk) or stalls: mail continues.
 
 use crate::support::application::{hand_in, in_front_of, mail};
 use crate::support::gateway::Setup;
@@ -16,7 +16,7 @@ impl Drop for Running {
     }
 }
 
-/// Started, and where it listens; the log is not read any further.
+/// The started program, and its address; the log is not read any further.
 fn started(setup: &Setup) -> (Running, BufReader<ChildStdout>, SocketAddr) {
     let mut gateway = Running(setup.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     drop(gateway.0.stderr.take());
@@ -30,7 +30,7 @@ fn started(setup: &Setup) -> (Running, BufReader<ChildStdout>, SocketAddr) {
     (gateway, log, rest.split('"').next().unwrap().parse().unwrap())
 }
 
-/// The message had been taken by the provider when the log line about it killed the reply, then the listener.
+/// The provider had accepted the message when the log line about it killed the reply, then the listener.
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_is_delivered_and_answered_without_a_log() {
     let scripted = ScriptedUpstream::builder().start().await;
@@ -48,7 +48,7 @@ async fn mail_is_delivered_and_answered_without_a_log() {
     assert!(status.success(), "{status}");
 }
 
-/// Every thread stood in the write of a log line, and no mail was taken or answered any more.
+/// Every thread was stuck writing a log line, and no mail was accepted or answered any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_is_delivered_and_answered_while_nobody_reads_the_log() {
     let scripted = ScriptedUpstream::builder().start().await;

@@ -1,5 +1,5 @@
-//! An application's login, the whole way: the password hashed on the command line, pasted into the configuration, used
-//! by swaks in clear on loopback, over STARTTLS and over implicit TLS; and what each user may send as.
+//! An application's login from start to finish: the password hashed on the command line, pasted into the configuration,
+//! used by swaks in plain text on loopback, over STARTTLS and over implicit TLS; and which senders each user may use.
 
 use crate::support::application::in_front_of;
 use crate::support::certificate::Authority;
@@ -23,8 +23,8 @@ fn table(name: &str, password: &str) -> String {
     table
 }
 
-/// One listener of each kind, all of them for logins only. `plausible` may send as example.org and nothing else; `other`
-/// is bound by the listeners' `senders`.
+/// One listener of each kind, all of them for logins only. `plausible` may send as example.org and nothing else;
+/// `other` has the listeners' `senders`.
 fn gateway(scripted: &ScriptedUpstream) -> Gateway {
     let authority = Authority::new();
     let issued = authority.issue(&["localhost", "127.0.0.1"]);
@@ -45,7 +45,7 @@ fn gateway(scripted: &ScriptedUpstream) -> Gateway {
         .start(3)
 }
 
-/// What swaks is called with for each listener.
+/// swaks's arguments for each listener.
 const OVER: [&[&str]; 3] = [&[], &["--tls"], &["--tls-on-connect"]];
 
 fn login<'a>(mechanism: &'a str, name: &'a str, password: &'a str) -> [&'a str; 6] {
@@ -90,7 +90,7 @@ async fn every_mechanism_over_every_listener() {
     }
     assert_eq!(scripted.messages().len(), 6);
     gateway.wait_for_line(&["login refused: wrong password", "plausible"]);
-    // Never by a name that is not a user's: it may be a secret.
+    // Never a name that is not a user's, because it may be a secret.
     gateway.wait_for_line(&["login refused: unknown user"]);
 }
 
@@ -105,7 +105,7 @@ async fn nothing_is_taken_in_clear_where_starttls_is_asked_for() {
     let Some(without) = in_clear(&[]) else { return };
     assert!(!without.success && without.stdout.contains(" 530 5.7.0 Must issue a STARTTLS"), "{without:?}");
     assert!(without.stdout.contains("250-STARTTLS") && !without.stdout.contains("AUTH"), "{without:?}");
-    // The password stays at home: AUTH is not offered.
+    // The password is not sent: AUTH is not offered.
     let logged_in = in_clear(&login("PLAIN", "plausible", PASSWORD)).unwrap();
     assert!(!logged_in.success && !logged_in.stdout.contains(" ~> AUTH"), "{logged_in:?}");
     assert!(scripted.messages().is_empty());

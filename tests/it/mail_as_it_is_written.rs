@@ -1,4 +1,4 @@
-//! Mail that real applications write, and that is good but for its form: it reaches the provider, and says what it said.
+//! Mail from real applications that is good except for its format: it reaches the provider, and says the same.
 
 use crate::support::application::{NO_REPAIR, field, hand_in, hand_in_octets, in_front_of, queued_in_front_of};
 use crate::support::client::Client;
@@ -9,7 +9,7 @@ use mail_parser::{MessageParser, MimeHeaders};
 
 const YOU: &[&str] = &["you@example.net"];
 
-/// What arrives of a mail that is taken.
+/// What arrives of an accepted mail.
 async fn arrived(scripted: &ScriptedUpstream, gateway: std::net::SocketAddr, mail: &[u8]) -> Vec<u8> {
     let reply = hand_in_octets(gateway, YOU, mail).await;
     assert!(reply.starts_with("250 "), "{}: {reply}", mail.escape_ascii());

@@ -17,7 +17,7 @@ struct Company {
     records: Records,
 }
 
-/// `delivery`: of the listener; `upstream`: further lines of the table.
+/// `delivery`: the listener's; `upstream`: further lines of the table.
 fn company(port: impl Fn(&Postfix) -> u16, delivery: &str, upstream: &str, password: &str) -> Option<Company> {
     company_with(&[], port, delivery, upstream, password)
 }
@@ -104,7 +104,7 @@ fn mail_reaches_postfix_over_implicit_tls() {
     verify_arrivals(&company, 1);
 }
 
-/// One mail to two people, each of whom a route leads to another port of the same server.
+/// One mail to two people, whose routes lead to different ports of the same server.
 #[test]
 fn the_same_mail_arrives_over_starttls_and_over_implicit_tls() {
     let second = |postfix: &Postfix| {
@@ -138,7 +138,7 @@ fn the_same_mail_arrives_over_starttls_and_over_implicit_tls() {
     assert_eq!(String::from_utf8_lossy(&one), String::from_utf8_lossy(&other));
 }
 
-/// A real server that says less than others: no 8BITMIME, no SMTPUTF8, AUTH LOGIN alone, three recipients at once.
+/// A real server that offers less than others: no 8BITMIME, no SMTPUTF8, only AUTH LOGIN, three recipients at once.
 #[test]
 fn what_an_old_server_cannot_do_is_not_asked_of_it() {
     let settings = [
@@ -188,7 +188,7 @@ fn tls_1_2_is_enough_and_anything_older_is_not() {
     assert!(!company.postfix.log().contains("sasl_username"), "{}", company.postfix.log());
 }
 
-/// Words of a real server, not of a script.
+/// Replies of a real server, not of a script.
 #[test]
 fn what_postfix_refuses_is_reported_in_its_words() {
     let settings = [("message_size_limit", "50000"), ("smtpd_sender_restrictions", "reject_unlisted_sender, reject")];

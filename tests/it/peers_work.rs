@@ -1,5 +1,5 @@
-//! The peers themselves: before a test trusts what they say about the gateway, they are shown to accept what is right
-//! and to refuse what is wrong.
+//! The peers themselves: before a test trusts what they say about the gateway, they are shown to accept valid input and
+//! to refuse invalid input.
 
 use std::fs;
 use std::path::{Path, PathBuf};

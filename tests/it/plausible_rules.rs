@@ -1,4 +1,5 @@
-//! The rules for Plausible that config.toml ships in comments, taken out of them as a user would, on Plausible's own mail.
+//! The rules for Plausible that config.toml ships in comments, uncommented as a user would do it, on Plausible's own
+//! mail.
 
 use crate::support::application::hand_in_octets;
 use crate::support::awkward::recorded_messages;
@@ -7,7 +8,7 @@ use crate::support::upstream::ScriptedUpstream;
 use mail_parser::{HeaderValue, MessageParser};
 use serde_json::Value;
 
-/// The shipped file with "#~" taken off.
+/// The shipped file without "#~".
 fn uncommented() -> String {
     let shipped = include_str!("../../config.toml");
     shipped.lines().map(|line| line.strip_prefix("#~").map_or(line, str::trim_start).to_owned() + "\n").collect()

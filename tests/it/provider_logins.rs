@@ -1,4 +1,4 @@
-//! One provider with a login for each sender domain: no mail goes out with another's, and one cap holds for all.
+//! One provider with a login for each sender domain: no mail uses another domain's login, and one cap applies to all.
 
 use crate::support::application::{in_front_of, mail_from, queued_in_front_of};
 use crate::support::client::Client;
@@ -6,7 +6,7 @@ use crate::support::upstream::{At, ScriptedUpstream};
 use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
-/// Its login is named as the domain.
+/// The login is named after the domain.
 fn login(domain: &str) -> String {
     let keys = format!("username = \"{domain}\"\npassword = \"{domain}-canary-password\"");
     format!("[[upstream.credentials]]\ndomain = \"{domain}\"\n{keys}\n")

@@ -1,5 +1,5 @@
-//! Each known provider, as its documents say it behaves: mail gets through, verifies after whatever it is made into
-//! there, and no limit is ever exceeded.
+//! Each known provider behaves as its documentation says: mail gets through, verifies after the provider's changes, and
+//! no limit is ever exceeded.
 
 use crate::support::application::{NO_REPAIR, field, hand_in_octets, queued_in_front_of};
 use crate::support::bench::{Bench, assert_none};
@@ -39,7 +39,7 @@ async fn hand_in_everything(gateway: &Gateway, at_once: usize) {
     burst.join_all().await.iter().for_each(|reply| assert!(reply.starts_with("250 "), "{reply}"));
 }
 
-/// Everything arrives, within the limits, and verifies after what the provider makes of it.
+/// Everything arrives, within the limits, and verifies after the provider's changes.
 async fn everything_arrives(server: &ProviderServer, recipients_at_once: usize, connections: usize) -> Vec<Message> {
     everything_arrives_of(server, recipients_at_once, connections, BURST).await
 }
@@ -110,11 +110,12 @@ async fn gmail_is_greeted_with_a_full_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn microsoft_365_gets_three_connections_and_auth_login() {
-    // Thirty a minute are allowed: fewer come at once than for the others.
+    // Thirty a minute are allowed, so fewer are sent at once than for the others.
     everything_arrives_of(&MICROSOFT365, 500, 3, 6).await;
 }
 
-/// Replies that ask for patience, though some of their codes say "permanent": nothing fails, and it is all there later.
+/// Replies that ask for patience, although some of their codes mean "permanent": nothing fails, and everything arrives
+/// later.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_asks_for_a_slower_pace_fails_nothing() {
     for (server, at, reply) in [
@@ -154,7 +155,7 @@ async fn a_wrong_login_waits_and_names_what_is_wanted() {
     assert!(scripted.messages().is_empty());
 }
 
-/// A mail that is too large for the one is carried by the other.
+/// A mail that is too large for one provider is carried by the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_for_one_provider_goes_through_the_next() {
     let (small, large) = (POSTMARK.builder().start().await, MAILGUN.builder().start().await);
@@ -177,7 +178,8 @@ async fn what_is_too_large_for_one_provider_goes_through_the_next() {
     assert_eq!((small.broken_rules(), small.not_accepted().len()), (Vec::new(), 0), "it was not even asked");
 }
 
-/// The gateway's own words follow a mail to whichever provider gets it; the application's words for another do not.
+/// The gateway's own marks follow a mail to whichever provider gets it; the application's headers for another one do
+/// not.
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_follow_a_mail_to_the_next_provider() {
     let (first, second) = (SENDGRID.builder().start().await, MAILGUN.builder().start().await);
@@ -210,8 +212,8 @@ async fn tags_follow_a_mail_to_the_next_provider() {
     assert!(field(&mailgun, "X-SMTPAPI").is_empty() && field(&mailgun, "X-MC-Tags").is_empty());
 }
 
-/// Of 120 people the first fifty are in one transaction; if the provider goes away then, nobody else waits for it,
-/// and nobody gets the mail twice.
+/// The first fifty of 120 people are in one transaction; if the provider then becomes unavailable, no one else waits
+/// for it, and no one gets the mail twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_goes_away_between_transactions_gets_each_recipient_once() {
     let scripted = POSTMARK.builder().start().await;

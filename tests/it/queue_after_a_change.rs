@@ -1,4 +1,4 @@
-//! Mail waits, the configuration is changed, the gateway is started again: what was changed holds for the mail that waited.
+//! Mail waits, the configuration is changed, and the gateway is started again: the change applies to the waiting mail.
 
 use crate::support::application::{field, further, hand_in, mail, numbered, subjects};
 use crate::support::gateway::{Gateway, Setup};
@@ -9,7 +9,7 @@ use waxseal::dkim::KeyAlgorithm;
 
 const YOU: [&str; 1] = ["you@example.net"];
 
-/// Three mails that the provider, which is away, has not got.
+/// Three mails that the unavailable provider has not got.
 async fn waiting(setup: Setup) -> Setup {
     let gateway = setup.start(1);
     for subject in numbered(3) {

@@ -1,4 +1,5 @@
-//! `waxseal queue` beside a gateway that runs: what an operator sees while the provider is away and once it is back.
+//! `waxseal queue` beside a running gateway: what an operator sees while the provider is unavailable and once it is
+//! back.
 
 use crate::support::application::{hand_in, mail, queued_in_front_of};
 use crate::support::gateway::{Gateway, Setup};
@@ -24,7 +25,7 @@ impl Desk {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// Asks until it is so.
+    /// Repeats the command until the condition holds.
     async fn wait(&self, arguments: &[&str], is_so: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -83,7 +84,7 @@ async fn a_failed_message_is_sent_to_the_right_address() {
     assert_eq!(scripted.messages()[0].recipients, ["right@example.net"]);
 }
 
-/// What holds the old address back, as a hold, does not concern the new one.
+/// Whatever holds back the old address, such as a hold, does not affect the new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrected_address_goes_by_its_own_route_at_once() {
     const ROUTES: &str = "[[route]]\nname = \"partners\"\nrecipients = [\"*@example.org\"]\nupstreams = [\"company\"]\n\

@@ -1,4 +1,4 @@
-//! `waxseal queue …` as an operator types it: the same with and without a process that holds the data folder.
+//! `waxseal queue …` as an operator types it: the same with and without a process that uses the data folder.
 
 use crate::support::gateway::Setup;
 use crate::support::stored::{self, Holder, deferred, delivered, failed, put};
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use waxseal::message::MailId;
 use waxseal::queue::Queue as _;
 
-/// A secret of the gateway's that the operator's shell does not have.
+/// A secret of the gateway that the operator's shell does not have.
 const CONFIG: &str = "hostname = \"gateway.example.com\"\nunsigned = \"send\"\n[[upstream]]\nname = \"company\"\n\
     provider = \"smtp\"\nhost = \"192.0.2.1\"\nusername = \"relay\"\npassword = { env = \"NOT_IN_THIS_SHELL\" }\n";
 
@@ -22,7 +22,7 @@ struct Desk {
 }
 
 impl Desk {
-    /// With four messages; a holder where `beside` says so.
+    /// With four messages; with a holder if `beside` says so.
     async fn new(beside: bool) -> Self {
         let setup = Setup::new(Some(CONFIG));
         let data_dir = data_dir(&setup);
@@ -48,7 +48,7 @@ impl Desk {
         self.ids[at].as_str()
     }
 
-    /// Its exit status, what it printed, and what it complained about.
+    /// Its exit status, its output, and its complaints.
     async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = self.setup.command(&[&["queue"], arguments].concat());
         let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -225,7 +225,7 @@ async fn remove_removes_what_was_named_or_matches() {
         assert_eq!(status, 1);
         assert_eq!(value, json!({ "messages": 1, "recipients": 1, "missing": ["0000000000000000"], "unchanged": [] }));
         assert_eq!(desk.listed(&[]).await, [desk.id(2)]);
-        // Without a terminal nobody is asked, so it must be said.
+        // Without a terminal there is no question, so the answer must be given as an option.
         let (status, text, complaints) = desk.run(&["remove", "--all"]).await;
         assert!(status != 0 && text.is_empty() && complaints.contains("--yes"), "{status} {text} {complaints}");
         assert_eq!(desk.listed(&[]).await, [desk.id(2)]);
@@ -381,7 +381,7 @@ async fn a_thousand_messages_go_in_pages() {
     }
 }
 
-/// Puts so many messages more; with a holder through its queue, which is the only one that may.
+/// Puts this many further messages; with a holder through its queue, since only the holder may.
 async fn stored_in(desk: &Desk, number: usize) -> usize {
     let opened;
     let queue: &dyn waxseal::queue::Queue = match &desk.holder {

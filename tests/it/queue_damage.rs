@@ -1,5 +1,5 @@
-//! `waxseal queue check` and `waxseal queue salvage` as an operator sees them: what they print, in words and in JSON, with which exit
-//! status, for each state that a queue can be in, and how the gateway goes on afterwards.
+//! `waxseal queue check` and `waxseal queue salvage` as an operator sees them: their output, in words and in JSON, and
+//! their exit status, for each state that a queue can be in, and how the gateway continues afterwards.
 
 use crate::support::application::{hand_in, mail};
 use crate::support::gateway::Setup;
@@ -24,7 +24,7 @@ fn data(setup: &Setup) -> PathBuf {
     setup.folder().join("data")
 }
 
-/// With mail in it that is not due for a while.
+/// With mail that is not due for a while.
 async fn queue() -> Setup {
     let setup = Setup::new(Some(CONFIG));
     fs::create_dir_all(data(&setup)).unwrap();
@@ -51,7 +51,7 @@ fn json(setup: &Setup, arguments: &[&str]) -> (Option<i32>, Value) {
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}")))
 }
 
-/// As it was before envelopes had digests.
+/// In the form from before envelopes had digests.
 fn make_version_3(data: &Path) {
     let sql = "DROP TABLE deduplication; DROP TABLE lifetime; DROP INDEX history_lived; ALTER TABLE history DROP COLUMN lived;
         ALTER TABLE message DROP COLUMN lived; CREATE INDEX history_at ON history (at);
@@ -70,13 +70,13 @@ fn rewrite(data: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 struct Case {
     what: &'static str,
     change: fn(&Path),
-    /// What the check and the salvage exit with and say.
+    /// The exit status and output of the check and the salvage.
     check: (i32, &'static [&'static str]),
     salvage: (i32, &'static [&'static str]),
-    /// Messages in the new database as they were, and set aside; at least.
+    /// Messages that are unchanged in the new database, and those set aside; at least.
     whole: u64,
     damaged: u64,
-    /// What the check exits with afterwards: mail that is set aside is not well.
+    /// The check's exit status afterwards: set-aside mail counts as damage.
     after: i32,
 }
 
@@ -228,7 +228,7 @@ async fn what_stands_in_the_way_is_named_and_nothing_is_changed() {
     let setup = queue().await;
     let before = fs::read(data(&setup).join("queue.sqlite")).unwrap();
     assert_says("nobody to ask", &setup.output(&["queue", "salvage"]), (2, &["no terminal", "--yes"]));
-    // What a salvage that was cut off has left is replaced; what cannot be is named.
+    // The remains of an interrupted salvage are replaced; if that is not possible, they are named.
     for name in ["queue.sqlite.salvaging", "queue.sqlite.reading"] {
         fs::create_dir_all(data(&setup).join(name).join("full")).unwrap();
         assert_says(name, &setup.output(&SALVAGE), (2, &["is as it was", name]));
@@ -238,7 +238,7 @@ async fn what_stands_in_the_way_is_named_and_nothing_is_changed() {
     assert!(fs::read(data(&setup).join("queue.sqlite")).unwrap() == before);
     fs::write(data(&setup).join("queue.sqlite.salvaged"), "left over").unwrap();
     let (_, first) = json(&setup, &SALVAGE);
-    // At once a second time: its name is taken.
+    // A second salvage in the same second: its name is already in use.
     let (code, second) = json(&setup, &SALVAGE);
     assert_eq!((code, second["whole"].as_u64()), (Some(0), Some(ALL)), "{second:#}");
     assert_ne!(first["kept_as"], second["kept_as"]);

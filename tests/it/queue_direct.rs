@@ -1,4 +1,5 @@
-//! `delivery = "direct"`, and the provider took the message for some of its recipients: the others are the gateway's.
+//! `delivery = "direct"`, and the provider accepted the message for some of its recipients: the gateway is responsible
+//! for the others.
 
 use crate::support::application::{hand_in, in_front_of, mail, up_to_data};
 use crate::support::gateway::Gateway;
@@ -45,7 +46,7 @@ async fn nothing_is_kept_of_a_message_that_went_back_to_the_application() {
     }
 }
 
-/// The provider asks for a transaction of its own for the second recipient, and does not answer its final dot.
+/// The provider asks for a separate transaction for the second recipient, and does not answer its final dot.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_provider_took_before_the_end_of_the_drain_time_is_not_sent_again() {
     let scripted = ScriptedUpstream::builder()

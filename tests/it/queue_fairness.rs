@@ -1,4 +1,5 @@
-//! Nobody's backlog delays another's mail: lanes do not wait for each other, and inside a lane sender domains take turns.
+//! No backlog delays another sender's mail: lanes do not wait for each other, and within a lane sender domains take
+//! turns.
 
 use crate::support::application::{field, hand_in, hand_in_many, mail, numbered, queued_in_front_of};
 use crate::support::provider::Provider;

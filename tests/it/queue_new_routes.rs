@@ -1,4 +1,4 @@
-//! Routes were changed over a large backlog: applications and new mail do not wait for it, and none of it goes the wrong way.
+//! Routes change over a large backlog: applications and new mail do not wait, and no mail uses a wrong route.
 
 use crate::support::application::{further, hand_in, mail, subjects};
 use crate::support::gateway::{Gateway, Setup};
@@ -62,8 +62,8 @@ async fn stopped(gateway: Gateway) -> Setup {
     tokio::task::spawn_blocking(|| gateway.stop().2).await.unwrap()
 }
 
-/// What two promises cost at a size that a test of every day cannot have; for people, who read what it prints:
-/// `cargo test --test it two_hundred_thousand -- --ignored --nocapture`.
+/// What two promises cost at a size that is too large for daily tests; for people, who read its output: `cargo test
+/// --test it two_hundred_thousand -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; measures and asserts nothing about time"]
 async fn a_list_by_recipient_and_new_routes_at_two_hundred_thousand_messages() {
@@ -125,7 +125,7 @@ async fn listeners_open_at_once_new_mail_goes_out_and_a_kill_in_the_middle_leave
             (("example.org".to_owned(), org.to_owned()), of_org),
         ])
     };
-    // Yesterday's routes: the first start puts down whose lanes these are.
+    // Yesterday's routes: the first start records to whom these lanes belong.
     let gateway = setup.start(1);
     let setup = stopped(gateway).await.config_with(&table, &format!("{table}{routes}"));
     let gateway = setup.start(1);
@@ -140,7 +140,7 @@ async fn listeners_open_at_once_new_mail_goes_out_and_a_kill_in_the_middle_leave
     gateway.wait_for_line(&ENDS);
     let setup = stopped(gateway).await;
     assert_eq!(lanes(&setup).await, on("net", "org"));
-    // Half-way back to the routes of before, and forward again.
+    // Half-way back to the earlier routes, and forward again.
     let setup = setup.config_with(routes, "# none\n");
     let gateway = setup.start(1);
     gateway.wait_for_line(&BEGINS);
@@ -149,7 +149,7 @@ async fn listeners_open_at_once_new_mail_goes_out_and_a_kill_in_the_middle_leave
     gateway.wait_for_line(&ENDS);
     let setup = stopped(gateway).await;
     assert_eq!(lanes(&setup).await, on("net", "org"));
-    // What was under way at the kill may come twice.
+    // Messages under way at the kill may arrive twice.
     assert!(subjects(&other).iter().all(|subject| subject == "new"), "{:?}", subjects(&other));
     assert_eq!(company.messages().len(), 0, "nothing went the wrong way");
 }

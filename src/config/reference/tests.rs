@@ -1,4 +1,4 @@
-//! The schema is whole, and what is printed of it is what can be read.
+//! The schema is complete, and its printed form can be read again.
 
 use super::*;
 use crate::config::file::File;

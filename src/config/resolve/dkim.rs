@@ -1,5 +1,5 @@
-//! `[[dkim]]`: keys are read and understood at once, unless they are still to be made.
-//! Makes and writes no key. RFC 6376 §3.6.2.1 (one record for each selector), RFC 8463 (Ed25519 beside RSA).
+//! `[[dkim]]`: keys are read and parsed at once, unless they are still to be created. Creates and writes no key. RFC
+//! 6376 §3.6.2.1 (one record for each selector), RFC 8463 (Ed25519 beside RSA).
 
 use super::Resolver;
 use crate::config::file::{DkimTable, PemSource};
@@ -20,7 +20,7 @@ impl Resolver<'_> {
         keys.into_iter().flatten().collect()
     }
 
-    /// Once for each domain. A key that is still to be made will be RSA.
+    /// Once per domain. A key that is still to be created will be RSA.
     fn warn_about_ed25519_alone(&mut self, keys: &[Option<DkimSettings>], places: &[Place]) {
         let is_ed25519 = |key: &DkimSettings| {
             key.key.as_ref().is_some_and(|key| key.algorithm() == SignatureAlgorithm::Ed25519Sha256)
@@ -59,7 +59,7 @@ impl Resolver<'_> {
             }
             PemSource::Path(path) => {
                 let path = self.path(&path);
-                // Where nobody can tell whether it is there, reading it says why.
+                // If it is unknown whether the file exists, reading it gives the reason.
                 let key = if path.try_exists().unwrap_or(true) {
                     let pem = self.read_file("private_key", &path, place)?;
                     self.warn_if_others_can_read("private_key", &path, place);

@@ -1,5 +1,5 @@
-//! Files that the configuration names: read at once, so that a missing one is found before anything starts.
-//! Their content is never shown.
+//! Files that the configuration names: read at once, so that a missing one is noticed before anything starts. Their
+//! content is never shown.
 
 use super::Resolver;
 use crate::config::file::PemSource;
@@ -66,7 +66,7 @@ impl Resolver<'_> {
         Reported
     }
 
-    /// A container engine's secrets are readable by all inside the container, which is as it should be there.
+    /// A container engine's secrets are readable by all processes in the container, which is correct there.
     pub(super) fn warn_if_others_can_read(&mut self, key: &str, path: &Path, place: &Place) {
         let readable = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
         if readable && !self.environment.holds_secret(path) {

@@ -1,5 +1,5 @@
-//! What the gateway is called: as configured, else the host's full name; and what it says in EHLO.
-//! Looks no name up and sends nothing. RFC 5321 §4.1.1.1, §4.1.3, §4.1.4.
+//! The gateway's name: as configured, otherwise the host's full name; and its name in EHLO. Looks up no name and sends
+//! nothing. RFC 5321 §4.1.1.1, §4.1.3, §4.1.4.
 
 use super::Resolver;
 use crate::config::input::{Input, Reported, Resolved, Typed};
@@ -7,7 +7,7 @@ use crate::smtp::Domain;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 impl Resolver<'_> {
-    /// The name and the EHLO name. The sandbox does not mind how it is greeted; providers do.
+    /// The name and the EHLO name. The sandbox accepts any EHLO name; providers do not.
     pub(super) fn hostname(&mut self, typed: Typed<Domain>, has_provider: bool) -> Resolved<(String, String)> {
         let name = match typed.input {
             Input::Default(domain) | Input::Given(domain) if !domain.as_str().is_ascii() => {
@@ -48,7 +48,7 @@ fn own_name() -> String {
     }
 }
 
-/// The first dotted name on the line of /etc/hosts that has `host`, as `hostname -f` finds it there.
+/// The first dotted name on the line of /etc/hosts that contains `host`, which is what `hostname -f` finds there.
 fn full_name(host: &str, hosts: &str) -> String {
     let names = |line: &str| -> Vec<String> {
         let line = line.split('#').next().unwrap_or_default();
@@ -62,10 +62,10 @@ fn full_name(host: &str, hosts: &str) -> String {
     of_host.flatten().find(has_dot).unwrap_or_else(|| host.to_owned())
 }
 
-/// The address from which the way to the Internet starts; a UDP socket is given its peer, nothing is sent.
+/// The local address of the route to the Internet; a UDP socket is given its peer, but nothing is sent.
 fn outgoing_address() -> IpAddr {
     let found = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        // RFC 5737: an address that nobody has.
+        // RFC 5737: an address that no one uses.
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
         socket.local_addr()
     });

@@ -44,7 +44,7 @@ impl Resolver<'_> {
         Ok(ListenerSettings {
             options: ListenerOptions {
                 address: typed.address.get()?,
-                // The gateway's, set once it is known.
+                // The gateway's name, set once it is known.
                 hostname: String::new(),
                 tls: tls?,
                 allow: typed.allow.get()?,
@@ -112,7 +112,7 @@ impl Resolver<'_> {
         file.value().cloned().ok_or(Reported)
     }
 
-    /// Who may send is decided by `allow` and `auth`; a container's neighbours are as foreign as the Internet.
+    /// `allow` and `auth` decide who may send; a container's neighbours are as foreign as the Internet.
     fn check_who_may_send(&mut self, typed: &ListenerTable, has_users: bool) {
         let (Some(&address), Some(&auth)) = (typed.address.value(), typed.auth.value()) else { return };
         let from_environment = matches!(typed.place(), Place::Environment(_));
@@ -149,7 +149,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// What a listener takes fits into memory, with what the rules need for it.
+    /// A listener's largest message must fit into memory together with what the rules need for it.
     pub(super) fn check_sizes(
         &mut self,
         listeners: &[ListenerTable],
@@ -162,7 +162,7 @@ impl Resolver<'_> {
             let octets = usize::try_from(size.0).unwrap_or(usize::MAX);
             let for_rules = rules.map_or(0, |rules| rules.largest_memory_needed(octets)) as u64;
             let room = READING_ROOM + for_rules;
-            // The other half is the queue's.
+            // The other half belongs to the queue.
             if size.0.saturating_add(room) <= memory.0 / 2 {
                 continue;
             }
@@ -182,8 +182,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// The default protects the domains' reputation: nobody sends under a name that the gateway cannot seal, unless the
-    /// configuration names it.
+    /// The default protects the domains' reputation: no one sends under a name for which the gateway cannot sign,
+    /// unless the configuration names it.
     fn listener_senders(&mut self, typed: &ListenerTable, own_domains: &[&Domain]) -> Resolved<SenderPatterns> {
         if typed.senders.is_given() {
             return self.patterns("senders", &typed.senders);
@@ -205,14 +205,14 @@ fn who_may_send_by_variables() -> String {
     }
 }
 
-/// Port 0 is a different port each time. IPv6 listeners take IPv6 only.
+/// Port 0 is a different port each time. IPv6 listeners accept only IPv6.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
     let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.port() != 0 && same_family && same_ip
 }
 
-/// Without a user every login would fail: clients that log in whenever it is offered would lose mail.
+/// Without users every login would fail, and clients that log in whenever that is offered would lose mail.
 fn offered_auth(typed: AuthMode, has_users: bool) -> AuthMode {
     if typed == AuthMode::Optional && !has_users { AuthMode::Off } else { typed }
 }

@@ -1,5 +1,5 @@
-//! The logins of an `[[upstream]]`, its own and those of single domains: which of `username`, `password` and `secret_key` its
-//! provider wants, by the preset's data. No message quotes a secret.
+//! The logins of an `[[upstream]]`, its own and those of single domains: which of `username`, `password` and
+//! `secret_key` its provider needs, by the preset's data. No message quotes a secret.
 
 use super::Resolver;
 use super::secret::fetch;
@@ -14,7 +14,7 @@ use crate::relay::Credentials;
 use crate::relay::provider::{Login, Preset};
 use std::collections::HashSet;
 
-/// What one login is made of.
+/// The keys that form one login.
 struct LoginKeys<'a> {
     /// The table's, as in `[[upstream]]`.
     title: String,
@@ -63,7 +63,7 @@ impl Resolver<'_> {
                 .help("its login is `username` and `password`");
             return Err(Reported);
         }
-        // A host of one's own, such as a relay that knows its clients by their address, may ask for none.
+        // A host of the user's own, such as a relay that knows its clients by their address, may need no login.
         let none = ![typed.username.is_given(), typed.password.is_given(), typed.secret_key.is_given()].contains(&true);
         if none && (typed.host.is_given() || matches!(preset.login, Login::Optional) || !typed.credentials.is_empty()) {
             return Ok(None);
@@ -71,7 +71,7 @@ impl Resolver<'_> {
         self.whole_login(&LoginKeys::of(typed), preset).map(Some)
     }
 
-    /// By domain as DNS spells it.
+    /// By domain in DNS spelling.
     pub(super) fn logins(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<Vec<(String, Credentials)>> {
         let mut taken = HashSet::new();
         let logins = typed.credentials.iter().map(|login| {
@@ -108,7 +108,7 @@ impl Resolver<'_> {
         Ok(Credentials { username, password, secret_key })
     }
 
-    /// `None`: the password serves as the name, too.
+    /// `None`: the password is also the name.
     fn username(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Resolved<Option<String>> {
         let typed = keys.username;
         let wanted = match preset.login {
@@ -130,7 +130,7 @@ impl Resolver<'_> {
         typed.get().map(Some)
     }
 
-    /// And the secret key that it was made from.
+    /// Also returns the secret key from which it was derived.
     fn login_password(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Resolved<(Secret, Option<Secret>)> {
         let (Login::UserAndPassword { password, .. }
         | Login::FixedUser { password, .. }
@@ -173,7 +173,7 @@ impl Resolver<'_> {
         Ok((self.secret("password", keys.password)?, None))
     }
 
-    /// `what`: the provider's word for it, if it has one.
+    /// `what`: the provider's term for it, if it has one.
     fn missing_login(&mut self, keys: &LoginKeys<'_>, preset: &Preset, key: &str, what: &str) {
         if let Login::Optional = preset.login {
             let other = if key == "password" { &keys.username.place } else { &keys.password.place };
@@ -188,7 +188,7 @@ impl Resolver<'_> {
 
     fn secret(&mut self, key: &str, typed: &Typed<SecretSource>) -> Resolved<Secret> {
         match fetch(typed.value().ok_or(Reported)?, self.base, self.environment) {
-            // RFC 4616 §2, and the relay would refuse it at every try.
+            // RFC 4616 §2 forbids these, and the relay would refuse them at every try.
             Ok(secret) if secret.reveal().contains(['\r', '\n', '\0']) => {
                 self.findings
                     .error(&typed.place, format!("`{key}`: it holds a line break or NUL, which no login can carry"))
@@ -203,7 +203,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// `password = "$RELAY_PASSWORD"` is nothing but these characters here. They are not repeated: they may be right.
+    /// `password = "$RELAY_PASSWORD"` means exactly these characters here. They are not repeated, because they may be
+    /// right.
     fn warn_if_it_looks_like_a_variable(&mut self, key: &str, typed: &Typed<SecretSource>) {
         let Some(SecretSource::Literal(secret)) = typed.value() else { return };
         let name = secret.reveal().strip_prefix('$').map(|rest| rest.trim_matches(['{', '}']));

@@ -1,4 +1,4 @@
-//! Plausible's own sender address, if its environment is shared with the gateway: would its mail be taken?
+//! Plausible's own sender address, if its environment is shared with the gateway: would the gateway accept its mail?
 //!
 //! A warning at start is better than the first report that does not arrive.
 
@@ -34,7 +34,7 @@ impl Resolver<'_> {
     }
 }
 
-/// Plausible takes `Name <address>` too.
+/// Plausible accepts `Name <address>` too.
 fn bare_address(text: &str) -> Option<Mailbox> {
     let inner = text.rsplit_once('<').map_or(text, |(_, rest)| rest.trim_end().trim_end_matches('>'));
     Mailbox::parse(inner.trim()).ok()

@@ -10,7 +10,7 @@ use crate::config::value::ByteSize;
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::SMALLEST_FLOOR;
 
-/// Also without the rest of the configuration.
+/// Works without the rest of the configuration.
 pub fn backend(typed: &Typed<QueueBackend>, findings: &mut Findings) -> Resolved<BackendSettings> {
     match typed.get()? {
         QueueBackend::Sqlite => Ok(BackendSettings::Sqlite),

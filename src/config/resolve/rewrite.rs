@@ -1,5 +1,5 @@
-//! `[[rewrite]]`: from keys to [`Rules`], and the mistakes that only show when keys are seen together.
-//! Every name must be known: a rule for a listener that does not exist would silently do nothing.
+//! `[[rewrite]]`: turns keys into [`Rules`], and finds mistakes that only show when keys are combined. Every name must
+//! be known: a rule for a listener that does not exist would silently do nothing.
 
 use super::Resolver;
 use crate::config::input::{Reported, Resolved, Typed};
@@ -17,13 +17,13 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What rules can refer to.
+/// The names that rules can refer to.
 pub(super) struct KnownNames<'a> {
     pub listeners: &'a [SocketAddr],
     pub users: &'a [Arc<str>],
     pub upstreams: &'a [Typed<String>],
     pub dkim: &'a [DkimSettings],
-    /// `None` after a problem, and where every upstream signs by itself.
+    /// `None` after a problem, and if every upstream signs by itself.
     pub unsigned: Option<&'a Unsigned>,
 }
 
@@ -53,7 +53,7 @@ impl Resolver<'_> {
         Ok(Rules(rules.into()))
     }
 
-    /// Keys that say nothing, or not together.
+    /// Keys that have no effect, or that cannot be combined.
     fn check_actions(&mut self, typed: &RewriteTable, given: &[(&'static str, Place)]) {
         let ends = RuleActions::ending_keys().map(|key| given.iter().find(|(name, _)| *name == key));
         if given.is_empty() {
@@ -167,13 +167,13 @@ impl Resolver<'_> {
     }
 }
 
-/// What the keys of a rule's actions say.
+/// The actions of a rule, according to its keys.
 #[derive(Default)]
 struct TypedActions {
     actions: RuleActions,
     /// The keys with an effect of their own, each with its place.
     given: Vec<(&'static str, Place)>,
-    /// It has been reported.
+    /// A problem has been reported.
     has_problem: bool,
 }
 
@@ -245,7 +245,7 @@ impl TypedActions {
         }
     }
 
-    /// A key that only says how another one acts.
+    /// A key that only modifies another action.
     fn modify<T: Clone>(&mut self, typed: &Typed<T>, set: impl FnOnce(&mut RuleActions, T)) {
         match typed.get() {
             Ok(value) => set(&mut self.actions, value),

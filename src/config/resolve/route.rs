@@ -1,5 +1,5 @@
-//! `[[route]]`: which mail goes where; and what happens without any.
-//! Every name must be an upstream's; mail that no route takes is never given to one that nobody named.
+//! `[[route]]`: which mail goes where, and what happens without any route. Every name must be an upstream's; mail that
+//! matches no route is never sent.
 
 use super::Resolver;
 use crate::config::file::RouteTable;
@@ -15,7 +15,7 @@ use crate::message::text_pattern::TextPattern;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// What routes may name, in the order of the configuration.
+/// The names that routes may use, in the order of the configuration.
 pub(super) struct RouteNames<'a> {
     /// The first is the default.
     pub upstreams: &'a [Typed<String>],
@@ -95,7 +95,7 @@ impl Resolver<'_> {
                 are_sound = false;
             }
         }
-        // Weights come in the alphabet's order; equal ones are tried in that of the configuration.
+        // Weights come in alphabetical order; equal ones are tried in the order of the configuration.
         let at = |name: &str| names.iter().position(|known| *known == name);
         if !are_sound {
             return Err(Reported);
@@ -146,7 +146,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Behind a route that takes as much, none is asked; and one should take everything.
+    /// After a route that matches as much, no route can match; and one route should match everything.
     fn warn_about_the_order(&mut self, routes: &[RouteSettings], places: &[Place]) {
         for (at, (route, place)) in routes.iter().zip(places).enumerate() {
             let takes_it = |before: &&RouteSettings| takes_everything(before) || before.conditions == route.conditions;
@@ -171,7 +171,7 @@ impl Resolver<'_> {
     }
 }
 
-/// The route that there is if none is configured.
+/// The route that exists if none is configured.
 fn takes_all(upstream: &str) -> RouteSettings {
     RouteSettings {
         name: UNROUTED.into(),

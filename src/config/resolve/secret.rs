@@ -1,4 +1,4 @@
-//! Secrets are fetched from where the configuration says that they are. No message about a secret quotes it.
+//! Reads secrets from where the configuration says. No message about a secret quotes it.
 
 use crate::config::environment::Environment;
 use crate::config::masking::is_variable;
@@ -8,7 +8,7 @@ use crate::config::value::Complaint;
 use crate::observe::Secret;
 use std::path::Path;
 
-/// Fetches the secret. A relative path starts at `base`; one newline at the end of a file is not part of it.
+/// Reads the secret. A relative path starts at `base`; one newline at the end of a file is removed.
 pub(super) fn fetch(source: &SecretSource, base: &Path, environment: &Environment) -> Result<Secret, Complaint> {
     match source {
         SecretSource::Literal(secret) if secret.is_empty() => {

@@ -1,5 +1,5 @@
-//! `[[upstream]]`: where a provider is, how it is verified, what it can take: what was typed, else what its preset knows.
-//! There is no setting without TLS or without verification. RFC 8314 §7.3 (ports), RFC 9525 (names).
+//! `[[upstream]]`: a provider's address, its verification and its limits: what was typed, otherwise what the preset
+//! knows. No setting turns off TLS or verification. RFC 8314 §7.3 (ports), RFC 9525 (names).
 
 use super::Resolver;
 use crate::config::file::UpstreamTable;
@@ -25,7 +25,7 @@ const IMPLICIT_PORTS: [u16; 2] = [465, 2465];
 const STARTTLS_PORTS: [u16; 4] = [25, 587, 2525, 2587];
 
 impl Resolver<'_> {
-    /// `ehlo_name`: an address literal where the gateway has no full name.
+    /// `ehlo_name`: an address literal if the gateway has no full name.
     pub(super) fn upstreams(
         &mut self,
         typed: &[UpstreamTable],
@@ -72,7 +72,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// Each with its own limits, where the provider counts both together.
+    /// Two upstreams with their own limits, although the provider counts them together.
     fn warn_about_accounts_of_two(&mut self, typed: &[UpstreamTable], resolved: &[Resolved<UpstreamSettings>]) {
         let owners: Vec<_> = typed
             .iter()
@@ -174,7 +174,7 @@ impl Resolver<'_> {
         Ok(UpstreamLogins::new(own?, by_domain?))
     }
 
-    /// `None` for the provider's default, and where there are none.
+    /// `None` for the provider's default, and if it has no regions.
     fn region<'t>(&mut self, typed: &'t UpstreamTable, preset: &Preset) -> Resolved<Option<&'t str>> {
         let place = &typed.region.place;
         let Some(regions) = preset.regions() else {
@@ -249,7 +249,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// The first to try, and those after it.
+    /// The first port to try, and those after it.
     fn ports(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<(Port, Vec<Port>)> {
         if !typed.port.is_given() {
             let mode = typed.tls.optional()?;
@@ -329,7 +329,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// What was typed counts, also above what the provider says.
+    /// The typed value applies, even if it exceeds the provider's.
     fn connections(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<ConnectionLimits> {
         let limits = &preset.limits;
         let (at_once, each) = (&typed.max_connections, &typed.max_messages_per_connection);
@@ -364,7 +364,7 @@ impl Resolver<'_> {
             (Some(true), Signing::LeftToProvider) => Signing::OURS,
             (_, known) => known,
         };
-        // Where the provider signs what it has rewritten, tracking breaks nothing.
+        // If the provider signs after rewriting, tracking breaks nothing.
         if typed.tracking.get()? || profile.signing == Signing::LeftToProvider {
             profile.vocabulary.no_tracking = None;
         }
@@ -379,7 +379,7 @@ impl Resolver<'_> {
         Ok(value)
     }
 
-    /// For each upstream that shares another's limits, the one whose they are.
+    /// For each upstream that shares another's limits, the one that owns them.
     fn shared_limits(&mut self, typed: &[UpstreamTable]) -> HashMap<String, Arc<str>> {
         let names: Vec<&str> = typed.iter().filter_map(|upstream| upstream.name.value().map(String::as_str)).collect();
         let next: HashMap<&str, &str> = typed
@@ -421,13 +421,13 @@ impl Resolver<'_> {
     }
 }
 
-/// What was typed, else what is known of the provider.
+/// The typed rates, otherwise those known for the provider.
 fn rates(typed: &UpstreamTable, preset: &Preset) -> Resolved<Vec<Rate>> {
     let known = || preset.limits.rates.iter().filter_map(|text| Rate::parse(text).ok()).collect();
     Ok(typed.rate.optional()?.map_or_else(known, |rates| rates.0))
 }
 
-/// `None` if the chain is a ring.
+/// `None` if the chain is a circle.
 fn last_of_chain<'a>(start: &'a str, next: &HashMap<&'a str, &'a str>) -> Option<&'a str> {
     let mut at = start;
     for _ in 0..=next.len() {
@@ -439,7 +439,7 @@ fn last_of_chain<'a>(start: &'a str, next: &HashMap<&'a str, &'a str>) -> Option
     None
 }
 
-/// The provider signs what goes there, and the gateway does not.
+/// The provider signs mail for this upstream, and the gateway does not.
 pub(super) fn leaves_signing_to_provider(typed: &UpstreamTable) -> bool {
     let known = typed.provider.value().is_some_and(|provider| provider.0.signing == Signing::LeftToProvider);
     !typed.sign.value().copied().unwrap_or(!known)

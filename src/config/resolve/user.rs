@@ -1,5 +1,5 @@
-//! `[[user]]`: applications' logins.
-//! In the file itself only hashes are taken; a password may come from the environment or a file.
+//! `[[user]]`: applications' logins. The file itself may contain only hashes; a password may come from the environment
+//! or a file.
 
 use super::Resolver;
 use super::secret::fetch;
@@ -13,10 +13,10 @@ use crate::observe::Secret;
 use std::collections::HashSet;
 
 impl Resolver<'_> {
-    /// Users whose name is a secret of this configuration: a provider's token, say, that stood in the application as name
-    /// and password. Names are logged.
+    /// Users whose name is a secret of this configuration, for example a provider's token that the application used as
+    /// name and password. Names are logged.
     pub fn secret_names(&mut self, file: &File) -> Vec<Secret> {
-        // No secret is fetched for nothing.
+        // Secrets are read only if needed.
         if file.users.is_empty() {
             return Vec::new();
         }
@@ -58,7 +58,7 @@ impl Resolver<'_> {
             }
         };
         match Password::parse(&secret) {
-            // In the file itself only a hash: files are copied, shown and committed.
+            // Only a hash in the file itself, because files are copied, shown and committed.
             Ok(Password::Plain(_)) if matches!((source, place), (SecretSource::Literal(_), Place::File(_))) => {
                 self.findings
                     .error(place, "`password` must be the hash of a password, not the password itself")

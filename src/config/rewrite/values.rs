@@ -1,4 +1,4 @@
-//! The values of `[[rewrite]]`: what can stand in a header is checked here by what will put it there.
+//! The values of `[[rewrite]]`: values for headers are checked here by the code that will insert them.
 
 use crate::config::maps::known_keys;
 use crate::config::patterns::is_header_name;
@@ -23,7 +23,7 @@ pub struct Addable(pub String);
 /// The name of a header in which a rule may replace.
 struct Replaceable(String);
 
-/// What to take out: a name, or a pattern that takes whatever of its headers may go.
+/// What to remove: a name, or a pattern that removes all matching headers that may be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removable(pub TextPattern);
 
@@ -89,7 +89,7 @@ fn editable(text: &str, edit: HeaderEdit) -> Result<String, Complaint> {
     Err(Complaint::new(message, help))
 }
 
-/// What can stand behind a header's name.
+/// A valid value for a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderText(pub String);
 
@@ -129,7 +129,7 @@ impl Text for ReversePath {
     }
 }
 
-/// What an address is mapped to: an address, or `*@` and a domain.
+/// The target of an address: an address, or `*@` and a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressTarget(pub String);
 
@@ -206,7 +206,7 @@ impl Value for Replacement {
     }
 }
 
-/// Always a regular expression; the slashes of other patterns would be looked for in the text.
+/// Always a regular expression; the slashes of other patterns would be searched for in the text.
 struct RegexText(Regex);
 
 impl Text for RegexText {
@@ -220,7 +220,7 @@ impl Text for RegexText {
     }
 }
 
-/// May be empty, to take out what fits.
+/// May be empty, to remove what matches.
 struct ReplacementText(String);
 
 impl Text for ReplacementText {
@@ -234,7 +234,7 @@ impl Text for ReplacementText {
     }
 }
 
-/// The first group that `with` names and the expression does not have: it would silently stand for nothing.
+/// The first group that `with` names but the expression does not have: it would silently be empty.
 fn unknown_group(pattern: &Regex, with: &str) -> Option<Complaint> {
     let is_known = |name: &str| match name.parse::<usize>() {
         Ok(number) => number < pattern.captures_len(),
@@ -253,7 +253,7 @@ fn unknown_group(pattern: &Regex, with: &str) -> Option<Complaint> {
     Some(Complaint::new(format!("there is no group for ${unknown}"), help))
 }
 
-/// The names behind dollars, as the regex crate reads them.
+/// The names after dollar signs, as the regex crate reads them.
 fn references(with: &str) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), with);
     while let Some((_, behind)) = rest.split_once('$') {

@@ -138,7 +138,7 @@ fn a_key_may_be_pem_pem_in_one_line_or_a_path() {
     let broken = problems(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", &pem[..300])]);
     assert!(broken[0].starts_with("DKIM_PRIVATE_KEY: DKIM_PRIVATE_KEY cannot be used"), "{broken:?}");
     assert!(!broken[0].contains(&pem[40..60]));
-    // Without the lines around it, it looks like a path; then it must not be in the message that there is no such file.
+    // Without its BEGIN and END lines it looks like a path; the message that there is no such file must not contain it.
     let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     for key in [&body[..], &body.replace("/", "\\n"), &STANDARD.encode(pem.replace("BEGIN", ""))] {
         let broken = problems(&[("DKIM_DOMAIN", "example.com"), ("DKIM_SELECTOR", "a"), ("DKIM_PRIVATE_KEY", key)]);

@@ -1,4 +1,4 @@
-//! Mistakes and what is said about them. Single ones stand in mistakes.txt: what is typed, then `=> line:column: ...`.
+//! Mistakes and their messages. Single ones are in mistakes.txt: what is typed, then `=> line:column: ...`.
 
 use super::*;
 

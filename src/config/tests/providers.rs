@@ -1,4 +1,4 @@
-//! What is known of a provider, against what is typed: explicit settings win, the rest is filled in.
+//! What is known of a provider against what is typed: explicit settings win, the rest is filled in.
 
 use super::*;
 use crate::dkim::Unsigned;
@@ -206,7 +206,7 @@ fn every_table_to_paste_works_as_it_stands() {
     }
 }
 
-/// What docs/providers.md says of limits and ports is what the tables have.
+/// The limits and ports in docs/providers.md are those of the presets.
 #[test]
 fn the_page_says_what_the_tables_have() {
     let page = include_str!("../../../docs/providers.md");

@@ -1,4 +1,4 @@
-//! `[[rewrite]]`: what is typed and the rules that it resolves to; what is odd about them; the shipped set.
+//! `[[rewrite]]`: what is typed, and the rules that result; warnings about them; the shipped set.
 
 use super::settings::{assert_warnings, warnings};
 use super::*;
@@ -124,7 +124,7 @@ fn a_rule_that_cannot_do_what_it_says_is_a_warning() {
     ]);
 }
 
-/// As a user takes it out of its comments.
+/// Uncommented as a user would do it.
 #[test]
 fn the_shipped_set_for_plausible_resolves() {
     let shipped = include_str!("../../../config.toml");

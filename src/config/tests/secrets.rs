@@ -1,4 +1,4 @@
-//! A secret in every place of a configuration where none belongs: no problem shows it, in whatever way it is printed.
+//! A secret in every place of a configuration where none belongs: no problem shows it, however it is printed.
 
 use super::*;
 use crate::config::environment::variables::{Kind, VARIABLES};
@@ -7,7 +7,7 @@ use crate::tally::Tally;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// A token, a UUID, hexadecimal, base64, and passwords that somebody made up.
+/// A token, a UUID, hexadecimal, base64, and passwords that someone made up.
 const SECRETS: [&str; 6] = [
     "SG.k3yCANARY0ngeVfQFYQ.TwL2iGABf9DHoTf",
     "c4d5e6f7-0a1b-4c2d-8e3f-a4b5c6d7e8f9",
@@ -17,7 +17,7 @@ const SECRETS: [&str; 6] = [
     "relay:hunter2canary@smtp.example.com",
 ];
 
-/// What would give it away.
+/// Parts that would reveal it.
 fn pieces(secret: &str) -> Vec<String> {
     let secret = secret.split_once("@smtp").map_or(secret, |(login, _)| login);
     let hex: String = secret.bytes().map(|octet| format!("{octet:02x}")).collect();
@@ -109,7 +109,7 @@ fn no_secret_in_the_wrong_variable_is_shown() {
     tally.finish();
 }
 
-/// What helps stays.
+/// Helpful text stays.
 #[test]
 fn words_are_shown_and_a_value_in_a_line_only_where_it_is_wrong() {
     let folder = Folder::new();

@@ -204,7 +204,7 @@ fn limits_are_shared_with_the_last_of_a_chain() {
     assert_eq!(owners, [None, Some("sandbox"), Some("sandbox")]);
 }
 
-/// It was said at the start alone.
+/// It was reported only at the start.
 #[test]
 fn two_tables_of_one_account_are_a_warning_unless_they_share_its_limits() {
     const WARNS: &str = "\"a\" has the same host and login";
@@ -248,7 +248,7 @@ fn a_route_asks_for_what_it_names_and_draws_by_weight() {
     let [reports] = settings.routes.as_slice() else { panic!("one route") };
     let written = "from * to *, header Subject: /weekly/, header X-Kind: report*, tag weekly-* or monthly";
     assert_eq!(reports.conditions.to_string(), written);
-    // Those of the same weight stand in the order of the file.
+    // Upstreams of equal weight keep the order of the file.
     let weights = vec![("sandbox".into(), 7), ("a".into(), 2), ("c".into(), 2)];
     assert_eq!((&reports.upstreams, reports.retry_refused), (&Choice::ByWeight(weights), true));
 }
@@ -268,7 +268,7 @@ fn domains_have_logins_of_their_own_and_the_own_one_may_be_missing() {
         mailgun.by_domain.iter().map(|(domain, login)| (domain.as_str(), login.username.as_str())).collect();
     assert_eq!(shown, [("example.com", "a"), ("xn--exmple-cua.org", "b")]);
     assert!(mailgun.own.is_none());
-    // A provider's own rules hold for each: one that takes a token as both needs no name.
+    // A provider's own rules apply to each: one with a token as name and password needs no name.
     let postmark = logins("postmark", &(format!("{password}\n") + &login("example.com", "password = \"token\"")));
     assert_eq!((postmark.by_domain[0].1.username.as_str(), postmark.own.is_some()), ("token", true));
 }

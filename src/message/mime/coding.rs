@@ -1,5 +1,5 @@
-//! The two transfer encodings that make ASCII of any octets. The length of the result is known in advance, so that it
-//! is written once, into the place where it stays. RFC 2045 §6.7, §6.8.
+//! The two transfer encodings that turn any octets into ASCII. The length of the result is known in advance, so it is
+//! written only once, in its final place. RFC 2045 §6.7, §6.8.
 
 use super::quoted_printable::{self, LineEnds};
 use base64::Engine;
@@ -7,14 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// Of a text, whose line ends may become CRLF.
+    /// For text, whose line endings may become CRLF.
     QuotedPrintable,
-    /// Of any octets: a bare LF stays one.
+    /// For any octets: a bare LF stays one.
     BinaryQuotedPrintable,
     Base64,
 }
 
-/// Octets in a line of 76 characters.
+/// Octets per line of 76 characters.
 const IN_A_LINE: usize = 57;
 
 impl Coding {
@@ -26,7 +26,7 @@ impl Coding {
         }
     }
 
-    /// Octets that [`Coding::append`] makes of these.
+    /// The number of octets that [`Coding::append`] produces.
     pub fn size(self, octets: &[u8]) -> usize {
         match self {
             Self::QuotedPrintable => quoted_printable::size(octets, LineEnds::OfText),
@@ -35,12 +35,12 @@ impl Coding {
         }
     }
 
-    /// Of so many octets.
+    /// For this many octets.
     pub fn base64_size(octets: usize) -> usize {
         4 * octets.div_ceil(3) + 2 * octets.div_ceil(IN_A_LINE).saturating_sub(1)
     }
 
-    /// No line end behind the last line but for one that quoted-printable was given.
+    /// Adds no line ending after the last line, except one that was in the quoted-printable input.
     pub fn append(self, octets: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::QuotedPrintable => quoted_printable::append(octets, LineEnds::OfText, out),

@@ -11,17 +11,17 @@ use std::borrow::Cow;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentFields {
-    /// Lower case, such as `text/plain`; what an entity without Content-Type is, if there is none.
+    /// In lower case, for example `text/plain`; without a Content-Type, the default type.
     pub media_type: String,
     /// There is a Content-Type.
     pub has_type: bool,
     pub charset: Option<String>,
     pub boundary: Option<Vec<u8>>,
     pub encoding: Encoding,
-    /// To be saved rather than shown: it says so, or it has a file name. What it holds must not change by one octet.
+    /// To be saved rather than shown: it says so, or it has a file name. Its contents must not change by one octet.
     pub is_attachment: bool,
-    /// Content-Type or Content-Transfer-Encoding occurs twice, or cannot be read: readers differ on what this is. Then what
-    /// the first of them says stands here.
+    /// Content-Type or Content-Transfer-Encoding occurs twice, or cannot be read, so readers differ on what this is.
+    /// The fields then hold what the first of them says.
     pub is_ambiguous: bool,
 }
 
@@ -67,7 +67,7 @@ impl Encoding {
     }
 }
 
-/// RFC 2046 §5.1.1, and some room for those who do not know it.
+/// RFC 2046 §5.1.1, with some room for senders that exceed it.
 const LONGEST_BOUNDARY: usize = 200;
 
 impl ContentFields {
@@ -82,7 +82,7 @@ impl ContentFields {
             is_attachment: false,
             is_ambiguous: false,
         };
-        // Of each field one is read, however many there are: to read is not cheap.
+        // Only one of each field is read, however many there are, because reading is expensive.
         let mut has_disposition = false;
         for field in Fields::new(block) {
             if field.is("Content-Type") {
@@ -107,7 +107,7 @@ impl ContentFields {
         self.media_type = format!("{}/{}", parsed.c_type, parsed.c_subtype.as_deref().unwrap_or_default());
         self.media_type.make_ascii_lowercase();
         self.charset = parsed.attribute("charset").map(|it| it.trim_matches([' ', '\t']).to_owned());
-        // RFC 2046 §5.1.1: a space may stand in it, but not at its end.
+        // RFC 2046 §5.1.1: it may contain a space, but not at its end.
         self.boundary = parsed.attribute("boundary").map(|it| it.trim_end_matches([' ', '\t']).to_owned().into_bytes());
         self.boundary.take_if(|boundary| boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY);
         self.is_attachment |= has_file_name(parsed);
@@ -125,19 +125,19 @@ impl ContentFields {
         self.media_type.starts_with("text/")
     }
 
-    /// Text that a reader shows: plain or HTML, and no attachment.
+    /// Text that a reader shows: plain or HTML, and not an attachment.
     pub fn is_shown_text(&self) -> bool {
         matches!(self.media_type.as_str(), "text/plain" | "text/html") && !self.is_attachment
     }
 
-    /// Nothing in it may be touched: signed, encrypted, or another message. RFC 1847, RFC 2046 §5.2.1, RFC 8551.
+    /// Nothing in it may be changed: it is signed, encrypted, or another message. RFC 1847, RFC 2046 §5.2.1, RFC 8551.
     pub fn is_sealed(&self) -> bool {
         const SEALED: [&str; 4] =
             ["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"];
         self.is_ambiguous || self.media_type.starts_with("message/") || SEALED.contains(&self.media_type.as_str())
     }
 
-    /// Octets behind the transfer encoding; `None` if they are not to be had without guessing.
+    /// The decoded octets; `None` if decoding would be a guess.
     pub fn decoded<'a>(&self, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         match self.encoding {
             Encoding::QuotedPrintable => quoted_printable::decode(body).map(Cow::Owned),
@@ -158,15 +158,15 @@ impl ContentFields {
     }
 }
 
-/// Some write the parameter of the one field into the other. RFC 2183 §2.3, RFC 2046 §4.5.1.
+/// Some programs write the parameter of one field into the other. RFC 2183 §2.3, RFC 2046 §4.5.1.
 fn has_file_name(parsed: &ContentType<'_>) -> bool {
     ["filename", "name"].iter().any(|name| parsed.has_attribute(name))
 }
 
 /// Octets.
 const LONGEST_VALUE: usize = 8192;
-/// Of what ends a parameter or a piece of one: the reader's time grows with the square of their number. A name of 250 letters
-/// in pieces (RFC 2231 §3) has fifty.
+/// Maximum number of characters that end a parameter or a piece of one: the reader's time grows with the square of
+/// their number. A name of 250 letters in pieces (RFC 2231 §3) has fifty.
 const MOST_PIECES: usize = 128;
 
 /// Content-Type and Content-Disposition have one form. Unfolded, so that a fold more or less makes no difference.
@@ -176,7 +176,7 @@ fn read(value: &[u8]) -> Option<ContentType<'static>> {
         return None;
     }
     let line = [value, b"\r\n"].concat();
-    // What the library fails on is ambiguous, and then nobody edits it.
+    // If the library fails, the content is ambiguous and is not edited.
     match attempt("content_type", || Ok(MessageStream::new(&line).parse_content_type().into_owned())) {
         Ok(HeaderValue::ContentType(parsed)) => Some(parsed),
         _ => None,

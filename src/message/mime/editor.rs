@@ -1,4 +1,4 @@
-//! Edits of headers and bodies of parts, made together at the end: every other octet stays where it was.
+//! Edits of headers and bodies of parts, applied together at the end: every other octet stays where it was.
 //!
 //! Re-encoded content is never held twice: it is written directly into the edited message.
 
@@ -12,23 +12,23 @@ use std::ops::Range;
 pub struct Editor<'a> {
     message: &'a RawMessage,
     structure: &'a Structure,
-    /// The message's own header, if it is another now.
+    /// The message's own header, if it has changed.
     header: Option<Vec<u8>>,
-    /// Of the body; they do not overlap.
+    /// Edits of the body, which do not overlap.
     edits: Vec<(Range<usize>, RangeEdit)>,
 }
 
-/// What comes into the place of a range.
+/// The replacement for a range.
 #[derive(Debug)]
 enum RangeEdit {
     Octets(Vec<u8>),
-    /// Its octets, or others, in a transfer encoding, and perhaps a line end.
+    /// Its octets, or others, in a transfer encoding, and optionally a line ending.
     Coded {
         octets: Option<Vec<u8>>,
         coding: Coding,
         line_end: bool,
     },
-    /// Its octets with question marks for those of 8 bits.
+    /// Its octets, with question marks in place of 8-bit ones.
     Blanked,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Editor<'a> {
         Self { message, structure, header: None, edits: Vec::new() }
     }
 
-    /// The header block of an entity as it was.
+    /// The header block of an entity before the edits.
     pub fn header(&self, index: usize) -> &'a [u8] {
         match self.structure.get(index) {
             Some(entity) if index > 0 => &self.message.body()[entity.header.clone()],
@@ -72,7 +72,7 @@ impl<'a> Editor<'a> {
         self.structure.get(index).map_or(&b""[..], |entity| &self.message.body()[entity.body.clone()])
     }
 
-    /// `block`: whole fields. Once for each entity.
+    /// `block`: complete fields. At most once per entity.
     pub fn replace_header(&mut self, index: usize, block: Vec<u8>) {
         match self.structure.get(index) {
             Some(entity) if index > 0 => self.edits.push((entity.header.clone(), RangeEdit::Octets(block))),
@@ -86,7 +86,7 @@ impl<'a> Editor<'a> {
         }
     }
 
-    /// The body, or `octets` instead, in this encoding; `line_end`: and a line end behind it.
+    /// The body, or `octets` instead, in this encoding; `line_end`: followed by a line ending.
     pub fn encode_body(&mut self, index: usize, octets: Option<Vec<u8>>, coding: Coding, line_end: bool) {
         if let Some(entity) = self.structure.get(index) {
             self.edits.push((entity.body.clone(), RangeEdit::Coded { octets, coding, line_end }));
@@ -100,12 +100,12 @@ impl<'a> Editor<'a> {
         }
     }
 
-    /// Before the octet at `at` of the message's body.
+    /// Inserts before the octet at `at` of the message's body.
     pub fn insert(&mut self, at: usize, octets: Vec<u8>) {
         self.edits.push((at..at, RangeEdit::Octets(octets)));
     }
 
-    /// The message with every edit, if there was one.
+    /// The message with all edits, if there are any.
     pub fn finish(mut self) -> Option<RawMessage> {
         if self.header.is_none() && self.edits.is_empty() {
             return None;
@@ -133,7 +133,7 @@ impl<'a> Editor<'a> {
     }
 }
 
-/// The block with `field` in the place of those of its name, or at its end.
+/// The block with `field` in place of fields of that name, or at its end.
 pub fn with_field(block: &[u8], name: &str, field: &Field) -> Vec<u8> {
     let mut edited = Vec::with_capacity(block.len() + field.as_bytes().len());
     let mut placed = false;

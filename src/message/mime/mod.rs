@@ -1,7 +1,7 @@
-//! MIME: where the parts of a message are, what each says it is, and edits that leave all other octets alone.
+//! MIME: finds the parts of a message, reads their headers, and edits them without changing other octets.
 //!
-//! The walk over the parts is our own: mail-parser takes a boundary in the middle of a line for one, and holds nested
-//! messages in each other, so that a nesting bomb overflows the stack when it is dropped. It still reads the values of
+//! The walk over the parts is our own: mail-parser accepts a boundary in the middle of a line, and nests messages
+//! inside each other, so that a nesting bomb overflows the stack when it is dropped. It still reads the values of
 //! headers and decodes. RFC 2045, RFC 2046.
 
 mod coding;

@@ -1,4 +1,4 @@
-//! Parameters of Content-Type and Content-Disposition: raw UTF-8 in them becomes what RFC 2231 has for it.
+//! Parameters of Content-Type and Content-Disposition: raw UTF-8 in them is rewritten in the form of RFC 2231.
 
 /// The value with its raw parameters rewritten; `None` if there are none, or it cannot be read with certainty.
 pub fn repaired_parameters(value: &str) -> Option<String> {
@@ -19,7 +19,7 @@ pub fn repaired_parameters(value: &str) -> Option<String> {
         let is_token =
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         let text = text_of(piece).filter(|_| is_token)?;
-        // The RFC 2231 form is there already.
+        // The RFC 2231 form is already there.
         if !names.contains(&format!("{name}*").to_ascii_lowercase()) {
             repaired.push_str(&extended(name, &text));
         }
@@ -27,7 +27,7 @@ pub fn repaired_parameters(value: &str) -> Option<String> {
     Some(repaired)
 }
 
-/// What stands between the semicolons, those in quotes apart.
+/// The text between semicolons, except those in quotes.
 fn pieces(value: &str) -> Option<Vec<&str>> {
     let mut pieces = Vec::new();
     let mut start = 0;

@@ -1,6 +1,6 @@
 //! Quoted-printable, written so that it survives transport, and read strictly. RFC 2045 §6.7.
 //!
-//! mail-parser's reader passes over a broken escape at the end; a repair must not lose even that.
+//! mail-parser's reader ignores a broken escape at the end; a repair must not lose even that.
 
 use crate::message::headers::without_spaces_behind;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
@@ -9,7 +9,7 @@ use mail_parser::decoders::quoted_printable::quoted_printable_decode_char;
 const LINE: usize = 76;
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-/// What a bare LF is.
+/// What a bare LF means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineEnds {
     /// The end of a line, like CRLF.
@@ -18,21 +18,21 @@ pub enum LineEnds {
     Kept,
 }
 
-/// CRLF and bare LF become line ends; everything else can be read back octet by octet.
+/// CRLF and bare LF become line endings; everything else can be decoded octet for octet.
 ///
-/// Beyond what the RFC asks: a line does not begin with "From " or a dot, which some programs would change.
+/// In addition to what the RFC requires, no line begins with "From " or a dot, which some programs would change.
 pub fn encode(octets: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(octets.len() + octets.len() / 8);
     append(octets, LineEnds::OfText, &mut out);
     out
 }
 
-/// The same, behind what is in `out`.
+/// The same, appended to `out`.
 pub fn append(octets: &[u8], line_ends: LineEnds, out: &mut Vec<u8>) {
     write(octets, line_ends, &mut |piece| out.extend_from_slice(piece));
 }
 
-/// How many octets that makes.
+/// The resulting number of octets.
 pub fn size(octets: &[u8], line_ends: LineEnds) -> usize {
     let mut size = 0;
     write(octets, line_ends, &mut |piece| size += piece.len());
@@ -72,8 +72,8 @@ pub fn with_soft_breaks(text: &[u8], most: usize) -> Vec<u8> {
     out
 }
 
-/// Where a soft line break may stand within the first columns of a longer line: not inside an escape, and not before
-/// what some programs would change at the beginning of a line.
+/// The position of a soft line break within the first columns of a longer line: not inside an escape, and not before
+/// text that some programs would change at the beginning of a line.
 fn end_of_piece(line: &[u8]) -> usize {
     let is_outside = |end: &usize| !line[end.saturating_sub(2)..*end].contains(&b'=');
     let is_safe =
@@ -82,11 +82,11 @@ fn end_of_piece(line: &[u8]) -> usize {
     ends().find(is_safe).or_else(|| ends().find(is_outside)).unwrap_or(LINE - 1)
 }
 
-/// At least as many octets as [`encode`] makes of these, by looking.
+/// An estimate, without encoding: at least as many octets as [`encode`] produces.
 pub fn longest(octets: &[u8]) -> usize {
     let escaped = octets.iter().filter(|&&byte| !byte.is_ascii_graphic() || byte == b'=').count();
     let literal = octets.len() + 2 * escaped;
-    // In 75 columns a soft line break, and behind it a dot or an F that is escaped.
+    // Per 75 columns, one soft line break, after which a dot or an F is escaped.
     literal + 5 * literal.div_ceil(LINE - 1)
 }
 
@@ -110,7 +110,7 @@ fn encode_line(line: &[u8], out: &mut impl FnMut(&[u8])) {
     }
 }
 
-/// Columns for the first octet of the rest of a line: 1 if it may stand for itself.
+/// Columns for the first octet of the rest of a line: 1 if it can be written as itself.
 fn width(rest: &[u8], column: usize) -> usize {
     let literal = match rest {
         [b' ' | b'\t', others @ ..] => !others.is_empty(),
@@ -123,7 +123,7 @@ fn width(rest: &[u8], column: usize) -> usize {
     if literal { 1 } else { 3 }
 }
 
-/// `None` if an escape is broken: readers differ on what it is then.
+/// `None` if an escape is broken, because readers differ on what it is then.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,32 +1,32 @@
 //! The parts of a message, found in one pass over its lines.
 //!
-//! Work and memory are bounded whatever the message is: at most so many parts, at most so deep, and no recursion. What
-//! is signed, encrypted or another message is one piece here, and so is a message with a multipart that has no end.
-//! RFC 2046 §5.1.
+//! Work and memory are bounded whatever the message is: a maximum number of parts, a maximum depth, and no recursion. A
+//! part that is signed, encrypted or another message counts as one piece, and so does a message with a multipart that
+//! has no end. RFC 2046 §5.1.
 
 use super::content::ContentFields;
 use crate::message::RawMessage;
 use crate::message::headers::{Fields, without_spaces_behind};
 use std::ops::Range;
 
-/// Real mail has a handful. A message with more parts is one piece that nobody edits.
+/// Real mail has a handful. A message with more parts is treated as one piece that is not edited.
 const MAX_PARTS: usize = 2000;
-/// Real mail has four or five. A multipart below this depth is one piece.
+/// Real mail has four or five levels. A multipart below this depth is treated as one piece.
 const MAX_DEPTH: usize = 30;
 
 /// The message itself or one of its parts. Positions are octets of the message's body.
 #[derive(Debug)]
 pub struct Entity {
     pub content: ContentFields,
-    /// From the beginning of the boundary line above it; empty for the message itself.
+    /// Starts at the boundary line above it; empty for the message itself.
     pub delimiter: Range<usize>,
-    /// Whole fields; empty for the message itself, whose header stands apart.
+    /// Complete fields; empty for the message itself, whose header is separate.
     pub header: Range<usize>,
     pub body: Range<usize>,
     pub children: Vec<usize>,
-    /// An empty line ends its header, and its last boundary is there if it is a multipart.
+    /// An empty line ends its header, and a multipart has its last boundary.
     pub is_whole: bool,
-    /// Not to be touched: sealed, ambiguous, or too deep.
+    /// Must not be changed: sealed, ambiguous, or too deep.
     pub is_opaque: bool,
 }
 
@@ -37,12 +37,12 @@ impl Entity {
         Self { content, delimiter, header, body, children: Vec::new(), is_whole, is_opaque }
     }
 
-    /// Where the last boundary is missing, readers differ on what belongs to which part.
+    /// If the last boundary is missing, readers differ on what belongs to which part.
     fn has_its_end(&self) -> bool {
         self.is_whole || self.is_opaque || !self.content.is_multipart()
     }
 
-    /// A part with content of its own that may be edited.
+    /// A part with its own content that may be edited.
     pub fn is_leaf(&self) -> bool {
         !self.is_opaque && self.is_whole && !self.content.is_multipart()
     }
@@ -91,7 +91,7 @@ struct TooManyParts;
 struct OpenMultipart {
     entity: usize,
     boundary: Vec<u8>,
-    /// The part that the walk is in.
+    /// The part that is being read.
     child: Option<usize>,
 }
 
@@ -126,7 +126,7 @@ impl PartWalk<'_> {
         Ok(())
     }
 
-    /// A line that begins with "--", at or behind `at`, which is the beginning of a line.
+    /// The next line at or after `at`, itself the beginning of a line, that begins with "--".
     fn next_candidate(&self, at: usize) -> Option<usize> {
         let rest = self.body.get(at..)?;
         if rest.starts_with(b"--") {
@@ -135,7 +135,7 @@ impl PartWalk<'_> {
         memchr::memmem::find(rest, b"\r\n--").map(|found| at + found + 2)
     }
 
-    /// The innermost multipart whose boundary the line is, and whether it is the closing one.
+    /// The innermost multipart to which the boundary line belongs, and whether it is the closing one.
     fn match_line(&self, line: &[u8]) -> Option<(usize, bool)> {
         // RFC 2046 §5.1.1: white space may have been added in transport.
         let text = without_spaces_behind(line.strip_prefix(b"--")?);
@@ -157,7 +157,7 @@ impl PartWalk<'_> {
         self.open.truncate(level + 1);
     }
 
-    /// Returns where its body begins.
+    /// Returns the position of its body.
     fn begin_part(&mut self, level: usize, delimiter: Range<usize>) -> usize {
         let start = delimiter.end;
         let mut end = start;
@@ -184,7 +184,7 @@ impl PartWalk<'_> {
         body
     }
 
-    /// Looks for parts of this entity from now on, if it can have any.
+    /// Expects parts of this entity from now on, if it can have any.
     fn open(&mut self, index: usize) {
         let entity = &mut self.entities[index];
         if entity.is_opaque || !entity.content.is_multipart() {
@@ -205,7 +205,7 @@ impl Entity {
     }
 }
 
-/// Of the line at `start`: where its text ends, and where the next one begins.
+/// For the line at `start`: the end of its text, and the beginning of the next line.
 fn end_of_line(text: &[u8], start: usize) -> (usize, usize) {
     match memchr::memmem::find(&text[start..], b"\r\n") {
         Some(length) => (start + length, start + length + 2),

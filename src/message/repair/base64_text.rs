@@ -1,6 +1,7 @@
-//! Text in base64 that quoted-printable would leave readable at no more length: filters take it for hiding. RFC 2045 §6.7.
+//! Re-encodes base64 text that would be readable and no longer in quoted-printable: filters treat it as an attempt to
+//! hide. RFC 2045 §6.7.
 //!
-//! Base64 around text in other scripts, and around attachments, is as it should be and stays.
+//! Base64 for text in other scripts, and for attachments, is correct and stays.
 
 use super::parts::{self, EditablePart, PartChange};
 use super::step::{MemoryNeed, RepairScope, RepairStep};

@@ -1,4 +1,4 @@
-//! Bcc goes: blind copies are named in the envelope only. RFC 5322 §3.6.3.
+//! Removes Bcc: blind copies are named in the envelope only. RFC 5322 §3.6.3.
 
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;

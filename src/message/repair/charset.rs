@@ -1,6 +1,6 @@
-//! Texts that do not say their charset are declared as what they are, if that is certain: UTF-8. RFC 2046 §4.1.2.
+//! Declares the charset of texts that do not state it, if it is certainly UTF-8. RFC 2046 §4.1.2.
 //!
-//! Octets that are not UTF-8 stay undeclared: the reader's guess is as good as ours.
+//! Other octets stay undeclared: the reader's guess is as good as ours.
 
 use super::parts::{self, EditablePart, PartChange};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
@@ -35,7 +35,7 @@ fn declared(part: &EditablePart<'_>) -> Option<PartChange> {
         return None;
     }
     let octets = part.content.decoded(part.body)?;
-    // Without any Content-Type, ASCII is what it is taken for.
+    // Without a Content-Type, a text counts as ASCII.
     if !is_utf8(&octets) || !part.content.has_type && octets.is_ascii() {
         return None;
     }
@@ -45,7 +45,7 @@ fn declared(part: &EditablePart<'_>) -> Option<PartChange> {
         None => Field::folded(NAME, "text/plain; charset=utf-8").ok()?,
     };
     let header = with_field(part.header, NAME, &field);
-    // An open comment or quote would swallow it.
+    // An unclosed comment or quote would swallow it.
     let is_seen = ContentFields::of(&header, "").charset.is_some();
     is_seen.then_some(PartChange { header: Some(header), body: None })
 }

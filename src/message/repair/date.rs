@@ -1,5 +1,5 @@
-//! A Date that says when: it is required, and its absence counts as a sign of spam. One that receivers cannot read is replaced
-//! by what it says, or by now. RFC 5322 §3.3, §3.6.1.
+//! Ensures a valid Date: it is required, and its absence counts as a sign of spam. A Date that receivers cannot read is
+//! rewritten; if its time cannot be determined, the current time replaces it. RFC 5322 §3.3, §3.6.1.
 
 use super::date_text::{is_sound, read};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
@@ -57,7 +57,7 @@ mod tests {
                 ("Date: Fri, 20 Nov 26 10:00:00 +0100\r\n\r\n", "Date: Fri, 20 Nov 2026 10:00:00 +0100\r\n\r\n"),
                 ("date: today\r\nA: b\r\n\r\n", "Date: Tue, 24 Nov 2026 03:05:09 +0000\r\nA: b\r\n\r\n"),
                 ("date:Fri, 20 Nov 2026 10:00 EST\r\n\r\n", "date:Fri, 20 Nov 2026 10:00 EST\r\n\r\n"),
-                // Several, but somebody's.
+                // Repeated, but someone wrote them.
                 ("Date:\r\nDate: d\r\n\r\n", "Date:\r\nDate: d\r\n\r\n"),
             ],
         );

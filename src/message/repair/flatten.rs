@@ -1,5 +1,5 @@
-//! multipart/mixed around a single text, or around its alternatives, is taken away: filters take it for a forgery, and
-//! one provider put a fifth of such mail into the spam folder. RFC 2046 §5.1.3.
+//! Removes multipart/mixed around a single text, or around its alternatives: filters treat it as a forgery, and one
+//! provider put a fifth of such mail into the spam folder. RFC 2046 §5.1.3.
 
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
@@ -46,7 +46,7 @@ pub(super) fn flatten(message: &mut RawMessage) {
     }
 }
 
-/// The one part of a multipart/mixed that mixes nothing.
+/// The only part of a multipart/mixed that mixes nothing.
 fn only_content(structure: &Structure, index: usize) -> Option<usize> {
     let frame = structure.get(index)?;
     let &[child] = frame.children.as_slice() else { return None };
@@ -54,13 +54,13 @@ fn only_content(structure: &Structure, index: usize) -> Option<usize> {
     (whole && is_content_itself(structure.get(child)?)).then_some(child)
 }
 
-/// There are more frames below than the structure shows: taking some away would leave half a work.
+/// More levels exist than the structure shows, and removing only some would leave the work half done.
 fn is_too_deep(structure: &Structure, index: usize) -> bool {
     let below = structure.get(index).map_or(&[][..], |entity| &entity.children);
     below.iter().filter_map(|&child| structure.get(child)).any(|child| child.is_opaque && !child.content.is_sealed())
 }
 
-/// Nothing is left to be mixed with it.
+/// There is nothing left to mix with it.
 fn is_content_itself(entity: &Entity) -> bool {
     let content = &entity.content;
     let is_frame =
@@ -68,7 +68,7 @@ fn is_content_itself(entity: &Entity) -> bool {
     entity.is_whole && !entity.is_opaque && (content.is_shown_text() || is_frame && !content.is_attachment)
 }
 
-/// What the outer header says of the content is replaced by what the inner one says.
+/// The inner header's description of the content replaces the outer header's.
 fn merged(outer: &[u8], inner: &[u8]) -> Vec<u8> {
     let of_frame = ["Content-Type", "Content-Transfer-Encoding", "Content-Disposition"];
     let inner: Vec<_> = Fields::new(inner).filter(is_content).collect();
@@ -131,7 +131,7 @@ mod tests {
             kept(mixed("", "--m\r\nContent-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nx\r\n--s--\r\n")),
             kept(mixed("", "--m\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nx\r\n")),
             kept(mixed("", "--m\r\nno empty line\r\n")),
-            // No end: whatever is missing may have been an attachment.
+            // It has no end, and the missing part may have been an attachment.
             kept(mixed("", &format!("--m\r\n{alternative}")).replace("--m--\r\n", "")),
             kept(format!("A: b\r\n{alternative}")),
             kept(format!("Content-Type: multipart/mixed; boundary=m0\r\n\r\n{deep}")),

@@ -1,7 +1,7 @@
-//! Header lines over 998 octets are folded where they have white space. RFC 5322 §2.1.1.
+//! Folds header lines over 998 octets at their white space. RFC 5322 §2.1.1.
 //!
-//! Shorter ones stay as they are, also those over 78. A word of more than 998 octets cannot be folded; in a text for
-//! people `header_text` has encoded it.
+//! Shorter ones stay as they are, even those over 78. A word of more than 998 octets cannot be folded; in texts for
+//! people `header_text` has already encoded it.
 
 use super::parts;
 use super::step::{MemoryNeed, RepairScope, RepairStep};

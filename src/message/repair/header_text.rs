@@ -1,8 +1,8 @@
-//! Text in headers that breaks RFC 2047 or RFC 5322: decoded as readers decode it, and rewritten.
+//! Text in headers that violates RFC 2047 or RFC 5322: decoded as readers decode it, and rewritten.
 //!
-//! Encoded words that are glued together, hold spaces, quotes or half a character, say plain ASCII, or wrap a
-//! Message-ID; raw UTF-8, or raw octets in another charset; empty display names. A field that is sound stays as it is, and
-//! so does one that cannot be decoded without a doubt.
+//! Handles encoded words that are adjacent, contain spaces, quotes or half a character, encode plain ASCII, or wrap a
+//! Message-ID; raw UTF-8, or raw octets in another charset; and empty display names. A valid field stays as it is, and
+//! so does one that cannot be decoded with certainty.
 
 use super::parts;
 use super::raw_text::RawCharset;
@@ -30,16 +30,16 @@ pub(super) const STEP: RepairStep = RepairStep {
 pub(super) fn repair(message: &mut RawMessage) {
     let raw = RawCharset::of(message);
     let of_field = |field: &FieldRef<'_>| repaired(field, Some(&raw));
-    // Encoding makes longer; a header that would break the limit for headers is better broken as it came.
+    // Encoding makes text longer; a header that would exceed the limit stays as it came.
     if let Some(header) = changed(message.header(), of_field).filter(|header| header.len() <= LARGEST) {
         message.replace_header(header);
     }
-    // Names of attachments stand in the headers of parts.
+    // Names of attachments are in the headers of parts.
     let of_part = |field: &FieldRef<'_>| if mime::is_content(field) { of_field(field) } else { FieldChange::Keep };
     parts::edit_headers(message, |block| changed(block, of_part));
 }
 
-/// Octets: the limit, less what intake adds.
+/// In octets: the limit minus what intake adds.
 const LARGEST: usize = MAX_HEADER - 4096;
 
 /// How the value of a field is to be read.
@@ -51,12 +51,12 @@ enum FieldKind {
     Ids,
     /// A token with parameters.
     Parameters,
-    /// Neither: an encoded word would mean nothing in it.
+    /// None of these: an encoded word would mean nothing in it.
     Other,
 }
 
-/// The fields with a grammar in which no text can stand. Whatever is not listed and not known is text for people
-/// (RFC 2047 §5 (1): "any extension message header field").
+/// The fields whose grammar allows no text. Any other unknown field is text for people (RFC 2047 §5 (1): "any extension
+/// message header field").
 const OTHER: [&str; 22] = [
     "Received",
     "Return-Path",
@@ -105,10 +105,10 @@ fn may_be_odd(header: &[u8]) -> bool {
     !header.is_ascii() || [&b"=?"[..], b"\"\""].iter().any(|odd| memchr::memmem::find(header, odd).is_some())
 }
 
-/// The field as RFC 2047 and 5322 want it, if it can be read with certainty and is otherwise now. `raw`: what octets are that
+/// The field in the form of RFC 2047 and 5322, if it can be read with certainty and that form is different. `raw`: what octets are that
 /// are not UTF-8; without it they stay.
 pub(in crate::message) fn repaired(field: &FieldRef<'_>, raw: Option<&RawCharset>) -> FieldChange {
-    // Most fields of most mail.
+    // Skips most fields of most mail.
     let value = field.value();
     let suspicious = !value.is_ascii() || memchr::memmem::find(value, b"=?").is_some() || has_empty_name(value);
     if !suspicious {
@@ -140,7 +140,7 @@ pub(in crate::message) fn repaired(field: &FieldRef<'_>, raw: Option<&RawCharset
     }
 }
 
-/// Or two quoted strings in a row: only parsing decides.
+/// It may also be two quoted strings in a row: only parsing decides.
 fn has_empty_name(value: &[u8]) -> bool {
     memchr::memchr_iter(b'"', value).any(|quote| value[quote + 1..].trim_ascii_start().starts_with(b"\""))
 }
@@ -156,7 +156,7 @@ fn repaired_text(value: &str, column: usize) -> Option<String> {
     Some(encoded_words::encode_text(&encoded_words::decode(value)?, column))
 }
 
-/// Encoded words have no place here, so that nothing is lost by reading them.
+/// Encoded words are not allowed here, so nothing is lost by decoding them.
 fn repaired_ids(value: &str) -> Option<String> {
     let decoded = encoded_words::decode(value).filter(|decoded| decoded != value)?;
     let visible = decoded.bytes().all(|byte| (b' '..=b'~').contains(&byte));
@@ -228,9 +228,9 @@ mod tests {
                 ),
                 ("Subject: =?UTF-8?Q??=\r\n\r\n", "Subject: \r\n\r\n"),
                 ("Subject:=?UTF-8?Q?a=C3=A4?=b\r\n\r\n", "Subject: =?UTF-8?Q?a=C3=A4b?=\r\n\r\n"),
-                // A line end inside a word must not come out of it.
+                // A line break inside a word must not come out of it.
                 ("Subject: =?UTF-8?Q?x y=0D=0ABcc:_z?=\r\n\r\n", "Subject: x y Bcc:_z\r\n\r\n"),
-                // Nor may it stay in one that is otherwise sound.
+                // It must not stay in an otherwise valid word either.
                 ("Subject: =?UTF-8?Q?x=0D=0A=00Bcc:_=C3=A4?=\r\n\r\n", "Subject: x Bcc: =?UTF-8?B?w6Q=?=\r\n\r\n"),
                 ("To: =?UTF-8?Q?=C3=A4=0ABcc?= <a@b>\r\n\r\n", "To: =?UTF-8?B?w6Q=?= Bcc <a@b>\r\n\r\n"),
                 ("To: a@b (=?UTF-8?B?w6QNCg==?=)\r\n\r\n", "To: a@b (=?UTF-8?B?w6Q=?=)\r\n\r\n"),
@@ -240,7 +240,7 @@ mod tests {
                     "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png;\r\n\tname=\"ü.png\"\r\nX: ü\r\n\r\nü\r\n--b--\r\n",
                     "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png; name*=UTF-8''%C3%BC.png\r\nX: ü\r\n\r\nü\r\n--b--\r\n",
                 ),
-                // Sound, or not to be read with certainty, or no place for text.
+                // Valid, or not readable with certainty, or without a place for text.
                 (&words, &words),
                 ("Subject: =?UTF-8?Q?=C3?=\r\n\r\n", "Subject: =?UTF-8?Q?=C3?=\r\n\r\n"),
                 ("Subject: =?x?Q?a b?=\r\n\r\n", "Subject: =?x?Q?a b?=\r\n\r\n"),

@@ -1,6 +1,5 @@
-//! Body lines over 998 octets, which servers need not accept: the part is re-encoded, no line is ever split. What is not a
-//! text, or has a file name, keeps every octet behind its encoding.
-//! RFC 5321 §4.5.3.1.6, RFC 2045 §6.7, §6.8.
+//! Re-encodes parts with body lines over 998 octets, which servers need not accept; no line is ever split. A part that
+//! is not text, or has a file name, keeps every decoded octet. RFC 5321 §4.5.3.1.6, RFC 2045 §6.7, §6.8.
 
 use super::parts::{self, Body, EditablePart, PartChange, encoded_size};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
@@ -40,7 +39,7 @@ fn encoded(part: &EditablePart<'_>) -> Option<PartChange> {
             part.encoded(Some(part.content.decoded(part.body)?.into_owned()))
         }
         Encoding::QuotedPrintable => {
-            // What cannot be read must not get a break, either.
+            // Unreadable content must not get a line break either.
             part.content.decoded(part.body)?;
             Some(PartChange { header: None, body: Some(Body::Octets(with_soft_breaks(part.body, MAX_LINE))) })
         }
@@ -48,12 +47,12 @@ fn encoded(part: &EditablePart<'_>) -> Option<PartChange> {
     }
 }
 
-/// Octets of what [`encoded`] makes at most.
+/// The most octets that [`encoded`] can produce.
 fn rewritten(content: &ContentFields, body: &[u8]) -> Option<usize> {
     match content.encoding {
         _ if !has_long_line(body) => None,
         Encoding::Unknown => None,
-        // The characters, and they in lines of 76.
+        // The characters, and their line breaks after every 76.
         Encoding::Base64 => Some(body.len() * 21 / 20),
         _ => Some(encoded_size(body)),
     }
@@ -104,7 +103,7 @@ mod tests {
                 format!("Subject: x\r\n\r\n{long}\r\n"),
                 format!("Subject: x\r\n{cte}MIME-Version: 1.0\r\n\r\n{soft}\r\n"),
             ),
-            // What is behind it stays as it is: no line end of a program's becomes one of a text.
+            // The decoded content stays unchanged: a program's line endings do not become those of a text.
             (
                 part(&format!("Content-Type: application/pdf\r\n{cte}"), &format!("{}=0A=41\r\n b", "x".repeat(1000))),
                 part(
@@ -126,7 +125,7 @@ mod tests {
                     &format!("{}{}", format!("{}=\r\n", "=0A".repeat(25)).repeat(15), "=0A".repeat(25)),
                 ),
             ),
-            // A text that people read gets lines.
+            // Text that people read gets line breaks.
             (part(cte, &"=0A".repeat(400)), part(cte, &"\r\n".repeat(400))),
             kept(&format!("Content-Type: application/pdf\r\n{cte}"), &format!("{long}=1")),
             kept("", &format!("{limit}\r\n{limit}")),

@@ -1,20 +1,20 @@
-//! How much memory the repair of a message needs at its peak: re-encoded text is held several times.
-//! Added up from what each step says of itself; the caller's budget decides.
+//! How much memory the repair of a message needs at its peak, since re-encoded text is held several times. Adds up what
+//! each step reports; the caller's budget decides.
 
 use super::Repairs;
 use super::step::RepairScope;
 use crate::message::RawMessage;
 use crate::message::mime::{Encoding, Entity, Structure};
 
-/// Octets for each of the header while its fields are parsed and rewritten.
+/// Octets per octet of the header while its fields are parsed and rewritten.
 const OF_HEADER: usize = 16;
 
-/// Octets beside the message itself that the steps on its own header take.
+/// Octets that the steps on the message's own header need besides the message itself.
 pub fn header_room(message: &RawMessage) -> usize {
     OF_HEADER * message.header().len()
 }
 
-/// Octets beside the message itself that the steps on its body take.
+/// Octets that the steps on its body need besides the message itself.
 pub fn memory_needed(message: &RawMessage, repairs: &Repairs) -> usize {
     let structure = Structure::of(message);
     let body = message.body();
@@ -31,7 +31,7 @@ pub fn memory_needed(message: &RawMessage, repairs: &Repairs) -> usize {
             decoded = octets.len().max(decoded);
         }
     }
-    // One step makes a body of that of the one before it.
+    // Each step creates a new body from that of the step before it.
     let is_one_step = repairs.steps().all(|step| step.scope != RepairScope::Body) && structure.root().is_leaf();
     let bodies = match is_new {
         false => 0,
@@ -43,13 +43,13 @@ pub fn memory_needed(message: &RawMessage, repairs: &Repairs) -> usize {
     bodies * (body.len() + growth) + decoded + added + around
 }
 
-/// What is behind its transfer encoding is looked at.
+/// Whether a step examines the decoded content.
 fn is_decoded(entity: &Entity, body: &[u8], repairs: &Repairs) -> bool {
     matches!(entity.content.encoding, Encoding::Base64 | Encoding::QuotedPrintable)
         && repairs.steps().any(|step| (step.memory.decodes)(&entity.content, body))
 }
 
-/// A step may rewrite the body for the frame around its parts, or for their headers.
+/// A step may rewrite the body to change the structure around its parts, or their headers.
 fn is_edited(message: &RawMessage, structure: &Structure, repairs: &Repairs) -> bool {
     let is_edited = |entity: &Entity| {
         let header = &message.body()[entity.header.clone()];

@@ -1,7 +1,7 @@
-//! One Message-ID that others take for one. RFC 5322 §3.6.4.
+//! Ensures exactly one Message-ID that others accept. RFC 5322 §3.6.4.
 //!
-//! Gmail refuses mail without; filters score what is malformed. What was malformed, or one too many, is kept in
-//! X-Original-Message-ID, since the application may know its mail by it.
+//! Gmail refuses mail without one, and filters penalise malformed ones. A malformed or surplus one is kept in
+//! X-Original-Message-ID, because the application may identify its mail by it.
 
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::encoded_words::encode_text;
@@ -49,7 +49,7 @@ pub(super) fn ensure(message: &mut RawMessage, id: MailId, host: &str) {
     originals.iter().for_each(|field| message.append(field));
 }
 
-/// `<left@right>` of visible ASCII, perhaps with a comment behind it: what filters look for.
+/// `<left@right>` of visible ASCII, optionally followed by a comment: the form that filters expect.
 fn is_sound(field: &FieldRef<'_>) -> bool {
     let value = field.unfolded();
     let Some(end) = memchr::memchr(b'>', &value) else { return false };

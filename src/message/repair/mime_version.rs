@@ -1,4 +1,4 @@
-//! MIME-Version where MIME is used, spelled as the RFC spells it, since filters score other spellings. RFC 2045 §4.
+//! MIME-Version if MIME is used, in the RFC's spelling, because filters penalise other spellings. RFC 2045 §4.
 
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::headers::{Field, FieldChange};
@@ -37,7 +37,7 @@ fn respell(message: &mut RawMessage) {
     });
 }
 
-/// For a message that just came to use MIME.
+/// For a message that has just begun to use MIME.
 pub(in crate::message) fn add(message: &mut RawMessage) {
     if !message.has(NAME)
         && let Ok(field) = Field::new(NAME, &["1.0"])

@@ -1,11 +1,11 @@
-//! Repair: defects in the application's message are fixed before it is signed.
+//! Repair: fixes defects of the application's message before it is signed.
 //!
-//! Each step is a file with a pure function and a table of examples, and a row in [`STEPS`]; it can be turned off; it
-//! leaves what is sound octet for octet, and everything inside signed, encrypted and forwarded mail (RFC 1847, RFC 2046
-//! §5.2.1).
+//! Each step is a file with a pure function and a table of examples, and a row in [`STEPS`]. It can be turned off. It
+//! does not change valid content by an octet, nor anything inside signed, encrypted and forwarded mail (RFC 1847, RFC
+//! 2046 §5.2.1).
 //!
-//! To repair twice is to repair once. Work is bounded by the size of the message. A step that panics, or would be too much,
-//! is left out, and the message goes on as it was before the step.
+//! Repairing twice has the same result as repairing once. Work is bounded by the size of the message. A step that
+//! panics, or would need too much, is skipped, and the message continues as it was before the step.
 
 mod base64_text;
 mod bcc;
@@ -52,10 +52,10 @@ pub const STEPS: &[RepairStep] = &[
     // Behind the names: a list is joined of what can be read.
     duplicate_fields::STEP,
     bcc::STEP,
-    // Before the steps that look into parts: those inside are then nearer.
+    // Before the steps that examine parts, which are then less deeply nested.
     flatten::STEP,
     blank_lines::STEP,
-    // Before the Message-ID is judged: it may only be wrapped.
+    // Before the Message-ID is checked, since it may only be wrapped.
     header_text::STEP,
     // Behind the texts: what says nothing may be empty only now.
     empty_fields::STEP,
@@ -73,7 +73,7 @@ pub const STEPS: &[RepairStep] = &[
     folding::STEP,
 ];
 
-/// Which steps are taken: a bit for each of [`STEPS`]. All of them by default.
+/// The enabled steps: a bit for each of [`STEPS`]. All of them by default.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Repairs(u32);
 
@@ -83,7 +83,7 @@ impl Repairs {
     pub const ALL: Self = Self((1 << STEPS.len()) - 1);
     pub const NONE: Self = Self(0);
 
-    /// Those for which `wanted` holds.
+    /// The steps for which `wanted` holds.
     pub fn of(wanted: impl Fn(&RepairStep) -> bool) -> Self {
         let bits = STEPS.iter().enumerate().filter(|(_, step)| wanted(step)).map(|(at, _)| 1 << at);
         Self(bits.sum())
@@ -94,7 +94,7 @@ impl Repairs {
         STEPS.iter().enumerate().filter(move |(at, _)| bits & 1 << at != 0).map(|(_, step)| step)
     }
 
-    /// These, but of the steps on the body only the one that no mail with long lines can do without.
+    /// The same, except that of the steps on the body only the one required for mail with long lines stays.
     pub fn without_others_on_body(self) -> Self {
         Self(self.0 & Self::of(|step| step.scope != RepairScope::Body).0)
     }
@@ -136,7 +136,7 @@ pub struct Repaired {
     pub message: RawMessage,
     /// The steps that changed something, by their names, in order.
     pub steps: Vec<&'static str>,
-    /// Steps that were to be taken and could not.
+    /// Enabled steps that could not be completed.
     pub skipped: Vec<Skipped>,
     /// Headers that stood there several times with different values, of which the first stayed.
     pub conflicts: Vec<&'static str>,
@@ -161,8 +161,8 @@ pub fn repair(message: &RawMessage, repairs: &Repairs, inputs: &RepairInputs<'_>
     repaired
 }
 
-/// The steps on the message's own header alone: for a message whose body does not fit in memory twice. The body stays
-/// as it is.
+/// Only the steps on the message's own header: for a message whose body does not fit in memory twice. The body stays as
+/// it is.
 pub fn repair_header(message: &RawMessage, repairs: &Repairs, inputs: &RepairInputs<'_>) -> Repaired {
     let bare = RawMessage::from_parts(message.header().to_vec(), Bytes::new());
     let repaired = repair(&bare, &repairs.on_header(), inputs);
@@ -178,7 +178,7 @@ fn changed_by(
 ) -> Result<Option<RawMessage>, Skipped> {
     let mut after = message.clone();
     attempt(step.name, || (step.run)(&mut after, inputs))?;
-    // A body is replaced only by another: no need to compare octets.
+    // A body is only ever replaced as a whole, so there is no need to compare octets.
     let has_same_body = after.body().as_ptr() == message.body().as_ptr() && after.body().len() == message.body().len();
     Ok((!has_same_body || after.header() != message.header()).then_some(after))
 }

@@ -1,16 +1,16 @@
-//! What the steps on texts share: one change for every part that may be edited.
+//! Shared by the steps on texts: one change for every part that may be edited.
 
 use super::mime_version;
 use crate::message::RawMessage;
 use crate::message::headers::Field;
 use crate::message::mime::{Coding, ContentFields, Editor, Encoding, Structure, longest_quoted_printable, with_field};
 
-/// A part as a step sees it, and what it makes of it.
+/// A part as a step sees it.
 pub(super) struct EditablePart<'a> {
     pub content: &'a ContentFields,
     pub header: &'a [u8],
     pub body: &'a [u8],
-    /// It is the message itself.
+    /// The part is the message itself.
     is_whole: bool,
 }
 
@@ -20,10 +20,10 @@ pub(super) struct PartChange {
     pub body: Option<Body>,
 }
 
-/// What comes into the place of a body.
+/// The replacement for a body.
 pub(super) enum Body {
     Octets(Vec<u8>),
-    /// It, or these octets, in a transfer encoding; `line_end`: and a line end behind it.
+    /// The body, or these octets, in a transfer encoding; `line_end`: followed by a line ending.
     Encoded {
         octets: Option<Vec<u8>>,
         coding: Coding,
@@ -31,7 +31,7 @@ pub(super) enum Body {
     },
 }
 
-/// Runs the step on every part with content of its own that is neither signed nor encrypted nor in another message.
+/// Runs the step on every part with its own content that is neither signed nor encrypted nor in another message.
 pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&EditablePart<'_>) -> Option<PartChange>) {
     let structure = Structure::of(message);
     let mut editor = Editor::new(message, &structure);
@@ -75,12 +75,12 @@ pub(super) fn edit_headers(message: &mut RawMessage, step: impl Fn(&[u8]) -> Opt
 }
 
 impl EditablePart<'_> {
-    /// The part in quoted-printable, or in base64 where that would swell a large one. `octets`: what is behind its transfer
-    /// encoding, if it has one.
+    /// The part in quoted-printable, or in base64 if quoted-printable would make a large one much larger. `octets`: the
+    /// decoded content, if it has a transfer encoding.
     pub fn encoded(&self, octets: Option<Vec<u8>>) -> Option<PartChange> {
         let content = octets.as_deref().unwrap_or(self.body);
         let coding = coding_of(content);
-        // The message's own last line ends like every other.
+        // The message's last line ends like every other.
         let line_end = self.is_whole && coding == Coding::Base64 && self.body.ends_with(b"\r\n");
         let is_declared = self.content.encoding == Encoding::QuotedPrintable && coding == Coding::QuotedPrintable;
         let header = if is_declared { None } else { Some(self.encoded_as(coding.name())?) };
@@ -100,7 +100,7 @@ impl EditablePart<'_> {
     }
 }
 
-/// Octets that [`EditablePart::encoded`] makes of a body at most.
+/// The most octets that [`EditablePart::encoded`] makes of a body.
 pub(super) fn encoded_size(body: &[u8]) -> usize {
     match coding_of(body) {
         Coding::Base64 => Coding::base64_size(body.len()) + 2,
@@ -108,10 +108,10 @@ pub(super) fn encoded_size(body: &[u8]) -> usize {
     }
 }
 
-/// Octets of a part from which it is better to be short than legible.
+/// For parts of at least this many octets, small size matters more than legibility.
 const LARGE: usize = 256 * 1024;
 
-/// As `base64_text` sees it, too: what is base64 here stays so.
+/// The same choice as in `base64_text`: what becomes base64 here stays base64.
 fn coding_of(octets: &[u8]) -> Coding {
     let is_shorter = || Coding::QuotedPrintable.size(octets) > Coding::Base64.size(octets) + 2;
     if octets.len() >= LARGE && is_shorter() { Coding::Base64 } else { Coding::QuotedPrintable }

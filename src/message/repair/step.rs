@@ -1,5 +1,5 @@
-//! What a repair step is. Each step's file has one [`RepairStep`], and the list in `mod.rs` has a row for it; the switch in
-//! `[repair]`, its documentation, the names in the log and the memory that is reserved follow from these.
+//! The definition of a repair step. Each step's file has one [`RepairStep`], and the list in `mod.rs` has a row for it;
+//! the switch in `[repair]`, its documentation, the names in the log and the reserved memory follow from these.
 
 use crate::message::mime::{ContentFields, Structure};
 use crate::message::optional::Obstacle;
@@ -9,48 +9,48 @@ use crate::message::{MailId, RawMessage};
 pub struct RepairStep {
     /// Its key in `[repair]`, and its name in the log.
     pub name: &'static str,
-    /// What it does, for the configuration's reference; one element for each line.
+    /// What it does, for the configuration's reference; one element per line.
     pub doc: &'static [&'static str],
     pub(super) scope: RepairScope,
-    /// What an error leaves behind is thrown away.
+    /// After an error the changed message is discarded.
     pub(super) run: fn(&mut RawMessage, &RepairInputs<'_>) -> Result<(), Obstacle>,
     pub(super) memory: MemoryNeed,
 }
 
-/// What a step works on, which decides whether it is taken when memory is short.
+/// What a step works on, which decides whether it runs when memory is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RepairScope {
     /// Headers, and who the message says it is from is judged behind it: always taken, and first.
     Author,
-    /// Headers: always taken.
+    /// Headers: always runs.
     Header,
-    /// The body, and mail can do without it.
+    /// The body, and mail can be sent without it.
     Body,
     /// The body, and servers may refuse the mail without it.
     RequiredBody,
 }
 
-/// What a repair may put into a message.
+/// Values that a repair may insert into a message.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairInputs<'a> {
     pub now: jiff::Timestamp,
     pub id: MailId,
-    /// Follows the `@` of a new Message-ID.
+    /// The part after the `@` of a new Message-ID.
     pub host: &'a str,
 }
 
-/// An upper bound for what a step holds beside the message, found by looking, not by doing. A step that changes only
-/// the message's own header needs [`MemoryNeed::NONE`].
+/// An upper bound for the memory that a step needs besides the message, estimated without running it. A step that
+/// changes only the message's own header needs [`MemoryNeed::NONE`].
 #[derive(Debug)]
 pub(super) struct MemoryNeed {
-    /// Octets of what it may make of a part's body, `None` if it leaves the body alone. The first step with an answer
-    /// counts.
+    /// The size of the new body that it may create for a part, or `None` if it does not change the body. The first step
+    /// with an answer counts.
     pub rewritten: fn(&ContentFields, &[u8]) -> Option<usize>,
     /// It may decode a part, if that has a transfer encoding.
     pub decodes: fn(&ContentFields, &[u8]) -> bool,
     /// It may change the header, given here, of a part within the message.
     pub edits_header: fn(&ContentFields, &[u8]) -> bool,
-    /// It may change the frame around the parts.
+    /// It may change the structure around the parts.
     pub reframes: fn(&Structure) -> bool,
     /// Octets for a part that it adds, 0 if it adds none.
     pub added_part: fn(&Structure) -> usize,

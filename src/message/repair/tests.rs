@@ -1,4 +1,4 @@
-//! All steps together: idempotent, no change to what is sound, no change of meaning to what is broken.
+//! All steps together: idempotent, no change to valid content, no change of meaning to what is broken.
 
 use super::testing::NOW;
 use super::{RepairInputs, Repairs, STEPS, repair};
@@ -68,7 +68,7 @@ fn bombs_are_defused() {
     }
 }
 
-/// What a reader shows: subject, names, addresses, and the texts without their line ends' form.
+/// What a reader shows: subject, names, addresses, and the texts regardless of their line endings.
 #[derive(Debug, PartialEq, Eq)]
 struct Shown {
     subject: Option<String>,
@@ -146,14 +146,14 @@ fn letters() -> impl Strategy<Value = Letter> {
         })
 }
 
-/// Words of whole characters, by an encoder that is not the one under test.
+/// Words of whole characters, by a different encoder than the one under test.
 fn in_words(text: &str) -> String {
     if text.is_ascii() && !text.contains("=?") {
         return text.to_owned();
     }
     let characters: Vec<char> = text.chars().collect();
     let word = |chunk: &[char]| format!("=?utf-8?B?{}?=", BASE64_STANDARD.encode(String::from_iter(chunk)));
-    // Encoding a run that happens to be ASCII would be needless.
+    // Encoding a run that happens to be ASCII would be unnecessary.
     let words: Vec<_> = characters.chunks(10).map(word).collect();
     words.join("\r\n ")
 }
@@ -197,7 +197,7 @@ impl Letter {
         format!("Content-Type: text/{kind}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n{text}")
     }
 
-    /// As the three generations of Plausible's clients would write it, all their mistakes together.
+    /// As the three generations of Plausible's clients would write it, with all their mistakes together.
     fn broken(&self) -> Vec<u8> {
         let part = |kind: &str, text: &str| format!("Content-Type: text/{kind}\r\n\r\n{}", text.replace('\n', "\r\n"));
         let base64 = |html: &str| {
@@ -274,7 +274,7 @@ proptest! {
     }
 }
 
-/// What steps look for, by what it looks like.
+/// Text that looks like what the steps search for.
 const LINES: &[&[u8]] = &[
     b"\r\n",
     b"\r\n",
@@ -336,7 +336,7 @@ fn nonsense() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// No bare line ends, as behind the listener.
+/// No bare line endings, as after the listener.
 fn crlf(octets: &[u8]) -> Vec<u8> {
     let text: Vec<u8> = octets.iter().copied().filter(|&byte| byte != b'\r').collect();
     text.split(|&byte| byte == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..])

@@ -1,6 +1,6 @@
-//! A text/plain for mail that has only HTML, made from the HTML, as its alternative. RFC 2046 §5.1.4.
+//! Adds a text/plain alternative, made from the HTML, to mail that has only HTML. RFC 2046 §5.1.4.
 //!
-//! The HTML stays octet for octet where it is. Mail in which some text/plain is shown already is left alone.
+//! The HTML stays where it is, octet for octet. Mail that already shows a text/plain is left alone.
 
 use super::mime_version;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
@@ -10,7 +10,7 @@ use crate::message::mime::{Editor, Encoding, Structure, encode_quoted_printable,
 use crate::message::optional::Obstacle;
 use crate::message::{MailId, RawMessage, html};
 
-/// Octets of HTML in its transfer encoding; more is too much also when it is decoded.
+/// Octets of HTML in its transfer encoding; anything larger is also too large when decoded.
 const LARGEST: usize = 3 * html::LARGEST + 4096;
 /// Levels that are searched for the HTML; real mail has three.
 const DEEPEST: usize = 8;
@@ -23,7 +23,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     memory: MemoryNeed { added_part, ..MemoryNeed::NONE },
 };
 
-/// `id` makes the boundary.
+/// `id` determines the boundary.
 pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> {
     let structure = Structure::of(message);
     let Some(found) = html_only(&structure) else { return Ok(()) };
@@ -45,10 +45,11 @@ pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> 
     Ok(())
 }
 
-/// Octets of memory that this takes at most, besides the message.
+/// The most memory, in octets, that this needs besides the message.
 fn added_part(structure: &Structure) -> usize {
     let html = html_only(structure).and_then(|found| structure.get(found.html)).map_or(0, |html| html.body.len());
-    // Decoded, in an 8-bit charset a letter may take three octets; the text in quoted-printable takes three times as many.
+    // Once decoded, a letter of an 8-bit charset may take three octets; the text in quoted-printable takes three times
+    // as many.
     if html == 0 || html > LARGEST {
         0
     } else {
@@ -119,7 +120,7 @@ fn beside(message: &RawMessage, structure: &Structure, first: usize, part: &[u8]
     editor.finish()
 }
 
-/// The entity becomes a multipart/alternative of the text and what it was.
+/// The entity becomes a multipart/alternative of the text and its former content.
 fn around(message: &RawMessage, structure: &Structure, index: usize, part: &[u8], id: MailId) -> Option<RawMessage> {
     let mut editor = Editor::new(message, structure);
     let boundary = unused_boundary(message.body(), id)?;
@@ -130,7 +131,7 @@ fn around(message: &RawMessage, structure: &Structure, index: usize, part: &[u8]
     }
     let kind = Field::folded("Content-Type", &format!("multipart/alternative; boundary=\"{boundary}\"")).ok()?;
     header.extend_from_slice(kind.as_bytes());
-    // RFC 2045 §6.4: what holds 8 bits says so.
+    // RFC 2045 §6.4: a multipart with 8-bit content says so.
     let encoding = match structure.get(index)?.content.encoding {
         Encoding::EightBit => Some("8bit"),
         Encoding::Binary => Some("binary"),
@@ -149,7 +150,7 @@ fn around(message: &RawMessage, structure: &Structure, index: usize, part: &[u8]
     editor.finish()
 }
 
-/// Not quoted-printable and not base64, so that no part of ours can hold it; and not in the message either.
+/// Not possible in quoted-printable or base64, so none of our parts can contain it; and not in the message either.
 fn unused_boundary(body: &[u8], id: MailId) -> Option<String> {
     (0..100)
         .map(|number| format!("=_{id}_{number}"))

@@ -1,5 +1,5 @@
-//! 8-bit text without a Content-Transfer-Encoding, or with one that denies it, becomes quoted-printable, or base64 where
-//! that would swell a large one. RFC 2045 §6.
+//! 8-bit text without a Content-Transfer-Encoding, or with one that contradicts it, becomes quoted-printable, or base64
+//! if quoted-printable would make a large text much larger. RFC 2045 §6.
 
 use super::parts::{self, EditablePart, PartChange, encoded_size};
 use super::step::{MemoryNeed, RepairScope, RepairStep};

@@ -1,4 +1,4 @@
-//! One row of the matrix: a gateway on one data folder, a provider that keeps count, and the audit.
+//! One row of the matrix: a gateway on one data folder, a provider that counts, and the audit.
 
 use super::load::Acknowledged;
 use crate::support::application::queued_in_front_of;
@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Connections to the provider, and so the most messages that one fault can make arrive twice.
+/// Connections to the provider, which is also the maximum number of messages that one fault can duplicate.
 pub const CAP: usize = 4;
 
-/// What a campaign showed.
+/// The result of a campaign.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub fault: String,
@@ -23,10 +23,10 @@ pub struct Row {
     pub lost: usize,
     pub duplicates: usize,
     pub duplicates_bound: usize,
-    /// Arrived twice, and the log never said that it might.
+    /// Mails that arrived twice without a warning in the log.
     pub unlogged_duplicates: usize,
     pub cut_or_mixed: usize,
-    /// Were refused at the final dot, and arrived.
+    /// Mails that were refused at the final dot and arrived anyway.
     pub came_back: usize,
 }
 
@@ -35,9 +35,9 @@ pub struct Campaign {
     pub acknowledged: Arc<Acknowledged>,
     log: Vec<String>,
     faults: usize,
-    /// The provider has what it was sent, although its answer was lost.
+    /// The provider keeps a message even if its answer was lost.
     keeps_unanswered: bool,
-    /// Which of the provider's messages came from a machine whose power was already cut.
+    /// The provider's messages that came from a machine whose power was already cut.
     from_beyond: Vec<Range<usize>>,
 }
 
@@ -57,7 +57,7 @@ impl Campaign {
         }
     }
 
-    /// Mails with so many lines.
+    /// Mails with this many lines.
     pub fn of_lines(mut self, lines: usize) -> Self {
         self.acknowledged = Arc::new(Acknowledged::of_lines(lines));
         self
@@ -68,7 +68,7 @@ impl Campaign {
         self
     }
 
-    /// In a folder of its own.
+    /// In a separate folder.
     pub fn setup(&self) -> Setup {
         self.setup_with("")
     }
@@ -84,7 +84,7 @@ impl Campaign {
         self.setup().moved_to(folder)
     }
 
-    /// The configuration is not part of the guarantee: a cut may have taken files that nobody synced.
+    /// The configuration is not part of the guarantee: a cut may have lost files that were never synced.
     pub fn restored(&self, left: Setup, folder: &Path) -> Setup {
         let fresh = self.setup();
         for entry in std::fs::read_dir(fresh.folder()).expect("the folder") {
@@ -94,12 +94,12 @@ impl Campaign {
         left
     }
 
-    /// What arrived since `before` messages had come was sent after the cut: a machine without power sends nothing.
+    /// Messages beyond the first `before` ones were sent after the cut, but a machine without power sends nothing.
     pub fn ignore_since(&mut self, before: usize) {
         self.from_beyond.push(before..self.provider.counts().messages);
     }
 
-    /// A fault happened: these are the last words of that process.
+    /// A fault happened; this is the log of that process.
     pub fn fault(&mut self, log: Vec<String>) {
         self.faults += 1;
         self.log.extend(log);
@@ -119,7 +119,8 @@ impl Campaign {
         }
     }
 
-    /// Waits until every acknowledged mail has arrived, as far as it ever does; then stops the gateway in order.
+    /// Waits until every acknowledged mail has arrived, as far as it ever does; then stops the gateway in an orderly
+    /// way.
     pub async fn drain(&mut self, gateway: Gateway) -> Setup {
         self.drain_running(&gateway).await;
         let (_status, log, setup) = tokio::task::spawn_blocking(move || gateway.stop()).await.unwrap();
@@ -131,7 +132,7 @@ impl Campaign {
         let wanted: BTreeSet<u64> = self.acknowledged.numbers().into_iter().collect();
         let mut before = usize::MAX;
         let mut idle = 0;
-        // Given up when nothing has moved for half a minute: the audit then says what is missing.
+        // Gives up once nothing has changed for half a minute; the audit then says what is missing.
         while idle < 300 {
             let arrived: BTreeSet<u64> = self.provider.messages().iter().filter_map(number_of).collect();
             let missing = wanted.difference(&arrived).count();
@@ -144,7 +145,7 @@ impl Campaign {
         }
     }
 
-    /// `bound`: the most duplicates that may be seen.
+    /// `bound`: the maximum number of duplicates.
     pub fn audit(&self, fault: &str, bound: usize) -> Row {
         let mut messages = self.provider.messages();
         if self.keeps_unanswered {
@@ -198,7 +199,7 @@ impl Campaign {
         message.data.ends_with(format!("\r\n\r\n{body}").as_bytes())
     }
 
-    /// "possible duplicate", with the id that stands in the message's Received field.
+    /// "possible duplicate", with the id from the message's Received field.
     fn is_logged(&self, message: &Message) -> bool {
         let text = String::from_utf8_lossy(&message.data).into_owned();
         let id = text.split_once(" id ").and_then(|(_, rest)| rest.split(';').next()).unwrap_or("no id");

@@ -1,5 +1,6 @@
-//! Flipped octets, emptied pages, cut ends and spoiled logs: the gateway starts, or refuses and is salvaged, and sends nothing that
-//! was changed. What does not arrive is told of by the salvage, the check or the list.
+//! Flipped octets, zeroed pages, truncated files and damaged logs: the gateway starts, or refuses to and the database
+//! is salvaged, and no changed mail is sent. Mail that does not arrive is reported by the salvage, the check or the
+//! list.
 
 use super::campaign::{Campaign, Row};
 use super::load::hand_in;
@@ -18,7 +19,8 @@ fn database(setup: &Setup) -> PathBuf {
     setup.folder().join("data").join("queue.sqlite")
 }
 
-/// By turns in the database and, if it has one, its log. Octets are spread by a fixed sequence, so that a failure can be repeated.
+/// Alternately in the database and, if there is one, in its log. Octets follow a fixed sequence, so that a failure can
+/// be reproduced.
 fn damage(database: &Path, round: usize) {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
@@ -27,7 +29,7 @@ fn damage(database: &Path, round: usize) {
     let path = if round % 2 == 1 && fs::metadata(&log).is_ok_and(|log| log.len() > 0) { &*log } else { database };
     let mut bytes = fs::read(path).unwrap();
     let spread = |number: usize| (round * 1009 + number + 1).wrapping_mul(2_654_435_761) >> 7;
-    // A log's last transaction that does not fit is one that was not acknowledged.
+    // If the last transaction of a log is damaged, it looks like one that was not acknowledged.
     let end = if path == database { bytes.len() } else { bytes.len() / 2 };
     let page = spread(0) % (end / PAGE) * PAGE;
     match kind {
@@ -39,7 +41,7 @@ fn damage(database: &Path, round: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Takes the ids of what is told of; returns how many more are told of as a number.
+/// Removes reported ids from `ids`; returns how many more are reported as a number.
 fn told(report: &Value, ids: &mut BTreeSet<String>) -> u64 {
     for key in ["damaged", "lost", "messages"] {
         for finding in report[key].as_array().into_iter().flatten() {
@@ -59,7 +61,7 @@ fn report(setup: &Setup, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
-/// One database. How many of its mails are neither delivered nor told of.
+/// One database. Returns how many of its mails are neither delivered nor reported.
 async fn one(round: usize) -> (Row, usize) {
     let mut campaign = Campaign::new().await;
     campaign.provider.always(At::Mail, "451 4.3.0 later");
@@ -118,7 +120,7 @@ fn id_of(data: &[u8]) -> String {
     id.unwrap_or_default().trim().to_owned()
 }
 
-/// Lost: neither delivered nor told of. Cut or mixed: anything that was changed.
+/// Lost: neither delivered nor reported. Cut or mixed: changed in any way.
 pub async fn damaged_databases(scale: Scale) -> Row {
     let rounds = scale.of(8, 80);
     let mut all: Option<Row> = None;

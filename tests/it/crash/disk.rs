@@ -1,5 +1,5 @@
-//! A disk that is full, fails to write or to sync, and a process that runs out of descriptors: what cannot be stored is
-//! refused, what was acknowledged stays.
+//! A disk that is full or fails to write or sync, and a process that runs out of descriptors: mail that cannot be
+//! stored is refused, and acknowledged mail stays.
 
 use super::campaign::{CAP, Campaign, Row};
 use super::load::{Load, hand_in};
@@ -51,12 +51,12 @@ async fn injected(inject: &str, fault: &str, scale: Scale) -> Option<Row> {
     Some(while_it_fails(campaign, setup, fault, scale).await)
 }
 
-/// The disk fills up under load, mail leaves it, and mail is taken again.
+/// The disk fills up under load, mail is delivered, and mail is accepted again.
 async fn full_disk(scale: Scale) -> Option<Row> {
     let disk = Mount::tmpfs("64m")?;
     let mut campaign = Campaign::new().await;
     let setup = campaign.setup_within(disk.path()).config_with("\"16 MiB\"", "\"32 MiB\"");
-    // Nothing leaves: every mail stays on the disk.
+    // Nothing is delivered: every mail stays on the disk.
     campaign.provider.always(At::Mail, "451 4.3.0 later");
     let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
     let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
@@ -93,8 +93,8 @@ async fn few_descriptors(scale: Scale) -> Option<Row> {
     Some(while_it_fails(campaign, setup, "EMFILE (40 descriptors)", scale).await)
 }
 
-/// One process after the other is told once, at its N-th call, that the disk is full or does not write; it refuses what it could not
-/// store, and is killed. What it refused must not be found by the next one.
+/// In each process, the N-th call fails once, because the disk is full or cannot be written; the process refuses what
+/// it could not store, and is killed. The next process must not find what was refused.
 async fn refused_and_killed(call: &str, error: &str, scale: Scale) -> Option<Row> {
     if peers::find("strace").is_none() {
         peers::skip("strace is missing");

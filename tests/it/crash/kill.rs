@@ -13,7 +13,7 @@ async fn start(setup: Setup) -> Gateway {
     tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap()
 }
 
-/// Moments are spread over the life of the process by a fixed sequence, so that a failure can be repeated.
+/// Moments spread over the life of the process by a fixed sequence, so that a failure can be reproduced.
 fn moment(round: usize) -> Duration {
     Duration::from_millis(20 + (round as u64).wrapping_mul(2_654_435_761) % 300)
 }
@@ -55,7 +55,7 @@ pub async fn graceful_restarts(scale: Scale) -> Row {
     campaign.audit(&format!("{rounds} graceful restarts under load"), 0)
 }
 
-/// One process after the other dies at its N-th call, until N is past the end of one message's life.
+/// In each process the N-th call is fatal, until N is past the end of one message's life.
 pub async fn kills_at_each_call(call: &str, scale: Scale) -> Option<Row> {
     peers::find("strace").or_else(|| {
         peers::skip("strace is missing");
@@ -76,7 +76,7 @@ pub async fn kills_at_each_call(call: &str, scale: Scale) -> Option<Row> {
             }
             Ok(mut gateway) => {
                 hand_in(gateway.address(), 2, &campaign.acknowledged).await;
-                // Its delivery goes on behind the 250.
+                // Its delivery continues after the 250.
                 campaign.until_quiet().await;
                 let survived = gateway.is_alive();
                 let (log, left) = tokio::task::spawn_blocking(move || gateway.kill()).await.unwrap();
@@ -90,7 +90,7 @@ pub async fn kills_at_each_call(call: &str, scale: Scale) -> Option<Row> {
         }
     }
     let gateway = start(setup.wrapped(&[])).await;
-    // A mail of the calm after the storm: the folder is still good.
+    // A mail after the storm: the folder still works.
     hand_in(gateway.address(), 1, &campaign.acknowledged).await;
     campaign.drain(gateway).await;
     assert!(deaths > 0 || scale == Scale::Full, "the gateway never made a call to {call}: nothing was shown");

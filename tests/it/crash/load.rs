@@ -1,4 +1,4 @@
-//! Senders that hand in numbered mails for as long as they are told, and keep the number of each that got its 250.
+//! Senders that submit numbered mails until they are stopped, and record the number of each that got its 250.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
-/// What was acknowledged: the number, and the id from the reply.
+/// Acknowledged mails: the number, and the id from the reply.
 #[derive(Debug)]
 pub struct Acknowledged {
     next: AtomicU64,
     ids: Mutex<BTreeMap<u64, String>>,
-    /// Numbers of those whose final dot was answered with a refusal.
+    /// Numbers of mails whose final dot was refused.
     refused: Mutex<BTreeSet<u64>>,
     frozen: AtomicBool,
     lines: usize,
@@ -27,7 +27,7 @@ impl Default for Acknowledged {
 }
 
 impl Acknowledged {
-    /// Of mails with so many lines.
+    /// For mails with this many lines.
     pub fn of_lines(lines: usize) -> Self {
         Self {
             next: AtomicU64::default(),
@@ -46,7 +46,7 @@ impl Acknowledged {
         self.refused.lock().unwrap().clone()
     }
 
-    /// From now on nothing counts: in a real power cut no answer would come any more.
+    /// From now on nothing counts: in a real power failure no answer would arrive any more.
     pub fn freeze(&self) {
         self.frozen.store(true, Ordering::SeqCst);
     }
@@ -69,7 +69,7 @@ impl Acknowledged {
         self.ids.lock().unwrap().keys().copied().collect()
     }
 
-    /// Removed by hand.
+    /// The mail was removed by an operator.
     pub fn forget(&self, number: u64) {
         self.ids.lock().unwrap().remove(&number);
     }
@@ -83,7 +83,7 @@ impl Acknowledged {
     }
 }
 
-/// A mail whose body repeats its number, so that one that was cut or mixed with another shows.
+/// A mail whose body repeats its number, so that a truncated or mixed mail is noticed.
 fn mail(number: u64, lines: usize) -> String {
     let line = format!("line of number {number}\r\n");
     format!(
@@ -93,7 +93,7 @@ fn mail(number: u64, lines: usize) -> String {
     )
 }
 
-/// Clients that send until `stop`; a refused or broken connection is tried again.
+/// Clients that send until `stop`; they retry after a refusal or a broken connection.
 pub struct Load {
     stop: Arc<AtomicBool>,
     clients: JoinSet<()>,
@@ -117,14 +117,14 @@ impl Load {
         Self { stop, clients: set }
     }
 
-    /// Every client finishes or gives up the mail it is at.
+    /// Every client finishes or abandons its current mail.
     pub async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.clients.join_all().await;
     }
 }
 
-/// Exactly `count` mails, one after the other over one connection; stops early where one is not taken.
+/// Exactly `count` mails, one after another over one connection; stops early if one is not accepted.
 pub async fn hand_in(gateway: SocketAddr, count: usize, acknowledged: &Acknowledged) {
     let Some(mut connection) = Connection::open(gateway).await else { return };
     for _ in 0..count {
@@ -153,7 +153,7 @@ impl Connection {
         Some(connection)
     }
 
-    /// `None`: not taken. What is acknowledged is noted before anything else can go wrong.
+    /// `None`: not accepted. An acknowledgement is recorded before anything else can go wrong.
     async fn send(&mut self, acknowledged: &Acknowledged) -> Option<()> {
         let number = acknowledged.next.fetch_add(1, Ordering::Relaxed);
         self.ask("MAIL FROM:<reports@example.com>\r\n").await?;
@@ -179,7 +179,7 @@ impl Connection {
         self.reply().await
     }
 
-    /// The last line of a whole reply.
+    /// The last line of a complete reply.
     async fn reply(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();

@@ -17,7 +17,7 @@ mod table;
 
 use campaign::Row;
 
-/// Short enough for every test run, or what the table promises.
+/// The short version for every test run, or the full one for the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
     Short,
@@ -25,7 +25,7 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// `CRASH=full` asks for the long version, of one row's test as of the table.
+    /// `CRASH=full` selects the full version, for a single row's test as well as for the table.
     pub fn asked() -> Self {
         if std::env::var("CRASH").as_deref() == Ok("full") { Self::Full } else { Self::Short }
     }
@@ -38,7 +38,7 @@ impl Scale {
     }
 }
 
-/// Holds each campaign to the promise.
+/// Checks that each campaign kept the promise.
 fn assert_kept(row: &Row) {
     println!("{row:?}");
     assert_eq!(row.lost, 0, "{row:?}");

@@ -1,5 +1,5 @@
-//! The ground moves: what the running gateway has open is deleted, replaced, moved away or mounted over. It takes no more mail
-//! then, since no start would find it; what it took before is delivered, or is there after a stop in order.
+//! Files that the running gateway has open are deleted, replaced, moved away or mounted over. It then accepts no more
+//! mail, because no start would find it; mail accepted earlier is delivered, or is there after an orderly stop.
 
 use super::assert_kept;
 use super::campaign::{Campaign, Row};
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Before the ground moves, each time.
+/// Submitted before each change.
 const MAILS: usize = 5;
 
 type Step = fn(&Path) -> bool;
@@ -24,7 +24,7 @@ struct Case {
     moves: Step,
     /// What the operator does once the gateway has stopped.
     repairs: Step,
-    /// Of the log.
+    /// Expected in the log.
     says: &'static [&'static str],
 }
 
@@ -107,7 +107,7 @@ async fn start(setup: Setup) -> Gateway {
     tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap()
 }
 
-/// Refused at MAIL, and at the final dot where MAIL was answered before.
+/// Refused at MAIL, and at the final dot if MAIL was answered before.
 async fn assert_nothing_is_taken(gateway: &Gateway, mut client: Client) {
     let late = client.ask(&format!("{}.", mail("late"))).await;
     assert!(late.starts_with("451 4.3.0 ") && late.contains("moved or deleted"), "{late}");

@@ -1,5 +1,5 @@
-//! Power cuts: an ext4 that forgets everything that was not synced. And the negative control: without syncs the same
-//! run must lose mail, or it shows nothing.
+//! Power cuts on an ext4 that loses everything that was not synced. The negative control: without syncs the same run
+//! must lose mail, or it would show nothing.
 
 use super::campaign::{CAP, Campaign, Row};
 use super::load::Load;
@@ -12,7 +12,8 @@ use crate::support::upstream::{Action, At};
 use std::time::Duration;
 
 const CLIENTS: usize = 8;
-/// A provider so slow that mail is waiting when the power goes: a few a round get through, hundreds are handed in.
+/// A provider so slow that mail is waiting when the power fails: a few per round get through, and hundreds are
+/// submitted.
 const SLOW: Duration = Duration::from_millis(200);
 
 async fn cuts(fault: &str, rounds: usize, prepare: impl Fn(Setup) -> Setup) -> Option<Row> {
@@ -20,7 +21,7 @@ async fn cuts(fault: &str, rounds: usize, prepare: impl Fn(Setup) -> Setup) -> O
     let mut campaign = Campaign::new().await;
     let mut setup = prepare(campaign.setup_within(disk.path()));
     for round in 0..rounds {
-        // By turns: a queue that is full when the power goes, and one that is being emptied.
+        // Alternately a queue that is full when the power fails, and one that is being emptied.
         let pace = if round % 2 == 0 { SLOW } else { Duration::ZERO };
         campaign.provider.always(At::Dot, Action::Late(pace));
         let started = tokio::task::spawn_blocking(move || setup.try_start(1)).await.unwrap();
@@ -34,8 +35,8 @@ async fn cuts(fault: &str, rounds: usize, prepare: impl Fn(Setup) -> Setup) -> O
         };
         let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
         tokio::time::sleep(Duration::from_millis(100 + (round as u64 * 97) % 300)).await;
-        // A sync that is under way when the power goes may still return as if it had been done; the 250 that follows it
-        // would reach nobody, so it does not count.
+        // A sync that is under way when the power fails may still appear to succeed; the 250 that follows would reach
+        // no one, so it does not count.
         campaign.acknowledged.freeze();
         let before = campaign.provider.counts().messages;
         disk.cut_power();

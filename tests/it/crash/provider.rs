@@ -1,16 +1,16 @@
-//! A provider that is away, breaks off, loses its answers, or asks for patience.
+//! A provider that is unavailable, breaks off, loses its answers, or asks for patience.
 
 use super::campaign::{Campaign, Row};
 use super::load::hand_in;
 use super::{Scale, assert_kept};
 use crate::support::upstream::{Action, At};
 
-/// `mails` are handed in while the provider misbehaves; then it is well again.
+/// `mails` are submitted while the provider misbehaves; then it recovers.
 ///
-/// What is the upstream's fault pauses the lane, for longer each time: a few times are enough there.
+/// A fault of the upstream pauses the lane, longer each time, so a few times are enough here.
 async fn misbehaving(fault: &str, at: At, action: Action, mails: usize, bound: usize) -> Row {
     let mut campaign = Campaign::new().await;
-    // An answer that is lost is lost behind the mail.
+    // If an answer is lost, the provider already has the mail.
     if bound > 0 {
         campaign = campaign.keeping_unanswered();
     }

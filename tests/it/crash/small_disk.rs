@@ -1,5 +1,6 @@
-//! The queue alone fills its disk, down to the smallest floor that the configuration allows: what it took is delivered, removed,
-//! and opened again, also where somebody else takes the rest of the disk then, or its last inode.
+//! The queue alone fills its disk, down to the smallest floor that the configuration allows. Accepted mail is delivered
+//! or removed, and the queue can be opened again, even if another program then uses up the rest of the disk, or its
+//! last inode.
 
 use super::campaign::{CAP, Campaign, Row};
 use super::load::Load;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const CLIENTS: usize = 8;
-/// Of 48: what it leaves above the floor and the reserve is soon full.
+/// Of 48 MiB: the space left above the floor and the reserve fills up quickly.
 const BALLAST: usize = 13 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +24,16 @@ enum End {
     Kill,
 }
 
-/// What becomes of the room below the floor.
+/// What happens to the room below the floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
     Free,
     Taken,
-    /// Its inodes, by somebody else.
+    /// Another program uses up its inodes.
     NoInodes,
 }
 
-/// A mail of more lines is over 256 KiB, and has a file of its own.
+/// A mail of more lines is over 256 KiB, and gets a file of its own.
 const SMALL: usize = 50;
 const LARGE: usize = 16_000;
 
@@ -68,7 +69,7 @@ async fn start(setup: Setup) -> Gateway {
     tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap()
 }
 
-/// Until nothing more is taken.
+/// Until no more mail is accepted.
 async fn fill(gateway: &Gateway, campaign: &Campaign) {
     let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
     let (mut before, mut still) = (usize::MAX, 0);
@@ -77,7 +78,7 @@ async fn fill(gateway: &Gateway, campaign: &Campaign) {
         let now = campaign.acknowledged.count();
         still = if now == before && now > 1 { still + 1 } else { 0 };
         before = now;
-        // What MAIL is told may be a second old.
+        // The answer to MAIL may be a second old.
         if still == 15 {
             break;
         }
@@ -86,7 +87,7 @@ async fn fill(gateway: &Gateway, campaign: &Campaign) {
     assert!(!campaign.acknowledged.refused().is_empty() || still == 15, "the disk never ran full");
 }
 
-/// Holds, removes one, releases: every one of them has to be written.
+/// Hold, remove one, release: each of these has to be written.
 fn operate(gateway: &Gateway, campaign: &Campaign) {
     let run = |arguments: &[&str]| {
         let output = gateway.output(&[&["queue"], arguments].concat());
@@ -95,7 +96,7 @@ fn operate(gateway: &Gateway, campaign: &Campaign) {
     };
     let (done, told) = run(&["hold", "--all"]);
     assert!(done, "{told}\n{}", gateway.log().join("\n"));
-    // One that is being sent at the moment stays.
+    // A message that is being sent at the moment stays.
     let removed = campaign.acknowledged.numbers().into_iter().rev().take(20).find(|number| {
         let (done, _) = run(&["remove", &campaign.acknowledged.id(*number), "--yes"]);
         done

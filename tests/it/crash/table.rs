@@ -25,7 +25,7 @@ fn print(row: &Row) {
     );
 }
 
-/// Runs in full only when it is asked for; the rows' own tests run the short version.
+/// Runs in full only on request; the rows' own tests run the short version.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_crash_matrix() {
     if Scale::asked() != Scale::Full {

@@ -1,12 +1,12 @@
-//! Addresses that hide a route, a command or a second recipient, and those that only look odd: the first are refused and the
-//! session goes on, the others reach the provider letter for letter.
+//! Addresses that hide a route, a command or a second recipient are refused, and the session goes on; those that only
+//! look odd reach the provider letter for letter.
 
 use crate::support::application::{mail, queued_in_front_of};
 use crate::support::client::Client;
 use crate::support::tally::Tally;
 use crate::support::upstream::ScriptedUpstream;
 
-/// No recipients, in a command that is otherwise right.
+/// Invalid recipients, in an otherwise valid command.
 const NO_PATHS: &[&str] = &[
     "<a%evil@us>",
     "<\"a@evil\"@us@evil>",
@@ -73,7 +73,7 @@ fn refused() -> Vec<(Vec<u8>, &'static str)> {
     paths.chain(NO_COMMANDS.iter().map(|(octets, reply)| (octets.to_vec(), *reply))).collect()
 }
 
-/// Taken as they are, less a source route.
+/// Accepted as they are, without a source route.
 const TAKEN: &[(&str, &str)] = &[
     ("\"a b\"@example.net", "\"a b\"@example.net"),
     ("\"a\\\"b\"@example.net", "\"a\\\"b\"@example.net"),
@@ -114,7 +114,7 @@ async fn hostile_addresses_are_refused_and_odd_ones_travel_verbatim() {
     }
     scripted.until_messages(TAKEN.len()).await;
     let mut arrived: Vec<_> = scripted.messages().into_iter().flat_map(|message| message.recipients).collect();
-    // The parameter behind the address is the scripted provider's to cut off.
+    // The scripted provider has to cut off the parameter after the address.
     let mut expected: Vec<_> = TAKEN.iter().map(|(_, travels)| (*travels).to_owned()).collect();
     arrived.sort_unstable();
     expected.sort_unstable();

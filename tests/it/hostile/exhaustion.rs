@@ -1,4 +1,4 @@
-//! What is endless, huge, nested or many: each limit with its reply, and resident memory within `max_memory` + 64 MiB
+//! Endless, huge, nested or numerous input: each limit with its reply, and resident memory within `max_memory` + 64 MiB
 //! whatever clients send, in the whole program and without any help from the environment.
 
 use crate::support::application::{SENDER, hand_in, in_front_of, mail, queued_in_front_of, up_to_data};
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 pub(super) const MIB: usize = 1024 * 1024;
 /// `max_memory` of the gateways here.
 const MEMORY: usize = 64 * MIB;
-/// What the program may take besides.
+/// The memory that the program may use in addition.
 pub(super) const BESIDES: usize = 64 * MIB;
 const RECIPIENT: &[&str] = &["you@example.net"];
 /// Clients that do the same at once.
@@ -51,7 +51,7 @@ fn judge_memory(tally: &mut Tally, gateway: &Gateway, what: &str) {
     tally.case(most <= MEMORY + BESIDES, || format!("{what}: {} MiB of resident memory", most / MIB));
 }
 
-/// Pieces of what a client sends, and the codes of the replies that must come.
+/// The pieces that a client sends, and the codes of the expected replies.
 struct Flood {
     name: &'static str,
     before: Vec<u8>,
@@ -146,7 +146,7 @@ fn recipients() -> Flood {
     }
 }
 
-/// Says 200 KiB and sends 10 MiB.
+/// Declares 200 KiB and sends 10 MiB.
 fn size_lie() -> Flood {
     let mut lie = message(
         "a size 50 times what was said",
@@ -179,7 +179,7 @@ async fn pour(address: SocketAddr, flood: Arc<Flood>) -> Option<String> {
     for (times, expected) in &flood.replies {
         for _ in 0..*times {
             let reply = reading.reply().await.unwrap_or_default();
-            // Where the budget is used up, the last client gets a temporary refusal.
+            // If the budget is used up, the last client gets a temporary refusal.
             let right = reply.starts_with(expected) || (expected.len() > 4 && reply.starts_with("452 4.3.1 "));
             if !right {
                 wrong = wrong.or(Some(format!("expected {expected}, got {reply:?}")));
@@ -210,7 +210,7 @@ async fn what_is_endless_has_its_reply_and_takes_no_memory() {
     tally.finish();
 }
 
-/// What is left lying about between allocations of many sizes counts, too.
+/// Fragmentation between allocations of many sizes counts, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_of_many_sizes_leaves_no_memory_lying_about() {
     const CLIENTS: usize = 32;
@@ -240,7 +240,7 @@ async fn a_load_of_many_sizes_leaves_no_memory_lying_about() {
     tally.finish();
 }
 
-/// Each takes more than its size once more while it is made ASCII and sent.
+/// Each needs more than its size again while it is converted to ASCII and sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_bit_mail_for_a_server_without_8bitmime_takes_no_more_memory() {
     const CLIENTS: usize = 36;
@@ -259,7 +259,7 @@ async fn eight_bit_mail_for_a_server_without_8bitmime_takes_no_more_memory() {
     for reply in clients.join_all().await {
         tally.case(reply.starts_with("250 "), || reply);
     }
-    // Nearly all of what conversions may take, and more than that.
+    // Nearly all of the memory for conversions, and more than that.
     let large = hand_in_at_last(gateway.address(), Arc::new(of_size(11 * MIB))).await;
     tally.case(large.starts_with("250 "), || large);
     let too_large = hand_in(gateway.address(), RECIPIENT, &of_size(12 * MIB - 64 * 1024)).await;
@@ -271,7 +271,7 @@ async fn eight_bit_mail_for_a_server_without_8bitmime_takes_no_more_memory() {
     tally.finish();
 }
 
-/// As often as there is no memory for it.
+/// Repeats it while there is no memory for it.
 async fn hand_in_at_last(gateway: SocketAddr, message: Arc<String>) -> String {
     for _ in 0..600 {
         let reply = hand_in(gateway, RECIPIENT, &message).await;
@@ -283,7 +283,7 @@ async fn hand_in_at_last(gateway: SocketAddr, message: Arc<String>) -> String {
     "452 without end".to_owned()
 }
 
-/// As many files as the system lets a process open; says so if these are fewer.
+/// The number of files that the system lets a process open; says so if it is too low.
 fn may_open(files: u64) -> bool {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -296,7 +296,7 @@ fn may_open(files: u64) -> bool {
     enough
 }
 
-/// How long the honest one waits is the benchmark's.
+/// The benchmark measures how long the honest one waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_slow_clients_take_no_memory_and_an_honest_one_is_served() {
     const SLOW: usize = 1000;
@@ -330,7 +330,7 @@ async fn a_thousand_slow_clients_take_no_memory_and_an_honest_one_is_served() {
     tally.finish();
 }
 
-/// In the middle of their transactions, with addresses as long as they may be.
+/// In the middle of their transactions, with addresses of maximum length.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_envelopes_of_a_thousand_recipients_are_in_the_budget() {
     const CLIENTS: usize = 1000;
@@ -362,7 +362,7 @@ async fn a_thousand_envelopes_of_a_thousand_recipients_are_in_the_budget() {
         }
         tally.case(taken > 10_000 && taken + refused == CLIENTS * RECIPIENTS, || format!("{taken} and {refused}"));
         judge_memory(&mut tally, &gateway, &format!("{taken} recipients of {octets} octets in {CLIENTS} envelopes"));
-        // In sync, and with the recipients that were taken.
+        // In sync, and with the accepted recipients.
         let (mut first, replies) = open.remove(0);
         let kept = replies.iter().filter(|reply| reply.starts_with("250 ")).count();
         for (client, _) in &mut open {

@@ -1,5 +1,5 @@
 //! HTML whose numbers ask for work: spans, widths, lists that begin far up, nesting. No caller of the text made from it
-//! panics or takes memory for them, and a step that does panic costs nothing but itself.
+//! panics or needs memory because of them, and a step that does panic has no other effect.
 
 use super::exhaustion::{BESIDES, MIB, resident};
 use crate::support::application::{field, hand_in, queued_in_front_of};
@@ -70,7 +70,7 @@ fn html_mail(html: &str) -> String {
     )
 }
 
-/// In lines, so that nothing but the HTML is repaired.
+/// In lines, so that only the HTML is repaired.
 fn in_lines(html: &str) -> String {
     html.replace('<', "\r\n<")
 }
@@ -79,7 +79,7 @@ fn with_memory(setup: Setup) -> Gateway {
     setup.config_with("[log]\n", &format!("max_memory = \"128 MiB\"\n{RULES}")).start(1)
 }
 
-/// A provider that keeps nothing: what it refused stays in the queue, failed.
+/// A provider that accepts nothing: refused mail stays in the queue as failed.
 async fn refusing() -> ScriptedUpstream {
     let rules = Rules { message: |_| Some("554 5.6.0 not this one"), ..Rules::default() };
     ScriptedUpstream::builder().rules(rules, &["PIPELINING", "8BITMIME", "AUTH PLAIN LOGIN"]).start().await
@@ -154,7 +154,7 @@ async fn every_caller_reads_every_table() {
     let retried = tokio::task::block_in_place(|| gateway.output(&["queue", "retry", "--rules", "--all", "--json"]));
     let told = String::from_utf8_lossy(&retried.stderr).into_owned();
     tally.case(!told.contains("stopping") && !told.contains("fault"), || told);
-    // All this runs at "trace", where the library would tell the mail character by character.
+    // All this runs at "trace", where the library would log the mail character by character.
     let characters = gateway.log().into_iter().find(|line| line.contains("got character"));
     tally.case(characters.is_none(), || characters.unwrap_or_default());
     let lost = gateway.log().into_iter().find(|line| line.contains("a fault of this program"));
@@ -203,7 +203,7 @@ async fn a_step_that_panics_costs_itself_and_not_the_mail() {
     tally.finish();
 }
 
-/// "It may be stopping" would send the operator to the wrong place.
+/// "It may be stopping" would mislead the operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_that_panic_leave_the_stored_mail_as_it_is_and_say_so() {
     let mut tally = Tally::new("html", "faulty rules");

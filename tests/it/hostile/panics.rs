@@ -1,5 +1,5 @@
-//! A fault of the program in one session, one message or one delivery: nobody else notices, no mail is lost, and each is
-//! one line of the log, counted, without the text of the panic.
+//! A fault of the program in one session, one message or one delivery: nothing else is affected, no mail is lost, and
+//! each is one log line, counted, without the text of the panic.
 
 use crate::support::application::{hand_in, in_front_of, mail, mail_from, numbered, queued_in_front_of, subjects};
 use crate::support::client::Client;
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 const FAULTS: usize = 2;
 const RECIPIENT: &[&str] = &["you@example.net"];
 
-/// From a sender for whom the built program panics at this place.
+/// From a sender for which the built program panics at this place.
 async fn hand_in_from(gateway: SocketAddr, sender: &str, subject: &str) -> String {
     let mut client = Client::connect(gateway).await;
     client.greet().await;
@@ -107,8 +107,8 @@ async fn in_direct_mode_the_application_gets_a_temporary_error() {
     tally.finish();
 }
 
-/// Between the mark in the database and the first word to a provider, and between its last word and the settlement: the lease
-/// ends without a start in between.
+/// Between the mark in the database and the first command to a provider, and between its last reply and the settlement:
+/// the lease ends without another start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_while_a_lease_is_handed_over_or_closed_leaves_no_mail_leased() {
     let mut tally = Tally::new("panics", "leases");

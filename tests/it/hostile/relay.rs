@@ -1,5 +1,5 @@
-//! What a provider may do in the middle of a delivery, through the whole gateway: later and once, only who was deferred,
-//! never bounced, never twice without a word.
+//! What a provider may do in the middle of a delivery, through the whole gateway: a retry happens later and once, only
+//! for deferred recipients; there is never a bounce, and never a duplicate without a warning.
 
 use crate::support::application::{NO_REPAIR, hand_in, hand_in_octets, mail, queued_in_front_of};
 use crate::support::gateway::{Gateway, Setup};
@@ -52,7 +52,7 @@ fn says(at: At, line: &'static str) -> Builder {
     ScriptedUpstream::builder().always(at, line)
 }
 
-/// Each with its provider, its recipients, and how many transactions it takes.
+/// Each with its provider, its recipients, and the number of transactions.
 fn cases() -> Vec<(&'static str, Builder, &'static [&'static str], usize)> {
     let builder = ScriptedUpstream::builder;
     let busy = || Action::say_and_close("421 4.7.0 busy");

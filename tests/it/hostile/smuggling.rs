@@ -1,7 +1,7 @@
-//! One transaction is one message or none, through the whole gateway to a provider that takes everything down: every word
-//! over CR, LF and dot (shorter ones with NUL, too) that is not the end of data, cut at every octet, in clear and inside TLS, pipelined and not, as
-//! the first line, in the body, and behind the size limit, with either `line_endings`.
-//! CVE-2023-51764, CVE-2023-51765, CVE-2023-51766.
+//! One transaction is one message or none, through the whole gateway to a provider that records everything: every word
+//! over CR, LF and dot (shorter ones with NUL, too) that is not the end of data, split at every octet, in plain text
+//! and inside TLS, pipelined and not, as the first line, in the body, and after the size limit, with either
+//! `line_endings`. CVE-2023-51764, CVE-2023-51765, CVE-2023-51766.
 
 use crate::support::application::queued_in_front_of;
 use crate::support::certificate::Authority;
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Every word of 1 to `longest` letters that has a dot.
+/// Every word of 1 to `longest` letters that contains a dot.
 fn words(letters: &[u8], longest: usize) -> Vec<Vec<u8>> {
     let (mut words, mut all) = (vec![Vec::new()], Vec::new());
     for _ in 0..longest {
@@ -25,7 +25,7 @@ fn words(letters: &[u8], longest: usize) -> Vec<Vec<u8>> {
     all
 }
 
-/// `longest`: letters of those without NUL. The look-alikes, some of which are longer, are always there.
+/// `longest`: for words without NUL. The look-alikes, some of which are longer, are always included.
 fn vocabulary(longest: usize) -> Vec<Vec<u8>> {
     let lookalikes = LOOKALIKES.iter().map(|word| word.to_vec()).collect();
     let mut all = [lookalikes, words(b"\r\n.", longest), words(b"\r\n.\0", 3)].concat();
@@ -44,11 +44,11 @@ enum Place {
 /// One transaction, and how it is sent.
 #[derive(Debug, Clone)]
 struct Case {
-    /// Stands in the sender's and the recipient's address: tells its messages from all others.
+    /// Part of the sender's and the recipient's address: distinguishes its messages from all others.
     number: usize,
     word: Vec<u8>,
     place: Place,
-    /// Behind so many octets of the data another segment begins; `None`: each octet is one.
+    /// After this many octets of the data another segment begins; `None`: each octet is a segment.
     cut: Option<usize>,
     pipelined: bool,
 }
@@ -57,7 +57,7 @@ struct Case {
 const LIMIT: usize = 2048;
 
 impl Case {
-    /// Up to and with the true end.
+    /// Up to and including the true end.
     fn data(&self) -> Vec<u8> {
         let second =
             "MAIL FROM:<evil@example.com>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\nSubject: two\r\n\r\ntwo\r\n.\r\n";
@@ -89,7 +89,8 @@ impl Case {
     }
 }
 
-/// Every word in every place, cut wherever it matters: from before its first octet to behind its last, and octet by octet.
+/// Every word in every place, split wherever it matters: from before its first octet to after its last, and octet by
+/// octet.
 fn cases(words: &[Vec<u8>]) -> Vec<Case> {
     let mut cases = Vec::new();
     for word in words {
@@ -108,7 +109,7 @@ fn cases(words: &[Vec<u8>]) -> Vec<Case> {
     cases
 }
 
-/// The reply to the dot. A panic, and so a wrong case, where the conversation is out of step.
+/// The reply to the dot. Panics, which counts as a wrong case, if the conversation is out of step.
 async fn transact(client: &mut Client, case: &Case) -> String {
     let (commands, data) = (case.commands(), case.data());
     let mut wire = if case.pipelined { commands.clone().into_bytes() } else { Vec::new() };
@@ -126,7 +127,7 @@ async fn transact(client: &mut Client, case: &Case) -> String {
             client.send(second).await;
         }
         None => {
-            // The filling before it says nothing.
+            // The filling before it is irrelevant.
             let near = wire.len() - data.len() + case.before().len().saturating_sub(2);
             client.send(&wire[..near]).await;
             for octet in wire[near..].chunks(1).take(case.word.len() + 4) {
@@ -165,7 +166,7 @@ async fn converse(address: SocketAddr, authority: Option<Arc<Authority>>, cases:
     replies
 }
 
-/// Four listeners: in clear and inside TLS, with either `line_endings`.
+/// Four listeners: plain text and TLS, with either `line_endings`.
 fn gateway(scripted: &ScriptedUpstream, authority: &Authority) -> Gateway {
     let issued = authority.issue(&["localhost"]);
     let listener = |tls: bool, line_endings: &str| {
@@ -183,7 +184,7 @@ fn gateway(scripted: &ScriptedUpstream, authority: &Authority) -> Gateway {
         .start(4)
 }
 
-/// RFC 5321 §4.1.1.4, §4.5.2, §2.3.8, in the words of somebody who trusts no line end.
+/// RFC 5321 §4.1.1.4, §4.5.2, §2.3.8, for a reader that trusts no line ending.
 fn obeys_the_outbound_rules(wire: &[u8]) -> bool {
     let bare = wire.iter().enumerate().any(|(at, octet)| match octet {
         b'\r' => wire.get(at + 1) != Some(&b'\n'),

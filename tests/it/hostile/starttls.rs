@@ -1,5 +1,5 @@
-//! STARTTLS towards clients: nothing that was said in clear is heard after it, nothing of before it counts, and nothing
-//! worth stealing crosses without it. RFC 3207 §4.2, CVE-2011-0411, CVE-2021-3618.
+//! STARTTLS towards clients: nothing sent in plain text has an effect after it, earlier state is discarded, and nothing
+//! worth stealing is sent without it. RFC 3207 §4.2, CVE-2011-0411, CVE-2021-3618.
 
 use crate::support::certificate::Authority;
 use crate::support::client::Client;
@@ -15,7 +15,7 @@ const MAIL: &[u8] = b"MAIL FROM:<evil@example.com>\r\nRCPT TO:<victim@example.ne
 const INJECTED: &[&[u8]] =
     &[b"EHLO evil\r\n", b"EHL", b"\r\n", b"\n", b"\0", b" ", MAIL, b"GET / HTTP/1.1\r\n\r\n", b"RSET\r\nQUIT\r\n"];
 
-/// What comes where the handshake should begin: the last is a hello of TLS 1.1, as far as its version.
+/// Input in place of the handshake: the last is a hello of TLS 1.1, as far as its version.
 const NO_HANDSHAKE: &[&[u8]] = &[
     b"EHLO evil\r\n",
     MAIL,
