@@ -95,7 +95,8 @@ fn imports(text: &str) -> Vec<String> {
 
 /// The comma-separated items of a `{…}` group, `group` beginning behind the brace.
 fn group_items(group: &str) -> Vec<String> {
-    let (mut depth, mut items) = (1, vec![String::new()]);
+    let mut depth = 1;
+    let mut items = vec![String::new()];
     for character in group.chars() {
         match character {
             '{' => depth += 1,

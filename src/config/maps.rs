@@ -54,7 +54,8 @@ pub fn known_keys<'a, const N: usize>(
         complaints.wrong_type(value, &format!("a table such as {example}"), None);
         return None;
     };
-    let (mut found, mut well) = ([None; N], true);
+    let mut found = [None; N];
+    let mut well = true;
     for (name, typed) in in_order(table) {
         match known.iter().position(|known| *known == name.get_ref()) {
             Some(at) => found[at] = Some(typed),

@@ -65,7 +65,8 @@ fn is_access_key_id(word: &str) -> bool {
 /// Base64 or hexadecimal, with any separators.
 fn is_random_run(run: &str) -> bool {
     let count = |wanted: fn(&u8) -> bool| run.as_bytes().iter().filter(|byte| wanted(byte)).count();
-    let (digits, capitals) = (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase));
+    let digits = count(u8::is_ascii_digit);
+    let capitals = count(u8::is_ascii_uppercase);
     let hex = run.bytes().filter(|byte| !b"-:".contains(byte));
     let is_hex = hex.clone().count() >= 16 && hex.clone().all(|byte| byte.is_ascii_hexdigit()) && !run.contains("::");
     let is_padded = run.len() >= SHORTEST && run.ends_with('=') && !run.starts_with('=');

@@ -208,10 +208,8 @@ fn name_variables(findings: &mut Findings, has_file: bool) {
             Place::Nowhere if !has_file => "",
             Place::Nowhere | Place::File(_) => continue,
         };
-        let (message, help) = (
-            environment::in_variables(&problem.message, variable),
-            problem.help.as_deref().map(|help| environment::in_variables(help, variable)),
-        );
+        let message = environment::in_variables(&problem.message, variable);
+        let help = problem.help.as_deref().map(|help| environment::in_variables(help, variable));
         (problem.message, problem.help) = (message, help);
     }
 }

@@ -184,7 +184,8 @@ fn dkim(environment: &Environment, gateway: &GatewayTable, findings: &mut Findin
             .error(&Place::Environment(present.to_owned()), format!("{missing} must be set too"))
             .help("a key needs all three: DKIM_DOMAIN, DKIM_SELECTOR, DKIM_PRIVATE_KEY (or DKIM_GENERATE=true)");
     }
-    let (domain, selector) = (domain?, selector?);
+    let domain = domain?;
+    let selector = selector?;
     let mut dkim = DkimTable::empty(domain.place.clone());
     dkim.private_key = key.or_else(|| is_made.then(|| path_of_made_key(gateway, &domain, &selector)))?;
     dkim.domain = domain;

@@ -25,8 +25,10 @@ impl Value for RetryTimes {
     /// Both keys must be there: half a schedule would be a guess.
     fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
         let [first, longest] = known_keys(value, ["first", "longest"], EXAMPLE, complaints)?;
-        let (first, longest) = (Duration::read(first, complaints), Duration::read(longest, complaints));
-        let (first, longest) = (first?, longest?);
+        let first = Duration::read(first, complaints);
+        let longest = Duration::read(longest, complaints);
+        let first = first?;
+        let longest = longest?;
         if first > longest {
             let message = "`first` is longer than `longest`";
             complaints.bad_value(value.span(), Complaint::new(message, "waits grow from `first` to `longest`"));

@@ -51,10 +51,8 @@ impl Value for Rates {
             };
             match rates.iter().find(|known| known.period() == rate.period()) {
                 Some(known) => {
-                    let (message, lower) = (
-                        format!("{rate} stands beside {known}"),
-                        if known.units() < rate.units() { *known } else { rate },
-                    );
+                    let message = format!("{rate} stands beside {known}");
+                    let lower = if known.units() < rate.units() { *known } else { rate };
                     complaints
                         .bad_value(item.span(), Complaint::new(message, format!("keep the one that counts, {lower}")));
                     all_right = false;

@@ -77,7 +77,8 @@ impl<'a> Sections<'a, '_> {
     }
 
     fn wrong_shape<S: Section>(&mut self, value: &Spanned<DeValue<'_>>) {
-        let (name, title) = (S::TABLE.key(), S::TABLE.title());
+        let name = S::TABLE.key();
+        let title = S::TABLE.title();
         self.findings
             .error(
                 &Place::File(value.span()),

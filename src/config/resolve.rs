@@ -45,7 +45,8 @@ impl Resolver<'_> {
         let is_sandbox = |upstream: &UpstreamTable| upstream.provider.value().is_some_and(|it| it.0.is_embedded());
         let has_provider = !file.upstreams.iter().all(is_sandbox);
         let hostname = self.hostname(file.gateway.hostname.clone(), has_provider);
-        let (has_keys, dkim) = (!file.dkim.is_empty(), self.dkim(&file.dkim));
+        let has_keys = !file.dkim.is_empty();
+        let dkim = self.dkim(&file.dkim);
         let signs_nothing = file.upstreams.iter().all(upstream::leaves_signing_to_provider);
         let unsigned = self.unsigned(&file.gateway, has_keys, signs_nothing);
         let unsigned_mail = unsigned.as_ref().ok();

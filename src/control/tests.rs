@@ -143,7 +143,8 @@ fn an_invalid_request_is_refused_with_the_place() {
 #[tokio::test]
 async fn pages_follow_each_other_and_are_bounded() {
     let queue = MemoryQueue::of((0..600).map(|number| row(number, RecipientState::Waiting)));
-    let (mut after, mut sizes) = (None, Vec::new());
+    let mut after = None;
+    let mut sizes = Vec::new();
     loop {
         let request = ControlRequest::List { filter: Filter::default(), after, limit: usize::MAX };
         let ControlResponse::Page(page) = ask(&queue, request).await else { panic!("a page") };
@@ -234,7 +235,9 @@ async fn a_change_of_all_goes_page_by_page_and_ends() {
     let states = [RecipientState::Waiting, RecipientState::Failed, RecipientState::Leased];
     let queue = MemoryQueue::of((0..900).map(|number| row(number, states[number as usize % 3])));
     let filter = Filter { recipient: Some("@example.net".into()), ..Filter::default() };
-    let (mut after, mut pages, mut messages) = (None, 0, 0);
+    let mut after = None;
+    let mut pages = 0;
+    let mut messages = 0;
     loop {
         let request = matching(Change::Remove, filter.clone(), after, MAX_PAGE);
         let changed = changed(&queue, request).await;

@@ -91,7 +91,8 @@ mod tests {
     fn the_nearest_domain_decides_and_the_author_before_the_sender() {
         let domains = ["example.com", "news.example.com", "xn--exmple-cua.org"];
         let by_domain = || domains.map(|domain| (domain.to_owned(), domain));
-        let (open, closed) = (Logins::new("p", by_domain(), Some("own")), Logins::new("p", by_domain(), None));
+        let open = Logins::new("p", by_domain(), Some("own"));
+        let closed = Logins::new("p", by_domain(), None);
         for (from, sender, expected) in [
             ("a@Example.com", "a@example.org", "example.com"),
             ("a@shop.example.com", "", "example.com"),

@@ -185,7 +185,8 @@ mod tests {
     /// A stop between two upstreams must not turn the first one's refusal into a failure: the second was never tried.
     #[test]
     fn what_the_next_upstream_was_not_asked_waits() {
-        let (accepted, stop) = (accepted(), CancellationToken::new());
+        let accepted = accepted();
+        let stop = CancellationToken::new();
         let reply = Reply::new(550, EnhancedCode::new(5, 7, 1), "spam");
         let refused = Outcome::Failed(Reason::new(Some("a"), RelayStep::Data, Cause::Reply(reply)));
         for before in [beyond("a"), refused] {
@@ -202,7 +203,8 @@ mod tests {
     /// At the end of the drain time, what the provider accepted is known even if the client gets an error.
     #[test]
     fn what_is_broken_off_keeps_what_is_known_of_each_recipient() {
-        let (mut accepted, stop) = (accepted(), CancellationToken::new());
+        let mut accepted = accepted();
+        let stop = CancellationToken::new();
         for name in ["taken", "gone", "sending", "refused-here", "next"] {
             let mailbox = Mailbox::parse(&format!("{name}@example.net")).expect("an address");
             accepted.envelope.add_recipient(mailbox);
@@ -235,7 +237,8 @@ mod tests {
     /// and accept it.
     #[test]
     fn what_is_beyond_one_upstream_is_another_ones() {
-        let (accepted, stop) = (accepted(), CancellationToken::new());
+        let accepted = accepted();
+        let stop = CancellationToken::new();
         for (outcomes, wants_another, left) in [
             (&[beyond("a")][..], true, beyond("a")),
             (&[beyond("a"), beyond("b")], true, beyond("b")),

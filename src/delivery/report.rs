@@ -81,7 +81,8 @@ impl MailLine<'_> {
         let upstream = &*transaction.upstream;
         let tls = transaction.tls;
         let seal = &*transaction.seal;
-        let (code, enhanced) = (reply.code(), reply.enhanced().map(display));
+        let code = reply.code();
+        let enhanced = reply.enhanced().map(display);
         let reply = Clean(reply);
         let ms = self.in_ms();
         let what = if transaction.is_sandbox { "kept in the sandbox, NOT sent" } else { "delivered" };

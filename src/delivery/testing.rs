@@ -79,7 +79,8 @@ pub(super) enum Fault {
 
 impl Inner {
     fn lease(&mut self, wanted: impl Fn(&Entry) -> bool, limit: usize, octets: u64) -> Vec<Leased> {
-        let (mut leased, mut total) = (Vec::new(), 0);
+        let mut leased = Vec::new();
+        let mut total = 0;
         for entry in self.waiting.iter_mut().filter(|entry| entry.lease.is_none() && wanted(entry)) {
             if leased.len() == limit || (total >= octets && !leased.is_empty()) {
                 break;
@@ -115,7 +116,9 @@ impl Queue for FakeQueue {
         for (lane, recipients) in lanes {
             let mut accepted = Accepted::clone(&mail.accepted);
             accepted.envelope.recipients = recipients;
-            let (accepted, put, due) = (Arc::new(accepted), Instant::now(), Timestamp::UNIX_EPOCH);
+            let accepted = Arc::new(accepted);
+            let put = Instant::now();
+            let due = Timestamp::UNIX_EPOCH;
             self.inner().waiting.push(Entry { lane, accepted, put, due, attempts: 0, lease: None });
         }
         self.wakeups.wake(&woken);
@@ -411,10 +414,12 @@ impl Stage {
         recipients.iter().for_each(|recipient| envelope.add_recipient(mailbox(recipient)));
         let now = self.clock.now();
         let author = Author::of(&message).ok();
-        let (origin, marks) = (Origin::default(), Marks::default());
+        let origin = Origin::default();
+        let marks = Marks::default();
         let id = MailId::new(now, number);
         let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
-        let (id, initial_states) = (accepted.id, self.settlement.waiting_states(&accepted));
+        let id = accepted.id;
+        let initial_states = self.settlement.waiting_states(&accepted);
         let mail = NewMail {
             accepted: Arc::new(accepted),
             initial_states,

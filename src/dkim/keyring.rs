@@ -54,7 +54,8 @@ mod tests {
 
     fn ring(keys: &[(&str, &str, &str)]) -> Keyring {
         let key = |&(domain, selector, pem): &(&str, &str, &str)| {
-            let (domain, selector) = (Domain::parse(domain).expect("a domain"), Selector::parse(selector));
+            let domain = Domain::parse(domain).expect("a domain");
+            let selector = Selector::parse(selector);
             SigningKey::from_pem(domain, selector.expect("a selector"), pem.as_bytes()).expect("a key")
         };
         Keyring::new(keys.iter().map(key).collect())

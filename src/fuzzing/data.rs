@@ -21,7 +21,9 @@ pub fn data(mut bytes: &[u8]) {
 }
 
 fn decode(bytes: &[u8], piece: usize) -> (usize, Vec<u8>, Oddities) {
-    let (mut decoder, mut message, mut consumed) = (DotDecoder::default(), Vec::new(), 0);
+    let mut decoder = DotDecoder::default();
+    let mut message = Vec::new();
+    let mut consumed = 0;
     for chunk in bytes.chunks(piece.max(1)) {
         consumed += decoder.decode(chunk, &mut message);
         if decoder.is_done() {
@@ -41,7 +43,8 @@ fn true_end(bytes: &[u8]) -> Option<usize> {
 
 /// What a server reads, whichever line endings it accepts.
 fn check_wire(message: &[u8], piece: usize) {
-    let (mut encoder, mut wire) = (DotEncoder::default(), Vec::new());
+    let mut encoder = DotEncoder::default();
+    let mut wire = Vec::new();
     for chunk in message.chunks(piece.max(1)) {
         encoder.encode(chunk, &mut wire);
     }

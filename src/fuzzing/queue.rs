@@ -107,7 +107,8 @@ impl QueueHarness {
                 text(bytes)
             ],
         )?;
-        let (header, body) = (text(bytes), (what & 4 == 0).then(|| text(bytes)));
+        let header = text(bytes);
+        let body = (what & 4 == 0).then(|| text(bytes));
         let right = digest(&SHA256, [header.as_bytes(), body.as_deref().unwrap_or("").as_bytes()].concat().as_slice());
         let kept = if what & 8 == 0 { right.as_ref().to_vec() } else { text(bytes).into_bytes() };
         self.row(

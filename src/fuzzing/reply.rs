@@ -30,7 +30,9 @@ pub fn reply(mut bytes: &[u8]) {
 
 /// All readable replies, and the error that ended reading.
 fn replies(bytes: &[u8], piece: usize) -> (Vec<Reply>, Option<ReplyError>) {
-    let (mut parser, mut input, mut found) = (ReplyParser::default(), Vec::new(), Vec::new());
+    let mut parser = ReplyParser::default();
+    let mut input = Vec::new();
+    let mut found = Vec::new();
     for chunk in bytes.chunks(piece.max(1)) {
         input.extend_from_slice(chunk);
         loop {

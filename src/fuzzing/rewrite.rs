@@ -42,7 +42,8 @@ pub fn rewrite(mut bytes: &[u8]) {
 }
 
 fn check(before: &RewriteDraft, after: &RewriteDraft, targets: &[Mailbox]) {
-    let (had, has) = (before.message.fields().count(), after.message.fields().count());
+    let had = before.message.fields().count();
+    let has = after.message.fields().count();
     // Two rules; the one that adds most adds two.
     assert!(
         has <= had + 4,
@@ -154,7 +155,10 @@ fn list_unsubscribe(text: &Text<'_>) -> Option<Rule> {
 
 fn mark(text: &Text<'_>) -> Option<Rule> {
     let mark = Mark::new(text.whole).ok()?;
-    let (tag, stream, ip_pool, upstream) = (Some(mark.clone()), Some(mark.clone()), None, Some(mark.clone()));
+    let tag = Some(mark.clone());
+    let stream = Some(mark.clone());
+    let ip_pool = None;
+    let upstream = Some(mark.clone());
     always(RuleActions {
         tag,
         stream,
@@ -166,7 +170,8 @@ fn mark(text: &Text<'_>) -> Option<Rule> {
 }
 
 fn if_header(text: &Text<'_>) -> Option<Rule> {
-    let (name, value) = (text.name.to_owned(), TextPattern::parse(text.value).ok()?);
+    let name = text.name.to_owned();
+    let value = TextPattern::parse(text.value).ok()?;
     only_if(RuleConditions { headers: vec![HeaderPattern { name, value }], ..RuleConditions::default() })
 }
 

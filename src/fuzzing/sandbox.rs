@@ -16,7 +16,8 @@ use tokio::runtime::{Builder, Runtime};
 /// A message as DATA.
 pub fn sandbox(wire: &[u8]) {
     static HARNESS: LazyLock<SandboxHarness> = LazyLock::new(SandboxHarness::new);
-    let (mut decoder, mut data) = (DotDecoder::default(), Vec::new());
+    let mut decoder = DotDecoder::default();
+    let mut data = Vec::new();
     decoder.decode(wire, &mut data);
     // The sandbox accepts no other mail.
     if decoder.oddities() == Oddities::default() {
@@ -35,7 +36,8 @@ struct SandboxHarness {
 impl SandboxHarness {
     fn new() -> Self {
         let pem = include_str!("../dkim/testdata/ed25519.pem");
-        let (domain, selector) = (Domain::parse("example.com"), Selector::parse("wax1"));
+        let domain = Domain::parse("example.com");
+        let selector = Selector::parse("wax1");
         let key = SigningKey::from_pem(domain.expect("a domain"), selector.expect("a selector"), pem.as_bytes());
         let key = key.expect("a key");
         let records = Records::of_keys([&key]);
@@ -71,7 +73,8 @@ fn passes(message: &[u8], records: &Records) -> usize {
 
 fn received(data: Bytes) -> Received {
     let budget = MemoryBudget::new(u64::MAX);
-    let (mut share, envelope_share) = (budget.share(), budget.share());
+    let mut share = budget.share();
+    let envelope_share = budget.share();
     share.grow(data.len()).expect("room");
     let mut envelope = Envelope::new(ReversePath::Null);
     envelope.add_recipient(Mailbox::parse("c@d.example").expect("an address"));

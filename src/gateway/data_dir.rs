@@ -153,7 +153,8 @@ mod tests {
                 "{told}"
             );
             assert_eq!(mode(&path), open);
-            let (parent, _kept) = (path.parent().unwrap(), &path);
+            let parent = path.parent().unwrap();
+            let _kept = &path;
             symlink(&path, parent.join("link")).unwrap();
             assert!(matches!(prepare(&parent.join("link")), Err(DataDirError::Occupied { .. })));
             assert_eq!(mode(&path), open, "nor by a link to it");

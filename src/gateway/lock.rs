@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn without_its_file_the_folder_is_still_locked() {
         let parent = tempfile::tempdir().unwrap();
-        let (path, moved) = (parent.path().join("data"), parent.path().join("moved"));
+        let path = parent.path().join("data");
+        let moved = parent.path().join("moved");
         fs::create_dir(&path).unwrap();
         let first = Lock::take(&path).unwrap();
         fs::remove_file(path.join(FILE)).unwrap();

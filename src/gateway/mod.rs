@@ -257,7 +257,8 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
 
 /// Tells operators what holds the mail. It does not keep the delivery alive.
 fn lane_watch(delivery: &Arc<Delivery>, limits: &LaneLimits) -> LaneWatch {
-    let (delivery, limits) = (Arc::downgrade(delivery), limits.clone());
+    let delivery = Arc::downgrade(delivery);
+    let limits = limits.clone();
     Arc::new(move || {
         let delivery = delivery.upgrade();
         delivery.map(|delivery| delivery.lane_states(&limits, Clock::System.now())).unwrap_or_default()
@@ -302,7 +303,8 @@ fn announce(settings: &Settings, listeners: &[BoundListener]) {
         info!(address = %listener.address(), delivery = listener.delivery(), "listening");
     }
     for upstream in &settings.upstreams {
-        let (name, told) = (&*upstream.name, upstreams::describe(upstream));
+        let name = &*upstream.name;
+        let told = upstreams::describe(upstream);
         match upstream.provider {
             // Once, and not again for each mail.
             Provider::Sandbox => warn!(upstream = name, "{told}"),

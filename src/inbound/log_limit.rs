@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_client_that_may_send_has_more_lines_and_after_a_message_all_again() {
-        let (log_limiter, sender) = (LogLimiter::default(), LogPeer { may_send: true, ..stranger("192.0.2.1") });
+        let log_limiter = LogLimiter::default();
+        let sender = LogPeer { may_send: true, ..stranger("192.0.2.1") };
         assert_eq!(told(&log_limiter, sender, 300), 101);
         log_limiter.reset(sender.peer.ip(), sender.needs_no_login);
         assert_eq!(told(&log_limiter, sender, 300), 101);

@@ -114,7 +114,8 @@ mod tests {
     /// Each combination of TLS and AUTH, with what the log line must name as missing.
     #[test]
     fn a_client_that_leaves_is_told_what_was_not_offered() {
-        let (starttls, implicit) = (Tls::StartTls(server_tls()), Tls::Implicit(server_tls()));
+        let starttls = Tls::StartTls(server_tls());
+        let implicit = Tls::Implicit(server_tls());
         let table = [
             (Tls::Off, None, AuthMode::Off, "STARTTLS: this listener does not,AUTH: this listener does not"),
             (Tls::Off, None, AuthMode::Optional, "STARTTLS: this listener does not"),

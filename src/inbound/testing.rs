@@ -83,7 +83,8 @@ pub(crate) struct Dialogue {
 
 impl Dialogue {
     pub(crate) fn new(options: ListenerOptions) -> Self {
-        let (input, intake) = (LineBuffer::default(), Recorder::default());
+        let input = LineBuffer::default();
+        let intake = Recorder::default();
         let mut dialogue = Self { next: None, input, intake, budget: budget(), replies: Vec::new(), injected: false };
         let peer = ([127, 0, 0, 1], 40_000).into();
         dialogue.step(ServerSession::open(Arc::new(options), dialogue.budget.clone(), peer, None));

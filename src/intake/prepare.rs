@@ -99,7 +99,8 @@ pub(super) fn prepare(
     let held = octets_with(&message, &readable, size);
     reserve(&mut received.share, held)?;
     received.share.shrink(held);
-    let (steps, skipped) = ([first.steps, steps].concat(), [first.skipped, skipped].concat());
+    let steps = [first.steps, steps].concat();
+    let skipped = [first.skipped, skipped].concat();
     tell_skipped(&skipped, id);
     report.skipped = skipped;
     if !steps.is_empty() {
@@ -278,7 +279,8 @@ mod tests {
     #[test]
     fn what_would_never_fit_is_refused_permanently() {
         let budget = MemoryBudget::new(10 * 4096);
-        let (mut share, mut other) = (budget.share(), budget.share());
+        let mut share = budget.share();
+        let mut other = budget.share();
         assert_eq!(reserve(&mut other, 4096), Ok(()));
         assert_eq!(reserve(&mut share, 10 * 4096), Err(Reply::no_memory()));
         assert_eq!(reserve(&mut share, 10 * 4096 + 1), Err(Reply::never_enough_memory()));

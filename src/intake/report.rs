@@ -43,7 +43,8 @@ impl RefusedMail<'_> {
         let user = received.client.user.as_deref().map(|user| display(Clean(user)));
         let peer = received.client.peer;
         let message_id = self.message_id();
-        let (code, enhanced) = (reply.code(), reply.enhanced().map(display));
+        let code = reply.code();
+        let enhanced = reply.enhanced().map(display);
         let reply = Clean(reply);
         let rule = rule.map(|rule| display(Clean(rule)));
         warn!(%id, %from, to, size, user, listener, %peer, message_id, rule, code, enhanced, %reply, "refused a message");

@@ -108,7 +108,8 @@ mod tests {
     #[test]
     fn a_share_grows_until_the_budget_is_used_up_and_gives_back() {
         let budget = MemoryBudget::new(10 * 4096);
-        let (mut first, mut second) = (budget.share(), budget.share());
+        let mut first = budget.share();
+        let mut second = budget.share();
         assert!(first.could_hold(10 * 4096) && !first.could_hold(10 * 4096 + 1));
         assert_eq!(first.grow(6 * 4096), Ok(()));
         assert_eq!(first.grow(100), Ok(()), "already covered");

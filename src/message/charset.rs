@@ -61,7 +61,9 @@ const SHIFT_IN: u8 = 0x0f;
 /// ISO-2022-KR as EUC-KR, which has the same characters with the eighth bit set.
 fn without_shifts(bytes: &[u8]) -> Option<Vec<u8>> {
     const DESIGNATOR: &[u8] = b"\x1b$)C";
-    let (mut eight_bit, mut korean, mut rest) = (Vec::with_capacity(bytes.len()), false, bytes);
+    let mut eight_bit = Vec::with_capacity(bytes.len());
+    let mut korean = false;
+    let mut rest = bytes;
     while let Some((&first, tail)) = rest.split_first() {
         rest = match rest.strip_prefix(DESIGNATOR) {
             Some(behind) => behind,

@@ -229,7 +229,8 @@ mod tests {
         let message = RawMessage::from_data(data.into()).expect("a message");
         let author = Author::of(&message).ok();
         let envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@example.com")));
-        let (origin, marks) = (Origin::default(), Marks::default());
+        let origin = Origin::default();
+        let marks = Marks::default();
         Accepted { id: MailId::new(now(), 1), received_at: now(), origin, envelope, message, author, marks }
     }
 
@@ -238,7 +239,8 @@ mod tests {
     }
 
     fn report_of(failed: &Accepted, hostname: &str, to: &str, failures: &[FailedRecipient]) -> RawMessage {
-        let (from, to) = (mailbox("MAILER-DAEMON@example.com"), mailbox(to));
+        let from = mailbox("MAILER-DAEMON@example.com");
+        let to = mailbox(to);
         let report =
             BounceReport { id: MailId::new(now(), 2), now: now(), hostname, from: &from, to: &to, failed, failures };
         report.message().expect("a report")

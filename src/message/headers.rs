@@ -272,7 +272,8 @@ mod tests {
 
     #[test]
     fn a_value_folds_at_its_white_space() {
-        let (long, endless) = ("x".repeat(70), "y".repeat(990));
+        let long = "x".repeat(70);
+        let endless = "y".repeat(990);
         for (value, expected) in [
             ("a b", "Subject: a b".to_owned()),
             (" \t", "Subject: ".to_owned()),

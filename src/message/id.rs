@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn ids_sort_by_time_and_parse_back() {
         let at = |ms| jiff::Timestamp::from_millisecond(ms).expect("in range");
-        let (first, second) = (MailId::new(at(1_795_000_000_000), u32::MAX), MailId::new(at(1_795_000_000_001), 0));
+        let first = MailId::new(at(1_795_000_000_000), u32::MAX);
+        let second = MailId::new(at(1_795_000_000_001), 0);
         assert!(first < second);
         assert_eq!(first.as_str().parse(), Ok(first));
         for text in ["", "../../etc/passwd", "000000000000000i", "0000000000000000x"] {

@@ -35,7 +35,9 @@ fn is_group(value: &str) -> bool {
 /// `None`: it cannot be read with certainty.
 fn written(value: &str, column: usize) -> Option<String> {
     let is_between = |c: char| matches!(c, ' ' | '\t' | ',' | ';');
-    let (mut rest, mut names, mut texts) = (value.trim_start_matches(is_between), 0, Vec::new());
+    let mut rest = value.trim_start_matches(is_between);
+    let mut names = 0;
+    let mut texts = Vec::new();
     while !rest.is_empty() {
         let (text, behind) = match sound(rest) {
             Some(found) => found,
@@ -116,7 +118,9 @@ fn has_glued_quotes(tokens: &[AddressToken<'_>]) -> bool {
 fn named(rest: &str, column: usize) -> Option<(String, &str)> {
     let open = rest.find('<')?;
     let close = open + rest[open..].find('>')?;
-    let (name, address, behind) = (rest[..open].trim(), rest[open + 1..close].trim(), &rest[close + 1..]);
+    let name = rest[..open].trim();
+    let address = rest[open + 1..close].trim();
+    let behind = &rest[close + 1..];
     let mailbox =
         Mailbox::parse(address).ok().filter(|_| !address.contains(['\\', '\u{fffd}']) && !address.contains("=?"))?;
     let next = behind.trim_start_matches([' ', '\t']).chars().next();
@@ -139,7 +143,8 @@ fn name_text(name: &str) -> Option<String> {
     let inner = || name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let members = members(name).filter(|members| !members.iter().any(|member| has_glued_quotes(&member.tokens)));
     let Some(members) = members else { return decode(inner().unwrap_or(name)) };
-    let (mut text, mut place) = (String::with_capacity(name.len()), 0);
+    let mut text = String::with_capacity(name.len());
+    let mut place = 0;
     for token in members.iter().flat_map(|member| &member.tokens) {
         let at = place + name[place..].find(token.raw)?;
         // White space and separators as they are.

@@ -615,8 +615,10 @@ mod tests {
     #[test]
     fn the_last_word_tells_what_the_others_said_before() {
         let said = |upstream, step| Reason::new(Some(upstream), step, Cause::TimedOut);
-        let (first, again) = (said("a", RelayStep::Connect), said("b", RelayStep::Rcpt));
-        let (second, third) = (said("b", RelayStep::Mail), said("c", RelayStep::Auth));
+        let first = said("a", RelayStep::Connect);
+        let again = said("b", RelayStep::Rcpt);
+        let second = said("b", RelayStep::Mail);
+        let third = said("c", RelayStep::Auth);
         let outcome = Outcome::Deferred(second).after(Outcome::Failed(first));
         let outcome = Outcome::Deferred(again).after(outcome);
         let Outcome::Failed(reason) = Outcome::Failed(third).after(outcome) else { panic!("the last one decides") };

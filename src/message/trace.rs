@@ -71,7 +71,8 @@ mod tests {
         let ehlo = EhloName::parse(b"example.com>").expect("a name");
         let id = MailId::new(now, 7);
         let client = "::1".parse().expect("an address");
-        let (by, date) = (format!("by gw with ESMTPSA id {id};"), "Tue, 24 Nov 2026 03:05:09 +0000\r\n");
+        let by = format!("by gw with ESMTPSA id {id};");
+        let date = "Tue, 24 Nov 2026 03:05:09 +0000\r\n";
         for (detail, added) in [
             (ReceivedDetail::Full, format!("Received: from example.com> ([IPv6:::1])\r\n\t{by} {date}")),
             (ReceivedDetail::WithoutClient, format!("Received: {by}\r\n\t{date}")),

@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn the_system_says_which_boot_it_is_and_its_clocks_go_on() {
         let clock = Clock::System;
-        let (first, instant) = (clock.boot(), clock.instant());
+        let first = clock.boot();
+        let instant = clock.instant();
         let second = clock.boot();
         if let (Some(first), Some(second)) = (&first, &second) {
             assert_eq!(first.id, second.id);

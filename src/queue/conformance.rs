@@ -219,7 +219,9 @@ impl Harness {
 
     /// Every row, in pages of `limit`.
     async fn rows(&self, filter: &Filter, limit: usize) -> Vec<Row> {
-        let (queue, mut rows, mut after) = (self.queue().await, Vec::new(), None);
+        let queue = self.queue().await;
+        let mut rows = Vec::new();
+        let mut after = None;
         loop {
             let page = queue.list(filter, after, limit).await.expect("a page");
             assert!(page.rows.len() <= limit);
@@ -251,7 +253,8 @@ impl Harness {
 }
 
 pub(crate) async fn reassign_all(queue: &dyn Queue, fingerprint: &str, lane_of: LaneOf) -> Result<u64, QueueError> {
-    let (mut moved, mut next) = (0, None);
+    let mut moved = 0;
+    let mut next = None;
     loop {
         let step = queue.reassign_lanes(fingerprint, lane_of.clone(), next).await?;
         (moved, next) = (moved + step.moved, step.next);

@@ -56,7 +56,8 @@ pub struct Lifetime {
 impl Lifetime {
     /// `expire`: from the schedule. A stop known only from the wall clock counts for at most a quarter of it.
     pub fn resume(record: &Record, clock: Clock, expire: Duration) -> Self {
-        let (began, now) = (clock.instant(), clock.now());
+        let began = clock.instant();
+        let now = clock.now();
         if let Some(doubt) = doubt(record, now) {
             warn!("{doubt}");
         }

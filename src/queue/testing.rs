@@ -162,7 +162,9 @@ impl Operator for MemoryQueue {
         addresses.for_each(|address| envelope.add_recipient(address));
         let message = RawMessage::from_data(content.clone()).map_err(|error| QueueError::Storage(error.to_string()))?;
         let author = Author::of(&message).ok();
-        let (origin, marks, received_at) = (Origin::default(), Marks::default(), row.received_at);
+        let origin = Origin::default();
+        let marks = Marks::default();
+        let received_at = row.received_at;
         let accepted = Accepted { id, received_at, origin, envelope, message, author, marks };
         Ok(Some(StoredMail { accepted, original: inner.originals.get(&row.id).cloned() }))
     }

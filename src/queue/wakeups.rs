@@ -57,7 +57,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lane_is_woken_for_its_own_mail_even_before_it_waits() {
         let wakeups = Wakeups::default();
-        let (a, b) = (wakeups.of(&Lane::new("a")), wakeups.of(&Lane::new("b")));
+        let a = wakeups.of(&Lane::new("a"));
+        let b = wakeups.of(&Lane::new("b"));
         wakeups.wake(&[Lane::new("a"), Lane::new("nobody's")]);
         assert!(is_woken(&a.mail).await && !is_woken(&b.mail).await && !is_woken(&a.mail).await);
         wakeups.wake_all();

@@ -215,7 +215,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_pause_one_goes_ahead_and_each_success_makes_room_for_one() {
-        let (mut breaker, start) = (Breaker::new(5), Instant::now());
+        let mut breaker = Breaker::new(5);
+        let start = Instant::now();
         assert_eq!(breaker.capacity(start), Capacity::Slots(5));
         let pause = fail(&mut breaker, start);
         let back = start + pause;
@@ -237,7 +238,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn exactly_one_probe_until_something_came_of_it() {
-        let (mut breaker, start) = (Breaker::new(4), Instant::now());
+        let mut breaker = Breaker::new(4);
+        let start = Instant::now();
         let later = start + fail(&mut breaker, start);
         let probe = go(&mut breaker, later);
         assert_eq!((breaker.admit(later, false), breaker.capacity(later)), (Admission::Full, Capacity::Slots(1)));
@@ -249,7 +251,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_under_way_at_a_failure_neither_prolongs_nor_ends_the_pause() {
-        let (mut breaker, start) = (Breaker::new(4), Instant::now());
+        let mut breaker = Breaker::new(4);
+        let start = Instant::now();
         let passes: Vec<AttemptPass> = (0..4).map(|_| go(&mut breaker, start)).collect();
         let pause = breaker.ended(passes[0], Signal::SlowDown, start, MIDDLE).expect("a pause");
         for (pass, signal) in passes[1..].iter().zip([Signal::Unavailable, Signal::Success, Signal::SlowDown]) {
@@ -262,7 +265,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pauses_double_up_to_an_end_until_the_cap_is_reached_again() {
         for (signal, longest) in [(Signal::Unavailable, 300), (Signal::SlowDown, 600)] {
-            let (mut breaker, mut now, mut pauses) = (Breaker::new(2), Instant::now(), Vec::new());
+            let mut breaker = Breaker::new(2);
+            let mut now = Instant::now();
+            let mut pauses = Vec::new();
             for _ in 0..12 {
                 let pass = go(&mut breaker, now);
                 let pause = breaker.ended(pass, signal, now, MIDDLE).expect("a pause");
@@ -280,7 +285,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_broken_connection_is_ignored_and_two_in_a_row_are_not() {
-        let (mut breaker, now) = (Breaker::new(2), Instant::now());
+        let mut breaker = Breaker::new(2);
+        let now = Instant::now();
         for (signal, pauses) in [
             (Signal::Broken, false),
             (Signal::Success, false),
@@ -299,7 +305,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_waiting_client_is_admitted_after_seconds_unless_the_provider_asked_for_patience() {
         for (signal, let_ahead) in [(Signal::Unavailable, true), (Signal::SlowDown, false)] {
-            let (mut breaker, mut now) = (Breaker::new(2), Instant::now());
+            let mut breaker = Breaker::new(2);
+            let mut now = Instant::now();
             for _ in 0..8 {
                 let pass = go(&mut breaker, now);
                 now += breaker.ended(pass, signal, now, MIDDLE).expect("a pause");
@@ -314,7 +321,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_away_from_the_first_failure_until_something_gets_through() {
-        let (mut breaker, start) = (Breaker::new(2), Instant::now());
+        let mut breaker = Breaker::new(2);
+        let start = Instant::now();
         assert_eq!(breaker.unavailable_for(start), Duration::ZERO);
         let again = start + fail(&mut breaker, start);
         let back = again + fail(&mut breaker, again);
@@ -327,7 +335,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_is_cut_lets_one_go_ahead_at_once() {
-        let (mut breaker, now) = (Breaker::new(8), Instant::now());
+        let mut breaker = Breaker::new(8);
+        let now = Instant::now();
         fail(&mut breaker, now);
         breaker.cut_pause(now);
         assert_eq!(breaker.capacity(now), Capacity::Slots(1));

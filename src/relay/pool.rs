@@ -411,8 +411,10 @@ mod tests {
 
     #[test]
     fn permits_end_at_the_cap_and_come_back_in_order_of_arrival() {
-        let (pool, member) = (Pool::<Fake>::new(2), PoolMember::new());
-        let (first, second) = (permit(pool.claim(&member, Reuse::Allowed)), permit(pool.claim(&member, Reuse::Fresh)));
+        let pool = Pool::<Fake>::new(2);
+        let member = PoolMember::new();
+        let first = permit(pool.claim(&member, Reuse::Allowed));
+        let second = permit(pool.claim(&member, Reuse::Fresh));
         assert!(pool.try_permit(&member).is_none());
         let mut waiting = [0, 1, 2].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
         assert_eq!(member.open(), 2);
@@ -427,13 +429,15 @@ mod tests {
 
     #[test]
     fn a_place_in_the_line_that_is_given_up_delays_nobody() {
-        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
+        let pool = Pool::<Fake>::new(1);
+        let member = PoolMember::new();
         let held = permit(pool.claim(&member, Reuse::Allowed));
         let [gone, mut stays] = [0, 1].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
         drop(gone);
         drop(held);
         assert_eq!(holds(&mut stays).0, "permit");
-        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
+        let pool = Pool::<Fake>::new(1);
+        let member = PoolMember::new();
         let held = permit(pool.claim(&member, Reuse::Allowed));
         let [granted, mut next] = [0, 1].map(|_| ticket(pool.claim(&member, Reuse::Allowed)).0);
         drop(held);
@@ -443,7 +447,8 @@ mod tests {
 
     #[test]
     fn a_connection_goes_to_a_caller_that_waits_for_one_like_it() {
-        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
+        let pool = Pool::<Fake>::new(1);
+        let member = PoolMember::new();
         let connection = permit(pool.claim(&member, Reuse::Allowed));
         let mut waiting = ticket(pool.claim(&member, Reuse::Allowed)).0;
         assert!(matches!(pool.put_back(connection, later()), PutBack::HandedOn));
@@ -456,7 +461,9 @@ mod tests {
 
     #[test]
     fn an_idle_connection_of_another_upstream_gives_way_once() {
-        let (pool, own, other) = (Pool::<Fake>::new(2), PoolMember::new(), PoolMember::new());
+        let pool = Pool::<Fake>::new(2);
+        let own = PoolMember::new();
+        let other = PoolMember::new();
         for connection in [0, 1].map(|_| permit(pool.claim(&other, Reuse::Allowed))) {
             assert!(matches!(pool.put_back(connection, later()), PutBack::Idle { .. }));
         }
@@ -470,7 +477,9 @@ mod tests {
 
     #[test]
     fn a_connection_given_back_makes_room_for_another_upstream_that_came_first() {
-        let (pool, own, other) = (Pool::<Fake>::new(2), PoolMember::new(), PoolMember::new());
+        let pool = Pool::<Fake>::new(2);
+        let own = PoolMember::new();
+        let other = PoolMember::new();
         let [first, second] = [0, 1].map(|_| permit(pool.claim(&other, Reuse::Allowed)));
         let mut foreign = ticket(pool.claim(&own, Reuse::Allowed)).0;
         let PutBack::Surplus(closing) = pool.put_back(first, later()) else { panic!("it must make room") };
@@ -483,7 +492,8 @@ mod tests {
 
     #[test]
     fn a_caller_that_wants_a_fresh_connection_gets_no_used_one() {
-        let (pool, member) = (Pool::<Fake>::new(1), PoolMember::new());
+        let pool = Pool::<Fake>::new(1);
+        let member = PoolMember::new();
         let connection = permit(pool.claim(&member, Reuse::Allowed));
         let mut fresh = ticket(pool.claim(&member, Reuse::Fresh)).0;
         let PutBack::Surplus(closing) = pool.put_back(connection, later()) else { panic!("it must make room") };
@@ -493,7 +503,8 @@ mod tests {
 
     #[test]
     fn idle_connections_expire_and_a_closed_upstream_keeps_none() {
-        let (pool, member) = (Pool::<Fake>::new(3), PoolMember::new());
+        let pool = Pool::<Fake>::new(3);
+        let member = PoolMember::new();
         let now = Instant::now();
         let [first, second, third] = [0, 1, 2].map(|_| permit(pool.claim(&member, Reuse::Allowed)));
         pool.put_back(first, now);

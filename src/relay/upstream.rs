@@ -260,7 +260,8 @@ impl Upstream {
 
     fn announce_limit(&self) {
         if let Some(allowed) = self.0.account.connections.to_announce() {
-            let (upstream, max_connections) = (self.name(), self.0.account.pool.cap());
+            let upstream = self.name();
+            let max_connections = self.0.account.pool.cap();
             warn!(
                 upstream,
                 max_connections,

@@ -213,7 +213,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn decode(input: &[u8]) -> (Vec<u8>, usize, bool, Oddities) {
-        let (mut decoder, mut out) = (DotDecoder::default(), Vec::new());
+        let mut decoder = DotDecoder::default();
+        let mut out = Vec::new();
         let consumed = decoder.decode(input, &mut out);
         (out, consumed, decoder.is_done(), decoder.oddities())
     }
@@ -253,7 +254,8 @@ mod tests {
     }
 
     fn encode(message: &[u8], cut: usize) -> Vec<u8> {
-        let (mut encoder, mut wire) = (DotEncoder::default(), Vec::new());
+        let mut encoder = DotEncoder::default();
+        let mut wire = Vec::new();
         let (first, second) = message.split_at(cut.min(message.len()));
         encoder.encode(first, &mut wire);
         encoder.encode(second, &mut wire);
@@ -292,7 +294,8 @@ mod tests {
         #[test]
         fn any_split_gives_the_same(input in odd_bytes(), cut in 0usize..60) {
             let cut = cut.min(input.len());
-            let (mut decoder, mut out) = (DotDecoder::default(), Vec::new());
+            let mut decoder = DotDecoder::default();
+            let mut out = Vec::new();
             let mut consumed = decoder.decode(&input[..cut], &mut out);
             if consumed == cut {
                 consumed += decoder.decode(&input[cut..], &mut out);

@@ -40,7 +40,8 @@ fn text(path: &Path) -> String {
 
 #[tokio::test]
 async fn swaks_with_every_kind_of_login_and_tls() {
-    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let authority = Authority::new();
+    let folder = TempDir::new().unwrap();
     let ca = text(&written(&folder, "ca.pem", authority.pem().as_bytes()));
     let kinds: [(Tls, &[&str], &str); 3] = [
         (Tls::Off, &[], "ESMTPA"),
@@ -49,7 +50,8 @@ async fn swaks_with_every_kind_of_login_and_tls() {
     ];
     for (tls, over_tls, protocol) in kinds {
         for mechanism in ["PLAIN", "LOGIN"] {
-            let (over_tls, ca) = (over_tls.to_vec(), ca.clone());
+            let over_tls = over_tls.to_vec();
+            let ca = ca.clone();
             let served = serve(logins_only(tls.clone()), move |port| {
                 let server = format!("127.0.0.1:{port}");
                 let mut arguments = vec!["--server", &server, "--from", "a@example.com", "--to", "b@example.net"];
@@ -71,7 +73,8 @@ async fn swaks_with_every_kind_of_login_and_tls() {
 
 #[tokio::test]
 async fn smtplib_octet_for_octet() {
-    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let authority = Authority::new();
+    let folder = TempDir::new().unwrap();
     let content = "Subject: \u{fc}\r\n\r\n.one\r\n..two\r\n\r\nlast\r\n".as_bytes();
     let message = text(&written(&folder, "message.eml", content));
     let ca = text(&written(&folder, "ca.pem", authority.pem().as_bytes()));
@@ -81,7 +84,8 @@ async fn smtplib_octet_for_octet() {
         (Tls::Implicit(server_tls(&authority)), "implicit"),
     ];
     for (tls, how) in kinds {
-        let (message, ca) = (message.clone(), ca.clone());
+        let message = message.clone();
+        let ca = ca.clone();
         let served = serve(logins_only(tls), move |port| {
             let mut arguments = vec!["--host", "localhost", "--port", &port, "--tls", how];
             if how != "off" {

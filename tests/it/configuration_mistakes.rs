@@ -235,7 +235,8 @@ fn a_file_is_checked_before_it_is_in_its_place() {
         private_key = \"key.pem\"\n[[upstream]]\nname = \"a\"\nprovider = \"sandbox\"\n";
     let file = elsewhere.path().join("ansible-tmp-1");
     std::fs::write(&file, config).unwrap();
-    let (file, home) = (file.to_str().unwrap(), home.path().to_str().unwrap());
+    let file = file.to_str().unwrap();
+    let home = home.path().to_str().unwrap();
     for (arguments, code) in [
         (&["check", "-c", file][..], 2),
         (&["check", "--relative-to", home, "-c", file], 0),

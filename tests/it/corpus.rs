@@ -94,7 +94,8 @@ fn mail_of_the_wild_in_seven_bits_says_what_it_said() {
 
 /// Letter for letter, but where a reader could show none: raw octets of a charset that the header does not name.
 fn is_same<T: std::fmt::Debug>(shown: &[T], meant: &[T]) -> bool {
-    let (shown, meant) = (format!("{shown:?}"), format!("{meant:?}"));
+    let shown = format!("{shown:?}");
+    let meant = format!("{meant:?}");
     shown.chars().count() == meant.chars().count()
         && shown.chars().zip(meant.chars()).all(|(shown, meant)| shown == meant || meant == '\u{fffd}')
 }

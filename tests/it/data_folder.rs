@@ -104,7 +104,8 @@ async fn large_mail_waits_while_the_folder_of_its_body_is_away() {
     // Mail kept in its memory ends with it.
     let setup = tokio::task::spawn_blocking(move || gateway.stop().2).await.unwrap();
     let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
-    let (bodies, away) = (gateway.folder().join("data/bodies"), gateway.folder().join("away"));
+    let bodies = gateway.folder().join("data/bodies");
+    let away = gateway.folder().join("away");
     fs::rename(&bodies, &away).unwrap();
     let retry = || {
         let output = tokio::task::block_in_place(|| gateway.output(&["queue", "retry", &id]));

@@ -65,7 +65,8 @@ struct Mail {
 }
 
 async fn through_the_gateway() -> Vec<Mail> {
-    let (bench, scripted) = (Bench::new(), ScriptedUpstream::start().await);
+    let bench = Bench::new();
+    let scripted = ScriptedUpstream::start().await;
     let keys = bench.keys("both");
     let gateway = keys::with_files(in_front_of(&scripted, &keys::tables(keys)), keys).start(1);
     let mut mails = Vec::new();
@@ -162,7 +163,8 @@ fn table(judged: &BTreeMap<String, [Verdict; 4]>) -> String {
 async fn repaired_mail_says_what_it_said() {
     let mails = through_the_gateway().await;
     for mail in &mails {
-        let (before, after) = (Shown::by(&mail.before), Shown::by(&mail.after));
+        let before = Shown::by(&mail.before);
+        let after = Shown::by(&mail.after);
         // If the newer clients split a character, the oldest one's words still show what was meant.
         let twin = format!("smtpadapter-{}", mail.name.split_once('-').expect("a client and a mail").1);
         let twin = mails.iter().find(|mail| mail.name == twin).expect("a mail of all three");

@@ -84,7 +84,8 @@ fn what_the_compose_files_and_the_image_set_is_what_the_gateway_reads() {
 fn plausible_finds_the_gateway_by_its_service_and_only_their_network_may_send() {
     for file in FILES {
         let values = values(&text(file));
-        let (plausible, waxseal) = (variables(file, "plausible"), variables(file, "waxseal"));
+        let plausible = variables(file, "plausible");
+        let waxseal = variables(file, "waxseal");
         let host = &plausible["SMTP_HOST_ADDR"];
         assert!(values.contains_key(&format!("services.{host}.image")), "{file}: {host} is not a service");
         assert!(waxseal["WAXSEAL_LISTEN"].ends_with(&format!(":{}", plausible["SMTP_HOST_PORT"])), "{file}");

@@ -30,7 +30,8 @@ async fn dialogs() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         if path.extension().is_some_and(|extension| extension == "dialog") && name.contains(&wanted) {
-            let (dialog, authority) = (Dialog::parse(&std::fs::read_to_string(&path).unwrap()), Arc::clone(&authority));
+            let dialog = Dialog::parse(&std::fs::read_to_string(&path).unwrap());
+            let authority = Arc::clone(&authority);
             running.push((name, tokio::spawn(async move { dialog.run(&authority).await })));
         }
     }
@@ -147,7 +148,9 @@ impl Dialog {
     }
 
     fn listen(&self, authority: &Authority) -> Listening<Recorder> {
-        let (mut options, mut recorder, mut users) = (options(), Recorder::default(), Vec::new());
+        let mut options = options();
+        let mut recorder = Recorder::default();
+        let mut users = Vec::new();
         let mut memory = budget();
         for (key, values) in &self.settings {
             for value in values {
@@ -271,7 +274,8 @@ fn matches(pattern: &str, line: &str) -> bool {
 
 /// `{text*n}` is the text n times over; the escapes are those of the recordings.
 fn unescape(text: &str) -> Vec<u8> {
-    let (mut expanded, mut rest) = (String::new(), text);
+    let mut expanded = String::new();
+    let mut rest = text;
     while let Some((before, behind)) = rest.split_once('{') {
         expanded += before;
         let repeated = behind.split_once('}').and_then(|(inside, after)| {

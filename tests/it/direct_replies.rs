@@ -149,7 +149,8 @@ async fn a_provider_that_stalls_uses_up_the_25_seconds_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_upstream_takes_over_when_the_first_is_away() {
-    let (away, backup) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let away = ScriptedUpstream::start().await;
+    let backup = ScriptedUpstream::start().await;
     let lines = format!(
         "[[upstream]]\nname = \"backup\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\n\
          server_name = \"localhost\"\ntls = \"starttls\"\nca = \"backup.pem\"\n\

@@ -63,7 +63,8 @@ fn with_key(algorithm: &str) -> Folder {
 
 fn sealed(folder: &Folder) -> String {
     let pem = std::fs::read(folder.path().join(KEY)).unwrap();
-    let (domain, selector) = (Domain::parse("example.com").unwrap(), Selector::parse("wax1").unwrap());
+    let domain = Domain::parse("example.com").unwrap();
+    let selector = Selector::parse("wax1").unwrap();
     let key = Arc::new(SigningKey::from_pem(domain, selector, &pem).unwrap());
     let message = Bytes::from_static(b"From: a@example.com\r\nSubject: s\r\n\r\nHello.\r\n");
     let sealed = dkim::seal(&RawMessage::from_data(message).unwrap(), &[key], &SealOptions::default()).unwrap();
@@ -92,7 +93,8 @@ fn the_record_is_printed_in_three_forms_that_say_the_same() {
         assert_eq!(status(&text), 0, "{}", err(&text));
         let json = folder.output(&["dkim", "record", "news.example.com", "--selector", "WAX1", "--json"]);
         let json: serde_json::Value = serde_json::from_str(&out(&json)).unwrap();
-        let (name, value) = (json[0]["name"].as_str().unwrap(), json[0]["value"].as_str().unwrap());
+        let name = json[0]["name"].as_str().unwrap();
+        let value = json[0]["value"].as_str().unwrap();
         assert_eq!(name, "wax1._domainkey.example.com");
         assert!(out(&text).contains(&format!("Name:  {name}\nType:  TXT\nValue: {value}\n")), "{}", out(&text));
         assert!(out(&text).contains(json[0]["zone"].as_str().unwrap()));

@@ -35,7 +35,8 @@ struct Load {
 
 impl Load {
     fn start(gateway: &Gateway) -> Self {
-        let (stop, address) = (Arc::new(AtomicBool::new(false)), gateway.address());
+        let stop = Arc::new(AtomicBool::new(false));
+        let address = gateway.address();
         let until = Arc::clone(&stop);
         let client = tokio::spawn(async move {
             let mut taken = Vec::new();
@@ -75,7 +76,8 @@ async fn assert_each_arrived_once(providers: &[&ScriptedUpstream], taken: &[Stri
 
 /// While the application continues, the first provider fails, and recovers once the second has served for a while.
 async fn survives(strike: impl FnOnce(&ScriptedUpstream), heal: impl FnOnce(&ScriptedUpstream)) -> Vec<String> {
-    let (company, backup) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let company = ScriptedUpstream::start().await;
+    let backup = ScriptedUpstream::start().await;
     let gateway = both(queued_in_front_of(&company, &lines(&backup), ""), &backup).start(1);
     let load = Load::start(&gateway);
     until_more(&company, 20).await;
@@ -136,7 +138,8 @@ async fn one_that_refuses_the_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_killed_and_started_again() {
-    let (provider, backup) = (Provider::away(), ScriptedUpstream::start().await);
+    let provider = Provider::away();
+    let backup = ScriptedUpstream::start().await;
     let first = provider.start().await;
     let gateway = both(provider.queued(&lines(&backup), ""), &backup).start(1);
     let load = Load::start(&gateway);
@@ -155,7 +158,8 @@ async fn one_that_is_killed_and_started_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_never_answers_costs_one_mail_its_time_out_and_the_others_nothing() {
     const MAILS: usize = 20;
-    let (hole, backup) = (BlackHole::open(), ScriptedUpstream::start().await);
+    let hole = BlackHole::open();
+    let backup = ScriptedUpstream::start().await;
     for delivery in ["direct", "queue"] {
         let config = configuration(hole.address, delivery, &lines(&backup), "");
         let setup = Setup::new(Some(&config)).file("ca.pem", backup.ca());

@@ -88,7 +88,8 @@ fn both_address_families_are_served() {
     let message = gateway.folder().join("mail.eml");
     fs::write(&message, "From: reports@example.com\r\nSubject: hello\r\n\r\nHello.\r\n").unwrap();
     for address in [v4, v6] {
-        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        let host = address.ip().to_string();
+        let port = address.port().to_string();
         let envelope = ["--from", "reports@example.com", "--to", "you@example.net", message.to_str().unwrap()];
         let Some(sent) = smtplib(&[&["--host", &host, "--port", &port][..], &envelope].concat()) else { return };
         assert!(sent.success, "{sent:?}");
@@ -118,7 +119,8 @@ fn smtplib_gets_an_error_for_each_wrong_recipient_and_sender() {
     let folder = tempfile::tempdir().unwrap();
     let message = folder.path().join("mail.eml");
     fs::write(&message, "From: reports@example.com\r\nSubject: hello\r\n\r\nHello.\r\n").unwrap();
-    let (host, port) = (gateway.address().ip().to_string(), gateway.address().port().to_string());
+    let host = gateway.address().ip().to_string();
+    let port = gateway.address().port().to_string();
     let send = |from: &str, to: &str| {
         smtplib(&["--host", &host, "--port", &port, "--from", from, "--to", to, message.to_str().unwrap()])
     };

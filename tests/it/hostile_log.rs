@@ -97,7 +97,8 @@ async fn attacked(format: &str) -> Vec<String> {
 async fn every_line_in_json_parses_and_is_harmless_once_decoded() {
     let mut tally = Tally::new("log-injection", "json");
     let lines = attacked("json").await;
-    let (mut levels, mut said) = (Vec::new(), Vec::new());
+    let mut levels = Vec::new();
+    let mut said = Vec::new();
     for line in &lines {
         let event: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let event = event.as_object().expect("an object");

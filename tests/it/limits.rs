@@ -79,10 +79,12 @@ fn with_memory(scripted: &ScriptedUpstream, memory: &str, message: &str) -> Gate
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_into_memory_is_to_come_back_and_nothing_else_suffers() {
-    let (scripted, permits) = (ScriptedUpstream::start().await, Arc::new(Semaphore::new(0)));
+    let scripted = ScriptedUpstream::start().await;
+    let permits = Arc::new(Semaphore::new(0));
     let gateway = with_memory(&scripted, "4 MiB", "1 MiB");
     let address = gateway.address();
-    let (large, half) = (message_of(MIB), message_of(MIB / 2));
+    let large = message_of(MIB);
+    let half = message_of(MIB / 2);
     let mut waiting = Vec::new();
     for (number, message) in [&large, &half].into_iter().enumerate() {
         scripted.once(At::Dot, Action::OnceAllowed(Arc::clone(&permits)));

@@ -60,7 +60,9 @@ async fn mail_is_delivered_and_answered_while_nobody_reads_the_log() {
         assert!(reply.starts_with("250 "), "{reply}");
     }
     // More than a pipe holds, and all of it is there once reading resumes.
-    let (mut delivered, mut octets, mut line) = (0, 0, String::new());
+    let mut delivered = 0;
+    let mut octets = 0;
+    let mut line = String::new();
     while delivered < MAILS {
         line.clear();
         let read = log.read_line(&mut line).unwrap();

@@ -17,7 +17,8 @@ const PASSWORD: &str = "canary:ß1 \"x\"";
 fn table(name: &str, password: &str) -> String {
     let output = Setup::new(None).output_with_input(&["user", "hash", name], &format!("{password}\n"));
     assert!(output.status.success(), "{output:?}");
-    let (hash, told) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let hash = String::from_utf8(output.stdout).unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
     let table = told[told.find("[[user]]").expect("a table")..].to_owned();
     assert!(table.contains(hash.trim_end()) && !told.contains(password), "{told}");
     table
@@ -142,7 +143,8 @@ async fn a_client_that_trusts_another_authority_sends_nothing() {
 async fn a_users_own_senders_stand_in_for_the_listeners() {
     let scripted = ScriptedUpstream::start().await;
     let gateway = gateway(&scripted);
-    let (own, others) = ("a@example.org", "a@example.com");
+    let own = "a@example.org";
+    let others = "a@example.com";
     for (user, password, envelope, header, taken) in [
         ("plausible", PASSWORD, own, own, true),
         ("plausible", PASSWORD, others, others, false),

@@ -154,7 +154,8 @@ fn what_an_old_server_cannot_do_is_not_asked_of_it() {
     let message = "From: reports@example.com\nTo: you@example.net\nSubject: s\nMIME-Version: 1.0\n\
                    Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGr\u{fc}\u{df}e aus K\u{f6}ln\n";
     fs::write(folder.join("mail.eml"), message).unwrap();
-    let (server, data) = (company.gateway.address().to_string(), folder.join("mail.eml").display().to_string());
+    let server = company.gateway.address().to_string();
+    let data = folder.join("mail.eml").display().to_string();
     let to = (0..7).map(|number| format!("r{number}@example.net")).collect::<Vec<_>>().join(",");
     let arguments = ["--server", &server, "--from", "reports@example.com", "--to", &to, "--data", &format!("@{data}")];
     let Some(sent) = swaks(&arguments) else { return };
@@ -197,7 +198,8 @@ fn what_postfix_refuses_is_reported_in_its_words() {
     assert!(!sent.success && sent.stdout.contains(" 554 5.7.1 ") && sent.stdout.contains("Access denied"), "{sent:?}");
     let folder = company.gateway.folder();
     fs::write(folder.join("large.txt"), "a line of a large mail\n".repeat(4000)).unwrap();
-    let (server, body) = (company.gateway.address().to_string(), folder.join("large.txt").display().to_string());
+    let server = company.gateway.address().to_string();
+    let body = folder.join("large.txt").display().to_string();
     let envelope = ["--server", &server, "--from", "reports@example.com", "--to", "you@example.net"];
     let large = swaks(&[&envelope[..], &["--body", &format!("@{body}")]].concat()).expect("swaks again");
     assert!(!large.success && large.stdout.contains(" 552 5.3.4 "), "{large:?}");

@@ -23,7 +23,8 @@ const AWKWARD: &[u8] = b"From: Reports <reports@example.com>\r\nTo: you@example.
 
 #[test]
 fn postfix_keeps_what_swaks_sent_over_starttls_with_a_login() {
-    let (authority, folder) = (Authority::new(), TempDir::new().expect("a folder"));
+    let authority = Authority::new();
+    let folder = TempDir::new().expect("a folder");
     let Some(postfix) = Postfix::start(&authority.issue(&["mx.provider.test"])) else { return };
     let ca = written(&folder, "ca.pem", authority.pem().as_bytes());
     let server = format!("127.0.0.1:{}", postfix.submission);
@@ -53,7 +54,8 @@ fn postfix_keeps_what_swaks_sent_over_starttls_with_a_login() {
 
 #[test]
 fn postfix_keeps_every_octet_that_smtplib_sent() {
-    let (authority, folder) = (Authority::new(), TempDir::new().expect("a folder"));
+    let authority = Authority::new();
+    let folder = TempDir::new().expect("a folder");
     let only_tls12 = [("smtpd_tls_mandatory_protocols", "TLSv1.2")];
     let Some(postfix) = Postfix::start_with(&authority.issue(&["localhost"]), &only_tls12) else { return };
     let ca = written(&folder, "ca.pem", authority.pem().as_bytes());
@@ -99,7 +101,8 @@ fn smtp_source_is_content_only_when_every_mail_was_taken() {
 #[test]
 fn both_verifiers_pass_good_signatures_and_fail_changed_messages() {
     let folder = TempDir::new().expect("a folder");
-    let (rsa, ed25519) = (signer(&folder, "rsa"), signer(&folder, "ed25519"));
+    let rsa = signer(&folder, "rsa");
+    let ed25519 = signer(&folder, "ed25519");
     let records = Records::from([rsa.record.clone(), ed25519.record.clone()]);
     let message = written(&folder, "plain.eml", b"From: a@example.com\r\nSubject: Hi\r\n\r\n100 euros\r\n.\r\n");
     let Some(by_rsa) = rsa.sign(&message) else { return };
@@ -125,7 +128,8 @@ fn both_verifiers_pass_good_signatures_and_fail_changed_messages() {
         }
         let reason = String::new();
         let algorithm = "ed25519-sha256".to_owned();
-        let (domain, selector) = ("example.com".to_owned(), "ed25519".to_owned());
+        let domain = "example.com".to_owned();
+        let selector = "ed25519".to_owned();
         assert_eq!(verdicts[2][0], Verdict { domain, selector, algorithm, passed: true, reason });
         assert!(!verdicts[3][0].reason.is_empty(), "a failure says why");
     }

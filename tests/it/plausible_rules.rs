@@ -38,8 +38,10 @@ async fn every_recorded_mail_is_sent_as_the_rules_say() {
         assert!(reply.starts_with("250 "), "{name}: {reply}");
         let arrived = scripted.messages().pop().expect("a message");
         assert_eq!(arrived.recipients, ["staging@example.com"], "{name}");
-        let (before, after) = (MessageParser::new().parse(&message), MessageParser::new().parse(&arrived.data));
-        let (before, after) = (before.expect("a message"), after.expect("a message"));
+        let before = MessageParser::new().parse(&message);
+        let after = MessageParser::new().parse(&arrived.data);
+        let before = before.expect("a message");
+        let after = after.expect("a message");
         let from = after.from().and_then(|list| list.first()).expect("an author");
         assert_eq!((from.name(), from.address()), (Some("Example Analytics"), Some("reports@example.com")), "{name}");
         let reply_to = after.reply_to().and_then(|list| list.first()).and_then(|one| one.address());

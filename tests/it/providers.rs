@@ -158,7 +158,8 @@ async fn a_wrong_login_waits_and_names_what_is_wanted() {
 /// A mail that is too large for one provider is carried by the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_for_one_provider_goes_through_the_next() {
-    let (small, large) = (POSTMARK.builder().start().await, MAILGUN.builder().start().await);
+    let small = POSTMARK.builder().start().await;
+    let large = MAILGUN.builder().start().await;
     let tables = format!(
         "{HEAD}{}{}[[route]]\nname = \"all\"\nupstreams = [\"small\", \"large\"]\n",
         POSTMARK.table("small", &small, "small.pem"),
@@ -182,7 +183,8 @@ async fn what_is_too_large_for_one_provider_goes_through_the_next() {
 /// not.
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_follow_a_mail_to_the_next_provider() {
-    let (first, second) = (SENDGRID.builder().start().await, MAILGUN.builder().start().await);
+    let first = SENDGRID.builder().start().await;
+    let second = MAILGUN.builder().start().await;
     let rule = "[[rewrite]]\ntag = \"weekly\"\nip_pool = \"pool-1\"\nmetadata = { site = \"example.com\" }\n";
     let config = format!(
         "{HEAD}{}{}[[route]]\nname = \"all\"\nupstreams = [\"first\", \"second\"]\n{rule}",
@@ -200,7 +202,8 @@ async fn tags_follow_a_mail_to_the_next_provider() {
         assert!(reply.starts_with("250 "), "{reply}");
         there.until_messages(1).await;
     }
-    let (api, mailgun) = (first.messages()[0].data.clone(), second.messages()[0].data.clone());
+    let api = first.messages()[0].data.clone();
+    let mailgun = second.messages()[0].data.clone();
     let api = String::from_utf8_lossy(&api).replace("\r\n ", " ");
     let told = "\"category\": [\"weekly\"], \"filters\": {\"clicktrack\": {\"settings\": {\"enable\": 0}}, \"opentrack\": \
                 {\"settings\": {\"enable\": 0}}}, \"ip_pool\": \"pool-1\", \"section\": {\"a\": \"b\"}, \"unique_args\": \

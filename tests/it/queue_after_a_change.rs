@@ -31,7 +31,8 @@ fn host(address: std::net::SocketAddr) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_route_takes_it_to_another_provider() {
-    let (provider, other) = (Provider::away(), ScriptedUpstream::start().await);
+    let provider = Provider::away();
+    let other = ScriptedUpstream::start().await;
     let routes = |last: &str| {
         format!(
             "{}[[route]]\nname = \"some\"\nheader = {{ Subject = \"0001\" }}\nupstreams = [\"company\"]\n\
@@ -54,7 +55,8 @@ async fn a_changed_route_takes_it_to_another_provider() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_host_and_login_are_used() {
-    let (provider, other) = (Provider::away(), ScriptedUpstream::start().await);
+    let provider = Provider::away();
+    let other = ScriptedUpstream::start().await;
     let setup = waiting(provider.queued("", "")).await.file("other.pem", other.ca());
     let setup = setup
         .config_with(&host(provider.address()), &host(other.address()))
@@ -89,12 +91,14 @@ async fn a_rotated_key_seals_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_upstream_leaves_it_to_those_that_are_left() {
-    let (provider, other) = (Provider::away(), ScriptedUpstream::start().await);
+    let provider = Provider::away();
+    let other = ScriptedUpstream::start().await;
     let route = "[[route]]\nname = \"all\"\nupstreams = [\"company\"]\n";
     let setup = provider.queued(&(further("other", &other, "") + route), "").file("other.pem", other.ca());
     let setup = waiting(setup).await;
     let text = std::fs::read_to_string(setup.folder().join("config.toml")).unwrap();
-    let (before, after) = (text.find("[[upstream]]").unwrap(), text.rfind("[[upstream]]").unwrap());
+    let before = text.find("[[upstream]]").unwrap();
+    let after = text.rfind("[[upstream]]").unwrap();
     let without = setup.config_with(&text[before..after], "").config_with("[\"company\"]", "[\"other\"]");
     let gateway = without.start(1);
     other.until_messages(3).await;
@@ -104,7 +108,8 @@ async fn a_removed_upstream_leaves_it_to_those_that_are_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_a_rule_chose_and_that_is_gone_keeps_it_waiting_until_it_is_back() {
-    let (provider, other) = (Provider::away(), ScriptedUpstream::start().await);
+    let provider = Provider::away();
+    let other = ScriptedUpstream::start().await;
     let table = further("other", &other, "");
     let rule = "[[rewrite]]\nupstream = \"other\"\n";
     let gateway = provider.queued(&format!("{table}{rule}"), "").file("other.pem", other.ca()).start(1);

@@ -39,7 +39,8 @@ async fn fill(setup: &Setup, messages: usize) {
 /// Recipients by domain and lane.
 async fn lanes(setup: &Setup) -> BTreeMap<(String, String), usize> {
     let queue = stored::open(&setup.folder().join("data"));
-    let (mut found, mut after) = (BTreeMap::new(), None);
+    let mut found = BTreeMap::new();
+    let mut after = None;
     loop {
         let page = queue.list(&Filter::default(), after, 500).await.unwrap();
         for recipient in page.rows.into_iter().flat_map(|row| row.recipients) {
@@ -82,8 +83,8 @@ async fn a_list_by_recipient_and_new_routes_at_two_hundred_thousand_messages() {
         println!("list --recipient, {what}: {found} found in {:.2} s", took.elapsed().as_secs_f64());
         found
     };
-    let (rare, absent) =
-        (["queue", "list", "--recipient", "r199999@", "--json"], ["queue", "list", "--recipient", "nobody@", "--json"]);
+    let rare = ["queue", "list", "--recipient", "r199999@", "--json"];
+    let absent = ["queue", "list", "--recipient", "nobody@", "--json"];
     for (arguments, expected) in [(rare, 1), (absent, 0)] {
         let took = Instant::now();
         assert_eq!(listed(setup.output(&arguments), "without a gateway", took), expected);
@@ -111,7 +112,8 @@ const ENDS: [&str; 1] = ["routes have changed: waiting mail was put on their lan
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listeners_open_at_once_new_mail_goes_out_and_a_kill_in_the_middle_leaves_nothing_astray() {
-    let (provider, other) = (Provider::away(), ScriptedUpstream::start().await);
+    let provider = Provider::away();
+    let other = ScriptedUpstream::start().await;
     let company = provider.start().await;
     let table = further("other", &other, "");
     let routes = "[[route]]\nname = \"org\"\nrecipients = [\"*@example.org\"]\nupstreams = [\"other\"]\n\

@@ -96,7 +96,8 @@ async fn stopped_under_load_nothing_is_lost_and_nothing_comes_twice() {
 async fn killed_under_load_nothing_is_lost_and_only_what_is_logged_may_come_twice() {
     let scripted = ScriptedUpstream::start().await;
     let mut setup = queued_in_front_of(&scripted, "max_connections = 4", "");
-    let (mut taken, mut suspects) = (BTreeSet::new(), 0);
+    let mut taken = BTreeSet::new();
+    let mut suspects = 0;
     let count_suspects = |log: &[String]| log.iter().filter(|line| line.contains("possible duplicate")).count();
     for round in 0..5 {
         let gateway = setup.start(1);
@@ -202,7 +203,8 @@ async fn mail_that_was_refused_for_a_failed_sync_does_not_come_back() {
     }
     let provider = Provider::away();
     let mut setup = provider.queued("", "");
-    let (mut taken, mut refused) = (Vec::new(), 0);
+    let mut taken = Vec::new();
+    let mut refused = 0;
     // The one sync that fails may be somebody else's than a mail's.
     for failing in 40..50 {
         let inject = format!("inject=fsync:error=EIO:when={failing}");

@@ -41,14 +41,16 @@ async fn fourteen_a_second_and_three_hundred_a_minute() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(subjects(&scripted), numbered(MAILS), "all of them in the end, each once");
-    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    let second = Duration::from_secs(1);
+    let minute = Duration::from_secs(60);
     assert!(most_within(&scripted, second) <= 14, "{} in a second", most_within(&scripted, second));
     assert!(most_within(&scripted, minute) <= 300, "{} in a minute", most_within(&scripted, minute));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_beyond_the_days_quota_goes_through_the_next_upstream_also_after_a_kill() {
-    let (company, backup) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let company = ScriptedUpstream::start().await;
+    let backup = ScriptedUpstream::start().await;
     let lines = "rate = \"20/day\"\n".to_owned()
         + &further("backup", &backup, "")
         + "[[route]]\nname = \"all\"\nupstreams = [\"company\", \"backup\"]\n";

@@ -139,7 +139,8 @@ async fn a_system_without_roots() {
         let issued = Issued::self_signed(&["localhost"]);
         let ca = issued.certificate.clone();
         trusted(issued, &ca).await;
-        let (authority, stranger) = (Authority::new(), Authority::new());
+        let authority = Authority::new();
+        let stranger = Authority::new();
         trusted(authority.issue(&["localhost"]), &authority.pem()).await;
         distrusted(stranger.issue(&["localhost"]), &authority.pem(), "is not trusted here", "`ca`").await;
         // A server's own certificate only: no root at all.
@@ -167,7 +168,8 @@ async fn a_listed_server_certificate_is_not_an_authority() {
     // Somebody with the server's key signs a certificate, under the name that the server's own has.
     let params = || CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let issuer = Issuer::new(params(), KeyPair::from_pem(&listed.private_key).unwrap());
-    let (mut params, key) = (params(), KeyPair::generate().unwrap());
+    let mut params = params();
+    let key = KeyPair::generate().unwrap();
     params.distinguished_name.push(DnType::CommonName, "stranger");
     let certificate = params.signed_by(&key, &issuer).unwrap().pem();
     let signed = Issued { certificate, private_key: key.serialize_pem() };

@@ -140,7 +140,8 @@ async fn a_line_break_in_a_login_is_refused_before_anything_is_sent() {
     for (username, password) in [("user\r\nRSET", "p"), ("user", "from-a-file\n"), ("us\0er", "p")] {
         let scripted = ScriptedUpstream::start().await;
         let mut options = scripted.options("company");
-        let (username, password) = (username.to_owned(), Secret::new(password));
+        let username = username.to_owned();
+        let password = Secret::new(password);
         options.credentials = Some(Credentials { username, password, secret_key: None });
         let reason = not_ready(&upstream(options)).await;
         assert!(reason.to_string().contains("line break or NUL"), "{reason}");

@@ -124,7 +124,8 @@ async fn a_caller_that_waits_gets_the_connection_that_becomes_free_in_order() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiting = tokio::task::JoinSet::new();
     for number in 0..5 {
-        let (upstream, order) = (upstream.clone(), Arc::clone(&order));
+        let upstream = upstream.clone();
+        let order = Arc::clone(&order);
         waiting.spawn(async move {
             let ready = ready(&upstream).await.unwrap();
             order.lock().unwrap().push(number);
@@ -214,7 +215,8 @@ async fn closing_lets_messages_under_way_finish_and_takes_no_more() {
         upstream.close(Deadline::NONE).await;
         assert_eq!((scripted.messages().len(), upstream.connections_open()), (1, 0));
     };
-    let (mail, to) = (numbered(1), envelope(&["b@example.net"]));
+    let mail = numbered(1);
+    let to = envelope(&["b@example.net"]);
     let sending = under_way.send(&to, &to.recipients, &mail, Deadline::NONE);
     timeout(HANG_GUARD, async { tokio::join!(sending, closing) }).await.expect("closing hangs");
     let reason = not_ready(&upstream).await;
@@ -228,7 +230,8 @@ async fn two_upstreams_of_one_account_share_the_cap_and_no_session() {
     let permits = Account::new(1);
     let mut other = scripted.options("other");
     other.credentials.as_mut().unwrap().username = "other-user".to_owned();
-    let (first, second) = (Upstream::new(scripted.options("company"), permits.clone()), Upstream::new(other, permits));
+    let first = Upstream::new(scripted.options("company"), permits.clone());
+    let second = Upstream::new(other, permits);
     for _ in 0..3 {
         for upstream in [&first, &second] {
             // The other's idle connection gives way.
@@ -244,10 +247,8 @@ async fn two_upstreams_of_one_account_share_the_cap_and_no_session() {
 async fn two_upstreams_of_one_account_do_not_starve_each_other() {
     let scripted = ScriptedUpstream::start().await;
     let permits = Account::new(2);
-    let (first, second) = (
-        Upstream::new(scripted.options("company"), permits.clone()),
-        Upstream::new(scripted.options("other"), permits),
-    );
+    let first = Upstream::new(scripted.options("company"), permits.clone());
+    let second = Upstream::new(scripted.options("other"), permits);
     tokio::join!(send_at_once(&first, 50), send_at_once(&second, 50));
     assert_eq!(scripted.messages().len(), 100);
     assert!(scripted.counts().max <= 2, "{:?}", scripted.counts());

@@ -53,7 +53,8 @@ async fn a_port_that_is_blocked_later_is_left_for_the_others_again() {
     let logging = lines.capture(tracing::Level::INFO);
     let upstream = upstream(behind(&first, TlsMode::StartTls, &[closed]));
     send(&upstream, &envelope(&["b@example.net"]), &numbered(1)).await.unwrap();
-    let (address, lost) = (first.address(), format!("on port {} any more", first.address().port()));
+    let address = first.address();
+    let lost = format!("on port {} any more", first.address().port());
     drop(first);
     until_closed(address).await;
     let reason = not_ready(&upstream).await.to_string();

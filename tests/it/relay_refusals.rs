@@ -330,7 +330,8 @@ async fn the_callers_deadline_ends_every_step() {
 async fn stalled_at(at: At, step: RelayStep) {
     let (scripted, upstream) = started(ScriptedUpstream::builder().once(at, Action::Stall)).await;
     let deadline = Deadline::after(Duration::from_secs(5));
-    let (to, mail) = (envelope(&["b@example.net"]), numbered(1));
+    let to = envelope(&["b@example.net"]);
+    let mail = numbered(1);
     let reason = match upstream.ready(ConnectionRequest::by(deadline)).await {
         Err(reason) => reason,
         Ok(ready) => match ready.send(&to, &to.recipients, &mail, deadline).await {

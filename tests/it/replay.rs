@@ -28,7 +28,8 @@ struct Case {
 
 impl Case {
     fn new(name: &str) -> Self {
-        let (options, intake) = (options(), Recorder::default());
+        let options = options();
+        let intake = Recorder::default();
         Self { name: name.to_owned(), options, password: PASSWORD, intake, ends: None, messages: 1 }
     }
 
@@ -42,7 +43,9 @@ impl Case {
         canaries::learn(self.password);
         let users = Users::new([("plausible".into(), Password::Plain(Secret::new(self.password)))]);
         let listening = Listening::start(self.options, users, budget(), self.intake);
-        let (mut client, mut last, mut sent) = (None, Vec::new(), Vec::new());
+        let mut client = None;
+        let mut last = Vec::new();
+        let mut sent = Vec::new();
         'conversation: for event in parse(&text) {
             match event {
                 Event::Opened => client = Some(Client::connect(listening.address).await),
@@ -248,7 +251,8 @@ async fn starttls() {
 /// Plausible's current client verifies, and there is no opt-out: with a private certificate its mail ends at the alert.
 #[tokio::test]
 async fn a_client_that_does_not_trust_the_certificate_does_no_harm() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let ours = Authority::new();
+    let theirs = Authority::new();
     let options = ListenerOptions { tls: Tls::StartTls(server_tls(&ours)), ..options() };
     let listening = Listening::start(options, Users::none(), budget(), Recorder::default());
     for trusted in [&theirs, &ours] {

@@ -23,8 +23,9 @@ fn with_ca(setup: Setup, name: &str, scripted: &ScriptedUpstream) -> Setup {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn header_and_login_decide_and_the_rest_goes_where_the_rest_goes() {
-    let (company, reports, crm) =
-        (ScriptedUpstream::start().await, ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let company = ScriptedUpstream::start().await;
+    let reports = ScriptedUpstream::start().await;
+    let crm = ScriptedUpstream::start().await;
     let hash = Setup::new(None).output_with_input(&["user", "hash"], &format!("{PASSWORD}\n")).stdout;
     let user = format!("[[user]]\nname = \"crm-1\"\npassword = '{}'\n", String::from_utf8(hash).unwrap().trim_end());
     let lines = further("reports", &reports, "")
@@ -54,8 +55,9 @@ async fn header_and_login_decide_and_the_rest_goes_where_the_rest_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_that_a_rule_gave_decides_and_what_a_rule_chose_needs_no_route() {
-    let (company, tagged, chosen) =
-        (ScriptedUpstream::start().await, ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let company = ScriptedUpstream::start().await;
+    let tagged = ScriptedUpstream::start().await;
+    let chosen = ScriptedUpstream::start().await;
     let lines = further("tagged", &tagged, "")
         + &further("chosen", &chosen, "")
         + "[[rewrite]]\nheader = { Subject = \"weekly*\" }\ntag = \"weekly-report\"\n\
@@ -75,7 +77,8 @@ async fn a_tag_that_a_rule_gave_decides_and_what_a_rule_chose_needs_no_route() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_upstream_gets_its_share_and_an_absent_ones_share_goes_to_the_other() {
     const MOST: usize = 200;
-    let (company, other) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let company = ScriptedUpstream::start().await;
+    let other = ScriptedUpstream::start().await;
     let lines = further("other", &other, "") + &route("both", "upstreams = { company = 1, other = 1 }");
     let gateway = with_ca(in_front_of(&company, &lines), "other", &other).start(1);
     let mut handed_in = 0;

@@ -62,7 +62,8 @@ async fn plausibles_mail_gets_a_sender_and_its_reports_a_way_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_decides_the_way() {
-    let (company, other) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+    let company = ScriptedUpstream::start().await;
+    let other = ScriptedUpstream::start().await;
     let lines = format!(
         "{}[[rewrite]]\nheader = {{ Subject = \"*weekly*\" }}\ntag = \"report\"\n\
          [[route]]\nname = \"reports\"\ntag = \"report\"\nupstreams = [\"other\"]\n\

@@ -52,7 +52,8 @@ async fn use_it(gateway: SocketAddr) -> Vec<String> {
     let mut replies = Vec::new();
     for (name, password) in LOGINS {
         let plain = STANDARD.encode(format!("\0{name}\0{password}"));
-        let (name, password) = (STANDARD.encode(name), STANDARD.encode(password));
+        let name = STANDARD.encode(name);
+        let password = STANDARD.encode(password);
         for dialogue in [
             vec![format!("AUTH PLAIN {plain}")],
             vec!["AUTH PLAIN".to_owned(), plain.clone()],
@@ -274,7 +275,8 @@ async fn told_by_a_quoting_provider(delivery: &str, at: At, code: &str) -> (Vec<
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn no_login_that_a_provider_quotes_at_any_step_gets_any_further() {
     let mut tally = Tally::new("secrets", "quoted at every step");
-    let (mut given, mut answered) = (BTreeSet::new(), BTreeSet::new());
+    let mut given = BTreeSet::new();
+    let mut answered = BTreeSet::new();
     for delivery in ["direct", "queue"] {
         for some in steps().chunks(6) {
             let all = some.iter().map(|&(at, code)| tokio::spawn(told_by_a_quoting_provider(delivery, at, code)));
@@ -317,7 +319,8 @@ async fn no_file_of_a_secrets_folder_is_in_any_line() {
         .file("secrets/DKIM_DOMAIN", "example.com")
         .file("secrets/DKIM_SELECTOR", "r")
         .file("secrets/DKIM_PRIVATE_KEY", key.pem.reveal());
-    let (roots, secrets) = (setup.folder().join("roots.pem"), setup.folder().join("secrets"));
+    let roots = setup.folder().join("roots.pem");
+    let secrets = setup.folder().join("secrets");
     let setup = setup
         .env("SSL_CERT_FILE", roots.display())
         .env("CONFIG_DIR", secrets.display())

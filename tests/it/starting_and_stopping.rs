@@ -74,7 +74,8 @@ async fn restarts_under_load_on_an_inherited_socket_refuse_no_client() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let mut gateway = started_on(with_a_socket_passed(&provider, address), &socket);
-    let (enough, mut clients) = (CancellationToken::new(), JoinSet::new());
+    let enough = CancellationToken::new();
+    let mut clients = JoinSet::new();
     for first in (0..4).map(|client| client * 100_000) {
         let enough = enough.clone();
         clients.spawn(async move {

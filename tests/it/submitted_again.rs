@@ -31,7 +31,8 @@ async fn a_thousand_applications_that_did_not_see_the_250_send_each_mail_once() 
         let some = some.to_vec();
         applications.spawn(async move {
             for subject in some {
-                let (message, recipient) = (named(&subject, &subject), format!("r{subject}@example.net"));
+                let message = named(&subject, &subject);
+                let recipient = format!("r{subject}@example.net");
                 hand_in_and_leave(address, &recipient, &message).await;
                 let reply = hand_in(address, &[&recipient], &message).await;
                 assert!(reply.starts_with("250 2.0.0 Queued as "), "{reply}");
@@ -102,7 +103,8 @@ async fn without_the_key_every_mail_that_is_submitted_is_sent() {
 async fn two_connections_at_once_hand_in_one_mail() {
     let provider = Provider::away();
     let gateway = provider.queued("", ON).start(1);
-    let (message, to) = (named("1", "once"), ["you@example.net"]);
+    let message = named("1", "once");
+    let to = ["you@example.net"];
     for _ in 0..20 {
         let (one, other) =
             tokio::join!(hand_in(gateway.address(), &to, &message), hand_in(gateway.address(), &to, &message));
@@ -120,7 +122,8 @@ async fn in_direct_mode_a_second_connection_waits_for_the_first_and_gets_its_250
     let scripted = ScriptedUpstream::start().await;
     let setup = in_front_of(&scripted, "").config_with("[queue]", &format!("[queue]\n{ON}"));
     let gateway = setup.start(1);
-    let (message, to) = (named("1", "once"), ["you@example.net"]);
+    let message = named("1", "once");
+    let to = ["you@example.net"];
     let (one, other) =
         tokio::join!(hand_in(gateway.address(), &to, &message), hand_in(gateway.address(), &to, &message));
     assert!(one.starts_with("250 ") && other.starts_with("250 "), "{one}\n{other}");
@@ -137,7 +140,8 @@ async fn in_direct_mode_a_second_connection_waits_for_the_first_and_gets_its_250
 async fn in_direct_mode_what_was_refused_is_tried_again() {
     let scripted = ScriptedUpstream::builder().once(At::Dot, "451 4.3.0 not now").start().await;
     let gateway = in_front_of(&scripted, "").config_with("[queue]", &format!("[queue]\n{ON}")).start(1);
-    let (message, to) = (named("1", "in the end"), ["you@example.net"]);
+    let message = named("1", "in the end");
+    let to = ["you@example.net"];
     let first = hand_in(gateway.address(), &to, &message).await;
     assert!(first.starts_with("451 "), "{first}");
     let second = hand_in(gateway.address(), &to, &message).await;

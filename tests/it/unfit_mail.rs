@@ -137,7 +137,8 @@ fn long_lines() -> Vec<(&'static str, Vec<u8>)> {
 async fn no_long_line_leaves(setup: impl Fn(&ScriptedUpstream) -> Setup) -> (usize, usize) {
     let scripted = ScriptedUpstream::start().await;
     let gateway = setup(&scripted).start(1);
-    let (mut taken, mut refused) = (0, 0);
+    let mut taken = 0;
+    let mut refused = 0;
     for (name, mail) in long_lines() {
         let reply = hand_in_octets(gateway.address(), YOU, &mail).await;
         if reply.starts_with("250 ") {

@@ -288,13 +288,15 @@ impl ServerSummary {
 
 impl Display for UpstreamSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, title) = (&self.name, self.title);
+        let name = &self.name;
+        let title = self.title;
         let Some(server) = &self.server else {
             return write!(f, "{name}: the sandbox, which keeps mail and does NOT send it");
         };
         let ServerSummary { host, port, tls, .. } = server;
         let others: String = server.fallback_ports.iter().map(|port| format!(" or {port}")).collect();
-        let (logins, limits) = (server.logins(), self.limits());
+        let logins = server.logins();
+        let limits = self.limits();
         let signing = if self.sign { "" } else { ", the provider signs, waxseal does not" };
         write!(f, "{name}: {title}, {host} port {port}{others}, tls {tls}, {logins}, {limits}{signing}")
     }
@@ -394,8 +396,10 @@ impl QueueSummary {
 
 impl Display for QueueSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (first, longest) = (in_words(self.first), in_words(self.longest));
-        let (expire, keep_failed) = (in_words(self.expire), in_words(self.keep_failed));
+        let first = in_words(self.first);
+        let longest = in_words(self.longest);
+        let expire = in_words(self.expire);
+        let keep_failed = in_words(self.keep_failed);
         write!(
             f,
             "retries after {first}, then up to {longest} apart, for {expire}; keeps failed mail for {keep_failed}; "
@@ -426,7 +430,8 @@ impl ProblemSummary {
     pub(super) fn all<'a>(problems: impl Iterator<Item = Located<'a>>) -> Vec<Self> {
         let of = |problem: Located<'_>| {
             let (line, column) = problem.position().unzip();
-            let (message, help) = (problem.message().to_owned(), problem.help().map(str::to_owned));
+            let message = problem.message().to_owned();
+            let help = problem.help().map(str::to_owned);
             Self { place: problem.place(), line, column, message, help }
         };
         problems.map(of).collect()

@@ -183,7 +183,8 @@ fn report(total: &Changed, why_unchanged: &str, json: bool, all: bool) -> anyhow
 
 /// Without a terminal to ask, only named messages are removed.
 async fn confirmed(which: &MessageSelection, client: &QueueClient) -> anyhow::Result<bool> {
-    let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
+    let stdin = std::io::stdin();
+    let stderr = std::io::stderr();
     if !stdin.is_terminal() {
         if which.all {
             bail!(
@@ -216,7 +217,8 @@ pub fn asked(question: &str) -> anyhow::Result<bool> {
 const ENOUGH: u64 = 10_000;
 
 async fn matching(filter: &Filter, client: &QueueClient) -> anyhow::Result<(u64, bool)> {
-    let (mut number, mut after) = (0, None::<Cursor>);
+    let mut number = 0;
+    let mut after = None::<Cursor>;
     loop {
         let page = client.page(filter, after, MAX_PAGE).await?;
         number += u64::try_from(page.rows.len())?;

@@ -81,7 +81,8 @@ fn told(checked: &Checked) -> String {
     }
     findings(&checked.damaged, &mut line);
     if checked.unreadable.is_none() && checked.counted != checked.ledger {
-        let (counted, ledger) = (checked.counted, checked.ledger);
+        let counted = checked.counted;
+        let ledger = checked.ledger;
         line(format!(
             "Recipients: {} waiting, {} being sent, {} failed, {} damaged; the database's own count says {}, {}, {}, {}.",
             counted.waiting,

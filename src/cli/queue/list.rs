@@ -43,7 +43,8 @@ const DELIVERED: [Column; 6] =
     [("ID", 16), ("DELIVERED", 14), ("FROM", 36), ("TO", 40), ("UPSTREAM", 20), ("REPLY", 200)];
 
 pub async fn run(args: &ListArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
-    let (now, limit) = (Timestamp::now(), if args.all { u64::MAX } else { args.limit });
+    let now = Timestamp::now();
+    let limit = if args.all { u64::MAX } else { args.limit };
     if args.history {
         history(args, limit, client, now).await?;
     } else {
@@ -155,7 +156,8 @@ fn below_messages(written: u64, more: bool, is_filtered: bool, overview: &Overvi
 async fn history(args: &ListArgs, limit: u64, client: &QueueClient, now: Timestamp) -> anyhow::Result<()> {
     let mut listing = if args.json { Listing::json("delivered") } else { Listing::table(DELIVERED, terminal_width()) };
     let progress = ProgressDisplay::start("searching the history", None);
-    let (mut before, mut more) = (None, true);
+    let mut before = None;
+    let mut more = true;
     while more && listing.written() < limit {
         let rows = history_page(client, before).await?;
         more = rows.len() == MAX_PAGE;

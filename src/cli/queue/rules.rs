@@ -70,7 +70,8 @@ fn describe(id: &str, ruling: &Ruling) -> String {
 
 async fn finish(total: &[RuledMessage], all: bool, json: bool, client: &QueueClient) -> anyhow::Result<ExitCode> {
     let due: Vec<u64> = total.iter().filter_map(|message| message.ruling.due()).collect();
-    let (messages, recipients) = (u64::try_from(due.len())?, due.iter().sum());
+    let messages = u64::try_from(due.len())?;
+    let recipients = due.iter().sum();
     if json {
         print_json(&json!({ "messages": messages, "recipients": recipients, "rulings": total }))?;
     } else {

@@ -143,7 +143,8 @@ impl Details<'_> {
 
     fn delivered(&self, f: &mut fmt::Formatter<'_>, row: &HistoryRow) -> fmt::Result {
         let delivery = &row.delivery;
-        let (at, ago) = (text::exact(delivery.at), text::ago(self.view.now, delivery.at));
+        let at = text::exact(delivery.at);
+        let ago = text::ago(self.view.now, delivery.at);
         writeln!(
             f,
             "  {at} ({ago}), upstream {}, after {} ms: {}",
@@ -155,7 +156,8 @@ impl Details<'_> {
     }
 
     fn attempt(&self, f: &mut fmt::Formatter<'_>, attempt: &Attempted) -> fmt::Result {
-        let (at, ago) = (text::exact(attempt.at), text::ago(self.view.now, attempt.at));
+        let at = text::exact(attempt.at);
+        let ago = text::ago(self.view.now, attempt.at);
         writeln!(f, "  {at} ({ago})\n    {}", Clean(&attempt.text))?;
         if attempt.possible_duplicate {
             writeln!(f, "    The provider may have taken it all the same.")?;

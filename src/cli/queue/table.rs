@@ -85,7 +85,8 @@ pub fn fit(text: &str, most: usize) -> String {
     if text.width() <= most && text.chars().count() <= most.saturating_mul(2) {
         return text;
     }
-    let (mut cut, mut width) = (String::new(), 0);
+    let mut cut = String::new();
+    let mut width = 0;
     // Zero-width characters are limited as well.
     for character in text.chars().take(most.saturating_mul(2)) {
         width += character.width().unwrap_or(0);

@@ -147,7 +147,8 @@ impl<'a> WaitingView<'a> {
 
     fn of_lane(&self, state: &LaneState) -> Vec<String> {
         let LaneState { lane, obstacle, waiting, later } = state;
-        let (now, lane) = (waiting.saturating_sub(*later), Clean(lane));
+        let now = waiting.saturating_sub(*later);
+        let lane = Clean(lane);
         let count =
             |number: u64| if number >= LaneState::MOST { format!("over {}", grouped(number)) } else { grouped(number) };
         if text::is_held(&self.overview.held, &state.lane) {

@@ -40,7 +40,8 @@ pub async fn walk(
 
 /// Also prints lanes that are held.
 pub async fn print_due(messages: u64, recipients: u64, client: &QueueClient) -> anyhow::Result<()> {
-    let (messages, recipients) = (counted(messages, "message"), counted(recipients, "recipient"));
+    let messages = counted(messages, "message");
+    let recipients = counted(recipients, "recipient");
     let held = text::holds(&client.overview().await?.held);
     let held: String = held.iter().map(|line| format!("{line}\n")).collect();
     print(format!("Due now: {messages} for {recipients}.\n{held}"))

@@ -211,7 +211,8 @@ fn configuration_md() -> String {
         writeln!(page, "\n## {title}\n").expect("a string");
         write_paragraphs(&mut page, table.doc, "");
         for setting in table.settings {
-            let (secret, expected) = (if setting.secret { ", a secret" } else { "" }, (setting.expected)());
+            let secret = if setting.secret { ", a secret" } else { "" };
+            let expected = (setting.expected)();
             let presence = match setting.presence {
                 Presence::Required(value) => format!("required, as in `{value}`"),
                 Presence::Default(value) => format!("default `{value}`"),

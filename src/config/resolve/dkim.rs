@@ -45,7 +45,8 @@ impl Resolver<'_> {
 
     fn key(&mut self, typed: &DkimTable, taken: &mut HashSet<(String, Selector)>) -> Resolved<DkimSettings> {
         let place = &typed.private_key.place;
-        let (domain, selector) = (typed.domain.get()?, typed.selector.get()?);
+        let domain = typed.domain.get()?;
+        let selector = typed.selector.get()?;
         if !taken.insert((domain.as_str().to_ascii_lowercase(), selector.clone())) {
             self.findings
                 .error(&typed.selector.place, format!("{domain} has another key with the selector \"{selector}\""))

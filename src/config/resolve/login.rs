@@ -103,7 +103,8 @@ impl Resolver<'_> {
     fn whole_login(&mut self, keys: &LoginKeys<'_>, preset: &Preset) -> Resolved<Credentials> {
         let username = self.username(keys, preset);
         let password = self.login_password(keys, preset);
-        let (username, (password, secret_key)) = (username?, password?);
+        let username = username?;
+        let (password, secret_key) = password?;
         let username = username.unwrap_or_else(|| password.reveal().to_owned());
         Ok(Credentials { username, password, secret_key })
     }

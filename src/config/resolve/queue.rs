@@ -26,7 +26,8 @@ pub fn backend(typed: &Typed<QueueBackend>, findings: &mut Findings) -> Resolved
 impl Resolver<'_> {
     pub(super) fn queue(&mut self, typed: &QueueTable) -> Resolved<QueueSettings> {
         let backend = backend(&typed.backend, self.findings);
-        let (retry, expire) = (typed.retry.get()?, typed.expire.get()?);
+        let retry = typed.retry.get()?;
+        let expire = typed.expire.get()?;
         if expire < retry.first {
             self.findings
                 .warning(&typed.expire.place, "`expire` is shorter than the first wait: nothing is ever tried again")

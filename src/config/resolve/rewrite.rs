@@ -82,7 +82,8 @@ impl Resolver<'_> {
                     .help(format!("add `{needed}`, or take `{key}` out"));
             }
         }
-        let (larger, smaller) = (typed.larger_than.value(), typed.smaller_than.value());
+        let larger = typed.larger_than.value();
+        let smaller = typed.smaller_than.value();
         if larger.zip(smaller).is_some_and(|(larger, smaller)| larger >= smaller) {
             self.findings
                 .error(&typed.smaller_than.place, "no message is smaller than this and larger than `larger_than`");

@@ -71,7 +71,9 @@ impl Resolver<'_> {
             users: texts(&typed.user)?,
             tags: texts(&typed.tag)?,
         };
-        let (name, upstreams, retry_refused) = (name?, upstreams?, typed.retry_refused.get()?);
+        let name = name?;
+        let upstreams = upstreams?;
+        let retry_refused = typed.retry_refused.get()?;
         if retry_refused && upstreams.upstreams().len() == 1 {
             self.findings
                 .warning(&typed.retry_refused.place, "`retry_refused` has no effect with one upstream")

@@ -332,7 +332,8 @@ impl Resolver<'_> {
     /// The typed value applies, even if it exceeds the provider's.
     fn connections(&mut self, typed: &UpstreamTable, preset: &Preset) -> Resolved<ConnectionLimits> {
         let limits = &preset.limits;
-        let (at_once, each) = (&typed.max_connections, &typed.max_messages_per_connection);
+        let at_once = &typed.max_connections;
+        let each = &typed.max_messages_per_connection;
         let at_once = self.within(at_once, limits.connections, "connections at once", preset);
         let each = self.within(each, limits.messages_per_connection, "messages for each connection", preset);
         Ok(ConnectionLimits {

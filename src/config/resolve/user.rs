@@ -49,7 +49,8 @@ impl Resolver<'_> {
     }
 
     fn password(&mut self, typed: &UserTable) -> Resolved<Password> {
-        let (source, place) = (typed.password.value().ok_or(Reported)?, &typed.password.place);
+        let source = typed.password.value().ok_or(Reported)?;
+        let place = &typed.password.place;
         let secret = match fetch(source, self.base, self.environment) {
             Ok(secret) => secret,
             Err(complaint) => {

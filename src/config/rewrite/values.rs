@@ -174,7 +174,8 @@ fn mailbox(text: &str) -> Result<Mailbox, Complaint> {
 /// RFC 5322 §3.2.4: the quotes and the backslashes inside them are not part of the name.
 fn unquoted(name: &str) -> String {
     let Some(inner) = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return name.to_owned() };
-    let (mut plain, mut escaped) = (String::with_capacity(inner.len()), false);
+    let mut plain = String::with_capacity(inner.len());
+    let mut escaped = false;
     for character in inner.chars() {
         escaped = character == '\\' && !escaped;
         if !escaped {
@@ -197,7 +198,9 @@ impl Value for Replacement {
         let header = Replaceable::read(header, complaints);
         let pattern = RegexText::read(pattern, complaints);
         let with = ReplacementText::read(with, complaints);
-        let (header, pattern, with) = (header?.0, pattern?.0, with?.0);
+        let header = header?.0;
+        let pattern = pattern?.0;
+        let with = with?.0;
         if let Some(complaint) = unknown_group(&pattern, &with) {
             complaints.bad_value(place, complaint);
             return None;
@@ -255,7 +258,8 @@ fn unknown_group(pattern: &Regex, with: &str) -> Option<Complaint> {
 
 /// The names after dollar signs, as the regex crate reads them.
 fn references(with: &str) -> Vec<&str> {
-    let (mut found, mut rest) = (Vec::new(), with);
+    let mut found = Vec::new();
+    let mut rest = with;
     while let Some((_, behind)) = rest.split_once('$') {
         rest = if let Some(literal) = behind.strip_prefix('$') {
             literal

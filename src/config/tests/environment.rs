@@ -412,7 +412,8 @@ fn certificates_and_keys_may_be_text_or_paths_and_a_key_can_be_made() {
     let folder = Folder::new();
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let (certificate, key) = (read("gateway.pem"), read("gateway.key"));
+    let certificate = read("gateway.pem");
+    let key = read("gateway.key");
     for [certificate, key] in [[certificate.clone(), key], [path("gateway.pem"), path("gateway.key")]] {
         let settings = alone(&[
             ("WAXSEAL_CA", &certificate),

@@ -115,7 +115,8 @@ fn words_are_shown_and_a_value_in_a_line_only_where_it_is_wrong() {
     let folder = Folder::new();
     let text = "adress = 1\n[log]\nlevel = \"debug\"\nformat = \"yaml\"\n[[user]]\nname = \"a\"\npassword = { file = \"hunter2...\" }\n";
     let problems = folder.load(text, &nothing()).expect_err("problems");
-    let (plain, marked) = (problems.to_string(), format!("{problems:#}"));
+    let plain = problems.to_string();
+    let marked = format!("{problems:#}");
     assert!(plain.contains("unknown key `adress`") && plain.contains("\"yaml\" is not a valid value"), "{plain}");
     assert!(marked.contains("format = \"yaml\"") && marked.contains("level = *******"), "{marked}");
     assert!(!marked.contains("hunter2"), "{marked}");

@@ -85,7 +85,8 @@ mod tests {
     fn messages_are_spread_by_weight() {
         let choice = Choice::by_weight(vec![("light", 1), ("heavy", 3)]);
         let drawn = |wanted| ids(10_000).filter(|id| choice.order(*id)[0] == wanted).count();
-        let (light, heavy) = (drawn("light"), drawn("heavy"));
+        let light = drawn("light");
+        let heavy = drawn("heavy");
         assert_eq!(light + heavy, 10_000);
         assert!(heavy.abs_diff(7_500) < 260, "{heavy} of 10000 for a weight of 3 in 4");
     }

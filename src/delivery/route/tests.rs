@@ -39,10 +39,12 @@ struct Mail<'a> {
 
 impl Mail<'_> {
     fn way(&self, routes: &Routes) -> Result<RecipientRoute, NoRoute> {
-        let (sender, recipient) = (mailbox("a@example.com"), mailbox("you@example.net"));
+        let sender = mailbox("a@example.com");
+        let recipient = mailbox("you@example.net");
         let origin = Origin { user: (!self.user.is_empty()).then(|| self.user.into()), ..Origin::default() };
         let marks = Marks { tag: mark(self.tag), upstream: mark(self.chosen), ..Marks::default() };
-        let (sender, header) = (Some(&sender), &AskedHeader::new(self.header.as_bytes()));
+        let sender = Some(&sender);
+        let header = &AskedHeader::new(self.header.as_bytes());
         let addressed = Addressed { sender, recipient: &recipient, origin: &origin, marks: &marks, header };
         let way = routes.way(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
         let lane = way.as_ref().map_or(UNROUTED, |way| &way.name);
@@ -79,8 +81,10 @@ fn the_first_match_wins_and_what_matches_none_goes_nowhere() {
         ("", "vip@example.org", Some(vec![0])),
         ("", "you@example.net", None),
     ] {
-        let (from, to) = (Mailbox::parse(sender).ok(), mailbox(recipient));
-        let (origin, marks) = (Origin::default(), Marks::default());
+        let from = Mailbox::parse(sender).ok();
+        let to = mailbox(recipient);
+        let origin = Origin::default();
+        let marks = Marks::default();
         let header = &AskedHeader::default();
         let addressed = Addressed { sender: from.as_ref(), recipient: &to, origin: &origin, marks: &marks, header };
         let way = routes.way(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
@@ -124,7 +128,8 @@ fn an_upstream_that_a_rule_chose_needs_no_route() {
     assert_eq!((&*way.name, way.upstreams), ("upstream:backup", vec![1]));
     let reason = chosen("gone").expect_err("no way").reason().to_string();
     assert!(reason.contains("no [[upstream]] of that name; add an [[upstream]] named \"gone\""), "{reason}");
-    let (again, renamed) = (Routes::new(routes.routes.clone(), vec!["backup".into(), "company".into()]), upstreams());
+    let again = Routes::new(routes.routes.clone(), vec!["backup".into(), "company".into()]);
+    let renamed = upstreams();
     assert_eq!(again.fingerprint(), routes.fingerprint(), "their order does not matter");
     assert_ne!(Routes::new(routes.routes.clone(), renamed[..1].to_vec()).fingerprint(), routes.fingerprint());
 }

@@ -37,7 +37,8 @@ struct Truth {
 }
 
 fn open(folder: &Path, settlement: &SettlementPolicy) -> Arc<SqliteQueue> {
-    let (schedule, clock) = (settlement.schedule, settlement.clock.clone());
+    let schedule = settlement.schedule;
+    let clock = settlement.clock.clone();
     let options =
         SqliteOptions { data_dir: folder.to_owned(), cache_octets: 1 << 20, min_free_space: 0, schedule, clock };
     Arc::new(SqliteQueue::open(options).expect("a queue"))
@@ -65,7 +66,8 @@ impl World {
         envelope.add_recipient(mailbox("you@example.net"));
         let author = Author::of(&message).ok();
         let id = MailId::new(now, self.number);
-        let (origin, marks) = (Origin::default(), Marks::default());
+        let origin = Origin::default();
+        let marks = Marks::default();
         let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
         let initial_states = self.settlement.waiting_states(&accepted);
         let mail = NewMail {
@@ -89,7 +91,8 @@ impl World {
     }
 
     async fn try_what_is_due(&mut self) {
-        let (lane, expire) = (Lane::new("all"), self.settlement.schedule.expire);
+        let lane = Lane::new("all");
+        let expire = self.settlement.schedule.expire;
         let mut settling = JoinSet::new();
         for leased in self.queue.lease(&lane, self.settlement.clock.now(), 1000, u64::MAX).await.expect("a lease") {
             let id = leased.accepted.id;
@@ -154,7 +157,8 @@ impl Dice {
 #[tokio::test]
 async fn mail_expires_by_what_it_has_lived_through_whatever_the_clocks_do() {
     for (seed, knows_boots) in [(1, true), (2, false), (3, true)] {
-        let (mut world, mut dice) = (World::new(knows_boots), Dice(seed));
+        let mut world = World::new(knows_boots);
+        let mut dice = Dice(seed);
         for _ in 0..400 {
             match dice.roll(12) {
                 0..2 => world.put().await,
@@ -165,9 +169,10 @@ async fn mail_expires_by_what_it_has_lived_through_whatever_the_clocks_do() {
                     world.try_what_is_due().await;
                 }
                 10 => {
-                    let (stop, hours) =
-                        (Duration::from_secs(dice.roll(8 * 86_400)), dice.roll(1000).cast_signed() - 500);
-                    let (in_order, reboots) = (dice.roll(2) == 0, dice.roll(2) == 0);
+                    let stop = Duration::from_secs(dice.roll(8 * 86_400));
+                    let hours = dice.roll(1000).cast_signed() - 500;
+                    let in_order = dice.roll(2) == 0;
+                    let reboots = dice.roll(2) == 0;
                     let meanwhile = |machine: &mut Simulated| {
                         machine.jump(SignedDuration::from_hours(hours));
                         if reboots {

@@ -159,7 +159,8 @@ async fn a_client_without_a_login_that_reads_nothing_is_let_go_no_later() {
 
 #[tokio::test]
 async fn the_one_that_has_waited_longest_for_its_login_makes_room_for_another() {
-    let (connections, recorder) = (ConnectionCounter::new(2, 0, 2), recorder());
+    let connections = ConnectionCounter::new(2, 0, 2);
+    let recorder = recorder();
     let come = || {
         let slot = connections.admit(PEER.0.into(), false).expect("room");
         Talk::start_in(slot, stranger(), &recorder)
@@ -181,7 +182,8 @@ async fn the_one_that_has_waited_longest_for_its_login_makes_room_for_another() 
 #[tokio::test(start_paused = true)]
 async fn one_that_may_send_keeps_its_connection_for_hours() {
     for (options, login) in [(options(), &b""[..]), (stranger(), b"AUTH PLAIN AHUAcA==\r\n")] {
-        let (recorder, timeout) = (recorder(), options.timeout);
+        let recorder = recorder();
+        let timeout = options.timeout;
         let mut talk = Talk::start(options, &recorder);
         talk.send(&[b"EHLO x\r\n", login].concat()).await;
         talk.expect(if login.is_empty() { &["220", "250"] } else { &["220", "250", "235"] }).await;

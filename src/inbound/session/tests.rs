@@ -50,7 +50,8 @@ fn no_look_alike_of_the_end_makes_two_messages_or_one() {
 
 /// Words of 1 to 5 letters that contain a dot.
 fn words() -> Vec<Vec<u8>> {
-    let (mut words, mut all) = (vec![Vec::new()], Vec::new());
+    let mut words = vec![Vec::new()];
+    let mut all = Vec::new();
     for _ in 0..5 {
         words = words.iter().flat_map(|word| b"\r\n.\0".map(|letter| [word, &[letter][..]].concat())).collect();
         all.extend(words.iter().filter(|word| word.contains(&b'.')).cloned());

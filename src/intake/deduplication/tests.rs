@@ -170,7 +170,8 @@ fn a_message_full_of_boundaries_is_read_once() {
 #[tokio::test(start_paused = true)]
 async fn of_one_key_one_message_is_tried_at_a_time() {
     let all = InProgress::default();
-    let (one, other) = (IdempotencyKey([1; 32]), IdempotencyKey([2; 32]));
+    let one = IdempotencyKey([1; 32]);
+    let other = IdempotencyKey([2; 32]);
     let patience = Duration::from_secs(25);
     let first = all.turn(one, patience).await.expect("the first");
     let _elsewhere = all.turn(other, patience).await.expect("another key waits for nobody");

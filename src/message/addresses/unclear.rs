@@ -30,7 +30,8 @@ impl UnclearCharacter {
         if let Some(control) = value.chars().find(|c| c.is_control() && *c != '\t') {
             return Self::Control(control);
         }
-        let (opened, closed) = (value.matches('<').count(), value.matches('>').count());
+        let opened = value.matches('<').count();
+        let closed = value.matches('>').count();
         if opened == 0 && closed == 0 {
             return without_brackets(value);
         }
@@ -43,7 +44,8 @@ impl UnclearCharacter {
         if let Some(behind) = value[close + 1..].trim_start().chars().next() {
             return Self::Behind(behind);
         }
-        let (name, address) = (&value[..open], value[open + 1..close].trim());
+        let name = &value[..open];
+        let address = value[open + 1..close].trim();
         if Mailbox::parse(address).is_err() || address.contains(['\\', '\u{fffd}']) || address.contains("=?") {
             return Self::Address;
         }

@@ -149,7 +149,9 @@ const MOST_JOINED: usize = 16;
 /// The text of words with one charset.
 fn decoded(words: &[EncodedWord<'_>]) -> Option<String> {
     let charset = words.first()?.charset;
-    let (mut text, mut octets, mut joined) = (String::new(), Vec::new(), 0);
+    let mut text = String::new();
+    let mut octets = Vec::new();
+    let mut joined = 0;
     for (at, word) in words.iter().enumerate() {
         octets.extend(word.bytes()?);
         joined += 1;

@@ -201,14 +201,17 @@ mod tests {
             [("=", 3.0), ("ä", 6.0), (".", 1.0), (" ", 1.0), ("From ", 5.0), ("\n", 2.0), ("x\r\n", 3.0)]
         {
             let octets = text.repeat(1000);
-            let (encoded, longest) = (encode(octets.as_bytes()).len(), longest(octets.as_bytes()));
+            let encoded = encode(octets.as_bytes()).len();
+            let longest = longest(octets.as_bytes());
             assert!(encoded <= longest && encoded as f64 >= least * 1000.0, "{text:?}: {encoded}, {longest}");
         }
     }
 
     #[test]
     fn soft_breaks_are_all_that_is_added() {
-        let (x, dots, escapes) = ("x".repeat(1000), ".".repeat(1000), "=0A".repeat(400));
+        let x = "x".repeat(1000);
+        let dots = ".".repeat(1000);
+        let escapes = "=0A".repeat(400);
         for text in [
             "short =0A\r\n=\r\n".to_owned(),
             x.clone(),

@@ -17,7 +17,8 @@ impl fmt::Display for WrittenDate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let minutes = self.offset.seconds() / 60;
         let sign = if minutes < 0 { '-' } else { '+' };
-        let (hours, minutes) = (minutes.abs() / 60, minutes.abs() % 60);
+        let hours = minutes.abs() / 60;
+        let minutes = minutes.abs() % 60;
         write!(f, "{} {sign}{hours:02}{minutes:02}", self.at.strftime("%a, %d %b %Y %H:%M:%S"))
     }
 }

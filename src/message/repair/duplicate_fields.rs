@@ -119,7 +119,8 @@ fn distinct(fields: &[FieldRef<'_>]) -> Vec<Vec<u8>> {
         let is_mime = field.is("MIME-Version") || field.name().to_ascii_lowercase().starts_with(b"content-");
         if is_mime { form.to_ascii_lowercase() } else { form }
     };
-    let (mut forms, mut values) = (Vec::new(), Vec::new());
+    let mut forms = Vec::new();
+    let mut values = Vec::new();
     for field in fields.iter().filter(|field| !is_empty(field)) {
         let form = form(field);
         if !forms.contains(&form) {
@@ -182,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_flood_of_fields_is_left_to_others() {
-        let (most, flood) = ("To: a@b\r\n".repeat(100) + "\r\n", "To: a@b\r\n".repeat(101) + "\r\n");
+        let most = "To: a@b\r\n".repeat(100) + "\r\n";
+        let flood = "To: a@b\r\n".repeat(101) + "\r\n";
         table(super::unite, &[(&most, "To: a@b\r\n\r\n"), (&flood, &flood)]);
         let subjects: String = (0..101).map(|number| format!("Subject: {number}\r\n")).collect();
         assert!(conflicts(&RawMessage::from_data(subjects.into()).expect("a message")).is_empty());

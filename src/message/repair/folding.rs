@@ -54,9 +54,11 @@ mod tests {
     #[test]
     fn before_and_after() {
         let word = "x".repeat(69);
-        let (long, folded) = ([&word[..]; 20].join(" "), [&word[..]; 20].join("\r\n "));
+        let long = [&word[..]; 20].join(" ");
+        let folded = [&word[..]; 20].join("\r\n ");
         let short = [&word[..]; 14].join(" ");
-        let (endless, spaces) = ("y".repeat(2000), " ".repeat(2000));
+        let endless = "y".repeat(2000);
+        let spaces = " ".repeat(2000);
         let both = |text: String| (text.clone(), text);
         let part = |value: &str| {
             format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nX: {value}\r\n\r\nX: {long}\r\n--b--\r\n")

@@ -122,7 +122,8 @@ pub(in crate::message) fn repaired(field: &FieldRef<'_>, raw: Option<&RawCharset
     let (Ok(name), Some((value, was_raw))) = (std::str::from_utf8(field.name()), decoded) else {
         return FieldChange::Keep;
     };
-    let (value, column) = (value.as_str(), name.len() + 2);
+    let value = value.as_str();
+    let column = name.len() + 2;
     let repaired = match FieldKind::of(field) {
         FieldKind::Text => repaired_text(value, column),
         // Without its odd parts, the value can show a name that needs quotes.

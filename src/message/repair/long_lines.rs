@@ -75,7 +75,8 @@ mod tests {
     fn before_and_after() {
         let part = |head: &str, body: &str| parts(&[&format!("{head}\r\n{body}")]);
         let kept = |head: &str, body: &str| (part(head, body), part(head, body));
-        let (long, limit) = ("x".repeat(1000), "x".repeat(998));
+        let long = "x".repeat(1000);
+        let limit = "x".repeat(998);
         let soft = format!("{}{}", format!("{}=\r\n", "x".repeat(75)).repeat(13), "x".repeat(25));
         let cte = "Content-Transfer-Encoding: quoted-printable\r\n";
         let base64 = "Content-Transfer-Encoding: base64\r\n";

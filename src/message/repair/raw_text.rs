@@ -48,7 +48,8 @@ fn windows_1252(octets: &[u8]) -> Option<String> {
 
 /// Raw octets inside an encoded word are of the charset that the word names: they become `=XX`, as they should have been.
 fn with_escapes_in_words(octets: &[u8]) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::with_capacity(octets.len()), octets);
+    let mut out = Vec::with_capacity(octets.len());
+    let mut rest = octets;
     while let Some(found) = memchr::memmem::find(rest, b"=?") {
         out.extend_from_slice(&rest[..found]);
         let size = size_of_word(&rest[found..]).unwrap_or(2);

@@ -180,7 +180,8 @@ mod tests {
     fn html_alone_gets_a_text_beside_it() {
         let id = id();
         let new = format!("multipart/alternative; boundary=\"=_{id}_0\"");
-        let (open, end) = (format!("--=_{id}_0\r\n"), format!("--=_{id}_0--\r\n"));
+        let open = format!("--=_{id}_0\r\n");
+        let end = format!("--=_{id}_0--\r\n");
         let text = format!("{TEXT}Gr=C3=BC=C3=9Fe\r\n");
         let both = format!("{open}{text}\r\n{open}{HTML}\r\n{end}");
         let pdf = "--m\r\nContent-Type: application/pdf\r\n\r\nx\r\n";
@@ -230,7 +231,8 @@ mod tests {
     #[test]
     fn a_log_file_is_no_text_to_read() {
         let id = id();
-        let (open, end) = (format!("--=_{id}_0\r\n"), format!("--=_{id}_0--\r\n"));
+        let open = format!("--=_{id}_0\r\n");
+        let end = format!("--=_{id}_0--\r\n");
         let new = format!("Content-Type: multipart/alternative; boundary=\"=_{id}_0\"\r\n");
         for head in [
             "Content-Type: text/plain\r\nContent-Disposition: inline; filename=a.log\r\n",

@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn a_reader_that_stalls_costs_lines_and_no_time() {
-        let ((allow, allowed), (written, lines), (lose, lost)) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
+        let (allow, allowed) = mpsc::channel();
+        let (written, lines) = mpsc::channel();
+        let (lose, lost) = mpsc::channel();
         let outlet = Outlet::open(Slow { allowed, written }, move |count| lose.send(count).expect("a test")).unwrap();
         let half = "x".repeat(CAPACITY / 2);
         for _ in 0..10 {
@@ -140,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_changes_nothing() {
-        let ((_, allowed), (written, _)) = (mpsc::channel(), mpsc::channel());
+        let (_, allowed) = mpsc::channel();
+        let (written, _) = mpsc::channel();
         let outlet = Outlet::open(Slow { allowed, written }, |_| ()).unwrap();
         outlet.put("one\n".to_owned());
         outlet.flush(Duration::from_secs(60));

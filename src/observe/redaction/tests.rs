@@ -75,7 +75,8 @@ fn forms(octets: &[u8]) -> Vec<String> {
 /// The letters and digits of which nothing may be left.
 fn leftover(shown: &str, form: &str) -> Option<String> {
     let letters = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-    let (shown, form) = (letters(shown), letters(form));
+    let shown = letters(shown);
+    let form = letters(form);
     form.as_bytes().windows(6).map(|part| String::from_utf8_lossy(part).into_owned()).find(|part| shown.contains(part))
 }
 

@@ -135,7 +135,8 @@ pub(crate) async fn ages_are_what_was_lived_whatever_the_clock_says(harness: &Ha
     let mut dice = Dice(0x1234_5678_9abc_def1);
     harness.put(plain(1, 0)).await;
     // The time that has certainly passed, and the most that may have been counted.
-    let (mut least, mut most) = (Duration::ZERO, Duration::ZERO);
+    let mut least = Duration::ZERO;
+    let mut most = Duration::ZERO;
     for step in 0..400 {
         match dice.roll(6) {
             0..3 => {

@@ -6,7 +6,9 @@ use std::panic::panic_any;
 /// One of a group that shares a commit.
 pub(crate) async fn one_that_fails_takes_nobody_with_it(harness: &Harness) {
     let queue = harness.queue().await;
-    let (first, mut broken, last) = (plain(1, 0), plain(2, 0), plain(3, 0));
+    let first = plain(1, 0);
+    let mut broken = plain(2, 0);
+    let last = plain(3, 0);
     broken.initial_states.clear();
     let (first, broken, last) = tokio::join!(queue.put(first), queue.put(broken), queue.put(last));
     assert!(first.is_ok() && broken.is_err() && last.is_ok());

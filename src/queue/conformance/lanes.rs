@@ -6,7 +6,8 @@ pub(crate) async fn a_message_on_two_lanes_is_two_leases(harness: &Harness) {
     let on = |lane: &str| InitialState::Waiting(Lane::new(lane));
     let initial_states = [("a@example.net", on("a")), ("b@example.net", on("b")), ("c@example.net", on("a"))];
     let id = harness.put(mail_with(1, 0, "a@example.com", &initial_states)).await;
-    let (on_a, on_b) = (harness.lease_one("a", after(0)).await, harness.lease_one("b", after(0)).await);
+    let on_a = harness.lease_one("a", after(0)).await;
+    let on_b = harness.lease_one("b", after(0)).await;
     assert_eq!(on_a.accepted.envelope.recipients, [mailbox("a@example.net"), mailbox("c@example.net")]);
     assert_eq!(on_b.accepted.envelope.recipients, [mailbox("b@example.net")]);
     harness.settle(&on_a, Settlement::Delivered(delivered(1)), after(1)).await;
@@ -60,7 +61,8 @@ pub(crate) async fn every_lane_can_be_held_and_one_released(harness: &Harness) {
 }
 
 pub(crate) async fn new_routes_move_waiting_and_failed_recipients(harness: &Harness) {
-    let (old, new) = (|| Lane::new("old"), Lane::new("new"));
+    let old = || Lane::new("old");
+    let new = Lane::new("new");
     let initial_states = [
         ("a@example.net", InitialState::Waiting(old())),
         ("b@example.net", InitialState::Deferred { lane: old(), due: after(60), attempt: attempted(0, "451") }),

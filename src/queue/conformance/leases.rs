@@ -24,7 +24,8 @@ pub(crate) async fn what_was_put_is_leased_as_it_was(harness: &Harness) {
         leased.sort_by_key(|leased| leased.accepted.id);
         assert_eq!(leased.len(), 2);
         for (leased, put) in leased.iter().zip([&mail, &bare]) {
-            let (got, put) = (&leased.accepted, &put.accepted);
+            let got = &leased.accepted;
+            let put = &put.accepted;
             assert_eq!((got.id, got.received_at, &got.envelope), (put.id, put.received_at, &put.envelope));
             assert_eq!((&got.message, &got.author), (&put.message, &put.author));
             assert_eq!((&got.origin, &got.marks), (&put.origin, &put.marks));
@@ -296,7 +297,8 @@ pub(crate) async fn mail_that_is_too_old_is_leased_whether_due_or_not(harness: &
     let held = queue.lease_expired(&lane, age, None, 9, u64::MAX).await.expect("an answer");
     assert!(held.0.is_empty(), "what is held is nobody's to end");
     queue.hold(Some(&lane), false).await.expect("released");
-    let (mut found, mut cursor) = (Vec::new(), None);
+    let mut found = Vec::new();
+    let mut cursor = None;
     for _ in 0..10 {
         let (leased, next) = queue.lease_expired(&lane, age, cursor, 2, u64::MAX).await.expect("an answer");
         assert!(leased.len() <= 2, "the limit holds");

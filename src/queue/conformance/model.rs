@@ -52,7 +52,8 @@ impl Model {
         let mut message = Message::default();
         for (recipient, initial_state) in mail.accepted.envelope.recipients.iter().zip(&mail.initial_states) {
             let InitialState::Waiting(lane) = initial_state else { panic!("the walk puts waiting mail only") };
-            let (address, lane) = (recipient.to_string(), lane.to_string());
+            let address = recipient.to_string();
+            let lane = lane.to_string();
             message.wait(&lane, mail.accepted.received_at);
             message.recipients.push(Recipient { address, lane, failed: false, attempts: 0 });
         }
@@ -93,7 +94,9 @@ impl Model {
         let message = self.messages.get_mut(&leased.accepted.id).expect("a known message");
         let mut joined = message.open(lane).count() - settlements.len();
         let anybody_joined = joined > 0;
-        let (mut tried, mut untried, mut postponed) = (0, 0, 0);
+        let mut tried = 0;
+        let mut untried = 0;
+        let mut postponed = 0;
         for (address, settlement) in leased.accepted.envelope.recipients.iter().zip(settlements) {
             let at = message.recipients.iter().position(|r| r.address == address.to_string()).expect("a recipient");
             match settlement {
@@ -139,7 +142,8 @@ impl Model {
         let possible_duplicate = message.jobs.values().any(|job| job.possible_duplicate);
         *message = Message::default();
         for (address, lane) in revision.envelope.recipients.iter().zip(&revision.lanes) {
-            let (address, lane) = (address.to_string(), lane.to_string());
+            let address = address.to_string();
+            let lane = lane.to_string();
             message.jobs.insert(lane.clone(), Job { due: now, leased: false, possible_duplicate });
             message.recipients.push(Recipient { address, lane, failed: false, attempts: 0 });
         }

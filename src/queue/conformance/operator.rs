@@ -302,7 +302,8 @@ pub(crate) async fn history_is_paged_newest_first(harness: &Harness) {
     }
     harness.crash().await;
     let queue = harness.queue().await;
-    let (mut before, mut subjects) = (None, Vec::new());
+    let mut before = None;
+    let mut subjects = Vec::new();
     loop {
         let rows = queue.history(before, 10).await.unwrap();
         let Some(last) = rows.last() else { break };

@@ -84,7 +84,8 @@ impl Walk<'_> {
     }
 
     async fn lease(&mut self) {
-        let (lane, limit) = (LANES[self.dice.roll(3)], self.dice.roll(5));
+        let lane = LANES[self.dice.roll(3)];
+        let limit = self.dice.roll(5);
         let now = self.now();
         let expected = self.model.due(lane, now).min(limit);
         let leased = self.harness.lease(lane, now, limit).await;
@@ -121,7 +122,8 @@ impl Walk<'_> {
 
     async fn retry(&mut self) {
         let Some(id) = self.some_message() else { return };
-        let (expected, now) = (self.model.retry(id, self.now()), self.now());
+        let expected = self.model.retry(id, self.now());
+        let now = self.now();
         assert_eq!(self.harness.queue().await.retry(&[id], None, now).await.expect("retried"), expected);
     }
 
@@ -143,7 +145,8 @@ impl Walk<'_> {
             original: stored.original.or(Some(Bytes::from_static(b"original"))),
             subject: "revised".into(),
         };
-        let (expected, now) = (self.model.replace(&revision, self.now()), self.now());
+        let expected = self.model.replace(&revision, self.now());
+        let now = self.now();
         assert_eq!(queue.replace(revision, now).await.expect("replaced"), expected);
     }
 

@@ -79,10 +79,12 @@ proptest! {
     /// the time between two records.
     #[test]
     fn what_was_lived_is_the_time_that_passed_within_bounds(steps in prop::collection::vec(step(), 1..200)) {
-        let (machine, expire) = (machine(true), 5 * DAY);
+        let machine = machine(true);
+        let expire = 5 * DAY;
         let mut record = Record::default();
         let mut lifetime = resume(&record, &machine, expire);
-        let (mut least, mut most) = (BEGINNING, BEGINNING);
+        let mut least = BEGINNING;
+        let mut most = BEGINNING;
         for step in steps {
             match step {
                 Step::Run(seconds) => {

@@ -74,7 +74,8 @@ async fn nobody_waits_longer_than_a_connect_may_take_and_later_callers_do_not_wa
     for (_sockets, address) in [silent(), deaf()] {
         let upstream = upstream(address, 2);
         let wanted = ConnectionRequest { has_alternative: true, ..ConnectionRequest::by(Deadline::NONE) };
-        let (start, mut callers) = (Instant::now(), JoinSet::new());
+        let start = Instant::now();
+        let mut callers = JoinSet::new();
         for _ in 0..20 {
             let upstream = upstream.clone();
             callers.spawn(async move { upstream.ready(wanted).await.map(drop) });
@@ -96,7 +97,8 @@ async fn in_an_hour_of_silence_few_messages_are_held_up_and_all_others_go_on_at_
     let (_sockets, address) = silent();
     let upstream = upstream(address, 2);
     let wanted = ConnectionRequest { has_alternative: true, ..ConnectionRequest::by(Deadline::NONE) };
-    let (mut held_up, start) = (0, Instant::now());
+    let mut held_up = 0;
+    let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3600) {
         let before = Instant::now();
         assert!(upstream.ready(wanted).await.is_err());
@@ -109,7 +111,8 @@ async fn in_an_hour_of_silence_few_messages_are_held_up_and_all_others_go_on_at_
 /// A firewall drops what goes to a port that it allowed before.
 #[tokio::test(start_paused = true)]
 async fn a_port_that_fell_silent_is_forgotten_but_not_for_a_caller_in_a_hurry() {
-    let ((_sockets, address), (_others, other)) = (deaf(), deaf());
+    let (_sockets, address) = deaf();
+    let (_others, other) = deaf();
     let port = |address: SocketAddr| Port { number: address.port(), tls: TlsMode::StartTls };
     let upstream = upstream_with(address, 1, vec![port(other)]);
     for (given, kept) in [(Deadline::after(TIME_OUT / 4), Some(port(other))), (Deadline::NONE, None)] {

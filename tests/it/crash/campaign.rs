@@ -107,7 +107,8 @@ impl Campaign {
 
     /// Waits until nothing more arrives for a moment.
     pub async fn until_quiet(&self) {
-        let (mut before, mut still) = (usize::MAX, 0);
+        let mut before = usize::MAX;
+        let mut still = 0;
         for _ in 0..200 {
             let now = self.provider.counts().messages;
             still = if now == before { still + 1 } else { 0 };

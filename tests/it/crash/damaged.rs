@@ -78,7 +78,8 @@ async fn one(round: usize) -> (Row, usize) {
     campaign.fault(log);
     damage(&database(&setup), round);
     campaign.provider.always(At::Mail, "250 2.1.0 ok");
-    let (mut ids, mut more) = (BTreeSet::new(), 0_u64);
+    let mut ids = BTreeSet::new();
+    let mut more = 0_u64;
     let setup = match tokio::task::spawn_blocking(move || setup.try_start(1)).await.unwrap() {
         Ok(gateway) => drain(&mut campaign, gateway).await,
         Err((log, setup)) => {

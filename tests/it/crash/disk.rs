@@ -105,7 +105,8 @@ async fn refused_and_killed(call: &str, error: &str, scale: Scale) -> Option<Row
     let mut setup = campaign.setup();
     let times = scale.of(5, 100);
     for number in (1..=times).map(|number| number * scale.of(11, 1)) {
-        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when={number}"));
+        let trace = format!("trace={call}");
+        let inject = format!("inject={call}:error={error}:when={number}");
         setup = setup.wrapped(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
         let (log, left) = match tokio::task::spawn_blocking(move || setup.try_start(1)).await.unwrap() {
             Ok(gateway) => {

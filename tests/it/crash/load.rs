@@ -105,7 +105,8 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut set = JoinSet::new();
         for _ in 0..clients {
-            let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
+            let stop = stop.clone();
+            let acknowledged = acknowledged.clone();
             set.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     if session(gateway, &stop, &acknowledged).await.is_none() {

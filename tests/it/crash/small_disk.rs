@@ -72,7 +72,8 @@ async fn start(setup: Setup) -> Gateway {
 /// Until no more mail is accepted.
 async fn fill(gateway: &Gateway, campaign: &Campaign) {
     let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
-    let (mut before, mut still) = (usize::MAX, 0);
+    let mut before = usize::MAX;
+    let mut still = 0;
     for _ in 0..900 {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let now = campaign.acknowledged.count();

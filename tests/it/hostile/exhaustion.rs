@@ -196,7 +196,8 @@ async fn what_is_endless_has_its_reply_and_takes_no_memory() {
     for flood in floods() {
         let scripted = ScriptedUpstream::start().await;
         let gateway = gateway(&scripted);
-        let (name, flood) = (flood.name, Arc::new(flood));
+        let name = flood.name;
+        let flood = Arc::new(flood);
         let mut clients = JoinSet::new();
         for _ in 0..AT_ONCE {
             clients.spawn(pour(gateway.address(), Arc::clone(&flood)));
@@ -353,7 +354,8 @@ async fn a_thousand_envelopes_of_a_thousand_recipients_are_in_the_budget() {
             }
             open.extend(some.join_all().await);
         }
-        let (mut taken, mut refused) = (0, 0);
+        let mut taken = 0;
+        let mut refused = 0;
         for (_, replies) in &open {
             for reply in replies {
                 taken += usize::from(reply.starts_with("250 2.1.5 "));

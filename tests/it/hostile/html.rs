@@ -35,7 +35,8 @@ fn table(numbers: &mut Numbers, elements: usize) -> String {
         match numbers.one_of(&["open", "open", "open", "close", "text", "link"]) {
             "open" => {
                 let name = numbers.one_of(&OPEN);
-                let (columns, rows) = (numbers.one_of(&SPANS), numbers.one_of(&SPANS));
+                let columns = numbers.one_of(&SPANS);
+                let rows = numbers.one_of(&SPANS);
                 html.push_str(&format!("<{name} colspan={columns} rowspan={rows}>"));
             }
             "close" => html.push_str(&format!("</{}>", numbers.one_of(&OPEN))),
@@ -118,7 +119,8 @@ async fn a_mail_of_nothing_but_tables_costs_no_more_than_its_size() {
     let large = format!("<table>{}", "\r\n<tr><td rowspan=60000>y".repeat(2300));
     let mut clients = JoinSet::new();
     for _ in 0..6 {
-        let (address, mail) = (gateway.address(), html_mail(&large));
+        let address = gateway.address();
+        let mail = html_mail(&large);
         clients.spawn(async move { hand_in(address, RECIPIENT, &mail).await });
     }
     for reply in clients.join_all().await {

@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 
 /// Every word of 1 to `longest` letters that contains a dot.
 fn words(letters: &[u8], longest: usize) -> Vec<Vec<u8>> {
-    let (mut words, mut all) = (vec![Vec::new()], Vec::new());
+    let mut words = vec![Vec::new()];
+    let mut all = Vec::new();
     for _ in 0..longest {
         words = words.iter().flat_map(|word| letters.iter().map(|&letter| [word, &[letter][..]].concat())).collect();
         all.extend(words.iter().filter(|word: &&Vec<u8>| word.contains(&b'.')).cloned());
@@ -111,7 +112,8 @@ fn cases(words: &[Vec<u8>]) -> Vec<Case> {
 
 /// The reply to the dot. Panics, which counts as a wrong case, if the conversation is out of step.
 async fn transact(client: &mut Client, case: &Case) -> String {
-    let (commands, data) = (case.commands(), case.data());
+    let commands = case.commands();
+    let data = case.data();
     let mut wire = if case.pipelined { commands.clone().into_bytes() } else { Vec::new() };
     let cut = case.cut.map(|cut| cut + wire.len());
     wire.extend_from_slice(&data);
@@ -214,7 +216,8 @@ fn judge(tally: &mut Tally, replies: Vec<(Case, String)>, arrived: &BTreeMap<Str
 async fn one_transaction_is_one_message_or_none() {
     let longest = if std::env::var("HOSTILE").is_ok_and(|wanted| wanted == "full") { 5 } else { 4 };
     let all = cases(&vocabulary(longest));
-    let (scripted, authority) = (ScriptedUpstream::start().await, Arc::new(Authority::new()));
+    let scripted = ScriptedUpstream::start().await;
+    let authority = Arc::new(Authority::new());
     let gateway = gateway(&scripted, &authority);
     let mut running = JoinSet::new();
     let mut number = 0;

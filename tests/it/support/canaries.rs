@@ -37,7 +37,8 @@ fn forms(secret: &str) -> Vec<String> {
     let encoded = (0..3).map(|before| {
         let octets = [&vec![0; before][..], secret.as_bytes()].concat();
         // Only the characters whose six bits are the secret's alone.
-        let (from, to) = ((before * 8).div_ceil(6), octets.len() * 8 / 6);
+        let from = (before * 8).div_ceil(6);
+        let to = octets.len() * 8 / 6;
         STANDARD_NO_PAD.encode(&octets)[from..to].to_owned()
     });
     let each = |before: &str| secret.bytes().map(|octet| format!("{before}{octet:02x}")).collect::<String>();

@@ -110,8 +110,8 @@ impl Client {
     /// One half to read with, one to write with: for what is too much to be sent before the first reply is read.
     pub fn split(self) -> (Self, Self) {
         let (reading, writing) = tokio::io::split(self.socket);
-        let (reading, writing) =
-            (tokio::io::join(reading, tokio::io::empty()), tokio::io::join(tokio::io::empty(), writing));
+        let reading = tokio::io::join(reading, tokio::io::empty());
+        let writing = tokio::io::join(tokio::io::empty(), writing);
         (
             Self { socket: Box::new(reading), received: self.received },
             Self { socket: Box::new(writing), received: Vec::new() },

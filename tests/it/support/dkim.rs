@@ -41,7 +41,8 @@ pub fn verify_dkimpy(records: &Records, messages: &[&Path]) -> Option<Vec<Vec<Ve
 /// opendkim's verdicts, in the same shape.
 pub fn verify_opendkim(records: &Records, messages: &[&Path]) -> Option<Vec<Vec<Verdict>>> {
     let folder = TempDir::new().expect("a temporary folder");
-    let (keys, configuration) = (folder.path().join("keys"), folder.path().join("conf"));
+    let keys = folder.path().join("keys");
+    let configuration = folder.path().join("conf");
     let lines = records.iter().map(|(name, record)| format!("{name} {record}\n"));
     fs::write(&keys, lines.collect::<String>()).expect("a new file");
     // The defaults stop at three signatures and at 64 KiB of headers.

@@ -16,8 +16,10 @@ impl TestKey {
     pub fn new(selector: &str, algorithm: KeyAlgorithm) -> Self {
         let pem = generate(algorithm).expect("a key");
         canaries::learn(pem.reveal());
-        let (domain, selector) = (Domain::parse("example.com"), Selector::parse(selector));
-        let (domain, selector) = (domain.expect("a domain"), selector.expect("a selector"));
+        let domain = Domain::parse("example.com");
+        let selector = Selector::parse(selector);
+        let domain = domain.expect("a domain");
+        let selector = selector.expect("a selector");
         let signing = SigningKey::from_pem(domain, selector, pem.reveal().as_bytes()).expect("a key");
         Self { pem, signing: Arc::new(signing) }
     }

@@ -87,7 +87,9 @@ impl<I: Intake> Listening<I> {
     pub fn start(options: ListenerOptions, users: Users, budget: MemoryBudget, intake: I) -> Self {
         canaries::watch_this_process();
         let listener = Listener::bind(options, users, budget).unwrap();
-        let (address, intake, stop) = (listener.local_address(), Arc::new(intake), CancellationToken::new());
+        let address = listener.local_address();
+        let intake = Arc::new(intake);
+        let stop = CancellationToken::new();
         let serving = tokio::spawn(listener.serve(Arc::clone(&intake), stop.clone()));
         Self { address, intake, stop, serving }
     }

@@ -118,7 +118,8 @@ fn workspace() -> TempDir {
 
 /// The folders that `postfix start` would make, with the owners its daemons insist on.
 fn lay_out(folder: &Path) {
-    let (daemon, nobody) = (account("daemon"), account("nobody"));
+    let daemon = account("daemon");
+    let nobody = account("nobody");
     let make = |name: &str, mode: u32, (user, group): (u32, u32)| {
         let path = folder.join(name);
         DirBuilder::new().mode(mode).create(&path).expect("a new folder");

@@ -25,7 +25,8 @@ impl ProviderServer {
     /// Its table, with the address of the test's server in the place of its own.
     pub fn table(&self, name: &str, scripted: &ScriptedUpstream, ca: &str) -> String {
         let Self { provider, lines, .. } = self;
-        let (host, port) = (scripted.address().ip(), scripted.address().port());
+        let host = scripted.address().ip();
+        let port = scripted.address().port();
         format!(
             "[[upstream]]\nname = \"{name}\"\nprovider = \"{provider}\"\nhost = \"{host}\"\nport = {port}\n\
              server_name = \"localhost\"\nca = \"{ca}\"\n{lines}\n"
@@ -212,7 +213,8 @@ fn count(message: &[u8], name: &str) -> usize {
 /// Fields that begin so are taken out.
 pub fn without_field(message: &[u8], beginning: &str) -> Vec<u8> {
     let end = memchr::memmem::find(message, b"\r\n\r\n").map_or(message.len(), |end| end + 2);
-    let (mut kept, mut dropping) = (Vec::new(), false);
+    let mut kept = Vec::new();
+    let mut dropping = false;
     for line in message[..end].split_inclusive(|&byte| byte == b'\n') {
         let is_continuation = line.starts_with(b" ") || line.starts_with(b"\t");
         let begins = line.get(..beginning.len()).is_some_and(|it| it.eq_ignore_ascii_case(beginning.as_bytes()));

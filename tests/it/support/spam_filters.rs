@@ -30,7 +30,8 @@ pub fn spamassassin(files: &[PathBuf]) -> Option<Vec<Verdict>> {
         peers::skip("peer spamassassin missing, run make test");
         return None;
     };
-    let (root, state) = (root_of(&program), TempDir::new().expect("a folder"));
+    let root = root_of(&program);
+    let state = TempDir::new().expect("a folder");
     let site = state.path().join("site");
     copy_packaged_configuration(&root.join("etc/spamassassin"), &site);
     perl.args(modules()).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/spamassassin_check.pl"));
@@ -106,7 +107,8 @@ impl Rspamd {
     pub fn start() -> Option<Self> {
         let mut command = rspamd()?;
         let root = root_of(&peers::find("rspamd")?);
-        let (port, folder) = (ReservedPort::take(), TempDir::new().expect("a folder"));
+        let port = ReservedPort::take();
+        let folder = TempDir::new().expect("a folder");
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/rspamd/rspamd.conf");
         command.arg("--no-fork").arg("--config").arg(config);
         if peers::is_root() {

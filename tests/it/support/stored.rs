@@ -104,7 +104,8 @@ pub struct Holder {
 impl Holder {
     pub fn start(data_dir: PathBuf) -> Self {
         let lock = Lock::take(&data_dir).expect("nobody else holds it");
-        let (queue, wakes) = (Arc::new(open(&data_dir)), Arc::new(AtomicUsize::new(0)));
+        let queue = Arc::new(open(&data_dir));
+        let wakes = Arc::new(AtomicUsize::new(0));
         let counter = wakes.clone();
         let wake = Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);

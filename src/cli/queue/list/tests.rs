@@ -115,7 +115,8 @@ fn what_stands_below_tells_how_much_there_is_and_what_is_held() {
 
 #[test]
 fn the_history_is_filtered_like_the_queue() {
-    let (row, now) = (delivered(), at("2026-11-24T03:30:00Z"));
+    let row = delivered();
+    let now = at("2026-11-24T03:30:00Z");
     let hours = jiff::SignedDuration::from_hours;
     let with = |recipient: Option<&str>, upstream: Option<&str>, older_than| Selection {
         state: None,

@@ -250,7 +250,8 @@ fn listeners() -> impl Strategy<Value = (ListenerOptions, Model)> {
         if !inside_allow {
             options.allow.clear();
         }
-        let (auth_off, auth_required) = (auth == AuthMode::Off, auth == AuthMode::Required);
+        let auth_off = auth == AuthMode::Off;
+        let auth_required = auth == AuthMode::Required;
         (options, Model { inside_allow, starttls, auth_off, auth_required, ..Model::default() })
     })
 }
@@ -296,7 +297,8 @@ fn pipelined(
     let mut cuts = cuts.iter().cycle();
     for group in said.split_inclusive(|(say, _)| !may_be_followed(*say)) {
         dialogue.replies.clear();
-        let (mut segment, mut expected) = (Vec::new(), Vec::new());
+        let mut segment = Vec::new();
+        let mut expected = Vec::new();
         for (command, line) in group.iter().filter(|(command, _)| may_be_followed(*command)) {
             segment.extend_from_slice(line);
             segment.extend_from_slice(if *command == TooLong { b"\r\n" } else { b"" });

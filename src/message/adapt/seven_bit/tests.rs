@@ -98,7 +98,8 @@ fn there_is_room_for_a_conversion_and_little_more() {
         ("a preamble", MULTIPART, many("ü") + "\r\n--b\r\n\r\nx\r\n--b--", 1.1),
     ] {
         let before = message(format!("{head}\r\n{body}"));
-        let (size, room) = (before.body().len(), seven_bit_memory(&before));
+        let size = before.body().len();
+        let room = seven_bit_memory(&before);
         let after = to_seven_bit(&before).expect("convertible").map_or(0, |after| after.body().len());
         assert!(after <= room && room as f64 <= most * size as f64, "{name}: {after}, room for {room} beside {size}");
     }

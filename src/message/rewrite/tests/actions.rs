@@ -149,7 +149,8 @@ fn headers_are_set_once_and_added_as_often_as_asked() {
 #[test]
 fn what_is_not_the_users_stays() {
     for name in ["Content-Type", "MIME-Version", "Received", "DKIM-Signature", "Bcc", "From"] {
-        let (before, note) = (format!("{name}: x@y\n"), format!("{name}: no rule may change it in this way"));
+        let before = format!("{name}: x@y\n");
+        let note = format!("{name}: no rule may change it in this way");
         left_alone(&set(name, "z@y"), &[(&before, &note)]);
         left_alone(&add(name, "z@y"), &[(&before, &note)]);
     }

@@ -95,7 +95,8 @@ fn check(text: &str, value: &str) -> usize {
         let rewritten = always(actions).apply(&before, &Origin::default());
         let Verdict::Keep(kept) = rewritten.verdict else { continue };
         let after = kept.draft.message;
-        let (had, has) = (before.message.fields().count(), after.fields().count());
+        let had = before.message.fields().count();
+        let has = after.fields().count();
         assert!((had..=had + more).contains(&has), "{what}: {had} fields, now {has}");
         assert!(!after.has("Bcc"), "{what}");
         assert_is_sound(&after, &what);

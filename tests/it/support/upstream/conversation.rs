@@ -60,7 +60,9 @@ struct Transaction {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     fn new(stream: S, secured: bool, number: usize, shared: &'a Shared) -> Self {
-        let (input, output, login) = (Vec::new(), Vec::new(), String::new());
+        let input = Vec::new();
+        let output = Vec::new();
+        let login = String::new();
         Self { stream, secured, number, shared, input, output, answered: false, login, counting: false }
     }
 
@@ -102,7 +104,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     }
 
     async fn converse(&mut self) -> Option<()> {
-        let (mut transaction, mut messages) = (Transaction::default(), 0);
+        let mut transaction = Transaction::default();
+        let mut messages = 0;
         loop {
             let line = self.line().await?;
             self.shared.record.command(&line);
@@ -160,7 +163,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
 
     async fn auth(&mut self, line: &str) -> Option<()> {
         let mut words = line.split(' ').skip(1).map(str::to_owned);
-        let (mechanism, initial) = (words.next()?.to_ascii_uppercase(), words.next());
+        let mechanism = words.next()?.to_ascii_uppercase();
+        let initial = words.next();
         let last = if mechanism == "LOGIN" {
             let mut answers = Vec::new();
             let mut said = self.act(At::Auth, line, "334 VXNlcm5hbWU6").await?;
@@ -243,8 +247,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         };
         let wire: Vec<u8> = self.input.drain(..end).collect();
         let Transaction { mail, recipients } = transaction;
-        let (mail, data) = (mail.unwrap_or_default(), unstuffed(&wire));
-        let (connection, login) = (self.number, self.login.clone());
+        let mail = mail.unwrap_or_default();
+        let data = unstuffed(&wire);
+        let connection = self.number;
+        let login = self.login.clone();
         let at = std::time::Instant::now();
         let message = Message { at, connection, login, mail, recipients, data, wire };
         // Taken down before the client can know.

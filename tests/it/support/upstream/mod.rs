@@ -98,7 +98,8 @@ impl ScriptedUpstream {
     /// Options that reach this server, with a login, time-outs that only guard against hangs, and a cap of 3.
     pub fn options(&self, name: &str) -> UpstreamOptions {
         let ca = waxseal::pem::certificates(self.ca().as_bytes()).unwrap();
-        let (username, password) = ("relay-user".to_owned(), Secret::new("relay-canary-password"));
+        let username = "relay-user".to_owned();
+        let password = Secret::new("relay-canary-password");
         let credentials = Credentials { username, password, secret_key: None };
         UpstreamOptions {
             name: name.into(),
@@ -312,7 +313,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((tcp, _)) = listener.accept().await {
         tcp.set_nodelay(true).unwrap();
         let connected = shared.record.connected();
-        let (place, shared) = (shared.places.take(connected.number), Arc::clone(&shared));
+        let place = shared.places.take(connected.number);
+        let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             serve(tcp, connected, shared).await;
             drop(place);
