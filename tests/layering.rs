@@ -34,7 +34,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["listener", "sockets"],
         "the sockets of listeners, and what goes wrong with them as the listener's error",
     ),
-    ("intake", &["pipeline", "prepare"], "the pipeline holds what its steps go by"),
     (
         "queue/sqlite",
         &["batch", "open", "salvage", "store", "writer"],

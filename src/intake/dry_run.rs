@@ -1,7 +1,7 @@
 //! A dry run of a submission: the same checks, repairs and rules as for real mail. Stores nothing and sends nothing.
 
 use super::pipeline::IntakePipeline;
-use super::prepare::{IntakeReport, PreparedMail, Rejection, prepare};
+use super::prepare::{IntakeReport, PreparedMail, Rejection};
 use crate::inbound::Received;
 use crate::message::MailId;
 use crate::message::accepted::Accepted;
@@ -21,7 +21,7 @@ impl IntakePipeline {
         let mut report = IntakeReport::default();
         let admitted = self.admit(&received.client, &received.envelope.sender).map_err(Rejection::from);
         let result = admitted
-            .and_then(|()| prepare(&mut received, self, MailId::new(now, random_u32()), now, &mut report))
+            .and_then(|()| self.prepare(&mut received, MailId::new(now, random_u32()), now, &mut report))
             .map(|PreparedMail { accepted, .. }| accepted);
         IntakeDryRun { report, result }
     }

@@ -1,8 +1,9 @@
 //! Intake: checks and repairs what a listener received, and takes responsibility for it.
 //!
-//! `policy` says who may send what, and `prepare` turns `Received` into `Accepted`. Then `queued` stores it; or
-//! `direct` passes it to delivery while the client waits, puts the provider's words into the reply, and keeps the
-//! remaining recipients. `deduplication` recognises a message that a client submits again. The listener sees only `inbound::Intake`. `rerun` applies the current rules to mail that was
+//! `pipeline` holds what a listener's intake is configured to do, `policy` says who may send what, and `prepare` turns
+//! `Received` into `Accepted`. Then `queued` stores it; or `direct` passes it to delivery while the client waits, puts
+//! the provider's words into the reply, and keeps the remaining recipients. `deduplication` recognises a message that a
+//! client submits again. The listener sees only `inbound::Intake`. `rerun` applies the current rules to mail that was
 //! stored before, and `dry_run` shows what would happen to a message.
 
 mod deduplication;

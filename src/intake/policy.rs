@@ -43,16 +43,18 @@ impl SenderPolicy {
     }
 
     /// The same for a message whose author could not be determined, after the rules, one of which may have set it.
-    /// `by_rule` is true for an address that a rule sets.
+    /// `author`: what can be read after the rules; `error`: why it could not be determined in `message`, before them.
     pub fn check_unclear_author(
         &self,
         client: &Client,
-        (message, error): (&RawMessage, AuthorError),
-        (author, by_rule): (Option<&Author>, impl Fn(&Mailbox) -> bool),
+        author: Option<&Author>,
+        is_set_by_rule: impl Fn(&Mailbox) -> bool,
+        message: &RawMessage,
+        error: AuthorError,
     ) -> Result<(), Reply> {
         match author {
             _ if self.senders_of(client).is_any() => Ok(()),
-            Some(author) if by_rule(author.mailbox()) => Ok(()),
+            Some(author) if is_set_by_rule(author.mailbox()) => Ok(()),
             Some(author) => self.check_author(client, author),
             None => Err(no_author(message, error)),
         }

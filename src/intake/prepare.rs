@@ -1,13 +1,16 @@
 //! From `Received` to `Accepted`: loop check, author, repair, rules, trace.
 //!
-//! Who may send as whom is checked before any rule and behind the repairs that make the author readable, none of which changes
-//! an address; where it could not be read, behind the rules, one of which may have set it. Whether it can be signed is asked of
-//! what the rules made of it.
+//! Who may send as whom is checked before any rule, after those repairs that make the author readable without changing
+//! an address. If the author is still unclear, it is checked after the rules, one of which may have set it. Whether the
+//! message can be signed is decided on the result of the rules.
 
+use super::deduplication::deduplication;
 use super::fit;
 use super::pipeline::IntakePipeline;
+use super::report::RefusedMail;
 use crate::inbound::Received;
 use crate::message::accepted::{Accepted, Origin};
+use crate::message::author::AuthorError;
 use crate::message::budget::{BudgetExceeded, MemoryShare};
 use crate::message::optional::{Obstacle, Skipped};
 use crate::message::raw::RawError;
@@ -17,6 +20,8 @@ use crate::message::trace::{Trace, add_received, is_looping};
 use crate::message::{Author, MailId, Marks, RawMessage, subject};
 use crate::observe::log::Clean;
 use crate::observe::long_work::in_place;
+use crate::observe::{fault, random_u32};
+use crate::queue::Deduplication;
 use crate::smtp::{EnhancedCode, Mailbox, Reply};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -36,7 +41,7 @@ pub(super) struct PreparedMail {
 pub enum Rejection {
     Refused {
         reply: Reply,
-        /// The rule that refuses it, if it is one.
+        /// The rule that refuses it, if one does.
         rule: Option<Arc<str>>,
     },
     /// A rule discards it.
@@ -54,90 +59,143 @@ impl From<Reply> for Rejection {
 pub struct IntakeReport {
     /// Names of the repairs that changed something.
     pub repairs: Vec<&'static str>,
-    /// Headers that stood there several times with different values, of which the first stayed.
+    /// Headers that occurred several times with different values, of which the first was kept.
     pub conflicts: Vec<&'static str>,
     /// Rules that applied, in order.
     pub matched: Vec<Arc<str>>,
-    /// Rules whose conditions did not hold, each with the first unmet one.
+    /// Rules that did not apply, each with its first unmet condition.
     pub passed_over: Vec<(Arc<str>, Unmet)>,
     /// What rules asked for but could not be done.
     pub notes: Vec<RuleNote>,
-    /// Repairs and text searches that were skipped, since the mail must not wait for them.
+    /// Repairs and text searches that were skipped, because the mail must not wait for them.
     pub skipped: Vec<Skipped>,
 }
 
-pub(super) fn prepare(
-    received: &mut Received,
-    pipeline: &IntakePipeline,
-    id: MailId,
-    now: Timestamp,
-    report: &mut IntakeReport,
-) -> Result<PreparedMail, Rejection> {
-    let IntakePipeline { policy, rules, hostname, listener, .. } = pipeline;
-    let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
-        RawError::HeaderTooLarge => Reply::header_too_large(),
-    })?;
-    let host = message_id_host(hostname, None);
-    let first = repair(&as_received, &pipeline.repairs.before_the_author(), &RepairInputs { now, id, host });
-    let readable = first.message;
-    for header in &first.conflicts {
-        warn!(%id, header, "this header stood there several times with different values: the first one stays");
+impl IntakePipeline {
+    /// Computed from the message as it was received, because the result of repairs and rules may differ from time to
+    /// time.
+    pub(super) fn deduplication(&self, received: &Received) -> Option<Deduplication> {
+        let window = self.deduplicate?;
+        in_place(is_large(received.data.len()), || deduplication(received, window))
     }
-    report.conflicts = first.conflicts;
-    if is_looping(&readable) {
-        return Err(Reply::mail_loop().into());
+
+    /// At the final dot. The error is the reply if nothing is to be delivered: a refusal, or the 250 for a message that
+    /// a rule discards. It has been logged.
+    pub(super) fn accept(&self, received: &mut Received) -> Result<PreparedMail, Reply> {
+        fault::provoke("intake", &received.envelope.sender);
+        let now = self.clock.now();
+        let id = MailId::new(now, random_u32());
+        self.prepare(received, id, now, &mut IntakeReport::default()).map_err(|rejection| {
+            let mail = RefusedMail { id, received, listener: &self.listener };
+            match rejection {
+                Rejection::Refused { reply, rule } => {
+                    mail.log_refused(&reply, rule.as_ref());
+                    reply
+                }
+                Rejection::Discarded { rule } => {
+                    mail.log_discarded(&rule);
+                    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Accepted as {id}"))
+                }
+            }
+        })
     }
-    let written = Author::of(&readable);
-    if let Ok(author) = &written {
-        policy.check_author(&received.client, author)?;
+
+    /// Checks, repairs and rewrites a message, and adds Received.
+    pub(super) fn prepare(
+        &self,
+        received: &mut Received,
+        id: MailId,
+        now: Timestamp,
+        report: &mut IntakeReport,
+    ) -> Result<PreparedMail, Rejection> {
+        let Self { policy, rules, hostname, listener, .. } = self;
+        let RepairedMail { message, readable, author: written, held } = self.repair(received, id, now, report)?;
+        let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
+        let draft = RewriteDraft { envelope: received.envelope.clone(), message, marks: Marks::default() };
+        reserve(&mut received.share, held + rules.memory_needed(&draft.message))?;
+        let RuleResult { draft, original } = follow_rules(rules, draft, &origin, id, report)?;
+        let held = held + original.as_ref().map_or(0, Bytes::len);
+        reserve(&mut received.share, held)?;
+        received.share.shrink(held);
+        let RewriteDraft { envelope, mut message, marks } = draft;
+        let author = if original.is_some() || written.is_err() { Author::of(&message) } else { written.clone() };
+        if let Err(error) = written {
+            let is_set_by_rule = |address: &Mailbox| rules.set_from(address);
+            policy.check_unclear_author(&received.client, author.as_ref().ok(), is_set_by_rule, &readable, error)?;
+        }
+        let author = policy.check_seal(&message, author)?;
+        let is_signed = author.as_ref().is_some_and(|author| policy.keyring.keys_for(author.domain()).is_some());
+        let fit = if is_signed { fit::check(&message) } else { fit::check_lines(&message) };
+        fit.map_err(|unfit| unfit.reply())?;
+        let trace = Trace {
+            ehlo: &received.client.ehlo,
+            client: received.client.peer.ip(),
+            by: hostname,
+            protocol: received.client.protocol(),
+            id,
+            detail: self.received,
+        };
+        add_received(&mut message, &trace, now);
+        let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
+        Ok(PreparedMail { accepted, original })
     }
-    policy.check_senders(&received.client, &as_received, &readable)?;
-    let context = RepairInputs { now, id, host: message_id_host(hostname, written.as_ref().ok()) };
-    let size = received.data.len();
-    let Repaired { mut message, steps, skipped, .. } =
-        in_place(is_large(size), || repaired(&readable, pipeline, &context, &mut received.share, size))?;
-    let held = octets_with(&message, &readable, size);
-    reserve(&mut received.share, held)?;
-    received.share.shrink(held);
-    let steps = [first.steps, steps].concat();
-    let skipped = [first.skipped, skipped].concat();
-    tell_skipped(&skipped, id);
-    report.skipped = skipped;
-    if !steps.is_empty() {
-        debug!(%id, steps = steps.join(", "), "repaired");
+
+    /// Checks for loops and for the senders in the header, and repairs the message.
+    fn repair(
+        &self,
+        received: &mut Received,
+        id: MailId,
+        now: Timestamp,
+        report: &mut IntakeReport,
+    ) -> Result<RepairedMail, Rejection> {
+        let as_received = RawMessage::from_data(received.data.clone()).map_err(|error| match error {
+            RawError::HeaderTooLarge => Reply::header_too_large(),
+        })?;
+        let host = message_id_host(&self.hostname, None);
+        let first = repair(&as_received, &self.repairs.before_the_author(), &RepairInputs { now, id, host });
+        let readable = first.message;
+        for header in &first.conflicts {
+            warn!(%id, header, "this header stood there several times with different values: the first one stays");
+        }
+        report.conflicts = first.conflicts;
+        if is_looping(&readable) {
+            return Err(Reply::mail_loop().into());
+        }
+        let author = Author::of(&readable);
+        if let Ok(author) = &author {
+            self.policy.check_author(&received.client, author)?;
+        }
+        self.policy.check_senders(&received.client, &as_received, &readable)?;
+        let context = RepairInputs { now, id, host: message_id_host(&self.hostname, author.as_ref().ok()) };
+        let size = received.data.len();
+        let Repaired { mut message, steps, skipped, .. } =
+            in_place(is_large(size), || repaired(&readable, self, &context, &mut received.share, size))?;
+        let held = octets_with(&message, &readable, size);
+        reserve(&mut received.share, held)?;
+        received.share.shrink(held);
+        let steps = [first.steps, steps].concat();
+        let skipped = [first.skipped, skipped].concat();
+        log_skipped(&skipped, id);
+        report.skipped = skipped;
+        if !steps.is_empty() {
+            debug!(%id, steps = steps.join(", "), "repaired");
+        }
+        if received.line_endings_changed || !steps.is_empty() {
+            drop_broken_signature(&mut message, id, "repaired");
+        }
+        report.repairs = steps;
+        Ok(RepairedMail { message, readable, author, held })
     }
-    report.repairs.clone_from(&steps);
-    if received.line_endings_changed || !steps.is_empty() {
-        drop_broken_signature(&mut message, id, "repaired");
-    }
-    let origin = Origin { listener: Some(listener.clone()), user: received.client.user.clone() };
-    let draft = RewriteDraft { envelope: received.envelope.clone(), message, marks: Marks::default() };
-    reserve(&mut received.share, held + rules.memory_needed(&draft.message))?;
-    let RuleResult { draft, original } = follow_rules(rules, draft, &origin, id, report)?;
-    let held = held + original.as_ref().map_or(0, Bytes::len);
-    reserve(&mut received.share, held)?;
-    received.share.shrink(held);
-    let RewriteDraft { envelope, mut message, marks } = draft;
-    let author = if original.is_some() || written.is_err() { Author::of(&message) } else { written.clone() };
-    if let Err(error) = written {
-        let set_by_rule = (author.as_ref().ok(), |address: &Mailbox| rules.set_from(address));
-        policy.check_unclear_author(&received.client, (&readable, error), set_by_rule)?;
-    }
-    let author = policy.check_seal(&message, author)?;
-    let is_signed = author.as_ref().is_some_and(|author| policy.keyring.keys_for(author.domain()).is_some());
-    let fit = if is_signed { fit::check(&message) } else { fit::check_lines(&message) };
-    fit.map_err(|unfit| unfit.reply())?;
-    let trace = Trace {
-        ehlo: &received.client.ehlo,
-        client: received.client.peer.ip(),
-        by: hostname,
-        protocol: received.client.protocol(),
-        id,
-        detail: pipeline.received,
-    };
-    add_received(&mut message, &trace, now);
-    let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };
-    Ok(PreparedMail { accepted, original })
+}
+
+/// A message between its repairs and the rules.
+struct RepairedMail {
+    message: RawMessage,
+    /// With only those repairs that make its author readable.
+    readable: RawMessage,
+    author: Result<Author, AuthorError>,
+    /// Octets of memory that the message takes.
+    held: usize,
 }
 
 /// Repairs with every step that is wanted. If even all the memory for incoming mail would not suffice for that and for
@@ -205,7 +263,7 @@ fn follow_rules(
     let rewritten = in_place(is_large(draft.message.size()), || rules.apply(&draft, origin));
     let Rewritten { verdict, matched, passed_over, notes, skipped } = rewritten;
     log_notes(&notes, id);
-    tell_skipped(&skipped, id);
+    log_skipped(&skipped, id);
     report.skipped.extend(skipped);
     report.matched = matched;
     report.passed_over = passed_over;
@@ -236,7 +294,7 @@ pub(super) fn log_notes(notes: &[RuleNote], id: MailId) {
 }
 
 /// One line for each skipped step, wherever it was skipped.
-pub(super) fn tell_skipped(skipped: &[Skipped], id: MailId) {
+pub(super) fn log_skipped(skipped: &[Skipped], id: MailId) {
     for Skipped { step, why } in skipped {
         warn!(%id, step, "an optional step was skipped, and the mail continues without it: {why}");
     }
@@ -245,7 +303,7 @@ pub(super) fn tell_skipped(skipped: &[Skipped], id: MailId) {
 /// For lists; empty if it cannot be read.
 pub(super) fn subject_of(message: &RawMessage, id: MailId) -> String {
     subject(message).unwrap_or_else(|skipped| {
-        tell_skipped(&[skipped], id);
+        log_skipped(&[skipped], id);
         String::new()
     })
 }

@@ -5,7 +5,7 @@
 //! Received field stays on top; the repairs are not repeated.
 
 use super::fit;
-use super::prepare::{drop_broken_signature, is_large, log_notes, subject_of, tell_skipped};
+use super::prepare::{drop_broken_signature, is_large, log_notes, log_skipped, subject_of};
 use crate::message::accepted::Accepted;
 use crate::message::headers::Fields;
 use crate::message::optional::attempt;
@@ -83,7 +83,7 @@ pub async fn rerun(
         Err(skipped) => return Ok(Ruling::unreadable(format_args!("{}, in the rules", skipped.why))),
     };
     log_notes(&notes, id);
-    tell_skipped(&skipped, id);
+    log_skipped(&skipped, id);
     match verdict {
         Verdict::Refuse { rule, text } => Ok(Ruling::Refuses { rule: rule.to_string(), text }),
         Verdict::Discard { rule } => Ok(Ruling::Discards { rule: rule.to_string() }),
