@@ -5,7 +5,7 @@
 use super::masking::is_key_without_its_frame;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
-use super::queue::{QueueBackend, RetryTimes};
+use super::queue::{MinFreeSpace, QueueBackend, RetryTimes};
 use super::rates::Rates;
 use super::reader::{Section, Sections, settings};
 use super::repair::RepairTable;
@@ -14,7 +14,8 @@ use super::schema::Schema;
 use super::secret::SecretSource;
 use super::suggest::one_of;
 use super::value::{
-    ByteSize, Complaint, Complaints, Count, PatternText, PortNumber, Retries, Text, Value, not_among, words,
+    ByteSize, Complaint, Complaints, Count, HostName, LogLevel, PatternText, PortNumber, Retries, Text, Value,
+    not_among, words,
 };
 use crate::delivery::Bounce;
 use crate::dkim::Selector;
@@ -73,7 +74,7 @@ settings! {
         /// The gateway's name in greetings, in EHLO and in Received headers. Default: the host's full name. Give a full name
         /// such as this one: some providers drop mail from "localhost", and a name without a dot becomes an address literal
         /// in EHLO.
-        hostname: Domain, optional r#""gateway.example.com""#;
+        hostname: HostName, optional r#""gateway.example.com""#;
         /// Where the gateway keeps what must not get lost, readable by its own user only. It is a folder of its own, which is
         /// made if it is missing; one that holds other files and that other users may enter is refused.
         data_dir: PathBuf, default r#""data""#;
@@ -300,7 +301,7 @@ settings! {
         ///
         /// On a listener with delivery = "direct" only mail to several recipients is refused then: what the provider takes of
         /// one would have to be kept for the others.
-        min_free_space: ByteSize, default r#""256 MiB""#;
+        min_free_space: MinFreeSpace, default r#""256 MiB""#;
         /// How long a message is remembered, so that an application that did not see the 250 and submits it again gets the same
         /// 250, and no one gets the mail twice. Default: off, every message that is submitted is sent.
         ///
@@ -317,7 +318,7 @@ settings! {
         /// "pretty" or "json".
         format: Format, default r#""pretty""#;
         /// "error", "warn", "info", "debug" or "trace"; or a filter such as "info,waxseal::relay=debug".
-        level: String, default r#""info""#;
+        level: LogLevel, default r#""info""#;
     }
 }
 

@@ -1,8 +1,9 @@
-//! Values of `[queue]` that are more than a word: the retry schedule, the backend, the recipient of bounces.
+//! Values of `[queue]`: the retry schedule, the backend, the recipient of bounces, the space that stays free.
 
 use super::maps::known_keys;
-use super::value::{Complaint, Complaints, Text, Value, words};
+use super::value::{ByteSize, Complaint, Complaints, Text, Value, words};
 use crate::delivery::Bounce;
+use crate::queue::sqlite::SMALLEST_FLOOR;
 use crate::smtp::Mailbox;
 use std::time::Duration;
 use toml::Spanned;
@@ -61,5 +62,32 @@ impl Text for Bounce {
                 )
             }),
         }
+    }
+}
+
+/// Octets of the data folder's disk that new mail leaves free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinFreeSpace(pub u64);
+
+impl Text for MinFreeSpace {
+    const EXPECTED: &'static str = ByteSize::EXPECTED;
+
+    /// The queue's write-ahead log may need this much, and the database when the log is written back, before mail that
+    /// is delivered or removed frees space.
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let ByteSize(octets) = ByteSize::parse(text)?;
+        if octets >= SMALLEST_FLOOR {
+            return Ok(Self(octets));
+        }
+        let smallest = SMALLEST_FLOOR >> 20;
+        Err(Complaint::new(
+            format!("\"{text}\" is too small: the smallest value is \"{smallest} MiB\""),
+            "the queue's write-ahead log may need this much, and so may the database when the log is written back, before \
+             mail that is delivered or removed frees space",
+        ))
+    }
+
+    fn instead_of_number(number: &str) -> Option<String> {
+        ByteSize::instead_of_number(number)
     }
 }

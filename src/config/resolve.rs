@@ -19,14 +19,14 @@ mod user;
 pub use queue::backend;
 
 use super::environment::Environment;
-use super::file::{File, GatewayTable, ListenerTable, LogTable, UnsignedMail, UpstreamTable};
+use super::file::{File, GatewayTable, ListenerTable, UnsignedMail, UpstreamTable};
 use super::input::{Reported, Resolved, Typed};
 use super::problem::{Findings, Problems, Source};
 use super::settings::{DkimSettings, Settings};
 use super::value::PatternText;
 use crate::dkim::Unsigned;
 use crate::message::SenderPatterns;
-use crate::observe::log;
+use crate::observe::log::LogOptions;
 use crate::smtp::Domain;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -42,9 +42,7 @@ pub struct Resolver<'a> {
 
 impl Resolver<'_> {
     pub fn resolve(&mut self, file: File) -> Resolved<Settings> {
-        let is_sandbox = |upstream: &UpstreamTable| upstream.provider.value().is_some_and(|it| it.0.is_embedded());
-        let has_provider = !file.upstreams.iter().all(is_sandbox);
-        let hostname = self.hostname(file.gateway.hostname.clone(), has_provider);
+        let hostname = self.hostname(file.gateway.hostname.clone(), has_provider(&file.upstreams));
         let has_keys = !file.dkim.is_empty();
         let dkim = self.dkim(&file.dkim);
         let signs_nothing = file.upstreams.iter().all(upstream::leaves_signing_to_provider);
@@ -77,14 +75,9 @@ impl Resolver<'_> {
         let rules = self.rules(&file.rewrites, &known);
         self.check_sizes(&file.listeners, &file.gateway.max_memory, rules.as_ref().ok());
         let queue = self.queue(&file.queue);
-        let log = self.log(&file.log);
         let (hostname, ehlo_name) = hostname?;
-        let listeners = listeners.into_iter().map(|mut listener| {
-            listener.options.hostname.clone_from(&hostname);
-            listener
-        });
         Ok(Settings {
-            listeners: listeners.collect(),
+            listeners: listeners.into_iter().map(|listener| listener.with_hostname(&hostname)).collect(),
             hostname,
             ehlo_name,
             data_dir: self.path(&file.gateway.data_dir.get()?),
@@ -99,7 +92,7 @@ impl Resolver<'_> {
             received: file.trace.received.get()?,
             rules: rules?,
             queue: queue?,
-            log: log?,
+            log: LogOptions { format: file.log.format.get()?, level: file.log.level.get()?.0 },
             file: None,
             warnings: Problems::new(Arc::new(Source::default()), Vec::new()),
         })
@@ -147,17 +140,6 @@ impl Resolver<'_> {
         }
     }
 
-    fn log(&mut self, typed: &LogTable) -> Resolved<log::LogOptions> {
-        let options = log::LogOptions { format: typed.format.get()?, level: typed.level.get()? };
-        match options.filter() {
-            Ok(_) => Ok(options),
-            Err(error) => {
-                self.findings.error(&typed.level.place, error.to_string());
-                Err(Reported)
-            }
-        }
-    }
-
     /// An empty list would match nothing.
     fn patterns(&mut self, key: &str, typed: &Typed<Vec<PatternText>>) -> Resolved<SenderPatterns> {
         let patterns = typed.value().ok_or(Reported)?;
@@ -186,6 +168,11 @@ impl Resolver<'_> {
             .help("give each a name of its own");
         Err(Reported)
     }
+}
+
+/// The sandbox is not a provider: it accepts any EHLO name.
+fn has_provider(upstreams: &[UpstreamTable]) -> bool {
+    !upstreams.iter().all(|upstream| upstream.provider.value().is_some_and(|it| it.0.is_embedded()))
 }
 
 /// The domains whose mail can be signed, and those that may send unsigned mail; each once. None if there is no key.

@@ -74,6 +74,13 @@ pub struct ListenerSettings {
     pub senders: SenderPatterns,
 }
 
+impl ListenerSettings {
+    pub(super) fn with_hostname(mut self, hostname: &str) -> Self {
+        self.options.hostname = hostname.to_owned();
+        self
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct UserSettings {
     pub name: Arc<str>,

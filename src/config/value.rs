@@ -6,6 +6,7 @@ use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};
 use crate::dkim::Selector;
 use crate::message::pattern::{PatternError, SenderPatterns};
+use crate::observe::log::LogOptions;
 use crate::pem;
 use crate::smtp::Domain;
 use ipnet::IpNet;
@@ -356,6 +357,41 @@ impl Text for Domain {
                     _ => "write it as in \"example.com\"".to_owned(),
                 },
             )),
+        }
+    }
+}
+
+/// The gateway's name. Domains of addresses may have other characters, but EHLO cannot carry them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostName(pub Domain);
+
+impl Text for HostName {
+    const EXPECTED: &'static str = Domain::EXPECTED;
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let domain = <Domain as Text>::parse(text)?;
+        if domain.as_str().is_ascii() {
+            return Ok(Self(domain));
+        }
+        Err(Complaint::new(
+            format!("\"{domain}\" has characters that EHLO cannot carry"),
+            "write the name in its xn-- form",
+        ))
+    }
+}
+
+/// A level or a filter of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLevel(pub String);
+
+impl Text for LogLevel {
+    const EXPECTED: &'static str = String::EXPECTED;
+
+    fn parse(text: &str) -> Result<Self, Complaint> {
+        let level = <String as Text>::parse(text)?;
+        match (LogOptions { level: level.clone(), ..LogOptions::default() }).filter() {
+            Ok(_) => Ok(Self(level)),
+            Err(error) => Err(Complaint { message: error.to_string(), help: None }),
         }
     }
 }

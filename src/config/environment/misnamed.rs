@@ -272,66 +272,68 @@ mod tests {
         complaint(name, |_| false).map(|(_, help)| help)
     }
 
+    /// Names that people write, and what the help must mention.
+    const WRITTEN: &[(&[&str], &str)] = &[
+        (
+            &["SMTP_HOST", "SMTP_SERVER", "MAIL_HOST", "EMAIL_HOST", "SMTP_ADDRESS", "RELAYHOST", "smtp_host_addr"],
+            "SMTP_HOST_ADDR",
+        ),
+        (&["SMTP_PORT", "MAIL_PORT", "EMAIL_PORT", "RELAYHOST_PORT"], "SMTP_HOST_PORT"),
+        (
+            &["SMTP_USER", "SMTP_USERNAME", "SMTP_LOGIN", "MAIL_USERNAME", "EMAIL_HOST_USER", "RELAYHOST_USERNAME"],
+            "SMTP_USER_NAME",
+        ),
+        (
+            &[
+                "SMTP_PASSWORD",
+                "SMTP_PASS",
+                "SMTP_PWD",
+                "MAIL_PASSWORD",
+                "EMAIL_HOST_PASSWORD",
+                "SMTP_USER_PWD_FILE",
+                "SMTP_PASSWORD_FILE",
+            ],
+            "SMTP_USER_PWD",
+        ),
+        (&["SMTP_SSL", "SMTP_TLS", "MAIL_ENCRYPTION", "EMAIL_USE_TLS", "SMTP_SECURE"], "SMTP_HOST_SSL_ENABLED"),
+        (&["SMTP_OPENSSL_VERIFY_MODE", "SMTP_INSECURE", "MAIL_VERIFY_PEER", "SMTP_CA_FILE"], "WAXSEAL_CA"),
+        (
+            &[
+                "DKIM_KEY",
+                "DKIM_PRIVATE_KEY_FILE",
+                "DKIM_KEY_FILE",
+                "DKIM_KEY_PATH",
+                "DKIM_PRIVATEKEY",
+                "OPENDKIM_KEY",
+                "DKIM_PEM",
+            ],
+            "DKIM_PRIVATE_KEY",
+        ),
+        (&["DKIM_DOMAINS", "OPENDKIM_DOMAIN"], "DKIM_DOMAIN"),
+        (&["POSTMARK_API_KEY"], "WAXSEAL_PROVIDER=postmark"),
+        (&["MAILGUN_API_KEY", "MAILGUN_DOMAIN", "MAILGUN_BASE_URI"], "WAXSEAL_PROVIDER=mailgun"),
+        (&["MANDRILL_API_KEY"], "WAXSEAL_PROVIDER=mandrill"),
+        (&["SENDGRID_API_KEY"], "WAXSEAL_PROVIDER=sendgrid"),
+        (&["BREVO_API_KEY", "SMTP_URL", "MAILER_DSN", "EMAIL_URL"], "SMTP_HOST_ADDR"),
+        (
+            &["WAXSEAL_PORT", "WAXSEAL_BIND", "WAXSEAL_LISTN", "WAXSEL_LISTEN", "export WAXSEAL_LISTEN"],
+            "WAXSEAL_LISTEN",
+        ),
+        (&["WAXSEAL_MAX_CONNECTIONS", "SMTP_POOL"], "SMTP_POOL_SIZE"),
+        (&["STMP_HOST_ADDR", "SMTP-HOST-ADDR", "SMTP_HOST_ADRR"], "SMTP_HOST_ADDR"),
+        (&["MYNETWORKS", "WAXSEAL_NETWORKS", "WAXSEAL_ALOW"], "WAXSEAL_ALLOW"),
+        (&["RUST_LOG", "WAXSEAL_LOG"], "WAXSEAL_LOG_LEVEL"),
+        (&["WAXSEAL_CONFIG_FILE", "WAXSEAL_CONF"], "WAXSEAL_CONFIG"),
+        (&["WAXSEAL_TLS_CERT", "WAXSEAL_CERT_FILE"], "WAXSEAL_CERTIFICATE"),
+        (&["MAIL_FROM", "SMTP_FROM"], "MAILER_EMAIL"),
+        (&["WAXSEAL_IDLE_TIMEOUT"], "[[upstream]]"),
+        (&["WAXSEAL_NOSUCH", "SMTP_NOSUCH", "DKIM_NOSUCH"], "waxseal check --defaults"),
+    ];
+
     #[test]
     fn each_name_that_people_write_leads_to_the_right_one() {
-        for (names, right) in [
-            (
-                &["SMTP_HOST", "SMTP_SERVER", "MAIL_HOST", "EMAIL_HOST", "SMTP_ADDRESS", "RELAYHOST", "smtp_host_addr"]
-                    [..],
-                "SMTP_HOST_ADDR",
-            ),
-            (&["SMTP_PORT", "MAIL_PORT", "EMAIL_PORT", "RELAYHOST_PORT"], "SMTP_HOST_PORT"),
-            (
-                &["SMTP_USER", "SMTP_USERNAME", "SMTP_LOGIN", "MAIL_USERNAME", "EMAIL_HOST_USER", "RELAYHOST_USERNAME"],
-                "SMTP_USER_NAME",
-            ),
-            (
-                &[
-                    "SMTP_PASSWORD",
-                    "SMTP_PASS",
-                    "SMTP_PWD",
-                    "MAIL_PASSWORD",
-                    "EMAIL_HOST_PASSWORD",
-                    "SMTP_USER_PWD_FILE",
-                    "SMTP_PASSWORD_FILE",
-                ],
-                "SMTP_USER_PWD",
-            ),
-            (&["SMTP_SSL", "SMTP_TLS", "MAIL_ENCRYPTION", "EMAIL_USE_TLS", "SMTP_SECURE"], "SMTP_HOST_SSL_ENABLED"),
-            (&["SMTP_OPENSSL_VERIFY_MODE", "SMTP_INSECURE", "MAIL_VERIFY_PEER", "SMTP_CA_FILE"], "WAXSEAL_CA"),
-            (
-                &[
-                    "DKIM_KEY",
-                    "DKIM_PRIVATE_KEY_FILE",
-                    "DKIM_KEY_FILE",
-                    "DKIM_KEY_PATH",
-                    "DKIM_PRIVATEKEY",
-                    "OPENDKIM_KEY",
-                    "DKIM_PEM",
-                ],
-                "DKIM_PRIVATE_KEY",
-            ),
-            (&["DKIM_DOMAINS", "OPENDKIM_DOMAIN"], "DKIM_DOMAIN"),
-            (&["POSTMARK_API_KEY"], "WAXSEAL_PROVIDER=postmark"),
-            (&["MAILGUN_API_KEY", "MAILGUN_DOMAIN", "MAILGUN_BASE_URI"], "WAXSEAL_PROVIDER=mailgun"),
-            (&["MANDRILL_API_KEY"], "WAXSEAL_PROVIDER=mandrill"),
-            (&["SENDGRID_API_KEY"], "WAXSEAL_PROVIDER=sendgrid"),
-            (&["BREVO_API_KEY", "SMTP_URL", "MAILER_DSN", "EMAIL_URL"], "SMTP_HOST_ADDR"),
-            (
-                &["WAXSEAL_PORT", "WAXSEAL_BIND", "WAXSEAL_LISTN", "WAXSEL_LISTEN", "export WAXSEAL_LISTEN"],
-                "WAXSEAL_LISTEN",
-            ),
-            (&["WAXSEAL_MAX_CONNECTIONS", "SMTP_POOL"], "SMTP_POOL_SIZE"),
-            (&["STMP_HOST_ADDR", "SMTP-HOST-ADDR", "SMTP_HOST_ADRR"], "SMTP_HOST_ADDR"),
-            (&["MYNETWORKS", "WAXSEAL_NETWORKS", "WAXSEAL_ALOW"], "WAXSEAL_ALLOW"),
-            (&["RUST_LOG", "WAXSEAL_LOG"], "WAXSEAL_LOG_LEVEL"),
-            (&["WAXSEAL_CONFIG_FILE", "WAXSEAL_CONF"], "WAXSEAL_CONFIG"),
-            (&["WAXSEAL_TLS_CERT", "WAXSEAL_CERT_FILE"], "WAXSEAL_CERTIFICATE"),
-            (&["MAIL_FROM", "SMTP_FROM"], "MAILER_EMAIL"),
-            (&["WAXSEAL_IDLE_TIMEOUT"], "[[upstream]]"),
-            (&["WAXSEAL_NOSUCH", "SMTP_NOSUCH", "DKIM_NOSUCH"], "waxseal check --defaults"),
-        ] {
-            for name in names {
+        for (names, right) in WRITTEN {
+            for name in *names {
                 let help = help(name);
                 assert!(help.as_ref().is_some_and(|help| help.contains(right)), "{name}: {help:?}, not {right}");
             }

@@ -3,20 +3,15 @@
 
 use super::Resolver;
 use crate::config::input::{Input, Reported, Resolved, Typed};
+use crate::config::value::HostName;
 use crate::smtp::Domain;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 impl Resolver<'_> {
     /// The name and the EHLO name. The sandbox accepts any EHLO name; providers do not.
-    pub(super) fn hostname(&mut self, typed: Typed<Domain>, has_provider: bool) -> Resolved<(String, String)> {
+    pub(super) fn hostname(&mut self, typed: Typed<HostName>, has_provider: bool) -> Resolved<(String, String)> {
         let name = match typed.input {
-            Input::Default(domain) | Input::Given(domain) if !domain.as_str().is_ascii() => {
-                self.findings
-                    .error(&typed.place, format!("`hostname`: \"{domain}\" has characters that EHLO cannot carry"))
-                    .help("write the name in its xn-- form");
-                return Err(Reported);
-            }
-            Input::Default(domain) | Input::Given(domain) => domain.to_string(),
+            Input::Default(HostName(domain)) | Input::Given(HostName(domain)) => domain.to_string(),
             Input::Invalid => return Err(Reported),
             Input::Absent => own_name(),
         };

@@ -6,9 +6,7 @@ use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::problem::Findings;
 use crate::config::queue::QueueBackend;
 use crate::config::settings::{BackendSettings, QueueSettings};
-use crate::config::value::ByteSize;
 use crate::queue::schedule::Schedule;
-use crate::queue::sqlite::SMALLEST_FLOOR;
 
 /// Works without the rest of the configuration.
 pub fn backend(typed: &Typed<QueueBackend>, findings: &mut Findings) -> Resolved<BackendSettings> {
@@ -33,30 +31,14 @@ impl Resolver<'_> {
                 .warning(&typed.expire.place, "`expire` is shorter than the first wait: nothing is ever tried again")
                 .help("RFC 5321 asks for four to five days");
         }
-        let min_free_space = self.floor(&typed.min_free_space);
         Ok(QueueSettings {
             backend: backend?,
             schedule: Schedule { first: retry.first, longest: retry.longest, expire },
             keep_failed: typed.keep_failed.get()?,
             keep_history: typed.keep_history.get()?,
             bounce: typed.bounce.get()?,
-            min_free_space: min_free_space?,
+            min_free_space: typed.min_free_space.get()?.0,
             deduplicate: typed.deduplicate.optional()?,
         })
-    }
-
-    fn floor(&mut self, typed: &Typed<ByteSize>) -> Resolved<u64> {
-        let ByteSize(floor) = typed.get()?;
-        if floor >= SMALLEST_FLOOR {
-            return Ok(floor);
-        }
-        let smallest = SMALLEST_FLOOR >> 20;
-        self.findings
-            .error(&typed.place, format!("`min_free_space` is too small: the smallest value is \"{smallest} MiB\""))
-            .help(
-                "so much the queue's write-ahead log may need, and the database when the log is written back, before mail that \
-                 is delivered or removed makes room again",
-            );
-        Err(Reported)
     }
 }
