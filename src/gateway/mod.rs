@@ -115,12 +115,7 @@ impl Gateway {
         let limits = LaneLimits::default();
         let control = bind_control(&settings, &queue, lane_watch(&delivery, &limits));
         let settlement = SettlementPolicy { schedule: settings.queue.schedule, routes, clock: Clock::System };
-        let bouncer = Arc::new(Bouncer {
-            bounce: settings.queue.bounce.clone(),
-            hostname: settings.hostname.as_str().into(),
-            settlement: settlement.clone(),
-            queue: queue.clone(),
-        });
+        let bouncer = Arc::new(bouncer(&settings, &settlement, &queue));
         let leftovers = Leftovers::new(queue.clone(), settlement.clone(), bouncer.clone());
         let behind = IntakeParts {
             keyring,
@@ -293,6 +288,15 @@ pub fn routes(settings: &Settings) -> Routes {
     };
     let names = settings.upstreams.iter().map(|upstream| upstream.name.clone());
     Routes::new(settings.routes.iter().map(route).collect(), names.collect())
+}
+
+fn bouncer(settings: &Settings, settlement: &SettlementPolicy, queue: &Arc<dyn Backend>) -> Bouncer {
+    Bouncer {
+        bounce: settings.queue.bounce.clone(),
+        hostname: settings.hostname.as_str().into(),
+        settlement: settlement.clone(),
+        queue: queue.clone(),
+    }
 }
 
 fn announce(settings: &Settings, listeners: &[BoundListener]) {
