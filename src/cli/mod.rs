@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let error = suggestions::without_harm(error);
+            let error = suggestions::without_unsafe_proposals(error);
             let wrong = error.use_stderr();
             let text = error.render().to_string();
             let shown = HIDDEN_ARGUMENTS.hide(&error.render().to_string());

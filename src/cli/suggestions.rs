@@ -1,7 +1,7 @@
-//! What is proposed for a word that is not known: never a command or an option that does more than was asked for.
+//! Filters what is proposed for an unknown word: never a command or an option that does more than was asked for.
 //!
-//! clap proposes whatever looks alike, so that `queue delete` once led to `release`, which starts deliveries. What only
-//! shows something may look alike; what changes something must be the same word with one slip of the keyboard.
+//! clap proposes any similar word, so that `queue delete` once led to `release`, which starts deliveries. For commands that
+//! only show something, similarity is enough; a command that changes something must differ by a single typing error.
 
 use clap::error::{ContextKind, ContextValue};
 
@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue};
 const HARMLESS: [&str; 11] =
     ["check", "dkim", "help", "list", "queue", "record", "show", "user", "verify", "--help", "--version"];
 
-/// Options that choose less, or the form of what is printed.
+/// Options that narrow the selection, or choose the output format.
 const NARROWING: [&str; 11] = [
     "--config",
     "--content",
@@ -24,8 +24,8 @@ const NARROWING: [&str; 11] = [
     "--upstream",
 ];
 
-/// Without the proposals that nobody may follow blindly.
-pub(super) fn without_harm(mut error: clap::Error) -> clap::Error {
+/// Removes proposals that would be dangerous to follow blindly.
+pub(super) fn without_unsafe_proposals(mut error: clap::Error) -> clap::Error {
     for (typed, proposed) in [
         (ContextKind::InvalidSubcommand, ContextKind::SuggestedSubcommand),
         (ContextKind::InvalidArg, ContextKind::SuggestedArg),
@@ -64,10 +64,10 @@ mod tests {
 
     fn complaint(words: &[&str]) -> String {
         let error = Arguments::try_parse_from([&["waxseal"], words].concat()).expect_err("not a command");
-        without_harm(error).to_string()
+        without_unsafe_proposals(error).to_string()
     }
 
-    /// Words that people know from other programs, and what clap would make of them.
+    /// Words that people know from other programs, and what clap would propose.
     #[test]
     fn no_word_leads_to_a_command_that_does_something_else() {
         for word in [
@@ -117,7 +117,7 @@ mod tests {
         assert!(complaint(&["queue", "list", "--recipients"]).contains("'--recipient"), "a filter may be proposed");
     }
 
-    /// A new command is either known to change nothing, or proposed for a slip alone.
+    /// A new command is either listed as changing nothing, or proposed only for a typing error.
     #[test]
     fn what_is_called_harmless_is_there() {
         let command = Arguments::command();

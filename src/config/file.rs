@@ -1,6 +1,6 @@
 //! What can be typed in `config.toml`: every table, every key, each once, with its documentation and default.
 //!
-//! Values are of the right form here, no more: files are not read and references not followed; that is `settings`.
+//! Values are only checked one by one: `resolve` reads files and follows references.
 
 use super::masking::is_key_without_its_frame;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
@@ -426,7 +426,7 @@ words! { TlsMode, "\"starttls\" or \"implicit\"", {
 
 words! { Format, "\"pretty\" or \"json\"", { "pretty" => Self::Pretty, "json" => Self::Json } }
 
-/// A provider of which something is known.
+/// A known provider.
 #[derive(Debug, Clone, Copy)]
 pub struct ProviderName(pub &'static Preset);
 

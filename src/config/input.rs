@@ -55,7 +55,7 @@ impl<T> Typed<T> {
     }
 
     /// Makes a default count as if it had been typed.
-    pub fn insist(&mut self) {
+    pub fn mark_given(&mut self) {
         self.input = match std::mem::replace(&mut self.input, Input::Invalid) {
             Input::Default(value) => Input::Given(value),
             other => other,

@@ -1,16 +1,16 @@
-//! The networks that this machine, or this container, is in: for help texts that can then name what to write. IPv4 only,
-//! as Linux lists it in proc(5), `/proc/net/route`. Nothing is trusted for being in that list.
+//! The networks of this machine or container, for help texts that name what to write. IPv4 only, from Linux's
+//! `/proc/net/route`, proc(5). A network is not trusted for being in that list.
 
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 
-/// Interface and network, without loopback. Empty where the system does not say.
+/// Interface and network, without loopback. Empty if the system does not list them.
 pub fn local_networks() -> Vec<(String, Ipv4Net)> {
     std::fs::read_to_string("/proc/net/route").map(|table| networks(&table)).unwrap_or_default()
 }
 
-/// Of the table's lines those without a gateway and with a mask: what the interface itself is in. Numbers are hexadecimal,
-/// in the machine's order of octets.
+/// Reads the lines without a gateway and with a mask, which are the interfaces' own networks. Numbers are hexadecimal, in
+/// the machine's byte order.
 fn networks(table: &str) -> Vec<(String, Ipv4Net)> {
     let network = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -144,7 +144,7 @@ pub struct Survey {
 
 /// The position of a key.
 #[derive(Clone, Copy)]
-struct Around {
+struct KeyPosition {
     /// Below the key of a secret.
     secret: bool,
     /// In a table of the schema, and not in one whose keys the user chooses.
@@ -161,7 +161,7 @@ impl Survey {
 
     pub fn of(document: &DeTable<'_>, schema: Schema) -> Self {
         let mut survey = Self::blind(schema);
-        survey.table(document, Around { secret: false, schema: true, unknown: false });
+        survey.table(document, KeyPosition { secret: false, schema: true, unknown: false });
         survey.literals.sort_by_key(|literal| literal.start);
         survey
     }
@@ -176,7 +176,7 @@ impl Survey {
         masked
     }
 
-    fn table(&mut self, table: &DeTable<'_>, around: Around) {
+    fn table(&mut self, table: &DeTable<'_>, around: KeyPosition) {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             let can_show = if around.schema { is_plain_key(name, self.schema) } else { !could_be_secret(name) };
@@ -198,13 +198,13 @@ impl Survey {
                 _ => {
                     let is_setting = self.schema.setting(name).is_some();
                     let unknown = around.unknown || (around.schema && !is_setting && !self.schema.has_table(name));
-                    self.value(value, Around { secret, schema: around.schema && !is_setting, unknown });
+                    self.value(value, KeyPosition { secret, schema: around.schema && !is_setting, unknown });
                 }
             }
         }
     }
 
-    fn value(&mut self, value: &Spanned<DeValue<'_>>, around: Around) {
+    fn value(&mut self, value: &Spanned<DeValue<'_>>, around: KeyPosition) {
         match value.get_ref() {
             DeValue::Table(table) => self.table(table, around),
             DeValue::Array(items) => items.iter().for_each(|item| self.value(item, around)),

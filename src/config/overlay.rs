@@ -101,7 +101,7 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
     upstream.name = Typed::given(UPSTREAM.to_owned(), place.clone());
     if let Some(host) = host {
         // Counts as given even if it is not: Plausible's default applies whatever SMTP_HOST_SSL_ENABLED says.
-        upstream.port.insist();
+        upstream.port.mark_given();
         let known = host.value().map(String::as_str).and_then(provider::at_host);
         upstream.provider = Typed::given(ProviderName(known.unwrap_or(&provider::SMTP)), place);
         upstream.host = host;

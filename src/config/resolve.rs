@@ -102,7 +102,7 @@ impl Resolver<'_> {
         self.base.join(typed)
     }
 
-    /// If every upstream signs by itself, no key is missing.
+    /// If every upstream's provider signs, no key is missing.
     fn unsigned(&mut self, gateway: &GatewayTable, has_keys: bool, signs_nothing: bool) -> Resolved<Unsigned> {
         let typed = &gateway.unsigned;
         if !has_keys && !typed.is_given() && signs_nothing {

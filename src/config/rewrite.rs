@@ -1,5 +1,5 @@
 //! `[[rewrite]]` as typed: conditions, then actions, one key each.
-//! Values are of the right form here, no more; what they mean together is looked at in `resolve/rewrite.rs`.
+//! Values are only checked one by one; `resolve/rewrite.rs` checks what they mean together.
 
 mod values;
 

@@ -41,7 +41,7 @@ pub struct Settings {
     /// In order, the first match is used; at least one. Mail that matches none cannot be sent.
     pub routes: Vec<RouteSettings>,
     pub repairs: Repairs,
-    /// What the gateway's own Received field tells.
+    /// What the gateway's own Received field contains.
     pub received: ReceivedDetail,
     /// Carried out after the repairs.
     pub rules: Rules,

@@ -1,4 +1,4 @@
-//! Why a file cannot be read, and what to do, in the same words wherever a file is named.
+//! Explains why a file cannot be read and what to do, with the same words for every file.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
@@ -12,7 +12,7 @@ pub fn why(error: &Error) -> String {
     }
 }
 
-/// `None` where the error says it all.
+/// `None` if the error needs no explanation.
 pub fn what_to_do(path: &Path, error: &Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::IsADirectory => {

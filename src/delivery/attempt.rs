@@ -38,7 +38,7 @@ impl Target {
     }
 
     /// True if the upstream could accept this mail now.
-    pub(super) fn would_take(&self, accepted: &Accepted) -> bool {
+    pub(super) fn would_accept(&self, accepted: &Accepted) -> bool {
         self.logins.for_mail(accepted).is_ok_and(|upstream| matches!(upstream.capacity(), Capacity::Slots(_)))
     }
 }
@@ -99,7 +99,7 @@ impl Delivery {
             () = cut_off.cancelled() => false,
         };
         if !is_whole {
-            progress.break_off();
+            progress.interrupt();
         }
         progress.finish()
     }

@@ -43,7 +43,7 @@ impl Delivery {
                     continue;
                 }
             };
-            let has_alternative = targets[at + 1..].iter().any(|other| other.would_take(progress.accepted));
+            let has_alternative = targets[at + 1..].iter().any(|other| other.would_accept(progress.accepted));
             let outbound = Outbound { target, upstream, has_alternative };
             self.try_in_transactions(outbound, &pending, progress).await;
             pending.retain(|&index| progress.wants_another_upstream(index, way.retry_refused));

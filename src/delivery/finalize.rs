@@ -95,7 +95,7 @@ impl Finalizer {
         let marks = accepted.marks.clone();
         // The memory share moves into the closure: the work needs it even if no one waits for the result any more.
         let work = move || (form.of(&message, &marks).and_then(|formed| signer.seal(&formed)), share);
-        let (sealed, mut share) = apart(accepted, work).await?;
+        let (sealed, mut share) = in_own_task(accepted, work).await?;
         let sealed = sealed.map_err(|NotSendable { enhanced, text, whose }| match whose {
             FailureScope::Upstream => server.cannot_carry(enhanced, text),
             FailureScope::Message => Outcome::Failed(Reason::local(None, enhanced, text)),
@@ -116,7 +116,7 @@ impl Finalizer {
         deadline: Deadline,
     ) -> Result<Option<MemoryShare>, Outcome> {
         let message = accepted.message.clone();
-        let octets = apart(accepted, move || seven_bit_memory(&message)).await?;
+        let octets = in_own_task(accepted, move || seven_bit_memory(&message)).await?;
         if octets == 0 {
             return Ok(None);
         }
@@ -152,7 +152,7 @@ impl Finalizer {
     }
 }
 
-async fn apart<T: Send + 'static>(
+async fn in_own_task<T: Send + 'static>(
     accepted: &Accepted,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Outcome> {

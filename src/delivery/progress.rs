@@ -56,7 +56,7 @@ impl<'a> AttemptProgress<'a> {
 
     /// Interrupts the attempt where it is. Known outcomes stay; recipients of the transaction under way may still get
     /// the message, and no other upstream is tried for them.
-    pub fn break_off(&mut self) {
+    pub fn interrupt(&mut self) {
         let (name, sending) = self.sending.take().unwrap_or_default();
         let cause = Cause::Local {
             enhanced: EnhancedCode::new(4, 3, 2),
@@ -173,12 +173,12 @@ mod tests {
         }
     }
 
-    fn beyond(upstream: &str) -> Outcome {
+    fn too_large(upstream: &str) -> Outcome {
         let cause = Cause::Local { enhanced: EnhancedCode::new(5, 3, 4), text: "too large".to_owned() };
         Outcome::Failed(Reason::new(Some(upstream), RelayStep::Local, cause))
     }
 
-    fn away(upstream: &str) -> Outcome {
+    fn unavailable(upstream: &str) -> Outcome {
         Outcome::Deferred(Reason::new(Some(upstream), RelayStep::Connect, Cause::TimedOut))
     }
 
@@ -189,7 +189,7 @@ mod tests {
         let stop = CancellationToken::new();
         let reply = Reply::new(550, EnhancedCode::new(5, 7, 1), "spam");
         let refused = Outcome::Failed(Reason::new(Some("a"), RelayStep::Data, Cause::Reply(reply)));
-        for before in [beyond("a"), refused] {
+        for before in [too_large("a"), refused] {
             let mut progress = AttemptProgress::new(&accepted, Deadline::NONE, &stop);
             progress.settle(0, before, None);
             progress.leave(&[0]);
@@ -214,15 +214,15 @@ mod tests {
             Outcome::Failed(Reason::new(Some("a"), RelayStep::Rcpt, Cause::Reply(reply)))
         };
         let mut progress = AttemptProgress::new(&accepted, Deadline::NONE, &stop);
-        progress.settle(0, away("a"), None);
+        progress.settle(0, unavailable("a"), None);
         progress.settle(1, Outcome::Delivered(Reply::ok()), None);
         progress.settle(2, refusal(1), None);
         progress.settle(4, refusal(2), None);
         (progress.open, progress.sending) = (vec![3, 4], Some(("b".to_owned(), vec![3])));
-        progress.break_off();
+        progress.interrupt();
         let attempt = progress.finish();
         let outcomes: Vec<_> = attempt.settled().iter().map(|settled| settled.outcome.clone()).collect();
-        assert_eq!(outcomes[..3], [away("a"), Outcome::Delivered(Reply::ok()), refusal(1)]);
+        assert_eq!(outcomes[..3], [unavailable("a"), Outcome::Delivered(Reply::ok()), refusal(1)]);
         let reason = |at: usize| match &outcomes[at] {
             Outcome::Deferred(reason) => reason.clone(),
             other => panic!("{at}: {other:?}"),
@@ -240,10 +240,10 @@ mod tests {
         let accepted = accepted();
         let stop = CancellationToken::new();
         for (outcomes, wants_another, left) in [
-            (&[beyond("a")][..], true, beyond("a")),
-            (&[beyond("a"), beyond("b")], true, beyond("b")),
-            (&[away("a"), beyond("b")], true, away("a")),
-            (&[beyond("a"), away("b")], true, away("b")),
+            (&[too_large("a")][..], true, too_large("a")),
+            (&[too_large("a"), too_large("b")], true, too_large("b")),
+            (&[unavailable("a"), too_large("b")], true, unavailable("a")),
+            (&[too_large("a"), unavailable("b")], true, unavailable("b")),
         ] {
             let mut progress = AttemptProgress::new(&accepted, Deadline::NONE, &stop);
             outcomes.iter().for_each(|outcome| progress.settle(0, outcome.clone(), None));

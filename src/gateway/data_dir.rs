@@ -82,14 +82,13 @@ fn close(path: &Path, found: &Metadata) -> Result<(), DataDirError> {
         ErrorKind::PermissionDenied if owner != user() => DataDirError::Foreign { owner },
         _ => error.into(),
     };
-    if mode & OTHERS != 0 && !is_ours_alone(path).map_err(foreign)? {
+    if mode & OTHERS != 0 && !is_empty_or_queue(path).map_err(foreign)? {
         return Err(if owner == user() { DataDirError::Occupied { mode } } else { DataDirError::Foreign { owner } });
     }
     fs::set_permissions(path, Permissions::from_mode(OWNER_ONLY)).map_err(foreign)
 }
 
-/// Whether it is empty or contains a queue.
-fn is_ours_alone(path: &Path) -> io::Result<bool> {
+fn is_empty_or_queue(path: &Path) -> io::Result<bool> {
     if sqlite::exists(path)? {
         return Ok(true);
     }

@@ -72,7 +72,7 @@ impl DryRun {
         if let Ok(accepted) = &intake.result {
             let routes = routes(&settings);
             let header = accepted.asked_header();
-            let way = |recipient: &Mailbox| routes.way(&accepted.addressed(recipient, &header), accepted.id);
+            let way = |recipient: &Mailbox| routes.route_for(&accepted.addressed(recipient, &header), accepted.id);
             let recipients = accepted.envelope.recipients.iter();
             onward.extend(recipients.map(|to| RecipientPreview { recipient: to.clone(), way: way(to) }));
             exits = self::exits(accepted, &onward, &settings, &keyring).await;

@@ -76,7 +76,7 @@ pub struct Gateway {
     leftovers: Leftovers,
     control: Option<ControlServer>,
     queue: Arc<dyn Backend>,
-    lanes_of_today: Lanes,
+    lanes: Lanes,
     keep: Retention,
     drain: Duration,
     /// Cancels waits for providers when the drain time is over.
@@ -94,7 +94,7 @@ pub enum StopReason {
 }
 
 /// At most this much of the drain time is reserved for final replies to clients and providers.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FINAL_REPLIES: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// `inherited`: sockets that the service manager passed; a listener without one opens its own.
@@ -106,7 +106,7 @@ impl Gateway {
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
         let memory = MemoryPlan::of(&settings);
         let routes = Arc::new(routes(&settings));
-        let (lock, queue, lanes_of_today) = storage::open(&settings, memory, &routes).await?;
+        let (lock, queue, lanes) = storage::open(&settings, memory, &routes).await?;
         let lock = Arc::new(lock);
         let targets = upstreams::targets(&settings, sandbox.as_ref(), queue.clone()).await?;
         let unsigned = settings.unsigned.clone();
@@ -148,7 +148,7 @@ impl Gateway {
             leftovers,
             control,
             queue,
-            lanes_of_today,
+            lanes,
             keep: Retention { failed: settings.queue.keep_failed, history: settings.queue.keep_history },
             drain: settings.drain,
             cut_off,
@@ -171,7 +171,7 @@ impl Gateway {
         }
         aside.spawn(storage::watch(self.queue.clone(), self.lock.clone(), shutdown.clone()));
         aside.spawn(storage::prune(self.queue.clone(), self.keep, shutdown.clone()));
-        aside.spawn(self.lanes_of_today.go_on(shutdown.clone()));
+        aside.spawn(self.lanes.reassign_rest(shutdown.clone()));
         let mut dispatcher = JoinSet::new();
         dispatcher.spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();
@@ -221,8 +221,8 @@ async fn drain(
     farewell: Instant,
     drain: Duration,
 ) {
-    let last_words = LAST_WORDS.min(drain / 4);
-    let finished = timeout_at(farewell - last_words, async {
+    let final_replies = FINAL_REPLIES.min(drain / 4);
+    let finished = timeout_at(farewell - final_replies, async {
         while listeners.join_next().await.is_some() {}
         while dispatcher.join_next().await.is_some() {}
     });
@@ -231,7 +231,7 @@ async fn drain(
     }
     warn!(?drain, "the drain time is over; cutting off what is still in progress");
     cut_off.cancel();
-    let ended = timeout_at(farewell - last_words / 2, async {
+    let ended = timeout_at(farewell - final_replies / 2, async {
         while listeners.join_next().await.is_some() {}
         while dispatcher.join_next().await.is_some() {}
     });
@@ -308,11 +308,11 @@ fn announce(settings: &Settings, listeners: &[BoundListener]) {
     }
     for upstream in &settings.upstreams {
         let name = &*upstream.name;
-        let told = upstreams::describe(upstream);
+        let described = upstreams::describe(upstream);
         match upstream.provider {
             // Once, and not again for each mail.
-            Provider::Sandbox => warn!(upstream = name, "{told}"),
-            Provider::Smtp { .. } => info!(upstream = name, "{told}"),
+            Provider::Sandbox => warn!(upstream = name, "{described}"),
+            Provider::Smtp { .. } => info!(upstream = name, "{described}"),
         }
     }
 }

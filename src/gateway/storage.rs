@@ -79,7 +79,7 @@ impl Lanes {
         Self { queue, routes, moved: 0, progress: Progress::ToBegin }
     }
 
-    /// Does what is possible at once; [`Lanes::go_on`] does the rest once the listeners are open.
+    /// Does what is possible at once; [`Lanes::reassign_rest`] does the rest once the listeners are open.
     async fn begin(&mut self) -> Result<(), QueueError> {
         for _ in 0..2 {
             match self.step().await {
@@ -100,8 +100,8 @@ impl Lanes {
     }
 
     /// Ends when all mail is on its lane, or at the stop; in that case the next start begins again.
-    pub async fn go_on(mut self, stop: CancellationToken) {
-        let mut told = Instant::now();
+    pub async fn reassign_rest(mut self, stop: CancellationToken) {
+        let mut logged_at = Instant::now();
         while self.progress != Progress::Done {
             let step = tokio::select! {
                 biased;
@@ -119,9 +119,9 @@ impl Lanes {
                     }
                 }
             }
-            if told.elapsed() >= BETWEEN_REPORTS {
+            if logged_at.elapsed() >= BETWEEN_REPORTS {
                 info!(recipients = self.moved, "waiting mail is being put on the lanes of the current routes");
-                told = Instant::now();
+                logged_at = Instant::now();
             }
         }
     }
@@ -185,7 +185,7 @@ mod tests {
     use crate::queue::testing::MemoryQueue;
     use tokio::time::sleep;
 
-    /// It ran first thing after a start, by whatever the clock showed then.
+    /// It once ran directly after the start, with whatever time the clock showed.
     #[tokio::test(start_paused = true)]
     async fn what_was_kept_is_forgotten_every_hour_and_not_at_the_start() {
         let queue = Arc::new(MemoryQueue::default());

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 /// For all look-ups at start together: an unavailable resolver must not keep the listeners closed.
 const LOOK_UP: Duration = Duration::from_secs(3);
 
-/// By the addresses that the hosts' names stand for; the configuration has looked at literal ones.
+/// Compares the addresses to which the hosts' names resolve; the configuration has checked literal addresses.
 pub(super) async fn refuse_own_listeners(settings: &Settings) -> Result<(), StartError> {
     let listeners: Vec<_> = settings.listeners.iter().map(|listener| listener.options.address).collect();
     let mut look_ups = JoinSet::new();
@@ -91,7 +91,8 @@ pub(super) async fn targets(
     Ok(targets)
 }
 
-/// Without any login, or with one at least for all other mail, whatever has none of its own is served, too.
+/// Mail whose domain has no login of its own uses the table's login. It needs none if the table has no logins at all, and
+/// is not served if the table has only logins of domains.
 fn logged_in_to(
     name: &str,
     logins: &UpstreamLogins,
@@ -103,7 +104,7 @@ fn logged_in_to(
     Logins::new(name, by_domain.map(|(domain, login)| (domain.clone(), logged_in(Some(login)))), own)
 }
 
-/// One for each upstream that does not use another's, with what was used of its quotas.
+/// One for each upstream that does not share another's, with the stored usage of its quotas.
 async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<HashMap<Arc<str>, Account>, StartError> {
     let ledger: Arc<dyn QuotaStore> = Arc::new(Quotas(ledger));
     let mut accounts = HashMap::new();
@@ -111,7 +112,7 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.share_limits_with.is_none()) {
         let mut name = account_name(&upstream.provider);
         if !names.insert(name.clone()) {
-            // Each counts for itself, as the configuration's warning says, and must not write over the other's count.
+            // Each counts separately, as the configuration's warning says, and must not overwrite the other's count.
             name = format!("{name}/{}", upstream.name);
         }
         let former = upstream.name.clone();
@@ -126,7 +127,8 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
     Ok(accounts)
 }
 
-/// By host and logins, so that a table with another name is the same account. A digest: no login stands in the database.
+/// Identifies the account by host and logins, so that renaming the table does not change it. A digest, because the database
+/// must not contain a login.
 fn account_name(provider: &Provider) -> String {
     let Provider::Smtp { endpoint, logins } = provider else { return "account:sandbox".to_owned() };
     let mut names: Vec<&str> = logins.usernames().collect();

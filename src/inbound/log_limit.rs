@@ -141,7 +141,7 @@ mod tests {
         LogPeer { listener, peer, needs_no_login: false, may_send: false }
     }
 
-    fn told(log_limiter: &LogLimiter, log_peer: LogPeer, times: u32) -> usize {
+    fn lines_logged(log_limiter: &LogLimiter, log_peer: LogPeer, times: u32) -> usize {
         (0..times).filter(|_| log_limiter.allowance(log_peer) != LineAllowance::LeftOut).count()
     }
 
@@ -150,7 +150,7 @@ mod tests {
         let log_limiter = LogLimiter::default();
         for minute in 0..3 {
             for (address, lines) in [("192.0.2.1", 21), ("192.0.2.2", 21), ("2001:db8::1", 21), ("2001:db8::2", 0)] {
-                assert_eq!(told(&log_limiter, stranger(address), 300), lines, "{address} in minute {minute}");
+                assert_eq!(lines_logged(&log_limiter, stranger(address), 300), lines, "{address} in minute {minute}");
             }
             let mut left_out: Vec<_> =
                 log_limiter.take().iter().map(|(network, lines)| format!("{network} {lines}")).collect();
@@ -163,9 +163,9 @@ mod tests {
     fn a_client_that_may_send_has_more_lines_and_after_a_message_all_again() {
         let log_limiter = LogLimiter::default();
         let sender = LogPeer { may_send: true, ..stranger("192.0.2.1") };
-        assert_eq!(told(&log_limiter, sender, 300), 101);
+        assert_eq!(lines_logged(&log_limiter, sender, 300), 101);
         log_limiter.reset(sender.peer.ip(), sender.needs_no_login);
-        assert_eq!(told(&log_limiter, sender, 300), 101);
+        assert_eq!(lines_logged(&log_limiter, sender, 300), 101);
         assert_eq!(log_limiter.take()[0].1, 398);
     }
 
@@ -173,7 +173,7 @@ mod tests {
     fn more_networks_than_can_be_counted_share_the_lines_of_one() {
         let log_limiter = LogLimiter::default();
         let lines: usize =
-            (0..1000).map(|n: u32| told(&log_limiter, stranger(&format!("2001:db8:0:{n:x}::1")), 30)).sum();
+            (0..1000).map(|n: u32| lines_logged(&log_limiter, stranger(&format!("2001:db8:0:{n:x}::1")), 30)).sum();
         assert_eq!(lines, 21 * (MOST_NETWORKS + 1));
         assert_eq!(log_limiter.0.lock().len(), MOST_NETWORKS + 1);
     }

@@ -124,7 +124,7 @@ impl Verifiers {
     /// Waits for its turn.
     pub async fn allowance(&self, source: LoginSource) -> Result<Run, Busy> {
         let (place, turn) = self.queue(source)?;
-        self.go_on();
+        self.start_checks();
         // The sender of a waiting login is never dropped.
         let mut run = turn.await.map_err(|_| Busy)?;
         run.place = Some(place);
@@ -172,7 +172,7 @@ impl Verifiers {
     }
 
     /// Starts the checks that may run now.
-    fn go_on(&self) {
+    fn start_checks(&self) {
         // The lock is released before the run is sent: if the client is gone, the run is dropped at once, which needs
         // the lock.
         while let Some((waiting, is_unauthenticated)) = self.begin_next() {
@@ -270,7 +270,7 @@ impl FairQueue {
 impl Drop for Run {
     fn drop(&mut self) {
         self.verifiers.0.lock().count(self.is_unauthenticated, -1);
-        self.verifiers.go_on();
+        self.verifiers.start_checks();
     }
 }
 

@@ -1,9 +1,10 @@
-//! A message that a client submits a second time because it did not see the answer to the first: who is the same client, what is the
-//! same message, and who waits for whom in direct mode.
+//! Recognises a message that a client submits a second time because it did not see the answer to the first; in direct mode,
+//! the second waits for the first.
 //!
-//! The same are: the login, or the client's address without one; the Idempotency-Key, or the Message-ID without one; the envelope; and
-//! the content. What a library writes differently each time it renders a message is not content: Date, multipart boundaries, and the
-//! Message-ID where there is an Idempotency-Key. Mail with neither name is never taken for other mail.
+//! Two submissions are the same message if these are equal: the login (without one, the client's address), the
+//! Idempotency-Key (without one, the Message-ID), the envelope and the content. The content does not include what a library
+//! writes differently each time it renders a message: Date, multipart boundaries, and the Message-ID if there is an
+//! Idempotency-Key. Mail with neither header is always new.
 
 use crate::inbound::{Client, Received};
 use crate::message::headers::FieldRef;
@@ -22,13 +23,13 @@ use tokio::time::timeout;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const MESSAGE_ID: &str = "Message-ID";
-/// A boundary of fewer octets could stand in a header as a word.
+/// A shorter boundary, in octets, could occur in a header as a word.
 const SHORTEST_BOUNDARY: usize = 8;
 /// Real mail has a handful.
 const MOST_BOUNDARIES: usize = 32;
 const MOST_PLACES: usize = 10_000;
 
-/// What `received` is remembered by; `None` for mail that names itself nowhere, or in more than one way.
+/// The key under which `received` is remembered; `None` for mail with neither header, or with a repeated one.
 pub(super) fn deduplication(received: &Received, window: Duration) -> Option<Deduplication> {
     let message = RawMessage::from_data(received.data.clone()).ok()?;
     let (name, value) = own_name(&message)?;
@@ -36,7 +37,7 @@ pub(super) fn deduplication(received: &Received, window: Duration) -> Option<Ded
     Some(Deduplication { key, window })
 }
 
-/// The field by which the sender names the message, and its value. Two fields of one name are no name.
+/// The field by which the sender identifies the message, and its value. A repeated field does not identify it.
 fn own_name(message: &RawMessage) -> Option<(&'static str, Vec<u8>)> {
     let name = if message.has(IDEMPOTENCY_KEY) { IDEMPOTENCY_KEY } else { MESSAGE_ID };
     let mut fields = message.fields_named(name);
@@ -59,7 +60,7 @@ fn key(client: &Client, envelope: &Envelope, message: &RawMessage, (name, value)
     digest.finish()
 }
 
-/// "localhost" is one client, whichever of its addresses it takes the next time.
+/// "localhost" is one client, whichever loopback address it uses the next time.
 fn address_of(client: &Client) -> String {
     let address = client.peer.ip().to_canonical();
     if address.is_loopback() { "loopback".to_owned() } else { address.to_string() }
@@ -68,7 +69,7 @@ fn address_of(client: &Client) -> String {
 fn add_content(digest: &mut Digest, message: &RawMessage) {
     let structure = Structure::of(message);
     let boundaries = boundaries(&structure);
-    // Its names count already, or do not.
+    // The identifying fields have been counted, or must not count.
     let is_content = |field: &FieldRef<'_>| !["Date", MESSAGE_ID, IDEMPOTENCY_KEY].iter().any(|name| field.is(name));
     for field in message.fields().filter(is_content) {
         digest.add_text(field.raw(), &boundaries, |_| true);
@@ -79,7 +80,7 @@ fn add_content(digest: &mut Digest, message: &RawMessage) {
         let before = headers.partition_point(|header| header.start <= at);
         before.checked_sub(1).is_some_and(|last| headers[last].contains(&at))
     };
-    // Elsewhere in the body the same octets are text.
+    // Elsewhere in the body, the same octets are text.
     let is_delimiter = |at: usize| {
         let before = &body[..at];
         before == b"--" || before.ends_with(b"\r\n--")
@@ -87,7 +88,7 @@ fn add_content(digest: &mut Digest, message: &RawMessage) {
     digest.add_text(body, &boundaries, |at| is_delimiter(at) || is_in_header(at));
 }
 
-/// A library draws others each time.
+/// A library chooses new ones each time.
 fn boundaries(structure: &Structure) -> Vec<&[u8]> {
     let mut found: Vec<&[u8]> = Vec::new();
     for entity in structure.entities().iter().filter(|entity| !entity.is_opaque) {
@@ -100,7 +101,7 @@ fn boundaries(structure: &Structure) -> Vec<&[u8]> {
     found
 }
 
-/// Of parts that each say how long they are, so that no two sequences of them look alike.
+/// A digest of parts, each preceded by its length, so that no two different sequences give the same input.
 struct Digest(Context);
 
 impl Digest {
@@ -115,14 +116,14 @@ impl Digest {
         }
     }
 
-    /// A boundary counts as its number wherever `is_boundary` says that it is one.
+    /// Replaces a boundary by its number wherever `is_boundary` holds.
     fn add_text(&mut self, text: &[u8], boundaries: &[&[u8]], is_boundary: impl Fn(usize) -> bool) {
         let mut places: Vec<(usize, usize)> = Vec::new();
         for (number, boundary) in boundaries.iter().enumerate() {
             let found = memchr::memmem::find_iter(text, boundary).filter(|&at| is_boundary(at));
             places.extend(found.take(MOST_PLACES).map(|at| (at, number)));
         }
-        // One may begin with another.
+        // One boundary may be the beginning of another.
         places.sort_unstable_by_key(|&(at, number)| (at, Reverse(boundaries[number].len())));
         let mut end = 0;
         for (at, number) in places {
@@ -142,7 +143,7 @@ impl Digest {
     }
 }
 
-/// Direct mode: of messages with one key one is tried at a time, so that the second sees what became of the first.
+/// Direct mode: messages with the same key are tried one at a time, so that the second sees the outcome of the first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InProgress(Arc<Mutex<HashMap<IdempotencyKey, Arc<tokio::sync::Mutex<()>>>>>);
 
@@ -155,7 +156,7 @@ pub(super) struct Turn {
 }
 
 impl InProgress {
-    /// `None`: another one is still being tried after that time.
+    /// `None` if another one is still being tried after that time.
     pub(super) async fn turn(&self, key: IdempotencyKey, patience: Duration) -> Option<Turn> {
         let lock = self.0.lock().entry(key).or_default().clone();
         let mut turn = Turn { all: self.clone(), key, held: None };

@@ -20,7 +20,7 @@ pub struct IntakePipeline {
     pub hostname: Arc<str>,
     /// The listener's address as configured, for example "127.0.0.1:2525".
     pub listener: Arc<str>,
-    /// What the Received field tells.
+    /// What the Received field contains.
     pub received: ReceivedDetail,
     /// For how long a message that is submitted again is recognised; `None`: never.
     pub deduplicate: Option<Duration>,

@@ -208,7 +208,7 @@ fn repaired(
     share: &mut MemoryShare,
     size: usize,
 ) -> Result<Repaired, Reply> {
-    let repairs = &repairs.behind_the_author();
+    let repairs = &repairs.after_the_author();
     let fewer = repairs.without_others_on_body();
     for tried in [repairs, &fewer] {
         let needed = size + header_room(message) + memory_needed(message, tried);

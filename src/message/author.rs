@@ -111,7 +111,7 @@ fn mailbox_of(member: &AddressMember<'_>, unclear: AuthorError) -> Result<Mailbo
         AddressError::HiddenRoute => AuthorError::Ambiguous,
         _ => AuthorError::Invalid,
     })?;
-    // Some readers decode words in addresses too. U+FFFD stands for octets that were not UTF-8.
+    // Some readers decode words in addresses too. U+FFFD replaces octets that were not UTF-8.
     let is_clear = !address.contains(['<', '>', '\\', '\u{fffd}']) && !address.contains("=?");
     if is_clear { Ok(mailbox) } else { Err(AuthorError::Ambiguous) }
 }

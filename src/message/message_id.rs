@@ -3,10 +3,10 @@
 use super::headers::{Fields, without_spaces_around};
 use crate::text::cleaned;
 
-/// Characters; a line has no more (RFC 5322 §2.1.1).
+/// In characters, the maximum of a line (RFC 5322 §2.1.1).
 const MAX: usize = 998;
 
-/// `<left@right>`, without a comment behind it; the whole value where it is malformed. `None` if there is none. `block`: whole
+/// `<left@right>`, without a comment after it; the whole value if it is malformed. `None` if there is none. `block`: whole
 /// fields.
 pub fn message_id(block: &[u8]) -> Option<String> {
     let field = Fields::new(block).find(|field| field.is("Message-ID"))?;

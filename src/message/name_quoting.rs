@@ -1,18 +1,18 @@
-//! Display names as people write them: `Example, Inc. <a@b>`, `"5" Floppy" <a@b>`. Where exactly one address in brackets
+//! Display names as people write them: `Example, Inc. <a@b>`, `"5" Floppy" <a@b>`. If exactly one address in brackets
 //! follows a name, the name is quoted, so that every reader finds the same address. RFC 5322 §3.2.4, §3.4.
 //!
-//! A value in which a name could be somebody else's address is left alone as a whole.
+//! A value in which a name could be another person's address is not changed at all.
 
 use super::addresses::{AddressToken, AddressTokenKind, addresses_in, first_member, members};
 use super::author;
 use super::encoded_words::{decode, encode_phrase};
 use crate::smtp::Mailbox;
 
-/// Names that are rewritten in one value: to find the end of each, all that follows may have to be read.
+/// Maximum number of names that are rewritten in one value: finding the end of each may require reading all that follows.
 const MOST_NAMES: usize = 300;
 
-/// The value with its names quoted where they need it, dots in addresses that need quotes, and nothing between two commas;
-/// `None` if nothing needs that, or there is no certain way.
+/// The value with names and dotted local parts quoted where necessary, and without empty entries; `None` if nothing needs a
+/// change, or if the meaning is not certain.
 ///
 /// `value` is unfolded; `column` is where it begins in its line.
 pub fn quoted(value: &str, column: usize) -> Option<String> {
@@ -20,7 +20,7 @@ pub fn quoted(value: &str, column: usize) -> Option<String> {
         return None;
     }
     let written = written(value, column)?;
-    // What is written must be read as it was meant.
+    // The result must be read as it was meant.
     let is_clear = written == value || self::written(&written, column).as_deref() == Some(&written);
     (is_clear && written != value).then_some(written)
 }
@@ -53,7 +53,7 @@ fn written(value: &str, column: usize) -> Option<String> {
     Some(if is_list_of(value, &texts) { value.to_owned() } else { texts.join(", ") })
 }
 
-/// Nothing stands in the value but these, and one comma between two of them.
+/// The value consists of only these, with one comma between each two.
 fn is_list_of(value: &str, texts: &[String]) -> bool {
     let mut rest = value;
     for (at, text) in texts.iter().enumerate() {
@@ -67,7 +67,7 @@ fn is_list_of(value: &str, texts: &[String]) -> bool {
     rest.trim_matches([' ', '\t']).is_empty()
 }
 
-/// The first mailbox of a list, if nobody can read it in another way, and the text after it. Only dots get quotes.
+/// The first mailbox of a list, if it can be read in only one way, and the text after it. Only dots get quotes.
 fn sound(rest: &str) -> Option<(String, &str)> {
     let (member, size) = first_member(rest)?;
     let address = author::address_of(&member)?;
@@ -91,7 +91,7 @@ fn sound(rest: &str) -> Option<(String, &str)> {
     Some((text, &rest[size..]))
 }
 
-/// Words as RFC 5322 §3.2.5 and §4.1 have them: an atom has no character that needs quotes, and a quoted string stands apart.
+/// A phrase of RFC 5322 §3.2.5 and §4.1: atoms without characters that need quotes, and quoted strings separated from them.
 fn is_phrase(tokens: &[AddressToken<'_>]) -> bool {
     let is_word = |token: &AddressToken<'_>| match &token.kind {
         AddressTokenKind::Atom(atom) => !atom.contains(['(', ')', '<', '>', '[', ']', ':', ';', '@', '\\', ',', '"']),
@@ -102,7 +102,7 @@ fn is_phrase(tokens: &[AddressToken<'_>]) -> bool {
     tokens.iter().all(is_word) && !has_glued_quotes(tokens)
 }
 
-/// `"A "B" C"` is what somebody writes who does not know that the inner quotes need a backslash.
+/// `"A "B" C"` comes from programs that do not escape the inner quotes with a backslash.
 fn has_glued_quotes(tokens: &[AddressToken<'_>]) -> bool {
     let is_quoted = |token: &AddressToken<'_>| matches!(token.kind, AddressTokenKind::Quoted { .. });
     let is_text = |token: &AddressToken<'_>| is_quoted(token) || matches!(token.kind, AddressTokenKind::Atom(_));
@@ -125,7 +125,7 @@ fn named(rest: &str, column: usize) -> Option<(String, &str)> {
         Mailbox::parse(address).ok().filter(|_| !address.contains(['\\', '\u{fffd}']) && !address.contains("=?"))?;
     let next = behind.trim_start_matches([' ', '\t']).chars().next();
     let ends_here = next.is_none_or(|next| next == ',' || next == ';' && !name.contains(':'));
-    // Before a comma there may be somebody else.
+    // The text before a comma may be another mailbox.
     let before_the_comma = name.rfind([',', ';']).map_or("", |comma| &name[..comma]);
     if !ends_here || name.contains('>') || addresses_in(before_the_comma).next().is_some() {
         return None;
@@ -138,7 +138,7 @@ fn named(rest: &str, column: usize) -> Option<(String, &str)> {
     Some((written, behind))
 }
 
-/// What a name says. `None`: words in it cannot be decoded, or would be an address for those who do not know them.
+/// The text of a name. `None` if words in it cannot be decoded, or if readers that do not decode them would see an address.
 fn name_text(name: &str) -> Option<String> {
     let inner = || name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let members = members(name).filter(|members| !members.iter().any(|member| has_glued_quotes(&member.tokens)));
@@ -147,7 +147,7 @@ fn name_text(name: &str) -> Option<String> {
     let mut place = 0;
     for token in members.iter().flat_map(|member| &member.tokens) {
         let at = place + name[place..].find(token.raw)?;
-        // White space and separators as they are.
+        // White space and separators are kept.
         text.push_str(&name[place..at]);
         place = at + token.raw.len();
         match &token.kind {
@@ -200,12 +200,12 @@ mod tests {
             ("[Staging] <a@b>", "\"[Staging]\" <a@b>"),
             ("\"J\" [Staging] <a@b>", "\"J [Staging]\" <a@b>"),
             ("A & B [x, y] <a@b>", "\"A & B [x, y]\" <a@b>"),
-            // A comma too many.
+            // An extra comma.
             ("App <a@b>,", "App <a@b>"),
             ("a@b, ", "a@b"),
             (", a@b,, c@d;", "a@b, c@d"),
             ("Example, <a@b>", "\"Example,\" <a@b>"),
-            // Lists: what is sound stays, and what is not does not spoil it.
+            // Lists: valid entries stay, whatever the others are.
             ("\"5\" Floppy\" <a@b>, \"B\" Big\" <b@c>", "\"5\\\" Floppy\" <a@b>, \"B\\\" Big\" <b@c>"),
             ("x@y, Foo, Inc <a@b>, \"C, D\" <c@d>", "x@y, \"Foo, Inc\" <a@b>, \"C, D\" <c@d>"),
             ("a@b; C <c@d>", "a@b, C <c@d>"),

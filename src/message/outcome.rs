@@ -240,10 +240,10 @@ impl Outcome {
         }
     }
 
-    /// At an upstream without a login whose server offers AUTH: a refusal that wants one is about the upstream, and the mail
-    /// waits for it. `was_served`: it has taken mail like this, so that the code alone tells nothing.
+    /// For an upstream without a login whose server offers AUTH: a refusal that asks for a login concerns the upstream, so
+    /// the mail waits. `was_served`: the server has accepted such mail, so the code alone proves nothing.
     #[must_use]
-    pub fn for_want_of_login(self, was_served: bool) -> Self {
+    pub fn deferred_without_login(self, was_served: bool) -> Self {
         match self {
             Self::Deferred(reason) | Self::Failed(reason)
                 if reason.reply().is_some_and(|reply| wants_login(reason.step, reply, was_served)) =>
@@ -285,7 +285,7 @@ pub enum Meaning {
 
 /// What happens to the connection after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionFate {
+pub enum ConnectionState {
     /// It can carry the next command.
     Kept,
     /// Replies to commands that were already sent are read, but no further message is sent over it.
@@ -313,7 +313,7 @@ pub enum Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interpretation {
     pub meaning: Meaning,
-    pub connection: ConnectionFate,
+    pub connection: ConnectionState,
     pub signal: Signal,
     /// Too many recipients for one transaction; the others need another one, now. RFC 5321 §4.5.3.1.10.
     pub next_transaction: bool,
@@ -335,7 +335,7 @@ const fn row(
     steps: &'static [RelayStep],
     codes: RangeInclusive<u16>,
     meaning: Meaning,
-    connection: ConnectionFate,
+    connection: ConnectionState,
     signal: Signal,
 ) -> ReplyRow {
     let read_as =
@@ -386,7 +386,7 @@ const LOGIN_ADVICE: &str = "check `username` and `password`; some providers want
 /// The one table: the first row that matches applies. To change what a reply means, change its row.
 #[rustfmt::skip]
 const REPLIES: &[ReplyRow] = {
-    use {ConnectionFate::*, Meaning::*, RelayStep::*, Signal::*};
+    use {ConnectionState::*, Meaning::*, RelayStep::*, Signal::*};
     &[
         // RFC 5321 §3.8: the server closes, whichever command it answers.
         row(&[],                   421..=421, UpstreamDeferred,  Closed, SlowDown),
@@ -425,7 +425,7 @@ const REPLIES: &[ReplyRow] = {
 
 /// In every other case: before MAIL, no reply is about the mail.
 const OTHERWISE: ReplyRow =
-    row(&[], 0..=u16::MAX, Meaning::UpstreamDeferred, ConnectionFate::Kept, Signal::Unavailable);
+    row(&[], 0..=u16::MAX, Meaning::UpstreamDeferred, ConnectionState::Kept, Signal::Unavailable);
 
 /// What `reply` means at `step`. `slow_down`: the preset's patterns, which make a refusal a request for patience.
 pub fn interpret(step: RelayStep, reply: &Reply, slow_down: &[SlowDown]) -> Interpretation {

@@ -13,7 +13,7 @@ pub fn is_looping(message: &RawMessage) -> bool {
     message.fields_named("Received").count() > MAX_RECEIVED
 }
 
-/// What the gateway's own Received field tells the world.
+/// What the gateway's own Received field contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReceivedDetail {
     #[default]

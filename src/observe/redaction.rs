@@ -46,7 +46,7 @@ impl Redaction {
                 );
             }
         }
-        with_stars(text, &hidden)
+        masked(text, &hidden)
     }
 
     /// Hides it both in plain and in encoded form.
@@ -195,7 +195,7 @@ fn escape(text: &[u8]) -> (Vec<u8>, usize) {
 }
 
 /// Replaces whole characters, and the padding after them.
-fn with_stars(text: &str, hidden: &[bool]) -> String {
+fn masked(text: &str, hidden: &[bool]) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut within = false;
     for (at, c) in text.char_indices() {

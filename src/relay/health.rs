@@ -66,7 +66,7 @@ impl Health {
                     let begun = now;
                     return Ok(MonitoredAttempt { health, pass, begun, signal: Signal::None, reason: None });
                 }
-                Admission::Unavailable(until) => return Err(self.away_until(until)),
+                Admission::Unavailable(until) => return Err(self.unavailable_until(until)),
                 Admission::Full if has_alternative => return Err(NotAdmitted::Full),
                 Admission::Full => match deadline.limit(changed.changed()).await {
                     Ok(_) => {}
@@ -102,7 +102,7 @@ impl Health {
         self.changed.send_replace(());
     }
 
-    fn away_until(&self, until: Instant) -> NotAdmitted {
+    fn unavailable_until(&self, until: Instant) -> NotAdmitted {
         let wait = until.saturating_duration_since(Instant::now());
         let left = roughly(wait.max(Duration::from_secs(1)));
         NotAdmitted::Unavailable { why: format!("no attempt for another {left} ({})", self.state.lock().last), wait }
@@ -168,11 +168,11 @@ impl MonitoredAttempt {
     }
 
     /// The upstream has accepted a message since this attempt began.
-    pub(super) fn saw_success(&self) -> bool {
+    pub(super) fn upstream_succeeded(&self) -> bool {
         self.health.state.lock().last_up.is_some_and(|at| at >= self.begun)
     }
 
-    pub(super) fn lasted(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 

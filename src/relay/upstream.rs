@@ -181,7 +181,7 @@ impl Upstream {
             }
             Err(reason) => {
                 // An attempt of a caller that had no time left says nothing about the server.
-                let hurried = wanted.deadline.has_passed() && attempt.lasted() < self.0.options.limits.connect_timeout;
+                let hurried = wanted.deadline.has_passed() && attempt.elapsed() < self.0.options.limits.connect_timeout;
                 if !hurried {
                     self.failed(&mut attempt, &reason);
                 }
@@ -213,7 +213,9 @@ impl Upstream {
         let token = self.token(wanted).await?;
         loop {
             let grant = match self.claim(wanted).await {
-                Err(reason) if wanted.has_alternative && !attempt.saw_success() => return Err(reason.upstream_wide()),
+                Err(reason) if wanted.has_alternative && !attempt.upstream_succeeded() => {
+                    return Err(reason.upstream_wide());
+                }
                 other => other?,
             };
             let (permit, opening) = match grant {
@@ -395,7 +397,7 @@ impl Upstream {
         }
         let was_served =
             self.0.health.has_delivered() || outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)));
-        outcomes.into_iter().map(|outcome| outcome.for_want_of_login(was_served)).collect()
+        outcomes.into_iter().map(|outcome| outcome.deferred_without_login(was_served)).collect()
     }
 
     /// Results of attempts that began before the last failure are stale.

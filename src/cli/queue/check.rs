@@ -33,7 +33,7 @@ pub fn run(args: &QueueCheckArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
         value["well"] = json!(is_well);
         print_json(&value)?;
     } else {
-        print(told(&checked))?;
+        print(description(&checked))?;
     }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
@@ -66,7 +66,7 @@ impl Watched {
     }
 }
 
-fn told(checked: &Checked) -> String {
+fn description(checked: &Checked) -> String {
     let mut text = String::new();
     let mut line = |line: String| text.extend([line.as_str(), "\n"]);
     if let Some(error) = &checked.unreadable {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_report_names_what_is_damaged_and_what_to_do() {
         let well = Checked { messages: 3, ..Checked::default() };
-        assert_eq!(told(&well), "3 messages looked at; nothing is damaged.\n");
+        assert_eq!(description(&well), "3 messages looked at; nothing is damaged.\n");
         let finding = Finding {
             id: "01kbtsb6g0000009".into(),
             row: 7,
@@ -146,13 +146,13 @@ mod tests {
             reasons: vec!["its content is lost".into()],
         };
         let damaged = Checked { messages: 1, damaged: vec![finding.clone()], ..Checked::default() };
-        let text = told(&damaged);
+        let text = description(&damaged);
         assert!(text.contains("01kbtsb6g0000009, to b@example.net: its content is lost"), "{text}");
         assert!(text.contains("queue remove") && !text.contains("salvage"), "{text}");
         let nameless = Finding { id: String::new(), ..finding };
         let counted = Statistics { waiting: 1, ..Statistics::default() };
         let worse = Checked { damaged: vec![nameless], integrity: vec!["Tree 3 page 4".into()], counted, ..damaged };
-        let text = told(&worse);
+        let text = description(&worse);
         for part in ["row 7, whose name is lost", "Database: Tree 3 page 4", "1 waiting", "queue salvage"] {
             assert!(text.contains(part), "{part}: {text}");
         }

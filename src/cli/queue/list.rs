@@ -118,7 +118,7 @@ fn count<T>(rows: &[T]) -> u64 {
     u64::try_from(rows.len()).unwrap_or(u64::MAX)
 }
 
-/// The row, with what holds each recipient.
+/// The row, with what each recipient waits for.
 pub fn message_object(row: &Row, view: WaitingView<'_>) -> Value {
     let mut value = json!(row);
     for (at, recipient) in row.recipients.iter().enumerate() {
@@ -127,7 +127,7 @@ pub fn message_object(row: &Row, view: WaitingView<'_>) -> Value {
     value
 }
 
-/// Places in a line of the terminal, if standard output is one.
+/// Columns of the terminal, if standard output is one.
 fn terminal_width() -> Option<usize> {
     let stdout = std::io::stdout();
     let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| stdout.is_terminal())?;

@@ -18,7 +18,7 @@ enum ListingFormat<const COLUMNS: usize> {
 }
 
 impl<const COLUMNS: usize> Listing<COLUMNS> {
-    /// `room`: of the terminal's lines, if it is one.
+    /// `room`: the terminal's columns, if it is one.
     pub fn table(columns: [Column; COLUMNS], room: Option<usize>) -> Self {
         Self { form: ListingFormat::Table(TextTable::fitting(columns, room)), written: 0 }
     }

@@ -39,7 +39,7 @@ pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     if args.json {
         print_json(&json!(salvaged))?;
     } else {
-        print(told(&salvaged))?;
+        print(description(&salvaged))?;
     }
     Ok(if salvaged.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }
@@ -54,7 +54,7 @@ fn confirmed(data_dir: &Path) -> anyhow::Result<bool> {
     ))
 }
 
-fn told(salvaged: &Salvaged) -> String {
+fn description(salvaged: &Salvaged) -> String {
     let mut text = String::new();
     let mut line = |line: String| text.extend([line.as_str(), "\n"]);
     line(format!("As they were stored: {}.", counted(salvaged.whole, "message")));

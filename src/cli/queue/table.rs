@@ -1,4 +1,4 @@
-//! A table of foreign text: every cell stays in its column and on its line, whatever it contains.
+//! A table of untrusted text: every cell stays in its column and on its line, whatever it contains.
 
 use crate::observe::log::Clean;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -13,14 +13,14 @@ const NARROWEST: usize = 8;
 #[derive(Debug)]
 pub struct TextTable<const COLUMNS: usize> {
     columns: [Column; COLUMNS],
-    /// Places in a line of the terminal.
+    /// Columns of the terminal.
     room: Option<usize>,
     widths: [usize; COLUMNS],
     has_heading: bool,
 }
 
 impl<const COLUMNS: usize> TextTable<COLUMNS> {
-    /// For a terminal with this many places in a line: what does not fit is cut. `None` is for a file or a pipe, where nothing is.
+    /// For a terminal with this many columns: text that does not fit is cut. `None` is for a file or a pipe, where nothing is cut.
     pub fn fitting(columns: [Column; COLUMNS], room: Option<usize>) -> Self {
         let columns = if room.is_some() { columns } else { columns.map(|(heading, _)| (heading, usize::MAX)) };
         Self { room, ..Self::new(columns) }
@@ -53,7 +53,7 @@ impl<const COLUMNS: usize> TextTable<COLUMNS> {
         rows.iter().map(|row| std::array::from_fn(|at| fit(&row[at], self.columns[at].1))).collect()
     }
 
-    /// Takes from the widest columns until a line fits the terminal; the first one has names, which are of no use in part.
+    /// Shrinks the widest columns until a line fits the terminal, except the first: a message ID is useless in part.
     fn narrow(&mut self) -> bool {
         let Some(room) = self.room else { return false };
         let mut is_cut = false;

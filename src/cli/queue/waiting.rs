@@ -1,4 +1,4 @@
-//! Why a recipient has not got its mail yet: what holds it at this moment, and not what an earlier attempt met.
+//! Explains why a recipient's mail is still waiting: by what holds it now, not by the result of an earlier attempt.
 
 use super::text;
 use crate::control::Overview;
@@ -9,27 +9,27 @@ use crate::text::briefly;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-/// A due time that an upstream's pause has set lies a little behind its end.
+/// A due time set by an upstream's pause is a little later than the end of the pause.
 const CLOSE: SignedDuration = SignedDuration::from_secs(2);
 
-/// What the gateway and the clock say, for all rows of one answer.
+/// The gateway's state and the time, for all rows of one answer.
 #[derive(Debug, Clone, Copy)]
 pub struct WaitingView<'a> {
     pub overview: &'a Overview,
     pub now: Timestamp,
 }
 
-/// What keeps a waiting recipient.
+/// What a waiting recipient waits for.
 #[derive(Debug, Clone, Copy)]
 enum Hold<'a> {
-    /// An operator.
+    /// An operator holds it.
     Operator,
-    /// No gateway runs.
+    /// No gateway is running.
     NoGateway,
     Lane(&'a LaneObstacle),
-    /// The schedule, until then.
+    /// The schedule: it is due then.
     Backoff(Timestamp),
-    /// Nothing.
+    /// Nothing: it is due.
     Next,
 }
 
@@ -85,7 +85,7 @@ impl<'a> WaitingView<'a> {
         }
     }
 
-    /// The reason for its state; of an attempt only where that still holds it.
+    /// The reason for its state; the reason of an attempt only if the recipient still waits for that.
     pub fn reason(&self, recipient: &RecipientRow) -> Option<String> {
         let last = || recipient.reason.as_ref().map(|reason| format!("last attempt: {reason}"));
         match self.hold(recipient) {
@@ -97,7 +97,7 @@ impl<'a> WaitingView<'a> {
         }
     }
 
-    /// For programs: what holds it, until when, at which upstream, in words. `null`: nothing.
+    /// For programs: what it waits for, until when, at which upstream, in words. `null` if nothing.
     pub fn to_json(self, recipient: &RecipientRow) -> Value {
         let hold = |by: &str| json!({ "by": by, "until": null, "upstream": null, "text": null });
         match self.hold(recipient) {
@@ -113,7 +113,7 @@ impl<'a> WaitingView<'a> {
         }
     }
 
-    /// Of all recipients: the one word for them, or how many are in each state.
+    /// For all recipients: one word if they are in the same state, otherwise the number in each state.
     pub fn message_state(&self, row: &Row) -> String {
         let mut counted: Vec<(String, u64)> = Vec::new();
         for recipient in &row.recipients {
@@ -134,7 +134,7 @@ impl<'a> WaitingView<'a> {
         counted.iter().map(|(word, number)| format!("{number} {word}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// What waits, by what holds it: one line each.
+    /// One line for each cause, with the number of messages that wait for it.
     pub fn summary(&self) -> Vec<String> {
         let waiting = self.overview.counts.waiting;
         let Some(lanes) = &self.overview.lanes else {

@@ -1,5 +1,5 @@
-//! What people write instead of the right variable: names from other programs, from providers' APIs, and slips of the pen.
-//! Nothing that looks meant for the gateway is ignored without a word. Only names are looked at and shown, never values.
+//! Names that people write instead of the right variable: from other programs, from providers' APIs, and misspellings.
+//! A variable that seems to be meant for the gateway is never ignored silently. Reads and shows only names, never values.
 
 use super::variables::{self, PLAUSIBLES_OWN, VARIABLES};
 use crate::config::file::SCHEMA;
@@ -13,7 +13,7 @@ const VERIFY: &str = "a certificate is always verified; to trust one of your own
 const MECHANISM: &str = "the gateway chooses how to log in; the login itself is SMTP_USER_NAME and SMTP_USER_PWD";
 const SENDER: &str = "the application decides the sender (Plausible by MAILER_EMAIL); a [[rewrite]] rule can change it";
 
-/// Before a word of [`PROVIDER_WORDS`].
+/// Prefixes of the words in [`PROVIDER_WORDS`].
 const PROVIDER_PREFIXES: &[&str] = &[
     "WAXSEAL_SMTP_",
     "WAXSEAL_UPSTREAM_",
@@ -35,8 +35,8 @@ const PROVIDER_PREFIXES: &[&str] = &[
     "UPSTREAM_",
 ];
 
-/// What follows the prefix in other programs (Rails, Django, Laravel, Nextcloud, Mastodon, Grafana, relay images), and the
-/// right variable, or what to do.
+/// The words after the prefix in other programs (Rails, Django, Laravel, Nextcloud, Mastodon, Grafana, relay images), each
+/// with the right variable, or with what to do.
 const PROVIDER_WORDS: &[(&str, &str)] = &[
     (
         "SMTP_HOST_ADDR",
@@ -123,7 +123,7 @@ const GATEWAY_WORDS: &[(&str, &str)] = &[
     ("WAXSEAL_PROVIDER", "UPSTREAM RELAY UPSTREAM_PROVIDER SMTP_PROVIDER"),
 ];
 
-/// Whole names. API keys first: Plausible reads four of them, and no API is spoken here.
+/// Whole names. API keys first: Plausible reads four of them, and the gateway uses no provider's API.
 const WHOLE: &[(&str, &str)] = &[
     (
         "the gateway speaks SMTP: set WAXSEAL_PROVIDER=postmark and SMTP_USER_PWD to the server's API token",
@@ -164,13 +164,13 @@ const WHOLE: &[(&str, &str)] = &[
     ("WAXSEAL_LOG_LEVEL", "RUST_LOG SMTP_LOG_LEVEL"),
 ];
 
-/// Names under which the documentation has people keep passwords that the file refers to.
+/// Names that the documentation suggests for passwords to which the file refers.
 const DOCUMENTED: &[&str] = &["POSTMARK_TOKEN", "MANDRILL_KEY", "SENDGRID_KEY", "RELAY_PASSWORD"];
 
 const IGNORED: &str = "waxseal does not use this variable";
 
-/// What is wrong with a name and what to do; `None` for a name that is right, or has nothing to do with the gateway.
-/// `is_set`: whether a variable, a right one, has a value.
+/// What is wrong with a name and what to do; `None` for a correct name, or one that has nothing to do with the gateway.
+/// `is_set`: whether a known variable has a value.
 pub fn complaint(name: &str, is_set: impl Fn(&str) -> bool) -> Option<(&'static str, String)> {
     let known = |name: &str| variables::named(name).is_some() || PLAUSIBLES_OWN.contains(&name);
     let plain = plain(name);
@@ -188,13 +188,13 @@ pub fn complaint(name: &str, is_set: impl Fn(&str) -> bool) -> Option<(&'static 
     nearest_variable(&plain).map(|meant| (IGNORED, format!("did you mean {meant}?"))).or_else(|| unknown(&plain))
 }
 
-/// In capitals, and without what a shell needs: `export name`, `smtp-host-addr`.
+/// In upper case, without `export`, and with underscores for hyphens and dots.
 fn plain(name: &str) -> String {
     let name = name.trim();
     name.strip_prefix("export ").unwrap_or(name).trim().to_ascii_uppercase().replace(['-', '.'], "_")
 }
 
-/// The variable that is right, or what to do.
+/// The right variable, or what to do.
 fn right_name(name: &str) -> Option<&'static str> {
     if let Some(variable) = variables::named(name) {
         return Some(variable.name);
@@ -212,7 +212,7 @@ fn from_words(word: &str, words: &[(&'static str, &str)]) -> Option<&'static str
     words.iter().find(|(_, written)| written.split_whitespace().any(|written| written == word)).map(|(right, _)| *right)
 }
 
-/// `WAXSEAL_` and a key that a variable of another name sets.
+/// `WAXSEAL_` followed by a key that a variable of another name sets.
 fn of_setting(name: &str) -> Option<&'static str> {
     let key = name.strip_prefix("WAXSEAL_")?.to_ascii_lowercase();
     VARIABLES.iter().find(|variable| variable.key() == key).map(|variable| variable.name)
@@ -236,7 +236,7 @@ fn nearest_variable(name: &str) -> Option<&'static str> {
     near.filter(|(distance, _)| *distance <= 2 && name.len() >= SHORTEST).min().map(|(_, name)| name)
 }
 
-/// Everything else that begins as ours do.
+/// All other names that begin like ours.
 fn unknown(name: &str) -> Option<(&'static str, String)> {
     let rest = ["WAXSEAL_", "DKIM_", "SMTP_"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
     let key = rest.to_ascii_lowercase();
@@ -253,7 +253,7 @@ fn unknown(name: &str) -> Option<(&'static str, String)> {
     Some((IGNORED, help))
 }
 
-/// Kubernetes makes variables for each service: WAXSEAL_PORT for one of that name, SMTP_SERVICE_HOST for another.
+/// Kubernetes creates variables for each service: WAXSEAL_PORT for one of that name, SMTP_SERVICE_HOST for another.
 pub fn is_from_kubernetes(name: &str, value: &str) -> bool {
     let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let of_port = name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// No entry of the tables is out of reach, or names a variable that there is not.
+    /// Every entry of the tables can be reached, and names only variables that exist.
     #[test]
     fn every_entry_of_the_tables_can_be_reached_and_leads_somewhere() {
         let ours = ["SMTP_", "WAXSEAL_", "DKIM_"];

@@ -1,12 +1,12 @@
-//! Every variable that the gateway reads, once: its name, the key that it sets, what its value may be, and its meaning.
+//! Every variable that the gateway reads, once: its name, the key that it sets, its kind of value, and its meaning.
 //! `waxseal check --defaults` and docs/configuration.md are written from this table.
 
-/// What kind of value a variable has. It decides what is taken off the value, and what of it a message may show.
+/// The kind of value of a variable. Decides what is stripped from the value, and what messages may show of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Never shown, and taken as it stands: quotes may belong to it.
+    /// Never shown, and used literally: quotes may belong to it.
     Secret,
-    /// A word or a number. Anything else that stands there is not shown: lines may have been mixed up.
+    /// A word or a number. Any other text is not shown, because lines may have been mixed up.
     Word,
     /// A name, a path, or a list of them.
     Text,
@@ -136,7 +136,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
 ];
 
-/// Variables of Plausible's that mean nothing to the gateway, or are only looked at. They often stand in one file with ours.
+/// Plausible's variables that the gateway ignores or only reads for checks. They are often in the same file as ours.
 pub const PLAUSIBLES_OWN: &[&str] = &["MAILER_EMAIL", "MAILER_NAME", "MAILER_ADAPTER", SECRETS_FOLDER_VARIABLE];
 
 pub fn named(name: &str) -> Option<&'static Variable> {

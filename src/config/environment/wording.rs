@@ -1,12 +1,12 @@
-//! Messages for people who configure by variables: a key of the file is called by the variable that sets it.
-//! Changes words only; a key that has no variable keeps its name.
+//! Messages for people who configure by variables: instead of a key, they name the variable that sets it. Changes only
+//! words; a key without a variable keeps its name.
 
 use super::variables::{self, Variable};
 use crate::config::file::SCHEMA;
 use regex::{Captures, Regex};
 use std::sync::LazyLock;
 
-/// What is said about tables, and what it means where there are none.
+/// Phrases about tables, and what to say instead if there is no file.
 const PHRASES: &[(&str, &str)] = &[
     ("[[upstream]] with ", ""),
     ("add a [[user]] table with a hash from `waxseal user hash`", "set WAXSEAL_USER and WAXSEAL_PASSWORD"),
@@ -22,7 +22,7 @@ static KEYS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r#"(`?)\b([a-z][a-z_]*) = ("[^"]*"|\[[^\]]*\]|\{[^}]*\}|[A-Za-z0-9]+)(`?)|`([a-z][a-z_]*)`"#).ok()
 });
 
-/// `variable`: the one that the problem is about, or the path of its file; it tells of which table a key is.
+/// `variable`: the one that the problem is about, or the path of its file; it determines the table of a key.
 pub fn in_variables(text: &str, variable: &str) -> String {
     let name = variable.rsplit('/').next().unwrap_or(variable);
     let table = variables::named(name).map_or("", Variable::table);
@@ -41,7 +41,7 @@ pub fn in_variables(text: &str, variable: &str) -> String {
     replaced.into_owned()
 }
 
-/// A key of the same table; of another one only if the table has no such key.
+/// A key of the same table, or of another one if the table has no such key.
 fn variable_for(table: &str, key: &str) -> Option<&'static Variable> {
     let own = SCHEMA.0.iter().any(|known| known.name == table && known.has(key));
     if own && !table.is_empty() {
@@ -51,7 +51,7 @@ fn variable_for(table: &str, key: &str) -> Option<&'static Variable> {
     tables.into_iter().find_map(|table| variables::of_key(table, key))
 }
 
-/// A value of the file, as it stands in a variable.
+/// A value of the file, as it is written in a variable.
 fn value_of(variable: &Variable, value: &str) -> String {
     match (variable.setting, value.trim_matches('"')) {
         ("upstream.tls", "implicit") => "true".to_owned(),

@@ -1,5 +1,5 @@
-//! `config.toml` and docs/configuration.md, written from the schema, and the test that holds the files in the repository to
-//! it. What the schema does not have is said here: the order and headings of the file, what is in force in it, and examples.
+//! Writes `config.toml` and docs/configuration.md from the schema; a test compares them with the files in the repository.
+//! Adds what the schema lacks: the order and headings of the file, which keys are set in it, and examples.
 
 use super::*;
 use crate::config::schema::Presence;
@@ -7,7 +7,7 @@ use crate::relay::provider;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Set by `make reference`: the files are written, not compared.
+/// Set by `make reference`: the files are written instead of compared.
 const WRITE: &str = "WAXSEAL_WRITE_REFERENCE";
 
 #[test]
@@ -40,16 +40,16 @@ fn every_provider_has_an_example() {
     }
 }
 
-/// How a table stands in the shipped file.
+/// How a table appears in the shipped file.
 struct Part {
     table: &'static str,
     /// Above it. Empty for a table within the one before.
     heading: &'static str,
-    /// It is in force, with its required keys; else the whole is an example.
+    /// It is set, with its required keys; otherwise the whole table is an example in comments.
     in_force: bool,
-    /// A key that is in force though it is not required, and its value.
+    /// A key that is set although it is not required, and its value.
     set: Option<(&'static str, &'static str)>,
-    /// Before its keys, and after them.
+    /// Text before its keys, and after them.
     before: &'static str,
     after: &'static str,
 }
@@ -247,7 +247,7 @@ fn write_paragraphs(page: &mut String, doc: &[&str], indent: &str) {
     }
 }
 
-/// Markdown that shows the text as it is; what stands between backticks does already.
+/// Escapes the text for Markdown, except between backticks.
 fn plain(text: &str) -> String {
     let escaped = |(at, part): (usize, &str)| match at % 2 {
         0 => part.replace('*', "\\*").replace('<', "\\<").replace('[', "\\[").replace('|', "\\|"),

@@ -23,7 +23,7 @@ pub(super) struct KnownNames<'a> {
     pub users: &'a [Arc<str>],
     pub upstreams: &'a [Typed<String>],
     pub dkim: &'a [DkimSettings],
-    /// `None` after a problem, and if every upstream signs by itself.
+    /// `None` after a problem, and if every upstream's provider signs.
     pub unsigned: Option<&'a Unsigned>,
 }
 
@@ -131,7 +131,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// The rewritten message is judged by its new author.
+    /// The rewritten message is checked with its new author.
     fn warn_about_a_missing_key(&mut self, typed: &Typed<NamedAddress>, known: &KnownNames<'_>) {
         let (Some(author), Some(unsigned)) = (typed.value(), known.unsigned) else { return };
         let domain = author.address.domain();
@@ -152,7 +152,7 @@ impl Resolver<'_> {
     }
 
     fn warn_about_the_unreachable(&mut self, rules: &[Rule], typed: &[RewriteTable]) {
-        let Some(end) = rules.iter().position(|rule| takes_everything(&rule.conditions) && rule.actions.is_the_end())
+        let Some(end) = rules.iter().position(|rule| takes_everything(&rule.conditions) && rule.actions.is_final())
         else {
             return;
         };

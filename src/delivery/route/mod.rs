@@ -81,7 +81,7 @@ impl Routes {
     }
 
     /// `id`: the message's id, which determines a weighted choice.
-    pub fn way(&self, addressed: &Addressed<'_>, id: MailId) -> Result<RecipientRoute, NoRoute> {
+    pub fn route_for(&self, addressed: &Addressed<'_>, id: MailId) -> Result<RecipientRoute, NoRoute> {
         Ok(match self.decide(addressed)? {
             RouteDecision::ByRoute(route) => RecipientRoute {
                 name: route.name.clone(),
@@ -139,7 +139,7 @@ impl Routes {
         let mut groups: Vec<RouteGroup> = Vec::new();
         let header = accepted.asked_header();
         for (index, recipient) in accepted.envelope.recipients.iter().enumerate() {
-            let way = self.way(&accepted.addressed(recipient, &header), accepted.id);
+            let way = self.route_for(&accepted.addressed(recipient, &header), accepted.id);
             match groups.iter_mut().find(|known| is_the_same(&known.way, &way)) {
                 Some(group) => group.members.push(index),
                 None => groups.push(RouteGroup { way, members: vec![index] }),

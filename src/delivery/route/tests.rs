@@ -46,7 +46,7 @@ impl Mail<'_> {
         let sender = Some(&sender);
         let header = &AskedHeader::new(self.header.as_bytes());
         let addressed = Addressed { sender, recipient: &recipient, origin: &origin, marks: &marks, header };
-        let way = routes.way(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
+        let way = routes.route_for(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
         let lane = way.as_ref().map_or(UNROUTED, |way| &way.name);
         assert_eq!(routes.lane(&addressed).as_str(), lane);
         assert!(routes.lanes().iter().any(|(known, _)| known.as_str() == lane), "nobody works on the lane {lane}");
@@ -87,7 +87,7 @@ fn the_first_match_wins_and_what_matches_none_goes_nowhere() {
         let marks = Marks::default();
         let header = &AskedHeader::default();
         let addressed = Addressed { sender: from.as_ref(), recipient: &to, origin: &origin, marks: &marks, header };
-        let way = routes.way(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
+        let way = routes.route_for(&addressed, MailId::new(jiff::Timestamp::UNIX_EPOCH, 1));
         assert_eq!(way.ok().map(|way| way.upstreams), expected, "{sender} to {recipient}");
     }
 }

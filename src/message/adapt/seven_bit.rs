@@ -50,7 +50,7 @@ pub fn to_seven_bit(message: &RawMessage) -> Result<Option<RawMessage>, Inconver
     for (index, entity) in structure.entities().iter().enumerate() {
         let old = editor.header(index);
         let mut header = in_encoded_words(old);
-        refuse_what_is_left(header.as_deref().unwrap_or(old))?;
+        refuse_eight_bit_fields(header.as_deref().unwrap_or(old))?;
         if let Some(encoding) = convert_body(index, entity, &structure, &mut editor)? {
             let field = Field::new(ENCODING, &[encoding]).map_err(|_| Inconvertible::Unreadable)?;
             header = Some(with_field(header.as_deref().unwrap_or(old), ENCODING, &field));
@@ -85,7 +85,7 @@ fn in_encoded_words(block: &[u8]) -> Option<Vec<u8>> {
     if block.is_ascii() { None } else { changed(block, of_field) }
 }
 
-fn refuse_what_is_left(block: &[u8]) -> Result<(), Inconvertible> {
+fn refuse_eight_bit_fields(block: &[u8]) -> Result<(), Inconvertible> {
     let Some(field) = Fields::new(block).find(|field| !field.raw().is_ascii()) else { return Ok(()) };
     let name = String::from_utf8_lossy(field.name()).into_owned();
     Err(if std::str::from_utf8(field.raw()).is_ok() {
@@ -118,7 +118,7 @@ fn convert_body(
         if entity.content.boundary.as_ref().is_some_and(|boundary| !boundary.is_ascii()) {
             return Err(Inconvertible::Unreadable);
         }
-        blank_what_nobody_reads(entity, structure, editor);
+        blank_unread_text(entity, structure, editor);
         let is_declared = matches!(entity.content.encoding, Encoding::EightBit | Encoding::Binary);
         return Ok(is_declared.then_some("7bit"));
     }
@@ -152,7 +152,7 @@ fn coding_of(entity: &Entity, octets: &[u8], structure: &Structure) -> Coding {
 }
 
 /// Before the first part and after the last one is text that only readers without MIME would show. RFC 2046 §5.1.1.
-fn blank_what_nobody_reads(entity: &Entity, structure: &Structure, editor: &mut Editor<'_>) {
+fn blank_unread_text(entity: &Entity, structure: &Structure, editor: &mut Editor<'_>) {
     unread(entity, structure).into_iter().for_each(|range| editor.blank_eight_bit(range));
 }
 

@@ -55,7 +55,7 @@ pub(in crate::message) fn members(value: &str) -> Option<Vec<AddressMember<'_>>>
     }
 }
 
-/// What stands before the first separator, and how many octets it takes; `None` as for [`members`].
+/// The member before the first separator, and its length in octets; `None` as for [`members`].
 pub(in crate::message) fn first_member(value: &str) -> Option<(AddressMember<'_>, usize)> {
     let mut scanner = Scanner { value, at: 0, left: MOST_TOKENS };
     let (tokens, stop) = scanner.member()?;

@@ -1,4 +1,4 @@
-//! Which character makes an address field unclear, and what to do about it: for the person whose mail is refused.
+//! Finds the character that makes an address field unclear, and says what to do: for the person whose mail is refused.
 
 use super::scan::members;
 use crate::message::encoded_words::decode;
@@ -8,24 +8,24 @@ use std::fmt;
 /// Why a value cannot be read as one author with certainty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnclearCharacter {
-    /// It never belongs into a header.
+    /// It is never allowed in a header.
     Control(char),
-    /// It stands there more than once, or without its other half.
+    /// It occurs more than once, or without its counterpart.
     Unpaired(char),
     /// Text follows the address.
     Behind(char),
     /// In a name, which would have to be in quotes.
     InName(char),
-    /// Where more than one address could be meant, or a group.
+    /// It could separate several addresses, or name a group.
     InList(char),
-    /// No brackets are around the address, and something else stands beside it.
+    /// The address is not in brackets, and there is other text beside it.
     NoBrackets,
-    /// What stands in the brackets is not an address.
+    /// The text in the brackets is not an address.
     Address,
 }
 
 impl UnclearCharacter {
-    /// Of a value that was found to be unclear. It is unfolded.
+    /// For a value that was found to be unclear, unfolded.
     pub fn of(value: &str) -> Self {
         if let Some(control) = value.chars().find(|c| c.is_control() && *c != '\t') {
             return Self::Control(control);
@@ -101,7 +101,7 @@ impl fmt::Display for UnclearCharacter {
     }
 }
 
-/// Every address that somebody could see in a value, also in a name.
+/// Every address that a reader could see in a value, also in a name.
 pub fn addresses_in(value: &str) -> impl Iterator<Item = Mailbox> {
     let text = decode(value).unwrap_or_else(|| value.to_owned());
     let words: Vec<_> = text.split(is_delimiter).filter_map(|word| Mailbox::parse(word).ok()).collect();

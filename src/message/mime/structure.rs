@@ -277,7 +277,7 @@ mod tests {
                 ),
                 &["multipart/mixed", "  multipart/mixed", "    text/plain \"x\""],
             ),
-            // In the middle of a line, or with more behind it, it is none.
+            // In the middle of a line, or followed by other text, it is not a boundary.
             (
                 multipart("mixed", "b", "--b\r\n\r\nx --b\r\n--bc\r\n--b\tx\r\n--b\x0c\r\n--b--\r\n"),
                 &["multipart/mixed", "  text/plain \"x --b\\r\\n--bc\\r\\n--b\\tx\\r\\n--b\\u{c}\""],
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_part_whose_header_has_no_end_is_not_whole() {
         assert_outlines([
-            // No empty line behind a part's header.
+            // No empty line after a part's header.
             (
                 multipart("mixed", "b", "--b\r\nContent-Type: text/html\r\ntext\r\n--b\r\ntext\r\n--b--\r\n"),
                 &["multipart/mixed", "  text/html! \"text\"", "  text/plain! \"text\""],

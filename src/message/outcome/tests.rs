@@ -59,10 +59,10 @@ fn what_a_reply_does_to_connection_and_breaker_follows_from_step_and_code() {
             let goes_on = (300..400).contains(&code);
             let is_odd = goes_on && !matches!(step, RelayStep::Auth | RelayStep::Data);
             let expected = match code {
-                221 | 421 => ConnectionFate::Closed,
-                530 | 535 => ConnectionFate::Spent,
-                _ if is_odd => ConnectionFate::Spent,
-                _ => ConnectionFate::Kept,
+                221 | 421 => ConnectionState::Closed,
+                530 | 535 => ConnectionState::Spent,
+                _ if is_odd => ConnectionState::Spent,
+                _ => ConnectionState::Kept,
             };
             assert_eq!(connection, expected, "{what}");
             let expected = match meaning {
@@ -133,7 +133,7 @@ fn a_refusal_for_want_of_a_login_is_no_fault_of_the_mail() {
         for (was_served, wants) in [(false, unserved), (true, served)] {
             let reason = Reason::new(Some("company"), step, Cause::Reply(reply(line)));
             let before = Outcome::of(reason, &[]);
-            let outcome = before.clone().for_want_of_login(was_served);
+            let outcome = before.clone().deferred_without_login(was_served);
             let what = format!("{step}: {line}, served: {was_served}");
             if !wants {
                 assert_eq!(outcome, before, "{what}");

@@ -1,4 +1,4 @@
-//! Lines of a header that hold only white space: a field goes on behind them, but to many readers the header ends there.
+//! Removes header lines of only white space: the field continues after them, but many readers end the header there.
 //! RFC 5322 §3.2.2, §4.2.
 
 use super::parts;
@@ -24,7 +24,7 @@ pub(super) fn take_out(message: &mut RawMessage) {
     parts::edit_headers(message, without_blank_lines);
 }
 
-/// White space in front: it is not the end of the header.
+/// It begins with white space, so it is not the end of the header.
 fn is_blank(line: &[u8]) -> bool {
     line.starts_with(b" ") || line.starts_with(b"\t")
 }

@@ -23,7 +23,7 @@ pub(super) fn ensure(message: &mut RawMessage, now: jiff::Timestamp) {
     let given = match given.as_slice() {
         [] => None,
         [only] => Some(String::from_utf8_lossy(only).into_owned()),
-        // Which one is meant, another step says.
+        // Another step decides which of several counts.
         _ => return,
     };
     if given.as_deref().is_some_and(is_sound) {
@@ -52,7 +52,7 @@ mod tests {
             &[
                 ("From: a@b\r\n\r\nx", "From: a@b\r\nDate: Tue, 24 Nov 2026 03:05:09 +0000\r\n\r\nx"),
                 ("date:\r\n \r\nFrom: a@b\r\n\r\nx", "Date: Tue, 24 Nov 2026 03:05:09 +0000\r\nFrom: a@b\r\n\r\nx"),
-                // What it says, or else now.
+                // The time that it states, otherwise the current time.
                 ("date: 2026-11-20T10:00:00+01:00\r\n\r\n", "Date: Fri, 20 Nov 2026 10:00:00 +0100\r\n\r\n"),
                 ("Date: Fri, 20 Nov 26 10:00:00 +0100\r\n\r\n", "Date: Fri, 20 Nov 2026 10:00:00 +0100\r\n\r\n"),
                 ("date: today\r\nA: b\r\n\r\n", "Date: Tue, 24 Nov 2026 03:05:09 +0000\r\nA: b\r\n\r\n"),

@@ -1,12 +1,12 @@
 //! Dates as applications write them: RFC 5322, ISO 8601, JavaScript's, C's, RFC 850's, seconds since 1970.
 //!
-//! What is not certain, such as whether 3/4 is in March or April, is nobody's date. RFC 5322 §3.3, §4.3.
+//! A text that is ambiguous, for example 3/4 in March or April, is not read as a date. RFC 5322 §3.3, §4.3.
 
 use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::Offset;
 use std::fmt;
 
-/// A moment as somebody wrote it. As text it is what RFC 5322 §3.3 wants.
+/// A date as someone wrote it; printed in the form of RFC 5322 §3.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WrittenDate {
     at: DateTime,
@@ -23,7 +23,7 @@ impl fmt::Display for WrittenDate {
     }
 }
 
-/// As RFC 5322 §3.3 wants it, with the names of zones of §4.3; the day of the week is right.
+/// True for the form of RFC 5322 §3.3, or with a zone name of §4.3, and with the correct day of the week.
 pub(super) fn is_sound(value: &str) -> bool {
     let text = without_comments(value);
     let (weekday, rest) = match text.split_once(',') {
@@ -36,7 +36,7 @@ pub(super) fn is_sound(value: &str) -> bool {
     weekday.is_none_or(|weekday| weekday.len() == 3 && weekday_of(weekday) == Some(read.at.weekday()))
 }
 
-/// `None`: it does not say when. Without a zone it is UTC.
+/// `None` if it does not determine a time. Without a zone it is UTC.
 pub(super) fn read(value: &str) -> Option<WrittenDate> {
     let text = without_comments(value);
     if let Some(seconds) = epoch(text.trim()) {
@@ -64,7 +64,7 @@ fn is_zone(text: &str) -> bool {
     is_offset || NAMES.contains(&text)
 }
 
-/// They nest. What is not closed goes on to the end.
+/// They nest. An unclosed one continues to the end.
 fn without_comments(value: &str) -> String {
     let mut depth = 0_usize;
     let outside = |c: &char| {
@@ -81,7 +81,7 @@ fn without_comments(value: &str) -> String {
     value.chars().filter(outside).collect()
 }
 
-/// Of seconds or milliseconds in our time.
+/// Seconds (10 digits) or milliseconds (13 digits) since 1970.
 fn epoch(text: &str) -> Option<jiff::Timestamp> {
     match (is_digits(text, 10..=10), is_digits(text, 13..=13)) {
         (true, _) => jiff::Timestamp::from_second(text.parse().ok()?).ok(),
@@ -118,7 +118,7 @@ impl DateParts {
             "pm" | "p.m." => set(&mut self.is_afternoon, true),
             _ => match named_offset(&lower) {
                 Some(offset) => self.set_zone(offset),
-                // A weekday, "at", a zone that is not known.
+                // A weekday, "at", an unknown zone.
                 None => Some(()),
             },
         }
@@ -158,7 +158,7 @@ impl DateParts {
         }
     }
 
-    /// Perhaps with its zone, a fraction, or am and pm.
+    /// Optionally with a zone, a fraction, or am and pm.
     fn take_time(&mut self, word: &str) -> Option<()> {
         let end = word.find(|c: char| !c.is_ascii_digit() && c != ':' && c != '.').unwrap_or(word.len());
         let (time, behind) = word.split_at(end);
@@ -202,14 +202,14 @@ impl DateParts {
     }
 }
 
-/// Said twice, it is not certain.
+/// A second value makes the date ambiguous.
 fn set<T: PartialEq>(place: &mut Option<T>, value: T) -> Option<()> {
     let is_new = place.is_none();
     *place = Some(value);
     is_new.then_some(())
 }
 
-/// RFC 5322 §4.3: two digits are of 1950 to 2049, three count from 1900.
+/// RFC 5322 §4.3: two digits mean 1950 to 2049, three count from 1900.
 fn year_of(text: &str) -> Option<i16> {
     let year: i16 = text.parse().ok()?;
     match text.len() {
@@ -262,7 +262,7 @@ fn offset(word: &str) -> Option<Offset> {
     Offset::from_seconds(if word.starts_with('-') { -seconds } else { seconds }).ok().filter(|_| is_real)
 }
 
-/// RFC 5322 §4.3, what many write, and `GMT+0100`.
+/// The names of RFC 5322 §4.3, other common ones, and `GMT+0100`.
 fn named_offset(word: &str) -> Option<Offset> {
     let hours = match word {
         "z" | "ut" | "utc" | "gmt" => 0,
@@ -311,7 +311,7 @@ mod tests {
             ("1795489509", "Tue, 24 Nov 2026 03:05:09 +0000"),
             ("1795489509000", "Tue, 24 Nov 2026 03:05:09 +0000"),
             ("Tue, 24 Nov 2026 03:05:60 UTC", "Tue, 24 Nov 2026 03:05:59 +0000"),
-            // The day of the week is what the date makes it.
+            // The day of the week follows from the date.
             ("Mon, 24 Nov 2026 03:05:09 +0000", "Tue, 24 Nov 2026 03:05:09 +0000"),
             ("24th November 2026, 12:30am", "Tue, 24 Nov 2026 00:30:00 +0000"),
         ] {

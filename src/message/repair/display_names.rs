@@ -1,8 +1,8 @@
-//! Names in address fields that lack their quotes: `Example, Inc. <a@b>`. Addresses stay, but for dots that need quotes, too.
-//! RFC 5322 §3.4.
+//! Quotes names in address fields that need quotes: `Example, Inc. <a@b>`. Addresses do not change, except that dots which
+//! need quotes get them. RFC 5322 §3.4.
 //!
-//! Before the author is judged: what leaves can be read in one way only, and that is what counts. A field in which somebody
-//! else's address could be meant is left as it is.
+//! Runs before the author is checked, so that the result can be read in one way only, and that author is checked. A field
+//! that could also mean another address is left as it is.
 
 use super::raw_text::RawCharset;
 use super::step::{MemoryNeed, RepairScope, RepairStep};

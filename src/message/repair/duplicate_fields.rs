@@ -1,7 +1,8 @@
-//! Fields of which a message may have one, and has several: providers answer 550 or 554. Equal ones become one; the people of
-//! several To or Cc become one list. Of others that differ, the first that is not empty stays. RFC 5322 §3.6, RFC 2045 §3.
+//! Reduces repeated fields to one where a message may have only one: providers refuse such mail with 550 or 554. Equal fields
+//! become one; several To or Cc become one list. Of fields that differ, the first that is not empty stays. RFC 5322 §3.6,
+//! RFC 2045 §3.
 //!
-//! Not From and Sender: which of them is meant is not for a repair to say.
+//! From and Sender stay: a repair must not decide who is meant.
 
 use super::raw_text::RawCharset;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
@@ -25,7 +26,7 @@ pub(super) const STEP: RepairStep = RepairStep {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IfDifferent {
-    /// They become one list of addresses.
+    /// Merged into one list of addresses.
     Joined,
     FirstStays,
     AllStay,
@@ -33,7 +34,7 @@ enum IfDifferent {
 
 use IfDifferent::{AllStay, FirstStays, Joined};
 
-/// Without Bcc, which has a step of its own, as different Message-IDs have.
+/// Without Bcc, which has its own step. Different Message-IDs have one too.
 const SINGLE: [(&str, IfDifferent); 20] = [
     ("From", AllStay),
     ("Sender", AllStay),
@@ -57,7 +58,7 @@ const SINGLE: [(&str, IfDifferent); 20] = [
     ("Auto-Submitted", FirstStays),
 ];
 
-/// Nobody writes more of one name by mistake.
+/// More fields of one name are not a mistake.
 const MOST: usize = 100;
 
 pub(super) fn unite(message: &mut RawMessage) {
@@ -77,7 +78,7 @@ pub(super) fn unite(message: &mut RawMessage) {
         } else {
             None
         };
-        // What cannot be read would spoil the list.
+        // An unreadable value would make the list unreadable.
         if values.len() > 1 && if_different == Joined && list.is_none() {
             continue;
         }
@@ -96,7 +97,7 @@ pub(super) fn unite(message: &mut RawMessage) {
     }
 }
 
-/// Names of fields that stand there several times with different values, of which one will go.
+/// Names of fields that occur several times with different values, of which only one will stay.
 pub(super) fn conflicts(message: &RawMessage) -> Vec<&'static str> {
     let differ = |name: &str| {
         let fields: Vec<_> = message.fields_named(name).take(MOST + 1).collect();
@@ -110,7 +111,7 @@ fn is_empty(field: &FieldRef<'_>) -> bool {
     field.unfolded().is_empty()
 }
 
-/// Their values but for empty ones, each once. White space and, in the fields of MIME, the case do not count.
+/// Their non-empty values, each once. White space is ignored, and in MIME fields also the case.
 fn distinct(fields: &[FieldRef<'_>]) -> Vec<Vec<u8>> {
     let form = |field: &FieldRef<'_>| {
         let value = field.unfolded();
@@ -131,7 +132,8 @@ fn distinct(fields: &[FieldRef<'_>]) -> Vec<Vec<u8>> {
     values
 }
 
-/// Octets that are not UTF-8 are read as `header_text` will read them: else a second repair would find what this one did not.
+/// Octets that are not UTF-8 are read as `header_text` will read them: otherwise a second repair would find duplicates that
+/// this one did not.
 fn joined(name: &str, values: &[Vec<u8>], raw: &RawCharset) -> Option<Field> {
     let mut lists = Vec::new();
     for value in values {
@@ -154,7 +156,7 @@ mod tests {
         table(
             super::unite,
             &[
-                // Equal but for how they are written.
+                // Equal except for their spelling.
                 ("Subject: a b\r\nX: y\r\nSUBJECT: a\r\n b\r\n\r\n", "Subject: a b\r\nX: y\r\n\r\n"),
                 ("Message-ID: <a@b>\r\nMessage-Id: <a@b>\r\n\r\n", "Message-ID: <a@b>\r\n\r\n"),
                 ("From: a@b\r\nFrom: a@b\r\nSender: c@d\r\nSender: c@d\r\n\r\n", "From: a@b\r\nSender: c@d\r\n\r\n"),
@@ -162,11 +164,11 @@ mod tests {
                     "MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\nMime-Version: 1.0\r\nContent-Type: text/html;\r\n charset=UTF-8\r\n\r\n",
                     "MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n\r\n",
                 ),
-                // People are not lost.
+                // No recipient is lost.
                 ("To: a@b,\r\nX: y\r\nto: C <c@d>\r\nTo: a@b,\r\n\r\n", "To: a@b, C <c@d>\r\nX: y\r\n\r\n"),
                 ("Cc: \r\nCc: a@b\r\nCc: Team: c@d;\r\n\r\n", "Cc: a@b, Team: c@d;\r\n\r\n"),
                 ("Cc:\r\nCc:\r\n\r\n", "Cc:\r\n\r\n"),
-                // The first that says something.
+                // The first that is not empty.
                 ("Subject:\r\nSubject: a\r\nSubject: b\r\n\r\n", "Subject: a\r\n\r\n"),
                 ("Reply-To: a@b\r\nReply-To: c@d\r\n\r\n", "Reply-To: a@b\r\n\r\n"),
                 ("Date: x\r\nDate: y\r\n\r\n", "Date: x\r\n\r\n"),

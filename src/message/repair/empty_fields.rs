@@ -1,5 +1,5 @@
-//! Fields that must name somebody or something and name nobody: `Cc:`, `Reply-To: <>`. Providers refuse mail for them.
-//! RFC 5322 §3.6: an empty Bcc is the only list that may be.
+//! Removes empty fields that must contain a value: `Cc:`, `Reply-To: <>`. Providers refuse mail with them. RFC 5322 §3.6:
+//! Bcc is the only list that may be empty.
 
 use super::step::{MemoryNeed, RepairScope, RepairStep};
 use crate::message::RawMessage;
@@ -56,7 +56,7 @@ mod tests {
             &[
                 ("To: a@b\r\nCc:\r\nreply-to: \r\n\t\r\n\r\nCc:\r\n", "To: a@b\r\n\r\nCc:\r\n"),
                 ("To: ,\r\nCc: \"\" <>\r\nReply-To: <>;\r\nReferences:\r\nSubject: x\r\n\r\n", "Subject: x\r\n\r\n"),
-                // Empty, and nevertheless right.
+                // Empty, and nevertheless valid.
                 kept("From:\r\nSubject:\r\nX-Tag:\r\nTo: undisclosed-recipients:;\r\n\r\n"),
                 kept("Cc: \"\" <a@b>\r\n\r\n"),
             ],

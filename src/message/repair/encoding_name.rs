@@ -1,5 +1,5 @@
-//! A Content-Transfer-Encoding that is not one: `8-bit`, `quoted printable`, `utf-8`. Written as what it means, so that readers
-//! and the other steps know how to read the body. RFC 2045 §6.1, §6.4.
+//! Corrects an invalid Content-Transfer-Encoding such as `8-bit`, `quoted printable` or `utf-8` to the encoding that is meant,
+//! so that readers and the other steps can decode the body. RFC 2045 §6.1, §6.4.
 
 use super::parts;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
@@ -41,9 +41,9 @@ fn respelled(block: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// `None`: it is right, or nobody knows.
+/// `None` if the name is valid, or if its meaning is unknown.
 fn meant(field: &FieldRef<'_>, content: &ContentFields) -> Option<&'static str> {
-    // Its parts have encodings, and it has none itself.
+    // A multipart has no encoding of its own; its parts do.
     if content.is_multipart() {
         return matches!(content.encoding, Encoding::QuotedPrintable | Encoding::Base64 | Encoding::Unknown)
             .then_some("8bit");

@@ -1,5 +1,6 @@
-//! What stands before the header, so that there is none to a reader: a byte order mark, empty lines, the "From " line of an
-//! mbox file. Taken away where a header with a From field follows; anything else is the body of a mail without a header.
+//! Removes what precedes the header, because readers would then see no header at all: a byte order mark, empty lines, the
+//! "From " line of an mbox file. Only if a header with a From field follows; otherwise it is the body of a mail without
+//! a header.
 //! RFC 5322 §2.1, RFC 4155.
 
 use super::step::{MemoryNeed, RepairScope, RepairStep};
@@ -16,7 +17,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     memory: MemoryNeed::NONE,
 };
 
-/// Lines that may stand there.
+/// Lines that may precede the header.
 const MOST_LINES: usize = 16;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 

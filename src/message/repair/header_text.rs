@@ -105,8 +105,8 @@ fn may_be_odd(header: &[u8]) -> bool {
     !header.is_ascii() || [&b"=?"[..], b"\"\""].iter().any(|odd| memchr::memmem::find(header, odd).is_some())
 }
 
-/// The field in the form of RFC 2047 and 5322, if it can be read with certainty and that form is different. `raw`: what octets are that
-/// are not UTF-8; without it they stay.
+/// The field in the form of RFC 2047 and 5322, if it can be read with certainty and that form is different. `raw`: the
+/// charset of octets that are not UTF-8; without it they stay.
 pub(in crate::message) fn repaired(field: &FieldRef<'_>, raw: Option<&RawCharset>) -> FieldChange {
     // Skips most fields of most mail.
     let value = field.value();
@@ -290,14 +290,14 @@ mod tests {
                 b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png; name=\"\xfc.png\"\r\n\r\nx\r\n--b--\r\n",
                 "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png; name*=UTF-8''%C3%BC.png\n\nx\n--b--\n",
             ),
-            // Each field for itself.
+            // Each field is decided separately.
             (b"Subject: gr\xc3\xbcn\r\nX: gr\xfcn\r\n\r\n", "Subject: =?UTF-8?Q?gr=C3=BCn?=\nX: =?UTF-8?Q?gr=C3=BCn?=\n\n"),
-            // Inside a word they are of the charset that it names.
+            // Inside a word they are in the charset that it names.
             (
                 b"Subject: \xfc =?iso-8859-5?Q?\xe8_=E9?= =?x\r\n\r\n",
                 "Subject: =?UTF-8?Q?=C3=BC_=D1=88_=D1=89_=3D=3Fx?=\n\n",
             ),
-            // Octets that are no characters.
+            // Octets that are not characters in that charset.
             (b"Subject: a\x81 \xfc\r\n\r\n", "Subject: a =?UTF-8?B?w7w=?=\n\n"),
             // An address has no charset.
             (b"To: \xfc@b\r\nCc: J <\xfc@b>\r\nX : a\r\n\r\n", "To: \\xfc@b\nCc: J <\\xfc@b>\nX : a\n\n"),

@@ -103,13 +103,13 @@ impl Repairs {
         Self(self.0 & Self::of(|step| matches!(step.scope, RepairScope::Author | RepairScope::Header)).0)
     }
 
-    /// These, but only what has to be done before the author is judged. Needs no memory beside the header's.
+    /// Only those steps that must run before the author is checked. They need no memory beyond the header's.
     pub fn before_the_author(self) -> Self {
         Self(self.0 & Self::of(|step| step.scope == RepairScope::Author).0)
     }
 
-    /// The others, which come behind these.
-    pub fn behind_the_author(self) -> Self {
+    /// The other steps, which run after them.
+    pub fn after_the_author(self) -> Self {
         Self(self.0 & !self.before_the_author().0)
     }
 
@@ -138,7 +138,7 @@ pub struct Repaired {
     pub steps: Vec<&'static str>,
     /// Enabled steps that could not be completed.
     pub skipped: Vec<Skipped>,
-    /// Headers that stood there several times with different values, of which the first stayed.
+    /// Headers that occurred several times with different values, of which the first was kept.
     pub conflicts: Vec<&'static str>,
 }
 

@@ -1,5 +1,5 @@
-//! Octets in headers that are not ASCII: UTF-8, or else text in the charset that the body names, or else in windows-1252, which
-//! has a character for nearly every octet and is what those mean who name nothing.
+//! Decodes non-ASCII octets in headers: as UTF-8, otherwise in the charset that the body names, otherwise as windows-1252,
+//! which has a character for nearly every octet and is what programs that name no charset usually write.
 
 use crate::message::RawMessage;
 use crate::message::charset;
@@ -10,7 +10,7 @@ use crate::message::mime::Structure;
 pub(in crate::message) struct RawCharset(Option<String>);
 
 impl RawCharset {
-    /// Looks at the body only where the header is not UTF-8.
+    /// Reads the body only if the header is not UTF-8.
     pub fn of(message: &RawMessage) -> Self {
         let is_needed = std::str::from_utf8(message.header()).is_err() || std::str::from_utf8(message.body()).is_err();
         if !is_needed {
@@ -21,7 +21,8 @@ impl RawCharset {
         Self(named.filter(|charset| is_raw(charset)))
     }
 
-    /// And whether it was another charset than UTF-8. Control characters, which no text has, are left out then.
+    /// Also returns whether the charset was another than UTF-8. In that case control characters are left out, because no text
+    /// contains them.
     pub fn decode(&self, octets: &[u8]) -> Option<(String, bool)> {
         if let Ok(text) = std::str::from_utf8(octets) {
             return Some((text.to_owned(), false));
@@ -34,19 +35,20 @@ impl RawCharset {
     }
 }
 
-/// In headers it could stand as it is, and it is not one that would have been found by then.
+/// True for charsets whose text can be a header's raw octets. UTF-8 has been tried by then; others are seven-bit or UTF-16.
 fn is_raw(charset: &str) -> bool {
     let name = charset.to_ascii_lowercase();
     !["utf", "us-ascii", "ascii", "iso-2022", "hz-"].iter().any(|family| name.starts_with(family))
 }
 
-/// Without the octets that it has no character for.
+/// Leaves out octets for which the charset has no character.
 fn windows_1252(octets: &[u8]) -> Option<String> {
     let has_character = |octet: &u8| !matches!(octet, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d);
     charset::decode("windows-1252", &octets.iter().copied().filter(has_character).collect::<Vec<_>>())
 }
 
-/// Raw octets inside an encoded word are of the charset that the word names: they become `=XX`, as they should have been.
+/// Raw octets inside an encoded word are in the charset that the word names: they become `=XX`, as they should have been
+/// written.
 fn with_escapes_in_words(octets: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(octets.len());
     let mut rest = octets;
@@ -66,10 +68,10 @@ fn with_escapes_in_words(octets: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Octets of the longest word that is looked for.
+/// Maximum length of a recognised word, in octets.
 const LONGEST_WORD: usize = 4096;
 
-/// Of the word in the Q encoding that begins here, if one does. RFC 2047 §2.
+/// The length of the Q-encoded word that begins here, if one does. RFC 2047 §2.
 fn size_of_word(text: &[u8]) -> Option<usize> {
     let behind = &text[2..];
     let charset = behind.iter().take(60).position(|&octet| octet == b'?').filter(|&length| length > 0)?;

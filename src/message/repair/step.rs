@@ -20,7 +20,7 @@ pub struct RepairStep {
 /// What a step works on, which decides whether it runs when memory is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RepairScope {
-    /// Headers, and who the message says it is from is judged behind it: always taken, and first.
+    /// Headers that determine the author, who is checked after these steps: they always run, and first.
     Author,
     /// Headers: always runs.
     Header,

@@ -207,7 +207,7 @@ impl RuleActions {
     }
 
     /// Whether no later rule is applied.
-    pub fn is_the_end(&self) -> bool {
+    pub fn is_final(&self) -> bool {
         ACTIONS.iter().any(|RuleAction { effect, .. }| match effect {
             ActionEffect::Verdict(decide) => decide(self, &Arc::from("")).is_some(),
             ActionEffect::Last(is_last) => is_last(self),

@@ -5,7 +5,7 @@
 
 use super::line::{CommandLine, Opening};
 use super::starttls::Secured;
-use crate::message::outcome::{Cause, ConnectionFate, Interpretation, Meaning, Reason, RelayStep, interpret};
+use crate::message::outcome::{Cause, ConnectionState, Interpretation, Meaning, Reason, RelayStep, interpret};
 use crate::observe::log::Clean;
 use crate::relay::deadline::{Deadline, Expired};
 use crate::relay::socket::{ConnectionPermit, Socket};
@@ -174,7 +174,7 @@ impl<C: Channel> ClientSession<C> {
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
         // A message can have a thousand recipients with a stored reply each.
         let reply = if step >= RelayStep::Mail { reply.shortened() } else { reply };
-        self.sound &= self.interpret(step, &reply).connection == ConnectionFate::Kept;
+        self.sound &= self.interpret(step, &reply).connection == ConnectionState::Kept;
         Ok(reply)
     }
 

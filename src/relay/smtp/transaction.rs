@@ -9,7 +9,7 @@ use super::needs::{mail_line, rcpt_line};
 use super::recipients::TransactionRecipients;
 use super::session::ClientSession;
 use super::starttls::Secured;
-use crate::message::outcome::{Cause, ConnectionFate, Interpretation, Meaning, Outcome, Reason, RelayStep};
+use crate::message::outcome::{Cause, ConnectionState, Interpretation, Meaning, Outcome, Reason, RelayStep};
 use crate::relay::deadline::Deadline;
 use crate::smtp::{Mailbox, Reply};
 use std::time::Duration;
@@ -153,7 +153,7 @@ impl ClientSession<Secured> {
         let is_positive = reply.is_positive();
         let reason = || self.reason(step, Cause::Reply(reply));
         // Whichever command it answers.
-        if connection == ConnectionFate::Closed {
+        if connection == ConnectionState::Closed {
             return Err(reason());
         }
         match ask {
