@@ -84,7 +84,7 @@ deny:
 	cargo deny --locked check licenses bans sources
 
 bench:
-	cargo bench --locked --bench queue --bench slow_clients
+	cargo bench --locked --bench gateway --bench queue --bench slow_clients
 
 crash: peers
 	CRASH=full cargo nextest run --locked --profile crash --no-capture -E 'test(the_crash_matrix)'
