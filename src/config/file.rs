@@ -75,37 +75,37 @@ settings! {
         /// such as this one: some providers drop mail from "localhost", and a name without a dot becomes an address literal
         /// in EHLO.
         hostname: HostName, optional r#""gateway.example.com""#;
-        /// Where the gateway keeps what must not get lost, readable by its own user only. It is a folder of its own, which is
-        /// made if it is missing; one that holds other files and that other users may enter is refused.
+        /// The folder for the gateway's data, readable only by its own user. It is created if it is missing; a folder that
+        /// contains other files and that other users may enter is refused.
         data_dir: PathBuf, default r#""data""#;
-        /// What becomes of mail whose From domain has no DKIM key below: "refuse" (a 550 at once), "send" (it is sent
-        /// unsigned), or a list of the domains whose mail may be sent unsigned, as in ["example.org"]. Without any key at all
-        /// the default is "send", and every start says so.
+        /// What to do with mail whose From domain has no DKIM key below: "refuse" (an immediate 550), "send" (unsigned), or a
+        /// list of the domains whose mail may be sent unsigned, as in ["example.org"]. If there is no key at all, the default
+        /// is "send", with a warning at every start.
         unsigned: UnsignedMail, default r#""refuse""#;
-        /// Memory for messages in progress, coming in and going out together; what does not fit waits or gets a 452. Half of
-        /// it is for mail coming in; a body whose repair would take more than that half stays as it is.
+        /// Memory for all messages in progress, incoming and outgoing; a message that does not fit waits or gets a 452. Half
+        /// of it is for incoming mail; a body whose repair would need more than that half stays as it is.
         max_memory: ByteSize, default r#""256 MiB""#;
-        /// How long a stop (SIGTERM) waits for messages in progress. Container engines give 10 seconds in all.
+        /// How long a stop (SIGTERM) waits for messages in progress. Container engines allow 10 seconds in total.
         drain: Duration, default r#""8s""#;
     }
 }
 
 settings! {
-    /// Several listeners are several tables. Without any, the gateway listens on 127.0.0.1:2525 and [::1]:2525.
+    /// One table for each listener. Without any, the gateway listens on 127.0.0.1:2525 and [::1]:2525.
     ListenerTable = "listener", many: true {
         /// The address and port to listen on.
         address: SocketAddr, required r#""127.0.0.1:2525""#;
-        /// "queue": the application gets its 250 as soon as the message is safe on disk; it is delivered at once, and tried
-        /// again for days if need be. "direct": the application waits for the provider's own answer, and gets it.
+        /// "queue": the application gets its 250 as soon as the message is safe on disk; it is delivered immediately, and
+        /// retried for days if necessary. "direct": the application waits for the provider's own answer, and gets it.
         delivery: DeliveryMode, default r#""queue""#;
-        /// "off", "starttls" (required before mail is taken) or "implicit" (TLS from the start). Off is right on one machine:
-        /// Plausible does STARTTLS whenever it is offered, and then insists on a certificate that the public trusts.
+        /// "off", "starttls" (required before mail is accepted) or "implicit" (TLS from the start). Use "off" on one machine:
+        /// Plausible uses STARTTLS whenever it is offered, and then requires a publicly trusted certificate.
         tls: ListenerTls, default r#""off""#;
         /// PEM file with the certificate and its chain, for "starttls" and "implicit".
         certificate: PemSource, optional r#""certs/gateway.pem""#;
         /// PEM file with the certificate's private key.
         private_key: PemSource, optional r#""certs/gateway.key""#;
-        /// The networks that may send without a login. A listener that other machines can reach needs a list of its own, or
+        /// The networks that may send without a login. A listener that other machines can reach needs its own list, or
         /// auth = "required".
         allow: Vec<IpNet>, default r#"["127.0.0.0/8", "::1/128"]"#;
         /// Who may send: "off" (only the networks in `allow`), "optional" (those, or a client with a login) or "required"
@@ -116,17 +116,18 @@ settings! {
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
         /// What to do with a bare CR or LF in a message: "normalize" makes it CRLF, "reject" refuses the message.
         line_endings: LineEndings, default r#""normalize""#;
-        /// The largest message that is taken. It must fit into half of `max_memory`, together with what your rules need for it.
+        /// The largest message that is accepted. It must fit into half of `max_memory`, together with the memory that your
+        /// rules need for it.
         max_message_size: ByteSize, default r#""25 MiB""#;
-        /// Recipients of one message.
+        /// The maximum number of recipients of one message.
         max_recipients: Count, default "1000";
-        /// Clients at once. A quarter of them is kept for clients inside `allow`, unless auth = "required".
+        /// Simultaneous clients. A quarter of them is reserved for clients inside `allow`, unless auth = "required".
         max_connections: Count, default "1000";
-        /// Clients at once from one address; outside `allow` an IPv6 network of 64 bits counts as one address.
+        /// Simultaneous clients from one address; outside `allow` an IPv6 network of 64 bits counts as one address.
         ///
-        /// An address from which nobody has logged in for a day may use half of it, and have sixty connections a minute that
-        /// end without a login. From one that has logged in, the connection that has waited longest for its login makes room
-        /// for the next.
+        /// An address from which nobody has logged in during the last day may use half of it, and may have sixty connections
+        /// per minute that end without a login. For other addresses, a new connection replaces the one that has waited longest
+        /// for its login.
         max_connections_per_address: Count, default "200";
         /// How long a client may take for each command. Message data also has a minimum rate, and a client that needs a login
         /// has two minutes and a hundred commands for it.
@@ -139,8 +140,8 @@ settings! {
     UserTable = "user", many: true {
         /// The name to log in with. Names are logged: never use a token as one.
         name: String, required r#""plausible""#;
-        /// The password's hash, as `waxseal user hash` prints it. It may also come from { env = "NAME" } or
-        /// { file = "/run/secrets/NAME" }; from there the password itself is accepted, too.
+        /// The password's hash, as `waxseal user hash` prints it. It can also come from { env = "NAME" } or
+        /// { file = "/run/secrets/NAME" }, where the password itself is accepted too.
         password: SecretSource, required r#""$argon2id$...""#;
         /// The senders that this login may use, within the listener's `senders`. Default: all that the listener accepts.
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
@@ -148,7 +149,7 @@ settings! {
 }
 
 settings! {
-    /// Several keys for one domain sign together (RSA and Ed25519). A key serves the domains below its own, too.
+    /// Several keys for one domain all sign (RSA and Ed25519). A key also signs for the domains below its own.
     DkimTable = "dkim", many: true {
         /// The domain in the From header.
         domain: Domain, required r#""example.com""#;
@@ -156,68 +157,67 @@ settings! {
         selector: Selector, required r#""wax1""#;
         /// PEM file with the private key.
         private_key: PemSource, required r#""certs/dkim/example.com.wax1.pem""#;
-        /// true: make the key at start if the file is missing, and print the DNS record that belongs to it. Default: false;
-        /// keys are made with `waxseal dkim generate example.com --selector wax1`.
+        /// true: create the key at start if the file is missing, and print its DNS record. Default: false; create keys with
+        /// `waxseal dkim generate example.com --selector wax1`.
         generate: bool, default "false";
     }
 }
 
 settings! {
     /// Where the mail goes: a known provider, or any other server. TLS is always used and always verified. docs/providers.md
-    /// says what is known of each provider (host, ports, limits, headers, how it says "slow down") and what to set up there.
+    /// describes each known provider (host, ports, limits, headers, how it says "slow down") and what to set up there.
     UpstreamTable = "upstream", many: true {
         /// Its name in routes and in the log.
         name: String, required r#""company""#;
-        /// A provider that waxseal knows, whose host, ports and limits are then filled in; "smtp" for any other server; or
+        /// A provider that waxseal knows, whose host, ports and limits are then the defaults; "smtp" for any other server; or
         /// "sandbox", the one inside the gateway, which checks the signature and keeps the mail.
         provider: ProviderName, required r#""smtp""#;
         /// Where the provider's servers are: "us" or "eu" for mailgun (default: "us"), a region such as "eu-central-1" for
         /// ses.
         region: String, optional r#""eu""#;
-        /// The server's name or address. Needed with provider = "smtp"; default: what is known of the provider.
+        /// The server's name or address. Required with provider = "smtp"; default: the provider's.
         host: String, optional r#""smtp.example.com""#;
-        /// The server's port. Without it, a known provider's other ports are tried where nothing answers on this one.
+        /// The server's port. Without this key, a known provider's other ports are tried if this one does not answer.
         port: PortNumber, default "587";
-        /// How TLS begins: "starttls" or "implicit". Default: what the port is for, "implicit" on 465 and 2465, "starttls" on
-        /// others.
+        /// How TLS begins: "starttls" or "implicit". Default: "implicit" on ports 465 and 2465, "starttls" on others.
         tls: TlsMode, optional r#""starttls""#;
         /// The name that the certificate must have. Default: `host`.
         server_name: String, optional r#""smtp.example.com""#;
-        /// PEM file with certificates to trust besides the system's authorities. It may hold the server's own certificate.
+        /// PEM file with certificates to trust besides the system's authorities. It may contain the server's own certificate.
         ca: PemSource, optional r#""certs/company-ca.pem""#;
         /// The login. Leave out both keys for a server that asks for none.
         username: String, optional r#""relay""#;
-        /// Written out, { env = "NAME" } or { file = "/run/secrets/NAME" }.
+        /// The password itself, { env = "NAME" } or { file = "/run/secrets/NAME" }.
         password: SecretSource, optional r#"{ env = "RELAY_PASSWORD" }"#;
-        /// Only for ses: the secret access key. The SMTP password of the region is made from it.
+        /// Only for ses: the secret access key. The region's SMTP password is derived from it.
         secret_key: SecretSource, optional r#"{ env = "AWS_SECRET_ACCESS_KEY" }"#;
-        /// Connections at once: what the provider allows for the account. Known providers may have another default.
+        /// Simultaneous connections, as many as the provider allows for the account. Known providers may have another default.
         max_connections: Count, default "4";
-        /// Messages after which a connection is closed and a new one made. Known providers may have another default.
+        /// Messages after which a connection is replaced by a new one. Known providers may have another default.
         max_messages_per_connection: Count, default "100";
-        /// Recipients of one transaction; more go in several. Default: what is known of the provider.
+        /// Recipients of one transaction; more are split over several. Default: the provider's limit.
         max_recipients: Count, optional "50";
-        /// Larger messages are not offered to this server. Default: what is known of the provider.
+        /// Larger messages are not offered to this server. Default: the provider's limit.
         max_message_size: ByteSize, optional r#""10 MiB""#;
-        /// Whether the gateway signs what goes here. Default: true, but for postmark, which takes mail apart and signs it
-        /// itself.
+        /// Whether the gateway signs mail for this upstream. Default: true, except for postmark, which rewrites mail and signs
+        /// it itself.
         sign: bool, optional "true";
-        /// Open and click tracking breaks a signature, so providers are asked to leave it off for each mail. true: it stays as
-        /// it is set up there.
+        /// Open and click tracking breaks signatures, so providers are asked to turn it off for each mail. true: the
+        /// provider's own setting applies.
         tracking: bool, default "false";
         /// The local address to connect from. Default: the system's choice.
         source_address: IpAddr, optional r#""192.0.2.10""#;
-        /// How fast mail may go there, over all connections: one rate or several, per s, min, h or day, never exceeded in any
-        /// stretch of that length. Messages are counted, or recipients where the provider counts those. What was used of hours
-        /// and days is remembered across restarts. Default: what is known of the provider; [] for no limit. A provider that
-        /// asks for a slower pace gets it, whatever is set here.
+        /// The maximum rate over all connections: one rate or several, per s, min, h or day, never exceeded in any period of
+        /// that length. Counts messages, or recipients if the provider counts those. The usage of hours and days is kept
+        /// across restarts. Default: the provider's limits; [] for no limit. A provider that asks for a slower pace always
+        /// gets it.
         rate: Rates, optional r#"["14/s", "50000/day"]"#;
         /// Another upstream with the same account: its connections and rates count for both.
         share_limits_with: String, optional r#""other-upstream""#;
-        /// For name lookup and connect together, over all addresses of the host; the TLS handshake gets as much again.
+        /// For name lookup and connecting together, over all addresses of the host; the TLS handshake has the same time again.
         connect_timeout: Duration, default r#""10s""#;
         /// For the reply to each command. RFC 5321 §4.5.3.2 asks for five minutes. An application that waits
-        /// (delivery = "direct") is answered after 25 seconds at most, whatever stands here.
+        /// (delivery = "direct") gets its answer after 25 seconds at most, whatever the value.
         command_timeout: Duration, default r#""5m""#;
         /// For the reply to the whole message. RFC 5321 §4.5.3.2.6 asks for ten minutes.
         data_timeout: Duration, default r#""10m""#;
@@ -230,10 +230,10 @@ settings! {
 }
 
 settings! {
-    /// Where the provider has a login for each sender domain: a table for each, after the keys of its upstream. Other mail
-    /// uses the upstream's own login; if it has none, such mail waits.
+    /// For providers with a separate login for each sender domain: one table for each, after the keys of its upstream. Other
+    /// mail uses the upstream's own login; without one, such mail waits.
     UpstreamLoginTable = "upstream.credentials", many: true {
-        /// The domain in the From header, else of the envelope's sender. Its login serves the domains below it, too.
+        /// The domain in the From header, otherwise of the envelope's sender. The login is also used for the domains below it.
         domain: Domain, required r#""example.com""#;
         /// As in [[upstream]].
         username: String, optional r#""postmaster@example.com""#;
@@ -243,8 +243,8 @@ settings! {
 }
 
 settings! {
-    /// The first route whose conditions all match is used; mail that no route takes is not sent. Without routes all mail goes
-    /// to the first upstream. A changed route also applies to mail that already waits.
+    /// The first route whose conditions all match is used; mail that matches no route is not sent. Without routes, all mail
+    /// goes to the first upstream. A changed route also applies to mail that is already waiting.
     RouteTable = "route", many: true {
         /// Its name in the log.
         name: String, required r#""reports""#;
@@ -252,68 +252,69 @@ settings! {
         senders: Vec<PatternText>, default r#"["*"]"#;
         /// Condition: the envelope's recipient.
         recipients: Vec<PatternText>, default r#"["*"]"#;
-        /// Condition: headers, each of which must be there and match: a pattern as in "report*", or a regular expression as in
+        /// Condition: headers, each of which must exist and match: a pattern as in "report*", or a regular expression as in
         /// "/^report/".
         header: HeaderPatterns, optional r#"{ X-Kind = "report*" }"#;
-        /// Condition: the login that the mail came in with: a name, a pattern, or a list of them. Mail without a login does
-        /// not match.
+        /// Condition: the login that submitted the mail: a name, a pattern, or a list of them. Mail without a login does not
+        /// match.
         user: OneOrMore<TextPattern>, optional r#""plausible""#;
         /// Condition: the mail's tag, in the same way. Mail without a tag does not match.
         tag: OneOrMore<TextPattern>, optional r#""weekly-*""#;
         /// The upstreams to use. In a list, the next is tried when one is unavailable. With weights, as in
-        /// { company = 3, backup = 1 }, one is drawn for each message, and the others are tried when it is unavailable.
+        /// { company = 3, backup = 1 }, one is chosen at random for each message, and the others are tried when it is
+        /// unavailable.
         upstreams: UpstreamNames, required r#"["company", "backup"]"#;
-        /// What a provider refuses for good is not tried elsewhere. true: it is offered to the next upstream; the last reply
-        /// counts.
+        /// Mail that a provider refuses permanently is not tried elsewhere. true: it is offered to the next upstream, and the
+        /// last reply counts.
         retry_refused: bool, default "false";
     }
 }
 
 settings! {
-    /// A Received header says where a message came from; everyone who gets the mail can read it.
+    /// A Received header says where a message came from; every recipient of the mail can read it.
     TraceTable = "trace" {
-        /// What the gateway's own Received header tells: "full" (the application's address and name, the gateway's name, id and
-        /// time), "without-client" (all but the application's address and name), or "off" (there is no such header; a mail loop
-        /// through this gateway is then noticed only by what other servers add).
+        /// What the gateway's own Received header contains: "full" (the application's address and name, the gateway's name, id
+        /// and time), "without-client" (without the application's address and name), or "off" (no such header; a mail loop
+        /// through this gateway is then detected only by the headers of other servers).
         received: ReceivedDetail, default r#""full""#;
     }
 }
 
 settings! {
-    /// Mail that was accepted and is not yet delivered, and what is remembered of mail that was.
+    /// Mail that was accepted and is not yet delivered, and the history of delivered mail.
     QueueTable = "queue" {
-        /// "sqlite": a database in `data_dir`, which needs no care.
+        /// "sqlite": a database in `data_dir`, which needs no maintenance.
         backend: QueueBackend, default r#""sqlite""#;
-        /// A provider that is unavailable, or asks for patience, is tried again: soon at first, then less and less often.
+        /// A provider that is unavailable or defers mail is tried again, soon at first, then less and less often.
         retry: RetryTimes, default r#"{ first = "30s", longest = "1h" }"#;
-        /// The age at which undelivered mail has failed, even if its provider was unavailable all the time. RFC 5321 §4.5.4.1
-        /// asks for four to five days.
+        /// The age at which undelivered mail fails, even if its provider was unavailable all the time. RFC 5321 §4.5.4.1 asks
+        /// for four to five days.
         expire: Duration, default r#""5d""#;
-        /// How long failed mail is kept, whole, to be looked at and sent again with `waxseal queue`.
+        /// How long failed mail is kept with its content, so that `waxseal queue` can show it and send it again.
         keep_failed: Duration, default r#""14d""#;
         /// How long one row is kept for each delivered message: addresses, time, upstream, reply.
         keep_history: Duration, default r#""14d""#;
         /// Who gets a bounce for failed mail: "off" (nobody; see `waxseal queue`), "sender", or an address such as
         /// "postmaster@example.com".
         bounce: Bounce, default r#""off""#;
-        /// Below this much free space in `data_dir` no new mail is accepted (452: the application tries again); delivery goes
-        /// on. At least "16 MiB": what the queue itself needs to deliver and to remove what it has taken.
+        /// Below this much free space in `data_dir` no new mail is accepted (452: the application tries again); delivery
+        /// continues. At least "16 MiB", which the queue itself needs to deliver and remove accepted mail.
         ///
-        /// On a listener with delivery = "direct" only mail to several recipients is refused then: what the provider takes of
-        /// one would have to be kept for the others.
+        /// A listener with delivery = "direct" then refuses only mail to several recipients, because it would have to be
+        /// stored if the provider accepted it for only some of them.
         min_free_space: MinFreeSpace, default r#""256 MiB""#;
         /// How long a message is remembered, so that an application that did not see the 250 and submits it again gets the same
-        /// 250, and no one gets the mail twice. Default: off, every message that is submitted is sent.
+        /// 250, and no one gets the mail twice. Default: off; every submitted message is sent.
         ///
-        /// The same are messages of one login (or of one address without a login) with the same Idempotency-Key header, or
-        /// the same Message-ID without one, to the same recipients and with the same content. Date and multipart boundaries
-        /// may differ, and the Message-ID where there is an Idempotency-Key. Mail with neither header is always sent.
+        /// Messages are the same if they have the same login (without one, the same address), the same Idempotency-Key header
+        /// (without one, the same Message-ID), the same recipients and the same content. Date and multipart boundaries may
+        /// differ, and the Message-ID if there is an Idempotency-Key. Mail with neither header is always sent.
         deduplicate: Duration, optional r#""10m""#;
     }
 }
 
 settings! {
-    /// It goes to standard output.
+    /// The log is written to standard output.
     LogTable = "log" {
         /// "pretty" or "json".
         format: Format, default r#""pretty""#;
