@@ -92,7 +92,7 @@ fn imports(text: &str) -> Vec<String> {
     found
 }
 
-/// The comma-separated items of a `{…}` group, `group` beginning behind the brace.
+/// The comma-separated items of a `{…}` group, `group` beginning after the brace.
 fn group_items(group: &str) -> Vec<String> {
     let mut depth = 1;
     let mut items = vec![String::new()];

@@ -80,7 +80,7 @@ fn a_public_types_name_occurs_once() {
     assert!(report.is_empty(), "one name, several types:\n{}", report.join("\n"));
 }
 
-/// Where a phrase occurs as whole words, whatever its case.
+/// True if a phrase occurs as whole words, in any case.
 fn holds(line: &str, phrase: &str) -> bool {
     let line = line.to_lowercase();
     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');

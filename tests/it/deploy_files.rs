@@ -1,7 +1,7 @@
-//! The compose files in deploy/: they are YAML, and what they set for waxseal is what it reads.
+//! The compose files in deploy/ are valid YAML, and waxseal reads every variable that they set for it.
 //!
-//! They are read by what a compose file needs of YAML, below: maps, lists of one line or several, and texts. Anything else is a
-//! mistake here, so that the files stay as simple as they look.
+//! Parsed by a reader for the parts of YAML that compose files need: maps, lists and texts. Anything else is an error here,
+//! so that the files stay simple.
 
 use std::collections::BTreeMap;
 use std::process::Command;

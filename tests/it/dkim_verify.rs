@@ -98,7 +98,7 @@ fn has_an_author(message: &[u8]) -> bool {
     RawMessage::from_data(message.to_vec().into()).is_ok_and(|message| Author::of(&message).is_ok())
 }
 
-/// The messages behind the first NUL of what the fuzz target `header` begins with.
+/// The messages after the first NUL in the initial corpus of the fuzz target `header`.
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/header");
     let mut files: Vec<PathBuf> =

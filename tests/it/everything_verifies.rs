@@ -141,7 +141,7 @@ async fn messages_nobody_thought_of_verify_too() {
     assert_none(bench.judge(&files), |_, verdicts| verdicts != ["pass", "pass"]);
 }
 
-/// An application that signs by itself.
+/// An application that signs its own mail.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_applications_own_signature_stays_if_it_still_holds_and_goes_if_not() {
     let bench = Bench::new();

@@ -63,7 +63,7 @@ async fn no_bounce_answers_a_bounce_or_other_mail_from_the_null_path() {
         }
         assert!(client.ask(&format!("{}.", mail("a bounce of somebody's"))).await.starts_with("250 "));
         gateway.wait_for_line(&["\"failed\"", "gone@example.net"]);
-        // The last of the lane: whatever the failure before it caused would have come first.
+        // The last of the lane: anything caused by the earlier failure would have arrived before it.
         hand_in(gateway.address(), &["you@example.net"], &mail("the last")).await;
         scripted.until_messages(1).await;
         assert_eq!(field(&scripted.messages()[0].data, "Subject"), "the last");

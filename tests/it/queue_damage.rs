@@ -146,7 +146,7 @@ const CASES: [Case; 7] = [
     },
 ];
 
-fn assert_says(what: &str, output: &Output, (code, words): (i32, &[&str])) {
+fn assert_says(what: &str, output: &Output, code: i32, words: &[&str]) {
     let (status, text) = said(output);
     assert_eq!(status, Some(code), "{what}: {text}");
     words.iter().for_each(|words| assert!(text.contains(words), "{what}: no {words:?} in {text}"));
@@ -158,7 +158,7 @@ async fn each_state_of_a_queue_is_told_and_leads_to_one_that_starts() {
         let what = case.what;
         let setup = queue().await;
         (case.change)(&data(&setup));
-        assert_says(what, &setup.output(&CHECK), case.check);
+        assert_says(what, &setup.output(&CHECK), case.check.0, case.check.1);
         let (code, checked) = json(&setup, &CHECK);
         let is_well = case.check.0 == 0;
         assert_eq!((code, checked["well"].as_bool()), (Some(case.check.0), Some(is_well)), "{what}: {checked:#}");
@@ -167,7 +167,7 @@ async fn each_state_of_a_queue_is_told_and_leads_to_one_that_starts() {
             let (status, text) = said(&setup.output(&["run"]));
             assert!(status == Some(2) && text.contains("queue salvage"), "{what}: {text}");
         }
-        assert_says(what, &setup.output(&SALVAGE), case.salvage);
+        assert_says(what, &setup.output(&SALVAGE), case.salvage.0, case.salvage.1);
         let kept = fs::read_dir(data(&setup)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let kept: Vec<_> = kept.filter(|name| name.starts_with("queue.sqlite.") && !name.ends_with("-wal")).collect();
         assert!(kept.len() == 1 && kept[0].starts_with("queue.sqlite.damaged-"), "{what}: {kept:?}");
@@ -203,7 +203,7 @@ async fn beside_a_running_gateway_only_the_check_works() {
     let setup = queue().await;
     let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
     let run = |arguments: &[&str]| gateway.output(arguments);
-    assert_says("beside a gateway", &run(&CHECK), (0, &["nothing is damaged"]));
+    assert_says("beside a gateway", &run(&CHECK), 0, &["nothing is damaged"]);
     let holder = format!("process {}", gateway.pid());
     let refusal: [&str; 3] = ["a salvage needs the queue for itself", &holder, "stop it first"];
     for arguments in [&SALVAGE[..], &["queue", "salvage", "--yes", "--json"], &["queue", "salvage"]] {
@@ -222,16 +222,16 @@ async fn beside_a_running_gateway_only_the_check_works() {
 async fn what_stands_in_the_way_is_named_and_nothing_is_changed() {
     let none = Setup::new(Some(CONFIG));
     for command in [&CHECK[..], &SALVAGE] {
-        assert_says("no queue", &none.output(command), (2, &["there is no queue in", "--config"]));
+        assert_says("no queue", &none.output(command), 2, &["there is no queue in", "--config"]);
     }
     assert!(!data(&none).exists(), "nothing is made");
     let setup = queue().await;
     let before = fs::read(data(&setup).join("queue.sqlite")).unwrap();
-    assert_says("nobody to ask", &setup.output(&["queue", "salvage"]), (2, &["no terminal", "--yes"]));
+    assert_says("nobody to ask", &setup.output(&["queue", "salvage"]), 2, &["no terminal", "--yes"]);
     // The remains of an interrupted salvage are replaced; if that is not possible, they are named.
     for name in ["queue.sqlite.salvaging", "queue.sqlite.reading"] {
         fs::create_dir_all(data(&setup).join(name).join("full")).unwrap();
-        assert_says(name, &setup.output(&SALVAGE), (2, &["is as it was", name]));
+        assert_says(name, &setup.output(&SALVAGE), 2, &["is as it was", name]);
         fs::remove_dir_all(data(&setup).join(name)).unwrap();
         fs::write(data(&setup).join(name), "left over").unwrap();
     }

@@ -1,5 +1,5 @@
-//! `delivery = "queue"` and a provider that is away, refuses the login, or asks for patience: mail is taken all the same,
-//! none of it fails, and on the provider's return everything arrives, within the cap.
+//! `delivery = "queue"` and a provider that is unavailable, refuses the login, or asks for patience: mail is accepted
+//! anyway, none of it fails, and when the provider returns, all of it is delivered within the cap.
 
 use crate::support::application::{SENDER, hand_in, hand_in_many, mail, numbered, queued_in_front_of, subjects};
 use crate::support::provider::Provider;

@@ -1,4 +1,4 @@
-//! What the gateway has taken survives its end, however it ends: nothing is lost, and what may arrive twice is said.
+//! Accepted mail survives the end of the gateway, however it ends: nothing is lost, and possible duplicates are logged.
 
 use crate::support::application::{SENDER, field, hand_in, mail, mail_from, numbered, queued_in_front_of, subjects};
 use crate::support::client::Client;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 const CLIENTS: usize = 4;
 
-/// Clients that hand in mail as fast as they can, and note what was taken.
+/// Clients that submit mail as fast as they can, and record what was accepted.
 struct Load {
     taken: Arc<Mutex<Vec<String>>>,
     clients: Vec<JoinHandle<()>>,
@@ -205,7 +205,7 @@ async fn mail_that_was_refused_for_a_failed_sync_does_not_come_back() {
     let mut setup = provider.queued("", "");
     let mut taken = Vec::new();
     let mut refused = 0;
-    // The one sync that fails may be somebody else's than a mail's.
+    // The one sync that fails may belong to something other than a mail.
     for failing in 40..50 {
         let inject = format!("inject=fsync:error=EIO:when={failing}");
         setup = setup.wrapped(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", &inject]);

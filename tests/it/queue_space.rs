@@ -1,6 +1,7 @@
-//! `[queue] min_free_space` and a full disk: new mail is refused, what is there is delivered, and it recovers by itself.
+//! `[queue] min_free_space` and a full disk: new mail is refused, stored mail is delivered, and the gateway recovers
+//! without help.
 //!
-//! On a small tmpfs of the test's own, which only root can mount.
+//! Runs on a small tmpfs of its own, which only root can mount.
 
 use crate::support::application::{hand_in, in_front_of, mail, subjects};
 use crate::support::client::Client;

@@ -1,5 +1,5 @@
-//! `rate` as the provider counts it: never more in any stretch of its length, at once, over a restart, and for two tables of
-//! one account. Counts are asserted, never speeds.
+//! `rate` as the provider counts it: never more in any period of its length, in bursts, after a restart, and with two
+//! tables for one account. Asserts counts, never speeds.
 
 use crate::support::application::{
     SENDER, further, hand_in, hand_in_many, in_front_of, mail, numbered, queued_in_front_of, subjects,

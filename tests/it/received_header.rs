@@ -1,4 +1,4 @@
-//! `[trace] received`: what everyone who gets a mail can read of the application that submitted it.
+//! `[trace] received`: what the readers of a mail can see of the application that submitted it.
 
 use crate::support::application::{hand_in, in_front_of, mail};
 use crate::support::upstream::ScriptedUpstream;

@@ -1,5 +1,5 @@
-//! Configurations that must not start, each with what its owner is told. Nothing half-starts: the exit status is 2 and
-//! nothing was made in the data folder.
+//! Configurations that must not start, each with its message. Nothing is started partially: the exit status is 2, and
+//! nothing was created in the data folder.
 
 use crate::support::gateway::Setup;
 

@@ -1,4 +1,4 @@
-//! Whom the relay believes, and what it says about those it does not.
+//! Which certificates the relay trusts, and what it says about the others.
 
 use crate::support::certificate::{Authority, Issued};
 use crate::support::mail::{envelope, numbered};
@@ -65,7 +65,7 @@ async fn self_signed_and_not_listed() {
     distrusted(Issued::self_signed(&["localhost"]), &Authority::new().pem(), told, "name that file in `ca`").await;
 }
 
-/// The command can be pasted as it stands: with the port, and STARTTLS only where the server wants it.
+/// The command can be pasted unchanged: with the port, and with STARTTLS only if the server uses it.
 #[tokio::test]
 async fn the_command_that_shows_the_certificate_is_complete() {
     for implicit in [false, true] {

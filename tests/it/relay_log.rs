@@ -1,4 +1,4 @@
-//! What the relay's log shows at its most talkative: the dialogue, and neither a secret nor a word of the mail.
+//! The relay's log at its most detailed level: it shows the dialogue, but no secret and no content of the mail.
 
 use crate::support::log_lines::LogLines;
 use crate::support::mail::{envelope, numbered};

@@ -1,4 +1,4 @@
-//! Logging in at a provider: whichever of PLAIN and LOGIN it offers, and never a secret in a reason.
+//! Logging in at a provider: with PLAIN or LOGIN, whichever it offers, and never with a secret in a reason.
 
 use crate::support::mail::{envelope, numbered};
 use crate::support::relay::{assert_told, not_ready, ready, send, told, upstream};

@@ -1,4 +1,4 @@
-//! A message over one connection, as it should go: two round trips, and the same bytes on the other side.
+//! The normal case of one message over one connection: two round trips, and the same bytes on the other side.
 
 use crate::support::mail::{envelope, envelope_from, numbered, unsigned};
 use crate::support::relay::{assert_told, ready, send, upstream};

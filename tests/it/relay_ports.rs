@@ -1,4 +1,4 @@
-//! A port that nobody answers on, as behind many hosters' firewalls: the next one gets its turn, within the same permit.
+//! A port that does not answer, as behind many hosters' firewalls: the next port is tried with the same permit.
 
 use crate::support::black_hole::BlackHole;
 use crate::support::log_lines::LogLines;
@@ -77,7 +77,7 @@ async fn until_closed(address: SocketAddr) {
     panic!("{address} is still listened on");
 }
 
-/// A firewall that drops what goes to a port: each port gets its share of the time.
+/// A firewall that drops packets to a port: each port gets its share of the time.
 #[tokio::test]
 async fn a_silent_port_leaves_time_for_the_next() {
     let scripted = ScriptedUpstream::builder().address((std::net::Ipv6Addr::LOCALHOST, 0).into()).start().await;

@@ -1,4 +1,4 @@
-//! What a provider may say to a message, and what becomes of each recipient, of the message and of the connection.
+//! How a provider may refuse a message, and what happens to each recipient, the message and the connection.
 
 use crate::support::mail::{envelope, envelope_from, numbered, unsigned};
 use crate::support::relay::{assert_told, not_ready, send, told, upstream};

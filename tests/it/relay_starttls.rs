@@ -1,4 +1,4 @@
-//! Whatever a server, or somebody on the way, does about STARTTLS: nothing secret leaves, and the reason is told.
+//! Whatever a server, or an attacker in between, does about STARTTLS: nothing secret is sent, and the reason is reported.
 
 use crate::support::mail::{envelope, numbered};
 use crate::support::relay::{not_ready, send, upstream};
@@ -137,7 +137,7 @@ async fn what_follows_the_220_is_not_tls() {
 /// What OpenSSL sends when nothing above TLS 1.1 is enabled.
 const PROTOCOL_VERSION_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 
-/// A server that answers with TLS 1.1, whatever it was asked.
+/// A server that always answers with TLS 1.1.
 const TLS_1_1_SERVER_HELLO: [u8; 47] = {
     let mut record = [0; 47];
     let start = [22, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2];

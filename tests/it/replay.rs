@@ -1,6 +1,6 @@
-//! Plays what Plausible's real clients sent, byte for byte and reply by reply, to a real listener.
+//! Plays recordings of Plausible's real clients, byte for byte and reply by reply, to a real listener.
 //!
-//! Each reply must have the code that the client got when it was recorded; the intake must get what the client meant.
+//! Each reply must have the code that the client got in the recording; the intake must receive what the client meant.
 
 use crate::support::canaries;
 use crate::support::certificate::Authority;
@@ -183,7 +183,7 @@ async fn logins() {
     }
 }
 
-/// The current client logs in all the same, the older one does not.
+/// The current client logs in anyway, the older one does not.
 #[tokio::test]
 async fn credentials_although_no_login_is_offered() {
     let off = |name| Case::new(name).with(|case| case.options.auth = AuthMode::Off);
@@ -196,7 +196,7 @@ async fn credentials_although_no_login_is_offered() {
     .await;
 }
 
-/// The older client goes on without a login when it was refused: only `allow` lets it through.
+/// The older client continues without a login after a refusal: only `allow` admits it.
 #[tokio::test]
 async fn a_refused_login() {
     let refused = |name| Case::new(name).with(|case| case.password = "another");

@@ -1,4 +1,5 @@
-//! "Sender not verified": mail that failed on it is sent once a rule sets another From; `waxseal queue retry --rules`.
+//! "Sender not verified": mail that failed for its sender is sent once a rule sets another From; `waxseal queue retry
+//! --rules`.
 
 use crate::support::application::{field, hand_in, mail, queued_in_front_of};
 use crate::support::gateway::{Gateway, Setup};

@@ -1,4 +1,4 @@
-//! Which provider a mail goes to: by header and login, by weight, and to the next one when one refuses or is away.
+//! Which provider gets a mail: by header and login, by weight, and the next one if one refuses or is unavailable.
 
 use crate::support::application::{field, further, hand_in, in_front_of, mail, queued_in_front_of, subjects};
 use crate::support::client::Client;

@@ -1,5 +1,5 @@
-//! Every secret of a configuration is a canary, and the log is as talkative as it can be: no canary is in any line that
-//! the program prints, nor in what a client is told. Not even where the provider says back what it was sent.
+//! Every secret of a configuration is a canary, and the log is as detailed as possible: no canary is in any line that
+//! the program prints, nor in any reply to a client, even if the provider repeats what it was sent.
 
 use crate::support::application::{configuration, hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::canaries::{Search, search_remains};
@@ -38,7 +38,7 @@ const LOGINS: [(&str, &str); 5] = [
 const BODY_WORD: &str = "linnet";
 const BODY: &str = "linnet-in-a-body https://example.com/reset?token=linnet";
 
-/// Secrets and the body, in whatever form.
+/// Secrets and the body, in any form.
 fn assert_hidden(tally: &mut Tally, lines: &[String]) {
     assert!(!lines.is_empty());
     let search = Search::now();
@@ -208,7 +208,7 @@ fn quoting_everything(code: &str) -> String {
     format!("{digits}-{}\r\n{first}{digits} {last}", &code[3..])
 }
 
-/// At each step a refusal for now, one for good, a goodbye, and where the dialogue goes on, a yes.
+/// At each step a temporary refusal, a permanent one, a 221, and acceptance where the dialogue continues.
 fn steps() -> Vec<(At, &'static str)> {
     let refused = [
         At::Greeting,

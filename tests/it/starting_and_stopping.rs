@@ -1,4 +1,4 @@
-//! Signals, and restarts while clients come: no mail that a client hands in is refused for it.
+//! Signals, and restarts while clients submit mail: no mail is refused because of them.
 
 use crate::support::application::{SENDER, hand_in, mail, queued_in_front_of};
 use crate::support::client::Client;

@@ -1,5 +1,5 @@
-//! Whatever a provider, or somebody on the way to it, does about STARTTLS: through the built gateway the application gets
-//! a 451 with step and reason, the log has the same, and neither login nor mail was heard by anybody.
+//! Whatever a provider, or an attacker in between, does about STARTTLS: through the built gateway the application gets
+//! a 451 with step and reason, the log has the same, and nobody could read the login or the mail.
 
 use crate::support::application::{further, hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::certificate::{Authority, Issued};

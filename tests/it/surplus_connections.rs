@@ -1,5 +1,5 @@
-//! A provider that allows fewer connections than `max_connections` says: that is no outage. The mail goes over those that
-//! work, the limit is learned and named once in the log, and one more connection is tried later.
+//! A provider that allows fewer connections than `max_connections`: this does not count as an outage. The mail uses the
+//! connections that work, the limit is learned and logged once, and one more connection is tried later.
 
 use crate::support::application::{hand_in, hand_in_many, in_front_of, mail, numbered, queued_in_front_of};
 use crate::support::upstream::{Action, At, ScriptedUpstream};

@@ -1,5 +1,5 @@
-//! What would fail for good behind the 250 is refused at the final dot, with the reason: fields that no signature covers, lines
-//! that no server need take, senders that are not the client's.
+//! Mail that could never be delivered after its 250 is refused at the final dot, with the reason: fields that no signature
+//! can cover, lines that a server may refuse, and senders that the client may not use.
 
 use crate::support::application::{NO_REPAIR, hand_in, hand_in_octets, in_front_of, queued_in_front_of};
 use crate::support::gateway::{Gateway, Setup};
@@ -72,7 +72,7 @@ fn off() -> String {
     NO_REPAIR.replace("[repair]\n", "")
 }
 
-/// Mail with a long line in every place where one can stand.
+/// Mail with a long line in every possible place.
 fn long_lines() -> Vec<(&'static str, Vec<u8>)> {
     let long = "x".repeat(MAX_LINE + 1);
     let words = "words and ".repeat(200);

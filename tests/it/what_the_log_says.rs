@@ -1,5 +1,6 @@
-//! What an operator finds in the log about one mail: taken, refused, deferred, failed, delivered; each in one line that a
-//! program can read. Every gateway of every test has its lines held against docs/log.md besides (`support/log_fields.rs`).
+//! What an operator finds in the log about one mail: accepted, refused, deferred, failed, delivered; one line each, which a
+//! program can read. In addition, every gateway of every test has its lines compared with docs/log.md
+//! (`support/log_fields.rs`).
 
 use crate::support::application::{SENDER, hand_in, in_front_of, mail, queued_in_front_of};
 use crate::support::client::Client;
@@ -88,7 +89,7 @@ async fn what_a_provider_refuses_has_its_codes_and_its_upstream_in_fields() {
     }
 }
 
-/// The upstream and the cause stand in it once each.
+/// It names the upstream and the cause once each.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_fails_is_told_once_a_line() {
     let scripted = ScriptedUpstream::start().await;

@@ -1,4 +1,4 @@
-//! "Why has it not left?": what `waxseal queue list` and `show` say of mail that waits, beside the running gateway and without it.
+//! Why mail waits, according to `waxseal queue list` and `show`, beside a running gateway and without one.
 
 use crate::support::application::{hand_in, mail, queued_in_front_of};
 use crate::support::eventually;
@@ -64,7 +64,7 @@ async fn a_provider_that_is_away_is_named_with_the_reason_and_the_next_try() {
     )
     .await;
     let (_, _, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.unwrap();
-    // Without a gateway nothing is tried, whatever is due.
+    // Without a gateway nothing is tried, even if it is due.
     let output = setup.output(&["queue", "list"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("The gateway is not running: 3 waiting for it.\n\n"), "{text}");

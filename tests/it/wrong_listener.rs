@@ -1,5 +1,5 @@
-//! Clients that are set up for another kind of listener: the operator reads one line that says so, with the remedy. The
-//! clients themselves show a time-out or a parse error.
+//! Clients that are configured for another kind of listener: the operator gets one log line that says so, with the remedy.
+//! The clients themselves report only a timeout or a parse error.
 
 use crate::support::certificate::Authority;
 use crate::support::client::Client;

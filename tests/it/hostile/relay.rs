@@ -24,7 +24,7 @@ async fn queue(gateway: &Gateway, recipients: &[&str]) {
     assert!(reply.starts_with("250 2.0.0 Queued as "), "{reply}");
 }
 
-/// Of all messages, sorted.
+/// For all messages, sorted.
 fn served(scripted: &ScriptedUpstream) -> Vec<String> {
     let mut served: Vec<_> = scripted.messages().into_iter().flat_map(|message| message.recipients).collect();
     served.sort_unstable();

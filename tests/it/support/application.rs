@@ -1,4 +1,4 @@
-//! The application's side of a whole gateway: hands in one mail and keeps what it was told.
+//! The application's side of a whole gateway: submits one mail and keeps the reply.
 
 use super::client::Client;
 use super::gateway::Setup;
@@ -108,7 +108,7 @@ pub async fn hand_in_octets(gateway: SocketAddr, recipients: &[&str], message: &
     client.reply().await.expect("a reply to the final dot")
 }
 
-/// As both of Plausible's clients do: behind a bare LF, too.
+/// As both of Plausible's clients do: also after a bare LF.
 fn stuffed(message: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(message.len() + message.len() / 32);
     for line in message.split_inclusive(|&octet| octet == b'\n') {

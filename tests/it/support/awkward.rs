@@ -1,5 +1,5 @@
-//! Messages that are awkward to sign, to relay or to repair, from `example.com`: a table, the mail that Plausible's clients
-//! really sent, and random ones.
+//! Messages that are awkward to sign, relay or repair, from `example.com`: a table, mail that Plausible's clients really
+//! sent, and random messages.
 
 use proptest::strategy::Strategy;
 use std::path::Path;

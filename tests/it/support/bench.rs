@@ -1,4 +1,4 @@
-//! Signed messages as files, and what three verifiers that share no code say of them: mail-auth, dkimpy, opendkim.
+//! Signed messages as files, and the verdicts of three verifiers that share no code: mail-auth, dkimpy, opendkim.
 
 use super::dkim::{Records as PeerRecords, Verdict, verify_dkimpy, verify_opendkim};
 use super::keys::TestKey;

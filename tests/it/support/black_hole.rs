@@ -1,6 +1,6 @@
-//! An address at which nobody answers, as behind a firewall that drops packets.
+//! An address that does not answer, as behind a firewall that drops packets.
 
-/// A listening socket whose backlog is full: nobody answers.
+/// A listening socket whose backlog is full, so that connecting gets no answer.
 pub struct BlackHole {
     pub address: std::net::SocketAddr,
     _listener: socket2::Socket,

@@ -1,8 +1,8 @@
-//! Every secret in these tests is a canary: it holds one word, so that one search finds whatever got out of its place, in
-//! clear and in base64. Where a secret cannot hold the word (a key, a password that is worked out) it is learnt.
+//! Every secret in these tests is a canary: it contains one word, so that one search finds any leak, in plain text and in
+//! base64. A secret that cannot contain the word (a key, a derived password) is registered instead.
 //!
-//! Each gateway here logs at TRACE, and what it printed, what its commands said and what its database holds is searched at its
-//! end; so is what the library logs inside a test. That is the whole suite, and a find fails the test.
+//! Each gateway here logs at TRACE; its output, the output of its commands and its database are searched when it ends. So is
+//! the log of the library inside a test. This covers the whole suite, and a leak fails the test.
 
 use super::tally::Tally;
 use base64::Engine;
@@ -32,7 +32,7 @@ pub fn learn(secret: &str) {
     LEARNT.lock().expect("what was learnt").extend(pieces.map(str::to_owned));
 }
 
-/// In clear, hexadecimal, each octet escaped, and in base64 behind any number of other octets.
+/// In plain text, in hexadecimal, with each octet escaped, and in base64 after any number of other octets.
 fn forms(secret: &str) -> Vec<String> {
     let encoded = (0..3).map(|before| {
         let octets = [&vec![0; before][..], secret.as_bytes()].concat();
@@ -70,7 +70,7 @@ impl Search {
     }
 }
 
-/// Fails the test that gives the program a secret in which nobody would see it leak; learns those without the word.
+/// Fails a test that gives the program a secret whose leak would not be noticed; registers secrets without the word.
 pub fn expect_canaries(folder: &Path, environment: &[(String, String)]) {
     let is_secret = |name: &str| ["_PWD", "_PASSWORD", "_KEY"].iter().any(|end| name.ends_with(end));
     let variables = environment.iter().filter(|(name, _)| is_secret(name));
@@ -128,9 +128,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries(folder).chain(inner).map(|entry| entry.path()).filter(|path| path.is_file()).collect()
 }
 
-/// What a gateway left behind: fails unless no secret is in it. `what` tells it apart from others of this test.
+/// Searches what a gateway left behind; fails if it contains a secret. `what` names it among others of this test.
 pub fn search_remains(what: &str, lines: &[String], folder: &Path) {
-    // A test that has failed already says so by itself.
+    // A test that has already failed has its own message.
     if std::thread::panicking() {
         return;
     }

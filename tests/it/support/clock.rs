@@ -1,5 +1,5 @@
 //! The clock of `make test-future`: libfaketime, preloaded into every process of the run by `tests/in-days`. Programs that
-//! a test starts with an empty environment are given it again, or the gateway would live on another day than its test.
+//! a test starts with an empty environment get it too; otherwise the gateway would have another date than its test.
 
 use jiff::{SignedDuration, Timestamp};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The .eml files that come with the mail-parser crate: RFC examples, mail of old and odd programs, malformed mail. They
-//! are read where cargo keeps the crate, and nothing is copied from there.
+//! The .eml files of the mail-parser crate: RFC examples, mail of old and unusual programs, malformed mail. They are read
+//! from cargo's own directory; nothing is copied.
 
 use super::awkward::normalised;
 use super::{clock, peers};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// A guard against hanging, not an expectation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What to run it with. The environment is empty but for what is named here.
+/// How to run it. The environment contains only what is named here.
 pub struct Setup {
     folder: Folder,
     environment: Vec<(String, String)>,
@@ -206,7 +206,7 @@ impl Log {
                 printed.lines.lock().expect("the log").push((stream, line));
                 printed.more.notify_all();
             }
-            // Standard output ends with the program: nobody needs to wait any longer.
+            // Standard output ends with the program, so there is nothing more to wait for.
             printed.ended.fetch_add(1, Ordering::Release);
             printed.more.notify_all();
         })

@@ -1,4 +1,4 @@
-//! A real listener on a free port of 127.0.0.1, and an intake that takes everything down.
+//! A real listener on a free port of 127.0.0.1, and an intake that records everything.
 
 use super::canaries;
 use super::certificate::Authority;

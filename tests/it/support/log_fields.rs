@@ -1,4 +1,5 @@
-//! docs/log.md as the law: each field that a gateway logs in JSON stands there, and has its type in every line.
+//! Compares log lines with docs/log.md: each field that a gateway logs in JSON is documented there, and has its documented
+//! type in every line.
 
 use serde_json::Value;
 

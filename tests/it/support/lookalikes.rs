@@ -1,4 +1,5 @@
-//! What some server somewhere takes for the end of data, and no other may. CVE-2023-51764, CVE-2023-51765, CVE-2023-51766.
+//! Byte sequences that some servers treat as the end of data, which no other server may do. CVE-2023-51764,
+//! CVE-2023-51765, CVE-2023-51766.
 //! The library's own tests read this file too.
 
 pub const LOOKALIKES: &[&[u8]] = &[

@@ -1,4 +1,4 @@
-//! Reads what Postfix delivered, without what Postfix itself put on top.
+//! Reads what Postfix delivered, without the headers that Postfix added.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! What the integration tests stand on: real peers run from their binaries, a listener with an intake that records,
-//! a provider that does what its script says, certificates, free ports.
+//! The basis of the integration tests: real peers run from their binaries, a listener with an intake that records, a
+//! scripted provider, certificates, free ports.
 //!
-//! A peer that is missing makes its test return early, said aloud, and fails it where `CI` is set. Everything listens
-//! on loopback and ends with the test.
+//! If a peer is missing, its test returns early and says so; with `CI` set, it fails. Everything listens on loopback and ends
+//! with the test.
 
 pub mod application;
 pub mod awkward;

@@ -1,6 +1,6 @@
-//! File systems of a test's own: a small tmpfs, and an ext4 on a loop file whose power can be cut.
+//! File systems for one test: a small tmpfs, and an ext4 on a loop file whose power can be cut.
 //!
-//! They need root; without, the test says aloud that it is skipped.
+//! They need root; without it, the test prints that it is skipped.
 
 use super::peers;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 pub struct Mount {
     folder: tempfile::TempDir,
     point: PathBuf,
-    /// Of an ext4.
+    /// The loop file of an ext4.
     image: Option<PathBuf>,
     mounted: bool,
 }

@@ -1,7 +1,7 @@
-//! Finds the real peers, the machine's own or those that `tests/peers/install` unpacked below target/peers.
+//! Finds the real peers: the machine's own, or those that `tests/peers/install` unpacked below target/peers.
 //!
-//! A missing peer is never passed over in silence: the test says SKIPPED (also in target/peers/skipped, since a
-//! passing test's output is not shown), and with `CI` set it fails.
+//! A missing peer is never ignored silently: the test prints SKIPPED (also in target/peers/skipped, since the output of a
+//! passing test is not shown), and with `CI` set it fails.
 
 use std::env;
 use std::fs::{self, OpenOptions};

@@ -1,7 +1,7 @@
-//! Loopback ports for servers that cannot be asked which port they took.
+//! Loopback ports for servers that cannot report which port they use.
 //!
-//! The port stays reserved: a bound socket that never listens keeps the kernel from giving it to an outgoing
-//! connection of another test, while a server that sets SO_REUSEADDR (all of ours do) can still bind it.
+//! The port stays reserved: a bound socket that never listens keeps the kernel from giving it to an outgoing connection of
+//! another test, while a server that sets SO_REUSEADDR (all of ours do) can still bind it.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

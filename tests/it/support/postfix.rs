@@ -1,8 +1,8 @@
-//! A private Postfix that plays the provider: STARTTLS or implicit TLS required, SASL PLAIN and LOGIN through Cyrus,
-//! and what it accepted to be read from a Maildir, octet for octet.
+//! A private Postfix as the provider: STARTTLS or implicit TLS required, SASL PLAIN and LOGIN through Cyrus, and a Maildir
+//! with what it accepted, octet for octet.
 //!
-//! Never touches a Postfix of the machine: own configuration, queue, ports and log; its processes end with the value,
-//! and by themselves after ten minutes if the test was killed.
+//! Never touches the machine's own Postfix: it has its own configuration, queue, ports and log. Its processes end with the
+//! value, and after ten minutes if the test was killed.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! A provider that can be away: its address and its certificates outlive it.
+//! A provider that can be unavailable: its address and certificates outlive it.
 
 use super::application::configuration;
 use super::certificate::Authority;

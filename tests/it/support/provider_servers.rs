@@ -1,4 +1,4 @@
-//! Providers as their documents describe them: the login they want, what they refuse, and what they make of a message
+//! Providers as their documentation describes them: the login they require, what they refuse, and how they change a message
 //! before they pass it on.
 
 use super::gateway::Setup;
@@ -196,7 +196,7 @@ fn on_top(fields: &str, message: &[u8]) -> Vec<u8> {
     [fields.as_bytes(), message].concat()
 }
 
-/// Every link leads through the provider, and a picture tells it of the reader.
+/// Every link goes through the provider, and a picture reports the reader to it.
 fn tracked(message: &[u8]) -> Vec<u8> {
     [message, b"<img src=\"https://track.example/open\">\r\n"].concat()
 }

@@ -1,4 +1,5 @@
-//! What SpamAssassin and rspamd say of a message: Debian's rules, no network, no memory of earlier mail.
+//! The verdicts of SpamAssassin and rspamd on a message, with Debian's rules, without network and without memory of earlier
+//! mail.
 
 use super::awkward::dated;
 use super::ports::ReservedPort;
@@ -80,7 +81,7 @@ pub fn spamassassin_rules() -> Option<String> {
 pub fn spamassassin_version() -> Option<String> {
     let program = peers::find("spamassassin")?;
     let mut perl = peers::command("perl")?;
-    // In taint mode it looks for modules only where it is told to.
+    // In taint mode it searches for modules only in the given directories.
     perl.arg("-T").args(modules()).arg(program).arg("--version");
     peers::run(&mut perl).stdout.lines().find(|line| line.contains("SpamAssassin version")).map(str::to_owned)
 }

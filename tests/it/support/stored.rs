@@ -1,5 +1,5 @@
-//! A data folder with mail in it, and, where a test wants it, somebody who holds it as a running gateway does: lock,
-//! queue and control socket, but nothing that delivers, so that what a command finds does not depend on time.
+//! A data folder with mail in it, and optionally a process that holds it like a running gateway: lock, queue and control
+//! socket, but no delivery, so that what a command finds does not depend on time.
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};

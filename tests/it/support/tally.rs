@@ -1,7 +1,7 @@
-//! What `make hostile` prints: one row for each class of hostile input, with its cases and those that went wrong.
+//! Counts for `make hostile`: one row for each class of hostile input, with its cases and the failed ones.
 //!
-//! Every test that belongs to a class counts here and leaves its row below target/hostile; tests/hostile-table adds them up.
-//! A test that panics has one wrong case more. Knows nothing but the standard library: the unit tests use it, too.
+//! Every test of a class counts here and writes its row below target/hostile; tests/hostile-table adds them up. A panic
+//! counts as one more failed case. Uses only the standard library, because the unit tests use it too.
 
 use std::path::Path;
 

@@ -92,7 +92,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
 
     async fn instead_of_handshake(&mut self) -> Option<()> {
         if let Some(action) = self.shared.script.next(At::Handshake, "") {
-            // The client's first TLS octets come first: what is said then is not behind the 220.
+            // The client's first TLS octets come first, so that this text is not part of the 220.
             self.fill().await?;
             self.perform(action, "").await?;
             while self.fill().await.is_some() {
@@ -313,7 +313,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             Action::Close => self.flush().await?,
             Action::Stall => while self.fill().await.is_some() {},
             Action::Endless(line) => {
-                // A client that never stops listening is the bug to find; the test must end all the same.
+                // A client that reads forever is the bug to find; the test must still end.
                 for _ in 0..10_000 {
                     self.say(line);
                     self.flush().await?;

@@ -1,4 +1,4 @@
-//! How many connections the scripted provider serves at once, and what it tells the others.
+//! How many connections the scripted provider serves at once, and its reply to the others.
 
 use super::script::{Action, At};
 use std::collections::HashSet;

@@ -11,7 +11,7 @@ pub struct Rules {
     pub recipients: (usize, &'static str),
     /// Octets.
     pub size: (usize, &'static str),
-    /// Of the whole message; `None` if there is nothing wrong with it.
+    /// The reply to the whole message; `None` if nothing is wrong with it.
     pub message: fn(&[u8]) -> Option<&'static str>,
     /// A client without a fully qualified name in EHLO is turned away.
     pub real_names_only: bool,
