@@ -32,26 +32,34 @@ const MOST_PLACES: usize = 10_000;
 /// The key under which `received` is remembered; `None` for mail with neither header, or with a repeated one.
 pub(super) fn deduplication(received: &Received, window: Duration) -> Option<Deduplication> {
     let message = RawMessage::from_data(received.data.clone()).ok()?;
-    let (name, value) = own_name(&message)?;
-    let key = key(&received.client, &received.envelope, &message, (name, &value));
+    let name = OwnName::of(&message)?;
+    let key = key(&received.client, &received.envelope, &message, &name);
     Some(Deduplication { key, window })
 }
 
-/// The field by which the sender identifies the message, and its value. A repeated field does not identify it.
-fn own_name(message: &RawMessage) -> Option<(&'static str, Vec<u8>)> {
-    let name = if message.has(IDEMPOTENCY_KEY) { IDEMPOTENCY_KEY } else { MESSAGE_ID };
-    let mut fields = message.fields_named(name);
-    let value = fields.next()?.unfolded();
-    (fields.next().is_none() && !value.is_empty()).then_some((name, value))
+/// The field by which the sender identifies the message.
+struct OwnName {
+    field: &'static str,
+    value: Vec<u8>,
 }
 
-fn key(client: &Client, envelope: &Envelope, message: &RawMessage, (name, value): (&str, &[u8])) -> IdempotencyKey {
+impl OwnName {
+    /// A repeated field does not identify the message.
+    fn of(message: &RawMessage) -> Option<Self> {
+        let field = if message.has(IDEMPOTENCY_KEY) { IDEMPOTENCY_KEY } else { MESSAGE_ID };
+        let mut fields = message.fields_named(field);
+        let value = fields.next()?.unfolded();
+        (fields.next().is_none() && !value.is_empty()).then_some(Self { field, value })
+    }
+}
+
+fn key(client: &Client, envelope: &Envelope, message: &RawMessage, name: &OwnName) -> IdempotencyKey {
     let mut digest = Digest::new();
     match &client.user {
         Some(user) => digest.add(b"user", user.as_bytes()),
         None => digest.add(b"address", address_of(client).as_bytes()),
     }
-    digest.add(name.as_bytes(), value);
+    digest.add(name.field.as_bytes(), &name.value);
     digest.add(b"sender", envelope.sender.to_string().as_bytes());
     let mut recipients: Vec<String> = envelope.recipients.iter().map(ToString::to_string).collect();
     recipients.sort_unstable();

@@ -196,7 +196,7 @@ impl TypedActions {
             it.set_headers = pairs.0.into_iter().map(|(name, value)| (name.0, value.0)).collect();
         });
         all.take("add_headers", &typed.add_headers, |it, pairs| {
-            it.add_headers = pairs.0.into_iter().flat_map(each_added).collect();
+            it.add_headers = pairs.0.into_iter().flat_map(|(name, values)| each_added(name, values)).collect();
         });
         all.take("subject_prefix", &typed.subject_prefix, |it, prefix| it.subject_prefix = Some(prefix.0));
         let one_click = typed.one_click.value().copied().unwrap_or_default();
@@ -255,7 +255,7 @@ impl TypedActions {
     }
 }
 
-fn each_added((name, values): (Addable, OneOrMore<HeaderText>)) -> impl Iterator<Item = (String, String)> {
+fn each_added(name: Addable, values: OneOrMore<HeaderText>) -> impl Iterator<Item = (String, String)> {
     values.0.into_iter().map(move |value| (name.0.clone(), value.0))
 }
 

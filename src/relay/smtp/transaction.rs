@@ -73,7 +73,8 @@ impl ClientSession<Secured> {
         let outcomes = recipients.into_outcomes(|| {
             self.reason(RelayStep::Data, Cause::Network("the server did not take the message".to_owned()))
         });
-        Transacted::Settled(outcomes.into_iter().zip(mail.recipients).map(with_advice_on_dots).collect())
+        let outcomes = outcomes.into_iter().zip(mail.recipients);
+        Transacted::Settled(outcomes.map(|(outcome, recipient)| with_advice_on_dots(outcome, recipient)).collect())
     }
 
     /// Every command with its line, in order; empty if no recipient is left.
@@ -202,7 +203,7 @@ impl ClientSession<Secured> {
 }
 
 /// Some servers accept no quoted local part at all, and only say that the address is bad.
-fn with_advice_on_dots((outcome, recipient): (Outcome, &Mailbox)) -> Outcome {
+fn with_advice_on_dots(outcome: Outcome, recipient: &Mailbox) -> Outcome {
     let is_refused = |reason: &Reason| reason.step == RelayStep::Rcpt && reason.reply().is_some();
     match outcome {
         Outcome::Failed(reason) if is_refused(&reason) && recipient.needs_quotes_for_dots() => {
