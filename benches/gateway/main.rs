@@ -3,12 +3,20 @@
 //! `make bench`. Servers take turns in every scenario; what counts are the ratios inside one run, and medians. benches/README.md
 //! has the options.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark ends where it fails")]
 
 mod mail;
 mod measure;
 mod options;
+#[path = "../../tests/it/support/peers.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod peers;
+#[path = "../../tests/it/support/ports.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod ports;
+mod processes;
 mod report;
+mod results;
 mod run;
 mod servers;
 mod sink;
@@ -17,8 +25,9 @@ mod yardstick;
 
 use clap::Parser as _;
 use options::Options;
+use results::Results;
 use run::Bed;
-use servers::waxseal::Waxseal;
+use servers::Server;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -34,27 +43,33 @@ fn main() -> ExitCode {
             Err(e) => println!("the source straight into the sink FAILED: {e}"),
         }
     }
-    let gateway = Waxseal::new(&options.program);
-    let mut all_well = true;
+    let mut results = Results::default();
+    for server in options.servers() {
+        if let Some(reason) = server.missing() {
+            println!("SKIPPED: {reason}");
+        }
+    }
     for scenario in options.scenarios() {
-        let mut runs = Vec::new();
-        for turn in 0..options.runs() {
-            match bed.run(|place| gateway.start(place), &scenario, options.messages(scenario.size)) {
-                Ok(measured) => {
-                    report::line(&scenario, turn, &measured);
-                    runs.push(measured);
-                }
-                Err(e) => {
-                    all_well = false;
-                    println!("{}: FAILED: {e}", scenario.name());
+        for turn in 1..=options.runs() {
+            let able =
+                options.servers().into_iter().filter(|server| server.missing().is_none() && server.can(&scenario));
+            for server in able {
+                let start = |place: &servers::Place<'_>| server.start(&options.program, place);
+                match bed.run(start, &scenario, options.messages(scenario.size)) {
+                    Ok(measured) => {
+                        report::line(&scenario, server, turn, &measured);
+                        results.add(scenario, server, measured);
+                    }
+                    Err(e) => results.fail(format!("{}, {}: {e}", server.name(), scenario.name())),
                 }
             }
         }
-        if let Some(median) = report::median(&runs) {
+        if let Some(median) = results.median(&scenario, Server::Waxseal) {
             report::threads(&median);
         }
     }
-    if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    print!("{}", report::table(&results));
+    if results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// One thread, for clients or for the sink.

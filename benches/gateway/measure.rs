@@ -1,10 +1,9 @@
 //! What processes and threads have used, as /proc tells it: CPU, memory, and which threads used it.
 
+use super::processes::Processes;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Of utime and stime in /proc/PID/stat; the same on every Linux that Rust supports.
@@ -30,51 +29,22 @@ fn nanoseconds(schedstat: &str) -> u64 {
     schedstat.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or_default()
 }
 
-/// The processes that descend from one, itself included.
-#[derive(Debug, Clone)]
-pub struct ProcessTree {
-    root: u32,
-}
-
-/// CPU that a process tree has used so far.
+/// CPU that several processes have used so far.
 #[derive(Debug, Clone, Default)]
 pub struct Cpu {
-    pub total: Duration,
+    total: Duration,
     /// By thread: its name and its time.
     threads: HashMap<u32, (String, Duration)>,
 }
 
-impl ProcessTree {
-    pub fn of(root: u32) -> Self {
-        Self { root }
-    }
-
-    pub fn processes(&self) -> Vec<u32> {
-        let all = fs::read_dir("/proc").unwrap().flatten();
-        let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-        for process in numbers {
-            if let Some(parent) = stat(process).and_then(|fields| fields[1].parse().ok()) {
-                children.entry(parent).or_default().push(process);
+impl Cpu {
+    /// `total`: what is known of all of them; else each process is asked, and its children that it has waited for.
+    pub fn of(processes: &[u32], total: Option<Duration>) -> Self {
+        let mut cpu = Self { total: total.unwrap_or_default(), threads: HashMap::new() };
+        for process in processes {
+            if total.is_none() {
+                cpu.total += with_ended_children(*process);
             }
-        }
-        let mut found = vec![self.root];
-        let mut at = 0;
-        while at < found.len() {
-            found.extend(children.remove(&found[at]).unwrap_or_default());
-            at += 1;
-        }
-        found
-    }
-
-    /// Each process, and the children that it has waited for.
-    pub fn cpu(&self) -> Cpu {
-        let mut cpu = Cpu::default();
-        for process in self.processes() {
-            let Some(fields) = stat(process) else { continue };
-            // utime, stime, cutime, cstime: fields 14 to 17, here counted from the state on.
-            let ticks: f64 = fields[11..15].iter().filter_map(|field| field.parse::<f64>().ok()).sum();
-            cpu.total += Duration::from_secs_f64(ticks / TICKS_PER_SECOND);
             for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
                 let Some(number) = thread.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
                 let read = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
@@ -85,19 +55,6 @@ impl ProcessTree {
         cpu
     }
 
-    /// Resident memory in MiB, each shared page divided among those that share it.
-    pub fn memory(&self) -> f64 {
-        let of = |process: u32| {
-            let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
-            let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-            line.trim().trim_end_matches(" kB").parse::<f64>().ok()
-        };
-        self.processes().into_iter().filter_map(of).sum::<f64>() / 1024.0
-    }
-}
-
-impl Cpu {
-    /// Since `before`.
     pub fn since(&self, before: &Cpu) -> Duration {
         self.total.saturating_sub(before.total)
     }
@@ -113,51 +70,62 @@ impl Cpu {
     }
 }
 
-/// Of several trees together.
-pub fn cpu_of(trees: &[ProcessTree]) -> Cpu {
-    let mut all = Cpu::default();
-    for tree in trees {
-        let cpu = tree.cpu();
-        all.total += cpu.total;
-        all.threads.extend(cpu.threads);
-    }
-    all
+fn with_ended_children(process: u32) -> Duration {
+    // utime, stime, cutime, cstime: fields 14 to 17, here counted from the state on.
+    let fields = stat(process).unwrap_or_default();
+    let ticks: f64 = fields.iter().skip(11).take(4).filter_map(|field| field.parse::<f64>().ok()).sum();
+    Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
 }
 
-/// The fields of /proc/PID/stat behind the name, which may itself hold spaces and brackets.
+/// The fields of /proc/PID/stat after the name, which may itself hold spaces and brackets.
 fn stat(process: u32) -> Option<Vec<String>> {
     let line = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let fields = line.rsplit_once(") ")?.1;
     Some(fields.split(' ').map(str::to_owned).collect())
 }
 
-/// The highest memory of a process tree while something runs, looked at five times a second.
-pub struct PeakMemory {
-    ended: Arc<AtomicBool>,
-    looker: std::thread::JoinHandle<f64>,
+/// A process and those that descend from it.
+pub fn descendants(root: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for process in numbers {
+        if let Some(parent) = stat(process).and_then(|fields| fields[1].parse().ok()) {
+            children.entry(parent).or_default().push(process);
+        }
+    }
+    let mut found = vec![root];
+    let mut at = 0;
+    while at < found.len() {
+        found.extend(children.remove(&found[at]).unwrap_or_default());
+        at += 1;
+    }
+    found
 }
 
-impl PeakMemory {
-    pub fn follow(trees: Vec<ProcessTree>) -> Self {
-        let ended = Arc::new(AtomicBool::new(false));
-        let looker = std::thread::spawn({
-            let ended = ended.clone();
-            move || {
-                let look = || trees.iter().map(ProcessTree::memory).sum::<f64>();
-                let mut peak: f64 = 0.0;
-                while !ended.load(Ordering::Relaxed) {
-                    peak = peak.max(look());
-                    std::thread::park_timeout(Duration::from_millis(200));
-                }
-                peak.max(look())
-            }
-        });
-        Self { ended, looker }
-    }
+/// Resident memory in MiB, each shared page divided among those that share it.
+pub fn memory(processes: &Processes) -> f64 {
+    let of = |process: u32| {
+        let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().trim_end_matches(" kB").parse::<f64>().ok()
+    };
+    processes.list().into_iter().filter_map(of).sum::<f64>() / 1024.0
+}
 
-    pub fn mebibytes(self) -> f64 {
-        self.ended.store(true, Ordering::Relaxed);
-        self.looker.thread().unpark();
-        self.looker.join().unwrap()
-    }
+/// The highest memory of the processes while `work` runs, looked at five times a second.
+pub fn peak_memory<T>(processes: &Processes, work: impl FnOnce() -> T) -> (T, f64) {
+    let (ended, told) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let looker = scope.spawn(move || {
+            let mut peak = memory(processes);
+            while told.recv_timeout(Duration::from_millis(200)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                peak = peak.max(memory(processes));
+            }
+            peak.max(memory(processes))
+        });
+        let done = work();
+        drop(ended);
+        (done, looker.join().unwrap())
+    })
 }

@@ -1,6 +1,8 @@
 //! What can be chosen on the command line and in the environment.
 
 use super::run::Scenario;
+use super::servers::Server;
+use clap::ValueEnum as _;
 use std::path::PathBuf;
 
 const KIB: usize = 1024;
@@ -20,6 +22,9 @@ pub struct Options {
     /// Only scenarios whose name begins with this, as in "50x100, 4 KiB, 20 up"
     #[arg(long, default_value = "")]
     scenario: String,
+    /// Only these servers
+    #[arg(long)]
+    server: Vec<Server>,
     /// Runs of each scenario and server [env: WAXSEAL_BENCH_RUNS] [default: 5]
     #[arg(long)]
     runs: Option<usize>,
@@ -45,6 +50,10 @@ impl Options {
         sizes.sort_unstable();
         sizes.dedup();
         sizes
+    }
+
+    pub fn servers(&self) -> Vec<Server> {
+        if self.server.is_empty() { Server::value_variants().to_vec() } else { self.server.clone() }
     }
 
     pub fn runs(&self) -> usize {

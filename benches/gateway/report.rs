@@ -1,6 +1,8 @@
 //! Numbers as people read them: a line for each run, tables of medians.
 
+use super::results::Results;
 use super::run::{Measured, Scenario};
+use super::servers::Server;
 use super::yardstick::Alone;
 
 pub fn alone(size: usize, alone: &Alone) {
@@ -13,12 +15,12 @@ pub fn alone(size: usize, alone: &Alone) {
     );
 }
 
-pub fn line(scenario: &Scenario, turn: usize, measured: &Measured) {
+pub fn line(scenario: &Scenario, server: Server, turn: usize, measured: &Measured) {
     println!(
-        "{:24} {}: {:7.1}/s, CPU {:.3} ms = {:.2} signatures of {:.3} ms, load {:.3} ms, {:.0} % of the ceiling, \
+        "{:24} {:18} {turn}: {:7.1}/s, CPU {:.3} ms = {:.2} signatures of {:.3} ms, load {:.3} ms, {:.0} % of the ceiling, \
         acknowledged {:.2}/{:.2} ms, sync {:.2} ms, {:.1} MiB",
         scenario.name(),
-        turn + 1,
+        server.name(),
         measured.messages_per_second,
         measured.server_cpu,
         measured.signatures(),
@@ -41,24 +43,26 @@ pub fn threads(measured: &Measured) {
     }
 }
 
-/// Each number's own median; `None` without any run.
-pub fn median(runs: &[Measured]) -> Option<Measured> {
-    let first = runs.first()?;
-    let middle = |of: &dyn Fn(&Measured) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let thread = |name: &String| middle(&|one| one.threads.get(name).copied().unwrap_or_default());
-    Some(Measured {
-        messages_per_second: middle(&|one| one.messages_per_second),
-        server_cpu: middle(&|one| one.server_cpu),
-        load_cpu: middle(&|one| one.load_cpu),
-        acknowledged_p50: middle(&|one| one.acknowledged_p50),
-        acknowledged_p99: middle(&|one| one.acknowledged_p99),
-        peak_memory: middle(&|one| one.peak_memory),
-        signature: middle(&|one| one.signature),
-        sync: middle(&|one| one.sync),
-        threads: first.threads.keys().map(|name| (name.clone(), thread(name))).collect(),
-    })
+/// The medians of every scenario, as a Markdown table.
+pub fn table(results: &Results) -> String {
+    let mut table = String::from(
+        "| clients x messages, size, connections out | server | messages/s | of the ceiling | CPU ms per message | \
+        ÷ a signature | acknowledged p50 / p99, ms | ÷ a sync | memory, MiB |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for (scenario, server, median) in results.medians() {
+        table.push_str(&format!(
+            "| {} | {} | {:.0} | {:.0} % | {:.2} | {:.2} | {:.1} / {:.1} | {:.1} | {:.0} |\n",
+            scenario.name(),
+            server.name(),
+            median.messages_per_second,
+            median.share_of_ceiling() * 100.0,
+            median.server_cpu,
+            median.signatures(),
+            median.acknowledged_p50,
+            median.acknowledged_p99,
+            median.acknowledged_p50 / median.sync,
+            median.peak_memory,
+        ));
+    }
+    table
 }

@@ -1,6 +1,6 @@
 //! One run: a server in a folder of its own, a warm-up, and a load whose every mail has to arrive.
 
-use super::measure::{PeakMemory, cpu_of};
+use super::measure::peak_memory;
 use super::servers::{Place, Running};
 use super::sink::Sink;
 use super::source::{Load, send};
@@ -124,13 +124,14 @@ fn measure(running: &Running, sink: &Sink, scenario: &Scenario, messages: usize)
     sink.expect(warm_up);
     send(scenario.load(running, warm_up))?;
     sink.wait(PATIENCE)?;
-    let trees = running.processes();
-    let memory = PeakMemory::follow(trees.clone());
     sink.expect(messages);
-    let (before, sink_before) = (cpu_of(&trees), sink.thread.cpu());
-    let sent = send(scenario.load(running, messages))?;
-    let (last, tally) = sink.wait(PATIENCE)?;
-    let (after, sink_cpu) = (cpu_of(&trees), sink.thread.cpu() - sink_before);
+    let (before, sink_before) = (running.processes.cpu(), sink.thread.cpu());
+    let (sent, memory) = peak_memory(&running.processes, || {
+        let sent = send(scenario.load(running, messages))?;
+        sink.wait(PATIENCE).map(|(last, tally)| (sent, last, tally))
+    });
+    let (after, sink_cpu) = (running.processes.cpu(), sink.thread.cpu() - sink_before);
+    let (sent, last, tally) = sent?;
     if tally.unsigned > 0 || tally.duplicates > 0 {
         return Err(format!("{} mails came unsigned and {} twice", tally.unsigned, tally.duplicates));
     }
@@ -141,7 +142,7 @@ fn measure(running: &Running, sink: &Sink, scenario: &Scenario, messages: usize)
         load_cpu: per_message(sent.cpu + sink_cpu),
         acknowledged_p50: sent.acknowledged(0.5),
         acknowledged_p99: sent.acknowledged(0.99),
-        peak_memory: memory.mebibytes(),
+        peak_memory: memory,
         threads: after.threads_since(&before).into_iter().map(|(name, cpu)| (name, per_message(cpu))).collect(),
         ..Measured::default()
     })

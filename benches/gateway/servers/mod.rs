@@ -1,16 +1,58 @@
 //! The servers under test. Each gets a folder of its own on the disk that is measured, a port, and the sink as its only
 //! upstream; each runs until its value is dropped.
 
+pub mod exim;
+pub mod postfix;
 pub mod waxseal;
 
-use super::measure::ProcessTree;
+use super::processes::Processes;
+use super::run::Scenario;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// A hang guard, far above what any start takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Server {
+    Waxseal,
+    Postfix,
+    Exim,
+}
+
+impl Server {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waxseal => "waxseal",
+            Self::Postfix => "Postfix + OpenDKIM",
+            Self::Exim => "Exim",
+        }
+    }
+
+    /// Why it cannot be measured here; `None` if it can.
+    pub fn missing(self) -> Option<&'static str> {
+        match self {
+            Self::Waxseal => None,
+            Self::Postfix => postfix::missing(),
+            Self::Exim => exim::missing(),
+        }
+    }
+
+    /// Exim has nothing that keeps it to a few connections without leaving mail for a later run of its queue.
+    pub fn can(self, scenario: &Scenario) -> bool {
+        self != Self::Exim || scenario.upstream_connections >= 20
+    }
+
+    pub fn start(self, program: &Path, place: &Place<'_>) -> Running {
+        match self {
+            Self::Waxseal => waxseal::Waxseal::new(program).start(place),
+            Self::Postfix => postfix::start(place),
+            Self::Exim => exim::start(place),
+        }
+    }
+}
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -29,59 +71,45 @@ pub struct Place<'a> {
 #[derive(Debug)]
 pub struct Running {
     pub address: SocketAddr,
+    pub processes: Processes,
     /// Where it logs: shown when a run fails.
-    pub log: PathBuf,
-    children: Vec<Child>,
+    log: PathBuf,
 }
 
 impl Running {
-    pub fn processes(&self) -> Vec<ProcessTree> {
-        self.children.iter().map(|child| ProcessTree::of(child.id())).collect()
-    }
-
     /// The end of its log.
     pub fn last_words(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
-}
 
-/// SIGTERM, and waits for the end.
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in self.children.drain(..).rev() {
-            end(child);
+    /// Asks again and again for the address, until there is one or a process has ended.
+    fn wait(mut processes: Processes, log: PathBuf, address: impl Fn() -> Option<SocketAddr>) -> Self {
+        let asked = Instant::now();
+        loop {
+            if let Some(address) = address() {
+                return Self { address, processes, log };
+            }
+            let text = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(!processes.has_ended(), "the server has ended:\n{}", text());
+            assert!(asked.elapsed() < PATIENCE, "the server does not start:\n{}", text());
+            std::thread::park_timeout(Duration::from_millis(2));
         }
     }
 }
 
-fn end(mut child: Child) {
-    if let Some(process) = rustix::process::Pid::from_raw(child.id() as i32) {
-        let _it_may_have_ended = rustix::process::kill_process(process, rustix::process::Signal::TERM);
-    }
-    let asked = Instant::now();
-    while asked.elapsed() < Duration::from_secs(20) {
-        if child.try_wait().is_ok_and(|ended| ended.is_some()) {
-            return;
-        }
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-    let _it_may_have_ended = child.kill();
-    let _reap = child.wait();
+/// User and group number of an account of this system.
+fn account(name: &str) -> (u32, u32) {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+    let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let entry = fields.into_iter().find(|fields| fields[0] == name);
+    let entry = entry.unwrap_or_else(|| panic!("this system has no account {name}"));
+    (entry[2].parse().unwrap(), entry[3].parse().unwrap())
 }
 
-/// Asks again and again until `found` finds something, or the child has ended.
-fn wait_for<T>(child: &mut Child, log: &Path, found: impl Fn() -> Option<T>) -> T {
-    let asked = Instant::now();
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        let ended = child.try_wait().unwrap();
-        let log = || std::fs::read_to_string(log).unwrap_or_default();
-        assert!(ended.is_none(), "the server ended with {ended:?}:\n{}", log());
-        assert!(asked.elapsed() < PATIENCE, "the server does not start:\n{}", log());
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+/// A new folder that belongs to this account.
+fn folder_of(path: &Path, mode: u32, (user, group): (u32, u32)) {
+    std::fs::DirBuilder::new().mode(mode).create(path).unwrap();
+    chown(path, Some(user), Some(group)).unwrap();
 }

@@ -1,10 +1,11 @@
 //! The program itself, built in the bench's own profile: durable queue, one RSA-2048 key, STARTTLS verified.
 
-use super::{Place, Running, wait_for};
-use std::fs::{self, File};
+use super::super::processes::Processes;
+use super::{Place, Running};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 /// How it is run, where that differs from a plain start.
 #[derive(Debug, Clone)]
@@ -29,23 +30,18 @@ impl Waxseal {
         fs::write(place.folder.join("sink.pem"), place.certificate).unwrap();
         fs::write(place.folder.join("dkim.pem"), place.dkim_key).unwrap();
         let log = place.folder.join("log");
-        let mut child = self.spawn(place.folder, &log);
-        let address = wait_for(&mut child, &log, || listening(&log));
-        Running { address, log, children: vec![child] }
+        let _of_an_earlier_run = fs::remove_file(&log);
+        let mut processes = Processes::new();
+        processes.spawn(&self.command(place.folder), &log);
+        Running::wait(processes, log.clone(), || listening(&log))
     }
 
-    fn spawn(&self, folder: &Path, log: &Path) -> Child {
-        let mut command = match self.wrapper.split_first() {
-            Some((wrapper, words)) => {
-                let mut command = Command::new(wrapper);
-                command.args(words).arg(&self.program);
-                command
-            }
-            None => Command::new(&self.program),
-        };
-        let output = File::create(log).unwrap();
-        command.current_dir(folder).env_clear().args(["--config", "config.toml", "run"]).stdin(Stdio::null());
-        command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap()
+    fn command(&self, folder: &Path) -> Command {
+        let mut words = self.wrapper.clone();
+        words.push(self.program.display().to_string());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["--config", "config.toml", "run"]).current_dir(folder);
+        command
     }
 
     fn configuration(&self, place: &Place<'_>) -> String {
