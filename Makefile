@@ -28,7 +28,7 @@ help:
 	@echo "make lint   formatting and clippy, warnings are errors"
 	@echo "make doc    the code's documentation, in target/doc; a broken link is an error"
 	@echo "make deny   licences, banned crates, sources"
-	@echo "make bench  a queue of a million messages against one of a thousand, a client beside a thousand slow ones (minutes, 5 GB of disk)"
+	@echo "make bench  the gateway beside Postfix and Exim, as the tables of docs/performance.md; long queues, slow clients (an hour, 10 GB of disk)"
 	@echo "make crash  every row of the crash matrix in full, as the table of docs/reliability.md (root, a quarter of an hour)"
 	@echo "make hostile  hostile input, class by class, in one table of cases and those that went wrong (some minutes)"
 	@echo "make fuzz   libFuzzer on every target of fuzz/, two at a time, an hour each (SECONDS_EACH=600 TARGETS=\"header session\")"
@@ -83,8 +83,9 @@ deny:
 	@tests/peers/cargo-tool deny
 	cargo deny --locked check licenses bans sources
 
-bench:
-	cargo bench --locked --bench gateway --bench queue --bench slow_clients
+bench: peers
+	cargo bench --locked --bench gateway -- --write
+	cargo bench --locked --bench queue --bench slow_clients
 
 crash: peers
 	CRASH=full cargo nextest run --locked --profile crash --no-capture -E 'test(the_crash_matrix)'

@@ -29,7 +29,7 @@ const SLOTS: usize = 32;
 const BODY: usize = 1_500;
 const ROUNDS: usize = 3;
 
-const MAX_RATIO: f64 = 1.5;
+const MAX_RATIO: f64 = 1.2;
 const MAX_MORE_MEMORY: f64 = 32.0;
 const MAX_START: f64 = 5_000.0;
 /// What a person perceives as immediate.
@@ -47,13 +47,15 @@ struct Measured {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    match arguments.iter().position(|argument| argument == "measure") {
-        Some(at) => {
-            println!("{}", serde_json::to_string(&measure(Path::new(&arguments[at + 1]))).unwrap());
-            ExitCode::SUCCESS
-        }
-        None => compare(),
+    let folder_after = |word: &str| Some(Path::new(&arguments[arguments.iter().position(|it| it == word)? + 1]));
+    if let Some(folder) = folder_after("measure") {
+        println!("{}", serde_json::to_string(&measure(folder)).unwrap());
+    } else if let Some(folder) = folder_after("interrupt") {
+        runtime().block_on(put_until_killed(folder));
+    } else {
+        return compare();
     }
+    ExitCode::SUCCESS
 }
 
 fn compare() -> ExitCode {
@@ -72,7 +74,8 @@ fn compare() -> ExitCode {
             rounds[queue].push(in_a_process(path));
         }
     }
-    let [small, large] = rounds.map(median);
+    let [small, mut large] = rounds.map(median);
+    large.start = start_after_a_kill(&queues[1].1);
     report(queues[0].0, queues[1].0, small, large)
 }
 
@@ -88,16 +91,16 @@ fn report(few: u32, many: u32, small: Measured, large: Measured) -> ExitCode {
             "times fewer",
         ),
         ("peak memory, MiB", small.memory, large.memory, large.memory - small.memory, MAX_MORE_MEMORY, "MiB more"),
-        ("start, ms", small.start, large.start, large.start, MAX_START, "ms"),
+        ("start (the large one: after a kill), ms", small.start, large.start, large.start, MAX_START, "ms"),
         ("slowest page of a list, ms", small.page, large.page, large.page, MAX_PAGE, "ms"),
     ];
-    println!("{:28} {few:>12} {many:>12}   {:>10}  bound", "messages waiting", "");
+    println!("{:40} {few:>12} {many:>12}   {:>10}  bound", "messages waiting", "");
     let mut all_kept = true;
     for (what, small, large, compared, bound, unit) in lines {
         let kept = compared <= bound;
         all_kept &= kept;
         let verdict = if kept { "" } else { "   NOT KEPT" };
-        println!("{what:28} {small:12.1} {large:12.1}   {compared:10.2}  at most {bound} {unit}{verdict}");
+        println!("{what:40} {small:12.1} {large:12.1}   {compared:10.2}  at most {bound} {unit}{verdict}");
     }
     if all_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -120,6 +123,34 @@ fn in_a_process(path: &Path) -> Measured {
     let output = Command::new(std::env::current_exe().unwrap()).arg("measure").arg(path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// In milliseconds: a process that stores mail is killed in the middle of it, and the next one opens the queue.
+fn start_after_a_kill(path: &Path) -> f64 {
+    let mut starts: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let mut interrupted = Command::new(std::env::current_exe().unwrap())
+                .arg("interrupt")
+                .arg(path)
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            // It says when it has stored as many as the write-ahead log holds.
+            std::io::Read::read_exact(&mut interrupted.stdout.take().unwrap(), &mut [0; 1]).unwrap();
+            interrupted.kill().unwrap();
+            interrupted.wait().unwrap();
+            in_a_process(path).start
+        })
+        .collect();
+    starts.sort_by(f64::total_cmp);
+    starts[ROUNDS / 2]
+}
+
+async fn put_until_killed(path: &Path) {
+    let queue = open(path);
+    put(&queue, MEASURED, CLIENTS, Timestamp::now()).await;
+    println!("stored");
+    put(&queue, u32::MAX, CLIENTS, Timestamp::now()).await;
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -42,6 +42,11 @@ impl Mail {
         Self { octets, places }
     }
 
+    /// Octets of the message itself.
+    pub fn size(&self) -> usize {
+        self.octets.len() - b".\r\n".len()
+    }
+
     /// What is sent for the mail of this number.
     pub fn numbered(&mut self, number: usize) -> &[u8] {
         let mut digits = [b'0'; DIGITS];

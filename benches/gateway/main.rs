@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark ends where it fails")]
 
+mod goals;
 mod mail;
 mod measure;
 mod options;
@@ -19,6 +20,7 @@ mod report;
 mod results;
 mod run;
 mod servers;
+mod single;
 mod sink;
 mod source;
 mod yardstick;
@@ -28,6 +30,7 @@ use options::Options;
 use results::Results;
 use run::Bed;
 use servers::Server;
+use single::Single;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -37,28 +40,44 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         println!("A debug build: these numbers say nothing about the program.");
     }
+    let mut results = Results::default();
     for size in options.sizes() {
         match yardstick::alone(&sink::Sink::start(), 20, options.messages(size), size) {
-            Ok(alone) => report::alone(size, &alone),
-            Err(e) => println!("the source straight into the sink FAILED: {e}"),
+            Ok(alone) => results.alone.push((size, alone)),
+            Err(e) => results.fail(format!("the source straight into the sink: {e}")),
         }
     }
-    let mut results = Results::default();
-    for server in options.servers() {
-        if let Some(reason) = server.missing() {
-            println!("SKIPPED: {reason}");
-        }
+    print!("{}", report::alone(&results));
+    compare(&options, &bed, &mut results);
+    let single =
+        if options.only_comparison() { Single::default() } else { single::all(&options, &bed, &mut results.failures) };
+    let goals = goals::of(&results, &single);
+    let text = report::page(&results, &single, &goals);
+    println!("\n{text}");
+    if options.write {
+        report::write(&text, &mut results.failures);
+    }
+    for failure in &results.failures {
+        println!("FAILED: {failure}");
+    }
+    let all_reached = goals.iter().all(goals::Goal::is_reached);
+    if all_reached && results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The servers in turns, in every scenario.
+fn compare(options: &Options, bed: &Bed<'_>, results: &mut Results) {
+    let (able, missing): (Vec<_>, Vec<_>) = options.servers().into_iter().partition(|it| it.missing().is_none());
+    for server in missing {
+        println!("{}: SKIPPED, {}", server.name(), server.missing().unwrap_or_default());
     }
     for scenario in options.scenarios() {
         for turn in 1..=options.runs() {
-            let able =
-                options.servers().into_iter().filter(|server| server.missing().is_none() && server.can(&scenario));
-            for server in able {
+            for server in able.iter().filter(|server| server.can(&scenario)) {
                 let start = |place: &servers::Place<'_>| server.start(&options.program, place);
                 match bed.run(start, &scenario, options.messages(scenario.size)) {
                     Ok(measured) => {
-                        report::line(&scenario, server, turn, &measured);
-                        results.add(scenario, server, measured);
+                        report::line(&scenario, *server, turn, &measured);
+                        results.add(scenario, *server, measured);
                     }
                     Err(e) => results.fail(format!("{}, {}: {e}", server.name(), scenario.name())),
                 }
@@ -68,8 +87,6 @@ fn main() -> ExitCode {
             report::threads(&median);
         }
     }
-    print!("{}", report::table(&results));
-    if results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// One thread, for clients or for the sink.

@@ -19,9 +19,9 @@ const SCENARIOS: [Scenario; 6] = [
 
 #[derive(Debug, clap::Parser)]
 pub struct Options {
-    /// Only scenarios whose name begins with this, as in "50x100, 4 KiB, 20 up"
-    #[arg(long, default_value = "")]
-    scenario: String,
+    /// Only scenarios whose name begins with this, as in "50x100, 4 KiB, 20 up", and nothing else
+    #[arg(long)]
+    scenario: Option<String>,
     /// Only these servers
     #[arg(long)]
     server: Vec<Server>,
@@ -34,6 +34,15 @@ pub struct Options {
     /// A waxseal to measure in the place of the one that was built with this program
     #[arg(long, default_value = env!("CARGO_BIN_EXE_waxseal"))]
     pub program: PathBuf,
+    /// Only what is asked of waxseal alone: no scenarios
+    #[arg(long)]
+    single: bool,
+    /// Messages that wait at the end of the outage
+    #[arg(long, default_value_t = 100_000)]
+    queued: usize,
+    /// Write the tables into docs/performance.md
+    #[arg(long)]
+    pub write: bool,
     /// Cargo says this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -41,7 +50,8 @@ pub struct Options {
 
 impl Options {
     pub fn scenarios(&self) -> Vec<Scenario> {
-        SCENARIOS.into_iter().filter(|scenario| scenario.name().starts_with(&self.scenario)).collect()
+        let name = self.scenario.as_deref().unwrap_or_default();
+        SCENARIOS.into_iter().filter(|scenario| !self.single && scenario.name().starts_with(name)).collect()
     }
 
     /// Of the messages in these scenarios.
@@ -50,6 +60,15 @@ impl Options {
         sizes.sort_unstable();
         sizes.dedup();
         sizes
+    }
+
+    /// Whether what is asked of waxseal alone is left out.
+    pub fn only_comparison(&self) -> bool {
+        self.scenario.is_some() || !self.server.is_empty()
+    }
+
+    pub fn queued(&self) -> usize {
+        self.queued
     }
 
     pub fn servers(&self) -> Vec<Server> {

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// What is run in the shell to become the program: arguments are the group's list of processes, the program, its arguments.
 const ENTER: &str = "echo $$ > \"$1\" && shift && exec \"$@\"";
 
+/// For a stop.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 #[derive(Debug)]
 pub struct Processes {
     /// Folder of the control group.
@@ -71,6 +74,20 @@ impl Processes {
         Cpu::of(&self.list(), group)
     }
 
+    /// SIGTERM to those of this name, and waits for the end of all that was started: a program that was run by another
+    /// ends first.
+    pub fn stop(&mut self, name: &str) {
+        let is_it =
+            |process: &u32| fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|it| it.trim() == name);
+        for process in self.list().into_iter().filter(is_it) {
+            signal(process, rustix::process::Signal::TERM);
+        }
+        let asked = Instant::now();
+        while !self.has_ended() && asked.elapsed() < PATIENCE {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
     /// SIGKILL to all of them.
     pub fn kill(&mut self) {
         for process in self.list() {
@@ -88,7 +105,7 @@ impl Drop for Processes {
         for child in self.children.iter_mut().rev() {
             signal(child.id(), rustix::process::Signal::TERM);
             let asked = Instant::now();
-            while asked.elapsed() < Duration::from_secs(20) && child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            while asked.elapsed() < PATIENCE && child.try_wait().is_ok_and(|ended| ended.is_none()) {
                 std::thread::park_timeout(Duration::from_millis(5));
             }
         }

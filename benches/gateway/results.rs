@@ -2,9 +2,12 @@
 
 use super::run::{Measured, Scenario};
 use super::servers::Server;
+use super::yardstick::Alone;
 
 #[derive(Debug, Default)]
 pub struct Results {
+    /// The source straight into the sink: octets of a message, and what was measured.
+    pub alone: Vec<(usize, Alone)>,
     runs: Vec<(Scenario, Server, Measured)>,
     /// Runs that did not end as they should.
     pub failures: Vec<String>,

@@ -110,7 +110,7 @@ impl Bed<'_> {
     ) -> Result<Measured, String> {
         let (sink, folder) = (Sink::start(), self.folder());
         let signature = yardstick::signature(self.dkim_key);
-        let sync = yardstick::sync(folder.path(), scenario.size);
+        let sync = yardstick::sync(folder.path(), scenario.size.min(1 << 20));
         let running = start(&self.place(folder.path(), &sink, scenario.upstream_connections));
         let measured = measure(&running, &sink, scenario, messages);
         let measured = measured.map_err(|e| format!("{e}; the server's log ends with\n{}", running.last_words()));

@@ -45,6 +45,26 @@ pub struct Sink {
     worker: Option<std::thread::JoinHandle<()>>,
 }
 
+/// Of the sink: signed by itself, for loopback.
+pub struct Certificate(rcgen::CertifiedKey<rcgen::KeyPair>);
+
+impl Certificate {
+    pub fn new() -> Self {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        Self(rcgen::generate_simple_self_signed(names).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.cert.pem()
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let key = PrivateKeyDer::try_from(self.0.signing_key.serialize_der()).unwrap();
+        let chain: Vec<CertificateDer<'static>> = vec![self.0.cert.der().clone()];
+        TlsAcceptor::from(waxseal::tls::server(chain, key).unwrap())
+    }
+}
+
 #[derive(Default)]
 struct Arrivals {
     tally: Mutex<Tally>,
@@ -53,13 +73,14 @@ struct Arrivals {
 
 impl Sink {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), &Certificate::new())
+    }
+
+    /// On a socket that is bound already, or again.
+    pub fn start_on(listener: TcpListener, certificate: &Certificate) -> Self {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
-        let chain: Vec<CertificateDer<'static>> = vec![issued.cert.der().clone()];
-        let acceptor = TlsAcceptor::from(waxseal::tls::server(chain, key).unwrap());
+        let acceptor = certificate.acceptor();
         let (arrivals, ended) = (Arc::new(Arrivals::default()), CancellationToken::new());
         let (told, thread) = std::sync::mpsc::channel();
         let worker = std::thread::spawn({
@@ -70,13 +91,18 @@ impl Sink {
             }
         });
         let thread = thread.recv().unwrap();
-        let (certificate, der) = (issued.cert.pem(), issued.cert.der().clone());
+        let (certificate, der) = (certificate.pem(), certificate.0.cert.der().clone());
         Self { address, certificate, thread, der, arrivals, ended, worker: Some(worker) }
     }
 
     /// For clients that speak to the sink directly.
     pub fn client_tls(&self) -> Arc<ClientConfig> {
         waxseal::tls::client(std::slice::from_ref(&self.der)).unwrap()
+    }
+
+    /// How many have arrived, the same one counted once.
+    pub fn arrived(&self) -> usize {
+        self.arrivals.tally.lock().distinct
     }
 
     /// From now on mails with numbers below `messages` are counted.

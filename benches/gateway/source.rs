@@ -15,6 +15,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+/// For a server that has no memory for a large message now.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// How much is sent, and how.
 #[derive(Clone)]
 pub struct Load {
@@ -91,6 +96,32 @@ async fn send_some(load: Load, next: Arc<AtomicUsize>) -> std::io::Result<Vec<Du
     Ok(acknowledgements)
 }
 
+/// A client that sends one mail at a time, the next only after `arrived`, and gets the acknowledgements' times, sorted.
+pub fn send_one_by_one(load: Load, mut arrived: impl FnMut(usize) + Send) -> Result<Vec<Duration>, String> {
+    let alone = async {
+        let (mut mail, mut client) = (Mail::new(load.size), Client::connect(&load).await?);
+        let mut acknowledgements = Vec::with_capacity(load.messages);
+        for number in 0..load.messages {
+            acknowledgements.push(client.send(&mut mail, number).await?);
+            arrived(number);
+        }
+        client.command("QUIT\r\n", "221").await?;
+        acknowledgements.sort_unstable();
+        Ok(acknowledgements)
+    };
+    super::runtime().block_on(alone).map_err(|e: std::io::Error| format!("the source: {e}"))
+}
+
+/// Connections that have said EHLO and say nothing more, until they are dropped.
+pub fn idle(load: Load) -> Result<(tokio::runtime::Runtime, Vec<Client>), String> {
+    let runtime = super::runtime();
+    let mut clients = Vec::with_capacity(load.clients);
+    for _ in 0..load.clients {
+        clients.push(runtime.block_on(Client::connect(&load)).map_err(|e| format!("the source: {e}"))?);
+    }
+    Ok((runtime, clients))
+}
+
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
@@ -105,7 +136,7 @@ impl Client {
         let stream = TcpStream::connect(load.address).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &load.tls else {
-            let mut client = Self { stream: Box::new(stream), reply: Vec::with_capacity(1024) };
+            let mut client = Self { stream: Box::new(stream), reply: Vec::with_capacity(256) };
             client.expect("220").await?;
             client.command("EHLO app.example.com\r\n", "250").await?;
             return Ok(client);
@@ -117,14 +148,27 @@ impl Client {
         }
         let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
         let secured = TlsConnector::from(tls.clone()).connect(name, stream).await?;
-        let mut client = Self { stream: Box::new(secured), reply: Vec::with_capacity(1024) };
+        let mut client = Self { stream: Box::new(secured), reply: Vec::with_capacity(256) };
         client.command("EHLO app.example.com\r\n", "250").await?;
         Ok(client)
     }
 
-    /// How long the acknowledgement took.
+    /// How long the acknowledgement took. A server that is short of memory for now is asked again.
     pub async fn send(&mut self, mail: &mut Mail, number: usize) -> std::io::Result<Duration> {
-        self.command(&format!("MAIL FROM:<{SENDER}>\r\n"), "250").await?;
+        let asked = Instant::now();
+        loop {
+            match self.transaction(mail, number).await {
+                Err(_) if self.reply.starts_with(b"452") && asked.elapsed() < PATIENCE => {
+                    tokio::time::sleep(PAUSE).await;
+                    self.command("RSET\r\n", "250").await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn transaction(&mut self, mail: &mut Mail, number: usize) -> std::io::Result<Duration> {
+        self.command(&format!("MAIL FROM:<{SENDER}> SIZE={}\r\n", mail.size()), "250").await?;
         self.command(&format!("RCPT TO:<{}>\r\n", recipient(number)), "250").await?;
         self.command("DATA\r\n", "354").await?;
         self.stream.write_all(mail.numbered(number)).await?;

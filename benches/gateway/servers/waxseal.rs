@@ -4,6 +4,7 @@ use super::super::processes::Processes;
 use super::{Place, Running};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,11 +25,13 @@ impl Waxseal {
         Self { program: program.to_owned(), wrapper: Vec::new(), delivery: "queue", max_connections: 1000 }
     }
 
-    /// The same, applied to a folder that it has run in before, finds the queue there.
+    /// In a folder that it has run in before it finds its queue again.
     pub fn start(&self, place: &Place<'_>) -> Running {
         fs::write(place.folder.join("config.toml"), self.configuration(place)).unwrap();
         fs::write(place.folder.join("sink.pem"), place.certificate).unwrap();
-        fs::write(place.folder.join("dkim.pem"), place.dkim_key).unwrap();
+        let key = place.folder.join("dkim.pem");
+        fs::write(&key, place.dkim_key).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         let log = place.folder.join("log");
         let _of_an_earlier_run = fs::remove_file(&log);
         let mut processes = Processes::new();
