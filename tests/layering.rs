@@ -30,11 +30,6 @@ const IMPURE: &[&str] = &["tokio::net", "tokio::fs", "tokio::time::sleep", "std:
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     ("inbound", &["data", "mismatch", "sasl", "session", "starttls"], "one state machine: its states name each other"),
     (
-        "inbound",
-        &["listener", "sockets"],
-        "the sockets of listeners, and what goes wrong with them as the listener's error",
-    ),
-    (
         "queue/sqlite",
         &["batch", "open", "salvage", "store", "writer"],
         "opening starts the writer and finishes a salvage that was cut off; both open the database again",

@@ -5,7 +5,7 @@
 use super::connection::{self, ListenerService};
 use super::limits::{ConnectionCounter, ConnectionRefusal, ConnectionSlot};
 use super::log_limit::{LogAbout, LogLimiter, LogPeer};
-use super::sockets::{self, Ipv4Clients};
+use super::sockets::{self, BindError, Ipv4Clients};
 use super::users::Users;
 use super::{AuthMode, Intake, ListenerOptions, Tls};
 use crate::message::MemoryBudget;
@@ -27,37 +27,6 @@ const KEPT_SHARE: usize = 4;
 /// Pause after accept() failed.
 const PAUSE: Duration = Duration::from_millis(200);
 const MINUTE: Duration = Duration::from_secs(60);
-
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    #[error(
-        "cannot listen on {address}: another program does (`ss -ltnp 'sport = :{}'` shows which); stop it or change the listener's `address`",
-        address.port()
-    )]
-    InUse { address: SocketAddr },
-    #[error(
-        "cannot listen on {address}: ports below 1024 are for root; use a port such as 2525, or give the program CAP_NET_BIND_SERVICE"
-    )]
-    Privileged { address: SocketAddr },
-    #[error("cannot listen on {address}: this machine has no such address; change the listener's `address`")]
-    NoSuchAddress { address: SocketAddr },
-    #[error("cannot listen on {address}: this machine has no IPv6; remove the listener")]
-    NoIpv6 { address: SocketAddr },
-    #[error("cannot listen on {address}: {source}")]
-    Other { address: SocketAddr, source: io::Error },
-}
-
-impl BindError {
-    pub(super) fn new(address: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::InUse { address },
-            io::ErrorKind::PermissionDenied => Self::Privileged { address },
-            io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress { address },
-            io::ErrorKind::Unsupported if address.is_ipv6() => Self::NoIpv6 { address },
-            _ => Self::Other { address, source },
-        }
-    }
-}
 
 /// One bound listener. Clients queue up in the kernel until [`Listener::serve`] runs.
 #[derive(Debug)]

@@ -21,9 +21,8 @@ pub mod users;
 mod verifiers;
 
 pub(crate) use data::READING_ROOM;
-pub(crate) use listener::BindError;
 pub use listener::Listener;
-pub(crate) use sockets::{InheritedSocketError, InheritedSockets};
+pub(crate) use sockets::{BindError, InheritedSocketError, InheritedSockets};
 
 use crate::message::Envelope;
 use crate::message::budget::MemoryShare;

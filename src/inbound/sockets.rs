@@ -4,7 +4,6 @@
 //! so clients wait in the kernel's queue instead of being refused. A socket serves the listener whose `address` it is
 //! bound to.
 
-use super::listener::BindError;
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -65,6 +64,37 @@ pub enum Ipv4Clients {
     Accepted,
     /// Another listener accepts them.
     LeftToOthers,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(
+        "cannot listen on {address}: another program does (`ss -ltnp 'sport = :{}'` shows which); stop it or change the listener's `address`",
+        address.port()
+    )]
+    InUse { address: SocketAddr },
+    #[error(
+        "cannot listen on {address}: ports below 1024 are for root; use a port such as 2525, or give the program CAP_NET_BIND_SERVICE"
+    )]
+    Privileged { address: SocketAddr },
+    #[error("cannot listen on {address}: this machine has no such address; change the listener's `address`")]
+    NoSuchAddress { address: SocketAddr },
+    #[error("cannot listen on {address}: this machine has no IPv6; remove the listener")]
+    NoIpv6 { address: SocketAddr },
+    #[error("cannot listen on {address}: {source}")]
+    Other { address: SocketAddr, source: io::Error },
+}
+
+impl BindError {
+    pub(super) fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address },
+            io::ErrorKind::PermissionDenied => Self::Privileged { address },
+            io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress { address },
+            io::ErrorKind::Unsupported if address.is_ipv6() => Self::NoIpv6 { address },
+            _ => Self::Other { address, source },
+        }
+    }
 }
 
 /// Opens a listening socket.
