@@ -383,7 +383,8 @@ fn wants_login(step: RelayStep, reply: &Reply, was_served: bool) -> bool {
 
 const LOGIN_ADVICE: &str = "check `username` and `password`; some providers want an API key or an app password here";
 
-/// The one table: the first row that matches applies. To change what a reply means, change its row.
+/// The one table: the first row that matches applies. To change what a reply means, change its row; to change it for one
+/// step only, add a row for that step above the row for all steps.
 #[rustfmt::skip]
 const REPLIES: &[ReplyRow] = {
     use {ConnectionState::*, Meaning::*, RelayStep::*, Signal::*};
