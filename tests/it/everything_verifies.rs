@@ -196,7 +196,7 @@ fn assert_untouched(name: &str, handed_in: &[u8], arrived: &[u8], signatures: us
         let got = fields.next().unwrap_or_else(|| panic!("{name}: nothing for {}", expected.escape_ascii()));
         assert!(got == expected, "{name}: {} became {}", expected.escape_ascii(), got.escape_ascii());
     }
-    assert_eq!(fields.next().map(|field| name_of(&field)), None, "{name}: more than was handed in");
+    assert_eq!(fields.next().map(|field| name_of(&field)), None, "{name}: more than was submitted");
 }
 
 fn as_it_should_arrive(name: &str, handed_in: &[u8]) -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// After this time a correct diff is produced that may not be the smallest.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
 const REMOVED: &str = "\x1b[31m";
 const ADDED: &str = "\x1b[32m";
 const PLACE: &str = "\x1b[36m";
@@ -17,8 +17,8 @@ const PLAIN: &str = "\x1b[0m";
 pub fn unified(before: &[u8], after: &[u8]) -> String {
     let before = printable(before);
     let after = printable(after);
-    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(&before, &after);
-    diff.unified_diff().header("as it was handed in", "as it would be accepted").to_string()
+    let diff = TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(&before, &after);
+    diff.unified_diff().header("as it was submitted", "as it would be accepted").to_string()
 }
 
 pub fn with_colours(diff: &str) -> String {
@@ -60,7 +60,7 @@ mod tests {
         let diff = unified(before, after);
         assert_eq!(
             diff,
-            "--- as it was handed in\n+++ as it would be accepted\n@@ -1,4 +1,5 @@\n-A: 1\n+A: 2\n+\tfold\n B: ?[31m\u{fffd}\n \n body\n"
+            "--- as it was submitted\n+++ as it would be accepted\n@@ -1,4 +1,5 @@\n-A: 1\n+A: 2\n+\tfold\n B: ?[31m\u{fffd}\n \n body\n"
         );
         assert!(with_colours(&diff).contains("\x1b[31m-A: 1\x1b[0m\n\x1b[32m+A: 2\x1b[0m\n"));
         assert_eq!(unified(before, before), "");

@@ -111,7 +111,7 @@ fn submission_lines(handed: &Submission) -> Vec<String> {
     let of_header = |is_of: bool| if is_of { " (from the header)" } else { "" };
     let mut lines = vec![
         line("message", format!("{}, {} octets", Clean(&handed.file), handed.octets)),
-        line("handed in", format!("at {}, from {}, {by}", handed.listener, handed.client)),
+        line("submitted", format!("at {}, from {}, {by}", handed.listener, handed.client)),
     ];
     if !handed.envelope.recipients.is_empty() {
         lines.push(line("from", format!("{}{}", path(&handed.envelope), of_header(handed.from_header))));

@@ -5,7 +5,7 @@
 use super::dry_run::{DryRunOutcome, Submission};
 use super::{dry_run, pretty, print};
 use crate::cli::message_file::{read, with_crlf};
-use crate::cli::{NOT_WELL, WRONG};
+use crate::cli::{PROBLEM_FOUND, WRONG};
 use crate::config::{ListenerSettings, Settings};
 use crate::gateway::DryRun;
 use crate::inbound::{AuthMode, Client, Received};
@@ -93,7 +93,7 @@ pub fn run(sample: &SampleArgs, settings: Settings, json: bool) -> anyhow::Resul
     } else {
         print(dry_run::text(&handed, &seen, &settings, wants_colours()).trim_end());
     }
-    Ok(if seen.refusal().is_none() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+    Ok(if seen.refusal().is_none() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM_FOUND) })
 }
 
 /// Refused before its content was examined.

@@ -63,8 +63,8 @@ impl Part {
 const HEAD: &str = "\
 # waxseal: the configuration.
 #
-# As it is, it needs no account anywhere: mail is accepted on port 2525, signed with a key that is made at the first
-# start, and handed to a provider inside the program, which checks the signature and keeps the mail. Nothing is sent. To
+# As it is, it needs no account anywhere: mail is accepted on port 2525, signed with a key that is created at the first
+# start, and passed to a provider inside the program, which checks the signature and keeps the mail. Nothing is sent. To
 # send, replace the [[upstream]] table below with your provider's.
 #
 #   waxseal check              reports all mistakes, without starting anything
@@ -80,7 +80,7 @@ const PARTS: &[Part] = &[
     Part {
         in_force: true,
         after: "[[listener]]\naddress = \"[::1]:2525\"",
-        ..Part::new("listener", "Listeners: where applications hand in their mail")
+        ..Part::new("listener", "Listeners: where applications submit their mail")
     },
     Part::new("user", "Users: logins for applications, if a listener asks for them"),
     Part { in_force: true, set: Some(("generate", "true")), ..Part::new("dkim", "DKIM keys: what signs the mail") },
@@ -89,7 +89,7 @@ const PARTS: &[Part] = &[
     Part::new("route", "Routes: which mail goes where"),
     Part { in_force: true, ..Part::new("repair", "Repair: what is fixed in each message before it is signed") },
     Part { after: include_str!("ready_rules.toml"), ..Part::new("rewrite", "Rewrite: your own rules for the mail") },
-    Part { in_force: true, ..Part::new("trace", "Trace: what a message tells of its way") },
+    Part { in_force: true, ..Part::new("trace", "Trace: what a message shows of its path") },
     Part { in_force: true, ..Part::new("queue", "The queue: what was accepted and is not yet delivered") },
     Part { in_force: true, ..Part::new("log", "Log") },
 ];
