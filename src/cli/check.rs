@@ -7,7 +7,7 @@ mod message;
 mod summary;
 
 use super::run::print_problems;
-use super::{NOT_WELL, WRONG};
+use super::{PROBLEM_FOUND, WRONG};
 use crate::config::{self, ConfigFile, Defaults, Environment, Problems, Settings, shown_path};
 use serde::Serialize;
 use std::fmt::Display;
@@ -72,7 +72,7 @@ pub fn run(file: &ConfigFile<'_>, args: &CheckArgs) -> anyhow::Result<ExitCode> 
     }
     Ok(match &loaded {
         Err(_) => ExitCode::from(WRONG),
-        Ok(settings) if args.strict && !settings.warnings.is_empty() => ExitCode::from(NOT_WELL),
+        Ok(settings) if args.strict && !settings.warnings.is_empty() => ExitCode::from(PROBLEM_FOUND),
         Ok(_) => ExitCode::SUCCESS,
     })
 }

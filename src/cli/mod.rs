@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 /// The check found a problem.
-pub const NOT_WELL: u8 = 1;
+pub const PROBLEM_FOUND: u8 = 1;
 /// Wrong usage or configuration.
 pub const WRONG: u8 = 2;
 

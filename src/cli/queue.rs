@@ -20,7 +20,7 @@ mod waiting;
 mod walk;
 
 use super::run::print_problems;
-use super::{NOT_WELL, WRONG};
+use super::{PROBLEM_FOUND, WRONG};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
 use crate::control::{Blame, ControlRefusal};
@@ -123,7 +123,7 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
     result.or_else(|error| match blame(&error) {
         Some(Blame::Message | Blame::Queue) => {
             complain(format_args!("{error:#}"));
-            Ok(ExitCode::from(NOT_WELL))
+            Ok(ExitCode::from(PROBLEM_FOUND))
         }
         _ => ended_by_the_reader(error),
     })

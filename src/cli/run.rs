@@ -1,7 +1,7 @@
 //! `waxseal run`: the gateway in the foreground, until a signal. Decides nothing about mail: it reads the
 //! configuration, starts the log and the runtime, and passes on signals.
 
-use super::{NOT_WELL, WRONG};
+use super::{PROBLEM_FOUND, WRONG};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment, Problems};
 use crate::gateway::{Gateway, StopReason};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// How long to wait for other threads once everything is closed.
-const LAST_WAIT: Duration = Duration::from_millis(500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(super) const AFTER_HELP: &str = "\
 Without a configuration file, variables are enough:
@@ -48,7 +48,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
         match Gateway::start(settings, inherited).await {
             Ok(gateway) => Ok(match gateway.serve(shutdown).await {
                 StopReason::AsAsked => ExitCode::SUCCESS,
-                StopReason::ByItself => ExitCode::from(NOT_WELL),
+                StopReason::ByItself => ExitCode::from(PROBLEM_FOUND),
             }),
             Err(error) => {
                 complain(format_args!("{error}"));
@@ -57,7 +57,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
         }
     });
     // An abandoned name lookup may run as long as the resolver takes.
-    runtime.shutdown_timeout(LAST_WAIT);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     log::flush();
     status
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use variables::{Kind, PLAUSIBLES_OWN, SECRETS_FOLDER_VARIABLE, VARIABLES};
+use variables::{Kind, PLAUSIBLE_ONLY, SECRETS_FOLDER_VARIABLE, VARIABLES};
 
 /// Where container engines put secrets.
 const SECRETS_FOLDER: &str = "/run/secrets";
@@ -108,7 +108,7 @@ impl Environment {
     /// Adds the values that no message may contain.
     pub(super) fn survey(&self, hidden: &mut Redaction) {
         let kinds = VARIABLES.iter().map(|variable| (variable.name, variable.kind));
-        for (name, kind) in kinds.chain(PLAUSIBLES_OWN.iter().map(|name| (*name, Kind::Text))) {
+        for (name, kind) in kinds.chain(PLAUSIBLE_ONLY.iter().map(|name| (*name, Kind::Text))) {
             let Some(Found { text, .. }) = self.find(name, &mut Findings::default()) else { continue };
             match kind {
                 Kind::Secret => hide_secret(&text, hidden),

@@ -197,7 +197,7 @@ pub struct QueueSettings {
     pub bounce: Bounce,
     /// Octets.
     pub min_free_space: u64,
-    /// `None`: every message that is handed in is sent.
+    /// `None`: every submitted message is sent.
     pub deduplicate: Option<Duration>,
 }
 

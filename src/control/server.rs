@@ -32,11 +32,11 @@ const MAX_CLIENTS: usize = 32;
 /// At once: an answer can contain a whole message, and this memory is in no budget.
 const MAX_ANSWERS: usize = 4;
 /// For a complete request to arrive, and for an answer to be read.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval between checks of the socket, which someone may have deleted.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// For answers in progress at the end.
-const FAREWELL: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Called when the operator asks for delivery now.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -89,7 +89,7 @@ impl ControlServer {
     /// Runs until `shutdown` is cancelled; answers in progress are finished.
     pub async fn serve(mut self, shutdown: CancellationToken) {
         let mut clients = JoinSet::new();
-        let mut looks = interval(BETWEEN_LOOKS);
+        let mut looks = interval(CHECK_INTERVAL);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -110,7 +110,7 @@ impl ControlServer {
                 }
             }
         }
-        let _the_rest_is_cut_off = timeout(FAREWELL, async { while clients.join_next().await.is_some() {} }).await;
+        let _the_rest_is_cut_off = timeout(DRAIN_TIMEOUT, async { while clients.join_next().await.is_some() {} }).await;
     }
 
     /// Creates the socket again if it was deleted. If the folder was replaced, a socket in it would belong to another
@@ -196,7 +196,7 @@ impl Conversation {
         loop {
             let request = tokio::select! {
                 () = shutdown.cancelled() => return,
-                request = timeout(PATIENCE, read_request(&mut input)) => request,
+                request = timeout(CLIENT_TIMEOUT, read_request(&mut input)) => request,
             };
             // A client that left or stays silent is not worth a log line.
             let Ok(Ok(Some(request))) = request else { return };
@@ -207,7 +207,7 @@ impl Conversation {
                 Ok(request) => self.answer(request).await,
                 Err(refusal) => ControlResponse::Refused(refusal),
             };
-            let sent = timeout(PATIENCE, send(&mut output, &response)).await;
+            let sent = timeout(CLIENT_TIMEOUT, send(&mut output, &response)).await;
             if is_broken || !matches!(sent, Ok(Ok(()))) {
                 return;
             }

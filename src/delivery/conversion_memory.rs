@@ -11,9 +11,9 @@ use tokio::time::sleep;
 
 /// A server waits five minutes for a command (RFC 5321 §4.5.3.2.7), and the lane's other messages wait for this
 /// connection.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Interval between two checks.
-const BREATH: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoConversionMemory {
@@ -31,13 +31,13 @@ pub(super) async fn reserve_conversion(
     if octets as u64 > memory.total() {
         return Err(NoConversionMemory::Ever);
     }
-    let deadline = deadline.capped(PATIENCE);
+    let deadline = deadline.capped(MAX_WAIT);
     let mut share = memory.share();
     while share.grow(octets).is_err() {
         if deadline.has_passed() {
             return Err(NoConversionMemory::Yet);
         }
-        sleep(deadline.remaining().map_or(BREATH, |remaining| remaining.min(BREATH))).await;
+        sleep(deadline.remaining().map_or(CHECK_INTERVAL, |remaining| remaining.min(CHECK_INTERVAL))).await;
     }
     Ok(share)
 }
@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(refused(5, Deadline::after(second)).await, Err(NoConversionMemory::Yet));
         assert!(start.elapsed() >= second && start.elapsed() < 2 * second);
         assert_eq!(refused(5, Deadline::NONE).await, Err(NoConversionMemory::Yet));
-        assert!(start.elapsed() >= PATIENCE);
+        assert!(start.elapsed() >= MAX_WAIT);
         assert_eq!(refused(4, Deadline::NONE).await, Ok(()), "it goes past");
         let (waited, ()) = tokio::join!(refused(10, Deadline::NONE), async {
             sleep(second).await;

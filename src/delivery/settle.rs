@@ -95,7 +95,7 @@ impl SettlementPolicy {
                 _ => {}
             }
         }
-        let wait = wait.unwrap_or_default().max(SOONEST).min(self.schedule.longest);
+        let wait = wait.unwrap_or_default().max(MIN_WAIT).min(self.schedule.longest);
         plus(now, wait)
     }
 
@@ -132,7 +132,7 @@ impl SettlementPolicy {
 }
 
 /// The shortest wait for a message for which no upstream could be tried.
-const SOONEST: Duration = Duration::from_millis(100);
+const MIN_WAIT: Duration = Duration::from_millis(100);
 
 fn wait_of(reason: &Reason) -> Option<Duration> {
     match &reason.cause {

@@ -129,7 +129,8 @@ impl Iterator for ZoneTokens<'_> {
 // Text without quotes: each record begins at its first tag and continues until an empty line, the next name, or the
 // next "v=".
 fn bare(file: &str) -> Vec<WrittenRecord> {
-    let (mut records, mut name): (Vec<WrittenRecord>, _) = (Vec::new(), None);
+    let mut records: Vec<WrittenRecord> = Vec::new();
+    let mut name = None;
     let mut open = false;
     for line in file.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {

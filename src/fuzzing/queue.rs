@@ -222,7 +222,8 @@ async fn use_it(queue: &SqliteQueue, ids: &[MailId]) {
     }
     settle_untried(queue, leased, now).await;
     lives(queue.next_due(&lane, now).await);
-    let (to_a, to_b): (LaneOf, LaneOf) = (Arc::new(|_| Lane::new("a")), Arc::new(|_| Lane::new("b")));
+    let to_a: LaneOf = Arc::new(|_| Lane::new("a"));
+    let to_b: LaneOf = Arc::new(|_| Lane::new("b"));
     for (fingerprint, lane_of) in [("other", to_b), ("first", to_a.clone())] {
         let mut next = None;
         while let Some(reassigned) = lives(queue.reassign_lanes(fingerprint, lane_of.clone(), next).await)

@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
-const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// Interval between log lines that report how much waiting mail has been moved to other lanes.
-const BETWEEN_REPORTS: Duration = Duration::from_secs(30);
-const AFTER_TROUBLE: Duration = Duration::from_secs(30);
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// How `max_memory` is divided: one half for incoming mail; a quarter for the copies that conversions make just before
 /// sending; and an eighth each for newly stored messages and for messages being delivered.
@@ -115,11 +115,11 @@ impl Lanes {
                     error!("waiting mail cannot be put on the lanes of the current routes; it is tried again: {error}");
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = tokio::time::sleep(AFTER_TROUBLE) => {}
+                        () = tokio::time::sleep(RETRY_PAUSE) => {}
                     }
                 }
             }
-            if logged_at.elapsed() >= BETWEEN_REPORTS {
+            if logged_at.elapsed() >= REPORT_INTERVAL {
                 info!(recipients = self.moved, "waiting mail is being put on the lanes of the current routes");
                 logged_at = Instant::now();
             }
@@ -149,7 +149,7 @@ pub(super) async fn watch(queue: Arc<dyn Queue>, lock: Arc<Lock>, stop: Cancella
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(BETWEEN_LOOKS) => {}
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
         }
         // Both log their findings.
         let _ = queue.admit(0);
@@ -169,7 +169,7 @@ pub(super) async fn prune(queue: Arc<dyn Operator>, keep: Retention, stop: Cance
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(BETWEEN_PRUNINGS) => {}
+            () = tokio::time::sleep(PRUNE_INTERVAL) => {}
         }
         match queue.prune(keep.failed, keep.history).await {
             Ok(0) => {}

@@ -14,7 +14,7 @@ use bytes::Bytes;
 /// Octets consumed from the input at once; decoding at most doubles them.
 const CHUNK: usize = 16 * 1024;
 /// Octets of the memory budget that a message needs besides its own size while it is read.
-pub const READING_ROOM: u64 = 64 * 1024;
+pub const READ_OVERHEAD: u64 = 64 * 1024;
 /// Once the buffer is this large, it grows by this many octets; below, it doubles.
 const LARGEST_STEP: usize = 1024 * 1024;
 

@@ -23,7 +23,7 @@ use tracing::{debug, error, warn};
 
 /// One connection in this many is reserved for clients that need no login, so that unauthenticated clients cannot lock
 /// them out.
-const KEPT_SHARE: usize = 4;
+const RESERVED_SHARE: usize = 4;
 /// Pause after accept() failed.
 const PAUSE: Duration = Duration::from_millis(200);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ impl Listener {
         let Self { socket, options, users, budget, .. } = self;
         // If everyone needs a login, no connections have to be reserved.
         let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
-        let kept = if has_regulars { options.max_connections / KEPT_SHARE } else { 0 };
+        let kept = if has_regulars { options.max_connections / RESERVED_SHARE } else { 0 };
         let limits = ConnectionCounter::new(options.max_connections, kept, options.max_connections_per_address);
         let options = Arc::new(options);
         let log_limiter = LogLimiter::default();

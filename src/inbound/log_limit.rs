@@ -17,9 +17,9 @@ use tracing::field::display;
 use tracing::{debug, warn};
 
 /// Lines per minute about clients that may not send: a few failed logins are logged one by one.
-const MOST_OF_STRANGERS: u32 = 20;
+const MAX_LINES_STRANGERS: u32 = 20;
 /// Lines per minute about clients that may send. For most applications a refusal is a lost mail.
-const MOST_OF_SENDERS: u32 = 100;
+const MAX_LINES_SENDERS: u32 = 100;
 /// Number of networks that are counted separately; all others share one allowance.
 const MOST_NETWORKS: usize = 256;
 
@@ -106,7 +106,7 @@ impl LogLimiter {
     }
 
     fn allowance(&self, log_peer: LogPeer) -> LineAllowance {
-        let most = if log_peer.may_send { MOST_OF_SENDERS } else { MOST_OF_STRANGERS };
+        let most = if log_peer.may_send { MAX_LINES_SENDERS } else { MAX_LINES_STRANGERS };
         let mut networks = self.0.lock();
         let mut network = Network::One(client_network(log_peer.peer.ip(), log_peer.needs_no_login));
         if networks.len() >= MOST_NETWORKS && !networks.contains_key(&network) {

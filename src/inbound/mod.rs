@@ -20,7 +20,7 @@ pub(crate) mod testing;
 pub mod users;
 mod verifiers;
 
-pub(crate) use data::READING_ROOM;
+pub(crate) use data::READ_OVERHEAD;
 pub use listener::Listener;
 pub(crate) use sockets::{BindError, InheritedSocketError, InheritedSockets};
 

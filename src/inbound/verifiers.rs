@@ -20,7 +20,7 @@ const MOST_WAITING_OF_ONE: usize = 8;
 /// Per rank, so that guessers use up only their own places.
 const MOST_WAITING: usize = 256;
 /// For this long after a wrong password, a network counts as guessers.
-const MEMORY_OF_GUESSES: Duration = Duration::from_secs(60);
+const GUESSER_PERIOD: Duration = Duration::from_secs(60);
 /// After this many wrong passwords within that time, even a known network counts as guessers.
 const MOST_MISTAKES: u32 = 10;
 /// Number of networks whose guesses are remembered. If there are more, an unknown network counts as guessers.
@@ -147,7 +147,7 @@ impl Verifiers {
         if state.guesses.len() < MOST_NETWORKS || state.guesses.contains_key(&network) {
             let count =
                 state.guesses.get(&network).filter(|guesses| guesses.until > now).map_or(0, |known| known.count);
-            let guesses = Guesses { count: count.saturating_add(1), until: now + MEMORY_OF_GUESSES };
+            let guesses = Guesses { count: count.saturating_add(1), until: now + GUESSER_PERIOD };
             state.guesses.insert(network, guesses);
         }
     }
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(rank(stranger), Rank::Quiet);
         verifiers.note(stranger, false);
         assert_eq!((rank(stranger), rank(neighbour)), (Rank::Guessing, Rank::Guessing));
-        sleep(MEMORY_OF_GUESSES).await;
+        sleep(GUESSER_PERIOD).await;
         assert_eq!(rank(stranger), Rank::Quiet);
         let known = from([192, 0, 2, 1], true);
         for _ in 1..MOST_MISTAKES {
@@ -459,7 +459,7 @@ mod tests {
         }
         assert_eq!(verifiers.0.lock().guesses.len(), MOST_NETWORKS);
         assert_eq!((rank(from([198, 51, 100, 1], false)), rank(known)), (Rank::Guessing, Rank::Known));
-        sleep(MEMORY_OF_GUESSES).await;
+        sleep(GUESSER_PERIOD).await;
         verifiers.note(stranger, false);
         assert_eq!(verifiers.0.lock().guesses.len(), 1);
     }

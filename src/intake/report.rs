@@ -1,4 +1,4 @@
-//! The log of what an application hands in: one line for each message, with everything that it may be searched by.
+//! Logs what applications submit: one line for each message, with everything by which people search for it.
 
 use crate::delivery::named;
 use crate::inbound::{Client, Received};

@@ -22,7 +22,7 @@ enum Place {
 }
 
 /// Maximum octets of a field's name in the message.
-const TOLD: usize = 60;
+const MAX_SHOWN_NAME: usize = 60;
 
 /// `None`: no line is too long.
 pub fn first_long_line(message: &RawMessage) -> Option<LongLine> {
@@ -30,7 +30,7 @@ pub fn first_long_line(message: &RawMessage) -> Option<LongLine> {
         for field in message.fields() {
             if let Some((_, octets)) = long_line(field.raw()) {
                 let name = field.name();
-                let name = String::from_utf8_lossy(&name[..name.len().min(TOLD)]).into_owned();
+                let name = String::from_utf8_lossy(&name[..name.len().min(MAX_SHOWN_NAME)]).into_owned();
                 return Some(LongLine { place: Place::Field(name), octets });
             }
         }

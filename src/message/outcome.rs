@@ -363,11 +363,11 @@ impl ReplyRow {
 const MISSING_LOGIN: &str = "the server offers AUTH, and this upstream has no login: set its `username` and `password` \
      (in the environment SMTP_USER_NAME and SMTP_USER_PWD)";
 
-/// Of refusals that want a login, in the words of Postfix, Exim, Exchange and others; in lower case.
+/// Phrases of refusals that ask for a login, from Postfix, Exim, Exchange and others; in lower case.
 const LOGIN_WORDS: [&str; 6] = ["authenticat", "auth required", "smtp auth", "relay", "log in", "login"];
 
-/// Whether a server that offers AUTH may mean, by this refusal of a client that never logged in, that it should. RFC 4954 §6
-/// has 530 for it; most servers have not. RFC 3463 §3.8: X.7.X, security or policy.
+/// Whether this refusal may mean that the client should have logged in, at a server that offers AUTH. RFC 4954 §6 defines
+/// 530 for that, but most servers use other codes. RFC 3463 §3.8: X.7.X, security or policy.
 fn wants_login(step: RelayStep, reply: &Reply, was_served: bool) -> bool {
     let is_policy = reply.enhanced().map(|enhanced| enhanced.subject == 7);
     let by_code = match reply.code() {

@@ -92,9 +92,9 @@ pub fn wants_colours() -> bool {
 
 /// Called at the end of the process: waits until the log is written, unless no one reads it.
 pub fn flush() {
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
     if let Some(outlet) = OUTLET.get() {
-        outlet.flush(PATIENCE);
+        outlet.flush(FLUSH_TIMEOUT);
     }
 }
 

@@ -32,8 +32,8 @@ use tracing::{debug, error, warn};
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// When to try again if nothing better is known; the second one is for failing storage.
-const SOON: Duration = Duration::from_secs(1);
-const LATER: Duration = Duration::from_secs(10);
+const SHORT_RETRY: Duration = Duration::from_secs(1);
+const STORAGE_RETRY: Duration = Duration::from_secs(10);
 
 /// A caller's request: one connection for one transaction.
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +167,7 @@ impl Upstream {
         let admitted = self.0.health.admit(wanted.deadline, wanted.has_alternative).await;
         let mut attempt = admitted.map_err(|refused| match refused {
             NotAdmitted::Unavailable { why, wait } => self.unavailable(why, wait),
-            NotAdmitted::Full => self.unavailable("it is recovering; other messages go first".to_owned(), SOON),
+            NotAdmitted::Full => self.unavailable("it is recovering; other messages go first".to_owned(), SHORT_RETRY),
         })?;
         let opened = tokio::select! {
             biased;
@@ -281,10 +281,10 @@ impl Upstream {
             TokenDenied::NotInTime(wait) => {
                 let long = wait.map_or_else(String::new, |wait| format!(" for {}", roughly(wait)));
                 let text = format!("`rate` would delay it{long}, which is longer than the client can wait");
-                self.unavailable(text, wait.unwrap_or(SOON))
+                self.unavailable(text, wait.unwrap_or(SHORT_RETRY))
             }
             TokenDenied::Unwritten(error) => {
-                self.unavailable(format!("its quota usage cannot be recorded: {error}"), LATER)
+                self.unavailable(format!("its quota usage cannot be recorded: {error}"), STORAGE_RETRY)
             }
         })
     }

@@ -3,7 +3,7 @@
 
 use super::{permissions_warning, print};
 use crate::cli::complain;
-use crate::cli::{NOT_WELL, WRONG, run::print_problems, unreadable};
+use crate::cli::{PROBLEM_FOUND, WRONG, run::print_problems, unreadable};
 use crate::config::{self, ConfigFile, DkimSettings, Environment};
 use crate::dkim::{DnsRecord, Keyring, Selector, SigningKey};
 use crate::smtp::Domain;
@@ -60,7 +60,7 @@ pub fn run(command: RecordArgs, config: &ConfigFile<'_>) -> anyhow::Result<ExitC
     };
     if keys.is_empty() {
         complain(format_args!("{}", none_chosen(&command, config.path)));
-        return Ok(ExitCode::from(NOT_WELL));
+        return Ok(ExitCode::from(PROBLEM_FOUND));
     }
     print(&if command.json { as_json(&keys)? } else { text(&keys) });
     Ok(ExitCode::SUCCESS)

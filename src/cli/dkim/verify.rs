@@ -4,7 +4,7 @@
 use super::print;
 use crate::cli::complain;
 use crate::cli::message_file::{read, with_crlf};
-use crate::cli::{NOT_WELL, WRONG, run::print_problems, unreadable};
+use crate::cli::{PROBLEM_FOUND, WRONG, run::print_problems, unreadable};
 use crate::config::{self, ConfigFile, Environment};
 use crate::dkim::{self, Records, SignatureCheck, VerificationResult};
 use anyhow::Context as _;
@@ -59,7 +59,7 @@ pub fn run(command: VerifyArgs, config: &ConfigFile<'_>) -> anyhow::Result<ExitC
     if let (Some(first), None) = (verified.first(), &command.record) {
         complain(format_args!("{}", how_to_use_dns(first, &command.file)));
     }
-    Ok(ExitCode::from(NOT_WELL))
+    Ok(ExitCode::from(PROBLEM_FOUND))
 }
 
 fn how_to_use_dns(signature: &SignatureCheck, file: &Path) -> String {

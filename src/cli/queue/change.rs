@@ -5,7 +5,7 @@ use super::progress::ProgressDisplay;
 use super::selection::{MessageSelection, Selection};
 use super::walk::{print_due, walk};
 use super::{print, print_json, rules};
-use crate::cli::NOT_WELL;
+use crate::cli::PROBLEM_FOUND;
 use crate::cli::complain;
 use crate::control::{Change, Changed, ControlResponse, MAX_PAGE};
 use crate::queue::{Cursor, Filter, RecipientState, Statistics};
@@ -83,7 +83,7 @@ pub async fn retry(args: &RetryArgs, client: &QueueClient) -> anyhow::Result<Exi
 pub async fn remove(args: &RemoveArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
     if !args.yes && !confirmed(&args.which, client).await? {
         eprintln!("Nothing was removed.");
-        return Ok(ExitCode::from(NOT_WELL));
+        return Ok(ExitCode::from(PROBLEM_FOUND));
     }
     let total = change(Change::Remove, &args.which, client).await?;
     if !args.json && total.messages > 0 {
@@ -178,7 +178,7 @@ fn report(total: &Changed, why_unchanged: &str, json: bool, all: bool) -> anyhow
         }
     }
     let well = total.messages > 0 && total.missing.is_empty() && total.unchanged.is_empty();
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM_FOUND) })
 }
 
 /// Without a terminal to ask, only named messages are removed.
@@ -214,7 +214,7 @@ pub fn asked(question: &str) -> anyhow::Result<bool> {
 }
 
 /// Counting further would only make the user wait.
-const ENOUGH: u64 = 10_000;
+const MAX_COUNTED: u64 = 10_000;
 
 async fn matching(filter: &Filter, client: &QueueClient) -> anyhow::Result<(u64, bool)> {
     let mut number = 0;
@@ -223,7 +223,7 @@ async fn matching(filter: &Filter, client: &QueueClient) -> anyhow::Result<(u64,
         let page = client.page(filter, after, MAX_PAGE).await?;
         number += u64::try_from(page.rows.len())?;
         after = page.next;
-        if after.is_none() || number >= ENOUGH {
+        if after.is_none() || number >= MAX_COUNTED {
             return Ok((number, after.is_some()));
         }
     }

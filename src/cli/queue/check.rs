@@ -3,7 +3,7 @@
 
 use super::progress::ProgressDisplay;
 use super::{print, print_json};
-use crate::cli::NOT_WELL;
+use crate::cli::PROBLEM_FOUND;
 use crate::observe::log::Clean;
 use crate::queue::sqlite::{self, Checked, Finding};
 use crate::text::counted;
@@ -35,7 +35,7 @@ pub fn run(args: &QueueCheckArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     } else {
         print(description(&checked))?;
     }
-    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM_FOUND) })
 }
 
 /// Like every command of the queue, this looks for a queue and does not create one.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// For a gateway that is just starting or stopping.
-const TRIES: u32 = 10;
-const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+const CONNECT_ATTEMPTS: u32 = 10;
+const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
 pub enum QueueClient {
@@ -47,7 +47,7 @@ impl QueueClient {
                     let queue = backend::open(location.clone(), BackendOptions::for_commands()).await?;
                     return Ok(Self::Folder { queue, rules: CurrentRules::default(), _lock: lock });
                 }
-                Err(LockError::Held { .. }) if tries < TRIES => tokio::time::sleep(BETWEEN_TRIES).await,
+                Err(LockError::Held { .. }) if tries < CONNECT_ATTEMPTS => tokio::time::sleep(RETRY_INTERVAL).await,
                 Err(LockError::Held { holder, .. }) => return Err(unreachable(data_dir, &holder, &refused)),
                 Err(error) => return Err(error).with_context(|| wrong_user(data_dir)),
             }

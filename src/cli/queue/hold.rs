@@ -2,7 +2,7 @@
 
 use super::client::{QueueClient, unexpected};
 use super::{print, print_json, text};
-use crate::cli::NOT_WELL;
+use crate::cli::PROBLEM_FOUND;
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment};
 use crate::control::{ControlRequest, ControlResponse, Overview};
@@ -38,7 +38,7 @@ pub async fn hold(args: &HoldArgs, file: &ConfigFile<'_>, client: &QueueClient) 
     if let Some((lane, lanes)) = lane.zip(lanes(file)).filter(|(lane, lanes)| !lanes.iter().any(|name| name == lane)) {
         let lanes = any_of(lanes.iter().map(String::as_str));
         complain(format_args!("there is no lane \"{}\" in the configuration: {lanes}", lane.escape_debug()));
-        return Ok(ExitCode::from(NOT_WELL));
+        return Ok(ExitCode::from(PROBLEM_FOUND));
     }
     let overview = set(client, lane, true).await?;
     show(&overview, args.which.json)?;
@@ -56,7 +56,7 @@ pub async fn release(args: &HoldArgs, client: &QueueClient) -> anyhow::Result<Ex
         if args.which.json {
             show(&before, true)?;
         }
-        return Ok(ExitCode::from(NOT_WELL));
+        return Ok(ExitCode::from(PROBLEM_FOUND));
     }
     let overview = set(client, lane, false).await?;
     if !args.which.json {

@@ -5,7 +5,7 @@ use super::progress::ProgressDisplay;
 use super::selection::MessageSelection;
 use super::walk::{print_due, walk};
 use super::{print, print_json};
-use crate::cli::NOT_WELL;
+use crate::cli::PROBLEM_FOUND;
 use crate::cli::complain;
 use crate::control::{Change, ControlResponse, MAX_RULED, RuledMessage};
 use crate::intake::Ruling;
@@ -83,5 +83,5 @@ async fn finish(total: &[RuledMessage], all: bool, json: bool, client: &QueueCli
         }
     }
     let well = messages > 0 && due.len() == total.len();
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM_FOUND) })
 }

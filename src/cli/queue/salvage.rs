@@ -3,7 +3,7 @@
 use super::change::asked;
 use super::check::{Watched, findings, refuse_without_a_queue};
 use super::{print, print_json};
-use crate::cli::NOT_WELL;
+use crate::cli::PROBLEM_FOUND;
 use crate::gateway::lock::Lock;
 use crate::queue::sqlite::{self, Salvaged};
 use crate::text::counted;
@@ -30,7 +30,7 @@ pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     let _lock = Lock::take(data_dir).context("a salvage needs the queue for itself")?;
     if !args.yes && !confirmed(data_dir)? {
         eprintln!("Nothing was changed.");
-        return Ok(ExitCode::from(NOT_WELL));
+        return Ok(ExitCode::from(PROBLEM_FOUND));
     }
     let mut progress = Watched::start("reading messages");
     let salvaged = sqlite::salvage(data_dir, Timestamp::now(), |done, all| progress.reach(done, all));
@@ -41,7 +41,7 @@ pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     } else {
         print(description(&salvaged))?;
     }
-    Ok(if salvaged.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+    Ok(if salvaged.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM_FOUND) })
 }
 
 fn confirmed(data_dir: &Path) -> anyhow::Result<bool> {

@@ -4,7 +4,7 @@ use super::client::{QueueClient, unexpected};
 use super::list::{history_object, message_object};
 use super::waiting::WaitingView;
 use super::{print, print_json, text};
-use crate::cli::NOT_WELL;
+use crate::cli::PROBLEM_FOUND;
 use crate::cli::complain;
 use crate::control::{ControlRequest, ControlResponse};
 use crate::message::MailId;
@@ -58,7 +58,7 @@ async fn content(id: MailId, client: &QueueClient) -> anyhow::Result<ExitCode> {
         ControlResponse::Content(Some(content)) => print(&content.data)?,
         ControlResponse::Content(None) => {
             complain(format_args!("no content of {id} is here: it was delivered or removed, or never came"));
-            return Ok(ExitCode::from(NOT_WELL));
+            return Ok(ExitCode::from(PROBLEM_FOUND));
         }
         other => return Err(unexpected(&other)),
     }
@@ -67,7 +67,7 @@ async fn content(id: MailId, client: &QueueClient) -> anyhow::Result<ExitCode> {
 
 fn not_found(id: MailId) -> ExitCode {
     complain(format_args!("there is no message {id}: it was removed, or it is older than the history that is kept"));
-    ExitCode::from(NOT_WELL)
+    ExitCode::from(PROBLEM_FOUND)
 }
 
 fn object(shown: &MessageDetails, view: WaitingView<'_>) -> Value {

@@ -1,7 +1,7 @@
 //! Names that people write instead of the right variable: from other programs, from providers' APIs, and misspellings.
 //! A variable that seems to be meant for the gateway is never ignored silently. Reads and shows only names, never values.
 
-use super::variables::{self, PLAUSIBLES_OWN, VARIABLES};
+use super::variables::{self, PLAUSIBLE_ONLY, VARIABLES};
 use crate::config::file::SCHEMA;
 use crate::config::masking::is_variable;
 
@@ -172,7 +172,7 @@ const IGNORED: &str = "waxseal does not use this variable";
 /// What is wrong with a name and what to do; `None` for a correct name, or one that has nothing to do with the gateway.
 /// `is_set`: whether a known variable has a value.
 pub fn complaint(name: &str, is_set: impl Fn(&str) -> bool) -> Option<(&'static str, String)> {
-    let known = |name: &str| variables::named(name).is_some() || PLAUSIBLES_OWN.contains(&name);
+    let known = |name: &str| variables::named(name).is_some() || PLAUSIBLE_ONLY.contains(&name);
     let plain = plain(name);
     if known(name) || DOCUMENTED.contains(&name) || !is_variable(&plain) {
         return None;
@@ -360,7 +360,7 @@ mod tests {
                     .iter()
                     .flat_map(|prefix| written.split_whitespace().map(move |word| format!("{prefix}{word}")))
                 {
-                    let others = [PLAUSIBLES_OWN, DOCUMENTED].concat();
+                    let others = [PLAUSIBLE_ONLY, DOCUMENTED].concat();
                     let is_right = variables::named(&name).is_some() || others.contains(&&*name);
                     assert!(is_right || help(&name).is_some(), "{name} is ignored");
                 }
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_others_is_left_alone() {
-        let own = VARIABLES.iter().map(|variable| variable.name).chain(PLAUSIBLES_OWN.iter().copied());
+        let own = VARIABLES.iter().map(|variable| variable.name).chain(PLAUSIBLE_ONLY.iter().copied());
         let others = [
             "PATH",
             "HOME",

@@ -137,7 +137,7 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Plausible's variables that the gateway ignores or only reads for checks. They are often in the same file as ours.
-pub const PLAUSIBLES_OWN: &[&str] = &["MAILER_EMAIL", "MAILER_NAME", "MAILER_ADAPTER", SECRETS_FOLDER_VARIABLE];
+pub const PLAUSIBLE_ONLY: &[&str] = &["MAILER_EMAIL", "MAILER_NAME", "MAILER_ADAPTER", SECRETS_FOLDER_VARIABLE];
 
 pub fn named(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name == name)

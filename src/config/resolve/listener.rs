@@ -11,7 +11,7 @@ use crate::config::reader::Section;
 use crate::config::self_loop::is_loopback;
 use crate::config::settings::ListenerSettings;
 use crate::config::value::ByteSize;
-use crate::inbound::{AuthMode, ListenerOptions, READING_ROOM, Tls};
+use crate::inbound::{AuthMode, ListenerOptions, READ_OVERHEAD, Tls};
 use crate::message::SenderPatterns;
 use crate::message::rewrite::Rules;
 use crate::smtp::Domain;
@@ -161,7 +161,7 @@ impl Resolver<'_> {
             let Some(size) = typed.max_message_size.value() else { continue };
             let octets = usize::try_from(size.0).unwrap_or(usize::MAX);
             let for_rules = rules.map_or(0, |rules| rules.largest_memory_needed(octets)) as u64;
-            let room = READING_ROOM + for_rules;
+            let room = READ_OVERHEAD + for_rules;
             // The other half belongs to the queue.
             if size.0.saturating_add(room) <= memory.0 / 2 {
                 continue;

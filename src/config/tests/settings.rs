@@ -209,7 +209,8 @@ fn limits_are_shared_with_the_last_of_a_chain() {
 fn two_tables_of_one_account_are_a_warning_unless_they_share_its_limits() {
     const WARNS: &str = "\"a\" has the same host and login";
     let table = |name: &str, lines: &str| format!("[[upstream]]\nname = \"{name}\"\nprovider = \"smtp\"\n{lines}");
-    let (host, other) = ("host = \"smtp.example.com\"\n", "host = \"mail.example.com\"\n");
+    let host = "host = \"smtp.example.com\"\n";
+    let other = "host = \"mail.example.com\"\n";
     let login = |name: &str| format!("username = \"{name}\"\npassword = \"p\"\n");
     let of_domain = |name: &str| format!("[[upstream.credentials]]\ndomain = \"{name}.example\"\n{}", login(name));
     let a = format!("{host}{}{}", login("u"), of_domain("v"));

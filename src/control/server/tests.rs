@@ -66,7 +66,7 @@ async fn exchange(running: &Running, octets: &[u8], lines: usize) -> Vec<Control
     let mut responses = Vec::new();
     while responses.len() < lines {
         let mut line = Vec::new();
-        match timeout(PATIENCE, input.read_until(b'\n', &mut line)).await.expect("an answer") {
+        match timeout(CLIENT_TIMEOUT, input.read_until(b'\n', &mut line)).await.expect("an answer") {
             Ok(0) | Err(_) => break,
             Ok(_) => responses.push(ControlResponse::from_line(&line).unwrap()),
         }

@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use std::borrow::Cow;
 
 /// The octets around the data of a word.
-const AROUND: usize = "=?UTF-8?Q??=".len();
+const WORD_OVERHEAD: usize = "=?UTF-8?Q??=".len();
 /// In octets; a longer word has to be encoded, since a line cannot be folded inside it.
 const LONGEST_PLAIN: usize = 900;
 
@@ -121,9 +121,9 @@ fn push_words(run: &str, place: WordPlacement, column: usize, value: &mut String
     let foreign = run.chars().filter(|c| !c.is_ascii()).count();
     let base64 = foreign * 2 > run.chars().count();
     // The first word shares its line with the field's name.
-    let mut room = (MAX_WORD + 1).saturating_sub(column).min(MAX_WORD).saturating_sub(AROUND);
+    let mut room = (MAX_WORD + 1).saturating_sub(column).min(MAX_WORD).saturating_sub(WORD_OVERHEAD);
     if room < 16 {
-        room = MAX_WORD - AROUND;
+        room = MAX_WORD - WORD_OVERHEAD;
     }
     let mut rest = run;
     while !rest.is_empty() {
@@ -137,7 +137,7 @@ fn push_words(run: &str, place: WordPlacement, column: usize, value: &mut String
             value.push(' ');
         }
         rest = others;
-        room = MAX_WORD - AROUND;
+        room = MAX_WORD - WORD_OVERHEAD;
     }
 }
 

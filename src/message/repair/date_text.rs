@@ -256,7 +256,8 @@ fn offset(word: &str) -> Option<Offset> {
         4 if digits.is_ascii() => digits.split_at(2),
         _ => return None,
     };
-    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let hours: i32 = hours.parse().ok()?;
+    let minutes: i32 = minutes.parse().ok()?;
     let seconds = (hours * 60 + minutes) * 60;
     let is_real = hours < 24 && minutes < 60;
     Offset::from_seconds(if word.starts_with('-') { -seconds } else { seconds }).ok().filter(|_| is_real)

@@ -55,8 +55,8 @@ impl ClientSession<Secured> {
 
     /// A server that stops reading in the middle of the data usually sends the reason before it closes.
     async fn last_reply(&mut self) -> Option<Reason> {
-        const PATIENCE: Duration = Duration::from_millis(500);
-        let reply = self.reply(RelayStep::Data, Deadline::after(PATIENCE)).await.ok()?;
+        const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
+        let reply = self.reply(RelayStep::Data, Deadline::after(REPLY_TIMEOUT)).await.ok()?;
         self.mark_unsound();
         (!reply.is_positive()).then(|| self.reason(RelayStep::Data, Cause::Reply(reply)))
     }

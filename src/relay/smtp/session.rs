@@ -100,8 +100,8 @@ impl ClientSession<Secured> {
 
     /// QUIT, and a short wait for the answer.
     pub(in crate::relay) async fn quit(mut self) {
-        const PATIENCE: Duration = Duration::from_secs(3);
-        let deadline = Deadline::after(PATIENCE);
+        const QUIT_TIMEOUT: Duration = Duration::from_secs(3);
+        let deadline = Deadline::after(QUIT_TIMEOUT);
         if self.command(RelayStep::EndOfData, CommandLine::fixed("QUIT"), deadline).await.is_ok() {
             let _polite = deadline.limit(self.channel.stream().shutdown()).await;
         }
