@@ -85,7 +85,7 @@ deny:
 
 bench: peers
 	cargo bench --locked --bench gateway -- --write
-	cargo bench --locked --bench queue --bench slow_clients
+	cargo bench --locked --bench parts --bench queue --bench slow_clients
 
 crash: peers
 	CRASH=full cargo nextest run --locked --profile crash --no-capture -E 'test(the_crash_matrix)'

@@ -23,7 +23,7 @@ pub(crate) mod optional;
 pub mod outcome;
 pub(crate) mod pattern;
 pub(crate) mod raw;
-pub(crate) mod repair;
+pub mod repair;
 pub mod rewrite;
 mod subject;
 pub(crate) mod text_pattern;
