@@ -74,7 +74,8 @@ fn compare(options: &Options, bed: &Bed<'_>, results: &mut Results) {
         for turn in 1..=options.runs() {
             for server in able.iter().filter(|server| server.can(&scenario)) {
                 let start = |place: &servers::Place<'_>| server.start(&options.program, place);
-                match bed.run(start, &scenario, options.messages(scenario.size)) {
+                let messages = server.messages(options.messages(scenario.size));
+                match bed.run(start, &scenario, messages) {
                     Ok(measured) => {
                         report::line(&scenario, *server, turn, &measured);
                         results.add(scenario, *server, measured);

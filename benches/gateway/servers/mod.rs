@@ -45,6 +45,11 @@ impl Server {
         self != Self::Exim || scenario.upstream_connections >= 20
     }
 
+    /// Of so many messages: the slowest gets fewer, since a rate needs no more of them.
+    pub fn messages(self, messages: usize) -> usize {
+        if self == Self::Exim { messages.div_ceil(4) } else { messages }
+    }
+
     pub fn start(self, program: &Path, place: &Place<'_>) -> Running {
         match self {
             Self::Waxseal => waxseal::Waxseal::new(program).start(place),
