@@ -3,11 +3,15 @@
 //! TLS 1.2 and 1.3 with aws-lc-rs. A client configuration always verifies: there is no switch that turns it off.
 //! RFC 8996, RFC 9325 §3.1.1.
 
+mod client_certificate;
 mod explain;
 mod verify;
 
-pub(crate) use explain::{BROKEN_OFF, explain};
+pub(crate) use client_certificate::noting_request;
+pub use client_certificate::{ClientCertificate, ClientIdentity};
+pub(crate) use explain::{BROKEN_OFF, ClientSide, explain, explain_late_alert};
 
+use client_certificate::Presenter;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
@@ -27,17 +31,30 @@ pub enum TlsError {
     Rustls(rustls::Error),
 }
 
+impl TlsError {
+    fn of_key(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InconsistentKeys(_) => Self::KeyMismatch,
+            other => Self::Rustls(other),
+        }
+    }
+}
+
 /// For connections to an upstream: trusts the system's roots and `ca`, which may also hold the server's own
-/// certificate.
+/// certificate. `identity` is shown to a server that asks for it. Sessions are resumed only under the configuration that
+/// began them, so never under another certificate.
 #[expect(clippy::disallowed_methods, reason = "the verifier adds `ca` to the platform's checks and takes none away")]
-pub fn client(ca: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client(
+    ca: &[CertificateDer<'static>],
+    identity: Option<&ClientIdentity>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let verifier = Verifier::new(ca, provider())?;
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Rustls)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_client_cert_resolver(Arc::new(Presenter::of(identity)));
     Ok(Arc::new(config))
 }
 
@@ -48,10 +65,7 @@ pub fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) 
         .map_err(TlsError::Rustls)?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
-            other => TlsError::Rustls(other),
-        })?;
+        .map_err(TlsError::of_key)?;
     Ok(Arc::new(config))
 }
 

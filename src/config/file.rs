@@ -11,7 +11,7 @@ use super::reader::{Section, Sections, settings};
 use super::repair::RepairTable;
 use super::rewrite::RewriteTable;
 use super::schema::Schema;
-use super::secret::SecretSource;
+use super::secret::{SecretSource, read_reference};
 use super::suggest::one_of;
 use super::value::{
     ByteSize, Complaint, Complaints, Count, HostName, LogLevel, PatternText, PortNumber, Retries, Text, Value,
@@ -24,6 +24,7 @@ use crate::message::text_pattern::TextPattern;
 use crate::message::trace::ReceivedDetail;
 use crate::observe::Secret;
 use crate::observe::log::Format;
+use crate::pem;
 use crate::relay::TlsMode;
 use crate::relay::provider::{self, Preset};
 use crate::smtp::Domain;
@@ -185,6 +186,12 @@ settings! {
         server_name: String, optional r#""smtp.example.com""#;
         /// PEM file with certificates to trust besides the system's authorities. It may contain the server's own certificate.
         ca: PemSource, optional r#""certs/company-ca.pem""#;
+        /// For a server that asks for a client certificate: PEM file with the gateway's certificate and its chain, or
+        /// { env = "NAME" } for a variable that holds the PEM text or the path of its file. Without `username` it is also
+        /// the login, if the server offers AUTH EXTERNAL.
+        certificate: PemSource, optional r#""certs/gateway-client.pem""#;
+        /// The certificate's private key, in the same way.
+        private_key: PemSource, optional r#""certs/gateway-client.key""#;
         /// The login. Leave out both keys for a server that asks for none.
         username: String, optional r#""relay""#;
         /// The password itself, { env = "NAME" } or { file = "/run/secrets/NAME" }.
@@ -361,17 +368,27 @@ impl Value for UnsignedMail {
     }
 }
 
-/// Where a key or certificates come from. In the file it is always a path; the environment may hold the PEM text itself.
+/// Where a key or certificates come from. The file never holds the PEM text itself; a variable may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PemSource {
     Path(PathBuf),
     Pem(Secret),
+    /// Holds the PEM text, or the path of its file.
+    Variable(String),
 }
 
-impl Text for PemSource {
-    const EXPECTED: &'static str = PathBuf::EXPECTED;
+impl PemSource {
+    const EXPECTED: &'static str = "a path or { env = \"NAME\" }";
 
-    fn parse(text: &str) -> Result<Self, Complaint> {
+    /// Reads a variable's value.
+    pub fn of_variable(text: &str) -> Result<Self, Complaint> {
+        match pem::is_pem(text) {
+            true => Ok(Self::Pem(Secret::new(text))),
+            false => Self::of_path(text),
+        }
+    }
+
+    fn of_path(text: &str) -> Result<Self, Complaint> {
         if is_key_without_its_frame(text) {
             return Err(Complaint::new(
                 "it holds a key without its BEGIN and END lines",
@@ -379,6 +396,33 @@ impl Text for PemSource {
             ));
         }
         <PathBuf as Text>::parse(text).map(Self::Path)
+    }
+}
+
+impl Value for PemSource {
+    fn expected() -> String {
+        Self::EXPECTED.to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(text) => match Self::of_path(text) {
+                Ok(source) => Some(source),
+                Err(complaint) => {
+                    complaints.bad_value(value.span(), complaint);
+                    None
+                }
+            },
+            DeValue::Table(table) => match read_reference(value, table, complaints)? {
+                SecretSource::Variable(name) => Some(Self::Variable(name)),
+                SecretSource::File(path) => Some(Self::Path(path)),
+                SecretSource::Literal(text) => Some(Self::Pem(text)),
+            },
+            _ => {
+                complaints.wrong_type(value, Self::EXPECTED, None);
+                None
+            }
+        }
     }
 }
 

@@ -13,11 +13,9 @@ use super::problem::{Findings, Place};
 use super::reader::Section;
 use super::secret::SecretSource;
 use super::self_loop::is_loopback;
-use super::value::Text as _;
 use crate::dkim::Selector;
 use crate::inbound::AuthMode;
 use crate::observe::Secret;
-use crate::pem;
 use crate::relay::TlsMode;
 use crate::relay::provider::{self, Login};
 use crate::smtp::Domain;
@@ -53,7 +51,14 @@ pub fn referenced_variables(file: &File) -> BTreeSet<String> {
         Some(SecretSource::Variable(name)) => Some(name.clone()),
         _ => None,
     };
-    secrets.filter_map(name).collect()
+    let of_upstreams = file.upstreams.iter().flat_map(|it| [&it.ca, &it.certificate, &it.private_key]);
+    let of_listeners = file.listeners.iter().flat_map(|it| [&it.certificate, &it.private_key]);
+    let pems = of_upstreams.chain(of_listeners).chain(file.dkim.iter().map(|key| &key.private_key));
+    let name_of_pem = |pem: &Typed<PemSource>| match pem.value() {
+        Some(PemSource::Variable(name)) => Some(name.clone()),
+        _ => None,
+    };
+    secrets.filter_map(name).chain(pems.filter_map(name_of_pem)).collect()
 }
 
 fn replace<T>(typed: &mut Typed<T>, from_environment: Option<Typed<T>>) {
@@ -92,6 +97,9 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
     replace(&mut upstream.region, environment.text("WAXSEAL_REGION", findings));
     replace(&mut upstream.server_name, environment.text("WAXSEAL_SERVER_NAME", findings));
     replace(&mut upstream.ca, pem_source(environment, "WAXSEAL_CA", findings));
+    replace(&mut upstream.certificate, pem_source(environment, "WAXSEAL_CLIENT_CERTIFICATE", findings));
+    replace(&mut upstream.private_key, pem_source(environment, "WAXSEAL_CLIENT_PRIVATE_KEY", findings));
+    replace(&mut upstream.source_address, environment.text("WAXSEAL_SOURCE_ADDRESS", findings));
     replace(&mut upstream.max_connections, environment.number("SMTP_POOL_SIZE", findings));
     replace(&mut upstream.connect_retries, environment.number("SMTP_RETRIES", findings));
     let Some(place) = place else {
@@ -130,6 +138,9 @@ fn warn_without_provider(upstream: &UpstreamTable, findings: &mut Findings) {
         (upstream.region.is_given(), &upstream.region.place),
         (upstream.server_name.is_given(), &upstream.server_name.place),
         (upstream.ca.is_given(), &upstream.ca.place),
+        (upstream.certificate.is_given(), &upstream.certificate.place),
+        (upstream.private_key.is_given(), &upstream.private_key.place),
+        (upstream.source_address.is_given(), &upstream.source_address.place),
         (upstream.max_connections.is_given(), &upstream.max_connections.place),
         (upstream.connect_retries.is_given(), &upstream.connect_retries.place),
     ];
@@ -147,10 +158,7 @@ fn secret(environment: &Environment, name: &str, findings: &mut Findings) -> Opt
 
 /// The text itself, or a path.
 fn pem_source(environment: &Environment, name: &str, findings: &mut Findings) -> Option<Typed<PemSource>> {
-    environment.read(name, findings, |text| match pem::is_pem(text) {
-        true => Ok(PemSource::Pem(Secret::new(text))),
-        false => PemSource::parse(text),
-    })
+    environment.read(name, findings, PemSource::of_variable)
 }
 
 /// Puts it first among the upstreams, so that it gets all mail if there are no routes; if there are, it gets the mail

@@ -3,6 +3,7 @@
 //! Continues after a problem, so that all are found; checks that depend on a wrong value are skipped.
 //! Reads files; never connects anywhere and never writes.
 
+mod client_tls;
 mod dkim;
 mod files;
 mod hostname;

@@ -43,7 +43,8 @@ impl Value for SecretSource {
     }
 }
 
-fn read_reference(
+/// `{ env = "NAME" }` or `{ file = "PATH" }`.
+pub fn read_reference(
     value: &Spanned<DeValue<'_>>,
     table: &DeTable<'_>,
     complaints: &mut Complaints<'_>,

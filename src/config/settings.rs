@@ -126,7 +126,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// The same login at the same host; without a login, the same server.
+    /// The same login at the same host; without a login, the same server and the same client certificate.
     pub fn shares_an_account_with(&self, other: &Self) -> bool {
         let (Self::Smtp { endpoint, logins }, Self::Smtp { endpoint: other, logins: other_logins }) = (self, other)
         else {
@@ -136,7 +136,7 @@ impl Provider {
         let is_same = if has_login(logins) || has_login(other_logins) {
             logins.usernames().any(|username| other_logins.usernames().any(|it| it == username))
         } else {
-            endpoint.port == other.port
+            endpoint.port == other.port && endpoint.client_certificate == other.client_certificate
         };
         is_same && endpoint.host.eq_ignore_ascii_case(&other.host)
     }

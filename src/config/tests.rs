@@ -1,5 +1,6 @@
 //! Whole configurations: typed text against its resolved settings, and mistakes against their messages.
 
+mod client_certificate;
 mod environment;
 mod mistakes;
 mod providers;
@@ -27,6 +28,10 @@ impl Folder {
         let certified = rcgen::generate_simple_self_signed(["gateway.example.com".to_owned()]).expect("a certificate");
         folder.write("gateway.pem", &certified.cert.pem());
         folder.write("gateway.key", &certified.signing_key.serialize_pem());
+        folder.write(
+            "encrypted.pem",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        );
         folder.write("rsa.pem", include_str!("../dkim/testdata/rsa2048.pem"));
         folder.write("ed25519.pem", include_str!("../dkim/testdata/ed25519.pem"));
         folder

@@ -127,12 +127,15 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
     Ok(accounts)
 }
 
-/// Identifies the account by host and logins, so that renaming the table does not change it. A digest, because the database
-/// must not contain a login.
+/// Identifies the account by host and logins, or by the client certificate if there is no login, so that renaming the table
+/// does not change it. A digest, because the database must not contain a login.
 fn account_name(provider: &Provider) -> String {
     let Provider::Smtp { endpoint, logins } = provider else { return "account:sandbox".to_owned() };
     let mut names: Vec<&str> = logins.usernames().collect();
     names.sort_unstable();
+    if let (true, Some(certificate)) = (names.is_empty(), &endpoint.client_certificate) {
+        names.push(&certificate.fingerprint);
+    }
     let host = endpoint.host.to_ascii_lowercase();
     names.splice(0..0, ["waxseal account", &host]);
     let digest = digest(&SHA256, names.join("\0").as_bytes());
@@ -141,7 +144,7 @@ fn account_name(provider: &Provider) -> String {
 }
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
-    let config = tls::client(&[sandbox.ca().clone()]).map_err(sandbox::SandboxError::from)?;
+    let config = tls::client(&[sandbox.ca().clone()], None).map_err(sandbox::SandboxError::from)?;
     Ok(Endpoint {
         host: sandbox.address().ip().to_string(),
         port: sandbox.address().port(),
@@ -149,6 +152,7 @@ fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
         fallback_ports: Vec::new(),
         server_name: sandbox.server_name().clone(),
         tls_config: config,
+        client_certificate: None,
         source_address: None,
     })
 }

@@ -240,15 +240,16 @@ impl Outcome {
         }
     }
 
-    /// For an upstream without a login whose server offers AUTH: a refusal that asks for a login concerns the upstream, so
-    /// the mail waits. `was_served`: the server has accepted such mail, so the code alone proves nothing.
+    /// For an upstream without a login whose server offers AUTH, or asked for a client certificate: a refusal that asks for
+    /// either concerns the upstream, so the mail waits. `was_served`: the server has accepted such mail, so the code alone
+    /// proves nothing. `advice`: what to set.
     #[must_use]
-    pub fn deferred_without_login(self, was_served: bool) -> Self {
+    pub fn deferred_without_login(self, was_served: bool, advice: &str) -> Self {
         match self {
             Self::Deferred(reason) | Self::Failed(reason)
                 if reason.reply().is_some_and(|reply| wants_login(reason.step, reply, was_served)) =>
             {
-                Self::Deferred(reason.upstream_wide().with_advice(MISSING_LOGIN))
+                Self::Deferred(reason.upstream_wide().with_advice(advice))
             }
             outcome => outcome,
         }
@@ -360,14 +361,18 @@ impl ReplyRow {
     }
 }
 
-const MISSING_LOGIN: &str = "the server offers AUTH, and this upstream has no login: set its `username` and `password` \
+/// What to set where a server refuses a client that it does not know.
+pub const MISSING_CERTIFICATE: &str = "the server asked for a client certificate, and this upstream has none: set its \
+     `certificate` and `private_key` (in the environment WAXSEAL_CLIENT_CERTIFICATE and WAXSEAL_CLIENT_PRIVATE_KEY)";
+
+pub const MISSING_LOGIN: &str = "the server offers AUTH, and this upstream has no login: set its `username` and `password` \
      (in the environment SMTP_USER_NAME and SMTP_USER_PWD)";
 
-/// Phrases of refusals that ask for a login, from Postfix, Exim, Exchange and others; in lower case.
-const LOGIN_WORDS: [&str; 6] = ["authenticat", "auth required", "smtp auth", "relay", "log in", "login"];
+/// Phrases of refusals that ask for a login or a certificate, from Postfix, Exim, Exchange and others; in lower case.
+const LOGIN_WORDS: [&str; 7] = ["authenticat", "auth required", "smtp auth", "relay", "log in", "login", "certificate"];
 
-/// Whether this refusal may mean that the client should have logged in, at a server that offers AUTH. RFC 4954 §6 defines
-/// 530 for that, but most servers use other codes. RFC 3463 §3.8: X.7.X, security or policy.
+/// Whether this refusal may mean that the client should have said who it is, at a server that can learn that. RFC 4954 §6
+/// defines 530 for a missing login, but most servers use other codes. RFC 3463 §3.8: X.7.X, security or policy.
 fn wants_login(step: RelayStep, reply: &Reply, was_served: bool) -> bool {
     let is_policy = reply.enhanced().map(|enhanced| enhanced.subject == 7);
     let by_code = match reply.code() {

@@ -31,6 +31,7 @@ pub use upstream::{ConnectionRequest, Upstream};
 
 use crate::message::outcome::SlowDown;
 use crate::observe::{Redaction, Secret};
+use crate::tls::ClientCertificate;
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::net::IpAddr;
@@ -62,6 +63,8 @@ pub struct Endpoint {
     /// The name that the certificate must contain.
     pub server_name: ServerName<'static>,
     pub tls_config: Arc<rustls::ClientConfig>,
+    /// The one that `tls_config` shows to a server that asks.
+    pub client_certificate: Option<ClientCertificate>,
     /// The local address to use; `None` for the system's choice.
     pub source_address: Option<IpAddr>,
 }

@@ -91,10 +91,11 @@ impl Ready {
         self.token.begin();
         let mail = Mail { envelope, recipients, sealed, first_reply_timeout: self.first_reply_timeout };
         let transacted = connection.session.transact(&mail, self.reused, deadline).await;
+        let unknown_client = connection.session.unknown_client_advice();
         self.upstream.put_back(connection);
         match transacted {
             Transacted::Settled(outcomes) => {
-                let outcomes = self.upstream.without_login(outcomes, &self.extensions);
+                let outcomes = self.upstream.without_login(outcomes, unknown_client);
                 self.upstream.finished(&mut self.attempt, &outcomes);
                 Sent::Outcomes(outcomes)
             }

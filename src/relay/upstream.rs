@@ -18,7 +18,6 @@ use super::socket::ConnectionPermit;
 use super::surplus::{OpeningConnection, may_be_surplus};
 use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
 use crate::observe::log::Clean;
-use crate::smtp::Extensions;
 use crate::text::roughly;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -390,14 +389,13 @@ impl Upstream {
         self.adapt(attempt, signal);
     }
 
-    /// Refusals that a login would have spared, where the server offers one and none is configured.
-    pub(super) fn without_login(&self, outcomes: Vec<Outcome>, extensions: &Extensions) -> Vec<Outcome> {
-        if self.0.options.credentials.is_some() || extensions.auth_offered.is_empty() {
-            return outcomes;
-        }
+    /// Refusals that a login or a client certificate would have spared. `advice`: what to set, if the server has a way to
+    /// learn who the gateway is and no login is configured.
+    pub(super) fn without_login(&self, outcomes: Vec<Outcome>, advice: Option<String>) -> Vec<Outcome> {
+        let Some(advice) = advice else { return outcomes };
         let was_served =
             self.0.health.has_delivered() || outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)));
-        outcomes.into_iter().map(|outcome| outcome.deferred_without_login(was_served)).collect()
+        outcomes.into_iter().map(|outcome| outcome.deferred_without_login(was_served, &advice)).collect()
     }
 
     /// Results of attempts that began before the last failure are stale.

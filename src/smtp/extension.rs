@@ -70,6 +70,11 @@ impl Extensions {
         }
     }
 
+    /// By the client's certificate. RFC 4422 Appendix A.
+    pub fn offers_external(&self) -> bool {
+        self.auth_offered.iter().any(|name| name == "EXTERNAL")
+    }
+
     /// PLAIN before LOGIN, because it needs one round trip less.
     pub fn preferred_mechanism(&self) -> Option<Mechanism> {
         if self.auth_plain {

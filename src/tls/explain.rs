@@ -1,7 +1,9 @@
 //! Explains a failed TLS handshake for people, with a remedy. Decides nothing. The texts name certificates and
 //! settings, never the contents of the connection. RFC 8446 §6, RFC 9525.
 
+use super::client_certificate::ClientCertificate;
 use super::verify::Distrust;
+use crate::message::outcome::MISSING_CERTIFICATE;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use std::io;
@@ -9,13 +11,30 @@ use std::io;
 /// What [`explain`] says of a connection that ended in the middle of the handshake.
 pub const BROKEN_OFF: &str = "the server closed the connection during the TLS handshake";
 
+/// The client's side of a handshake.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientSide<'a> {
+    /// The server asked for a certificate.
+    pub was_asked: bool,
+    /// What it was shown.
+    pub certificate: Option<&'a ClientCertificate>,
+}
+
 /// What happened, and what the reader can do about it, if something is known. `inspect`: a command that shows the server's
 /// certificates.
-pub fn explain(error: &io::Error, expected: &ServerName<'_>, inspect: &str) -> (String, Option<String>) {
+pub fn explain(
+    error: &io::Error,
+    expected: &ServerName<'_>,
+    inspect: &str,
+    client: ClientSide<'_>,
+) -> (String, Option<String>) {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return (explain_io(error), None);
     };
     let expected = expected.to_str();
+    if let Some((text, advice)) = explain_refused_client(error, client) {
+        return (text, Some(advice));
+    }
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<Distrust>() {
             Some(distrust) => (explain_distrust(distrust, &expected), Some(advise(distrust, &expected, inspect))),
@@ -39,6 +58,49 @@ pub fn explain(error: &io::Error, expected: &ServerName<'_>, inspect: &str) -> (
             Some("check `port` and `tls`: does this port speak TLS from the start, or STARTTLS?".to_owned()),
         ),
         other => (other.to_string(), None),
+    }
+}
+
+/// In TLS 1.3 a server can refuse the client's certificate, or its absence, only after the client's side of the handshake
+/// is complete: the first read fails. `None` for any other error. RFC 8446 §4.4.2.4.
+pub fn explain_late_alert(error: &io::Error, client: ClientSide<'_>) -> Option<(String, String)> {
+    explain_refused_client(error.get_ref()?.downcast_ref::<Error>()?, client)
+}
+
+/// An alert that is about the client's certificate. With TLS 1.2 some servers report its absence by a general one.
+fn explain_refused_client(error: &Error, client: ClientSide<'_>) -> Option<(String, String)> {
+    use AlertDescription::*;
+    let Error::AlertReceived(alert) = error else { return None };
+    let is_about_certificates = matches!(
+        alert,
+        CertificateRequired
+            | BadCertificate
+            | UnsupportedCertificate
+            | CertificateRevoked
+            | CertificateExpired
+            | CertificateUnknown
+            | NoCertificate
+            | UnknownCA
+            | AccessDenied
+    );
+    match client.certificate {
+        None if *alert == CertificateRequired || (client.was_asked && is_about_certificates) => {
+            Some(("the server demands a client certificate".to_owned(), MISSING_CERTIFICATE.to_owned()))
+        }
+        None if client.was_asked && *alert == HandshakeFailure => Some((
+            "the server asked for a client certificate and broke off the TLS handshake".to_owned(),
+            MISSING_CERTIFICATE.to_owned(),
+        )),
+        Some(certificate) if *alert == CertificateRequired => Some((
+            "the server demands a client certificate, and cannot use this one".to_owned(),
+            format!("it may not support the kind of key that `certificate` has ({certificate})"),
+        )),
+        // A wrong signature on it, as by another authority of the same name, is a DecryptError.
+        Some(certificate) if is_about_certificates || (client.was_asked && *alert == DecryptError) => Some((
+            format!("the server does not accept the client certificate ({alert:?})"),
+            format!("the server must trust `certificate` ({certificate}) or the authority that issued it"),
+        )),
+        _ => None,
     }
 }
 

@@ -175,7 +175,7 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
         .collect()
 }
 
-fn date(seconds: i64) -> String {
+pub(super) fn date(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds)
         .map_or_else(|_| "an unknown date".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }

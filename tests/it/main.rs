@@ -8,6 +8,7 @@ mod author;
 mod cap;
 mod check_message;
 mod clean_clone;
+mod client_certificates;
 mod clients_are_served;
 mod commands;
 mod configuration_mistakes;

@@ -1,6 +1,6 @@
 //! A company's own server as the provider: Postfix, with STARTTLS required, a login, and a private CA.
 
-use crate::support::certificate::Authority;
+use crate::support::certificate::{Authority, Issued};
 use crate::support::dkim::{Records, Verdict, verify_dkimpy, verify_opendkim};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::keys::{self, TestKey};
@@ -168,6 +168,71 @@ fn what_an_old_server_cannot_do_is_not_asked_of_it() {
     let log = company.postfix.log();
     assert!(log.contains("sasl_method=LOGIN") && !log.contains("too many recipients"), "{log}");
     assert_eq!(log.matches(": client=").count(), 3, "seven people in three transactions: {log}");
+}
+
+/// Relaying for a client that is known by its certificate's fingerprint, and for nobody else.
+#[test]
+fn postfix_knows_the_gateway_by_its_certificate() {
+    let client = Authority::new().issue(&["gateway.example.com"]);
+    let chain = waxseal::pem::certificates(client.certificate.as_bytes()).unwrap();
+    let key = waxseal::pem::private_key(client.private_key.as_bytes()).unwrap();
+    let fingerprint = waxseal::tls::ClientIdentity::new(chain, key).unwrap().certificate.fingerprint;
+    let by_certificate = |listed: &str| {
+        [
+            ("smtpd_tls_ask_ccert", "yes".to_owned()),
+            ("smtpd_tls_fingerprint_digest", "sha256".to_owned()),
+            ("relay_clientcerts", format!("inline:{{ {{ {listed} = the gateway }} }}")),
+            ("smtpd_relay_restrictions", "permit_tls_clientcerts, reject".to_owned()),
+            ("smtpd_sasl_auth_enable", "no".to_owned()),
+        ]
+    };
+    let other = fingerprint.replace(['0', '1'], "2");
+    let certified = "certificate = \"client.crt\"\nprivate_key = \"client.key\"";
+    for (listed, lines, expected) in [
+        (&fingerprint, certified, "250 "),
+        (&other, certified, "have it allowed there"),
+        (&fingerprint, "", "set its `certificate` and `private_key`"),
+    ] {
+        let Some(postfix) = known_by_certificate(&by_certificate(listed), lines, &client) else { return };
+        let Some(sent) = send(&postfix.gateway) else { return };
+        if expected == "250 " {
+            assert!(sent.success, "{sent:?}");
+            verify_arrivals(&postfix, 1);
+            continue;
+        }
+        let reply = sent.stdout.lines().find(|line| line.contains(" 451 ")).unwrap_or_else(|| panic!("{sent:?}"));
+        assert!(reply.contains("554"), "{reply}");
+        postfix.gateway.wait_for_line(&["\"deferred\"", expected]);
+    }
+}
+
+#[test]
+fn a_postfix_that_demands_a_certificate_is_understood() {
+    let client = Issued::self_signed(&["gateway.example.com"]);
+    let demands = [("smtpd_tls_req_ccert", "yes".to_owned())];
+    let Some(without) = known_by_certificate(&demands, "", &client) else { return };
+    let Some(sent) = send(&without.gateway) else { return };
+    assert!(sent.stdout.contains(" 451 "), "{sent:?}");
+    without.gateway.wait_for_line(&["\"deferred\"", "set its `certificate` and `private_key`"]);
+}
+
+/// No login, direct mode.
+fn known_by_certificate(settings: &[(&str, String)], lines: &str, client: &Issued) -> Option<Company> {
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let authority = Authority::new();
+    let postfix = Postfix::start_with(&authority.issue(&["mx.company.test"]), &settings)?;
+    let keys = [TestKey::new("rsa", KeyAlgorithm::Rsa2048), TestKey::new("ed", KeyAlgorithm::Ed25519)];
+    let config = format!(
+        "hostname = \"gateway.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"direct\"\n{tables}\
+         [[upstream]]\nname = \"company\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nserver_name = \"mx.company.test\"\n\
+         port = {port}\ntls = \"starttls\"\nca = \"ca.pem\"\n{lines}\n[log]\nformat = \"json\"\n",
+        tables = keys::tables(&keys),
+        port = postfix.submission,
+    );
+    let setup = Setup::new(Some(&config)).file("ca.pem", authority.pem());
+    let setup = setup.file("client.crt", &client.certificate).file("client.key", &client.private_key);
+    let records = keys.iter().map(TestKey::record).collect();
+    Some(Company { postfix, gateway: keys::with_files(setup, &keys).start(1), records })
 }
 
 #[test]

@@ -217,6 +217,13 @@ struct ServerSummary {
     tls: &'static str,
     username: Option<String>,
     logins: Vec<LoginSummary>,
+    client_certificate: Option<CertificateSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct CertificateSummary {
+    subject: String,
+    sha256: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -271,6 +278,10 @@ impl ServerSummary {
             },
             username: logins.own.as_ref().map(|login| login.shown_username().to_owned()),
             logins: logins.by_domain.iter().map(login).collect(),
+            client_certificate: endpoint.client_certificate.as_ref().map(|certificate| CertificateSummary {
+                subject: certificate.subject.clone(),
+                sha256: certificate.fingerprint.clone(),
+            }),
         })
     }
 
@@ -279,8 +290,11 @@ impl ServerSummary {
         let mut logins: Vec<String> = by_domain.collect();
         match &self.username {
             Some(username) => logins.push(format!("login {username}")),
-            None if logins.is_empty() => return "no login".to_owned(),
+            None if logins.is_empty() => logins.push("no login".to_owned()),
             None => logins.push("other mail waits".to_owned()),
+        }
+        if let Some(CertificateSummary { subject, sha256 }) = &self.client_certificate {
+            logins.push(format!("client certificate {subject} (SHA-256 {sha256})"));
         }
         logins.join(", ")
     }

@@ -77,6 +77,17 @@ pub const VARIABLES: &[Variable] = &[
         "upstream.ca",
         "certificates to trust besides the system's: the PEM text, or the path of its file",
     ),
+    pem(
+        "WAXSEAL_CLIENT_CERTIFICATE",
+        "upstream.certificate",
+        "the client certificate for the provider, with its chain: the PEM text, or the path of its file",
+    ),
+    pem(
+        "WAXSEAL_CLIENT_PRIVATE_KEY",
+        "upstream.private_key",
+        "the client certificate's private key: the PEM text, or the path of its file",
+    ),
+    text("WAXSEAL_SOURCE_ADDRESS", "upstream.source_address", "the local address to connect from, `source_address`"),
     text(
         "WAXSEAL_LISTEN",
         "listener.address",

@@ -53,7 +53,8 @@ impl Resolver<'_> {
                 .help("each key needs a selector of its own, since each has a DNS record of its own");
             return Err(Reported);
         }
-        match typed.private_key.get()? {
+        match self.pem_source("private_key", &typed.private_key)? {
+            PemSource::Variable(_) => Err(Reported),
             PemSource::Pem(pem) => {
                 let key = self.signing_key(domain.clone(), selector.clone(), pem.reveal().as_bytes(), place)?;
                 Ok(DkimSettings { domain, selector, path: None, key: Some(key) })

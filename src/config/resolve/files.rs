@@ -1,9 +1,9 @@
 //! Files that the configuration names: read at once, so that a missing one is noticed before anything starts. Their
 //! content is never shown.
 
-use super::Resolver;
+use super::{Resolver, secret};
 use crate::config::file::PemSource;
-use crate::config::input::{Reported, Resolved};
+use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::problem::Place;
 use crate::config::unreadable;
 use crate::pem::{self, PemError};
@@ -50,17 +50,28 @@ impl Resolver<'_> {
         pem::private_key(&content).map_err(|error| self.unusable(key, source, place, &error))
     }
 
+    /// The text or the path; what a variable holds has been looked up.
+    pub(super) fn pem_source(&mut self, key: &str, typed: &Typed<PemSource>) -> Resolved<PemSource> {
+        let PemSource::Variable(name) = typed.value().ok_or(Reported)? else { return typed.get() };
+        let found = secret::variable(name, self.environment);
+        found.and_then(|text| PemSource::of_variable(text.trim())).map_err(|complaint| {
+            self.findings.error(&typed.place, format!("`{key}`: {}", complaint.message)).help = complaint.help;
+            Reported
+        })
+    }
+
     fn pem(&mut self, key: &str, source: &PemSource, place: &Place) -> Resolved<Vec<u8>> {
         match source {
             PemSource::Path(path) => self.read_file(key, &self.path(path), place),
             PemSource::Pem(text) => Ok(text.reveal().as_bytes().to_vec()),
+            PemSource::Variable(_) => Err(Reported),
         }
     }
 
     fn unusable(&mut self, key: &str, source: &PemSource, place: &Place, error: &PemError) -> Reported {
         let what = match source {
             PemSource::Path(path) => self.path(path).display().to_string(),
-            PemSource::Pem(_) => "the text".to_owned(),
+            PemSource::Pem(_) | PemSource::Variable(_) => "the text".to_owned(),
         };
         self.findings.error(place, format!("`{key}`: {what} cannot be used: {error}"));
         Reported

@@ -109,7 +109,7 @@ impl Resolver<'_> {
                 .error(&typed.tls.place, format!("this listener needs `{key}` for its `tls`"))
                 .help(format!("add {key} = \"certs/...\", or set tls = \"off\" for clients on this machine"));
         }
-        file.value().cloned().ok_or(Reported)
+        self.pem_source(key, file)
     }
 
     /// `allow` and `auth` decide who may send; a container's neighbours are as foreign as the Internet.

@@ -15,14 +15,17 @@ pub(super) fn fetch(source: &SecretSource, base: &Path, environment: &Environmen
             Err(Complaint::new("it is empty", "write the secret, or leave the key out if there is none"))
         }
         SecretSource::Literal(secret) => Ok(secret.clone()),
-        SecretSource::Variable(name) => {
-            environment.variable(name).map(Secret::new).ok_or_else(|| match is_variable(name) {
-                true => Complaint::new(format!("the variable {name} is not set"), format!("export {name}=...")),
-                false => Complaint::new("the variable that it names is not set", NAME_OF_A_VARIABLE),
-            })
-        }
+        SecretSource::Variable(name) => variable(name, environment).map(Secret::new),
         SecretSource::File(path) => read_file(&base.join(path)),
     }
+}
+
+/// The value of a variable that the file names.
+pub(super) fn variable<'a>(name: &str, environment: &'a Environment) -> Result<&'a str, Complaint> {
+    environment.variable(name).ok_or_else(|| match is_variable(name) {
+        true => Complaint::new(format!("the variable {name} is not set"), format!("export {name}=...")),
+        false => Complaint::new("the variable that it names is not set", NAME_OF_A_VARIABLE),
+    })
 }
 
 const NAME_OF_A_VARIABLE: &str =

@@ -13,8 +13,6 @@ use crate::delivery::Profile;
 use crate::relay::provider::{self, Host, Preset, Signing};
 use crate::relay::{ConnectionLimits, Endpoint, Port, Rate, TlsMode};
 use crate::smtp::Domain;
-use crate::tls;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -127,6 +125,8 @@ impl Resolver<'_> {
             ("tls", &typed.tls.place, typed.tls.is_given()),
             ("server_name", &typed.server_name.place, typed.server_name.is_given()),
             ("ca", &typed.ca.place, typed.ca.is_given()),
+            ("certificate", &typed.certificate.place, typed.certificate.is_given()),
+            ("private_key", &typed.private_key.place, typed.private_key.is_given()),
             ("username", &typed.username.place, typed.username.is_given()),
             ("password", &typed.password.place, typed.password.is_given()),
             ("region", &typed.region.place, typed.region.is_given()),
@@ -155,15 +155,17 @@ impl Resolver<'_> {
             self.refuse_own_listener(host, numbers, &typed.host.place, listeners);
         }
         let server_name = self.server_name(typed, host.as_deref().ok());
-        let tls_config = self.client_config(typed);
+        let tls = self.client_tls(typed);
         let (first, fallback_ports) = ports?;
+        let (tls_config, client_certificate) = tls?;
         Ok(Endpoint {
             host: host?,
             port: first.number,
             tls: first.tls,
             fallback_ports,
             server_name: server_name?,
-            tls_config: tls_config?,
+            tls_config,
+            client_certificate,
             source_address: typed.source_address.optional()?,
         })
     }
@@ -306,24 +308,6 @@ impl Resolver<'_> {
             Ok(name) => Ok(name),
             Err(_) => {
                 self.findings.error(place, format!("\"{name}\" is not a name that a certificate can have"));
-                Err(Reported)
-            }
-        }
-    }
-
-    fn client_config(&mut self, typed: &UpstreamTable) -> Resolved<Arc<ClientConfig>> {
-        let ca = match typed.ca.optional()? {
-            Some(source) => self.certificates("ca", &source, &typed.ca.place)?,
-            None => Vec::new(),
-        };
-        match tls::client(&ca) {
-            Ok(config) => Ok(config),
-            Err(error) if typed.ca.is_given() => {
-                self.findings.error(&typed.ca.place, format!("`ca` cannot be used: {error}"));
-                Err(Reported)
-            }
-            Err(error) => {
-                self.findings.error(typed.place(), format!("no TLS: {error}"));
                 Err(Reported)
             }
         }

@@ -133,7 +133,7 @@ fn a_refusal_for_want_of_a_login_is_no_fault_of_the_mail() {
         for (was_served, wants) in [(false, unserved), (true, served)] {
             let reason = Reason::new(Some("company"), step, Cause::Reply(reply(line)));
             let before = Outcome::of(reason, &[]);
-            let outcome = before.clone().deferred_without_login(was_served);
+            let outcome = before.clone().deferred_without_login(was_served, MISSING_LOGIN);
             let what = format!("{step}: {line}, served: {was_served}");
             if !wants {
                 assert_eq!(outcome, before, "{what}");

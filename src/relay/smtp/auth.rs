@@ -1,6 +1,7 @@
-//! AUTH: PLAIN or LOGIN, whichever the server offers after TLS. Only on a secured session.
+//! AUTH: PLAIN or LOGIN, whichever the server offers after TLS, or EXTERNAL with a client certificate. Only on a secured
+//! session.
 //!
-//! Credentials are never logged and never appear in a reason. RFC 4954, RFC 4616.
+//! Credentials are never logged and never appear in a reason. RFC 4954, RFC 4616, RFC 4422 Appendix A.
 
 use super::line::{CommandLine, NotALine};
 use super::session::ClientSession;
@@ -9,10 +10,12 @@ use crate::message::outcome::{Cause, Reason, RelayStep};
 use crate::relay::deadline::Deadline;
 use crate::relay::{Credentials, UpstreamOptions};
 use crate::smtp::extension::Mechanism;
+use crate::smtp::reply::Severity;
 use crate::smtp::{EnhancedCode, Reply};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
+use tracing::debug;
 
 /// Checked before anything is sent or connected: whether these credentials can be sent at all. RFC 4616 §2 forbids NUL;
 /// a line break is usually the last one of a file, left in by mistake.
@@ -28,15 +31,35 @@ pub(in crate::relay) fn check(options: &UpstreamOptions) -> Result<(), Reason> {
 }
 
 impl ClientSession<Secured> {
-    /// Does nothing if there are no credentials.
+    /// Does nothing if there are neither credentials nor a certificate that the server takes for a login.
     pub(super) async fn log_in(&mut self, deadline: Deadline) -> Result<(), Reason> {
         let options = Arc::clone(&self.options);
-        let Some(Credentials { username, password, .. }) = &options.credentials else { return Ok(()) };
+        let Some(Credentials { username, password, .. }) = &options.credentials else {
+            return self.log_in_by_certificate(deadline).await;
+        };
         let reply = match self.extensions.preferred_mechanism() {
             Some(Mechanism::Plain) => self.plain(username, password.reveal(), deadline).await?,
             Some(Mechanism::Login) => self.login(username, password.reveal(), deadline).await?,
             None => return Err(self.no_mechanism()),
         };
+        self.expect(RelayStep::Auth, reply).map(drop)
+    }
+
+    /// As whom the server knows the certificate. A server may offer EXTERNAL and recognise the certificate without it, so a
+    /// refusal is not the end: what is refused then is refused at MAIL or RCPT.
+    async fn log_in_by_certificate(&mut self, deadline: Deadline) -> Result<(), Reason> {
+        if self.options.endpoint.client_certificate.is_none() || !self.extensions.offers_external() {
+            return Ok(());
+        }
+        let mut reply = self.auth_line("AUTH EXTERNAL =", "AUTH EXTERNAL =", deadline).await?;
+        if reply.code() == 334 {
+            reply = self.auth_line("", "", deadline).await?;
+        }
+        if reply.severity() == Severity::Permanent {
+            debug!(upstream = %self.options.name, "the client certificate is not accepted as a login");
+            self.stay_sound();
+            return Ok(());
+        }
         self.expect(RelayStep::Auth, reply).map(drop)
     }
 

@@ -47,11 +47,7 @@ pub(super) async fn open(
     deadline: Deadline,
 ) -> Result<ClientSession<Secured>, Reason> {
     let mut session = match tls {
-        TlsMode::Implicit => {
-            let mut session = starttls::implicit(socket, options, deadline).await?;
-            session.greeting(deadline).await?;
-            session
-        }
+        TlsMode::Implicit => starttls::implicit(socket, options, deadline).await?,
         TlsMode::StartTls => {
             let mut session = ClientSession::plain(socket, options);
             session.greeting(deadline).await?;
@@ -59,7 +55,17 @@ pub(super) async fn open(
             starttls::upgrade(session, deadline).await?
         }
     };
-    session.ehlo(deadline).await?;
+    if let Err(reason) = introduce(&mut session, tls, deadline).await {
+        return Err(session.with_certificate_advice(reason));
+    }
     session.log_in(deadline).await?;
     Ok(session)
+}
+
+/// Inside TLS.
+async fn introduce(session: &mut ClientSession<Secured>, tls: TlsMode, deadline: Deadline) -> Result<(), Reason> {
+    if tls == TlsMode::Implicit {
+        session.greeting(deadline).await?;
+    }
+    session.ehlo(deadline).await
 }

@@ -5,13 +5,16 @@
 
 use super::line::{CommandLine, Opening};
 use super::starttls::Secured;
-use crate::message::outcome::{Cause, ConnectionState, Interpretation, Meaning, Reason, RelayStep, interpret};
+use crate::message::outcome::{
+    Cause, ConnectionState, Interpretation, MISSING_CERTIFICATE, MISSING_LOGIN, Meaning, Reason, RelayStep, interpret,
+};
 use crate::observe::log::Clean;
 use crate::relay::deadline::{Deadline, Expired};
 use crate::relay::socket::{ConnectionPermit, Socket};
 use crate::relay::{TlsMode, UpstreamOptions};
 use crate::smtp::reply::{ReplyError, ReplyParser};
 use crate::smtp::{Extensions, Reply};
+use crate::tls::{self, ClientSide};
 use bytes::BytesMut;
 use std::io;
 use std::sync::Arc;
@@ -49,6 +52,8 @@ pub(in crate::relay) struct ClientSession<C> {
     parser: ReplyParser,
     pub(super) options: Arc<UpstreamOptions>,
     pub(super) extensions: Extensions,
+    /// In the TLS handshake.
+    pub(super) was_asked_for_certificate: bool,
     /// False after an unexpected event: the two sides may have lost synchronisation.
     sound: bool,
     /// MAIL was accepted and no final dot has been answered since: RSET is due before the next MAIL.
@@ -90,6 +95,48 @@ impl ClientSession<Secured> {
         self.sound && self.input.is_empty()
     }
 
+    /// After a reply that ends the login and not the session.
+    pub(super) fn stay_sound(&mut self) {
+        self.sound = true;
+    }
+
+    /// What the reader can do about a server that does not know the gateway. `None` if the server has no way to learn
+    /// who the gateway is, or knows it by a login.
+    pub(in crate::relay) fn unknown_client_advice(&self) -> Option<String> {
+        let options = &self.options;
+        let offers_auth = !self.extensions.auth_offered.is_empty();
+        match &options.endpoint.client_certificate {
+            _ if options.credentials.is_some() => None,
+            Some(certificate) if offers_auth || self.was_asked_for_certificate => Some(format!(
+                "the server does not let this upstream's client certificate ({certificate}) send: have it allowed there, \
+                 or set `username` and `password`"
+            )),
+            None if offers_auth && self.was_asked_for_certificate => {
+                Some(format!("{MISSING_LOGIN}; or {MISSING_CERTIFICATE}"))
+            }
+            None if offers_auth => Some(MISSING_LOGIN.to_owned()),
+            None if self.was_asked_for_certificate => Some(MISSING_CERTIFICATE.to_owned()),
+            _ => None,
+        }
+    }
+
+    /// A refusal right after the handshake, or the end of the connection, may be for want of a certificate; some servers
+    /// say so in SMTP.
+    pub(super) fn with_certificate_advice(&self, reason: Reason) -> Reason {
+        let is_about_it = match &reason.cause {
+            Cause::Network(_) => self.was_asked_for_certificate && self.options.endpoint.client_certificate.is_none(),
+            Cause::Reply(reply) => reply.text().to_ascii_lowercase().contains("certificate"),
+            _ => false,
+        };
+        if !is_about_it || reason.advice.is_some() {
+            return reason;
+        }
+        match &self.options.endpoint.client_certificate {
+            Some(certificate) => reason.with_advice(format!("the client certificate is {certificate}")),
+            None => reason.with_advice(MISSING_CERTIFICATE),
+        }
+    }
+
     /// True if the peer has neither closed the connection nor sent anything while it was idle.
     pub(in crate::relay) fn is_quiet(&mut self) -> bool {
         let mut octet = [0];
@@ -121,6 +168,7 @@ impl<C: Channel> ClientSession<C> {
             parser: ReplyParser::default(),
             options: Arc::clone(options),
             extensions: Extensions::default(),
+            was_asked_for_certificate: false,
             sound: true,
             in_transaction: false,
         }
@@ -168,7 +216,7 @@ impl<C: Channel> ClientSession<C> {
         let limit = deadline.capped(self.patience(step));
         let reply = match limit.limit(self.read_reply()).await {
             Ok(Ok(heard)) => self.redacted(step, &heard),
-            Ok(Err(error)) => return Err(self.broken(step, Cause::Network(error.to_string()))),
+            Ok(Err(error)) => return Err(self.interrupted(step, &error)),
             Err(Expired) => return Err(self.broken(step, Cause::TimedOut)),
         };
         debug!(upstream = %self.options.name, "S: {}", Clean(&reply));
@@ -237,9 +285,19 @@ impl<C: Channel> ClientSession<C> {
         });
         match written.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.broken(step, Cause::Network(ReadError::Io(error).to_string()))),
+            Ok(Err(error)) => {
+                let error = self.last_words().await.unwrap_or(error);
+                Err(self.interrupted(step, &ReadError::Io(error)))
+            }
             Err(Expired) => Err(self.broken(step, Cause::TimedOut)),
         }
+    }
+
+    /// A server that closed the connection may have sent a TLS alert before, which says why.
+    async fn last_words(&mut self) -> Option<io::Error> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let read = self.channel.stream().read_buf(&mut self.input);
+        Deadline::after(PATIENCE).limit(read).await.ok()?.err()
     }
 
     async fn read_reply(&mut self) -> Result<Reply, ReadError> {
@@ -253,6 +311,21 @@ impl<C: Channel> ClientSession<C> {
             if self.channel.stream().read_buf(&mut self.input).await? == 0 {
                 return Err(ReadError::Closed);
             }
+        }
+    }
+
+    /// In TLS 1.3 the server's opinion of the client's certificate arrives after the handshake.
+    fn interrupted(&mut self, step: RelayStep, error: &ReadError) -> Reason {
+        let client = ClientSide {
+            was_asked: self.was_asked_for_certificate,
+            certificate: self.options.endpoint.client_certificate.as_ref(),
+        };
+        match error {
+            ReadError::Io(io) if step < RelayStep::Mail => match tls::explain_late_alert(io, client) {
+                Some((text, advice)) => self.broken(RelayStep::TlsHandshake, Cause::Network(text)).with_advice(advice),
+                None => self.broken(step, Cause::Network(error.to_string())),
+            },
+            _ => self.broken(step, Cause::Network(error.to_string())),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::relay::socket::{ConnectionPermit, Socket};
 use crate::relay::{TlsMode, UpstreamOptions};
 use crate::smtp::EnhancedCode;
 use crate::text::host_and_port;
-use crate::tls;
+use crate::tls::{self, ClientSide};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -88,16 +88,20 @@ async fn handshake(
 ) -> Result<ClientSession<Secured>, Reason> {
     let port = socket.peer_port().unwrap_or(options.endpoint.port);
     let connector = TlsConnector::from(Arc::clone(&options.endpoint.tls_config));
-    let connect = connector.connect(options.endpoint.server_name.clone(), socket);
+    let connect = tls::noting_request(connector.connect(options.endpoint.server_name.clone(), socket));
     let reason = |cause| Reason::new(Some(&options.name), RelayStep::TlsHandshake, cause);
     match deadline.capped(options.limits.connect_timeout).limit(connect).await {
-        Ok(Ok(stream)) => {
+        Ok((Ok(stream), was_asked)) => {
             let secured = Secured(stream);
             debug!(upstream = %options.name, "{} with {}", secured.version(), options.endpoint.server_name.to_str());
-            Ok(ClientSession::new(secured, options))
+            let mut session = ClientSession::new(secured, options);
+            session.was_asked_for_certificate = was_asked;
+            Ok(session)
         }
-        Ok(Err(error)) => {
-            let (text, advice) = tls::explain(&error, &options.endpoint.server_name, &inspect(options, port, tls));
+        Ok((Err(error), was_asked)) => {
+            let client = ClientSide { was_asked, certificate: options.endpoint.client_certificate.as_ref() };
+            let inspect = inspect(options, port, tls);
+            let (text, advice) = tls::explain(&error, &options.endpoint.server_name, &inspect, client);
             // Both contain names from the server's certificate.
             let reason = reason(Cause::Network(options.redaction.hide(&text)));
             Err(match advice {

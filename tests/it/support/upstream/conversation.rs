@@ -23,7 +23,10 @@ pub async fn serve(tcp: TcpStream, connected: Connected, shared: Arc<Shared>) {
     let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls_config));
     match acceptor.accept(plain.stream).into_fallible().await {
         Ok(stream) => {
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let certificate = shown.map(|certificate| certificate.to_vec()).unwrap_or_default();
             let mut secured = Conversation::new(stream, true, connected.number, &shared);
+            secured.certificate = certificate;
             if starttls || secured.act(At::Greeting, "", GREETING).await.is_some() {
                 let _ended = secured.converse().await;
             }
@@ -47,6 +50,8 @@ struct Conversation<'a, S> {
     answered: bool,
     /// The name given with AUTH.
     login: String,
+    /// Shown in the handshake.
+    certificate: Vec<u8>,
     /// The login is over: segments and round trips count.
     counting: bool,
 }
@@ -63,7 +68,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let input = Vec::new();
         let output = Vec::new();
         let login = String::new();
-        Self { stream, secured, number, shared, input, output, answered: false, login, counting: false }
+        let certificate = Vec::new();
+        Self { stream, secured, number, shared, input, output, answered: false, login, certificate, counting: false }
     }
 
     async fn until_starttls(&mut self) -> Option<()> {
@@ -165,7 +171,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let mut words = line.split(' ').skip(1).map(str::to_owned);
         let mechanism = words.next()?.to_ascii_uppercase();
         let initial = words.next();
-        let last = if mechanism == "LOGIN" {
+        let last = if mechanism == "EXTERNAL" {
+            let said = self.act(At::Auth, line, "235 2.7.0 known by its certificate").await?;
+            if said.starts_with("334") {
+                assert_eq!(self.line().await?, "", "the identity is the certificate's");
+                self.act(At::AuthAnswer, "", "235 2.7.0 known by its certificate").await?;
+            } else {
+                assert_eq!(initial.as_deref(), Some("="), "RFC 4954 §4: an empty initial response");
+            }
+            self.shared.record.login(&mechanism, String::new(), String::new());
+            said
+        } else if mechanism == "LOGIN" {
             let mut answers = Vec::new();
             let mut said = self.act(At::Auth, line, "334 VXNlcm5hbWU6").await?;
             while said.starts_with("334") && answers.len() < 2 {
@@ -252,7 +268,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let connection = self.number;
         let login = self.login.clone();
         let at = std::time::Instant::now();
-        let message = Message { at, connection, login, mail, recipients, data, wire };
+        let certificate = self.certificate.clone();
+        let message = Message { at, connection, login, certificate, mail, recipients, data, wire };
         // Taken down before the client can know.
         let refusal = self.shared.rules.about_message(&message.data).map(|refusal| self.noted(refusal));
         let action = self.shared.script.next(At::Dot, "").or(refusal.map(Action::from));

@@ -8,12 +8,14 @@
 //! assert_eq!(upstream.messages().len(), 1);
 //! ```
 
+mod clients;
 mod conversation;
 mod places;
 mod record;
 mod rules;
 mod script;
 
+pub use clients::Clients;
 pub use record::{Counts, Message};
 pub use rules::Rules;
 pub use script::{Action, At};
@@ -23,6 +25,7 @@ use super::certificate::{Authority, Issued};
 use conversation::serve;
 use places::Places;
 use record::Record;
+use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
 use script::Script;
 use std::net::SocketAddr;
@@ -40,7 +43,7 @@ const KEYWORDS: &[&str] =
 /// What every connection shares.
 struct Shared {
     tls: TlsMode,
-    tls_config: Arc<rustls::ServerConfig>,
+    tls_config: Arc<ServerConfig>,
     keywords_in_clear: Vec<String>,
     keywords: Vec<String>,
     rules: Rules,
@@ -60,6 +63,7 @@ pub struct Builder {
     address: SocketAddr,
     tls: TlsMode,
     identity: Option<(Issued, String)>,
+    clients: Option<Clients>,
     keywords_in_clear: Vec<String>,
     keywords: Vec<String>,
     rules: Rules,
@@ -74,6 +78,7 @@ impl ScriptedUpstream {
             address: ([127, 0, 0, 1], 0).into(),
             tls: TlsMode::StartTls,
             identity: None,
+            clients: None,
             keywords_in_clear: vec!["PIPELINING".to_owned(), "STARTTLS".to_owned()],
             keywords: KEYWORDS.iter().map(ToString::to_string).collect(),
             rules: Rules::default(),
@@ -109,7 +114,8 @@ impl ScriptedUpstream {
                 tls: self.shared.tls,
                 fallback_ports: Vec::new(),
                 server_name: ServerName::try_from("localhost").unwrap(),
-                tls_config: waxseal::tls::client(&ca).unwrap(),
+                tls_config: waxseal::tls::client(&ca, None).unwrap(),
+                client_certificate: None,
                 source_address: None,
             },
             redaction: relay::redaction([&credentials]).into(),
@@ -238,6 +244,12 @@ impl Builder {
         self
     }
 
+    /// Asks for a client certificate.
+    pub fn clients(mut self, clients: Clients) -> Self {
+        self.clients = Some(clients);
+        self
+    }
+
     /// Instead of PIPELINING and STARTTLS.
     pub fn keywords_in_clear(mut self, keywords: &[&str]) -> Self {
         self.keywords_in_clear = keywords.iter().map(ToString::to_string).collect();
@@ -296,7 +308,10 @@ impl Builder {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             tls: self.tls,
-            tls_config: waxseal::tls::server(chain, key).unwrap(),
+            tls_config: match self.clients {
+                None => waxseal::tls::server(chain, key).unwrap(),
+                Some(clients) => clients.config(chain, key),
+            },
             keywords_in_clear: self.keywords_in_clear,
             keywords: self.keywords,
             rules: self.rules,

@@ -13,6 +13,8 @@ pub struct Message {
     pub connection: usize,
     /// Whose login this connection had; "" without one.
     pub login: String,
+    /// The client's certificate, DER; empty without one.
+    pub certificate: Vec<u8>,
     /// Argument of MAIL, parameters included: `<a@b> SIZE=12`.
     pub mail: String,
     /// Those that were accepted, without brackets.
