@@ -27,7 +27,7 @@ use crate::observe::log::Format;
 use crate::pem;
 use crate::relay::TlsMode;
 use crate::relay::provider::{self, Preset};
-use crate::smtp::Domain;
+use crate::smtp::{Domain, ReversePath};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -304,6 +304,10 @@ settings! {
         /// Who gets a bounce for failed mail: "off" (nobody; see `waxseal queue`), "sender", or an address such as
         /// "postmaster@example.com".
         bounce: Bounce, default r#""off""#;
+        /// The envelope sender of bounces: "<>", the null path that RFC 5321 asks for, or an address for providers that refuse
+        /// the null path, such as ses. Bounces then have this address in From too, so the provider must accept it as a
+        /// sender.
+        bounce_sender: ReversePath, default r#""<>""#;
         /// Below this much free space in `data_dir` no new mail is accepted (452: the application tries again); delivery
         /// continues. At least "16 MiB", which the queue itself needs to deliver and remove accepted mail.
         ///

@@ -75,6 +75,7 @@ fn gateway(environment: &Environment, file: &mut File, findings: &mut Findings) 
     replace(&mut file.gateway.max_memory, environment.text("WAXSEAL_MAX_MEMORY", findings));
     replace(&mut file.gateway.drain, environment.text("WAXSEAL_DRAIN", findings));
     replace(&mut file.queue.bounce, environment.text("WAXSEAL_BOUNCE", findings));
+    replace(&mut file.queue.bounce_sender, environment.text("WAXSEAL_BOUNCE_SENDER", findings));
     replace(&mut file.queue.expire, environment.text("WAXSEAL_EXPIRE", findings));
     replace(&mut file.queue.min_free_space, environment.text("WAXSEAL_MIN_FREE_SPACE", findings));
     replace(&mut file.log.level, environment.text("WAXSEAL_LOG_LEVEL", findings));

@@ -3,6 +3,7 @@
 //! Continues after a problem, so that all are found; checks that depend on a wrong value are skipped.
 //! Reads files; never connects anywhere and never writes.
 
+mod bounce;
 mod client_tls;
 mod dkim;
 mod files;
@@ -76,6 +77,7 @@ impl Resolver<'_> {
         let rules = self.rules(&file.rewrites, &known);
         self.check_sizes(&file.listeners, &file.gateway.max_memory, rules.as_ref().ok());
         let queue = self.queue(&file.queue);
+        self.warn_about_bounces(&file.queue, &upstreams, &routes, &known);
         let (hostname, ehlo_name) = hostname?;
         Ok(Settings {
             listeners: listeners.into_iter().map(|listener| listener.with_hostname(&hostname)).collect(),

@@ -16,7 +16,7 @@ use crate::observe::log;
 use crate::queue::schedule::Schedule;
 use crate::relay;
 use crate::relay::provider::{Preset, Signing};
-use crate::smtp::Domain;
+use crate::smtp::{Domain, ReversePath};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,6 +195,8 @@ pub struct QueueSettings {
     pub keep_failed: Duration,
     pub keep_history: Duration,
     pub bounce: Bounce,
+    /// The envelope's sender of bounces.
+    pub bounce_sender: ReversePath,
     /// Octets.
     pub min_free_space: u64,
     /// `None`: every submitted message is sent.

@@ -1,11 +1,12 @@
 //! Bounces: notifies someone of failed mail, with a message that goes through the queue like any other.
 //!
-//! Bounces are never sent for mail from the null path and always sent from it, so that a bounce never causes another
-//! one (RFC 5321 §4.5.5, §6.1). The author is in the failed mail's own domain, so that its key signs the bounce too.
+//! Bounces are sent from the null path, unless `bounce_sender` is set, and never for mail from the null path or for
+//! delivery reports, so that a bounce never causes another one (RFC 5321 §4.5.5, §6.1; RFC 3834 §2). The author is
+//! `bounce_sender`, or in the failed mail's own domain, so that its key signs the bounce too.
 
 use super::settle::SettlementPolicy;
 use crate::message::accepted::{Accepted, Origin};
-use crate::message::dsn::{BounceReport, FailedRecipient};
+use crate::message::dsn::{BounceReport, FailedRecipient, is_delivery_report};
 use crate::message::{Author, Envelope, MailId, Marks, subject};
 use crate::observe::random_u32;
 use crate::queue::{NewMail, Queue, QueueError};
@@ -25,6 +26,8 @@ pub enum Bounce {
 #[derive(Debug)]
 pub struct Bouncer {
     pub bounce: Bounce,
+    /// `bounce_sender`: the envelope's sender.
+    pub sender: ReversePath,
     /// The gateway's hostname.
     pub hostname: Arc<str>,
     pub settlement: SettlementPolicy,
@@ -50,6 +53,9 @@ impl Bouncer {
 
     fn addressee<'a>(&'a self, failed: &'a Accepted) -> Option<&'a Mailbox> {
         let sender = failed.envelope.sender.mailbox()?;
+        if failed.origin.listener.is_none() || is_delivery_report(failed.message.header()) {
+            return None;
+        }
         match &self.bounce {
             Bounce::Off => None,
             Bounce::Sender => Some(sender),
@@ -64,12 +70,15 @@ impl Bouncer {
             Some(author) => author.domain(),
             None => failed.envelope.sender.mailbox()?.domain(),
         };
-        let from = Mailbox::parse(&format!("MAILER-DAEMON@{domain}")).ok()?;
+        let from = match &self.sender {
+            ReversePath::Mailbox(sender) => sender.clone(),
+            ReversePath::Null => Mailbox::parse(&format!("MAILER-DAEMON@{domain}")).ok()?,
+        };
         let report = BounceReport { id, now, hostname: &self.hostname, from: &from, to, failed, failures };
         let message =
             report.message().inspect_err(|error| error!(id = %failed.id, "no bounce could be written: {error}"));
         let message = message.ok()?;
-        let mut envelope = Envelope::new(ReversePath::Null);
+        let mut envelope = Envelope::new(self.sender.clone());
         envelope.add_recipient(to.clone());
         let subject = subject(&message).unwrap_or_default();
         let author = Author::of(&message).ok();

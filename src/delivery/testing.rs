@@ -333,6 +333,7 @@ pub(super) struct Stage {
     pub queue: Arc<dyn Queue>,
     settlement: SettlementPolicy,
     bounce: Bounce,
+    bounce_sender: ReversePath,
     octets: u64,
     numbers: Mutex<u32>,
 }
@@ -363,6 +364,7 @@ impl Stage {
             clock,
             settlement,
             bounce: Bounce::Off,
+            bounce_sender: ReversePath::Null,
             octets: u64::MAX,
             numbers: Mutex::default(),
         }
@@ -370,6 +372,10 @@ impl Stage {
 
     pub fn bounce(self, bounce: Bounce) -> Self {
         Self { bounce, ..self }
+    }
+
+    pub fn bounce_sender(self, bounce_sender: ReversePath) -> Self {
+        Self { bounce_sender, ..self }
     }
 
     pub fn octets(self, octets: u64) -> Self {
@@ -381,6 +387,7 @@ impl Stage {
         let settlement = self.settlement.clone();
         let bouncer = Arc::new(Bouncer {
             bounce: self.bounce.clone(),
+            sender: self.bounce_sender.clone(),
             hostname: "gw.example.com".into(),
             settlement: settlement.clone(),
             queue: self.queue.clone(),
@@ -414,7 +421,7 @@ impl Stage {
         recipients.iter().for_each(|recipient| envelope.add_recipient(mailbox(recipient)));
         let now = self.clock.now();
         let author = Author::of(&message).ok();
-        let origin = Origin::default();
+        let origin = Origin { listener: Some("127.0.0.1:2525".into()), user: None };
         let marks = Marks::default();
         let id = MailId::new(now, number);
         let accepted = Accepted { id, received_at: now, origin, envelope, message, author, marks };

@@ -293,6 +293,7 @@ pub fn routes(settings: &Settings) -> Routes {
 fn bouncer(settings: &Settings, settlement: &SettlementPolicy, queue: &Arc<dyn Backend>) -> Bouncer {
     Bouncer {
         bounce: settings.queue.bounce.clone(),
+        sender: settings.queue.bounce_sender.clone(),
         hostname: settings.hostname.as_str().into(),
         settlement: settlement.clone(),
         queue: queue.clone(),

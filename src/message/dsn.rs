@@ -14,6 +14,7 @@ use crate::smtp::{EnhancedCode, Mailbox};
 use crate::text::cleaned;
 use jiff::Timestamp;
 use mail_builder::encoders::QuotedPrintableEncoder;
+use mail_parser::{MessageParser, MimeHeaders};
 use std::fmt::Write as _;
 
 /// Octets of the failed mail's header that are included.
@@ -65,6 +66,18 @@ pub struct BounceReport<'a> {
     pub to: &'a Mailbox,
     pub failed: &'a Accepted,
     pub failures: &'a [FailedRecipient],
+}
+
+/// Whether this is the header of a delivery report, from this gateway or any other server: such mail must not be answered
+/// by another report, even if its envelope has a sender. RFC 3464 §2, RFC 6522 §3.
+pub fn is_delivery_report(header: &[u8]) -> bool {
+    let parsed = MessageParser::new().parse_headers(header);
+    let content_type = parsed.as_ref().and_then(|parsed| parsed.content_type());
+    content_type.is_some_and(|of| {
+        of.ctype().eq_ignore_ascii_case("multipart")
+            && of.subtype().is_some_and(|subtype| subtype.eq_ignore_ascii_case("report"))
+            && of.attribute("report-type").is_some_and(|kind| kind.eq_ignore_ascii_case("delivery-status"))
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -214,7 +227,6 @@ mod tests {
     use crate::message::outcome::RelayStep;
     use crate::message::{Author, Envelope, Marks};
     use crate::smtp::{Reply, ReversePath};
-    use mail_parser::{MessageParser, MimeHeaders};
 
     fn mailbox(text: &str) -> Mailbox {
         Mailbox::parse(text).expect("an address")
@@ -284,6 +296,23 @@ mod tests {
             Author::of(&report).map(|author| author.mailbox().to_string()).as_deref(),
             Ok("MAILER-DAEMON@example.com")
         );
+    }
+
+    #[test]
+    fn a_delivery_report_is_known_by_its_content_type() {
+        assert!(is_delivery_report(report(&[]).header()));
+        for (content_type, expected) in [
+            ("multipart/report; report-type=delivery-status; boundary=b", true),
+            ("Multipart/Report; boundary=\"b\";\r\n\tReport-Type=\"Delivery-Status\"", true),
+            ("multipart/report; report-type=disposition-notification; boundary=b", false),
+            ("multipart/report; boundary=b", false),
+            ("multipart/mixed; report-type=delivery-status; boundary=b", false),
+            ("text/plain", false),
+        ] {
+            let header = format!("From: a@example.com\r\nContent-Type: {content_type}\r\nAuto-Submitted: auto-replied\r\n\r\n");
+            assert_eq!(is_delivery_report(header.as_bytes()), expected, "{content_type}");
+        }
+        assert!(!is_delivery_report(b"") && !is_delivery_report(b"From: a@example.com\r\n"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::support::application::{configuration, field, hand_in, mail, queued_in_front_of};
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
-use crate::support::upstream::{Message, ScriptedUpstream};
+use crate::support::upstream::{Message, Rules, ScriptedUpstream};
 use mail_parser::{MessageParser, MimeHeaders};
 
 async fn refusing() -> ScriptedUpstream {
@@ -97,4 +97,74 @@ async fn direct_mode_bounces_for_whom_the_250_did_not_mean() {
     let bounces: Vec<_> = scripted.messages().into_iter().filter(|message| message.mail.starts_with("<>")).collect();
     let [bounce] = bounces.as_slice() else { panic!("{bounces:?}") };
     assert!(text(bounce).contains("Subject: half"), "{}", text(bounce));
+}
+
+/// Amazon SES: each sender must be a verified one, in the envelope and in From, and nobody verifies the null path.
+async fn verifying() -> ScriptedUpstream {
+    fn unverified(message: &[u8]) -> Option<&'static str> {
+        let from = field(message, "From");
+        (!from.contains("@example.com>") && !from.ends_with("@example.com"))
+            .then_some("554 Message rejected: Email address is not verified")
+    }
+    let rules = Rules {
+        sender: |mail| mail.starts_with("<>").then_some("501 Invalid MAIL FROM address provided"),
+        message: unverified,
+        ..Rules::default()
+    };
+    let keywords = ["PIPELINING", "8BITMIME", "AUTH PLAIN LOGIN"];
+    let builder = ScriptedUpstream::builder().rules(rules, &keywords);
+    builder.recipient("gone@", "550 5.1.1 no such user").start().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_refuses_the_null_sender_gets_bounces_from_an_address() {
+    for to in ["sender", "gone@example.com"] {
+        let scripted = verifying().await;
+        let queue = format!("bounce = \"{to}\"\nbounce_sender = \"postmaster@example.com\"");
+        let gateway = queued_in_front_of(&scripted, "", &queue).start(1);
+        hand_in(gateway.address(), &["gone@example.net"], &mail("none of it")).await;
+        gateway.wait_for_line(&["queued a bounce"]);
+        if to == "sender" {
+            scripted.until_messages(1).await;
+            let bounce = scripted.messages().remove(0);
+            assert!(bounce.mail.starts_with("<postmaster@example.com>"), "{}", bounce.mail);
+            assert_eq!(bounce.recipients, ["reports@example.com"]);
+            assert_eq!(field(&bounce.data, "From"), "Mail Delivery System <postmaster@example.com>");
+            assert_eq!(field(&bounce.data, "Auto-Submitted"), "auto-replied");
+        } else {
+            gateway.wait_for_line(&["\"message\":\"failed\"", "gone@example.com"]);
+        }
+        hand_in(gateway.address(), &["you@example.net"], &mail("the last")).await;
+        gateway.wait_for_line(&["\"message\":\"delivered\"", "you@example.net"]);
+        let bounces = gateway.log().iter().filter(|line| line.contains("queued a bounce")).count();
+        assert_eq!(bounces, 1, "{to}: no bounce of a bounce");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounce_that_is_refused_for_its_null_sender_names_the_key_to_set() {
+    let scripted = verifying().await;
+    let gateway = queued_in_front_of(&scripted, "", "bounce = \"sender\"").start(1);
+    hand_in(gateway.address(), &["gone@example.net"], &mail("none of it")).await;
+    gateway.wait_for_line(&["\"message\":\"failed\"", "501 Invalid MAIL FROM", "`bounce_sender`"]);
+}
+
+/// Another gateway's bounce, from an address too: an answer to it would go round in circles.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_bounce_answers_a_delivery_report_from_an_address() {
+    let scripted = refusing().await;
+    let queue = "bounce = \"sender\"\nbounce_sender = \"postmaster@example.com\"";
+    let gateway = queued_in_front_of(&scripted, "", queue).start(1);
+    let report = mail("a report").replacen(
+        "\r\n\r\n",
+        "\r\nMIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\
+         Auto-Submitted: auto-replied\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b\r\n\
+         Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\r\n--b--\r\n",
+        1,
+    );
+    hand_in(gateway.address(), &["gone@example.net"], &report).await;
+    gateway.wait_for_line(&["\"message\":\"failed\"", "gone@example.net"]);
+    hand_in(gateway.address(), &["you@example.net"], &mail("the last")).await;
+    scripted.until_messages(1).await;
+    assert!(!gateway.log().iter().any(|line| line.contains("queued a bounce")));
 }

@@ -387,6 +387,8 @@ struct QueueSummary {
     keep_failed: Duration,
     /// As in the configuration.
     bounce: String,
+    /// `None`: the null path.
+    bounce_sender: Option<String>,
     #[serde(rename = "deduplicate_seconds", serialize_with = "optional_seconds")]
     deduplicate: Option<Duration>,
 }
@@ -398,6 +400,7 @@ impl QueueSummary {
             longest: queue.schedule.longest,
             expire: queue.schedule.expire,
             keep_failed: queue.keep_failed,
+            bounce_sender: queue.bounce_sender.mailbox().map(ToString::to_string),
             bounce: match &queue.bounce {
                 Bounce::Off => "off".to_owned(),
                 Bounce::Sender => "sender".to_owned(),
@@ -423,6 +426,9 @@ impl Display for QueueSummary {
             "sender" => f.write_str("bounces go to the sender"),
             address => write!(f, "bounces go to {address}"),
         }?;
+        if let (Some(sender), true) = (&self.bounce_sender, self.bounce != "off") {
+            write!(f, ", from {sender}")?;
+        }
         match self.deduplicate {
             Some(window) => write!(f, "; mail that is submitted again within {} is sent once", in_words(window)),
             None => Ok(()),

@@ -128,6 +128,7 @@ pub const VARIABLES: &[Variable] = &[
     text("WAXSEAL_MAX_MEMORY", ".max_memory", "`max_memory`"),
     text("WAXSEAL_DRAIN", ".drain", "`drain`"),
     text("WAXSEAL_BOUNCE", "queue.bounce", "`bounce` of the queue"),
+    text("WAXSEAL_BOUNCE_SENDER", "queue.bounce_sender", "`bounce_sender` of the queue"),
     text("WAXSEAL_EXPIRE", "queue.expire", "`expire` of the queue"),
     text("WAXSEAL_MIN_FREE_SPACE", "queue.min_free_space", "`min_free_space` of the queue"),
     text("WAXSEAL_LOG_LEVEL", "log.level", "`level` of the log"),

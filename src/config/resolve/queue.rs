@@ -37,6 +37,7 @@ impl Resolver<'_> {
             keep_failed: typed.keep_failed.get()?,
             keep_history: typed.keep_history.get()?,
             bounce: typed.bounce.get()?,
+            bounce_sender: typed.bounce_sender.get()?,
             min_free_space: typed.min_free_space.get()?.0,
             deduplicate: typed.deduplicate.optional()?,
         })

@@ -13,6 +13,7 @@ use crate::config::value::PatternText;
 use crate::dkim::Unsigned;
 use crate::message::rewrite::{AddressMap, ListUnsubscribe, NamedAddress, Rule, RuleActions, RuleConditions, Rules};
 use crate::message::{Mark, SenderPatterns};
+use crate::smtp::Domain;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +45,9 @@ impl Resolver<'_> {
                 self.check_actions(rewrite, &given);
                 let conditions = self.conditions(rewrite, known);
                 self.check_upstream(&rewrite.upstream, known.upstreams);
-                self.warn_about_a_missing_key(&rewrite.set_from, known);
+                if let Some(author) = rewrite.set_from.value() {
+                    self.warn_about_a_missing_key(&rewrite.set_from.place, author.address.domain(), known);
+                }
                 Ok(Rule { name: name?, conditions: conditions?, actions: actions? })
             })
             .collect();
@@ -132,9 +135,8 @@ impl Resolver<'_> {
     }
 
     /// The rewritten message is checked with its new author.
-    fn warn_about_a_missing_key(&mut self, typed: &Typed<NamedAddress>, known: &KnownNames<'_>) {
-        let (Some(author), Some(unsigned)) = (typed.value(), known.unsigned) else { return };
-        let domain = author.address.domain();
+    pub(super) fn warn_about_a_missing_key(&mut self, place: &Place, domain: &Domain, known: &KnownNames<'_>) {
+        let Some(unsigned) = known.unsigned else { return };
         if known.dkim.iter().any(|key| domain.is_within(&key.domain)) {
             return;
         }
@@ -147,7 +149,7 @@ impl Resolver<'_> {
             return;
         }
         self.findings
-            .warning(&typed.place, format!("mail with this From {consequence}: {domain} has no DKIM key"))
+            .warning(place, format!("mail with this From {consequence}: {domain} has no DKIM key"))
             .help(help);
     }
 

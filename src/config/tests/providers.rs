@@ -223,3 +223,44 @@ fn the_page_says_what_the_tables_have() {
         }
     }
 }
+
+/// A bounce that Amazon SES would carry, from the null path, is lost.
+#[test]
+fn bounces_through_a_provider_that_refuses_their_sender_are_warned_about() {
+    let folder = Folder::new();
+    let environment = Environment::of([("KEY", "x")]);
+    let upstreams = "[[upstream]]\nname = \"ses\"\nprovider = \"ses\"\nregion = \"eu-west-1\"\nusername = \"u\"\n\
+                     password = { env = \"KEY\" }\n[[upstream]]\nname = \"own\"\nprovider = \"smtp\"\nhost = \"a.example\"\n";
+    let route = |conditions: &str, upstreams: &str| {
+        format!("[[route]]\nname = \"{}\"\n{conditions}\nupstreams = {upstreams}\n", conditions.len())
+    };
+    let any = |upstreams: &str| route("", upstreams);
+    let sender = "bounce = \"sender\"";
+    let postmaster = "bounce = \"postmaster@example.com\"";
+    for (queue, routes, warned) in [
+        (sender, String::new(), true),
+        (sender, any("[\"own\"]"), false),
+        (sender, any("[\"own\", \"ses\"]"), true),
+        (sender, any("{ own = 3, ses = 1 }"), true),
+        ("bounce = \"off\"", any("[\"ses\"]"), false),
+        ("", any("[\"ses\"]"), false),
+        ("bounce = \"sender\"\nbounce_sender = \"postmaster@example.com\"", any("[\"ses\"]"), false),
+        ("bounce = \"sender\"\nbounce_sender = \"<>\"", any("[\"ses\"]"), true),
+        (sender, route("senders = [\"*@example.com\"]", "[\"ses\"]") + &any("[\"own\"]"), false),
+        (sender, route("user = \"*\"", "[\"ses\"]") + &any("[\"own\"]"), false),
+        (sender, route("tag = \"*\"", "[\"ses\"]") + &any("[\"own\"]"), false),
+        (sender, route("recipients = [\"*@example.net\"]", "[\"ses\"]") + &any("[\"own\"]"), true),
+        (postmaster, route("recipients = [\"*@example.net\"]", "[\"ses\"]") + &any("[\"own\"]"), false),
+        (postmaster, route("recipients = [\"*@example.com\"]", "[\"own\"]") + &any("[\"ses\"]"), false),
+        (postmaster, route("header = { Subject = \"*\" }", "[\"own\"]") + &any("[\"ses\"]"), true),
+    ] {
+        let text = format!("hostname = \"a.example.com\"\nunsigned = \"send\"\n[queue]\n{queue}\n{upstreams}{routes}");
+        let settings = folder.load(&text, &environment).unwrap_or_else(|problems| panic!("{queue} {routes}: {problems}"));
+        let warnings = folder.shorten(&settings.warnings);
+        let found = warnings.iter().any(|it| it.contains("Amazon SES (\"ses\") refuses mail from the null path"));
+        assert_eq!(found, warned, "{queue}\n{routes}: {warnings:?}");
+    }
+    let text = format!("hostname = \"a.example.com\"\nunsigned = \"send\"\n[queue]\nbounce_sender = \"a@example.com\"\n{upstreams}");
+    let settings = folder.load(&text, &environment).expect("settings");
+    assert!(folder.shorten(&settings.warnings).iter().any(|it| it.contains("`bounce_sender` has no effect")));
+}

@@ -72,6 +72,7 @@ fn defaults_are_filled_in() {
         keep_failed: days(14),
         keep_history: days(14),
         bounce: Bounce::Off,
+        bounce_sender: crate::smtp::ReversePath::Null,
         min_free_space: 256 << 20,
         deduplicate: None,
     };

@@ -210,6 +210,26 @@ async fn a_bounce_goes_to_whom_it_should_and_never_for_the_null_path() {
     }
 }
 
+/// Each report that fails would cause the next one, as long as the sender is an address.
+#[tokio::test(start_paused = true)]
+async fn a_bounce_from_an_address_causes_no_other_one() {
+    for to in [Bounce::Sender, Bounce::Address(mailbox("postmaster@example.com"))] {
+        let sender = ReversePath::Mailbox(mailbox("postmaster@example.com"));
+        let stage = Stage::new(1, MOMENT).bounce(to).bounce_sender(sender.clone());
+        stage.deliver.judge(|_| refused());
+        stage.put(&["gone@example.net"]).await;
+        stage.run();
+        stage.until("all settled", |fake_queue| fake_queue.count(is_failed) == 2).await;
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(stage.fake_queue.settled(), 2);
+        // Mail of an application from the same address still gets its bounce.
+        stage.put_from(sender, &["gone@example.net"]).await;
+        stage.until("all settled", |fake_queue| fake_queue.count(is_failed) == 4).await;
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(stage.fake_queue.settled(), 4);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_free_only_when_the_settlement_is_durable() {
     let stage = Stage::new(1, MOMENT);

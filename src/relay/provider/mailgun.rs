@@ -42,4 +42,5 @@ pub const PRESET: Preset = Preset {
         no_tracking: Some(FixedSetting::Field { name: "X-Mailgun-Track", value: "no" }),
     },
     wants_real_ehlo_name: false,
+    refuses_null_sender: false,
 };

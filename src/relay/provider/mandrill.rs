@@ -45,4 +45,5 @@ pub const PRESET: Preset = Preset {
         no_tracking: None,
     },
     wants_real_ehlo_name: false,
+    refuses_null_sender: false,
 };

@@ -30,4 +30,5 @@ pub const PRESET: Preset = Preset {
     tracking_rewrites_body: false,
     vocabulary: Vocabulary::NONE,
     wants_real_ehlo_name: false,
+    refuses_null_sender: false,
 };

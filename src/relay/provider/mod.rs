@@ -40,6 +40,8 @@ pub struct Preset {
     pub vocabulary: Vocabulary,
     /// Drops clients that use "localhost" or an address in EHLO.
     pub wants_real_ehlo_name: bool,
+    /// Refuses `MAIL FROM:<>`, from which bounces are sent unless `bounce_sender` says otherwise.
+    pub refuses_null_sender: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

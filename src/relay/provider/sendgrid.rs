@@ -50,4 +50,5 @@ pub const PRESET: Preset = Preset {
         }),
     },
     wants_real_ehlo_name: false,
+    refuses_null_sender: false,
 };

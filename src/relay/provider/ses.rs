@@ -66,6 +66,8 @@ pub const PRESET: Preset = Preset {
         no_tracking: None,
     },
     wants_real_ehlo_name: false,
+    // Every sender must be a verified identity.
+    refuses_null_sender: true,
 };
 
 /// The SMTP password that belongs to a secret access key in one region.

@@ -11,7 +11,7 @@ use super::session::ClientSession;
 use super::starttls::Secured;
 use crate::message::outcome::{Cause, ConnectionState, Interpretation, Meaning, Outcome, Reason, RelayStep};
 use crate::relay::deadline::Deadline;
-use crate::smtp::{Mailbox, Reply};
+use crate::smtp::{Mailbox, Reply, ReversePath};
 use std::time::Duration;
 
 /// Commands per write. Their replies must fit into the sockets' buffers, or both sides would wait for each other.
@@ -74,7 +74,11 @@ impl ClientSession<Secured> {
             self.reason(RelayStep::Data, Cause::Network("the server did not take the message".to_owned()))
         });
         let outcomes = outcomes.into_iter().zip(mail.recipients);
-        Transacted::Settled(outcomes.map(|(outcome, recipient)| with_advice_on_dots(outcome, recipient)).collect())
+        let outcomes = outcomes.map(|(outcome, recipient)| with_advice_on_dots(outcome, recipient));
+        Transacted::Settled(match mail.envelope.sender {
+            ReversePath::Null => outcomes.map(with_advice_on_the_null_sender).collect(),
+            ReversePath::Mailbox(_) => outcomes.collect(),
+        })
     }
 
     /// Every command with its line, in order; empty if no recipient is left.
@@ -210,6 +214,19 @@ fn with_advice_on_dots(outcome: Outcome, recipient: &Mailbox) -> Outcome {
             Outcome::Failed(reason.with_advice(
                 "this address has a dot at its beginning or end, or two in a row, which mail allows in quotes only, and \
                  the server does not take it so",
+            ))
+        }
+        outcome => outcome,
+    }
+}
+
+/// Servers that want each sender to be verified refuse bounces.
+fn with_advice_on_the_null_sender(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed(reason) if reason.step == RelayStep::Mail && reason.advice.is_none() => {
+            Outcome::Failed(reason.with_advice(
+                "the sender is the null path <>; if this provider refuses it, set `bounce_sender` in [queue] for the \
+                 gateway's own bounces",
             ))
         }
         outcome => outcome,

@@ -7,6 +7,8 @@ pub struct Rules {
     /// Connections at once, and what the login on one more is answered.
     pub connections: (usize, &'static str),
     pub messages_per_connection: (usize, &'static str),
+    /// Of MAIL's argument; `None` if there is nothing wrong with it.
+    pub sender: fn(&str) -> Option<&'static str>,
     /// Of one transaction.
     pub recipients: (usize, &'static str),
     /// Octets.
@@ -25,6 +27,7 @@ impl Default for Rules {
             login: None,
             connections: WITHOUT_LIMIT,
             messages_per_connection: WITHOUT_LIMIT,
+            sender: |_| None,
             recipients: WITHOUT_LIMIT,
             size: WITHOUT_LIMIT,
             message: |_| None,
@@ -48,9 +51,10 @@ impl Rules {
         }
     }
 
-    /// `before`: messages that this connection has carried.
-    pub fn about_mail(&self, before: usize) -> Option<&'static str> {
-        (before >= self.messages_per_connection.0).then_some(self.messages_per_connection.1)
+    /// `before`: messages that this connection has carried. `argument`: of MAIL.
+    pub fn about_mail(&self, before: usize, argument: &str) -> Option<&'static str> {
+        let many = (before >= self.messages_per_connection.0).then_some(self.messages_per_connection.1);
+        many.or_else(|| (self.sender)(argument))
     }
 
     /// `before`: recipients that this transaction has.
