@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -61,6 +61,8 @@ struct PermitInner<C: Pooled> {
 
 pub(super) struct Pool<C: Pooled> {
     cap: usize,
+    /// As in the state, to be read without its lock. Changes only under that lock.
+    limit: AtomicUsize,
     state: Mutex<PoolState<C>>,
 }
 
@@ -127,7 +129,7 @@ impl<C: Pooled> Pool<C> {
         let cap = cap.max(1);
         let state =
             PoolState { limit: cap, held: 0, closing: 0, waiting: VecDeque::new(), idle: Vec::new(), next_ticket: 0 };
-        Arc::new(Self { cap, state: Mutex::new(state) })
+        Arc::new(Self { cap, limit: AtomicUsize::new(cap), state: Mutex::new(state) })
     }
 
     pub(super) fn cap(&self) -> usize {
@@ -223,8 +225,14 @@ impl<C: Pooled> Pool<C> {
     /// Sets the number of permits, at least one and at most the cap. Permits that are held stay; surplus connections
     /// are closed as they become idle, and those that are idle now are returned to be closed.
     pub(super) fn set_limit(self: &Arc<Self>, limit: usize) -> Vec<C> {
+        let limit = limit.clamp(1, self.cap);
+        // Called for each message, and the limit hardly ever changes.
+        if self.limit.load(Ordering::Relaxed) == limit {
+            return Vec::new();
+        }
         let mut state = self.state.lock();
-        state.limit = limit.clamp(1, self.cap);
+        state.limit = limit;
+        self.limit.store(limit, Ordering::Relaxed);
         let mut surplus = Vec::new();
         while state.is_over() && !state.idle.is_empty() {
             let connection = state.idle.remove(0).connection;

@@ -128,7 +128,7 @@ pub fn message_object(row: &Row, view: WaitingView<'_>) -> Value {
 }
 
 /// Columns of the terminal, if standard output is one.
-fn terminal_width() -> Option<usize> {
+pub(super) fn terminal_width() -> Option<usize> {
     let stdout = std::io::stdout();
     let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| stdout.is_terminal())?;
     Some(usize::from(size.ws_col)).filter(|width| *width > 0).or(Some(80))

@@ -1,7 +1,7 @@
 //! `waxseal queue show`: one message, with every reason in full; or its content, byte for byte.
 
 use super::client::{QueueClient, unexpected};
-use super::list::{history_object, message_object};
+use super::list::{history_object, message_object, terminal_width};
 use super::waiting::WaitingView;
 use super::{print, print_json, text};
 use crate::cli::PROBLEM_FOUND;
@@ -46,7 +46,7 @@ async fn details(args: &ShowArgs, client: &QueueClient) -> anyhow::Result<ExitCo
     if args.json {
         print_json(&object(&shown, view))?;
     } else {
-        print(Details { shown: &shown, view }.to_string())?;
+        print(text::wrapped(&Details { shown: &shown, view }.to_string(), terminal_width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

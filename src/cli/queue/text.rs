@@ -4,6 +4,7 @@ use crate::observe::log::Clean;
 use crate::queue::HeldLane;
 use crate::text::briefly;
 use jiff::Timestamp;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// `3 h ago`; a future time (the clock was set back) is `in 3 h`.
 pub fn ago(now: Timestamp, at: Timestamp) -> String {
@@ -55,6 +56,54 @@ pub fn holds(held: &[HeldLane]) -> Vec<String> {
     held.iter().map(line).collect()
 }
 
+/// Lines that are wider than the terminal continue on the next line, a little further to the right. `room`: its columns;
+/// `None` is for a file or a pipe, where every line stays whole.
+pub fn wrapped(text: &str, room: Option<usize>) -> String {
+    let Some(room) = room else { return text.to_owned() };
+    let mut all = String::with_capacity(text.len());
+    for line in text.lines() {
+        wrap(line, room.max(NARROWEST), &mut all);
+        all.push('\n');
+    }
+    all
+}
+
+/// Breaks at spaces, and inside a word only if it is wider than a line.
+fn wrap(line: &str, room: usize, all: &mut String) {
+    let margin = line.len() - line.trim_start_matches(' ').len();
+    let indent = (margin + FURTHER).min(room / 2);
+    let mut width = 0;
+    let mut start_of_row = margin;
+    for word in line.split_inclusive(' ') {
+        let does_not_fit = width + word.trim_end_matches(' ').width() > room;
+        if does_not_fit && width > start_of_row {
+            (width, start_of_row) = next_row(indent, all);
+        }
+        for character in word.chars() {
+            let columns = character.width().unwrap_or(0);
+            match width + columns > room {
+                true if character == ' ' => continue,
+                true => (width, start_of_row) = next_row(indent, all),
+                false => {}
+            }
+            all.push(character);
+            width += columns;
+        }
+    }
+}
+
+fn next_row(indent: usize, all: &mut String) -> (usize, usize) {
+    all.truncate(all.trim_end_matches(' ').len());
+    all.push('\n');
+    all.extend(std::iter::repeat_n(' ', indent));
+    (indent, indent)
+}
+
+/// A continuation begins this much further to the right.
+const FURTHER: usize = 2;
+/// Columns; a narrower terminal breaks the lines itself.
+const NARROWEST: usize = 20;
+
 /// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
@@ -86,6 +135,25 @@ mod tests {
             assert_eq!(ago(now, at(time)), shown, "{time}");
         }
         assert_eq!(exact(now), "2026-11-24 03:00:00 UTC");
+    }
+
+    #[test]
+    fn long_lines_are_wrapped_for_a_terminal_and_for_nothing_else() {
+        let text = "Message    01\n\n  a@example.net: next try in 12 min, tried 2 times\n    upstream \"company\": no\n";
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped(text, Some(200)), text);
+        assert_eq!(
+            wrapped(text, Some(30)),
+            "Message    01\n\n  a@example.net: next try in\n    12 min, tried 2 times\n    upstream \"company\": no\n"
+        );
+        for room in NARROWEST..60 {
+            let long = format!("{text}    {} {}\n", "x".repeat(70), "日本語".repeat(20));
+            let shown = wrapped(&long, Some(room));
+            let is_narrow = |line: &str| line.width() <= room;
+            assert!(shown.lines().all(is_narrow), "{room}: {shown}");
+            let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(squeezed(&shown), squeezed(&long), "{room}");
+        }
     }
 
     #[test]

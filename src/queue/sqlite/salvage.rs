@@ -383,7 +383,7 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// Copies history, holds and quotas, and computes the counters again.
+    /// Copies history, holds, quotas and what mail is recognised by, and computes the counters again.
     fn beside(&mut self) -> rusqlite::Result<()> {
         let source = self.source.connection();
         let (mut history, is_whole) = all_rows(source, "history", "key");
@@ -399,6 +399,13 @@ impl Salvage<'_> {
         self.copy("INSERT OR IGNORE INTO hold VALUES (?, ?)", &all_rows(source, "hold", "lane").0)?;
         self.copy("INSERT OR IGNORE INTO quota VALUES (?, ?, ?, ?)", &quotas)?;
         self.copy("INSERT OR REPLACE INTO lifetime VALUES (?, ?, ?, ?, ?, ?)", &all_rows(source, "lifetime", "one").0)?;
+        self.copy("INSERT OR IGNORE INTO deduplication VALUES (?, ?, ?)", &all_rows(source, "deduplication", "key").0)?;
+        // An application that submits a message again must not be told that it is stored if it is not, or not intact.
+        self.target.execute(
+            "DELETE FROM deduplication WHERE id NOT IN (SELECT id FROM history) AND id NOT IN (
+               SELECT id FROM message WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.message = message.key AND job.state = 2))",
+            [],
+        )?;
         let (ledger, _) = all_rows(source, "ledger", "one");
         let number = |column: usize| match ledger.first().and_then(|row| row.get(column)) {
             Some(Value::Integer(number)) => *number,

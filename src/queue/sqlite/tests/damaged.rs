@@ -5,11 +5,14 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::{Finding, SqliteQueue, check, salvage, wal};
-use crate::queue::{Filter, Lane, NewMail, Operator, Queue};
+use crate::queue::{
+    Deduplication, Delivered, Filter, IdempotencyKey, Lane, NewMail, Operator, Queue, Settlement,
+};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 const MAILS: u32 = 60;
 
@@ -248,6 +251,43 @@ async fn a_well_database_is_salvaged_whole() {
             (0..MAILS).map(|number| 1 + number as usize % 3).sum::<usize>()
         );
         assert_eq!(fs::read_dir(folder.path().join("bodies")).unwrap().count(), bodies);
+    }
+}
+
+/// An application that submits its mail again after the salvage: what is there is not stored twice, and what is lost or
+/// damaged is stored.
+#[tokio::test]
+async fn a_salvage_remembers_the_mail_that_it_saves_and_no_other() {
+    let keyed = |number: u32, key: u8| {
+        let deduplication = Some(Deduplication { key: IdempotencyKey([key; 32]), window: Duration::from_secs(600) });
+        NewMail { deduplication, ..plain(number, 0) }
+    };
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    for number in 1..=4 {
+        assert_eq!(queue.put_once(keyed(number, number as u8)).await.unwrap(), None);
+    }
+    let delivered = queue.lease(&Lane::new("a"), after(100), 1, u64::MAX).await.unwrap().remove(0);
+    let settlement = Delivered { at: after(1), upstream: "company".into(), reply: "250 ok".into(), milliseconds: 1 };
+    queue.settle(delivered.lease, vec![Settlement::Delivered(settlement)], after(1)).await.unwrap();
+    drop(queue);
+    let ids: Vec<_> = (1..=4).map(|number| keyed(number, 0).accepted.id).collect();
+    let is_done = ids.iter().position(|id| *id == delivered.accepted.id).unwrap();
+    let others: Vec<usize> = (0..4).filter(|at| *at != is_done).collect();
+    let sql = rusqlite::Connection::open(folder.path().join("queue.sqlite")).unwrap();
+    sql.execute("UPDATE content SET header = x'41' WHERE message = (SELECT key FROM message WHERE id = ?1)", [ids[others[0]].as_str()])
+        .unwrap();
+    for table in ["content", "recipient", "job"] {
+        let of_it = "(SELECT key FROM message WHERE id = ?1)";
+        sql.execute(&format!("DELETE FROM {table} WHERE message = {of_it}"), [ids[others[1]].as_str()]).unwrap();
+    }
+    sql.execute("DELETE FROM message WHERE id = ?1", [ids[others[1]].as_str()]).unwrap();
+    drop(sql);
+    let _salvaged = salvage(&folder.path(), after(500), |_, _| {}).unwrap();
+    let queue = folder.open();
+    for (at, known) in [(is_done, true), (others[0], false), (others[1], false), (others[2], true)] {
+        let first = queue.put_once(keyed(10 + at as u32, 1 + at as u8)).await.unwrap();
+        assert_eq!(first, known.then_some(ids[at]), "{at}");
     }
 }
 

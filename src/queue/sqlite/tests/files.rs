@@ -5,12 +5,13 @@ use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{
-    Filter, Lane, Leased, NewMail, Operator, Queue, QueueError, RecipientState, Revision, Settlement, Statistics,
+    Deduplication, Filter, IdempotencyKey, Lane, Leased, NewMail, Operator, Queue, QueueError, RecipientState, Revision, Settlement, Statistics,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn with_body(mut mail: NewMail, size: usize) -> NewMail {
     let mut accepted = (*mail.accepted).clone();
@@ -303,4 +304,30 @@ async fn pages_full_of_rubbish_end_in_errors_or_damage_but_never_in_a_loop() {
 fn spoil(folder: &Folder, sql: &str) {
     let connection = crate::queue::sqlite::schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
     connection.execute_batch(sql).unwrap();
+}
+
+/// The refused message is submitted again: it must not be taken for one that is stored.
+#[tokio::test]
+async fn what_is_refused_because_the_files_have_moved_is_not_remembered() {
+    let window = Duration::from_secs(600);
+    let keyed = |number: u32, key: u8| {
+        let deduplication = Some(Deduplication { key: IdempotencyKey([key; 32]), window });
+        NewMail { deduplication, ..plain(number, 0) }
+    };
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    let first = keyed(1, 1);
+    let id = first.accepted.id;
+    assert_eq!(queue.put_once(first).await.unwrap(), None);
+    let database = folder.path().join("queue.sqlite");
+    let aside = folder.path().join("aside");
+    fs::rename(&database, &aside).unwrap();
+    for (number, key) in [(2, 1), (3, 2), (4, 2)] {
+        let refused = queue.put_once(keyed(number, key)).await;
+        assert!(matches!(refused, Err(QueueError::Moved(_))), "{number}: {refused:?}");
+    }
+    fs::rename(&aside, &database).unwrap();
+    assert_eq!(queue.put_once(keyed(5, 1)).await.unwrap(), Some(id), "it is stored");
+    assert_eq!(queue.put_once(keyed(6, 2)).await.unwrap(), None, "it was refused");
+    assert_eq!(queue.statistics().await.unwrap().waiting, 2);
 }
