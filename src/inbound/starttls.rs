@@ -47,7 +47,7 @@ impl Upgrade {
                 let config = Arc::clone(config);
                 SessionStep::new(Reply::ready_for_tls(), SessionAction::StartTls(Self { greeted, config }))
             }
-            Tls::Off | Tls::Implicit(_) => greeted.bad(Reply::not_implemented()),
+            Tls::Off | Tls::Implicit(_) => greeted.bad(Reply::no_starttls_here()),
         }
     }
 

@@ -116,6 +116,7 @@ fixed_replies! {
     authentication_required = 530 5 . 7 . 0, "Authentication required: this client's address is not in the listener's `allow`, so it must log in";
     login_required = 530 5 . 7 . 0, "Authentication required: this listener's `auth` is \"required\"";
     not_allowed = 530 5 . 7 . 0, "This client's address is not in the listener's `allow`, and logins are turned off on this listener";
+    no_starttls_here = 502 5 . 5 . 1, "STARTTLS is not offered on this listener; turn TLS off in the application's mail settings, or set the listener to tls = \"starttls\"";
     no_logins_here = 502 5 . 5 . 1, "Logins are turned off on this listener (`auth` is \"off\", or there is no [[user]]); take user name and password out of the application's mail settings";
     empty_credentials = 535 5 . 7 . 8, "User name or password is empty; set both in the application's mail settings, or turn its authentication off";
     authentication_failed = 535 5 . 7 . 8, "Authentication credentials invalid";
