@@ -44,7 +44,7 @@ pub use settings::{
 
 use file::{File, SCHEMA};
 use masking::Survey;
-use problem::{Findings, Place, Problem, Source};
+use problem::{Findings, Place, Problem, ProblemSeverity, Source};
 use resolve::Resolver;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -181,13 +181,17 @@ impl UnresolvedConfig {
             };
             self.findings.error(&Place::Nowhere, message).help(
                 "mail needs somewhere to go: set SMTP_HOST_ADDR, SMTP_USER_NAME and SMTP_USER_PWD (or \
-                 WAXSEAL_PROVIDER=sandbox, which needs no account), or add an [[upstream]] table to the file (or \
-                 provider = \"sandbox\")",
+                 WAXSEAL_PROVIDER=sandbox, which needs no account), or add an [[upstream]] table to the file",
             );
         }
         // The wrong name for a variable is often why something is missing.
         let has_errors = !self.findings.errors.is_empty();
-        if has_errors { &mut self.findings.errors } else { &mut self.findings.warnings }.extend(suspicions);
+        if has_errors {
+            self.findings.errors.extend(suspicions);
+        } else {
+            let warnings = suspicions.into_iter().map(|problem| Problem { severity: ProblemSeverity::Warning, ..problem });
+            self.findings.warnings.extend(warnings);
+        }
         name_variables(&mut self.findings, self.has_file);
         let source = Arc::new(self.source);
         match settings {

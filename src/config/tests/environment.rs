@@ -480,3 +480,11 @@ fn a_file_that_compose_made_into_a_directory_is_explained_wherever_one_is_read()
         assert!(found.contains("is a directory, not a file") && found.contains("a container engine"), "{found}");
     }
 }
+
+/// It was called an error beside "no mistakes".
+#[test]
+fn a_name_that_is_not_used_is_a_warning_where_all_else_is_right() {
+    let settings = alone(&[("WAXSEAL_LISTN", "127.0.0.1:2525"), ("SMTP_PASSWORD", "canary")]);
+    let severities: Vec<_> = settings.warnings.iter().map(|warning| warning.severity().to_string()).collect();
+    assert!(severities.len() >= 2 && severities.iter().all(|severity| severity == "warning"), "{severities:?}");
+}
