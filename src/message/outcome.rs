@@ -362,8 +362,8 @@ impl ReplyRow {
 }
 
 /// What to set where a server refuses a client that it does not know.
-pub const MISSING_CERTIFICATE: &str = "the server asked for a client certificate, and this upstream has none: set its \
-     `certificate` and `private_key` (in the environment WAXSEAL_CLIENT_CERTIFICATE and WAXSEAL_CLIENT_PRIVATE_KEY)";
+pub const MISSING_CERTIFICATE: &str = "this upstream has no client certificate: set its `certificate` and `private_key` (in the \
+     environment WAXSEAL_CLIENT_CERTIFICATE and WAXSEAL_CLIENT_PRIVATE_KEY)";
 
 pub const MISSING_LOGIN: &str = "the server offers AUTH, and this upstream has no login: set its `username` and `password` \
      (in the environment SMTP_USER_NAME and SMTP_USER_PWD)";

@@ -112,10 +112,12 @@ impl ClientSession<Secured> {
                  or set `username` and `password`"
             )),
             None if offers_auth && self.was_asked_for_certificate => {
-                Some(format!("{MISSING_LOGIN}; or {MISSING_CERTIFICATE}"))
+                Some(format!("{MISSING_LOGIN}; or, as it also asks for certificates, {MISSING_CERTIFICATE}"))
             }
             None if offers_auth => Some(MISSING_LOGIN.to_owned()),
-            None if self.was_asked_for_certificate => Some(MISSING_CERTIFICATE.to_owned()),
+            None if self.was_asked_for_certificate => {
+                Some(format!("the server asks for certificates, and {MISSING_CERTIFICATE}"))
+            }
             _ => None,
         }
     }
@@ -133,7 +135,7 @@ impl ClientSession<Secured> {
         }
         match &self.options.endpoint.client_certificate {
             Some(certificate) => reason.with_advice(format!("the client certificate is {certificate}")),
-            None => reason.with_advice(MISSING_CERTIFICATE),
+            None => reason.with_advice(format!("the server asks for certificates, and {MISSING_CERTIFICATE}")),
         }
     }
 
