@@ -14,7 +14,8 @@ pub(crate) use explain::{BROKEN_OFF, ClientSide, explain, explain_late_alert};
 use client_certificate::Presenter;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, InconsistentKeys, ServerConfig, SupportedProtocolVersion};
 use std::sync::Arc;
 use verify::Verifier;
 
@@ -27,16 +28,21 @@ pub enum TlsError {
     Certificate { number: usize, reason: String },
     #[error("the private key does not belong to the first certificate")]
     KeyMismatch,
+    #[error("the private key is not of a supported kind: RSA from 2048 bits, ECDSA (P-256, P-384, P-521) or Ed25519")]
+    UnsupportedKey,
     #[error("{0}")]
     Rustls(rustls::Error),
 }
 
-impl TlsError {
-    fn of_key(error: rustls::Error) -> Self {
-        match error {
-            rustls::Error::InconsistentKeys(_) => Self::KeyMismatch,
-            other => Self::Rustls(other),
-        }
+/// `chain` begins with the certificate that the key belongs to.
+fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsError> {
+    let key = provider().key_provider.load_private_key(key).map_err(|_| TlsError::UnsupportedKey)?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // The kind of key does not tell.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::KeyMismatch),
+        Err(other) => Err(TlsError::Rustls(other)),
     }
 }
 
@@ -64,8 +70,7 @@ pub fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) 
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Rustls)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(TlsError::of_key)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified(chain, key)?)));
     Ok(Arc::new(config))
 }
 

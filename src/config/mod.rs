@@ -189,7 +189,8 @@ impl UnresolvedConfig {
         if has_errors {
             self.findings.errors.extend(suspicions);
         } else {
-            let warnings = suspicions.into_iter().map(|problem| Problem { severity: ProblemSeverity::Warning, ..problem });
+            let warnings =
+                suspicions.into_iter().map(|problem| Problem { severity: ProblemSeverity::Warning, ..problem });
             self.findings.warnings.extend(warnings);
         }
         name_variables(&mut self.findings, self.has_file);

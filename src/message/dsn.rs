@@ -309,7 +309,8 @@ mod tests {
             ("multipart/mixed; report-type=delivery-status; boundary=b", false),
             ("text/plain", false),
         ] {
-            let header = format!("From: a@example.com\r\nContent-Type: {content_type}\r\nAuto-Submitted: auto-replied\r\n\r\n");
+            let header =
+                format!("From: a@example.com\r\nContent-Type: {content_type}\r\nAuto-Submitted: auto-replied\r\n\r\n");
             assert_eq!(is_delivery_report(header.as_bytes()), expected, "{content_type}");
         }
         assert!(!is_delivery_report(b"") && !is_delivery_report(b"From: a@example.com\r\n"));

@@ -2,7 +2,7 @@
 //! private key. RFC 5280 §4.2.1, RFC 8446 §4.4.2.
 
 use super::verify::date;
-use super::{TlsError, provider};
+use super::{TlsError, certified};
 use crate::text::cleaned;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::SignatureScheme;
@@ -49,8 +49,7 @@ impl ClientIdentity {
         }
         let fingerprint = chain.first().map(|certificate| fingerprint(certificate)).unwrap_or_default();
         let certificate = ClientCertificate { subject: subject.unwrap_or_default(), fingerprint };
-        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::of_key)?;
-        Ok(Self { certificate, certified: Arc::new(certified) })
+        Ok(Self { certificate, certified: Arc::new(certified(chain, key)?) })
     }
 
     /// Why servers may refuse this certificate, and what to do. `now`: seconds since 1970.
@@ -150,6 +149,13 @@ mod tests {
     use super::*;
     use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, date_time_ymd};
 
+    /// A curve that TLS does not use.
+    const SECP256K1: &str = "-----BEGIN EC PRIVATE KEY-----\n\
+        MHQCAQEEIE9eZGE/vjaR0lmc5aA/K8FzLrg/mdpYFopXGC8FxbeVoAcGBSuBBAAK\n\
+        oUQDQgAEY1UDypCBU/Dyz8rTnGwjYAXUZrT6GbwuXR+ZLmbJV5P4uzIk1iCnYlGm\n\
+        bl4ylBX5xrB2Ypz4C5BrztfqDrYO4g==\n\
+        -----END EC PRIVATE KEY-----";
+
     /// 2024-06-01.
     const NOW: i64 = 1_717_200_000;
 
@@ -192,6 +198,9 @@ mod tests {
         let (_, other) = issued(|_| {});
         let refused = ClientIdentity::new(vec![one.clone()], other).expect_err("another key");
         assert!(matches!(refused, TlsError::KeyMismatch), "{refused}");
+        let odd = crate::pem::private_key(SECP256K1.as_bytes()).expect("a key");
+        let refused = ClientIdentity::new(vec![one.clone()], odd).expect_err("a key of another kind");
+        assert!(matches!(refused, TlsError::UnsupportedKey), "{refused}");
         let identity = ClientIdentity::new(vec![one], own).expect("an identity");
         let shown = format!("{identity:?}");
         let fingerprint = &identity.certificate.fingerprint;

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn long_lines_are_wrapped_for_a_terminal_and_for_nothing_else() {
-        let text = "Message    01\n\n  a@example.net: next try in 12 min, tried 2 times\n    upstream \"company\": no\n";
+        let text =
+            "Message    01\n\n  a@example.net: next try in 12 min, tried 2 times\n    upstream \"company\": no\n";
         assert_eq!(wrapped(text, None), text);
         assert_eq!(wrapped(text, Some(200)), text);
         assert_eq!(

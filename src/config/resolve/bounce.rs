@@ -39,9 +39,14 @@ impl Resolver<'_> {
             self.findings
                 .warning(
                     &typed.bounce.place,
-                    format!("{title} (\"{}\") refuses mail from the null path, so bounces are lost there", upstream.name),
+                    format!(
+                        "{title} (\"{}\") refuses mail from the null path, so bounces are lost there",
+                        upstream.name
+                    ),
                 )
-                .help("set bounce_sender = \"postmaster@example.com\", an address that the provider accepts as a sender");
+                .help(
+                    "set bounce_sender = \"postmaster@example.com\", an address that the provider accepts as a sender",
+                );
         }
     }
 }

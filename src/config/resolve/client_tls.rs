@@ -92,6 +92,9 @@ impl Resolver<'_> {
                     )
                     .help("the gateway's own certificate comes first, then those of its issuers");
             }
+            TlsError::UnsupportedKey => {
+                self.findings.error(&typed.private_key.place, format!("`private_key` cannot be used: {error}"));
+            }
             error => {
                 self.findings.error(&typed.certificate.place, format!("`certificate` cannot be used: {error}"));
             }

@@ -11,7 +11,7 @@ use crate::config::rewrite::{Addable, AddressTarget, HeaderText, RewriteTable};
 use crate::config::settings::DkimSettings;
 use crate::config::value::PatternText;
 use crate::dkim::Unsigned;
-use crate::message::rewrite::{AddressMap, ListUnsubscribe, NamedAddress, Rule, RuleActions, RuleConditions, Rules};
+use crate::message::rewrite::{AddressMap, ListUnsubscribe, Rule, RuleActions, RuleConditions, Rules};
 use crate::message::{Mark, SenderPatterns};
 use crate::smtp::Domain;
 use std::collections::HashSet;
@@ -148,9 +148,7 @@ impl Resolver<'_> {
         if known.dkim.is_empty() && unsigned.permits(Some(domain)) {
             return;
         }
-        self.findings
-            .warning(place, format!("mail with this From {consequence}: {domain} has no DKIM key"))
-            .help(help);
+        self.findings.warning(place, format!("mail with this From {consequence}: {domain} has no DKIM key")).help(help);
     }
 
     fn warn_about_the_unreachable(&mut self, rules: &[Rule], typed: &[RewriteTable]) {

@@ -255,12 +255,15 @@ fn bounces_through_a_provider_that_refuses_their_sender_are_warned_about() {
         (postmaster, route("header = { Subject = \"*\" }", "[\"own\"]") + &any("[\"ses\"]"), true),
     ] {
         let text = format!("hostname = \"a.example.com\"\nunsigned = \"send\"\n[queue]\n{queue}\n{upstreams}{routes}");
-        let settings = folder.load(&text, &environment).unwrap_or_else(|problems| panic!("{queue} {routes}: {problems}"));
+        let settings =
+            folder.load(&text, &environment).unwrap_or_else(|problems| panic!("{queue} {routes}: {problems}"));
         let warnings = folder.shorten(&settings.warnings);
         let found = warnings.iter().any(|it| it.contains("Amazon SES (\"ses\") refuses mail from the null path"));
         assert_eq!(found, warned, "{queue}\n{routes}: {warnings:?}");
     }
-    let text = format!("hostname = \"a.example.com\"\nunsigned = \"send\"\n[queue]\nbounce_sender = \"a@example.com\"\n{upstreams}");
+    let text = format!(
+        "hostname = \"a.example.com\"\nunsigned = \"send\"\n[queue]\nbounce_sender = \"a@example.com\"\n{upstreams}"
+    );
     let settings = folder.load(&text, &environment).expect("settings");
     assert!(folder.shorten(&settings.warnings).iter().any(|it| it.contains("`bounce_sender` has no effect")));
 }

@@ -5,9 +5,7 @@ use super::Folder;
 use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::{Finding, SqliteQueue, check, salvage, wal};
-use crate::queue::{
-    Deduplication, Delivered, Filter, IdempotencyKey, Lane, NewMail, Operator, Queue, Settlement,
-};
+use crate::queue::{Deduplication, Delivered, Filter, IdempotencyKey, Lane, NewMail, Operator, Queue, Settlement};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -275,8 +273,11 @@ async fn a_salvage_remembers_the_mail_that_it_saves_and_no_other() {
     let is_done = ids.iter().position(|id| *id == delivered.accepted.id).unwrap();
     let others: Vec<usize> = (0..4).filter(|at| *at != is_done).collect();
     let sql = rusqlite::Connection::open(folder.path().join("queue.sqlite")).unwrap();
-    sql.execute("UPDATE content SET header = x'41' WHERE message = (SELECT key FROM message WHERE id = ?1)", [ids[others[0]].as_str()])
-        .unwrap();
+    sql.execute(
+        "UPDATE content SET header = x'41' WHERE message = (SELECT key FROM message WHERE id = ?1)",
+        [ids[others[0]].as_str()],
+    )
+    .unwrap();
     for table in ["content", "recipient", "job"] {
         let of_it = "(SELECT key FROM message WHERE id = ?1)";
         sql.execute(&format!("DELETE FROM {table} WHERE message = {of_it}"), [ids[others[1]].as_str()]).unwrap();

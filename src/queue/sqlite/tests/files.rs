@@ -5,7 +5,8 @@ use crate::message::RawMessage;
 use crate::queue::conformance::{after, mail, plain};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{
-    Deduplication, Filter, IdempotencyKey, Lane, Leased, NewMail, Operator, Queue, QueueError, RecipientState, Revision, Settlement, Statistics,
+    Deduplication, Filter, IdempotencyKey, Lane, Leased, NewMail, Operator, Queue, QueueError, RecipientState,
+    Revision, Settlement, Statistics,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

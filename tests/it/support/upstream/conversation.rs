@@ -127,7 +127,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
                 }
                 "AUTH" => self.auth(&line).await?,
                 "MAIL" => {
-                    let usual = match self.shared.rules.about_mail(messages, line.get("MAIL FROM:".len()..).unwrap_or_default()) {
+                    let usual = match self
+                        .shared
+                        .rules
+                        .about_mail(messages, line.get("MAIL FROM:".len()..).unwrap_or_default())
+                    {
                         Some(refusal) => self.noted(refusal),
                         None => "250 2.1.0 sender ok",
                     };
