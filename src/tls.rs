@@ -47,10 +47,15 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -
 }
 
 /// For connections to an upstream: trusts the system's roots and `ca`, which may also hold the server's own
-/// certificate. `identity` is shown to a server that asks for it. Sessions are resumed only under the configuration that
+/// certificate.
+pub fn client(ca: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+    client_with(ca, None)
+}
+
+/// The same, and shows `identity` to a server that asks for it. Sessions are resumed only under the configuration that
 /// began them, so never under another certificate.
 #[expect(clippy::disallowed_methods, reason = "the verifier adds `ca` to the platform's checks and takes none away")]
-pub fn client(
+pub fn client_with(
     ca: &[CertificateDer<'static>],
     identity: Option<&ClientIdentity>,
 ) -> Result<Arc<ClientConfig>, TlsError> {

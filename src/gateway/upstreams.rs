@@ -144,7 +144,7 @@ fn account_name(provider: &Provider) -> String {
 }
 
 fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
-    let config = tls::client(&[sandbox.ca().clone()], None).map_err(sandbox::SandboxError::from)?;
+    let config = tls::client(&[sandbox.ca().clone()]).map_err(sandbox::SandboxError::from)?;
     Ok(Endpoint {
         host: sandbox.address().ip().to_string(),
         port: sandbox.address().port(),

@@ -19,7 +19,7 @@ fn as_client(scripted: &ScriptedUpstream, issued: Option<&Issued>) -> UpstreamOp
     options.credentials = None;
     let ca = waxseal::pem::certificates(scripted.ca().as_bytes()).unwrap();
     let identity = issued.map(identity);
-    options.endpoint.tls_config = tls::client(&ca, identity.as_ref()).unwrap();
+    options.endpoint.tls_config = tls::client_with(&ca, identity.as_ref()).unwrap();
     options.endpoint.client_certificate = identity.map(|identity| identity.certificate);
     options
 }

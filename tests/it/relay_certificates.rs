@@ -134,7 +134,7 @@ async fn server_name_says_whom_the_certificate_must_name() {
 async fn a_system_without_roots() {
     const INSIDE: &str = "WAXSEAL_TEST_WITHOUT_ROOTS";
     if std::env::var_os(INSIDE).is_some() {
-        let error = waxseal::tls::client(&[], None).expect_err("nobody is trusted");
+        let error = waxseal::tls::client(&[]).expect_err("nobody is trusted");
         assert!(error.to_string().contains("ca-certificates"), "{error}");
         let issued = Issued::self_signed(&["localhost"]);
         let ca = issued.certificate.clone();

@@ -19,7 +19,7 @@ impl Resolver<'_> {
         let identity = self.client_identity(typed);
         let ca = ca?;
         let identity = identity?;
-        match tls::client(&ca, identity.as_ref()) {
+        match tls::client_with(&ca, identity.as_ref()) {
             Ok(config) => Ok((config, identity.map(|identity| identity.certificate))),
             Err(error) if typed.ca.is_given() => {
                 self.findings.error(&typed.ca.place, format!("`ca` cannot be used: {error}"));

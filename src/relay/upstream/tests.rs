@@ -23,7 +23,7 @@ fn upstream_with(address: SocketAddr, connections: usize, fallback_ports: Vec<Po
             tls: TlsMode::StartTls,
             fallback_ports,
             server_name: ServerName::try_from("localhost").expect("a name"),
-            tls_config: crate::tls::client(&[], None).expect("a configuration"),
+            tls_config: crate::tls::client(&[]).expect("a configuration"),
             client_certificate: None,
             source_address: None,
         },

@@ -32,7 +32,7 @@ impl Client {
     pub async fn start_tls(self, authority: &Authority) -> io::Result<Self> {
         assert!(self.received.is_empty(), "the server spoke out of turn: {}", self.received.escape_ascii());
         let ca = waxseal::pem::certificates(authority.pem().as_bytes()).unwrap();
-        let connector = TlsConnector::from(waxseal::tls::client(&ca, None).unwrap());
+        let connector = TlsConnector::from(waxseal::tls::client(&ca).unwrap());
         let name = "localhost".try_into().unwrap();
         let socket = timeout(HANG_GUARD, connector.connect(name, self.socket)).await.expect("no handshake")?;
         Ok(Self { socket: Box::new(socket), received: Vec::new() })

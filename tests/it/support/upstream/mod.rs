@@ -114,7 +114,7 @@ impl ScriptedUpstream {
                 tls: self.shared.tls,
                 fallback_ports: Vec::new(),
                 server_name: ServerName::try_from("localhost").unwrap(),
-                tls_config: waxseal::tls::client(&ca, None).unwrap(),
+                tls_config: waxseal::tls::client(&ca).unwrap(),
                 client_certificate: None,
                 source_address: None,
             },
