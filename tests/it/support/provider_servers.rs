@@ -114,6 +114,7 @@ pub const SES: ProviderServer = ProviderServer {
     provider: "ses",
     lines: "region = \"eu-central-1\"\nusername = \"AKIAEXAMPLE\"\nsecret_key = \"some+canary+key\"",
     rules: Rules {
+        sender: |mail| mail.starts_with("<>").then_some("501 Invalid MAIL FROM address provided"),
         login: Some(("AKIAEXAMPLE", "BGeyo/homsGjsfn5S1hiK3AAvMsDhHlP8ZIMcy0q3njO")),
         recipients: (50, "554 Transaction failed: Recipient count exceeds 50."),
         size: (40 * MIB, "552 Message is too long."),
@@ -186,6 +187,7 @@ const NONE: Rules = Rules {
     login: None,
     connections: (usize::MAX, ""),
     messages_per_connection: (usize::MAX, ""),
+    sender: |_| None,
     recipients: (usize::MAX, ""),
     size: (usize::MAX, ""),
     message: |_| None,

@@ -18,7 +18,7 @@ const SLACK: u64 = 16;
 
 /// The tables that a salvage reads, without constraints that a damaged row could violate. `name_index` is the index of
 /// `message.id`, read as a table: it has the ids of messages whose rows are lost.
-const TABLES: [(&str, &str, &str); 12] = [
+const TABLES: [(&str, &str, &str); 13] = [
     (
         "message",
         "message",
@@ -42,6 +42,7 @@ const TABLES: [(&str, &str, &str); 12] = [
     ("hold", "hold", "lane,held,PRIMARY KEY(lane)"),
     ("ledger", "ledger", "one INTEGER PRIMARY KEY,held_all,routes,waiting,leased,failed,damaged"),
     ("quota", "quota", "name,number,at,units,PRIMARY KEY(name,number)"),
+    ("deduplication", "deduplication", "key,id,until,PRIMARY KEY(key)"),
     ("lifetime", "lifetime", "one INTEGER PRIMARY KEY,lived,at,latest,boot,uptime"),
 ];
 
