@@ -10,6 +10,7 @@
 //! | [`delivery`] | routes, attempts, and what they mean for the queue | [`delivery::Delivery`], [`delivery::Dispatcher`] |
 //! | [`dkim`] | keys, records, signing, verifying; pure | [`dkim::SigningKey`] |
 //! | [`relay`] | the client side of SMTP: pool, limits, verified TLS | [`relay::Upstream`] |
+//! | [`rate`] | how much may pass in a period, and what of it was used; pure | [`rate::Rate`] |
 //! | [`sandbox`] | a provider inside the process | [`sandbox::Sandbox`] |
 //! | [`control`] | what operators ask and change; the control socket | [`control::ControlRequest`], [`control::execute`] |
 //! | [`tls`] | the only TLS configurations | |
@@ -29,6 +30,7 @@ pub mod smtp;
 
 pub(crate) mod delivery;
 pub mod dkim;
+pub(crate) mod rate;
 pub mod relay;
 pub(crate) mod sandbox;
 pub mod tls;

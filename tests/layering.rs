@@ -18,12 +18,12 @@ const LAYERS: &[&[&str]] = &[
     &["inbound", "queue", "relay"],
     &["dkim", "tls"],
     &["message"],
-    &["smtp", "observe", "pem"],
+    &["smtp", "observe", "pem", "rate"],
     &["text", "lookalikes", "tally"],
 ];
 
 /// No sockets, no files, no waiting.
-const PURE: &[&str] = &["smtp", "message", "dkim"];
+const PURE: &[&str] = &["smtp", "message", "dkim", "rate"];
 const IMPURE: &[&str] = &["tokio::net", "tokio::fs", "tokio::time::sleep", "std::fs", "std::net::Tcp", "std::thread"];
 
 /// Files of one folder that may import each other in a circle: the folder, the files, and why.

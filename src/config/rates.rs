@@ -1,7 +1,7 @@
 //! `rate`: one rate, or a list of several, all of which apply.
 
 use super::value::{Complaint, Complaints, Text, Value};
-use crate::relay::{Rate, RateError};
+use crate::rate::{Rate, RateError};
 use toml::Spanned;
 use toml::de::DeValue;
 

@@ -14,6 +14,7 @@ use crate::message::rewrite::Rules;
 use crate::message::trace::ReceivedDetail;
 use crate::observe::log;
 use crate::queue::schedule::Schedule;
+use crate::rate::Rate;
 use crate::relay;
 use crate::relay::provider::{Preset, Signing};
 use crate::smtp::{Domain, ReversePath};
@@ -109,7 +110,7 @@ pub struct UpstreamSettings {
     /// How a message is adapted before it is sent there.
     pub profile: Profile,
     /// All of them apply.
-    pub rates: Vec<relay::Rate>,
+    pub rates: Vec<Rate>,
     /// The upstream whose limits also apply to this one; never one that itself shares.
     pub share_limits_with: Option<Arc<str>>,
 }

@@ -1,7 +1,7 @@
 //! Stores the relay's quotas across restarts in the queue, which treats them as plain numbers.
 
 use crate::queue::{QuotaLedger, QuotaRow};
-use crate::relay::{QuotaBucket, QuotaStore};
+use crate::rate::{QuotaBucket, QuotaStore};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;

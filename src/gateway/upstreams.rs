@@ -6,7 +6,8 @@ use crate::delivery::{Logins, Quotas, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
 use crate::queue::QuotaLedger;
-use crate::relay::{Account, AccountQuotas, Credentials, Endpoint, QuotaStore, TlsMode, Upstream};
+use crate::rate::{QuotaStore, StoredUsage};
+use crate::relay::{Account, Credentials, Endpoint, TlsMode, Upstream};
 use crate::sandbox::{self, Sandbox, SandboxLimits};
 use crate::text::host_and_port;
 use crate::tls;
@@ -117,7 +118,7 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
         }
         let former = upstream.name.clone();
         let name = name.into();
-        let kept = AccountQuotas { ledger: ledger.clone(), name, former };
+        let kept = StoredUsage { ledger: ledger.clone(), name, former };
         let counting = upstream.preset.limits.counting;
         let account = Account::with_rates(upstream.limits.max_connections, &upstream.rates, counting, Some(kept));
         let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };

@@ -4,10 +4,11 @@
 //! never get more than it allows. A provider that asks for a slower pace slows the whole account down.
 
 use super::connection::PooledConnection;
-use super::limits::{AccountQuotas, Counting, Gate, Rate};
+use super::gate::Gate;
 use super::pool::Pool;
 use super::surplus::ConnectionLimit;
 use crate::message::outcome::Signal;
+use crate::rate::{Counting, Rate, StoredUsage};
 use std::sync::Arc;
 
 /// Passed to each upstream that shares the limits. Cheap to clone.
@@ -25,7 +26,7 @@ impl Account {
     }
 
     /// Without `kept`, quotas start empty in each process.
-    pub fn with_rates(connections: usize, rates: &[Rate], counting: Counting, kept: Option<AccountQuotas>) -> Self {
+    pub fn with_rates(connections: usize, rates: &[Rate], counting: Counting, kept: Option<StoredUsage>) -> Self {
         Self {
             pool: Pool::new(connections),
             gate: Gate::new(rates, counting, kept),

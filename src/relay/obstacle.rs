@@ -1,6 +1,6 @@
 //! What keeps mail from an upstream at this moment, for people who ask why it has not left. Decides nothing.
 
-use super::limits::Rate;
+use crate::rate::Rate;
 use tokio::time::Instant;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 
 use super::connection::PooledConnection;
 use super::deadline::Deadline;
+use super::gate::RateToken;
 use super::health::MonitoredAttempt;
-use super::limits::RateToken;
 use super::smtp::{Mail, Transacted};
 use super::upstream::{CheckedOut, ConnectionRequest, Upstream};
 use crate::dkim::Sealed;

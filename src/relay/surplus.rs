@@ -5,8 +5,8 @@
 //! sockets and no pool: the caller reports what happened to each connection.
 
 use super::deadline::Deadline;
-use super::limits::ThrottleFactor;
 use crate::message::outcome::{Cause, Reason, RelayStep};
+use crate::rate::ThrottleFactor;
 use crate::smtp::reply::Severity;
 use crate::tls::BROKEN_OFF;
 use std::sync::Arc;

@@ -10,8 +10,9 @@ use crate::config::self_loop::{is_local_address, is_own_listener, literal_addres
 use crate::config::settings::{Provider, UpstreamLogins, UpstreamSettings};
 use crate::config::value::Count;
 use crate::delivery::Profile;
+use crate::rate::Rate;
 use crate::relay::provider::{self, Host, Preset, Signing};
-use crate::relay::{ConnectionLimits, Endpoint, Port, Rate, TlsMode};
+use crate::relay::{ConnectionLimits, Endpoint, Port, TlsMode};
 use crate::smtp::Domain;
 use rustls::pki_types::ServerName;
 use std::collections::{HashMap, HashSet};

@@ -13,9 +13,10 @@ mod sendgrid;
 mod ses;
 mod smtp;
 
-use super::{Counting, Counts, Port, TlsMode};
+use super::{Port, TlsMode};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
+use crate::rate::{Counting, Counts};
 
 /// What is known of one provider. A configuration may tighten or override each of its values.
 #[derive(Debug)]

@@ -66,7 +66,7 @@ fn what_a_rate_counts_is_what_the_provider_counts() {
         [("microsoft365", Messages, Recipients), ("ses", Recipients, Recipients), ("gmail", Messages, Messages)]
     {
         let counting = named(name).expect("a preset").limits.counting;
-        let counts = |text| counting.of(crate::relay::Rate::parse(text).expect("a rate"));
+        let counts = |text| counting.of(crate::rate::Rate::parse(text).expect("a rate"));
         assert_eq!((counts("30/min"), counts("10000/day")), (by_the_minute, by_the_day), "{name}");
     }
 }

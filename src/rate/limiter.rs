@@ -5,13 +5,13 @@
 use super::gcra::Gcra;
 use super::load::{Counting, Counts, Load};
 use super::quota::{self, QuotaJournal, QuotaRecord, QuotaReservation, TwoClocks};
-use super::rate::Rate;
 use super::throttle::ThrottleFactor;
+use super::units::Rate;
 use super::window::{Moment, Window, WindowFull};
 use std::time::Duration;
 
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub struct Limiter {
     limits: Vec<Limit>,
 }
 
@@ -32,7 +32,7 @@ enum LimitKind {
 
 /// Whether this load is allowed now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum LimitCheck {
+pub enum LimitCheck {
     Free,
     /// Not before this time.
     Until(Moment),
@@ -54,7 +54,7 @@ pub(super) enum LimitCheck {
 const MOMENT: Duration = Duration::from_secs(1);
 
 impl Limiter {
-    pub(super) fn new(rates: &[Rate], counting: Counting) -> Self {
+    pub fn new(rates: &[Rate], counting: Counting) -> Self {
         let limit = |&rate: &Rate| {
             let kind = if rate.is_short() {
                 LimitKind::Short(Gcra::new(rate.units(), rate.period()))
@@ -67,12 +67,12 @@ impl Limiter {
     }
 
     /// The most recipients that one transaction can have; `None` if nothing counts them.
-    pub(super) fn most_recipients(&self) -> Option<u64> {
+    pub fn most_recipients(&self) -> Option<u64> {
         let counting = self.limits.iter().filter(|limit| limit.counts == Counts::Recipients);
         counting.map(|limit| limit.window.limit()).min()
     }
 
-    pub(super) fn check(&mut self, load: Load, now: TwoClocks) -> LimitCheck {
+    pub fn check(&mut self, load: Load, now: TwoClocks) -> LimitCheck {
         let mut until = Moment::ZERO;
         let mut in_flight = false;
         for Limit { rate, counts, window, kind } in &mut self.limits {
@@ -113,7 +113,7 @@ impl Limiter {
     }
 
     /// When the last of the load would be allowed if all of it were waiting now.
-    pub(super) fn forecast(&self, load: Load, now: Moment, share: ThrottleFactor) -> Moment {
+    pub fn forecast(&self, load: Load, now: Moment, share: ThrottleFactor) -> Moment {
         let ready = |limit: &Limit| match &limit.kind {
             LimitKind::Short(gcra) => {
                 gcra.ready().max(now) + gcra.span(load.units(limit.counts).saturating_sub(1), share)
@@ -124,7 +124,7 @@ impl Limiter {
     }
 
     /// Call this after [`LimitCheck::Free`].
-    pub(super) fn take(&mut self, load: Load, now: Moment, share: ThrottleFactor) {
+    pub fn take(&mut self, load: Load, now: Moment, share: ThrottleFactor) {
         for limit in &mut self.limits {
             let units = load.units(limit.counts);
             limit.window.take(units);
@@ -135,7 +135,7 @@ impl Limiter {
     }
 
     /// The transaction was not begun.
-    pub(super) fn refund(&mut self, load: Load, share: ThrottleFactor) {
+    pub fn refund(&mut self, load: Load, share: ThrottleFactor) {
         for limit in &mut self.limits {
             let units = load.units(limit.counts);
             limit.window.refund(units);
@@ -146,11 +146,11 @@ impl Limiter {
     }
 
     /// The transaction is over, however it ended.
-    pub(super) fn end(&mut self, load: Load, now: Moment) {
+    pub fn end(&mut self, load: Load, now: Moment) {
         self.limits.iter_mut().for_each(|limit| limit.window.end(load.units(limit.counts), now));
     }
 
-    pub(super) fn mark_written(&mut self, quota: &str, reservation: &QuotaReservation) {
+    pub fn mark_written(&mut self, quota: &str, reservation: &QuotaReservation) {
         for limit in self.limits.iter_mut().filter(|limit| quota::name(limit.rate.period()) == quota) {
             if let LimitKind::Quota(journal) = &mut limit.kind {
                 journal.mark_written(reservation);
@@ -159,19 +159,19 @@ impl Limiter {
     }
 
     /// The periods of usage that is stored across restarts.
-    pub(super) fn quota_periods(&self) -> Vec<Duration> {
+    pub fn quota_periods(&self) -> Vec<Duration> {
         self.limits.iter().map(|limit| limit.rate).filter(|rate| !rate.is_short()).map(Rate::period).collect()
     }
 
     /// Loads the recorded usage of the account's current and former quotas. A changed limit or period keeps the usage.
-    pub(super) fn remember(&mut self, records: &[QuotaRecord], now: TwoClocks) {
+    pub fn remember(&mut self, records: &[QuotaRecord], now: TwoClocks) {
         for limit in self.limits.iter_mut().filter(|limit| !limit.rate.is_short()) {
             quota::remember(&mut limit.window, limit.rate.period(), records, now);
         }
     }
 
     /// The rows to write at the start and at the end.
-    pub(super) fn closing(&mut self, now: TwoClocks) -> Vec<(String, QuotaReservation)> {
+    pub fn closing(&mut self, now: TwoClocks) -> Vec<(String, QuotaReservation)> {
         let quotas = self.limits.iter_mut().filter_map(|limit| match &limit.kind {
             LimitKind::Quota(journal) => {
                 Some((quota::name(limit.rate.period()), journal.closing(&mut limit.window, now)))

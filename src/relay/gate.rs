@@ -3,26 +3,23 @@
 //! A [`RateToken`] is held for as long as the transaction lasts. A quota's reservation is written before its token is
 //! granted; if the write fails, there is no token.
 
-use super::limiter::{LimitCheck, Limiter};
-use super::load::{Counting, Load};
-use super::quota::{self, AccountQuotas, QuotaBucket, QuotaRecord, QuotaReservation, TwoClocks};
-use super::rate::Rate;
-use super::throttle::{Throttle, ThrottleFactor};
-use super::window::Moment;
-use crate::relay::deadline::{Deadline, Expired};
+use super::deadline::{Deadline, Expired};
+use crate::rate::{
+    Counting, LimitCheck, Limiter, Load, Moment, QuotaReservation, Rate, StoredUsage, Throttle, ThrottleFactor,
+    TwoClocks, quota_name,
+};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use tracing::error;
 
 /// Time zero is this long before the gate was made, so that earlier usage has a time, too.
 const PAST: Duration = Duration::from_secs(10 * 24 * 3600);
 
 #[derive(Debug)]
-pub(in crate::relay) struct Gate {
+pub(super) struct Gate {
     state: Mutex<GateState>,
     /// The first in line waits for its units, the others for their turn.
     turn: tokio::sync::Mutex<()>,
@@ -31,7 +28,7 @@ pub(in crate::relay) struct Gate {
     /// The load of all waiting callers.
     waiting: Mutex<Load>,
     origin: Instant,
-    kept: Option<AccountQuotas>,
+    kept: Option<StoredUsage>,
 }
 
 #[derive(Debug)]
@@ -42,7 +39,7 @@ struct GateState {
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::relay) enum TokenDenied {
+pub(super) enum TokenDenied {
     /// The turn would come too late; the wait, if it is known.
     NotInTime(Option<Duration>),
     UsedUp {
@@ -55,7 +52,7 @@ pub(in crate::relay) enum TokenDenied {
 
 impl Gate {
     /// Without a ledger, quotas are forgotten at the end of the process.
-    pub(in crate::relay) fn new(rates: &[Rate], counting: Counting, kept: Option<AccountQuotas>) -> Arc<Self> {
+    pub(super) fn new(rates: &[Rate], counting: Counting, kept: Option<StoredUsage>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(GateState { limiter: Limiter::new(rates, counting), throttle: Throttle::default() }),
             turn: tokio::sync::Mutex::default(),
@@ -69,25 +66,17 @@ impl Gate {
     /// Called before anything is sent: loads the usage of earlier processes. If the amount reserved ahead cannot be
     /// reduced to the actual usage (a full disk), that is not an error: it counts as used, and tokens wait until their
     /// reservation is written.
-    pub(in crate::relay) async fn restore(&self) -> Result<(), String> {
+    pub(super) async fn restore(&self) -> Result<(), String> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let today = self.state.lock().limiter.quota_periods();
         if today.is_empty() {
             return Ok(());
         }
-        let mut records = Vec::new();
-        for period in Rate::QUOTA_PERIODS {
-            let quota = quota::name(period);
-            let mut rows = kept.ledger.load(&key(&kept.name, &quota)).await?;
-            if rows.is_empty() && kept.former != kept.name {
-                rows = take_over(kept, &quota).await?;
-            }
-            records.push(QuotaRecord { period, rows });
-        }
+        let mut records = kept.load().await?;
         let now = self.now();
         for record in records.iter_mut().filter(|record| !today.contains(&record.period)) {
             if let Some(end) = record.end(now) {
-                let _it_is_in_the_log = self.write(&quota::name(record.period), end).await;
+                let _it_is_in_the_log = self.write(&quota_name(record.period), end).await;
             }
         }
         self.state.lock().limiter.remember(&records, now);
@@ -96,7 +85,7 @@ impl Gate {
     }
 
     /// Records the exact usage.
-    pub(in crate::relay) async fn close(&self) -> Result<(), String> {
+    pub(super) async fn close(&self) -> Result<(), String> {
         self.write_exactly(self.now()).await
     }
 
@@ -109,17 +98,17 @@ impl Gate {
     }
 
     /// The most recipients of one token; `None` if nothing counts them.
-    pub(in crate::relay) fn most_recipients(&self) -> Option<u64> {
+    pub(super) fn most_recipients(&self) -> Option<u64> {
         self.state.lock().limiter.most_recipients()
     }
 
     /// Somebody waits for the rates.
-    pub(in crate::relay) fn has_waiting(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         *self.waiting.lock() != Load::default()
     }
 
     /// If a quota is used up: which, and until when.
-    pub(in crate::relay) fn exhausted_quota(&self) -> Option<(Rate, Instant)> {
+    pub(super) fn exhausted_quota(&self) -> Option<(Rate, Instant)> {
         let now = self.now();
         match self.state.lock().limiter.check(Load::of_one(1), now) {
             LimitCheck::UsedUp { rate, until } => Some((rate, self.instant(until))),
@@ -128,11 +117,7 @@ impl Gate {
     }
 
     /// For one transaction; waits for at most a minute's rate, never for a quota.
-    pub(in crate::relay) async fn token(
-        self: &Arc<Self>,
-        load: Load,
-        deadline: Deadline,
-    ) -> Result<RateToken, TokenDenied> {
+    pub(super) async fn token(self: &Arc<Self>, load: Load, deadline: Deadline) -> Result<RateToken, TokenDenied> {
         let line = WaitingLoad::behind(&self.waiting, load);
         if let (Some(remaining), wait) = (deadline.remaining(), self.forecast(line.ahead + load))
             && wait > remaining
@@ -156,14 +141,14 @@ impl Gate {
     }
 
     /// A provider asked for a slower pace.
-    pub(in crate::relay) fn slow_down(&self) -> ThrottleFactor {
+    pub(super) fn slow_down(&self) -> ThrottleFactor {
         let mut state = self.state.lock();
         state.throttle.slow_down();
         state.throttle.share()
     }
 
     /// A message was accepted. `None`: the rate was not reduced.
-    pub(in crate::relay) fn recover(&self) -> Option<ThrottleFactor> {
+    pub(super) fn recover(&self) -> Option<ThrottleFactor> {
         let mut state = self.state.lock();
         let before = state.throttle.share();
         state.throttle.recover();
@@ -212,11 +197,7 @@ impl Gate {
     /// Without a ledger, everything counts as written.
     async fn write(&self, quota: &str, reservation: QuotaReservation) -> Result<(), String> {
         if let Some(kept) = &self.kept {
-            let written =
-                kept.ledger.write(&key(&kept.name, quota), reservation.rows.clone(), reservation.oldest).await;
-            written.inspect_err(|error| {
-                error!(account = &*kept.former, "quota usage could not be recorded: {error}");
-            })?;
+            kept.write(quota, &reservation).await?;
         }
         self.state.lock().limiter.mark_written(quota, &reservation);
         Ok(())
@@ -245,42 +226,21 @@ impl Gate {
     }
 }
 
-/// Usage that an earlier version recorded under the table's name.
-async fn take_over(kept: &AccountQuotas, quota: &str) -> Result<Vec<QuotaBucket>, String> {
-    let former = key(&kept.former, quota);
-    let rows = kept.ledger.load(&former).await?;
-    let Some(oldest) = rows.iter().map(|row| row.number).min() else { return Ok(rows) };
-    let moved = match kept.ledger.write(&key(&kept.name, quota), rows.clone(), oldest).await {
-        // Another account may get that name later.
-        Ok(()) => kept.ledger.write(&former, Vec::new(), i64::MAX).await,
-        failed => failed,
-    };
-    if let Err(error) = moved {
-        error!(account = &*kept.former, "quota usage could not be moved to its account: {error}");
-    }
-    Ok(rows)
-}
-
-/// A quota's name among those of all accounts.
-fn key(account: &str, quota: &str) -> String {
-    format!("{account}/{quota}")
-}
-
 /// The load of one transaction. If it is dropped before the transaction began, the load is returned; otherwise it
 /// counts from its end.
-pub(in crate::relay) struct RateToken {
+pub(super) struct RateToken {
     gate: Arc<Gate>,
     load: Load,
     began: bool,
 }
 
 impl RateToken {
-    pub(in crate::relay) fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.began = true;
     }
 
     /// The server never saw the transaction.
-    pub(in crate::relay) fn take_back(&mut self) {
+    pub(super) fn take_back(&mut self) {
         self.began = false;
     }
 }

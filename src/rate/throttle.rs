@@ -8,24 +8,24 @@ const FULL: u32 = 64;
 
 /// A fraction of the configured limits, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::relay) struct ThrottleFactor(u32);
+pub struct ThrottleFactor(u32);
 
 impl ThrottleFactor {
-    pub(in crate::relay) const WHOLE: Self = Self(FULL);
+    pub const WHOLE: Self = Self(FULL);
 
     /// The interval stretched by the factor.
-    pub(super) fn stretched(self, interval: Duration) -> Duration {
+    pub fn stretched(self, interval: Duration) -> Duration {
         interval.saturating_mul(FULL) / self.0
     }
 
     /// At least one.
-    pub(in crate::relay) fn of(self, cap: usize) -> usize {
+    pub fn of(self, cap: usize) -> usize {
         (cap.saturating_mul(self.0 as usize) / FULL as usize).max(1)
     }
 }
 
 #[derive(Debug)]
-pub(in crate::relay) struct Throttle {
+pub struct Throttle {
     share: ThrottleFactor,
 }
 
@@ -36,15 +36,15 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    pub(in crate::relay) fn share(&self) -> ThrottleFactor {
+    pub fn share(&self) -> ThrottleFactor {
         self.share
     }
 
-    pub(in crate::relay) fn slow_down(&mut self) {
+    pub fn slow_down(&mut self) {
         self.share = ThrottleFactor((self.share.0 / 2).max(1));
     }
 
-    pub(in crate::relay) fn recover(&mut self) {
+    pub fn recover(&mut self) {
         self.share = ThrottleFactor((self.share.0 + 1).min(FULL));
     }
 }

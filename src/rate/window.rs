@@ -12,10 +12,10 @@ use std::time::Duration;
 const PARTS: u32 = 100;
 
 /// Time since an origin that the caller chose.
-pub(super) type Moment = Duration;
+pub type Moment = Duration;
 
 #[derive(Debug)]
-pub(super) struct Window {
+pub struct Window {
     limit: u64,
     length: Duration,
     /// Used, but the transaction is not over yet.
@@ -29,7 +29,7 @@ pub(super) struct Window {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bucket {
+pub struct Bucket {
     /// Increases from bucket to bucket.
     pub number: i64,
     pub began: Moment,
@@ -40,7 +40,7 @@ pub(super) struct Bucket {
 
 /// Why a unit is not allowed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WindowFull {
+pub enum WindowFull {
     /// Not before this time, even if everything in flight ended well.
     Until(Moment),
     /// Only transactions in flight prevent it.
@@ -48,41 +48,41 @@ pub(super) enum WindowFull {
 }
 
 impl Window {
-    pub(super) fn new(limit: u32, length: Duration) -> Self {
+    pub fn new(limit: u32, length: Duration) -> Self {
         let limit = u64::from(limit.max(1));
         Self { limit, length, in_flight: 0, ended: 0, buckets: VecDeque::new(), next_number: 1 }
     }
 
-    pub(super) fn limit(&self) -> u64 {
+    pub fn limit(&self) -> u64 {
         self.limit
     }
 
     /// For how long one bucket is filled.
-    pub(super) fn part(&self) -> Duration {
+    pub fn part(&self) -> Duration {
         Self::part_of(self.length)
     }
 
     /// The same of any window of this length.
-    pub(super) fn part_of(length: Duration) -> Duration {
+    pub fn part_of(length: Duration) -> Duration {
         length / PARTS
     }
 
-    pub(super) fn in_flight(&self) -> u64 {
+    pub fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
     /// The buckets from this number on, oldest first.
-    pub(super) fn buckets_from(&self, number: i64) -> impl Iterator<Item = &Bucket> {
+    pub fn buckets_from(&self, number: i64) -> impl Iterator<Item = &Bucket> {
         self.buckets.iter().filter(move |bucket| bucket.number >= number)
     }
 
     /// The oldest number that still counts.
-    pub(super) fn oldest(&self) -> i64 {
+    pub fn oldest(&self) -> i64 {
         self.buckets.front().map_or(self.next_number, |bucket| bucket.number)
     }
 
     /// More units than the limit count as the limit; otherwise they would never be allowed.
-    pub(super) fn check(&mut self, units: u64, now: Moment) -> Result<(), WindowFull> {
+    pub fn check(&mut self, units: u64, now: Moment) -> Result<(), WindowFull> {
         self.release(now);
         let mut over = (self.in_flight + self.ended + units.min(self.limit)).saturating_sub(self.limit);
         if over == 0 {
@@ -97,17 +97,17 @@ impl Window {
         Err(WindowFull::InFlight)
     }
 
-    pub(super) fn take(&mut self, units: u64) {
+    pub fn take(&mut self, units: u64) {
         self.in_flight += units;
     }
 
     /// The transaction was not begun.
-    pub(super) fn refund(&mut self, units: u64) {
+    pub fn refund(&mut self, units: u64) {
         self.in_flight = self.in_flight.saturating_sub(units);
     }
 
     /// The transaction is over.
-    pub(super) fn end(&mut self, units: u64, now: Moment) {
+    pub fn end(&mut self, units: u64, now: Moment) {
         self.in_flight = self.in_flight.saturating_sub(units);
         self.ended += units;
         let bucket = self.fill(now);
@@ -116,13 +116,13 @@ impl Window {
     }
 
     /// Adds usage of an earlier process, oldest first.
-    pub(super) fn remember(&mut self, units: u64, last: Moment) {
+    pub fn remember(&mut self, units: u64, last: Moment) {
         self.ended += units;
         self.begin(last).units = units;
     }
 
     /// The bucket that fills now.
-    pub(super) fn fill(&mut self, now: Moment) -> &mut Bucket {
+    pub fn fill(&mut self, now: Moment) -> &mut Bucket {
         let part = self.part();
         // A skipped number ends the bucket before it.
         let newest = self.next_number - 1;
@@ -135,7 +135,7 @@ impl Window {
     }
 
     /// A number that no bucket has; the next bucket gets a higher one.
-    pub(super) fn skip(&mut self) -> i64 {
+    pub fn skip(&mut self) -> i64 {
         self.next_number += 1;
         self.next_number - 1
     }
@@ -155,7 +155,7 @@ impl Window {
     }
 
     /// Numbers continue after this one.
-    pub(super) fn number_from(&mut self, next: i64) {
+    pub fn number_from(&mut self, next: i64) {
         self.next_number = next;
     }
 }

@@ -35,7 +35,7 @@ pub enum RateError {
 
 impl Rate {
     /// The periods of all possible quotas.
-    pub(super) const QUOTA_PERIODS: [Duration; 2] = [Period::Hour.length(), Period::Day.length()];
+    pub const QUOTA_PERIODS: [Duration; 2] = [Period::Hour.length(), Period::Day.length()];
 
     /// Accepts spaces, and the periods' usual names.
     pub fn parse(text: &str) -> Result<Self, RateError> {

@@ -9,7 +9,6 @@
 use super::window::{Moment, Window};
 use async_trait::async_trait;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A limit is reserved in this many parts.
@@ -17,7 +16,7 @@ const CHUNKS: u64 = 200;
 const LARGEST_CHUNK: u64 = 1_000;
 
 /// By how much a transaction under way at the end of a process may have outlived its bucket.
-pub(super) const UNDER_WAY: Duration = Duration::from_secs(3600);
+pub const UNDER_WAY: Duration = Duration::from_secs(3600);
 
 /// Units of one bucket, used or reserved, none of them after `at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +43,9 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
     async fn write(&self, quota: &str, rows: Vec<QuotaBucket>, oldest: i64) -> Result<(), String>;
 }
 
-/// Where the account's quotas are stored across restarts.
-#[derive(Debug, Clone)]
-pub struct AccountQuotas {
-    pub ledger: Arc<dyn QuotaStore>,
-    /// The account's own name, whatever its table is called.
-    pub name: Arc<str>,
-    /// The name that earlier versions used: copied once, if there is nothing under `name`.
-    pub former: Arc<str>,
-}
-
 /// The recorded usage of one window.
 #[derive(Debug)]
-pub(super) struct QuotaJournal {
+pub struct QuotaJournal {
     /// The newest row: units that are not in an older row must not exceed `bound`, nor be used after `until`.
     newest: i64,
     bound: u64,
@@ -65,7 +54,7 @@ pub(super) struct QuotaJournal {
 
 /// Must be written before a unit can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct QuotaReservation {
+pub struct QuotaReservation {
     pub rows: Vec<QuotaBucket>,
     pub oldest: i64,
     newest: i64,
@@ -75,7 +64,7 @@ pub(super) struct QuotaReservation {
 
 /// The same instant by two clocks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TwoClocks {
+pub struct TwoClocks {
     pub moment: Moment,
     /// By the ledger's clock.
     pub kept: Duration,
@@ -83,12 +72,12 @@ pub(super) struct TwoClocks {
 
 impl QuotaJournal {
     /// Nothing is recorded yet.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self { newest: i64::MIN, bound: 0, until: Moment::ZERO }
     }
 
     /// `None`: this many units are already reserved.
-    pub(super) fn reserve(&self, units: u64, window: &mut Window, now: TwoClocks) -> Option<QuotaReservation> {
+    pub fn reserve(&self, units: u64, window: &mut Window, now: TwoClocks) -> Option<QuotaReservation> {
         let covered = now.moment < self.until && self.open(window) + units <= self.bound;
         (!covered).then(|| {
             let chunk = (window.limit() / CHUNKS).clamp(1, LARGEST_CHUNK).max(units);
@@ -103,14 +92,14 @@ impl QuotaJournal {
         })
     }
 
-    pub(super) fn mark_written(&mut self, reservation: &QuotaReservation) {
+    pub fn mark_written(&mut self, reservation: &QuotaReservation) {
         self.newest = reservation.newest;
         self.bound = reservation.bound;
         self.until = reservation.until;
     }
 
     /// The exact usage, for the end of the process and its beginning. Units still under way count as used now.
-    pub(super) fn closing(&self, window: &mut Window, now: TwoClocks) -> QuotaReservation {
+    pub fn closing(&self, window: &mut Window, now: TwoClocks) -> QuotaReservation {
         let in_flight = window.in_flight();
         let newest = window.skip();
         let mut rows = self.exact(window, now, newest);
@@ -133,7 +122,7 @@ impl QuotaJournal {
 
 /// What one quota of an account has recorded.
 #[derive(Debug)]
-pub(super) struct QuotaRecord {
+pub struct QuotaRecord {
     pub period: Duration,
     pub rows: Vec<QuotaBucket>,
 }
@@ -155,7 +144,7 @@ impl QuotaRecord {
     }
 
     /// For a quota that is no longer in use: it records nothing from now on. Returns what to write.
-    pub(super) fn end(&mut self, now: TwoClocks) -> Option<QuotaReservation> {
+    pub fn end(&mut self, now: TwoClocks) -> Option<QuotaReservation> {
         let last = self.rows.iter_mut().max_by_key(|row| row.number).filter(|row| row.units > 0)?;
         last.at = last.at.max(now.kept.min(last.at.saturating_add(UNDER_WAY)));
         let newest = last.number.saturating_add(1);
@@ -176,7 +165,7 @@ impl QuotaRecord {
 
 /// Loads recorded usage into an empty window of this period: from its own quota, and since then from those of other
 /// periods, which may have replaced it for a while.
-pub(super) fn remember(window: &mut Window, period: Duration, records: &[QuotaRecord], now: TwoClocks) {
+pub fn remember(window: &mut Window, period: Duration, records: &[QuotaRecord], now: TwoClocks) {
     let none = QuotaRecord { period, rows: Vec::new() };
     let own = records.iter().find(|record| record.period == period).unwrap_or(&none);
     let others = records.iter().filter(|record| record.period != period);
@@ -188,7 +177,7 @@ pub(super) fn remember(window: &mut Window, period: Duration, records: &[QuotaRe
 }
 
 /// A quota's name within its account, for example "86400s".
-pub(super) fn name(period: Duration) -> String {
+pub fn name(period: Duration) -> String {
     format!("{}s", period.as_secs())
 }
 

@@ -1,6 +1,6 @@
 //! `Load`: the cost of a transaction, and which of its two numbers an account's rates count.
 
-use super::rate::Rate;
+use super::units::Rate;
 use std::ops::{Add, Sub};
 
 /// What a provider counts.
@@ -31,17 +31,17 @@ impl Counting {
 
 /// The load of one or several transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::relay) struct Load {
+pub struct Load {
     pub messages: u64,
     pub recipients: u64,
 }
 
 impl Load {
-    pub(in crate::relay) fn of_one(recipients: usize) -> Self {
+    pub fn of_one(recipients: usize) -> Self {
         Self { messages: 1, recipients: recipients as u64 }
     }
 
-    pub(super) fn units(self, counts: Counts) -> u64 {
+    pub fn units(self, counts: Counts) -> u64 {
         match counts {
             Counts::Messages => self.messages,
             Counts::Recipients => self.recipients,

@@ -1,7 +1,7 @@
 //! Waiting at the gate, under paused time.
 
-use super::super::quota::{QuotaBucket, QuotaStore};
 use super::*;
+use crate::rate::{QuotaBucket, QuotaStore};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::timeout;
@@ -151,7 +151,7 @@ impl QuotaStore for FakeQuotaStore {
 }
 
 async fn kept(store: &Arc<FakeQuotaStore>, account: &str, texts: &[&str]) -> Arc<Gate> {
-    let kept = AccountQuotas { ledger: store.clone(), name: account.into(), former: account.into() };
+    let kept = StoredUsage { ledger: store.clone(), name: account.into(), former: account.into() };
     let gate = Gate::new(&rates(texts), Counting::RECIPIENTS, Some(kept));
     gate.restore().await.expect("what was kept");
     gate
@@ -182,7 +182,7 @@ async fn what_was_kept_by_a_tables_name_is_the_accounts_from_then_on() {
         token(&kept(&store, "company", &["3/day"]).await).await;
     }
     let named = |former: &'static str| {
-        let kept = AccountQuotas { ledger: store.clone(), name: "account:1".into(), former: former.into() };
+        let kept = StoredUsage { ledger: store.clone(), name: "account:1".into(), former: former.into() };
         Gate::new(&rates(&["3/day"]), Counting::RECIPIENTS, Some(kept))
     };
     for former in ["company", "renamed"] {

@@ -12,7 +12,7 @@ const BURST_PART: u32 = 10;
 const MOST_AT_ONCE: u32 = 10;
 
 #[derive(Debug)]
-pub(super) struct Gcra {
+pub struct Gcra {
     interval: Duration,
     /// How much earlier than evenly spaced a unit may be used.
     tolerance: Duration,
@@ -21,28 +21,28 @@ pub(super) struct Gcra {
 }
 
 impl Gcra {
-    pub(super) fn new(units: u32, period: Duration) -> Self {
+    pub fn new(units: u32, period: Duration) -> Self {
         let interval = period / units.max(1);
         let burst = (units / BURST_PART).clamp(1, MOST_AT_ONCE);
         Self { interval, tolerance: interval * (burst - 1), next: Moment::ZERO }
     }
 
     /// The earliest time. Any number of units may be used at once; later callers then wait longer.
-    pub(super) fn ready(&self) -> Moment {
+    pub fn ready(&self) -> Moment {
         self.next.saturating_sub(self.tolerance)
     }
 
     /// How much time this many units take.
-    pub(super) fn span(&self, units: u64, share: ThrottleFactor) -> Duration {
+    pub fn span(&self, units: u64, share: ThrottleFactor) -> Duration {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         share.stretched(self.interval).saturating_mul(units)
     }
 
-    pub(super) fn take(&mut self, units: u64, now: Moment, share: ThrottleFactor) {
+    pub fn take(&mut self, units: u64, now: Moment, share: ThrottleFactor) {
         self.next = self.next.max(now) + self.span(units, share);
     }
 
-    pub(super) fn refund(&mut self, units: u64, share: ThrottleFactor) {
+    pub fn refund(&mut self, units: u64, share: ThrottleFactor) {
         self.next = self.next.saturating_sub(self.span(units, share));
     }
 }
