@@ -47,8 +47,8 @@ pub enum QueueCommand {
     Remove(change::RemoveArgs),
     /// Stop the delivery of one lane (a route's mail) or of all. Mail is still accepted, and waits
     Hold(hold::HoldArgs),
-    /// Resume delivery
-    Release(hold::HoldArgs),
+    /// Resume the delivery of a lane or of all lanes; or of messages that were stored on hold ([storm])
+    Release(hold::ReleaseArgs),
     /// Check the whole queue for damage: pages, indexes, each message and its file. Changes nothing
     Check(check::QueueCheckArgs),
     /// Build a new database from what can be read of a damaged one, which is kept aside. The gateway must be stopped
@@ -65,6 +65,7 @@ Examples:
   waxseal queue retry --all --state failed --rules
   waxseal queue remove --all --state failed --older-than 2d
   waxseal queue hold --all
+  waxseal queue release --all --state held --recipient you@example.net
   waxseal queue check
   waxseal queue salvage
 
@@ -137,6 +138,7 @@ fn wrong_use(command: &QueueCommand) -> Option<&'static str> {
     match command {
         QueueCommand::Retry(args) => args.wrong_use(),
         QueueCommand::Remove(args) => args.wrong_use(),
+        QueueCommand::Release(args) => args.wrong_use(),
         _ => None,
     }
 }

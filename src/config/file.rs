@@ -19,7 +19,7 @@ use super::value::{
 };
 use crate::delivery::Bounce;
 use crate::dkim::Selector;
-use crate::inbound::{AuthMode, LineEndings};
+use crate::inbound::{AuthMode, LineEndings, OverRate};
 use crate::message::text_pattern::TextPattern;
 use crate::message::trace::ReceivedDetail;
 use crate::observe::Secret;
@@ -133,6 +133,13 @@ settings! {
         /// How long a client may take for each command. Message data also has a minimum rate, and a client that needs a login
         /// has two minutes and a hundred commands for it.
         timeout: Duration, default r#""5m""#;
+        /// How much mail may come in here, from all clients together: one rate or several, per s, min, h or day. Every recipient counts
+        /// once its message is accepted. What was used of hours and days is remembered across restarts. Default: no limit.
+        rate: Rates, optional r#"["100/min", "5000/day"]"#;
+        /// What becomes of mail that is over its rate: "refuse" (a 452, which says when to come back) or "wait" (it is
+        /// accepted, and sent when the rate permits, evenly spread; what would have to wait longer than half of `expire` is
+        /// refused). A client that waits for the provider's reply (delivery = "direct") is refused in any case.
+        over_rate: OverRate, default r#""refuse""#;
     }
 }
 
@@ -146,6 +153,13 @@ settings! {
         password: SecretSource, required r#""$argon2id$...""#;
         /// The senders that this login may use, within the listener's `senders`. Default: all that the listener accepts.
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;
+        /// How much mail may come in with this login, on all listeners together: one rate or several, per s, min, h or day. Every recipient counts
+        /// once its message is accepted. What was used of hours and days is remembered across restarts. Default: no limit.
+        rate: Rates, optional r#"["100/min", "5000/day"]"#;
+        /// What becomes of mail that is over its rate: "refuse" (a 452, which says when to come back) or "wait" (it is
+        /// accepted, and sent when the rate permits, evenly spread; what would have to wait longer than half of `expire` is
+        /// refused). A client that waits for the provider's reply (delivery = "direct") is refused in any case.
+        over_rate: OverRate, default r#""refuse""#;
     }
 }
 
@@ -455,6 +469,11 @@ words! { AuthMode, "\"off\", \"optional\" or \"required\"", {
     "off" => Self::Off,
     "optional" => Self::Optional,
     "required" => Self::Required,
+} }
+
+words! { OverRate, "\"refuse\" or \"wait\"", {
+    "refuse" => Self::Refuse,
+    "wait" => Self::Wait,
 } }
 
 words! { LineEndings, "\"normalize\" or \"reject\"", {

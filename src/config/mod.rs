@@ -37,6 +37,7 @@ pub use file::DeliveryMode;
 pub use masking::shown_path;
 pub use problem::{Located, Problems};
 pub use reference::Defaults;
+pub use settings::SubmissionRateSettings;
 pub use settings::{
     BackendSettings, DkimSettings, ListenerSettings, Provider, QueueLocation, QueueSettings, RouteSettings, Settings,
     UpstreamLogins, UpstreamSettings,

@@ -10,6 +10,7 @@ use super::file::{
 use super::input::Typed;
 use super::patterns::UpstreamNames;
 use super::problem::{Findings, Place};
+use super::rates::Rates;
 use super::reader::Section;
 use super::secret::SecretSource;
 use super::self_loop::is_loopback;
@@ -103,6 +104,7 @@ fn upstream(environment: &Environment, findings: &mut Findings) -> Option<Upstre
     replace(&mut upstream.source_address, environment.text("WAXSEAL_SOURCE_ADDRESS", findings));
     replace(&mut upstream.max_connections, environment.number("SMTP_POOL_SIZE", findings));
     replace(&mut upstream.connect_retries, environment.number("SMTP_RETRIES", findings));
+    replace(&mut upstream.rate, environment.read("WAXSEAL_RATE", findings, Rates::of_variable));
     let Some(place) = place else {
         warn_without_provider(&upstream, findings);
         return None;
@@ -144,6 +146,7 @@ fn warn_without_provider(upstream: &UpstreamTable, findings: &mut Findings) {
         (upstream.source_address.is_given(), &upstream.source_address.place),
         (upstream.max_connections.is_given(), &upstream.max_connections.place),
         (upstream.connect_retries.is_given(), &upstream.connect_retries.place),
+        (upstream.rate.is_given(), &upstream.rate.place),
     ];
     if let Some((_, place)) = given.iter().find(|(is_given, _)| *is_given) {
         findings

@@ -33,6 +33,27 @@ impl Text for Rate {
     }
 }
 
+impl Rates {
+    /// Reads a variable: rates between commas.
+    pub fn of_variable(text: &str) -> Result<Self, Complaint> {
+        let mut rates = Self(Vec::new());
+        for rate in text.split(',').map(str::trim).filter(|rate| !rate.is_empty()) {
+            rates.add(<Rate as Text>::parse(rate)?)?;
+        }
+        Ok(rates)
+    }
+
+    fn add(&mut self, rate: Rate) -> Result<(), Complaint> {
+        if let Some(known) = self.0.iter().find(|known| known.period() == rate.period()) {
+            let lower = if known.units() < rate.units() { *known } else { rate };
+            let message = format!("{rate} stands beside {known}");
+            return Err(Complaint::new(message, format!("keep the one that counts, {lower}")));
+        }
+        self.0.push(rate);
+        Ok(())
+    }
+}
+
 impl Value for Rates {
     fn expected() -> String {
         format!("{}, or a list of them", Rate::EXPECTED)
@@ -42,24 +63,15 @@ impl Value for Rates {
         let DeValue::Array(items) = value.get_ref() else {
             return <Rate as Value>::read(value, complaints).map(|rate| Self(vec![rate]));
         };
-        let mut rates: Vec<Rate> = Vec::new();
+        let mut rates = Self(Vec::new());
         let mut all_right = true;
         for item in items {
-            let Some(rate) = <Rate as Value>::read(item, complaints) else {
-                all_right = false;
-                continue;
+            let added = match <Rate as Value>::read(item, complaints) {
+                Some(rate) => rates.add(rate).map_err(|complaint| complaints.bad_value(item.span(), complaint)),
+                None => Err(()),
             };
-            match rates.iter().find(|known| known.period() == rate.period()) {
-                Some(known) => {
-                    let message = format!("{rate} stands beside {known}");
-                    let lower = if known.units() < rate.units() { *known } else { rate };
-                    complaints
-                        .bad_value(item.span(), Complaint::new(message, format!("keep the one that counts, {lower}")));
-                    all_right = false;
-                }
-                None => rates.push(rate),
-            }
+            all_right &= added.is_ok();
         }
-        all_right.then_some(Self(rates))
+        all_right.then_some(rates)
     }
 }

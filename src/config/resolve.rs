@@ -57,6 +57,7 @@ impl Resolver<'_> {
         let typed_addresses: Vec<_> =
             file.listeners.iter().filter_map(|listener| listener.address.value().copied()).collect();
         let listeners = self.listeners(&file.listeners, &own_domains, has_users);
+        self.check_waiting_users(&file.users, &file.listeners);
         self.warn_about_plausible(&listeners, &dkim, unsigned_mail);
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
         let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();

@@ -73,6 +73,15 @@ pub struct ListenerSettings {
     pub delivery: DeliveryMode,
     /// The permitted senders, in the envelope and in the From header.
     pub senders: SenderPatterns,
+    pub rate: Option<SubmissionRateSettings>,
+}
+
+/// How much mail a listener's clients or a user may submit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmissionRateSettings {
+    /// All of them are kept.
+    pub rates: Vec<Rate>,
+    pub over: inbound::OverRate,
 }
 
 impl ListenerSettings {
@@ -88,6 +97,7 @@ pub struct UserSettings {
     pub password: Password,
     /// `None`: as the listener allows.
     pub senders: Option<SenderPatterns>,
+    pub rate: Option<SubmissionRateSettings>,
 }
 
 #[derive(Debug)]

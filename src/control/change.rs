@@ -50,6 +50,17 @@ pub(super) async fn retry(
     Ok(changed)
 }
 
+pub(super) async fn release(queue: &dyn Operator, which: Which) -> Result<Changed, ControlRefusal> {
+    let is_held = |recipient: &RecipientRow| recipient.state == RecipientState::Held;
+    let (chosen, mut changed) = find(queue, which, |row| row.recipients.iter().any(is_held)).await?;
+    let ids = ids_of(&chosen);
+    if !ids.is_empty() {
+        changed.recipients = queue.release(&ids).await?;
+        changed.messages = count(ids.len());
+    }
+    Ok(changed)
+}
+
 pub(super) async fn remove(queue: &dyn Operator, which: Which) -> Result<Changed, ControlRefusal> {
     let (chosen, mut changed) = find(queue, which, can_be_removed).await?;
     let ids = ids_of(&chosen);

@@ -38,6 +38,7 @@ async fn answer(
         ControlRequest::Change { what, which } => match what {
             Change::Retry { to } => ControlResponse::Changed(change::retry(queue, rules, to, which, now).await?),
             Change::RetryByRules => ControlResponse::Ruled(change::retry_by_rules(queue, rules, which, now).await?),
+            Change::Release => ControlResponse::Changed(change::release(queue, which).await?),
             Change::Remove => ControlResponse::Changed(change::remove(queue, which).await?),
         },
         ControlRequest::Hold { lane, held } => {

@@ -56,6 +56,8 @@ pub enum Change {
     },
     /// Replaces them by what the current rules make of their original form, and makes them due now.
     RetryByRules,
+    /// Makes recipients due that were stored on hold.
+    Release,
     Remove,
 }
 
@@ -76,7 +78,7 @@ impl ControlRequest {
     /// The request asks for delivery now.
     pub fn wants_delivery(&self) -> bool {
         match self {
-            Self::Change { what, .. } => matches!(what, Change::Retry { .. } | Change::RetryByRules),
+            Self::Change { what, .. } => matches!(what, Change::Retry { .. } | Change::RetryByRules | Change::Release),
             Self::Hold { held, .. } => !held,
             _ => false,
         }

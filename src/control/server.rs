@@ -10,7 +10,7 @@ use super::socket::{ControlAddress, SOCKET};
 use super::wire::MAX_REQUEST;
 use crate::delivery::LaneState;
 use crate::observe::Clock;
-use crate::queue::{Lane, Operator};
+use crate::queue::{Lane, Operator, Suspension};
 use jiff::Timestamp;
 use std::fmt;
 use std::fs::Permissions;
@@ -223,6 +223,11 @@ impl Conversation {
             let count = async |after| self.queue.count_waiting(&lane, after, LaneState::MOST).await.unwrap_or_default();
             state.waiting = count(None).await;
             state.later = if state.waiting > 0 { count(Some(free)).await } else { 0 };
+            let suspended = async |suspension: Suspension| {
+                let lane = suspension.of(&state.lane);
+                self.queue.count_waiting(&lane, None, LaneState::MOST).await.unwrap_or_default()
+            };
+            (state.held, state.delayed) = (suspended(Suspension::Held).await, suspended(Suspension::Delayed).await);
         }
         states
     }

@@ -21,6 +21,12 @@ pub struct LaneState {
     pub waiting: u64,
     /// Those of them whose next attempt comes only after the obstacle, or, without one, later.
     pub later: u64,
+    /// Messages with recipients that were stored on hold.
+    #[serde(default)]
+    pub held: u64,
+    /// Messages that wait for the rate of their user or listener.
+    #[serde(default)]
+    pub delayed: u64,
 }
 
 impl LaneState {
@@ -87,6 +93,8 @@ impl Delivery {
             obstacle: self.obstacle(lane, limits, now),
             waiting: 0,
             later: 0,
+            held: 0,
+            delayed: 0,
         };
         self.lanes().map(state).collect()
     }

@@ -1,13 +1,14 @@
 //! The listeners at start: binds each one, with the intake that its `delivery` setting asks for.
 
 use super::StartError;
+use super::rates::GatewayRates;
 use super::storage::MemoryPlan;
 use crate::config::{DeliveryMode as Mode, ListenerSettings, Settings};
 use crate::delivery::{Delivery, SettlementPolicy};
 use crate::dkim::Keyring;
 use crate::inbound::sockets::{self, Ipv4Clients};
 use crate::inbound::users::Users;
-use crate::inbound::{BindError, InheritedSockets, Listener};
+use crate::inbound::{BindError, InheritedSockets, Listener, ListenerOptions, SubmissionRates};
 use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
@@ -66,16 +67,16 @@ pub(super) struct IntakeParts {
 pub(super) fn bind(
     settings: &Settings,
     memory: MemoryPlan,
-    behind: &IntakeParts,
+    (behind, rates): (&IntakeParts, &GatewayRates),
     mut inherited: InheritedSockets,
 ) -> Result<Vec<BoundListener>, StartError> {
     let budget = MemoryBudget::new(memory.inbound);
     let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
     let mut listeners = Vec::new();
-    for typed in &settings.listeners {
+    for (number, typed) in settings.listeners.iter().enumerate() {
+        let options = ListenerOptions { rates: rates.on(number, typed), ..typed.options.clone() };
         let pipeline = pipeline(settings, typed, &behind.keyring);
-        let intake = behind.intake(typed, pipeline);
-        let options = typed.options.clone();
+        let intake = behind.intake(typed, IntakePipeline { rates: options.rates.clone(), ..pipeline });
         let opened = match inherited.take(options.address) {
             Some(socket) => Ok(socket),
             None => sockets::open(options.address, ipv4_clients(options.address, settings)),
@@ -114,6 +115,7 @@ pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring
         listener: listener.options.address.to_string().into(),
         received: settings.received,
         deduplicate: settings.queue.deduplicate,
+        rates: SubmissionRates::default(),
         clock: Clock::System,
     }
 }

@@ -11,6 +11,7 @@ mod dry_run;
 mod keys;
 mod listeners;
 pub mod lock;
+mod rates;
 mod storage;
 mod upstreams;
 
@@ -18,6 +19,7 @@ pub(crate) use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPre
 
 use self::listeners::{BoundListener, IntakeParts};
 use self::lock::Lock;
+use self::rates::GatewayRates;
 use self::storage::{Lanes, MemoryPlan, Retention};
 use crate::config::{Provider, RouteSettings, Settings};
 use crate::control::{ControlServer, CurrentRules, LaneWatch};
@@ -51,6 +53,8 @@ pub enum StartError {
     Queue { path: PathBuf, source: QueueError },
     #[error("the quota usage of upstream \"{upstream}\" cannot be read: {cause}")]
     Quotas { upstream: String, cause: String },
+    #[error("the usage of a rate cannot be read ({whose}): {cause}")]
+    Rates { whose: String, cause: String },
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
     #[error(transparent)]
@@ -74,6 +78,7 @@ pub struct Gateway {
     delivery: Arc<Delivery>,
     dispatcher: Dispatcher<Delivery>,
     leftovers: Leftovers,
+    rates: GatewayRates,
     control: Option<ControlServer>,
     queue: Arc<dyn Backend>,
     lanes: Lanes,
@@ -126,7 +131,8 @@ impl Gateway {
             in_progress: InProgress::default(),
             cut_off: CancellationToken::new(),
         };
-        let listeners = listeners::bind(&settings, memory, &behind, inherited)?;
+        let rates = GatewayRates::restore(&settings, queue.clone()).await?;
+        let listeners = listeners::bind(&settings, memory, (&behind, &rates), inherited)?;
         descriptors::raise_limit(&settings);
         announce(&settings, &listeners);
         let IntakeParts { delivery, settlement, leftovers, cut_off, .. } = behind;
@@ -146,6 +152,7 @@ impl Gateway {
             delivery,
             dispatcher,
             leftovers,
+            rates,
             control,
             queue,
             lanes,
@@ -188,6 +195,7 @@ impl Gateway {
         let farewell = Instant::now() + self.drain;
         drain(listeners, dispatcher, &self.cut_off, farewell, self.drain).await;
         self.leftovers.finish(farewell).await;
+        let _cut_off_at_the_end = timeout_at(farewell, self.rates.close()).await;
         close_upstreams(&self.delivery, farewell).await;
         sandbox_stop.cancel();
         if let Some(sandbox) = sandbox {

@@ -233,6 +233,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
     /// about messages.
     fn logged(&self, log_limiter: &LogLimiter, step: SessionStep) -> SessionStep {
         let Some(reply) = step.reply.as_ref().filter(|reply| !reply.is_positive()) else { return step };
+        if step.is_logged {
+            return step;
+        }
         // A 503 usually answers what a pipelining client sent after a MAIL that was refused.
         if reply.code() == 503 {
             debug!(peer = %self.log_peer.peer, "refused: {}", OneLine(reply));

@@ -11,6 +11,7 @@ mod lines;
 mod listener;
 mod log_limit;
 mod mismatch;
+mod rates;
 mod sasl;
 mod session;
 pub(crate) mod sockets;
@@ -22,6 +23,8 @@ mod verifiers;
 
 pub(crate) use data::READ_OVERHEAD;
 pub use listener::Listener;
+pub use rates::SubmissionRates;
+pub(crate) use rates::{OverRate, RateOwner, RateWait, SubmissionRate};
 pub(crate) use sockets::{BindError, InheritedSocketError, InheritedSockets};
 
 use crate::message::Envelope;
@@ -53,6 +56,8 @@ pub struct ListenerOptions {
     pub max_connections_per_address: usize,
     /// Per command; DATA also has a minimum rate, and a login has its own time limit.
     pub timeout: Duration,
+    /// How much mail its clients may submit.
+    pub rates: SubmissionRates,
 }
 
 impl ListenerOptions {

@@ -32,6 +32,8 @@ pub struct SessionStep {
     pub next: SessionAction,
     /// Whose mail the reply refuses, if it does; for the log.
     pub sender: Option<ReversePath>,
+    /// The refusal has been logged.
+    pub is_logged: bool,
 }
 
 /// What the connection does next. Each variant holds the state with which it continues.
@@ -58,11 +60,15 @@ impl SessionStep {
     pub(super) fn new(reply: Reply, next: SessionAction) -> Self {
         // RFC 5321 §3.8: after a 421 the server closes, whichever part of it sent the reply.
         let next = if reply.code() == 421 { SessionAction::Close } else { next };
-        Self { reply: Some(reply), next, sender: None }
+        Self { reply: Some(reply), next, sender: None, is_logged: false }
     }
 
     pub(super) fn silent(next: SessionAction) -> Self {
-        Self { reply: None, next, sender: None }
+        Self { reply: None, next, sender: None, is_logged: false }
+    }
+
+    pub(super) fn logged(self) -> Self {
+        Self { is_logged: true, ..self }
     }
 
     /// Names the sender if the reply is a refusal.
@@ -300,6 +306,9 @@ impl Greeted {
         if parameters.size.is_some_and(|size| size > options.max_message_size) {
             return self.answer(Reply::message_too_big());
         }
+        if let Err(reply) = options.rates.check(&self.client, 1) {
+            return self.answer(reply).logged();
+        }
         if !self.base.budget.has_room_for(parameters.size.unwrap_or(1)) {
             return self.answer(Reply::no_memory());
         }
@@ -341,6 +350,9 @@ impl MailTransaction {
         }
         if known.len() >= self.greeted.base.options.max_recipients {
             return self.answer(Reply::too_many_recipients());
+        }
+        if let Err(reply) = self.greeted.base.options.rates.check(&self.greeted.client, known.len() + 1) {
+            return self.answer(reply).logged();
         }
         let octets = self.octets + room_for_address(&recipient);
         if let Err(BudgetExceeded) = self.share.grow(octets) {

@@ -5,7 +5,7 @@
 
 use super::lines::LineBuffer;
 use super::session::{ServerSession, SessionAction, SessionStep};
-use super::{AuthMode, Client, Intake, LineEndings, ListenerOptions, Received, Tls};
+use super::{AuthMode, Client, Intake, LineEndings, ListenerOptions, Received, SubmissionRates, Tls};
 use crate::message::MemoryBudget;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ pub(crate) fn options() -> ListenerOptions {
         max_connections: 10,
         max_connections_per_address: 10,
         timeout: Duration::from_secs(300),
+        rates: SubmissionRates::default(),
     }
 }
 

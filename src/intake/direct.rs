@@ -54,8 +54,13 @@ impl Intake for DirectIntake {
             Ok(turn) => turn,
             Err(reply) => return reply,
         };
+        let recipients = received.envelope.recipients.len();
         let (accepted, original) = match self.pipeline.accept(&mut received) {
             Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
+            Err(reply) => return reply,
+        };
+        let counted = match self.pipeline.rates.count(&received.client, recipients).await {
+            Ok(counted) => counted,
             Err(reply) => return reply,
         };
         if let Err(error) = self.has_room_for_leftovers(&accepted) {
@@ -73,6 +78,7 @@ impl Intake for DirectIntake {
         }
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
+            counted.keep();
             let shares = [received.share, received.envelope_share];
             self.leftovers.keep(accepted, (original, deduplication), &attempt, shares).await;
         }

@@ -1,7 +1,7 @@
 //! What a listener's intake is configured to do with a message, and the check at MAIL. `prepare` does the rest.
 
 use super::policy::SenderPolicy;
-use crate::inbound::Client;
+use crate::inbound::{Client, SubmissionRates};
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::message::trace::ReceivedDetail;
@@ -24,6 +24,8 @@ pub struct IntakePipeline {
     pub received: ReceivedDetail,
     /// For how long a message that is submitted again is recognised; `None`: never.
     pub deduplicate: Option<Duration>,
+    /// How much its clients may submit.
+    pub rates: SubmissionRates,
     pub clock: Clock,
 }
 

@@ -7,11 +7,13 @@ use super::pipeline::IntakePipeline;
 use super::prepare::{PreparedMail, subject_of};
 use super::report::{log_not_stored, log_taken};
 use crate::delivery::SettlementPolicy;
-use crate::inbound::{Client, Intake, Received};
+use crate::inbound::{Client, Intake, RateWait, Received};
 use crate::message::MailId;
+use crate::observe::clock::plus;
 use crate::observe::log::Clean;
-use crate::queue::{NewMail, Queue, QueueError};
+use crate::queue::{InitialState, NewMail, Queue, QueueError};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
+use jiff::Timestamp;
 use std::sync::Arc;
 use tracing::info;
 
@@ -30,15 +32,22 @@ impl Intake for QueuedIntake {
 
     async fn accept(&self, mut received: Received) -> Reply {
         let deduplication = self.pipeline.deduplication(&received);
+        let recipients = received.envelope.recipients.len();
         let (accepted, original) = match self.pipeline.accept(&mut received) {
             Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
             Err(reply) => return reply,
         };
+        let counted = match self.pipeline.rates.count(&received.client, recipients).await {
+            Ok(counted) => counted,
+            Err(reply) => return reply,
+        };
         let initial_states = self.settlement.waiting_states(&accepted);
+        let initial_states = delayed(initial_states, counted.wait.as_ref(), self.pipeline.clock.now());
         let subject = subject_of(&accepted.message, accepted.id);
         let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject, deduplication };
         match self.queue.put_once(mail).await {
             Ok(None) => {
+                counted.keep();
                 log_taken(&accepted, &received.client, "queued");
                 queued_as(accepted.id)
             }
@@ -49,6 +58,17 @@ impl Intake for QueuedIntake {
             }
         }
     }
+}
+
+/// Mail that its user's or listener's rate does not permit yet.
+fn delayed(initial_states: Vec<InitialState>, wait: Option<&RateWait>, now: Timestamp) -> Vec<InitialState> {
+    let Some(RateWait { wait, reason }) = wait else { return initial_states };
+    let due = plus(now, *wait);
+    let delay = |initial_state| match initial_state {
+        InitialState::Waiting(lane) => InitialState::Delayed { lane, due, reason: reason.clone() },
+        other => other,
+    };
+    initial_states.into_iter().map(delay).collect()
 }
 
 /// The client did not see the answer to the first, and gets the same one.

@@ -15,6 +15,7 @@ mod operator;
 mod quotas;
 mod reassignment;
 mod revisions;
+mod suspensions;
 mod wakeups;
 mod walk;
 
@@ -28,6 +29,7 @@ pub(crate) use operator::*;
 pub(crate) use quotas::*;
 pub(crate) use reassignment::*;
 pub(crate) use revisions::*;
+pub(crate) use suspensions::*;
 pub(crate) use wakeups::*;
 pub(crate) use walk::*;
 
@@ -111,6 +113,12 @@ macro_rules! conformance {
             a_panic_in_one_operation_is_its_own_failure,
             a_name_that_is_taken_is_refused_and_its_owner_is_unharmed,
             a_lease_whose_caller_is_gone_goes_back,
+            delayed_mail_is_leased_when_it_is_due_and_not_before,
+            a_retry_sends_delayed_and_held_mail_at_once,
+            held_mail_stays_until_it_is_released_and_holds_no_other_recipient,
+            a_release_touches_no_recipient_that_is_not_held,
+            new_routes_move_suspended_mail_and_do_not_wake_it,
+            held_mail_is_listed_by_its_state_and_a_held_lane_keeps_delayed_mail,
             what_can_make_mail_due_wakes_its_lanes,
             a_closed_queue_says_so,
             many_at_once_are_each_leased_once,
@@ -242,7 +250,7 @@ impl Harness {
         let mut counted = Statistics::default();
         for recipient in self.rows(&Filter::default(), 100).await.into_iter().flat_map(|row| row.recipients) {
             match recipient.state {
-                RecipientState::Waiting => counted.waiting += 1,
+                RecipientState::Waiting | RecipientState::Held => counted.waiting += 1,
                 RecipientState::Leased => counted.leased += 1,
                 RecipientState::Failed => counted.failed += 1,
                 RecipientState::Damaged => counted.damaged += 1,

@@ -11,6 +11,9 @@
 //! it the client has the only copy and gets an error; after it nothing that happens to the process or the machine loses
 //! the message. Every transition is one durable transaction; a lease is durable before anything is sent under it.
 //!
+//! A recipient that is stored as [`Suspension::Held`] or [`Suspension::Delayed`] is in S1, and is not leased before it is
+//! released or due.
+//!
 //! The queue is blind to providers: a [`Lane`] is an opaque word, a lease covers one message on one lane.
 
 use crate::message::accepted::Accepted;
@@ -28,6 +31,7 @@ mod quota;
 pub mod schedule;
 pub mod sqlite;
 mod store;
+mod suspension;
 #[cfg(test)]
 pub(crate) mod testing;
 mod wakeups;
@@ -41,6 +45,7 @@ pub use operator::{Filter, Operator, RecipientState};
 pub(crate) use quota::{QuotaLedger, QuotaRow};
 pub(crate) use store::Reassigned;
 pub use store::{LaneOf, Queue};
+pub use suspension::Suspension;
 pub(crate) use wakeups::{LaneWakeups, Wakeups};
 
 /// Where mail waits: a name that only delivery interprets.
@@ -83,7 +88,9 @@ impl NewMail {
     pub fn waiting_lanes(&self) -> Vec<Lane> {
         let mut lanes = Vec::new();
         for state in &self.initial_states {
-            if let InitialState::Waiting(lane) | InitialState::Deferred { lane, .. } = state
+            if let InitialState::Waiting(lane)
+            | InitialState::Deferred { lane, .. }
+            | InitialState::Delayed { lane, .. } = state
                 && !lanes.contains(lane)
             {
                 lanes.push(lane.clone());
@@ -98,6 +105,10 @@ impl NewMail {
 pub enum InitialState {
     /// Due immediately.
     Waiting(Lane),
+    /// Not tried yet, and not to be tried before it is due; `reason` is for people.
+    Delayed { lane: Lane, due: Timestamp, reason: String },
+    /// Not to be tried before an operator releases it; `reason` is for people.
+    Held { lane: Lane, reason: String },
     /// Tried before it was stored (direct mode) and to be tried again.
     Deferred { lane: Lane, due: Timestamp, attempt: Attempted },
     /// Kept for the operator.

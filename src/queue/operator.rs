@@ -29,10 +29,13 @@ pub trait Operator: Send + Sync + fmt::Debug + 'static {
     /// The whole message as it was accepted; `None` if it does not exist (any more).
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError>;
 
-    /// Makes waiting, failed and damaged recipients due now and resets their age to zero. With a correction, the
+    /// Makes waiting, held, failed and damaged recipients due now and resets their age to zero. With a correction, the
     /// message's only unsettled recipient is replaced and waits on the lane of the new address. Returns the number of
     /// recipients.
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError>;
+
+    /// Makes held recipients due now and resets their age to zero. Returns the number of recipients.
+    async fn release(&self, ids: &[MailId]) -> Result<u64, QueueError>;
 
     /// The message as it is stored, for [`Operator::replace`]; `None` if it does not exist (any more).
     async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError>;
@@ -103,6 +106,8 @@ impl fmt::Debug for Correction {
 #[serde(rename_all = "lowercase")]
 pub enum RecipientState {
     Waiting,
+    /// Accepted, and not to be sent before an operator releases it.
+    Held,
     Leased,
     Failed,
     /// Unreadable; set aside.
@@ -163,8 +168,11 @@ pub struct RecipientRow {
     pub attempts: u32,
     /// When the next attempt is due.
     pub due: Option<Timestamp>,
-    /// The reason for the last failure, on one line.
+    /// The reason for the last failure, on one line; before the first attempt of a delayed or held one, what it waits for.
     pub reason: Option<String>,
+    /// It was not tried yet, and is not to be tried before it is due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delayed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

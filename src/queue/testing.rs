@@ -39,6 +39,7 @@ pub fn row(number: u32, state: RecipientState) -> Row {
         lane: "default".into(),
         attempts: number % 5,
         due: waiting.then_some(received_at),
+        delayed: false,
         reason: (state == RecipientState::Failed)
             .then(|| "upstream \"company\", RCPT TO: 550 5.1.1 no such user".into()),
     };
@@ -148,6 +149,18 @@ impl Operator for MemoryQueue {
         Ok(count)
     }
 
+    async fn release(&self, ids: &[MailId]) -> Result<u64, QueueError> {
+        let mut inner = self.working()?;
+        let mut count = 0;
+        for (row, _) in inner.messages.iter_mut().filter(|(row, _)| ids.iter().any(|id| row.id == id.as_str())) {
+            for recipient in row.recipients.iter_mut().filter(|r| r.state == RecipientState::Held) {
+                recipient.state = RecipientState::Waiting;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
     async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError> {
         let inner = self.working()?;
         let Some((row, content)) = inner.messages.iter().find(|(row, _)| row.id == id.as_str()) else {
@@ -189,6 +202,7 @@ impl Operator for MemoryQueue {
             attempts: 0,
             due: Some(now),
             reason: None,
+            delayed: false,
         };
         row.recipients = lanes.map(recipient).collect();
         let id = row.id.clone();
@@ -234,7 +248,7 @@ impl Operator for MemoryQueue {
         let mut counts = Statistics::default();
         for recipient in self.working()?.messages.iter().flat_map(|(row, _)| &row.recipients) {
             *match recipient.state {
-                RecipientState::Waiting => &mut counts.waiting,
+                RecipientState::Waiting | RecipientState::Held => &mut counts.waiting,
                 RecipientState::Leased => &mut counts.leased,
                 RecipientState::Failed => &mut counts.failed,
                 RecipientState::Damaged => &mut counts.damaged,

@@ -5,6 +5,7 @@
 //! any period of its length; `quota` is the part of the usage that survives a restart. Never waits, and knows neither
 //! upstreams nor clients.
 
+mod allowance;
 mod gcra;
 mod limiter;
 mod load;
@@ -14,6 +15,7 @@ mod throttle;
 mod units;
 mod window;
 
+pub(crate) use allowance::{Allowance, AllowedLater};
 pub(crate) use limiter::{LimitCheck, Limiter};
 pub(crate) use load::Load;
 pub use load::{Counting, Counts};

@@ -70,17 +70,24 @@ pub struct TwoClocks {
     pub kept: Duration,
 }
 
+impl TwoClocks {
+    /// So much later.
+    pub fn ahead(self, time: Duration) -> Self {
+        Self { moment: self.moment.saturating_add(time), kept: self.kept.saturating_add(time) }
+    }
+}
+
 impl QuotaJournal {
     /// Nothing is recorded yet.
     pub fn new() -> Self {
         Self { newest: i64::MIN, bound: 0, until: Moment::ZERO }
     }
 
-    /// `None`: this many units are already reserved.
+    /// `None`: what was used and this many units more are already reserved.
     pub fn reserve(&self, units: u64, window: &mut Window, now: TwoClocks) -> Option<QuotaReservation> {
         let covered = now.moment < self.until && self.open(window) + units <= self.bound;
         (!covered).then(|| {
-            let chunk = (window.limit() / CHUNKS).clamp(1, LARGEST_CHUNK).max(units);
+            let chunk = (window.limit() / CHUNKS).min(LARGEST_CHUNK).max(units);
             let part = window.part();
             let in_flight = window.in_flight();
             let bucket = *window.fill(now.moment);

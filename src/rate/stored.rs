@@ -3,7 +3,11 @@
 use super::quota::{self, QuotaBucket, QuotaRecord, QuotaReservation, QuotaStore};
 use super::units::Rate;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::error;
+
+/// The name under which the end of what waits is stored, beside the quotas.
+const LAST: &str = "waiting";
 
 #[derive(Debug, Clone)]
 pub struct StoredUsage {
@@ -32,6 +36,19 @@ impl StoredUsage {
     /// An error has been logged.
     pub async fn write(&self, quota: &str, reservation: &QuotaReservation) -> Result<(), String> {
         let written = self.ledger.write(&key(&self.name, quota), reservation.rows.clone(), reservation.oldest).await;
+        written.inspect_err(|error| error!(account = &*self.former, "quota usage could not be recorded: {error}"))
+    }
+
+    /// Until when mail has moments that are still to come, by [`QuotaStore::now`].
+    pub async fn load_last(&self) -> Result<Option<Duration>, String> {
+        let rows = self.ledger.load(&key(&self.name, LAST)).await?;
+        Ok(rows.last().map(|row| row.at))
+    }
+
+    /// An error has been logged.
+    pub async fn write_last(&self, at: Duration) -> Result<(), String> {
+        let row = QuotaBucket { number: 1, at, units: 1 };
+        let written = self.ledger.write(&key(&self.name, LAST), vec![row], 1).await;
         written.inspect_err(|error| error!(account = &*self.former, "quota usage could not be recorded: {error}"))
     }
 

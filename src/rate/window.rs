@@ -115,6 +115,16 @@ impl Window {
         bucket.last = now.max(bucket.last);
     }
 
+    /// Units that ended at this time, or in its part of the window, do not count after all.
+    pub fn take_back(&mut self, units: u64, at: Moment) {
+        let holds = |bucket: &&mut Bucket| bucket.began <= at && bucket.last >= at;
+        if let Some(bucket) = self.buckets.iter_mut().rev().find(holds) {
+            let units = units.min(bucket.units);
+            bucket.units -= units;
+            self.ended -= units;
+        }
+    }
+
     /// Adds usage of an earlier process, oldest first.
     pub fn remember(&mut self, units: u64, last: Moment) {
         self.ended += units;

@@ -87,6 +87,7 @@ impl Sandbox {
             max_connections: 1000,
             max_connections_per_address: 1000,
             timeout: Duration::from_secs(300),
+            rates: inbound::SubmissionRates::default(),
         };
         let budget = MemoryBudget::new(largest.saturating_mul(4));
         let listener = Listener::bind(listener_options, users, budget)?;

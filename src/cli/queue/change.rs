@@ -80,6 +80,15 @@ pub async fn retry(args: &RetryArgs, client: &QueueClient) -> anyhow::Result<Exi
     report(&total, "it is being sent, or nothing of it is left to be sent", args.json, args.which.all)
 }
 
+/// Messages that were stored on hold.
+pub async fn release(which: &MessageSelection, json: bool, client: &QueueClient) -> anyhow::Result<ExitCode> {
+    let total = change(Change::Release, which, client).await?;
+    if !json && total.messages > 0 {
+        print_due(total.messages, total.recipients, client).await?;
+    }
+    report(&total, "nothing of it is held by [storm]", json, which.all)
+}
+
 pub async fn remove(args: &RemoveArgs, client: &QueueClient) -> anyhow::Result<ExitCode> {
     if !args.yes && !confirmed(&args.which, client).await? {
         eprintln!("Nothing was removed.");
@@ -149,7 +158,7 @@ async fn progress(what: &Change, selection: &Selection, client: &QueueClient) ->
 fn recipients(counts: &Statistics, state: Option<RecipientState>) -> u64 {
     match state {
         None => counts.waiting + counts.leased + counts.failed + counts.damaged,
-        Some(RecipientState::Waiting) => counts.waiting,
+        Some(RecipientState::Waiting | RecipientState::Held) => counts.waiting,
         Some(RecipientState::Leased) => counts.leased,
         Some(RecipientState::Failed) => counts.failed,
         Some(RecipientState::Damaged) => counts.damaged,

@@ -5,8 +5,9 @@ use crate::queue::{Filter, RecipientState};
 use crate::text::any_of;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
-pub const STATES: [(&str, RecipientState); 4] = [
+pub const STATES: [(&str, RecipientState); 5] = [
     ("waiting", RecipientState::Waiting),
+    ("held", RecipientState::Held),
     ("leased", RecipientState::Leased),
     ("failed", RecipientState::Failed),
     ("damaged", RecipientState::Damaged),
@@ -14,7 +15,7 @@ pub const STATES: [(&str, RecipientState); 4] = [
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Selection {
-    /// Only messages with a recipient in this state: waiting, leased (being sent), failed, or damaged
+    /// Only messages with a recipient in this state: waiting, held (by [storm]), leased (being sent), failed, or damaged
     #[arg(long, value_name = "STATE", value_parser = state)]
     pub state: Option<RecipientState>,
 
@@ -76,9 +77,9 @@ impl Selection {
         self.state.is_some() || texts.iter().any(|text| text.is_some()) || self.older_than.is_some()
     }
 
-    /// True if there is only a state filter, so that the counts tell how many match.
+    /// True if there is only a state filter, and the counts tell how many match.
     pub fn is_state_only(&self) -> bool {
-        !Self { state: None, ..self.clone() }.is_given()
+        self.state != Some(RecipientState::Held) && !Self { state: None, ..self.clone() }.is_given()
     }
 
     pub fn filter(&self, now: Timestamp) -> Filter {
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn states_are_named_and_ages_are_before_now() {
         assert_eq!(state("failed"), Ok(RecipientState::Failed));
-        assert_eq!(state("Failed"), Err("use waiting, leased, failed or damaged".to_owned()));
+        assert_eq!(state("Failed"), Err("use waiting, held, leased, failed or damaged".to_owned()));
         let now: Timestamp = "2026-11-24T03:00:00Z".parse().unwrap();
         let selection = Selection { older_than: Some(SignedDuration::from_hours(2)), ..Selection::default() };
         assert_eq!(selection.filter(now).received_before, Some("2026-11-24T01:00:00Z".parse().unwrap()));

@@ -24,6 +24,10 @@ pub struct WaitingView<'a> {
 enum Hold<'a> {
     /// An operator holds it.
     Operator,
+    /// It was stored on hold.
+    Held,
+    /// It waits for the rate of its user or listener, until then.
+    SubmissionRate(Timestamp),
     /// No gateway is running.
     NoGateway,
     Lane(&'a LaneObstacle),
@@ -35,8 +39,10 @@ enum Hold<'a> {
 
 impl<'a> WaitingView<'a> {
     fn hold(&self, recipient: &RecipientRow) -> Option<Hold<'a>> {
-        if recipient.state != RecipientState::Waiting {
-            return None;
+        match recipient.state {
+            RecipientState::Held => return Some(Hold::Held),
+            RecipientState::Waiting => {}
+            RecipientState::Leased | RecipientState::Failed | RecipientState::Damaged => return None,
         }
         if text::is_held(&self.overview.held, &recipient.lane) {
             return Some(Hold::Operator);
@@ -44,6 +50,9 @@ impl<'a> WaitingView<'a> {
         let Some(lanes) = &self.overview.lanes else { return Some(Hold::NoGateway) };
         let state = lanes.iter().find(|state| state.lane == recipient.lane);
         let due = recipient.due.filter(|due| *due > self.now);
+        if let Some(due) = due.filter(|_| recipient.delayed) {
+            return Some(Hold::SubmissionRate(due));
+        }
         Some(match (state.and_then(|state| state.obstacle.as_ref()), due) {
             (Some(obstacle), None) => Hold::Lane(obstacle),
             (Some(obstacle), Some(due)) if obstacle.until.is_some_and(|until| due <= until + CLOSE) => {
@@ -67,7 +76,8 @@ impl<'a> WaitingView<'a> {
 
     fn words(&self, hold: Hold<'_>) -> String {
         match hold {
-            Hold::Operator => "held".to_owned(),
+            Hold::Operator | Hold::Held => "held".to_owned(),
+            Hold::SubmissionRate(due) => format!("submission rate, {}", self.left(due)),
             Hold::NoGateway => "gateway stopped".to_owned(),
             Hold::Backoff(due) => self.next_try(due),
             Hold::Next => "about to be sent".to_owned(),
@@ -90,7 +100,7 @@ impl<'a> WaitingView<'a> {
         let last = || recipient.reason.as_ref().map(|reason| format!("last attempt: {reason}"));
         match self.hold(recipient) {
             None if recipient.state == RecipientState::Leased => last(),
-            None | Some(Hold::Backoff(_)) => recipient.reason.clone(),
+            None | Some(Hold::Backoff(_) | Hold::Held | Hold::SubmissionRate(_)) => recipient.reason.clone(),
             Some(Hold::Lane(obstacle)) => Some(explained(obstacle)),
             Some(Hold::Operator | Hold::NoGateway) => last(),
             Some(Hold::Next) => None,
@@ -103,6 +113,10 @@ impl<'a> WaitingView<'a> {
         match self.hold(recipient) {
             None | Some(Hold::Next) => Value::Null,
             Some(Hold::Operator) => hold("operator"),
+            Some(Hold::Held) => json!({ "by": "storm", "until": null, "upstream": null, "text": recipient.reason }),
+            Some(Hold::SubmissionRate(due)) => {
+                json!({ "by": "submission_rate", "until": due, "upstream": null, "text": recipient.reason })
+            }
             Some(Hold::NoGateway) => hold("gateway_stopped"),
             Some(Hold::Backoff(due)) => {
                 json!({ "by": "backoff", "until": due, "upstream": null, "text": recipient.reason })
@@ -146,15 +160,24 @@ impl<'a> WaitingView<'a> {
     }
 
     fn of_lane(&self, state: &LaneState) -> Vec<String> {
-        let LaneState { lane, obstacle, waiting, later } = state;
+        let LaneState { lane, obstacle, waiting, later, held, delayed } = state;
         let now = waiting.saturating_sub(*later);
         let lane = Clean(lane);
         let count =
             |number: u64| if number >= LaneState::MOST { format!("over {}", grouped(number)) } else { grouped(number) };
-        if text::is_held(&self.overview.held, &state.lane) {
-            return if *waiting > 0 { vec![format!("{} held on lane {lane}", count(*waiting))] } else { Vec::new() };
-        }
         let mut lines = Vec::new();
+        if *held > 0 {
+            let command = "waxseal queue release --all --state held";
+            lines.push(format!("{} held by [storm] on lane {lane}; `{command}` releases them", count(*held)));
+        }
+        if text::is_held(&self.overview.held, &state.lane) {
+            let all = *waiting + *delayed;
+            lines.extend((all > 0).then(|| format!("{} held on lane {lane}", count(all))));
+            return lines;
+        }
+        if *delayed > 0 {
+            lines.push(format!("{} waiting for the rate of their user or listener on lane {lane}", count(*delayed)));
+        }
         match obstacle {
             Some(obstacle) if now > 0 => {
                 let next =

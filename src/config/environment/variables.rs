@@ -56,6 +56,7 @@ pub const VARIABLES: &[Variable] = &[
     word("SMTP_HOST_SSL_ENABLED", "upstream.tls", "true: TLS from the start; default: what the port is for"),
     word("SMTP_POOL_SIZE", "upstream.max_connections", "connections at once, `max_connections`"),
     word("SMTP_RETRIES", "upstream.connect_retries", "quick connect retries, `connect_retries`"),
+    text("WAXSEAL_RATE", "upstream.rate", "how fast mail may go there, as in \"14/s,50000/day\", `rate`"),
     text(
         "WAXSEAL_PROVIDER",
         "upstream.provider",

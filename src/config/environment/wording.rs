@@ -92,7 +92,8 @@ mod tests {
             // A listener's key without a variable is not an upstream's.
             ("WAXSEAL_LISTEN", "`max_connections`", "`max_connections`"),
             ("SMTP_POOL_SIZE", "`max_connections`", "SMTP_POOL_SIZE"),
-            ("SMTP_HOST_ADDR", "`waxseal user hash` and `rate`", "`waxseal user hash` and `rate`"),
+            ("SMTP_HOST_ADDR", "`waxseal user hash` and `tracking`", "`waxseal user hash` and `tracking`"),
+            ("SMTP_HOST_ADDR", "`rate`", "WAXSEAL_RATE"),
         ] {
             assert_eq!(in_variables(text, variable), expected, "{variable}");
         }

@@ -3,7 +3,7 @@
 //! §4.3.
 
 use super::Resolver;
-use crate::config::file::{ListenerTable, ListenerTls, PemSource};
+use crate::config::file::{DeliveryMode, ListenerTable, ListenerTls, PemSource};
 use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::local_networks::local_networks;
 use crate::config::problem::Place;
@@ -11,7 +11,7 @@ use crate::config::reader::Section;
 use crate::config::self_loop::is_loopback;
 use crate::config::settings::ListenerSettings;
 use crate::config::value::ByteSize;
-use crate::inbound::{AuthMode, ListenerOptions, READ_OVERHEAD, Tls};
+use crate::inbound::{AuthMode, ListenerOptions, OverRate, READ_OVERHEAD, SubmissionRates, Tls};
 use crate::message::SenderPatterns;
 use crate::message::rewrite::Rules;
 use crate::smtp::Domain;
@@ -41,6 +41,12 @@ impl Resolver<'_> {
         let tls = self.listener_tls(typed);
         self.check_who_may_send(typed, has_users);
         let senders = self.listener_senders(typed, own_domains);
+        let rate = self.submission_rate(&typed.rate, &typed.over_rate);
+        if typed.delivery.value() == Some(&DeliveryMode::Direct) && typed.over_rate.value() == Some(&OverRate::Wait) {
+            self.findings
+                .error(&typed.over_rate.place, "mail cannot wait where its client waits for the provider's reply")
+                .help("set delivery = \"queue\", or over_rate = \"refuse\"");
+        }
         Ok(ListenerSettings {
             options: ListenerOptions {
                 address: typed.address.get()?,
@@ -55,9 +61,12 @@ impl Resolver<'_> {
                 max_connections: typed.max_connections.get()?.as_usize(),
                 max_connections_per_address: typed.max_connections_per_address.get()?.as_usize(),
                 timeout: typed.timeout.get()?,
+                // Of the running gateway.
+                rates: SubmissionRates::default(),
             },
             delivery: typed.delivery.get()?,
             senders: senders?,
+            rate: rate?,
         })
     }
 

@@ -12,6 +12,7 @@ use crate::config::suggest::nearest;
 use crate::delivery::{CHOSEN, Choice, RouteConditions, UNROUTED};
 use crate::message::Mark;
 use crate::message::text_pattern::TextPattern;
+use crate::queue::Suspension;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -59,6 +60,14 @@ impl Resolver<'_> {
             self.findings
                 .error(&typed.name.place, format!("`name`: no route's name may begin with \"{CHOSEN}\""))
                 .help("so begin the lanes of mail for which a rule chose the upstream");
+        }
+        let suspended = Suspension::ALL.map(Suspension::prefix);
+        if let Ok(name) = &name
+            && let Some(prefix) = suspended.iter().find(|prefix| name.starts_with(**prefix))
+        {
+            self.findings
+                .error(&typed.name.place, format!("`name`: no route's name may begin with \"{prefix}\""))
+                .help("so begin the lanes of mail that is not to be sent yet");
         }
         let senders = self.patterns("senders", &typed.senders);
         let recipients = self.patterns("recipients", &typed.recipients);

@@ -3,11 +3,13 @@
 
 use super::Resolver;
 use super::secret::fetch;
-use crate::config::file::{File, UserTable};
+use crate::config::file::{DeliveryMode, File, ListenerTable, UserTable};
 use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::problem::Place;
+use crate::config::rates::Rates;
 use crate::config::secret::SecretSource;
-use crate::config::settings::UserSettings;
+use crate::config::settings::{SubmissionRateSettings, UserSettings};
+use crate::inbound::OverRate;
 use crate::inbound::users::Password;
 use crate::observe::Secret;
 use std::collections::HashSet;
@@ -45,7 +47,42 @@ impl Resolver<'_> {
         let name = self.unique(taken, "[[user]]", &typed.name);
         let password = self.password(typed);
         let senders = self.optional_patterns("senders", &typed.senders);
-        Ok(UserSettings { name: name?, password: password?, senders: senders? })
+        let rate = self.submission_rate(&typed.rate, &typed.over_rate);
+        Ok(UserSettings { name: name?, password: password?, senders: senders?, rate: rate? })
+    }
+
+    /// `None`: no limit.
+    pub(super) fn submission_rate(
+        &mut self,
+        rate: &Typed<Rates>,
+        over: &Typed<OverRate>,
+    ) -> Resolved<Option<SubmissionRateSettings>> {
+        let rates = rate.optional()?.map(|rates| rates.0).unwrap_or_default();
+        let over_rate = over.get()?;
+        if rates.is_empty() && over.is_given() {
+            self.findings.warning(&over.place, "`over_rate` has no effect without `rate`").help("add a `rate`");
+        }
+        Ok((!rates.is_empty()).then_some(SubmissionRateSettings { rates, over: over_rate }))
+    }
+
+    /// Where every client waits for the provider's reply, a user's mail cannot wait.
+    pub(super) fn check_waiting_users(&mut self, users: &[UserTable], listeners: &[ListenerTable]) {
+        let is_direct = |listener: &ListenerTable| listener.delivery.value() == Some(&DeliveryMode::Direct);
+        let waits = |user: &&UserTable| user.over_rate.value() == Some(&OverRate::Wait) && user.rate.is_given();
+        for user in users.iter().filter(waits) {
+            if listeners.iter().all(is_direct) {
+                self.findings
+                    .error(&user.over_rate.place, "mail cannot wait where its client waits for the provider's reply")
+                    .help("give a listener delivery = \"queue\", or set over_rate = \"refuse\"");
+            } else if listeners.iter().any(is_direct) {
+                self.findings
+                    .warning(
+                        &user.over_rate.place,
+                        "on listeners with delivery = \"direct\" mail over the rate is refused",
+                    )
+                    .help("set over_rate = \"refuse\" if that is meant");
+            }
+        }
     }
 
     fn password(&mut self, typed: &UserTable) -> Resolved<Password> {

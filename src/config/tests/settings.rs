@@ -1,15 +1,16 @@
 //! What is typed and what it resolves to.
 
 use super::*;
-use crate::config::{BackendSettings, DeliveryMode, QueueSettings};
+use crate::config::{BackendSettings, DeliveryMode, QueueSettings, SubmissionRateSettings};
 use crate::delivery::{Bounce, Choice};
 use crate::dkim::Unsigned;
 use crate::inbound::users::Password;
-use crate::inbound::{AuthMode, LineEndings, Tls};
+use crate::inbound::{AuthMode, LineEndings, OverRate, Tls};
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::observe::log::Format;
 use crate::queue::schedule::Schedule;
+use crate::rate::Rate;
 use crate::relay::TlsMode;
 use crate::smtp::{Domain, Mailbox};
 use std::time::Duration;
@@ -96,6 +97,34 @@ fn defaults_are_filled_in() {
     assert_eq!(timeouts, [10, 300, 600, 30].map(Duration::from_secs));
     assert_eq!(settings.routes.len(), 1);
     assert_eq!((&*settings.routes[0].name, &**settings.routes[0].upstreams.upstreams()[0]), ("default", "sandbox"));
+}
+
+#[test]
+fn rates_of_users_and_listeners_are_lists_with_a_word_for_what_is_over_them() {
+    let listener = "[[listener]]\naddress = \"127.0.0.1:2525\"\n";
+    let user = "[[user]]\nname = \"app\"\npassword = \"$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI\"\n";
+    let read = |of_listener: &str, of_user: &str| {
+        let settings = settings(&format!("{SMALLEST}{listener}{of_listener}{user}{of_user}"));
+        (settings.listeners[0].rate.clone(), settings.users[0].rate.clone())
+    };
+    let of = |rates: &[&str], over| {
+        let rates = rates.iter().map(|rate| Rate::parse(rate).unwrap()).collect();
+        Some(SubmissionRateSettings { rates, over })
+    };
+    assert_eq!(read("", ""), (None, None));
+    assert_eq!(read("rate = []\n", "rate = \"100/min\"\n"), (None, of(&["100/min"], OverRate::Refuse)));
+    let both =
+        read("rate = [\"5/s\", \"5000/day\"]\nover_rate = \"wait\"\n", "rate = \"9/h\"\nover_rate = \"refuse\"\n");
+    assert_eq!(both, (of(&["5/s", "5000/day"], OverRate::Wait), of(&["9/h"], OverRate::Refuse)));
+    let direct = "delivery = \"direct\"\n";
+    let second = "[[listener]]\naddress = \"127.0.0.1:2526\"\n";
+    let waits = format!("{user}rate = \"9/h\"\nover_rate = \"wait\"\n");
+    let both = warnings(&format!("{SMALLEST}{listener}{direct}{second}{waits}"));
+    assert!(both[0].contains("on listeners with delivery = \"direct\" mail over the rate is refused"), "{both:?}");
+    let none = mistakes(&format!("{SMALLEST}{listener}{direct}{waits}"));
+    assert!(none[0].contains("mail cannot wait where its client waits for the provider's reply"), "{none:?}");
+    let idle = warnings(&format!("{SMALLEST}{listener}over_rate = \"wait\"\n"));
+    assert!(idle[0].contains("`over_rate` has no effect without `rate`"), "{idle:?}");
 }
 
 const WHOLE: &str = r#"hostname = "gateway.example.com"

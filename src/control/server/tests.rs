@@ -22,7 +22,7 @@ fn lanes() -> Vec<LaneState> {
         text: "connect: connection refused".into(),
         until: None,
     };
-    vec![LaneState { lane: "default".into(), obstacle: Some(obstacle), waiting: 0, later: 0 }]
+    vec![LaneState { lane: "default".into(), obstacle: Some(obstacle), waiting: 0, later: 0, held: 0, delayed: 0 }]
 }
 
 #[tokio::test]

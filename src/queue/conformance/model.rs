@@ -200,6 +200,7 @@ impl Model {
                 attempts: recipient.attempts,
                 due: job.filter(|job| !job.leased).map(|job| job.due),
                 reason: None,
+                delayed: false,
             }
         };
         let rows = |message: &Message| message.recipients.iter().map(|recipient| row(message, recipient)).collect();

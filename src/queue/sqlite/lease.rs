@@ -10,6 +10,7 @@ use super::rows::{
     DAMAGED, LEASED, WAITING, from_column, from_lived, is_held, marks_from_column, open_on, origin_from_columns,
     signed, tally_of, unsigned,
 };
+use super::suspend;
 use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Origin;
 use crate::message::envelope::room_for_address;
@@ -171,6 +172,7 @@ pub(super) fn lease(
     if is_held(work, &request.lane)? {
         return Ok(granted);
     }
+    suspend::release_due(work, &request.lane, request.now, request.limit)?;
     let before = turns.lock().get(&*request.lane).cloned();
     let mut round = Round { work, request, at: before, barren_since: None, looks: 0 };
     let mut octets = 0;

@@ -6,7 +6,7 @@ use super::read::{recipients, row};
 use super::rows::{DAMAGED, LEASED, from_column, signed};
 use super::work::Sql;
 use crate::queue::operator::without_brackets;
-use crate::queue::{Cursor, Filter, Page, RecipientRow, RecipientState, Row};
+use crate::queue::{Cursor, Filter, Page, RecipientRow, RecipientState, Row, Suspension};
 
 /// Maximum number of messages examined in full for one page.
 const MAX_LOOKS: usize = 1000;
@@ -62,16 +62,16 @@ fn candidates(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Resul
         return Ok(Candidates::all(by_message_id(sql, message_id, after, limit)?));
     }
     let messages = match filter.state {
-        None | Some(RecipientState::Waiting | RecipientState::Failed) if by_recipient => {
+        None | Some(RecipientState::Waiting | RecipientState::Held | RecipientState::Failed) if by_recipient => {
             return among_recipients(sql, filter, after, limit);
         }
-        None | Some(RecipientState::Waiting) if filter.received_before.is_some() => {
+        None | Some(RecipientState::Waiting | RecipientState::Held) if filter.received_before.is_some() => {
             return by_age(sql, filter, after, limit);
         }
         None => {
             sql.all("SELECT key FROM message WHERE key > ?1 ORDER BY key LIMIT ?2", (after, wanted), |row| row.get(0))
         }
-        Some(RecipientState::Waiting) => return among_recipients(sql, filter, after, limit),
+        Some(RecipientState::Waiting | RecipientState::Held) => return among_recipients(sql, filter, after, limit),
         Some(RecipientState::Failed) => sql.all(
             "SELECT DISTINCT message FROM recipient INDEXED BY recipient_failed
              WHERE failed_at IS NOT NULL AND message > ?1 ORDER BY message LIMIT ?2",
@@ -110,7 +110,7 @@ fn among_recipients(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) ->
                 row.get_ref(2).is_ok_and(|text| text.as_str().is_ok_and(|text| text.to_lowercase().contains(part)))
             })
             && name.is_none_or(|name| [3, 4].iter().any(|column| {
-                row.get_ref(*column).is_ok_and(|text| text.as_str() == Ok(name))
+                row.get_ref(*column).is_ok_and(|text| text.as_str().is_ok_and(|text| Suspension::split(text).1 == name))
             }));
         if may_match {
             messages.push(last);

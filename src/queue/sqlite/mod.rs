@@ -33,6 +33,7 @@ mod schema;
 mod settle;
 mod space;
 mod store;
+mod suspend;
 #[cfg(test)]
 mod tests;
 mod wal;

@@ -8,6 +8,7 @@ use super::reassign::{forget_fingerprint, reassign_one};
 use super::rows::{
     DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, signed, tally_of, wait_on,
 };
+use super::suspend;
 use super::work::{Tally, Work};
 use crate::message::MailId;
 use crate::queue::Correction;
@@ -73,6 +74,7 @@ fn retry_one(
     {
         return Ok(0);
     }
+    suspend::resume(work, message, |_| true)?;
     let jobs = jobs_of(work, message)?;
     let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, id, now)?;
     if due > 0 {

@@ -2,7 +2,7 @@
 
 use super::rows::{lived_to_column, signed, to_column};
 use super::store::detached;
-use super::{SqliteQueue, lifetime, list, operate, read};
+use super::{SqliteQueue, lifetime, list, operate, read, suspend};
 use crate::message::MailId;
 use crate::queue::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Operator, Page, QueueError,
@@ -51,6 +51,17 @@ impl Operator for SqliteQueue {
             let retried = steps.done(retried.await)?.unwrap_or(0);
             self.wakeups.wake_all();
             count += retried;
+        }
+        Ok(count)
+    }
+
+    async fn release(&self, ids: &[MailId]) -> Result<u64, QueueError> {
+        let (mut count, mut steps) = (0, Steps::of(ids.len()));
+        while let Some(step) = steps.next() {
+            let (ids, lived) = (ids[step].to_vec(), lived_to_column(self.lived()));
+            let released = self.store.writer.call(move |work| suspend::release(work, &ids, lived));
+            count += steps.done(released.await)?.unwrap_or(0);
+            self.wakeups.wake_all();
         }
         Ok(count)
     }

@@ -8,7 +8,7 @@ use super::space::PAGE;
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
 use crate::message::message_id;
-use crate::queue::{Attempted, InitialState, NewMail, QueueError};
+use crate::queue::{Attempted, InitialState, NewMail, QueueError, Suspension};
 use crate::smtp::command::BodyType;
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -169,19 +169,29 @@ fn put_recipients(
     let mut attempts = Vec::new();
     let mut last_job = None;
     for (position, address, initial_state) in recipients(mail) {
-        let (lane, due, attempt, failed_at) = match initial_state {
-            InitialState::Waiting(lane) => (lane, Some(at_once), None, None),
-            InitialState::Deferred { lane, due, attempt } => (lane, Some(to_column(*due)), Some(attempt), None),
-            InitialState::Failed { lane, attempt } => (lane, None, Some(attempt), Some(*lived)),
+        let (lane, due, attempt, failed_at, reason) = match initial_state {
+            InitialState::Waiting(lane) => (lane.clone(), Some(at_once), None, None, None),
+            InitialState::Delayed { lane, due, reason } => {
+                (Suspension::Delayed.of(lane.as_str()), Some(to_column(*due)), None, None, Some(reason))
+            }
+            InitialState::Held { lane, reason } => {
+                (Suspension::Held.of(lane.as_str()), Some(at_once), None, None, Some(reason))
+            }
+            InitialState::Deferred { lane, due, attempt } => {
+                (lane.clone(), Some(to_column(*due)), Some(attempt), None, Some(&attempt.text))
+            }
+            InitialState::Failed { lane, attempt } => {
+                (lane.clone(), None, Some(attempt), Some(*lived), Some(&attempt.text))
+            }
             InitialState::Delivered(_) => continue,
         };
         attempts.extend(attempt);
         let recipient = RecipientFields { position, address, lane: lane.to_string(), failed_at };
-        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, attempt)?;
+        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, (attempt, reason))?;
         if let Some(due) = due {
-            let job = (lane, due, attempt.is_some_and(|attempt| attempt.possible_duplicate));
+            let job = (lane.clone(), due, attempt.is_some_and(|attempt| attempt.possible_duplicate));
             // Hundreds of recipients on one lane share one job.
-            if last_job != Some(job) {
+            if last_job.as_ref() != Some(&job) {
                 wait_on(work, message, lane.as_str(), &domain, due, job.2)?;
                 last_job = Some(job);
             }
@@ -198,7 +208,7 @@ pub(super) fn put_recipient(
     work: &Work<'_>,
     (message, id): (i64, &str),
     recipient: &RecipientFields,
-    attempt: Option<&Attempted>,
+    (attempt, reason): (Option<&Attempted>, Option<&String>),
 ) -> rusqlite::Result<()> {
     work.execute(
         "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason, digest)
@@ -211,7 +221,7 @@ pub(super) fn put_recipient(
             recipient.failed_at,
             attempt.is_some(),
             attempt.and_then(|attempt| attempt.upstream.as_deref()),
-            attempt.map(|attempt| &attempt.text),
+            reason,
             recipient.digest(id),
         ),
     )?;

@@ -2,10 +2,12 @@
 
 use super::failure::{Failure, is_damage};
 use super::rows::{LEASED, WAITING, from_column, is_held, key_of, to_column, unsigned};
+use super::suspend;
 use super::work::Sql;
 use crate::message::MailId;
 use crate::queue::{
     Attempted, Cursor, Delivered, HeldLane, HistoryRow, MessageDetails, RecipientRow, RecipientState, Row, Statistics,
+    Suspension,
 };
 use jiff::Timestamp;
 
@@ -13,6 +15,12 @@ pub(super) fn next_due(sql: &Sql<'_>, lane: &str, now: Timestamp, horizon: i64) 
     if is_held(sql, lane)? {
         return Ok(None);
     }
+    let delayed = suspend::first_delayed(sql, lane)?.map(from_column);
+    Ok([on_lane(sql, lane, now, horizon)?, delayed].into_iter().flatten().min())
+}
+
+/// Without delayed mail, of which no due time lies too far ahead.
+fn on_lane(sql: &Sql<'_>, lane: &str, now: Timestamp, horizon: i64) -> Result<Option<Timestamp>, Failure> {
     let first: Option<i64> = sql.first(
         "SELECT due FROM job INDEXED BY job_due WHERE state = 0 AND lane = ?1 ORDER BY due LIMIT 1",
         [lane],
@@ -91,8 +99,11 @@ pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<(R
         [message],
         |row| {
             let is_failed: bool = row.get(2)?;
+            let name: String = row.get(1)?;
+            let (suspension, lane) = Suspension::split(&name);
             let state = match row.get::<_, Option<i64>>(6)? {
                 _ if is_failed => RecipientState::Failed,
+                Some(WAITING) if suspension == Some(Suspension::Held) => RecipientState::Held,
                 Some(WAITING) => RecipientState::Waiting,
                 Some(LEASED) => RecipientState::Leased,
                 _ => RecipientState::Damaged,
@@ -101,10 +112,11 @@ pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<(R
             let recipient = RecipientRow {
                 address: row.get(0)?,
                 state,
-                lane: row.get(1)?,
+                lane: lane.to_owned(),
                 attempts: u32::try_from(row.get::<_, i64>(3)?).unwrap_or(u32::MAX),
                 due,
                 reason: row.get(4)?,
+                delayed: suspension == Some(Suspension::Delayed),
             };
             Ok((recipient, row.get(5)?))
         },

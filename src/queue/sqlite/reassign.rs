@@ -11,7 +11,7 @@ use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, sign
 use super::work::{Sql, Work};
 use crate::message::Marks;
 use crate::message::accepted::{Addressed, AskedHeader, Origin};
-use crate::queue::{Lane, LaneOf};
+use crate::queue::{LaneOf, Suspension};
 use crate::smtp::Mailbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -109,8 +109,18 @@ pub(super) fn reassign_one(work: &Work<'_>, message: i64, lane_of: &LaneOf) -> r
     )?;
     let Some(Waiting { id, sender, origin, marks, header }) = waiting.flatten() else { return Ok(0) };
     let header = AskedHeader::new(&header);
-    let moved = reassign(work, message, &id, |recipient| {
-        lane_of(&Addressed { sender: sender.as_ref(), recipient, origin: &origin, marks: &marks, header: &header })
+    let moved = move_recipients(work, message, &id, |recipient| {
+        let (suspension, lane) = Suspension::split(&recipient.lane);
+        let Ok(mailbox) = Mailbox::parse(&recipient.address) else { return recipient.lane.clone() };
+        let addressed =
+            Addressed { sender: sender.as_ref(), recipient: &mailbox, origin: &origin, marks: &marks, header: &header };
+        let to = lane_of(&addressed);
+        match suspension {
+            // A suspended one stays suspended.
+            Some(suspension) if to.as_str() != lane => suspension.of(to.as_str()).to_string(),
+            Some(_) => recipient.lane.clone(),
+            None => to.to_string(),
+        }
     });
     match moved {
         // So is a message with an unreadable recipient.
@@ -166,7 +176,13 @@ struct Job {
     possible_duplicate: bool,
 }
 
-fn reassign(work: &Work<'_>, message: i64, id: &str, lane_of: impl Fn(&Mailbox) -> Lane) -> rusqlite::Result<u64> {
+/// Moves recipients to the lanes that `lane_of` names for them, except on lanes that are leased. Returns how many moved.
+pub(super) fn move_recipients(
+    work: &Work<'_>,
+    message: i64,
+    id: &str,
+    lane_of: impl Fn(&RecipientFields) -> String,
+) -> rusqlite::Result<u64> {
     let (jobs, leased) = jobs_of(work, message)?;
     let mut recipients = recipients_of(work, message, id, lane_of)?;
     // A leased message stays where it is until it is settled.
@@ -205,12 +221,11 @@ fn recipients_of(
     work: &Work<'_>,
     message: i64,
     id: &str,
-    lane_of: impl Fn(&Mailbox) -> Lane,
+    lane_of: impl Fn(&RecipientFields) -> String,
 ) -> rusqlite::Result<Vec<Recipient>> {
     let with_lane = |row: EnvelopeRecipient| {
         // A damaged recipient stays on its lane and is set aside when it is leased.
-        let mailbox = Mailbox::parse(&row.fields.address).ok().filter(|_| row.fits(id));
-        let to = mailbox.map_or_else(|| row.fields.lane.clone(), |to| lane_of(&to).to_string());
+        let to = if row.fits(id) { lane_of(&row.fields) } else { row.fields.lane.clone() };
         Recipient { row, to }
     };
     Ok(envelope::recipients(work, message)?.into_iter().map(with_lane).collect())

@@ -61,6 +61,7 @@ pub fn options() -> ListenerOptions {
         max_connections: 1000,
         max_connections_per_address: 200,
         timeout: Duration::from_secs(300),
+        rates: waxseal::inbound::SubmissionRates::default(),
     }
 }
 

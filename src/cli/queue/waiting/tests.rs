@@ -13,7 +13,7 @@ fn obstacle(cause: HoldCause, until: Option<&str>) -> LaneObstacle {
 }
 
 fn lane(obstacle: Option<LaneObstacle>, waiting: u64, later: u64) -> LaneState {
-    LaneState { lane: "default".into(), obstacle, waiting, later }
+    LaneState { lane: "default".into(), obstacle, waiting, later, held: 0, delayed: 0 }
 }
 
 fn overview(lanes: Option<Vec<LaneState>>, held: &[&str]) -> Overview {
