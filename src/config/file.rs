@@ -14,7 +14,7 @@ use super::schema::Schema;
 use super::secret::{SecretSource, read_reference};
 use super::suggest::one_of;
 use super::value::{
-    ByteSize, Complaint, Complaints, Count, HostName, LogLevel, PatternText, PortNumber, Retries, Text, Value,
+    ByteSize, Complaint, Complaints, Count, HostName, LogLevel, Number, PatternText, PortNumber, Retries, Text, Value,
     not_among, words,
 };
 use crate::delivery::Bounce;
@@ -47,6 +47,7 @@ pub struct File {
     pub repair: RepairTable,
     pub rewrites: Vec<RewriteTable>,
     pub trace: TraceTable,
+    pub storm: StormTable,
     pub queue: QueueTable,
     pub log: LogTable,
 }
@@ -65,6 +66,7 @@ pub const SCHEMA: Schema = Schema(&[
     RepairTable::TABLE,
     RewriteTable::TABLE,
     TraceTable::TABLE,
+    StormTable::TABLE,
     QueueTable::TABLE,
     LogTable::TABLE,
 ]);
@@ -302,6 +304,21 @@ settings! {
 }
 
 settings! {
+    /// Many equal mails to one recipient: what is too many is accepted and held, until `waxseal queue release` sends it or
+    /// `waxseal queue remove` removes it. The log says once that a storm has begun, and once how many were held.
+    ///
+    /// Equal are mails with one envelope sender, one decoded subject and one recipient; other recipients of the same
+    /// message get it. Counting begins at zero with each start. A mail that is submitted again and recognised
+    /// (`deduplicate`) does not count. Where the client waits (delivery = "direct"), it gets a 250 for mail that is held.
+    StormTable = "storm" {
+        /// How many equal mails are sent within the time; each further one is held. Default: off, nothing is held.
+        more_than: Number<1, 10_000>, optional "20";
+        /// The time.
+        within: Duration, default r#""10m""#;
+    }
+}
+
+settings! {
     /// Mail that was accepted and is not yet delivered, and the history of delivered mail.
     QueueTable = "queue" {
         /// "sqlite": a database in `data_dir`, which needs no maintenance.
@@ -524,6 +541,7 @@ impl File {
             repair: sections.one(),
             rewrites: sections.many(),
             trace: sections.one(),
+            storm: sections.one(),
             queue: sections.one(),
             log: sections.one(),
         }
@@ -541,6 +559,7 @@ impl File {
             repair: RepairTable::empty(Place::Nowhere),
             rewrites: Vec::new(),
             trace: TraceTable::empty(Place::Nowhere),
+            storm: StormTable::empty(Place::Nowhere),
             queue: QueueTable::empty(Place::Nowhere),
             log: LogTable::empty(Place::Nowhere),
         }

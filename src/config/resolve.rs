@@ -21,12 +21,13 @@ mod user;
 pub use queue::backend;
 
 use super::environment::Environment;
-use super::file::{File, GatewayTable, ListenerTable, UnsignedMail, UpstreamTable};
+use super::file::{File, GatewayTable, ListenerTable, StormTable, UnsignedMail, UpstreamTable};
 use super::input::{Reported, Resolved, Typed};
 use super::problem::{Findings, Problems, Source};
 use super::settings::{DkimSettings, Settings};
 use super::value::PatternText;
 use crate::dkim::Unsigned;
+use crate::intake::StormOptions;
 use crate::message::SenderPatterns;
 use crate::observe::log::LogOptions;
 use crate::smtp::Domain;
@@ -79,6 +80,7 @@ impl Resolver<'_> {
         self.check_sizes(&file.listeners, &file.gateway.max_memory, rules.as_ref().ok());
         let queue = self.queue(&file.queue);
         self.warn_about_bounces(&file.queue, &upstreams, &routes, &known);
+        let storm = self.storm(&file.storm);
         let (hostname, ehlo_name) = hostname?;
         Ok(Settings {
             listeners: listeners.into_iter().map(|listener| listener.with_hostname(&hostname)).collect(),
@@ -95,6 +97,7 @@ impl Resolver<'_> {
             repairs: repairs?,
             received: file.trace.received.get()?,
             rules: rules?,
+            storm: storm?,
             queue: queue?,
             log: LogOptions { format: file.log.format.get()?, level: file.log.level.get()?.0 },
             file: None,
@@ -142,6 +145,19 @@ impl Resolver<'_> {
                 )
                 .help("add senders = [\"*\"] to a [[listener]]");
         }
+    }
+
+    fn storm(&mut self, typed: &StormTable) -> Resolved<Option<StormOptions>> {
+        let within = typed.within.get()?;
+        let Some(more_than) = typed.more_than.optional()? else {
+            if typed.within.is_given() {
+                self.findings
+                    .warning(&typed.within.place, "`within` has no effect without `more_than`")
+                    .help("add more_than = 20, say");
+            }
+            return Ok(None);
+        };
+        Ok(Some(StormOptions { more_than: usize::try_from(more_than.0).unwrap_or(usize::MAX), within }))
     }
 
     /// An empty list would match nothing.

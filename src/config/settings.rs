@@ -8,6 +8,7 @@ use crate::delivery::{Bounce, Choice, Profile, RouteConditions};
 use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
 use crate::inbound::users::Password;
+use crate::intake::StormOptions;
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub received: ReceivedDetail,
     /// Carried out after the repairs.
     pub rules: Rules,
+    /// `None`: equal mails are not held.
+    pub storm: Option<StormOptions>,
     pub queue: QueueSettings,
     pub log: log::LogOptions,
     /// `None` if the environment alone configures the gateway.

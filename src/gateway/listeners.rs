@@ -9,7 +9,7 @@ use crate::dkim::Keyring;
 use crate::inbound::sockets::{self, Ipv4Clients};
 use crate::inbound::users::Users;
 use crate::inbound::{BindError, InheritedSockets, Listener, ListenerOptions, SubmissionRates};
-use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy};
+use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy, StormWatch};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::queue::Queue;
@@ -60,6 +60,7 @@ pub(super) struct IntakeParts {
     pub settlement: SettlementPolicy,
     pub leftovers: Leftovers,
     pub in_progress: InProgress,
+    pub storms: Option<StormWatch>,
     /// Cancelled at the end of the drain time.
     pub cut_off: CancellationToken,
 }
@@ -76,7 +77,8 @@ pub(super) fn bind(
     for (number, typed) in settings.listeners.iter().enumerate() {
         let options = ListenerOptions { rates: rates.on(number, typed), ..typed.options.clone() };
         let pipeline = pipeline(settings, typed, &behind.keyring);
-        let intake = behind.intake(typed, IntakePipeline { rates: options.rates.clone(), ..pipeline });
+        let intake = behind
+            .intake(typed, IntakePipeline { rates: options.rates.clone(), storms: behind.storms.clone(), ..pipeline });
         let opened = match inherited.take(options.address) {
             Some(socket) => Ok(socket),
             None => sockets::open(options.address, ipv4_clients(options.address, settings)),
@@ -116,6 +118,7 @@ pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring
         received: settings.received,
         deduplicate: settings.queue.deduplicate,
         rates: SubmissionRates::default(),
+        storms: None,
         clock: Clock::System,
     }
 }

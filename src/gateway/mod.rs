@@ -25,7 +25,7 @@ use crate::config::{Provider, RouteSettings, Settings};
 use crate::control::{ControlServer, CurrentRules, LaneWatch};
 use crate::delivery::{Bouncer, Delivery, Dispatcher, LaneLimits, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
-use crate::intake::{InProgress, Leftovers};
+use crate::intake::{InProgress, Leftovers, StormWatch};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::queue::{Backend, QueueError};
@@ -79,6 +79,7 @@ pub struct Gateway {
     dispatcher: Dispatcher<Delivery>,
     leftovers: Leftovers,
     rates: GatewayRates,
+    storms: Option<StormWatch>,
     control: Option<ControlServer>,
     queue: Arc<dyn Backend>,
     lanes: Lanes,
@@ -129,13 +130,14 @@ impl Gateway {
             settlement,
             leftovers,
             in_progress: InProgress::default(),
+            storms: settings.storm.map(StormWatch::new),
             cut_off: CancellationToken::new(),
         };
         let rates = GatewayRates::restore(&settings, queue.clone()).await?;
         let listeners = listeners::bind(&settings, memory, (&behind, &rates), inherited)?;
         descriptors::raise_limit(&settings);
         announce(&settings, &listeners);
-        let IntakeParts { delivery, settlement, leftovers, cut_off, .. } = behind;
+        let IntakeParts { delivery, settlement, leftovers, storms, cut_off, .. } = behind;
         let dispatcher = Dispatcher {
             queue: queue.clone(),
             deliver: delivery.clone(),
@@ -153,6 +155,7 @@ impl Gateway {
             dispatcher,
             leftovers,
             rates,
+            storms,
             control,
             queue,
             lanes,
@@ -179,6 +182,9 @@ impl Gateway {
         aside.spawn(storage::watch(self.queue.clone(), self.lock.clone(), shutdown.clone()));
         aside.spawn(storage::prune(self.queue.clone(), self.keep, shutdown.clone()));
         aside.spawn(self.lanes.reassign_rest(shutdown.clone()));
+        if let Some(storms) = self.storms {
+            aside.spawn(storms.run(shutdown.clone()));
+        }
         let mut dispatcher = JoinSet::new();
         dispatcher.spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();

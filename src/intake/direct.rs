@@ -6,9 +6,10 @@
 use super::deduplication::{InProgress, Turn};
 use super::leftovers::Leftovers;
 use super::pipeline::IntakePipeline;
-use super::prepare::PreparedMail;
+use super::prepare::{PreparedMail, subject_of};
 use super::queued::refusal;
 use super::report::log_taken;
+use super::storm::StormCheck;
 use crate::delivery::{Attempt, Delivery};
 use crate::inbound::{Client, Intake, Received};
 use crate::message::accepted::Accepted;
@@ -63,14 +64,27 @@ impl Intake for DirectIntake {
             Ok(counted) => counted,
             Err(reply) => return reply,
         };
-        if let Err(error) = self.has_room_for_leftovers(&accepted) {
+        let storm = self.pipeline.storm(&accepted, &subject_of(&accepted.message, accepted.id));
+        let held = storm.as_ref().filter(|storm| storm.holds_any());
+        if let Err(error) = self.has_room_for_leftovers(&accepted, held.is_some()) {
             return refusal(&error);
         }
         log_taken(&accepted, &received.client, "received; its client waits for the delivery");
+        let Some(attempted) = without_held(&accepted, held) else {
+            let (id, shares) = (accepted.id, [received.share, received.envelope_share]);
+            return match self.leftovers.hold(accepted, (original, deduplication), storm).await {
+                Ok(()) => {
+                    drop(shares);
+                    counted.keep();
+                    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}"))
+                }
+                Err(error) => refusal(&error),
+            };
+        };
         // Deliveries under way at a stop are finished, until the drain time is over.
         let stop = CancellationToken::new();
-        let attempt = self.delivery.attempt(&accepted, deadline, &stop, &self.cut_off).await;
-        attempt.log(&accepted, started.elapsed(), &[]);
+        let attempt = self.delivery.attempt(&attempted, deadline, &stop, &self.cut_off).await;
+        attempt.log(&attempted, started.elapsed(), &[]);
         if !attempt.has_delivered() && attempt.is_in_doubt() && self.cut_off.is_cancelled() {
             let reply = Reply::cut_off();
             given_up(accepted.id, &received, &reply);
@@ -80,7 +94,7 @@ impl Intake for DirectIntake {
         if reply.is_positive() {
             counted.keep();
             let shares = [received.share, received.envelope_share];
-            self.leftovers.keep(accepted, (original, deduplication), &attempt, shares).await;
+            self.leftovers.keep(accepted, (original, deduplication), (&attempt, &attempted, storm), shares).await;
         }
         reply
     }
@@ -111,12 +125,21 @@ impl DirectIntake {
 
     /// If the provider accepts a message only in part, the rest must be stored. With one recipient there is no rest, so
     /// a full disk does not prevent delivery.
-    fn has_room_for_leftovers(&self, accepted: &Accepted) -> Result<(), QueueError> {
-        if accepted.envelope.recipients.len() < 2 {
+    fn has_room_for_leftovers(&self, accepted: &Accepted, holds_any: bool) -> Result<(), QueueError> {
+        if accepted.envelope.recipients.len() < 2 && !holds_any {
             return Ok(());
         }
         self.leftovers.queue.admit(accepted.message.size() as u64)
     }
+}
+
+/// The message for the recipients that are not held; `None` if all are.
+fn without_held(accepted: &Arc<Accepted>, held: Option<&StormCheck>) -> Option<Arc<Accepted>> {
+    let Some(held) = held else { return Some(Arc::clone(accepted)) };
+    let mut envelope = accepted.envelope.clone();
+    let mut index = 0..;
+    envelope.recipients.retain(|_| index.next().is_some_and(|index| !held.holds(index)));
+    (!envelope.recipients.is_empty()).then(|| Arc::new(Accepted { envelope, ..(**accepted).clone() }))
 }
 
 /// As far as is known, the provider has accepted the message for no recipient yet, and its answer was not awaited.

@@ -5,6 +5,7 @@
 //! the memory budget. A message is never dropped without a log line that names each recipient.
 
 use super::prepare::subject_of;
+use super::storm::StormCheck;
 use crate::delivery::{Attempt, Bouncer, SettlementPolicy};
 use crate::message::Outcome;
 use crate::message::accepted::Accepted;
@@ -12,7 +13,7 @@ use crate::message::budget::MemoryShare;
 use crate::message::dsn::FailedRecipient;
 use crate::observe::Backoff;
 use crate::observe::log::Clean;
-use crate::queue::{Deduplication, NewMail, Queue, QueueError};
+use crate::queue::{Deduplication, InitialState, NewMail, Queue, QueueError};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
@@ -42,6 +43,14 @@ struct Leftover {
     to: String,
 }
 
+/// All recipients in the envelope's order: those that were tried as the attempt left them, the others held.
+fn with_held(storm: &StormCheck, waiting: Vec<InitialState>, tried: Vec<InitialState>) -> Vec<InitialState> {
+    let mut tried = tried.into_iter();
+    let state =
+        |(index, held): (usize, InitialState)| if storm.holds(index) { held } else { tried.next().unwrap_or(held) };
+    storm.hold(waiting).into_iter().enumerate().map(state).collect()
+}
+
 impl Leftovers {
     pub fn new(queue: Arc<dyn Queue>, settlement: SettlementPolicy, bouncer: Arc<Bouncer>) -> Self {
         Self { queue, settlement, bouncer, unstored: TaskTracker::new(), stop: CancellationToken::new() }
@@ -55,10 +64,14 @@ impl Leftovers {
         &self,
         accepted: Arc<Accepted>,
         (original, deduplication): (Option<Bytes>, Option<Deduplication>),
-        attempt: &Attempt,
+        (attempt, attempted, storm): (&Attempt, &Accepted, Option<StormCheck>),
         shares: [MemoryShare; 2],
     ) {
-        let (initial_states, failures) = self.settlement.initial_states(&accepted, attempt);
+        let (mut initial_states, failures) = self.settlement.initial_states(attempted, attempt);
+        if let Some(storm) = storm {
+            initial_states = with_held(&storm, self.settlement.waiting_states(&accepted), initial_states);
+            storm.keep(&accepted, &initial_states);
+        }
         let unsettled = attempt.settled().iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
         let to = unsettled.map(|settled| Clean(&settled.recipient).to_string()).collect::<Vec<_>>().join(",");
         let subject = subject_of(&accepted.message, accepted.id);
@@ -77,6 +90,23 @@ impl Leftovers {
             leftovers.retry_until_stored(left).await;
             drop(shares);
         });
+    }
+
+    /// Stores a message all of whose recipients are held.
+    pub(super) async fn hold(
+        &self,
+        accepted: Arc<Accepted>,
+        (original, deduplication): (Option<Bytes>, Option<Deduplication>),
+        storm: Option<StormCheck>,
+    ) -> Result<(), QueueError> {
+        let Some(storm) = storm else { return Ok(()) };
+        let initial_states = storm.hold(self.settlement.waiting_states(&accepted));
+        let subject = subject_of(&accepted.message, accepted.id);
+        let stored_states = initial_states.clone();
+        let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject, deduplication };
+        self.queue.put(mail).await?;
+        storm.keep(&accepted, &stored_states);
+        Ok(())
     }
 
     /// Runs pending retries once more. Returns when none is left, or at the deadline.

@@ -1,7 +1,9 @@
 //! What a listener's intake is configured to do with a message, and the check at MAIL. `prepare` does the rest.
 
 use super::policy::SenderPolicy;
+use super::storm::{StormCheck, StormWatch};
 use crate::inbound::{Client, SubmissionRates};
+use crate::message::accepted::Accepted;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::message::trace::ReceivedDetail;
@@ -26,6 +28,8 @@ pub struct IntakePipeline {
     pub deduplicate: Option<Duration>,
     /// How much its clients may submit.
     pub rates: SubmissionRates,
+    /// `None`: nothing is held.
+    pub storms: Option<StormWatch>,
     pub clock: Clock,
 }
 
@@ -34,5 +38,10 @@ impl IntakePipeline {
     pub(super) fn admit(&self, client: &Client, sender: &ReversePath) -> Result<(), Reply> {
         fault::provoke("session", sender);
         self.policy.check_envelope(client, sender)
+    }
+
+    /// Counts an accepted message among those that are equal. `subject`: decoded.
+    pub(super) fn storm(&self, accepted: &Accepted, subject: &str) -> Option<StormCheck> {
+        self.storms.as_ref().map(|storms| storms.check(accepted, subject))
     }
 }

@@ -41,13 +41,21 @@ impl Intake for QueuedIntake {
             Ok(counted) => counted,
             Err(reply) => return reply,
         };
-        let initial_states = self.settlement.waiting_states(&accepted);
-        let initial_states = delayed(initial_states, counted.wait.as_ref(), self.pipeline.clock.now());
         let subject = subject_of(&accepted.message, accepted.id);
+        let storm = self.pipeline.storm(&accepted, &subject);
+        let mut initial_states = self.settlement.waiting_states(&accepted);
+        if let Some(storm) = &storm {
+            initial_states = storm.hold(initial_states);
+        }
+        let initial_states = delayed(initial_states, counted.wait.as_ref(), self.pipeline.clock.now());
+        let stored_states = initial_states.clone();
         let mail = NewMail { accepted: accepted.clone(), initial_states, original, subject, deduplication };
         match self.queue.put_once(mail).await {
             Ok(None) => {
                 counted.keep();
+                if let Some(storm) = storm {
+                    storm.keep(&accepted, &stored_states);
+                }
                 log_taken(&accepted, &received.client, "queued");
                 queued_as(accepted.id)
             }

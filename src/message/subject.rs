@@ -1,4 +1,5 @@
-//! The subject for lists: decoded, on one line, of bounded length. Never used to decide anything.
+//! The subject for lists, and to recognise equal mail: decoded, on one line, of bounded length. It decides nothing about how a
+//! mail is sent.
 
 use super::encoded_words;
 use super::optional::{Skipped, attempt};

@@ -68,6 +68,7 @@ mod rules;
 mod secrets;
 mod starting_and_stopping;
 mod starttls_or_nothing;
+mod storms;
 mod submission_rates;
 mod submitted_again;
 mod surplus_connections;

@@ -209,7 +209,7 @@ async fn mail_that_waits_says_for_whose_rate_and_a_retry_sends_it_at_once() {
         gateway
     })
     .await
-    .map(|gateway| drop(gateway))
+    .map(drop)
     .unwrap();
 }
 

@@ -90,6 +90,7 @@ const PARTS: &[Part] = &[
     Part { in_force: true, ..Part::new("repair", "Repair: what is fixed in each message before it is signed") },
     Part { after: include_str!("ready_rules.toml"), ..Part::new("rewrite", "Rewrite: your own rules for the mail") },
     Part { in_force: true, ..Part::new("trace", "Trace: what a message shows of its path") },
+    Part::new("storm", "Storms: many equal mails to one recipient"),
     Part { in_force: true, ..Part::new("queue", "The queue: what was accepted and is not yet delivered") },
     Part { in_force: true, ..Part::new("log", "Log") },
 ];
