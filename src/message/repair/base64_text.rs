@@ -5,7 +5,7 @@
 
 use super::parts::{self, EditablePart, PartChange};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::charset::{extends_ascii, is_utf8};
 use crate::message::mime::{Coding, Encoding};
 
@@ -27,7 +27,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     },
 };
 
-pub(super) fn uncover(message: &mut RawMessage) {
+pub(super) fn uncover(message: &mut WorkingCopy) {
     parts::edit(message, uncovered);
 }
 

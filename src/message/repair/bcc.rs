@@ -25,7 +25,7 @@ mod tests {
     #[test]
     fn before_and_after() {
         table(
-            super::remove,
+            |message| super::remove(message),
             &[
                 (
                     "Bcc: secret@x,\r\n more@x\r\nTo: a@b\r\nBCC: y\r\nResent-Bcc:\r\n\r\nBcc: body",

@@ -3,7 +3,7 @@
 
 use super::parts;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::headers::Fields;
 
 pub(super) const STEP: RepairStep = RepairStep {
@@ -17,7 +17,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     memory: MemoryNeed { edits_header: |_, header| has_blank_line(header), ..MemoryNeed::NONE },
 };
 
-pub(super) fn take_out(message: &mut RawMessage) {
+pub(super) fn take_out(message: &mut WorkingCopy) {
     if let Some(header) = without_blank_lines(message.header()) {
         message.replace_header(header);
     }

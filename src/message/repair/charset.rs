@@ -4,7 +4,7 @@
 
 use super::parts::{self, EditablePart, PartChange};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::charset::is_utf8;
 use crate::message::headers::{Field, FieldRef, Fields};
 use crate::message::mime::{ContentFields, with_field};
@@ -26,7 +26,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     },
 };
 
-pub(super) fn declare(message: &mut RawMessage) {
+pub(super) fn declare(message: &mut WorkingCopy) {
     parts::edit(message, declared);
 }
 

@@ -44,7 +44,7 @@ mod tests {
         let kept = |text: &'static str| (text, text);
         let long = "To: A,\r\n B <a@b>,\r\n\tC <c@d>\r\n\r\n";
         table(
-            super::quote,
+            |message| super::quote(message),
             &[
                 (
                     "From: Example, Inc. <app@example.com>\r\nSubject: a, b <c@d>\r\n\r\nFrom: A, B <c@d>",

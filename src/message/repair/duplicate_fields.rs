@@ -154,7 +154,7 @@ mod tests {
     fn before_and_after() {
         let kept = |text: &'static str| (text, text);
         table(
-            super::unite,
+            |message| super::unite(message),
             &[
                 // Equal except for their spelling.
                 ("Subject: a b\r\nX: y\r\nSUBJECT: a\r\n b\r\n\r\n", "Subject: a b\r\nX: y\r\n\r\n"),
@@ -187,7 +187,7 @@ mod tests {
     fn a_flood_of_fields_is_left_to_others() {
         let most = "To: a@b\r\n".repeat(100) + "\r\n";
         let flood = "To: a@b\r\n".repeat(101) + "\r\n";
-        table(super::unite, &[(&most, "To: a@b\r\n\r\n"), (&flood, &flood)]);
+        table(|message| super::unite(message), &[(&most, "To: a@b\r\n\r\n"), (&flood, &flood)]);
         let subjects: String = (0..101).map(|number| format!("Subject: {number}\r\n")).collect();
         assert!(conflicts(&RawMessage::from_data(subjects.into()).expect("a message")).is_empty());
     }

@@ -52,7 +52,7 @@ mod tests {
     fn before_and_after() {
         let kept = |text: &'static str| (text, text);
         table(
-            super::remove,
+            |message| super::remove(message),
             &[
                 ("To: a@b\r\nCc:\r\nreply-to: \r\n\t\r\n\r\nCc:\r\n", "To: a@b\r\n\r\nCc:\r\n"),
                 ("To: ,\r\nCc: \"\" <>\r\nReply-To: <>;\r\nReferences:\r\nSubject: x\r\n\r\n", "Subject: x\r\n\r\n"),

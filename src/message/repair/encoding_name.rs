@@ -3,7 +3,7 @@
 
 use super::parts;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::headers::{Field, FieldChange, FieldRef, changed};
 use crate::message::mime::{ContentFields, Encoding};
 
@@ -20,7 +20,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     memory: MemoryNeed { edits_header: |_, header| respelled(header).is_some(), ..MemoryNeed::NONE },
 };
 
-pub(super) fn respell(message: &mut RawMessage) {
+pub(super) fn respell(message: &mut WorkingCopy) {
     if let Some(header) = respelled(message.header()) {
         message.replace_header(header);
     }

@@ -2,7 +2,7 @@
 //! provider put a fifth of such mail into the spam folder. RFC 2046 §5.1.3.
 
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::headers::Fields;
 use crate::message::mime::{Editor, Entity, Structure, is_content};
 
@@ -23,8 +23,8 @@ pub(super) const STEP: RepairStep = RepairStep {
     },
 };
 
-pub(super) fn flatten(message: &mut RawMessage) {
-    let structure = Structure::of(message);
+pub(super) fn flatten(message: &mut WorkingCopy) {
+    let structure = message.structure();
     let mut editor = Editor::new(message, &structure);
     let mut header = editor.header(0).to_vec();
     let mut index = 0;
@@ -42,7 +42,7 @@ pub(super) fn flatten(message: &mut RawMessage) {
     editor.replace_header(0, header);
     editor.replace_body(0, body);
     if let Some(flat) = editor.finish() {
-        *message = flat;
+        message.replace(flat);
     }
 }
 

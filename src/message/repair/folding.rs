@@ -5,7 +5,7 @@
 
 use super::parts;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::headers::{Fields, MAX_LINE, fold};
 
 pub(super) const STEP: RepairStep = RepairStep {
@@ -19,7 +19,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     memory: MemoryNeed { edits_header: |_, header| header.len() > MAX_LINE, ..MemoryNeed::NONE },
 };
 
-pub(super) fn fold_long_lines(message: &mut RawMessage) {
+pub(super) fn fold_long_lines(message: &mut WorkingCopy) {
     if let Some(header) = folded(message.header()) {
         message.replace_header(header);
     }

@@ -61,11 +61,11 @@ mod tests {
             ">From - Tue Nov 24 03:05:09 2026\r\n",
             "\u{feff}\r\nFrom MAILER-DAEMON\r\n",
         ] {
-            table(super::begin, &[(&format!("{before}{header}"), header)]);
+            table(|message| super::begin(message), &[(&format!("{before}{header}"), header)]);
         }
         let kept = |text: &'static str| (text, text);
         table(
-            super::begin,
+            |message| super::begin(message),
             &[
                 kept("From: a@b\r\n\r\n\r\nFrom: c@d\r\n"),
                 // The body of a mail without a header.
@@ -76,6 +76,6 @@ mod tests {
             ],
         );
         let many = format!("\r\n{}", "\r\n".repeat(100) + header);
-        table(super::begin, &[(&many, &many)]);
+        table(|message| super::begin(message), &[(&many, &many)]);
     }
 }

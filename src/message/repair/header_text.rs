@@ -7,11 +7,12 @@
 use super::parts;
 use super::raw_text::RawCharset;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
+use super::working_copy::WorkingCopy;
 use crate::message::addresses;
 use crate::message::encoded_words::{self, TextPiece, WordPlacement};
 use crate::message::headers::{Field, FieldChange, FieldRef, changed};
 use crate::message::raw::MAX_HEADER;
-use crate::message::{RawMessage, mime, name_quoting};
+use crate::message::{mime, name_quoting};
 
 pub(super) const STEP: RepairStep = RepairStep {
     name: "header_text",
@@ -27,7 +28,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     memory: MemoryNeed { edits_header: |_, header| may_be_odd(header), ..MemoryNeed::NONE },
 };
 
-pub(super) fn repair(message: &mut RawMessage) {
+pub(super) fn repair(message: &mut WorkingCopy) {
     let raw = RawCharset::of(message);
     let of_field = |field: &FieldRef<'_>| repaired(field, Some(&raw));
     // Encoding makes text longer; a header that would exceed the limit stays as it came.
@@ -167,6 +168,7 @@ fn repaired_ids(value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::table;
+    use super::super::working_copy::WorkingCopy;
     use crate::message::RawMessage;
 
     #[test]
@@ -254,7 +256,8 @@ mod tests {
     }
 
     fn repaired(data: &[u8]) -> String {
-        let mut message = RawMessage::from_data(data.to_vec().into()).expect("a message");
+        let message = RawMessage::from_data(data.to_vec().into()).expect("a message");
+        let mut message = WorkingCopy::of(&message);
         super::repair(&mut message);
         let once = message.to_bytes();
         super::repair(&mut message);

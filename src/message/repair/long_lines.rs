@@ -3,7 +3,7 @@
 
 use super::parts::{self, Body, EditablePart, PartChange, encoded_size};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::headers::MAX_LINE;
 use crate::message::lines::has_long_line;
 use crate::message::mime::{ContentFields, Encoding, with_soft_breaks};
@@ -22,7 +22,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     memory: MemoryNeed { rewritten, decodes: |_, body| has_long_line(body), ..MemoryNeed::NONE },
 };
 
-pub(super) fn encode(message: &mut RawMessage) {
+pub(super) fn encode(message: &mut WorkingCopy) {
     if has_long_line(message.body()) {
         parts::edit(message, encoded);
     }

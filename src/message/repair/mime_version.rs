@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn before_and_after() {
         table(
-            super::declare,
+            |message| super::declare(message),
             &[
                 ("Mime-Version: 1.0\r\nA: b\r\n\r\n", "MIME-Version: 1.0\r\nA: b\r\n\r\n"),
                 ("MIME-version :\r\n\t1.0 (x)\r\n\r\n", "MIME-Version: 1.0 (x)\r\n\r\n"),

@@ -32,6 +32,7 @@ mod step;
 mod testing;
 mod text_part;
 mod transfer_encoding;
+mod working_copy;
 
 pub(in crate::message) use header_text::repaired as in_ascii;
 pub use memory::{header_room, memory_needed};
@@ -43,6 +44,7 @@ use super::raw::RawMessage;
 use bytes::Bytes;
 use std::fmt;
 use step::RepairScope;
+use working_copy::WorkingCopy;
 
 /// Every step, in the order in which they run.
 pub const STEPS: &[RepairStep] = &[
@@ -143,22 +145,26 @@ pub struct Repaired {
 }
 
 pub fn repair(message: &RawMessage, repairs: &Repairs, inputs: &RepairInputs<'_>) -> Repaired {
-    let mut repaired =
-        Repaired { message: message.clone(), steps: Vec::new(), skipped: Vec::new(), conflicts: Vec::new() };
+    let mut copy = WorkingCopy::of(message);
+    let mut steps = Vec::new();
+    let mut skipped = Vec::new();
+    let mut conflicts = Vec::new();
     for step in repairs.steps() {
         if step.name == duplicate_fields::STEP.name {
-            repaired.conflicts = duplicate_fields::conflicts(&repaired.message);
+            conflicts = duplicate_fields::conflicts(&copy);
         }
-        match changed_by(&repaired.message, step, inputs) {
-            Ok(Some(message)) => {
-                repaired.message = message;
-                repaired.steps.push(step.name);
+        let mut after = copy.clone();
+        match attempt(step.name, || (step.run)(&mut after, inputs)) {
+            Ok(()) => {
+                if !after.equals(&copy) {
+                    steps.push(step.name);
+                }
+                copy = after;
             }
-            Ok(None) => {}
-            Err(skipped) => repaired.skipped.push(skipped),
+            Err(why) => skipped.push(why),
         }
     }
-    repaired
+    Repaired { message: copy.into_message(), steps, skipped, conflicts }
 }
 
 /// Only the steps on the message's own header: for a message whose body does not fit in memory twice. The body stays as
@@ -168,19 +174,6 @@ pub fn repair_header(message: &RawMessage, repairs: &Repairs, inputs: &RepairInp
     let repaired = repair(&bare, &repairs.on_header(), inputs);
     let header = repaired.message.header().to_vec();
     Repaired { message: RawMessage::from_parts(header, message.body().clone()), ..repaired }
-}
-
-/// `None`: there is nothing to repair.
-fn changed_by(
-    message: &RawMessage,
-    step: &RepairStep,
-    inputs: &RepairInputs<'_>,
-) -> Result<Option<RawMessage>, Skipped> {
-    let mut after = message.clone();
-    attempt(step.name, || (step.run)(&mut after, inputs))?;
-    // A body is only ever replaced as a whole, so there is no need to compare octets.
-    let has_same_body = after.body().as_ptr() == message.body().as_ptr() && after.body().len() == message.body().len();
-    Ok((!has_same_body || after.header() != message.header()).then_some(after))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Shared by the steps on texts: one change for every part that may be edited.
 
 use super::mime_version;
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::headers::Field;
-use crate::message::mime::{Coding, ContentFields, Editor, Encoding, Structure, longest_quoted_printable, with_field};
+use crate::message::mime::{Coding, ContentFields, Editor, Encoding, longest_quoted_printable, with_field};
 
 /// A part as a step sees it.
 pub(super) struct EditablePart<'a> {
@@ -32,8 +32,8 @@ pub(super) enum Body {
 }
 
 /// Runs the step on every part with its own content that is neither signed nor encrypted nor in another message.
-pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&EditablePart<'_>) -> Option<PartChange>) {
-    let structure = Structure::of(message);
+pub(super) fn edit(message: &mut WorkingCopy, step: impl Fn(&EditablePart<'_>) -> Option<PartChange>) {
+    let structure = message.structure();
     let mut editor = Editor::new(message, &structure);
     let mut uses_mime = false;
     for (index, entity) in structure.leaves() {
@@ -52,7 +52,7 @@ pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&EditablePart<'_>) ->
         }
     }
     if let Some(edited) = editor.finish() {
-        *message = edited;
+        message.replace(edited);
     }
     if uses_mime {
         mime_version::add(message);
@@ -60,8 +60,8 @@ pub(super) fn edit(message: &mut RawMessage, step: impl Fn(&EditablePart<'_>) ->
 }
 
 /// Runs the step on the header block of every part that may be edited, below the message itself.
-pub(super) fn edit_headers(message: &mut RawMessage, step: impl Fn(&[u8]) -> Option<Vec<u8>>) {
-    let structure = Structure::of(message);
+pub(super) fn edit_headers(message: &mut WorkingCopy, step: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    let structure = message.structure();
     let mut editor = Editor::new(message, &structure);
     for (index, entity) in structure.entities().iter().enumerate().skip(1) {
         let edited = if entity.is_opaque || !entity.is_whole { None } else { step(editor.header(index)) };
@@ -70,7 +70,7 @@ pub(super) fn edit_headers(message: &mut RawMessage, step: impl Fn(&[u8]) -> Opt
         }
     }
     if let Some(edited) = editor.finish() {
-        *message = edited;
+        message.replace(edited);
     }
 }
 

@@ -1,9 +1,10 @@
 //! The definition of a repair step. Each step's file has one [`RepairStep`], and the list in `mod.rs` has a row for it;
 //! the switch in `[repair]`, its documentation, the names in the log and the reserved memory follow from these.
 
+use super::working_copy::WorkingCopy;
+use crate::message::MailId;
 use crate::message::mime::{ContentFields, Structure};
 use crate::message::optional::Obstacle;
-use crate::message::{MailId, RawMessage};
 
 #[derive(Debug)]
 pub struct RepairStep {
@@ -13,7 +14,7 @@ pub struct RepairStep {
     pub doc: &'static [&'static str],
     pub(super) scope: RepairScope,
     /// After an error the changed message is discarded.
-    pub(super) run: fn(&mut RawMessage, &RepairInputs<'_>) -> Result<(), Obstacle>,
+    pub(super) run: fn(&mut WorkingCopy, &RepairInputs<'_>) -> Result<(), Obstacle>,
     pub(super) memory: MemoryNeed,
 }
 

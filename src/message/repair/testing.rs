@@ -1,12 +1,14 @@
 //! Tables of examples: before → after, and after → after.
 
+use super::working_copy::WorkingCopy;
 use crate::message::RawMessage;
 
 pub(super) const NOW: &str = "2026-11-24T03:05:09Z";
 
-pub(super) fn table(step: impl Fn(&mut RawMessage), cases: &[(&str, &str)]) {
+pub(super) fn table(step: impl Fn(&mut WorkingCopy), cases: &[(&str, &str)]) {
     for (before, after) in cases {
-        let mut message = RawMessage::from_data((*before).to_owned().into()).expect("a message");
+        let message = RawMessage::from_data((*before).to_owned().into()).expect("a message");
+        let mut message = WorkingCopy::of(&message);
         step(&mut message);
         let once = message.to_bytes();
         assert_eq!(String::from_utf8_lossy(&once), *after, "of {before:?}");

@@ -4,6 +4,7 @@
 
 use super::mime_version;
 use super::step::{MemoryNeed, RepairScope, RepairStep};
+use super::working_copy::WorkingCopy;
 use crate::message::headers::{Field, Fields};
 use crate::message::html::HtmlError;
 use crate::message::mime::{Editor, Encoding, Structure, encode_quoted_printable, is_content};
@@ -24,8 +25,8 @@ pub(super) const STEP: RepairStep = RepairStep {
 };
 
 /// `id` determines the boundary.
-pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> {
-    let structure = Structure::of(message);
+pub(super) fn add(message: &mut WorkingCopy, id: MailId) -> Result<(), Obstacle> {
+    let structure = message.structure();
     let Some(found) = html_only(&structure) else { return Ok(()) };
     let Some(html) = structure.get(found.html) else { return Ok(()) };
     if html.body.len() > LARGEST {
@@ -39,7 +40,7 @@ pub(super) fn add(message: &mut RawMessage, id: MailId) -> Result<(), Obstacle> 
         None => around(message, &structure, found.outermost, &part, id),
     };
     if let Some(edited) = edited {
-        *message = edited;
+        message.replace(edited);
         mime_version::add(message);
     }
     Ok(())
@@ -266,7 +267,8 @@ mod tests {
     fn the_boundary_is_one_that_does_not_occur() {
         let id = id();
         let html = format!("Content-Type: text/html\r\nMIME-Version: 1.0\r\n\r\n<p>=_{id}_0\r\n--=_{id}_1\r\n");
-        let mut message = crate::message::RawMessage::from_data(html.into()).expect("a message");
+        let message = crate::message::RawMessage::from_data(html.into()).expect("a message");
+        let mut message = super::WorkingCopy::of(&message);
         super::add(&mut message, id).expect("no obstacle");
         assert!(String::from_utf8_lossy(message.header()).contains(&format!("boundary=\"=_{id}_2\"")));
     }

@@ -3,7 +3,7 @@
 
 use super::parts::{self, EditablePart, PartChange, encoded_size};
 use super::step::{MemoryNeed, RepairScope, RepairStep};
-use crate::message::RawMessage;
+use super::working_copy::WorkingCopy;
 use crate::message::mime::{ContentFields, Encoding};
 
 pub(super) const STEP: RepairStep = RepairStep {
@@ -20,7 +20,7 @@ pub(super) const STEP: RepairStep = RepairStep {
     },
 };
 
-pub(super) fn declare(message: &mut RawMessage) {
+pub(super) fn declare(message: &mut WorkingCopy) {
     if message.body_is_eight_bit() {
         parts::edit(message, declared);
     }
@@ -77,7 +77,8 @@ mod tests {
     fn octets_of_any_charset_survive() {
         use crate::message::RawMessage;
         let data = b"Content-Type: text/plain; charset=latin1\r\n\r\n\xe4\xff\r\n";
-        let mut message = RawMessage::from_data(data[..].into()).expect("a message");
+        let message = RawMessage::from_data(data[..].into()).expect("a message");
+        let mut message = super::WorkingCopy::of(&message);
         super::declare(&mut message);
         assert_eq!(message.body().as_ref(), b"=E4=FF\r\n");
     }
