@@ -120,9 +120,12 @@ impl io::Write for OneLine {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
-        let unwanted = |c: char| is_deceptive(c) && !(self.colours && c == '\u{1b}');
-        let line = line.replace('\n', " ").replace(unwanted, "?");
-        self.outlet.put(line + "\n");
+        if line.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+            self.outlet.put(line);
+        } else {
+            let unwanted = |c: char| is_deceptive(c) && !(self.colours && c == '\u{1b}');
+            self.outlet.put(&line.replace('\n', " ").replace(unwanted, "?"));
+        }
         Ok(event.len())
     }
 

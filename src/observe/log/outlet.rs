@@ -4,13 +4,15 @@
 //! When the queue is full, lines are dropped and counted, and the count is logged once there is room again.
 
 use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Octets of lines that may wait.
 const CAPACITY: usize = 4 * 1024 * 1024;
+
+/// From one write to the next. Lines that come meanwhile are written together, and the thread is not woken for each.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -19,16 +21,18 @@ pub struct Outlet(Arc<OutletShared>);
 #[derive(Debug, Default)]
 struct OutletShared {
     state: Mutex<OutletState>,
-    /// A line was added, or the last one was written.
+    /// A line was added while the thread was idle, or all lines are written.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct OutletState {
-    waiting: VecDeque<String>,
-    octets: usize,
-    /// A line was removed from the queue and is being written.
+    /// Whole lines.
+    waiting: String,
+    /// Lines were removed from the queue and are being written.
     writing: bool,
+    /// The thread waits for a line.
+    idle: bool,
     lost: u64,
 }
 
@@ -42,17 +46,20 @@ impl Outlet {
         Ok(outlet)
     }
 
-    /// Never waits for the log's reader.
-    pub fn put(&self, line: String) {
+    /// `line`: without its line end. Never waits for the log's reader.
+    pub fn put(&self, line: &str) {
         let mut state = self.0.state.lock();
-        if state.octets + line.len() > CAPACITY {
+        if state.waiting.len() + line.len() >= CAPACITY {
             state.lost += 1;
             return;
         }
-        state.octets += line.len();
-        state.waiting.push_back(line);
+        state.waiting.push_str(line);
+        state.waiting.push('\n');
+        let is_idle = std::mem::take(&mut state.idle);
         drop(state);
-        self.0.changed.notify_all();
+        if is_idle {
+            self.0.changed.notify_all();
+        }
     }
 
     /// Waits until every line is written, but at most this long.
@@ -71,27 +78,39 @@ impl Outlet {
 
 impl OutletShared {
     fn drain(&self, mut target: impl Write, on_loss: impl Fn(u64)) {
+        let mut lines = String::new();
         loop {
-            let (line, lost) = self.next();
-            let _without_its_log = target.write_all(line.as_bytes()).and_then(|()| target.flush());
+            let lost = self.next(&mut lines);
+            let _without_its_log = target.write_all(lines.as_bytes()).and_then(|()| target.flush());
+            lines.clear();
+            lines.shrink_to(CAPACITY / 16);
             if lost > 0 {
                 on_loss(lost);
             }
+            self.written();
+            #[expect(clippy::disallowed_methods, reason = "the thread is the log's own")]
+            std::thread::sleep(PAUSE);
         }
     }
 
-    /// The next line, and how many were dropped since the last call.
-    fn next(&self) -> (String, u64) {
+    /// Waits for lines and moves them into `lines`; returns how many were dropped since the last call.
+    fn next(&self, lines: &mut String) -> u64 {
         let mut state = self.state.lock();
-        loop {
-            state.writing = false;
-            if let Some(line) = state.waiting.pop_front() {
-                state.octets -= line.len();
-                state.writing = true;
-                return (line, std::mem::take(&mut state.lost));
-            }
-            self.changed.notify_all();
+        while state.waiting.is_empty() {
+            state.idle = true;
             self.changed.wait(&mut state);
+        }
+        state.idle = false;
+        state.writing = true;
+        std::mem::swap(&mut state.waiting, lines);
+        std::mem::take(&mut state.lost)
+    }
+
+    fn written(&self) {
+        let mut state = self.state.lock();
+        state.writing = false;
+        if state.waiting.is_empty() {
+            self.changed.notify_all();
         }
     }
 }
@@ -125,16 +144,16 @@ mod tests {
         let (written, lines) = mpsc::channel();
         let (lose, lost) = mpsc::channel();
         let outlet = Outlet::open(Slow { allowed, written }, move |count| lose.send(count).expect("a test")).unwrap();
-        let half = "x".repeat(CAPACITY / 2);
+        let half = "x".repeat(CAPACITY / 2 - 1);
         for _ in 0..10 {
-            outlet.put(half.clone());
+            outlet.put(&half);
         }
         outlet.flush(Duration::from_millis(1));
         (0..10).for_each(|_| allow.send(()).expect("the log's thread"));
         outlet.flush(Duration::from_secs(60));
-        let kept = lines.try_iter().count() as u64;
-        assert!((2..=3).contains(&kept), "those that fit, and the one that was being written: {kept}");
-        outlet.put("more\n".to_owned());
+        let kept = lines.try_iter().map(|written| written.lines().count() as u64).sum::<u64>();
+        assert!((1..=3).contains(&kept), "those that fit, and the one that was being written: {kept}");
+        outlet.put("more");
         assert_eq!(lines.recv().as_deref(), Ok("more\n"));
         outlet.flush(Duration::from_secs(60));
         assert_eq!(lost.try_iter().sum::<u64>() + kept, 10);
@@ -145,9 +164,9 @@ mod tests {
         let (_, allowed) = mpsc::channel();
         let (written, _) = mpsc::channel();
         let outlet = Outlet::open(Slow { allowed, written }, |_| ()).unwrap();
-        outlet.put("one\n".to_owned());
+        outlet.put("one");
         outlet.flush(Duration::from_secs(60));
-        outlet.put("two\n".to_owned());
+        outlet.put("two");
         outlet.flush(Duration::from_secs(60));
     }
 }
