@@ -227,10 +227,11 @@ impl Upstream {
                     debug!(upstream = %self.name(), "the server closed an idle connection; reconnecting");
                     drop(connection.working);
                     let opening = self.0.account.connections.opening();
-                    (connection.session.into_permit().await, opening)
+                    (Box::pin(connection.session.into_permit()).await, opening)
                 }
             };
-            if let Some(connection) = self.open_or_learn(permit, opening, wanted).await? {
+            // Boxed, because most messages find an open connection.
+            if let Some(connection) = Box::pin(self.open_or_learn(permit, opening, wanted)).await? {
                 return Ok((connection, token));
             }
         }

@@ -19,7 +19,7 @@ use tracing::debug;
 
 /// Encrypted, and the peer's certificate names the expected server. Made only in this file.
 #[derive(Debug)]
-pub(in crate::relay) struct Secured(TlsStream<Socket>);
+pub(in crate::relay) struct Secured(Box<TlsStream<Socket>>);
 
 impl Secured {
     pub(super) fn permit(&self) -> &ConnectionPermit {
@@ -27,7 +27,7 @@ impl Secured {
     }
 
     pub(super) fn into_socket(self) -> Socket {
-        self.0.into_inner().0
+        (*self.0).into_inner().0
     }
 
     pub(super) fn version(&self) -> &'static str {
@@ -92,7 +92,7 @@ async fn handshake(
     let reason = |cause| Reason::new(Some(&options.name), RelayStep::TlsHandshake, cause);
     match deadline.capped(options.limits.connect_timeout).limit(connect).await {
         Ok((Ok(stream), was_asked)) => {
-            let secured = Secured(stream);
+            let secured = Secured(Box::new(stream));
             debug!(upstream = %options.name, "{} with {}", secured.version(), options.endpoint.server_name.to_str());
             let mut session = ClientSession::new(secured, options);
             session.was_asked_for_certificate = was_asked;
