@@ -263,7 +263,8 @@ mod tests {
         assert_eq!(users.verify("plain", &secret("p"), HERE).await, Ok(Some("plain".into())), "remembered");
         for (name, password) in [("plain", "q"), ("plausible", "geheim:ß1")] {
             let password = secret(password);
-            let (waits, free) = (users.verify(name, &password, HERE), tokio::task::yield_now());
+            let waits = users.verify(name, &password, HERE);
+            let free = tokio::task::yield_now();
             tokio::select! {
                 biased;
                 _ = waits => panic!("{name} was not remembered"),

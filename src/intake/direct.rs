@@ -116,7 +116,8 @@ impl DirectIntake {
         match known {
             None => Ok(Some(turn)),
             Some(id) => {
-                let (from, peer) = (Clean(&received.envelope.sender), received.client.peer);
+                let from = Clean(&received.envelope.sender);
+                let peer = received.client.peer;
                 info!(%id, %from, %peer, "submitted again, and delivered already: it is not sent a second time");
                 Err(Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Delivered as {id}")))
             }

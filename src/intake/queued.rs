@@ -81,7 +81,8 @@ fn delayed(initial_states: Vec<InitialState>, wait: Option<&RateWait>, now: Time
 
 /// The client did not see the answer to the first, and gets the same one.
 fn known(id: MailId, received: &Received) -> Reply {
-    let (from, peer) = (Clean(&received.envelope.sender), received.client.peer);
+    let from = Clean(&received.envelope.sender);
+    let peer = received.client.peer;
     info!(%id, %from, %peer, "submitted again, and stored already: it is not sent a second time");
     queued_as(id)
 }

@@ -69,7 +69,8 @@ fn look(
     let bodies = Bodies::in_folder(data_dir);
     let inspector = Inspector { connection, bodies: &bodies, covered: version >= schema::COVERED };
     let keys = inspector.keys();
-    let (all, mut suspects) = (keys.len() as u64, Vec::new());
+    let all = keys.len() as u64;
+    let mut suspects = Vec::new();
     for (done, key) in (0..).zip(keys) {
         progress(done, all);
         let found = inspector.inspect(key);

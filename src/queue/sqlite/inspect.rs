@@ -113,7 +113,8 @@ pub(super) fn all_rows(connection: &Connection, table: &str, key: &str) -> (Vec<
 fn with_neighbours(keys: &BTreeSet<i64>) -> Vec<i64> {
     let mut all = BTreeSet::new();
     for key in keys {
-        let (from, to) = (key.saturating_sub(BEYOND).max(1), key.saturating_add(BEYOND));
+        let from = key.saturating_sub(BEYOND).max(1);
+        let to = key.saturating_add(BEYOND);
         let from = all.last().map_or(from, |last: &i64| from.max(last.saturating_add(1)));
         all.extend(from..=to);
         all.insert(*key);
@@ -138,7 +139,8 @@ pub(super) fn names(connection: &Connection, table: &str) -> BTreeMap<i64, Strin
 impl Inspector<'_> {
     /// The keys of all messages of which any part is left; many more where pages are bad.
     pub(super) fn keys(&self) -> Vec<i64> {
-        let (mut keys, mut is_whole) = (BTreeSet::new(), true);
+        let mut keys = BTreeSet::new();
+        let mut is_whole = true;
         let tables = [("message", "key"), ("content", "message"), ("recipient", "message"), ("job", "message")];
         for (table, key) in tables {
             for order in ["", "DESC"] {

@@ -145,7 +145,9 @@ fn by_message_id(sql: &Sql<'_>, message_id: &str, after: i64, limit: usize) -> R
 fn by_age(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {
     let mut statement = sql.prepare("SELECT key, received_at FROM message WHERE key > ?1 ORDER BY key LIMIT ?2")?;
     let mut rows = statement.query((after, MAX_ROWS))?;
-    let (mut messages, mut last, mut seen) = (Vec::new(), after, 0);
+    let mut messages = Vec::new();
+    let mut last = after;
+    let mut seen = 0;
     while let Some(row) = rows.next()? {
         (last, seen) = (row.get(0)?, seen + 1);
         if filter.received_before.is_none_or(|before| row.get(1).is_ok_and(|at| from_column(at) < before)) {

@@ -183,7 +183,8 @@ fn open_at(
     space.note(&connection);
     let index = options.data_dir.join(format!("{DATABASE}-shm"));
     let files = Arc::new(Files::new(locked, path, &[space.log(), &index, bodies.folder()])?);
-    let (reserve, space) = (reserve.clone(), space.clone());
+    let reserve = reserve.clone();
+    let space = space.clone();
     let surroundings = Surroundings { reserve, space, files, reading: Arc::new(RwLock::new(())) };
     let writer = Writer::start(connection, surroundings.clone())?;
     Ok(SqliteStore::new(writer, lifetime, bodies, surroundings, path.to_owned(), options))

@@ -128,7 +128,8 @@ pub fn salvage(data_dir: &Path, now: Timestamp, mut progress: impl FnMut(u64, u6
 
 /// Renames a complete new database to the name of the one that was moved aside. Called before any opening.
 pub(super) fn finish(data_dir: &Path) -> io::Result<()> {
-    let (path, complete) = (data_dir.join(DATABASE), data_dir.join(COMPLETE));
+    let path = data_dir.join(DATABASE);
+    let complete = data_dir.join(COMPLETE);
     if !complete.try_exists()? {
         return Ok(());
     }
@@ -345,8 +346,10 @@ impl Salvage<'_> {
         )?;
         for recipient in &found.recipients {
             let RecipientFields { position, address, lane, failed_at } = &recipient.row.fields;
-            let (attempts, digest) = (recipient.row.attempts.max(0), &recipient.row.digest);
-            let (upstream, reason) = (&recipient.upstream, &recipient.reason);
+            let attempts = recipient.row.attempts.max(0);
+            let digest = &recipient.row.digest;
+            let upstream = &recipient.upstream;
+            let reason = &recipient.reason;
             statement
                 .execute(params![found.key, position, address, lane, failed_at, attempts, upstream, reason, digest])?;
         }

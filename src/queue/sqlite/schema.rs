@@ -179,7 +179,8 @@ pub(super) enum SchemaError {
 pub(super) fn open_writer(path: &Path) -> Result<Connection, SchemaError> {
     let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | FLAGS)?;
     connection.busy_timeout(BUSY)?;
-    let (found, application) = (pragma(&connection, "user_version")?, pragma(&connection, "application_id")?);
+    let found = pragma(&connection, "user_version")?;
+    let application = pragma(&connection, "application_id")?;
     let known = MIGRATIONS.len();
     let version = usize::try_from(found).ok().filter(|version| *version <= known);
     let version = version.ok_or(SchemaError::TooNew { found, known })?;

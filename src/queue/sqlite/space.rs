@@ -79,7 +79,8 @@ impl Room {
 
     /// The room left after a message of this size. The message is refused if that is too little.
     pub(super) fn without(self, octets: u64) -> Result<Self, QueueError> {
-        let (reused, grown) = (octets.min(self.reusable), octets.saturating_sub(self.reusable));
+        let reused = octets.min(self.reusable);
+        let grown = octets.saturating_sub(self.reusable);
         let left = Self { free: self.free.saturating_sub(grown), reusable: self.reusable - reused, ..self };
         // Reusable pages can hold new mail, but not the log.
         let is_enough =
@@ -155,7 +156,8 @@ impl FreeSpace {
         let fresh = seen.filter(|seen| now.duration_since(seen.at) < GOOD_FOR);
         let current = fresh.unwrap_or_else(|| {
             let room = self.room();
-            let (low, was_low) = (room.without(0).is_err(), seen.is_some_and(|seen| seen.low));
+            let low = room.without(0).is_err();
+            let was_low = seen.is_some_and(|seen| seen.low);
             self.report(room, low, was_low);
             SpaceReading { at: now, room, low }
         });
@@ -178,7 +180,9 @@ impl FreeSpace {
 
     /// Logs a change once, not for each refused message.
     fn report(&self, room: Room, low: bool, was_low: bool) {
-        let (folder, free, floor) = (self.folder.display(), room.free, self.floor);
+        let folder = self.folder.display();
+        let free = room.free;
+        let floor = self.floor;
         match (low, was_low) {
             (true, false) => {
                 warn!(%folder, free, floor, "below `min_free_space`: no new mail is accepted; delivery continues")

@@ -60,7 +60,8 @@ impl Iterator for Frames {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (mut header, mut data) = ([0; FRAME], vec![0; PAGE]);
+            let mut header = [0; FRAME];
+            let mut data = vec![0; PAGE];
             match fill(&mut self.input, &mut header).and_then(|whole| Ok(whole && fill(&mut self.input, &mut data)?)) {
                 Ok(true) => {}
                 Ok(false) => return None,
@@ -72,7 +73,8 @@ impl Iterator for Frames {
             self.sum = checksum(self.is_big_endian, self.sum, &data);
             self.is_sound &= is_current && self.sum == (word(&header, 16), word(&header, 20));
             if is_current {
-                let (page, is_commit) = (word(&header, 0), word(&header, 4) != 0);
+                let page = word(&header, 0);
+                let is_commit = word(&header, 4) != 0;
                 return Some(Ok(Frame { page, is_commit, data, is_sound: self.is_sound }));
             }
         }
@@ -83,7 +85,8 @@ impl Iterator for Frames {
 /// is damaged.
 fn repeated_salt(path: &Path) -> io::Result<Option<[u8; 8]>> {
     let mut input = BufReader::with_capacity(1 << 18, File::open(path)?);
-    let (mut header, mut frame) = ([0; HEADER], vec![0; FRAME + PAGE]);
+    let mut header = [0; HEADER];
+    let mut frame = vec![0; FRAME + PAGE];
     let mut seen: Vec<[u8; 8]> = Vec::new();
     let mut is_whole = fill(&mut input, &mut header)?;
     while is_whole && fill(&mut input, &mut frame)? {

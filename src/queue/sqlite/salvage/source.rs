@@ -56,7 +56,8 @@ pub(super) struct SalvageSource {
 
 impl SalvageSource {
     pub(super) fn copy(path: &Path) -> Result<Self, SalvageError> {
-        let (copy, scratch) = (beside(path, ".reading"), beside(path, ".template"));
+        let copy = beside(path, ".reading");
+        let scratch = beside(path, ".template");
         for left in [&copy, &scratch] {
             remove(left)?;
             remove(&beside(left, "-journal"))?;

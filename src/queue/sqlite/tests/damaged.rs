@@ -57,7 +57,8 @@ fn damage(folder: &Path, chance: &mut Chance, round: usize) -> String {
     let with_log = fs::metadata(folder.join("queue.sqlite-wal")).is_ok_and(|log| log.len() > 0);
     let name = if with_log && round.is_multiple_of(2) { "queue.sqlite-wal" } else { "queue.sqlite" };
     let mut bytes = fs::read(folder.join(name)).unwrap();
-    let (kind, pages) = (round % 5, bytes.len() / 4096);
+    let kind = round % 5;
+    let pages = bytes.len() / 4096;
     let what = match kind {
         0 | 1 => {
             let mut at: Vec<usize> = (0..1 << (round % 6)).map(|_| chance.below(bytes.len())).collect();
@@ -77,7 +78,8 @@ fn damage(folder: &Path, chance: &mut Chance, round: usize) -> String {
             format!("cut behind page {pages}")
         }
         _ => {
-            let (page, octet) = (chance.below(pages / 2), chance.below(256) as u8);
+            let page = chance.below(pages / 2);
+            let octet = chance.below(256) as u8;
             bytes[page * 4096 + 100..(page + 1) * 4096].fill(octet);
             format!("filled page {} with {octet}", page + 1)
         }
@@ -169,7 +171,8 @@ async fn untold(folder: &Folder, what: &str) -> usize {
 }
 
 async fn base(with_log: bool) -> Folder {
-    let (folder, source) = (Folder::new(0), Folder::new(0));
+    let folder = Folder::new(0);
+    let source = Folder::new(0);
     let queue = source.open();
     for mail in ALL.iter() {
         queue.put(mail.clone()).await.unwrap();
@@ -334,7 +337,8 @@ async fn power_cuts_that_follow_upon_each_other_are_not_taken_for_damage() {
 /// Its database would have replaced one that is moved away much later.
 #[tokio::test]
 async fn a_salvage_that_was_cut_off_before_its_last_step_is_forgotten() {
-    let (folder, salvaged) = (base(true).await, base(false).await);
+    let folder = base(true).await;
+    let salvaged = base(false).await;
     let complete = folder.path().join("queue.sqlite.salvaged");
     fs::copy(salvaged.path().join("queue.sqlite"), &complete).unwrap();
     drop(folder.open());
@@ -348,7 +352,8 @@ async fn a_salvage_that_was_cut_off_before_its_last_step_is_forgotten() {
 /// Between the moment when the damaged database is moved aside and the moment when the new one replaces it.
 #[tokio::test]
 async fn a_salvage_that_was_cut_off_is_finished_by_the_next_start() {
-    let (folder, salvaged) = (base(true).await, base(false).await);
+    let folder = base(true).await;
+    let salvaged = base(false).await;
     let at = |name: &str| folder.path().join(name);
     fs::copy(salvaged.path().join("queue.sqlite"), at("queue.sqlite.salvaged")).unwrap();
     fs::rename(at("queue.sqlite"), at("queue.sqlite.damaged-20260101T000000")).unwrap();

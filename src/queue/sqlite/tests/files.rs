@@ -202,7 +202,8 @@ async fn large_mail_waits_while_its_folder_is_away_and_is_lent_when_it_is_back()
     for (what, change, undo) in cases {
         let folder = Folder::new(0);
         let queue = folder.open();
-        let (mut large, small) = (with_body(plain(1, 0), 300_000), plain(2, 1));
+        let mut large = with_body(plain(1, 0), 300_000);
+        let small = plain(2, 1);
         large.original = Some(vec![b'y'; 300_000].into());
         queue.put(large.clone()).await.unwrap();
         queue.put(small.clone()).await.unwrap();

@@ -31,7 +31,9 @@ async fn the_last_of_many_is_found_by_any_filter() {
         Filter { upstream: Some("b".into()), state: Some(RecipientState::Waiting), ..Filter::default() },
         Filter { recipient: Some("needle".into()), received_before: Some(after(2)), ..Filter::default() },
     ] {
-        let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
+        let mut found = Vec::new();
+        let mut cursor = None;
+        let mut pages = 0;
         loop {
             let page = queue.list(&filter, cursor, 100).await.unwrap();
             found.extend(page.rows.into_iter().map(|row| row.recipients[0].address.clone()));

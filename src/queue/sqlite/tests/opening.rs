@@ -78,7 +78,8 @@ async fn ages_from_an_older_schema_are_believed_within_bounds() {
 #[tokio::test]
 async fn an_older_schema_is_migrated_with_its_mail() {
     let folder = Folder::new(0);
-    let (queue, mut mail) = (folder.open(), plain(1, 0));
+    let queue = folder.open();
+    let mut mail = plain(1, 0);
     Arc::make_mut(&mut mail.accepted).message = with_message_id("<one@example.com>");
     queue.put(mail.clone()).await.unwrap();
     drop(queue);
