@@ -12,8 +12,8 @@ use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reaso
 use crate::observe::{Clock, jitter};
 use crate::queue::schedule::Schedule;
 use crate::queue::{
-    Cursor, IdempotencyKey, InitialState, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned,
-    Settlement, Wakeups,
+    Cursor, Handoffs, IdempotencyKey, InitialState, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError,
+    Reassigned, Settlement, Wakeups,
 };
 use crate::relay::Capacity;
 use crate::relay::breaker::{Admission, Breaker};
@@ -42,6 +42,7 @@ pub(super) struct Entry {
 pub(super) struct FakeQueue {
     inner: Mutex<Inner>,
     wakeups: Wakeups,
+    handoffs: Handoffs,
 }
 
 #[derive(Debug, Default)]
@@ -201,6 +202,10 @@ impl Queue for FakeQueue {
 
     fn wakeups(&self) -> &Wakeups {
         &self.wakeups
+    }
+
+    fn handoffs(&self) -> &Handoffs {
+        &self.handoffs
     }
 
     async fn close(&self) {}

@@ -2,7 +2,11 @@
 //! the text of a panic may contain someone's mail or login.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use tokio::task::JoinError;
 use tracing::error;
 
@@ -33,6 +37,21 @@ impl fmt::Display for Fault<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_panic() { "a fault of this program" } else { "it was cut off" })
     }
+}
+
+/// A panic that was contained. It has been logged.
+#[derive(Debug, thiserror::Error)]
+#[error("a fault of this program")]
+pub struct Panicked;
+
+/// Contains a panic in `work`, which is dropped then. What it shares with others must be usable after a panic, as if the
+/// work ran in a task of its own. Boxed, so that callers and their tasks stay small.
+pub async fn contained<T>(mut work: Pin<Box<impl Future<Output = T>>>) -> Result<T, Panicked> {
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Ok),
+        Err(_logged) => Poll::Ready(Err(Panicked)),
+    })
+    .await
 }
 
 /// For tests of the built program: panics for mail from `panics-in-PLACE@…`, as often as the variable

@@ -8,6 +8,7 @@ mod ages;
 mod deduplication;
 mod failures;
 mod fairness;
+mod handoff;
 mod lanes;
 mod leases;
 mod model;
@@ -23,6 +24,7 @@ pub(crate) use ages::*;
 pub(crate) use deduplication::*;
 pub(crate) use failures::*;
 pub(crate) use fairness::*;
+pub(crate) use handoff::*;
 pub(crate) use lanes::*;
 pub(crate) use leases::*;
 pub(crate) use operator::*;
@@ -120,6 +122,11 @@ macro_rules! conformance {
             new_routes_move_suspended_mail_and_do_not_wake_it,
             held_mail_is_listed_by_its_state_and_a_held_lane_keeps_delayed_mail,
             what_can_make_mail_due_wakes_its_lanes,
+            new_mail_is_handed_to_a_loop_that_waits_for_it,
+            what_was_handed_over_is_a_possible_duplicate_after_a_crash,
+            only_what_a_lease_would_return_is_handed_over,
+            mail_of_a_known_key_is_not_handed_over_again,
+            what_no_loop_takes_over_waits_again,
             a_closed_queue_says_so,
             many_at_once_are_each_leased_once,
             a_random_walk_agrees_with_the_model,

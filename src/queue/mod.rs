@@ -25,6 +25,7 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod deduplication;
+mod handoff;
 pub(crate) mod lifetime;
 mod operator;
 mod quota;
@@ -37,6 +38,7 @@ pub(crate) mod testing;
 mod wakeups;
 
 pub use deduplication::{Deduplication, IdempotencyKey};
+pub(crate) use handoff::{HandoffReceiver, HandoffSlot, Handoffs};
 pub(crate) use operator::{
     Correction, HeldLane, HistoryRow, MessageDetails, Page, RecipientRow, Revision, Row, Statistics, StoredMail,
     is_message_id,
@@ -97,6 +99,13 @@ impl NewMail {
             }
         }
         lanes
+    }
+
+    /// The lane on which all its recipients wait, if there is one.
+    pub fn only_lane(&self) -> Option<&Lane> {
+        let InitialState::Waiting(lane) = self.initial_states.first()? else { return None };
+        let waits = |state: &InitialState| matches!(state, InitialState::Waiting(other) if other == lane);
+        self.initial_states.iter().all(waits).then_some(lane)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What delivery needs from a queue: to store mail, lease what is due, settle it, and put it on other lanes.
 
-use super::{Cursor, IdempotencyKey, Lane, LeaseId, Leased, NewMail, QueueError, Settlement, Wakeups};
+use super::{Cursor, Handoffs, IdempotencyKey, Lane, LeaseId, Leased, NewMail, QueueError, Settlement, Wakeups};
 use crate::message::MailId;
 use crate::message::accepted::Addressed;
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use std::time::Duration;
 #[async_trait]
 pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// Responsibility passes when this returns `Ok`. A mail's `deduplication` is remembered with it, in the same step.
+    /// Mail that waits on one lane only may be stored as leased and handed over (`handoffs`).
     async fn put(&self, mail: NewMail) -> Result<(), QueueError>;
 
     /// The same, unless a message was stored under the mail's key within that one's window: then nothing is stored, and the answer is
@@ -71,6 +72,9 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 
     /// For the delivery loops. A call that can make mail due has triggered them by the time it returns.
     fn wakeups(&self) -> &Wakeups;
+
+    /// The delivery loops that can begin new mail at once.
+    fn handoffs(&self) -> &Handoffs;
 
     /// Returns when every earlier call is durable. Every later call gets [`QueueError::Closed`].
     async fn close(&self);

@@ -207,8 +207,9 @@ async fn mail_that_was_refused_for_a_failed_sync_does_not_come_back() {
     let mut refused = 0;
     // The one sync that fails may belong to something other than a mail.
     for failing in 40..50 {
-        let inject = format!("inject=fsync:error=EIO:when={failing}");
-        setup = setup.wrapped(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", &inject]);
+        let inject = format!("inject=fsync,fdatasync:error=EIO:when={failing}");
+        setup =
+            setup.wrapped(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", &inject]);
         let gateway = tokio::task::spawn_blocking(move || setup.start(1)).await.unwrap();
         for number in 0..60 {
             let subject = format!("{failing} {number}");

@@ -42,6 +42,11 @@ impl LaneAllotment {
         self.memory.part.saturating_add(self.borrowed).saturating_sub(self.used)
     }
 
+    /// How many more octets may be used without borrowing from the shared half.
+    pub fn own_rest(&self) -> u64 {
+        self.memory.part.saturating_sub(self.used)
+    }
+
     /// A queue may lease a message that is larger than the rest; the share is then exceeded.
     pub fn add(&mut self, octets: u64) {
         self.used = self.used.saturating_add(octets);
@@ -94,7 +99,8 @@ mod tests {
     #[test]
     fn a_message_too_large_for_the_memory_leaves_no_debt() {
         let memory = LeaseMemory::among(1, 100);
-        let (mut lane, mut other) = (LaneAllotment::of(memory.clone()), LaneAllotment::of(memory));
+        let mut lane = LaneAllotment::of(memory.clone());
+        let mut other = LaneAllotment::of(memory);
         assert_eq!(lane.reserve(), 100);
         lane.add(1_000);
         lane.settle();

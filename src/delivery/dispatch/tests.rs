@@ -5,7 +5,8 @@ use super::*;
 use crate::delivery::Bounce;
 use crate::queue::Settlement;
 use crate::smtp::ReversePath;
-use tokio::time::sleep;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 const MOMENT: Duration = Duration::from_millis(100);
 

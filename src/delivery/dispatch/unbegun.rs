@@ -32,9 +32,9 @@ impl Unbegun {
         self.leased.clone()
     }
 
-    pub async fn give_back(mut self) {
+    pub async fn release(mut self) {
         self.is_taken = true;
-        give_back(&*self.queue, &self.leased).await;
+        release(&*self.queue, &self.leased).await;
     }
 }
 
@@ -53,14 +53,14 @@ impl Drop for Unbegun {
                     // A pause, in case the message itself causes the fault.
                     sleep(Backoff::FIRST).await;
                 }
-                give_back(&*queue, &leased).await;
+                release(&*queue, &leased).await;
                 queue.wakeups().wake([&leased.lane]);
             });
         }
     }
 }
 
-async fn give_back(queue: &dyn Queue, leased: &Leased) {
+async fn release(queue: &dyn Queue, leased: &Leased) {
     let settlements = vec![Settlement::Untried; leased.accepted.envelope.recipients.len()];
     settle(queue, leased, settlements, Timestamp::MIN).await;
 }

@@ -7,17 +7,18 @@ use super::failure::{Failure, of_sqlite};
 use super::identity::octets_of;
 use super::open;
 use super::operate;
+use super::pace::Pace;
 use super::space::{BATCH, PAGE, PATIENT_PAGES};
-use super::work::Work;
+use super::work::{Tally, Work};
 use super::writer::Surroundings;
 use crate::message::MailId;
 use crate::queue::{IdempotencyKey, QueueError};
 use rusqlite::{Connection, ErrorCode};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Maximum number of operations per commit; bounds how long the first of them waits for the others' work.
@@ -49,14 +50,15 @@ pub(super) struct Thread {
     pub surroundings: Surroundings,
     /// The log contains the rest of a failed commit, which the next start would mistake for damage.
     pub has_remains: Cell<bool>,
+    pub pace: RefCell<Pace>,
 }
 
 impl Thread {
     pub(super) fn serve(self, mut waiting: mpsc::Receiver<Box<dyn Call>>) {
         while let Some(first) = waiting.blocking_recv() {
-            let mut batch = self.without_refused(gather(first, &mut waiting));
+            let mut batch = self.without_refused(self.gather(first, &mut waiting));
             let mut outcomes = self.run(&mut batch);
-            self.take_back_what_nobody_would_find(&batch, &mut outcomes);
+            self.withdraw_if_moved(&batch, &mut outcomes);
             if self.surroundings.files.has_moved() {
                 // A deleted log is lost when this process ends.
                 let _ = self.write_log_back();
@@ -65,6 +67,19 @@ impl Thread {
             self.tend();
         }
         self.surroundings.files.restore(&self.connection);
+    }
+
+    /// What waits now, or shortly if the queue is busy.
+    fn gather(&self, first: Box<dyn Call>, waiting: &mut mpsc::Receiver<Box<dyn Call>>) -> Vec<Box<dyn Call>> {
+        let mut batch = Batch::of(first);
+        batch.fill(waiting);
+        let wait = self.pace.borrow().wait(Instant::now());
+        if !wait.is_zero() && !batch.is_full() {
+            #[expect(clippy::disallowed_methods, reason = "the thread is the queue's own")]
+            std::thread::sleep(wait);
+            batch.fill(waiting);
+        }
+        batch.calls
     }
 
     /// Answers the refused calls at once.
@@ -96,7 +111,7 @@ impl Thread {
         if batch.is_empty() {
             return Vec::new();
         }
-        match self.transact(batch, false) {
+        match self.together(batch) {
             Ok(outcomes) => {
                 // SQLite may have rolled back this call alone.
                 let again = |(call, outcome): (&mut Box<dyn Call>, Outcome)| match outcome {
@@ -111,8 +126,22 @@ impl Thread {
         }
     }
 
+    /// The outcome of each call, all in one transaction. Savepoints are set only once a call has failed.
+    fn together(&self, batch: &mut [Box<dyn Call>]) -> Result<Vec<Outcome>, QueueError> {
+        match self.transact(batch, &Work::all_or_nothing(&self.connection))? {
+            Some(outcomes) => Ok(outcomes),
+            None => self.apart(batch, &Work::new(&self.connection)),
+        }
+    }
+
+    fn apart(&self, batch: &mut [Box<dyn Call>], work: &Work<'_>) -> Result<Vec<Outcome>, QueueError> {
+        self.transact(batch, work).map(Option::unwrap_or_default)
+    }
+
     fn run_alone(&self, call: &mut Box<dyn Call>, is_bare: bool) -> Outcome {
-        self.transact(std::slice::from_mut(call), is_bare).and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(())))
+        let connection = &self.connection;
+        let work = if is_bare { Work::without_records(connection) } else { Work::new(connection) };
+        self.apart(std::slice::from_mut(call), &work).and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(())))
     }
 
     /// Runs one call alone, so that a message too large for the free space does not fail the rest of its batch. A call
@@ -139,16 +168,26 @@ impl Thread {
         outcome
     }
 
-    /// The outcome of each operation after the commit, or why the commit failed.
-    fn transact(&self, calls: &mut [Box<dyn Call>], is_bare: bool) -> Result<Vec<Outcome>, QueueError> {
+    /// The outcome of each operation after the commit, or why the commit failed. `None`: one has failed, the work has no
+    /// savepoints, and nothing was done.
+    fn transact(&self, calls: &mut [Box<dyn Call>], work: &Work<'_>) -> Result<Option<Vec<Outcome>>, QueueError> {
         let connection = &self.connection;
         let mut is_in_doubt = false;
-        let outcome = attempt(connection, calls, is_bare).and_then(|outcomes| {
-            let committed = commit(connection).inspect_err(|error| is_in_doubt = may_be_in_the_log(error));
-            committed.map(|()| outcomes).map_err(|error| of_sqlite(&error))
+        let outcome = attempt(calls, work).and_then(|attempted| {
+            let Some((outcomes, tally)) = attempted else {
+                connection.execute_batch("ROLLBACK").map_err(|error| of_sqlite(&error))?;
+                return Ok(None);
+            };
+            commit(connection).map_err(|error| {
+                is_in_doubt = may_be_in_the_log(&error);
+                of_sqlite(&error)
+            })?;
+            self.pace.borrow_mut().committed(Instant::now(), outcomes.len(), tally.leased);
+            Ok(Some(outcomes))
         });
         match &outcome {
-            Ok(_) => {
+            Ok(None) => {}
+            Ok(Some(_)) => {
                 self.commits.fetch_add(1, Ordering::Relaxed);
                 self.surroundings.space.note(connection);
             }
@@ -171,7 +210,7 @@ impl Thread {
 
     /// Removes new mail again if the files moved during the commit: no client has been answered yet, and a client that
     /// is refused sends its mail again.
-    fn take_back_what_nobody_would_find(&self, batch: &[Box<dyn Call>], outcomes: &mut [Outcome]) {
+    fn withdraw_if_moved(&self, batch: &[Box<dyn Call>], outcomes: &mut [Outcome]) {
         let added = batch.iter().zip(&*outcomes).enumerate().filter(|(_, (_, outcome))| outcome.is_ok());
         let (places, additions): (Vec<_>, Vec<_>) =
             added.filter_map(|(at, (call, _))| Some((at, call.addition()?))).unzip();
@@ -179,7 +218,7 @@ impl Thread {
             return;
         }
         let Err(moved) = self.surroundings.files.look() else { return };
-        let removed = self.transact(&mut [Box::new(Removal(additions))], false);
+        let removed = self.apart(&mut [Box::new(Removal(additions))], &Work::new(&self.connection));
         if let Err(error) = removed.and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(()))) {
             tracing::error!(
                 "refused mail could not be removed from the queue again and may be delivered twice: {error}"
@@ -198,7 +237,7 @@ impl Thread {
             let _ = self.empty_log();
         }
         if space.room().is_held_by_the_database() {
-            let _ = self.give_back();
+            let _ = self.shrink();
         }
         if !reserve.is_whole() {
             reserve.fill_if_ample(space);
@@ -206,7 +245,7 @@ impl Thread {
     }
 
     /// Frees one step of pages and shortens the file by them.
-    fn give_back(&self) -> Result<(), Failure> {
+    fn shrink(&self) -> Result<(), Failure> {
         operate::shorten(&Work::new(&self.connection))?;
         self.surroundings.space.note(&self.connection);
         Ok(self.write_log_back()?)
@@ -231,16 +270,34 @@ impl Thread {
     }
 }
 
-fn gather(first: Box<dyn Call>, waiting: &mut mpsc::Receiver<Box<dyn Call>>) -> Vec<Box<dyn Call>> {
-    let octets_of = |call: &dyn Call| call.addition().map_or(0, |addition| addition.octets);
-    let mut octets = octets_of(&*first);
-    let mut batch = vec![first];
-    while batch.len() < MAX_BATCH && octets < BATCH {
-        let Ok(next) = waiting.try_recv() else { break };
-        octets += octets_of(&*next);
-        batch.push(next);
+/// Operations that share a commit.
+struct Batch {
+    calls: Vec<Box<dyn Call>>,
+    /// Of new mail.
+    octets: u64,
+}
+
+impl Batch {
+    fn of(first: Box<dyn Call>) -> Self {
+        Self { octets: octets_added(&*first), calls: vec![first] }
     }
-    batch
+
+    fn is_full(&self) -> bool {
+        self.calls.len() >= MAX_BATCH || self.octets >= BATCH
+    }
+
+    fn fill(&mut self, waiting: &mut mpsc::Receiver<Box<dyn Call>>) {
+        while !self.is_full()
+            && let Ok(next) = waiting.try_recv()
+        {
+            self.octets += octets_added(&*next);
+            self.calls.push(next);
+        }
+    }
+}
+
+fn octets_added(call: &dyn Call) -> u64 {
+    call.addition().map_or(0, |addition| addition.octets)
 }
 
 /// Messages that were just stored.
@@ -252,7 +309,7 @@ impl Call for Removal {
         for Addition { id, key, .. } in &self.0 {
             key.map_or(Ok(()), |key| deduplication::forget(work, *id, key))?;
         }
-        operate::remove(work, &ids).map(drop)
+        operate::withdraw(work, &ids).map(drop)
     }
 
     fn answer(self: Box<Self>, _outcome: Outcome) {}
@@ -293,21 +350,24 @@ fn commit(connection: &Connection) -> rusqlite::Result<()> {
     Work::new(connection).execute("COMMIT", []).map(drop)
 }
 
-fn attempt(connection: &Connection, calls: &mut [Box<dyn Call>], is_bare: bool) -> Result<Vec<Outcome>, QueueError> {
-    let work = if is_bare { Work::without_records(connection) } else { Work::new(connection) };
+/// `None`: an operation has failed, and the work has no savepoints.
+fn attempt(calls: &mut [Box<dyn Call>], work: &Work<'_>) -> Result<Option<(Vec<Outcome>, Tally)>, QueueError> {
     let sqlite = |error: rusqlite::Error| of_sqlite(&error);
     work.execute("BEGIN IMMEDIATE", []).map_err(sqlite)?;
     let mut outcomes = Vec::with_capacity(calls.len());
     for call in calls {
         let outcome = work.attempt(|work| without_panic(|| call.run(work))).map_err(QueueError::from);
         // On some errors SQLite rolls back the whole transaction (no space, no memory, I/O).
-        if connection.is_autocommit() {
+        if work.is_ended() {
             return Err(outcome.err().unwrap_or(QueueError::Storage("the transaction ended by itself".into())));
+        }
+        if work.has_failed() {
+            return Ok(None);
         }
         outcomes.push(outcome);
     }
-    work.write_tally().map_err(sqlite)?;
-    Ok(outcomes)
+    let tally = work.write_tally().map_err(sqlite)?;
+    Ok(Some((outcomes, tally)))
 }
 
 /// A panic in one operation must not end the thread that all of them need. The operation is rolled back like any other

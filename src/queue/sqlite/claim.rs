@@ -11,7 +11,7 @@ use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
 use crate::observe::clock::plus;
 use crate::observe::{Backoff, fault};
-use crate::queue::{Cursor, Lane, LeaseId, Leased, QueueError, Settlement};
+use crate::queue::{Cursor, HandoffSlot, Lane, LeaseId, Leased, QueueError, Settlement};
 use jiff::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,9 +42,9 @@ pub(super) async fn lease(
         limit,
         octets,
     };
-    let lender = store.clone();
-    let lending = async move { lender.claim(&lane, request).await.map(|leased| (leased, ())) };
-    deliver_or_release(lending).await.map(|(leased, ())| leased)
+    let owner = store.clone();
+    let claiming = async move { owner.claim(&lane, request).await.map(|leased| (leased, ())) };
+    deliver_or_release(claiming).await.map(|(leased, ())| leased)
 }
 
 /// The same for mail that is too old.
@@ -59,16 +59,16 @@ pub(super) async fn lease_expired(
     let after = after.map_or(i64::MIN, |Cursor(key)| key);
     let since = lived_to_column(store.lifetime.before(age));
     let request = lease::ExpiredRequest { lane: lane.as_str().into(), since, after, limit, octets };
-    let lender = store.clone();
-    deliver_or_release(async move { lender.claim_expired(&lane, request).await }).await
+    let owner = store.clone();
+    deliver_or_release(async move { owner.claim_expired(&lane, request).await }).await
 }
 
 async fn deliver_or_release<T: Send + 'static>(
-    lending: impl Future<Output = Result<(Vec<(Leased, Loan)>, T), QueueError>> + Send + 'static,
+    claiming: impl Future<Output = Result<(Vec<(Leased, LeaseGuard)>, T), QueueError>> + Send + 'static,
 ) -> Result<(Vec<Leased>, T), QueueError> {
-    let (lent, more) = detached(lending).await?;
-    let taken = lent.into_iter().map(|(leased, loan)| {
-        loan.end();
+    let (claimed, more) = detached(claiming).await?;
+    let taken = claimed.into_iter().map(|(leased, guard)| {
+        guard.end();
         leased
     });
     Ok((taken.collect(), more))
@@ -76,7 +76,8 @@ async fn deliver_or_release<T: Send + 'static>(
 
 /// A message that is marked as leased and not yet returned to the caller. If it is dropped before `end`, by a panic or
 /// because the caller is gone, the lease is released; otherwise it would stay until the next start.
-struct Loan {
+#[derive(Debug)]
+struct LeaseGuard {
     store: Arc<SqliteStore>,
     lease: LeaseId,
     has_ended: bool,
@@ -84,7 +85,7 @@ struct Loan {
     is_faulty: bool,
 }
 
-impl Loan {
+impl LeaseGuard {
     /// Called once the caller has the lease, or it was released.
     fn end(mut self) {
         self.has_ended = true;
@@ -99,12 +100,13 @@ impl Loan {
     }
 }
 
-impl Drop for Loan {
+impl Drop for LeaseGuard {
     fn drop(&mut self) {
         if let Ok(runtime) = Handle::try_current()
             && !self.has_ended
         {
-            let (store, lease) = (self.store.clone(), self.lease);
+            let store = self.store.clone();
+            let lease = self.lease;
             let is_faulty = self.is_faulty || std::thread::panicking();
             runtime.spawn(async move {
                 if is_faulty {
@@ -117,15 +119,42 @@ impl Drop for Loan {
     }
 }
 
+/// The lease of a message that was stored as leased.
+#[derive(Debug)]
+pub(super) struct UnclaimedLease {
+    leased: Leased,
+    guard: LeaseGuard,
+}
+
+impl UnclaimedLease {
+    /// If the delivery loop has ended meanwhile, the lease is released.
+    pub(super) fn hand_over(self, to: HandoffSlot) {
+        if to.hand_over(self.leased).is_ok() {
+            self.guard.end();
+        }
+    }
+}
+
 impl SqliteStore {
+    /// For a message that was stored as leased. `message`: its key.
+    pub(super) fn lease_of_put(self: &Arc<Self>, message: i64, accepted: Arc<Accepted>, lane: Lane) -> UnclaimedLease {
+        let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
+        let positions = (0..).take(accepted.envelope.recipients.len()).collect();
+        let held = ActiveLease { message, id: accepted.id, lane: lane.as_str().into(), positions };
+        self.leases.lock().insert(lease, held);
+        let leased = Leased { lease, lane, accepted, attempts: 0, age: Duration::ZERO, possible_duplicate: false };
+        UnclaimedLease { leased, guard: LeaseGuard { store: self.clone(), lease, has_ended: false, is_faulty: false } }
+    }
+
     async fn claim(
         self: &Arc<Self>,
         lane: &Lane,
         request: lease::LeaseRequest,
-    ) -> Result<Vec<(Leased, Loan)>, QueueError> {
+    ) -> Result<Vec<(Leased, LeaseGuard)>, QueueError> {
         loop {
-            let (request, turns, reassignment) =
-                (request.clone(), self.turns.clone(), self.reassignment.lock().clone());
+            let request = request.clone();
+            let turns = self.turns.clone();
+            let reassignment = self.reassignment.lock().clone();
             let now = from_column(request.now);
             let later = plus(now, LOOK_AGAIN);
             let granted =
@@ -146,7 +175,7 @@ impl SqliteStore {
         self: &Arc<Self>,
         lane: &Lane,
         request: lease::ExpiredRequest,
-    ) -> Result<(Vec<(Leased, Loan)>, Option<Cursor>), QueueError> {
+    ) -> Result<(Vec<(Leased, LeaseGuard)>, Option<Cursor>), QueueError> {
         let reassignment = self.reassignment.lock().clone();
         let (granted, next) =
             self.writer.call(move |work| lease::lease_expired(work, &request, reassignment.as_ref())).await?;
@@ -164,18 +193,20 @@ impl SqliteStore {
         lane: &Lane,
         granted: lease::LeaseRows,
         later: Option<Timestamp>,
-    ) -> (Vec<(Leased, Loan)>, Option<QueueError>) {
+    ) -> (Vec<(Leased, LeaseGuard)>, Option<QueueError>) {
         // Recorded before anything can go wrong with one of them.
-        let grants = granted.grants.into_iter().map(|grant| self.note_lent(lane, grant)).collect();
+        let grants = granted.grants.into_iter().map(|grant| self.register(lane, grant)).collect();
         for (message, reason) in &granted.damaged {
             error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
         }
-        let (mut leased, mut trouble) = (Vec::new(), None);
-        for (grant, mut loan, content) in self.contents(grants).await {
-            let (lease, age) = (loan.lease, self.lifetime.age(grant.since));
+        let mut leased = Vec::new();
+        let mut trouble = None;
+        for (grant, mut guard, content) in self.contents(grants).await {
+            let lease = guard.lease;
+            let age = self.lifetime.age(grant.since);
             let content =
-                content.and_then(|content| loan.unless_it_panics(|| Ok(assemble(lease, lane, grant, content, age))));
-            match self.attach_content(loan, content, later).await {
+                content.and_then(|content| guard.unless_it_panics(|| Ok(assemble(lease, lane, grant, content, age))));
+            match self.attach_content(guard, content, later).await {
                 Ok(one) => leased.extend(one),
                 Err(error) => trouble = Some(error),
             }
@@ -183,56 +214,57 @@ impl SqliteStore {
         (leased, trouble)
     }
 
-    fn note_lent(self: &Arc<Self>, lane: &Lane, grant: LeaseRow) -> (LeaseRow, Loan) {
+    fn register(self: &Arc<Self>, lane: &Lane, grant: LeaseRow) -> (LeaseRow, LeaseGuard) {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
         let positions = grant.positions.clone();
         let held = ActiveLease { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
         self.leases.lock().insert(lease, held);
-        (grant, Loan { store: self.clone(), lease, has_ended: false, is_faulty: false })
+        (grant, LeaseGuard { store: self.clone(), lease, has_ended: false, is_faulty: false })
     }
 
     /// `None`: the message is damaged and was set aside.
     async fn attach_content(
         self: &Arc<Self>,
-        loan: Loan,
+        guard: LeaseGuard,
         content: Result<Leased, Unreadable>,
         later: Option<Timestamp>,
-    ) -> Result<Option<(Leased, Loan)>, QueueError> {
+    ) -> Result<Option<(Leased, LeaseGuard)>, QueueError> {
         let unreadable = match content {
-            Ok(leased) => return Ok(Some((leased, loan))),
+            Ok(leased) => return Ok(Some((leased, guard))),
             Err(unreadable) => unreadable,
         };
-        let Some(held) = self.leases.lock().get(&loan.lease).cloned() else { return Ok(None) };
+        let Some(held) = self.leases.lock().get(&guard.lease).cloned() else { return Ok(None) };
         let outcome = match unreadable {
             Unreadable::Damaged(reason) => {
-                self.leases.lock().remove(&loan.lease);
+                self.leases.lock().remove(&guard.lease);
                 self.set_aside(&held, &reason).await.map(|()| None)
             }
-            // Released when the loan is dropped.
-            Unreadable::Trouble(error) if loan.is_faulty => return Err(error),
+            // Released when the guard is dropped.
+            Unreadable::Trouble(error) if guard.is_faulty => return Err(error),
             Unreadable::Trouble(error) => {
                 warn!(id = %held.id, lane = &*held.lane, %error, "a message cannot be read at the moment; it will be retried later");
                 let settlement = later.map_or(Settlement::Untried, |_| Settlement::Postponed);
-                self.release(loan.lease, settlement, later.unwrap_or_default()).await;
+                self.release(guard.lease, settlement, later.unwrap_or_default()).await;
                 Err(error)
             }
         };
-        loan.end();
+        guard.end();
         outcome
     }
 
     async fn contents(
         self: &Arc<Self>,
-        grants: Vec<(LeaseRow, Loan)>,
-    ) -> Vec<(LeaseRow, Loan, Result<LoadedContent, Unreadable>)> {
-        let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for (grant, loan) in grants {
+        grants: Vec<(LeaseRow, LeaseGuard)>,
+    ) -> Vec<(LeaseRow, LeaseGuard, Result<LoadedContent, Unreadable>)> {
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for (grant, guard) in grants {
             match self.cache.lock().find(grant.id) {
                 Some((accepted, digest)) => {
                     let content = grant.verify(&digest).map(|()| LoadedContent::Cached(accepted));
-                    found.push((grant, loan, content.map_err(Unreadable::from)));
+                    found.push((grant, guard, content.map_err(Unreadable::from)));
                 }
-                None => missing.push((grant, loan)),
+                None => missing.push((grant, guard)),
             }
         }
         if missing.is_empty() {
@@ -240,15 +272,15 @@ impl SqliteStore {
         }
         let store = self.clone();
         let reading = spawn_blocking(move || {
-            let load = |(grant, mut loan): (LeaseRow, Loan)| {
-                let content = loan.unless_it_panics(|| {
+            let load = |(grant, mut guard): (LeaseRow, LeaseGuard)| {
+                let content = guard.unless_it_panics(|| {
                     let content =
                         store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id))?;
                     let content = content.ok_or(Unreadable::Damaged("its content is missing".into()))?;
                     grant.verify(&content.digest)?;
                     Ok(LoadedContent::Read(content.message))
                 });
-                (grant, loan, content)
+                (grant, guard, content)
             };
             missing.into_iter().map(load).collect::<Vec<_>>()
         });

@@ -5,13 +5,14 @@
 //! database releases SQLite's own locks on it (POSIX record locks belong to the process).
 
 use crate::queue::QueueError;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{error, info};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,12 @@ pub(super) struct Files {
     path: PathBuf,
     known: Vec<(PathBuf, FileIdentity)>,
     has_moved: AtomicBool,
+    /// When they were last found in their places.
+    found: Mutex<Option<Instant>>,
 }
+
+/// How long a look is good enough for mail that has not been sent yet.
+const LATELY: Duration = Duration::from_millis(100);
 
 impl Files {
     /// All the files must exist. `database`: from [`lock_database`]. `others`: the files that belong to it.
@@ -74,12 +80,13 @@ impl Files {
         for other in others {
             known.push(((*other).to_owned(), FileIdentity::of(&fs::metadata(other)?)));
         }
-        Ok(Self { database, path: path.to_owned(), known, has_moved: AtomicBool::new(false) })
+        Ok(Self { database, path: path.to_owned(), known, has_moved: AtomicBool::new(false), found: Mutex::default() })
     }
 
     /// `Err`: no mail may be accepted. Costs one `stat` per file.
     pub(super) fn look(&self) -> Result<(), QueueError> {
         let found = self.known.iter().find_map(|(path, identity)| identity.difference(path));
+        *self.found.lock() = found.is_none().then(Instant::now);
         let had_moved = self.has_moved.swap(found.is_some(), Ordering::Relaxed);
         match (&found, had_moved) {
             (Some(what), false) => {
@@ -89,6 +96,12 @@ impl Files {
             _ => {}
         }
         found.map_or(Ok(()), |what| Err(QueueError::Moved(what)))
+    }
+
+    /// The same, from a moment ago: what is stored is looked for again.
+    pub(super) fn look_lately(&self) -> Result<(), QueueError> {
+        let found = *self.found.lock();
+        if found.is_some_and(|found| found.elapsed() < LATELY) { Ok(()) } else { self.look() }
     }
 
     /// Call this once SQLite's connections are closed.
@@ -129,7 +142,7 @@ impl Files {
         if !self.is_deleted() {
             return;
         }
-        match self.write_anew(connection) {
+        match self.write_copy(connection) {
             Ok(to) if to == self.path => {
                 info!(path = %to.display(), "the deleted database was restored with all its contents")
             }
@@ -145,7 +158,7 @@ impl Files {
         }
     }
 
-    fn write_anew(&self, connection: &Connection) -> io::Result<PathBuf> {
+    fn write_copy(&self, connection: &Connection) -> io::Result<PathBuf> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

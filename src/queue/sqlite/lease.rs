@@ -145,7 +145,9 @@ pub(super) fn lease_expired(
         (request.after, signed(MAX_OLD_LOOKS), &request.lane),
         |row| Ok((row.get(0)?, row.get::<_, bool>(1)?, row.get(2)?, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?)),
     )?;
-    let (mut octets, mut last, looked_at) = (0, None, jobs.len());
+    let mut octets = 0;
+    let mut last = None;
+    let looked_at = jobs.len();
     for (message, is_waiting_here, possible_duplicate, since, lived) in jobs {
         if lived > request.since {
             return Ok((granted, None));

@@ -21,6 +21,7 @@ mod list;
 mod open;
 mod operate;
 mod operator;
+mod pace;
 mod put;
 mod quota;
 mod read;
@@ -47,7 +48,7 @@ pub(crate) use salvage::{Finding, Salvaged, salvage};
 pub(crate) use space::SMALLEST_FLOOR;
 
 use super::{
-    Cursor, IdempotencyKey, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, QuotaLedger, QuotaRow,
+    Cursor, Handoffs, IdempotencyKey, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, QuotaLedger, QuotaRow,
     Reassigned, Settlement, Wakeups,
 };
 use crate::message::MailId;
@@ -56,7 +57,7 @@ use jiff::Timestamp;
 use rows::{lived_to_column, to_column};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{SqliteStore, detached};
+use store::{SqliteStore, StoredPut, detached};
 
 /// Computes the digests of rows that were written by hand.
 #[cfg(any(test, fuzzing))]
@@ -70,43 +71,57 @@ pub(crate) fn cover_all(connection: &rusqlite::Connection) -> rusqlite::Result<(
 pub struct SqliteQueue {
     store: Arc<SqliteStore>,
     wakeups: Arc<Wakeups>,
+    handoffs: Arc<Handoffs>,
 }
 
 impl SqliteQueue {
     /// The caller must hold the lock of `data_dir`. Blocks: creates and migrates the tables, makes every leased
     /// recipient wait again, removes files that no message refers to.
     pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
-        open::open(&options).map(|store| Self { store: Arc::new(store), wakeups: Arc::default() })
+        open::open(&options).map(|store| Self {
+            store: Arc::new(store),
+            wakeups: Arc::default(),
+            handoffs: Arc::default(),
+        })
     }
 
     /// Commits so far, each with one sync.
     pub fn commits(&self) -> u64 {
         self.store.writer.commits()
     }
+
+    /// Hands the message over to a delivery loop that can begin it at once, or wakes the loops of its lanes.
+    async fn store(&self, mail: NewMail, is_once: bool) -> Result<Option<MailId>, QueueError> {
+        let store = self.store.clone();
+        let wakeups = self.wakeups.clone();
+        let accepted = mail.accepted.clone();
+        let reserved = |lane: Lane| Some((self.handoffs.reserve(&lane, accepted.memory_needed())?, lane));
+        let slot = mail.only_lane().cloned().and_then(reserved);
+        let lanes = mail.waiting_lanes();
+        let put = async move {
+            match store.put(mail, is_once, slot.is_some()).await? {
+                StoredPut::Known(first) => return Ok(Some(first)),
+                StoredPut::Waiting => wakeups.wake(&lanes),
+                StoredPut::Leased(message) => {
+                    if let Some((slot, lane)) = slot {
+                        store.lease_of_put(message, accepted, lane).hand_over(slot);
+                    }
+                }
+            }
+            Ok(None)
+        };
+        detached(put).await
+    }
 }
 
 #[async_trait]
 impl Queue for SqliteQueue {
     async fn put(&self, mail: NewMail) -> Result<(), QueueError> {
-        let store = self.store.clone();
-        let wakeups = self.wakeups.clone();
-        let lanes = mail.waiting_lanes();
-        let put = async move { store.put(mail, false).await.map(|_| wakeups.wake(&lanes)) };
-        detached(put).await
+        self.store(mail, false).await.map(drop)
     }
 
     async fn put_once(&self, mail: NewMail) -> Result<Option<MailId>, QueueError> {
-        let store = self.store.clone();
-        let wakeups = self.wakeups.clone();
-        let lanes = mail.waiting_lanes();
-        let put = async move {
-            let first = store.put(mail, true).await?;
-            if first.is_none() {
-                wakeups.wake(&lanes);
-            }
-            Ok(first)
-        };
-        detached(put).await
+        self.store(mail, true).await
     }
 
     async fn stored_under(&self, key: IdempotencyKey) -> Result<Option<MailId>, QueueError> {
@@ -135,7 +150,8 @@ impl Queue for SqliteQueue {
     }
 
     async fn next_due(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
-        let (lane, horizon) = (lane.clone(), to_column(self.store.schedule.horizon(now)));
+        let lane = lane.clone();
+        let horizon = to_column(self.store.schedule.horizon(now));
         self.store.read(move |sql| read::next_due(sql, lane.as_str(), now, horizon)).await
     }
 
@@ -160,6 +176,10 @@ impl Queue for SqliteQueue {
 
     fn wakeups(&self) -> &Wakeups {
         &self.wakeups
+    }
+
+    fn handoffs(&self) -> &Handoffs {
+        &self.handoffs
     }
 
     async fn close(&self) {

@@ -167,20 +167,41 @@ pub(super) fn remove(work: &Work<'_>, ids: &[MailId]) -> Result<Removed, Failure
     for id in ids {
         let Some(message) = key_of(work, *id)? else { continue };
         let jobs = jobs_of(work, message)?;
-        if jobs.iter().any(|job| job.state == LEASED) {
-            continue;
+        if !jobs.iter().any(|job| job.state == LEASED) {
+            remove_one(work, message, *id, jobs, &mut removed)?;
         }
-        for job in jobs {
-            work.count(tally_of(job.state, -job.open));
-        }
-        work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
-        work.execute("DELETE FROM job WHERE message = ?1", [message])?;
-        work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
-        removed.files.extend(forget_if_empty(work, message, 0)?);
-        removed.ids.push(*id);
-        removed.count += 1;
     }
     Ok(removed)
+}
+
+/// For mail that was just stored and of which nobody knows yet, leased or not.
+pub(super) fn withdraw(work: &Work<'_>, ids: &[MailId]) -> Result<Removed, Failure> {
+    let mut removed = Removed::default();
+    for id in ids {
+        if let Some(message) = key_of(work, *id)? {
+            remove_one(work, message, *id, jobs_of(work, message)?, &mut removed)?;
+        }
+    }
+    Ok(removed)
+}
+
+fn remove_one(
+    work: &Work<'_>,
+    message: i64,
+    id: MailId,
+    jobs: Vec<MessageJob>,
+    removed: &mut Removed,
+) -> Result<(), Failure> {
+    for job in jobs {
+        work.count(tally_of(job.state, -job.open));
+    }
+    work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
+    work.execute("DELETE FROM job WHERE message = ?1", [message])?;
+    work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
+    removed.files.extend(forget_if_empty(work, message, 0)?.unwrap_or_default());
+    removed.ids.push(id);
+    removed.count += 1;
+    Ok(())
 }
 
 pub(super) fn hold(work: &Work<'_>, lane: Option<&str>, held: bool) -> Result<(), Failure> {
@@ -213,7 +234,7 @@ pub(super) fn prune(
     for (message, position) in failed {
         work.execute("DELETE FROM recipient WHERE message = ?1 AND position = ?2", (message, position))?;
         work.count(Tally { failed: -1, ..Tally::default() });
-        removed.files.extend(forget_if_empty(work, message, 1)?);
+        removed.files.extend(forget_if_empty(work, message, 1)?.unwrap_or_default());
         removed.count += 1;
     }
     let forgotten = work.execute(
@@ -232,9 +253,10 @@ const SPARE_PAGES: i64 = 16_384;
 const STEP: &str = "PRAGMA incremental_vacuum(200)";
 
 /// Shortens the file once a backlog is gone; true if there is more to return.
-pub(super) fn give_back_space(work: &Work<'_>) -> Result<bool, Failure> {
+pub(super) fn return_space(work: &Work<'_>) -> Result<bool, Failure> {
     let pages = |pragma| work.first(pragma, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
-    let (free, all) = (pages("PRAGMA freelist_count")?, pages("PRAGMA page_count")?);
+    let free = pages("PRAGMA freelist_count")?;
+    let all = pages("PRAGMA page_count")?;
     if free < SPARE_PAGES || free < all / 2 {
         return Ok(false);
     }

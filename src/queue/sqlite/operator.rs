@@ -40,9 +40,12 @@ impl Operator for SqliteQueue {
     }
 
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
-        let (mut count, mut steps) = (0, Steps::of(ids.len()));
+        let mut count = 0;
+        let mut steps = Steps::of(ids.len());
         while let Some(step) = steps.next() {
-            let (ids, correction, lived) = (ids[step].to_vec(), correction.cloned(), lived_to_column(self.lived()));
+            let ids = ids[step].to_vec();
+            let correction = correction.cloned();
+            let lived = lived_to_column(self.lived());
             let record = self.store.lifetime.record_if_due();
             let retried = self.store.writer.call(move |work| {
                 lifetime::keep(work, record.as_ref())?;
@@ -82,7 +85,8 @@ impl Operator for SqliteQueue {
     }
 
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {
-        let (mut count, mut steps) = (0, Steps::of(ids.len()));
+        let mut count = 0;
+        let mut steps = Steps::of(ids.len());
         while let Some(step) = steps.next() {
             let ids = ids[step].to_vec();
             let removed = self.store.writer.call(move |work| operate::remove(work, &ids));
@@ -102,7 +106,8 @@ impl Operator for SqliteQueue {
         let _best_effort = self.store.keep_lifetime().await;
         let before = |age| lived_to_column(self.store.lifetime.before(age));
         let ends = [before(Duration::ZERO), before(failed), before(history)];
-        let (mut count, mut steps) = (0, Steps::of(usize::MAX));
+        let mut count = 0;
+        let mut steps = Steps::of(usize::MAX);
         while let Some(step) = steps.next() {
             let pruned = self.store.writer.call(move |work| operate::prune(work, ends, step.len()));
             let Some(removed) = steps.done(pruned.await)? else { continue };
@@ -112,7 +117,7 @@ impl Operator for SqliteQueue {
             count += removed.count;
             self.store.clear(removed).await;
         }
-        while self.store.writer.call(operate::give_back_space).await? {}
+        while self.store.writer.call(operate::return_space).await? {}
         Ok(count)
     }
 

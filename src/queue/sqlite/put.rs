@@ -3,12 +3,14 @@
 use super::deduplication;
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
-use super::rows::{Summary, domain_of, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on};
+use super::rows::{
+    LEASED, Summary, domain_of, is_held, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on,
+};
 use super::space::PAGE;
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
 use crate::message::message_id;
-use crate::queue::{Attempted, InitialState, NewMail, QueueError, Suspension};
+use crate::queue::{Attempted, InitialState, Lane, NewMail, QueueError, Suspension};
 use crate::smtp::command::BodyType;
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -21,13 +23,24 @@ pub(super) struct PreparedPut {
     pub lived: i64,
     pub body_in_file: bool,
     pub original_in_file: bool,
+    /// Leased for a delivery loop that waits for it, unless its lane is held.
+    pub is_awaited: bool,
+}
+
+/// What became of the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PutState {
+    Waiting,
+    /// All its recipients are; the message's key.
+    Leased(i64),
 }
 
 impl PreparedPut {
     /// An upper bound for what it adds to the database: its texts, and rows with their indexes for it and each
     /// recipient.
     pub(super) fn octets(&self) -> u64 {
-        let (message, original) = (&self.mail.accepted.message, self.mail.original.as_ref());
+        let message = &self.mail.accepted.message;
+        let original = self.mail.original.as_ref();
         let body = if self.body_in_file { 0 } else { message.body().len() };
         let original = original.filter(|_| !self.original_in_file).map_or(0, |original| original.len());
         let recipients = self.mail.accepted.envelope.recipients.len() * 512;
@@ -49,8 +62,9 @@ pub(super) fn is_to_be_kept(mail: &NewMail) -> bool {
     mail.initial_states.iter().any(|initial_state| !matches!(initial_state, InitialState::Delivered(_)))
 }
 
-pub(super) fn put(work: &Work<'_>, prepared: &PreparedPut) -> Result<(), Failure> {
-    let (mail, accepted) = (&prepared.mail, &*prepared.mail.accepted);
+pub(super) fn put(work: &Work<'_>, prepared: &PreparedPut) -> Result<PutState, Failure> {
+    let mail = &prepared.mail;
+    let accepted = &*prepared.mail.accepted;
     if mail.initial_states.len() != accepted.envelope.recipients.len() {
         return Err(QueueError::Storage("a message needs one initial state per recipient".into()).into());
     }
@@ -61,15 +75,22 @@ pub(super) fn put(work: &Work<'_>, prepared: &PreparedPut) -> Result<(), Failure
         })
         .collect();
     note_delivered(work, &summary(mail), &delivered, prepared.lived)?;
+    let mut state = PutState::Waiting;
     if is_to_be_kept(mail) {
         let message = put_message(work, prepared)?;
         put_content(work, message, prepared)?;
-        put_recipients(work, message, prepared)?;
+        match mail.only_lane().filter(|_| prepared.is_awaited) {
+            Some(lane) if !is_held(work, lane.as_str())? => {
+                put_leased(work, message, mail, lane)?;
+                state = PutState::Leased(message);
+            }
+            _ => put_recipients(work, message, prepared)?,
+        }
     }
-    match &mail.deduplication {
-        Some(deduplication) => deduplication::remember(work, accepted.id, deduplication, prepared.lived),
-        None => Ok(()),
+    if let Some(deduplication) = &mail.deduplication {
+        deduplication::remember(work, accepted.id, deduplication, prepared.lived)?;
     }
+    Ok(state)
 }
 
 fn recipients(mail: &NewMail) -> impl Iterator<Item = (i64, String, &InitialState)> {
@@ -201,6 +222,22 @@ fn put_recipients(
         }
     }
     note_attempts(work, message, &attempts)
+}
+
+/// With one job, which is leased from the beginning.
+fn put_leased(work: &Work<'_>, message: i64, mail: &NewMail, lane: &Lane) -> rusqlite::Result<()> {
+    let due = to_column(mail.accepted.received_at);
+    let domain = domain_of(sender(&mail.accepted).as_deref());
+    for (position, address, _) in recipients(mail) {
+        let recipient = RecipientFields { position, address, lane: lane.to_string(), failed_at: None };
+        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, (None, None))?;
+        work.count(Tally { leased: 1, ..Tally::default() });
+    }
+    work.execute(
+        "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+        (message, lane.as_str(), domain, due, LEASED),
+    )?;
+    Ok(())
 }
 
 /// `message`: its key and its id.

@@ -221,14 +221,14 @@ pub(super) fn note_delivered(
 }
 
 /// Called after `gone` recipients were deleted: a message without recipients is deleted. Returns the files that are
-/// litter once this is committed.
-pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusqlite::Result<Vec<BodyName>> {
+/// litter once this is committed; `None`: the message stays.
+pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusqlite::Result<Option<Vec<BodyName>>> {
     let any = work.first("SELECT 1 FROM recipient WHERE message = ?1 LIMIT 1", [message], |_| Ok(()))?;
     if any.is_some() {
         if gone > 0 {
             work.execute("UPDATE message SET recipients = recipients - ?2 WHERE key = ?1", (message, gone))?;
         }
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let in_file = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);
     let body = work.first("DELETE FROM content WHERE message = ?1 RETURNING body IS NULL", [message], in_file)?;
@@ -236,7 +236,7 @@ pub(super) fn forget_if_empty(work: &Work<'_>, message: i64, gone: i64) -> rusql
     work.execute("DELETE FROM attempt WHERE message = ?1", [message])?;
     let id: Option<String> =
         work.first("DELETE FROM message WHERE key = ?1 RETURNING id", [message], |row| row.get(0))?;
-    let Some(id) = id.and_then(|id| id.parse::<MailId>().ok()) else { return Ok(Vec::new()) };
+    let Some(id) = id.and_then(|id| id.parse::<MailId>().ok()) else { return Ok(Some(Vec::new())) };
     let parts = [(body, BodyFile::Body), (original, BodyFile::Original)];
-    Ok(parts.into_iter().filter(|(in_file, _)| *in_file == Some(true)).map(|(_, part)| (id, part)).collect())
+    Ok(Some(parts.into_iter().filter(|(in_file, _)| *in_file == Some(true)).map(|(_, part)| (id, part)).collect()))
 }

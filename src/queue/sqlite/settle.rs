@@ -64,9 +64,9 @@ pub(super) fn settle(
     let open_after = open_before - signed(delivered.len()) - failed;
     end_job(work, held, settlements, due, open_after)?;
     work.count(Tally { leased: -open_before, waiting: open_after, failed, ..Tally::default() });
-    let files = forget_if_empty(work, held.message, signed(delivered.len()))?;
-    let is_gone = open_after == 0 && failed == 0 && super::rows::key_of(work, held.id)?.is_none();
-    Ok(SettledLease { files, is_gone })
+    let gone = forget_if_empty(work, held.message, signed(delivered.len()))?;
+    let is_gone = gone.is_some();
+    Ok(SettledLease { files: gone.unwrap_or_default(), is_gone })
 }
 
 fn take_out(work: &Work<'_>, message: i64, position: i64) -> rusqlite::Result<String> {

@@ -10,7 +10,7 @@ use super::lease::{self, Turns};
 use super::lifetime;
 use super::open::SqliteOptions;
 use super::operate::Removed;
-use super::put::{self, PreparedPut, digest, is_to_be_kept};
+use super::put::{self, PreparedPut, PutState, digest, is_to_be_kept};
 use super::reassign::{self, Reassignment};
 use super::rows::{key_of, lived_to_column, to_column};
 use super::schema;
@@ -52,11 +52,22 @@ pub(super) struct SqliteStore {
     pub(super) reassignment: Mutex<Option<Reassignment>>,
 }
 
+/// What a put did.
+#[derive(Debug)]
+pub(super) enum StoredPut {
+    /// Nothing: this message has its key.
+    Known(MailId),
+    Waiting,
+    /// It is marked as leased for the delivery loop that waits for it; its key.
+    Leased(i64),
+}
+
 /// Runs to its end even if the caller is dropped; otherwise half-finished work would stay so until the next start.
-pub(super) async fn detached<T: Send + 'static>(
+pub(super) fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
-) -> Result<T, QueueError> {
-    tokio::spawn(work).await.unwrap_or_else(|_| Err(QueueError::fault()))
+) -> impl Future<Output = Result<T, QueueError>> {
+    let task = tokio::spawn(work);
+    async { task.await.unwrap_or_else(|_| Err(QueueError::fault())) }
 }
 
 impl SqliteStore {
@@ -118,28 +129,36 @@ impl SqliteStore {
         result
     }
 
-    /// `is_once`: unless its key is known; then the name of the message that has it.
-    pub(super) async fn put(&self, mail: NewMail, is_once: bool) -> Result<Option<MailId>, QueueError> {
+    /// `is_once`: unless its key is known. `is_awaited`: a delivery loop can begin it at once; the caller hands it over.
+    pub(super) async fn put(
+        self: &Arc<Self>,
+        mail: NewMail,
+        is_once: bool,
+        is_awaited: bool,
+    ) -> Result<StoredPut, QueueError> {
         let accepted = mail.accepted.clone();
-        let prepared = Arc::new(self.prepare(mail).await?);
+        // Mail that is being moved to other lanes may be older and come first.
+        let is_awaited = is_awaited && self.reassignment.lock().is_none();
+        let prepared = Arc::new(self.prepare(mail, is_awaited).await?);
         let is_cached = is_to_be_kept(&prepared.mail) && self.cache.lock().insert(&accepted, &prepared.digest);
         let key = prepared.mail.deduplication.as_ref().map(|deduplication| deduplication.key);
         let addition = Addition { id: accepted.id, octets: prepared.octets(), key };
         let sought = key.filter(|_| is_once);
         let stored = self.writer.add(addition, {
-            let (prepared, record) = (prepared.clone(), self.lifetime.record_if_due());
+            let prepared = prepared.clone();
+            let record = self.lifetime.record_if_due();
             move |work| {
                 lifetime::keep(work, record.as_ref())?;
                 if let Some(key) = sought
                     && let Some(first) = deduplication::stored_under(work, key, prepared.lived)?
                 {
-                    return Ok(Some(first));
+                    return Ok(Err(first));
                 }
-                put::put(work, &prepared).map(|()| None)
+                put::put(work, &prepared).map(Ok)
             }
         });
         let stored = stored.await;
-        if !matches!(stored, Ok(None)) {
+        if !matches!(stored, Ok(Ok(_))) {
             if is_cached {
                 self.cache.lock().remove(accepted.id);
             }
@@ -149,11 +168,15 @@ impl SqliteStore {
             )
             .await;
         }
-        stored
+        Ok(match stored? {
+            Err(first) => StoredPut::Known(first),
+            Ok(PutState::Waiting) => StoredPut::Waiting,
+            Ok(PutState::Leased(message)) => StoredPut::Leased(message),
+        })
     }
 
     /// Writes large parts to their files, before the transaction that names them.
-    async fn prepare(&self, mail: NewMail) -> Result<PreparedPut, QueueError> {
+    async fn prepare(&self, mail: NewMail, is_awaited: bool) -> Result<PreparedPut, QueueError> {
         let message = &mail.accepted.message;
         let is_kept = is_to_be_kept(&mail);
         let body_in_file = is_kept && message.body().len() > MAX_INLINE;
@@ -162,7 +185,8 @@ impl SqliteStore {
         let original = mail.original.as_ref().map_or(0, |original| original.len());
         let length = |is_in_file: bool, length: usize| if is_in_file { length as u64 } else { 0 };
         let octets = length(body_in_file, message.body().len()) + length(original_in_file, original);
-        let (bodies, surroundings) = (self.bodies.clone(), self.surroundings.clone());
+        let bodies = self.bodies.clone();
+        let surroundings = self.surroundings.clone();
         let prepare = move || {
             let accepted = &mail.accepted;
             if octets > 0 {
@@ -171,7 +195,7 @@ impl SqliteStore {
                 write_files(&bodies, &mail, body_in_file, original_in_file).map_err(|error| of_io(&error))?;
             }
             let digest = digest(accepted.message.header(), accepted.message.body());
-            Ok(PreparedPut { digest, lived, mail, body_in_file, original_in_file })
+            Ok(PreparedPut { digest, lived, mail, body_in_file, original_in_file, is_awaited })
         };
         if octets > 0 { spawn_blocking(prepare).await.map_err(|_| QueueError::Closed)? } else { prepare() }
     }
@@ -180,7 +204,7 @@ impl SqliteStore {
     pub(super) fn admit(&self, octets: u64) -> Result<(), QueueError> {
         let Surroundings { files, space, .. } = &self.surroundings;
         // The writer then saves the contents of a deleted log in the database and returns empty pages to the disk.
-        files.look().and_then(|()| space.admit(octets)).inspect_err(|_| self.writer.wake())
+        files.look_lately().and_then(|()| space.admit(octets)).inspect_err(|_| self.writer.wake())
     }
 
     pub(super) async fn settle(
@@ -192,7 +216,8 @@ impl SqliteStore {
         let held = self.leases.lock().remove(&lease).ok_or(QueueError::NoSuchLease)?;
         let settled = self.writer.call({
             let held = held.clone();
-            let (record, lived) = (self.lifetime.record_if_due(), lived_to_column(self.lifetime.now()));
+            let record = self.lifetime.record_if_due();
+            let lived = lived_to_column(self.lifetime.now());
             move |work| {
                 lifetime::keep(work, record.as_ref())?;
                 match work.attempt(|work| settle::settle(work, &held, &settlements, to_column(due), lived)) {

@@ -68,6 +68,8 @@ pub(super) struct Work<'a> {
     sql: Sql<'a>,
     tally: Cell<Tally>,
     keeps_records: bool,
+    has_savepoints: bool,
+    has_failed: Cell<bool>,
 }
 
 impl<'a> Deref for Work<'a> {
@@ -80,12 +82,29 @@ impl<'a> Deref for Work<'a> {
 
 impl<'a> Work<'a> {
     pub(super) fn new(connection: &'a Connection) -> Self {
-        Self { sql: Sql::new(connection), tally: Cell::default(), keeps_records: true }
+        let sql = Sql::new(connection);
+        Self { sql, tally: Cell::default(), keeps_records: true, has_savepoints: true, has_failed: Cell::default() }
+    }
+
+    /// Without savepoints, which cost a copy of each page: if any operation fails, the whole transaction has to be rolled
+    /// back.
+    pub(super) fn all_or_nothing(connection: &'a Connection) -> Self {
+        Self { has_savepoints: false, ..Self::new(connection) }
+    }
+
+    /// Only without savepoints: an operation has failed, or a part of one.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.get()
     }
 
     /// For a full disk: attempts and history, which only people read, are not written.
     pub(super) fn without_records(connection: &'a Connection) -> Self {
         Self { keeps_records: false, ..Self::new(connection) }
+    }
+
+    /// SQLite has rolled back the whole transaction by itself.
+    pub(super) fn is_ended(&self) -> bool {
+        self.sql.0.is_autocommit()
     }
 
     pub(super) fn keeps_records(&self) -> bool {
@@ -100,6 +119,9 @@ impl<'a> Work<'a> {
 
     /// Runs one operation completely or not at all, independently of the others in the batch. May be nested.
     pub(super) fn attempt<T>(&self, operation: impl FnOnce(&Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        if !self.has_savepoints {
+            return operation(self).inspect_err(|_| self.has_failed.set(true));
+        }
         let before = self.tally.get();
         self.execute("SAVEPOINT step", [])?;
         match operation(self) {
@@ -118,8 +140,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Must run before the commit.
-    pub(super) fn write_tally(&self) -> rusqlite::Result<()> {
+    /// Must run before the commit. Returns what it wrote.
+    pub(super) fn write_tally(&self) -> rusqlite::Result<Tally> {
         let tally = self.tally.take();
         if tally != Tally::default() {
             self.execute(
@@ -128,6 +150,6 @@ impl<'a> Work<'a> {
                 (tally.waiting, tally.leased, tally.failed, tally.damaged),
             )?;
         }
-        Ok(())
+        Ok(tally)
     }
 }

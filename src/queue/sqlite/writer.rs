@@ -3,17 +3,19 @@
 use super::batch::{Addition, Call, Thread};
 use super::failure::Failure;
 use super::identity::Files;
+use super::pace::Pace;
 use super::reserve::Reserve;
 use super::space::FreeSpace;
 use super::work::Work;
 use crate::queue::QueueError;
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Maximum number of waiting operations; further callers wait for a place.
@@ -47,7 +49,10 @@ impl Writer {
         surroundings.space.note(&connection);
         let thread = std::thread::Builder::new().name("queue-writer".into()).spawn({
             let commits = commits.clone();
-            move || Thread { connection, commits, surroundings, has_remains: Cell::new(false) }.serve(waiting)
+            move || {
+                let pace = RefCell::new(Pace::new(Instant::now()));
+                Thread { connection, commits, surroundings, has_remains: Cell::new(false), pace }.serve(waiting);
+            }
         })?;
         Ok(Self { calls: Mutex::new(Some(calls)), thread: Mutex::new(Some(thread)), commits, asked: AtomicU64::new(0) })
     }

@@ -131,8 +131,8 @@ async fn refused_and_killed(call: &str, error: &str, scale: Scale) -> Option<Row
 pub async fn rows(scale: Scale) -> Vec<Row> {
     [
         refused_and_killed("pwrite64", "ENOSPC", scale).await,
-        refused_and_killed("fsync", "EIO", scale).await,
-        injected("fsync:error=EIO:when=20+7", "EIO at every 7th fsync", scale).await,
+        refused_and_killed("fsync,fdatasync", "EIO", scale).await,
+        injected("fsync,fdatasync:error=EIO:when=20+7", "EIO at every 7th fsync,fdatasync", scale).await,
         injected("pwrite64:error=EIO:when=60+23", "EIO at every 23rd pwrite64", scale).await,
         injected("pwrite64:error=ENOSPC:when=60+5", "ENOSPC at every 5th pwrite64", scale).await,
         full_disk(scale).await,

@@ -109,7 +109,7 @@ async fn nothing_is_lost_or_doubled_by_graceful_restarts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_it_dies_at_a_sync_or_a_write() {
-    for call in ["fsync", "pwrite64"] {
+    for call in ["fsync,fdatasync", "pwrite64"] {
         let Some(row) = kills_at_each_call(call, Scale::asked()).await else { return };
         assert_kept(&row);
     }

@@ -5,7 +5,7 @@ use super::{Scale, assert_kept, damaged, disk, kill, moved, power, provider, sma
 
 async fn all(scale: Scale) -> Vec<Row> {
     let mut rows = vec![kill::random_kills(scale).await];
-    for call in ["fsync", "pwrite64", "ftruncate", "unlink"] {
+    for call in ["fsync,fdatasync", "pwrite64", "ftruncate", "unlink"] {
         rows.extend(kill::kills_at_each_call(call, scale).await);
     }
     rows.extend(power::power_cuts(scale).await);

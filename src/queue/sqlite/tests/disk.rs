@@ -245,7 +245,8 @@ async fn within_a_disk_without_room_for_the_index() {
 async fn put_with_all_room_but(folder: &Path, queue: &SqliteQueue, acknowledged: u32, refused: &mut u32) -> bool {
     for free in 0..40 {
         let ballast = std::fs::File::create(folder.join("ballast")).unwrap();
-        let (mut all, mut block) = (&ballast, 1 << 20);
+        let mut all = &ballast;
+        let mut block = 1 << 20;
         while block >= 4096 {
             while std::io::Write::write_all(&mut all, &vec![0; block]).is_ok() {}
             block /= 2;
@@ -277,8 +278,9 @@ fn after_a_crash(folder: &Path) -> u32 {
 async fn put_unasked(queue: &SqliteQueue, mail: NewMail) -> Result<(), QueueError> {
     let message = &mail.accepted.message;
     let digest = put::digest(message.header(), message.body());
-    let prepared = put::PreparedPut { digest, lived: 0, mail, body_in_file: false, original_in_file: false };
-    queue.store.writer.call(move |work| put::put(work, &prepared)).await
+    let prepared =
+        put::PreparedPut { digest, lived: 0, mail, body_in_file: false, original_in_file: false, is_awaited: false };
+    queue.store.writer.call(move |work| put::put(work, &prepared).map(drop)).await
 }
 
 /// While someone was reading, and each reader began before the last one ended, the log grew without end.
@@ -286,9 +288,11 @@ async fn put_unasked(queue: &SqliteQueue, mail: NewMail) -> Result<(), QueueErro
 async fn readers_that_follow_upon_each_other_do_not_keep_the_log_from_ending() {
     let folder = Folder::new(0);
     let queue = Arc::new(folder.open());
-    let (stop, mut readers) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), tokio::task::JoinSet::new());
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut readers = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let (queue, stop) = (queue.clone(), stop.clone());
+        let queue = queue.clone();
+        let stop = stop.clone();
         readers.spawn(async move {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 queue.list(&Filter::default(), None, 1000).await.unwrap();
