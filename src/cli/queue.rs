@@ -47,7 +47,7 @@ pub enum QueueCommand {
     Remove(change::RemoveArgs),
     /// Stop the delivery of one lane (a route's mail) or of all. Mail is still accepted, and waits
     Hold(hold::HoldArgs),
-    /// Resume the delivery of a lane or of all lanes; or of messages that were stored on hold ([storm])
+    /// Resume the delivery of a lane or of all lanes; or of messages that were stored on hold (`[storm]`)
     Release(hold::ReleaseArgs),
     /// Check the whole queue for damage: pages, indexes, each message and its file. Changes nothing
     Check(check::QueueCheckArgs),

@@ -1,5 +1,5 @@
 //! `waxseal queue hold` and `release`: accepted mail waits, or is delivered again. A lane is held as a whole; messages are
-//! held one by one when they are stored ([storm]).
+//! held one by one when they are stored (`[storm]`).
 
 use super::client::{QueueClient, unexpected};
 use super::selection::{MessageSelection, Selection};

@@ -15,7 +15,7 @@ pub const STATES: [(&str, RecipientState); 5] = [
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Selection {
-    /// Only messages with a recipient in this state: waiting, held (by [storm]), leased (being sent), failed, or damaged
+    /// Only messages with a recipient in this state: waiting, held (by `[storm]`), leased (being sent), failed, or damaged
     #[arg(long, value_name = "STATE", value_parser = state)]
     pub state: Option<RecipientState>,
 
