@@ -113,7 +113,6 @@ impl Gateway {
         let memory = MemoryPlan::of(&settings);
         let routes = Arc::new(routes(&settings));
         let (lock, queue, lanes) = storage::open(&settings, memory, &routes).await?;
-        let lock = Arc::new(lock);
         let targets = upstreams::targets(&settings, sandbox.as_ref(), queue.clone()).await?;
         let unsigned = settings.unsigned.clone();
         let conversions = MemoryBudget::new(memory.conversions);
@@ -162,7 +161,7 @@ impl Gateway {
             keep: Retention { failed: settings.queue.keep_failed, history: settings.queue.keep_history },
             drain: settings.drain,
             cut_off,
-            lock,
+            lock: Arc::new(lock),
         })
     }
 

@@ -127,16 +127,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
                 }
                 "AUTH" => self.auth(&line).await?,
                 "MAIL" => {
-                    let usual = match self
-                        .shared
-                        .rules
-                        .about_mail(messages, line.get("MAIL FROM:".len()..).unwrap_or_default())
-                    {
+                    let sender = line.get("MAIL FROM:".len()..).unwrap_or_default();
+                    let usual = match self.shared.rules.about_mail(messages, sender) {
                         Some(refusal) => self.noted(refusal),
                         None => "250 2.1.0 sender ok",
                     };
                     let said = self.act(At::Mail, &line, usual).await?;
-                    let mail = said.starts_with('2').then(|| line["MAIL FROM:".len()..].to_owned());
+                    let mail = said.starts_with('2').then(|| sender.to_owned());
                     transaction = Transaction { mail, recipients: Vec::new() };
                 }
                 "RCPT" => {
