@@ -138,12 +138,11 @@ impl UnclaimedLease {
 impl SqliteStore {
     /// For a message that was stored as leased. `message`: its key.
     pub(super) fn lease_of_put(self: &Arc<Self>, message: i64, accepted: Arc<Accepted>, lane: Lane) -> UnclaimedLease {
-        let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
         let positions = (0..).take(accepted.envelope.recipients.len()).collect();
-        let held = ActiveLease { message, id: accepted.id, lane: lane.as_str().into(), positions };
-        self.leases.lock().insert(lease, held);
+        let guard = self.register(ActiveLease { message, id: accepted.id, lane: lane.as_str().into(), positions });
+        let lease = guard.lease;
         let leased = Leased { lease, lane, accepted, attempts: 0, age: Duration::ZERO, possible_duplicate: false };
-        UnclaimedLease { leased, guard: LeaseGuard { store: self.clone(), lease, has_ended: false, is_faulty: false } }
+        UnclaimedLease { leased, guard }
     }
 
     async fn claim(
@@ -195,7 +194,13 @@ impl SqliteStore {
         later: Option<Timestamp>,
     ) -> (Vec<(Leased, LeaseGuard)>, Option<QueueError>) {
         // Recorded before anything can go wrong with one of them.
-        let grants = granted.grants.into_iter().map(|grant| self.register(lane, grant)).collect();
+        let register = |grant: LeaseRow| {
+            let positions = grant.positions.clone();
+            let held = ActiveLease { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
+            let guard = self.register(held);
+            (grant, guard)
+        };
+        let grants = granted.grants.into_iter().map(register).collect();
         for (message, reason) in &granted.damaged {
             error!(row = message, %lane, reason, "a message in the queue is damaged; it is set aside and not tried again");
         }
@@ -214,12 +219,10 @@ impl SqliteStore {
         (leased, trouble)
     }
 
-    fn register(self: &Arc<Self>, lane: &Lane, grant: LeaseRow) -> (LeaseRow, LeaseGuard) {
+    fn register(self: &Arc<Self>, held: ActiveLease) -> LeaseGuard {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
-        let positions = grant.positions.clone();
-        let held = ActiveLease { message: grant.message, id: grant.id, lane: lane.as_str().into(), positions };
         self.leases.lock().insert(lease, held);
-        (grant, LeaseGuard { store: self.clone(), lease, has_ended: false, is_faulty: false })
+        LeaseGuard { store: self.clone(), lease, has_ended: false, is_faulty: false }
     }
 
     /// `None`: the message is damaged and was set aside.
