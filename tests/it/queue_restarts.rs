@@ -119,7 +119,9 @@ async fn killed_under_load_nothing_is_lost_and_only_what_is_logged_may_come_twic
     suspects += count_suspects(&log);
     let twice = scripted.messages().len() - arrived().len();
     assert!(twice <= suspects, "{twice} came twice, {suspects} were logged");
-    assert!(suspects <= 5 * 4, "at most what was under way at each kill: {suspects}");
+    assert!(twice <= 5 * 4, "at most what was under way at each kill: {twice}");
+    // One message a slot is under way, one may be leased ahead, and one may have been stored for a slot that was free.
+    assert!(suspects <= 5 * 4 * 3, "at most what was leased at each kill: {suspects}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
