@@ -16,10 +16,57 @@ use crate::support::peers;
 use crate::support::ports::{ReservedPort, greets};
 use crate::support::postfix::{PASSWORD, Postfix, USER};
 use crate::support::real_clients::{Load, smtp_source, smtplib, swaks};
+use crate::support::redis::{Program, RedisServer, Sentinels};
 
 const AWKWARD: &[u8] = b"From: Reports <reports@example.com>\r\nTo: you@example.net,\r\n\tother@example.org\r\n\
     Bcc: hidden@example.net\r\nSubject: \xc3\xbc \t folded \r\n  twice \r\nX-Empty:\r\n\r\n\
     .\r\n..two dots\r\n\r\ntrailing \t\r\n8-bit \xfc\xff\r\nlast line\r\n\r\n\r\n";
+
+#[test]
+fn redis_keeps_what_it_answered_when_it_is_killed() {
+    let Some(mut redis) = RedisServer::start() else { return };
+    assert_eq!(redis.command(&["SET", "key", "value"]), "OK");
+    redis.kill();
+    redis.restart();
+    assert_eq!(redis.command(&["GET", "key"]), "value");
+    redis.stop();
+    redis.restart();
+    assert_eq!(redis.command(&["GET", "key"]), "value");
+}
+
+#[test]
+fn a_redis_that_is_frozen_answers_when_it_goes_on() {
+    let Some(redis) = RedisServer::start_with(&[("maxmemory", "100mb")]) else { return };
+    redis.freeze();
+    redis.thaw();
+    assert_eq!(redis.command(&["CONFIG", "GET", "maxmemory"]), "maxmemory\n104857600");
+    redis.config_set("appendfsync", "everysec");
+    assert_eq!(redis.command(&["CONFIG", "GET", "appendfsync"]), "appendfsync\neverysec");
+}
+
+#[test]
+fn valkey_knows_waitaof_and_debians_redis_does_not() {
+    let (Some(redis), Some(valkey)) = (RedisServer::start(), RedisServer::start_valkey()) else { return };
+    assert!(redis.command(&["COMMAND", "DOCS", "waitaof"]).is_empty(), "then docs/scale.md says too little");
+    assert_eq!(valkey.command(&["WAITAOF", "1", "0", "1000"]), "1\n0");
+}
+
+#[test]
+fn a_cluster_of_one_refuses_keys_in_several_slots() {
+    let Some(cluster) = RedisServer::start_cluster() else { return };
+    assert!(cluster.command(&["MSET", "{a}1", "x", "{b}1", "x"]).starts_with("CROSSSLOT"));
+    assert_eq!(cluster.command(&["MSET", "{a}1", "x", "{a}2", "x"]), "OK");
+}
+
+#[test]
+fn sentinels_make_the_replica_the_master() {
+    let Some(master) = RedisServer::start_on_port(Program::Redis, &[]) else { return };
+    let Some(replica) = master.start_replica() else { return };
+    let Some(sentinels) = Sentinels::watch(&master, 3) else { return };
+    assert_eq!(sentinels.master_port(), Some(master.port()));
+    sentinels.fail_over();
+    assert_eq!(sentinels.master_port(), Some(replica.port()));
+}
 
 #[test]
 fn postfix_keeps_what_swaks_sent_over_starttls_with_a_login() {

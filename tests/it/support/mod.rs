@@ -29,6 +29,7 @@ pub mod postfix;
 pub mod provider;
 pub mod provider_servers;
 pub mod real_clients;
+pub mod redis;
 pub mod relay;
 pub mod spam_filters;
 pub mod stored;

@@ -11,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 /// A port that is free on 127.0.0.1 and, where the machine has it, on ::1. Until a server takes it, connecting to it
 /// is refused.
+#[derive(Debug)]
 pub struct ReservedPort {
     pub number: u16,
     _held: Vec<Socket>,
