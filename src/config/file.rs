@@ -2,6 +2,7 @@
 //!
 //! Values are only checked one by one: `resolve` reads files and follows references.
 
+use super::doctor::DnsServer;
 use super::masking::is_key_without_its_frame;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::problem::{Findings, Place};
@@ -22,8 +23,8 @@ use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings, OverRate};
 use crate::message::text_pattern::TextPattern;
 use crate::message::trace::ReceivedDetail;
-use crate::observe::Secret;
 use crate::observe::log::Format;
+use crate::observe::{CheckId, Secret};
 use crate::pem;
 use crate::relay::TlsMode;
 use crate::relay::provider::{self, Preset};
@@ -49,6 +50,7 @@ pub struct File {
     pub trace: TraceTable,
     pub storm: StormTable,
     pub queue: QueueTable,
+    pub doctor: DoctorTable,
     pub log: LogTable,
 }
 
@@ -68,6 +70,7 @@ pub const SCHEMA: Schema = Schema(&[
     TraceTable::TABLE,
     StormTable::TABLE,
     QueueTable::TABLE,
+    DoctorTable::TABLE,
     LogTable::TABLE,
 ]);
 
@@ -356,6 +359,21 @@ settings! {
 }
 
 settings! {
+    /// `waxseal doctor` looks at everything between the application and the recipient: configuration, disk, listeners, name
+    /// look-up, the provider, its certificate and login, DKIM, SPF and DMARC. docs/troubleshooting.md explains what it finds.
+    DoctorTable = "doctor" {
+        /// At each start, connect to every upstream once, log in and leave, so that a wrong password is a warning in the log
+        /// before the first mail is sent. No mail is sent.
+        at_start: bool, default "true";
+        /// The DNS server that `waxseal doctor` asks, with or without a port. Default: the system's. A look-up that must show
+        /// what the world sees may need one outside your network.
+        dns: DnsServer, optional r#""9.9.9.9""#;
+        /// Checks whose results are shown and do not count, by the names in docs/troubleshooting.md.
+        ignore: Vec<CheckId>, optional r#"["dmarc.record"]"#;
+    }
+}
+
+settings! {
     /// The log is written to standard output.
     LogTable = "log" {
         /// "pretty" or "json".
@@ -543,6 +561,7 @@ impl File {
             trace: sections.one(),
             storm: sections.one(),
             queue: sections.one(),
+            doctor: sections.one(),
             log: sections.one(),
         }
     }
@@ -561,6 +580,7 @@ impl File {
             trace: TraceTable::empty(Place::Nowhere),
             storm: StormTable::empty(Place::Nowhere),
             queue: QueueTable::empty(Place::Nowhere),
+            doctor: DoctorTable::empty(Place::Nowhere),
             log: LogTable::empty(Place::Nowhere),
         }
     }

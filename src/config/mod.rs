@@ -3,6 +3,7 @@
 //! Everything wrong is reported at once, each with its place and a remedy; nothing is started partially. Never starts
 //! or connects anything.
 
+mod doctor;
 mod environment;
 mod file;
 mod input;

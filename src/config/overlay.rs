@@ -79,6 +79,8 @@ fn gateway(environment: &Environment, file: &mut File, findings: &mut Findings) 
     replace(&mut file.queue.bounce_sender, environment.text("WAXSEAL_BOUNCE_SENDER", findings));
     replace(&mut file.queue.expire, environment.text("WAXSEAL_EXPIRE", findings));
     replace(&mut file.queue.min_free_space, environment.text("WAXSEAL_MIN_FREE_SPACE", findings));
+    replace(&mut file.doctor.at_start, environment.flag("WAXSEAL_DOCTOR_AT_START", findings));
+    replace(&mut file.doctor.dns, environment.text("WAXSEAL_DOCTOR_DNS", findings));
     replace(&mut file.log.level, environment.text("WAXSEAL_LOG_LEVEL", findings));
     replace(&mut file.log.format, environment.text("WAXSEAL_LOG_FORMAT", findings));
 }

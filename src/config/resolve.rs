@@ -24,7 +24,7 @@ use super::environment::Environment;
 use super::file::{File, GatewayTable, ListenerTable, StormTable, UnsignedMail, UpstreamTable};
 use super::input::{Reported, Resolved, Typed};
 use super::problem::{Findings, Problems, Source};
-use super::settings::{DkimSettings, Settings};
+use super::settings::{DkimSettings, DoctorSettings, Settings};
 use super::value::PatternText;
 use crate::dkim::Unsigned;
 use crate::intake::StormOptions;
@@ -99,6 +99,11 @@ impl Resolver<'_> {
             rules: rules?,
             storm: storm?,
             queue: queue?,
+            doctor: DoctorSettings {
+                at_start: file.doctor.at_start.get()?,
+                dns: file.doctor.dns.optional()?.map(|server| server.0),
+                ignore: file.doctor.ignore.optional()?.unwrap_or_default(),
+            },
             log: LogOptions { format: file.log.format.get()?, level: file.log.level.get()?.0 },
             file: None,
             warnings: Problems::new(Arc::new(Source::default()), Vec::new()),

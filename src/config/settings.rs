@@ -13,12 +13,13 @@ use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::message::trace::ReceivedDetail;
-use crate::observe::log;
+use crate::observe::{CheckId, log};
 use crate::queue::schedule::Schedule;
 use crate::rate::Rate;
 use crate::relay;
 use crate::relay::provider::{Preset, Signing};
 use crate::smtp::{Domain, ReversePath};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub struct Settings {
     /// `None`: equal mails are not held.
     pub storm: Option<StormOptions>,
     pub queue: QueueSettings,
+    pub doctor: DoctorSettings,
     pub log: log::LogOptions,
     /// `None` if the environment alone configures the gateway.
     pub file: Option<PathBuf>,
@@ -186,6 +188,16 @@ pub struct RouteSettings {
     /// Names.
     pub upstreams: Choice<Arc<str>>,
     pub retry_refused: bool,
+}
+
+/// How `waxseal doctor` looks, and whether the gateway itself looks at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoctorSettings {
+    pub at_start: bool,
+    /// `None`: the system's.
+    pub dns: Option<SocketAddr>,
+    /// Their results do not count.
+    pub ignore: Vec<CheckId>,
 }
 
 /// The backend of the queue.

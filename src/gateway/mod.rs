@@ -11,6 +11,8 @@ mod dry_run;
 mod keys;
 mod listeners;
 pub mod lock;
+mod plausible;
+mod probe;
 mod rates;
 mod storage;
 mod upstreams;
@@ -84,6 +86,8 @@ pub struct Gateway {
     queue: Arc<dyn Backend>,
     lanes: Lanes,
     keep: Retention,
+    /// The upstreams are tried once at the start.
+    probes: bool,
     drain: Duration,
     /// Cancels waits for providers when the drain time is over.
     cut_off: CancellationToken,
@@ -107,6 +111,7 @@ impl Gateway {
     pub async fn start(mut settings: Settings, inherited: InheritedSockets) -> Result<Self, StartError> {
         data_dir::prepare(&settings.data_dir)
             .map_err(|source| StartError::DataDir { path: settings.data_dir.clone(), source })?;
+        let sender_domain = plausible::sender_domain(&settings);
         let keyring = Arc::new(keys::load(std::mem::take(&mut settings.dkim))?);
         upstreams::refuse_own_listeners(&settings).await?;
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
@@ -135,7 +140,7 @@ impl Gateway {
         let rates = GatewayRates::restore(&settings, queue.clone()).await?;
         let listeners = listeners::bind(&settings, memory, (&behind, &rates), inherited)?;
         descriptors::raise_limit(&settings);
-        announce(&settings, &listeners);
+        announce(&settings, &sender_domain, &listeners);
         let IntakeParts { delivery, settlement, leftovers, storms, cut_off, .. } = behind;
         let dispatcher = Dispatcher {
             queue: queue.clone(),
@@ -159,6 +164,7 @@ impl Gateway {
             queue,
             lanes,
             keep: Retention { failed: settings.queue.keep_failed, history: settings.queue.keep_history },
+            probes: settings.doctor.at_start,
             drain: settings.drain,
             cut_off,
             lock: Arc::new(lock),
@@ -181,6 +187,9 @@ impl Gateway {
         aside.spawn(storage::watch(self.queue.clone(), self.lock.clone(), shutdown.clone()));
         aside.spawn(storage::prune(self.queue.clone(), self.keep, shutdown.clone()));
         aside.spawn(self.lanes.reassign_rest(shutdown.clone()));
+        if self.probes {
+            aside.spawn(probe::at_start(self.delivery.clone(), shutdown.clone()));
+        }
         if let Some(storms) = self.storms {
             aside.spawn(storms.run(shutdown.clone()));
         }
@@ -313,13 +322,14 @@ fn bouncer(settings: &Settings, settlement: &SettlementPolicy, queue: &Arc<dyn B
     }
 }
 
-fn announce(settings: &Settings, listeners: &[BoundListener]) {
+fn announce(settings: &Settings, sender_domain: &str, listeners: &[BoundListener]) {
     for warning in settings.warnings.iter() {
         warn!("{warning}");
     }
     for listener in listeners {
         info!(address = %listener.address(), delivery = listener.delivery(), "listening");
     }
+    plausible::print(settings, sender_domain, listeners);
     for upstream in &settings.upstreams {
         let name = &*upstream.name;
         let described = upstreams::describe(upstream);

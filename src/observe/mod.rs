@@ -2,6 +2,7 @@
 //! Every layer above may use it, and it knows nothing of mail.
 
 pub(crate) mod backoff;
+pub(crate) mod check_id;
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod log;
@@ -11,6 +12,7 @@ pub(crate) mod redaction;
 pub(crate) mod secret;
 
 pub(crate) use backoff::Backoff;
+pub use check_id::CheckId;
 pub use clock::Clock;
 pub(crate) use random::{jitter, random_u32};
 pub(crate) use redaction::Redaction;

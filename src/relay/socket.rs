@@ -55,7 +55,16 @@ impl Socket {
 
     /// The port that was connected to.
     pub(super) fn peer_port(&self) -> Option<u16> {
-        self.tcp.as_ref()?.peer_addr().ok().map(|address| address.port())
+        self.peer().map(|address| address.port())
+    }
+
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref()?.peer_addr().ok()
+    }
+
+    /// This machine's side.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref()?.local_addr().ok()
     }
 
     /// Closes the socket and keeps the permit for the next one.

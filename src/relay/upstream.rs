@@ -3,6 +3,10 @@
 //! A permit is held from before the first TCP attempt until after the socket is closed, whatever happens between. Rates
 //! and the upstream's health are checked first, so nothing is sent to a provider that is paused.
 
+mod probe;
+
+pub use probe::ProbeReport;
+
 use super::UpstreamOptions;
 use super::account::Account;
 use super::breaker::Capacity;
@@ -13,7 +17,7 @@ use super::gate::{RateToken, TokenDenied};
 use super::health::{Health, MonitoredAttempt, NotAdmitted};
 use super::obstacle::UpstreamObstacle;
 use super::pool::{Claim, PoolGrant, PoolMember, PutBack, Reuse};
-use super::smtp::{self, ClientSession, Secured};
+use super::smtp::{self, ClientSession, OpeningNotes, Secured};
 use super::socket::ConnectionPermit;
 use super::surplus::{OpeningConnection, may_be_surplus};
 use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
@@ -376,7 +380,7 @@ impl Upstream {
                 }
             }
         };
-        smtp::open(socket, port.tls, options, deadline).await
+        smtp::open(socket, port.tls, options, deadline, &mut OpeningNotes::default()).await
     }
 
     fn failed(&self, attempt: &mut MonitoredAttempt, reason: &Reason) {

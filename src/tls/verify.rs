@@ -159,7 +159,7 @@ fn distrust(cause: &CertificateError, certificate: &X509Certificate<'_>) -> Opti
     })
 }
 
-fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+pub(super) fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
     let address = |octets: &[u8]| match octets.len() {
         4 => <[u8; 4]>::try_from(octets).ok().map(|octets| std::net::Ipv4Addr::from(octets).to_string()),

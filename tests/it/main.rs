@@ -36,6 +36,7 @@ mod open_files;
 mod own_server;
 mod peers_work;
 mod plausible_rules;
+mod probe_at_start;
 mod provider_logins;
 mod providers;
 mod queue_after_a_change;

@@ -132,6 +132,8 @@ pub const VARIABLES: &[Variable] = &[
     text("WAXSEAL_BOUNCE_SENDER", "queue.bounce_sender", "`bounce_sender` of the queue"),
     text("WAXSEAL_EXPIRE", "queue.expire", "`expire` of the queue"),
     text("WAXSEAL_MIN_FREE_SPACE", "queue.min_free_space", "`min_free_space` of the queue"),
+    word("WAXSEAL_DOCTOR_AT_START", "doctor.at_start", "`at_start` of doctor: \"true\" or \"false\""),
+    text("WAXSEAL_DOCTOR_DNS", "doctor.dns", "`dns` of doctor"),
     text("WAXSEAL_LOG_LEVEL", "log.level", "`level` of the log"),
     word("WAXSEAL_LOG_FORMAT", "log.format", "`format` of the log: \"pretty\" or \"json\""),
     text(

@@ -8,12 +8,15 @@ mod auth;
 mod data;
 mod line;
 mod needs;
+mod opening;
 mod recipients;
+mod sender_check;
 mod session;
 mod starttls;
 mod transaction;
 
 pub(super) use auth::check as check_credentials;
+pub use opening::OpeningNotes;
 pub(super) use session::ClientSession;
 pub(super) use starttls::Secured;
 pub(super) use transaction::Transacted;
@@ -39,33 +42,42 @@ pub(in crate::relay) struct Mail<'a> {
     pub first_reply_timeout: Option<Duration>,
 }
 
-/// From a TCP connection to one that is verified, encrypted, greeted and logged in.
+/// From a TCP connection to one that is verified, encrypted, greeted and logged in. `notes`: how far it came, whatever the
+/// result.
 pub(super) async fn open(
     socket: Socket,
     tls: TlsMode,
     options: &Arc<UpstreamOptions>,
     deadline: Deadline,
+    notes: &mut OpeningNotes,
 ) -> Result<ClientSession<Secured>, Reason> {
     let mut session = match tls {
-        TlsMode::Implicit => starttls::implicit(socket, options, deadline).await?,
+        TlsMode::Implicit => starttls::implicit(socket, options, deadline, notes).await?,
         TlsMode::StartTls => {
             let mut session = ClientSession::plain(socket, options);
-            session.greeting(deadline).await?;
+            notes.greeting = Some(session.greeting(deadline).await?);
             session.ehlo(deadline).await?;
-            starttls::upgrade(session, deadline).await?
+            notes.was_introduced = true;
+            starttls::upgrade(session, deadline, notes).await?
         }
     };
-    if let Err(reason) = introduce(&mut session, tls, deadline).await {
+    if let Err(reason) = introduce(&mut session, tls, deadline, notes).await {
         return Err(session.with_certificate_advice(reason));
     }
+    notes.extensions = Some(session.extensions().clone());
     session.log_in(deadline).await?;
     Ok(session)
 }
 
 /// Inside TLS.
-async fn introduce(session: &mut ClientSession<Secured>, tls: TlsMode, deadline: Deadline) -> Result<(), Reason> {
+async fn introduce(
+    session: &mut ClientSession<Secured>,
+    tls: TlsMode,
+    deadline: Deadline,
+    notes: &mut OpeningNotes,
+) -> Result<(), Reason> {
     if tls == TlsMode::Implicit {
-        session.greeting(deadline).await?;
+        notes.greeting = Some(session.greeting(deadline).await?);
     }
     session.ehlo(deadline).await
 }

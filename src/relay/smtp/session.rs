@@ -176,14 +176,14 @@ impl<C: Channel> ClientSession<C> {
         }
     }
 
-    pub(super) async fn greeting(&mut self, deadline: Deadline) -> Result<(), Reason> {
+    pub(super) async fn greeting(&mut self, deadline: Deadline) -> Result<Reply, Reason> {
         let reply = self.reply(RelayStep::Greeting, deadline).await.map_err(|reason| match reason.cause {
             Cause::TimedOut if self.options.endpoint.tls == TlsMode::StartTls => reason.with_advice(
                 "a server that says nothing may expect TLS from the start: try tls = \"implicit\" (usually port 465)",
             ),
             _ => reason,
         })?;
-        self.expect(RelayStep::Greeting, reply).map(drop)
+        self.expect(RelayStep::Greeting, reply)
     }
 
     /// Learns what the server offers. HELO is not tried: it would mean mail without STARTTLS.

@@ -4,6 +4,7 @@
 //! (CVE-2021-38371): the connection is closed before a byte of TLS. RFC 3207 §4.2, §6; RFC 8314 §3.3.
 
 use super::line::{CommandLine, Opening};
+use super::opening::OpeningNotes;
 use super::session::{Channel, Cleartext, ClientSession};
 use crate::message::outcome::{Cause, Reason, RelayStep};
 use crate::relay::deadline::{Deadline, Expired};
@@ -11,7 +12,8 @@ use crate::relay::socket::{ConnectionPermit, Socket};
 use crate::relay::{TlsMode, UpstreamOptions};
 use crate::smtp::EnhancedCode;
 use crate::text::host_and_port;
-use crate::tls::{self, ClientSide};
+use crate::tls::{self, ClientSide, ServerCertificate};
+use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -24,6 +26,11 @@ pub(in crate::relay) struct Secured(Box<TlsStream<Socket>>);
 impl Secured {
     pub(super) fn permit(&self) -> &ConnectionPermit {
         self.0.get_ref().0.permit()
+    }
+
+    /// The server's own certificate, DER.
+    pub(super) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.0.get_ref().1.peer_certificates()?.first()
     }
 
     pub(super) fn into_socket(self) -> Socket {
@@ -51,6 +58,7 @@ impl Channel for Secured {
 pub(super) async fn upgrade(
     mut session: ClientSession<Cleartext>,
     deadline: Deadline,
+    notes: &mut OpeningNotes,
 ) -> Result<ClientSession<Secured>, Reason> {
     if !session.extensions.starttls {
         let enhanced = EnhancedCode::new(4, 7, 10);
@@ -68,7 +76,7 @@ pub(super) async fn upgrade(
                     the connection was closed";
         return Err(Reason::new(Some(&options.name), RelayStep::StartTls, Cause::Network(text.to_owned())));
     };
-    handshake(socket, &options, TlsMode::StartTls, deadline).await
+    handshake(socket, &options, TlsMode::StartTls, deadline, notes).await
 }
 
 /// TLS from the start of the connection.
@@ -76,8 +84,9 @@ pub(super) async fn implicit(
     socket: Socket,
     options: &Arc<UpstreamOptions>,
     deadline: Deadline,
+    notes: &mut OpeningNotes,
 ) -> Result<ClientSession<Secured>, Reason> {
-    handshake(socket, options, TlsMode::Implicit, deadline).await
+    handshake(socket, options, TlsMode::Implicit, deadline, notes).await
 }
 
 async fn handshake(
@@ -85,14 +94,20 @@ async fn handshake(
     options: &Arc<UpstreamOptions>,
     tls: TlsMode,
     deadline: Deadline,
+    notes: &mut OpeningNotes,
 ) -> Result<ClientSession<Secured>, Reason> {
     let port = socket.peer_port().unwrap_or(options.endpoint.port);
     let connector = TlsConnector::from(Arc::clone(&options.endpoint.tls_config));
     let connect = tls::noting_request(connector.connect(options.endpoint.server_name.clone(), socket));
     let reason = |cause| Reason::new(Some(&options.name), RelayStep::TlsHandshake, cause);
+    notes.began_tls = true;
     match deadline.capped(options.limits.connect_timeout).limit(connect).await {
         Ok((Ok(stream), was_asked)) => {
             let secured = Secured(Box::new(stream));
+            notes.tls_version = Some(secured.version());
+            if notes.wants_certificate {
+                notes.certificate = secured.certificate().and_then(ServerCertificate::of);
+            }
             debug!(upstream = %options.name, "{} with {}", secured.version(), options.endpoint.server_name.to_str());
             let mut session = ClientSession::new(secured, options);
             session.was_asked_for_certificate = was_asked;
@@ -100,6 +115,7 @@ async fn handshake(
         }
         Ok((Err(error), was_asked)) => {
             let client = ClientSide { was_asked, certificate: options.endpoint.client_certificate.as_ref() };
+            notes.tls_fault = Some(tls::fault(&error));
             let inspect = inspect(options, port, tls);
             let (text, advice) = tls::explain(&error, &options.endpoint.server_name, &inspect, client);
             // Both contain names from the server's certificate.

@@ -34,6 +34,8 @@ impl Setup {
         let folder = Folder::Temporary(tempfile::tempdir().expect("a temporary folder"));
         let mut environment = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
         environment.extend(clock::of_this_run());
+        // What a scripted upstream hears and counts is the test's own.
+        environment.push(("WAXSEAL_DOCTOR_AT_START".to_owned(), "false".to_owned()));
         let setup = Self { folder, environment, has_config: config.is_some(), wrapper: Vec::new() };
         if let Some(text) = config {
             std::fs::write(setup.folder().join("config.toml"), text).expect("the configuration is written");
