@@ -23,9 +23,11 @@ use crate::observe::fault::{self, Fault, contained};
 use crate::observe::log::Clean;
 use crate::queue::{Lane, Leased, Queue, QueueError, Settlement};
 use crate::relay::{Capacity, Deadline, Upstream};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -69,13 +71,20 @@ impl Deliver for Delivery {
     }
 }
 
+/// What the configuration says of delivery. It can be replaced as a whole while mail is under way: what has begun ends by the
+/// plan under which it began.
 #[derive(Debug)]
-pub struct Dispatcher<C> {
-    pub queue: Arc<dyn Queue>,
+pub struct DeliveryPlan<C> {
     pub deliver: Arc<C>,
     pub settlement: SettlementPolicy,
     pub bouncer: Arc<Bouncer>,
     pub lanes: Vec<Lane>,
+}
+
+#[derive(Debug)]
+pub struct Dispatcher<C> {
+    pub queue: Arc<dyn Queue>,
+    pub plan: watch::Receiver<Arc<DeliveryPlan<C>>>,
     /// Octets of leased messages, over all lanes.
     pub octets: u64,
     /// Cancelled at the end of the drain time: attempts are broken off, and what is known of them is recorded.
@@ -88,28 +97,59 @@ impl<C: Deliver> Dispatcher<C> {
     /// Runs until `stop` is cancelled and everything under way is settled. It also ends if one lane's loop ends by
     /// itself, because that lane's mail would never be sent. Dropping the future cuts off what is under way: the leases
     /// stay, and the next start treats them as possible duplicates.
+    ///
+    /// A new plan starts the loops of its new lanes and stops those of lanes that it no longer has.
     pub async fn run(self, stop: CancellationToken) {
-        let memory = LeaseMemory::among(self.lanes.len(), self.octets);
-        let mut running = JoinSet::new();
-        let lanes = self.lanes.clone();
+        let memory = LeaseMemory::new(self.octets);
+        let mut plan = self.plan.clone();
         let dispatcher = Arc::new(self);
         let stop = stop.child_token();
-        for lane in lanes {
-            let share = LaneAllotment::of(memory.clone());
-            let lane = LaneLoop::new(Arc::clone(&dispatcher), lane, share);
-            running.spawn(lane.run(stop.clone()));
+        let mut loops: HashMap<Lane, CancellationToken> = HashMap::new();
+        let mut running = JoinSet::new();
+        while !stop.is_cancelled() {
+            let lanes = plan.borrow_and_update().lanes.clone();
+            memory.divide_among(lanes.len());
+            loops.extract_if(|lane, _| !lanes.contains(lane)).for_each(|(_, former)| former.cancel());
+            for lane in lanes.into_iter().filter(|lane| !loops.contains_key(lane)).collect::<Vec<_>>() {
+                let own_stop = stop.child_token();
+                loops.insert(lane.clone(), own_stop.clone());
+                let lane = LaneLoop::new(Arc::clone(&dispatcher), lane, LaneAllotment::of(memory.clone()));
+                running.spawn(async move {
+                    lane.run(own_stop.clone()).await;
+                    own_stop.is_cancelled()
+                });
+            }
+            tokio::select! {
+                Some(ended) = running.join_next() => if !ended_as_asked(ended) {
+                    stop.cancel();
+                },
+                Ok(()) = plan.changed() => {}
+                () = stop.cancelled() => {}
+            }
         }
         while let Some(ended) = running.join_next().await {
-            if let Err(failure) = ended {
-                error!("a lane's loop failed: {}", Fault(&failure));
-            }
-            stop.cancel();
+            ended_as_asked(ended);
         }
     }
+}
 
+fn ended_as_asked(ended: Result<bool, JoinError>) -> bool {
+    ended.unwrap_or_else(|failure| {
+        error!("a lane's loop failed: {}", Fault(&failure));
+        false
+    })
+}
+
+/// One message on its way, under the plan that was current when it was begun.
+struct DeliveryRun<C> {
+    dispatcher: Arc<Dispatcher<C>>,
+    plan: Arc<DeliveryPlan<C>>,
+}
+
+impl<C: Deliver> DeliveryRun<C> {
     /// From the lease to the durable settlement. A fault of our own in one step does not affect the other steps, and
     /// the lease is always settled. Returns whether the message waits again for anybody.
-    async fn deliver(self: Arc<Self>, unbegun: Unbegun, stop: CancellationToken) -> bool {
+    async fn deliver(self, unbegun: Unbegun, stop: CancellationToken) -> bool {
         fault::provoke("hand-over", &unbegun.leased().accepted.envelope.sender);
         if stop.is_cancelled() {
             unbegun.release().await;
@@ -123,7 +163,7 @@ impl<C: Deliver> Dispatcher<C> {
             warn!(%id, %from, %lane, attempts = leased.attempts, "possible duplicate: an earlier attempt may have got through");
         }
         let attempt = self.attempt(&leased, &stop).await;
-        if self.cut_off.is_cancelled() && attempt.is_in_doubt() && !attempt.has_delivered() {
+        if self.dispatcher.cut_off.is_cancelled() && attempt.is_in_doubt() && !attempt.has_delivered() {
             // The lease itself says all that is known: at the next start the message is due at once, as a possible
             // duplicate.
             return false;
@@ -132,13 +172,13 @@ impl<C: Deliver> Dispatcher<C> {
         self.send_bounce(&leased, lease_settlement.failures).await;
         let is_open = |settlement: &Settlement| !matches!(settlement, Settlement::Delivered(_) | Settlement::Failed(_));
         let is_waiting_again = lease_settlement.settlements.iter().any(is_open);
-        settle(&*self.queue, &leased, lease_settlement.settlements, lease_settlement.due).await;
+        settle(&*self.dispatcher.queue, &leased, lease_settlement.settlements, lease_settlement.due).await;
         is_waiting_again
     }
 
     /// A fault of our own defers the message, so that it does not stay leased.
     async fn attempt(&self, leased: &Leased, stop: &CancellationToken) -> Attempt {
-        let attempt = contained(Box::pin(self.deliver.attempt(&leased.accepted, stop, &self.cut_off)));
+        let attempt = contained(Box::pin(self.plan.deliver.attempt(&leased.accepted, stop, &self.dispatcher.cut_off)));
         attempt.await.unwrap_or_else(|panicked| {
             error!(id = %leased.accepted.id, "an attempt failed: {panicked}");
             Attempt::interrupted(&leased.accepted)
@@ -150,14 +190,14 @@ impl<C: Deliver> Dispatcher<C> {
         let accepted = &leased.accepted;
         let closing = contained(Box::pin(async {
             fault::provoke("closing", &accepted.envelope.sender);
-            let elapsed = self.settlement.clock.now().duration_since(accepted.received_at);
-            let lease_settlement = self.settlement.settle(leased, &attempt);
+            let elapsed = self.plan.settlement.clock.now().duration_since(accepted.received_at);
+            let lease_settlement = self.plan.settlement.settle(leased, &attempt);
             attempt.log(accepted, Duration::try_from(elapsed).unwrap_or_default(), &lease_settlement.expired);
             lease_settlement
         }));
         closing.await.unwrap_or_else(|panicked| {
             error!(id = %accepted.id, "the outcome of an attempt was lost: {panicked}");
-            self.settlement.settle(leased, &Attempt::interrupted(accepted))
+            self.plan.settlement.settle(leased, &Attempt::interrupted(accepted))
         })
     }
 
@@ -170,7 +210,7 @@ impl<C: Deliver> Dispatcher<C> {
         let sending = contained(Box::pin(async {
             fault::provoke("bounce", &leased.accepted.envelope.sender);
             let mut backoff = Backoff::default();
-            while let Err(error) = self.bouncer.notify(&leased.accepted, &failures).await {
+            while let Err(error) = self.plan.bouncer.notify(&leased.accepted, &failures).await {
                 error!(%id, "a bounce could not be stored: {error}");
                 if matches!(error, QueueError::Closed) {
                     return;

@@ -27,7 +27,7 @@ mod testing;
 pub use attempt::{Delivery, Target};
 pub use bounce::{Bounce, Bouncer};
 pub use credentials::Logins;
-pub use dispatch::Dispatcher;
+pub use dispatch::{DeliveryPlan, Dispatcher};
 pub use dry_run::dry_run;
 pub use lane_state::{HoldCause, LaneLimits, LaneObstacle, LaneState};
 pub use profile::Profile;

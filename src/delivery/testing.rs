@@ -1,7 +1,7 @@
 //! For tests of the queue's loop: an in-memory queue and a fake delivery that follows a script.
 
 use super::bounce::{Bounce, Bouncer};
-use super::dispatch::{Deliver, Dispatcher};
+use super::dispatch::{Deliver, DeliveryPlan, Dispatcher};
 use super::lane_state::LaneLimits;
 use super::route::{Choice, Route, RouteConditions, Routes};
 use super::settle::SettlementPolicy;
@@ -24,6 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -341,6 +342,8 @@ pub(super) struct Stage {
     bounce_sender: ReversePath,
     octets: u64,
     numbers: Mutex<u32>,
+    /// Of the loop that runs.
+    plans: Mutex<Option<watch::Sender<Arc<DeliveryPlan<Scripted>>>>>,
 }
 
 impl Stage {
@@ -372,6 +375,7 @@ impl Stage {
             bounce_sender: ReversePath::Null,
             octets: u64::MAX,
             numbers: Mutex::default(),
+            plans: Mutex::default(),
         }
     }
 
@@ -387,6 +391,21 @@ impl Stage {
         Self { octets, ..self }
     }
 
+    /// Replaces the plan of the loop that runs.
+    pub fn replan(&self, change: impl FnOnce(&mut DeliveryPlan<Scripted>)) {
+        let plans = self.plans.lock();
+        let plans = plans.as_ref().expect("a loop that runs");
+        let former = plans.borrow().clone();
+        let mut plan = DeliveryPlan {
+            deliver: former.deliver.clone(),
+            settlement: former.settlement.clone(),
+            bouncer: former.bouncer.clone(),
+            lanes: former.lanes.clone(),
+        };
+        change(&mut plan);
+        plans.send_replace(Arc::new(plan));
+    }
+
     /// Runs the loop in a task.
     pub fn run(&self) -> tokio::task::JoinHandle<()> {
         let settlement = self.settlement.clone();
@@ -397,12 +416,13 @@ impl Stage {
             settlement: settlement.clone(),
             queue: self.queue.clone(),
         });
+        let lanes = self.settlement.routes.lanes().into_iter().map(|(lane, _)| lane).collect();
+        let plan = DeliveryPlan { deliver: self.deliver.clone(), settlement, bouncer, lanes };
+        let (plans, plan) = watch::channel(Arc::new(plan));
+        *self.plans.lock() = Some(plans);
         let dispatcher = Dispatcher {
             queue: self.queue.clone(),
-            deliver: self.deliver.clone(),
-            settlement,
-            bouncer,
-            lanes: self.settlement.routes.lanes().into_iter().map(|(lane, _)| lane).collect(),
+            plan,
             octets: self.octets,
             cut_off: CancellationToken::new(),
             limits: LaneLimits::default(),

@@ -25,7 +25,7 @@ use self::rates::GatewayRates;
 use self::storage::{Lanes, MemoryPlan, Retention};
 use crate::config::{Provider, RouteSettings, Settings};
 use crate::control::{ControlServer, CurrentRules, LaneWatch};
-use crate::delivery::{Bouncer, Delivery, Dispatcher, LaneLimits, Route, Routes, SettlementPolicy};
+use crate::delivery::{Bouncer, Delivery, DeliveryPlan, Dispatcher, LaneLimits, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
 use crate::intake::{InProgress, Leftovers, StormWatch};
 use crate::message::MemoryBudget;
@@ -37,6 +37,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -142,12 +143,11 @@ impl Gateway {
         descriptors::raise_limit(&settings);
         announce(&settings, &sender_domain, &listeners);
         let IntakeParts { delivery, settlement, leftovers, storms, cut_off, .. } = behind;
+        let lanes_of_mail = delivery.lanes().cloned().collect();
+        let plan = DeliveryPlan { deliver: delivery.clone(), settlement, bouncer, lanes: lanes_of_mail };
         let dispatcher = Dispatcher {
             queue: queue.clone(),
-            deliver: delivery.clone(),
-            settlement,
-            bouncer,
-            lanes: delivery.lanes().cloned().collect(),
+            plan: watch::Sender::new(Arc::new(plan)).subscribe(),
             octets: memory.leases,
             cut_off: cut_off.clone(),
             limits,

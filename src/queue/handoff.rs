@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::mpsc::{self, Receiver, Sender, WeakSender};
 
 /// The largest offer: more than any upstream allows connections.
 const MOST: usize = 1024;
@@ -31,6 +31,8 @@ struct Offer {
 pub struct HandoffReceiver {
     lane: Lane,
     offers: Arc<Mutex<HashMap<Lane, Offer>>>,
+    /// Of this receiver's channel. While one takes another's place, both have the lane.
+    own: WeakSender<Leased>,
     leased: Receiver<Leased>,
 }
 
@@ -39,11 +41,11 @@ pub struct HandoffReceiver {
 pub struct HandoffSlot(Sender<Leased>);
 
 impl Handoffs {
-    /// One per lane; it offers nothing yet.
+    /// One per lane; it offers nothing yet. It takes the place of an earlier one, which gets nothing more.
     pub fn receiver(&self, lane: &Lane) -> HandoffReceiver {
         let (to, leased) = mpsc::channel(MOST);
-        self.offers.lock().insert(lane.clone(), Offer { slots: 0, octets: 0, to });
-        HandoffReceiver { lane: lane.clone(), offers: self.offers.clone(), leased }
+        self.offers.lock().insert(lane.clone(), Offer { slots: 0, octets: 0, to: to.clone() });
+        HandoffReceiver { lane: lane.clone(), offers: self.offers.clone(), own: to.downgrade(), leased }
     }
 
     /// For a message that needs this much memory; `None` if no loop can begin it at once.
@@ -68,9 +70,15 @@ impl HandoffSlot {
 impl HandoffReceiver {
     /// Replaces the offer. Reserved slots stay reserved, so this can be exceeded by what is being stored.
     pub fn offer(&self, slots: usize, octets: u64) {
-        if let Some(offer) = self.offers.lock().get_mut(&self.lane) {
+        if let Some(offer) = self.offers.lock().get_mut(&self.lane)
+            && self.is_to(offer)
+        {
             (offer.slots, offer.octets) = (slots.min(MOST), octets);
         }
+    }
+
+    fn is_to(&self, offer: &Offer) -> bool {
+        self.own.upgrade().is_some_and(|own| own.same_channel(&offer.to))
     }
 
     /// Waits without end if nothing comes.
@@ -91,6 +99,30 @@ impl HandoffReceiver {
 
 impl Drop for HandoffReceiver {
     fn drop(&mut self) {
-        self.offers.lock().remove(&self.lane);
+        let mut offers = self.offers.lock();
+        if offers.get(&self.lane).is_some_and(|offer| self.is_to(offer)) {
+            offers.remove(&self.lane);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_replaced_loop_leaves_the_offer_of_its_successor() {
+        let handoffs = Handoffs::default();
+        let lane = Lane::new("a");
+        let former = handoffs.receiver(&lane);
+        former.offer(1, 100);
+        let successor = handoffs.receiver(&lane);
+        former.offer(1, 100);
+        assert!(handoffs.reserve(&lane, 1).is_none(), "the successor has offered nothing");
+        successor.offer(1, 100);
+        drop(former);
+        assert!(handoffs.reserve(&lane, 1).is_some());
+        drop(successor);
+        assert!(handoffs.reserve(&lane, 1).is_none());
     }
 }

@@ -5,17 +5,19 @@
 
 use super::memory::LaneAllotment;
 use super::unbegun::Unbegun;
-use super::{Deliver, Dispatcher};
+use super::{Deliver, DeliveryPlan, DeliveryRun, Dispatcher};
 use crate::delivery::lane_state::LoopLimit;
 use crate::observe::Backoff;
 use crate::observe::fault::{Fault, Panicked, contained};
-use crate::queue::{Cursor, HandoffReceiver, Lane, LaneWakeups, Leased, QueueError};
+use crate::queue::{Cursor, HandoffReceiver, Lane, LaneWakeups, Leased, Queue, QueueError};
 use crate::relay::Capacity;
+use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,9 @@ struct EndedDelivery {
 
 pub(super) struct LaneLoop<C> {
     dispatcher: Arc<Dispatcher<C>>,
+    /// Notices when there is another plan than `plan`.
+    plans: watch::Receiver<Arc<DeliveryPlan<C>>>,
+    plan: Arc<DeliveryPlan<C>>,
     lane: Lane,
     wakeups: LaneWakeups,
     /// Receives mail that was stored as leased by this loop.
@@ -86,7 +91,11 @@ struct LoopWait {
 
 impl<C: Deliver> LaneLoop<C> {
     pub fn new(dispatcher: Arc<Dispatcher<C>>, lane: Lane, share: LaneAllotment) -> Self {
+        let mut plans = dispatcher.plan.clone();
+        let plan = plans.borrow_and_update().clone();
         Self {
+            plans,
+            plan,
             wakeups: dispatcher.queue.wakeups().of(&lane),
             handoff: dispatcher.queue.handoffs().receiver(&lane),
             dispatcher,
@@ -121,7 +130,11 @@ impl<C: Deliver> LaneLoop<C> {
                 leased = self.handoff.receive() => self.keep([leased]),
                 () = self.wakeups.retry.notified() => {
                     self.rest = None;
-                    self.dispatcher.deliver.cut_pause(&self.lane);
+                    self.plan.deliver.cut_pause(&self.lane);
+                }
+                Ok(()) = self.plans.changed() => {
+                    self.plan = self.plans.borrow_and_update().clone();
+                    self.rest = None;
                 }
                 () = self.wakeups.mail.notified(), if wait.for_mail => self.rest = None,
                 () = sleep_until(wait.until) => {}
@@ -144,13 +157,14 @@ impl<C: Deliver> LaneLoop<C> {
         while let Some(ended) = self.running.join_next().await {
             self.record(ended);
         }
+        self.note(None);
     }
 
     /// Begins what is ready, and asks for more if there are free slots.
     async fn begin(&mut self, stop: &CancellationToken) -> LoopWait {
         let now = Instant::now();
         let look_again = LoopWait { until: now + LOOK_AGAIN, for_mail: false };
-        let slots = match self.dispatcher.deliver.capacity(&self.lane) {
+        let slots = match self.plan.deliver.capacity(&self.lane) {
             Capacity::Slots(slots) => slots,
             Capacity::After(until) => {
                 self.handoff.offer(0, 0);
@@ -193,7 +207,7 @@ impl<C: Deliver> LaneLoop<C> {
         }
         let queue = self.dispatcher.queue.clone();
         let lane = self.lane.clone();
-        let now = self.dispatcher.settlement.clock.now();
+        let now = self.plan.settlement.clock.now();
         self.ended_meanwhile = 0;
         self.leasing = Some(Box::pin(async move { queue.lease(&lane, now, wanted, octets).await }));
     }
@@ -210,8 +224,9 @@ impl<C: Deliver> LaneLoop<C> {
             Ok(()) => {
                 self.trouble.reset();
                 if is_empty {
-                    self.rest =
-                        Some(LoopWait { until: now + until_due(&self.dispatcher, &self.lane).await, for_mail: true });
+                    let clock = self.plan.settlement.clock.now();
+                    let until = now + until_due(&*self.dispatcher.queue, &self.lane, clock).await;
+                    self.rest = Some(LoopWait { until, for_mail: true });
                 }
             }
             Err(error) => {
@@ -230,12 +245,12 @@ impl<C: Deliver> LaneLoop<C> {
         // Another lane may find out earlier that an upstream is back.
         let wait = LoopWait { until: until.min(now + LOOK_AGAIN), for_mail: false };
         let queue = self.dispatcher.queue.clone();
-        let settlement = &self.dispatcher.settlement;
+        let settlement = &self.plan.settlement;
         let limit = SWEPT_TOGETHER.saturating_sub(self.running.len());
         if now < self.sweep.next
             || limit == 0
             || self.leasing.is_some()
-            || !settlement.is_long(self.dispatcher.deliver.unavailable_for(&self.lane))
+            || !settlement.is_long(self.plan.deliver.unavailable_for(&self.lane))
         {
             return wait;
         }
@@ -274,7 +289,8 @@ impl<C: Deliver> LaneLoop<C> {
 
     fn start(&mut self, unbegun: Unbegun, stop: &CancellationToken) {
         let octets = unbegun.leased().accepted.memory_needed();
-        let delivering = self.dispatcher.clone().deliver(unbegun, stop.clone());
+        let run = DeliveryRun { dispatcher: self.dispatcher.clone(), plan: self.plan.clone() };
+        let delivering = run.deliver(unbegun, stop.clone());
         // Returns the octets in any case.
         self.running
             .spawn(async move { EndedDelivery { octets, is_waiting_again: contained(Box::pin(delivering)).await } });
@@ -318,9 +334,8 @@ impl<C: Deliver> LaneLoop<C> {
     }
 }
 
-async fn until_due<C>(dispatcher: &Dispatcher<C>, lane: &Lane) -> Duration {
-    let now = dispatcher.settlement.clock.now();
-    match dispatcher.queue.next_due(lane, now).await {
+async fn until_due(queue: &dyn Queue, lane: &Lane, now: Timestamp) -> Duration {
+    match queue.next_due(lane, now).await {
         Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or_default().clamp(BREATH, LOOK_AGAIN),
         Ok(None) => LOOK_AGAIN,
         Err(error) => {

@@ -7,17 +7,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// In octets of messages, like all values here.
 #[derive(Debug)]
 pub(super) struct LeaseMemory {
+    /// Guaranteed to all lanes together.
+    guaranteed: u64,
     /// Each lane's guaranteed part.
-    part: u64,
+    part: AtomicU64,
     /// The unused rest of the shared half.
     free: AtomicU64,
 }
 
 impl LeaseMemory {
-    pub fn among(lanes: usize, octets: u64) -> Arc<Self> {
-        let lanes = u64::try_from(lanes.max(1)).unwrap_or(u64::MAX);
+    /// For one lane.
+    pub fn new(octets: u64) -> Arc<Self> {
         let common = octets / 2;
-        Arc::new(Self { part: (octets - common) / lanes, free: AtomicU64::new(common) })
+        let guaranteed = octets - common;
+        Arc::new(Self { guaranteed, part: AtomicU64::new(guaranteed), free: AtomicU64::new(common) })
+    }
+
+    /// For so many lanes from now on. A lane that has more than its new part keeps it until its messages are sent.
+    pub fn divide_among(&self, lanes: usize) {
+        let lanes = u64::try_from(lanes.max(1)).unwrap_or(u64::MAX);
+        self.part.store(self.guaranteed / lanes, Ordering::Release);
+    }
+
+    fn part(&self) -> u64 {
+        self.part.load(Ordering::Acquire)
     }
 }
 
@@ -39,12 +52,12 @@ impl LaneAllotment {
     /// [`LaneAllotment::settle`].
     pub fn reserve(&mut self) -> u64 {
         self.borrowed = self.borrowed.saturating_add(self.memory.free.swap(0, Ordering::AcqRel));
-        self.memory.part.saturating_add(self.borrowed).saturating_sub(self.used)
+        self.memory.part().saturating_add(self.borrowed).saturating_sub(self.used)
     }
 
     /// How many more octets may be used without borrowing from the shared half.
     pub fn own_rest(&self) -> u64 {
-        self.memory.part.saturating_sub(self.used)
+        self.memory.part().saturating_sub(self.used)
     }
 
     /// A queue may lease a message that is larger than the rest; the share is then exceeded.
@@ -54,7 +67,7 @@ impl LaneAllotment {
 
     /// Releases what was reserved but not used.
     pub fn settle(&mut self) {
-        let needed = self.used.saturating_sub(self.memory.part).min(self.borrowed);
+        let needed = self.used.saturating_sub(self.memory.part()).min(self.borrowed);
         self.memory.free.fetch_add(self.borrowed - needed, Ordering::AcqRel);
         self.borrowed = needed;
     }
@@ -75,9 +88,34 @@ impl Drop for LaneAllotment {
 mod tests {
     use super::*;
 
+    fn among(lanes: usize, octets: u64) -> Arc<LeaseMemory> {
+        let memory = LeaseMemory::new(octets);
+        memory.divide_among(lanes);
+        memory
+    }
+
+    #[test]
+    fn a_lane_that_is_added_takes_from_the_parts_of_the_others_and_none_is_lost() {
+        let memory = among(1, 800);
+        let mut first = LaneAllotment::of(memory.clone());
+        assert_eq!(first.reserve(), 400 + 400);
+        first.add(700);
+        first.settle();
+        memory.divide_among(2);
+        let mut second = LaneAllotment::of(memory.clone());
+        assert_eq!(second.reserve(), 200 + 100);
+        second.settle();
+        first.remove(700);
+        assert_eq!((first.reserve(), second.reserve()), (200 + 400, 200));
+        first.settle();
+        drop(second);
+        memory.divide_among(1);
+        assert_eq!(first.reserve(), 800);
+    }
+
     #[test]
     fn a_busy_lane_gets_more_than_its_part_and_leaves_the_others_theirs() {
-        let memory = LeaseMemory::among(4, 800);
+        let memory = among(4, 800);
         let [mut busy, mut other, mut idle] = [(); 3].map(|()| LaneAllotment::of(memory.clone()));
         assert_eq!(busy.reserve(), 100 + 400);
         assert_eq!(other.reserve(), 100, "what is reserved is nobody else's");
@@ -98,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_message_too_large_for_the_memory_leaves_no_debt() {
-        let memory = LeaseMemory::among(1, 100);
+        let memory = LeaseMemory::new(100);
         let mut lane = LaneAllotment::of(memory.clone());
         let mut other = LaneAllotment::of(memory);
         assert_eq!(lane.reserve(), 100);

@@ -354,3 +354,39 @@ async fn a_clock_set_forward_by_a_month_fails_nothing_and_causes_no_burst() {
     assert!(stage.deliver.notes().most <= 3);
     assert_eq!(stage.fake_queue.count(is_failed), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_plan_begins_its_lanes_ends_the_others_and_interrupts_nothing() {
+    let stage = Stage::new(1, 4 * MOMENT);
+    let only = |lane: &'static str| move |plan: &mut DeliveryPlan<_>| plan.lanes.retain(|it| it.as_str() == lane);
+    let all = stage.put(&["you@example.net"]).await;
+    stage.run();
+    sleep(MOMENT).await;
+    let mut lanes = Vec::new();
+    stage.replan(|plan| lanes.clone_from(&plan.lanes));
+    stage.replan(only("one"));
+    stage.until("what was under way ends", |fake_queue| fake_queue.count(is_delivered) == 1).await;
+    stage.put(&["you@example.net"]).await;
+    stage.put(&["you@one.example"]).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.fake_queue.count(is_delivered), 2, "one lane has no loop, and waits");
+    stage.replan(|plan| plan.lanes = lanes);
+    stage.until("the lane is back", |fake_queue| fake_queue.count(is_delivered) == 3).await;
+    assert_eq!(stage.deliver.notes().begun.iter().filter(|begun| begun.1 == all).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_plan_is_followed_at_once_even_during_a_pause() {
+    let stage = Stage::new(1, MOMENT);
+    stage.deliver.judge(|_| login_refused());
+    stage.put(&["you@example.net"]).await;
+    stage.run();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.fake_queue.count(is_delivered), 0, "paused");
+    let working = Stage::new(1, MOMENT).deliver;
+    let now = Instant::now();
+    stage.put(&["you@example.net"]).await;
+    stage.replan(|plan| plan.deliver = working);
+    stage.until("delivered", |fake_queue| fake_queue.count(is_delivered) > 0).await;
+    assert!(now.elapsed() < Duration::from_secs(2), "{:?}", now.elapsed());
+}
