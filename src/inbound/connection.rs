@@ -13,7 +13,7 @@ use super::sasl::PasswordCheck;
 use super::session::{ServerSession, SessionAction, SessionStep};
 use super::starttls::{EmptyBuffer, InjectedPlaintext};
 use super::users::{LoginSource, Users};
-use super::{Intake, ListenerOptions, Received, Tls};
+use super::{CurrentRole, Intake, ListenerOptions, ListenerRole, Received, Tls};
 use crate::message::MemoryBudget;
 use crate::observe::fault::Fault;
 use crate::observe::log::Clean as OneLine;
@@ -57,13 +57,20 @@ const LAST_COMMAND: Duration = Duration::from_secs(1);
 /// What all connections of a listener share.
 #[derive(Debug)]
 pub(super) struct ListenerService<I> {
+    /// Those under which new connections begin.
     pub(super) options: Arc<ListenerOptions>,
     pub(super) users: Users,
     pub(super) budget: MemoryBudget,
-    pub(super) intake: Arc<I>,
+    pub(super) role: CurrentRole<I>,
     /// Idle clients get a 421; a message in progress is finished.
     pub(super) stop: CancellationToken,
-    pub(super) log_limiter: LogLimiter,
+    pub(super) log_limiter: Arc<LogLimiter>,
+}
+
+impl<I> ListenerService<I> {
+    fn role(&self) -> Arc<ListenerRole<I>> {
+        self.role.borrow().clone()
+    }
 }
 
 /// Why a connection ended before its QUIT.
@@ -205,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 SessionAction::Verify(verification) => Box::pin(self.verify(verification, slot, service)).await?,
                 SessionAction::StartTls(upgrade) => Box::pin(self.upgrade(upgrade.check(self.input.bytes())?)).await?,
                 SessionAction::Admit(admission) => {
-                    self.logged(&service.log_limiter, admission.decide(&*service.intake))
+                    self.logged(&service.log_limiter, admission.decide(&*service.role()))
                 }
                 SessionAction::Data(receiving) => {
                     let step = self.data(receiving).await?;
@@ -214,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 SessionAction::Accept(received, accepting) => {
                     self.flush().await?;
                     self.has_sent = true;
-                    let reply = pass_to_intake(received, &service.intake).await;
+                    let reply = pass_to_intake(received, service.role()).await;
                     if reply.is_positive() {
                         service.log_limiter.reset(self.log_peer.peer.ip(), self.log_peer.needs_no_login);
                     }
@@ -439,8 +446,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
 
 /// Lets the intake finish in its own task: if the client closes or the connection is dropped, a message that may
 /// already be stored is not undone.
-fn pass_to_intake<I: Intake>(received: Box<Received>, intake: &Arc<I>) -> impl Future<Output = Reply> + use<I> {
-    let intake = Arc::clone(intake);
+fn pass_to_intake<I: Intake>(
+    received: Box<Received>,
+    intake: Arc<ListenerRole<I>>,
+) -> impl Future<Output = Reply> + use<I> {
     let taken = tokio::spawn(async move { intake.accept(*received).await });
     async {
         taken.await.unwrap_or_else(|failure| {

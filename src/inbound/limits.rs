@@ -83,6 +83,11 @@ impl ConnectionCounter {
         Self { most, most_strangers: most.saturating_sub(kept), most_per_address, open: Arc::default() }
     }
 
+    /// Other limits for the same connections; those that are too many by them stay.
+    pub fn with(&self, most: usize, kept: usize, most_per_address: usize) -> Self {
+        Self { open: self.open.clone(), ..Self::new(most, kept, most_per_address) }
+    }
+
     pub fn admit(&self, address: IpAddr, needs_no_login: bool) -> Result<ConnectionSlot, ConnectionRefusal> {
         let client = client_network(address, needs_no_login);
         let is_unauthenticated = !needs_no_login;

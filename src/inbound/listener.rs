@@ -7,7 +7,7 @@ use super::limits::{ConnectionCounter, ConnectionRefusal, ConnectionSlot};
 use super::log_limit::{LogAbout, LogLimiter, LogPeer};
 use super::sockets::{self, BindError, Ipv4Clients};
 use super::users::Users;
-use super::{AuthMode, Intake, ListenerOptions, Tls};
+use super::{AuthMode, CurrentRole, Intake, ListenerOptions, ListenerRole, Tls};
 use crate::message::MemoryBudget;
 use crate::observe::fault::Fault;
 use crate::smtp::Reply;
@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct Listener {
     socket: TcpListener,
     local_address: SocketAddr,
-    options: ListenerOptions,
+    options: Arc<ListenerOptions>,
     users: Users,
     budget: MemoryBudget,
 }
@@ -55,7 +56,7 @@ impl Listener {
         let ready = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
         let bound = ready.and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (local_address, socket) = bound.map_err(|error| BindError::new(options.address, error))?;
-        Ok(Self { socket, local_address, options, users, budget })
+        Ok(Self { socket, local_address, options: Arc::new(options), users, budget })
     }
 
     /// The actual address: includes the real port if port 0 was requested.
@@ -63,17 +64,36 @@ impl Listener {
         self.local_address
     }
 
+    /// The role that its options and users give it.
+    pub fn role<I>(&self, intake: Arc<I>) -> ListenerRole<I> {
+        ListenerRole { options: self.options.clone(), users: self.users.clone(), intake }
+    }
+
+    /// As `serve_as`, in one role.
+    pub async fn serve<I: Intake>(self, intake: Arc<I>, stop: CancellationToken) {
+        let role = watch::Sender::new(Arc::new(self.role(intake)));
+        self.serve_as(role.subscribe(), stop).await;
+    }
+
     /// Serves until `stop` is cancelled and every connection has ended. Dropping the future cuts the connections off,
     /// but messages that the intake already has are still finished.
-    pub async fn serve<I: Intake>(self, intake: Arc<I>, stop: CancellationToken) {
-        let Self { socket, options, users, budget, .. } = self;
-        // If everyone needs a login, no connections have to be reserved.
-        let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
-        let kept = if has_regulars { options.max_connections / RESERVED_SHARE } else { 0 };
-        let limits = ConnectionCounter::new(options.max_connections, kept, options.max_connections_per_address);
-        let options = Arc::new(options);
-        let log_limiter = LogLimiter::default();
-        let service = Arc::new(ListenerService { options, users, budget, intake, stop: stop.clone(), log_limiter });
+    pub async fn serve_as<I: Intake>(self, role: CurrentRole<I>, stop: CancellationToken) {
+        let Self { socket, budget, .. } = self;
+        let mut changes = role.clone();
+        let log_limiter = Arc::new(LogLimiter::default());
+        let in_role = |current: &ListenerRole<I>| {
+            let ListenerRole { options, users, .. } = current;
+            Arc::new(ListenerService {
+                options: options.clone(),
+                users: users.clone(),
+                budget: budget.clone(),
+                role: role.clone(),
+                stop: stop.clone(),
+                log_limiter: log_limiter.clone(),
+            })
+        };
+        let mut service = in_role(&changes.borrow_and_update().clone());
+        let mut limits = counter(&service.options, &ConnectionCounter::new(0, 0, 0));
         let mut open = JoinSet::new();
         let mut failures = AcceptFailures::default();
         let mut minute = interval_at(Instant::now() + MINUTE, MINUTE);
@@ -82,6 +102,10 @@ impl Listener {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = open.join_next() => report(ended),
+                Ok(()) = changes.changed() => {
+                    service = in_role(&changes.borrow_and_update().clone());
+                    limits = counter(&service.options, &limits);
+                }
                 _ = minute.tick() => {
                     limits.next_minute();
                     service.log_limiter.next_minute();
@@ -109,6 +133,14 @@ impl Listener {
         }
         service.log_limiter.next_minute();
     }
+}
+
+/// By these options, with the connections that `former` has counted.
+fn counter(options: &ListenerOptions, former: &ConnectionCounter) -> ConnectionCounter {
+    // If everyone needs a login, no connections have to be reserved.
+    let has_regulars = options.auth != AuthMode::Required && !options.allow.is_empty();
+    let kept = if has_regulars { options.max_connections / RESERVED_SHARE } else { 0 };
+    former.with(options.max_connections, kept, options.max_connections_per_address)
 }
 
 /// Failures of accept() within a minute: unauthenticated clients can use up the file descriptors.
@@ -178,7 +210,8 @@ fn reject<I>(client: TcpStream, peer: SocketAddr, refusal: ConnectionRefusal, se
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inbound::testing::{budget, options};
+    use crate::inbound::testing::{Recorder, budget, options};
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
     fn bind(address: &str) -> Result<Listener, BindError> {
         let options = ListenerOptions { address: address.parse().expect("an address"), ..options() };
@@ -193,6 +226,66 @@ mod tests {
         assert!(taken.to_string().contains(&first.local_address().to_string()), "{taken}");
         let foreign = bind("192.0.2.1:0").expect_err("documentation address");
         assert!(matches!(foreign, BindError::NoSuchAddress { .. }), "{foreign}");
+    }
+
+    /// Sends a line, or reads the greeting, and returns the last line of the reply.
+    async fn ask(client: &mut BufReader<TcpStream>, line: &str) -> String {
+        client.get_mut().write_all(line.as_bytes()).await.expect("a connection");
+        loop {
+            let mut reply = String::new();
+            client.read_line(&mut reply).await.expect("a reply");
+            if reply.as_bytes().get(3) != Some(&b'-') {
+                return reply;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn another_role_counts_for_new_connections_and_for_the_next_message_of_open_ones() {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listener =
+            Listener::bind(ListenerOptions { address, ..options() }, Users::none(), budget()).expect("bound");
+        let address = listener.local_address();
+        let first = Arc::new(Recorder::default());
+        let second = Arc::new(Recorder::default());
+        let roles = watch::Sender::new(Arc::new(listener.role(first.clone())));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(listener.serve_as(roles.subscribe(), stop.clone()));
+        let connect = async || BufReader::new(TcpStream::connect(address).await.expect("a connection"));
+        let mut open = connect().await;
+        ask(&mut open, "").await;
+        ask(&mut open, "EHLO client.example\r\n").await;
+        let submit = async |client: &mut BufReader<TcpStream>| {
+            let reply = ask(client, "MAIL FROM:<a@example.com>\r\n").await;
+            if !reply.starts_with("250") {
+                return reply;
+            }
+            ask(client, "RCPT TO:<b@example.net>\r\n").await;
+            ask(client, "DATA\r\n").await;
+            ask(client, "Subject: x\r\n\r\nx\r\n.\r\n").await
+        };
+        assert!(submit(&mut open).await.starts_with("250"));
+
+        let change = |change: &dyn Fn(&mut ListenerOptions)| {
+            let mut options = options();
+            change(&mut options);
+            let intake = second.clone();
+            roles.send_replace(Arc::new(ListenerRole { options: Arc::new(options), users: Users::none(), intake }));
+        };
+        change(&|options| {
+            options.hostname = "renamed.example.com".to_owned();
+            options.max_connections = 1;
+        });
+        assert!(submit(&mut open).await.starts_with("250"), "the open connection goes on");
+        assert_eq!((first.count(), second.count()), (1, 1), "to the new intake");
+        assert!(ask(&mut connect().await, "").await.starts_with("421"), "by the new limit it is one too many");
+        change(&|options| options.hostname = "renamed.example.com".to_owned());
+        assert!(ask(&mut connect().await, "").await.contains("renamed.example.com"));
+        change(&|options| options.allow.clear());
+        assert!(submit(&mut open).await.starts_with("530"), "it may not send any more");
+        drop(open);
+        stop.cancel();
+        serving.await.expect("an orderly end");
     }
 
     #[tokio::test]

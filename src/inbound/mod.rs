@@ -12,6 +12,7 @@ mod listener;
 mod log_limit;
 mod mismatch;
 mod rates;
+mod role;
 mod sasl;
 mod session;
 pub(crate) mod sockets;
@@ -25,6 +26,7 @@ pub(crate) use data::READ_OVERHEAD;
 pub use listener::Listener;
 pub use rates::SubmissionRates;
 pub(crate) use rates::{OverRate, RateOwner, RateWait, SubmissionRate};
+pub use role::{CurrentRole, ListenerRole};
 pub(crate) use sockets::{BindError, InheritedSocketError, InheritedSockets};
 
 use crate::message::Envelope;

@@ -149,6 +149,10 @@ impl Users {
         Self::new([])
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.0.users.contains_key(name)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.users.is_empty()
     }

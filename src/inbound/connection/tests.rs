@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -87,15 +88,15 @@ async fn run_in<S, I>(
     I: Intake,
 {
     let users = Users::new([("u".into(), Password::Plain(Secret::new("p")))]);
-    let service = ListenerService {
-        options: Arc::new(options),
-        users,
-        budget: budget(),
-        intake,
-        stop,
-        log_limiter: LogLimiter::default(),
-    };
+    let service = service(options, users, intake, stop);
     serve(socket, PEER.into(), slot, &service).await;
+}
+
+fn service<I>(options: ListenerOptions, users: Users, intake: Arc<I>, stop: CancellationToken) -> ListenerService<I> {
+    let options = Arc::new(options);
+    let role = ListenerRole { options: options.clone(), users: users.clone(), intake };
+    let role = watch::Sender::new(Arc::new(role)).subscribe();
+    ListenerService { options, users, budget: budget(), role, stop, log_limiter: Arc::default() }
 }
 
 fn replies(said: &[u8]) -> Vec<String> {
@@ -427,14 +428,7 @@ async fn replies_that_nobody_reads_take_no_memory() {
 async fn a_connection_that_waits_holds_little() {
     let options = ListenerOptions { max_connections: 10, ..options() };
     let slot = slot(&options);
-    let service = ListenerService {
-        options: Arc::new(options),
-        users: Users::none(),
-        budget: budget(),
-        intake: Arc::new(Recorder::default()),
-        stop: CancellationToken::new(),
-        log_limiter: LogLimiter::default(),
-    };
+    let service = service(options, Users::none(), recorder(), CancellationToken::new());
     let (_client, server) = duplex(64);
     let size = size_of_val(&serve(server, ([127, 0, 0, 1], 40_000).into(), slot, &service));
     println!("a connection's future: {size} octets; a step: {}", size_of::<SessionStep>());
