@@ -4,6 +4,7 @@
 mod diff;
 mod dry_run;
 mod message;
+mod queue;
 mod summary;
 
 use super::run::print_problems;

@@ -22,7 +22,7 @@ mod walk;
 use super::run::print_problems;
 use super::{PROBLEM_FOUND, WRONG};
 use crate::cli::complain;
-use crate::config::{self, ConfigFile, Environment};
+use crate::config::{self, ConfigFile, Environment, QueueLocation};
 use crate::control::{Blame, ControlRefusal};
 use crate::gateway::backend::database_folder;
 use crate::gateway::current_rules;
@@ -30,6 +30,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use client::QueueClient;
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
@@ -92,10 +93,8 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
         }
     };
     match &command {
-        QueueCommand::Check(args) => return check::run(args, database_folder(&location)).or_else(ended_by_the_reader),
-        QueueCommand::Salvage(args) => {
-            return salvage::run(args, database_folder(&location)).or_else(ended_by_the_reader);
-        }
+        QueueCommand::Check(args) => return of_database(&location, |folder| check::run(args, folder)),
+        QueueCommand::Salvage(args) => return of_database(&location, |folder| salvage::run(args, folder)),
         _ => {}
     }
     let runtime =
@@ -128,6 +127,20 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
         }
         _ => ended_by_the_reader(error),
     })
+}
+
+fn of_database(
+    location: &QueueLocation,
+    run: impl FnOnce(&Path) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let Some(folder) = database_folder(location) else {
+        complain(
+            "the queue is in Redis: `check` and `salvage` are for the database of backend = \"sqlite\"; redis-check-aof examines \
+             the files of Redis",
+        );
+        return Ok(ExitCode::from(WRONG));
+    };
+    run(folder).or_else(ended_by_the_reader)
 }
 
 fn ended_by_the_reader(error: anyhow::Error) -> anyhow::Result<ExitCode> {

@@ -9,6 +9,7 @@ use super::problem::{Findings, Place};
 use super::queue::{MinFreeSpace, QueueBackend, RetryTimes};
 use super::rates::Rates;
 use super::reader::{Section, Sections, settings};
+use super::redis::RedisTable;
 use super::repair::RepairTable;
 use super::rewrite::RewriteTable;
 use super::schema::Schema;
@@ -70,6 +71,7 @@ pub const SCHEMA: Schema = Schema(&[
     TraceTable::TABLE,
     StormTable::TABLE,
     QueueTable::TABLE,
+    RedisTable::TABLE,
     DoctorTable::TABLE,
     LogTable::TABLE,
 ]);
@@ -252,7 +254,7 @@ settings! {
         /// Immediate reconnects before an attempt counts as failed.
         connect_retries: Retries, default "1";
     }
-    nested credentials: UpstreamLoginTable
+    nested credentials: UpstreamLoginTable;
 }
 
 settings! {
@@ -324,7 +326,8 @@ settings! {
 settings! {
     /// Mail that was accepted and is not yet delivered, and the history of delivered mail.
     QueueTable = "queue" {
-        /// "sqlite": a database in `data_dir`, which needs no maintenance.
+        /// "sqlite": a database in `data_dir`, which needs no maintenance. "redis": several gateways share one queue in Redis or
+        /// Valkey, which [queue.redis] names; see docs/scale.md.
         backend: QueueBackend, default r#""sqlite""#;
         /// A provider that is unavailable or defers mail is tried again, soon at first, then less and less often.
         retry: RetryTimes, default r#"{ first = "30s", longest = "1h" }"#;
@@ -356,6 +359,7 @@ settings! {
         /// differ, and the Message-ID if there is an Idempotency-Key. Mail with neither header is always sent.
         deduplicate: Duration, optional r#""10m""#;
     }
+    within redis: RedisTable;
 }
 
 settings! {

@@ -17,6 +17,7 @@ mod problem;
 mod queue;
 mod rates;
 mod reader;
+mod redis;
 mod reference;
 mod repair;
 mod resolve;
@@ -88,7 +89,8 @@ pub fn queue_location(file: &ConfigFile<'_>, environment: &Environment) -> Resul
     let mut draft = UnresolvedConfig::read(file)?;
     environment.survey(&mut draft.source.survey.hidden);
     overlay::apply(environment, &mut draft.file, &mut draft.findings);
-    let backend = resolve::backend(&draft.file.queue.backend, &mut draft.findings);
+    let mut resolver = Resolver { base: base(file), environment, findings: &mut draft.findings };
+    let backend = resolver.backend(&draft.file.queue);
     name_variables(&mut draft.findings, draft.has_file);
     match (draft.file.gateway.data_dir.value(), backend) {
         (Some(path), Ok(backend)) => Ok(QueueLocation { data_dir: base(file).join(path), backend }),

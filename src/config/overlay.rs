@@ -47,14 +47,17 @@ pub fn referenced_variables(file: &File) -> BTreeSet<String> {
         let logins = upstream.credentials.iter().map(|login| &login.password);
         [&upstream.password, &upstream.secret_key].into_iter().chain(logins)
     });
-    let secrets = upstreams.chain(file.users.iter().map(|user| &user.password));
+    let redis = &file.queue.redis;
+    let of_redis = [&redis.url, &redis.password, &redis.sentinel_password];
+    let secrets = upstreams.chain(file.users.iter().map(|user| &user.password)).chain(of_redis);
     let name = |secret: &Typed<SecretSource>| match secret.value() {
         Some(SecretSource::Variable(name)) => Some(name.clone()),
         _ => None,
     };
     let of_upstreams = file.upstreams.iter().flat_map(|it| [&it.ca, &it.certificate, &it.private_key]);
     let of_listeners = file.listeners.iter().flat_map(|it| [&it.certificate, &it.private_key]);
-    let pems = of_upstreams.chain(of_listeners).chain(file.dkim.iter().map(|key| &key.private_key));
+    let of_redis = [&redis.ca, &redis.certificate, &redis.private_key];
+    let pems = of_upstreams.chain(of_listeners).chain(of_redis).chain(file.dkim.iter().map(|key| &key.private_key));
     let name_of_pem = |pem: &Typed<PemSource>| match pem.value() {
         Some(PemSource::Variable(name)) => Some(name.clone()),
         _ => None,
@@ -79,6 +82,13 @@ fn gateway(environment: &Environment, file: &mut File, findings: &mut Findings) 
     replace(&mut file.queue.bounce_sender, environment.text("WAXSEAL_BOUNCE_SENDER", findings));
     replace(&mut file.queue.expire, environment.text("WAXSEAL_EXPIRE", findings));
     replace(&mut file.queue.min_free_space, environment.text("WAXSEAL_MIN_FREE_SPACE", findings));
+    replace(&mut file.queue.backend, environment.text("WAXSEAL_BACKEND", findings));
+    replace(&mut file.queue.redis.url, secret(environment, "WAXSEAL_REDIS_URL", findings));
+    replace(&mut file.queue.redis.user, environment.text("WAXSEAL_REDIS_USER", findings));
+    replace(&mut file.queue.redis.password, secret(environment, "WAXSEAL_REDIS_PASSWORD", findings));
+    replace(&mut file.queue.redis.ca, pem_source(environment, "WAXSEAL_REDIS_CA", findings));
+    replace(&mut file.queue.redis.prefix, environment.text("WAXSEAL_REDIS_PREFIX", findings));
+    replace(&mut file.queue.redis.instance, environment.text("WAXSEAL_INSTANCE", findings));
     replace(&mut file.doctor.at_start, environment.flag("WAXSEAL_DOCTOR_AT_START", findings));
     replace(&mut file.doctor.dns, environment.text("WAXSEAL_DOCTOR_DNS", findings));
     replace(&mut file.log.level, environment.text("WAXSEAL_LOG_LEVEL", findings));

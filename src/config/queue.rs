@@ -42,11 +42,10 @@ impl Value for RetryTimes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueBackend {
     Sqlite,
-    /// Recognised so that the error can say what to write instead.
     Redis,
 }
 
-words! { QueueBackend, "\"sqlite\"", { "sqlite" => Self::Sqlite, "redis" => Self::Redis } }
+words! { QueueBackend, "\"sqlite\" or \"redis\"", { "sqlite" => Self::Sqlite, "redis" => Self::Redis } }
 
 impl Text for Bounce {
     const EXPECTED: &'static str = "\"off\", \"sender\" or an address";

@@ -130,6 +130,14 @@ impl TableReader<'_, '_> {
         Sections { document: self.content, schema: self.schema, findings: self.findings }.many()
     }
 
+    /// The table of a kind within this one; empty, with the place of this one, if there is none.
+    pub fn within<S: Section>(&mut self) -> S {
+        match find(self.content, S::TABLE.key()) {
+            Some(_) => Sections { document: self.content, schema: self.schema, findings: self.findings }.one(),
+            None => S::empty(self.place()),
+        }
+    }
+
     /// Reports unknown keys.
     fn finish(self) {
         let tables = self.schema.0;
@@ -217,12 +225,13 @@ fn home_of(key: &str, tables: &[&'static TableSchema]) -> Option<String> {
 }
 
 /// Defines a table of the configuration: `/// doc`, `key: Type, required|default|optional TOML;` for each setting; then
-/// `nested key: Type` for each kind of table within it.
+/// `nested key: Type` for each kind of table within it, and `within key: Type` for each table of which there is one.
 macro_rules! settings {
     ($(#[doc = $table_doc:literal])*
      $type:ident = $name:literal $(, many: $many:literal)?
      { $($(#[doc = $doc:literal])* $key:ident: $value:ty, $presence:ident $text:literal;)* }
-     $(nested $nested:ident: $nested_type:ty)*) => {
+     $(nested $nested:ident: $nested_type:ty;)*
+     $(within $within:ident: $within_type:ty;)*) => {
         $(#[doc = $table_doc])*
         #[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
         #[derive(Debug, Clone)]
@@ -230,6 +239,7 @@ macro_rules! settings {
             place: $crate::config::problem::Place,
             $($(#[doc = $doc])* pub $key: $crate::config::input::Typed<$value>,)*
             $(pub $nested: Vec<$nested_type>,)*
+            $(pub $within: $within_type,)*
         }
 
         impl $crate::config::reader::Section for $type {
@@ -247,13 +257,14 @@ macro_rules! settings {
             };
 
             fn read(table: &mut $crate::config::reader::TableReader<'_, '_>) -> Self {
-                Self { place: table.place(), $($key: table.read(stringify!($key)),)* $($nested: table.nested(),)* }
+                Self { place: table.place(), $($key: table.read(stringify!($key)),)* $($nested: table.nested(),)* $($within: table.within(),)* }
             }
 
             fn empty(place: $crate::config::problem::Place) -> Self {
                 Self {
                     $($key: $crate::config::reader::absent(settings!(@$presence $text), place.clone()),)*
                     $($nested: Vec::<$nested_type>::new(),)*
+                    $($within: <$within_type as $crate::config::reader::Section>::empty(place.clone()),)*
                     place,
                 }
             }

@@ -12,13 +12,13 @@ mod listener;
 mod login;
 mod mailer;
 mod queue;
+mod redis;
+mod redis_url;
 mod rewrite;
 mod route;
 mod secret;
 mod upstream;
 mod user;
-
-pub use queue::backend;
 
 use super::environment::Environment;
 use super::file::{File, GatewayTable, ListenerTable, StormTable, UnsignedMail, UpstreamTable};

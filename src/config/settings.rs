@@ -14,6 +14,7 @@ use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::message::trace::ReceivedDetail;
 use crate::observe::{CheckId, log};
+use crate::queue::redis::options::RedisOptions;
 use crate::queue::schedule::Schedule;
 use crate::rate::Rate;
 use crate::relay;
@@ -205,6 +206,8 @@ pub struct DoctorSettings {
 pub enum BackendSettings {
     /// A database in `data_dir`.
     Sqlite,
+    /// Shared with other gateways.
+    Redis(Box<RedisOptions>),
 }
 
 /// Where the queue is.

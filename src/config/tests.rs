@@ -4,6 +4,7 @@ mod client_certificate;
 mod environment;
 mod mistakes;
 mod providers;
+mod redis;
 mod rewrite;
 mod secrets;
 mod settings;

@@ -1,7 +1,7 @@
 //! Keys that the design and documentation already mention but this version does not support yet.
 //!
-//! A key that promises something (a limit) is refused, because mail would be sent without it. A table that only tunes a
-//! missing feature causes a warning.
+//! Such a table causes a warning. A key that promised something, such as a limit, would have to be refused, because mail
+//! would be sent without it.
 
 use super::problem::{Findings, Place};
 use super::suggest::nearest;
@@ -13,19 +13,11 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[("admin", &["address"])];
 
 /// Reports a key that belongs to a later version; `false` if it does not.
 pub fn report(table: &str, key: &str, value: &Spanned<DeValue<'_>>, place: &Place, findings: &mut Findings) -> bool {
-    match (table, key) {
-        ("queue", "redis") => {
-            findings
-                .error(place, "[queue.redis] is not in this version yet")
-                .help("take it out, and use backend = \"sqlite\"");
-        }
-        ("", name) => match WITHOUT_EFFECT.iter().find(|(table, _)| *table == name) {
-            Some((name, keys)) => report_table(name, keys, value, place, findings),
-            None => return false,
-        },
-        _ => return false,
+    let found = WITHOUT_EFFECT.iter().find(|(name, _)| table.is_empty() && *name == key);
+    if let Some((name, keys)) = found {
+        report_table(name, keys, value, place, findings);
     }
-    true
+    found.is_some()
 }
 
 fn report_table(name: &str, keys: &[&str], value: &Spanned<DeValue<'_>>, place: &Place, findings: &mut Findings) {

@@ -32,6 +32,8 @@ impl BackendOptions {
 pub enum BackendError {
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
+    #[error("backend = \"redis\" is not in this version yet; use \"sqlite\": the queue is a file in `data_dir`")]
+    RedisIsMissing,
     #[error("a fault of the program: {0}")]
     Fault(String),
 }
@@ -51,6 +53,7 @@ pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Ar
             let queue = opened.map_err(|failure| BackendError::Fault(Fault(&failure).to_string()))??;
             Ok(Arc::new(queue))
         }
+        BackendSettings::Redis(_) => Err(BackendError::RedisIsMissing),
     }
 }
 
@@ -58,13 +61,17 @@ pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Ar
 pub fn exists(location: &QueueLocation) -> io::Result<bool> {
     match location.backend {
         BackendSettings::Sqlite => sqlite::exists(&location.data_dir),
+        // Only the server knows.
+        BackendSettings::Redis(_) => Ok(true),
     }
 }
 
-/// For operations that exist only for a database and its files: `waxseal queue check` and `salvage`.
-pub fn database_folder(location: &QueueLocation) -> &Path {
+/// For operations that exist only for a database and its files: `waxseal queue check` and `salvage`. `None` for another
+/// backend.
+pub fn database_folder(location: &QueueLocation) -> Option<&Path> {
     match location.backend {
-        BackendSettings::Sqlite => &location.data_dir,
+        BackendSettings::Sqlite => Some(&location.data_dir),
+        BackendSettings::Redis(_) => None,
     }
 }
 

@@ -29,6 +29,7 @@ mod handoff;
 pub(crate) mod lifetime;
 mod operator;
 mod quota;
+pub mod redis;
 pub mod schedule;
 pub mod sqlite;
 mod store;

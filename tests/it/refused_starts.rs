@@ -41,9 +41,9 @@ fn each_is_refused_with_its_place_and_a_way_out() {
             &["config.toml:6", "NOT_SET"],
         ),
         (
-            "a Redis queue, which this version has not",
-            format!("{UPSTREAM}[queue]\nbackend = \"redis\"\n"),
-            &["config.toml:6", "sqlite"],
+            "a Redis on another machine without TLS and without a password",
+            format!("{UPSTREAM}[queue]\nbackend = \"redis\"\n[queue.redis]\nurl = \"redis://redis.example.com\"\n"),
+            &["config.toml:8:7", "clear text", "rediss://", "no password", "requirepass"],
         ),
         (
             "a floor below what the queue itself needs",

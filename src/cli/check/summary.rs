@@ -1,23 +1,21 @@
 //! The configuration that would run, as one line for each thing or as JSON. Both print the same values and no secrets.
 
 use super::line;
+use super::queue::{QueuePlaceSummary, QueueSummary};
 use crate::config::{
-    DeliveryMode, DkimSettings, ListenerSettings, Located, Provider, QueueSettings, RouteSettings, Settings,
-    UpstreamSettings,
+    DeliveryMode, DkimSettings, ListenerSettings, Located, Provider, RouteSettings, Settings, UpstreamSettings,
 };
-use crate::delivery::{Bounce, Choice};
+use crate::delivery::Choice;
 use crate::dkim::Unsigned;
 use crate::inbound::{AuthMode, Tls};
 use crate::message::text_pattern::TextPattern;
 use crate::rate::{Counts, Rate};
 use crate::relay::TlsMode;
 use crate::relay::provider::Signing;
-use crate::text::in_words;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(Debug, Serialize)]
 pub(super) struct ConfigSummary {
@@ -34,6 +32,7 @@ pub(super) struct ConfigSummary {
     repairs_turned_off: Vec<&'static str>,
     rules: Vec<String>,
     queue: QueueSummary,
+    queue_backend: QueuePlaceSummary,
     warnings: Vec<ProblemSummary>,
 }
 
@@ -52,6 +51,7 @@ impl ConfigSummary {
             repairs_turned_off: settings.repairs.turned_off(),
             rules: settings.rules.0.iter().map(|rule| rule.name.to_string()).collect(),
             queue: QueueSummary::of(&settings.queue),
+            queue_backend: QueuePlaceSummary::of(&settings.queue.backend),
             warnings: ProblemSummary::all(settings.warnings.iter()),
         }
     }
@@ -81,6 +81,7 @@ impl Display for ConfigSummary {
             lines.push(line("rewrite", self.rules.join(", then ")));
         }
         lines.push(line("queue", &self.queue));
+        lines.push(line("stored in", &self.queue_backend));
         lines.push(line("warnings", self.warnings.len()));
         f.write_str(&lines.join("\n"))
     }
@@ -376,67 +377,6 @@ impl Display for RouteSummary {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct QueueSummary {
-    #[serde(rename = "retry_first_seconds", serialize_with = "seconds")]
-    first: Duration,
-    #[serde(rename = "retry_longest_seconds", serialize_with = "seconds")]
-    longest: Duration,
-    #[serde(rename = "expire_seconds", serialize_with = "seconds")]
-    expire: Duration,
-    #[serde(rename = "keep_failed_seconds", serialize_with = "seconds")]
-    keep_failed: Duration,
-    /// As in the configuration.
-    bounce: String,
-    /// `None`: the null path.
-    bounce_sender: Option<String>,
-    #[serde(rename = "deduplicate_seconds", serialize_with = "optional_seconds")]
-    deduplicate: Option<Duration>,
-}
-
-impl QueueSummary {
-    fn of(queue: &QueueSettings) -> Self {
-        Self {
-            first: queue.schedule.first,
-            longest: queue.schedule.longest,
-            expire: queue.schedule.expire,
-            keep_failed: queue.keep_failed,
-            bounce_sender: queue.bounce_sender.mailbox().map(ToString::to_string),
-            bounce: match &queue.bounce {
-                Bounce::Off => "off".to_owned(),
-                Bounce::Sender => "sender".to_owned(),
-                Bounce::Address(address) => address.to_string(),
-            },
-            deduplicate: queue.deduplicate,
-        }
-    }
-}
-
-impl Display for QueueSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = in_words(self.first);
-        let longest = in_words(self.longest);
-        let expire = in_words(self.expire);
-        let keep_failed = in_words(self.keep_failed);
-        write!(
-            f,
-            "retries after {first}, then up to {longest} apart, for {expire}; keeps failed mail for {keep_failed}; "
-        )?;
-        match self.bounce.as_str() {
-            "off" => f.write_str("no bounces are sent"),
-            "sender" => f.write_str("bounces go to the sender"),
-            address => write!(f, "bounces go to {address}"),
-        }?;
-        if let (Some(sender), true) = (&self.bounce_sender, self.bounce != "off") {
-            write!(f, ", from {sender}")?;
-        }
-        match self.deduplicate {
-            Some(window) => write!(f, "; mail that is submitted again within {} is sent once", in_words(window)),
-            None => Ok(()),
-        }
-    }
-}
-
 /// A problem or a warning.
 #[derive(Debug, Serialize)]
 pub(super) struct ProblemSummary {
@@ -461,12 +401,4 @@ impl ProblemSummary {
 
 fn texts(items: impl IntoIterator<Item = impl Display>) -> Vec<String> {
     items.into_iter().map(|item| item.to_string()).collect()
-}
-
-fn optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    duration.map(|duration| duration.as_secs()).serialize(serializer)
-}
-
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(duration.as_secs())
 }

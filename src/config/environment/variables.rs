@@ -132,6 +132,21 @@ pub const VARIABLES: &[Variable] = &[
     text("WAXSEAL_BOUNCE_SENDER", "queue.bounce_sender", "`bounce_sender` of the queue"),
     text("WAXSEAL_EXPIRE", "queue.expire", "`expire` of the queue"),
     text("WAXSEAL_MIN_FREE_SPACE", "queue.min_free_space", "`min_free_space` of the queue"),
+    word("WAXSEAL_BACKEND", "queue.backend", "`backend` of the queue: \"sqlite\" or \"redis\""),
+    secret(
+        "WAXSEAL_REDIS_URL",
+        "queue.redis.url",
+        "the Redis of the queue, as in rediss://user:password@redis.example.com:6379; for WAXSEAL_BACKEND=redis",
+    ),
+    text("WAXSEAL_REDIS_USER", "queue.redis.user", "the user at Redis, unless the URL names one"),
+    secret("WAXSEAL_REDIS_PASSWORD", "queue.redis.password", "the password at Redis, unless the URL has it"),
+    pem(
+        "WAXSEAL_REDIS_CA",
+        "queue.redis.ca",
+        "certificates to trust at Redis besides the system's: the PEM text, or the path of its file",
+    ),
+    text("WAXSEAL_REDIS_PREFIX", "queue.redis.prefix", "the beginning of all keys in Redis, `prefix`"),
+    text("WAXSEAL_INSTANCE", "queue.redis.instance", "this gateway's name among those that share a queue, `instance`"),
     word("WAXSEAL_DOCTOR_AT_START", "doctor.at_start", "`at_start` of doctor: \"true\" or \"false\""),
     text("WAXSEAL_DOCTOR_DNS", "doctor.dns", "`dns` of doctor"),
     text("WAXSEAL_LOG_LEVEL", "log.level", "`level` of the log"),
@@ -161,11 +176,11 @@ pub fn named(name: &str) -> Option<&'static Variable> {
 impl Variable {
     /// Empty for the top of the file.
     pub fn table(&self) -> &'static str {
-        self.setting.split_once('.').map_or("", |(table, _)| table)
+        self.setting.rsplit_once('.').map_or("", |(table, _)| table)
     }
 
     pub fn key(&self) -> &'static str {
-        self.setting.split_once('.').map_or("", |(_, key)| key)
+        self.setting.rsplit_once('.').map_or("", |(_, key)| key)
     }
 }
 

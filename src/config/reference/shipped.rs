@@ -92,6 +92,7 @@ const PARTS: &[Part] = &[
     Part { in_force: true, ..Part::new("trace", "Trace: what a message shows of its path") },
     Part::new("storm", "Storms: many equal mails to one recipient"),
     Part { in_force: true, ..Part::new("queue", "The queue: what was accepted and is not yet delivered") },
+    Part::new("queue.redis", ""),
     Part { in_force: true, ..Part::new("doctor", "Doctor: what is looked at when mail does not arrive") },
     Part { in_force: true, ..Part::new("log", "Log") },
 ];

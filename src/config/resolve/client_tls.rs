@@ -1,19 +1,35 @@
-//! TLS towards an upstream: which certificates are trusted, and the client certificate that a server may ask for.
+//! TLS towards an upstream or Redis: which certificates are trusted, and the client certificate that a server may ask for.
 //! The private key is never shown. RFC 5280.
 
 use super::Resolver;
-use crate::config::file::{PemSource, UpstreamTable};
+use crate::config::file::PemSource;
 use crate::config::input::{Reported, Resolved, Typed};
-use crate::config::reader::Section;
+use crate::config::problem::Place;
 use crate::tls::{self, ClientCertificate, ClientIdentity, TlsError};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
 
+/// The keys of one table that say how TLS is begun.
+pub(super) struct ClientTlsKeys<'a> {
+    pub place: &'a Place,
+    pub ca: &'a Typed<PemSource>,
+    pub certificate: &'a Typed<PemSource>,
+    pub private_key: &'a Typed<PemSource>,
+}
+
+impl<'a> ClientTlsKeys<'a> {
+    /// Each key with its place, and whether it was typed.
+    pub(super) fn given(&self) -> [(&'static str, &'a Place, bool); 3] {
+        [("ca", self.ca), ("certificate", self.certificate), ("private_key", self.private_key)]
+            .map(|(key, typed)| (key, &typed.place, typed.is_given()))
+    }
+}
+
 impl Resolver<'_> {
     pub(super) fn client_tls(
         &mut self,
-        typed: &UpstreamTable,
+        typed: &ClientTlsKeys<'_>,
     ) -> Resolved<(Arc<ClientConfig>, Option<ClientCertificate>)> {
         let ca = self.trusted(typed);
         let identity = self.client_identity(typed);
@@ -26,23 +42,22 @@ impl Resolver<'_> {
                 Err(Reported)
             }
             Err(error) => {
-                self.findings.error(typed.place(), format!("no TLS: {error}"));
+                self.findings.error(typed.place, format!("no TLS: {error}"));
                 Err(Reported)
             }
         }
     }
 
-    fn trusted(&mut self, typed: &UpstreamTable) -> Resolved<Vec<CertificateDer<'static>>> {
+    fn trusted(&mut self, typed: &ClientTlsKeys<'_>) -> Resolved<Vec<CertificateDer<'static>>> {
         if !typed.ca.is_given() {
             return Ok(Vec::new());
         }
-        let source = self.pem_source("ca", &typed.ca)?;
+        let source = self.pem_source("ca", typed.ca)?;
         self.certificates("ca", &source, &typed.ca.place)
     }
 
-    fn client_identity(&mut self, typed: &UpstreamTable) -> Resolved<Option<ClientIdentity>> {
-        let certificate = &typed.certificate;
-        let private_key = &typed.private_key;
+    fn client_identity(&mut self, typed: &ClientTlsKeys<'_>) -> Resolved<Option<ClientIdentity>> {
+        let ClientTlsKeys { certificate, private_key, .. } = *typed;
         if !certificate.is_given() && !private_key.is_given() {
             return Ok(None);
         }
@@ -82,7 +97,7 @@ impl Resolver<'_> {
         Err(Reported)
     }
 
-    fn unusable_identity(&mut self, typed: &UpstreamTable, error: &TlsError) {
+    fn unusable_identity(&mut self, typed: &ClientTlsKeys<'_>, error: &TlsError) {
         match error {
             TlsError::KeyMismatch => {
                 self.findings

@@ -2,28 +2,26 @@
 
 use super::Resolver;
 use crate::config::file::QueueTable;
-use crate::config::input::{Reported, Resolved, Typed};
-use crate::config::problem::Findings;
+use crate::config::input::Resolved;
 use crate::config::queue::QueueBackend;
+use crate::config::reader::Section;
 use crate::config::settings::{BackendSettings, QueueSettings};
 use crate::queue::schedule::Schedule;
 
-/// Works without the rest of the configuration.
-pub fn backend(typed: &Typed<QueueBackend>, findings: &mut Findings) -> Resolved<BackendSettings> {
-    match typed.get()? {
-        QueueBackend::Sqlite => Ok(BackendSettings::Sqlite),
-        QueueBackend::Redis => {
-            findings
-                .error(&typed.place, "backend = \"redis\" is not in this version yet")
-                .help("use \"sqlite\": the queue is a file in `data_dir`");
-            Err(Reported)
+impl Resolver<'_> {
+    /// Works without the rest of the configuration.
+    pub fn backend(&mut self, typed: &QueueTable) -> Resolved<BackendSettings> {
+        match typed.backend.get()? {
+            QueueBackend::Sqlite => {
+                self.warn_about_unused_redis(&typed.redis, typed.place());
+                Ok(BackendSettings::Sqlite)
+            }
+            QueueBackend::Redis => self.redis(&typed.redis).map(Box::new).map(BackendSettings::Redis),
         }
     }
-}
 
-impl Resolver<'_> {
     pub(super) fn queue(&mut self, typed: &QueueTable) -> Resolved<QueueSettings> {
-        let backend = backend(&typed.backend, self.findings);
+        let backend = self.backend(typed);
         let retry = typed.retry.get()?;
         let expire = typed.expire.get()?;
         if expire < retry.first {

@@ -2,6 +2,7 @@
 //! knows. No setting turns off TLS or verification. RFC 8314 §7.3 (ports), RFC 9525 (names).
 
 use super::Resolver;
+use super::client_tls::ClientTlsKeys;
 use crate::config::file::UpstreamTable;
 use crate::config::input::{Input, Reported, Resolved, Typed};
 use crate::config::problem::Place;
@@ -156,7 +157,12 @@ impl Resolver<'_> {
             self.refuse_own_listener(host, numbers, &typed.host.place, listeners);
         }
         let server_name = self.server_name(typed, host.as_deref().ok());
-        let tls = self.client_tls(typed);
+        let tls = self.client_tls(&ClientTlsKeys {
+            place: typed.place(),
+            ca: &typed.ca,
+            certificate: &typed.certificate,
+            private_key: &typed.private_key,
+        });
         let (first, fallback_ports) = ports?;
         let (tls_config, client_certificate) = tls?;
         Ok(Endpoint {
