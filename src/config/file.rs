@@ -3,8 +3,8 @@
 //! Values are only checked one by one: `resolve` reads files and follows references.
 
 use super::doctor::DnsServer;
-use super::masking::is_key_without_its_frame;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
+use super::pem_source::PemSource;
 use super::problem::{Findings, Place};
 use super::queue::{MinFreeSpace, QueueBackend, RetryTimes};
 use super::rates::Rates;
@@ -13,7 +13,7 @@ use super::redis::RedisTable;
 use super::repair::RepairTable;
 use super::rewrite::RewriteTable;
 use super::schema::Schema;
-use super::secret::{SecretSource, read_reference};
+use super::secret::SecretSource;
 use super::suggest::one_of;
 use super::value::{
     ByteSize, Complaint, Complaints, Count, HostName, LogLevel, Number, PatternText, PortNumber, Retries, Text, Value,
@@ -24,9 +24,8 @@ use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings, OverRate};
 use crate::message::text_pattern::TextPattern;
 use crate::message::trace::ReceivedDetail;
+use crate::observe::CheckId;
 use crate::observe::log::Format;
-use crate::observe::{CheckId, Secret};
-use crate::pem;
 use crate::relay::TlsMode;
 use crate::relay::provider::{self, Preset};
 use crate::smtp::{Domain, ReversePath};
@@ -421,64 +420,6 @@ impl Value for UnsignedMail {
         match value.get_ref() {
             DeValue::Array(_) => Vec::read(value, complaints).map(Self::Domains),
             _ => <UnsignedWord as Value>::read(value, complaints).map(|word| word.0),
-        }
-    }
-}
-
-/// Where a key or certificates come from. The file never holds the PEM text itself; a variable may.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PemSource {
-    Path(PathBuf),
-    Pem(Secret),
-    /// Holds the PEM text, or the path of its file.
-    Variable(String),
-}
-
-impl PemSource {
-    const EXPECTED: &'static str = "a path or { env = \"NAME\" }";
-
-    /// Reads a variable's value.
-    pub fn of_variable(text: &str) -> Result<Self, Complaint> {
-        match pem::is_pem(text) {
-            true => Ok(Self::Pem(Secret::new(text))),
-            false => Self::of_path(text),
-        }
-    }
-
-    fn of_path(text: &str) -> Result<Self, Complaint> {
-        if is_key_without_its_frame(text) {
-            return Err(Complaint::new(
-                "it holds a key without its BEGIN and END lines",
-                "give the path of a file, or the whole PEM text where that may stand",
-            ));
-        }
-        <PathBuf as Text>::parse(text).map(Self::Path)
-    }
-}
-
-impl Value for PemSource {
-    fn expected() -> String {
-        Self::EXPECTED.to_owned()
-    }
-
-    fn read(value: &Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::String(text) => match Self::of_path(text) {
-                Ok(source) => Some(source),
-                Err(complaint) => {
-                    complaints.bad_value(value.span(), complaint);
-                    None
-                }
-            },
-            DeValue::Table(table) => match read_reference(value, table, complaints)? {
-                SecretSource::Variable(name) => Some(Self::Variable(name)),
-                SecretSource::File(path) => Some(Self::Path(path)),
-                SecretSource::Literal(text) => Some(Self::Pem(text)),
-            },
-            _ => {
-                complaints.wrong_type(value, Self::EXPECTED, None);
-                None
-            }
         }
     }
 }

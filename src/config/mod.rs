@@ -13,6 +13,7 @@ mod maps;
 mod masking;
 mod overlay;
 mod patterns;
+mod pem_source;
 mod problem;
 mod queue;
 mod rates;

@@ -4,11 +4,11 @@
 
 use super::environment::{Environment, Found};
 use super::file::{
-    DkimTable, File, GatewayTable, ListenerTable, PemSource, ProviderName, RouteTable, UnsignedMail, UpstreamTable,
-    UserTable,
+    DkimTable, File, GatewayTable, ListenerTable, ProviderName, RouteTable, UnsignedMail, UpstreamTable, UserTable,
 };
 use super::input::Typed;
 use super::patterns::UpstreamNames;
+use super::pem_source::PemSource;
 use super::problem::{Findings, Place};
 use super::rates::Rates;
 use super::reader::Section;

@@ -1,7 +1,7 @@
 //! Values of `[queue.redis]`: where the shared queue is, and what is asked of it.
 
-use super::file::PemSource;
 use super::maps::known_keys;
+use super::pem_source::PemSource;
 use super::reader::settings;
 use super::secret::SecretSource;
 use super::value::{Complaint, Complaints, Number, Text, Value, words};

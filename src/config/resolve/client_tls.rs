@@ -2,8 +2,8 @@
 //! The private key is never shown. RFC 5280.
 
 use super::Resolver;
-use crate::config::file::PemSource;
 use crate::config::input::{Reported, Resolved, Typed};
+use crate::config::pem_source::PemSource;
 use crate::config::problem::Place;
 use crate::tls::{self, ClientCertificate, ClientIdentity, TlsError};
 use rustls::ClientConfig;

@@ -2,8 +2,9 @@
 //! 6376 §3.6.2.1 (one record for each selector), RFC 8463 (Ed25519 beside RSA).
 
 use super::Resolver;
-use crate::config::file::{DkimTable, PemSource};
+use crate::config::file::DkimTable;
 use crate::config::input::{Reported, Resolved};
+use crate::config::pem_source::PemSource;
 use crate::config::problem::Place;
 use crate::config::settings::DkimSettings;
 use crate::dkim::{Selector, SignatureAlgorithm, SigningKey};

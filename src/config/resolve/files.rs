@@ -2,8 +2,8 @@
 //! content is never shown.
 
 use super::{Resolver, secret};
-use crate::config::file::PemSource;
 use crate::config::input::{Reported, Resolved, Typed};
+use crate::config::pem_source::PemSource;
 use crate::config::problem::Place;
 use crate::config::unreadable;
 use crate::pem::{self, PemError};

@@ -3,9 +3,10 @@
 //! §4.3.
 
 use super::Resolver;
-use crate::config::file::{DeliveryMode, ListenerTable, ListenerTls, PemSource};
+use crate::config::file::{DeliveryMode, ListenerTable, ListenerTls};
 use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::local_networks::local_networks;
+use crate::config::pem_source::PemSource;
 use crate::config::problem::Place;
 use crate::config::reader::Section;
 use crate::config::self_loop::is_loopback;

@@ -242,7 +242,7 @@ impl Resolver<'_> {
         Err(Reported)
     }
 
-    /// Whoever can read the connection reads mail, and whoever can connect without a password can change it.
+    /// The connection carries all mail, and a client that needs no password could change the queue.
     fn check_what_others_can_reach(&mut self, typed: &RedisTable, access: &RedisAccess, login: bool) -> Resolved<()> {
         if access.place.addresses().iter().all(ServerAddress::is_local) {
             return Ok(());
