@@ -13,9 +13,10 @@
 //! | [`rate`] | how much may pass in a period, and what of it was used; pure | [`rate::Rate`] |
 //! | [`sandbox`] | a provider inside the process | [`sandbox::Sandbox`] |
 //! | [`control`] | what operators ask and change; the control socket | [`control::ControlRequest`], [`control::execute`] |
+//! | [`admin`] | health and metrics over HTTP | [`admin::AdminServer`] |
 //! | [`tls`] | the only TLS configurations | |
 //! | [`cli`], [`config`], [`gateway`] | commands, settings, and the assembler of all of the above | [`gateway::Gateway`], [`config::load`] |
-//! | [`observe`], [`pem`] | log, clock, secrets, faults, retries; reading PEM files | [`observe::Secret`] |
+//! | [`observe`], [`pem`] | log, metrics, clock, secrets, faults, retries; reading PEM files | [`observe::Secret`] |
 //! | [`text`] | text for people, and which characters in text from others must not be shown | [`text::is_deceptive`] |
 //!
 //! docs/flow.md follows a message through them; docs/architecture.md has the layers, which tests/layering.rs enforces.
@@ -35,6 +36,7 @@ pub mod relay;
 pub(crate) mod sandbox;
 pub mod tls;
 
+pub(crate) mod admin;
 pub mod cli;
 pub(crate) mod config;
 pub mod control;

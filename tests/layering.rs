@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "cli", "fuzzing"],
     &["gateway"],
     &["config"],
+    &["admin"],
     &["control"],
     &["intake"],
     &["delivery", "sandbox"],

@@ -4,9 +4,11 @@
 
 mod check;
 mod dkim;
+mod health;
 mod message_file;
 mod queue;
 mod run;
+mod status;
 mod suggestions;
 mod user;
 
@@ -62,6 +64,12 @@ enum CliCommand {
     /// Inspect waiting and failed mail; retry, remove or hold it.
     #[command(subcommand, after_help = queue::AFTER_HELP)]
     Queue(queue::QueueCommand),
+    /// Show the running gateway on one screen: queue, upstreams, quotas, what is wrong.
+    #[command(after_help = status::AFTER_HELP)]
+    Status(status::StatusArgs),
+    /// Ask whether the running gateway is alive, for a container's health check.
+    #[command(after_help = health::AFTER_HELP)]
+    Health(health::HealthArgs),
     /// Logins for applications.
     User(user::UserArgs),
 }
@@ -94,6 +102,8 @@ pub fn main() -> ExitCode {
         CliCommand::Check(args) => check::run(&config, &args),
         CliCommand::Dkim(command) => dkim::run(command, &config),
         CliCommand::Queue(command) => queue::run(command, &config),
+        CliCommand::Status(args) => status::run(&config, &args),
+        CliCommand::Health(args) => health::run(&config, &args),
         CliCommand::User(args) => user::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -28,10 +28,13 @@ use crate::gateway::backend::database_folder;
 use crate::gateway::current_rules;
 use anyhow::Context as _;
 use clap::Subcommand;
-use client::QueueClient;
+pub(super) use client::{QueueClient, unexpected};
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+
+pub(super) use text::{ago, size};
+pub(super) use waiting::WaitingView;
 
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {
@@ -187,12 +190,12 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-fn print(octets: impl AsRef<[u8]>) -> anyhow::Result<()> {
+pub(super) fn print(octets: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(octets.as_ref()).and_then(|()| out.flush())?;
     Ok(())
 }
 
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(serde_json::to_string_pretty(value)? + "\n")
 }

@@ -2,6 +2,7 @@
 //!
 //! Values are only checked one by one: `resolve` reads files and follows references.
 
+use super::admin::{AdminAddress, AdminHost};
 use super::doctor::DnsServer;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::pem_source::PemSource;
@@ -51,6 +52,7 @@ pub struct File {
     pub storm: StormTable,
     pub queue: QueueTable,
     pub doctor: DoctorTable,
+    pub admin: AdminTable,
     pub log: LogTable,
 }
 
@@ -72,6 +74,7 @@ pub const SCHEMA: Schema = Schema(&[
     QueueTable::TABLE,
     RedisTable::TABLE,
     DoctorTable::TABLE,
+    AdminTable::TABLE,
     LogTable::TABLE,
 ]);
 
@@ -377,6 +380,22 @@ settings! {
 }
 
 settings! {
+    /// Health and metrics over HTTP, for this machine only unless you say otherwise: /healthz, /readyz and /metrics (Prometheus).
+    /// docs/metrics.md lists the metrics.
+    AdminTable = "admin" {
+        /// The address and port, or "off". An address that other machines can reach needs a `token`.
+        ///
+        /// If the default address is taken, the gateway starts without it and says so; an address that you set must be free.
+        address: AdminAddress, default r#""127.0.0.1:8025""#;
+        /// What a client must send as "Authorization: Bearer TOKEN". Without it, everyone who can reach the address may read.
+        token: SecretSource, optional r#"{ env = "WAXSEAL_ADMIN_TOKEN" }"#;
+        /// Names by which clients reach the address, besides its IP address, "localhost" and `hostname`; for example the name of the
+        /// container. Requests for any other name are refused, so that no web page can read this through a visitor's browser.
+        hosts: Vec<AdminHost>, optional r#"["waxseal"]"#;
+    }
+}
+
+settings! {
     /// The log is written to standard output.
     LogTable = "log" {
         /// "pretty" or "json".
@@ -507,6 +526,7 @@ impl File {
             storm: sections.one(),
             queue: sections.one(),
             doctor: sections.one(),
+            admin: sections.one(),
             log: sections.one(),
         }
     }
@@ -526,6 +546,7 @@ impl File {
             storm: StormTable::empty(Place::Nowhere),
             queue: QueueTable::empty(Place::Nowhere),
             doctor: DoctorTable::empty(Place::Nowhere),
+            admin: AdminTable::empty(Place::Nowhere),
             log: LogTable::empty(Place::Nowhere),
         }
     }

@@ -3,6 +3,7 @@
 //! Everything wrong is reported at once, each with its place and a remedy; nothing is started partially. Never starts
 //! or connects anything.
 
+mod admin;
 mod doctor;
 mod environment;
 mod file;
@@ -31,7 +32,6 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 pub mod unreadable;
-mod unsupported;
 mod value;
 
 pub use environment::Environment;

@@ -48,8 +48,8 @@ pub fn referenced_variables(file: &File) -> BTreeSet<String> {
         [&upstream.password, &upstream.secret_key].into_iter().chain(logins)
     });
     let redis = &file.queue.redis;
-    let of_redis = [&redis.url, &redis.password, &redis.sentinel_password];
-    let secrets = upstreams.chain(file.users.iter().map(|user| &user.password)).chain(of_redis);
+    let others = [&redis.url, &redis.password, &redis.sentinel_password, &file.admin.token];
+    let secrets = upstreams.chain(file.users.iter().map(|user| &user.password)).chain(others);
     let name = |secret: &Typed<SecretSource>| match secret.value() {
         Some(SecretSource::Variable(name)) => Some(name.clone()),
         _ => None,
@@ -91,6 +91,9 @@ fn gateway(environment: &Environment, file: &mut File, findings: &mut Findings) 
     replace(&mut file.queue.redis.instance, environment.text("WAXSEAL_INSTANCE", findings));
     replace(&mut file.doctor.at_start, environment.flag("WAXSEAL_DOCTOR_AT_START", findings));
     replace(&mut file.doctor.dns, environment.text("WAXSEAL_DOCTOR_DNS", findings));
+    replace(&mut file.admin.address, environment.text("WAXSEAL_ADMIN_ADDRESS", findings));
+    replace(&mut file.admin.token, secret(environment, "WAXSEAL_ADMIN_TOKEN", findings));
+    replace(&mut file.admin.hosts, environment.list("WAXSEAL_ADMIN_HOSTS", findings));
     replace(&mut file.log.level, environment.text("WAXSEAL_LOG_LEVEL", findings));
     replace(&mut file.log.format, environment.text("WAXSEAL_LOG_FORMAT", findings));
 }

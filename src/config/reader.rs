@@ -6,7 +6,6 @@ use super::input::Typed;
 use super::problem::{Findings, Place};
 use super::schema::{Presence, Schema, SettingSchema, TableSchema};
 use super::suggest::nearest;
-use super::unsupported;
 use super::value::{Complaints, Value, kind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -147,9 +146,6 @@ impl TableReader<'_, '_> {
                 continue;
             }
             let place = Place::File(key.span());
-            if unsupported::report(self.table.name, key.get_ref(), value, &place, self.findings) {
-                continue;
-            }
             let (message, help) = if self.table.name.is_empty() && is_table(value.get_ref()) {
                 (format!("unknown table `{}`", key.get_ref()), suggest_table(key.get_ref(), tables))
             } else if self.table.name.is_empty() {

@@ -3,6 +3,7 @@
 //! Continues after a problem, so that all are found; checks that depend on a wrong value are skipped.
 //! Reads files; never connects anywhere and never writes.
 
+mod admin;
 mod bounce;
 mod client_tls;
 mod dkim;
@@ -81,6 +82,7 @@ impl Resolver<'_> {
         let queue = self.queue(&file.queue);
         self.warn_about_bounces(&file.queue, &upstreams, &routes, &known);
         let storm = self.storm(&file.storm);
+        let admin = self.admin(&file.admin, &addresses);
         let (hostname, ehlo_name) = hostname?;
         Ok(Settings {
             listeners: listeners.into_iter().map(|listener| listener.with_hostname(&hostname)).collect(),
@@ -104,6 +106,7 @@ impl Resolver<'_> {
                 dns: file.doctor.dns.optional()?.map(|server| server.0),
                 ignore: file.doctor.ignore.optional()?.unwrap_or_default(),
             },
+            admin: admin?,
             log: LogOptions { format: file.log.format.get()?, level: file.log.level.get()?.0 },
             file: None,
             warnings: Problems::new(Arc::new(Source::default()), Vec::new()),

@@ -4,6 +4,7 @@
 
 use super::file::DeliveryMode;
 use super::problem::Problems;
+use crate::admin::AdminOptions;
 use crate::delivery::{Bounce, Choice, Profile, RouteConditions};
 use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub storm: Option<StormOptions>,
     pub queue: QueueSettings,
     pub doctor: DoctorSettings,
+    /// `None`: it is off.
+    pub admin: Option<AdminSettings>,
     pub log: log::LogOptions,
     /// `None` if the environment alone configures the gateway.
     pub file: Option<PathBuf>,
@@ -80,6 +83,16 @@ pub struct ListenerSettings {
     /// The permitted senders, in the envelope and in the From header.
     pub senders: SenderPatterns,
     pub rate: Option<SubmissionRateSettings>,
+    /// When its certificate expires; `None` without TLS.
+    pub certificate_expires: Option<jiff::Timestamp>,
+}
+
+/// Where health and metrics are served.
+#[derive(Debug, Clone)]
+pub struct AdminSettings {
+    pub options: AdminOptions,
+    /// The address was typed: the gateway does not start without it.
+    pub is_given: bool,
 }
 
 /// How much mail a listener's clients or a user may submit.

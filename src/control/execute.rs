@@ -2,6 +2,7 @@
 
 use super::change::{self, CurrentRules};
 use super::protocol::{Change, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MessageContent, Overview};
+use super::status;
 use crate::queue::{Lane, Operator, QueueError};
 use jiff::Timestamp;
 
@@ -23,6 +24,7 @@ async fn answer(
 ) -> Result<ControlResponse, ControlRefusal> {
     Ok(match request {
         ControlRequest::Overview => ControlResponse::Overview(overview(queue).await?),
+        ControlRequest::Status => ControlResponse::Status(Box::new(status::gather(queue, None, now).await?)),
         ControlRequest::List { filter, after, limit } => {
             ControlResponse::Page(queue.list(&filter, after, limit.clamp(1, MAX_PAGE)).await?)
         }

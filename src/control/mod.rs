@@ -3,7 +3,7 @@
 //!
 //! `protocol` has the requests and answers, `wire` their lines. `execute` and `change` carry them out on an
 //! [`Operator`](crate::queue::Operator) with the current rules and routes. `server` and `client` are the two ends of
-//! the socket. Answers are bounded: lists and changes of many messages are split into pages.
+//! the socket. `status` gathers the state of the gateway as a whole. Answers are bounded: lists and changes of many messages are split into pages.
 
 mod change;
 mod client;
@@ -11,6 +11,7 @@ mod execute;
 mod protocol;
 mod server;
 mod socket;
+mod status;
 mod wire;
 
 pub use change::CurrentRules;
@@ -20,7 +21,11 @@ pub(crate) use protocol::{
     Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, Overview,
     RuledMessage, Which,
 };
-pub use server::{ControlServer, LaneWatch};
+pub use server::ControlServer;
+pub(crate) use status::{
+    CertificateStatus, DkimKeyStatus, GatewayStatus, LaneStatus, StatusProblem, WaitReason, gather, is_held,
+};
+pub use status::{LiveStatus, LiveWatch};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Requests and answers. Every list and every change of many messages is one page; the next request says where to
 //! continue.
 
+use super::status::GatewayStatus;
 use crate::delivery::LaneState;
 use crate::intake::Ruling;
 use crate::message::MailId;
@@ -19,6 +20,8 @@ pub const MAX_RULED: usize = 50;
 pub enum ControlRequest {
     /// Counts and held lanes.
     Overview,
+    /// The state of everything.
+    Status,
     List {
         filter: Filter,
         after: Option<Cursor>,
@@ -85,10 +88,11 @@ impl ControlRequest {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlResponse {
     Overview(Overview),
+    Status(Box<GatewayStatus>),
     Page(Page),
     History(Vec<HistoryRow>),
     /// `None`: there is no such message.

@@ -7,11 +7,10 @@ use super::change::CurrentRules;
 use super::execute::execute;
 use super::protocol::{ControlRefusal, ControlRequest, ControlResponse};
 use super::socket::{ControlAddress, SOCKET};
+use super::status::{self, LiveWatch};
 use super::wire::MAX_REQUEST;
-use crate::delivery::LaneState;
 use crate::observe::Clock;
-use crate::queue::{Lane, Operator, Suspension};
-use jiff::Timestamp;
+use crate::queue::Operator;
 use std::fmt;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
@@ -41,9 +40,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Called when the operator asks for delivery now.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// Called when an operator asks what holds the mail of each lane.
-pub type LaneWatch = Arc<dyn Fn() -> Vec<LaneState> + Send + Sync>;
-
 pub struct ControlServer {
     listener: UnixListener,
     data_dir: PathBuf,
@@ -53,7 +49,7 @@ pub struct ControlServer {
     queue: Arc<dyn Operator>,
     rules: CurrentRules,
     wake: Wake,
-    watch: LaneWatch,
+    watch: LiveWatch,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
@@ -65,7 +61,7 @@ impl ControlServer {
         queue: Arc<dyn Operator>,
         rules: CurrentRules,
         wake: Wake,
-        watch: LaneWatch,
+        watch: LiveWatch,
         clock: Clock,
     ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
@@ -184,7 +180,7 @@ struct Conversation {
     queue: Arc<dyn Operator>,
     rules: CurrentRules,
     wake: Wake,
-    watch: LaneWatch,
+    watch: LiveWatch,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
@@ -214,30 +210,19 @@ impl Conversation {
         }
     }
 
-    /// With how many messages wait on each; where they cannot be counted, the states alone.
-    async fn lanes(&self, now: Timestamp) -> Vec<LaneState> {
-        let mut states = (self.watch)();
-        for state in &mut states {
-            let lane = Lane::new(state.lane.as_str());
-            let free = state.obstacle.as_ref().and_then(|obstacle| obstacle.until).map_or(now, |until| until.max(now));
-            let count = async |after| self.queue.count_waiting(&lane, after, LaneState::MOST).await.unwrap_or_default();
-            state.waiting = count(None).await;
-            state.later = if state.waiting > 0 { count(Some(free)).await } else { 0 };
-            let suspended = async |suspension: Suspension| {
-                let lane = suspension.of(&state.lane);
-                self.queue.count_waiting(&lane, None, LaneState::MOST).await.unwrap_or_default()
-            };
-            (state.held, state.delayed) = (suspended(Suspension::Held).await, suspended(Suspension::Delayed).await);
-        }
-        states
-    }
-
     async fn answer(&self, request: ControlRequest) -> ControlResponse {
         let wants_delivery = request.wants_delivery();
         let now = self.clock.now();
+        if request == ControlRequest::Status {
+            let status = status::gather(self.queue.as_ref(), Some(&self.watch), now).await;
+            return status.map_or_else(
+                |error| ControlResponse::Refused(error.into()),
+                |it| ControlResponse::Status(Box::new(it)),
+            );
+        }
         let mut response = execute(self.queue.as_ref(), &self.rules, request, now).await;
         if let ControlResponse::Overview(overview) = &mut response {
-            overview.lanes = Some(self.lanes(now).await);
+            overview.lanes = Some(status::lanes(self.queue.as_ref(), &self.watch, now).await);
         }
         if wants_delivery && response.next().is_none() {
             (self.wake)();

@@ -11,6 +11,7 @@ use crate::dkim::{Keyring, Unsigned};
 use crate::message::accepted::Accepted;
 use crate::message::{MemoryBudget, Outcome};
 use crate::observe::fault;
+use crate::observe::metrics::DeliveryMetrics;
 use crate::queue::Lane;
 use crate::relay::{Capacity, Deadline, Upstream};
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub struct Delivery {
     /// Each lane with its upstreams.
     lanes: Vec<(Lane, Vec<usize>)>,
     pub(super) finalizer: Finalizer,
+    metrics: DeliveryMetrics,
 }
 
 impl Delivery {
@@ -61,8 +63,13 @@ impl Delivery {
         keyring: Arc<Keyring>,
         unsigned: Unsigned,
         memory: MemoryBudget,
+        metrics: DeliveryMetrics,
     ) -> Self {
-        Self { lanes: routes.lanes(), targets, routes, finalizer: Finalizer { keyring, unsigned, memory } }
+        Self { lanes: routes.lanes(), targets, routes, finalizer: Finalizer { keyring, unsigned, memory }, metrics }
+    }
+
+    pub fn metrics(&self) -> &DeliveryMetrics {
+        &self.metrics
     }
 
     pub fn targets(&self) -> &[Target] {

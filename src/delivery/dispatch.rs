@@ -21,6 +21,7 @@ use crate::message::dsn::FailedRecipient;
 use crate::observe::Backoff;
 use crate::observe::fault::{self, Fault, contained};
 use crate::observe::log::Clean;
+use crate::observe::metrics::DeliveryMetrics;
 use crate::queue::{Lane, Leased, Queue, QueueError, Settlement};
 use crate::relay::{Capacity, Deadline, Upstream};
 use std::collections::HashMap;
@@ -79,6 +80,7 @@ pub struct DeliveryPlan<C> {
     pub settlement: SettlementPolicy,
     pub bouncer: Arc<Bouncer>,
     pub lanes: Vec<Lane>,
+    pub metrics: DeliveryMetrics,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,7 @@ impl<C: Deliver> DeliveryRun<C> {
         }
         let leased = unbegun.begin();
         if leased.possible_duplicate {
+            self.plan.metrics.possible_duplicate();
             let id = leased.accepted.id;
             let from = Clean(&leased.accepted.envelope.sender);
             let lane = &leased.lane;
@@ -192,7 +195,10 @@ impl<C: Deliver> DeliveryRun<C> {
             fault::provoke("closing", &accepted.envelope.sender);
             let elapsed = self.plan.settlement.clock.now().duration_since(accepted.received_at);
             let lease_settlement = self.plan.settlement.settle(leased, &attempt);
-            attempt.log(accepted, Duration::try_from(elapsed).unwrap_or_default(), &lease_settlement.expired);
+            let elapsed = Duration::try_from(elapsed).unwrap_or_default();
+            attempt.log(accepted, elapsed, &lease_settlement.expired);
+            attempt
+                .count(&self.plan.metrics, elapsed, |to| lease_settlement.expired.iter().any(|(known, _)| known == to));
             lease_settlement
         }));
         closing.await.unwrap_or_else(|panicked| {

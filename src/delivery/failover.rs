@@ -5,14 +5,17 @@
 //! is begun.
 
 use super::attempt::{Delivery, Target};
+use super::count::decisive;
 use super::finalize::TargetServer;
 use super::progress::AttemptProgress;
 use super::route::RecipientRoute;
 use super::settled::SentTransaction;
 use crate::message::Outcome;
+use crate::observe::metrics::DeliveryOutcome;
 use crate::relay::{ConnectionRequest, Reuse, Sent, Upstream};
 use crate::smtp::Mailbox;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// An upstream for one message.
 #[derive(Clone, Copy)]
@@ -96,7 +99,10 @@ impl Delivery {
                 ready = upstream.ready(wanted) => match ready {
                     Ok(ready) => ready,
                     Err(reason) if reason.is_untried() => return progress.skip_upstream(pending, &reason),
-                    Err(reason) => return progress.settle_all(pending, &Outcome::Deferred(reason)),
+                    Err(reason) => {
+                        self.metrics().attempt(upstream.name(), reason.step as usize, DeliveryOutcome::Deferred);
+                        return progress.settle_all(pending, &Outcome::Deferred(reason));
+                    }
                 },
             };
             let sealing = self.finalizer.seal(progress.accepted, server, ready.extensions(), progress.deadline);
@@ -115,11 +121,15 @@ impl Delivery {
                 is_sandbox: target.is_sandbox,
             });
             progress.sending = Some((upstream.name().to_owned(), pending.to_vec()));
+            let (began, is_reused) = (Instant::now(), ready.is_reused());
             let sent =
                 ready.send(&progress.accepted.envelope, &recipients, &final_message.sealed, progress.deadline).await;
             progress.sending = None;
             match sent {
                 Sent::Outcomes(outcomes) => {
+                    let (step, outcome) = decisive(&outcomes);
+                    self.metrics().attempt(upstream.name(), step as usize, outcome);
+                    self.metrics().transaction(upstream.name(), began.elapsed(), is_reused);
                     return pending.iter().zip(outcomes).for_each(|(&index, outcome)| {
                         progress.settle(index, outcome, Some(transaction.clone()));
                     });

@@ -99,6 +99,12 @@ impl Delivery {
         self.lanes().map(state).collect()
     }
 
+    /// The names of a lane's upstreams, in the order in which they are tried.
+    pub fn upstreams_of(&self, lane: &str) -> Vec<String> {
+        let names = |target: &Target| target.logins.all().next().map(|upstream| upstream.name().to_owned());
+        self.targets_of(&Lane::new(lane)).filter_map(names).collect()
+    }
+
     fn obstacle(&self, lane: &Lane, limits: &LaneLimits, now: Timestamp) -> Option<LaneObstacle> {
         let targets: Vec<&Target> = self.targets_of(lane).collect();
         let mut pauses: Vec<_> = targets.iter().filter_map(|target| target.pause(now)).collect();
@@ -120,7 +126,7 @@ impl Delivery {
 
 impl Target {
     /// If none of its logins may be used: that of the one that is free again first.
-    fn pause(&self, now: Timestamp) -> Option<LaneObstacle> {
+    pub(super) fn pause(&self, now: Timestamp) -> Option<LaneObstacle> {
         let mut pauses = Vec::new();
         for upstream in self.logins.all() {
             pauses.push(LaneObstacle::of(upstream.name(), &upstream.pause()?, now));

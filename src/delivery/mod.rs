@@ -8,6 +8,7 @@
 mod attempt;
 mod bounce;
 mod conversion_memory;
+mod count;
 mod credentials;
 mod dispatch;
 mod dry_run;
@@ -23,6 +24,7 @@ mod settle;
 mod settled;
 #[cfg(test)]
 mod testing;
+mod upstream_status;
 
 pub use attempt::{Delivery, Target};
 pub use bounce::{Bounce, Bouncer};
@@ -36,3 +38,4 @@ pub use report::named;
 pub use route::{CHOSEN, Choice, NoRoute, RecipientRoute, Route, RouteConditions, Routes, UNROUTED, lane_of_upstream};
 pub use settle::SettlementPolicy;
 pub use settled::Attempt;
+pub use upstream_status::{UpstreamState, UpstreamStatus};

@@ -9,6 +9,7 @@ use super::settled::{Attempt, SettledRecipient};
 use crate::message::accepted::{Accepted, Origin};
 use crate::message::outcome::{Cause, Signal, Unavailable};
 use crate::message::{Author, Envelope, MailId, Marks, Outcome, RawMessage, Reason, RelayStep, SenderPatterns};
+use crate::observe::metrics::DeliveryMetrics;
 use crate::observe::{Clock, jitter};
 use crate::queue::schedule::Schedule;
 use crate::queue::{
@@ -401,6 +402,7 @@ impl Stage {
             settlement: former.settlement.clone(),
             bouncer: former.bouncer.clone(),
             lanes: former.lanes.clone(),
+            metrics: former.metrics.clone(),
         };
         change(&mut plan);
         plans.send_replace(Arc::new(plan));
@@ -417,7 +419,8 @@ impl Stage {
             queue: self.queue.clone(),
         });
         let lanes = self.settlement.routes.lanes().into_iter().map(|(lane, _)| lane).collect();
-        let plan = DeliveryPlan { deliver: self.deliver.clone(), settlement, bouncer, lanes };
+        let metrics = DeliveryMetrics::default();
+        let plan = DeliveryPlan { deliver: self.deliver.clone(), settlement, bouncer, lanes, metrics };
         let (plans, plan) = watch::channel(Arc::new(plan));
         *self.plans.lock() = Some(plans);
         let dispatcher = Dispatcher {

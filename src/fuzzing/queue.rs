@@ -49,6 +49,7 @@ impl QueueHarness {
             min_free_space: 0,
             schedule: Default::default(),
             clock: Clock::System,
+            metrics: Default::default(),
         };
         let queue = SqliteQueue::open(options).expect("a queue");
         let raw = Connection::open(folder.join("queue.sqlite")).expect("the same database");

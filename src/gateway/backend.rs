@@ -4,6 +4,7 @@
 use crate::config::{BackendSettings, QueueLocation};
 use crate::observe::Clock;
 use crate::observe::fault::Fault;
+use crate::observe::metrics::QueueMetrics;
 use crate::queue::Backend;
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteOptions, SqliteQueue};
@@ -19,12 +20,18 @@ pub struct BackendOptions {
     /// Octets of disk space that new mail leaves free.
     pub min_free_space: u64,
     pub schedule: Schedule,
+    pub metrics: QueueMetrics,
 }
 
 impl BackendOptions {
     /// For commands, which store and lease nothing and therefore need neither space, nor a cache, nor the schedule.
     pub fn for_commands() -> Self {
-        Self { cache_octets: 0, min_free_space: u64::MAX, schedule: Schedule::default() }
+        Self {
+            cache_octets: 0,
+            min_free_space: u64::MAX,
+            schedule: Schedule::default(),
+            metrics: QueueMetrics::default(),
+        }
     }
 }
 
@@ -48,6 +55,7 @@ pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Ar
                 min_free_space: options.min_free_space,
                 schedule: options.schedule,
                 clock: Clock::System,
+                metrics: options.metrics,
             };
             let opened = tokio::task::spawn_blocking(|| SqliteQueue::open(options)).await;
             let queue = opened.map_err(|failure| BackendError::Fault(Fault(&failure).to_string()))??;

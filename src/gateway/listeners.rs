@@ -1,8 +1,8 @@
 //! The listeners at start: binds each one, with the intake that its `delivery` setting asks for.
 
 use super::StartError;
+use super::admin::GatewayMetrics;
 use super::rates::GatewayRates;
-use super::storage::MemoryPlan;
 use crate::config::{DeliveryMode as Mode, ListenerSettings, Settings};
 use crate::delivery::{Delivery, SettlementPolicy};
 use crate::dkim::Keyring;
@@ -12,6 +12,7 @@ use crate::inbound::{BindError, InheritedSockets, Listener, ListenerOptions, Sub
 use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy, StormWatch};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
+use crate::observe::metrics::ListenerMetrics;
 use crate::queue::Queue;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -61,29 +62,39 @@ pub(super) struct IntakeParts {
     pub leftovers: Leftovers,
     pub in_progress: InProgress,
     pub storms: Option<StormWatch>,
+    /// For incoming messages.
+    pub budget: MemoryBudget,
+    pub metrics: GatewayMetrics,
     /// Cancelled at the end of the drain time.
     pub cut_off: CancellationToken,
 }
 
 pub(super) fn bind(
     settings: &Settings,
-    memory: MemoryPlan,
     (behind, rates): (&IntakeParts, &GatewayRates),
     mut inherited: InheritedSockets,
 ) -> Result<Vec<BoundListener>, StartError> {
-    let budget = MemoryBudget::new(memory.inbound);
     let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
     let mut listeners = Vec::new();
     for (number, typed) in settings.listeners.iter().enumerate() {
-        let options = ListenerOptions { rates: rates.on(number, typed), ..typed.options.clone() };
+        let options = ListenerOptions {
+            rates: rates.on(number, typed),
+            metrics: behind.metrics.listener(typed.options.address),
+            ..typed.options.clone()
+        };
         let pipeline = pipeline(settings, typed, &behind.keyring);
-        let intake = behind
-            .intake(typed, IntakePipeline { rates: options.rates.clone(), storms: behind.storms.clone(), ..pipeline });
+        let pipeline = IntakePipeline {
+            rates: options.rates.clone(),
+            storms: behind.storms.clone(),
+            metrics: options.metrics.clone(),
+            ..pipeline
+        };
+        let intake = behind.intake(typed, pipeline);
         let opened = match inherited.take(options.address) {
             Some(socket) => Ok(socket),
             None => sockets::open(options.address, ipv4_clients(options.address, settings)),
         };
-        match opened.and_then(|socket| Listener::on(socket, options, users.clone(), budget.clone())) {
+        match opened.and_then(|socket| Listener::on(socket, options, users.clone(), behind.budget.clone())) {
             Ok(listener) => listeners.push(BoundListener { listener, intake }),
             Err(error) if is_dispensable(&error, settings) => warn!("{error}; continuing without it"),
             Err(error) => return Err(error.into()),
@@ -119,6 +130,7 @@ pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring
         deduplicate: settings.queue.deduplicate,
         rates: SubmissionRates::default(),
         storms: None,
+        metrics: ListenerMetrics::default(),
         clock: Clock::System,
     }
 }

@@ -4,12 +4,14 @@
 //! stopping: first the listeners and the queue's loop (mail in progress finishes, nothing new begins), then the
 //! upstreams' connections (QUIT), then the sandbox, and the queue last.
 
+mod admin;
 pub(crate) mod backend;
 mod data_dir;
 mod descriptors;
 mod dry_run;
 mod keys;
 mod listeners;
+mod live;
 pub mod lock;
 mod plausible;
 mod probe;
@@ -19,12 +21,15 @@ mod upstreams;
 
 pub(crate) use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
 
+use self::admin::{GatewayAdmin, GatewayMetrics};
 use self::listeners::{BoundListener, IntakeParts};
+use self::live::{LiveParts, WatchedState};
 use self::lock::Lock;
 use self::rates::GatewayRates;
 use self::storage::{Lanes, MemoryPlan, Retention};
+use crate::admin::AdminError;
 use crate::config::{Provider, RouteSettings, Settings};
-use crate::control::{ControlServer, CurrentRules, LaneWatch};
+use crate::control::{ControlServer, CurrentRules, LiveWatch};
 use crate::delivery::{Bouncer, Delivery, DeliveryPlan, Dispatcher, LaneLimits, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
 use crate::intake::{InProgress, Leftovers, StormWatch};
@@ -70,6 +75,8 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
     InheritedSocket(#[from] InheritedSocketError),
 }
 
@@ -84,6 +91,9 @@ pub struct Gateway {
     rates: GatewayRates,
     storms: Option<StormWatch>,
     control: Option<ControlServer>,
+    admin: GatewayAdmin,
+    live: LiveWatch,
+    watched: WatchedState,
     queue: Arc<dyn Backend>,
     lanes: Lanes,
     keep: Retention,
@@ -118,13 +128,28 @@ impl Gateway {
         let sandbox = upstreams::bind_sandbox(&settings, &keyring)?;
         let memory = MemoryPlan::of(&settings);
         let routes = Arc::new(routes(&settings));
-        let (lock, queue, lanes) = storage::open(&settings, memory, &routes).await?;
+        let metrics = GatewayMetrics::new(&settings);
+        let (lock, queue, lanes) = storage::open(&settings, memory, (&routes, metrics.queue())).await?;
         let targets = upstreams::targets(&settings, sandbox.as_ref(), queue.clone()).await?;
         let unsigned = settings.unsigned.clone();
         let conversions = MemoryBudget::new(memory.conversions);
-        let delivery = Arc::new(Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions));
+        let recorded = metrics.delivery(&settings);
+        let delivery = Delivery::new(targets, routes.clone(), keyring.clone(), unsigned, conversions.clone(), recorded);
+        let delivery = Arc::new(delivery);
         let limits = LaneLimits::default();
-        let control = bind_control(&settings, &queue, lane_watch(&delivery, &limits));
+        let budget = MemoryBudget::new(memory.inbound);
+        let watched = WatchedState::default();
+        watched.follow(&settings, &keyring, &delivery);
+        let live = LiveParts {
+            queue: Arc::downgrade(&queue),
+            limits: limits.clone(),
+            budgets: [budget.clone(), conversions],
+            data_dir: settings.data_dir.clone(),
+            disk_floor: settings.queue.min_free_space,
+            state: watched.clone(),
+        };
+        let live = live.into_watch();
+        let control = bind_control(&settings, &queue, live.clone());
         let settlement = SettlementPolicy { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(bouncer(&settings, &settlement, &queue));
         let leftovers = Leftovers::new(queue.clone(), settlement.clone(), bouncer.clone());
@@ -137,14 +162,18 @@ impl Gateway {
             in_progress: InProgress::default(),
             storms: settings.storm.map(StormWatch::new),
             cut_off: CancellationToken::new(),
+            budget,
+            metrics: metrics.clone(),
         };
         let rates = GatewayRates::restore(&settings, queue.clone()).await?;
-        let listeners = listeners::bind(&settings, memory, (&behind, &rates), inherited)?;
+        let listeners = listeners::bind(&settings, (&behind, &rates), inherited)?;
+        let admin = GatewayAdmin::bind(&settings, metrics)?;
         descriptors::raise_limit(&settings);
-        announce(&settings, &sender_domain, &listeners);
+        announce(&settings, &sender_domain, &listeners, &admin);
         let IntakeParts { delivery, settlement, leftovers, storms, cut_off, .. } = behind;
         let lanes_of_mail = delivery.lanes().cloned().collect();
-        let plan = DeliveryPlan { deliver: delivery.clone(), settlement, bouncer, lanes: lanes_of_mail };
+        let metrics = delivery.metrics().clone();
+        let plan = DeliveryPlan { deliver: delivery.clone(), settlement, bouncer, lanes: lanes_of_mail, metrics };
         let dispatcher = Dispatcher {
             queue: queue.clone(),
             plan: watch::Sender::new(Arc::new(plan)).subscribe(),
@@ -161,6 +190,9 @@ impl Gateway {
             rates,
             storms,
             control,
+            admin,
+            live,
+            watched,
             queue,
             lanes,
             keep: Retention { failed: settings.queue.keep_failed, history: settings.queue.keep_history },
@@ -184,6 +216,7 @@ impl Gateway {
         if let Some(control) = self.control {
             aside.spawn(control.serve(shutdown.clone()));
         }
+        self.admin.open(&mut aside, self.queue.clone(), self.live, &shutdown);
         aside.spawn(storage::watch(self.queue.clone(), self.lock.clone(), shutdown.clone()));
         aside.spawn(storage::prune(self.queue.clone(), self.keep, shutdown.clone()));
         aside.spawn(self.lanes.reassign_rest(shutdown.clone()));
@@ -196,6 +229,7 @@ impl Gateway {
         let mut dispatcher = JoinSet::new();
         dispatcher.spawn(self.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();
+        self.watched.set_listeners(self.listeners.iter().map(|listener| listener.address().to_string()).collect());
         for listener in self.listeners {
             listener.open(&mut listeners, shutdown.clone());
         }
@@ -206,6 +240,7 @@ impl Gateway {
             _ = dispatcher.join_next() => part_ended("the queue's loop"),
         };
         shutdown.cancel();
+        self.watched.set_listeners(Vec::new());
         let farewell = Instant::now() + self.drain;
         drain(listeners, dispatcher, &self.cut_off, farewell, self.drain).await;
         self.leftovers.finish(farewell).await;
@@ -272,21 +307,11 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
     while closing.join_next().await.is_some() {}
 }
 
-/// Tells operators what holds the mail. It does not keep the delivery alive.
-fn lane_watch(delivery: &Arc<Delivery>, limits: &LaneLimits) -> LaneWatch {
-    let delivery = Arc::downgrade(delivery);
-    let limits = limits.clone();
-    Arc::new(move || {
-        let delivery = delivery.upgrade();
-        delivery.map(|delivery| delivery.lane_states(&limits, Clock::System.now())).unwrap_or_default()
-    })
-}
-
 /// Some container file systems do not support sockets; mail is still delivered.
-fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>, watch: LaneWatch) -> Option<ControlServer> {
+fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>, live: LiveWatch) -> Option<ControlServer> {
     let woken = queue.clone();
     let wake = Arc::new(move || woken.wakeups().retry_now());
-    ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, watch, Clock::System)
+    ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, live, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();
             warn!("no control socket can be created in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");
@@ -322,12 +347,15 @@ fn bouncer(settings: &Settings, settlement: &SettlementPolicy, queue: &Arc<dyn B
     }
 }
 
-fn announce(settings: &Settings, sender_domain: &str, listeners: &[BoundListener]) {
+fn announce(settings: &Settings, sender_domain: &str, listeners: &[BoundListener], admin: &GatewayAdmin) {
     for warning in settings.warnings.iter() {
         warn!("{warning}");
     }
     for listener in listeners {
         info!(address = %listener.address(), delivery = listener.delivery(), "listening");
+    }
+    if let Some(address) = admin.address() {
+        info!(admin = %address, "serving health and metrics: /healthz, /readyz, /metrics");
     }
     plausible::print(settings, sender_domain, listeners);
     for upstream in &settings.upstreams {

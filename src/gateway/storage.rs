@@ -6,6 +6,7 @@ use super::backend::{self, BackendOptions};
 use super::lock::Lock;
 use crate::config::Settings;
 use crate::delivery::Routes;
+use crate::observe::metrics::QueueMetrics;
 use crate::queue::{Backend, Cursor, LaneOf, Operator, Queue, QueueError, Reassigned};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,13 +41,14 @@ impl MemoryPlan {
 pub(super) async fn open(
     settings: &Settings,
     memory: MemoryPlan,
-    routes: &Arc<Routes>,
+    (routes, metrics): (&Arc<Routes>, QueueMetrics),
 ) -> Result<(Lock, Arc<dyn Backend>, Lanes), StartError> {
     let lock = Lock::take(&settings.data_dir)?;
     let options = BackendOptions {
         cache_octets: memory.cache,
         min_free_space: settings.queue.min_free_space,
         schedule: settings.queue.schedule,
+        metrics,
     };
     let queue = backend::open(settings.queue_location(), options).await?;
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };

@@ -9,6 +9,7 @@ use super::limits::ConnectionSlot;
 use super::lines::{InputLine, LineBuffer};
 use super::log_limit::{LogAbout, LogLimiter, LogPeer};
 use super::mismatch::Mismatch;
+use super::refusal::refusal_reason;
 use super::sasl::PasswordCheck;
 use super::session::{ServerSession, SessionAction, SessionStep};
 use super::starttls::{EmptyBuffer, InjectedPlaintext};
@@ -188,6 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         loop {
             only_greeted &= matches!(step.next, SessionAction::Command(_) | SessionAction::Close)
                 && step.reply.as_ref().is_none_or(Reply::is_positive);
+            if step.refuses_message()
+                && let Some(reply) = &step.reply
+            {
+                self.options.metrics.refused(refusal_reason(reply));
+            }
             if let Some(reply) = step.reply {
                 reply.write_to(&mut self.output);
                 if self.output.len() >= MOST_UNWRITTEN {

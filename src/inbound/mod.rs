@@ -12,6 +12,7 @@ mod listener;
 mod log_limit;
 mod mismatch;
 mod rates;
+mod refusal;
 mod role;
 mod sasl;
 mod session;
@@ -26,11 +27,13 @@ pub(crate) use data::READ_OVERHEAD;
 pub use listener::Listener;
 pub use rates::SubmissionRates;
 pub(crate) use rates::{OverRate, RateOwner, RateWait, SubmissionRate};
+pub(crate) use refusal::refusal_reason;
 pub use role::{CurrentRole, ListenerRole};
 pub(crate) use sockets::{BindError, InheritedSocketError, InheritedSockets};
 
 use crate::message::Envelope;
 use crate::message::budget::MemoryShare;
+use crate::observe::metrics::ListenerMetrics;
 use crate::smtp::{EhloName, Reply, ReversePath};
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -60,6 +63,8 @@ pub struct ListenerOptions {
     pub timeout: Duration,
     /// How much mail its clients may submit.
     pub rates: SubmissionRates,
+    /// Records refusals; the intake records the rest.
+    pub metrics: ListenerMetrics,
 }
 
 impl ListenerOptions {

@@ -71,6 +71,12 @@ impl SessionStep {
         Self { is_logged: true, ..self }
     }
 
+    /// Whether the reply refuses a message as a whole, at MAIL or after its data. The intake's replies are not among them.
+    pub(super) fn refuses_message(&self) -> bool {
+        self.sender.is_some()
+            && matches!(self.next, SessionAction::Command(ServerSession::Greeted(_)) | SessionAction::Close)
+    }
+
     /// Names the sender if the reply is a refusal.
     pub(super) fn about(mut self, sender: &ReversePath) -> Self {
         if self.reply.as_ref().is_some_and(|reply| !reply.is_positive()) {

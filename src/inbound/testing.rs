@@ -26,6 +26,7 @@ pub(crate) fn options() -> ListenerOptions {
         max_connections_per_address: 10,
         timeout: Duration::from_secs(300),
         rates: SubmissionRates::default(),
+        metrics: crate::observe::metrics::ListenerMetrics::default(),
     }
 }
 

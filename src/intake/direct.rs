@@ -47,48 +47,54 @@ impl Intake for DirectIntake {
         self.pipeline.admit(client, sender)
     }
 
-    async fn accept(&self, mut received: Received) -> Reply {
+    async fn accept(&self, received: Received) -> Reply {
         let started = Instant::now();
+        match self.deliver(received, started).await {
+            Ok(reply) => {
+                self.pipeline.count_forwarded(&reply, started);
+                reply
+            }
+            Err(reply) => {
+                self.pipeline.count(&reply, started);
+                reply
+            }
+        }
+    }
+}
+
+impl DirectIntake {
+    /// The reply that depends on the provider's; the error is a reply of the gateway's own, which may be a 250 (held mail).
+    async fn deliver(&self, mut received: Received, started: Instant) -> Result<Reply, Reply> {
         let deadline = Deadline::after(BUDGET);
         let deduplication = self.pipeline.deduplication(&received);
-        let _turn = match self.first_of(deduplication.as_ref(), &received, deadline).await {
-            Ok(turn) => turn,
-            Err(reply) => return reply,
-        };
+        let _turn = self.first_of(deduplication.as_ref(), &received, deadline).await?;
         let recipients = received.envelope.recipients.len();
-        let (accepted, original) = match self.pipeline.accept(&mut received) {
-            Ok(PreparedMail { accepted, original }) => (Arc::new(accepted), original),
-            Err(reply) => return reply,
-        };
-        let counted = match self.pipeline.rates.count(&received.client, recipients).await {
-            Ok(counted) => counted,
-            Err(reply) => return reply,
-        };
+        let PreparedMail { accepted, original } = self.pipeline.accept(&mut received)?;
+        let accepted = Arc::new(accepted);
+        let counted = self.pipeline.rates.count(&received.client, recipients).await?;
         let storm = self.pipeline.storm(&accepted, &subject_of(&accepted.message, accepted.id));
         let held = storm.as_ref().filter(|storm| storm.holds_any());
         if let Err(error) = self.has_room_for_leftovers(&accepted, held.is_some()) {
-            return refusal(&error);
+            return Err(refusal(&error));
         }
         log_taken(&accepted, &received.client, "received; its client waits for the delivery");
         let Some(attempted) = without_held(&accepted, held) else {
             let (id, shares) = (accepted.id, [received.share, received.envelope_share]);
-            return match self.leftovers.hold(accepted, (original, deduplication), storm).await {
-                Ok(()) => {
-                    drop(shares);
-                    counted.keep();
-                    Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}"))
-                }
-                Err(error) => refusal(&error),
-            };
+            self.leftovers.hold(accepted, (original, deduplication), storm).await.map_err(|error| refusal(&error))?;
+            drop(shares);
+            counted.keep();
+            return Err(Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}")));
         };
         // Deliveries under way at a stop are finished, until the drain time is over.
         let stop = CancellationToken::new();
         let attempt = self.delivery.attempt(&attempted, deadline, &stop, &self.cut_off).await;
         attempt.log(&attempted, started.elapsed(), &[]);
+        attempt.count(self.delivery.metrics(), started.elapsed(), |_| false);
         if !attempt.has_delivered() && attempt.is_in_doubt() && self.cut_off.is_cancelled() {
             let reply = Reply::cut_off();
             given_up(accepted.id, &received, &reply);
-            return reply;
+            self.delivery.metrics().possible_duplicate();
+            return Ok(reply);
         }
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
@@ -96,11 +102,9 @@ impl Intake for DirectIntake {
             let shares = [received.share, received.envelope_share];
             self.leftovers.keep(accepted, (original, deduplication), (&attempt, &attempted, storm), shares).await;
         }
-        reply
+        Ok(reply)
     }
-}
 
-impl DirectIntake {
     /// Waits while a message of this key is being tried. The error is the reply where one has been delivered: its 250, or a 451 if that
     /// cannot be known.
     async fn first_of(

@@ -2,15 +2,18 @@
 
 use super::policy::SenderPolicy;
 use super::storm::{StormCheck, StormWatch};
-use crate::inbound::{Client, SubmissionRates};
+use crate::inbound::{Client, SubmissionRates, refusal_reason};
 use crate::message::accepted::Accepted;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
 use crate::message::trace::ReceivedDetail;
+use crate::observe::metrics::{ListenerMetrics, RefusalReason};
 use crate::observe::{Clock, fault};
+use crate::smtp::reply::Severity;
 use crate::smtp::{Reply, ReversePath};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The pipeline of one listener.
 #[derive(Debug, Clone)]
@@ -30,6 +33,7 @@ pub struct IntakePipeline {
     pub rates: SubmissionRates,
     /// `None`: nothing is held.
     pub storms: Option<StormWatch>,
+    pub metrics: ListenerMetrics,
     pub clock: Clock,
 }
 
@@ -38,6 +42,23 @@ impl IntakePipeline {
     pub(super) fn admit(&self, client: &Client, sender: &ReversePath) -> Result<(), Reply> {
         fault::provoke("session", sender);
         self.policy.check_envelope(client, sender)
+    }
+
+    /// Counts a message by the gateway's own reply to its final dot, which came at `started`.
+    pub(super) fn count(&self, reply: &Reply, started: Instant) {
+        match reply.is_positive() {
+            true => self.metrics.accepted(started.elapsed()),
+            false => self.metrics.refused(refusal_reason(reply)),
+        }
+    }
+
+    /// The same for a reply that depends on the provider's.
+    pub(super) fn count_forwarded(&self, reply: &Reply, started: Instant) {
+        match reply.severity() {
+            _ if reply.is_positive() => self.metrics.accepted(started.elapsed()),
+            Severity::Permanent => self.metrics.refused(RefusalReason::Refused),
+            _ => self.metrics.refused(RefusalReason::Deferred),
+        }
     }
 
     /// Counts an accepted message among those that are equal. `subject`: decoded.

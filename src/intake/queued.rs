@@ -15,6 +15,7 @@ use crate::queue::{InitialState, NewMail, Queue, QueueError};
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
 use jiff::Timestamp;
 use std::sync::Arc;
+use tokio::time::Instant;
 use tracing::info;
 
 #[derive(Debug)]
@@ -30,7 +31,16 @@ impl Intake for QueuedIntake {
         self.queue.admit(size.unwrap_or(0)).map_err(|error| refusal(&error))
     }
 
-    async fn accept(&self, mut received: Received) -> Reply {
+    async fn accept(&self, received: Received) -> Reply {
+        let started = Instant::now();
+        let reply = self.store(received).await;
+        self.pipeline.count(&reply, started);
+        reply
+    }
+}
+
+impl QueuedIntake {
+    async fn store(&self, mut received: Received) -> Reply {
         let deduplication = self.pipeline.deduplication(&received);
         let recipients = received.envelope.recipients.len();
         let (accepted, original) = match self.pipeline.accept(&mut received) {

@@ -31,6 +31,44 @@ pub enum RelayStep {
     Local,
 }
 
+impl RelayStep {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Permit,
+        Self::Resolve,
+        Self::Connect,
+        Self::Greeting,
+        Self::Ehlo,
+        Self::StartTls,
+        Self::TlsHandshake,
+        Self::Auth,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::EndOfData,
+        Self::Local,
+    ];
+
+    /// One word, for programs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Greeting => "greeting",
+            Self::Ehlo => "ehlo",
+            Self::StartTls => "starttls",
+            Self::TlsHandshake => "tls",
+            Self::Auth => "auth",
+            Self::Mail => "mail",
+            Self::Rcpt => "rcpt",
+            Self::Data => "data",
+            Self::EndOfData => "end_of_data",
+            Self::Local => "local",
+        }
+    }
+}
+
 impl fmt::Display for RelayStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

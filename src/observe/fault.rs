@@ -21,6 +21,11 @@ pub fn watch() {
     }));
 }
 
+/// How many faults there were since the start.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
 /// The same for a command without a log: one line on standard error.
 pub fn watch_without_log() {
     std::panic::set_hook(Box::new(|panic| {

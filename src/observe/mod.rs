@@ -1,4 +1,4 @@
-//! Logging, secrets, fault reports, the clock, random numbers, retries and long work.
+//! Logging, metrics, secrets, fault reports, the clock, random numbers, retries and long work.
 //! Every layer above may use it, and it knows nothing of mail.
 
 pub(crate) mod backoff;
@@ -7,6 +7,7 @@ pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod log;
 pub(crate) mod long_work;
+pub(crate) mod metrics;
 pub(crate) mod random;
 pub(crate) mod redaction;
 pub(crate) mod secret;

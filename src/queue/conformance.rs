@@ -255,7 +255,10 @@ impl Harness {
     /// Checks that the statistics agree with the rows.
     async fn check_statistics(&self) {
         let mut counted = Statistics::default();
-        for recipient in self.rows(&Filter::default(), 100).await.into_iter().flat_map(|row| row.recipients) {
+        let rows = self.rows(&Filter::default(), 100).await;
+        let figures = self.queue().await.figures().await.expect("figures");
+        assert_eq!(figures.lanes, testing::lane_counts(&rows));
+        for recipient in rows.into_iter().flat_map(|row| row.recipients) {
             match recipient.state {
                 RecipientState::Waiting | RecipientState::Held => counted.waiting += 1,
                 RecipientState::Leased => counted.leased += 1,

@@ -41,8 +41,8 @@ mod wakeups;
 pub use deduplication::{Deduplication, IdempotencyKey};
 pub(crate) use handoff::{HandoffReceiver, HandoffSlot, Handoffs};
 pub(crate) use operator::{
-    Correction, HeldLane, HistoryRow, MessageDetails, Page, RecipientRow, Revision, Row, Statistics, StoredMail,
-    is_message_id,
+    Correction, HeldLane, HistoryRow, LaneCounts, MessageDetails, Page, QueueFigures, RecipientRow, Revision, Row,
+    Statistics, StoredMail, is_message_id,
 };
 pub use operator::{Filter, Operator, RecipientState};
 pub(crate) use quota::{QuotaLedger, QuotaRow};

@@ -57,6 +57,10 @@ pub trait Operator: Send + Sync + fmt::Debug + 'static {
 
     async fn statistics(&self) -> Result<Statistics, QueueError>;
 
+    /// The numbers of each lane, and the size of the storage. The cost does not depend on the queue's length: a backend keeps the
+    /// numbers, and the oldest message of a long lane may be the one of half a minute ago.
+    async fn figures(&self) -> Result<QueueFigures, QueueError>;
+
     /// How many messages wait on this lane, those alone that are due after a moment if one is given. Counts up to `most`.
     async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError>;
 }
@@ -212,4 +216,27 @@ pub struct Statistics {
     pub leased: u64,
     pub failed: u64,
     pub damaged: u64,
+}
+
+/// What is in the queue, for metrics and `waxseal status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct QueueFigures {
+    /// Lanes with any recipients, by name.
+    pub lanes: Vec<LaneCounts>,
+    /// Size of everything that is stored.
+    pub octets: u64,
+}
+
+/// Counts recipients of one lane, each in the state that [`Operator::list`] shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LaneCounts {
+    pub lane: String,
+    /// Delayed ones among them.
+    pub waiting: u64,
+    pub held: u64,
+    pub leased: u64,
+    pub failed: u64,
+    pub damaged: u64,
+    /// When the oldest message that waits or is leased was received; neither held nor delayed ones count.
+    pub oldest: Option<Timestamp>,
 }

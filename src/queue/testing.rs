@@ -7,7 +7,7 @@ use crate::smtp::{Mailbox, ReversePath};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
@@ -52,6 +52,28 @@ pub fn row(number: u32, state: RecipientState) -> Row {
         message_id: Some(format!("<report-{number}@example.com>")),
         recipients: vec![recipient],
     }
+}
+
+/// What `figures` must say of these rows, which are in the order of a list.
+pub fn lane_counts<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<LaneCounts> {
+    let mut lanes: BTreeMap<&str, LaneCounts> = BTreeMap::new();
+    for (row, recipient) in
+        rows.into_iter().flat_map(|row| row.recipients.iter().map(move |recipient| (row, recipient)))
+    {
+        let new = || LaneCounts { lane: recipient.lane.clone(), ..LaneCounts::default() };
+        let lane = lanes.entry(&recipient.lane).or_insert_with(new);
+        *match recipient.state {
+            RecipientState::Waiting => &mut lane.waiting,
+            RecipientState::Held => &mut lane.held,
+            RecipientState::Leased => &mut lane.leased,
+            RecipientState::Failed => &mut lane.failed,
+            RecipientState::Damaged => &mut lane.damaged,
+        } += 1;
+        if matches!(recipient.state, RecipientState::Waiting | RecipientState::Leased) && !recipient.delayed {
+            lane.oldest.get_or_insert(row.received_at);
+        }
+    }
+    lanes.into_values().collect()
 }
 
 impl MemoryQueue {
@@ -242,6 +264,11 @@ impl Operator for MemoryQueue {
         };
         let count = inner.messages.iter().filter(|(row, _)| row.recipients.iter().any(waits)).count();
         Ok((count as u64).min(most))
+    }
+
+    async fn figures(&self) -> Result<QueueFigures, QueueError> {
+        let inner = self.working()?;
+        Ok(QueueFigures { lanes: lane_counts(inner.messages.iter().map(|(row, _)| row)), octets: 0 })
     }
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {

@@ -50,6 +50,13 @@ pub enum LimitCheck {
     },
 }
 
+/// How many units of a quota are used within its period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaUsage {
+    pub rate: Rate,
+    pub used: u64,
+}
+
 /// How long to wait if only transactions under way keep a quota from its limit.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -161,6 +168,12 @@ impl Limiter {
     /// The periods of usage that is stored across restarts.
     pub fn quota_periods(&self) -> Vec<Duration> {
         self.limits.iter().map(|limit| limit.rate).filter(|rate| !rate.is_short()).map(Rate::period).collect()
+    }
+
+    /// How much of each quota is used, for people.
+    pub fn quota_usage(&mut self, now: Moment) -> Vec<QuotaUsage> {
+        let quotas = self.limits.iter_mut().filter(|limit| !limit.rate.is_short());
+        quotas.map(|limit| QuotaUsage { rate: limit.rate, used: limit.window.used(now) }).collect()
     }
 
     /// Loads the recorded usage of the account's current and former quotas. A changed limit or period keeps the usage.

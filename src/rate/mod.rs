@@ -16,7 +16,7 @@ mod units;
 mod window;
 
 pub(crate) use allowance::{Allowance, AllowedLater};
-pub(crate) use limiter::{LimitCheck, Limiter};
+pub(crate) use limiter::{LimitCheck, Limiter, QuotaUsage};
 pub(crate) use load::Load;
 pub use load::{Counting, Counts};
 pub use quota::{QuotaBucket, QuotaStore};

@@ -57,6 +57,12 @@ impl Window {
         self.limit
     }
 
+    /// Units that count now, those of transactions under way among them.
+    pub fn used(&mut self, now: Moment) -> u64 {
+        self.release(now);
+        self.in_flight + self.ended
+    }
+
     /// For how long one bucket is filled.
     pub fn part(&self) -> Duration {
         Self::part_of(self.length)

@@ -5,8 +5,8 @@
 
 use super::deadline::{Deadline, Expired};
 use crate::rate::{
-    Counting, LimitCheck, Limiter, Load, Moment, QuotaReservation, Rate, StoredUsage, Throttle, ThrottleFactor,
-    TwoClocks, quota_name,
+    Counting, LimitCheck, Limiter, Load, Moment, QuotaReservation, QuotaUsage, Rate, StoredUsage, Throttle,
+    ThrottleFactor, TwoClocks, quota_name,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -114,6 +114,12 @@ impl Gate {
             LimitCheck::UsedUp { rate, until } => Some((rate, self.instant(until))),
             _ => None,
         }
+    }
+
+    /// How much of each quota is used.
+    pub(super) fn quota_usage(&self) -> Vec<QuotaUsage> {
+        let now = self.now().moment;
+        self.state.lock().limiter.quota_usage(now)
     }
 
     /// For one transaction; waits for at most a minute's rate, never for a quota.

@@ -22,7 +22,7 @@ use super::socket::ConnectionPermit;
 use super::surplus::{OpeningConnection, may_be_surplus};
 use crate::message::outcome::{Cause, Outcome, Reason, RelayStep, Signal, Unavailable};
 use crate::observe::log::Clean;
-use crate::rate::{Load, Rate};
+use crate::rate::{Load, QuotaUsage, Rate};
 use crate::text::roughly;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -145,6 +145,21 @@ impl Upstream {
             Capacity::Slots(slots) if slots < allowed => UpstreamObstacle::Recovery,
             _ => UpstreamObstacle::Connections(allowed),
         }
+    }
+
+    /// Connections that are allowed now.
+    pub fn connections_allowed(&self) -> usize {
+        self.0.account.connections.allowed()
+    }
+
+    /// After a failure, it gets fewer messages at once than its connections could carry.
+    pub fn is_recovering(&self) -> bool {
+        matches!(self.0.health.capacity(), Capacity::Slots(slots) if slots < self.0.account.pool.cap())
+    }
+
+    /// How much of each of the account's quotas is used.
+    pub fn quota_usage(&self) -> Vec<QuotaUsage> {
+        self.0.account.gate.quota_usage()
     }
 
     /// For how long it has been unavailable; zero if it is available.

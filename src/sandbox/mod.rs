@@ -15,6 +15,7 @@ use crate::dkim::Records;
 use crate::inbound::users::{Password, Users};
 use crate::inbound::{AuthMode, BindError, LineEndings, Listener, Tls};
 use crate::message::MemoryBudget;
+use crate::observe::metrics::ListenerMetrics;
 use crate::observe::{Clock, Secret};
 use crate::{inbound, tls};
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
@@ -88,6 +89,7 @@ impl Sandbox {
             max_connections_per_address: 1000,
             timeout: Duration::from_secs(300),
             rates: inbound::SubmissionRates::default(),
+            metrics: ListenerMetrics::default(),
         };
         let budget = MemoryBudget::new(largest.saturating_mul(4));
         let listener = Listener::bind(listener_options, users, budget)?;

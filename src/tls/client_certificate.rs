@@ -5,6 +5,7 @@ use super::verify::date;
 use super::{TlsError, certified};
 use crate::text::cleaned;
 use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,6 +25,8 @@ pub struct ClientCertificate {
     pub subject: String,
     /// SHA-256 of the certificate: 32 octets in upper-case hexadecimal, with colons, as openssl and Postfix write it.
     pub fingerprint: String,
+    /// `None`: not within the calendar.
+    pub expires: Option<Timestamp>,
 }
 
 impl fmt::Display for ClientCertificate {
@@ -48,7 +51,8 @@ impl ClientIdentity {
             subject.get_or_insert_with(|| cleaned(&parsed.subject().to_string()));
         }
         let fingerprint = chain.first().map(|certificate| fingerprint(certificate)).unwrap_or_default();
-        let certificate = ClientCertificate { subject: subject.unwrap_or_default(), fingerprint };
+        let expires = chain.first().and_then(expires);
+        let certificate = ClientCertificate { subject: subject.unwrap_or_default(), fingerprint, expires };
         Ok(Self { certificate, certified: Arc::new(certified(chain, key)?) })
     }
 
@@ -85,6 +89,12 @@ impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientIdentity").field("certificate", &self.certificate).finish_non_exhaustive()
     }
+}
+
+/// When a certificate expires.
+pub fn expires(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {

@@ -1,5 +1,6 @@
 //! Times, sizes and holds for people.
 
+pub(super) use crate::control::is_held;
 use crate::observe::log::Clean;
 use crate::queue::HeldLane;
 use crate::text::briefly;
@@ -30,13 +31,6 @@ pub fn size(octets: u64) -> String {
 
 pub fn sender(row: &str) -> &str {
     if row.is_empty() { "<>" } else { row }
-}
-
-pub fn is_held(held: &[HeldLane], lane: &str) -> bool {
-    held.iter().any(|held| match &held.lane {
-        Some(name) => name == lane,
-        None => !held.except.iter().any(|name| name == lane),
-    })
 }
 
 /// One line for each hold, with the command that ends it.

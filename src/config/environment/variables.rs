@@ -149,6 +149,13 @@ pub const VARIABLES: &[Variable] = &[
     text("WAXSEAL_INSTANCE", "queue.redis.instance", "this gateway's name among those that share a queue, `instance`"),
     word("WAXSEAL_DOCTOR_AT_START", "doctor.at_start", "`at_start` of doctor: \"true\" or \"false\""),
     text("WAXSEAL_DOCTOR_DNS", "doctor.dns", "`dns` of doctor"),
+    text(
+        "WAXSEAL_ADMIN_ADDRESS",
+        "admin.address",
+        "`address` of [admin]: where health and metrics are served; or \"off\"",
+    ),
+    secret("WAXSEAL_ADMIN_TOKEN", "admin.token", "`token` of [admin], needed beyond loopback"),
+    text("WAXSEAL_ADMIN_HOSTS", "admin.hosts", "`hosts` of [admin], with commas"),
     text("WAXSEAL_LOG_LEVEL", "log.level", "`level` of the log"),
     word("WAXSEAL_LOG_FORMAT", "log.format", "`format` of the log: \"pretty\" or \"json\""),
     text(

@@ -94,6 +94,7 @@ const PARTS: &[Part] = &[
     Part { in_force: true, ..Part::new("queue", "The queue: what was accepted and is not yet delivered") },
     Part::new("queue.redis", ""),
     Part { in_force: true, ..Part::new("doctor", "Doctor: what is looked at when mail does not arrive") },
+    Part { in_force: true, ..Part::new("admin", "Admin: health and metrics") },
     Part { in_force: true, ..Part::new("log", "Log") },
 ];
 

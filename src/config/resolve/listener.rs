@@ -15,9 +15,11 @@ use crate::config::value::ByteSize;
 use crate::inbound::{AuthMode, ListenerOptions, OverRate, READ_OVERHEAD, SubmissionRates, Tls};
 use crate::message::SenderPatterns;
 use crate::message::rewrite::Rules;
+use crate::observe::metrics::ListenerMetrics;
 use crate::smtp::Domain;
 use crate::text::any_of;
 use crate::tls;
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ impl Resolver<'_> {
         has_users: bool,
     ) -> Resolved<ListenerSettings> {
         let tls = self.listener_tls(typed);
+        let certificate_expires = tls.as_ref().ok().and_then(|(_, expires)| *expires);
         self.check_who_may_send(typed, has_users);
         let senders = self.listener_senders(typed, own_domains);
         let rate = self.submission_rate(&typed.rate, &typed.over_rate);
@@ -53,7 +56,7 @@ impl Resolver<'_> {
                 address: typed.address.get()?,
                 // The gateway's name, set once it is known.
                 hostname: String::new(),
-                tls: tls?,
+                tls: tls?.0,
                 allow: typed.allow.get()?,
                 auth: offered_auth(typed.auth.get()?, has_users),
                 line_endings: typed.line_endings.get()?,
@@ -64,10 +67,12 @@ impl Resolver<'_> {
                 timeout: typed.timeout.get()?,
                 // Of the running gateway.
                 rates: SubmissionRates::default(),
+                metrics: ListenerMetrics::default(),
             },
             delivery: typed.delivery.get()?,
             senders: senders?,
             rate: rate?,
+            certificate_expires,
         })
     }
 
@@ -84,7 +89,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn listener_tls(&mut self, typed: &ListenerTable) -> Resolved<Tls> {
+    /// With the time at which its certificate expires.
+    fn listener_tls(&mut self, typed: &ListenerTable) -> Resolved<(Tls, Option<Timestamp>)> {
         match typed.tls.get()? {
             ListenerTls::Off => {
                 for file in [&typed.certificate, &typed.private_key].into_iter().filter(|file| file.is_given()) {
@@ -92,20 +98,26 @@ impl Resolver<'_> {
                         .warning(&file.place, "it has no effect while tls = \"off\"")
                         .help("set tls = \"starttls\" or \"implicit\"");
                 }
-                Ok(Tls::Off)
+                Ok((Tls::Off, None))
             }
-            ListenerTls::StartTls => self.server_config(typed).map(Tls::StartTls),
-            ListenerTls::Implicit => self.server_config(typed).map(Tls::Implicit),
+            ListenerTls::StartTls => {
+                self.server_config(typed).map(|(config, expires)| (Tls::StartTls(config), expires))
+            }
+            ListenerTls::Implicit => {
+                self.server_config(typed).map(|(config, expires)| (Tls::Implicit(config), expires))
+            }
         }
     }
 
-    fn server_config(&mut self, typed: &ListenerTable) -> Resolved<Arc<ServerConfig>> {
+    fn server_config(&mut self, typed: &ListenerTable) -> Resolved<(Arc<ServerConfig>, Option<Timestamp>)> {
         let chain = self.needed_for_tls(typed, "certificate", &typed.certificate);
         let key = self.needed_for_tls(typed, "private_key", &typed.private_key);
         let chain = chain.and_then(|source| self.certificates("certificate", &source, &typed.certificate.place));
         let key = key.and_then(|source| self.private_key("private_key", &source, &typed.private_key.place));
-        match tls::server(chain?, key?) {
-            Ok(config) => Ok(config),
+        let chain = chain?;
+        let expires = chain.first().and_then(tls::expires);
+        match tls::server(chain, key?) {
+            Ok(config) => Ok((config, expires)),
             Err(error) => {
                 self.findings.error(&typed.certificate.place, format!("`certificate` cannot be used: {error}"));
                 Err(Reported)

@@ -369,7 +369,7 @@ fn what_has_no_effect_or_too_much_is_a_warning() {
             ),
             "config.toml:2:12: it has no effect: the listeners take only senders of the domains that have a key",
         ),
-        (format!("{SMALLEST}[admin]\n"), "config.toml:6:2: [admin] has no effect in this version yet"),
+        (format!("{SMALLEST}[admin]\naddress = \"0.0.0.0:8025\"\ntoken = \"t0ken\"\n"), ""),
         (
             format!("{SMALLEST}[[listener]]\naddress = \"127.0.0.1:0\"\ncertificate = \"x\"\n"),
             "config.toml:8:15: it has no effect while tls = \"off\"",

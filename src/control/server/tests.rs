@@ -1,6 +1,6 @@
 use super::*;
-use crate::control::{Blame, Change, Overview, Which, connect};
-use crate::delivery::{HoldCause, LaneObstacle};
+use crate::control::{Blame, Change, LaneStatus, LiveStatus, Overview, Which, connect};
+use crate::delivery::{HoldCause, LaneObstacle, LaneState};
 use crate::queue::testing::{MemoryQueue, row};
 use crate::queue::{Filter, RecipientState};
 use std::os::unix::fs::FileTypeExt;
@@ -35,6 +35,11 @@ async fn an_overview_tells_what_holds_each_lane_and_how_much_waits_there() {
     assert_eq!(*told, [LaneState { waiting: 1, ..lanes().remove(0) }]);
 }
 
+fn live() -> LiveStatus {
+    let lane = |state| LaneStatus { state, upstreams: Vec::new() };
+    LiveStatus { lanes: lanes().into_iter().map(lane).collect(), ..LiveStatus::default() }
+}
+
 fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
     let wakes = Arc::new(AtomicUsize::new(0));
     let wake: Wake = {
@@ -45,7 +50,8 @@ fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
     };
     let queue = Arc::new(MemoryQueue::of([row(1, RecipientState::Failed), row(2, RecipientState::Waiting)]));
     let server =
-        ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, Arc::new(lanes), Clock::System).unwrap();
+        ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, LiveWatch::new(live), Clock::System)
+            .unwrap();
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(server.serve(shutdown.clone()));
     Running { folder, data_dir, wakes, shutdown, server }

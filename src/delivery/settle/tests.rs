@@ -39,8 +39,14 @@ struct Truth {
 fn open(folder: &Path, settlement: &SettlementPolicy) -> Arc<SqliteQueue> {
     let schedule = settlement.schedule;
     let clock = settlement.clock.clone();
-    let options =
-        SqliteOptions { data_dir: folder.to_owned(), cache_octets: 1 << 20, min_free_space: 0, schedule, clock };
+    let options = SqliteOptions {
+        data_dir: folder.to_owned(),
+        cache_octets: 1 << 20,
+        min_free_space: 0,
+        schedule,
+        clock,
+        metrics: Default::default(),
+    };
     Arc::new(SqliteQueue::open(options).expect("a queue"))
 }
 

@@ -9,7 +9,7 @@ use super::open;
 use super::operate;
 use super::pace::Pace;
 use super::space::{BATCH, PAGE, PATIENT_PAGES};
-use super::work::{Tally, Work};
+use super::work::{LaneTallies, Work};
 use super::writer::Surroundings;
 use crate::message::MailId;
 use crate::queue::{IdempotencyKey, QueueError};
@@ -174,15 +174,19 @@ impl Thread {
         let connection = &self.connection;
         let mut is_in_doubt = false;
         let outcome = attempt(calls, work).and_then(|attempted| {
-            let Some((outcomes, tally)) = attempted else {
+            let Some((outcomes, tallies)) = attempted else {
                 connection.execute_batch("ROLLBACK").map_err(|error| of_sqlite(&error))?;
                 return Ok(None);
             };
+            let began = Instant::now();
             commit(connection).map_err(|error| {
                 is_in_doubt = may_be_in_the_log(&error);
                 of_sqlite(&error)
             })?;
-            self.pace.borrow_mut().committed(Instant::now(), outcomes.len(), tally.leased);
+            let now = Instant::now();
+            self.surroundings.metrics.committed(now.duration_since(began));
+            self.surroundings.counter.apply(&tallies);
+            self.pace.borrow_mut().committed(now, outcomes.len(), tallies.total().leased);
             Ok(Some(outcomes))
         });
         match &outcome {
@@ -351,7 +355,7 @@ fn commit(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// `None`: an operation has failed, and the work has no savepoints.
-fn attempt(calls: &mut [Box<dyn Call>], work: &Work<'_>) -> Result<Option<(Vec<Outcome>, Tally)>, QueueError> {
+fn attempt(calls: &mut [Box<dyn Call>], work: &Work<'_>) -> Result<Option<(Vec<Outcome>, LaneTallies)>, QueueError> {
     let sqlite = |error: rusqlite::Error| of_sqlite(&error);
     work.execute("BEGIN IMMEDIATE", []).map_err(sqlite)?;
     let mut outcomes = Vec::with_capacity(calls.len());
@@ -366,8 +370,8 @@ fn attempt(calls: &mut [Box<dyn Call>], work: &Work<'_>) -> Result<Option<(Vec<O
         }
         outcomes.push(outcome);
     }
-    let tally = work.write_tally().map_err(sqlite)?;
-    Ok(Some((outcomes, tally)))
+    let tallies = work.write_tally().map_err(sqlite)?;
+    Ok(Some((outcomes, tallies)))
 }
 
 /// A panic in one operation must not end the thread that all of them need. The operation is rolled back like any other

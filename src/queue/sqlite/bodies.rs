@@ -10,6 +10,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In octets; a larger body would delay the commits of small messages.
 pub(super) const MAX_INLINE: usize = 256 * 1024;
@@ -29,6 +30,8 @@ pub(super) struct Bodies {
     folder: PathBuf,
     /// `None`: any folder found there is read.
     opened: Option<FileIdentity>,
+    /// Size of all files.
+    octets: AtomicU64,
 }
 
 /// Why a file cannot be read.
@@ -57,12 +60,12 @@ impl Bodies {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         sync_folder(data_dir)?;
         let opened = Some(FileIdentity::of(&fs::metadata(&folder)?));
-        Ok(Self { folder, opened })
+        Ok(Self { folder, opened, octets: AtomicU64::new(0) })
     }
 
     /// For reading only; creates nothing.
     pub(super) fn in_folder(data_dir: &Path) -> Self {
-        Self { folder: data_dir.join("bodies"), opened: None }
+        Self { folder: data_dir.join("bodies"), opened: None, octets: AtomicU64::new(0) }
     }
 
     /// The file and its name are on the disk when this returns `Ok`. An existing file of that name belongs to another
@@ -75,6 +78,8 @@ impl Bodies {
         if synced.is_err() {
             // If it stays, it is litter and the next start removes it.
             let _ = fs::remove_file(&path);
+        } else {
+            self.octets.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
         synced
     }
@@ -101,7 +106,12 @@ impl Bodies {
     /// A missing file is not an error. Blocks.
     pub(super) fn remove(&self, name: BodyName) {
         let path = self.path(name);
+        let octets = fs::metadata(&path).map_or(0, |found| found.len());
         match fs::remove_file(&path) {
+            Ok(()) => {
+                let less = |known: u64| Some(known.saturating_sub(octets));
+                let _always_updated = self.octets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a body that is no longer needed");
             }
@@ -113,13 +123,20 @@ impl Bodies {
     pub(super) fn sweep(&self, is_known: impl Fn(BodyName) -> rusqlite::Result<bool>) -> Result<u64, SweepError> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.folder)? {
-            let Some(name) = entry?.file_name().to_str().and_then(parse) else { continue };
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().and_then(parse) else { continue };
+            self.octets.fetch_add(entry.metadata().map_or(0, |found| found.len()), Ordering::Relaxed);
             if !is_known(name)? {
                 self.remove(name);
                 removed += 1;
             }
         }
         Ok(removed)
+    }
+
+    /// Size of all files.
+    pub(super) fn octets(&self) -> u64 {
+        self.octets.load(Ordering::Relaxed)
     }
 
     pub(super) fn folder(&self) -> &Path {

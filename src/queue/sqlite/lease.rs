@@ -303,7 +303,7 @@ fn grant(work: &Work<'_>, lane: &str, message: i64, possible_duplicate: bool) ->
     }
     mark(work, message, lane, LEASED)?;
     let count = signed(grant.positions.len());
-    work.count(Tally { waiting: -count, leased: count, ..Tally::default() });
+    work.count(lane, Tally { waiting: -count, leased: count, ..Tally::default() });
     Ok(grant)
 }
 
@@ -358,7 +358,7 @@ pub(super) fn set_aside(work: &Work<'_>, message: i64, lane: &str) -> Result<(),
     // The recipients may be the unreadable part.
     let count = open_on(work, message, lane).unwrap_or(0);
     mark(work, message, lane, DAMAGED)?;
-    work.count(tally_of(state, -count));
-    work.count(tally_of(DAMAGED, count));
+    work.count(lane, tally_of(state, -count));
+    work.count(lane, tally_of(DAMAGED, count));
     Ok(())
 }

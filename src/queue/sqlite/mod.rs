@@ -15,6 +15,7 @@ mod failure;
 mod identity;
 mod inspect;
 mod integrity;
+mod lane_counts;
 mod lease;
 mod lifetime;
 mod list;

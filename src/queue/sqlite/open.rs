@@ -4,6 +4,7 @@ use super::bodies::{Bodies, BodyFile, BodyName, SweepError};
 use super::failure::{self, of_io, of_sqlite};
 use super::identity::{Files, lock_database};
 use super::integrity;
+use super::lane_counts::LaneCounter;
 use super::lifetime;
 use super::reserve::Reserve;
 use super::rows::{key_of, unsigned};
@@ -15,6 +16,7 @@ use super::wal;
 use super::work::Work;
 use super::writer::{Surroundings, Writer};
 use crate::observe::Clock;
+use crate::observe::metrics::QueueMetrics;
 use crate::queue::QueueError;
 use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
@@ -36,6 +38,7 @@ pub struct SqliteOptions {
     /// is believed.
     pub schedule: Schedule,
     pub clock: Clock,
+    pub metrics: QueueMetrics,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +188,9 @@ fn open_at(
     let files = Arc::new(Files::new(locked, path, &[space.log(), &index, bodies.folder()])?);
     let reserve = reserve.clone();
     let space = space.clone();
-    let surroundings = Surroundings { reserve, space, files, reading: Arc::new(RwLock::new(())) };
+    let counter = Arc::new(LaneCounter::count(&connection)?);
+    let metrics = options.metrics.clone();
+    let surroundings = Surroundings { reserve, space, files, reading: Arc::new(RwLock::new(())), counter, metrics };
     let writer = Writer::start(connection, surroundings.clone())?;
     Ok(SqliteStore::new(writer, lifetime, bodies, surroundings, path.to_owned(), options))
 }

@@ -21,12 +21,14 @@ pub(super) struct MessageJob {
     pub open: i64,
 }
 
-pub(super) fn failed_of(work: &Work<'_>, message: i64) -> rusqlite::Result<i64> {
-    let count =
-        work.first("SELECT COUNT(*) FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL", [message], |row| {
-            row.get(0)
+/// The message's failed recipients no longer count.
+pub(super) fn uncount_failed(work: &Work<'_>, message: i64) -> rusqlite::Result<()> {
+    let lanes =
+        work.all("SELECT lane FROM recipient WHERE message = ?1 AND failed_at IS NOT NULL", [message], |row| {
+            row.get::<_, String>(0)
         })?;
-    Ok(count.unwrap_or(0))
+    lanes.iter().for_each(|lane| work.count(lane, Tally { failed: -1, ..Tally::default() }));
+    Ok(())
 }
 
 pub(super) fn jobs_of(work: &Work<'_>, message: i64) -> rusqlite::Result<Vec<MessageJob>> {
@@ -116,8 +118,8 @@ fn retry_waiting(work: &Work<'_>, message: i64, jobs: &[MessageJob], now: i64) -
             "UPDATE job SET state = 0, due = MIN(due, ?3) WHERE message = ?1 AND lane = ?2",
             (message, &job.lane, now),
         )?;
-        work.count(tally_of(job.state, -job.open));
-        work.count(Tally { waiting: job.open, ..Tally::default() });
+        work.count(&job.lane, tally_of(job.state, -job.open));
+        work.count(&job.lane, Tally { waiting: job.open, ..Tally::default() });
         count += super::rows::unsigned(job.open);
     }
     Ok(count)
@@ -140,8 +142,8 @@ fn retry_failed(work: &Work<'_>, message: i64, id: MailId, now: i64) -> rusqlite
         wait_on(work, message, &lane, &domain, now, has_failed_in_doubt(work, message, Some(&lane))?)?;
         let state: Option<i64> =
             work.first("SELECT state FROM job WHERE message = ?1 AND lane = ?2", (message, &lane), |row| row.get(0))?;
-        work.count(Tally { failed: -failed, ..Tally::default() });
-        work.count(tally_of(state.unwrap_or(DAMAGED), failed));
+        work.count(&lane, Tally { failed: -failed, ..Tally::default() });
+        work.count(&lane, tally_of(state.unwrap_or(DAMAGED), failed));
         count += super::rows::unsigned(failed);
     }
     for row in failed {
@@ -193,9 +195,9 @@ fn remove_one(
     removed: &mut Removed,
 ) -> Result<(), Failure> {
     for job in jobs {
-        work.count(tally_of(job.state, -job.open));
+        work.count(&job.lane, tally_of(job.state, -job.open));
     }
-    work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
+    uncount_failed(work, message)?;
     work.execute("DELETE FROM job WHERE message = ?1", [message])?;
     work.execute("DELETE FROM recipient WHERE message = ?1", [message])?;
     removed.files.extend(forget_if_empty(work, message, 0)?.unwrap_or_default());
@@ -227,13 +229,13 @@ pub(super) fn prune(
     let rows = signed(limit);
     let mut removed = Removed::default();
     let failed = work.all(
-        "SELECT message, position FROM recipient WHERE failed_at IS NOT NULL AND failed_at <= ?1 ORDER BY failed_at LIMIT ?2",
+        "SELECT message, position, lane FROM recipient WHERE failed_at IS NOT NULL AND failed_at <= ?1 ORDER BY failed_at LIMIT ?2",
         (failed_before, rows),
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?)),
     )?;
-    for (message, position) in failed {
+    for (message, position, lane) in failed {
         work.execute("DELETE FROM recipient WHERE message = ?1 AND position = ?2", (message, position))?;
-        work.count(Tally { failed: -1, ..Tally::default() });
+        work.count(&lane, Tally { failed: -1, ..Tally::default() });
         removed.files.extend(forget_if_empty(work, message, 1)?.unwrap_or_default());
         removed.count += 1;
     }

@@ -5,7 +5,7 @@ use super::store::detached;
 use super::{SqliteQueue, lifetime, list, operate, read, suspend};
 use crate::message::MailId;
 use crate::queue::{
-    Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Operator, Page, QueueError,
+    Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Operator, Page, QueueError, QueueFigures,
     QuotaLedger as _, Revision, Statistics, StoredMail,
 };
 use async_trait::async_trait;
@@ -123,6 +123,13 @@ impl Operator for SqliteQueue {
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {
         self.store.read(read::statistics).await
+    }
+
+    async fn figures(&self) -> Result<QueueFigures, QueueError> {
+        let store = self.store.clone();
+        let counter = store.counter().clone();
+        let lanes = store.read(move |sql| Ok(counter.snapshot(sql)?)).await?;
+        Ok(QueueFigures { lanes, octets: store.octets() })
     }
 
     async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError> {

@@ -216,9 +216,9 @@ fn put_recipients(
                 wait_on(work, message, lane.as_str(), &domain, due, job.2)?;
                 last_job = Some(job);
             }
-            work.count(Tally { waiting: 1, ..Tally::default() });
+            work.count(lane.as_str(), Tally { waiting: 1, ..Tally::default() });
         } else {
-            work.count(Tally { failed: 1, ..Tally::default() });
+            work.count(lane.as_str(), Tally { failed: 1, ..Tally::default() });
         }
     }
     note_attempts(work, message, &attempts)
@@ -231,7 +231,7 @@ fn put_leased(work: &Work<'_>, message: i64, mail: &NewMail, lane: &Lane) -> rus
     for (position, address, _) in recipients(mail) {
         let recipient = RecipientFields { position, address, lane: lane.to_string(), failed_at: None };
         put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, (None, None))?;
-        work.count(Tally { leased: 1, ..Tally::default() });
+        work.count(lane.as_str(), Tally { leased: 1, ..Tally::default() });
     }
     work.execute(
         "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, 0)",

@@ -8,7 +8,7 @@
 use super::envelope::{self, EnvelopeRecipient, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::rows::{LEASED, bad_text, marks_from_column, origin_from_columns, signed, tally_of};
-use super::work::{Sql, Work};
+use super::work::{Sql, Tally, Work};
 use crate::message::Marks;
 use crate::message::accepted::{Addressed, AskedHeader, Origin};
 use crate::queue::{LaneOf, Suspension};
@@ -197,11 +197,15 @@ pub(super) fn move_recipients(
             "UPDATE recipient SET lane = ?3, digest = ?4 WHERE message = ?1 AND position = ?2",
             (message, row.fields.position, to, digest),
         )?;
+        if row.fields.failed_at.is_some() {
+            work.count(&row.fields.lane, Tally { failed: -1, ..Tally::default() });
+            work.count(to, Tally { failed: 1, ..Tally::default() });
+        }
     }
     work.execute("DELETE FROM job WHERE message = ?1 AND state <> ?2", (message, LEASED))?;
     for recipient in recipients.iter().filter(|recipient| recipient.is_open()) {
         if let Some(job) = jobs.get(recipient.from()) {
-            join(work, message, &recipient.to, job)?;
+            join(work, message, (recipient.from(), job), &recipient.to)?;
         }
     }
     Ok(moved as u64)
@@ -231,8 +235,8 @@ fn recipients_of(
     Ok(envelope::recipients(work, message)?.into_iter().map(with_lane).collect())
 }
 
-/// Moves one recipient from its old job to the job on `lane`, which is created if it is missing.
-fn join(work: &Work<'_>, message: i64, lane: &str, job: &Job) -> rusqlite::Result<()> {
+/// Moves one recipient from its old job, on `from`, to the job on `lane`, which is created if it is missing.
+fn join(work: &Work<'_>, message: i64, (from, job): (&str, &Job), lane: &str) -> rusqlite::Result<()> {
     let state = work.first(
         "INSERT INTO job (message, lane, domain, due, state, suspect) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (message, lane) DO UPDATE SET due = MIN(due, excluded.due), suspect = MAX(suspect, excluded.suspect)
@@ -240,7 +244,7 @@ fn join(work: &Work<'_>, message: i64, lane: &str, job: &Job) -> rusqlite::Resul
         (message, lane, &job.domain, job.due, job.state, job.possible_duplicate),
         |row| row.get(0),
     )?;
-    work.count(tally_of(job.state, -1));
-    work.count(tally_of(state.unwrap_or(job.state), 1));
+    work.count(from, tally_of(job.state, -1));
+    work.count(lane, tally_of(state.unwrap_or(job.state), 1));
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::envelope::{self, EnvelopeRecipient, MessageFields, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::lease::read_message;
 use super::lifetime;
-use super::operate::{failed_of, jobs_of};
+use super::operate::{jobs_of, uncount_failed};
 use super::put::{digest, put_recipient};
 use super::rows::{
     LEASED, bad_text, domain_of, has_failed_in_doubt, key_of, lived_to_column, marks_to_column, signed, tally_of,
@@ -138,9 +138,9 @@ fn replace(work: &Work<'_>, form: &ReplacementRows, now: i64) -> Result<Option<V
         return Ok(None);
     }
     for job in jobs {
-        work.count(tally_of(job.state, -job.open));
+        work.count(&job.lane, tally_of(job.state, -job.open));
     }
-    work.count(Tally { failed: -failed_of(work, message)?, ..Tally::default() });
+    uncount_failed(work, message)?;
     let possible_duplicate =
         work.first("SELECT MAX(suspect) FROM job WHERE message = ?1", [message], |row| row.get::<_, Option<bool>>(0))?;
     let possible_duplicate = possible_duplicate.flatten().unwrap_or(false) || has_failed_in_doubt(work, message, None)?;
@@ -213,7 +213,7 @@ fn put_recipients(
             wait_on(work, message, lane.as_str(), &domain, now, possible_duplicate)?;
             last = Some(lane);
         }
-        work.count(Tally { waiting: 1, ..Tally::default() });
+        work.count(lane.as_str(), Tally { waiting: 1, ..Tally::default() });
     }
     Ok(())
 }

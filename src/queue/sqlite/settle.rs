@@ -63,7 +63,7 @@ pub(super) fn settle(
     let failed = signed(settlements.iter().filter(|settlement| matches!(settlement, Settlement::Failed(_))).count());
     let open_after = open_before - signed(delivered.len()) - failed;
     end_job(work, held, settlements, due, open_after)?;
-    work.count(Tally { leased: -open_before, waiting: open_after, failed, ..Tally::default() });
+    work.count(&held.lane, Tally { leased: -open_before, waiting: open_after, failed, ..Tally::default() });
     let gone = forget_if_empty(work, held.message, signed(delivered.len()))?;
     let is_gone = gone.is_some();
     Ok(SettledLease { files: gone.unwrap_or_default(), is_gone })

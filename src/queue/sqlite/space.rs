@@ -126,6 +126,11 @@ impl FreeSpace {
         &self.log
     }
 
+    /// Octets of the database and of its log.
+    pub(super) fn database(&self) -> u64 {
+        octets_of(&self.database).saturating_add(octets_of(&self.log))
+    }
+
     /// Called after each commit.
     pub(super) fn note(&self, connection: &Connection) {
         let pages = |pragma| {

@@ -6,6 +6,7 @@ use super::cache::Cache;
 use super::content::{self, Unreadable};
 use super::deduplication;
 use super::failure::{Failure, is_damage, of_io};
+use super::lane_counts::LaneCounter;
 use super::lease::{self, Turns};
 use super::lifetime;
 use super::open::SqliteOptions;
@@ -198,6 +199,15 @@ impl SqliteStore {
             Ok(PreparedPut { digest, lived, mail, body_in_file, original_in_file, is_awaited })
         };
         if octets > 0 { spawn_blocking(prepare).await.map_err(|_| QueueError::Closed)? } else { prepare() }
+    }
+
+    pub(super) fn counter(&self) -> &Arc<LaneCounter> {
+        &self.surroundings.counter
+    }
+
+    /// Size of everything that is stored.
+    pub(super) fn octets(&self) -> u64 {
+        self.surroundings.space.database().saturating_add(self.bodies.octets())
     }
 
     /// Asked before a message arrives; its `put` checks again.

@@ -3,7 +3,7 @@
 
 use super::failure::Failure;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::{AddAssign, Deref};
 
 /// Every statement of the queue goes through this type; tests ask the planner about each (none may scan a table).
@@ -63,10 +63,33 @@ impl AddAssign for Tally {
     }
 }
 
+/// Changes to the numbers of recipients, lane by lane. A batch touches few lanes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LaneTallies(Vec<(String, Tally)>);
+
+impl LaneTallies {
+    fn add(&mut self, lane: &str, change: Tally) {
+        match self.0.iter_mut().find(|(known, _)| known == lane) {
+            Some((_, tally)) => *tally += change,
+            None => self.0.push((lane.to_owned(), change)),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Tally)> {
+        self.0.iter().map(|(lane, tally)| (lane.as_str(), *tally))
+    }
+
+    pub(super) fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        self.0.iter().for_each(|(_, tally)| total += *tally);
+        total
+    }
+}
+
 /// One transaction, shared by the operations of a batch.
 pub(super) struct Work<'a> {
     sql: Sql<'a>,
-    tally: Cell<Tally>,
+    tallies: RefCell<LaneTallies>,
     keeps_records: bool,
     has_savepoints: bool,
     has_failed: Cell<bool>,
@@ -83,7 +106,13 @@ impl<'a> Deref for Work<'a> {
 impl<'a> Work<'a> {
     pub(super) fn new(connection: &'a Connection) -> Self {
         let sql = Sql::new(connection);
-        Self { sql, tally: Cell::default(), keeps_records: true, has_savepoints: true, has_failed: Cell::default() }
+        Self {
+            sql,
+            tallies: RefCell::default(),
+            keeps_records: true,
+            has_savepoints: true,
+            has_failed: Cell::default(),
+        }
     }
 
     /// Without savepoints, which cost a copy of each page: if any operation fails, the whole transaction has to be rolled
@@ -111,10 +140,9 @@ impl<'a> Work<'a> {
         self.keeps_records
     }
 
-    pub(super) fn count(&self, change: Tally) {
-        let mut tally = self.tally.get();
-        tally += change;
-        self.tally.set(tally);
+    /// `lane`: as its rows have it, with the prefix of a suspension.
+    pub(super) fn count(&self, lane: &str, change: Tally) {
+        self.tallies.borrow_mut().add(lane, change);
     }
 
     /// Runs one operation completely or not at all, independently of the others in the batch. May be nested.
@@ -122,7 +150,7 @@ impl<'a> Work<'a> {
         if !self.has_savepoints {
             return operation(self).inspect_err(|_| self.has_failed.set(true));
         }
-        let before = self.tally.get();
+        let before = self.tallies.borrow().clone();
         self.execute("SAVEPOINT step", [])?;
         match operation(self) {
             Ok(result) => {
@@ -130,7 +158,7 @@ impl<'a> Work<'a> {
                 Ok(result)
             }
             Err(failure) => {
-                self.tally.set(before);
+                self.tallies.replace(before);
                 // If SQLite rolled back the whole transaction, no savepoint is left; the caller checks for that.
                 if self.execute("ROLLBACK TO step", []).is_ok() {
                     self.execute("RELEASE step", [])?;
@@ -141,8 +169,9 @@ impl<'a> Work<'a> {
     }
 
     /// Must run before the commit. Returns what it wrote.
-    pub(super) fn write_tally(&self) -> rusqlite::Result<Tally> {
-        let tally = self.tally.take();
+    pub(super) fn write_tally(&self) -> rusqlite::Result<LaneTallies> {
+        let tallies = self.tallies.take();
+        let tally = tallies.total();
         if tally != Tally::default() {
             self.execute(
                 "UPDATE ledger SET waiting = waiting + ?1, leased = leased + ?2, failed = failed + ?3,
@@ -150,6 +179,6 @@ impl<'a> Work<'a> {
                 (tally.waiting, tally.leased, tally.failed, tally.damaged),
             )?;
         }
-        Ok(tally)
+        Ok(tallies)
     }
 }

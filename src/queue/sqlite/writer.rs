@@ -3,10 +3,12 @@
 use super::batch::{Addition, Call, Thread};
 use super::failure::Failure;
 use super::identity::Files;
+use super::lane_counts::LaneCounter;
 use super::pace::Pace;
 use super::reserve::Reserve;
 use super::space::FreeSpace;
 use super::work::Work;
+use crate::observe::metrics::QueueMetrics;
 use crate::queue::QueueError;
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
@@ -40,6 +42,8 @@ pub(super) struct Surroundings {
     pub files: Arc<Files>,
     /// Held by each reader while it reads; the thread acquires it to empty the log.
     pub reading: Arc<RwLock<()>>,
+    pub counter: Arc<LaneCounter>,
+    pub metrics: QueueMetrics,
 }
 
 impl Writer {

@@ -33,6 +33,8 @@ impl Setup {
     pub fn new(config: Option<&str>) -> Self {
         let folder = Folder::Temporary(tempfile::tempdir().expect("a temporary folder"));
         let mut environment = vec![("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())];
+        // Its default port can serve one gateway at a time; a test of it sets another address.
+        environment.push(("WAXSEAL_ADMIN_ADDRESS".to_owned(), "off".to_owned()));
         environment.extend(clock::of_this_run());
         // What a scripted upstream hears and counts is the test's own.
         environment.push(("WAXSEAL_DOCTOR_AT_START".to_owned(), "false".to_owned()));

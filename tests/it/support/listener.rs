@@ -62,6 +62,7 @@ pub fn options() -> ListenerOptions {
         max_connections_per_address: 200,
         timeout: Duration::from_secs(300),
         rates: waxseal::inbound::SubmissionRates::default(),
+        metrics: Default::default(),
     }
 }
 

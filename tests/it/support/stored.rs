@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use waxseal::control::{ControlServer, CurrentRules};
+use waxseal::control::{ControlServer, CurrentRules, LiveStatus, LiveWatch};
 use waxseal::gateway::lock::Lock;
 use waxseal::message::accepted::{Accepted, Origin};
 use waxseal::message::{Envelope, MailId, Marks, RawMessage};
@@ -25,6 +25,7 @@ pub fn open(data_dir: &Path) -> SqliteQueue {
         min_free_space: 0,
         schedule: Schedule::default(),
         clock: Clock::System,
+        metrics: Default::default(),
     };
     SqliteQueue::open(options).expect("the queue opens")
 }
@@ -115,7 +116,7 @@ impl Holder {
             queue.clone(),
             CurrentRules::default(),
             wake,
-            Arc::new(Vec::new),
+            LiveWatch::new(LiveStatus::default),
             Clock::System,
         )
         .expect("a socket");

@@ -158,6 +158,7 @@ fn options(folder: &Path) -> SqliteOptions {
         min_free_space: 0,
         schedule: Default::default(),
         clock,
+        metrics: Default::default(),
     }
 }
 

@@ -39,6 +39,7 @@ impl Folder {
             min_free_space: 0,
             schedule: Default::default(),
             clock: Clock::System,
+            metrics: Default::default(),
         }
     }
 

@@ -1,0 +1,163 @@
+//! `waxseal status`: the gateway on one screen: queue, lanes, upstreams with what holds them, quotas, oldest mail, and
+//! what is wrong. Changes nothing.
+
+use super::queue::{QueueClient, WaitingView, ago, print, print_json, size, unexpected};
+use super::run::print_problems;
+use super::{PROBLEM_FOUND, WRONG};
+use crate::config::{self, ConfigFile, Environment};
+use crate::control::{ControlRequest, ControlResponse, GatewayStatus, LiveStatus, Overview, StatusProblem};
+use crate::delivery::{UpstreamState, UpstreamStatus};
+use crate::observe::log::Clean;
+use crate::text::briefly;
+use anyhow::Context as _;
+use clap::Args;
+use jiff::Timestamp;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) const AFTER_HELP: &str = "\
+Works beside a running gateway, and says so if none runs.
+
+Exit status: 0 nothing is wrong, 1 something is (the last lines say what), 2 wrong usage, or no way to the gateway.";
+
+pub fn run(config: &ConfigFile<'_>, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let location = match config::queue_location(config, &Environment::of_process()) {
+        Ok(location) => location,
+        Err(problems) => {
+            print_problems(&problems);
+            return Ok(ExitCode::from(WRONG));
+        }
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let status = runtime.block_on(async {
+        let client = QueueClient::open(&location).await?;
+        let status = match client.ask(ControlRequest::Status).await? {
+            ControlResponse::Status(status) => *status,
+            other => return Err(unexpected(&other)),
+        };
+        client.close().await;
+        Ok(status)
+    })?;
+    let now = Timestamp::now();
+    let problems = status.problems(now);
+    if args.json {
+        let mut json = serde_json::to_value(&status)?;
+        json["problems"] = serde_json::to_value(&problems)?;
+        print_json(&json)?;
+    } else {
+        print(screen(&status, &problems, now))?;
+    }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM_FOUND) })
+}
+
+fn screen(status: &GatewayStatus, problems: &[StatusProblem], now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut line = |words: &str| {
+        let _writing_to_memory = writeln!(text, "{words}");
+    };
+    match &status.live {
+        Some(live) => {
+            let addresses = if live.listeners.is_empty() { "nothing".to_owned() } else { live.listeners.join(", ") };
+            line(&format!(
+                "waxseal {}, started {}, listening on {addresses}",
+                status.version,
+                ago(now, live.started_at)
+            ));
+        }
+        None => line("the gateway is not running"),
+    }
+    line("");
+    of_queue(status, now).iter().for_each(|words| line(words));
+    if let Some(live) = &status.live {
+        line("");
+        live.upstreams.iter().for_each(|upstream| line(&of_upstream(upstream, now)));
+        line("");
+        of_surroundings(live, now).iter().for_each(|words| line(words));
+    }
+    line("");
+    match problems {
+        [] => line("Nothing is wrong."),
+        problems => {
+            line("What is wrong:");
+            problems.iter().for_each(|problem| line(&format!("  {}", Clean(&problem.text))));
+        }
+    }
+    text
+}
+
+fn of_queue(status: &GatewayStatus, now: Timestamp) -> Vec<String> {
+    let counts = &status.counts;
+    let mut lines = vec![format!(
+        "Queue: {} waiting, {} being sent, {} failed, {} damaged recipients; {}",
+        counts.waiting,
+        counts.leased,
+        counts.failed,
+        counts.damaged,
+        size(status.figures.octets)
+    )];
+    let oldest = status.figures.lanes.iter().filter_map(|lane| Some((lane.oldest?, &lane.lane))).min();
+    if let Some((oldest, lane)) = oldest {
+        lines.push(format!("  oldest mail: {} on lane {}", ago(now, oldest), Clean(lane)));
+    }
+    let lanes = status.live.as_ref().map(|live| live.lanes.iter().map(|lane| lane.state.clone()).collect());
+    let overview = Overview { held: status.held.clone(), counts: *counts, lanes };
+    lines.extend(WaitingView { overview: &overview, now }.summary().into_iter().map(|words| format!("  {words}")));
+    lines
+}
+
+fn of_upstream(upstream: &UpstreamStatus, now: Timestamp) -> String {
+    let state = match upstream.state {
+        UpstreamState::Available => "available",
+        UpstreamState::Recovering => "recovering",
+        UpstreamState::Unavailable => "unavailable",
+        UpstreamState::QuotaReached => "quota reached",
+    };
+    let mut words = format!(
+        "Upstream {}: {state}, {} of {} connections",
+        Clean(&upstream.name),
+        upstream.connections,
+        upstream.connections_allowed
+    );
+    for quota in &upstream.quotas {
+        let _writing_to_memory = write!(words, ", {} of {} per {} used", quota.used, quota.limit, quota.window);
+    }
+    if let Some(until) = upstream.until {
+        let left = briefly((until.as_second() - now.as_second()).max(1).unsigned_abs());
+        let _writing_to_memory = write!(words, "; next try in {left}");
+    }
+    if upstream.is_sandbox {
+        words.push_str("; mail is kept here and NOT sent");
+    }
+    words
+}
+
+fn of_surroundings(live: &LiveStatus, now: Timestamp) -> Vec<String> {
+    let free = live.disk_free.map_or("unknown".to_owned(), size);
+    let mut lines = vec![
+        format!("Disk: {free} free, new mail is accepted above {}", size(live.disk_floor)),
+        format!("Memory: {} of {} in use for messages", size(live.memory_used), size(live.memory_total)),
+    ];
+    for key in &live.dkim {
+        let published = match key.is_published {
+            Some(true) => "its record is in the DNS",
+            Some(false) => "its record is NOT in the DNS",
+            None => "its record was not looked up",
+        };
+        lines.push(format!("DKIM key {}._domainkey.{}: {published}", key.selector, key.domain));
+    }
+    for certificate in &live.certificates {
+        let left = certificate.expires.as_second() - now.as_second();
+        let ends =
+            if left > 0 { format!("ends in {}", briefly(left.unsigned_abs())) } else { "has expired".to_owned() };
+        lines.push(format!("Certificate of {} {}: {ends}", certificate.usage, Clean(&certificate.name)));
+    }
+    lines
+}

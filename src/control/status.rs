@@ -1,0 +1,275 @@
+//! The state of the gateway as a whole: what is in the queue, what holds it, what is wrong. One function gathers it for
+//! the socket, for `waxseal status`, for health and for the metrics.
+
+use crate::delivery::{HoldCause, LaneState, UpstreamState, UpstreamStatus};
+use crate::queue::{HeldLane, Lane, Operator, QueueError, QueueFigures, Statistics, Suspension};
+use crate::text::{briefly, roughly};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Mail that is older is a sign of trouble.
+pub const OLD_MAIL: Duration = Duration::from_secs(15 * 60);
+/// A certificate that expires sooner is.
+const CERTIFICATE_ENDS: Duration = Duration::from_secs(14 * 24 * 3600);
+const QUOTA_IS_HIGH: f64 = 0.8;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    pub version: String,
+    pub counts: Statistics,
+    pub held: Vec<HeldLane>,
+    pub figures: QueueFigures,
+    /// `None`: no gateway runs.
+    pub live: Option<LiveStatus>,
+}
+
+/// What only the running gateway knows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LiveStatus {
+    pub started_at: Timestamp,
+    /// The addresses that it listens on; empty once it stops.
+    pub listeners: Vec<String>,
+    /// Why no mail can be stored; `None`: it can.
+    pub storage: Option<String>,
+    /// `None`: the system does not report it.
+    pub disk_free: Option<u64>,
+    /// `min_free_space`.
+    pub disk_floor: u64,
+    /// Octets of messages in memory, and how many there may be.
+    pub memory_used: u64,
+    pub memory_total: u64,
+    pub upstreams: Vec<UpstreamStatus>,
+    pub lanes: Vec<LaneStatus>,
+    pub dkim: Vec<DkimKeyStatus>,
+    pub certificates: Vec<CertificateStatus>,
+    pub faults: u64,
+}
+
+/// One lane that the routes name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    pub state: LaneState,
+    /// Its upstreams, in the order in which they are tried.
+    pub upstreams: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DkimKeyStatus {
+    pub domain: String,
+    pub selector: String,
+    /// Whether the DNS has its record; `None`: not known.
+    pub is_published: Option<bool>,
+}
+
+/// A certificate of the gateway itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// "listener" or "upstream".
+    pub usage: String,
+    /// The listener's address or the upstream's name.
+    pub name: String,
+    pub expires: Timestamp,
+}
+
+/// Asks the running gateway what only it knows. Cheap to clone.
+#[derive(Clone)]
+pub struct LiveWatch(Arc<dyn Fn() -> LiveStatus + Send + Sync>);
+
+impl LiveWatch {
+    pub fn new(look: impl Fn() -> LiveStatus + Send + Sync + 'static) -> Self {
+        Self(Arc::new(look))
+    }
+
+    /// The numbers of the lanes are 0: the queue has them.
+    pub fn look(&self) -> LiveStatus {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for LiveWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveWatch").finish_non_exhaustive()
+    }
+}
+
+/// Something that an operator should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StatusProblem {
+    /// A fixed word for programs.
+    pub id: &'static str,
+    pub text: String,
+}
+
+pub async fn gather(
+    queue: &dyn Operator,
+    live: Option<&LiveWatch>,
+    now: Timestamp,
+) -> Result<GatewayStatus, QueueError> {
+    let counts = queue.statistics().await?;
+    let held = queue.holds().await?;
+    let figures = queue.figures().await?;
+    let mut live = live.map(LiveWatch::look);
+    for lane in live.iter_mut().flat_map(|live| &mut live.lanes) {
+        count(queue, &mut lane.state, now, GatewayStatus::COUNTED).await?;
+    }
+    Ok(GatewayStatus { version: env!("CARGO_PKG_VERSION").to_owned(), counts, held, figures, live })
+}
+
+/// The states of all lanes, with how many messages wait on each; where they cannot be counted, the states alone.
+pub(super) async fn lanes(queue: &dyn Operator, live: &LiveWatch, now: Timestamp) -> Vec<LaneState> {
+    let mut states: Vec<LaneState> = live.look().lanes.into_iter().map(|lane| lane.state).collect();
+    for state in &mut states {
+        let _the_state_alone = count(queue, state, now, LaneState::MOST).await;
+    }
+    states
+}
+
+/// Counts up to `most` of each kind.
+async fn count(queue: &dyn Operator, state: &mut LaneState, now: Timestamp, most: u64) -> Result<(), QueueError> {
+    let lane = Lane::new(state.lane.as_str());
+    let free = state.obstacle.as_ref().and_then(|obstacle| obstacle.until).map_or(now, |until| until.max(now));
+    state.waiting = queue.count_waiting(&lane, None, most).await?;
+    state.later = if state.waiting > 0 { queue.count_waiting(&lane, Some(free), most).await? } else { 0 };
+    let suspended = async |suspension: Suspension| queue.count_waiting(&suspension.of(&state.lane), None, most).await;
+    (state.held, state.delayed) = (suspended(Suspension::Held).await?, suspended(Suspension::Delayed).await?);
+    Ok(())
+}
+
+/// What recipients of a lane wait for, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitReason {
+    Hold,
+    SubmissionRate,
+    Backoff,
+    /// It is about to be sent.
+    Turn,
+    Lane(HoldCause),
+}
+
+impl WaitReason {
+    pub const ALL: [Self; 10] = [
+        Self::Hold,
+        Self::SubmissionRate,
+        Self::Backoff,
+        Self::Turn,
+        Self::Lane(HoldCause::Quota),
+        Self::Lane(HoldCause::Breaker),
+        Self::Lane(HoldCause::Recovery),
+        Self::Lane(HoldCause::Rate),
+        Self::Lane(HoldCause::Connections),
+        Self::Lane(HoldCause::Memory),
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::SubmissionRate => "submission_rate",
+            Self::Backoff => "backoff",
+            Self::Turn => "turn",
+            Self::Lane(HoldCause::Quota) => "quota",
+            Self::Lane(HoldCause::Breaker) => "breaker",
+            Self::Lane(HoldCause::Recovery) => "recovery",
+            Self::Lane(HoldCause::Rate) => "rate",
+            Self::Lane(HoldCause::Connections) => "connections",
+            Self::Lane(HoldCause::Memory) => "memory",
+        }
+    }
+}
+
+impl GatewayStatus {
+    /// Messages of a lane that are counted for [`GatewayStatus::waiting`]: more would make a look at a long queue slow.
+    pub const COUNTED: u64 = 10_000;
+
+    /// What the recipients of a lane wait for. The sum is the number of waiting and held ones. Where some are due and others
+    /// are not, they are divided as their messages are, of which up to [`GatewayStatus::COUNTED`] of a kind are counted.
+    pub fn waiting(&self, lane: &LaneStatus) -> Vec<(WaitReason, u64)> {
+        let LaneState { obstacle, waiting: messages, later, delayed, .. } = &lane.state;
+        let figures = self.figures.lanes.iter().find(|figures| figures.lane == lane.state.lane);
+        let (recipients, held) = figures.map_or((0, 0), |figures| (figures.waiting, figures.held));
+        if is_held(&self.held, &lane.state.lane) {
+            return vec![(WaitReason::Hold, recipients + held)];
+        }
+        let all = messages + delayed;
+        let share = |part: u64| if all == 0 { 0 } else { recipients.saturating_mul(part) / all };
+        let (delayed, later) = (share(*delayed), share(*later));
+        let now = recipients.saturating_sub(delayed).saturating_sub(later);
+        let cause = obstacle.as_ref().map_or(WaitReason::Turn, |obstacle| WaitReason::Lane(obstacle.cause));
+        vec![
+            (WaitReason::Hold, held),
+            (WaitReason::SubmissionRate, delayed),
+            (WaitReason::Backoff, later),
+            (cause, now),
+        ]
+    }
+
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.figures.lanes.iter().filter_map(|lane| lane.oldest).min()
+    }
+
+    /// What an operator should look at, the worst first.
+    pub fn problems(&self, now: Timestamp) -> Vec<StatusProblem> {
+        let mut problems = Vec::new();
+        let mut add = |id, text: String| problems.push(StatusProblem { id, text });
+        let Some(live) = &self.live else {
+            add("gateway", "the gateway is not running: no mail is accepted or sent".to_owned());
+            return problems;
+        };
+        if let Some(error) = &live.storage {
+            add("storage", format!("no mail can be stored: {error}"));
+        }
+        for upstream in live.upstreams.iter().filter(|upstream| !upstream.state.is_well()) {
+            let id = if upstream.state == UpstreamState::QuotaReached { "quota" } else { "upstream" };
+            let again = upstream.until.map(|until| format!("; next try in {}", left(now, until))).unwrap_or_default();
+            let reason = upstream.reason.as_deref().unwrap_or("it cannot be used");
+            add(id, format!("{}: {reason}{again}", upstream.name));
+        }
+        for (upstream, quota) in live.upstreams.iter().flat_map(|it| it.quotas.iter().map(move |quota| (it, quota))) {
+            if upstream.state.is_well() && quota.ratio() > QUOTA_IS_HIGH {
+                let text =
+                    format!("{}: {} of {} per {} are used", upstream.name, quota.used, quota.limit, quota.window);
+                add("quota", text);
+            }
+        }
+        for held in &self.held {
+            let lane = held.lane.as_deref().map_or("all lanes are".to_owned(), |lane| format!("lane {lane} is"));
+            add("hold", format!("{lane} held by an operator; `waxseal queue release` ends it"));
+        }
+        if let Some(age) = self.oldest().and_then(|oldest| Duration::try_from(now.duration_since(oldest)).ok())
+            && age > OLD_MAIL
+        {
+            add("oldest", format!("the oldest mail has been waiting for {}", roughly(age)));
+        }
+        if self.counts.damaged > 0 {
+            add("damaged", format!("{} recipients are damaged; see `waxseal queue check`", self.counts.damaged));
+        }
+        for key in live.dkim.iter().filter(|key| key.is_published == Some(false)) {
+            let name = format!("{}._domainkey.{}", key.selector, key.domain);
+            add("dkim", format!("the DNS record {name} is missing or is not the key's"));
+        }
+        for certificate in &live.certificates {
+            if certificate.expires < now + CERTIFICATE_ENDS {
+                let CertificateStatus { usage, name, expires } = certificate;
+                add(
+                    "certificate",
+                    format!("the certificate of {usage} {name} ends on {}", expires.strftime("%Y-%m-%d")),
+                );
+            }
+        }
+        problems
+    }
+}
+
+/// Whether an operator holds this lane.
+pub fn is_held(held: &[HeldLane], lane: &str) -> bool {
+    held.iter().any(|held| match &held.lane {
+        Some(name) => name == lane,
+        None => !held.except.iter().any(|name| name == lane),
+    })
+}
+
+fn left(now: Timestamp, until: Timestamp) -> String {
+    briefly((until.as_second() - now.as_second()).max(1).unsigned_abs())
+}

@@ -1,0 +1,124 @@
+//! What only the running gateway knows, for metrics, health, `waxseal status` and `waxseal queue`. It keeps no part of the
+//! gateway alive and changes nothing.
+
+use crate::config::{Provider, Settings, UpstreamSettings};
+use crate::control::{CertificateStatus, DkimKeyStatus, LaneStatus, LiveStatus, LiveWatch};
+use crate::delivery::{Delivery, LaneLimits, UpstreamStatus};
+use crate::dkim::{Keyring, SigningKey};
+use crate::message::MemoryBudget;
+use crate::observe::{Clock, fault};
+use crate::queue::Backend;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+/// The parts that a look at the gateway needs.
+pub(super) struct LiveParts {
+    pub queue: Weak<dyn Backend>,
+    pub limits: LaneLimits,
+    /// Of incoming messages, and of conversions.
+    pub budgets: [MemoryBudget; 2],
+    pub data_dir: PathBuf,
+    pub disk_floor: u64,
+    pub state: WatchedState,
+}
+
+/// What changes while the gateway runs. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WatchedState(Arc<Mutex<Watched>>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    listeners: Vec<String>,
+    delivery: Weak<Delivery>,
+    dkim: Vec<DkimKeyStatus>,
+    certificates: Vec<CertificateStatus>,
+}
+
+impl WatchedState {
+    /// At the start, and after each change of the configuration. What is known of a key's record stays.
+    pub fn follow(&self, settings: &Settings, keyring: &Keyring, delivery: &Arc<Delivery>) {
+        let mut watched = self.0.lock();
+        let known = std::mem::take(&mut watched.dkim);
+        let key = |key: &Arc<SigningKey>| {
+            let (domain, selector) = (key.domain().to_string(), key.selector().to_string());
+            let before = known.iter().find(|it| it.domain == domain && it.selector == selector);
+            let is_published = before.and_then(|it| it.is_published);
+            DkimKeyStatus { domain, selector, is_published }
+        };
+        watched.dkim = keyring.keys().map(key).collect();
+        watched.certificates = certificates(settings);
+        watched.delivery = Arc::downgrade(delivery);
+    }
+
+    /// The addresses that are open now; none once the gateway stops.
+    pub fn set_listeners(&self, addresses: Vec<String>) {
+        self.0.lock().listeners = addresses;
+    }
+}
+
+impl LiveParts {
+    pub fn into_watch(self) -> LiveWatch {
+        let started_at = Clock::System.now();
+        LiveWatch::new(move || self.look(started_at))
+    }
+
+    fn look(&self, started_at: Timestamp) -> LiveStatus {
+        let now = Clock::System.now();
+        let storage = match self.queue.upgrade() {
+            Some(queue) => queue.admit(0).err().map(|error| error.to_string()),
+            None => Some("the queue is closed".to_owned()),
+        };
+        let (delivery, listeners, dkim, certificates) = {
+            let Watched { delivery, listeners, dkim, certificates } = &*self.state.0.lock();
+            (delivery.upgrade(), listeners.clone(), dkim.clone(), certificates.clone())
+        };
+        let delivery = delivery.map(|delivery| of_delivery(&delivery, &self.limits, now));
+        let (upstreams, lanes) = delivery.unwrap_or_default();
+        LiveStatus {
+            started_at,
+            listeners,
+            storage,
+            disk_free: free_octets(&self.data_dir),
+            disk_floor: self.disk_floor,
+            memory_used: self.budgets.iter().map(|budget| budget.total().saturating_sub(budget.available())).sum(),
+            memory_total: self.budgets.iter().map(MemoryBudget::total).sum(),
+            upstreams,
+            lanes,
+            dkim,
+            certificates,
+            faults: fault::panics(),
+        }
+    }
+}
+
+fn of_delivery(delivery: &Delivery, limits: &LaneLimits, now: Timestamp) -> (Vec<UpstreamStatus>, Vec<LaneStatus>) {
+    let lanes = delivery.lane_states(limits, now).into_iter().map(|state| {
+        let upstreams = delivery.upstreams_of(&state.lane);
+        LaneStatus { state, upstreams }
+    });
+    (delivery.upstream_statuses(now), lanes.collect())
+}
+
+/// Space that an ordinary user may still write.
+fn free_octets(folder: &Path) -> Option<u64> {
+    rustix::fs::statvfs(folder).ok().map(|seen| seen.f_bavail.saturating_mul(seen.f_frsize))
+}
+
+/// The certificates that the gateway shows to clients and to providers.
+fn certificates(settings: &Settings) -> Vec<CertificateStatus> {
+    let status = |usage: &str, name: String, expires: Option<Timestamp>| {
+        expires.map(|expires| CertificateStatus { usage: usage.to_owned(), name, expires })
+    };
+    let listeners = settings
+        .listeners
+        .iter()
+        .filter_map(|listener| status("listener", listener.options.address.to_string(), listener.certificate_expires));
+    let of_upstream = |upstream: &UpstreamSettings| match &upstream.provider {
+        Provider::Smtp { endpoint, .. } => endpoint.client_certificate.as_ref().and_then(|it| it.expires),
+        Provider::Sandbox => None,
+    };
+    let upstreams = settings.upstreams.iter().filter_map(|it| status("upstream", it.name.to_string(), of_upstream(it)));
+    listeners.chain(upstreams).collect()
+}
