@@ -127,6 +127,7 @@ impl Bed {
             min_free_space: 0,
             schedule: Default::default(),
             clock: Clock::System,
+            metrics: Default::default(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let queue = Arc::new(SqliteQueue::open(options).unwrap());

@@ -164,6 +164,7 @@ fn open(path: &Path) -> Arc<SqliteQueue> {
         min_free_space: 0,
         schedule: Default::default(),
         clock: Clock::System,
+        metrics: Default::default(),
     };
     Arc::new(SqliteQueue::open(options).unwrap())
 }

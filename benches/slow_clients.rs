@@ -91,6 +91,7 @@ fn options() -> ListenerOptions {
         max_connections_per_address: SLOW + 10,
         timeout: Duration::from_secs(300),
         rates: waxseal::inbound::SubmissionRates::default(),
+        metrics: Default::default(),
     }
 }
 

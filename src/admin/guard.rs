@@ -52,19 +52,17 @@ impl Guard {
             }))
     }
 
-    /// The error is the answer.
-    fn admit(&self, headers: &HeaderMap, uri: &Uri, local: IpAddr) -> Result<(), Response> {
+    /// `Some`: the refusal.
+    fn refusal(&self, headers: &HeaderMap, uri: &Uri, local: IpAddr) -> Option<Response> {
         if !self.is_known_host(headers, uri, local) {
             let text = "Host is not known here: use the address of [admin], or add the name to its `hosts`\n";
-            return Err((StatusCode::MISDIRECTED_REQUEST, text).into_response());
+            return Some((StatusCode::MISDIRECTED_REQUEST, text).into_response());
         }
-        match &self.token {
-            Some(token) if !carries(headers, token) => {
-                let text = "the token of [admin] is needed: Authorization: Bearer TOKEN\n";
-                Err((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], text).into_response())
-            }
-            _ => Ok(()),
-        }
+        let token = self.token.as_ref().filter(|token| !carries(headers, token));
+        token.map(|_missing| {
+            let text = "the token of [admin] is needed: Authorization: Bearer TOKEN\n";
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], text).into_response()
+        })
     }
 
     /// RFC 9112 §3.2: exactly one Host; a target with an authority must name the same host.
@@ -95,9 +93,9 @@ async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match guard.admit(request.headers(), request.uri(), local.ip()) {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused,
+    let mut response = match guard.refusal(request.headers(), request.uri(), local.ip()) {
+        None => next.run(request).await,
+        Some(refusal) => refusal,
     };
     let headers = response.headers_mut();
     for (name, value) in FIXED_HEADERS {

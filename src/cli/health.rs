@@ -34,7 +34,7 @@ pub struct HealthArgs {
 pub(super) const AFTER_HELP: &str = "\
 In a Dockerfile: HEALTHCHECK CMD [\"waxseal\", \"health\"]
 
-Without --ready a provider that is away is no reason to fail: a restart would not bring it back.
+Without --ready a provider that is away does not count: a restart of the gateway would not bring it back.
 
 Exit status: 0 healthy, 1 not healthy, or no gateway runs, 2 wrong usage or configuration.";
 

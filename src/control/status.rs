@@ -193,7 +193,7 @@ impl GatewayStatus {
             return vec![(WaitReason::Hold, recipients + held)];
         }
         let all = messages + delayed;
-        let share = |part: u64| if all == 0 { 0 } else { recipients.saturating_mul(part) / all };
+        let share = |part: u64| recipients.saturating_mul(part).checked_div(all).unwrap_or(0);
         let (delayed, later) = (share(*delayed), share(*later));
         let now = recipients.saturating_sub(delayed).saturating_sub(later);
         let cause = obstacle.as_ref().map_or(WaitReason::Turn, |obstacle| WaitReason::Lane(obstacle.cause));
