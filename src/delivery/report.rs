@@ -4,7 +4,7 @@
 use super::settled::{Attempt, SentTransaction, SettledRecipient};
 use crate::message::accepted::Accepted;
 use crate::message::outcome::Cause;
-use crate::message::{Outcome, Reason};
+use crate::message::{Outcome, Reason, trace_id};
 use crate::observe::log::Clean;
 use crate::smtp::{EnhancedCode, Mailbox, Reply};
 use std::sync::Arc;
@@ -77,6 +77,7 @@ impl MailLine<'_> {
         let id = self.accepted.id;
         let from = Clean(&self.accepted.envelope.sender);
         let size = self.accepted.message.size();
+        let trace_id = trace_id(self.accepted.message.header());
         let to = named(recipients.iter().copied());
         let upstream = &*transaction.upstream;
         let tls = transaction.tls;
@@ -86,31 +87,33 @@ impl MailLine<'_> {
         let reply = Clean(reply);
         let ms = self.in_ms();
         let what = if transaction.is_sandbox { "kept in the sandbox, NOT sent" } else { "delivered" };
-        info!(%id, %from, to, size, upstream, tls, seal, code, enhanced, %reply, ms, "{what}");
+        info!(%id, %from, to, size, upstream, tls, seal, code, enhanced, %reply, ms, trace_id, "{what}");
     }
 
     fn deferred(&self, reason: &Reason, recipients: &[&Mailbox]) {
         let id = self.accepted.id;
         let from = Clean(&self.accepted.envelope.sender);
         let size = self.accepted.message.size();
+        let trace_id = trace_id(self.accepted.message.header());
         let to = named(recipients.iter().copied());
         let upstream = reason.upstream.as_deref();
         let (code, enhanced) = codes(reason);
         let reason = reason.without_upstream();
         let ms = self.in_ms();
-        warn!(%id, %from, to, size, upstream, code, enhanced, reason = %Clean(reason), ms, "deferred");
+        warn!(%id, %from, to, size, upstream, code, enhanced, reason = %Clean(reason), ms, trace_id, "deferred");
     }
 
     fn failed(&self, settled: &SettledRecipient, reason: &Reason, text: &str) {
         let id = self.accepted.id;
         let from = Clean(&self.accepted.envelope.sender);
         let size = self.accepted.message.size();
+        let trace_id = trace_id(self.accepted.message.header());
         let to = Clean(&settled.recipient);
         let tls = settled.transaction.as_ref().map(|transaction| transaction.tls);
         let upstream = reason.upstream.as_deref();
         let (code, enhanced) = codes(reason);
         let ms = self.in_ms();
-        error!(%id, %from, %to, size, upstream, tls, code, enhanced, reason = %Clean(text), ms, "failed");
+        error!(%id, %from, %to, size, upstream, tls, code, enhanced, reason = %Clean(text), ms, trace_id, "failed");
     }
 
     // JSON numbers cannot hold a u128, and readers of milliseconds expect a number.
@@ -127,7 +130,8 @@ pub(super) fn log_refused(accepted: &Accepted, to: &Mailbox, reason: &Reason) {
     let upstream = reason.upstream.as_deref();
     let (code, enhanced) = codes(reason);
     let reason = reason.without_upstream();
-    warn!(%id, %from, %to, upstream, code, enhanced, reason = %Clean(reason), "refused; the route's next upstream is asked");
+    let trace_id = trace_id(accepted.message.header());
+    warn!(%id, %from, %to, upstream, code, enhanced, reason = %Clean(reason), trace_id, "refused; the route's next upstream is asked");
 }
 
 /// The provider's code, and the enhanced one.

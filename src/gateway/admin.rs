@@ -86,3 +86,27 @@ impl GatewayAdmin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Environment};
+    use std::path::Path;
+
+    /// Two gateways on one machine, neither of which says anything about `[admin]`.
+    #[tokio::test]
+    async fn a_taken_address_that_nobody_chose_keeps_no_gateway_from_starting() {
+        let text = "[[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
+        let mut settings =
+            config::load_text(text, Path::new(""), &Environment::of([("", ""); 0])).expect("a configuration");
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let admin = settings.admin.as_mut().expect("on by default");
+        assert!(!admin.is_given && admin.options.address.port() == 8025, "{admin:?}");
+        admin.options.address = taken.local_addr().expect("its address");
+        let metrics = GatewayMetrics::new(&settings);
+        assert_eq!(GatewayAdmin::bind(&settings, metrics.clone()).expect("it goes on").address(), None);
+        settings.admin.as_mut().expect("still on").is_given = true;
+        let refused = GatewayAdmin::bind(&settings, metrics).expect_err("a choice is kept");
+        assert!(refused.to_string().contains("set it to \"off\""), "{refused}");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::delivery::named;
 use crate::inbound::{Client, Received};
 use crate::message::accepted::Accepted;
-use crate::message::{MailId, RawMessage, message_id};
+use crate::message::{MailId, RawMessage, message_id, trace_id};
 use crate::observe::log::Clean;
 use crate::queue::QueueError;
 use crate::smtp::Reply;
@@ -23,7 +23,8 @@ pub(super) fn log_taken(accepted: &Accepted, client: &Client, what: &'static str
     let listener = accepted.origin.listener.as_deref();
     let peer = client.peer;
     let message_id = message_id(accepted.message.header());
-    info!(%id, %from, to, recipients, size, user, listener, %peer, message_id, "{what}");
+    let trace_id = trace_id(accepted.message.header());
+    info!(%id, %from, to, recipients, size, user, listener, %peer, message_id, trace_id, "{what}");
 }
 
 /// Before it was stored: what it says of itself is what arrived.
@@ -42,12 +43,12 @@ impl RefusedMail<'_> {
         let size = received.data.len();
         let user = received.client.user.as_deref().map(|user| display(Clean(user)));
         let peer = received.client.peer;
-        let message_id = self.message_id();
+        let (message_id, trace_id) = self.identifiers();
         let code = reply.code();
         let enhanced = reply.enhanced().map(display);
         let reply = Clean(reply);
         let rule = rule.map(|rule| display(Clean(rule)));
-        warn!(%id, %from, to, size, user, listener, %peer, message_id, rule, code, enhanced, %reply, "refused a message");
+        warn!(%id, %from, to, size, user, listener, %peer, message_id, trace_id, rule, code, enhanced, %reply, "refused a message");
     }
 
     pub(super) fn log_discarded(&self, rule: &Arc<str>) {
@@ -57,14 +58,15 @@ impl RefusedMail<'_> {
         let size = received.data.len();
         let user = received.client.user.as_deref().map(|user| display(Clean(user)));
         let peer = received.client.peer;
-        let message_id = self.message_id();
+        let (message_id, trace_id) = self.identifiers();
         let rule = Clean(rule);
-        info!(%id, %from, to, size, user, listener, %peer, message_id, %rule, "discarded by a rule: no one gets this message");
+        info!(%id, %from, to, size, user, listener, %peer, message_id, trace_id, %rule, "discarded by a rule: no one gets this message");
     }
 
-    fn message_id(&self) -> Option<String> {
-        let message = RawMessage::from_data(self.received.data.clone()).ok()?;
-        message_id(message.header())
+    /// The message's own, and its trace's.
+    fn identifiers(&self) -> (Option<String>, Option<String>) {
+        let message = RawMessage::from_data(self.received.data.clone());
+        message.map_or((None, None), |message| (message_id(message.header()), trace_id(message.header())))
     }
 }
 
@@ -77,5 +79,6 @@ pub(super) fn log_not_stored(accepted: &Accepted, client: &Client, error: &Queue
     let listener = accepted.origin.listener.as_deref();
     let peer = client.peer;
     let message_id = message_id(accepted.message.header());
-    error!(%id, %from, to, user, listener, %peer, message_id, "refused a message that could not be stored: {error}");
+    let trace_id = trace_id(accepted.message.header());
+    error!(%id, %from, to, user, listener, %peer, message_id, trace_id, "refused a message that could not be stored: {error}");
 }

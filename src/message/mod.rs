@@ -28,6 +28,7 @@ pub mod rewrite;
 mod subject;
 pub(crate) mod text_pattern;
 pub mod trace;
+mod trace_id;
 
 pub use author::Author;
 pub(crate) use author::AuthorError;
@@ -42,3 +43,4 @@ pub use outcome::{Outcome, Reason, RelayStep};
 pub(crate) use pattern::SenderPatterns;
 pub use raw::RawMessage;
 pub(crate) use subject::subject;
+pub(crate) use trace_id::trace_id;

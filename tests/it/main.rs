@@ -26,6 +26,7 @@ mod everything_verifies;
 mod failover;
 mod first_run;
 
+mod health_and_metrics;
 mod hostile;
 mod hostile_log;
 mod limits;

@@ -69,3 +69,37 @@ fn histograms_have_buckets_and_handles_without_a_registry_do_nothing() {
     assert!(text.contains("waxseal_accept_seconds_bucket{le=\"0.005\"} 1"), "{text}");
     assert!(!text.contains("quantile"), "{text}");
 }
+
+/// A name that is written by hand somewhere else is of a metric, and docs/metrics.md has all of them as the table does.
+#[test]
+fn the_documentation_the_alerts_and_the_dashboard_name_the_metrics_that_there_are() {
+    let page = include_str!("../../../docs/metrics.md");
+    for MetricSchema { name, kind, labels, help } in METRICS {
+        let kind = match kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
+        };
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let row = format!("| `{name}` | {kind} | {} | {help} |", labels.join(" ")).replace("|  |", "| |");
+        assert!(page.lines().any(|line| line == row), "docs/metrics.md lacks this row:\n{row}");
+    }
+    let known: BTreeSet<&str> = METRICS.iter().map(|schema| schema.name).collect();
+    let (alerts, dashboard) =
+        (include_str!("../../../deploy/alerts.yml"), include_str!("../../../deploy/grafana/waxseal.json"));
+    let mut shown = BTreeSet::new();
+    for (file, text) in
+        [("docs/metrics.md", page), ("deploy/alerts.yml", alerts), ("deploy/grafana/waxseal.json", dashboard)]
+    {
+        let words = text.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit() && c != '_');
+        for word in words.filter(|word| word.starts_with("waxseal_") && *word != "waxseal_admin_token") {
+            let name = word.strip_suffix("_bucket").unwrap_or(word);
+            assert!(known.contains(name), "{file} names {word}");
+            if file.ends_with(".json") {
+                shown.insert(name);
+            }
+        }
+    }
+    assert_eq!(shown, known, "the dashboard shows every metric");
+    serde_json::from_str::<serde_json::Value>(dashboard).expect("JSON");
+}

@@ -21,7 +21,7 @@ const PIECE: usize = 24;
 /// Shorter texts would be found where they mean something else.
 const SHORTEST: usize = 8;
 /// Keys of the configuration, at any depth.
-const SECRET_KEYS: [&str; 3] = ["password", "secret_key", "private_key"];
+const SECRET_KEYS: [&str; 4] = ["password", "secret_key", "private_key", "token"];
 
 static LEARNT: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
 
