@@ -89,6 +89,7 @@ fn options() -> ListenerOptions {
         max_recipients: 1000,
         max_connections: SLOW + 10,
         max_connections_per_address: SLOW + 10,
+        proxy_protocol: Vec::new(),
         timeout: Duration::from_secs(300),
         rates: waxseal::inbound::SubmissionRates::default(),
         metrics: Default::default(),

@@ -121,6 +121,10 @@ settings! {
         /// Who may send: "off" (only the networks in `allow`), "optional" (those, or a client with a login) or "required"
         /// (only clients with a login).
         auth: AuthMode, default r#""optional""#;
+        /// The networks of load balancers (HAProxy, cloud balancers for TCP) that begin each connection with a PROXY header,
+        /// version 1 or 2. From them the header is required, and `allow`, the limits per address, the log and the Received header
+        /// see the real client; from any other address it is refused. Default: none.
+        proxy_protocol: Vec<IpNet>, default "[]";
         /// Which senders are accepted, in the envelope and in the From header. Default: the domains that have a [[dkim]] key
         /// or are listed in `unsigned`, and the domains below them; without any key, all senders.
         senders: Vec<PatternText>, optional r#"["*@example.com"]"#;

@@ -256,6 +256,7 @@ fn listeners(environment: &Environment, has_user: bool, file: &mut File, finding
         None if file.listeners.is_empty() => file.listeners = default_listeners(),
         None => {}
     }
+    let proxy_protocol = environment.list("WAXSEAL_PROXY_PROTOCOL", findings);
     let senders = environment.list("WAXSEAL_SENDERS", findings);
     let delivery = environment.text("WAXSEAL_DELIVERY", findings);
     let tls = environment.text("WAXSEAL_TLS", findings);
@@ -264,6 +265,7 @@ fn listeners(environment: &Environment, has_user: bool, file: &mut File, finding
     let max_message_size = environment.text("WAXSEAL_MAX_MESSAGE_SIZE", findings);
     for listener in &mut file.listeners {
         fill(&mut listener.allow, allow.as_ref());
+        fill(&mut listener.proxy_protocol, proxy_protocol.as_ref());
         fill(&mut listener.senders, senders.as_ref());
         fill(&mut listener.delivery, delivery.as_ref());
         fill(&mut listener.tls, tls.as_ref());

@@ -1,4 +1,4 @@
-//! One connection: the only file of the listener that reads and writes a socket.
+//! One connection: the only file of the listener that reads and writes a socket, after `load_balancer`.
 //!
 //! Drives `session` step by step. Replies are collected and written when the connection has to wait for the client, so
 //! that a pipelined batch is answered in one segment. Decides nothing about the protocol. RFC 5321 §4.5.3.2

@@ -4,6 +4,7 @@
 
 use super::connection::{self, ListenerService};
 use super::limits::{ConnectionCounter, ConnectionRefusal, ConnectionSlot};
+use super::load_balancer::{self, NoClient};
 use super::log_limit::{LogAbout, LogLimiter, LogPeer};
 use super::sockets::{self, BindError, Ipv4Clients};
 use super::users::Users;
@@ -16,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,8 @@ impl Listener {
         };
         let mut service = in_role(&changes.borrow_and_update().clone());
         let mut limits = counter(&service.options, &ConnectionCounter::new(0, 0, 0));
+        // Connections whose client is not known yet.
+        let mut awaiting = Arc::new(Semaphore::new(service.options.max_connections));
         let mut open = JoinSet::new();
         let mut failures = AcceptFailures::default();
         let mut minute = interval_at(Instant::now() + MINUTE, MINUTE);
@@ -105,6 +108,7 @@ impl Listener {
                 Ok(()) = changes.changed() => {
                     service = in_role(&changes.borrow_and_update().clone());
                     limits = counter(&service.options, &limits);
+                    awaiting = Arc::new(Semaphore::new(service.options.max_connections));
                 }
                 _ = minute.tick() => {
                     limits.next_minute();
@@ -115,9 +119,15 @@ impl Listener {
                     Ok((client, peer)) => {
                         // An IPv4 client has the same address on listeners of both families.
                         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                        match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
-                        Ok(slot) => drop(open.spawn(run(client, peer, slot, Arc::clone(&service)))),
-                        Err(refusal) => reject(client, peer, refusal, &service),
+                        let service = Arc::clone(&service);
+                        if !service.options.is_load_balancer(peer.ip()) {
+                            if let Some((client, slot)) = admit(client, peer, &limits, &service) {
+                                open.spawn(run(client, peer, slot, service));
+                            }
+                        } else if let Ok(header) = awaiting.clone().try_acquire_owned() {
+                            open.spawn(run_proxied(client, peer, header, limits.clone(), service));
+                        } else {
+                            debug!(%peer, "connection closed: too many load balancers' connections without their PROXY header");
                         }
                     }
                     Err(error) => {
@@ -169,6 +179,61 @@ async fn run<I: Intake>(client: TcpStream, peer: SocketAddr, slot: ConnectionSlo
     // Replies are collected before they are written, so a further delay would not help.
     let _best_effort = client.set_nodelay(true);
     connection::serve(client, peer, slot, &service).await;
+}
+
+/// The client's slot, or `None` after it was refused.
+fn admit<I>(
+    client: TcpStream,
+    peer: SocketAddr,
+    limits: &ConnectionCounter,
+    service: &ListenerService<I>,
+) -> Option<(TcpStream, ConnectionSlot)> {
+    match limits.admit(peer.ip(), service.options.needs_no_login(peer.ip())) {
+        Ok(slot) => Some((client, slot)),
+        Err(refusal) => {
+            reject(client, peer, refusal, service);
+            None
+        }
+    }
+}
+
+/// A load balancer's connection: the limits are those of the client that its header names.
+async fn run_proxied<I: Intake>(
+    mut socket: TcpStream,
+    load_balancer: SocketAddr,
+    awaited: OwnedSemaphorePermit,
+    limits: ConnectionCounter,
+    service: Arc<ListenerService<I>>,
+) {
+    let named = tokio::select! {
+        biased;
+        () = service.stop.cancelled() => return,
+        named = Box::pin(load_balancer::client(&mut socket, load_balancer)) => named,
+    };
+    drop(awaited);
+    match named {
+        Ok(peer) => {
+            debug!(%peer, %load_balancer, "a load balancer's client");
+            if let Some((socket, slot)) = admit(socket, peer, &limits, &service) {
+                run(socket, peer, slot, service).await;
+            }
+        }
+        Err(end @ (NoClient::Closed | NoClient::Broken(_))) => {
+            debug!(peer = %load_balancer, "connection closed: {end}")
+        }
+        Err(end @ (NoClient::Header(_) | NoClient::Slow)) => {
+            let log_peer = LogPeer {
+                listener: service.options.address,
+                peer: load_balancer,
+                needs_no_login: true,
+                may_send: false,
+            };
+            let why = format_args!(
+                "connection dropped: {end}; this address is in `proxy_protocol`, so each of its connections must begin with one"
+            );
+            service.log_limiter.warn(log_peer, LogAbout::default(), why);
+        }
+    }
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {

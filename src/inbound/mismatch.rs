@@ -4,17 +4,24 @@
 //!
 //! Pure: examines bytes, errors and options, and words the finding with its remedy.
 
-use super::{AuthMode, ListenerOptions, Tls, starttls};
+use super::{AuthMode, ListenerOptions, Tls, proxy, starttls};
 use std::fmt;
 use std::io;
 
 /// What the client expected and the listener does not offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mismatch {
-    TlsToPlain { offers_starttls: bool },
+    TlsToPlain {
+        offers_starttls: bool,
+    },
+    /// From an address from which none is expected, or a second one.
+    ProxyHeader,
     PlainToTls,
     SilentAtTls,
-    LeftWithoutMail { starttls_missing: bool, auth: MissingAuth },
+    LeftWithoutMail {
+        starttls_missing: bool,
+        auth: MissingAuth,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +33,11 @@ pub(super) enum MissingAuth {
 }
 
 impl Mismatch {
-    /// A TLS handshake record (RFC 8446 §5.1) where a command is expected.
+    /// A TLS handshake record (RFC 8446 §5.1) or a PROXY header where a command is expected.
     pub(super) fn of_input(input: &[u8], tls: &Tls) -> Option<Self> {
+        if proxy::begins_header(input) {
+            return Some(Self::ProxyHeader);
+        }
         let offers_starttls = starttls::is_offered(tls, None);
         matches!(input, [0x16, 0x03, ..]).then_some(Self::TlsToPlain { offers_starttls })
     }
@@ -66,9 +76,14 @@ impl fmt::Display for Mismatch {
                 "the client began with a TLS handshake, and this listener speaks plain text: turn TLS off in the client, \
                  or set the listener to tls = \"implicit\"",
             ),
+            Self::ProxyHeader => out.write_str(
+                "the client sent a PROXY header, which this listener accepts from load balancers alone, and once: list the load \
+                 balancer's network in `proxy_protocol`, or turn the PROXY protocol off there",
+            ),
             Self::PlainToTls => out.write_str(
                 "the client spoke plain text, and this listener expects TLS from the first byte: set the client to implicit \
-                 TLS (SMTPS), or the listener to tls = \"starttls\"",
+                 TLS (SMTPS), or the listener to tls = \"starttls\"; a load balancer that sends a PROXY header belongs in \
+                 `proxy_protocol`",
             ),
             Self::SilentAtTls => out.write_str(
                 "the client left without a TLS handshake. If it waits for a greeting in plain text: this listener expects TLS \
@@ -106,7 +121,9 @@ mod tests {
     fn only_a_handshake_record_is_taken_for_tls() {
         let finding = |input: &[u8]| Mismatch::of_input(input, &Tls::Off);
         assert_eq!(finding(b"\x16\x03\x01\x02\x00\x01"), Some(Mismatch::TlsToPlain { offers_starttls: false }));
-        assert_eq!([finding(b""), finding(b"\x16"), finding(b"EHLO a\r\n")], [None; 3]);
+        assert_eq!([finding(b""), finding(b"\x16"), finding(b"EHLO a\r\n"), finding(b"PROXY")], [None; 4]);
+        assert_eq!(finding(b"PROXY TCP4 1.2.3.4"), Some(Mismatch::ProxyHeader));
+        assert_eq!(finding(b"\r\n\r\n\0\r\nQUIT\n\x21"), Some(Mismatch::ProxyHeader));
         let offering = Mismatch::of_input(b"\x16\x03\x01", &Tls::StartTls(server_tls()));
         assert_eq!(offering, Some(Mismatch::TlsToPlain { offers_starttls: true }));
     }

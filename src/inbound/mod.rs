@@ -9,8 +9,10 @@ mod data;
 mod limits;
 mod lines;
 mod listener;
+mod load_balancer;
 mod log_limit;
 mod mismatch;
+mod proxy;
 mod rates;
 mod refusal;
 mod role;
@@ -55,6 +57,8 @@ pub struct ListenerOptions {
     /// In octets.
     pub max_message_size: u64,
     pub max_recipients: usize,
+    /// Load balancers: their connections begin with a PROXY header, which says whom each is from.
+    pub proxy_protocol: Vec<IpNet>,
     /// A quarter is reserved for clients that need no login.
     pub max_connections: usize,
     /// An IPv6 /64 counts as one address, unless it needs no login.
@@ -86,8 +90,17 @@ impl ListenerOptions {
 
     /// Whether the address is inside `allow`.
     pub fn allows(&self, address: IpAddr) -> bool {
-        self.allow.iter().any(|network| network.contains(&address.to_canonical()))
+        is_in(&self.allow, address)
     }
+
+    /// Whether a connection from this address must begin with a PROXY header. No other may.
+    pub fn is_load_balancer(&self, address: IpAddr) -> bool {
+        is_in(&self.proxy_protocol, address)
+    }
+}
+
+fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
 #[derive(Debug, Clone)]

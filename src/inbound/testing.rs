@@ -24,6 +24,7 @@ pub(crate) fn options() -> ListenerOptions {
         max_recipients: 5,
         max_connections: 10,
         max_connections_per_address: 10,
+        proxy_protocol: Vec::new(),
         timeout: Duration::from_secs(300),
         rates: SubmissionRates::default(),
         metrics: crate::observe::metrics::ListenerMetrics::default(),

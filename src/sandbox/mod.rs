@@ -87,6 +87,7 @@ impl Sandbox {
             max_recipients: 1000,
             max_connections: 1000,
             max_connections_per_address: 1000,
+            proxy_protocol: Vec::new(),
             timeout: Duration::from_secs(300),
             rates: inbound::SubmissionRates::default(),
             metrics: ListenerMetrics::default(),

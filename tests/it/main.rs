@@ -40,6 +40,7 @@ mod plausible_rules;
 mod probe_at_start;
 mod provider_logins;
 mod providers;
+mod proxy_protocol;
 mod queue_after_a_change;
 mod queue_beside_gateway;
 mod queue_bounces;

@@ -94,6 +94,7 @@ struct ListenerSummary {
     tls: &'static str,
     auth: &'static str,
     allow: Vec<String>,
+    proxy_protocol: Vec<String>,
     senders: Vec<String>,
 }
 
@@ -116,7 +117,8 @@ impl ListenerSummary {
                 AuthMode::Optional => "optional",
                 AuthMode::Required => "required",
             },
-            allow: options.allow.iter().map(ToString::to_string).collect(),
+            allow: texts(&options.allow),
+            proxy_protocol: texts(&options.proxy_protocol),
             senders: texts(listener.senders.iter()),
         }
     }
@@ -132,7 +134,11 @@ impl Display for ListenerSummary {
         };
         let Self { address, delivery, tls, senders, .. } = self;
         let senders = senders.join(", ");
-        write!(f, "{address}, delivery {delivery}, tls {tls}; clients {clients}; senders {senders}")
+        write!(f, "{address}, delivery {delivery}, tls {tls}; clients {clients}; senders {senders}")?;
+        match self.proxy_protocol.as_slice() {
+            [] => Ok(()),
+            networks => write!(f, "; load balancers in {}, with the PROXY protocol", networks.join(", ")),
+        }
     }
 }
 

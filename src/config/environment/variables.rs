@@ -99,6 +99,11 @@ pub const VARIABLES: &[Variable] = &[
         "listener.allow",
         "networks that may send without a login, with commas; for listeners without `allow`",
     ),
+    text(
+        "WAXSEAL_PROXY_PROTOCOL",
+        "listener.proxy_protocol",
+        "networks of load balancers that send a PROXY header, with commas; for listeners without `proxy_protocol`",
+    ),
     text("WAXSEAL_USER", "user.name", "a login for applications, together with WAXSEAL_PASSWORD"),
     secret("WAXSEAL_PASSWORD", "user.password", "its password, or the hash that `waxseal user hash` prints"),
     text(

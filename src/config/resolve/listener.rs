@@ -44,6 +44,7 @@ impl Resolver<'_> {
         let tls = self.listener_tls(typed);
         let certificate_expires = tls.as_ref().ok().and_then(|(_, expires)| *expires);
         self.check_who_may_send(typed, has_users);
+        self.check_load_balancers(typed);
         let senders = self.listener_senders(typed, own_domains);
         let rate = self.submission_rate(&typed.rate, &typed.over_rate);
         if typed.delivery.value() == Some(&DeliveryMode::Direct) && typed.over_rate.value() == Some(&OverRate::Wait) {
@@ -58,6 +59,7 @@ impl Resolver<'_> {
                 hostname: String::new(),
                 tls: tls?.0,
                 allow: typed.allow.get()?,
+                proxy_protocol: typed.proxy_protocol.get()?,
                 auth: offered_auth(typed.auth.get()?, has_users),
                 line_endings: typed.line_endings.get()?,
                 max_message_size: typed.max_message_size.get()?.0,
@@ -168,6 +170,22 @@ impl Resolver<'_> {
             self.findings
                 .warning(&typed.allow.place, format!("{all} lets every machine that can reach {address} send mail"))
                 .help("name the application's network instead");
+        }
+    }
+
+    /// A load balancer is believed whatever address it names.
+    fn check_load_balancers(&mut self, typed: &ListenerTable) {
+        let networks = typed.proxy_protocol.value().map_or(&[][..], Vec::as_slice);
+        let place = &typed.proxy_protocol.place;
+        if let Some(all) = networks.iter().find(|network| network.prefix_len() == 0) {
+            self.findings
+                .error(place, format!("`proxy_protocol`: with {all} every client could claim any address"))
+                .help("name the addresses of the load balancers, as in [\"10.0.0.5\", \"10.0.0.6\"]");
+        }
+        if !networks.is_empty() && !typed.allow.is_given() && typed.auth.value() != Some(&AuthMode::Required) {
+            self.findings
+                .warning(place, "the clients behind the load balancer are not in `allow`, which has only this machine")
+                .help("name their networks in `allow`, or set auth = \"required\"");
         }
     }
 

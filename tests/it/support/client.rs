@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -26,6 +26,13 @@ impl Client {
         // So that each write is a segment of its own.
         socket.set_nodelay(true).unwrap();
         Self { socket: Box::new(socket), received: Vec::new() }
+    }
+
+    /// From another address of loopback.
+    pub async fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self { socket: Box::new(socket.connect(address).await.unwrap()), received: Vec::new() }
     }
 
     /// Trusts the authority; `localhost` is the name.

@@ -60,6 +60,7 @@ pub fn options() -> ListenerOptions {
         max_recipients: 1000,
         max_connections: 1000,
         max_connections_per_address: 200,
+        proxy_protocol: Vec::new(),
         timeout: Duration::from_secs(300),
         rates: waxseal::inbound::SubmissionRates::default(),
         metrics: Default::default(),
