@@ -150,7 +150,7 @@ pub enum WaitReason {
 }
 
 impl WaitReason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hold,
         Self::SubmissionRate,
         Self::Backoff,
@@ -160,6 +160,7 @@ impl WaitReason {
         Self::Lane(HoldCause::Recovery),
         Self::Lane(HoldCause::Rate),
         Self::Lane(HoldCause::Connections),
+        Self::Lane(HoldCause::Ledger),
         Self::Lane(HoldCause::Memory),
     ];
 
@@ -174,6 +175,7 @@ impl WaitReason {
             Self::Lane(HoldCause::Recovery) => "recovery",
             Self::Lane(HoldCause::Rate) => "rate",
             Self::Lane(HoldCause::Connections) => "connections",
+            Self::Lane(HoldCause::Ledger) => "ledger",
             Self::Lane(HoldCause::Memory) => "memory",
         }
     }

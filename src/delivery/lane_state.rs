@@ -54,6 +54,8 @@ pub enum HoldCause {
     Recovery,
     Rate,
     Connections,
+    /// Limits that several gateways share cannot be checked.
+    Ledger,
     Memory,
 }
 
@@ -157,6 +159,16 @@ impl LaneObstacle {
             }
             UpstreamObstacle::Connections(allowed) => {
                 (HoldCause::Connections, format!("all {allowed} connections are busy (`max_connections`)"), None)
+            }
+            UpstreamObstacle::OtherGateways { allowed, elsewhere } => (
+                HoldCause::Connections,
+                format!(
+                    "all {allowed} connections are busy, {elsewhere} of them at other gateways (`max_connections`)"
+                ),
+                None,
+            ),
+            UpstreamObstacle::Ledger { trouble } => {
+                (HoldCause::Ledger, format!("the limits that the gateways share cannot be checked: {trouble}"), None)
             }
         };
         Self { cause, upstream: Some(upstream.to_owned()), text, until }

@@ -14,7 +14,6 @@ const MOST_AT_ONCE: u32 = 10;
 #[derive(Debug)]
 pub struct Gcra {
     interval: Duration,
-    /// How much earlier than evenly spaced a unit may be used.
     tolerance: Duration,
     /// When the next unit would be due if all were evenly spaced.
     next: Moment,
@@ -30,6 +29,11 @@ impl Gcra {
     /// The earliest time. Any number of units may be used at once; later callers then wait longer.
     pub fn ready(&self) -> Moment {
         self.next.saturating_sub(self.tolerance)
+    }
+
+    /// How much earlier than evenly spaced a unit may be used.
+    pub fn tolerance(&self) -> Duration {
+        self.tolerance
     }
 
     /// How much time this many units take.

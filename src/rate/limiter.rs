@@ -5,6 +5,7 @@
 use super::gcra::Gcra;
 use super::load::{Counting, Counts, Load};
 use super::quota::{self, QuotaJournal, QuotaRecord, QuotaReservation, TwoClocks};
+use super::shared::SharedRate;
 use super::throttle::ThrottleFactor;
 use super::units::Rate;
 use super::window::{Moment, Window, WindowFull};
@@ -55,6 +56,15 @@ pub enum LimitCheck {
 pub struct QuotaUsage {
     pub rate: Rate,
     pub used: u64,
+}
+
+/// The loads of one gateway's transactions, for a ledger that counts for several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RatePosition {
+    pub wanted: Load,
+    pub in_flight: Load,
+    /// Of transactions that were not begun.
+    pub returned: Load,
 }
 
 /// How long to wait if only transactions under way keep a quota from its limit.
@@ -181,6 +191,56 @@ impl Limiter {
         for limit in self.limits.iter_mut().filter(|limit| !limit.rate.is_short()) {
             quota::remember(&mut limit.window, limit.rate.period(), records, now);
         }
+    }
+
+    /// The account's position for a ledger that counts for several gateways; this limiter then counts nothing itself.
+    /// `share` stretches the pace.
+    pub fn position(&self, position: RatePosition, share: ThrottleFactor) -> Vec<SharedRate> {
+        let RatePosition { wanted, in_flight, returned } = position;
+        let shared = |limit: &Limit| {
+            let units = wanted.units(limit.counts);
+            let back = returned.units(limit.counts);
+            let (span, returned_span, tolerance) = match &limit.kind {
+                LimitKind::Short(gcra) => (gcra.span(units, share), gcra.span(back, share), gcra.tolerance()),
+                LimitKind::Quota(_) => Default::default(),
+            };
+            SharedRate {
+                period: limit.rate.period(),
+                limit: Some(limit.window.limit()),
+                is_quota: !limit.rate.is_short(),
+                units,
+                in_flight: in_flight.units(limit.counts),
+                returned: back,
+                span,
+                returned_span,
+                tolerance,
+            }
+        };
+        let mut rates: Vec<SharedRate> = self.limits.iter().map(shared).collect();
+        // A quota may be given another period later, and what was used still counts.
+        if let Some(quota) = rates.iter().copied().find(|rate| rate.is_quota) {
+            let others = Rate::QUOTA_PERIODS.into_iter().filter(|period| !self.quota_periods().contains(period));
+            rates.extend(others.map(|period| SharedRate { period, limit: None, ..quota }));
+        }
+        rates
+    }
+
+    /// The rate at this place in [`Limiter::position`].
+    pub fn rate(&self, place: usize) -> Option<Rate> {
+        self.limits.get(place).map(|limit| limit.rate)
+    }
+
+    /// How long the last of the load would wait at the account's pace after the first.
+    pub fn span_after_first(&self, load: Load, share: ThrottleFactor) -> Duration {
+        let span = |limit: &Limit| match &limit.kind {
+            LimitKind::Short(gcra) => gcra.span(load.units(limit.counts).saturating_sub(1), share),
+            LimitKind::Quota(_) => Duration::ZERO,
+        };
+        self.limits.iter().map(span).max().unwrap_or_default()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty()
     }
 
     /// The rows to write at the start and at the end.

@@ -10,13 +10,14 @@ mod gcra;
 mod limiter;
 mod load;
 mod quota;
+pub(crate) mod shared;
 mod stored;
 mod throttle;
 mod units;
 mod window;
 
 pub(crate) use allowance::{Allowance, AllowedLater};
-pub(crate) use limiter::{LimitCheck, Limiter, QuotaUsage};
+pub(crate) use limiter::{LimitCheck, Limiter, QuotaUsage, RatePosition};
 pub(crate) use load::Load;
 pub use load::{Counting, Counts};
 pub use quota::{QuotaBucket, QuotaStore};

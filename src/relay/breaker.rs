@@ -174,6 +174,46 @@ impl Breaker {
         }
     }
 
+    /// Another gateway saw the upstream fail: open until then.
+    pub fn follow_failure(&mut self, now: Instant, until: Instant, soonest: Instant, failures: u32) {
+        if let BreakerState::Open { until: known, .. } = self.state
+            && known > until
+        {
+            return;
+        }
+        self.failures = self.failures.max(failures);
+        self.away_since.get_or_insert(now);
+        self.era += 1;
+        self.state = BreakerState::Open { until, soonest };
+    }
+
+    /// Another gateway's probe succeeded.
+    pub fn follow_success(&mut self) {
+        if !self.is_closed() {
+            self.era += 1;
+            self.widen(1, 0);
+        }
+    }
+
+    /// The attempt was not the probe after all: another gateway makes it, and its result is known by then.
+    pub fn give_up_probe(&mut self, pass: AttemptPass, until: Instant) {
+        if self.is_current(pass) && self.state == BreakerState::HalfOpen {
+            self.state = BreakerState::Open { until, soonest: until };
+        }
+    }
+
+    pub fn is_half_open(&self) -> bool {
+        self.state == BreakerState::HalfOpen
+    }
+
+    /// Until when it is open, for others and for a caller that waits; and how often it has failed.
+    pub fn open_until(&self) -> Option<(Instant, Instant, u32)> {
+        match self.state {
+            BreakerState::Open { until, soonest } => Some((until, soonest, self.failures)),
+            BreakerState::Closed { .. } | BreakerState::HalfOpen => None,
+        }
+    }
+
     fn widen(&mut self, room: usize, running: usize) {
         self.away_since = None;
         let room = room.saturating_add(1);

@@ -1,9 +1,13 @@
 //! `Gate`: where transactions wait, in order of arrival, until the account's rates allow them.
 //!
 //! A [`RateToken`] is held for as long as the transaction lasts. A quota's reservation is written before its token is
-//! granted; if the write fails, there is no token.
+//! granted; if the write fails, there is no token. If several gateways share the account, their ledger counts instead.
 
+mod shared;
+
+use self::shared::SharedUsage;
 use super::deadline::{Deadline, Expired};
+use super::ledger::AccountLedger;
 use crate::rate::{
     Counting, LimitCheck, Limiter, Load, Moment, QuotaReservation, QuotaUsage, Rate, StoredUsage, Throttle,
     ThrottleFactor, TwoClocks, quota_name,
@@ -29,12 +33,14 @@ pub(super) struct Gate {
     waiting: Mutex<Load>,
     origin: Instant,
     kept: Option<StoredUsage>,
+    ledger: Option<Arc<AccountLedger>>,
 }
 
 #[derive(Debug)]
 struct GateState {
     limiter: Limiter,
     throttle: Throttle,
+    shared: SharedUsage,
 }
 
 /// Why there is no token.
@@ -48,18 +54,37 @@ pub(super) enum TokenDenied {
     },
     /// The quota's usage cannot be recorded.
     Unwritten(String),
+    /// The gateways' ledger does not answer.
+    Unshared(String),
 }
 
 impl Gate {
     /// Without a ledger, quotas are forgotten at the end of the process.
     pub(super) fn new(rates: &[Rate], counting: Counting, kept: Option<StoredUsage>) -> Arc<Self> {
+        Self::build(rates, counting, kept, None)
+    }
+
+    /// The ledger counts for all gateways.
+    pub(super) fn shared(rates: &[Rate], counting: Counting, ledger: Arc<AccountLedger>) -> Arc<Self> {
+        Self::build(rates, counting, None, Some(ledger))
+    }
+
+    fn build(
+        rates: &[Rate],
+        counting: Counting,
+        kept: Option<StoredUsage>,
+        ledger: Option<Arc<AccountLedger>>,
+    ) -> Arc<Self> {
+        let limiter = Limiter::new(rates, counting);
+        let state = GateState { limiter, throttle: Throttle::default(), shared: SharedUsage::default() };
         Arc::new(Self {
-            state: Mutex::new(GateState { limiter: Limiter::new(rates, counting), throttle: Throttle::default() }),
+            state: Mutex::new(state),
             turn: tokio::sync::Mutex::default(),
             ended: Notify::new(),
             waiting: Mutex::default(),
             origin: Instant::now(),
             kept,
+            ledger,
         })
     }
 
@@ -109,6 +134,9 @@ impl Gate {
 
     /// If a quota is used up: which, and until when.
     pub(super) fn exhausted_quota(&self) -> Option<(Rate, Instant)> {
+        if self.ledger.is_some() {
+            return self.state.lock().shared.exhausted_quota();
+        }
         let now = self.now();
         match self.state.lock().limiter.check(Load::of_one(1), now) {
             LimitCheck::UsedUp { rate, until } => Some((rate, self.instant(until))),
@@ -119,7 +147,11 @@ impl Gate {
     /// How much of each quota is used.
     pub(super) fn quota_usage(&self) -> Vec<QuotaUsage> {
         let now = self.now().moment;
-        self.state.lock().limiter.quota_usage(now)
+        let mut state = self.state.lock();
+        match &self.ledger {
+            Some(_) => state.shared.quota_usage(&state.limiter),
+            None => state.limiter.quota_usage(now),
+        }
     }
 
     /// For one transaction; waits for at most a minute's rate, never for a quota.
@@ -131,6 +163,9 @@ impl Gate {
             return Err(TokenDenied::NotInTime(Some(wait)));
         }
         let Ok(_turn) = deadline.limit(self.turn.lock()).await else { return Err(TokenDenied::NotInTime(None)) };
+        if let Some(ledger) = &self.ledger {
+            return self.shared_token(ledger, load, deadline).await;
+        }
         loop {
             match self.check_and_take(load) {
                 LimitCheck::Free => return Ok(RateToken { gate: Arc::clone(self), load, began: false }),
@@ -175,6 +210,9 @@ impl Gate {
     fn forecast(&self, load: Load) -> Duration {
         let now = self.now().moment;
         let state = self.state.lock();
+        if self.ledger.is_some() {
+            return state.shared.until_pace() + state.limiter.span_after_first(load, state.throttle.share());
+        }
         state.limiter.forecast(load, now, state.throttle.share()).saturating_sub(now)
     }
 
@@ -212,7 +250,10 @@ impl Gate {
     fn end(&self, load: Load, began: bool) {
         let now = self.now().moment;
         let mut state = self.state.lock();
-        if began {
+        if let Some(ledger) = &self.ledger {
+            state.shared.end(load, began);
+            ledger.ended.notify_one();
+        } else if began {
             state.limiter.end(load, now);
         } else {
             let share = state.throttle.share();

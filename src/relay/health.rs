@@ -1,16 +1,18 @@
 //! One upstream's health: its breaker, the callers waiting for a change, and the log lines about it.
 //!
 //! A [`MonitoredAttempt`] is the permission for one attempt; its result is reported on drop. Every failure of a
-//! provider is reported here, and no refusal of a message ever is.
+//! provider is reported here, and no refusal of a message ever is. Gateways that share the account share its pauses.
 
 use super::breaker::{Admission, AttemptPass, Breaker, Capacity};
 use super::deadline::{Deadline, Expired};
+use super::ledger::{AccountLedger, FollowsBreaker};
 use crate::message::outcome::{Outcome, Reason, Signal, SlowDown};
 use crate::observe::jitter;
 use crate::observe::log::Clean;
+use crate::rate::shared::{BreakerChange, BreakerRecord, HEARTBEAT, OpenBreaker};
 use crate::text::roughly;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +24,15 @@ pub(super) struct Health {
     state: Mutex<HealthState>,
     /// Notified after every change.
     changed: watch::Sender<()>,
+    shared: Option<SharedHealth>,
+}
+
+/// The upstream in the gateways' ledger.
+#[derive(Debug)]
+pub(super) struct SharedHealth {
+    pub ledger: Arc<AccountLedger>,
+    /// The same at every gateway.
+    pub name: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -32,6 +43,8 @@ struct HealthState {
     last_up: Option<Instant>,
     /// A message was taken since the start.
     has_delivered: bool,
+    /// The ledger's record that was last followed.
+    generation: u64,
 }
 
 /// Why no attempt is made.
@@ -44,10 +57,20 @@ pub(super) enum NotAdmitted {
 }
 
 impl Health {
-    pub(super) fn new(upstream: Arc<str>, cap: usize) -> Arc<Self> {
-        let state =
-            HealthState { breaker: Breaker::new(cap), last: String::new(), last_up: None, has_delivered: false };
-        Arc::new(Self { upstream, state: Mutex::new(state), changed: watch::Sender::new(()) })
+    pub(super) fn new(upstream: Arc<str>, cap: usize, shared: Option<SharedHealth>) -> Arc<Self> {
+        let state = HealthState {
+            breaker: Breaker::new(cap),
+            last: String::new(),
+            last_up: None,
+            has_delivered: false,
+            generation: 0,
+        };
+        let health = Arc::new(Self { upstream, state: Mutex::new(state), changed: watch::Sender::new(()), shared });
+        if let Some(shared) = &health.shared {
+            let weak: Weak<Self> = Arc::downgrade(&health);
+            shared.ledger.add_follower(weak);
+        }
+        health
     }
 
     /// Waits while the upstream is recovering and others are ahead, unless there is an alternative upstream.
@@ -98,8 +121,39 @@ impl Health {
     }
 
     pub(super) fn cut_pause(&self) {
-        self.state.lock().breaker.cut_pause(Instant::now());
+        let was_open = {
+            let mut state = self.state.lock();
+            state.breaker.cut_pause(Instant::now());
+            state.breaker.open_until().is_some()
+        };
         self.changed.send_replace(());
+        if was_open {
+            self.publish(BreakerChange::Cut);
+        }
+    }
+
+    /// For an attempt that would be the probe: whether no other gateway makes it. If one does, this one waits for its
+    /// result.
+    pub(super) async fn may_probe(&self, attempt: &MonitoredAttempt) -> Result<(), NotAdmitted> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        if !self.state.lock().breaker.is_half_open() {
+            return Ok(());
+        }
+        let (why, wait) = match shared.ledger.ask_probe(&shared.name).await {
+            Ok(answer) if answer.may_probe => return Ok(()),
+            Ok(_) => ("another gateway is trying whether it works again".to_owned(), HEARTBEAT),
+            Err(error) => (format!("the limits that the gateways share cannot be checked: {error}"), HEARTBEAT),
+        };
+        let now = Instant::now();
+        self.state.lock().breaker.give_up_probe(attempt.pass, now.checked_add(wait).unwrap_or(now));
+        self.changed.send_replace(());
+        Err(NotAdmitted::Unavailable { why, wait })
+    }
+
+    fn publish(&self, change: BreakerChange) {
+        if let Some(shared) = &self.shared {
+            shared.ledger.publish(&shared.name, change);
+        }
     }
 
     fn unavailable_until(&self, until: Instant) -> NotAdmitted {
@@ -113,6 +167,7 @@ impl Health {
         let signal = attempt.signal;
         let mut state = self.state.lock();
         let was_closed = state.breaker.is_closed();
+        let was_half_open = state.breaker.is_half_open();
         let pause = state.breaker.ended(attempt.pass, signal, now, jitter());
         if signal == Signal::Success {
             state.last_up = Some(now);
@@ -120,6 +175,19 @@ impl Health {
         let is_closed = state.breaker.is_closed();
         if let (Some(_), Some(reason)) = (pause, &attempt.reason) {
             state.last.clone_from(reason);
+        }
+        if self.shared.is_some() {
+            let left = |until: Instant| until.saturating_duration_since(now);
+            match state.breaker.open_until() {
+                Some((until, soonest, failures)) if pause.is_some() => {
+                    let (pause, urgent_pause) = (left(until), left(soonest));
+                    let reason = state.last.clone();
+                    self.publish(BreakerChange::Opened(OpenBreaker { pause, urgent_pause, failures, reason }));
+                }
+                None if is_closed && was_half_open => self.publish(BreakerChange::Closed),
+                Some(_) if was_half_open => self.publish(BreakerChange::Released),
+                _ => {}
+            }
         }
         drop(state);
         self.changed.send_replace(());
@@ -131,6 +199,43 @@ impl Health {
         } else if is_closed && !was_closed {
             info!(upstream, "upstream available again");
         }
+    }
+}
+
+impl FollowsBreaker for Health {
+    fn shared_name(&self) -> &str {
+        self.shared.as_ref().map_or("", |shared| &shared.name)
+    }
+
+    fn follow(&self, record: &BreakerRecord, is_own: bool) {
+        let now = Instant::now();
+        let after = |pause: Duration| now.checked_add(pause).unwrap_or(now);
+        let mut state = self.state.lock();
+        if state.generation == record.generation {
+            return;
+        }
+        state.generation = record.generation;
+        let was_closed = state.breaker.is_closed();
+        match &record.open {
+            Some(OpenBreaker { pause, urgent_pause, failures, reason }) if !is_own => {
+                state.breaker.follow_failure(now, after(*pause), after(*urgent_pause), *failures);
+                state.last.clone_from(reason);
+                let upstream = &*self.upstream;
+                let pause_ms = pause.as_millis() as u64;
+                if was_closed {
+                    warn!(upstream, pause_ms, reason = %Clean(reason), "upstream unavailable, as another gateway found");
+                }
+            }
+            None if !is_own => {
+                state.breaker.follow_success();
+                if !was_closed {
+                    info!(upstream = &*self.upstream, "upstream available again, as another gateway found");
+                }
+            }
+            _ => {}
+        }
+        drop(state);
+        self.changed.send_replace(());
     }
 }
 

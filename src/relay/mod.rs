@@ -12,16 +12,18 @@ mod deadline;
 mod diagnosis;
 mod gate;
 mod health;
+mod ledger;
 mod obstacle;
 mod pool;
 pub(crate) mod provider;
 mod ready;
+mod renewal;
 mod smtp;
 mod socket;
 mod surplus;
 mod upstream;
 
-pub use account::Account;
+pub use account::{Account, SharedAccount};
 pub(crate) use breaker::Capacity;
 pub use deadline::Deadline;
 pub use diagnosis::Diagnosis;
@@ -34,6 +36,7 @@ pub use upstream::{ConnectionRequest, ProbeReport, Upstream};
 use crate::message::outcome::SlowDown;
 use crate::observe::{Redaction, Secret};
 use crate::tls::ClientCertificate;
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::net::IpAddr;
@@ -52,6 +55,18 @@ pub struct UpstreamOptions {
     pub ehlo_name: String,
     pub limits: ConnectionLimits,
     pub slow_down: &'static [SlowDown],
+}
+
+impl UpstreamOptions {
+    /// Names the provider's server and the login, whatever the table is called. A digest, because a login may be a secret.
+    fn ledger_name(&self) -> String {
+        let port = self.endpoint.port.to_string();
+        let login = self.credentials.as_ref().map_or("", |credentials| &credentials.username);
+        let certificate = self.endpoint.client_certificate.as_ref().map_or("", |shown| &shown.fingerprint);
+        let host = self.endpoint.host.to_ascii_lowercase();
+        let digest = digest(&SHA256, ["waxseal upstream", &host, &port, login, certificate].join("\0").as_bytes());
+        digest.as_ref().iter().take(16).map(|octet| format!("{octet:02x}")).collect()
+    }
 }
 
 /// An upstream's address, and the identity that it must prove.

@@ -15,4 +15,8 @@ pub enum UpstreamObstacle {
     Rate,
     /// So many connections are allowed, and all of them are busy.
     Connections(usize),
+    /// Of so many connections, other gateways have as many.
+    OtherGateways { allowed: usize, elsewhere: usize },
+    /// The limits that the gateways share cannot be checked.
+    Ledger { trouble: String },
 }

@@ -2,9 +2,10 @@
 //!
 //! Invariants: the permits held never exceed the cap; callers are served in order of arrival; a connection becomes idle
 //! only if no one waits for it. One pool may serve several upstreams (`share_limits_with`): an idle connection of one
-//! is closed for a caller of another.
+//! is closed for a caller of another. If several gateways share the account, the pool has only the permits that their
+//! ledger granted, which may be none.
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -62,13 +63,15 @@ struct PermitInner<C: Pooled> {
 pub(super) struct Pool<C: Pooled> {
     cap: usize,
     /// As in the state, to be read without its lock. Changes only under that lock.
-    limit: AtomicUsize,
+    allowed: AtomicUsize,
     state: Mutex<PoolState<C>>,
 }
 
 struct PoolState<C: Pooled> {
-    /// Permits that may be held now; at most the cap.
-    limit: usize,
+    /// Permits that the provider's replies leave; from one to the cap.
+    allowed: usize,
+    /// Permits that the gateways' ledger granted; without one, any number.
+    granted: usize,
     /// May exceed the limit after that was lowered, but never the cap. Below the limit only while no one waits.
     held: usize,
     /// Permits whose connections are being closed: they will be free soon.
@@ -89,6 +92,16 @@ struct Waiter<C: Pooled> {
 struct Idle<C> {
     connection: C,
     until: Instant,
+}
+
+/// The permits of a pool, and the callers that wait for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PoolDemand {
+    pub held: usize,
+    /// Of those held: their connections are idle, or being closed.
+    pub idle: usize,
+    pub closing: usize,
+    pub waiting: usize,
 }
 
 pub(super) enum PoolGrant<C: Pooled> {
@@ -126,10 +139,26 @@ pub(super) enum PutBack<C> {
 impl<C: Pooled> Pool<C> {
     /// A `cap` of 0 counts as 1, because a pool that can never serve would hang.
     pub(super) fn new(cap: usize) -> Arc<Self> {
+        Self::with_granted(cap, usize::MAX)
+    }
+
+    /// For an account that several gateways share: there are no permits until some are granted.
+    pub(super) fn shared(cap: usize) -> Arc<Self> {
+        Self::with_granted(cap, 0)
+    }
+
+    fn with_granted(cap: usize, granted: usize) -> Arc<Self> {
         let cap = cap.max(1);
-        let state =
-            PoolState { limit: cap, held: 0, closing: 0, waiting: VecDeque::new(), idle: Vec::new(), next_ticket: 0 };
-        Arc::new(Self { cap, limit: AtomicUsize::new(cap), state: Mutex::new(state) })
+        let state = PoolState {
+            allowed: cap,
+            granted,
+            held: 0,
+            closing: 0,
+            waiting: VecDeque::new(),
+            idle: Vec::new(),
+            next_ticket: 0,
+        };
+        Arc::new(Self { cap, allowed: AtomicUsize::new(cap), state: Mutex::new(state) })
     }
 
     pub(super) fn cap(&self) -> usize {
@@ -222,17 +251,39 @@ impl<C: Pooled> Pool<C> {
         state.take_idle(|idle| idle.connection.permit().belongs_to(member))
     }
 
-    /// Sets the number of permits, at least one and at most the cap. Permits that are held stay; surplus connections
-    /// are closed as they become idle, and those that are idle now are returned to be closed.
-    pub(super) fn set_limit(self: &Arc<Self>, limit: usize) -> Vec<C> {
-        let limit = limit.clamp(1, self.cap);
+    /// Sets the number of permits that the provider's replies leave, at least one and at most the cap. Permits that are
+    /// held stay; surplus connections are closed as they become idle, and those that are idle now are returned to be
+    /// closed.
+    pub(super) fn set_limit(self: &Arc<Self>, allowed: usize) -> Vec<C> {
+        let allowed = allowed.clamp(1, self.cap);
         // Called for each message, and the limit hardly ever changes.
-        if self.limit.load(Ordering::Relaxed) == limit {
+        if self.allowed.load(Ordering::Relaxed) == allowed {
             return Vec::new();
         }
         let mut state = self.state.lock();
-        state.limit = limit;
-        self.limit.store(limit, Ordering::Relaxed);
+        state.allowed = allowed;
+        self.allowed.store(allowed, Ordering::Relaxed);
+        self.follow_limit(state)
+    }
+
+    /// Sets the number of permits that the gateways' ledger granted. What is surplus is closed as in
+    /// [`Pool::set_limit`].
+    pub(super) fn set_granted(self: &Arc<Self>, granted: usize) -> Vec<C> {
+        let mut state = self.state.lock();
+        state.granted = granted;
+        self.follow_limit(state)
+    }
+
+    /// Takes no more permits than are held now, until [`Pool::set_granted`] is called: the ledger may be informed of
+    /// these.
+    pub(super) fn freeze(&self) -> PoolDemand {
+        let mut state = self.state.lock();
+        state.granted = state.granted.min(state.held);
+        let PoolState { held, closing, .. } = *state;
+        PoolDemand { held, closing, idle: state.idle.len(), waiting: state.waiting.len() }
+    }
+
+    fn follow_limit(self: &Arc<Self>, mut state: MutexGuard<'_, PoolState<C>>) -> Vec<C> {
         let mut surplus = Vec::new();
         while state.is_over() && !state.idle.is_empty() {
             let connection = state.idle.remove(0).connection;
@@ -268,18 +319,23 @@ impl<C: Pooled> Pool<C> {
 }
 
 impl<C: Pooled> PoolState<C> {
+    /// Permits that may be held now; at most the cap.
+    fn limit(&self) -> usize {
+        self.allowed.min(self.granted)
+    }
+
     fn has_free(&self) -> bool {
-        self.held < self.limit
+        self.held < self.limit()
     }
 
     /// More are held than allowed, even once the closing ones are free.
     fn is_over(&self) -> bool {
-        self.held - self.closing > self.limit
+        self.held - self.closing > self.limit()
     }
 
     /// How many callers at the head of the line will be served by permits that are about to be free.
     fn permits_due(&self) -> usize {
-        self.closing.saturating_sub(self.held.saturating_sub(self.limit))
+        self.closing.saturating_sub(self.held.saturating_sub(self.limit()))
     }
 
     /// The first in the line, if there is a permit for it; counted as a holder from now on.
@@ -365,7 +421,7 @@ impl<C: Pooled> fmt::Debug for Pool<C> {
         let state = self.state.lock();
         f.debug_struct("Pool")
             .field("cap", &self.cap)
-            .field("limit", &state.limit)
+            .field("limit", &state.limit())
             .field("held", &state.held)
             .field("idle", &state.idle.len())
             .field("waiting", &state.waiting.len())
@@ -373,6 +429,8 @@ impl<C: Pooled> fmt::Debug for Pool<C> {
     }
 }
 
+#[cfg(test)]
+mod ledger;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -14,7 +14,8 @@ use super::connect::{Dialer, Family, WorkingPort};
 use super::connection::{PooledConnection, retire};
 use super::deadline::{Deadline, Expired};
 use super::gate::{RateToken, TokenDenied};
-use super::health::{Health, MonitoredAttempt, NotAdmitted};
+use super::health::{Health, MonitoredAttempt, NotAdmitted, SharedHealth};
+use super::ledger::AWAY_RETRY;
 use super::obstacle::UpstreamObstacle;
 use super::pool::{Claim, PoolGrant, PoolMember, PutBack, Reuse};
 use super::smtp::{self, ClientSession, OpeningNotes, Secured};
@@ -95,7 +96,9 @@ impl Upstream {
     }
 
     fn build(options: UpstreamOptions, account: Account, addresses: Option<Vec<SocketAddr>>) -> Self {
-        let health = Health::new(options.name.clone(), account.pool.cap());
+        let name = || options.ledger_name().into();
+        let shared = account.ledger.clone().map(|ledger| SharedHealth { ledger, name: name() });
+        let health = Health::new(options.name.clone(), account.pool.cap(), shared);
         let options = Arc::new(options);
         let member = PoolMember::new();
         let family = Family::default();
@@ -119,10 +122,13 @@ impl Upstream {
 
     /// How many messages could be under way now, or until when the upstream is paused.
     pub fn capacity(&self) -> Capacity {
+        if self.ledger_trouble().is_some() {
+            return Capacity::After(Instant::now() + AWAY_RETRY);
+        }
         match self.quota_used_up() {
             Some((_, until)) => Capacity::After(until),
             None => match self.0.health.capacity() {
-                Capacity::Slots(slots) => Capacity::Slots(slots.min(self.0.account.connections.allowed())),
+                Capacity::Slots(slots) => Capacity::Slots(slots.min(self.0.account.most_connections())),
                 after @ Capacity::After(_) => after,
             },
         }
@@ -130,6 +136,9 @@ impl Upstream {
 
     /// Why nothing may be begun; `None`: something may.
     pub fn pause(&self) -> Option<UpstreamObstacle> {
+        if let Some(trouble) = self.ledger_trouble() {
+            return Some(UpstreamObstacle::Ledger { trouble });
+        }
         if let Some((rate, until)) = self.quota_used_up() {
             return Some(UpstreamObstacle::Quota { rate, until });
         }
@@ -143,7 +152,10 @@ impl Upstream {
         match self.0.health.capacity() {
             _ if self.0.account.gate.has_waiting() => UpstreamObstacle::Rate,
             Capacity::Slots(slots) if slots < allowed => UpstreamObstacle::Recovery,
-            _ => UpstreamObstacle::Connections(allowed),
+            _ => match self.0.account.ledger.as_ref().map_or(0, |ledger| ledger.elsewhere()) {
+                0 => UpstreamObstacle::Connections(allowed),
+                elsewhere => UpstreamObstacle::OtherGateways { allowed, elsewhere },
+            },
         }
     }
 
@@ -160,6 +172,11 @@ impl Upstream {
     /// How much of each of the account's quotas is used.
     pub fn quota_usage(&self) -> Vec<QuotaUsage> {
         self.0.account.gate.quota_usage()
+    }
+
+    /// Why the limits that the gateways share cannot be checked.
+    fn ledger_trouble(&self) -> Option<String> {
+        self.0.account.ledger.as_ref()?.trouble()
     }
 
     /// For how long it has been unavailable; zero if it is available.
@@ -180,14 +197,20 @@ impl Upstream {
 
     /// The parts of what [`Upstream::ready`] returns.
     pub(super) async fn check_out(&self, wanted: ConnectionRequest) -> Result<CheckedOut, Reason> {
+        if let Some(trouble) = self.ledger_trouble() {
+            return Err(self.unshared(&trouble));
+        }
         if let Some((rate, until)) = self.quota_used_up() {
             return Err(self.used_up(rate, until));
         }
-        let admitted = self.0.health.admit(wanted.deadline, wanted.has_alternative).await;
-        let mut attempt = admitted.map_err(|refused| match refused {
+        let refused = |refused| match refused {
             NotAdmitted::Unavailable { why, wait } => self.unavailable(why, wait),
             NotAdmitted::Full => self.unavailable("it is recovering; other messages go first".to_owned(), SHORT_RETRY),
-        })?;
+        };
+        let mut attempt = self.0.health.admit(wanted.deadline, wanted.has_alternative).await.map_err(refused)?;
+        if self.0.account.ledger.is_some() {
+            self.0.health.may_probe(&attempt).await.map_err(refused)?;
+        }
         let opened = tokio::select! {
             biased;
             (why, wait) = attempt.overtaken() => Err(self.unavailable(why, wait)),
@@ -303,6 +326,7 @@ impl Upstream {
                 let text = format!("`rate` would delay it{long}, which is longer than the client can wait");
                 self.unavailable(text, wait.unwrap_or(SHORT_RETRY))
             }
+            TokenDenied::Unshared(error) => self.unshared(&error),
             TokenDenied::Unwritten(error) => {
                 self.unavailable(format!("its quota usage cannot be recorded: {error}"), STORAGE_RETRY)
             }
@@ -322,6 +346,7 @@ impl Upstream {
                 if let Some(connection) = evicted {
                     retire(connection);
                 }
+                self.0.account.notify_need();
                 ticket
             }
         };
@@ -366,6 +391,10 @@ impl Upstream {
     fn used_up(&self, rate: Rate, until: Instant) -> Reason {
         let wait = until.saturating_duration_since(Instant::now());
         self.unavailable(format!("its quota of {rate} is reached; next slot in {}", roughly(wait)), wait)
+    }
+
+    fn unshared(&self, trouble: &str) -> Reason {
+        self.unavailable(format!("the limits that the gateways share cannot be checked: {trouble}"), SHORT_RETRY)
     }
 
     fn unavailable(&self, text: String, wait: Duration) -> Reason {

@@ -88,6 +88,7 @@ impl<'a> WaitingView<'a> {
                     HoldCause::Recovery => "upstream recovering",
                     HoldCause::Rate => "rate",
                     HoldCause::Connections => "connections busy",
+                    HoldCause::Ledger => "shared limits unknown",
                     HoldCause::Memory => "memory used up",
                 };
                 obstacle.until.map_or_else(|| cause.to_owned(), |until| format!("{cause}, {}", self.left(until)))

@@ -88,11 +88,15 @@ impl Upstream {
 
     /// Waits in line, and closes an idle connection if there is no other place.
     async fn permit_for_probe(&self, deadline: Deadline) -> Result<ConnectionPermit, Reason> {
+        if let Some(trouble) = self.ledger_trouble() {
+            return Err(self.unshared(&trouble));
+        }
         let mut ticket = match self.0.account.pool.claim(&self.0.member, Reuse::Fresh) {
             Claim::Granted(grant) => return self.permit_of(grant).await,
             Claim::Closed => return Err(self.busy()),
             Claim::Wait(ticket, evicted) => {
                 evicted.into_iter().for_each(retire);
+                self.0.account.notify_need();
                 ticket
             }
         };

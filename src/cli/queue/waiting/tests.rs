@@ -52,6 +52,7 @@ fn what_holds_a_mail_now_is_told_and_not_what_an_earlier_attempt_met() {
         (of(HoldCause::Rate, None), false, NOW, "rate", blamed.clone(), Some("rate")),
         (of(HoldCause::Connections, None), false, NOW, "connections busy", blamed.clone(), Some("connections")),
         (of(HoldCause::Connections, None), false, SOON, "next try in 40 s", Some(REASON.to_owned()), Some("backoff")),
+        (of(HoldCause::Ledger, None), false, NOW, "shared limits unknown", blamed.clone(), Some("ledger")),
         (of(HoldCause::Memory, None), false, NOW, "memory used up", blamed, Some("memory")),
     ] {
         let overview = overview(lanes, if held { &["default"] } else { &[] });
