@@ -5,6 +5,7 @@ use super::*;
 use crate::message::Mark;
 use crate::message::rewrite::{NamedAddress, Rule};
 use crate::smtp::{Mailbox, ReversePath};
+use std::sync::Arc;
 
 fn rules(text: &str) -> Vec<Rule> {
     settings(&format!("{SMALLEST}{text}")).rules.0.to_vec()
@@ -40,7 +41,7 @@ fn conditions_resolve() {
     assert_eq!(texts(&conditions.from).as_deref(), Some("*"));
     let headers: Vec<_> = conditions.headers.iter().map(|it| format!("{}: {}", it.name, it.value)).collect();
     assert_eq!(headers, ["Subject: Weekly*", "X-Kind: /^a/"]);
-    assert_eq!(conditions.listeners, ["[::1]:2525".into()]);
+    assert_eq!(conditions.listeners, [Arc::<str>::from("[::1]:2525")]);
     assert!(conditions.users[0].matches("plausible") && conditions.users.len() == 1);
     assert_eq!((conditions.larger_than, conditions.smaller_than), (Some(1 << 10), Some(1 << 20)));
     assert_eq!(conditions.body_contains.as_deref(), Some("unsubscribe"));

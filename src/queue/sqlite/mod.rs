@@ -50,7 +50,7 @@ pub(crate) use space::SMALLEST_FLOOR;
 
 use super::{
     Cursor, Handoffs, IdempotencyKey, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, QuotaLedger, QuotaRow,
-    Reassigned, Settlement, Wakeups,
+    Reassigned, Settlement, Wakeups, detached,
 };
 use crate::message::MailId;
 use async_trait::async_trait;
@@ -58,7 +58,7 @@ use jiff::Timestamp;
 use rows::{lived_to_column, to_column};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{SqliteStore, StoredPut, detached};
+use store::{SqliteStore, StoredPut};
 
 /// Computes the digests of rows that were written by hand.
 #[cfg(any(test, fuzzing))]

@@ -5,13 +5,11 @@ use super::deduplication;
 use super::envelope::{self, RecipientFields};
 use super::failure::{Failure, is_damage};
 use super::reassign::{forget_fingerprint, reassign_one};
-use super::rows::{
-    DAMAGED, LEASED, domain_of, forget_if_empty, has_failed_in_doubt, key_of, open_on, signed, tally_of, wait_on,
-};
+use super::rows::{DAMAGED, LEASED, forget_if_empty, has_failed_in_doubt, key_of, open_on, signed, tally_of, wait_on};
 use super::suspend;
 use super::work::{Tally, Work};
 use crate::message::MailId;
-use crate::queue::Correction;
+use crate::queue::{Correction, domain_of};
 use std::collections::BTreeMap;
 
 pub(super) struct MessageJob {

@@ -1,9 +1,9 @@
 //! The operator's requests as statements: reads run beside the writer, changes run in steps that fit on a full disk.
 
 use super::rows::{lived_to_column, signed, to_column};
-use super::store::detached;
 use super::{SqliteQueue, lifetime, list, operate, read, suspend};
 use crate::message::MailId;
+use crate::queue::detached;
 use crate::queue::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Operator, Page, QueueError, QueueFigures,
     QuotaLedger as _, Revision, Statistics, StoredMail,

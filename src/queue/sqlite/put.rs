@@ -4,13 +4,13 @@ use super::deduplication;
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
 use super::rows::{
-    LEASED, Summary, domain_of, is_held, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on,
+    LEASED, Summary, is_held, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on,
 };
 use super::space::PAGE;
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
 use crate::message::message_id;
-use crate::queue::{Attempted, InitialState, Lane, NewMail, QueueError, Suspension};
+use crate::queue::{Attempted, InitialState, Lane, NewMail, QueueError, Suspension, domain_of};
 use crate::smtp::command::BodyType;
 use aws_lc_rs::digest::{Context, SHA256};
 

@@ -10,15 +10,14 @@ use super::lifetime;
 use super::operate::{jobs_of, uncount_failed};
 use super::put::{digest, put_recipient};
 use super::rows::{
-    LEASED, bad_text, domain_of, has_failed_in_doubt, key_of, lived_to_column, marks_to_column, signed, tally_of,
-    wait_on,
+    LEASED, bad_text, has_failed_in_doubt, key_of, lived_to_column, marks_to_column, signed, tally_of, wait_on,
 };
 use super::store::SqliteStore;
 use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Accepted;
 use crate::message::message_id;
 use crate::message::{Author, MailId, RawMessage};
-use crate::queue::{QueueError, Revision, StoredMail};
+use crate::queue::{QueueError, Revision, StoredMail, domain_of};
 use crate::smtp::Mailbox;
 use bytes::Bytes;
 use std::sync::Arc;

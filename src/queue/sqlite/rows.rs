@@ -129,13 +129,6 @@ pub(super) fn has_failed_in_doubt(sql: &Sql<'_>, message: i64, lane: Option<&str
     Ok(in_doubt.is_some())
 }
 
-/// The key by which domains take turns; the null path has its own.
-pub(super) fn domain_of(sender: Option<&str>) -> String {
-    sender
-        .and_then(|sender| sender.rsplit_once('@'))
-        .map_or_else(String::new, |(_, domain)| domain.to_ascii_lowercase())
-}
-
 pub(super) fn note_attempts(work: &Work<'_>, message: i64, attempts: &[&Attempted]) -> rusqlite::Result<()> {
     let mut distinct: Vec<&Attempted> = Vec::new();
     for attempt in attempts {

@@ -63,14 +63,6 @@ pub(super) enum StoredPut {
     Leased(i64),
 }
 
-/// Runs to its end even if the caller is dropped; otherwise half-finished work would stay so until the next start.
-pub(super) fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
-) -> impl Future<Output = Result<T, QueueError>> {
-    let task = tokio::spawn(work);
-    async { task.await.unwrap_or_else(|_| Err(QueueError::fault())) }
-}
-
 impl SqliteStore {
     pub(super) fn new(
         writer: Writer,

@@ -1,0 +1,220 @@
+//! `RedisStore`: what all operations share: the connections, the keys, the clocks, the leases that this process holds; and
+//! the one way in which a record is changed.
+
+use super::commit::{COMMIT, Change, Committed};
+use super::layout::{Layout, Place};
+use super::link::{CallError, Link, list, number, octets, text};
+use super::record::{MessageRecord, RecordDamage};
+use super::times::Times;
+use crate::message::MailId;
+use crate::observe::random::random_u32;
+use crate::queue::lifetime::Lifetime;
+use crate::queue::schedule::Schedule;
+use crate::queue::{Handoffs, LaneOf, LeaseId, QueueError, Wakeups};
+use parking_lot::Mutex;
+use redis::{Value, cmd};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+/// How often a change is made again because another one came first.
+pub(super) const MAX_ATTEMPTS: usize = 50;
+
+const LIFETIME: &str = include_str!("scripts/lifetime.lua");
+
+#[derive(Debug)]
+pub(super) struct RedisStore {
+    pub link: Link,
+    pub layout: Layout,
+    pub times: Times,
+    pub lifetime: Lifetime,
+    pub schedule: Schedule,
+    /// Names this instance among all of the queue.
+    pub instance: String,
+    /// How long a lease lasts if it is not renewed.
+    pub lease_length: Duration,
+    pub leases: Mutex<HashMap<LeaseId, ActiveLease>>,
+    pub next_lease: AtomicI64,
+    /// The domain that last had its turn, by lane and shard.
+    pub turns: Mutex<HashMap<(u16, String), String>>,
+    /// One search at a time on each lane: two would find the same mail.
+    pub searches: Mutex<HashMap<String, std::sync::Arc<tokio::sync::Mutex<()>>>>,
+    /// Set while mail from before the current routes is moved to its lanes.
+    pub reassignment: Mutex<Option<Reassignment>>,
+    /// Counts the reassignments of all instances, as this one knows it.
+    pub epoch: AtomicU64,
+    /// The routes by which this instance puts mail on lanes; `None`: it does not know.
+    pub routes: Mutex<Option<String>>,
+    pub wakeups: Wakeups,
+    pub handoffs: Handoffs,
+}
+
+/// Messages stored before the current routes, which may be on the wrong lane.
+#[derive(Clone)]
+pub(super) struct Reassignment {
+    pub lane_of: LaneOf,
+    /// Messages up to this position in the order of acceptance are done.
+    pub done: i64,
+    /// Messages after this position were stored on the lanes of the current routes.
+    pub last: i64,
+}
+
+impl fmt::Debug for Reassignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reassignment").field("done", &self.done).field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+/// A lease that this process holds.
+#[derive(Debug, Clone)]
+pub(super) struct ActiveLease {
+    pub place: Place,
+    pub lane: String,
+    pub fence: u64,
+    /// Of the recipients, in the order of the lease's envelope.
+    pub positions: Vec<u32>,
+    /// As it was leased: settling it needs no look first.
+    pub record: MessageRecord,
+    /// Of the change that settles it.
+    pub token: String,
+    /// The answer to that change was lost, so it may have been made.
+    pub is_unsure: bool,
+}
+
+/// A record as it is stored.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub place: Place,
+    pub version: u64,
+    /// Position in the order of acceptance.
+    pub order: i64,
+    pub record: Result<MessageRecord, RecordDamage>,
+}
+
+/// What a change makes of a record.
+pub(super) struct Changed<T> {
+    pub record: MessageRecord,
+    pub answer: T,
+}
+
+impl RedisStore {
+    pub(super) fn lived(&self) -> u64 {
+        u64::try_from(self.lifetime.now().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Records of one shard, in this order; `None`: there is no such message.
+    pub(super) async fn load(&self, shard: u16, ids: &[MailId]) -> Result<Vec<Option<Loaded>>, QueueError> {
+        let command = |id: &MailId| {
+            let mut command = cmd("HMGET");
+            command.arg(self.layout.message(Place { shard, id: *id })).arg("v").arg("seq").arg("rec");
+            command
+        };
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = self.link.read(shard, ids.iter().map(command).collect()).await?;
+        Ok(ids.iter().zip(values).map(|(id, value)| loaded(Place { shard, id: *id }, value)).collect())
+    }
+
+    pub(super) async fn load_one(&self, place: Place) -> Result<Option<Loaded>, QueueError> {
+        Ok(self.load(place.shard, &[place.id]).await?.pop().flatten())
+    }
+
+    /// Where a message is stored; `None`: it does not exist (any more).
+    pub(super) async fn find(&self, id: MailId) -> Result<Option<Place>, QueueError> {
+        for shard in self.layout.all_shards() {
+            let place = Place { shard, id };
+            let mut exists = cmd("EXISTS");
+            exists.arg(self.layout.message(place));
+            let found = self.link.read(shard, vec![exists]).await?.pop();
+            if found.and_then(number::<u64>) == Some(1) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes one record: `make` computes the new one and an answer, or `None` if nothing is to be done; it is called again
+    /// if another change came first. `more` adds conditions and writes. Returns `None` if there is no such message or nothing
+    /// was to be done.
+    pub(super) async fn change<T>(
+        &self,
+        place: Place,
+        mut make: impl FnMut(MessageRecord) -> Option<Changed<T>>,
+        mut more: impl FnMut(&mut Change<'_>, &T),
+    ) -> Result<Option<T>, QueueError> {
+        let token = token();
+        let mut unanswered = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(Loaded { version, record, .. }) = self.load_one(place).await? else {
+                return Ok(unanswered);
+            };
+            if unanswered.is_some() && self.last_change(place).await?.as_ref() == Some(&token) {
+                return Ok(unanswered);
+            }
+            let record = record.map_err(|damage| QueueError::Storage(format!("{}: {damage}", place.id)))?;
+            let Some(Changed { record: after, answer }) = make(record.clone()) else { return Ok(None) };
+            let mut change = Change::new(&self.layout, place.shard);
+            change.if_version(place, version);
+            change.write(place, Some(&record), &after, (version + 1, &token, self.lease_length)).map_err(of_damage)?;
+            more(&mut change, &answer);
+            match self.link.commit(COMMIT, &change).await {
+                Ok(Committed::Done(_)) => return Ok(Some(answer)),
+                Ok(Committed::Changed) => unanswered = None,
+                Ok(other) => return Err(refused(&other)),
+                // Whether it was done is seen at the next look.
+                Err(CallError::Unanswered(_)) => unanswered = Some(answer),
+                Err(CallError::NotDone(error)) => return Err(error),
+            }
+        }
+        Err(QueueError::Storage("the message was changed by others again and again".into()))
+    }
+
+    /// The token of the last change of a message; `None`: nothing is left of it.
+    pub(super) async fn last_change(&self, place: Place) -> Result<Option<String>, QueueError> {
+        let mut command = cmd("HGET");
+        command.arg(self.layout.message(place)).arg("by");
+        Ok(self.link.read(place.shard, vec![command]).await?.pop().and_then(text))
+    }
+
+    /// Stores the queue's clock if that is due.
+    pub(super) async fn keep_lifetime(&self, is_forced: bool) -> Result<(), QueueError> {
+        let record = if is_forced { Some(self.lifetime.record()) } else { self.lifetime.record_if_due() };
+        let Some(record) = record else { return Ok(()) };
+        let keys = [self.layout.lifetime()];
+        let optional = |at: Option<jiff::Timestamp>| at.map_or(String::new(), |at| at.to_string());
+        let (boot, uptime) =
+            record.boot.map_or_else(Default::default, |boot| (boot.id, boot.uptime.as_millis().to_string()));
+        let called = self.link.call(0, LIFETIME, &keys, |command| {
+            command.arg(record.lived.as_millis().to_string());
+            command.arg(optional(record.at)).arg(optional(record.latest)).arg(&boot).arg(&uptime);
+        });
+        called.await.map(drop).map_err(QueueError::from)
+    }
+}
+
+fn loaded(place: Place, value: Value) -> Option<Loaded> {
+    let mut fields = list(value).into_iter();
+    let version = number(fields.next()?)?;
+    let order = fields.next().and_then(number).unwrap_or_default();
+    let record = fields.next().and_then(octets).ok_or(RecordDamage::Missing);
+    Some(Loaded { place, version, order, record: record.and_then(|stored| MessageRecord::decode(&stored)) })
+}
+
+/// Unique to one call of a script, so that its effect is recognised.
+pub(super) fn token() -> String {
+    format!("{:08x}{:08x}{:08x}", random_u32(), random_u32(), random_u32())
+}
+
+pub(super) fn of_damage(damage: RecordDamage) -> QueueError {
+    QueueError::Storage(damage.to_string())
+}
+
+/// For answers that a call cannot act on.
+pub(super) fn refused(answer: &Committed) -> QueueError {
+    QueueError::Storage(match answer {
+        Committed::OtherIdentity => "Redis does not hold this queue any more; see `waxseal queue adopt`".into(),
+        other => format!("Redis gave an unexpected answer ({other:?})"),
+    })
+}
