@@ -156,7 +156,7 @@ impl RedisStore {
             let mut score = || answers.next().map(scored).unwrap_or_default().first().map(|(_, score)| *score);
             let (first, last, delayed) = (score(), score(), score());
             let is_behind = last.is_some_and(|last| last > self.horizon(now));
-            let due = [first, delayed].into_iter().flatten().map(|due| self.times.from_server(due));
+            let due = [first, delayed].into_iter().flatten().map(|due| self.times.to_local(due));
             next = due.chain(is_behind.then_some(now)).chain(next).min();
         }
         Ok(next)

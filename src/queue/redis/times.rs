@@ -44,7 +44,7 @@ impl Times {
         at.clamp(0, LATEST)
     }
 
-    pub(super) fn from_server(&self, at: i64) -> Timestamp {
+    pub(super) fn to_local(&self, at: i64) -> Timestamp {
         match self.server_now() {
             Some(now) if at >= now => plus(self.clock.now(), Duration::from_micros(at.abs_diff(now))),
             Some(now) => {
@@ -73,7 +73,7 @@ mod tests {
         let soon = Timestamp::now() + Duration::from_secs(60);
         let due = times.to_server(soon);
         assert!((due - server).abs_diff(60_000_000) < 5_000_000, "{due} {server}");
-        assert!(times.from_server(due).duration_since(soon).abs() < SignedDuration::from_secs(5));
+        assert!(times.to_local(due).duration_since(soon).abs() < SignedDuration::from_secs(5));
         for extreme in [Timestamp::MIN, Timestamp::MAX] {
             assert!((0..=LATEST).contains(&times.to_server(extreme)));
         }
