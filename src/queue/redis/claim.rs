@@ -2,11 +2,11 @@
 //! set aside. A lease that does not reach its caller goes back.
 
 use super::bodies;
-use super::commit::{COMMIT, Change, Committed};
-use super::layout::Place;
+use super::commit::{COMMIT, Committed, RecordChange};
+use super::layout::MessagePlace;
 use super::link::CallError;
 use super::record::{JobState, LeaseRecord, MessageRecord, RecordDamage, content_digest};
-use super::store::{ActiveLease, Changed, Loaded, RedisStore, of_damage, refused, token};
+use super::store::{InstanceLease, Loaded, NextRecord, RedisStore, of_damage, refused, token};
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
 use crate::observe::{Backoff, fault};
@@ -88,7 +88,7 @@ impl Drop for UnreturnedLease {
 }
 
 /// If the delivery loop has ended meanwhile, the lease is released.
-pub(super) fn hand_over(store: &Arc<RedisStore>, held: ActiveLease, accepted: Arc<Accepted>, to: HandoffSlot) {
+pub(super) fn hand_over(store: &Arc<RedisStore>, held: InstanceLease, accepted: Arc<Accepted>, to: HandoffSlot) {
     let lane = Lane::new(held.lane.as_str());
     let unreturned = store.register(held);
     let lease = unreturned.lease;
@@ -108,7 +108,7 @@ enum Claimed {
 }
 
 impl RedisStore {
-    fn register(self: &Arc<Self>, held: ActiveLease) -> UnreturnedLease {
+    fn register(self: &Arc<Self>, held: InstanceLease) -> UnreturnedLease {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
         self.leases.lock().insert(lease, held);
         UnreturnedLease { store: self.clone(), lease, has_ended: false }
@@ -160,7 +160,7 @@ impl RedisStore {
                 break;
             }
             self.turns.lock().insert((shard, lane.to_string()), domain.clone());
-            let place = Place { shard, id };
+            let place = MessagePlace { shard, id };
             match loaded {
                 None => self.forget_unindexed(place, lane, &domain).await?,
                 Some(loaded) => match self.claim_one(loaded, lane, &domain).await? {
@@ -193,7 +193,7 @@ impl RedisStore {
         if !after.lease(lane.as_str(), LeaseRecord { fence, instance: self.instance.clone() }) {
             return Ok(Claimed::Gone);
         }
-        let mut change = Change::new(&self.layout, place.shard);
+        let mut change = RecordChange::new(&self.layout, place.shard);
         change.if_unheld(lane.as_str()).if_epoch(self.epoch.load(Ordering::Relaxed));
         change.if_version(place, loaded.version);
         change.write(place, Some(&record), &after, (fence, &token(), self.lease_length)).map_err(of_damage)?;
@@ -213,7 +213,7 @@ impl RedisStore {
             Err(CallError::NotDone(error)) => return Err(error),
         };
         let positions = after.open_on(lane.as_str()).map(|recipient| recipient.position).collect();
-        let held = ActiveLease {
+        let held = InstanceLease {
             place,
             lane: lane.to_string(),
             fence,
@@ -246,7 +246,7 @@ impl RedisStore {
     ) -> Result<(Vec<(Leased, UnreturnedLease)>, Option<Cursor>), QueueError> {
         let before = u64::try_from(self.lifetime.before(age).as_millis()).unwrap_or(u64::MAX);
         let page = self.page(after.map(|Cursor(at)| at), MAX_OLD_LOOKS).await?;
-        let places: Vec<Place> = page.iter().map(|(_, place)| *place).collect();
+        let places: Vec<MessagePlace> = page.iter().map(|(_, place)| *place).collect();
         let mut leased = Vec::new();
         let mut last = after.map(|Cursor(at)| at);
         for ((order, _), loaded) in page.iter().zip(self.load_all(&places).await?) {
@@ -278,10 +278,10 @@ impl RedisStore {
     }
 
     /// Puts delayed mail that is due onto its lane.
-    async fn resume(&self, place: Place) -> Result<(), QueueError> {
+    async fn resume(&self, place: MessagePlace) -> Result<(), QueueError> {
         let make = |mut record: MessageRecord| {
             let moved = record.resume(|suspension| suspension == Suspension::Delayed);
-            (moved > 0).then_some(Changed { record, answer: () })
+            (moved > 0).then_some(NextRecord { record, answer: () })
         };
         match self.change(place, make, |_, ()| {}).await {
             // It is set aside when its lane is read.
@@ -291,18 +291,18 @@ impl RedisStore {
     }
 
     /// An unreadable message is never tried again automatically.
-    async fn set_aside(&self, place: Place, lane: &Lane, damage: &RecordDamage) -> Result<(), QueueError> {
+    async fn set_aside(&self, place: MessagePlace, lane: &Lane, damage: &RecordDamage) -> Result<(), QueueError> {
         say_damaged(place, lane, damage);
         let make = |mut record: MessageRecord| {
             record.set_aside(lane.as_str());
-            Some(Changed { record, answer: () })
+            Some(NextRecord { record, answer: () })
         };
         self.change(place, make, |_, ()| {}).await.map(drop)
     }
 
     /// Takes a message that cannot be read out of the indexes of the lane; the rest of it stays.
-    async fn forget_unindexed(&self, place: Place, lane: &Lane, domain: &str) -> Result<(), QueueError> {
-        let mut change = Change::new(&self.layout, place.shard);
+    async fn forget_unindexed(&self, place: MessagePlace, lane: &Lane, domain: &str) -> Result<(), QueueError> {
+        let mut change = RecordChange::new(&self.layout, place.shard);
         change.unindex(lane.as_str(), domain, place.id);
         self.link.commit(COMMIT, &change).await.map(drop).map_err(QueueError::from)
     }
@@ -321,7 +321,7 @@ impl RedisStore {
     }
 }
 
-fn say_damaged(place: Place, lane: &Lane, damage: &RecordDamage) {
+fn say_damaged(place: MessagePlace, lane: &Lane, damage: &RecordDamage) {
     let id = place.id;
     error!(%id, %lane, reason = %damage, "a message in the queue is damaged; it is set aside and not tried again");
 }

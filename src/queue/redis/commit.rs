@@ -1,7 +1,7 @@
-//! `Change`: one call of scripts/commit.lua, built step by step. Computes which indexes a message's record adds, moves and
+//! `RecordChange`: one call of scripts/commit.lua, built step by step. Computes which indexes a message's record adds, moves and
 //! removes, so that no caller does.
 
-use super::layout::{Layout, Place};
+use super::layout::{Layout, MessagePlace};
 use super::record::{HistoryRecord, MessageRecord, RecordDamage};
 use crate::message::MailId;
 use crate::queue::IdempotencyKey;
@@ -13,7 +13,7 @@ pub(super) const COMMIT: &str = concat!("#!lua flags=allow-oom\n", include_str!(
 pub(super) const PUT: &str = concat!("#!lua\n", include_str!("scripts/commit.lua"));
 
 #[derive(Debug, Clone)]
-pub(super) struct Change<'a> {
+pub(super) struct RecordChange<'a> {
     pub layout: &'a Layout,
     pub shard: u16,
     pub keys: Vec<String>,
@@ -55,7 +55,7 @@ pub(super) enum Committed {
     OtherIdentity,
 }
 
-impl<'a> Change<'a> {
+impl<'a> RecordChange<'a> {
     pub(super) fn new(layout: &'a Layout, shard: u16) -> Self {
         Self { layout, shard, keys: vec![layout.control(shard)], steps: Vec::new() }
     }
@@ -84,7 +84,7 @@ impl<'a> Change<'a> {
 
     // Conditions.
 
-    pub(super) fn if_version(&mut self, place: Place, version: u64) -> &mut Self {
+    pub(super) fn if_version(&mut self, place: MessagePlace, version: u64) -> &mut Self {
         let layout = self.layout;
         self.step("version").key(layout.message(place)).arg(version)
     }
@@ -104,7 +104,7 @@ impl<'a> Change<'a> {
     }
 
     /// `token` is unique to this put, so that it can be repeated if its answer is lost.
-    pub(super) fn if_absent(&mut self, place: Place, token: &str) -> &mut Self {
+    pub(super) fn if_absent(&mut self, place: MessagePlace, token: &str) -> &mut Self {
         let (layout, shard) = (self.layout, self.shard);
         self.step("unrevoked").key(layout.revoked(shard)).arg(place.id);
         self.step("absent").key(layout.message(place)).arg(token)
@@ -128,7 +128,7 @@ impl<'a> Change<'a> {
     /// deleted with everything of the message. `length`: of new leases.
     pub(super) fn write(
         &mut self,
-        place: Place,
+        place: MessagePlace,
         before: Option<&MessageRecord>,
         after: &MessageRecord,
         (version, token, length): (u64, &str, std::time::Duration),
@@ -219,7 +219,7 @@ impl<'a> Change<'a> {
     }
 
     /// After its position is known.
-    fn index_oldest(&mut self, place: Place, before: Option<&MessageRecord>, after: &MessageRecord) {
+    fn index_oldest(&mut self, place: MessagePlace, before: Option<&MessageRecord>, after: &MessageRecord) {
         let (layout, shard) = (self.layout, self.shard);
         let (was, is) = (before.map(MessageRecord::active_lanes).unwrap_or_default(), after.active_lanes());
         for lane in was.difference(&is) {
@@ -232,7 +232,7 @@ impl<'a> Change<'a> {
 
     pub(super) fn write_content(
         &mut self,
-        place: Place,
+        place: MessagePlace,
         record: &MessageRecord,
         content: StoredContent,
         token: &str,
@@ -273,7 +273,7 @@ impl<'a> Change<'a> {
     }
 
     /// Answers with header and body.
-    pub(super) fn content_of(&mut self, place: Place) -> &mut Self {
+    pub(super) fn content_of(&mut self, place: MessagePlace) -> &mut Self {
         let layout = self.layout;
         self.step("content").key(layout.message(place))
     }

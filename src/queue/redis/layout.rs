@@ -14,7 +14,7 @@ pub(super) struct Layout {
 
 /// Where a message is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct MessagePlace {
     pub shard: u16,
     pub id: MailId,
 }
@@ -46,7 +46,7 @@ impl Layout {
 
     /// Hash: `v` version, `rec` record, `head`, `body`, `orig`, `seq` position in the order of acceptance, `put` and `by` the
     /// tokens of the put and of the last change.
-    pub(super) fn message(&self, place: Place) -> String {
+    pub(super) fn message(&self, place: MessagePlace) -> String {
         self.key(place.shard, &format!("m:{}", place.id))
     }
 

@@ -1,7 +1,7 @@
 //! `Link`: the connections to the servers of the queue. Connects when something is to be sent, again after any failure, and
 //! says of each call whether it was not done or may have been.
 
-use super::commit::{Change, Committed};
+use super::commit::{Committed, RecordChange};
 use super::connect::{Task, connect};
 use super::options::{RedisOptions, ServerAddress};
 use crate::queue::QueueError;
@@ -93,7 +93,7 @@ impl Link {
     }
 
     /// One change. It is not repeated.
-    pub(super) async fn commit(&self, script: &'static str, change: &Change<'_>) -> Result<Committed, CallError> {
+    pub(super) async fn commit(&self, script: &'static str, change: &RecordChange<'_>) -> Result<Committed, CallError> {
         let generation = self.generation.lock().clone();
         let value = self.call(change.shard, script, &change.keys, |command| {
             command.arg(&generation).arg(change.shard).arg(change.layout.shards);

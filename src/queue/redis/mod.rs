@@ -36,7 +36,7 @@ use super::{
 use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use put::StoredPut;
+use put::PutResult;
 use std::sync::Arc;
 use std::time::Duration;
 use store::RedisStore;
@@ -60,9 +60,9 @@ impl RedisQueue {
         let slot = mail.only_lane().cloned().and_then(reserved);
         let put = async move {
             match store.put(&mail, is_once, slot.is_some()).await? {
-                StoredPut::Known(first) => return Ok(Some(first)),
-                StoredPut::Waiting => store.wakeups.wake(&mail.waiting_lanes()),
-                StoredPut::Leased(held) => {
+                PutResult::Known(first) => return Ok(Some(first)),
+                PutResult::Waiting => store.wakeups.wake(&mail.waiting_lanes()),
+                PutResult::Leased(held) => {
                     if let Some(slot) = slot {
                         claim::hand_over(&store, *held, accepted, slot);
                     }

@@ -1,11 +1,11 @@
 //! Opens the queue: creates its identity if Redis is empty, reads its clock, and takes back what this instance had leased
 //! when it last ended.
 
-use super::layout::{Layout, Place, split_lease_member};
+use super::layout::{Layout, MessagePlace, split_lease_member};
 use super::link::{Link, list, text, texts};
 use super::options::{RedisOptions, RedisPlace};
 use super::record::MessageRecord;
-use super::store::{Changed, RedisStore, token};
+use super::store::{NextRecord, RedisStore, token};
 use super::times::Times;
 use crate::observe::Clock;
 use crate::observe::clock::Boot;
@@ -94,9 +94,9 @@ impl RedisStore {
             let members = self.link.read(shard, vec![all]).await?.pop().map(texts).unwrap_or_default();
             for (id, fence, lane) in members.iter().filter_map(|member| split_lease_member(member)) {
                 let make = |mut record: MessageRecord| {
-                    record.take_back(lane, fence, true).then_some(Changed { record, answer: () })
+                    record.take_back(lane, fence, true).then_some(NextRecord { record, answer: () })
                 };
-                self.change(Place { shard, id }, make, |_, ()| {}).await?;
+                self.change(MessagePlace { shard, id }, make, |_, ()| {}).await?;
             }
         }
         Ok(())

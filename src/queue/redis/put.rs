@@ -1,11 +1,11 @@
 //! Stores one message in one step: with its record, its text and its indexes, unless its key is known.
 
 use super::bodies;
-use super::commit::{Change, Committed, PUT, StoredContent};
-use super::layout::Place;
+use super::commit::{Committed, PUT, RecordChange, StoredContent};
+use super::layout::MessagePlace;
 use super::link::CallError;
 use super::record::LeaseRecord;
-use super::store::{ActiveLease, RedisStore, of_damage, refused, token};
+use super::store::{InstanceLease, RedisStore, of_damage, refused, token};
 use super::transitions::NewRecord;
 use crate::message::MailId;
 use crate::queue::{Lane, NewMail, QueueError};
@@ -13,18 +13,18 @@ use bytes::Bytes;
 
 /// What a put did.
 #[derive(Debug)]
-pub(super) enum StoredPut {
+pub(super) enum PutResult {
     /// Nothing: this message has its key.
     Known(MailId),
     Waiting,
     /// It is leased for the delivery loop that waits for it.
-    Leased(Box<ActiveLease>),
+    Leased(Box<InstanceLease>),
 }
 
 /// A put that can be made several times.
 struct PreparedPut<'a> {
     mail: &'a NewMail,
-    place: Place,
+    place: MessagePlace,
     token: String,
     lived: u64,
     is_once: bool,
@@ -33,13 +33,13 @@ struct PreparedPut<'a> {
 
 impl RedisStore {
     /// `is_once`: unless its key is known. `is_awaited`: a delivery loop can begin it at once; the caller hands it over.
-    pub(super) async fn put(&self, mail: &NewMail, is_once: bool, is_awaited: bool) -> Result<StoredPut, QueueError> {
+    pub(super) async fn put(&self, mail: &NewMail, is_once: bool, is_awaited: bool) -> Result<PutResult, QueueError> {
         self.keep_lifetime(false).await?;
         let lived = self.lived();
         let new = NewRecord::of(mail, lived, |at| self.times.to_server(at))?;
         let key = mail.deduplication.as_ref().map(|deduplication| deduplication.key);
         let id = mail.accepted.id;
-        let place = Place { shard: self.layout.shard_of(id, key), id };
+        let place = MessagePlace { shard: self.layout.shard_of(id, key), id };
         let put = PreparedPut { mail, place, token: token(), lived, is_once, new };
         // Mail that is being moved to other lanes may be older and come first.
         let awaited = mail.only_lane().filter(|_| is_awaited && self.reassignment.lock().is_none());
@@ -49,17 +49,17 @@ impl RedisStore {
             return Ok(stored);
         }
         let change = self.change_of(&put, &put.new)?;
-        self.make(&put, &change, || StoredPut::Waiting).await.map(|stored| stored.unwrap_or(StoredPut::Waiting))
+        self.make(&put, &change, || PutResult::Waiting).await.map(|stored| stored.unwrap_or(PutResult::Waiting))
     }
 
     /// `None`: the lane is held.
-    async fn put_leased(&self, put: &PreparedPut<'_>, lane: &Lane) -> Result<Option<StoredPut>, QueueError> {
+    async fn put_leased(&self, put: &PreparedPut<'_>, lane: &Lane) -> Result<Option<PutResult>, QueueError> {
         let lease = LeaseRecord { fence: 1, instance: self.instance.clone() };
         let mut new = put.new.clone();
         if !new.record.lease(lane.as_str(), lease) {
             return Ok(None);
         }
-        let mut change = Change::new(&self.layout, put.place.shard);
+        let mut change = RecordChange::new(&self.layout, put.place.shard);
         change.if_unheld(lane.as_str());
         let rest = self.change_of(put, &new)?;
         // Steps name keys by their position, and the control hash is the first of both.
@@ -70,7 +70,7 @@ impl RedisStore {
             let lane = lane.to_string();
             let record = new.record.clone();
             let (place, token) = (put.place, token());
-            StoredPut::Leased(Box::new(ActiveLease {
+            PutResult::Leased(Box::new(InstanceLease {
                 place,
                 lane,
                 fence: 1,
@@ -83,9 +83,9 @@ impl RedisStore {
         self.make(put, &change, leased).await
     }
 
-    fn change_of(&self, put: &PreparedPut<'_>, new: &NewRecord) -> Result<Change<'_>, QueueError> {
+    fn change_of(&self, put: &PreparedPut<'_>, new: &NewRecord) -> Result<RecordChange<'_>, QueueError> {
         let PreparedPut { mail, place, token, lived, .. } = put;
-        let mut change = Change::new(&self.layout, place.shard);
+        let mut change = RecordChange::new(&self.layout, place.shard);
         if let Some(deduplication) = mail.deduplication.as_ref().filter(|_| put.is_once) {
             change.if_unknown(deduplication.key, *lived, place.id);
         }
@@ -116,12 +116,12 @@ impl RedisStore {
     async fn make(
         &self,
         put: &PreparedPut<'_>,
-        change: &Change<'_>,
-        stored: impl Fn() -> StoredPut,
-    ) -> Result<Option<StoredPut>, QueueError> {
+        change: &RecordChange<'_>,
+        stored: impl Fn() -> PutResult,
+    ) -> Result<Option<PutResult>, QueueError> {
         match self.link.commit(PUT, change).await {
             Ok(Committed::Done(_) | Committed::Stored) => Ok(Some(stored())),
-            Ok(Committed::Known(first)) => Ok(Some(StoredPut::Known(first))),
+            Ok(Committed::Known(first)) => Ok(Some(PutResult::Known(first))),
             Ok(Committed::Held) => Ok(None),
             Ok(Committed::Taken) => Err(QueueError::Storage(format!("the id {} is in use", put.place.id))),
             Ok(other) => Err(refused(&other)),

@@ -1,6 +1,6 @@
 //! Moves messages to their lanes after the routes have changed.
 
-use super::layout::Place;
+use super::layout::MessagePlace;
 use super::record::MessageRecord;
 use super::store::RedisStore;
 use crate::queue::{Cursor, LaneOf, QueueError, Reassigned};
@@ -17,7 +17,7 @@ impl RedisStore {
 
     /// Moves a message that is about to be leased to its lanes if it may not be there yet; true if a recipient was moved.
     /// `order`: its position in the order of acceptance.
-    pub(super) async fn is_moved(&self, _: Place, _: i64, _: &MessageRecord) -> Result<bool, QueueError> {
+    pub(super) async fn is_moved(&self, _: MessagePlace, _: i64, _: &MessageRecord) -> Result<bool, QueueError> {
         Ok(false)
     }
 

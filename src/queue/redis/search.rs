@@ -1,6 +1,6 @@
 //! Finds what is due on a lane: sender domains take turns, and the cost depends on what is found, not on what waits.
 
-use super::layout::{Place, hexadecimal};
+use super::layout::{MessagePlace, hexadecimal};
 use super::link::{list, number, scored, text, texts};
 use super::store::RedisStore;
 use crate::message::MailId;
@@ -42,11 +42,11 @@ impl RedisStore {
         lane: &Lane,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Place>, QueueError> {
+    ) -> Result<Vec<MessagePlace>, QueueError> {
         let delayed = Suspension::Delayed.of(lane.as_str());
         let command = up_to(self.layout.due(shard, delayed.as_str()), self.times.to_server(now), limit);
         let found = self.link.read(shard, vec![command]).await?.pop().map(texts).unwrap_or_default();
-        Ok(found.iter().filter_map(|id| Some(Place { shard, id: id.parse().ok()? })).collect())
+        Ok(found.iter().filter_map(|id| Some(MessagePlace { shard, id: id.parse().ok()? })).collect())
     }
 
     /// At most so many messages that are due on a lane, and the domain whose turn was last. Nothing, if the lane is held.
@@ -163,7 +163,7 @@ impl RedisStore {
     }
 
     /// One page in the order of acceptance, over all shards: at most so many messages after a position.
-    pub(super) async fn page(&self, after: Option<i64>, limit: usize) -> Result<Vec<(i64, Place)>, QueueError> {
+    pub(super) async fn page(&self, after: Option<i64>, limit: usize) -> Result<Vec<(i64, MessagePlace)>, QueueError> {
         let mut found = Vec::new();
         for shard in self.layout.all_shards() {
             let mut command = cmd("ZRANGEBYSCORE");
@@ -171,7 +171,8 @@ impl RedisStore {
             command.arg(self.layout.all(shard)).arg(from).arg("+inf");
             command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
             let answer = self.link.read(shard, vec![command]).await?.pop().map(scored).unwrap_or_default();
-            found.extend(answer.iter().filter_map(|(id, at)| Some((*at, Place { shard, id: id.parse().ok()? }))));
+            found
+                .extend(answer.iter().filter_map(|(id, at)| Some((*at, MessagePlace { shard, id: id.parse().ok()? }))));
         }
         found.sort_unstable();
         found.truncate(limit);
@@ -179,8 +180,11 @@ impl RedisStore {
     }
 
     /// The records of places in several shards, in this order.
-    pub(super) async fn load_all(&self, places: &[Place]) -> Result<Vec<Option<super::store::Loaded>>, QueueError> {
-        let mut found: HashMap<Place, super::store::Loaded> = HashMap::new();
+    pub(super) async fn load_all(
+        &self,
+        places: &[MessagePlace],
+    ) -> Result<Vec<Option<super::store::Loaded>>, QueueError> {
+        let mut found: HashMap<MessagePlace, super::store::Loaded> = HashMap::new();
         for shard in self.layout.all_shards() {
             let ids: Vec<MailId> = places.iter().filter(|place| place.shard == shard).map(|place| place.id).collect();
             let loaded = self.load(shard, &ids).await?;

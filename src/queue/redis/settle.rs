@@ -1,9 +1,9 @@
 //! How a lease ends for all its recipients, in one step.
 
-use super::commit::{COMMIT, Change, Committed};
+use super::commit::{COMMIT, Committed, RecordChange};
 use super::link::CallError;
 use super::record::MessageRecord;
-use super::store::{ActiveLease, Loaded, MAX_ATTEMPTS, RedisStore, of_damage, refused};
+use super::store::{InstanceLease, Loaded, MAX_ATTEMPTS, RedisStore, of_damage, refused};
 use crate::queue::{LeaseId, QueueError, Settlement};
 use jiff::Timestamp;
 
@@ -29,7 +29,7 @@ impl RedisStore {
     /// `due`: by the server's clock.
     pub(super) async fn end(
         &self,
-        held: &mut ActiveLease,
+        held: &mut InstanceLease,
         settlements: &[Settlement],
         due: i64,
     ) -> Result<(), QueueError> {
@@ -65,7 +65,7 @@ impl RedisStore {
 
     async fn settle_version(
         &self,
-        held: &ActiveLease,
+        held: &InstanceLease,
         version: u64,
         record: &MessageRecord,
         settlements: &[Settlement],
@@ -74,7 +74,7 @@ impl RedisStore {
         let lived = self.lived();
         let mut after = record.clone();
         let delivered = after.settle(&held.lane, &held.positions, settlements, due, lived);
-        let mut change = Change::new(&self.layout, held.place.shard);
+        let mut change = RecordChange::new(&self.layout, held.place.shard);
         change.if_version(held.place, version);
         change
             .write(held.place, Some(record), &after, (version + 1, &held.token, self.lease_length))
@@ -84,7 +84,7 @@ impl RedisStore {
     }
 
     /// Whether the change whose answer was lost was made: it is the last one, or nothing is left of the message.
-    async fn was_settled(&self, held: &ActiveLease) -> Result<bool, QueueError> {
+    async fn was_settled(&self, held: &InstanceLease) -> Result<bool, QueueError> {
         Ok(match self.last_change(held.place).await? {
             None => true,
             Some(token) => token == held.token,

@@ -1,8 +1,8 @@
 //! `RedisStore`: what all operations share: the connections, the keys, the clocks, the leases that this process holds; and
 //! the one way in which a record is changed.
 
-use super::commit::{COMMIT, Change, Committed};
-use super::layout::{Layout, Place};
+use super::commit::{COMMIT, Committed, RecordChange};
+use super::layout::{Layout, MessagePlace};
 use super::link::{CallError, Link, list, number, octets, text};
 use super::record::{MessageRecord, RecordDamage};
 use super::times::Times;
@@ -34,14 +34,14 @@ pub(super) struct RedisStore {
     pub instance: String,
     /// How long a lease lasts if it is not renewed.
     pub lease_length: Duration,
-    pub leases: Mutex<HashMap<LeaseId, ActiveLease>>,
+    pub leases: Mutex<HashMap<LeaseId, InstanceLease>>,
     pub next_lease: AtomicI64,
     /// The domain that last had its turn, by lane and shard.
     pub turns: Mutex<HashMap<(u16, String), String>>,
     /// One search at a time on each lane: two would find the same mail.
     pub searches: Mutex<HashMap<String, std::sync::Arc<tokio::sync::Mutex<()>>>>,
     /// Set while mail from before the current routes is moved to its lanes.
-    pub reassignment: Mutex<Option<Reassignment>>,
+    pub reassignment: Mutex<Option<LaneMove>>,
     /// Counts the reassignments of all instances, as this one knows it.
     pub epoch: AtomicU64,
     /// The routes by which this instance puts mail on lanes; `None`: it does not know.
@@ -52,7 +52,7 @@ pub(super) struct RedisStore {
 
 /// Messages stored before the current routes, which may be on the wrong lane.
 #[derive(Clone)]
-pub(super) struct Reassignment {
+pub(super) struct LaneMove {
     pub lane_of: LaneOf,
     /// Messages up to this position in the order of acceptance are done.
     pub done: i64,
@@ -60,16 +60,16 @@ pub(super) struct Reassignment {
     pub last: i64,
 }
 
-impl fmt::Debug for Reassignment {
+impl fmt::Debug for LaneMove {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reassignment").field("done", &self.done).field("last", &self.last).finish_non_exhaustive()
+        f.debug_struct("LaneMove").field("done", &self.done).field("last", &self.last).finish_non_exhaustive()
     }
 }
 
 /// A lease that this process holds.
 #[derive(Debug, Clone)]
-pub(super) struct ActiveLease {
-    pub place: Place,
+pub(super) struct InstanceLease {
+    pub place: MessagePlace,
     pub lane: String,
     pub fence: u64,
     /// Of the recipients, in the order of the lease's envelope.
@@ -85,7 +85,7 @@ pub(super) struct ActiveLease {
 /// A record as it is stored.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    pub place: Place,
+    pub place: MessagePlace,
     pub version: u64,
     /// Position in the order of acceptance.
     pub order: i64,
@@ -93,7 +93,7 @@ pub(super) struct Loaded {
 }
 
 /// What a change makes of a record.
-pub(super) struct Changed<T> {
+pub(super) struct NextRecord<T> {
     pub record: MessageRecord,
     pub answer: T,
 }
@@ -107,24 +107,24 @@ impl RedisStore {
     pub(super) async fn load(&self, shard: u16, ids: &[MailId]) -> Result<Vec<Option<Loaded>>, QueueError> {
         let command = |id: &MailId| {
             let mut command = cmd("HMGET");
-            command.arg(self.layout.message(Place { shard, id: *id })).arg("v").arg("seq").arg("rec");
+            command.arg(self.layout.message(MessagePlace { shard, id: *id })).arg("v").arg("seq").arg("rec");
             command
         };
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let values = self.link.read(shard, ids.iter().map(command).collect()).await?;
-        Ok(ids.iter().zip(values).map(|(id, value)| loaded(Place { shard, id: *id }, value)).collect())
+        Ok(ids.iter().zip(values).map(|(id, value)| loaded(MessagePlace { shard, id: *id }, value)).collect())
     }
 
-    pub(super) async fn load_one(&self, place: Place) -> Result<Option<Loaded>, QueueError> {
+    pub(super) async fn load_one(&self, place: MessagePlace) -> Result<Option<Loaded>, QueueError> {
         Ok(self.load(place.shard, &[place.id]).await?.pop().flatten())
     }
 
     /// Where a message is stored; `None`: it does not exist (any more).
-    pub(super) async fn find(&self, id: MailId) -> Result<Option<Place>, QueueError> {
+    pub(super) async fn find(&self, id: MailId) -> Result<Option<MessagePlace>, QueueError> {
         for shard in self.layout.all_shards() {
-            let place = Place { shard, id };
+            let place = MessagePlace { shard, id };
             let mut exists = cmd("EXISTS");
             exists.arg(self.layout.message(place));
             let found = self.link.read(shard, vec![exists]).await?.pop();
@@ -140,9 +140,9 @@ impl RedisStore {
     /// was to be done.
     pub(super) async fn change<T>(
         &self,
-        place: Place,
-        mut make: impl FnMut(MessageRecord) -> Option<Changed<T>>,
-        mut more: impl FnMut(&mut Change<'_>, &T),
+        place: MessagePlace,
+        mut make: impl FnMut(MessageRecord) -> Option<NextRecord<T>>,
+        mut more: impl FnMut(&mut RecordChange<'_>, &T),
     ) -> Result<Option<T>, QueueError> {
         let token = token();
         let mut unanswered = None;
@@ -154,8 +154,8 @@ impl RedisStore {
                 return Ok(unanswered);
             }
             let record = record.map_err(|damage| QueueError::Storage(format!("{}: {damage}", place.id)))?;
-            let Some(Changed { record: after, answer }) = make(record.clone()) else { return Ok(None) };
-            let mut change = Change::new(&self.layout, place.shard);
+            let Some(NextRecord { record: after, answer }) = make(record.clone()) else { return Ok(None) };
+            let mut change = RecordChange::new(&self.layout, place.shard);
             change.if_version(place, version);
             change.write(place, Some(&record), &after, (version + 1, &token, self.lease_length)).map_err(of_damage)?;
             more(&mut change, &answer);
@@ -172,7 +172,7 @@ impl RedisStore {
     }
 
     /// The token of the last change of a message; `None`: nothing is left of it.
-    pub(super) async fn last_change(&self, place: Place) -> Result<Option<String>, QueueError> {
+    pub(super) async fn last_change(&self, place: MessagePlace) -> Result<Option<String>, QueueError> {
         let mut command = cmd("HGET");
         command.arg(self.layout.message(place)).arg("by");
         Ok(self.link.read(place.shard, vec![command]).await?.pop().and_then(text))
@@ -194,7 +194,7 @@ impl RedisStore {
     }
 }
 
-fn loaded(place: Place, value: Value) -> Option<Loaded> {
+fn loaded(place: MessagePlace, value: Value) -> Option<Loaded> {
     let mut fields = list(value).into_iter();
     let version = number(fields.next()?)?;
     let order = fields.next().and_then(number).unwrap_or_default();
