@@ -34,7 +34,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) use text::{ago, size};
-pub(super) use waiting::WaitingView;
 
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {

@@ -1,11 +1,13 @@
 //! `waxseal status`: the gateway on one screen: queue, lanes, upstreams with what holds them, quotas, oldest mail, and
 //! what is wrong. Changes nothing.
 
-use super::queue::{QueueClient, WaitingView, ago, print, print_json, size, unexpected};
+use super::queue::{QueueClient, ago, print, print_json, size, unexpected};
 use super::run::print_problems;
 use super::{PROBLEM_FOUND, WRONG};
 use crate::config::{self, ConfigFile, Environment};
-use crate::control::{ControlRequest, ControlResponse, GatewayStatus, LiveStatus, Overview, StatusProblem};
+use crate::control::{
+    ControlRequest, ControlResponse, GatewayStatus, LaneStatus, LiveStatus, StatusProblem, WaitReason,
+};
 use crate::delivery::{UpstreamState, UpstreamStatus};
 use crate::observe::log::Clean;
 use crate::text::briefly;
@@ -107,10 +109,33 @@ fn of_queue(status: &GatewayStatus, now: Timestamp) -> Vec<String> {
     if let Some((oldest, lane)) = oldest {
         lines.push(format!("  oldest mail: {} on lane {}", ago(now, oldest), Clean(lane)));
     }
-    let lanes = status.live.as_ref().map(|live| live.lanes.iter().map(|lane| lane.state.clone()).collect());
-    let overview = Overview { held: status.held.clone(), counts: *counts, lanes };
-    lines.extend(WaitingView { overview: &overview, now }.summary().into_iter().map(|words| format!("  {words}")));
+    for lane in status.live.iter().flat_map(|live| &live.lanes) {
+        let waiting = status.waiting(lane).into_iter().filter(|(_, number)| *number > 0);
+        lines.extend(waiting.map(|(why, number)| {
+            format!("  {number} on lane {}: {}", Clean(&lane.state.lane), what_for(why, lane, now))
+        }));
+    }
     lines
+}
+
+/// What recipients of a lane wait for, in words.
+fn what_for(why: WaitReason, lane: &LaneStatus, now: Timestamp) -> String {
+    match why {
+        WaitReason::Hold => "held; `waxseal queue release` ends it".to_owned(),
+        WaitReason::SubmissionRate => "waiting for the rate of their user or listener".to_owned(),
+        WaitReason::Backoff => "waiting for the next try".to_owned(),
+        WaitReason::Turn => "about to be sent".to_owned(),
+        WaitReason::Lane(_) => {
+            let Some(obstacle) = &lane.state.obstacle else { return "waiting".to_owned() };
+            let upstream = obstacle.upstream.as_ref().map(|name| format!("{}: ", Clean(name))).unwrap_or_default();
+            let again = obstacle.until.map(|until| format!("; next try in {}", left(now, until))).unwrap_or_default();
+            format!("waiting for {upstream}{}{again}", Clean(&obstacle.text))
+        }
+    }
+}
+
+fn left(now: Timestamp, until: Timestamp) -> String {
+    briefly((until.as_second() - now.as_second()).max(1).unsigned_abs())
 }
 
 fn of_upstream(upstream: &UpstreamStatus, now: Timestamp) -> String {
@@ -130,8 +155,7 @@ fn of_upstream(upstream: &UpstreamStatus, now: Timestamp) -> String {
         let _writing_to_memory = write!(words, ", {} of {} per {} used", quota.used, quota.limit, quota.window);
     }
     if let Some(until) = upstream.until {
-        let left = briefly((until.as_second() - now.as_second()).max(1).unsigned_abs());
-        let _writing_to_memory = write!(words, "; next try in {left}");
+        let _writing_to_memory = write!(words, "; next try in {}", left(now, until));
     }
     if upstream.is_sandbox {
         words.push_str("; mail is kept here and NOT sent");

@@ -244,9 +244,13 @@ async fn health_names_the_reasons_and_status_says_what_is_wrong() {
         let output = gateway.output(&["status"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(1), "{text}");
-        for words in
-            ["Upstream company: unavailable", "What is wrong:\n  company: AUTH: 535 5.7.8", "1 waiting", "oldest mail"]
-        {
+        for words in [
+            "Upstream company: unavailable",
+            "What is wrong:\n  company: AUTH: 535 5.7.8",
+            "1 waiting",
+            "1 on lane default: ",
+            "oldest mail",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
         let output = gateway.output(&["status", "--json"]);

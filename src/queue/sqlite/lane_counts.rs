@@ -1,30 +1,32 @@
 //! How many recipients are on each lane, by state: counted once when the queue is opened, and then kept by the writer
 //! with each commit. In memory only, so a commit writes nothing for it, and nobody counts a long queue to show it.
 
-use super::rows::{LEASED, WAITING, from_column, unsigned};
+use super::rows::{DAMAGED, LEASED, WAITING, from_column, unsigned};
 use super::work::{LaneTallies, Sql, Tally};
 use crate::queue::{LaneCounts, Suspension};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
 
-/// The oldest message of a lane with more messages than this is looked for at most once in [`STALE_AFTER`].
-const EXACT: u64 = 20_000;
-const STALE_AFTER: Duration = Duration::from_secs(30);
+/// Of a lane with no more recipients than this, all index entries are examined for its oldest message.
+const FEW: u64 = 2_000;
+/// Rows that are examined at once for the oldest message of another lane.
+const STEP: usize = 20_000;
 
 #[derive(Debug, Default)]
 pub(super) struct LaneCounter {
     lanes: Mutex<HashMap<String, Tally>>,
-    oldest: Mutex<HashMap<String, FoundOldest>>,
+    fronts: Mutex<Fronts>,
 }
 
-/// The time at which a lane's oldest message was received.
-#[derive(Debug, Clone, Copy)]
-struct FoundOldest {
-    received_at: Option<Timestamp>,
-    found: Instant,
+/// Where lanes begin: below this key, no message of the lane waits or is leased. Keys grow from message to message, so the
+/// front of a lane only advances, except when an operation brings back older mail.
+#[derive(Debug, Default)]
+struct Fronts {
+    by_lane: HashMap<String, i64>,
+    /// Changes whenever the fronts are forgotten.
+    era: u64,
 }
 
 impl LaneCounter {
@@ -48,11 +50,16 @@ impl LaneCounter {
             }
         }
         drop(rows);
-        Ok(Self { lanes: Mutex::new(lanes), oldest: Mutex::default() })
+        Ok(Self { lanes: Mutex::new(lanes), fronts: Mutex::default() })
     }
 
     /// Called after each commit with what it changed.
     pub(super) fn apply(&self, tallies: &LaneTallies) {
+        if tallies.brings_back_mail() {
+            let mut fronts = self.fronts.lock();
+            fronts.by_lane.clear();
+            fronts.era += 1;
+        }
         let mut lanes = self.lanes.lock();
         for (lane, change) in tallies.iter() {
             match lanes.get_mut(lane) {
@@ -82,40 +89,69 @@ impl LaneCounter {
         let mut counts: Vec<LaneCounts> = counts.into_values().collect();
         for counts in &mut counts {
             let here = lanes.get(&counts.lane).copied().unwrap_or_default();
+            #[cfg(test)]
+            self.compare_searches(sql, &counts.lane)?;
             counts.oldest = self.oldest(sql, &counts.lane, unsigned(here.waiting + here.leased))?;
         }
         Ok(counts)
     }
 
-    /// `recipients`: those that wait or are leased there.
+    /// The conformance suite knows only short lanes.
+    #[cfg(test)]
+    fn compare_searches(&self, sql: &Sql<'_>, lane: &str) -> rusqlite::Result<()> {
+        if let Some(oldest) = oldest_of_few(sql, lane)? {
+            assert_eq!(self.advance(sql, lane)?, Some(oldest), "on {lane}");
+        }
+        Ok(())
+    }
+
+    /// When the lane's oldest message was received. `recipients`: those that wait or are leased there.
     fn oldest(&self, sql: &Sql<'_>, lane: &str, recipients: u64) -> rusqlite::Result<Option<Timestamp>> {
-        if recipients == 0 {
-            self.oldest.lock().remove(lane);
-            return Ok(None);
-        }
-        let known = self.oldest.lock().get(lane).copied();
-        if let Some(known) = known.filter(|known| recipients > EXACT && known.found.elapsed() < STALE_AFTER) {
-            return Ok(known.received_at);
-        }
-        let first = |query, state: Option<i64>| {
-            let read = |row: &rusqlite::Row<'_>| row.get::<_, Option<i64>>(0);
-            match state {
-                Some(state) => sql.first(query, (lane, state), read),
-                None => sql.first(query, [lane], read),
-            }
+        let oldest = match recipients {
+            0 => None,
+            1..=FEW => oldest_of_few(sql, lane)?,
+            _ => self.advance(sql, lane)?,
         };
-        let waiting = first("SELECT MIN(message) FROM job INDEXED BY job_due WHERE state = 0 AND lane = ?1", None)?;
-        let leased = first(
-            "SELECT MIN(message) FROM job INDEXED BY job_apart WHERE state > 0 AND lane = ?1 AND state = ?2",
-            Some(LEASED),
-        )?;
-        let oldest = [waiting.flatten(), leased.flatten()].into_iter().flatten().min();
         let received_at = match oldest {
             Some(key) => sql.first("SELECT received_at FROM message WHERE key = ?1", [key], |row| row.get(0))?,
             None => None,
         };
-        let received_at = received_at.map(from_column);
-        self.oldest.lock().insert(lane.to_owned(), FoundOldest { received_at, found: Instant::now() });
-        Ok(received_at)
+        Ok(received_at.map(from_column))
+    }
+
+    /// The lane's first message; or, if it is not among the next rows, where the search goes on the next time: the message
+    /// is not older than that one.
+    fn advance(&self, sql: &Sql<'_>, lane: &str) -> rusqlite::Result<Option<i64>> {
+        let (front, era) = {
+            let fronts = self.fronts.lock();
+            (fronts.by_lane.get(lane).copied().unwrap_or(i64::MIN), fronts.era)
+        };
+        let mut statement = sql.prepare("SELECT message, lane, state FROM job WHERE message >= ?1 ORDER BY message")?;
+        let mut rows = statement.query([front])?;
+        let mut reached = None;
+        for _ in 0..STEP {
+            let Some(row) = rows.next()? else { break };
+            reached = Some(row.get(0)?);
+            if row.get_ref(1)?.as_str().is_ok_and(|name| name == lane) && row.get::<_, i64>(2)? != DAMAGED {
+                break;
+            }
+        }
+        let mut fronts = self.fronts.lock();
+        if let Some(reached) = reached.filter(|_| fronts.era == era) {
+            fronts.by_lane.insert(lane.to_owned(), reached);
+        }
+        Ok(reached)
     }
 }
+
+fn oldest_of_few(sql: &Sql<'_>, lane: &str) -> rusqlite::Result<Option<i64>> {
+    let read = |row: &rusqlite::Row<'_>| row.get::<_, Option<i64>>(0);
+    let waiting = "SELECT MIN(message) FROM job INDEXED BY job_due WHERE state = 0 AND lane = ?1";
+    let waiting = sql.first(waiting, [lane], read)?;
+    let leased = "SELECT MIN(message) FROM job INDEXED BY job_apart WHERE state > 0 AND lane = ?1 AND state = ?2";
+    let leased = sql.first(leased, (lane, LEASED), read)?;
+    Ok([waiting.flatten(), leased.flatten()].into_iter().flatten().min())
+}
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,7 @@ fn retry_one(
     let jobs = jobs_of(work, message)?;
     let due = retry_waiting(work, message, &jobs, now)? + retry_failed(work, message, id, now)?;
     if due > 0 {
+        work.bring_back_mail();
         work.execute("UPDATE message SET since = MAX(since, ?2) WHERE key = ?1", (message, lived))?;
     }
     Ok(due)

@@ -191,6 +191,7 @@ pub(super) fn move_recipients(
     if moved == 0 {
         return Ok(0);
     }
+    work.bring_back_mail();
     for Recipient { row, to } in recipients.iter().filter(|recipient| recipient.moves()) {
         let digest = row.digest_for(id, &RecipientFields { lane: to.clone(), ..row.fields.clone() });
         work.execute(

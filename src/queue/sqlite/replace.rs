@@ -140,6 +140,7 @@ fn replace(work: &Work<'_>, form: &ReplacementRows, now: i64) -> Result<Option<V
         work.count(&job.lane, tally_of(job.state, -job.open));
     }
     uncount_failed(work, message)?;
+    work.bring_back_mail();
     let possible_duplicate =
         work.first("SELECT MAX(suspect) FROM job WHERE message = ?1", [message], |row| row.get::<_, Option<bool>>(0))?;
     let possible_duplicate = possible_duplicate.flatten().unwrap_or(false) || has_failed_in_doubt(work, message, None)?;

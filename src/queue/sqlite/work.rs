@@ -65,23 +65,31 @@ impl AddAssign for Tally {
 
 /// Changes to the numbers of recipients, lane by lane. A batch touches few lanes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LaneTallies(Vec<(String, Tally)>);
+pub(super) struct LaneTallies {
+    lanes: Vec<(String, Tally)>,
+    brings_back_mail: bool,
+}
 
 impl LaneTallies {
     fn add(&mut self, lane: &str, change: Tally) {
-        match self.0.iter_mut().find(|(known, _)| known == lane) {
+        match self.lanes.iter_mut().find(|(known, _)| known == lane) {
             Some((_, tally)) => *tally += change,
-            None => self.0.push((lane.to_owned(), change)),
+            None => self.lanes.push((lane.to_owned(), change)),
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Tally)> {
-        self.0.iter().map(|(lane, tally)| (lane.as_str(), *tally))
+        self.lanes.iter().map(|(lane, tally)| (lane.as_str(), *tally))
+    }
+
+    /// A message came onto a lane that may have newer ones.
+    pub(super) fn brings_back_mail(&self) -> bool {
+        self.brings_back_mail
     }
 
     pub(super) fn total(&self) -> Tally {
         let mut total = Tally::default();
-        self.0.iter().for_each(|(_, tally)| total += *tally);
+        self.lanes.iter().for_each(|(_, tally)| total += *tally);
         total
     }
 }
@@ -143,6 +151,11 @@ impl<'a> Work<'a> {
     /// `lane`: as its rows have it, with the prefix of a suspension.
     pub(super) fn count(&self, lane: &str, change: Tally) {
         self.tallies.borrow_mut().add(lane, change);
+    }
+
+    /// The operation brings a message onto a lane that may have newer ones.
+    pub(super) fn bring_back_mail(&self) {
+        self.tallies.borrow_mut().brings_back_mail = true;
     }
 
     /// Runs one operation completely or not at all, independently of the others in the batch. May be nested.
