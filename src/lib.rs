@@ -15,6 +15,7 @@
 //! | [`control`] | what operators ask and change; the control socket | [`control::ControlRequest`], [`control::execute`] |
 //! | [`admin`] | health and metrics over HTTP | [`admin::AdminServer`] |
 //! | [`tls`] | the only TLS configurations | |
+//! | [`doctor`] | looks at every link of the chain, and says which one is broken | [`doctor::Examination`] |
 //! | [`cli`], [`config`], [`gateway`] | commands, settings, and the assembler of all of the above | [`gateway::Gateway`], [`config::load`] |
 //! | [`observe`], [`pem`] | log, metrics, clock, secrets, faults, retries; reading PEM files | [`observe::Secret`] |
 //! | [`text`] | text for people, and which characters in text from others must not be shown | [`text::is_deceptive`] |
@@ -40,6 +41,7 @@ pub(crate) mod admin;
 pub mod cli;
 pub(crate) mod config;
 pub mod control;
+pub(crate) mod doctor;
 pub mod gateway;
 pub mod observe;
 pub mod pem;

@@ -4,6 +4,7 @@
 
 mod check;
 mod dkim;
+mod doctor;
 mod health;
 mod message_file;
 mod queue;
@@ -58,6 +59,10 @@ enum CliCommand {
     Run,
     /// Check the configuration and report every mistake; start nothing, connect nowhere.
     Check(check::CheckArgs),
+    /// Look at every link between the application and the recipient, and say which one is broken and what to do. Sends no
+    /// mail, unless --send-to asks for one.
+    #[command(after_help = doctor::AFTER_HELP)]
+    Doctor(doctor::DoctorArgs),
     /// Create DKIM keys, print their DNS records, check signatures.
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
@@ -100,6 +105,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         CliCommand::Run => run::run(&config),
         CliCommand::Check(args) => check::run(&config, &args),
+        CliCommand::Doctor(args) => doctor::run(&config, args),
         CliCommand::Dkim(command) => dkim::run(command, &config),
         CliCommand::Queue(command) => queue::run(command, &config),
         CliCommand::Status(args) => status::run(&config, &args),

@@ -47,6 +47,8 @@ async fn answer(
             queue.hold(lane.map(Lane::new).as_ref(), held).await?;
             ControlResponse::Overview(overview(queue).await?)
         }
+        // Only a running gateway has connections.
+        ControlRequest::Examine { .. } => ControlResponse::Examined(None),
     })
 }
 

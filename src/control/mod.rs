@@ -21,7 +21,7 @@ pub(crate) use protocol::{
     Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, Overview,
     RuledMessage, Which,
 };
-pub use server::ControlServer;
+pub use server::{ControlServer, Examiner};
 pub(crate) use status::{
     CertificateStatus, DkimKeyStatus, GatewayStatus, LaneStatus, StatusProblem, WaitReason, gather, is_held,
 };

@@ -6,6 +6,7 @@ use crate::delivery::LaneState;
 use crate::intake::Ruling;
 use crate::message::MailId;
 use crate::queue::{Cursor, Filter, HeldLane, HistoryRow, MessageDetails, Page, QueueError, Statistics};
+use crate::relay::UpstreamExamination;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,14 @@ pub enum ControlRequest {
     Hold {
         lane: Option<String>,
         held: bool,
+    },
+    /// Connects to an upstream with each of its logins, under its permits; sends no mail.
+    Examine {
+        upstream: String,
+        /// Tried with MAIL and RSET, by the first login.
+        sender: Option<String>,
+        /// For all of it.
+        seconds: u64,
     },
 }
 
@@ -101,8 +110,12 @@ pub enum ControlResponse {
     Content(Option<MessageContent>),
     Changed(Changed),
     Ruled(RuledPage),
+    /// By the domain of the login, if it is one of a domain. `None`: there is no such upstream, or no gateway runs.
+    Examined(Option<Vec<ExaminedLogin>>),
     Refused(ControlRefusal),
 }
+
+pub type ExaminedLogin = (Option<String>, Box<UpstreamExamination>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overview {

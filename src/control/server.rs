@@ -5,17 +5,19 @@
 
 use super::change::CurrentRules;
 use super::execute::execute;
-use super::protocol::{ControlRefusal, ControlRequest, ControlResponse};
+use super::protocol::{Blame, ControlRefusal, ControlRequest, ControlResponse, ExaminedLogin};
 use super::socket::{ControlAddress, SOCKET};
 use super::status::{self, LiveWatch};
 use super::wire::MAX_REQUEST;
 use crate::observe::Clock;
 use crate::queue::Operator;
+use crate::smtp::{Mailbox, ReversePath};
 use std::fmt;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -40,6 +42,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Called when the operator asks for delivery now.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
+/// Called with an upstream's name, a sender and a time limit when an operator asks what the upstream shows.
+pub type Examiner = Arc<dyn Fn(String, Option<ReversePath>, Duration) -> Examining + Send + Sync>;
+
+type Examining = Pin<Box<dyn Future<Output = Option<Vec<ExaminedLogin>>> + Send>>;
+
 pub struct ControlServer {
     listener: UnixListener,
     data_dir: PathBuf,
@@ -50,6 +57,7 @@ pub struct ControlServer {
     rules: CurrentRules,
     wake: Wake,
     watch: LiveWatch,
+    examiner: Examiner,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
@@ -61,7 +69,7 @@ impl ControlServer {
         queue: Arc<dyn Operator>,
         rules: CurrentRules,
         wake: Wake,
-        watch: LiveWatch,
+        (watch, examiner): (LiveWatch, Examiner),
         clock: Clock,
     ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
@@ -77,6 +85,7 @@ impl ControlServer {
             rules,
             wake,
             watch,
+            examiner,
             clock,
             answers,
         })
@@ -135,6 +144,7 @@ impl ControlServer {
             rules: self.rules.clone(),
             wake: self.wake.clone(),
             watch: self.watch.clone(),
+            examiner: self.examiner.clone(),
             clock: self.clock.clone(),
             answers: self.answers.clone(),
         }
@@ -181,6 +191,7 @@ struct Conversation {
     rules: CurrentRules,
     wake: Wake,
     watch: LiveWatch,
+    examiner: Examiner,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
@@ -197,6 +208,17 @@ impl Conversation {
             // A client that left or stays silent is not worth a log line.
             let Ok(Ok(Some(request))) = request else { return };
             let is_broken = request.is_err();
+            let request = match request {
+                Ok(ControlRequest::Examine { upstream, sender, seconds }) => {
+                    let examined = self.examine(upstream, sender.as_deref(), seconds).await;
+                    let sent = timeout(CLIENT_TIMEOUT, send(&mut output, &examined)).await;
+                    if !matches!(sent, Ok(Ok(()))) {
+                        return;
+                    }
+                    continue;
+                }
+                other => other,
+            };
             // Held until the answer is sent.
             let Ok(_permit) = self.answers.acquire().await else { return };
             let response = match request {
@@ -208,6 +230,15 @@ impl Conversation {
                 return;
             }
         }
+    }
+
+    /// Holds up no other answer: it takes as long as a provider does.
+    async fn examine(&self, upstream: String, sender: Option<&str>, seconds: u64) -> ControlResponse {
+        let Ok(sender) = sender.map(Mailbox::parse).transpose() else {
+            return ControlResponse::Refused(ControlRefusal::new(Blame::Request, "the sender is not a valid address"));
+        };
+        let limit = Duration::from_secs(seconds).min(CLIENT_TIMEOUT / 2);
+        ControlResponse::Examined((self.examiner)(upstream, sender.map(ReversePath::Mailbox), limit).await)
     }
 
     async fn answer(&self, request: ControlRequest) -> ControlResponse {

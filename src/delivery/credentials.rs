@@ -43,6 +43,17 @@ impl<U> Logins<U> {
         })
     }
 
+    /// The upstream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Those of a domain with that domain; the upstream's own first.
+    pub fn by_domain(&self) -> impl Iterator<Item = (Option<&str>, &U)> {
+        let own = self.own.iter().map(|login| (None, login));
+        own.chain(self.by_domain.iter().map(|(domain, login)| (Some(domain.as_str()), login)))
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &U> {
         self.by_domain.values().chain(&self.own)
     }

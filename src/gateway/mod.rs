@@ -29,7 +29,7 @@ use self::rates::GatewayRates;
 use self::storage::{Lanes, MemoryPlan, Retention};
 use crate::admin::AdminError;
 use crate::config::{Provider, RouteSettings, Settings};
-use crate::control::{ControlServer, CurrentRules, LiveWatch};
+use crate::control::{ControlServer, CurrentRules, Examiner, LiveWatch};
 use crate::delivery::{Bouncer, Delivery, DeliveryPlan, Dispatcher, LaneLimits, Route, Routes, SettlementPolicy};
 use crate::inbound::{BindError, InheritedSocketError, InheritedSockets};
 use crate::intake::{InProgress, Leftovers, StormWatch};
@@ -149,7 +149,7 @@ impl Gateway {
             state: watched.clone(),
         };
         let live = live.into_watch();
-        let control = bind_control(&settings, &queue, live.clone());
+        let control = bind_control(&settings, &queue, (live.clone(), probe::examiner(&delivery)));
         let settlement = SettlementPolicy { schedule: settings.queue.schedule, routes, clock: Clock::System };
         let bouncer = Arc::new(bouncer(&settings, &settlement, &queue));
         let leftovers = Leftovers::new(queue.clone(), settlement.clone(), bouncer.clone());
@@ -308,10 +308,10 @@ async fn close_upstreams(delivery: &Delivery, farewell: Instant) {
 }
 
 /// Some container file systems do not support sockets; mail is still delivered.
-fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>, live: LiveWatch) -> Option<ControlServer> {
+fn bind_control(settings: &Settings, queue: &Arc<dyn Backend>, asked: (LiveWatch, Examiner)) -> Option<ControlServer> {
     let woken = queue.clone();
     let wake = Arc::new(move || woken.wakeups().retry_now());
-    ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, live, Clock::System)
+    ControlServer::bind(&settings.data_dir, queue.clone(), current_rules(settings), wake, asked, Clock::System)
         .inspect_err(|error| {
             let folder = settings.data_dir.display();
             warn!("no control socket can be created in {folder} ({error}): `waxseal queue` works only while the gateway is stopped");

@@ -1,6 +1,7 @@
 //! At the start, each upstream is connected to once, logged in to and left, so that a wrong password is told before the
 //! first mail. Changes nothing: the breaker is not told, and mail does not wait for it longer than for another mail.
 
+use crate::control::Examiner;
 use crate::delivery::Delivery;
 use crate::observe::log::Clean;
 use crate::relay::{Deadline, Upstream};
@@ -43,4 +44,25 @@ async fn probe(target: Upstream) {
             "mail for this upstream will wait: {}; {}", Clean(&found.cause), Clean(&found.fix)
         ),
     }
+}
+
+/// For doctor, which must not open connections beside the gateway's. It does not keep the delivery alive.
+pub(super) fn examiner(delivery: &Arc<Delivery>) -> Examiner {
+    let delivery = Arc::downgrade(delivery);
+    Arc::new(move |name, sender, limit| {
+        let delivery = delivery.upgrade();
+        Box::pin(async move {
+            let logins =
+                delivery.as_ref()?.targets().iter().map(|target| &target.logins).find(|it| it.name() == name)?;
+            let logins: Vec<_> =
+                logins.by_domain().map(|(domain, login)| (domain.map(str::to_owned), login.clone())).collect();
+            let deadline = Deadline::after(limit);
+            let mut sender = sender;
+            let mut found = Vec::new();
+            for (domain, upstream) in logins {
+                found.push((domain, Box::new(upstream.examine(sender.take().as_ref(), deadline).await)));
+            }
+            Some(found)
+        })
+    })
 }

@@ -1,13 +1,14 @@
 //! `CheckId`: the names of what `waxseal doctor` looks at. They are stable: they stand in its JSON, in `[doctor] ignore`, in
 //! the log, and in docs/troubleshooting.md, which explains each of them. Says nothing about results.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 macro_rules! check_ids {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum CheckId {
-            $($(#[doc = $doc])* $name,)*
+            $($(#[doc = $doc])* #[serde(rename = $text)] $name,)*
         }
 
         impl CheckId {

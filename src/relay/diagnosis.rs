@@ -8,9 +8,10 @@ use crate::observe::CheckId;
 use crate::smtp::Reply;
 use crate::smtp::reply::Severity;
 use crate::tls::TlsFault;
+use serde::{Deserialize, Serialize};
 
 /// Why a probe did not open a connection, or its sender was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     pub id: CheckId,
     /// What was seen, in the server's words if it said anything.
@@ -29,7 +30,9 @@ impl ProbeReport {
         let is_inconclusive =
             reason.step == RelayStep::Permit || (self.was_cut_short && reason.cause == Cause::TimedOut);
         let evidence = evidence(reason);
-        let fix = reason.advice.clone().unwrap_or(fix);
+        // The advice that stands with a reply to AUTH is of a general kind.
+        let is_known = matches!(id, CheckId::UpstreamAuth | CheckId::UpstreamConnections) && reason.reply().is_some();
+        let fix = reason.advice.clone().filter(|_| !is_known).unwrap_or(fix);
         Some(Diagnosis { id, evidence, cause, fix, is_inconclusive })
     }
 

@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod deadline;
 mod diagnosis;
+mod examination;
 mod gate;
 mod health;
 mod ledger;
@@ -27,6 +28,7 @@ pub use account::{Account, SharedAccount};
 pub(crate) use breaker::Capacity;
 pub use deadline::Deadline;
 pub use diagnosis::Diagnosis;
+pub use examination::UpstreamExamination;
 pub(crate) use obstacle::UpstreamObstacle;
 pub use pool::Reuse;
 pub use ready::{Ready, Sent};
@@ -38,6 +40,7 @@ use crate::observe::{Redaction, Secret};
 use crate::tls::ClientCertificate;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::ServerName;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -103,14 +106,15 @@ pub struct ConnectionLimits {
 }
 
 /// There is no variant without TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     StartTls,
     Implicit,
 }
 
 /// A port and how TLS begins there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     pub number: u16,
     pub tls: TlsMode,

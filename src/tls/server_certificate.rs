@@ -4,10 +4,11 @@ use super::verify::{Distrust, alternative_names, date};
 use crate::text::cleaned;
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use serde::{Deserialize, Serialize};
 use std::io;
 
 /// Times are seconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerCertificate {
     /// From subjectAltName: names and addresses.
     pub names: Vec<String>,

@@ -21,6 +21,8 @@ mod dialogs;
 mod direct_replies;
 mod dkim_commands;
 mod dkim_verify;
+mod doctor;
+mod doctor_dns;
 mod environment;
 mod everything_verifies;
 mod failover;

@@ -78,6 +78,7 @@ async fn the_environment_for_plausible_is_printed_with_the_port_that_is_open() {
     let gateway = queued_in_front_of(&scripted, "", "").start(1);
     let port = format!("  SMTP_HOST_PORT={}", gateway.address().port());
     gateway.wait_for_line(&[&port]);
+    gateway.wait_for_line(&["  SMTP_HOST_SSL_ENABLED=false"]);
     let printed = gateway.log();
     for line in ["  SMTP_HOST_ADDR=127.0.0.1", "  SMTP_HOST_SSL_ENABLED=false"] {
         assert!(printed.iter().any(|printed| printed == line), "{line}\n{}", printed.join("\n"));

@@ -49,9 +49,9 @@ fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
         })
     };
     let queue = Arc::new(MemoryQueue::of([row(1, RecipientState::Failed), row(2, RecipientState::Waiting)]));
-    let server =
-        ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, LiveWatch::new(live), Clock::System)
-            .unwrap();
+    let examiner: Examiner = Arc::new(|_, _, _| Box::pin(async { None }));
+    let asked = (LiveWatch::new(live), examiner);
+    let server = ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, asked, Clock::System).unwrap();
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(server.serve(shutdown.clone()));
     Running { folder, data_dir, wakes, shutdown, server }

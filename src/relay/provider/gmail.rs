@@ -3,7 +3,7 @@
 //!
 //! The relay service for a whole domain is `host = "smtp-relay.gmail.com"`, where the login may be the address instead.
 
-use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use super::{Host, Login, MIB, Preset, ProviderLimits, ReturnPath, Signing, implicit, starttls};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
 
@@ -31,4 +31,5 @@ pub const PRESET: Preset = Preset {
     vocabulary: Vocabulary::NONE,
     wants_real_ehlo_name: true,
     refuses_null_sender: false,
+    return_path: ReturnPath::Ours { spf_include: "_spf.google.com" },
 };

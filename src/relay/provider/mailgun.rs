@@ -2,7 +2,7 @@
 //!
 //! It adds its own signature (`X-Mailgun-Dkim: no` would turn that off); the login belongs to one sending domain.
 
-use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use super::{Host, Login, MIB, Preset, ProviderLimits, ReturnPath, Signing, implicit, starttls};
 use crate::message::adapt::{
     AllowedCharacters, AllowedText, FixedSetting, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
 };
@@ -43,4 +43,5 @@ pub const PRESET: Preset = Preset {
     },
     wants_real_ehlo_name: false,
     refuses_null_sender: false,
+    return_path: ReturnPath::Providers,
 };

@@ -3,7 +3,7 @@
 //!
 //! It accepts 7-bit mail only, adds its own signature, and holds back mail above the hourly quota by itself.
 
-use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use super::{Host, Login, MIB, Preset, ProviderLimits, ReturnPath, Signing, implicit, starttls};
 use crate::message::adapt::{
     AllowedCharacters, AllowedText, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
 };
@@ -46,4 +46,5 @@ pub const PRESET: Preset = Preset {
     },
     wants_real_ehlo_name: false,
     refuses_null_sender: false,
+    return_path: ReturnPath::Providers,
 };

@@ -3,7 +3,7 @@
 //!
 //! It offers AUTH LOGIN but not PLAIN, and only if SMTP AUTH is allowed for the mailbox.
 
-use super::{Counting, Counts, Host, Login, Preset, ProviderLimits, Signing, starttls};
+use super::{Counting, Counts, Host, Login, Preset, ProviderLimits, ReturnPath, Signing, starttls};
 use crate::message::adapt::Vocabulary;
 use crate::message::outcome::SlowDown;
 
@@ -31,4 +31,5 @@ pub const PRESET: Preset = Preset {
     vocabulary: Vocabulary::NONE,
     wants_real_ehlo_name: false,
     refuses_null_sender: false,
+    return_path: ReturnPath::Ours { spf_include: "spf.protection.outlook.com" },
 };

@@ -43,6 +43,18 @@ pub struct Preset {
     pub wants_real_ehlo_name: bool,
     /// Refuses `MAIL FROM:<>`, from which bounces are sent unless `bounce_sender` says otherwise.
     pub refuses_null_sender: bool,
+    pub return_path: ReturnPath,
+}
+
+/// Whose domain is in the envelope of the mail that the provider sends on, which is what receivers ask SPF about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReturnPath {
+    /// The sender's, so its SPF record has to permit the provider.
+    Ours { spf_include: &'static str },
+    /// One of the provider's, or one that is set up there.
+    Providers,
+    /// That depends on the server.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! It parses a message and reassembles it, so a signature made here would break; it signs for domains that are verified
 //! there.
 
-use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, starttls};
+use super::{Host, Login, MIB, Preset, ProviderLimits, ReturnPath, Signing, starttls};
 use crate::message::adapt::{
     AllowedCharacters, AllowedText, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
 };
@@ -48,4 +48,5 @@ pub const PRESET: Preset = Preset {
     },
     wants_real_ehlo_name: false,
     refuses_null_sender: false,
+    return_path: ReturnPath::Providers,
 };

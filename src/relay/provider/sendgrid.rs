@@ -2,7 +2,7 @@
 //!
 //! All its settings are members of one JSON object in one header; the application's own members are kept.
 
-use super::{Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use super::{Host, Login, MIB, Preset, ProviderLimits, ReturnPath, Signing, implicit, starttls};
 use crate::message::adapt::{
     AllowedCharacters, AllowedText, FixedSetting, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
 };
@@ -51,4 +51,5 @@ pub const PRESET: Preset = Preset {
     },
     wants_real_ehlo_name: false,
     refuses_null_sender: false,
+    return_path: ReturnPath::Providers,
 };

@@ -4,7 +4,7 @@
 //! It keeps our signature and adds its own, but rewrites four fields and refuses a second DKIM-Signature
 //! (`554 Duplicate header`). Its quotas count recipients.
 
-use super::{Counting, Host, Login, MIB, Preset, ProviderLimits, Signing, implicit, starttls};
+use super::{Counting, Host, Login, MIB, Preset, ProviderLimits, ReturnPath, Signing, implicit, starttls};
 use crate::message::adapt::{
     AllowedCharacters, AllowedText, HeaderSlot, MetadataForm, MetadataSlot, SlotForm, Vocabulary,
 };
@@ -68,6 +68,7 @@ pub const PRESET: Preset = Preset {
     wants_real_ehlo_name: false,
     // Every sender must be a verified identity.
     refuses_null_sender: true,
+    return_path: ReturnPath::Providers,
 };
 
 /// The SMTP password that belongs to a secret access key in one region.

@@ -1,6 +1,6 @@
 //! Any SMTP server, including the company's own: nothing is known, everything is configured.
 
-use super::{Host, Login, Preset, ProviderLimits, Signing, starttls};
+use super::{Host, Login, Preset, ProviderLimits, ReturnPath, Signing, starttls};
 use crate::message::adapt::Vocabulary;
 
 pub const PRESET: Preset = Preset {
@@ -17,4 +17,5 @@ pub const PRESET: Preset = Preset {
     vocabulary: Vocabulary::NONE,
     wants_real_ehlo_name: false,
     refuses_null_sender: false,
+    return_path: ReturnPath::Unknown,
 };

@@ -8,10 +8,9 @@ use crate::relay::deadline::{Deadline, Expired};
 use crate::relay::pool::Reuse;
 use crate::relay::smtp::{self, OpeningNotes};
 use crate::relay::socket::{ConnectionPermit, Socket};
-use crate::relay::{Port, TlsMode, UpstreamOptions};
+use crate::relay::{Port, UpstreamOptions};
 use crate::smtp::{Reply, ReversePath};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 /// What one connection showed.
 #[derive(Debug, Default)]
@@ -43,7 +42,7 @@ impl Upstream {
     }
 
     /// Whether anything answers at this port of the same host. Nothing is said there.
-    pub async fn try_port(&self, number: u16, deadline: Deadline) -> Result<SocketAddr, Reason> {
+    pub(in crate::relay) async fn try_port(&self, number: u16, deadline: Deadline) -> Result<SocketAddr, Reason> {
         let mut options = UpstreamOptions::clone(&self.0.options);
         options.endpoint.port = number;
         options.endpoint.fallback_ports.clear();
@@ -116,18 +115,12 @@ impl Upstream {
         }
     }
 
-    /// The same server with TLS begun in the other way, for a probe that asks whether that works. It shares nothing with
-    /// this one but its account.
+    /// The same server at this port alone, for a probe that asks whether that works. It shares the account.
     #[must_use]
-    pub fn with_tls(&self, tls: TlsMode) -> Self {
+    pub(in crate::relay) fn at(&self, port: Port) -> Self {
         let mut options = UpstreamOptions::clone(&self.0.options);
-        options.endpoint.tls = tls;
+        (options.endpoint.port, options.endpoint.tls) = (port.number, port.tls);
         options.endpoint.fallback_ports.clear();
         Self::build(options, self.0.account.clone(), self.0.addresses.clone())
-    }
-
-    /// Of an upstream that is used for probes alone.
-    pub fn shared_options(&self) -> Arc<UpstreamOptions> {
-        self.0.options.clone()
     }
 }

@@ -14,6 +14,8 @@ pub mod client;
 pub mod clock;
 pub mod corpus;
 pub mod dkim;
+pub mod dns;
+pub mod doctor;
 pub mod gateway;
 pub mod keys;
 pub mod listener;

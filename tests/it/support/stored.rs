@@ -116,7 +116,7 @@ impl Holder {
             queue.clone(),
             CurrentRules::default(),
             wake,
-            LiveWatch::new(LiveStatus::default),
+            (LiveWatch::new(LiveStatus::default), Arc::new(|_, _, _| Box::pin(async { None }))),
             Clock::System,
         )
         .expect("a socket");

@@ -1,0 +1,161 @@
+//! SPF: whether a domain's record is there, can be evaluated, and permits the provider. RFC 7208.
+
+use super::check::CheckResult;
+use super::examination::{Examination, Results};
+use super::spf_walk::{self, MOST_LOOKUPS, NoSpf, SpfWalk};
+use crate::observe::CheckId;
+use crate::relay::provider::ReturnPath;
+
+pub async fn probe(exam: &Examination, domain: &str, out: &Results) {
+    match spf_walk::walk(&exam.dns, domain).await {
+        Ok(walk) => {
+            out.put(record(domain, &walk));
+            out.put(lookups(domain, &walk));
+            for result in providers(exam, domain, &walk) {
+                out.put(result);
+            }
+        }
+        Err(none) => out.put(without(exam, domain, &none)),
+    }
+}
+
+/// The `include` that each upstream wants in the From domain's record.
+fn wanted(exam: &Examination) -> Vec<(&str, &'static str)> {
+    let of = |upstream: &'static crate::relay::provider::Preset| match upstream.return_path {
+        ReturnPath::Ours { spf_include } => Some(spf_include),
+        ReturnPath::Providers | ReturnPath::Unknown => None,
+    };
+    exam.upstreams().filter_map(|upstream| Some((upstream.preset.title, of(upstream.preset)?))).collect()
+}
+
+fn record(domain: &str, walk: &SpfWalk) -> CheckResult {
+    let id = CheckId::SpfRecord;
+    if walk.permits_all {
+        return CheckResult::warning(id, domain, "the SPF record permits the whole world to send")
+            .evidence(walk.text.clone())
+            .cause("it ends in +all")
+            .fix("end it with ~all");
+    }
+    match walk.broken.as_slice() {
+        [] => CheckResult::ok(id, domain, "the SPF record can be read").evidence(walk.text.clone()),
+        broken => {
+            CheckResult::failed(id, domain, format!("the SPF record includes {}, which has none", broken.join(", ")))
+                .evidence(walk.text.clone())
+                .cause("receivers take that for a permanent error, and the whole record does not count")
+                .fix("remove that include, or correct its name")
+        }
+    }
+}
+
+fn lookups(domain: &str, walk: &SpfWalk) -> CheckResult {
+    let id = CheckId::SpfLookups;
+    let text = format!("it costs {} of the {MOST_LOOKUPS} look-ups that are allowed", walk.lookups);
+    if walk.lookups > MOST_LOOKUPS {
+        return CheckResult::failed(id, domain, text)
+            .evidence(walk.text.clone())
+            .cause("receivers stop after ten look-ups, and the whole record does not count (RFC 7208 §4.6.4)")
+            .fix("remove includes of services that no longer send for you");
+    }
+    match walk.unknown.as_slice() {
+        [] => CheckResult::ok(id, domain, text),
+        unknown => CheckResult::unknown(id, domain, format!("it costs at least {} look-ups", walk.lookups))
+            .evidence(unknown.join("; ")),
+    }
+}
+
+fn providers(exam: &Examination, domain: &str, walk: &SpfWalk) -> Vec<CheckResult> {
+    let id = CheckId::SpfProvider;
+    let wanted = wanted(exam);
+    if wanted.is_empty() {
+        let own = exam.upstreams().all(|upstream| upstream.preset.return_path == ReturnPath::Providers);
+        return vec![if own {
+            CheckResult::not_applicable(
+                id,
+                domain,
+                "the provider sends under a return path of its own, whose SPF is its own",
+            )
+        } else {
+            CheckResult::unknown(id, domain, "which addresses your server sends from is not known here").fix(
+                "if it sends from its own address, the record must have it, as in ip4:192.0.2.10 or a:smtp.example.com",
+            )
+        }];
+    }
+    let judge = |(title, include): (&str, &'static str)| {
+        if walk.includes.iter().any(|included| included == include) {
+            return CheckResult::ok(id, domain, format!("it permits {title} (include:{include})"));
+        }
+        let result = if walk.unknown.is_empty() {
+            CheckResult::failed(id, domain, format!("the SPF record does not permit {title}"))
+        } else {
+            CheckResult::unknown(id, domain, format!("whether it permits {title} could not be looked up"))
+        };
+        result
+            .evidence(walk.text.clone())
+            .cause(format!("include:{include} is missing in it"))
+            .fix("change the record to this one")
+            .record(domain, with_include(&walk.text, include))
+    };
+    wanted.into_iter().map(judge).collect()
+}
+
+/// Before the first `all`, because what follows it is not read.
+fn with_include(text: &str, include: &str) -> String {
+    let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    let is_end = |word: &String| {
+        word.trim_start_matches(['+', '-', '~', '?']).eq_ignore_ascii_case("all") || word.starts_with("redirect=")
+    };
+    let at = words.iter().position(is_end).unwrap_or(words.len());
+    words.insert(at, format!("include:{include}"));
+    words.join(" ")
+}
+
+fn without(exam: &Examination, domain: &str, none: &NoSpf) -> CheckResult {
+    let id = CheckId::SpfRecord;
+    let wanted = wanted(exam);
+    let includes: String = wanted.iter().map(|(_, include)| format!(" include:{include}")).collect();
+    let proposed = format!("v=spf1{includes} ~all");
+    match none {
+        NoSpf::Unknown(error) => CheckResult::unknown(id, domain, error.clone()),
+        NoSpf::Several(texts) => CheckResult::failed(id, domain, format!("the domain has {} SPF records", texts.len()))
+            .evidence(texts.join(" | "))
+            .cause("receivers take more than one for a permanent error, and none of them counts")
+            .fix("join them into one record"),
+        NoSpf::Malformed(text) => CheckResult::failed(id, domain, "the SPF record cannot be read")
+            .evidence(text.clone())
+            .cause("receivers take a mistake in it for a permanent error")
+            .fix("correct it; a word that is neither a mechanism nor a modifier, or a bad address, is enough"),
+        NoSpf::Missing if wanted.is_empty() => {
+            let text = "the domain has no SPF record; the provider sends under a return path of its own";
+            match exam.upstreams().all(|upstream| upstream.preset.return_path == ReturnPath::Providers) {
+                true => CheckResult::not_applicable(id, domain, text),
+                false => CheckResult::warning(id, domain, "the domain has no SPF record")
+                    .cause("receivers cannot tell whether your server may send for it")
+                    .fix(
+                        "publish one with the addresses that your server sends from, as in v=spf1 ip4:192.0.2.10 ~all",
+                    ),
+            }
+        }
+        NoSpf::Missing => CheckResult::failed(id, domain, "the domain has no SPF record")
+            .evidence(format!("{} has no such TXT record", exam.dns.server))
+            .cause("receivers cannot tell whether the provider may send for it")
+            .fix("publish this record; if other servers send for the domain, name them in it, too")
+            .record(domain, proposed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_include_is_added_where_it_is_read() {
+        for (text, expected) in [
+            ("v=spf1 -all", "v=spf1 include:p.example -all"),
+            ("v=spf1 a mx ~ALL", "v=spf1 a mx include:p.example ~ALL"),
+            ("v=spf1 ip4:192.0.2.1", "v=spf1 ip4:192.0.2.1 include:p.example"),
+            ("v=spf1 redirect=other.example", "v=spf1 include:p.example redirect=other.example"),
+        ] {
+            assert_eq!(with_include(text, "p.example"), expected);
+        }
+    }
+}
