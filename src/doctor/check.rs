@@ -56,7 +56,7 @@ pub struct CheckResult {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ignored: bool,
     pub summary: String,
-    /// What was seen, in the words of whoever said it.
+    /// What was seen, in the other side's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

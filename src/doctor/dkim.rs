@@ -84,7 +84,7 @@ impl KeyRecordFault {
     fn cause(&self) -> &'static str {
         match self {
             Self::Different => {
-                "the key was made anew and its record was not changed, or the selector belongs to another program"
+                "the key was replaced and its record was not changed, or the selector belongs to another program"
             }
             Self::TooWeak { .. } => {
                 "the record has another key, and receivers do not count keys below 1024 bits, some none below 2048"

@@ -66,7 +66,7 @@ async fn find(exam: &Examination, domain: &str) -> Result<DmarcFound, Box<CheckR
     Err(Box::new(
         CheckResult::warning(id, domain, "the domain has no DMARC record")
             .evidence(format!("{} has no TXT record of the name _dmarc.{domain}", exam.dns.server))
-            .cause("Gmail and Yahoo require one of whoever sends much, and others trust mail without it less")
+            .cause("Gmail and Yahoo require one of everybody who sends much, and others trust mail without it less")
             .fix("publish this record; p=none changes nothing for your mail, and reports come to the address")
             .record(format!("_dmarc.{domain}"), format!("v=DMARC1; p=none; rua=mailto:postmaster@{domain}")),
     ))

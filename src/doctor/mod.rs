@@ -18,6 +18,7 @@ mod listener;
 mod queue;
 mod repair;
 mod reverse;
+mod run;
 mod spf;
 mod spf_walk;
 mod test_mail;
@@ -25,7 +26,8 @@ mod upstream;
 
 pub use check::{CheckResult, CheckVerdict};
 pub use configuration::of_problems;
-pub use examination::{DoctorRequest, Examination, ExaminationPart, QueueDesk, QueueOpener};
+pub use examination::{DoctorRequest, Examination, QueueDesk, QueueOpener};
+pub use run::ExaminationPart;
 
 #[cfg(test)]
 mod tests {

@@ -57,7 +57,7 @@ async fn judge(exam: &Examination, own: IpAddr, is_own_server: bool) -> CheckRes
         DnsAnswer::Missing => {
             return CheckResult::warning(id, &subject, "this address has no name in the DNS")
                 .cause("many servers refuse clients without one")
-                .fix("have whoever gave you the address set its reverse name (PTR) to `hostname`");
+                .fix("have its reverse name (PTR) set to `hostname`, where you got the address");
         }
         DnsAnswer::Found(names) => names.into_iter().next().unwrap_or_default(),
     };

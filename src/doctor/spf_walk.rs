@@ -12,6 +12,9 @@ pub const MOST_LOOKUPS: usize = 10;
 /// A record that costs more is not followed to its end.
 const MOST_FOLLOWED: usize = 25;
 
+/// Look-ups without an answer after which no further one is tried: each costs seconds.
+const MOST_SILENT: usize = 2;
+
 /// What a domain's record is made of.
 #[derive(Debug, Default)]
 pub struct SpfWalk {
@@ -63,7 +66,7 @@ pub async fn walk(dns: &Dns, domain: &str) -> Result<SpfWalk, NoSpf> {
                 continue;
             };
             let target = String::from_utf8_lossy(target).trim_end_matches('.').to_ascii_lowercase();
-            if !seen.insert(target.clone()) || seen.len() > MOST_FOLLOWED {
+            if !seen.insert(target.clone()) || seen.len() > MOST_FOLLOWED || walk.unknown.len() >= MOST_SILENT {
                 continue;
             }
             match record(dns, &target).await {

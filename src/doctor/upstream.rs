@@ -288,7 +288,7 @@ fn ports(subject: &str, found: &UpstreamExamination, put: &impl Fn(CheckResult))
             put(CheckResult::failed(CheckId::UpstreamPorts, subject, "no other port of the provider answers either")
                 .evidence(format!("tried {}", named(silent)))
                 .cause("this machine reaches the provider on no port: a firewall, a wrong `host`, or no route")
-                .fix("ask the hoster or whoever runs the firewall to open port 587"))
+                .fix("ask the hoster, or who runs the firewall, to open port 587"))
         }
         (answering, _) => {
             put(CheckResult::warning(CheckId::UpstreamPorts, subject, format!("port {} answers", named(answering)))

@@ -3,13 +3,17 @@
 
 use crate::support::application::{hand_in, mail};
 use crate::support::certificate::{Authority, Issued};
+use crate::support::client::HANG_GUARD;
 use crate::support::dns::DnsServer;
 use crate::support::doctor::{doctor, doctor_beside, doctor_output, publish, world};
 use crate::support::keys::TestKey;
 use crate::support::ports::ReservedPort;
 use crate::support::until;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use waxseal::dkim::KeyAlgorithm;
 
 fn keys() -> Vec<TestKey> {
@@ -363,4 +367,64 @@ async fn people_get_a_line_for_each_check_and_what_to_do_below() {
     for part in ["    cause   receivers cannot check", &format!("            Value: {text}"), "1 failed, 0 warnings"] {
         assert!(printed.contains(part), "{part}\n{printed}");
     }
+}
+
+/// Nothing answers anywhere, and the command ends all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_world_that_is_silent_every_check_ends_by_itself() {
+    let keys = keys();
+    let dns = well_published(&keys).await;
+    for name in ["example.com", "_dmarc.example.com", &keys[0].record().0] {
+        dns.stay_silent_about(name);
+    }
+    let scripted = ScriptedUpstream::builder().always(At::Greeting, Action::Stall).start().await;
+    let setup = world(&scripted, &dns, &keys, "connect_timeout = \"1s\"");
+    let report = doctor(&setup, &[]).await;
+    report.assert("upstream.tls.mode", "failed", &["no answer in time", "implicit"]);
+    for id in ["dkim.record", "spf.record", "dmarc.record"] {
+        report.assert(id, "unknown", &["no answer"]);
+    }
+    assert_eq!(scripted.count("MAIL"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_what_has_changed_and_ends_with_ctrl_c() {
+    let keys = keys();
+    let dns = well_published(&keys).await;
+    let scripted = ScriptedUpstream::start().await;
+    let setup = world(&scripted, &dns, &keys, "");
+    let mut command = setup.command(&["doctor", "--watch", "5"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let (sender, mut lines) = mpsc::channel(100);
+    tokio::task::spawn_blocking(move || {
+        output.lines().map_while(Result::ok).all(|line| sender.blocking_send(line).is_ok());
+    });
+    let mut until = async |words: &str| loop {
+        let line = timeout(HANG_GUARD, lines.recv()).await.expect("a line in time").expect("a line");
+        if line.contains(words) {
+            return line;
+        }
+    };
+    until("Nothing is wrong").await;
+    dns.forget("_dmarc.example.com");
+    let line = until("dmarc.record").await;
+    assert!(line.contains("! dmarc.record (example.com)"), "{line}");
+    dns.txt("_dmarc.example.com", "v=DMARC1; p=none");
+    assert!(until("dmarc.record").await.contains("\u{2713} dmarc.record"));
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    assert_eq!(ended.await.unwrap().code(), Some(0), "the last round was well");
+}
+
+/// Every login of a provider, one after the other over one connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_login_of_a_provider_has_its_own_result() {
+    let other = "[[upstream.credentials]]\ndomain = \"example.org\"\nusername = \"other\"\npassword = \"other-canary-password\"\n";
+    let builder = ScriptedUpstream::builder().once(At::Auth, "235 2.7.0 ok").always(At::Auth, "535 5.7.8 wrong");
+    let (scripted, report) = with(builder, other, &[]).await;
+    report.assert("upstream.auth", "failed", &["login of example.org", "535 5.7.8 wrong"]);
+    assert!(report.checks("upstream.auth").iter().any(|check| check["verdict"] == "ok"), "{:#}", report.value);
+    assert_eq!(scripted.counts().max, 1);
 }
