@@ -20,7 +20,7 @@ use crate::queue::Operator;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminOptions {
     pub address: SocketAddr,
     /// Names by which it may be addressed, in lower case; besides its IP address and "localhost".

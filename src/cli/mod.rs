@@ -8,7 +8,9 @@ mod doctor;
 mod health;
 mod message_file;
 mod queue;
+mod reload;
 mod run;
+mod service;
 mod status;
 mod suggestions;
 mod user;
@@ -57,6 +59,9 @@ enum CliCommand {
     /// Start the gateway. Stops on SIGTERM or Ctrl-C, after letting mail in progress finish.
     #[command(after_help = run::AFTER_HELP)]
     Run,
+    /// Make the running gateway read its configuration again, without losing mail or connections.
+    #[command(after_help = reload::AFTER_HELP)]
+    Reload,
     /// Check the configuration and report every mistake; start nothing, connect nowhere.
     Check(check::CheckArgs),
     /// Look at every link between the application and the recipient, and say which one is broken and what to do. Sends no
@@ -104,6 +109,7 @@ pub fn main() -> ExitCode {
     let config = ConfigFile { path: &path, explicit };
     let result = match arguments.command {
         CliCommand::Run => run::run(&config),
+        CliCommand::Reload => reload::run(&config),
         CliCommand::Check(args) => check::run(&config, &args),
         CliCommand::Doctor(args) => doctor::run(&config, args),
         CliCommand::Dkim(command) => dkim::run(command, &config),

@@ -1,17 +1,19 @@
 //! `waxseal run`: the gateway in the foreground, until a signal. Decides nothing about mail: it reads the
 //! configuration, starts the log and the runtime, and passes on signals.
 
-use super::{PROBLEM_FOUND, WRONG};
+use super::{PROBLEM_FOUND, WRONG, service};
 use crate::cli::complain;
-use crate::config::{self, ConfigFile, Environment, Problems};
-use crate::gateway::{Gateway, StopReason};
+use crate::config::{ConfigFile, ConfigText, Environment, Problems};
+use crate::gateway::{Gateway, Reloader, StopReason};
 use crate::inbound::InheritedSockets;
 use crate::observe::{fault, log};
 use anyhow::Context as _;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,8 +32,9 @@ Without a configuration file, variables are enough:
 Each may also be a file of that name in /run/secrets. `waxseal check --defaults` lists all variables and all keys.";
 
 pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
-    let settings = match config::load(file, &Environment::of_process()) {
-        Ok(settings) => settings,
+    let resolved = |text: ConfigText| Ok((text.resolve(&Environment::of_process())?, text));
+    let (settings, text) = match ConfigText::read(file).and_then(resolved) {
+        Ok(resolved) => resolved,
         Err(problems) => {
             print_problems(&problems);
             return Ok(ExitCode::from(WRONG));
@@ -44,12 +47,18 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let status = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        stop_on_signal(shutdown.clone())?;
-        match Gateway::start(settings, inherited).await {
-            Ok(gateway) => Ok(match gateway.serve(shutdown).await {
-                StopReason::AsAsked => ExitCode::SUCCESS,
-                StopReason::ByItself => ExitCode::from(PROBLEM_FOUND),
-            }),
+        let reload = Arc::new(Notify::new());
+        follow_signals(shutdown.clone(), reload.clone())?;
+        match Gateway::start(settings, text, inherited).await {
+            Ok(gateway) => {
+                tokio::spawn(reload_on_signal(reload, gateway.reloader()));
+                tokio::spawn(service::keep_alive());
+                service::ready();
+                Ok(match gateway.serve(shutdown).await {
+                    StopReason::AsAsked => ExitCode::SUCCESS,
+                    StopReason::ByItself => ExitCode::from(PROBLEM_FOUND),
+                })
+            }
             Err(error) => {
                 complain(format_args!("{error}"));
                 Ok(ExitCode::from(WRONG))
@@ -74,10 +83,21 @@ pub(super) fn print_problems(problems: &Problems) {
     }
 }
 
-/// The first SIGTERM, SIGINT or SIGHUP asks for an orderly stop; the second ends the process at once. SIGUSR1 and SIGUSR2,
-/// which end a process that does not expect them, only leave a line in the log.
+/// What it did is in the log.
+async fn reload_on_signal(asked: Arc<Notify>, reloader: Reloader) {
+    loop {
+        asked.notified().await;
+        service::reloading();
+        reloader.reload().await;
+        service::ready();
+    }
+}
+
+/// The first SIGTERM or SIGINT asks for an orderly stop; the second ends the process at once. SIGHUP asks for a reload, or
+/// for a stop if the gateway was started on a terminal.
+/// SIGUSR1 and SIGUSR2, which end a process that does not expect them, only leave a line in the log.
 #[expect(clippy::disallowed_methods, reason = "a second signal asks for an immediate end")]
-fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
+fn follow_signals(shutdown: CancellationToken, reload: Arc<Notify>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     // Under nohup it is ignored, and stays ignored.
@@ -87,13 +107,22 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     };
     let mut user_1 = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
     let mut user_2 = signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?;
+    let on_terminal = std::io::stdin().is_terminal();
     tokio::spawn(async move {
         let mut is_stopping = false;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
-                _ = received(hangup.as_mut()) => "SIGHUP",
+                _ = received(hangup.as_mut()) => {
+                    // Otherwise the terminal was closed.
+                    if !on_terminal {
+                        info!("SIGHUP: reading the configuration again");
+                        reload.notify_one();
+                        continue;
+                    }
+                    "SIGHUP"
+                }
                 _ = user_1.recv() => {
                     info!("SIGUSR1 has no meaning here and is ignored");
                     continue;
@@ -105,6 +134,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
             };
             if !std::mem::replace(&mut is_stopping, true) {
                 shutdown.cancel();
+                service::stopping();
                 info!("{name}: finishing mail in progress; a second signal stops at once");
             } else {
                 warn!("{name} again: stopping at once");

@@ -11,6 +11,7 @@ mod wording;
 
 pub use wording::in_variables;
 
+use super::file_digests::FileDigests;
 use super::input::Typed;
 use super::masking::{hide_secret, hide_value, is_plain};
 use super::problem::{Findings, Place, Problem};
@@ -101,6 +102,17 @@ impl Environment {
                 findings.error(&place, format!("it {}", unreadable::why(&error))).help =
                     unreadable::what_to_do(&path, &error).map(str::to_owned);
                 None
+            }
+        }
+    }
+
+    /// The files of the secrets folder that settings came from.
+    pub(super) fn note_files(&self, files: &mut FileDigests) {
+        let Some(folder) = &self.secrets_folder else { return };
+        for variable in VARIABLES {
+            let path = folder.join(variable.name);
+            if let Ok(content) = std::fs::read(&path) {
+                files.note(&path, Some(&content));
             }
         }
     }

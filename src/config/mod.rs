@@ -7,6 +7,7 @@ mod admin;
 mod doctor;
 mod environment;
 mod file;
+mod file_digests;
 mod input;
 pub mod key_file;
 mod local_networks;
@@ -37,6 +38,7 @@ mod value;
 pub use environment::Environment;
 pub use environment::variables::CONFIG_VARIABLE;
 pub use file::DeliveryMode;
+pub use file_digests::FileDigests;
 pub use masking::shown_path;
 pub use problem::{Located, Problems};
 pub use reference::Defaults;
@@ -50,9 +52,10 @@ use file::{File, SCHEMA};
 use masking::Survey;
 use problem::{Findings, Place, Problem, ProblemSeverity, Source};
 use resolve::Resolver;
+use std::fmt;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::de::DeTable;
 
@@ -64,18 +67,81 @@ pub struct ConfigFile<'a> {
     pub explicit: bool,
 }
 
+/// The configuration file as it was read. The files that it names are read each time it is resolved.
+#[derive(Clone)]
+pub struct ConfigText {
+    path: PathBuf,
+    /// `None`: there is no file, and the environment alone configures the gateway.
+    text: Option<String>,
+    is_open_to_all: bool,
+}
+
+impl ConfigText {
+    pub fn read(file: &ConfigFile<'_>) -> Result<Self, Problems> {
+        let path = file.path.to_owned();
+        let whole = |message: String, help: &str| {
+            let mut problem = Problem::new(Place::Nowhere, message);
+            problem.help(help);
+            Problems::new(Arc::new(Source::named(masking::shown_path(file.path))), vec![problem])
+        };
+        match std::fs::read_to_string(file.path) {
+            Ok(text) => {
+                let is_open_to_all = std::fs::metadata(file.path).is_ok_and(|metadata| metadata.mode() & 0o007 != 0);
+                Ok(Self { path, text: Some(text), is_open_to_all })
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && !file.explicit => {
+                Ok(Self { path, text: None, is_open_to_all: false })
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(whole(
+                "there is no such file".to_owned(),
+                "name another with --config or WAXSEAL_CONFIG, or leave both out",
+            )),
+            Err(error) => Err(whole(
+                format!("it {}", unreadable::why(&error)),
+                unreadable::what_to_do(file.path, &error).unwrap_or("the gateway's user must be able to read it"),
+            )),
+        }
+    }
+
+    /// As it is now. A file that was there must be there again.
+    pub fn read_again(&self) -> Result<Self, Problems> {
+        Self::read(&ConfigFile { path: &self.path, explicit: self.text.is_some() })
+    }
+
+    /// Checks it and reads the files that it names.
+    pub fn resolve(&self, environment: &Environment) -> Result<Settings, Problems> {
+        self.resolve_relative_to(base(&self.path), environment)
+    }
+
+    fn resolve_relative_to(&self, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
+        let mut settings = self.draft()?.finish(base, environment)?;
+        settings.file = self.text.is_some().then(|| self.path.clone());
+        Ok(settings)
+    }
+
+    fn draft(&self) -> Result<UnresolvedConfig, Problems> {
+        match &self.text {
+            Some(text) => UnresolvedConfig::parse(&masking::shown_path(&self.path), text, self.is_open_to_all),
+            None => Ok(UnresolvedConfig::without_file()),
+        }
+    }
+}
+
+/// It may hold secrets.
+impl fmt::Debug for ConfigText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigText").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 /// Reads, checks and resolves the configuration.
 pub fn load(file: &ConfigFile<'_>, environment: &Environment) -> Result<Settings, Problems> {
-    load_relative_to(file, base(file), environment)
+    ConfigText::read(file)?.resolve(environment)
 }
 
 /// The same of a file that will be somewhere else: its relative paths start at `base`.
 pub fn load_relative_to(file: &ConfigFile<'_>, base: &Path, environment: &Environment) -> Result<Settings, Problems> {
-    let draft = UnresolvedConfig::read(file)?;
-    let has_file = draft.has_file;
-    let mut settings = draft.finish(base, environment)?;
-    settings.file = has_file.then(|| file.path.to_owned());
-    Ok(settings)
+    ConfigText::read(file)?.resolve_relative_to(base, environment)
 }
 
 /// The same for a text, for `fuzzing`. Files that it names are searched for below `base`.
@@ -87,21 +153,22 @@ pub(crate) fn load_text(text: &str, base: &Path, environment: &Environment) -> R
 /// The location of the queue, whatever else is wrong or missing: a queue can be inspected from a shell that has none of
 /// the gateway's secrets, and with a file that would not start.
 pub fn queue_location(file: &ConfigFile<'_>, environment: &Environment) -> Result<QueueLocation, Problems> {
-    let mut draft = UnresolvedConfig::read(file)?;
+    let mut draft = ConfigText::read(file)?.draft()?;
     environment.survey(&mut draft.source.survey.hidden);
     overlay::apply(environment, &mut draft.file, &mut draft.findings);
-    let mut resolver = Resolver { base: base(file), environment, findings: &mut draft.findings };
+    let mut resolver =
+        Resolver { base: base(file.path), environment, findings: &mut draft.findings, files: FileDigests::default() };
     let backend = resolver.backend(&draft.file.queue);
     name_variables(&mut draft.findings, draft.has_file);
     match (draft.file.gateway.data_dir.value(), backend) {
-        (Some(path), Ok(backend)) => Ok(QueueLocation { data_dir: base(file).join(path), backend }),
+        (Some(path), Ok(backend)) => Ok(QueueLocation { data_dir: base(file.path).join(path), backend }),
         _ => Err(Problems::new(Arc::new(draft.source), draft.findings.errors)),
     }
 }
 
 /// Where relative paths start.
-fn base<'a>(file: &ConfigFile<'a>) -> &'a Path {
-    file.path.parent().unwrap_or(Path::new(""))
+fn base(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 /// The typed configuration, before it becomes [`Settings`].
@@ -115,30 +182,6 @@ struct UnresolvedConfig {
 }
 
 impl UnresolvedConfig {
-    fn read(file: &ConfigFile<'_>) -> Result<Self, Problems> {
-        let name = masking::shown_path(file.path);
-        let whole = |message: String, help: &str| {
-            let mut problem = Problem::new(Place::Nowhere, message);
-            problem.help(help);
-            Problems::new(Arc::new(Source::named(&name)), vec![problem])
-        };
-        match std::fs::read_to_string(file.path) {
-            Ok(text) => {
-                let open_to_all = std::fs::metadata(file.path).is_ok_and(|metadata| metadata.mode() & 0o007 != 0);
-                Self::parse(&name, &text, open_to_all)
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound && !file.explicit => Ok(Self::without_file()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(whole(
-                "there is no such file".to_owned(),
-                "name another with --config or WAXSEAL_CONFIG, or leave both out",
-            )),
-            Err(error) => Err(whole(
-                format!("it {}", unreadable::why(&error)),
-                unreadable::what_to_do(file.path, &error).unwrap_or("the gateway's user must be able to read it"),
-            )),
-        }
-    }
-
     fn parse(name: &str, text: &str, open_to_all: bool) -> Result<Self, Problems> {
         let mut source = Source::new(name, text, SCHEMA);
         let document =
@@ -173,7 +216,7 @@ impl UnresolvedConfig {
         let suspicions = environment.suspicions(&overlay::referenced_variables(&self.file));
         overlay::apply(environment, &mut self.file, &mut self.findings);
         let no_upstream = self.file.upstreams.is_empty();
-        let mut resolver = Resolver { base, environment, findings: &mut self.findings };
+        let mut resolver = Resolver { base, environment, findings: &mut self.findings, files: FileDigests::default() };
         let secret_names = resolver.secret_names(&self.file);
         // Other problems would quote them.
         let settings = if secret_names.is_empty() { resolver.resolve(self.file).ok() } else { None };

@@ -23,6 +23,7 @@ mod user;
 
 use super::environment::Environment;
 use super::file::{File, GatewayTable, ListenerTable, StormTable, UnsignedMail, UpstreamTable};
+use super::file_digests::FileDigests;
 use super::input::{Reported, Resolved, Typed};
 use super::problem::{Findings, Problems, Source};
 use super::settings::{DkimSettings, DoctorSettings, Settings};
@@ -42,6 +43,8 @@ pub struct Resolver<'a> {
     pub base: &'a Path,
     pub environment: &'a Environment,
     pub findings: &'a mut Findings,
+    /// The files that were read.
+    pub files: FileDigests,
 }
 
 impl Resolver<'_> {
@@ -84,6 +87,7 @@ impl Resolver<'_> {
         let storm = self.storm(&file.storm);
         let admin = self.admin(&file.admin, &addresses);
         let (hostname, ehlo_name) = hostname?;
+        self.environment.note_files(&mut self.files);
         Ok(Settings {
             listeners: listeners.into_iter().map(|listener| listener.with_hostname(&hostname)).collect(),
             hostname,
@@ -109,6 +113,7 @@ impl Resolver<'_> {
             admin: admin?,
             log: LogOptions { format: file.log.format.get()?, level: file.log.level.get()?.0 },
             file: None,
+            files: std::mem::take(&mut self.files),
             warnings: Problems::new(Arc::new(Source::default()), Vec::new()),
         })
     }

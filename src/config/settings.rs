@@ -3,6 +3,7 @@
 //! Any `Settings` value can be started. It holds each module's own options; what was typed is in `file.rs`.
 
 use super::file::DeliveryMode;
+use super::file_digests::FileDigests;
 use super::problem::Problems;
 use crate::admin::AdminOptions;
 use crate::delivery::{Bounce, Choice, Profile, RouteConditions};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub log: log::LogOptions,
     /// `None` if the environment alone configures the gateway.
     pub file: Option<PathBuf>,
+    /// The files with certificates, keys and secrets that were read.
+    pub files: FileDigests,
     /// Logged at every start.
     pub warnings: Problems,
 }
@@ -66,6 +69,39 @@ pub struct Settings {
 impl Settings {
     pub fn queue_location(&self) -> QueueLocation {
         QueueLocation { data_dir: self.data_dir.clone(), backend: self.queue.backend.clone() }
+    }
+
+    /// Whether both have the same users with the same passwords.
+    pub fn has_logins_of(&self, other: &Self) -> bool {
+        let logins = |settings: &Self| -> Vec<_> {
+            settings.users.iter().map(|user| (user.name.clone(), user.password.clone())).collect()
+        };
+        logins(self) == logins(other)
+    }
+
+    /// Keeps what counts only from a start on as it is in `running`, and names the keys that differ.
+    pub fn keep_until_next_start(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        let mut keep = |key, is_same: bool| {
+            if !is_same {
+                kept.push(key)
+            }
+        };
+        keep("data_dir", self.data_dir == running.data_dir);
+        keep("max_memory", self.max_memory == running.max_memory);
+        keep("[queue] backend", self.queue.backend == running.queue.backend);
+        keep("[queue] min_free_space", self.queue.min_free_space == running.queue.min_free_space);
+        keep("[queue] retry and expire", self.queue.schedule == running.queue.schedule);
+        keep("[log]", self.log == running.log);
+        keep("[admin]", self.admin == running.admin);
+        self.data_dir.clone_from(&running.data_dir);
+        self.max_memory = running.max_memory;
+        self.queue.backend = running.queue.backend.clone();
+        self.queue.min_free_space = running.queue.min_free_space;
+        self.queue.schedule = running.queue.schedule;
+        self.log = running.log.clone();
+        self.admin.clone_from(&running.admin);
+        kept
     }
 
     /// What happens at intake to mail from a domain without a key. If nothing is signed here at all, no key is
@@ -88,7 +124,7 @@ pub struct ListenerSettings {
 }
 
 /// Where health and metrics are served.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
     pub options: AdminOptions,
     /// The address was typed: the gateway does not start without it.
@@ -183,6 +219,12 @@ pub struct UpstreamLogins {
     pub redaction: Arc<crate::observe::Redaction>,
 }
 
+impl PartialEq for UpstreamLogins {
+    fn eq(&self, other: &Self) -> bool {
+        self.own == other.own && self.by_domain == other.by_domain
+    }
+}
+
 impl UpstreamLogins {
     pub fn new(own: Option<relay::Credentials>, by_domain: Vec<(String, relay::Credentials)>) -> Self {
         let redaction = relay::redaction(own.iter().chain(by_domain.iter().map(|(_, login)| login))).into();
@@ -246,6 +288,18 @@ pub struct QueueSettings {
 }
 
 impl UpstreamSettings {
+    /// Whether connections to both are made and used in the same way.
+    pub fn connects_like(&self, other: &Self) -> bool {
+        let provider = match (&self.provider, &other.provider) {
+            (Provider::Sandbox, Provider::Sandbox) => true,
+            (Provider::Smtp { endpoint, logins }, Provider::Smtp { endpoint: other, logins: other_logins }) => {
+                endpoint.is_same(other) && logins == other_logins
+            }
+            _ => false,
+        };
+        provider && self.name == other.name && self.limits == other.limits && self.preset.name == other.preset.name
+    }
+
     /// The relay's options for `endpoint`, with one of `logins`.
     pub fn options(
         &self,

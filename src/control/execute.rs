@@ -1,7 +1,9 @@
 //! Carries out requests on a queue. Never more than a page at a time, whatever a request says. No sockets here.
 
 use super::change::{self, CurrentRules};
-use super::protocol::{Change, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MessageContent, Overview};
+use super::protocol::{
+    Blame, Change, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MessageContent, Overview,
+};
 use super::status;
 use crate::queue::{Lane, Operator, QueueError};
 use jiff::Timestamp;
@@ -43,6 +45,7 @@ async fn answer(
             Change::Release => ControlResponse::Changed(change::release(queue, which).await?),
             Change::Remove => ControlResponse::Changed(change::remove(queue, which).await?),
         },
+        ControlRequest::Reload => return Err(ControlRefusal::new(Blame::Gateway, "no gateway runs here")),
         ControlRequest::Hold { lane, held } => {
             queue.hold(lane.map(Lane::new).as_ref(), held).await?;
             ControlResponse::Overview(overview(queue).await?)

@@ -18,10 +18,10 @@ pub use change::CurrentRules;
 pub(crate) use client::{ask, connect};
 pub(crate) use execute::execute;
 pub(crate) use protocol::{
-    Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, Overview,
+    Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, Overview, Reloaded,
     RuledMessage, Which,
 };
-pub use server::{ControlServer, Examiner};
+pub use server::{ControlServer, Examiner, GatewayHooks};
 pub(crate) use status::{
     CertificateStatus, DkimKeyStatus, GatewayStatus, LaneStatus, StatusProblem, WaitReason, gather, is_held,
 };

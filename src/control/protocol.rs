@@ -56,6 +56,8 @@ pub enum ControlRequest {
         /// For all of it.
         seconds: u64,
     },
+    /// Reads the configuration again.
+    Reload,
 }
 
 /// The change to make to messages.
@@ -112,6 +114,7 @@ pub enum ControlResponse {
     Ruled(RuledPage),
     /// By the domain of the login, if it is one of a domain. `None`: there is no such upstream, or no gateway runs.
     Examined(Option<Vec<ExaminedLogin>>),
+    Reloaded(Reloaded),
     Refused(ControlRefusal),
 }
 
@@ -124,6 +127,18 @@ pub struct Overview {
     /// What holds the mail of each lane; `None`: no gateway runs.
     #[serde(default)]
     pub lanes: Option<Vec<LaneState>>,
+}
+
+/// What a reload of the configuration did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Why it was not done, each problem as `waxseal check` prints it; then nothing has changed.
+    pub problems: Vec<String>,
+    /// What is different now, in words.
+    pub changes: Vec<String>,
+    /// Settings that differ in the configuration and count only from the next start.
+    pub at_next_start: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 /// The octets follow the line unchanged.
@@ -205,6 +220,8 @@ pub enum Blame {
     Message,
     /// The queue's storage failed.
     Queue,
+    /// Only a gateway that runs can do it.
+    Gateway,
 }
 
 impl ControlRefusal {

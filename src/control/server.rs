@@ -5,9 +5,9 @@
 
 use super::change::CurrentRules;
 use super::execute::execute;
-use super::protocol::{Blame, ControlRefusal, ControlRequest, ControlResponse, ExaminedLogin};
+use super::protocol::{Blame, ControlRefusal, ControlRequest, ControlResponse, ExaminedLogin, Reloaded};
 use super::socket::{ControlAddress, SOCKET};
-use super::status::{self, LiveWatch};
+use super::status::{self, LiveStatus, LiveWatch};
 use super::wire::MAX_REQUEST;
 use crate::observe::Clock;
 use crate::queue::Operator;
@@ -39,8 +39,38 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// For answers in progress at the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Called when the operator asks for delivery now.
-pub type Wake = Arc<dyn Fn() + Send + Sync>;
+/// What the server asks of the gateway.
+#[derive(Clone)]
+pub struct GatewayHooks {
+    /// The configuration's rules and routes.
+    pub rules: Arc<dyn Fn() -> CurrentRules + Send + Sync>,
+    /// The operator asks for delivery now.
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+    /// What only the running gateway knows.
+    pub live: LiveWatch,
+    pub examiner: Examiner,
+    pub reload: Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Reloaded> + Send>> + Send + Sync>,
+}
+
+impl fmt::Debug for GatewayHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GatewayHooks")
+    }
+}
+
+/// Of a gateway without rules that cannot be reloaded.
+impl Default for GatewayHooks {
+    fn default() -> Self {
+        let refused = Reloaded { problems: vec!["this gateway cannot be reloaded".to_owned()], ..Reloaded::default() };
+        Self {
+            rules: Arc::new(CurrentRules::default),
+            wake: Arc::new(|| {}),
+            live: LiveWatch::new(LiveStatus::default),
+            examiner: Arc::new(|_, _, _| Box::pin(async { None })),
+            reload: Arc::new(move || Box::pin(std::future::ready(refused.clone()))),
+        }
+    }
+}
 
 /// Called with an upstream's name, a sender and a time limit when an operator asks what the upstream shows.
 pub type Examiner = Arc<dyn Fn(String, Option<ReversePath>, Duration) -> Examining + Send + Sync>;
@@ -54,41 +84,19 @@ pub struct ControlServer {
     /// The identities of the folder and of the socket in it.
     identities: (Identity, Identity),
     queue: Arc<dyn Operator>,
-    rules: CurrentRules,
-    wake: Wake,
-    watch: LiveWatch,
-    examiner: Examiner,
+    hooks: GatewayHooks,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
 
 impl ControlServer {
     /// The caller must hold the data folder's lock.
-    pub fn bind(
-        data_dir: &Path,
-        queue: Arc<dyn Operator>,
-        rules: CurrentRules,
-        wake: Wake,
-        (watch, examiner): (LiveWatch, Examiner),
-        clock: Clock,
-    ) -> io::Result<Self> {
+    pub fn bind(data_dir: &Path, queue: Arc<dyn Operator>, hooks: GatewayHooks, clock: Clock) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         let listener = listen(data_dir)?;
         let identities = (identity(data_dir)?, identity(&path)?);
         let answers = Arc::new(Semaphore::new(MAX_ANSWERS));
-        Ok(Self {
-            listener,
-            data_dir: data_dir.to_owned(),
-            path,
-            identities,
-            queue,
-            rules,
-            wake,
-            watch,
-            examiner,
-            clock,
-            answers,
-        })
+        Ok(Self { listener, data_dir: data_dir.to_owned(), path, identities, queue, hooks, clock, answers })
     }
 
     /// Runs until `shutdown` is cancelled; answers in progress are finished.
@@ -141,10 +149,7 @@ impl ControlServer {
     fn conversation(&self) -> Conversation {
         Conversation {
             queue: self.queue.clone(),
-            rules: self.rules.clone(),
-            wake: self.wake.clone(),
-            watch: self.watch.clone(),
-            examiner: self.examiner.clone(),
+            hooks: self.hooks.clone(),
             clock: self.clock.clone(),
             answers: self.answers.clone(),
         }
@@ -188,10 +193,7 @@ impl fmt::Debug for ControlServer {
 /// The conversation with one client, request by request.
 struct Conversation {
     queue: Arc<dyn Operator>,
-    rules: CurrentRules,
-    wake: Wake,
-    watch: LiveWatch,
-    examiner: Examiner,
+    hooks: GatewayHooks,
     clock: Clock,
     answers: Arc<Semaphore>,
 }
@@ -238,25 +240,29 @@ impl Conversation {
             return ControlResponse::Refused(ControlRefusal::new(Blame::Request, "the sender is not a valid address"));
         };
         let limit = Duration::from_secs(seconds).min(CLIENT_TIMEOUT / 2);
-        ControlResponse::Examined((self.examiner)(upstream, sender.map(ReversePath::Mailbox), limit).await)
+        ControlResponse::Examined((self.hooks.examiner)(upstream, sender.map(ReversePath::Mailbox), limit).await)
     }
 
     async fn answer(&self, request: ControlRequest) -> ControlResponse {
         let wants_delivery = request.wants_delivery();
         let now = self.clock.now();
-        if request == ControlRequest::Status {
-            let status = status::gather(self.queue.as_ref(), Some(&self.watch), now).await;
-            return status.map_or_else(
-                |error| ControlResponse::Refused(error.into()),
-                |it| ControlResponse::Status(Box::new(it)),
-            );
+        match request {
+            ControlRequest::Reload => return ControlResponse::Reloaded((self.hooks.reload)().await),
+            ControlRequest::Status => {
+                let status = status::gather(self.queue.as_ref(), Some(&self.hooks.live), now).await;
+                return status.map_or_else(
+                    |error| ControlResponse::Refused(error.into()),
+                    |it| ControlResponse::Status(Box::new(it)),
+                );
+            }
+            _ => {}
         }
-        let mut response = execute(self.queue.as_ref(), &self.rules, request, now).await;
+        let mut response = execute(self.queue.as_ref(), &(self.hooks.rules)(), request, now).await;
         if let ControlResponse::Overview(overview) = &mut response {
-            overview.lanes = Some(status::lanes(self.queue.as_ref(), &self.watch, now).await);
+            overview.lanes = Some(status::lanes(self.queue.as_ref(), &self.hooks.live, now).await);
         }
         if wants_delivery && response.next().is_none() {
-            (self.wake)();
+            (self.hooks.wake)();
         }
         response
     }

@@ -28,6 +28,13 @@ impl GatewayMetrics {
         Self(registry)
     }
 
+    /// What became of a reload.
+    pub fn configuration_read(&self, is_in_use: bool) {
+        if let Some(registry) = &self.0 {
+            registry.set_configuration_read(is_in_use, seconds_since_epoch());
+        }
+    }
+
     /// `address`: as configured.
     pub fn listener(&self, address: SocketAddr) -> ListenerMetrics {
         self.0.as_ref().map(|registry| registry.listener(&address.to_string())).unwrap_or_default()

@@ -1,36 +1,65 @@
-//! The listeners at start: binds each one, with the intake that its `delivery` setting asks for.
+//! The listeners: binds each one, and gives it the role that its settings ask for. A reload gives those that stay another role.
 
 use super::StartError;
-use super::admin::GatewayMetrics;
-use super::rates::GatewayRates;
-use crate::config::{DeliveryMode as Mode, ListenerSettings, Settings};
-use crate::delivery::{Delivery, SettlementPolicy};
+use crate::config::{ListenerSettings, Settings};
 use crate::dkim::Keyring;
 use crate::inbound::sockets::{self, Ipv4Clients};
-use crate::inbound::users::Users;
-use crate::inbound::{BindError, InheritedSockets, Listener, ListenerOptions, SubmissionRates};
-use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SenderPolicy, StormWatch};
+use crate::inbound::{
+    BindError, Client, InheritedSockets, Intake, Listener, ListenerOptions, ListenerRole, Received, SubmissionRates,
+};
+use crate::intake::{DirectIntake, IntakePipeline, QueuedIntake, SenderPolicy};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::observe::metrics::ListenerMetrics;
-use crate::queue::Queue;
+use crate::smtp::{Reply, ReversePath};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// A bound listener and its intake.
+/// A bound listener that does not serve yet.
 #[derive(Debug)]
 pub(super) struct BoundListener {
     listener: Listener,
-    intake: BoundIntake,
+    /// As configured: the port may be 0.
+    configured: SocketAddr,
+    role: Arc<ListenerRole<ListenerIntake>>,
 }
 
+/// A listener that serves.
 #[derive(Debug)]
-enum BoundIntake {
-    Direct(Arc<DirectIntake>),
-    Queued(Arc<QueuedIntake>),
+pub(super) struct OpenListener {
+    pub configured: SocketAddr,
+    pub address: SocketAddr,
+    pub role: watch::Sender<Arc<ListenerRole<ListenerIntake>>>,
+    /// Its own; the gateway's stops it too.
+    pub stop: CancellationToken,
+}
+
+/// What becomes of the mail of one listener.
+#[derive(Debug)]
+pub(super) enum ListenerIntake {
+    Direct(DirectIntake),
+    Queued(QueuedIntake),
+}
+
+impl Intake for ListenerIntake {
+    fn admit(&self, client: &Client, sender: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
+        match self {
+            Self::Direct(intake) => intake.admit(client, sender, size),
+            Self::Queued(intake) => intake.admit(client, sender, size),
+        }
+    }
+
+    async fn accept(&self, received: Received) -> Reply {
+        match self {
+            // Larger than the other, which would be moved around with as many octets.
+            Self::Direct(intake) => Box::pin(intake.accept(received)).await,
+            Self::Queued(intake) => intake.accept(received).await,
+        }
+    }
 }
 
 impl BoundListener {
@@ -39,68 +68,55 @@ impl BoundListener {
     }
 
     pub fn delivery(&self) -> &'static str {
-        match self.intake {
-            BoundIntake::Direct(_) => "direct",
-            BoundIntake::Queued(_) => "queue",
+        match *self.role.intake {
+            ListenerIntake::Direct(_) => "direct",
+            ListenerIntake::Queued(_) => "queue",
         }
     }
 
-    pub fn open(self, serving: &mut JoinSet<()>, stop: CancellationToken) {
-        match self.intake {
-            BoundIntake::Direct(intake) => serving.spawn(self.listener.serve(intake, stop)),
-            BoundIntake::Queued(intake) => serving.spawn(self.listener.serve(intake, stop)),
-        };
+    /// The task returns whether it was asked to end.
+    pub fn open(self, serving: &mut JoinSet<bool>, stop: &CancellationToken) -> OpenListener {
+        let address = self.address();
+        let Self { listener, configured, role } = self;
+        let stop = stop.child_token();
+        let role = watch::Sender::new(role);
+        let serve = listener.serve_as(role.subscribe(), stop.clone());
+        let stopped = stop.clone();
+        serving.spawn(async move {
+            serve.await;
+            stopped.is_cancelled()
+        });
+        OpenListener { configured, address, role, stop }
     }
 }
 
-/// What all intakes share.
-pub(super) struct IntakeParts {
-    pub keyring: Arc<Keyring>,
-    pub delivery: Arc<Delivery>,
-    pub queue: Arc<dyn Queue>,
-    pub settlement: SettlementPolicy,
-    pub leftovers: Leftovers,
-    pub in_progress: InProgress,
-    pub storms: Option<StormWatch>,
-    /// For incoming messages.
-    pub budget: MemoryBudget,
-    pub metrics: GatewayMetrics,
-    /// Cancelled at the end of the drain time.
-    pub cut_off: CancellationToken,
-}
-
+/// Binds those of the listeners that are not among `open`, which are configured addresses. `budget`: for the messages that come in.
 pub(super) fn bind(
     settings: &Settings,
-    (behind, rates): (&IntakeParts, &GatewayRates),
-    mut inherited: InheritedSockets,
+    (roles, budget): (&[Arc<ListenerRole<ListenerIntake>>], &MemoryBudget),
+    open: &[SocketAddr],
+    inherited: &mut InheritedSockets,
 ) -> Result<Vec<BoundListener>, StartError> {
-    let users = Users::new(settings.users.iter().map(|user| (user.name.clone(), user.password.clone())));
+    let mut open = open.to_vec();
     let mut listeners = Vec::new();
-    for (number, typed) in settings.listeners.iter().enumerate() {
-        let options = ListenerOptions {
-            rates: rates.on(number, typed),
-            metrics: behind.metrics.listener(typed.options.address),
-            ..typed.options.clone()
-        };
-        let pipeline = pipeline(settings, typed, &behind.keyring);
-        let pipeline = IntakePipeline {
-            rates: options.rates.clone(),
-            storms: behind.storms.clone(),
-            metrics: options.metrics.clone(),
-            ..pipeline
-        };
-        let intake = behind.intake(typed, pipeline);
-        let opened = match inherited.take(options.address) {
+    for role in roles {
+        let configured = role.options.address;
+        if let Some(at) = open.iter().position(|address| *address == configured) {
+            open.swap_remove(at);
+            continue;
+        }
+        let opened = match inherited.take(configured) {
             Some(socket) => Ok(socket),
-            None => sockets::open(options.address, ipv4_clients(options.address, settings)),
+            None => sockets::open(configured, ipv4_clients(configured, settings)),
         };
-        match opened.and_then(|socket| Listener::on(socket, options, users.clone(), behind.budget.clone())) {
-            Ok(listener) => listeners.push(BoundListener { listener, intake }),
+        let options = ListenerOptions::clone(&role.options);
+        let users = role.users.clone();
+        match opened.and_then(|socket| Listener::on(socket, options, users, budget.clone())) {
+            Ok(listener) => listeners.push(BoundListener { listener, configured, role: role.clone() }),
             Err(error) if is_dispensable(&error, settings) => warn!("{error}; continuing without it"),
             Err(error) => return Err(error.into()),
         }
     }
-    inherited.all_claimed()?;
     Ok(listeners)
 }
 
@@ -132,25 +148,6 @@ pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring
         storms: None,
         metrics: ListenerMetrics::default(),
         clock: Clock::System,
-    }
-}
-
-impl IntakeParts {
-    fn intake(&self, typed: &ListenerSettings, pipeline: IntakePipeline) -> BoundIntake {
-        match typed.delivery {
-            Mode::Queue => {
-                let queue = self.queue.clone();
-                let settlement = self.settlement.clone();
-                BoundIntake::Queued(Arc::new(QueuedIntake { pipeline, queue, settlement }))
-            }
-            Mode::Direct => {
-                let leftovers = self.leftovers.clone();
-                let delivery = self.delivery.clone();
-                let cut_off = self.cut_off.clone();
-                let in_progress = self.in_progress.clone();
-                BoundIntake::Direct(Arc::new(DirectIntake { pipeline, delivery, leftovers, in_progress, cut_off }))
-            }
-        }
     }
 }
 

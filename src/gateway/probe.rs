@@ -2,11 +2,12 @@
 //! first mail. Changes nothing: the breaker is not told, and mail does not wait for it longer than for another mail.
 
 use crate::control::Examiner;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, DeliveryPlan};
 use crate::observe::log::Clean;
 use crate::relay::{Deadline, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -46,14 +47,12 @@ async fn probe(target: Upstream) {
     }
 }
 
-/// For doctor, which must not open connections beside the gateway's. It does not keep the delivery alive.
-pub(super) fn examiner(delivery: &Arc<Delivery>) -> Examiner {
-    let delivery = Arc::downgrade(delivery);
+/// For doctor, which must not open connections beside the gateway's.
+pub(super) fn examiner(plan: watch::Receiver<Arc<DeliveryPlan<Delivery>>>) -> Examiner {
     Arc::new(move |name, sender, limit| {
-        let delivery = delivery.upgrade();
+        let delivery = plan.borrow().deliver.clone();
         Box::pin(async move {
-            let logins =
-                delivery.as_ref()?.targets().iter().map(|target| &target.logins).find(|it| it.name() == name)?;
+            let logins = delivery.targets().iter().map(|target| &target.logins).find(|it| it.name() == name)?;
             let logins: Vec<_> =
                 logins.by_domain().map(|(domain, login)| (domain.map(str::to_owned), login.clone())).collect();
             let deadline = Deadline::after(limit);

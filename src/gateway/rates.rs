@@ -20,12 +20,18 @@ pub(super) struct GatewayRates {
 }
 
 impl GatewayRates {
-    pub async fn restore(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<Self, StartError> {
+    /// Rates that `former` has too go on counting. One that has changed begins with what is recorded of it.
+    pub async fn restore(
+        settings: &Settings,
+        ledger: Arc<dyn QuotaLedger>,
+        former: Option<(&Self, &Settings)>,
+    ) -> Result<Self, StartError> {
         let mut start = RateStart {
             ledger: Arc::new(Quotas(ledger)),
             // The other half is for a provider that is unavailable.
             longest: settings.queue.schedule.expire / 2,
             names: HashSet::new(),
+            former: former.map(|(rates, settings)| rates.configured(settings)).unwrap_or_default(),
         };
         let mut listeners = Vec::new();
         for listener in &settings.listeners {
@@ -42,6 +48,14 @@ impl GatewayRates {
             }
         }
         Ok(Self { listeners, users: Arc::new(users) })
+    }
+
+    fn configured(&self, settings: &Settings) -> Vec<(SubmissionRateSettings, Arc<SubmissionRate>)> {
+        let listeners = settings.listeners.iter().zip(&self.listeners);
+        let listeners = listeners.filter_map(|(listener, rate)| Some((listener.rate.clone()?, rate.clone()?)));
+        let users = settings.users.iter();
+        let users = users.filter_map(|user| Some((user.rate.clone()?, self.users.get(&user.name)?.clone())));
+        listeners.chain(users).collect()
     }
 
     /// Those that apply on one listener; `number`: its place in the configuration.
@@ -67,6 +81,7 @@ struct RateStart {
     ledger: Arc<dyn QuotaStore>,
     longest: Duration,
     names: HashSet<String>,
+    former: Vec<(SubmissionRateSettings, Arc<SubmissionRate>)>,
 }
 
 impl RateStart {
@@ -75,6 +90,13 @@ impl RateStart {
         owner: RateOwner,
         typed: &SubmissionRateSettings,
     ) -> Result<Arc<SubmissionRate>, StartError> {
+        let known = self.former.iter().position(|(_, rate)| *rate.owner() == owner);
+        if let Some((settings, rate)) = known.map(|at| self.former.swap_remove(at)) {
+            if settings == *typed {
+                return Ok(rate);
+            }
+            rate.close().await.map_err(|cause| StartError::Rates { whose: owner.to_string(), cause })?;
+        }
         let mut name = match &owner {
             RateOwner::Listener(address) => format!("listener:{address}"),
             RateOwner::User(name) => format!("user:{name}"),

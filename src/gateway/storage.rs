@@ -8,8 +8,10 @@ use crate::config::Settings;
 use crate::delivery::Routes;
 use crate::observe::metrics::QueueMetrics;
 use crate::queue::{Backend, Cursor, LaneOf, Operator, Queue, QueueError, Reassigned};
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -18,6 +20,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// Interval between log lines that report how much waiting mail has been moved to other lanes.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
+/// Between two looks for mail that was stored under the former routes.
+const STRAGGLER_INTERVAL: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// How `max_memory` is divided: one half for incoming mail; a quarter for the copies that conversions make just before
@@ -41,8 +45,8 @@ impl MemoryPlan {
 pub(super) async fn open(
     settings: &Settings,
     memory: MemoryPlan,
-    (routes, metrics): (&Arc<Routes>, QueueMetrics),
-) -> Result<(Lock, Arc<dyn Backend>, Lanes), StartError> {
+    metrics: QueueMetrics,
+) -> Result<(Lock, Arc<dyn Backend>), StartError> {
     let lock = Lock::take(&settings.data_dir)?;
     let options = BackendOptions {
         cache_octets: memory.cache,
@@ -54,16 +58,27 @@ pub(super) async fn open(
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };
     let counts = queue.statistics().await.map_err(unusable)?;
     info!(waiting = counts.waiting, failed = counts.failed, damaged = counts.damaged, "the queue is open");
-    let mut lanes = Lanes::of(queue.clone(), routes.clone());
-    lanes.begin().await.map_err(unusable)?;
-    Ok((lock, queue, lanes))
+    Ok((lock, queue))
+}
+
+/// What may still store mail under former routes: messages that come in, are delivered, or wait to be stored. Does not keep it
+/// alive.
+#[derive(Debug)]
+pub(super) struct InUse(pub Vec<Weak<dyn Any + Send + Sync>>);
+
+impl InUse {
+    fn is_over(&self) -> bool {
+        self.0.iter().all(|part| part.strong_count() == 0)
+    }
 }
 
 /// The reassignment of mail that was stored under other routes to the current routes' lanes.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Backend>,
     routes: Arc<Routes>,
+    /// How often mail was found on a wrong lane once this was done.
+    repetitions: usize,
     moved: u64,
     progress: Progress,
 }
@@ -77,12 +92,12 @@ enum Progress {
 }
 
 impl Lanes {
-    fn of(queue: Arc<dyn Queue>, routes: Arc<Routes>) -> Self {
-        Self { queue, routes, moved: 0, progress: Progress::ToBegin }
+    pub fn of(queue: Arc<dyn Backend>, routes: Arc<Routes>) -> Self {
+        Self { queue, routes, repetitions: 0, moved: 0, progress: Progress::ToBegin }
     }
 
     /// Does what is possible at once; [`Lanes::reassign_rest`] does the rest once the listeners are open.
-    async fn begin(&mut self) -> Result<(), QueueError> {
+    pub async fn begin(&mut self) -> Result<(), QueueError> {
         for _ in 0..2 {
             match self.step().await {
                 // Only delivery frees space, so the gateway starts anyway: mail on lanes that still exist is delivered.
@@ -102,7 +117,7 @@ impl Lanes {
     }
 
     /// Ends when all mail is on its lane, or at the stop; in that case the next start begins again.
-    pub async fn reassign_rest(mut self, stop: CancellationToken) {
+    pub async fn reassign_rest(&mut self, stop: CancellationToken) {
         let mut logged_at = Instant::now();
         while self.progress != Progress::Done {
             let step = tokio::select! {
@@ -128,6 +143,35 @@ impl Lanes {
         }
     }
 
+    /// What was in progress when the routes changed may have stored mail on a lane that is no more.
+    pub async fn follow_stragglers(&mut self, former: InUse, stop: CancellationToken) {
+        loop {
+            let is_last = former.is_over();
+            if self.has_stragglers().await {
+                self.repetitions += 1;
+                (self.moved, self.progress) = (0, Progress::ToBegin);
+                self.reassign_rest(stop.clone()).await;
+            }
+            if is_last {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(STRAGGLER_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn has_stragglers(&self) -> bool {
+        let lanes = self.routes.lanes();
+        let is_known = |name: &str| lanes.iter().any(|(lane, _)| lane.as_str() == name);
+        match self.queue.figures().await {
+            Ok(figures) => figures.lanes.iter().any(|counts| counts.waiting > 0 && !is_known(&counts.lane)),
+            // Looking costs little, and passing over mail would cost it its delivery.
+            Err(_) => true,
+        }
+    }
+
     async fn step(&mut self) -> Result<(), QueueError> {
         let after = match self.progress {
             Progress::ToBegin => None,
@@ -136,7 +180,12 @@ impl Lanes {
         };
         let routes = self.routes.clone();
         let lane_of: LaneOf = Arc::new(move |addressed| routes.lane(addressed));
-        let Reassigned { moved, next } = self.queue.reassign_lanes(&self.routes.fingerprint(), lane_of, after).await?;
+        let fingerprint = match self.repetitions {
+            0 => self.routes.fingerprint(),
+            // The queue would take it for one that is done.
+            repetitions => format!("{} {repetitions}", self.routes.fingerprint()),
+        };
+        let Reassigned { moved, next } = self.queue.reassign_lanes(&fingerprint, lane_of, after).await?;
         self.moved += moved;
         self.progress = next.map_or(Progress::Done, Progress::At);
         if next.is_none() && self.moved > 0 {
@@ -167,12 +216,13 @@ pub(super) struct Retention {
 }
 
 /// Runs every hour until the stop, first an hour after the start; the queue's own clock decides what has expired.
-pub(super) async fn prune(queue: Arc<dyn Operator>, keep: Retention, stop: CancellationToken) {
+pub(super) async fn prune(queue: Arc<dyn Operator>, keep: watch::Receiver<Retention>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRUNE_INTERVAL) => {}
         }
+        let keep = *keep.borrow();
         match queue.prune(keep.failed, keep.history).await {
             Ok(0) => {}
             Ok(rows) => info!(rows, "removed expired failed mail and history"),
@@ -193,7 +243,7 @@ mod tests {
         let queue = Arc::new(MemoryQueue::default());
         let keep = Retention { failed: Duration::from_secs(14 * 24 * 3600), history: Duration::ZERO };
         let stop = CancellationToken::new();
-        tokio::spawn(prune(queue.clone(), keep, stop.clone()));
+        tokio::spawn(prune(queue.clone(), watch::Sender::new(keep).subscribe(), stop.clone()));
         sleep(Duration::from_secs(3500)).await;
         assert!(queue.inner().pruned.is_empty(), "not at once");
         sleep(Duration::from_secs(3600)).await;

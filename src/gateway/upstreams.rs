@@ -1,4 +1,4 @@
-//! The upstreams at start: binds the sandbox, shares limits, and refuses upstreams that lead back to our own listeners.
+//! The upstreams of a configuration: binds the sandbox, shares limits, and refuses upstreams that lead back to our own listeners.
 
 use super::StartError;
 use crate::config::{Provider, Settings, UpstreamLogins, UpstreamSettings, self_loop};
@@ -6,8 +6,9 @@ use crate::delivery::{Logins, Quotas, Target};
 use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
 use crate::queue::QuotaLedger;
-use crate::rate::{QuotaStore, StoredUsage};
-use crate::relay::{Account, Credentials, Endpoint, TlsMode, Upstream};
+use crate::rate::{Counting, QuotaRecord, QuotaStore, Rate, StoredUsage};
+use crate::relay::{Account, Credentials, Deadline, Endpoint, TlsMode, Upstream};
+pub(super) use crate::sandbox::SandboxAccess;
 use crate::sandbox::{self, Sandbox, SandboxLimits};
 use crate::text::host_and_port;
 use crate::tls;
@@ -18,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// For all look-ups at start together: an unavailable resolver must not keep the listeners closed.
 const LOOK_UP: Duration = Duration::from_secs(3);
@@ -56,7 +57,7 @@ pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Opt
         return Ok(None);
     }
     let sandbox = Sandbox::bind(sandbox::SandboxOptions {
-        records: Records::of_keys(keyring.keys().map(AsRef::as_ref)),
+        records: records(keyring),
         folder: settings.data_dir.join("sandbox"),
         limits: SandboxLimits::default(),
         max_message_size: settings.listeners.iter().map(|l| l.options.max_message_size).max().unwrap_or_default(),
@@ -65,31 +66,107 @@ pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Opt
     Ok(Some(sandbox))
 }
 
-/// In the order of the configuration.
-pub(super) async fn targets(
-    settings: &Settings,
-    sandbox: Option<&Sandbox>,
-    ledger: Arc<dyn QuotaLedger>,
-) -> Result<Vec<Target>, StartError> {
-    let accounts = accounts(settings, ledger).await?;
-    let mut targets = Vec::new();
-    for upstream in &settings.upstreams {
-        let (endpoint, logins, is_sandbox) = match (&upstream.provider, sandbox) {
-            (Provider::Smtp { endpoint, logins }, _) => (endpoint.clone(), logins.clone(), false),
-            (Provider::Sandbox, Some(sandbox)) => (sandbox_endpoint(sandbox)?, sandbox_login(sandbox), true),
-            (Provider::Sandbox, None) => continue,
-        };
-        let account = upstream.share_limits_with.as_ref().unwrap_or(&upstream.name);
-        let account = accounts.get(account).cloned().unwrap_or_else(|| Account::new(upstream.limits.max_connections));
-        let logged_in = |credentials: Option<&Credentials>| {
-            let options = upstream.options(&endpoint, &logins, credentials, &settings.ehlo_name);
-            Upstream::new(options, account.clone())
-        };
-        let logins = logged_in_to(&upstream.name, &logins, logged_in);
-        let profile = upstream.profile.clone();
-        targets.push(Target { logins, profile, is_sandbox });
+/// What the sandbox verifies against.
+pub(super) fn records(keyring: &Keyring) -> Records {
+    Records::of_keys(keyring.keys().map(AsRef::as_ref))
+}
+
+/// The upstreams of a configuration, and the accounts that they belong to.
+#[derive(Debug, Default)]
+pub(super) struct Upstreams {
+    /// In the order of the configuration.
+    pub targets: Vec<Target>,
+    accounts: HashMap<Arc<str>, ConfiguredAccount>,
+}
+
+/// One account, and what the configuration allows it.
+#[derive(Debug, Clone)]
+struct ConfiguredAccount {
+    account: Account,
+    /// Under which its usage is stored.
+    name: Arc<str>,
+    max_connections: usize,
+    rates: Vec<Rate>,
+    counting: Counting,
+    /// The stored usage, if the rates differ from those so far.
+    usage: Vec<QuotaRecord>,
+}
+
+impl Upstreams {
+    /// Takes over from `former` what leads to the same server with the same login; an account stays the same one even if the
+    /// configuration allows it something else.
+    pub async fn build(
+        settings: &Settings,
+        sandbox: Option<&SandboxAccess>,
+        ledger: Arc<dyn QuotaLedger>,
+        former: Option<(&Self, &Settings)>,
+    ) -> Result<Self, StartError> {
+        let accounts = accounts(settings, ledger, former.map(|(upstreams, _)| upstreams)).await?;
+        let mut targets = Vec::new();
+        for upstream in &settings.upstreams {
+            let (endpoint, logins, is_sandbox) = match (&upstream.provider, sandbox) {
+                (Provider::Smtp { endpoint, logins }, _) => (endpoint.clone(), logins.clone(), false),
+                (Provider::Sandbox, Some(sandbox)) => (sandbox_endpoint(sandbox)?, sandbox_login(sandbox), true),
+                (Provider::Sandbox, None) => continue,
+            };
+            let profile = upstream.profile.clone();
+            let account = accounts.get(upstream.share_limits_with.as_ref().unwrap_or(&upstream.name));
+            let account = account.map(|configured| configured.account.clone());
+            let account = account.unwrap_or_else(|| Account::new(upstream.limits.max_connections));
+            let kept = former.and_then(|(former, before)| former.unchanged((before, settings), upstream, &account));
+            let logins = kept.unwrap_or_else(|| {
+                let logged_in = |credentials: Option<&Credentials>| {
+                    let options = upstream.options(&endpoint, &logins, credentials, &settings.ehlo_name);
+                    Upstream::new(options, account.clone())
+                };
+                logged_in_to(&upstream.name, &logins, logged_in)
+            });
+            targets.push(Target { logins, profile, is_sandbox });
+        }
+        Ok(Self { targets, accounts })
     }
-    Ok(targets)
+
+    /// The logins of the same upstream, if connections to it would be made as before.
+    fn unchanged(
+        &self,
+        (before, settings): (&Settings, &Settings),
+        upstream: &UpstreamSettings,
+        account: &Account,
+    ) -> Option<Logins<Upstream>> {
+        let at = before.upstreams.iter().position(|other| other.name == upstream.name)?;
+        let logins = &self.targets.get(at)?.logins;
+        let is_same = before.ehlo_name == settings.ehlo_name
+            && before.upstreams[at].connects_like(upstream)
+            && logins.all().all(|upstream| upstream.belongs_to(account));
+        is_same.then(|| logins.clone())
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Upstream> {
+        self.targets.iter().flat_map(|target| target.logins.all())
+    }
+
+    /// Those that a later configuration does not use any more.
+    pub fn not_in<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = &'a Upstream> {
+        self.all().filter(|upstream| !later.all().any(|other| other.is(upstream)))
+    }
+
+    /// Accounts that were taken over get what this configuration allows them.
+    pub fn apply_limits(&self) {
+        for configured in self.accounts.values() {
+            let ConfiguredAccount { account, max_connections, rates, counting, usage, .. } = configured;
+            account.allow(*max_connections, rates, *counting, usage);
+        }
+    }
+
+    /// Usage of quotas is recorded exactly, and no connection is left, at the deadline at the latest.
+    pub async fn close(&self, farewell: Instant) {
+        let mut closing = JoinSet::new();
+        for upstream in self.all() {
+            let upstream = upstream.clone();
+            closing.spawn(async move { upstream.close(Deadline { at: Some(farewell) }).await });
+        }
+        while closing.join_next().await.is_some() {}
+    }
 }
 
 /// Mail whose domain has no login of its own uses the table's login. It needs none if the table has no logins at all, and
@@ -106,7 +183,11 @@ fn logged_in_to(
 }
 
 /// One for each upstream that does not share another's, with the stored usage of its quotas.
-async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<HashMap<Arc<str>, Account>, StartError> {
+async fn accounts(
+    settings: &Settings,
+    ledger: Arc<dyn QuotaLedger>,
+    former: Option<&Upstreams>,
+) -> Result<HashMap<Arc<str>, ConfiguredAccount>, StartError> {
     let ledger: Arc<dyn QuotaStore> = Arc::new(Quotas(ledger));
     let mut accounts = HashMap::new();
     let mut names = HashSet::new();
@@ -116,14 +197,31 @@ async fn accounts(settings: &Settings, ledger: Arc<dyn QuotaLedger>) -> Result<H
             // Each counts separately, as the configuration's warning says, and must not overwrite the other's count.
             name = format!("{name}/{}", upstream.name);
         }
-        let former = upstream.name.clone();
-        let name = name.into();
-        let kept = StoredUsage { ledger: ledger.clone(), name, former };
+        let name: Arc<str> = name.into();
         let counting = upstream.preset.limits.counting;
-        let account = Account::with_rates(upstream.limits.max_connections, &upstream.rates, counting, Some(kept));
+        let max_connections = upstream.limits.max_connections;
+        let rates = upstream.rates.clone();
+        let known = former.and_then(|former| former.accounts.values().find(|known| known.name == name));
         let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };
-        account.restore().await.map_err(unreadable)?;
-        accounts.insert(upstream.name.clone(), account);
+        let mut usage = Vec::new();
+        let account = match known {
+            Some(known) => {
+                if known.rates != rates {
+                    usage = known.account.usage().await.map_err(unreadable)?;
+                }
+                known.account.clone()
+            }
+            None => {
+                let kept = StoredUsage { ledger: ledger.clone(), name: name.clone(), former: upstream.name.clone() };
+                let account = Account::with_rates(max_connections, &rates, counting, Some(kept));
+                account.restore().await.map_err(unreadable)?;
+                account
+            }
+        };
+        accounts.insert(
+            upstream.name.clone(),
+            ConfiguredAccount { account, name, max_connections, rates, counting, usage },
+        );
     }
     Ok(accounts)
 }
@@ -144,23 +242,24 @@ fn account_name(provider: &Provider) -> String {
     format!("account:{digits}")
 }
 
-fn sandbox_endpoint(sandbox: &Sandbox) -> Result<Endpoint, StartError> {
-    let config = tls::client(&[sandbox.ca().clone()]).map_err(sandbox::SandboxError::from)?;
+fn sandbox_endpoint(sandbox: &SandboxAccess) -> Result<Endpoint, StartError> {
+    let config = tls::client(std::slice::from_ref(&sandbox.ca)).map_err(sandbox::SandboxError::from)?;
     Ok(Endpoint {
-        host: sandbox.address().ip().to_string(),
-        port: sandbox.address().port(),
+        host: sandbox.address.ip().to_string(),
+        port: sandbox.address.port(),
         tls: TlsMode::StartTls,
         fallback_ports: Vec::new(),
-        server_name: sandbox.server_name().clone(),
+        server_name: sandbox.server_name.clone(),
+        ca: vec![sandbox.ca.clone()],
         tls_config: config,
         client_certificate: None,
         source_address: None,
     })
 }
 
-fn sandbox_login(sandbox: &Sandbox) -> UpstreamLogins {
-    let username = sandbox.username().to_owned();
-    let password = sandbox.password().clone();
+fn sandbox_login(sandbox: &SandboxAccess) -> UpstreamLogins {
+    let username = sandbox.username.to_owned();
+    let password = sandbox.password.clone();
     UpstreamLogins::new(Some(Credentials { username, password, secret_key: None }), Vec::new())
 }
 

@@ -56,6 +56,12 @@ pub struct SubmissionRate {
     writing: tokio::sync::Mutex<()>,
 }
 
+impl SubmissionRate {
+    pub fn owner(&self) -> &RateOwner {
+        &self.owner
+    }
+}
+
 #[derive(Debug)]
 struct RateState {
     allowance: Allowance,

@@ -56,6 +56,11 @@ impl Leftovers {
         Self { queue, settlement, bouncer, unstored: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
+    /// For a changed configuration. What is not stored yet stays with both.
+    pub fn under(&self, settlement: SettlementPolicy, bouncer: Arc<Bouncer>) -> Self {
+        Self { settlement, bouncer, ..self.clone() }
+    }
+
     /// Queues deferred recipients, keeps failed ones and records delivered ones, with the message's deduplication, all at
     /// once. Call it only if at least
     /// one was delivered; the reply is a 250 whatever happens here. `shares`: the message's shares of the memory

@@ -26,6 +26,11 @@ impl Gcra {
         Self { interval, tolerance: interval * (burst - 1), next: Moment::ZERO }
     }
 
+    /// The same pace as far as it is used, for another rate.
+    pub fn adjusted(&self, units: u32, period: Duration) -> Self {
+        Self { next: self.next, ..Self::new(units, period) }
+    }
+
     /// The earliest time. Any number of units may be used at once; later callers then wait longer.
     pub fn ready(&self) -> Moment {
         self.next.saturating_sub(self.tolerance)

@@ -83,6 +83,35 @@ impl Limiter {
         Self { limits: rates.iter().map(limit).collect() }
     }
 
+    /// Other rates for the same account, with the usage so far. What has begun under the former ones ends here. `records`: the
+    /// stored usage of all quotas.
+    pub fn replace(&mut self, rates: &[Rate], counting: Counting, records: &[QuotaRecord], now: TwoClocks) {
+        let former = std::mem::replace(self, Self::new(rates, counting));
+        for limit in &mut self.limits {
+            let of_same_kind = || former.limits.iter().filter(|other| other.counts == limit.counts);
+            let (units, period) = (limit.rate.units(), limit.rate.period());
+            if let Some(same) = of_same_kind().find(|other| other.rate.period() == period) {
+                limit.window = same.window.clone();
+                limit.window.set_limit(units);
+                limit.kind = match &same.kind {
+                    LimitKind::Short(gcra) => LimitKind::Short(gcra.adjusted(units, period)),
+                    LimitKind::Quota(journal) => LimitKind::Quota(journal.clone()),
+                };
+                continue;
+            }
+            // The shortest that says enough, or the one that says most.
+            let longer = of_same_kind().filter(|other| other.rate.period() > period);
+            let nearest = longer.min_by_key(|other| other.rate.period());
+            let nearest = nearest.or_else(|| of_same_kind().max_by_key(|other| other.rate.period()));
+            if !limit.rate.is_short() {
+                quota::remember(&mut limit.window, period, records, now);
+            } else if let Some(nearest) = nearest {
+                nearest.window.buckets_from(i64::MIN).for_each(|used| limit.window.remember(used.units, used.last));
+            }
+            limit.window.take(nearest.map_or(0, |nearest| nearest.window.in_flight()));
+        }
+    }
+
     /// The most recipients that one transaction can have; `None` if nothing counts them.
     pub fn most_recipients(&self) -> Option<u64> {
         let counting = self.limits.iter().filter(|limit| limit.counts == Counts::Recipients);

@@ -20,7 +20,7 @@ pub(crate) use allowance::{Allowance, AllowedLater};
 pub(crate) use limiter::{LimitCheck, Limiter, QuotaUsage, RatePosition};
 pub(crate) use load::Load;
 pub use load::{Counting, Counts};
-pub use quota::{QuotaBucket, QuotaStore};
+pub use quota::{QuotaBucket, QuotaRecord, QuotaStore};
 pub(crate) use quota::{QuotaReservation, TwoClocks, name as quota_name};
 pub(crate) use stored::StoredUsage;
 pub(crate) use throttle::{Throttle, ThrottleFactor};

@@ -44,7 +44,7 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
 }
 
 /// The recorded usage of one window.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct QuotaJournal {
     /// The newest row: units that are not in an older row must not exceed `bound`, nor be used after `until`.
     newest: i64,
@@ -128,7 +128,7 @@ impl QuotaJournal {
 }
 
 /// What one quota of an account has recorded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct QuotaRecord {
     pub period: Duration,
     pub rows: Vec<QuotaBucket>,

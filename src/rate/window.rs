@@ -14,7 +14,7 @@ const PARTS: u32 = 100;
 /// Time since an origin that the caller chose.
 pub type Moment = Duration;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Window {
     limit: u64,
     length: Duration,
@@ -61,6 +61,11 @@ impl Window {
     pub fn used(&mut self, now: Moment) -> u64 {
         self.release(now);
         self.in_flight + self.ended
+    }
+
+    /// The usage stays.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = u64::from(limit.max(1));
     }
 
     /// For how long one bucket is filled.

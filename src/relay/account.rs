@@ -4,7 +4,7 @@
 //! never get more than it allows. A provider that asks for a slower pace slows the whole account down. If several gateways
 //! share the account, a common ledger keeps its limits for all of them.
 
-use super::connection::PooledConnection;
+use super::connection::{PooledConnection, retire};
 use super::gate::Gate;
 use super::ledger::AccountLedger;
 use super::pool::Pool;
@@ -12,7 +12,7 @@ use super::renewal::Renewal;
 use super::surplus::ConnectionLimit;
 use crate::message::outcome::Signal;
 use crate::rate::shared::SharedLimits;
-use crate::rate::{Counting, Rate, StoredUsage};
+use crate::rate::{Counting, QuotaRecord, Rate, StoredUsage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +64,11 @@ impl Account {
         }
     }
 
+    /// Whether both are clones of one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.pool, &other.pool)
+    }
+
     /// Call this before the first message: loads the quota usage of earlier processes, or asks the gateways' ledger, and
     /// keeps asking in the background. A ledger that does not answer is not an error: mail waits for it.
     pub async fn restore(&self) -> Result<(), String> {
@@ -72,6 +77,19 @@ impl Account {
             tokio::spawn(renewal.run());
         }
         self.gate.restore().await
+    }
+
+    /// The stored usage of all quotas, for [`Account::allow`].
+    pub async fn usage(&self) -> Result<Vec<QuotaRecord>, String> {
+        self.gate.usage().await
+    }
+
+    /// From now on it may have so many connections and these rates. Usage counts on, and what is under way is not cut off:
+    /// surplus connections are closed when they have carried their message.
+    pub fn allow(&self, connections: usize, rates: &[Rate], counting: Counting, usage: &[QuotaRecord]) {
+        self.connections.set_cap(connections);
+        self.pool.set_cap(connections, self.connections.allowed()).into_iter().for_each(retire);
+        self.gate.set_rates(rates, counting, usage);
     }
 
     /// Records the exact quota usage, and gives back permits that are not held.

@@ -9,8 +9,8 @@ use self::shared::SharedUsage;
 use super::deadline::{Deadline, Expired};
 use super::ledger::AccountLedger;
 use crate::rate::{
-    Counting, LimitCheck, Limiter, Load, Moment, QuotaReservation, QuotaUsage, Rate, StoredUsage, Throttle,
-    ThrottleFactor, TwoClocks, quota_name,
+    Counting, LimitCheck, Limiter, Load, Moment, QuotaRecord, QuotaReservation, QuotaUsage, Rate, StoredUsage,
+    Throttle, ThrottleFactor, TwoClocks, quota_name,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -107,6 +107,21 @@ impl Gate {
         self.state.lock().limiter.remember(&records, now);
         let _it_is_in_the_log = self.write_exactly(now).await;
         Ok(())
+    }
+
+    /// As stored.
+    pub(super) async fn usage(&self) -> Result<Vec<QuotaRecord>, String> {
+        match &self.kept {
+            Some(kept) => kept.load().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Other rates; usage counts on. Who waits is allowed by the new ones.
+    pub(super) fn set_rates(&self, rates: &[Rate], counting: Counting, usage: &[QuotaRecord]) {
+        let now = self.now();
+        self.state.lock().limiter.replace(rates, counting, usage, now);
+        self.ended.notify_one();
     }
 
     /// Records the exact usage.

@@ -39,7 +39,7 @@ use crate::message::outcome::SlowDown;
 use crate::observe::{Redaction, Secret};
 use crate::tls::ClientCertificate;
 use aws_lc_rs::digest::{SHA256, digest};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -82,11 +82,39 @@ pub struct Endpoint {
     pub fallback_ports: Vec<Port>,
     /// The name that the certificate must contain.
     pub server_name: ServerName<'static>,
+    /// Trusted besides the system's roots.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Trusts `ca`, and shows the client certificate.
     pub tls_config: Arc<rustls::ClientConfig>,
     /// The one that `tls_config` shows to a server that asks.
     pub client_certificate: Option<ClientCertificate>,
     /// The local address to use; `None` for the system's choice.
     pub source_address: Option<IpAddr>,
+}
+
+impl Endpoint {
+    /// Whether both lead to the same server, and trust it for the same reasons.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            host,
+            port,
+            tls,
+            fallback_ports,
+            server_name,
+            ca,
+            tls_config: _,
+            client_certificate,
+            source_address,
+        } = self;
+        *host == other.host
+            && *port == other.port
+            && *tls == other.tls
+            && *fallback_ports == other.fallback_ports
+            && *server_name == other.server_name
+            && *ca == other.ca
+            && *client_certificate == other.client_certificate
+            && *source_address == other.source_address
+    }
 }
 
 /// How an upstream's connections are used.

@@ -61,7 +61,8 @@ struct PermitInner<C: Pooled> {
 }
 
 pub(super) struct Pool<C: Pooled> {
-    cap: usize,
+    /// Changes only under the state's lock.
+    cap: AtomicUsize,
     /// As in the state, to be read without its lock. Changes only under that lock.
     allowed: AtomicUsize,
     state: Mutex<PoolState<C>>,
@@ -158,11 +159,17 @@ impl<C: Pooled> Pool<C> {
             idle: Vec::new(),
             next_ticket: 0,
         };
-        Arc::new(Self { cap, allowed: AtomicUsize::new(cap), state: Mutex::new(state) })
+        Arc::new(Self { cap: AtomicUsize::new(cap), allowed: AtomicUsize::new(cap), state: Mutex::new(state) })
     }
 
     pub(super) fn cap(&self) -> usize {
-        self.cap
+        self.cap.load(Ordering::Relaxed)
+    }
+
+    /// Another cap, with as many permits if it allows. Permits that are held stay until their connections are closed.
+    pub(super) fn set_cap(self: &Arc<Self>, cap: usize, limit: usize) -> Vec<C> {
+        self.cap.store(cap.max(1), Ordering::Relaxed);
+        self.set_limit(limit)
     }
 
     /// A connection, a permit to make one, or a place in the line.
@@ -255,7 +262,7 @@ impl<C: Pooled> Pool<C> {
     /// held stay; surplus connections are closed as they become idle, and those that are idle now are returned to be
     /// closed.
     pub(super) fn set_limit(self: &Arc<Self>, allowed: usize) -> Vec<C> {
-        let allowed = allowed.clamp(1, self.cap);
+        let allowed = allowed.clamp(1, self.cap());
         // Called for each message, and the limit hardly ever changes.
         if self.allowed.load(Ordering::Relaxed) == allowed {
             return Vec::new();
@@ -420,7 +427,7 @@ impl<C: Pooled> fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
         f.debug_struct("Pool")
-            .field("cap", &self.cap)
+            .field("cap", &self.cap())
             .field("limit", &state.limit())
             .field("held", &state.held)
             .field("idle", &state.idle.len())

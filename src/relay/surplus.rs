@@ -20,12 +20,12 @@ const PROBE_AFTER: Duration = Duration::from_secs(15 * 60);
 /// The connections of one account, and how many of them there may be.
 #[derive(Debug)]
 pub(super) struct ConnectionLimit {
-    cap: usize,
     state: watch::Sender<ConnectionCounts>,
 }
 
 #[derive(Debug)]
 struct ConnectionCounts {
+    cap: usize,
     /// Connections between the first TCP attempt and the login.
     opening: usize,
     /// Refused connections whose meaning is not known yet.
@@ -60,6 +60,7 @@ impl ConnectionLimit {
     pub(super) fn new(cap: usize) -> Arc<Self> {
         let cap = cap.max(1);
         let counts = ConnectionCounts {
+            cap,
             opening: 0,
             undecided: 0,
             working: 0,
@@ -69,7 +70,18 @@ impl ConnectionLimit {
             probe_at: None,
             announced: cap,
         };
-        Arc::new(Self { cap, state: watch::Sender::new(counts) })
+        Arc::new(Self { state: watch::Sender::new(counts) })
+    }
+
+    /// What was learned from refusals stays.
+    pub(super) fn set_cap(&self, cap: usize) {
+        let cap = cap.max(1);
+        self.state.send_modify(|counts| {
+            let adjusted = |number: usize| if number == counts.cap { cap } else { number.min(cap) };
+            (counts.allowed, counts.announced) = (adjusted(counts.allowed), adjusted(counts.announced));
+            counts.cap = cap;
+            counts.probe_at = counts.probe_at.filter(|_| counts.allowed < cap);
+        });
     }
 
     /// How many connections there may be now.
@@ -78,12 +90,12 @@ impl ConnectionLimit {
         let is_due = self.state.borrow().probe_at.is_some_and(|at| at <= now);
         if is_due {
             self.state.send_modify(|counts| {
-                counts.allowed = (counts.allowed + 1).min(self.cap);
-                counts.probe_at = (counts.allowed < self.cap).then(|| now + PROBE_AFTER);
+                counts.allowed = (counts.allowed + 1).min(counts.cap);
+                counts.probe_at = (counts.allowed < counts.cap).then(|| now + PROBE_AFTER);
             });
         }
         let counts = self.state.borrow();
-        counts.allowed.min(counts.factor.of(self.cap))
+        counts.allowed.min(counts.factor.of(counts.cap))
     }
 
     /// Applies the throttle's fraction of the cap.
@@ -152,7 +164,7 @@ impl OpeningConnection {
             limit.state.send_modify(|counts| {
                 let works = working.max(counts.working + counts.opening).max(1);
                 counts.allowed = counts.allowed.min(works);
-                counts.probe_at = (counts.allowed < limit.cap).then(|| Instant::now() + PROBE_AFTER);
+                counts.probe_at = (counts.allowed < counts.cap).then(|| Instant::now() + PROBE_AFTER);
             });
         }
         is_surplus

@@ -111,6 +111,15 @@ impl Upstream {
         &self.0.options.name
     }
 
+    /// Whether both are clones of one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub fn belongs_to(&self, account: &Account) -> bool {
+        self.0.account.is(account)
+    }
+
     pub fn options(&self) -> &UpstreamOptions {
         &self.0.options
     }

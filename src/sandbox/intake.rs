@@ -7,6 +7,7 @@ use crate::inbound::{Client, Intake, Received};
 use crate::message::MailId;
 use crate::observe::Clock;
 use crate::smtp::{EnhancedCode, Reply, ReversePath};
+use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tracing::error;
@@ -14,7 +15,7 @@ use tracing::error;
 #[derive(Debug)]
 pub struct SandboxIntake {
     store: Arc<SandboxStore>,
-    records: Arc<Records>,
+    records: RwLock<Arc<Records>>,
     clock: Clock,
     /// Distinguishes messages of the same millisecond.
     counter: AtomicU32,
@@ -22,7 +23,13 @@ pub struct SandboxIntake {
 
 impl SandboxIntake {
     pub fn new(store: SandboxStore, records: Records, clock: Clock) -> Self {
-        Self { store: Arc::new(store), records: Arc::new(records), clock, counter: AtomicU32::new(0) }
+        Self { store: Arc::new(store), records: RwLock::new(Arc::new(records)), clock, counter: AtomicU32::new(0) }
+    }
+}
+
+impl SandboxIntake {
+    pub fn set_records(&self, records: Records) {
+        *self.records.write() = Arc::new(records);
     }
 }
 
@@ -35,7 +42,7 @@ impl Intake for SandboxIntake {
         let now = self.clock.now();
         let id = MailId::new(now, self.counter.fetch_add(1, Ordering::Relaxed));
         let store = self.store.clone();
-        let records = self.records.clone();
+        let records = self.records.read().clone();
         // Hashing and writing take time, and the async threads have other mail to handle.
         let work = tokio::task::spawn_blocking(move || {
             let verdict = verdict(&dkim::verify(&received.data, &records));

@@ -63,10 +63,27 @@ pub enum SandboxError {
 #[derive(Debug)]
 pub struct Sandbox {
     listener: Listener,
+    access: SandboxAccess,
+}
+
+/// What those need that send to a sandbox.
+#[derive(Debug, Clone)]
+pub struct SandboxAccess {
+    pub address: SocketAddr,
+    /// The CA that a client must trust.
+    pub ca: CertificateDer<'static>,
+    /// The server name that a client must expect.
+    pub server_name: ServerName<'static>,
+    pub username: &'static str,
+    pub password: Secret,
     intake: Arc<intake::SandboxIntake>,
-    ca: CertificateDer<'static>,
-    server_name: ServerName<'static>,
-    password: Secret,
+}
+
+impl SandboxAccess {
+    /// From now on it verifies against these.
+    pub fn set_records(&self, records: Records) {
+        self.intake.set_records(records);
+    }
 }
 
 impl Sandbox {
@@ -97,34 +114,18 @@ impl Sandbox {
         let store = SandboxStore::open(options.folder, options.limits)?;
         let intake = Arc::new(intake::SandboxIntake::new(store, options.records, options.clock));
         let server_name = ServerName::try_from(SERVER_NAME)?;
-        Ok(Self { listener, intake, ca: identity.ca, server_name, password })
+        let address = listener.local_address();
+        let access = SandboxAccess { address, ca: identity.ca, server_name, username: USERNAME, password, intake };
+        Ok(Self { listener, access })
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.listener.local_address()
-    }
-
-    /// The CA that a client must trust.
-    pub fn ca(&self) -> &CertificateDer<'static> {
-        &self.ca
-    }
-
-    /// The server name that a client must expect.
-    pub fn server_name(&self) -> &ServerName<'static> {
-        &self.server_name
-    }
-
-    pub fn username(&self) -> &'static str {
-        USERNAME
-    }
-
-    pub fn password(&self) -> &Secret {
-        &self.password
+    pub fn access(&self) -> &SandboxAccess {
+        &self.access
     }
 
     /// Runs until the token is cancelled and the last connection has ended.
     pub async fn serve(self, shutdown: CancellationToken) {
-        self.listener.serve(self.intake, shutdown).await;
+        self.listener.serve(self.access.intake, shutdown).await;
     }
 }
 

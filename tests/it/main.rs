@@ -66,6 +66,7 @@ mod relay_pool;
 mod relay_ports;
 mod relay_refusals;
 mod relay_starttls;
+mod reload;
 mod replay;
 mod retry_by_rules;
 mod routes;

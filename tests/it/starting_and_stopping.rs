@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hangup_is_an_orderly_stop_and_the_user_signals_change_nothing() {
+async fn a_stop_is_orderly_and_the_user_signals_change_nothing() {
     let provider = ScriptedUpstream::builder().always(At::Dot, Action::Stall).start().await;
     let setup = queued_in_front_of(&provider, "", "").config_with("unsigned", "drain = \"2s\"\nunsigned");
     let mut gateway = setup.start(1);
@@ -22,9 +22,9 @@ async fn a_hangup_is_an_orderly_stop_and_the_user_signals_change_nothing() {
     let reply = hand_in(gateway.address(), &["you@example.net"], &mail("kept")).await;
     assert!(reply.starts_with("250 "), "{reply}");
     provider.until_heard("\r\n.\r\n").await;
-    gateway.signal("HUP");
+    gateway.signal("TERM");
     assert_eq!(gateway.wait().code(), Some(0));
-    gateway.wait_for_line(&["SIGHUP: finishing mail in progress"]);
+    gateway.wait_for_line(&["SIGTERM: finishing mail in progress"]);
     gateway.wait_for_line(&["\"stopped\""]);
 }
 

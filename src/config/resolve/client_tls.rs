@@ -18,6 +18,12 @@ pub(super) struct ClientTlsKeys<'a> {
     pub private_key: &'a Typed<PemSource>,
 }
 
+pub(super) struct UpstreamTls {
+    pub ca: Vec<CertificateDer<'static>>,
+    pub config: Arc<ClientConfig>,
+    pub certificate: Option<ClientCertificate>,
+}
+
 impl<'a> ClientTlsKeys<'a> {
     /// Each key with its place, and whether it was typed.
     pub(super) fn given(&self) -> [(&'static str, &'a Place, bool); 3] {
@@ -27,16 +33,13 @@ impl<'a> ClientTlsKeys<'a> {
 }
 
 impl Resolver<'_> {
-    pub(super) fn client_tls(
-        &mut self,
-        typed: &ClientTlsKeys<'_>,
-    ) -> Resolved<(Arc<ClientConfig>, Option<ClientCertificate>)> {
+    pub(super) fn client_tls(&mut self, typed: &ClientTlsKeys<'_>) -> Resolved<UpstreamTls> {
         let ca = self.trusted(typed);
         let identity = self.client_identity(typed);
         let ca = ca?;
         let identity = identity?;
         match tls::client_with(&ca, identity.as_ref()) {
-            Ok(config) => Ok((config, identity.map(|identity| identity.certificate))),
+            Ok(config) => Ok(UpstreamTls { ca, config, certificate: identity.map(|identity| identity.certificate) }),
             Err(error) if typed.ca.is_given() => {
                 self.findings.error(&typed.ca.place, format!("`ca` cannot be used: {error}"));
                 Err(Reported)

@@ -14,7 +14,9 @@ use std::path::Path;
 impl Resolver<'_> {
     /// The content of the file that `key` names.
     pub(super) fn read_file(&mut self, key: &str, path: &Path, place: &Place) -> Resolved<Vec<u8>> {
-        match std::fs::read(path) {
+        let content = std::fs::read(path);
+        self.files.note(path, content.as_ref().ok().map(Vec::as_slice));
+        match content {
             Ok(content) => Ok(content),
             Err(error) => {
                 let message = format!("`{key}`: {} {}", path.display(), unreadable::why(&error));

@@ -2,7 +2,6 @@
 //! `secret_key` its provider needs, by the preset's data. No message quotes a secret.
 
 use super::Resolver;
-use super::secret::fetch;
 use crate::config::file::{UpstreamLoginTable, UpstreamTable};
 use crate::config::input::{Reported, Resolved, Typed};
 use crate::config::problem::Place;
@@ -188,7 +187,7 @@ impl Resolver<'_> {
     }
 
     fn secret(&mut self, key: &str, typed: &Typed<SecretSource>) -> Resolved<Secret> {
-        match fetch(typed.value().ok_or(Reported)?, self.base, self.environment) {
+        match self.read_secret(typed.value().ok_or(Reported)?) {
             // RFC 4616 §2 forbids these, and the relay would refuse them at every try.
             Ok(secret) if secret.reveal().contains(['\r', '\n', '\0']) => {
                 self.findings

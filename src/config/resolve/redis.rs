@@ -218,7 +218,7 @@ impl Resolver<'_> {
             private_key: &typed.private_key,
         };
         if access.tls {
-            return self.client_tls(&keys).map(|(config, _)| Some(RedisTls { config }));
+            return self.client_tls(&keys).map(|tls| Some(RedisTls { config: tls.config }));
         }
         for (key, place, is_given) in keys.given() {
             if is_given {

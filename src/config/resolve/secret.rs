@@ -1,5 +1,6 @@
 //! Reads secrets from where the configuration says. No message about a secret quotes it.
 
+use super::Resolver;
 use crate::config::environment::Environment;
 use crate::config::masking::is_variable;
 use crate::config::secret::SecretSource;
@@ -7,6 +8,16 @@ use crate::config::unreadable;
 use crate::config::value::Complaint;
 use crate::observe::Secret;
 use std::path::Path;
+
+impl Resolver<'_> {
+    pub(super) fn read_secret(&mut self, source: &SecretSource) -> Result<Secret, Complaint> {
+        if let SecretSource::File(path) = source {
+            let path = self.path(path);
+            self.files.note(&path, std::fs::read(&path).ok().as_deref());
+        }
+        fetch(source, self.base, self.environment)
+    }
+}
 
 /// Reads the secret. A relative path starts at `base`; one newline at the end of a file is removed.
 pub(super) fn fetch(source: &SecretSource, base: &Path, environment: &Environment) -> Result<Secret, Complaint> {

@@ -2,7 +2,7 @@
 //! knows. No setting turns off TLS or verification. RFC 8314 §7.3 (ports), RFC 9525 (names).
 
 use super::Resolver;
-use super::client_tls::ClientTlsKeys;
+use super::client_tls::{ClientTlsKeys, UpstreamTls};
 use crate::config::file::UpstreamTable;
 use crate::config::input::{Input, Reported, Resolved, Typed};
 use crate::config::problem::Place;
@@ -164,13 +164,14 @@ impl Resolver<'_> {
             private_key: &typed.private_key,
         });
         let (first, fallback_ports) = ports?;
-        let (tls_config, client_certificate) = tls?;
+        let UpstreamTls { ca, config: tls_config, certificate: client_certificate } = tls?;
         Ok(Endpoint {
             host: host?,
             port: first.number,
             tls: first.tls,
             fallback_ports,
             server_name: server_name?,
+            ca,
             tls_config,
             client_certificate,
             source_address: typed.source_address.optional()?,

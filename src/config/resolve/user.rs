@@ -88,7 +88,7 @@ impl Resolver<'_> {
     fn password(&mut self, typed: &UserTable) -> Resolved<Password> {
         let source = typed.password.value().ok_or(Reported)?;
         let place = &typed.password.place;
-        let secret = match fetch(source, self.base, self.environment) {
+        let secret = match self.read_secret(source) {
             Ok(secret) => secret,
             Err(complaint) => {
                 self.findings.error(place, format!("`password`: {}", complaint.message)).help = complaint.help;

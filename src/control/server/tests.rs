@@ -42,16 +42,13 @@ fn live() -> LiveStatus {
 
 fn start_in(folder: tempfile::TempDir, data_dir: PathBuf) -> Running {
     let wakes = Arc::new(AtomicUsize::new(0));
-    let wake: Wake = {
-        let wakes = wakes.clone();
-        Arc::new(move || {
-            wakes.fetch_add(1, Ordering::Relaxed);
-        })
-    };
+    let counter = wakes.clone();
+    let wake = Arc::new(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let hooks = GatewayHooks { wake, live: LiveWatch::new(live), ..GatewayHooks::default() };
     let queue = Arc::new(MemoryQueue::of([row(1, RecipientState::Failed), row(2, RecipientState::Waiting)]));
-    let examiner: Examiner = Arc::new(|_, _, _| Box::pin(async { None }));
-    let asked = (LiveWatch::new(live), examiner);
-    let server = ControlServer::bind(&data_dir, queue, CurrentRules::default(), wake, asked, Clock::System).unwrap();
+    let server = ControlServer::bind(&data_dir, queue, hooks, Clock::System).unwrap();
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(server.serve(shutdown.clone()));
     Running { folder, data_dir, wakes, shutdown, server }

@@ -23,6 +23,7 @@ fn upstream_with(address: SocketAddr, connections: usize, fallback_ports: Vec<Po
             tls: TlsMode::StartTls,
             fallback_ports,
             server_name: ServerName::try_from("localhost").expect("a name"),
+            ca: Vec::new(),
             tls_config: crate::tls::client(&[]).expect("a configuration"),
             client_certificate: None,
             source_address: None,

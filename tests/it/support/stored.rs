@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use waxseal::control::{ControlServer, CurrentRules, LiveStatus, LiveWatch};
+use waxseal::control::{ControlServer, GatewayHooks};
 use waxseal::gateway::lock::Lock;
 use waxseal::message::accepted::{Accepted, Origin};
 use waxseal::message::{Envelope, MailId, Marks, RawMessage};
@@ -111,15 +111,8 @@ impl Holder {
         let wake = Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        let server = ControlServer::bind(
-            &data_dir,
-            queue.clone(),
-            CurrentRules::default(),
-            wake,
-            (LiveWatch::new(LiveStatus::default), Arc::new(|_, _, _| Box::pin(async { None }))),
-            Clock::System,
-        )
-        .expect("a socket");
+        let hooks = GatewayHooks { wake, ..GatewayHooks::default() };
+        let server = ControlServer::bind(&data_dir, queue.clone(), hooks, Clock::System).expect("a socket");
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(server.serve(shutdown.clone()));
         Self { wakes, queue, shutdown, server, _lock: lock }

@@ -115,6 +115,7 @@ impl ScriptedUpstream {
                 fallback_ports: Vec::new(),
                 server_name: ServerName::try_from("localhost").unwrap(),
                 tls_config: waxseal::tls::client(&ca).unwrap(),
+                ca,
                 client_certificate: None,
                 source_address: None,
             },
