@@ -154,6 +154,11 @@ impl QueueOpener for StoppedQueue {
         if !backend::exists(&self.0)? {
             return Ok(None);
         }
+        if !backend::is_settled(&self.0)? {
+            anyhow::bail!(
+                "the gateway was not stopped in order, or was of another version: the next start tidies up the queue"
+            );
+        }
         // Files that another user makes beside the database would keep the gateway from opening it.
         let owner = std::fs::metadata(&self.0.data_dir)?.uid();
         let user = rustix::process::geteuid().as_raw();

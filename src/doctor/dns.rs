@@ -5,6 +5,8 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{MessageAuthenticator, SpfResult};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -89,6 +91,14 @@ impl Dns {
             _ => None,
         })
         .await
+    }
+
+    /// How a receiver judges mail from this address with a sender of the domain. `None`: there is no DNS server. RFC 7208 §4.
+    pub async fn spf(&self, address: IpAddr, ehlo_name: &str, domain: &str) -> Option<SpfResult> {
+        let resolver = self.resolver.as_ref().ok()?.clone();
+        let sender = format!("postmaster@{domain}");
+        let mail = SpfParameters::verify_mail_from(address, ehlo_name, ehlo_name, &sender);
+        Some(MessageAuthenticator(resolver).verify_spf(mail).await.result())
     }
 
     async fn ask<T>(&self, name: &str, kind: RecordType, pick: impl Fn(&RData) -> Option<T>) -> DnsAnswer<T> {

@@ -1,17 +1,24 @@
 //! SPF: whether a domain's record is there, can be evaluated, and permits the provider. RFC 7208.
 
 use super::check::CheckResult;
+use super::dns::DnsAnswer;
 use super::examination::{Examination, Results};
 use super::spf_walk::{self, MOST_LOOKUPS, NoSpf, SpfWalk};
+use crate::config::Provider;
 use crate::observe::CheckId;
 use crate::relay::provider::ReturnPath;
+use mail_auth::SpfResult;
+use std::net::IpAddr;
+
+/// Each costs an evaluation.
+const MOST_ADDRESSES: usize = 4;
 
 pub async fn probe(exam: &Examination, domain: &str, out: &Results) {
     match spf_walk::walk(&exam.dns, domain).await {
         Ok(walk) => {
             out.put(record(domain, &walk));
             out.put(lookups(domain, &walk));
-            for result in providers(exam, domain, &walk) {
+            for result in providers(exam, domain, &walk).await {
                 out.put(result);
             }
         }
@@ -63,22 +70,17 @@ fn lookups(domain: &str, walk: &SpfWalk) -> CheckResult {
     }
 }
 
-fn providers(exam: &Examination, domain: &str, walk: &SpfWalk) -> Vec<CheckResult> {
+async fn providers(exam: &Examination, domain: &str, walk: &SpfWalk) -> Vec<CheckResult> {
     let id = CheckId::SpfProvider;
     let wanted = wanted(exam);
     if wanted.is_empty() {
-        let own = exam.upstreams().all(|upstream| upstream.preset.return_path == ReturnPath::Providers);
-        return vec![if own {
-            CheckResult::not_applicable(
-                id,
-                domain,
-                "the provider sends under a return path of its own, whose SPF is its own",
-            )
-        } else {
-            CheckResult::unknown(id, domain, "which addresses your server sends from is not known here").fix(
-                "if it sends from its own address, the record must have it, as in ip4:192.0.2.10 or a:smtp.example.com",
-            )
-        }];
+        return match own_server(exam) {
+            None => {
+                let text = "the provider sends under a return path of its own, whose SPF is its own";
+                vec![CheckResult::not_applicable(id, domain, text)]
+            }
+            Some(server) => vec![of_own_server(exam, domain, walk, &server).await],
+        };
     }
     let judge = |(title, include): (&str, &'static str)| {
         if walk.includes.iter().any(|included| included == include) {
@@ -96,6 +98,50 @@ fn providers(exam: &Examination, domain: &str, walk: &SpfWalk) -> Vec<CheckResul
             .record(domain, with_include(&walk.text, include))
     };
     wanted.into_iter().map(judge).collect()
+}
+
+/// The host of an upstream whose sending addresses nobody has told us.
+fn own_server(exam: &Examination) -> Option<String> {
+    exam.upstreams().find_map(|upstream| match &upstream.provider {
+        Provider::Smtp { endpoint, .. } if upstream.preset.return_path == ReturnPath::Unknown => {
+            Some(endpoint.host.trim_start_matches('[').trim_end_matches(']').to_owned())
+        }
+        _ => None,
+    })
+}
+
+/// Evaluated for the addresses by which the server is reached: if it sends from another one, that proves nothing.
+async fn of_own_server(exam: &Examination, domain: &str, walk: &SpfWalk, server: &str) -> CheckResult {
+    let id = CheckId::SpfProvider;
+    let mut judged = Vec::new();
+    for address in addresses(exam, server).await.into_iter().take(MOST_ADDRESSES) {
+        match exam.dns.spf(address, &exam.settings.ehlo_name, domain).await {
+            Some(SpfResult::Pass) => {
+                return CheckResult::ok(id, domain, format!("it permits {server} ({address})"));
+            }
+            Some(result) => judged.push(format!("{address}: {result:?}")),
+            None => {}
+        }
+    }
+    CheckResult::unknown(id, domain, format!("it does not permit the addresses by which {server} is reached"))
+        .evidence(format!("{}; {}", walk.text, judged.join(", ")))
+        .cause("which addresses it sends from is not known here")
+        .fix("the record must have those, as in ip4:192.0.2.10 or a:smtp.example.com")
+}
+
+async fn addresses(exam: &Examination, server: &str) -> Vec<IpAddr> {
+    if let Ok(address) = server.parse() {
+        return vec![address];
+    }
+    let (ipv4, ipv6) = tokio::join!(exam.dns.ipv4(server), exam.dns.ipv6(server));
+    let mut found = Vec::new();
+    if let DnsAnswer::Found(ipv4) = ipv4 {
+        found.extend(ipv4.into_iter().map(IpAddr::from));
+    }
+    if let DnsAnswer::Found(ipv6) = ipv6 {
+        found.extend(ipv6.into_iter().map(IpAddr::from));
+    }
+    found
 }
 
 /// Before the first `all`, because what follows it is not read.

@@ -74,6 +74,14 @@ pub fn exists(location: &QueueLocation) -> io::Result<bool> {
     }
 }
 
+/// Whether opening it changes nothing, not even to a newer form. An error: there is none, or it cannot be read.
+pub fn is_settled(location: &QueueLocation) -> io::Result<bool> {
+    match location.backend {
+        BackendSettings::Sqlite => sqlite::is_settled(&location.data_dir),
+        BackendSettings::Redis(_) => Ok(true),
+    }
+}
+
 /// For operations that exist only for a database and its files: `waxseal queue check` and `salvage`. `None` for another
 /// backend.
 pub fn database_folder(location: &QueueLocation) -> Option<&Path> {

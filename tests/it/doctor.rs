@@ -293,6 +293,12 @@ async fn beside_a_running_gateway_its_cap_holds_and_its_queue_is_asked() {
     assert_eq!(scripted.count("DATA"), data_before);
     let (_, _, setup) = gateway.stop();
     doctor(&setup, &[]).await.assert("queue.failed", "warning", &["nobody of that name"]);
+    let gateway = setup.start(1);
+    hand_in(gateway.address(), &["nobody@example.net"], &mail("two")).await;
+    let (_, setup) = gateway.kill();
+    let report = doctor(&setup, &[]).await;
+    report.assert("queue.access", "unknown", &["the next start tidies up"]);
+    assert_eq!(report.verdict("upstream.auth"), "ok", "the other checks do not depend on it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

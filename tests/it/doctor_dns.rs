@@ -126,6 +126,17 @@ async fn spf_must_permit_a_provider_that_sends_under_our_return_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn spf_is_evaluated_for_a_server_of_ones_own() {
+    let world = World::new("").await;
+    world.report().await.assert("spf.provider", "unknown", &["127.0.0.1", "SoftFail"]);
+    let report = world.with_txt("example.com", &["v=spf1 ip4:127.0.0.0/8 -all"]).await;
+    report.assert("spf.provider", "ok", &["127.0.0.1"]);
+    world.dns.txt("_spf.example.net", "v=spf1 ip4:127.0.0.1 -all");
+    let report = world.with_txt("example.com", &["v=spf1 include:_spf.example.net -all"]).await;
+    report.assert("spf.provider", "ok", &["127.0.0.1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_than_ten_look_ups_are_counted_through_every_include() {
     let world = World::new("").await;
     let chain = |number: usize| format!("n{number}.example.net");

@@ -44,7 +44,7 @@ mod writer;
 
 pub(crate) use check::{Checked, check};
 pub use open::SqliteOptions;
-pub(crate) use open::{OpenError, exists};
+pub(crate) use open::{OpenError, exists, is_settled};
 pub(crate) use salvage::{Finding, Salvaged, salvage};
 pub(crate) use space::SMALLEST_FLOOR;
 

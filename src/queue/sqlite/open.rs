@@ -22,7 +22,9 @@ use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
 use parking_lot::RwLock;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -108,6 +110,17 @@ pub(super) const DATABASE: &str = "queue.sqlite";
 /// Whether a queue was ever opened there.
 pub fn exists(data_dir: &Path) -> io::Result<bool> {
     Ok(data_dir.join(DATABASE).try_exists()? || salvage::is_unfinished(data_dir)?)
+}
+
+/// Whether opening it changes nothing: it was closed in order and is of this version. Looks at the file alone.
+pub fn is_settled(data_dir: &Path) -> io::Result<bool> {
+    // https://www.sqlite.org/fileformat.html#user_version_number
+    const VERSION_AT: u64 = 60;
+    let mut version = [0; 4];
+    File::open(data_dir.join(DATABASE))?.read_exact_at(&mut version, VERSION_AT)?;
+    let has_log = fs::metadata(data_dir.join(format!("{DATABASE}-wal"))).is_ok_and(|log| log.len() > 0);
+    let is_current = usize::try_from(u32::from_be_bytes(version)) == Ok(schema::current_version());
+    Ok(is_current && !has_log && !salvage::is_unfinished(data_dir)?)
 }
 
 pub(super) fn open(options: &SqliteOptions) -> Result<SqliteStore, OpenError> {

@@ -231,6 +231,10 @@ fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 const BUSY: Duration = Duration::from_secs(10);
 
+pub(super) const fn current_version() -> usize {
+    MIGRATIONS.len()
+}
+
 fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for step in &MIGRATIONS[version..] {
