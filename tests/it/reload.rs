@@ -288,8 +288,9 @@ async fn a_hundred_reloads_under_load_lose_nothing_and_exceed_no_cap() {
         ("[queue]\n", &format!("{second}[[route]]\nname = \"both\"\nupstreams = [\"other\", \"company\"]\n[queue]\n")),
         ("upstreams = [\"other\", \"company\"]", "upstreams = [\"company\"]"),
         (&format!("{second}[[route]]\nname = \"both\"\nupstreams = [\"company\"]\n"), ""),
-        ("relay-user", "another-user"),
-        ("another-user", "relay-user"),
+        // Another name would be another account, with a cap of its own.
+        ("relay-canary-password", "second-canary-password"),
+        ("second-canary-password", "relay-canary-password"),
         ("[queue]\n", "[[rewrite]]\nset_headers = { X-Seen = \"yes\" }\n[queue]\nkeep_history = \"1d\"\n"),
         ("[[rewrite]]\nset_headers = { X-Seen = \"yes\" }\n[queue]\nkeep_history = \"1d\"\n", "[queue]\n"),
         ("[queue]\n", "[[user]]\nname = \"app\"\npassword = { env = \"PATH\" }\n[queue]\n"),
