@@ -7,7 +7,7 @@ use crate::dkim::{Keyring, Records};
 use crate::observe::Clock;
 use crate::queue::QuotaLedger;
 use crate::rate::{Counting, QuotaRecord, QuotaStore, Rate, StoredUsage};
-use crate::relay::{Account, Credentials, Deadline, Endpoint, TlsMode, Upstream};
+use crate::relay::{Account, Credentials, Deadline, Endpoint, SharedAccount, TlsMode, Upstream};
 pub(super) use crate::sandbox::SandboxAccess;
 use crate::sandbox::{self, Sandbox, SandboxLimits};
 use crate::text::host_and_port;
@@ -188,6 +188,7 @@ async fn accounts(
     ledger: Arc<dyn QuotaLedger>,
     former: Option<&Upstreams>,
 ) -> Result<HashMap<Arc<str>, ConfiguredAccount>, StartError> {
+    let shared_limits = ledger.shared_limits();
     let ledger: Arc<dyn QuotaStore> = Arc::new(Quotas(ledger));
     let mut accounts = HashMap::new();
     let mut names = HashSet::new();
@@ -212,8 +213,19 @@ async fn accounts(
                 known.account.clone()
             }
             None => {
-                let kept = StoredUsage { ledger: ledger.clone(), name: name.clone(), former: upstream.name.clone() };
-                let account = Account::with_rates(max_connections, &rates, counting, Some(kept));
+                let account = match &shared_limits {
+                    // Each gateway has a sandbox of its own.
+                    Some(limits) if !matches!(upstream.provider, Provider::Sandbox) => {
+                        let idle_timeout = longest_idle(settings, &upstream.name);
+                        let shared = SharedAccount { limits: limits.clone(), name: name.clone(), idle_timeout };
+                        Account::shared(max_connections, &rates, counting, shared)
+                    }
+                    _ => {
+                        let ledger = ledger.clone();
+                        let kept = StoredUsage { ledger, name: name.clone(), former: upstream.name.clone() };
+                        Account::with_rates(max_connections, &rates, counting, Some(kept))
+                    }
+                };
                 account.restore().await.map_err(unreadable)?;
                 account
             }
@@ -224,6 +236,13 @@ async fn accounts(
         );
     }
     Ok(accounts)
+}
+
+/// Of all upstreams that use the account of this one.
+fn longest_idle(settings: &Settings, account: &str) -> Duration {
+    let uses =
+        |upstream: &&UpstreamSettings| **upstream.share_limits_with.as_ref().unwrap_or(&upstream.name) == *account;
+    settings.upstreams.iter().filter(uses).map(|upstream| upstream.limits.idle_timeout).max().unwrap_or_default()
 }
 
 /// Identifies the account by host and logins, or by the client certificate if there is no login, so that renaming the table

@@ -1,8 +1,10 @@
 //! Usage of quotas, kept across restarts as plain numbers.
 
 use super::QueueError;
+use crate::rate::shared::SharedLimits;
 use async_trait::async_trait;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Every call is durable when it returns `Ok`. Names are opaque, like a lane's.
@@ -12,6 +14,11 @@ pub trait QuotaLedger: Send + Sync + fmt::Debug + 'static {
     /// of each stop as can be trusted. It neither jumps nor goes back when the wall clock is set, and a crash loses at
     /// most a few seconds of it. Cheap to call.
     fn lived(&self) -> Duration;
+
+    /// What keeps the limits of accounts for all gateways of a queue that several share. `None`: this gateway is alone.
+    fn shared_limits(&self) -> Option<Arc<dyn SharedLimits>> {
+        None
+    }
 
     /// The recorded usage of a quota, by number.
     async fn spent(&self, quota: &str) -> Result<Vec<QuotaRow>, QueueError>;

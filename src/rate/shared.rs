@@ -12,12 +12,10 @@ use std::time::Duration;
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A gateway that has not renewed its permits for this long is gone: it gets no share, and its permits are free after
 /// the idle time-out of its connections.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the backend that gateways share"))]
 pub const GONE: Duration = Duration::from_secs(10);
 /// How long permits may be used without a renewal; less than [`GONE`], so that a gateway stops before it counts as gone.
 pub const GOOD_FOR: Duration = Duration::from_secs(8);
 /// For how long one gateway goes first if there are fewer permits than gateways that want one.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the backend that gateways share"))]
 pub const TURN: Duration = Duration::from_secs(5);
 
 /// The common ledger, as one gateway sees it. Names of accounts and upstreams are opaque. An error's text is for people.

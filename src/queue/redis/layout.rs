@@ -141,6 +141,31 @@ impl Layout {
         self.key(shard, &format!("o:{lane}"))
     }
 
+    /// Hash in shard 0: what each instance has of an account's connections (limits/permits.lua).
+    pub(super) fn permits(&self, account: &str) -> String {
+        self.key(0, &format!("permits:{account}"))
+    }
+
+    /// Hash in shard 0: usage of an account's rates (limits/rates.lua).
+    pub(super) fn rates(&self, account: &str) -> String {
+        self.key(0, &format!("rates:{account}"))
+    }
+
+    /// Hash in shard 0: pauses of an account's upstreams (limits/breaker.lua).
+    pub(super) fn breakers(&self, account: &str) -> String {
+        self.key(0, &format!("breakers:{account}"))
+    }
+
+    /// Set in shard 0: accounts that have permits.
+    pub(super) fn limited_accounts(&self) -> String {
+        self.key(0, "accounts")
+    }
+
+    /// Hash in shard 0: instance → number of its current run.
+    pub(super) fn limit_runs(&self) -> String {
+        self.key(0, "runs")
+    }
+
     /// Channel on which instances wake each other.
     pub(super) fn channel(&self) -> String {
         format!("{}:wake", self.prefix)

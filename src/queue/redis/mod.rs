@@ -9,6 +9,7 @@ mod claim;
 mod commit;
 mod connect;
 mod layout;
+mod limits;
 mod link;
 mod open;
 mod operator;
@@ -36,6 +37,7 @@ use super::{
 use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
+use limits::RedisLimits;
 use put::PutResult;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,11 +47,14 @@ use store::RedisStore;
 #[derive(Debug)]
 pub struct RedisQueue {
     store: Arc<RedisStore>,
+    limits: Arc<RedisLimits>,
 }
 
 impl RedisQueue {
     pub(crate) async fn open(options: RedisQueueOptions) -> Result<Self, QueueError> {
-        Ok(Self { store: Arc::new(open::open(options).await?) })
+        let store = Arc::new(open::open(options).await?);
+        let limits = Arc::new(RedisLimits::new(store.clone()));
+        Ok(Self { store, limits })
     }
 
     /// Hands the message over to a delivery loop that can begin it at once, or wakes the loops of its lanes.
