@@ -9,7 +9,7 @@ use super::run::print_problems;
 use super::{PROBLEM_FOUND, WRONG};
 use crate::config::{self, ConfigFile, Environment, QueueLocation, Settings};
 use crate::control::{ControlRequest, ControlResponse};
-use crate::doctor::{CheckResult, DoctorRequest, Examination, QueueDesk, QueueOpener, of_problems};
+use crate::doctor::{CheckResult, DoctorRequest, Examination, QueueAccess, QueueOpener, of_problems};
 use crate::gateway::backend;
 use crate::smtp::Mailbox;
 use anyhow::{Context as _, anyhow};
@@ -150,7 +150,7 @@ struct StoppedQueue(QueueLocation);
 
 #[async_trait]
 impl QueueOpener for StoppedQueue {
-    async fn open(&self) -> anyhow::Result<Option<Box<dyn QueueDesk>>> {
+    async fn open(&self) -> anyhow::Result<Option<Box<dyn QueueAccess>>> {
         if !backend::exists(&self.0)? {
             return Ok(None);
         }
@@ -170,7 +170,7 @@ impl QueueOpener for StoppedQueue {
 }
 
 #[async_trait]
-impl QueueDesk for QueueClient {
+impl QueueAccess for QueueClient {
     async fn ask(&self, request: ControlRequest) -> anyhow::Result<ControlResponse> {
         Self::ask(self, request).await
     }

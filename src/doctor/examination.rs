@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Someone who answers questions about the queue: the running gateway, or its database.
 #[async_trait]
-pub trait QueueDesk: Send + Sync {
+pub trait QueueAccess: Send + Sync {
     async fn ask(&self, request: ControlRequest) -> anyhow::Result<ControlResponse>;
 
     /// Releases what is held for it.
@@ -26,14 +26,14 @@ pub trait QueueDesk: Send + Sync {
 #[async_trait]
 pub trait QueueOpener: Send + Sync + fmt::Debug {
     /// `None`: there is no queue yet.
-    async fn open(&self) -> anyhow::Result<Option<Box<dyn QueueDesk>>>;
+    async fn open(&self) -> anyhow::Result<Option<Box<dyn QueueAccess>>>;
 }
 
-/// The desk of the running gateway.
-pub(super) struct GatewayDesk(PathBuf);
+/// The queue of the running gateway.
+pub(super) struct GatewayQueue(PathBuf);
 
 #[async_trait]
-impl QueueDesk for GatewayDesk {
+impl QueueAccess for GatewayQueue {
     async fn ask(&self, request: ControlRequest) -> anyhow::Result<ControlResponse> {
         Ok(control::ask(&self.0, &request).await.context("the gateway does not answer")??)
     }
@@ -91,12 +91,12 @@ impl Examination {
         self.settings.upstreams.iter().filter(move |upstream| wanted.is_none_or(|wanted| *upstream.name == *wanted))
     }
 
-    pub(super) fn gateway_desk(&self) -> GatewayDesk {
-        GatewayDesk(self.settings.data_dir.clone())
+    pub(super) fn gateway_queue(&self) -> GatewayQueue {
+        GatewayQueue(self.settings.data_dir.clone())
     }
 
     pub(super) async fn ask_gateway(&self, request: ControlRequest) -> anyhow::Result<ControlResponse> {
-        self.gateway_desk().ask(request).await
+        self.gateway_queue().ask(request).await
     }
 
     /// Nothing leaves the machine, so no receiver asks the DNS.

@@ -26,7 +26,7 @@ mod upstream;
 
 pub use check::{CheckResult, CheckVerdict};
 pub use configuration::of_problems;
-pub use examination::{DoctorRequest, Examination, QueueDesk, QueueOpener};
+pub use examination::{DoctorRequest, Examination, QueueAccess, QueueOpener};
 pub use run::ExaminationPart;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The queue's health: what waits and why, what has failed, what is held, what is damaged. Changes nothing.
 
 use super::check::CheckResult;
-use super::examination::{Examination, QueueDesk, Results};
+use super::examination::{Examination, QueueAccess, Results};
 use crate::control::{ControlRequest, ControlResponse, Overview};
 use crate::observe::CheckId;
 use crate::queue::{Filter, RecipientState, Row};
@@ -16,14 +16,14 @@ const LONG: Duration = Duration::from_secs(15 * 60);
 const MOST_PAGES: usize = 50;
 
 pub async fn probe(exam: &Examination, out: &Results) {
-    let opened: anyhow::Result<Option<Box<dyn QueueDesk>>> = match exam.gateway_runs {
-        true => Ok(Some(Box::new(exam.gateway_desk()))),
+    let opened: anyhow::Result<Option<Box<dyn QueueAccess>>> = match exam.gateway_runs {
+        true => Ok(Some(Box::new(exam.gateway_queue()))),
         false => exam.opener.open().await,
     };
     match opened {
-        Ok(Some(desk)) => {
-            look(exam, desk.as_ref(), out).await;
-            desk.close().await;
+        Ok(Some(access)) => {
+            look(exam, access.as_ref(), out).await;
+            access.close().await;
         }
         Ok(None) => {
             let text = "there is no queue yet: no gateway has run with this configuration";
@@ -33,16 +33,16 @@ pub async fn probe(exam: &Examination, out: &Results) {
     }
 }
 
-async fn look(exam: &Examination, desk: &dyn QueueDesk, out: &Results) {
-    let overview = match desk.ask(ControlRequest::Overview).await {
+async fn look(exam: &Examination, access: &dyn QueueAccess, out: &Results) {
+    let overview = match access.ask(ControlRequest::Overview).await {
         Ok(ControlResponse::Overview(overview)) => overview,
         Ok(_) => return unreadable(out, "the answer is not one to the question"),
         Err(error) => return unreadable(out, &format!("{error:#}")),
     };
     let by = if exam.gateway_runs { "the running gateway answers" } else { "no gateway runs; its database was asked" };
     out.put(CheckResult::ok(CheckId::QueueAccess, "", by));
-    out.put(waiting(desk, &overview).await);
-    out.put(failed(desk, overview.counts.failed).await);
+    out.put(waiting(access, &overview).await);
+    out.put(failed(access, overview.counts.failed).await);
     out.put(match overview.counts.damaged {
         0 => CheckResult::ok(CheckId::QueueDamaged, "", "every message can be read"),
         damaged => {
@@ -60,12 +60,12 @@ fn unreadable(out: &Results, error: &str) {
 }
 
 /// The oldest message in this state.
-async fn oldest(desk: &dyn QueueDesk, state: RecipientState) -> Option<Row> {
+async fn oldest(access: &dyn QueueAccess, state: RecipientState) -> Option<Row> {
     let filter = Filter { state: Some(state), ..Filter::default() };
     let mut after = None;
     for _ in 0..MOST_PAGES {
         let request = ControlRequest::List { filter: filter.clone(), after, limit: 1 };
-        let Ok(ControlResponse::Page(page)) = desk.ask(request).await else { return None };
+        let Ok(ControlResponse::Page(page)) = access.ask(request).await else { return None };
         if let Some(row) = page.rows.into_iter().next() {
             return Some(row);
         }
@@ -78,13 +78,13 @@ fn reason(row: &Row, state: RecipientState) -> Option<&str> {
     row.recipients.iter().filter(|recipient| recipient.state == state).find_map(|recipient| recipient.reason.as_deref())
 }
 
-async fn waiting(desk: &dyn QueueDesk, overview: &Overview) -> CheckResult {
+async fn waiting(access: &dyn QueueAccess, overview: &Overview) -> CheckResult {
     let id = CheckId::QueueWaiting;
     let count = overview.counts.waiting;
     if count == 0 {
         return CheckResult::ok(id, "", "no mail waits");
     }
-    let oldest = oldest(desk, RecipientState::Waiting).await;
+    let oldest = oldest(access, RecipientState::Waiting).await;
     let age = oldest.as_ref().map(|row| Timestamp::now().duration_since(row.received_at));
     let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
     let text = format!("{} of waiting mail, the oldest for {}", counted(count, "recipient"), roughly(age));
@@ -102,12 +102,12 @@ async fn waiting(desk: &dyn QueueDesk, overview: &Overview) -> CheckResult {
     }
 }
 
-async fn failed(desk: &dyn QueueDesk, count: u64) -> CheckResult {
+async fn failed(access: &dyn QueueAccess, count: u64) -> CheckResult {
     let id = CheckId::QueueFailed;
     if count == 0 {
         return CheckResult::ok(id, "", "no mail has failed");
     }
-    let oldest = oldest(desk, RecipientState::Failed).await;
+    let oldest = oldest(access, RecipientState::Failed).await;
     let result = CheckResult::warning(id, "", format!("{} did not get their mail, which is kept", counted(count, "recipient")))
         .cause("the provider refused it for good, or it waited too long")
         .fix(

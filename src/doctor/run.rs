@@ -94,23 +94,7 @@ impl Examination {
                 upstream::probe(&exam, &chosen, &out).await;
             }));
         }
-        let published =
-            if self.sends_nothing() { (&[][..], &[][..]) } else { (&self.settings.dkim[..], &self.from_domains[..]) };
-        for (at, DkimSettings { domain, selector, .. }) in published.0.iter().enumerate() {
-            let name = format!("{selector}._domainkey.{domain}");
-            plan.push(Planned::new(DkimRecord, format!("DKIM key {name}"), &name, move |exam, out| async move {
-                dkim::probe(&exam, at, &out).await;
-            }));
-        }
-        for domain in published.1 {
-            let (one, other) = (domain.clone(), domain.clone());
-            plan.push(Planned::new(SpfRecord, format!("SPF of {domain}"), domain, move |exam, out| async move {
-                spf::probe(&exam, &one, &out).await;
-            }));
-            plan.push(Planned::new(DmarcRecord, format!("DMARC of {domain}"), domain, move |exam, out| async move {
-                dmarc::probe(&exam, &other, &out).await;
-            }));
-        }
+        plan.extend(self.published());
         plan.push(Planned::new(AddressReverse, "our address", "", |exam, out| async move {
             reverse::probe(&exam, &out).await
         }));
@@ -124,6 +108,31 @@ impl Examination {
                     test_mail::probe(&exam, &out).await;
                 },
             ));
+        }
+        plan
+    }
+
+    /// What the DNS has to say of the keys and the From domains.
+    fn published(&self) -> Vec<Planned> {
+        use CheckId::*;
+        let mut plan = Vec::new();
+        if self.sends_nothing() {
+            return plan;
+        }
+        for (at, DkimSettings { domain, selector, .. }) in self.settings.dkim.iter().enumerate() {
+            let name = format!("{selector}._domainkey.{domain}");
+            plan.push(Planned::new(DkimRecord, format!("DKIM key {name}"), &name, move |exam, out| async move {
+                dkim::probe(&exam, at, &out).await;
+            }));
+        }
+        for domain in &self.from_domains {
+            let (one, other) = (domain.clone(), domain.clone());
+            plan.push(Planned::new(SpfRecord, format!("SPF of {domain}"), domain, move |exam, out| async move {
+                spf::probe(&exam, &one, &out).await;
+            }));
+            plan.push(Planned::new(DmarcRecord, format!("DMARC of {domain}"), domain, move |exam, out| async move {
+                dmarc::probe(&exam, &other, &out).await;
+            }));
         }
         plan
     }

@@ -4,7 +4,7 @@
 //! The submission is in clear, on this machine, as Plausible's is; the relay's client cannot do that, by its types.
 
 use super::check::CheckResult;
-use super::examination::{Examination, QueueDesk, Results};
+use super::examination::{Examination, QueueAccess, Results};
 use super::listener::dialled;
 use crate::config::ListenerSettings;
 use crate::control::{ControlRequest, ControlResponse};
@@ -35,7 +35,7 @@ pub async fn probe(exam: &Examination, out: &Results) {
             .cause("a test mail goes through the running gateway")
             .fix("start it with `waxseal run`, then repeat this"));
     }
-    let desk = exam.gateway_desk();
+    let access = exam.gateway_queue();
     let Some(ReversePath::Mailbox(from)) = exam.sender.as_ref().map(|sender| &sender.path) else {
         return put(CheckResult::failed(CheckId::SendAccepted, &subject, "no sender is known")
             .evidence("the configuration names no domain")
@@ -63,7 +63,7 @@ pub async fn probe(exam: &Examination, out: &Results) {
             put(match queued {
                 None => CheckResult::ok(CheckId::SendOutcome, &subject, "the provider has taken it")
                     .evidence(reply.to_string()),
-                Some(id) => follow(&desk, id, &subject).await,
+                Some(id) => follow(&access, id, &subject).await,
             });
         }
     }
@@ -135,11 +135,11 @@ impl Dialogue {
 }
 
 /// Until something is known of it.
-async fn follow(desk: &dyn QueueDesk, id: MailId, subject: &str) -> CheckResult {
+async fn follow(access: &dyn QueueAccess, id: MailId, subject: &str) -> CheckResult {
     let check = CheckId::SendOutcome;
     for _ in 0..POLLS {
         sleep(POLL).await;
-        let details = match desk.ask(ControlRequest::Show { id }).await {
+        let details = match access.ask(ControlRequest::Show { id }).await {
             Ok(ControlResponse::Shown(details)) => details,
             Ok(_) => continue,
             Err(error) => {
