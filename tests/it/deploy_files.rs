@@ -1,8 +1,10 @@
-//! The compose files in deploy/ are valid YAML, and waxseal reads every variable that they set for it.
+//! The compose files in deploy/ are valid YAML, and waxseal reads every variable that they set for it. systemd accepts the unit and
+//! finds little that it could do besides its work.
 //!
 //! Parsed by a reader for the parts of YAML that compose files need: maps, lists and texts. Anything else is an error here,
 //! so that the files stay simple.
 
+use crate::support::peers;
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -99,4 +101,27 @@ fn plausible_finds_the_gateway_by_its_service_and_only_their_network_may_send() 
         assert!(!values.keys().any(|name| name.starts_with("services.waxseal.ports")), "{file} publishes the port");
         assert_eq!(values["volumes.waxseal-data"], "{}", "{file}");
     }
+}
+
+#[test]
+fn the_unit_is_valid_and_takes_from_the_program_what_it_does_not_need() {
+    let Some(analyze) = peers::find("systemd-analyze") else {
+        peers::skip("systemd-analyze is missing");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    // The program is not installed here.
+    let unit = text("waxseal.service").replace("/usr/local/bin/waxseal", env!("CARGO_BIN_EXE_waxseal"));
+    let path = folder.path().join("waxseal.service");
+    std::fs::write(&path, unit).unwrap();
+    let asked = |arguments: &[&str]| {
+        let output = Command::new(&analyze).args(arguments).arg(&path).output().expect("systemd-analyze");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (is_valid, said) = asked(&["verify", "--recursive-errors=no"]);
+    assert!(is_valid && !said.contains("waxseal.service:"), "{said}");
+    // In tenths, from 0 to 100.
+    let (is_tight, said) = asked(&["security", "--offline=true", "--threshold=20"]);
+    assert!(is_tight, "{said}");
 }
