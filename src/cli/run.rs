@@ -4,7 +4,9 @@
 use super::{PROBLEM_FOUND, WRONG, service};
 use crate::cli::complain;
 use crate::config::{ConfigFile, ConfigText, Environment, Problems};
-use crate::gateway::{Gateway, Reloader, StopReason};
+use crate::dkim::DnsRecord;
+use crate::doctor::RecordLookUp;
+use crate::gateway::{Gateway, KeyRecords, Reloader, StopReason};
 use crate::inbound::InheritedSockets;
 use crate::observe::{fault, log};
 use anyhow::Context as _;
@@ -46,6 +48,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let status = runtime.block_on(async {
+        let look_up = RecordLookUp::new(settings.doctor.dns);
         let shutdown = CancellationToken::new();
         let reload = Arc::new(Notify::new());
         follow_signals(shutdown.clone(), reload.clone())?;
@@ -54,6 +57,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
                 tokio::spawn(reload_on_signal(reload, gateway.reloader()));
                 tokio::spawn(service::keep_alive());
                 service::ready();
+                tokio::spawn(watch_key_records(gateway.key_records(), look_up, shutdown.clone()));
                 Ok(match gateway.serve(shutdown).await {
                     StopReason::AsAsked => ExitCode::SUCCESS,
                     StopReason::ByItself => ExitCode::from(PROBLEM_FOUND),
@@ -69,6 +73,14 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     log::flush();
     status
+}
+
+async fn watch_key_records(keys: KeyRecords, look_up: RecordLookUp, stop: CancellationToken) {
+    let is_published = |record: DnsRecord| {
+        let look_up = look_up.clone();
+        async move { look_up.is_published(&record).await }
+    };
+    keys.watch(is_published, stop).await;
 }
 
 /// With marked source lines on a terminal, otherwise on one line each. The errors come first, then the warnings, and each

@@ -69,14 +69,14 @@ fn the_lines_are_what_other_versions_read() {
     assert_eq!(
         String::from_utf8(request.to_line()).unwrap(),
         format!(
-            "{{\"protocol\":3,\"program\":\"{version}\",\"request\":{{\"list\":{{\"filter\":{{\"state\":null,\
+            "{{\"protocol\":4,\"program\":\"{version}\",\"request\":{{\"list\":{{\"filter\":{{\"state\":null,\
              \"recipient\":null,\"upstream\":null,\"received_before\":null,\"message_id\":null}},\"after\":null,\"limit\":50}}}}}}\n"
         )
     );
     let response = ControlResponse::Content(Some(MessageContent { octets: 3, data: Bytes::from_static(b"abc") }));
     assert_eq!(
         String::from_utf8(response.to_line()).unwrap(),
-        format!("{{\"protocol\":3,\"program\":\"{version}\",\"response\":{{\"content\":{{\"octets\":3}}}}}}\n")
+        format!("{{\"protocol\":4,\"program\":\"{version}\",\"response\":{{\"content\":{{\"octets\":3}}}}}}\n")
     );
     assert_eq!(response.trailer(), b"abc");
 }
@@ -84,13 +84,13 @@ fn the_lines_are_what_other_versions_read() {
 #[test]
 fn another_version_is_named_whatever_it_says() {
     for line in [
-        &br#"{"protocol":4,"program":"9.8.7","request":{"frobnicate":{"ids":"all"}}}"#[..],
-        br#"{"protocol":4,"program":"9.8.7","request":"overview"}"#,
-        br#"{"program":"9.8.7","protocol":4}"#,
+        &br#"{"protocol":5,"program":"9.8.7","request":{"frobnicate":{"ids":"all"}}}"#[..],
+        br#"{"protocol":5,"program":"9.8.7","request":"overview"}"#,
+        br#"{"program":"9.8.7","protocol":5}"#,
     ] {
         let refusal = ControlRequest::from_line(line).unwrap_err();
         assert_eq!(refusal.blame, Blame::Protocol);
-        assert!(refusal.text.contains("waxseal 9.8.7 and speaks protocol 4"), "{refusal}");
+        assert!(refusal.text.contains("waxseal 9.8.7 and speaks protocol 5"), "{refusal}");
         assert!(refusal.text.contains("restart the gateway"), "{refusal}");
         assert_eq!(ControlResponse::from_line(line).unwrap_err().blame, Blame::Protocol);
     }
@@ -123,20 +123,20 @@ fn an_invalid_request_is_refused_with_the_place() {
         &b""[..],
         b"\n",
         b"GET / HTTP/1.1\r\n",
-        b"{\"protocol\":3}",
+        b"{\"protocol\":4}",
         b"{\"protocol\":\"2\",\"request\":\"overview\"}",
         b"{\"protocol\":-1,\"request\":\"overview\"}",
-        b"{\"protocol\":3,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[\"../../etc/passwd\"]}}}}",
-        b"{\"protocol\":3,\"request\":{\"change\":{}}}",
-        b"{\"protocol\":3,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[]},\"force\":true}}}",
-        b"{\"protocol\":3,\"request\":\"overview\"} trailing",
+        b"{\"protocol\":4,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[\"../../etc/passwd\"]}}}}",
+        b"{\"protocol\":4,\"request\":{\"change\":{}}}",
+        b"{\"protocol\":4,\"request\":{\"change\":{\"what\":\"remove\",\"which\":{\"named\":[]},\"force\":true}}}",
+        b"{\"protocol\":4,\"request\":\"overview\"} trailing",
         b"\xff\xfe",
     ] {
         let refusal = ControlRequest::from_line(line).unwrap_err();
         assert_eq!(refusal.blame, Blame::Request, "{}", line.escape_ascii());
         assert!(!refusal.text.is_empty());
     }
-    let deep = [b"{\"protocol\":3,\"request\":".to_vec(), b"[".repeat(10_000)].concat();
+    let deep = [b"{\"protocol\":4,\"request\":".to_vec(), b"[".repeat(10_000)].concat();
     assert_eq!(ControlRequest::from_line(&deep).unwrap_err().blame, Blame::Request);
 }
 

@@ -1,4 +1,4 @@
-//! Each request and each answer as a line of JSON: `{"protocol":3,"program":"0.1.0","request":…}`, and back with `"response"`.
+//! Each request and each answer as a line of JSON: `{"protocol":4,"program":"0.1.0","request":…}`, and back with `"response"`.
 //!
 //! Every version can read `protocol` and `program`, whatever else has changed, so two incompatible versions at least
 //! recognise that they are incompatible.
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Increased whenever an older program would misunderstand a line.
-const PROTOCOL: u32 = 3;
+const PROTOCOL: u32 = 4;
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
 /// In octets, including the end of the line.

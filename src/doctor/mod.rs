@@ -15,6 +15,7 @@ mod dns;
 mod domains;
 mod examination;
 mod listener;
+mod published;
 mod queue;
 mod repair;
 mod reverse;
@@ -27,6 +28,7 @@ mod upstream;
 pub use check::{CheckResult, CheckVerdict};
 pub use configuration::of_problems;
 pub use examination::{DoctorRequest, Examination, QueueAccess, QueueOpener};
+pub use published::RecordLookUp;
 pub use run::ExaminationPart;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use crate::config::{Provider, Settings, UpstreamSettings};
 use crate::control::{CertificateStatus, DkimKeyStatus, LaneStatus, LiveStatus, LiveWatch};
 use crate::delivery::{Delivery, LaneLimits, UpstreamStatus};
-use crate::dkim::{Keyring, SigningKey};
+use crate::dkim::{DnsRecord, Keyring, SigningKey};
 use crate::message::MemoryBudget;
 use crate::observe::{Clock, fault};
 use crate::queue::Backend;
@@ -32,24 +32,46 @@ pub(super) struct WatchedState(Arc<Mutex<Watched>>);
 struct Watched {
     listeners: Vec<String>,
     delivery: Weak<Delivery>,
-    dkim: Vec<DkimKeyStatus>,
+    dkim: Vec<(DkimKeyStatus, DnsRecord)>,
     certificates: Vec<CertificateStatus>,
 }
 
 impl WatchedState {
-    /// At the start, and after each change of the configuration. What is known of a key's record stays.
+    /// At the start, and after each change of the configuration.
     pub fn follow(&self, settings: &Settings, keyring: &Keyring, delivery: &Arc<Delivery>) {
+        self.follow_keys(keyring);
+        let mut watched = self.0.lock();
+        watched.certificates = certificates(settings);
+        watched.delivery = Arc::downgrade(delivery);
+    }
+
+    /// What is known of a key's record stays.
+    pub fn follow_keys(&self, keyring: &Keyring) {
         let mut watched = self.0.lock();
         let known = std::mem::take(&mut watched.dkim);
         let key = |key: &Arc<SigningKey>| {
+            let record = DnsRecord::of(key);
+            let before = known.iter().find(|(_, it)| *it == record);
+            let is_published = before.and_then(|(it, _)| it.is_published);
             let (domain, selector) = (key.domain().to_string(), key.selector().to_string());
-            let before = known.iter().find(|it| it.domain == domain && it.selector == selector);
-            let is_published = before.and_then(|it| it.is_published);
-            DkimKeyStatus { domain, selector, is_published }
+            (DkimKeyStatus { domain, selector, is_published }, record)
         };
         watched.dkim = keyring.keys().map(key).collect();
-        watched.certificates = certificates(settings);
-        watched.delivery = Arc::downgrade(delivery);
+    }
+
+    pub fn keys(&self) -> Vec<DkimKeyStatus> {
+        self.0.lock().dkim.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    pub fn key_records(&self) -> Vec<DnsRecord> {
+        self.0.lock().dkim.iter().map(|(_, record)| record.clone()).collect()
+    }
+
+    /// `name`: of the record.
+    pub fn set_published(&self, name: &str, is_published: bool) {
+        for (key, _) in self.0.lock().dkim.iter_mut().filter(|(_, record)| record.name() == name) {
+            key.is_published = Some(is_published);
+        }
     }
 
     /// The addresses that are open now; none once the gateway stops.
@@ -70,9 +92,9 @@ impl LiveParts {
             Some(queue) => queue.admit(0).err().map(|error| error.to_string()),
             None => Some("the queue is closed".to_owned()),
         };
-        let (delivery, listeners, dkim, certificates) = {
-            let Watched { delivery, listeners, dkim, certificates } = &*self.state.0.lock();
-            (delivery.upgrade(), listeners.clone(), dkim.clone(), certificates.clone())
+        let (delivery, listeners, certificates) = {
+            let Watched { delivery, listeners, certificates, .. } = &*self.state.0.lock();
+            (delivery.upgrade(), listeners.clone(), certificates.clone())
         };
         let delivery = delivery.map(|delivery| of_delivery(&delivery, &self.limits, now));
         let (upstreams, lanes) = delivery.unwrap_or_default();
@@ -86,7 +108,7 @@ impl LiveParts {
             memory_total: self.budgets.iter().map(MemoryBudget::total).sum(),
             upstreams,
             lanes,
-            dkim,
+            dkim: self.state.keys(),
             certificates,
             faults: fault::panics(),
         }

@@ -11,6 +11,7 @@ mod data_dir;
 mod descriptors;
 mod dry_run;
 mod generation;
+mod key_records;
 mod keys;
 mod listeners;
 mod live;
@@ -24,6 +25,7 @@ mod storage;
 mod upstreams;
 
 pub(crate) use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
+pub use self::key_records::KeyRecords;
 
 use self::admin::{GatewayAdmin, GatewayMetrics};
 use self::generation::{Foundation, Generation};
@@ -159,6 +161,11 @@ impl Gateway {
             lock,
         };
         Ok(Self { parts, reloader })
+    }
+
+    /// For looking up in the DNS whether the keys' records are there.
+    pub fn key_records(&self) -> KeyRecords {
+        KeyRecords(self.parts.current.watched.clone())
     }
 
     /// The listening addresses, in the order of the configuration.
