@@ -172,7 +172,8 @@ pub struct Leased {
 }
 
 /// How a lease ends for one recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Settlement {
     Delivered(Delivered),
     Deferred(Attempted),

@@ -52,6 +52,12 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// recipients are due again; untried ones wait with them, or keep their due time if there are none.
     async fn settle(&self, lease: LeaseId, settlements: Vec<Settlement>, due: Timestamp) -> Result<(), QueueError>;
 
+    /// Whether a message may still be sent under this lease. Cheap to call. False: another instance may have it by now, and the
+    /// lease is to be settled as untried.
+    fn still_holds(&self, _lease: LeaseId) -> bool {
+        true
+    }
+
     /// When the lane's next message is due; `None` if nothing waits there or the lane is held. Here and in `lease`, a
     /// due time further ahead than any schedule makes counts as `now`, because the clock was set back.
     async fn next_due(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;

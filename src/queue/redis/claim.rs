@@ -3,10 +3,11 @@
 
 use super::bodies;
 use super::commit::{COMMIT, Committed, RecordChange};
-use super::layout::MessagePlace;
-use super::link::CallError;
+use super::layout::{MessagePlace, unique};
+use super::lease::{FencedLease, InstanceLease};
+use super::node::CallError;
 use super::record::{JobState, LeaseRecord, MessageRecord, RecordDamage, content_digest};
-use super::store::{InstanceLease, Loaded, NextRecord, RedisStore, of_damage, refused, token};
+use super::store::{Loaded, NextRecord, RedisStore, of_damage, refused};
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
 use crate::observe::{Backoff, fault};
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tracing::error;
 
@@ -88,9 +89,9 @@ impl Drop for UnreturnedLease {
 }
 
 /// If the delivery loop has ended meanwhile, the lease is released.
-pub(super) fn hand_over(store: &Arc<RedisStore>, held: InstanceLease, accepted: Arc<Accepted>, to: HandoffSlot) {
-    let lane = Lane::new(held.lane.as_str());
-    let unreturned = store.register(held);
+pub(super) fn hand_over(store: &Arc<RedisStore>, active: InstanceLease, accepted: Arc<Accepted>, to: HandoffSlot) {
+    let lane = Lane::new(active.held.lane.as_str());
+    let unreturned = store.register(active);
     let lease = unreturned.lease;
     let leased = Leased { lease, lane, accepted, attempts: 0, age: Duration::ZERO, possible_duplicate: false };
     if to.hand_over(leased).is_ok() {
@@ -108,9 +109,9 @@ enum Claimed {
 }
 
 impl RedisStore {
-    fn register(self: &Arc<Self>, held: InstanceLease) -> UnreturnedLease {
+    fn register(self: &Arc<Self>, active: InstanceLease) -> UnreturnedLease {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
-        self.leases.lock().insert(lease, held);
+        self.leases.lock().insert(lease, active);
         UnreturnedLease { store: self.clone(), lease, has_ended: false }
     }
 
@@ -123,27 +124,47 @@ impl RedisStore {
     ) -> Result<Vec<(Leased, UnreturnedLease)>, QueueError> {
         let search = self.searches.lock().entry(lane.to_string()).or_default().clone();
         let _one_at_a_time = search.lock().await;
+        self.replay().await?;
         let mut leased = Vec::new();
         let mut room = octets;
-        for shard in self.layout.all_shards() {
-            for place in self.due_delayed(shard, lane, now, limit).await? {
-                self.resume(place).await?;
-            }
-            for _ in 0..MAX_ROUNDS {
-                let wanted = limit - leased.len();
-                if wanted == 0 || room == 0 {
-                    return Ok(leased);
-                }
-                let found = self.find_due(shard, lane, now, wanted).await?;
-                if found.is_empty() {
-                    break;
-                }
-                if self.claim_found((shard, lane), found, &mut room, &mut leased).await? {
-                    break;
-                }
+        let shards = self.layout.shards;
+        let first = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        // First the same from each shard; then from any what the others do not have.
+        let share = limit.div_ceil(shards.into());
+        for most in if shards == 1 { vec![limit] } else { vec![share, limit] } {
+            for shard in self.layout.all_shards().map(|at| (first.wrapping_add(at)) % shards) {
+                let wanted = most.min(limit - leased.len());
+                self.claim_in((shard, lane), now, wanted, &mut room, &mut leased).await?;
             }
         }
         Ok(leased)
+    }
+
+    /// Leases at most so many messages of one shard.
+    async fn claim_in(
+        self: &Arc<Self>,
+        (shard, lane): (u16, &Lane),
+        now: Timestamp,
+        limit: usize,
+        room: &mut u64,
+        leased: &mut Vec<(Leased, UnreturnedLease)>,
+    ) -> Result<(), QueueError> {
+        let before = leased.len();
+        for place in self.due_delayed(shard, lane, now, limit).await? {
+            self.resume(place).await?;
+        }
+        for _ in 0..MAX_ROUNDS {
+            let wanted = limit - (leased.len() - before);
+            if wanted == 0 || *room == 0 {
+                break;
+            }
+            let mut found = self.find_due(shard, lane, now, wanted).await?;
+            found.retain(|(id, _)| !self.unanswered.lock().contains(id));
+            if found.is_empty() || self.claim_found((shard, lane), found, room, leased).await? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Leases what was found, while there is room. True: the lane is held.
@@ -189,6 +210,7 @@ impl RedisStore {
             return Ok(Claimed::Gone);
         }
         let fence = loaded.version + 1;
+        let ends = Instant::now() + self.lease_length;
         let mut after = record.clone();
         if !after.lease(lane.as_str(), LeaseRecord { fence, instance: self.instance.clone() }) {
             return Ok(Claimed::Gone);
@@ -196,7 +218,7 @@ impl RedisStore {
         let mut change = RecordChange::new(&self.layout, place.shard);
         change.if_unheld(lane.as_str()).if_epoch(self.epoch.load(Ordering::Relaxed));
         change.if_version(place, loaded.version);
-        change.write(place, Some(&record), &after, (fence, &token(), self.lease_length)).map_err(of_damage)?;
+        change.write(place, Some(&record), &after, (fence, &unique(), self.lease_length)).map_err(of_damage)?;
         change.step("set").key(self.layout.control(place.shard)).arg(1).arg(format!("turn:{lane}")).arg(domain);
         change.content_of(place);
         let answers = match self.link.commit(COMMIT, &change).await {
@@ -213,17 +235,10 @@ impl RedisStore {
             Err(CallError::NotDone(error)) => return Err(error),
         };
         let positions = after.open_on(lane.as_str()).map(|recipient| recipient.position).collect();
-        let held = InstanceLease {
-            place,
-            lane: lane.to_string(),
-            fence,
-            positions,
-            record: after,
-            token: token(),
-            is_unsure: false,
-        };
-        let unreturned = self.register(held.clone());
-        match assemble(unreturned.lease, lane, &held.record, answers, |since| self.age(since)) {
+        let held = FencedLease { place, lane: lane.to_string(), fence, positions, token: unique() };
+        let active = InstanceLease { held, record: after, is_unsure: false, ends };
+        let unreturned = self.register(active.clone());
+        match assemble(unreturned.lease, lane, &active.record, answers, |since| self.age(since)) {
             Ok(leased) => Ok(Claimed::Leased(Box::new((leased, unreturned)))),
             Err(damage) => {
                 self.leases.lock().remove(&unreturned.lease);
@@ -244,8 +259,9 @@ impl RedisStore {
         after: Option<Cursor>,
         (limit, mut room): (usize, u64),
     ) -> Result<(Vec<(Leased, UnreturnedLease)>, Option<Cursor>), QueueError> {
+        self.replay().await?;
         let before = u64::try_from(self.lifetime.before(age).as_millis()).unwrap_or(u64::MAX);
-        let page = self.page(after.map(|Cursor(at)| at), MAX_OLD_LOOKS).await?;
+        let page = self.page_on(lane, after.map(|Cursor(at)| at), MAX_OLD_LOOKS).await?;
         let places: Vec<MessagePlace> = page.iter().map(|(_, place)| *place).collect();
         let mut leased = Vec::new();
         let mut last = after.map(|Cursor(at)| at);
@@ -259,7 +275,8 @@ impl RedisStore {
             }
             let is_wanted = |record: &MessageRecord| {
                 let job = record.jobs.get(lane.as_str());
-                job.is_some_and(|job| job.state.is_waiting()) && record.since <= before
+                let is_known = !self.unanswered.lock().contains(&record.id);
+                job.is_some_and(|job| job.state.is_waiting()) && record.since <= before && is_known
             };
             if loaded.record.as_ref().is_ok_and(is_wanted) {
                 let domain = loaded.record.as_ref().map_or_else(|_| String::new(), MessageRecord::sender_domain);
@@ -309,7 +326,7 @@ impl RedisStore {
 
     /// As if it had not been leased. Repeated until it is recorded, or the lease has ended by itself.
     async fn release(self: &Arc<Self>, lease: LeaseId) {
-        let recipients = self.leases.lock().get(&lease).map_or(0, |held| held.positions.len());
+        let recipients = self.leases.lock().get(&lease).map_or(0, |active| active.held.positions.len());
         let mut backoff = Backoff::default();
         loop {
             match self.settle(lease, vec![Settlement::Untried; recipients], Timestamp::MIN).await {
@@ -335,7 +352,7 @@ fn assemble(
 ) -> Result<Leased, RecordDamage> {
     let mut content = content.into_iter();
     let mut next = || content.next().flatten().ok_or(RecordDamage::Missing);
-    let (header, body) = (next()?, bodies::unpack(&next()?)?);
+    let (header, body) = (next()?, bodies::unpack(&next()?, record.size)?);
     if content_digest(&header, &body) != record.digest {
         return Err(RecordDamage::Content);
     }

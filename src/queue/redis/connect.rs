@@ -2,11 +2,12 @@
 
 use super::options::{RedisLogin, RedisOptions, ServerAddress};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError};
 use rustls::pki_types::ServerName;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -45,13 +46,23 @@ pub(super) async fn connect(
     Ok((connection, Task::spawn(driver)))
 }
 
-/// For subscriptions.
-pub(super) async fn listen(address: &ServerAddress, options: &RedisOptions) -> Result<redis::aio::PubSub, RedisError> {
+/// What is published on a channel, until the connection breaks.
+pub(super) async fn listen(
+    address: &ServerAddress,
+    options: &RedisOptions,
+    channel: &str,
+) -> Result<(UnboundedReceiver<PushInfo>, MultiplexedConnection, Task), RedisError> {
+    let (heard, messages) = unbounded_channel();
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(options.timeout)).set_push_sender(heard);
+    let login = login(options.login.as_ref(), options.database).set_protocol(ProtocolVersion::RESP3);
     let opening = async {
         let stream = open(address, options).await?;
-        redis::aio::PubSub::new(&login(options.login.as_ref(), options.database), stream).await
+        MultiplexedConnection::new_with_config(&login, stream, config).await
     };
-    timeout(options.timeout, opening).await.map_err(|_| timed_out())?
+    let (mut connection, driver) = timeout(options.timeout, opening).await.map_err(|_| timed_out())??;
+    let driver = Task::spawn(driver);
+    connection.subscribe(channel).await?;
+    Ok((messages, connection, driver))
 }
 
 fn timed_out() -> RedisError {

@@ -2,6 +2,7 @@
 //! may change it in one step, in Redis Cluster too. Nothing else may build a key.
 
 use crate::message::MailId;
+use crate::observe::random::random_u32;
 use crate::queue::IdempotencyKey;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ pub(super) struct Layout {
 }
 
 /// Where a message is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub(super) struct MessagePlace {
     pub shard: u16,
     pub id: MailId,
@@ -29,7 +30,7 @@ impl Layout {
         format!("{{{}:{shard}}}:{name}", self.prefix)
     }
 
-    /// Any key of the shard has its hash slot.
+    /// Any key of the shard has the hash slot of this one.
     pub(super) fn tag(&self, shard: u16) -> String {
         format!("{}:{shard}", self.prefix)
     }
@@ -111,11 +112,6 @@ impl Layout {
         self.key(shard, "revoked")
     }
 
-    /// Hash in shard 0: the queue's identity.
-    pub(super) fn identity(&self) -> String {
-        self.key(0, "id")
-    }
-
     /// Hash in shard 0: the clock by which mail ages.
     pub(super) fn lifetime(&self) -> String {
         self.key(0, "lived")
@@ -187,6 +183,11 @@ pub(super) fn hexadecimal(octets: &[u8]) -> String {
         let _ = write!(text, "{octet:02x}");
         text
     })
+}
+
+/// A name that nothing else has: of a queue, an instance, a change.
+pub(super) fn unique() -> String {
+    format!("{:08x}{:08x}{:08x}", random_u32(), random_u32(), random_u32())
 }
 
 /// FNV-1a. It decides where mail is stored, so it must never change.

@@ -1,63 +1,62 @@
-//! `Link`: the connections to the servers of the queue. Connects when something is to be sent, again after any failure, and
-//! says of each call whether it was not done or may have been.
+//! `Link`: the servers of the queue. Finds and connects them when something is to be sent, and again after any failure or
+//! failover; refuses one that is weak or does not hold the queue that this instance knows; says of each call whether it was
+//! not done or may have been.
 
+use super::answers::{list, number, octets, text};
 use super::commit::{Committed, RecordChange};
-use super::connect::{Task, connect};
+use super::identity::{Identity, judge};
+use super::known::{Generation, KnownFile};
+use super::layout::{Layout, hexadecimal};
+use super::node::{CallError, Node};
 use super::options::{RedisOptions, ServerAddress};
+use super::places::locate;
 use crate::queue::QueueError;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use bytes::Bytes;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value, cmd};
+use redis::{Cmd, ServerErrorKind, Value, cmd};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+use tracing::warn;
+
+/// Pause before a server that is just changing its role is asked again.
+const A_MOMENT: Duration = Duration::from_millis(100);
+/// For so long a failure to connect answers all calls.
+const NO_USE_YET: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Link {
-    address: ServerAddress,
-    options: RedisOptions,
-    node: tokio::sync::Mutex<Option<Arc<Node>>>,
-    /// The queue's identity and generation, which every change names.
-    pub generation: Mutex<String>,
+    pub options: RedisOptions,
+    pub layout: Layout,
+    pub known: KnownFile,
+    servers: tokio::sync::Mutex<Servers>,
     is_closed: AtomicBool,
+    /// Since when no connection was lost, or made.
+    calm_since: Mutex<Instant>,
+    /// Why the servers cannot be used at the moment.
+    trouble: Mutex<Option<QueueError>>,
 }
 
-/// One connection to one server.
-#[derive(Debug)]
-pub(super) struct Node {
-    connection: MultiplexedConnection,
-    is_broken: AtomicBool,
-    _driver: Task,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone)]
-pub(super) enum CallError {
-    /// Nothing was done.
-    NotDone(QueueError),
-    /// It was done, or it was not.
-    Unanswered(String),
-}
-
-impl From<CallError> for QueueError {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::NotDone(error) => error,
-            CallError::Unanswered(reason) => Self::Storage(reason),
-        }
-    }
+#[derive(Debug, Default)]
+struct Servers {
+    /// By shard; empty: not known.
+    places: Vec<ServerAddress>,
+    nodes: HashMap<ServerAddress, Arc<Node>>,
+    failed_at: Option<Instant>,
 }
 
 impl Link {
-    pub(super) fn new(options: RedisOptions) -> Self {
-        let address = options.place.addresses().first().cloned();
+    pub(super) fn new(options: RedisOptions, layout: Layout, known: KnownFile) -> Self {
         Self {
-            address: address.unwrap_or(ServerAddress::Unix(std::path::PathBuf::new())),
             options,
-            node: tokio::sync::Mutex::default(),
-            generation: Mutex::default(),
+            layout,
+            known,
+            servers: tokio::sync::Mutex::default(),
             is_closed: AtomicBool::new(false),
+            calm_since: Mutex::new(Instant::now()),
+            trouble: Mutex::default(),
         }
     }
 
@@ -65,43 +64,184 @@ impl Link {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
-    async fn node(&self, _shard: u16) -> Result<Arc<Node>, CallError> {
-        if self.is_closed.load(Ordering::Relaxed) {
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// How long all servers have answered without a break.
+    pub(super) fn calm(&self) -> Duration {
+        self.calm_since.lock().elapsed()
+    }
+
+    pub(super) fn trouble(&self) -> Option<QueueError> {
+        self.trouble.lock().clone()
+    }
+
+    /// The server of a shard, which has been examined and holds this queue.
+    pub(super) async fn node(&self, shard: u16) -> Result<Arc<Node>, CallError> {
+        if self.is_closed() {
             return Err(CallError::NotDone(QueueError::Closed));
         }
-        let mut current = self.node.lock().await;
-        if let Some(node) = current.as_ref().filter(|node| !node.is_broken.load(Ordering::Relaxed)) {
+        let mut servers = self.servers.lock().await;
+        let node = servers.places.get(usize::from(shard)).and_then(|place| servers.nodes.get(place));
+        if let Some(node) = node.filter(|node| !node.is_broken()) {
             return Ok(node.clone());
         }
-        *current = None;
-        let (connection, driver) = connect(&self.address, &self.options)
-            .await
-            .map_err(|error| CallError::NotDone(QueueError::Storage(format!("Redis at {}: {error}", self.address))))?;
-        let node = Arc::new(Node { connection, is_broken: AtomicBool::new(false), _driver: driver });
-        *current = Some(node.clone());
+        if servers.failed_at.is_some_and(|at| at.elapsed() < NO_USE_YET)
+            && let Some(trouble) = self.trouble()
+        {
+            return Err(CallError::NotDone(trouble));
+        }
+        *self.calm_since.lock() = Instant::now();
+        let connected = self.connect(&mut servers, shard).await;
+        if connected.is_err() {
+            servers.places.clear();
+        }
+        servers.failed_at = connected.is_err().then(Instant::now);
+        *self.trouble.lock() = connected.as_ref().err().cloned();
+        connected.map_err(CallError::NotDone)
+    }
+
+    async fn connect(&self, servers: &mut Servers, shard: u16) -> Result<Arc<Node>, QueueError> {
+        let broken = |reason: String| QueueError::Storage(format!("Redis: {reason}"));
+        servers.nodes.retain(|_, node| !node.is_broken());
+        if servers.places.is_empty() {
+            servers.places = locate(&self.options, &self.layout).await.map_err(broken)?;
+        }
+        let address = servers.places.get(usize::from(shard)).cloned().unwrap_or_else(|| servers.places[0].clone());
+        if let Some(node) = servers.nodes.get(&address) {
+            return Ok(node.clone());
+        }
+        let node = Node::connect(&address, &self.options).await.map_err(|error| broken(error.to_string()))?;
+        let losses = node.examined.lock().losses.clone();
+        if !losses.is_empty() {
+            warn!(%address, "acknowledged mail can be lost, which accept_data_loss = true accepts: {}", losses.join("; "));
+        }
+        for shard in self.layout.all_shards().filter(|shard| servers.places.get(usize::from(*shard)) == Some(&address))
+        {
+            self.identify(&node, shard).await?;
+        }
+        let node = Arc::new(node);
+        servers.nodes.insert(address, node.clone());
         Ok(node)
+    }
+
+    /// Whether a server holds the queue that this instance knows; creates it in an empty one if nothing can be missing.
+    async fn identify(&self, node: &Node, shard: u16) -> Result<(), QueueError> {
+        let stored = self.identity_at(node, shard).await?;
+        match judge(&self.known.read(), shard, self.layout.shards, stored.as_ref()) {
+            Ok(None) => {}
+            Ok(Some(new)) => {
+                let mut create = cmd("HSETNX");
+                create.arg(self.layout.control(shard)).arg("gen").arg(new.encode());
+                checked(node, node.write(create).await?)?;
+                // Another instance may have been faster.
+                let stored = self.identity_at(node, shard).await?;
+                judge(&self.known.read(), shard, self.layout.shards, stored.as_ref())
+                    .map_err(|error| QueueError::Moved(error.to_string()))?;
+            }
+            Err(error) => return Err(QueueError::Moved(format!("Redis at {}: {error}", node.address))),
+        }
+        if let Some(stored) = self.identity_at(node, shard).await? {
+            self.known.learn(shard, stored.generation, stored.accepted);
+        }
+        Ok(())
+    }
+
+    async fn identity_at(&self, node: &Node, shard: u16) -> Result<Option<Identity>, QueueError> {
+        let mut read = cmd("HMGET");
+        read.arg(self.layout.control(shard)).arg("gen").arg("accepted");
+        let value = node.read(&[read]).await?.pop().unwrap_or(Value::Nil);
+        let mut fields = list(checked(node, value)?).into_iter();
+        let generation = fields.next().and_then(text).and_then(|stored| Generation::decode(&stored));
+        let accepted = fields.next().and_then(number).unwrap_or_default();
+        Ok(generation.map(|generation| Identity { generation, accepted }))
+    }
+
+    /// Asks every server again what it promises and holds. Returns the clock and the memory of the first shard's.
+    pub(super) async fn look(&self) -> Result<super::server::Examined, QueueError> {
+        let mut first = None;
+        for shard in self.layout.all_shards() {
+            let node = self.node(shard).await?;
+            if shard == 0 || first.is_none() {
+                let examined = node.examine(&self.options).await;
+                first =
+                    Some(examined.map_err(|error| QueueError::Storage(format!("Redis at {}: {error}", node.address)))?);
+            }
+            self.identify(&node, shard).await.inspect_err(|_| node.set_broken())?;
+        }
+        first.ok_or(QueueError::Closed)
+    }
+
+    /// What Redis holds now is this queue from now on, whatever this instance remembers. Returns how many acknowledged
+    /// messages are missing.
+    pub(super) async fn adopt(&self) -> Result<u64, QueueError> {
+        let mut missing = 0;
+        let known = self.known.read();
+        let places = locate(&self.options, &self.layout).await.map_err(QueueError::Storage)?;
+        let mut adopted = Vec::new();
+        let mut next: Option<Generation> = None;
+        for (shard, address) in self.layout.all_shards().zip(&places) {
+            let node = Node::connect(address, &self.options).await;
+            let node = node.map_err(|error| QueueError::Storage(format!("Redis at {address}: {error}")))?;
+            let stored = self.identity_at(&node, shard).await?;
+            let accepted = stored.as_ref().map_or(0, |stored| stored.accepted);
+            let remembered = known.accepted.get(usize::from(shard)).copied().unwrap_or_default();
+            missing += remembered.saturating_sub(accepted);
+            let next = next.get_or_insert_with(|| super::identity::after(&known, stored.as_ref(), self.layout.shards));
+            let mut set = cmd("HSET");
+            set.arg(self.layout.control(shard)).arg("gen").arg(next.encode());
+            checked(&node, node.write(set).await?)?;
+            adopted.push(accepted);
+        }
+        self.known.change(|known| {
+            known.generation = next;
+            known.accepted = adopted;
+        });
+        self.known.keep().map_err(|error| QueueError::Storage(error.to_string()))?;
+        self.servers.lock().await.nodes.values().for_each(|node| node.set_broken());
+        Ok(missing)
     }
 
     /// Commands that change nothing, all on one shard. They are sent again if a connection breaks under them.
     pub(super) async fn read(&self, shard: u16, commands: Vec<Cmd>) -> Result<Vec<Value>, QueueError> {
-        let first = self.send(shard, &commands).await;
-        let answers = match first {
-            Err(CallError::Unanswered(_)) => self.send(shard, &commands).await,
-            other => other,
-        };
-        answers?.into_iter().map(|value| self.checked(value).map_err(QueueError::from)).collect()
+        let asked = Instant::now();
+        loop {
+            let node = self.node(shard).await?;
+            let answers = match node.read(&commands).await {
+                Ok(answers) => answers,
+                Err(error) if asked.elapsed() > self.options.timeout => return Err(error.into()),
+                Err(_) => continue,
+            };
+            match answers.iter().find(|answer| passes(answer)) {
+                Some(_) if asked.elapsed() < self.options.timeout => self.wait_for_another(&node).await,
+                _ => {
+                    return answers
+                        .into_iter()
+                        .map(|answer| checked(&node, answer).map_err(QueueError::from))
+                        .collect();
+                }
+            }
+        }
     }
 
-    /// One change. It is not repeated.
+    /// One change. It is repeated only if it was certainly not done.
     pub(super) async fn commit(&self, script: &'static str, change: &RecordChange<'_>) -> Result<Committed, CallError> {
-        let generation = self.generation.lock().clone();
+        let generation = self.known.read().generation.map(|generation| generation.encode()).unwrap_or_default();
         let value = self.call(change.shard, script, &change.keys, |command| {
             command.arg(&generation).arg(change.shard).arg(change.layout.shards);
             for step in &change.steps {
                 command.arg(&step[..]);
             }
         });
-        committed(value.await?)
+        let committed = committed(value.await?)?;
+        if committed == Committed::OtherIdentity
+            && let Ok(node) = self.node(change.shard).await
+        {
+            // Connecting again says what is wrong with it.
+            node.set_broken();
+        }
+        Ok(committed)
     }
 
     /// Runs a script; its keys lie in one shard.
@@ -121,48 +261,63 @@ impl Link {
         };
         // The cache of scripts is empty after a restart and on another server.
         for command in [with("EVALSHA", &name_of(script)), with("EVAL", script)] {
-            let mut values = self.send(shard, &[command]).await?;
-            match values.pop() {
-                Some(Value::ServerError(error)) if error.kind() == Some(ServerErrorKind::NoScript) => {}
-                Some(value) => return self.checked(value),
-                None => break,
+            match self.write(shard, command).await {
+                Ok(Value::ServerError(error)) if error.kind() == Some(ServerErrorKind::NoScript) => {}
+                other => return other,
             }
         }
-        Err(CallError::Unanswered("Redis gave no answer".into()))
+        Err(CallError::Unanswered("Redis forgets scripts at once".into()))
     }
 
-    async fn send(&self, shard: u16, commands: &[Cmd]) -> Result<Vec<Value>, CallError> {
-        let node = self.node(shard).await?;
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        for command in commands {
-            pipeline.add_command(command.clone());
+    async fn write(&self, shard: u16, command: Cmd) -> Result<Value, CallError> {
+        let asked = Instant::now();
+        loop {
+            let node = self.node(shard).await?;
+            let answer = node.write(command.clone()).await?;
+            if passes(&answer) && asked.elapsed() < self.options.timeout {
+                self.wait_for_another(&node).await;
+                continue;
+            }
+            return match answer {
+                Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => {
+                    Ok(Value::ServerError(error))
+                }
+                other => checked(&node, other),
+            };
         }
-        let sent = node.connection.clone().send_packed_commands(&pipeline, 0, commands.len()).await;
-        sent.map_err(|error| {
-            node.is_broken.store(true, Ordering::Relaxed);
-            CallError::Unanswered(format!("Redis at {} did not answer: {}", self.address, plain(&error)))
-        })
     }
 
-    /// An answer that is an error means that nothing was done.
-    fn checked(&self, value: Value) -> Result<Value, CallError> {
-        let Value::ServerError(error) = value else { return Ok(value) };
-        let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
-        let refused = match error.code() {
-            "OOM" => QueueError::Full("Redis has no memory left (maxmemory)".into()),
-            _ => QueueError::Storage(format!("Redis at {} refuses: {}", self.address, text.trim())),
-        };
-        Err(CallError::NotDone(refused))
+    /// The server is not the one any more, or not yet.
+    async fn wait_for_another(&self, node: &Node) {
+        node.set_broken();
+        self.servers.lock().await.places.clear();
+        sleep(A_MOMENT).await;
     }
 }
 
-fn plain(error: &RedisError) -> String {
-    if error.is_timeout() { "it timed out".to_owned() } else { error.to_string() }
+/// An answer that says that nothing was done, and that another server or the same one will do it soon.
+fn passes(answer: &Value) -> bool {
+    let Value::ServerError(error) = answer else { return false };
+    matches!(
+        error.code(),
+        "READONLY" | "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" | "UNBLOCKED"
+    )
+}
+
+/// An answer that is an error means that nothing was done.
+fn checked(node: &Node, value: Value) -> Result<Value, CallError> {
+    let Value::ServerError(error) = value else { return Ok(value) };
+    let details = error.details().unwrap_or_default();
+    let refused = match error.code() {
+        "OOM" => QueueError::Full("Redis has no memory left (maxmemory)".into()),
+        code => QueueError::Storage(format!("Redis at {} refuses: {code} {details}", node.address)),
+    };
+    Err(CallError::NotDone(refused))
 }
 
 /// As EVALSHA names it.
 fn name_of(script: &str) -> String {
-    super::layout::hexadecimal(digest(&SHA1_FOR_LEGACY_USE_ONLY, script.as_bytes()).as_ref())
+    hexadecimal(digest(&SHA1_FOR_LEGACY_USE_ONLY, script.as_bytes()).as_ref())
 }
 
 fn committed(value: Value) -> Result<Committed, CallError> {
@@ -189,45 +344,4 @@ fn committed(value: Value) -> Result<Committed, CallError> {
 
 fn unexpected() -> CallError {
     CallError::Unanswered("Redis gave an answer that this program does not know".into())
-}
-
-/// The octets of an answer; `None`: there is no such value.
-pub(super) fn octets(value: Value) -> Option<Bytes> {
-    match value {
-        Value::BulkString(octets) => Some(octets.into()),
-        Value::SimpleString(text) => Some(text.into()),
-        Value::Int(number) => Some(number.to_string().into()),
-        _ => None,
-    }
-}
-
-pub(super) fn text(value: Value) -> Option<String> {
-    String::from_utf8(octets(value)?.to_vec()).ok()
-}
-
-pub(super) fn number<T: std::str::FromStr>(value: Value) -> Option<T> {
-    text(value)?.parse().ok()
-}
-
-/// The elements of a list.
-pub(super) fn list(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(values) => values,
-        _ => Vec::new(),
-    }
-}
-
-/// The texts of a list.
-pub(super) fn texts(value: Value) -> Vec<String> {
-    list(value).into_iter().filter_map(text).collect()
-}
-
-/// The members of a sorted set with their scores.
-pub(super) fn scored(value: Value) -> Vec<(String, i64)> {
-    let mut found = Vec::new();
-    let mut values = list(value).into_iter();
-    while let (Some(member), Some(score)) = (values.next(), values.next()) {
-        found.extend(text(member).zip(number(score)));
-    }
-    found
 }

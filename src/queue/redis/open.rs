@@ -1,41 +1,65 @@
 //! Opens the queue: creates its identity if Redis is empty, reads its clock, and takes back what this instance had leased
 //! when it last ended.
 
-use super::layout::{Layout, MessagePlace, split_lease_member};
-use super::link::{Link, list, text, texts};
+use super::answers::{list, text};
+use super::journal::Journal;
+use super::known::KnownFile;
+use super::layout::Layout;
+use super::link::Link;
+use super::memory::Memory;
 use super::options::{RedisOptions, RedisPlace};
-use super::record::MessageRecord;
-use super::store::{NextRecord, RedisStore, token};
+use super::store::RedisStore;
 use super::times::Times;
 use crate::observe::Clock;
 use crate::observe::clock::Boot;
 use crate::queue::lifetime::{Lifetime, Record};
 use crate::queue::schedule::Schedule;
 use crate::queue::{Handoffs, QueueError, Wakeups};
+use parking_lot::Mutex;
 use redis::cmd;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Options for opening a queue in Redis.
 #[derive(Debug, Clone)]
 pub(crate) struct RedisQueueOptions {
     pub redis: RedisOptions,
-    /// Names this instance, the same at every start.
-    pub instance: String,
+    /// What this instance must remember itself is there. The caller holds the folder's lock.
+    pub data_dir: PathBuf,
     pub lease_length: Duration,
+    /// How long a put whose answer is lost is repeated; shorter than clients wait.
+    pub put_patience: Duration,
     pub schedule: Schedule,
     pub clock: Clock,
 }
 
+impl RedisQueueOptions {
+    pub(crate) fn new(redis: RedisOptions, data_dir: PathBuf, schedule: Schedule) -> Self {
+        Self {
+            redis,
+            data_dir,
+            schedule,
+            lease_length: Duration::from_secs(60),
+            put_patience: Duration::from_secs(30),
+            clock: Clock::System,
+        }
+    }
+}
+
 pub(super) async fn open(options: RedisQueueOptions) -> Result<RedisStore, QueueError> {
-    let shards = match options.redis.place {
-        RedisPlace::Cluster { shards, .. } => shards,
-        RedisPlace::Single(_) | RedisPlace::Sentinel { .. } => 1,
-    };
-    let layout = Layout::new(&options.redis.prefix, shards);
-    let link = Link::new(options.redis);
+    let layout = layout_of(&options.redis);
+    let of_io = |error: std::io::Error| QueueError::Storage(format!("{}: {error}", options.data_dir.display()));
+    let known = KnownFile::open(&options.data_dir).map_err(of_io)?;
+    let journal = Journal::open(&options.data_dir).map_err(of_io)?;
+    let instance = known.read().instance;
+    let host = || gethostname::gethostname().to_string_lossy().into_owned();
+    let name = options.redis.instance.clone().unwrap_or_else(host);
+    let link = Link::new(options.redis, layout.clone(), known);
     let times = Times::new(options.clock.clone());
-    identify(&link, &layout).await?;
+    let examined = link.look().await?;
+    times.measure(examined.time);
+    link.known.keep().map_err(of_io)?;
     let record = read_lifetime(&link, &layout).await?;
     let store = RedisStore {
         link,
@@ -43,33 +67,47 @@ pub(super) async fn open(options: RedisQueueOptions) -> Result<RedisStore, Queue
         times,
         lifetime: Lifetime::resume(&record, options.clock, options.schedule.expire),
         schedule: options.schedule,
-        instance: options.instance,
+        instance,
+        name,
+        memory: Memory::default(),
+        journal,
+        telling: tokio::sync::Mutex::default(),
+        unanswered: Mutex::default(),
+        put_patience: options.put_patience,
         lease_length: options.lease_length,
-        leases: parking_lot::Mutex::default(),
+        leases: Mutex::default(),
         next_lease: AtomicI64::new(1),
-        turns: parking_lot::Mutex::default(),
-        searches: parking_lot::Mutex::default(),
-        reassignment: parking_lot::Mutex::default(),
+        next_shard: AtomicU16::new(0),
+        turns: Mutex::default(),
+        searches: Mutex::default(),
+        reassignment: Mutex::default(),
         epoch: AtomicU64::new(0),
-        routes: parking_lot::Mutex::default(),
+        routes: Mutex::default(),
         wakeups: Wakeups::default(),
         handoffs: Handoffs::default(),
     };
+    store.memory.learn(examined.used_memory, examined.max_memory);
     store.epoch.store(store.counter(0, "epoch").await?.unsigned_abs(), Ordering::Relaxed);
+    store.say_alive().await?;
+    store.replay().await?;
     store.take_back_own().await?;
     Ok(store)
 }
 
-async fn identify(link: &Link, layout: &Layout) -> Result<(), QueueError> {
-    for shard in layout.all_shards() {
-        let mut create = cmd("HSETNX");
-        create.arg(layout.control(shard)).arg("gen").arg(token());
-        let mut read = cmd("HGET");
-        read.arg(layout.control(shard)).arg("gen");
-        let generation = link.read(shard, vec![create, read]).await?.pop().and_then(text).unwrap_or_default();
-        *link.generation.lock() = generation;
-    }
-    Ok(())
+/// The caller holds the lock of the data folder, so no queue is open there.
+pub(super) async fn adopt(options: RedisQueueOptions) -> Result<u64, QueueError> {
+    let layout = layout_of(&options.redis);
+    let known = KnownFile::open(&options.data_dir);
+    let known = known.map_err(|error| QueueError::Storage(format!("{}: {error}", options.data_dir.display())))?;
+    Link::new(options.redis, layout, known).adopt().await
+}
+
+fn layout_of(options: &RedisOptions) -> Layout {
+    let shards = match options.place {
+        RedisPlace::Cluster { shards, .. } => shards,
+        RedisPlace::Single(_) | RedisPlace::Sentinel { .. } => 1,
+    };
+    Layout::new(&options.prefix, shards)
 }
 
 async fn read_lifetime(link: &Link, layout: &Layout) -> Result<Record, QueueError> {
@@ -83,22 +121,4 @@ async fn read_lifetime(link: &Link, layout: &Layout) -> Result<Record, QueueErro
     let uptime = next().parse().ok().map(Duration::from_millis);
     let boot = uptime.filter(|_| !id.is_empty()).map(|uptime| Boot { id, uptime });
     Ok(Record { lived, at, latest, boot })
-}
-
-impl RedisStore {
-    /// This instance's process has ended, so nothing that it had leased is being sent.
-    async fn take_back_own(&self) -> Result<(), QueueError> {
-        for shard in self.layout.all_shards() {
-            let mut all = cmd("ZRANGE");
-            all.arg(self.layout.leases(shard, &self.instance)).arg(0).arg(-1);
-            let members = self.link.read(shard, vec![all]).await?.pop().map(texts).unwrap_or_default();
-            for (id, fence, lane) in members.iter().filter_map(|member| split_lease_member(member)) {
-                let make = |mut record: MessageRecord| {
-                    record.take_back(lane, fence, true).then_some(NextRecord { record, answer: () })
-                };
-                self.change(MessagePlace { shard, id }, make, |_, ()| {}).await?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -59,7 +59,7 @@ impl RedisPlace {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
     /// A name or an IP address, without brackets.
     Tcp {

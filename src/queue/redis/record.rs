@@ -64,7 +64,7 @@ pub(super) struct RecipientRecord {
     /// By the queue's own clock, in milliseconds; `None`: it has not failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<u64>,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
@@ -76,8 +76,8 @@ pub(super) struct RecipientRecord {
     pub in_doubt: bool,
 }
 
-fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The recipients of one lane that are to be sent, as one.
@@ -85,7 +85,7 @@ fn is_zero(number: &u32) -> bool {
 pub(super) struct LaneJob {
     /// Microseconds since 1970 by the server's clock.
     pub due: i64,
-    #[serde(default, skip_serializing_if = "JobState::is_waiting")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub state: JobState,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub possible_duplicate: bool,

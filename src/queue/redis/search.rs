@@ -1,7 +1,7 @@
 //! Finds what is due on a lane: sender domains take turns, and the cost depends on what is found, not on what waits.
 
+use super::answers::{list, number, scored, text, texts};
 use super::layout::{MessagePlace, hexadecimal};
-use super::link::{list, number, scored, text, texts};
 use super::store::RedisStore;
 use crate::message::MailId;
 use crate::queue::{IdempotencyKey, Lane, QueueError, Suspension};
@@ -164,11 +164,30 @@ impl RedisStore {
 
     /// One page in the order of acceptance, over all shards: at most so many messages after a position.
     pub(super) async fn page(&self, after: Option<i64>, limit: usize) -> Result<Vec<(i64, MessagePlace)>, QueueError> {
+        self.page_of(|shard| self.layout.all(shard), after, limit).await
+    }
+
+    /// The same of what waits or is leased on a lane.
+    pub(super) async fn page_on(
+        &self,
+        lane: &Lane,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<(i64, MessagePlace)>, QueueError> {
+        self.page_of(|shard| self.layout.oldest(shard, lane.as_str()), after, limit).await
+    }
+
+    async fn page_of(
+        &self,
+        key: impl Fn(u16) -> String,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<(i64, MessagePlace)>, QueueError> {
         let mut found = Vec::new();
         for shard in self.layout.all_shards() {
             let mut command = cmd("ZRANGEBYSCORE");
             let from = after.map_or_else(|| "-inf".to_owned(), |after| format!("({after}"));
-            command.arg(self.layout.all(shard)).arg(from).arg("+inf");
+            command.arg(key(shard)).arg(from).arg("+inf");
             command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
             let answer = self.link.read(shard, vec![command]).await?.pop().map(scored).unwrap_or_default();
             found

@@ -1,21 +1,25 @@
 //! `RedisStore`: what all operations share: the connections, the keys, the clocks, the leases that this process holds; and
 //! the one way in which a record is changed.
 
+use super::answers::{list, number, octets, text};
 use super::commit::{COMMIT, Committed, RecordChange};
-use super::layout::{Layout, MessagePlace};
-use super::link::{CallError, Link, list, number, octets, text};
+use super::journal::Journal;
+use super::layout::{Layout, MessagePlace, unique};
+use super::lease::InstanceLease;
+use super::link::Link;
+use super::memory::Memory;
+use super::node::CallError;
 use super::record::{MessageRecord, RecordDamage};
 use super::times::Times;
 use crate::message::MailId;
-use crate::observe::random::random_u32;
 use crate::queue::lifetime::Lifetime;
 use crate::queue::schedule::Schedule;
 use crate::queue::{Handoffs, LaneOf, LeaseId, QueueError, Wakeups};
 use parking_lot::Mutex;
 use redis::{Value, cmd};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU64};
 use std::time::Duration;
 
 /// How often a change is made again because another one came first.
@@ -32,10 +36,22 @@ pub(super) struct RedisStore {
     pub schedule: Schedule,
     /// Names this instance among all of the queue.
     pub instance: String,
+    /// Its name in lists.
+    pub name: String,
+    pub memory: Memory,
+    pub journal: Journal,
+    /// Held while the journal is told, so that nothing is told twice at once.
+    pub telling: tokio::sync::Mutex<()>,
+    /// Puts that are not answered; what they stored is not leased here.
+    pub unanswered: Mutex<HashSet<MailId>>,
+    /// How long a put whose answer is lost is repeated.
+    pub put_patience: Duration,
     /// How long a lease lasts if it is not renewed.
     pub lease_length: Duration,
     pub leases: Mutex<HashMap<LeaseId, InstanceLease>>,
     pub next_lease: AtomicI64,
+    /// Where the next search begins, so that no shard comes last each time.
+    pub next_shard: AtomicU16,
     /// The domain that last had its turn, by lane and shard.
     pub turns: Mutex<HashMap<(u16, String), String>>,
     /// One search at a time on each lane: two would find the same mail.
@@ -64,22 +80,6 @@ impl fmt::Debug for LaneMove {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaneMove").field("done", &self.done).field("last", &self.last).finish_non_exhaustive()
     }
-}
-
-/// A lease that this process holds.
-#[derive(Debug, Clone)]
-pub(super) struct InstanceLease {
-    pub place: MessagePlace,
-    pub lane: String,
-    pub fence: u64,
-    /// Of the recipients, in the order of the lease's envelope.
-    pub positions: Vec<u32>,
-    /// As it was leased: settling it needs no look first.
-    pub record: MessageRecord,
-    /// Of the change that settles it.
-    pub token: String,
-    /// The answer to that change was lost, so it may have been made.
-    pub is_unsure: bool,
 }
 
 /// A record as it is stored.
@@ -144,7 +144,7 @@ impl RedisStore {
         mut make: impl FnMut(MessageRecord) -> Option<NextRecord<T>>,
         mut more: impl FnMut(&mut RecordChange<'_>, &T),
     ) -> Result<Option<T>, QueueError> {
-        let token = token();
+        let token = unique();
         let mut unanswered = None;
         for _ in 0..MAX_ATTEMPTS {
             let Some(Loaded { version, record, .. }) = self.load_one(place).await? else {
@@ -200,11 +200,6 @@ fn loaded(place: MessagePlace, value: Value) -> Option<Loaded> {
     let order = fields.next().and_then(number).unwrap_or_default();
     let record = fields.next().and_then(octets).ok_or(RecordDamage::Missing);
     Some(Loaded { place, version, order, record: record.and_then(|stored| MessageRecord::decode(&stored)) })
-}
-
-/// Unique to one call of a script, so that its effect is recognised.
-pub(super) fn token() -> String {
-    format!("{:08x}{:08x}{:08x}", random_u32(), random_u32(), random_u32())
 }
 
 pub(super) fn of_damage(damage: RecordDamage) -> QueueError {

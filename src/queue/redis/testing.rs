@@ -9,7 +9,7 @@ mod ports;
 #[path = "../../../tests/it/support/redis.rs"]
 mod server;
 
-pub(super) use server::RedisServer;
+pub(super) use server::{Program, RedisServer, Sentinels};
 
 use super::options::{Fallback, RedisOptions, RedisPlace, ServerAddress};
 use super::{RedisQueue, RedisQueueOptions};
@@ -18,8 +18,10 @@ use crate::queue::Backend;
 use crate::queue::conformance::Factory;
 use crate::queue::schedule::Schedule;
 use async_trait::async_trait;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 pub(super) fn redis_at(place: RedisPlace) -> RedisOptions {
     RedisOptions {
@@ -35,20 +37,16 @@ pub(super) fn redis_at(place: RedisPlace) -> RedisOptions {
     }
 }
 
-pub(super) fn options_at(place: RedisPlace, clock: Clock) -> RedisQueueOptions {
-    RedisQueueOptions {
-        redis: redis_at(place),
-        instance: "first".into(),
-        lease_length: Duration::from_secs(60),
-        schedule: Schedule::default(),
-        clock,
-    }
+/// An instance with this data folder.
+pub(super) fn options_at(place: RedisPlace, data_dir: &Path) -> RedisQueueOptions {
+    RedisQueueOptions::new(redis_at(place), data_dir.to_owned(), Schedule::default())
 }
 
 /// A server, and queues that are opened in it.
 pub(super) struct OwnServer {
-    server: RedisServer,
+    _server: RedisServer,
     place: RedisPlace,
+    data_dir: TempDir,
 }
 
 impl OwnServer {
@@ -58,13 +56,14 @@ impl OwnServer {
 
     pub(super) fn on_socket(server: RedisServer) -> Self {
         let place = RedisPlace::Single(ServerAddress::Unix(server.socket()));
-        Self { server, place }
+        Self { _server: server, place, data_dir: TempDir::new().expect("a folder") }
     }
 }
 
 #[async_trait]
 impl Factory for OwnServer {
     async fn open(&self, clock: Clock) -> Arc<dyn Backend> {
-        Arc::new(RedisQueue::open(options_at(self.place.clone(), clock)).await.expect("opened"))
+        let options = RedisQueueOptions { clock, ..options_at(self.place.clone(), self.data_dir.path()) };
+        Arc::new(RedisQueue::open(options).await.expect("opened"))
     }
 }

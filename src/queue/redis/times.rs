@@ -23,6 +23,10 @@ impl Times {
         Self { clock, measured: Mutex::default() }
     }
 
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// The server's clock showed this just now.
     pub(super) fn measure(&self, server: i64) {
         if matches!(self.clock, Clock::System) {

@@ -128,6 +128,13 @@ local steps = {
     redis.call('HSET', known, name, id .. ' ' .. stop)
     redis.call('ZADD', ends, stop, name)
   end,
+  forget = function()
+    local known, ends, name, id = key(), key(), take(), take()
+    if string.match(redis.call('HGET', known, name) or '', '^%S+') == id then
+      redis.call('HDEL', known, name)
+      redis.call('ZREM', ends, name)
+    end
+  end,
   routes = function()
     -- Mail that was put on the lanes of other routes than the stored ones makes those incomplete.
     local routes = take()

@@ -1,0 +1,159 @@
+//! Leases of this and of other instances: renews those that it holds, takes back those of instances that have vanished, and
+//! says whether one may still be used.
+
+use super::answers::{list, text, texts};
+use super::commit::RecordChange;
+use super::layout::{MessagePlace, lease_member, split_lease_member};
+use super::record::MessageRecord;
+use super::store::{NextRecord, RedisStore};
+use crate::queue::{Lane, LeaseId, QueueError};
+use redis::cmd;
+use std::collections::HashSet;
+use std::time::Instant;
+use tracing::{info, warn};
+
+const RENEW: &str = include_str!("scripts/renew.lua");
+
+/// Leases that are taken back in one go.
+const MOST: usize = 500;
+
+impl RedisStore {
+    /// A holder stops before it sends when the end is so near that a command could not be answered in time.
+    pub(super) fn still_holds(&self, lease: LeaseId) -> bool {
+        let leases = self.leases.lock();
+        leases.get(&lease).is_some_and(|held| Instant::now() + self.link.options.timeout < held.ends)
+    }
+
+    /// Leases that somebody else has taken over stay as they are: settling them says so.
+    pub(super) async fn renew(&self) -> Result<(), QueueError> {
+        for shard in self.layout.all_shards() {
+            let held: Vec<(LeaseId, String)> = {
+                let leases = self.leases.lock();
+                let here = leases.iter().filter(|(_, active)| active.held.place.shard == shard);
+                here.map(|(lease, active)| {
+                    (*lease, lease_member(active.held.place.id, active.held.fence, &active.held.lane))
+                })
+                .collect()
+            };
+            for held in held.chunks(MOST) {
+                let asked = Instant::now();
+                let keys = [self.layout.leases(shard, &self.instance)];
+                let called = self.link.call(shard, RENEW, &keys, |command| {
+                    command.arg(self.lease_length.as_millis() as u64);
+                    held.iter().for_each(|(_, member)| {
+                        command.arg(member);
+                    });
+                });
+                let renewed: HashSet<String> = texts(called.await?).into_iter().collect();
+                let mut leases = self.leases.lock();
+                for (lease, _) in held.iter().filter(|(_, member)| renewed.contains(member)) {
+                    if let Some(held) = leases.get_mut(lease) {
+                        held.ends = asked + self.lease_length;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back leases that have ended: of other instances, which may have sent the message, and those of this one of which
+    /// it was never told. Not in the first two lease times after a connection was lost: their holders may have lost theirs,
+    /// too, and need time to renew or settle.
+    pub(super) async fn take_over(&self) -> Result<(), QueueError> {
+        if self.link.calm() < self.lease_length * 2 {
+            return Ok(());
+        }
+        let mut lanes = HashSet::new();
+        for instance in self.instances().await? {
+            for shard in self.layout.all_shards() {
+                let mut ended = cmd("ZRANGEBYSCORE");
+                ended.arg(self.layout.leases(shard, &instance)).arg("-inf").arg(self.server_now(shard).await?);
+                ended.arg("LIMIT").arg(0).arg(MOST);
+                let members = self.link.read(shard, vec![ended]).await?.pop().map(texts).unwrap_or_default();
+                for member in members {
+                    if self.take_over_one(shard, &instance, &member).await? {
+                        lanes.extend(split_lease_member(&member).map(|(.., lane)| Lane::new(lane)));
+                    }
+                }
+            }
+        }
+        self.wakeups.wake(&lanes);
+        Ok(())
+    }
+
+    async fn take_over_one(&self, shard: u16, instance: &str, member: &str) -> Result<bool, QueueError> {
+        let Some((id, fence, lane)) = split_lease_member(member) else { return Ok(false) };
+        let is_own = instance == self.instance;
+        let is_held =
+            self.leases.lock().values().any(|active| active.held.place.id == id && active.held.fence == fence);
+        if is_own && is_held {
+            return Ok(false);
+        }
+        let make = |mut record: MessageRecord| {
+            record.take_back(lane, fence, !is_own).then_some(NextRecord { record, answer: () })
+        };
+        let still_ended = |change: &mut RecordChange<'_>, (): &()| {
+            change.if_ended(instance, member);
+        };
+        let taken = self.change(MessagePlace { shard, id }, make, still_ended).await?.is_some();
+        if taken && !is_own {
+            warn!(%id, lane, instance, "a lease of another instance has ended; its message is tried again, and may be a duplicate");
+        }
+        Ok(taken)
+    }
+
+    /// Microseconds since 1970 by the server's clock.
+    async fn server_now(&self, shard: u16) -> Result<i64, QueueError> {
+        let time = self.link.read(shard, vec![cmd("TIME")]).await?.pop().map(texts).unwrap_or_default();
+        let part = |at: usize| time.get(at).and_then(|part| part.parse::<i64>().ok()).unwrap_or_default();
+        Ok(part(0).saturating_mul(1_000_000).saturating_add(part(1)))
+    }
+
+    /// All instances that were ever seen and have not been forgotten, this one among them.
+    pub(super) async fn instances(&self) -> Result<Vec<String>, QueueError> {
+        let mut names = cmd("HKEYS");
+        names.arg(self.layout.instances());
+        Ok(self.link.read(0, vec![names]).await?.pop().map(texts).unwrap_or_default())
+    }
+
+    /// Says that this instance runs: its name, and the time by the server's clock.
+    pub(super) async fn say_alive(&self) -> Result<(), QueueError> {
+        let seen = self.times.to_server(self.times.now());
+        let says = serde_json::json!({ "name": self.name, "seen": seen }).to_string();
+        let keys = [self.layout.instances()];
+        let called = self.link.call(0, ALIVE, &keys, |command| {
+            command.arg(&self.instance).arg(&says);
+        });
+        called.await.map(drop).map_err(QueueError::from)
+    }
+
+    /// This instance's process has ended, so nothing that it had leased is being sent.
+    pub(super) async fn take_back_own(&self) -> Result<(), QueueError> {
+        let mut count = 0;
+        for shard in self.layout.all_shards() {
+            let mut all = cmd("ZRANGE");
+            all.arg(self.layout.leases(shard, &self.instance)).arg(0).arg(-1);
+            let members = self.link.read(shard, vec![all]).await?.pop().map(texts).unwrap_or_default();
+            for (id, fence, lane) in members.iter().filter_map(|member| split_lease_member(member)) {
+                let make = |mut record: MessageRecord| {
+                    record.take_back(lane, fence, true).then_some(NextRecord { record, answer: () })
+                };
+                count += usize::from(self.change(MessagePlace { shard, id }, make, |_, ()| {}).await?.is_some());
+            }
+        }
+        if count > 0 {
+            info!(count, "messages were leased when this instance ended; they are tried again, and may be duplicates");
+        }
+        Ok(())
+    }
+
+    /// Whether a shard holds anything, for messages.
+    pub(super) async fn field(&self, key: String, name: &str) -> Result<Option<String>, QueueError> {
+        let mut command = cmd("HMGET");
+        command.arg(key).arg(name);
+        let values = self.link.read(0, vec![command]).await?.pop().map(list).unwrap_or_default();
+        Ok(values.into_iter().next().and_then(text))
+    }
+}
+
+const ALIVE: &str = "#!lua flags=allow-oom\nreturn redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])";
