@@ -43,7 +43,6 @@ async fn a_running_instance_keeps_its_leases_and_a_vanished_ones_are_tried_again
     }
     let held = first.lease(&Lane::new("a"), now(), 1, u64::MAX).await.unwrap();
     tokio::time::sleep(SHORT * 5).await;
-    assert!(first.still_holds(held[0].lease) == (SHORT > instances.options(0).redis.timeout));
     let other = leased(&second).await;
     assert_eq!(other.len(), 1, "what the first one holds is not leased by the second");
     second.settle(other[0].lease, vec![delivered()], later()).await.unwrap();
