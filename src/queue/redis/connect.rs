@@ -7,10 +7,14 @@ use rustls::pki_types::ServerName;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+/// Messages of a channel that wait to be handled.
+const MOST_HEARD: usize = 1024;
 
 /// Ends its task when it is dropped.
 #[derive(Debug)]
@@ -51,9 +55,14 @@ pub(super) async fn listen(
     address: &ServerAddress,
     options: &RedisOptions,
     channel: &str,
-) -> Result<(UnboundedReceiver<PushInfo>, MultiplexedConnection, Task), RedisError> {
-    let (heard, messages) = unbounded_channel();
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(options.timeout)).set_push_sender(heard);
+) -> Result<(Receiver<PushInfo>, MultiplexedConnection, Task), RedisError> {
+    let (heard, messages) = mpsc::channel(MOST_HEARD);
+    // They are hints: what does not fit is not needed.
+    let hear = move |message| match heard.try_send(message) {
+        Err(TrySendError::Closed(_)) => Err(()),
+        Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
+    };
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(options.timeout)).set_push_sender(hear);
     let login = login(options.login.as_ref(), options.database).set_protocol(ProtocolVersion::RESP3);
     let opening = async {
         let stream = open(address, options).await?;

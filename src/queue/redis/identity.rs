@@ -5,7 +5,7 @@ use super::known::{Generation, KnownQueue};
 
 /// What one shard says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct ShardIdentity {
     pub generation: Generation,
     /// Messages ever accepted there.
     pub accepted: u64,
@@ -34,10 +34,10 @@ pub(super) fn judge(
     known: &KnownQueue,
     shard: u16,
     shards: u16,
-    stored: Option<&Identity>,
+    stored: Option<&ShardIdentity>,
 ) -> Result<Option<Generation>, NotTheQueue> {
     let remembered = known.accepted.get(usize::from(shard)).copied().unwrap_or_default();
-    let Some(Identity { generation: stored, accepted }) = stored else {
+    let Some(ShardIdentity { generation: stored, accepted }) = stored else {
         if remembered > 0 {
             return Err(NotTheQueue::Gone { missing: remembered });
         }
@@ -48,7 +48,7 @@ pub(super) fn judge(
     }
     let Some(generation) = &known.generation else { return Ok(None) };
     if stored.queue != generation.queue {
-        // Nothing that this instance accepted can be missing, whoever created the other one.
+        // Nothing that this instance accepted can be missing, so it does not matter where the other one comes from.
         return if known.accepted.iter().all(|accepted| *accepted == 0) { Ok(None) } else { Err(NotTheQueue::Other) };
     }
     if stored.number > generation.number {
@@ -62,7 +62,7 @@ pub(super) fn judge(
 }
 
 /// The generation after an adoption.
-pub(super) fn after(known: &KnownQueue, stored: Option<&Identity>, shards: u16) -> Generation {
+pub(super) fn after(known: &KnownQueue, stored: Option<&ShardIdentity>, shards: u16) -> Generation {
     let of_stored = stored.map(|stored| &stored.generation);
     let Some(base) = of_stored.or(known.generation.as_ref()) else { return Generation::first(shards) };
     let remembered = known.generation.as_ref().filter(|generation| generation.queue == base.queue);
@@ -77,11 +77,11 @@ mod tests {
     #[test]
     fn a_queue_that_lost_mail_is_told_from_a_new_one() {
         let generation = |number| Generation { queue: "q".into(), number, shards: 1 };
-        let of = |number, accepted| Some(Identity { generation: generation(number), accepted });
+        let of = |number, accepted| Some(ShardIdentity { generation: generation(number), accepted });
         let known = KnownQueue { instance: "i".into(), generation: Some(generation(2)), accepted: vec![10] };
         let fresh = KnownQueue::default();
-        let other = Identity { generation: Generation { queue: "x".into(), ..generation(1) }, accepted: 99 };
-        let wide = Identity { generation: Generation { shards: 16, ..generation(2) }, accepted: 10 };
+        let other = ShardIdentity { generation: Generation { queue: "x".into(), ..generation(1) }, accepted: 99 };
+        let wide = ShardIdentity { generation: Generation { shards: 16, ..generation(2) }, accepted: 10 };
         for (known, stored, expected) in [
             (&known, of(2, 10), Ok(())),
             (&known, of(2, 11), Ok(())),
@@ -95,7 +95,7 @@ mod tests {
             (&known, Some(wide), Err(NotTheQueue::Shards { stored: 16, configured: 1 })),
         ] {
             assert_eq!(judge(known, 0, 1, stored.as_ref()).map(drop), expected, "{stored:?}");
-            let adopted = Identity { generation: after(known, stored.as_ref(), 1), accepted: 0 };
+            let adopted = ShardIdentity { generation: after(known, stored.as_ref(), 1), accepted: 0 };
             let knows = KnownQueue { generation: Some(adopted.generation.clone()), accepted: vec![0], ..known.clone() };
             assert_eq!(judge(&knows, 0, 1, Some(&adopted)), Ok(None), "adopted: {stored:?}");
         }

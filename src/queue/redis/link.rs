@@ -4,7 +4,7 @@
 
 use super::answers::{list, number, octets, text};
 use super::commit::{Committed, RecordChange};
-use super::identity::{Identity, judge};
+use super::identity::{ShardIdentity, judge};
 use super::known::{Generation, KnownFile};
 use super::layout::{Layout, hexadecimal};
 use super::node::{CallError, Node};
@@ -148,14 +148,14 @@ impl Link {
         Ok(())
     }
 
-    async fn identity_at(&self, node: &Node, shard: u16) -> Result<Option<Identity>, QueueError> {
+    async fn identity_at(&self, node: &Node, shard: u16) -> Result<Option<ShardIdentity>, QueueError> {
         let mut read = cmd("HMGET");
         read.arg(self.layout.control(shard)).arg("gen").arg("accepted");
         let value = node.read(&[read]).await?.pop().unwrap_or(Value::Nil);
         let mut fields = list(checked(node, value)?).into_iter();
         let generation = fields.next().and_then(text).and_then(|stored| Generation::decode(&stored));
         let accepted = fields.next().and_then(number).unwrap_or_default();
-        Ok(generation.map(|generation| Identity { generation, accepted }))
+        Ok(generation.map(|generation| ShardIdentity { generation, accepted }))
     }
 
     /// Asks every server again what it promises and holds. Returns the clock and the memory of the first shard's.
