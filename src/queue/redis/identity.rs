@@ -1,12 +1,12 @@
 //! Whether Redis holds the queue that this instance knows, or an older state of it, another one, or nothing: after FLUSHALL,
 //! on an empty master, from an old backup. Pure.
 
-use super::known::{Generation, KnownQueue};
+use super::known::{KnownQueue, QueueGeneration};
 
 /// What one shard says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShardIdentity {
-    pub generation: Generation,
+    pub generation: QueueGeneration,
     /// Messages ever accepted there.
     pub accepted: u64,
 }
@@ -35,13 +35,13 @@ pub(super) fn judge(
     shard: u16,
     shards: u16,
     stored: Option<&ShardIdentity>,
-) -> Result<Option<Generation>, NotTheQueue> {
+) -> Result<Option<QueueGeneration>, NotTheQueue> {
     let remembered = known.accepted.get(usize::from(shard)).copied().unwrap_or_default();
     let Some(ShardIdentity { generation: stored, accepted }) = stored else {
         if remembered > 0 {
             return Err(NotTheQueue::Gone { missing: remembered });
         }
-        return Ok(Some(known.generation.clone().unwrap_or_else(|| Generation::first(shards))));
+        return Ok(Some(known.generation.clone().unwrap_or_else(|| QueueGeneration::first(shards))));
     };
     if stored.shards != shards {
         return Err(NotTheQueue::Shards { stored: stored.shards, configured: shards });
@@ -62,12 +62,12 @@ pub(super) fn judge(
 }
 
 /// The generation after an adoption.
-pub(super) fn after(known: &KnownQueue, stored: Option<&ShardIdentity>, shards: u16) -> Generation {
+pub(super) fn after(known: &KnownQueue, stored: Option<&ShardIdentity>, shards: u16) -> QueueGeneration {
     let of_stored = stored.map(|stored| &stored.generation);
-    let Some(base) = of_stored.or(known.generation.as_ref()) else { return Generation::first(shards) };
+    let Some(base) = of_stored.or(known.generation.as_ref()) else { return QueueGeneration::first(shards) };
     let remembered = known.generation.as_ref().filter(|generation| generation.queue == base.queue);
     let number = remembered.map_or(base.number, |generation| generation.number.max(base.number)) + 1;
-    Generation { queue: base.queue.clone(), number, shards }
+    QueueGeneration { queue: base.queue.clone(), number, shards }
 }
 
 #[cfg(test)]
@@ -76,12 +76,12 @@ mod tests {
 
     #[test]
     fn a_queue_that_lost_mail_is_told_from_a_new_one() {
-        let generation = |number| Generation { queue: "q".into(), number, shards: 1 };
+        let generation = |number| QueueGeneration { queue: "q".into(), number, shards: 1 };
         let of = |number, accepted| Some(ShardIdentity { generation: generation(number), accepted });
         let known = KnownQueue { instance: "i".into(), generation: Some(generation(2)), accepted: vec![10] };
         let fresh = KnownQueue::default();
-        let other = ShardIdentity { generation: Generation { queue: "x".into(), ..generation(1) }, accepted: 99 };
-        let wide = ShardIdentity { generation: Generation { shards: 16, ..generation(2) }, accepted: 10 };
+        let other = ShardIdentity { generation: QueueGeneration { queue: "x".into(), ..generation(1) }, accepted: 99 };
+        let wide = ShardIdentity { generation: QueueGeneration { shards: 16, ..generation(2) }, accepted: 10 };
         for (known, stored, expected) in [
             (&known, of(2, 10), Ok(())),
             (&known, of(2, 11), Ok(())),

@@ -16,20 +16,20 @@ pub(super) struct KnownQueue {
     /// Names this instance.
     pub instance: String,
     /// `None`: no queue was opened from this folder yet.
-    pub generation: Option<Generation>,
+    pub generation: Option<QueueGeneration>,
     /// Messages ever accepted, by shard.
     pub accepted: Vec<u64>,
 }
 
 /// The queue's identity. An operator who adopts another state of it begins another generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Generation {
+pub(super) struct QueueGeneration {
     pub queue: String,
     pub number: u64,
     pub shards: u16,
 }
 
-impl Generation {
+impl QueueGeneration {
     pub(super) fn first(shards: u16) -> Self {
         Self { queue: unique(), number: 1, shards }
     }
@@ -81,7 +81,7 @@ impl KnownFile {
     }
 
     /// What a shard says of itself. What was accepted in an earlier generation may be missing, as an operator knows.
-    pub(super) fn learn(&self, shard: u16, generation: Generation, accepted: u64) {
+    pub(super) fn learn(&self, shard: u16, generation: QueueGeneration, accepted: u64) {
         self.change(|known| {
             if known.generation.as_ref() != Some(&generation) {
                 known.generation = Some(generation);
@@ -127,12 +127,12 @@ mod tests {
         let first = KnownFile::open(folder.path()).unwrap();
         first.learn_accepted(2, 7);
         first.learn_accepted(2, 5);
-        first.change(|known| known.generation = Some(Generation::first(3)));
+        first.change(|known| known.generation = Some(QueueGeneration::first(3)));
         first.keep().unwrap();
         let again = KnownFile::open(folder.path()).unwrap().read();
         assert_eq!((&again, again.accepted.as_slice()), (&first.read(), &[0, 0, 7][..]));
         let generation = again.generation.unwrap();
-        assert_eq!(Generation::decode(&generation.encode()), Some(generation));
+        assert_eq!(QueueGeneration::decode(&generation.encode()), Some(generation));
         fs::write(folder.path().join(NAME), "{").unwrap();
         KnownFile::open(folder.path()).unwrap_err();
     }

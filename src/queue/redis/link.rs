@@ -5,7 +5,7 @@
 use super::answers::{list, number, octets, text};
 use super::commit::{Committed, RecordChange};
 use super::identity::{ShardIdentity, judge};
-use super::known::{Generation, KnownFile};
+use super::known::{KnownFile, QueueGeneration};
 use super::layout::{Layout, hexadecimal};
 use super::node::{CallError, Node};
 use super::options::{RedisOptions, ServerAddress};
@@ -153,7 +153,7 @@ impl Link {
         read.arg(self.layout.control(shard)).arg("gen").arg("accepted");
         let value = node.read(&[read]).await?.pop().unwrap_or(Value::Nil);
         let mut fields = list(checked(node, value)?).into_iter();
-        let generation = fields.next().and_then(text).and_then(|stored| Generation::decode(&stored));
+        let generation = fields.next().and_then(text).and_then(|stored| QueueGeneration::decode(&stored));
         let accepted = fields.next().and_then(number).unwrap_or_default();
         Ok(generation.map(|generation| ShardIdentity { generation, accepted }))
     }
@@ -180,7 +180,7 @@ impl Link {
         let known = self.known.read();
         let places = locate(&self.options, &self.layout).await.map_err(QueueError::Storage)?;
         let mut adopted = Vec::new();
-        let mut next: Option<Generation> = None;
+        let mut next: Option<QueueGeneration> = None;
         for (shard, address) in self.layout.all_shards().zip(&places) {
             let node = Node::connect(address, &self.options).await;
             let node = node.map_err(|error| QueueError::Storage(format!("Redis at {address}: {error}")))?;
