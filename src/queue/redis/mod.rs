@@ -9,6 +9,8 @@ mod bodies;
 mod claim;
 mod commit;
 mod connect;
+mod counts;
+mod history;
 mod identity;
 mod journal;
 mod known;
@@ -16,6 +18,7 @@ mod layout;
 mod lease;
 mod limits;
 mod link;
+mod list;
 mod memory;
 mod node;
 mod open;
@@ -38,6 +41,7 @@ mod tests;
 mod times;
 mod transitions;
 mod watch;
+mod whole;
 
 pub(crate) use open::RedisQueueOptions;
 

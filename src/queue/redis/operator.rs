@@ -1,78 +1,162 @@
-//! What an operator asks of the queue and does to it.
+//! What an operator asks of the queue and does to it. Each message is changed in one step, or not at all.
 
 use super::RedisQueue;
+use super::commit::RecordChange;
+use super::record::MessageRecord;
+use super::store::{Loaded, NextRecord, RedisStore};
 use crate::message::MailId;
 use crate::queue::{
     Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Operator, Page, QueueError, QueueFigures,
-    Revision, Statistics, StoredMail,
+    Revision, Statistics, StoredMail, detached,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::time::Duration;
-
-fn missing<T>() -> Result<T, QueueError> {
-    Err(QueueError::Storage("this is not built yet".into()))
-}
+use tracing::error;
 
 #[async_trait]
 impl Operator for RedisQueue {
-    async fn hold(&self, _: Option<&Lane>, _: bool) -> Result<(), QueueError> {
-        missing()
+    async fn hold(&self, lane: Option<&Lane>, held: bool) -> Result<(), QueueError> {
+        self.store.hold(lane, held).await?;
+        self.store.wakeups.wake_all();
+        Ok(())
     }
 
     async fn holds(&self) -> Result<Vec<HeldLane>, QueueError> {
-        missing()
+        self.store.holds().await
     }
 
-    async fn list(&self, _: &Filter, _: Option<Cursor>, _: usize) -> Result<Page, QueueError> {
-        missing()
+    async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError> {
+        self.store.list(filter, after, limit).await
     }
 
-    async fn show(&self, _: MailId) -> Result<Option<MessageDetails>, QueueError> {
-        missing()
+    async fn show(&self, id: MailId) -> Result<Option<MessageDetails>, QueueError> {
+        self.store.show(id).await
     }
 
-    async fn content(&self, _: MailId) -> Result<Option<bytes::Bytes>, QueueError> {
-        missing()
+    async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError> {
+        let whole = self.store.whole(id).await?;
+        Ok(whole.map(|whole| whole.message().to_bytes().into()))
     }
 
-    async fn retry(&self, _: &[MailId], _: Option<&Correction>, _: Timestamp) -> Result<u64, QueueError> {
-        missing()
+    async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
+        self.store.keep_lifetime(false).await?;
+        let mut count = 0;
+        for id in ids {
+            let (store, id, correction) = (self.store.clone(), *id, correction.cloned());
+            count += detached(async move { store.retry_one(id, correction.as_ref(), now).await }).await?;
+            self.store.wakeups.wake_all();
+        }
+        Ok(count)
     }
 
-    async fn release(&self, _: &[MailId]) -> Result<u64, QueueError> {
-        missing()
+    async fn release(&self, ids: &[MailId]) -> Result<u64, QueueError> {
+        let mut count = 0;
+        for id in ids {
+            let store = self.store.clone();
+            let make = |mut record: MessageRecord| {
+                let released = record.release(store.lived());
+                (released > 0).then_some(NextRecord { record, answer: released })
+            };
+            count += self.store.change_readable(*id, make, |_, _| {}).await?.unwrap_or(0);
+            self.store.wakeups.wake_all();
+        }
+        Ok(count)
     }
 
-    async fn stored(&self, _: MailId) -> Result<Option<StoredMail>, QueueError> {
-        missing()
+    async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError> {
+        self.store.stored(id).await
     }
 
-    async fn replace(&self, _: Revision, _: Timestamp) -> Result<bool, QueueError> {
-        missing()
+    async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
+        let store = self.store.clone();
+        let replaced = detached(async move { store.replace(revision, now).await }).await?;
+        self.store.wakeups.wake_all();
+        Ok(replaced)
     }
 
-    async fn remove(&self, _: &[MailId]) -> Result<u64, QueueError> {
-        missing()
+    async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {
+        let mut count = 0;
+        for id in ids {
+            let Some(place) = self.store.find(*id).await? else { continue };
+            let make = |mut record: MessageRecord| {
+                record.jobs.clear();
+                record.recipients.clear();
+                Some(NextRecord { record, answer: () })
+            };
+            let unless_leased = |record: MessageRecord| if record.is_leased() { None } else { make(record) };
+            let removed = match self.store.load_one(place).await? {
+                Some(Loaded { record: Err(_), version, .. }) => self.store.remove_damaged(place, version).await?,
+                Some(_) => self.store.change(place, unless_leased, |_, ()| {}).await?.is_some(),
+                None => false,
+            };
+            count += u64::from(removed);
+        }
+        Ok(count)
     }
 
-    async fn history(&self, _: Option<Cursor>, _: usize) -> Result<Vec<HistoryRow>, QueueError> {
-        missing()
+    async fn history(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<HistoryRow>, QueueError> {
+        self.store.history(before, limit).await
     }
 
-    async fn prune(&self, _: Duration, _: Duration) -> Result<u64, QueueError> {
-        missing()
+    async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError> {
+        self.store.prune(failed, history).await
     }
 
     async fn figures(&self) -> Result<QueueFigures, QueueError> {
-        missing()
+        self.store.figures().await
     }
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {
-        missing()
+        self.store.statistics().await
     }
 
-    async fn count_waiting(&self, _: &Lane, _: Option<Timestamp>, _: u64) -> Result<u64, QueueError> {
-        missing()
+    async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError> {
+        self.store.count_waiting(lane, after, most).await
+    }
+}
+
+impl RedisStore {
+    /// As `change`, of a message by its id. A damaged one is logged and stays: it must not keep others from being changed.
+    async fn change_readable<T>(
+        &self,
+        id: MailId,
+        make: impl FnMut(MessageRecord) -> Option<NextRecord<T>>,
+        more: impl FnMut(&mut RecordChange<'_>, &T),
+    ) -> Result<Option<T>, QueueError> {
+        let Some(place) = self.find(id).await? else { return Ok(None) };
+        if let Some(Loaded { record: Err(damage), .. }) = self.load_one(place).await? {
+            error!(%id, reason = %damage, "a message in the queue is too damaged to be changed");
+            return Ok(None);
+        }
+        self.change(place, make, more).await
+    }
+
+    /// Makes its recipients due now; a correction replaces the only unsettled one, which may then have another lane.
+    async fn retry_one(&self, id: MailId, correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
+        let header = match correction {
+            Some(_) => self.header(id).await?,
+            None => Vec::new(),
+        };
+        let make = |mut record: MessageRecord| {
+            if let Some(Correction { to, lane_of }) = correction {
+                if !record.redirect(to) {
+                    return None;
+                }
+                if let Some(lane_of) = lane_of {
+                    record.reassign(&header, lane_of);
+                }
+            }
+            let count = record.retry(self.times.to_server(now), self.lived());
+            (count > 0).then_some(NextRecord { record, answer: count })
+        };
+        let has_no_lane = correction.is_some_and(|correction| correction.lane_of.is_none());
+        let more = |change: &mut RecordChange<'_>, _: &u64| {
+            // The next start examines all mail.
+            if has_no_lane {
+                change.forget_routes();
+            }
+        };
+        Ok(self.change_readable(id, make, more).await?.unwrap_or(0))
     }
 }

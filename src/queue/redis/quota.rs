@@ -1,6 +1,7 @@
-//! The recorded usage of quotas.
+//! The recorded usage of quotas: one hash for each, in shard 0.
 
 use super::RedisQueue;
+use super::commit::{COMMIT, RecordChange};
 use crate::queue::{QueueError, QuotaLedger, QuotaRow};
 use crate::rate::shared::SharedLimits;
 use async_trait::async_trait;
@@ -17,11 +18,32 @@ impl QuotaLedger for RedisQueue {
         Some(self.limits.clone())
     }
 
-    async fn spent(&self, _: &str) -> Result<Vec<QuotaRow>, QueueError> {
-        Err(QueueError::Storage("this is not built yet".into()))
+    async fn spent(&self, quota: &str) -> Result<Vec<QuotaRow>, QueueError> {
+        let found = self.store.fields(0, self.store.layout.quota(quota)).await?;
+        let row = |(number, row): &(String, String)| {
+            let (at, units) = row.split_once(' ')?;
+            let at = Duration::from_micros(at.parse().ok()?);
+            Some(QuotaRow { number: number.parse().ok()?, at, units: units.parse().ok()? })
+        };
+        let mut rows: Vec<QuotaRow> = found.iter().filter_map(row).collect();
+        rows.sort_unstable_by_key(|row| row.number);
+        Ok(rows)
     }
 
-    async fn spend(&self, _: &str, _: Vec<QuotaRow>, _: i64) -> Result<(), QueueError> {
-        Err(QueueError::Storage("this is not built yet".into()))
+    async fn spend(&self, quota: &str, rows: Vec<QuotaRow>, oldest: i64) -> Result<(), QueueError> {
+        let store = &self.store;
+        let key = store.layout.quota(quota);
+        let mut change = RecordChange::new(&store.layout, 0);
+        for old in self.spent(quota).await?.into_iter().filter(|row| row.number < oldest) {
+            change.step("unset").key(key.clone()).arg(old.number);
+        }
+        for row in rows.into_iter().filter(|row| row.number >= oldest) {
+            let value = format!("{} {}", row.at.as_micros(), row.units);
+            change.step("set").key(key.clone()).arg(1).arg(row.number).arg(value);
+        }
+        if change.steps.is_empty() {
+            return Ok(());
+        }
+        store.link.commit(COMMIT, &change).await.map(drop).map_err(QueueError::from)
     }
 }

@@ -54,8 +54,19 @@ impl OwnServer {
         Self::on_socket(RedisServer::start().expect("redis-server: run tests/peers/install"))
     }
 
+    /// A cluster of one server, which refuses keys of several slots in one script, and keys that a script does not name.
+    pub(super) fn cluster() -> Self {
+        let server = RedisServer::start_cluster().expect("redis-server: run tests/peers/install");
+        // Its nodes are named by their ports.
+        let addresses = vec![ServerAddress::Tcp { host: "127.0.0.1".into(), port: server.port() }];
+        Self::at(RedisPlace::Cluster { addresses, shards: 1 }, server)
+    }
+
     pub(super) fn on_socket(server: RedisServer) -> Self {
-        let place = RedisPlace::Single(ServerAddress::Unix(server.socket()));
+        Self::at(RedisPlace::Single(ServerAddress::Unix(server.socket())), server)
+    }
+
+    fn at(place: RedisPlace, server: RedisServer) -> Self {
         Self { _server: server, place, data_dir: TempDir::new().expect("a folder") }
     }
 }

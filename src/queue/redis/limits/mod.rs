@@ -4,8 +4,9 @@
 //! within it: one that was delayed on its way and arrives after a later one is refused, and changes nothing. Nothing here
 //! is repeated, because the next request states the whole position again.
 
+use super::answers::{list, number, text, texts};
 use super::layout::Layout;
-use super::link::{Link, list, number, text};
+use super::link::Link;
 use super::store::RedisStore;
 use crate::queue::QueueError;
 use crate::rate::shared::{
@@ -96,7 +97,7 @@ impl RedisLimits {
 pub(super) async fn forget(store: &RedisStore, instance: &str) -> Result<(), QueueError> {
     let mut members = cmd("SMEMBERS");
     members.arg(store.layout.limited_accounts());
-    let accounts = store.link.read(0, vec![members]).await?.pop().map(super::link::texts).unwrap_or_default();
+    let accounts = store.link.read(0, vec![members]).await?.pop().map(texts).unwrap_or_default();
     for account in accounts {
         let layout = &store.layout;
         let keys =

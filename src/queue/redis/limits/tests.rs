@@ -2,10 +2,9 @@
 //! taken and come back, and no limit is exceeded under load, at a restart of Redis, or by a request that was late.
 
 use super::*;
-use crate::observe::Clock;
+use crate::queue::redis::RedisQueue;
 use crate::queue::redis::options::{RedisPlace, ServerAddress};
 use crate::queue::redis::testing::{RedisServer, options_at};
-use crate::queue::redis::{RedisQueue, RedisQueueOptions};
 use crate::rate::shared::SharedRate;
 use crate::rate::shared::memory::MemoryLedger;
 use proptest::prelude::*;
@@ -20,8 +19,14 @@ const HOLD: Duration = Duration::from_secs(30);
 /// One process of an instance.
 async fn gateway(server: &RedisServer, name: &str, simulated: Option<&Arc<AtomicU64>>) -> RedisLimits {
     let place = RedisPlace::Single(ServerAddress::Unix(server.socket()));
-    let options = RedisQueueOptions { instance: name.to_owned(), ..options_at(place, Clock::System) };
-    let queue = RedisQueue::open(options).await.expect("opened");
+    let data_dir = server.folder().join(name);
+    std::fs::create_dir_all(&data_dir).expect("a folder");
+    let known = data_dir.join("redis-queue.json");
+    if !known.exists() {
+        let json = format!(r#"{{"instance":"{name}","generation":null,"accepted":[]}}"#);
+        std::fs::write(known, json).expect("written");
+    }
+    let queue = RedisQueue::open(options_at(place, &data_dir)).await.expect("opened");
     RedisLimits { simulated: simulated.cloned(), ..RedisLimits::new(queue.store.clone()) }
 }
 

@@ -66,6 +66,9 @@ local steps = {
   epoch = function()
     if (redis.call('HGET', control, 'epoch') or '0') ~= take() then return {'epoch'} end
   end,
+  routed = function()
+    if redis.call('HGET', control, 'routing') ~= take() then return {'changed'} end
+  end,
   ended = function()
     local leases = key()
     local stop = redis.call('ZSCORE', leases, take())
@@ -131,6 +134,14 @@ local steps = {
   forget = function()
     local known, ends, name, id = key(), key(), take(), take()
     if string.match(redis.call('HGET', known, name) or '', '^%S+') == id then
+      redis.call('HDEL', known, name)
+      redis.call('ZREM', ends, name)
+    end
+  end,
+  expire = function()
+    local known, ends, name, lived = key(), key(), take(), tonumber(take())
+    local stop = redis.call('ZSCORE', ends, name)
+    if stop and tonumber(stop) <= lived then
       redis.call('HDEL', known, name)
       redis.call('ZREM', ends, name)
     end
