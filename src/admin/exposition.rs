@@ -63,6 +63,11 @@ fn set(metrics: &MetricsRegistry, status: &GatewayStatus, now: Timestamp) {
     for certificate in &live.certificates {
         metrics.set_certificate_expiry(&certificate.usage, &certificate.name, certificate.expires.as_second());
     }
+    metrics.set_expected(
+        live.expected
+            .iter()
+            .map(|expected| (expected.name.as_str(), expected.is_silent, Duration::from_secs(expected.quiet_seconds))),
+    );
     metrics.set_disk(live.disk_free, live.disk_floor);
     metrics.set_memory_used(live.memory_used);
 }

@@ -9,6 +9,7 @@ use crate::control::{
     ControlRequest, ControlResponse, GatewayStatus, LaneStatus, LiveStatus, StatusProblem, WaitReason,
 };
 use crate::delivery::{UpstreamState, UpstreamStatus};
+use crate::intake::ExpectedStatus;
 use crate::observe::log::Clean;
 use crate::text::briefly;
 use anyhow::Context as _;
@@ -183,5 +184,14 @@ fn of_surroundings(live: &LiveStatus, now: Timestamp) -> Vec<String> {
             if left > 0 { format!("ends in {}", briefly(left.unsigned_abs())) } else { "has expired".to_owned() };
         lines.push(format!("Certificate of {} {}: {ends}", certificate.usage, Clean(&certificate.name)));
     }
+    lines.extend(live.expected.iter().map(of_expected));
     lines
+}
+
+fn of_expected(expected: &ExpectedStatus) -> String {
+    let ExpectedStatus { name, every_seconds, quiet_seconds, has_come, is_silent, .. } = expected;
+    let (every, quiet) = (briefly(*every_seconds), briefly(*quiet_seconds));
+    let last = if *has_come { format!("the last one came {quiet} ago") } else { format!("none has come in {quiet}") };
+    let late = if *is_silent { "; it is LATE" } else { "" };
+    format!("Expected mail {}, every {every}: {last}{late}", Clean(name))
 }

@@ -50,6 +50,7 @@ pub struct File {
     pub rewrites: Vec<RewriteTable>,
     pub trace: TraceTable,
     pub storm: StormTable,
+    pub expected: Vec<ExpectTable>,
     pub queue: QueueTable,
     pub doctor: DoctorTable,
     pub admin: AdminTable,
@@ -71,6 +72,7 @@ pub const SCHEMA: Schema = Schema(&[
     RewriteTable::TABLE,
     TraceTable::TABLE,
     StormTable::TABLE,
+    ExpectTable::TABLE,
     QueueTable::TABLE,
     RedisTable::TABLE,
     DoctorTable::TABLE,
@@ -330,6 +332,21 @@ settings! {
 }
 
 settings! {
+    /// Mail that should come regularly, such as a weekly report. If none has come for longer than `every`, the log warns once,
+    /// `waxseal status` and the metrics show it, and the log says when mail comes again. Only accepted mail counts.
+    ///
+    /// Counting begins at the first start with the table, and continues across restarts and reloads. docs/expect.md.
+    ExpectTable = "expect", many: true {
+        /// Its name in the log and the metrics. A table that keeps its name keeps the time of the last mail. Default: `sender`.
+        name: String, optional r#""weekly report""#;
+        /// A pattern or a list of them. Mail counts if its envelope's sender or its From address matches, after the rules.
+        sender: OneOrMore<PatternText>, required r#""reports@example.com""#;
+        /// The longest time between two mails that is normal: the interval, and a margin.
+        every: Duration, required r#""8d""#;
+    }
+}
+
+settings! {
     /// Mail that was accepted and is not yet delivered, and the history of delivered mail.
     QueueTable = "queue" {
         /// "sqlite": a database in `data_dir`, which needs no maintenance. "redis": several gateways share one queue in Redis or
@@ -528,6 +545,7 @@ impl File {
             rewrites: sections.many(),
             trace: sections.one(),
             storm: sections.one(),
+            expected: sections.many(),
             queue: sections.one(),
             doctor: sections.one(),
             admin: sections.one(),
@@ -548,6 +566,7 @@ impl File {
             rewrites: Vec::new(),
             trace: TraceTable::empty(Place::Nowhere),
             storm: StormTable::empty(Place::Nowhere),
+            expected: Vec::new(),
             queue: QueueTable::empty(Place::Nowhere),
             doctor: DoctorTable::empty(Place::Nowhere),
             admin: AdminTable::empty(Place::Nowhere),

@@ -19,7 +19,10 @@ impl<T: Text> Value for OneOrMore<T> {
         match value.get_ref() {
             DeValue::Array(items) if items.is_empty() => {
                 let message = "it is an empty list, which nothing fits";
-                complaints.bad_value(value.span(), Complaint::new(message, "leave the key out for no condition"));
+                complaints.bad_value(
+                    value.span(),
+                    Complaint::new(message, "list at least one; without an optional key there is no condition"),
+                );
                 None
             }
             DeValue::Array(_) => Vec::read(value, complaints).map(Self),

@@ -7,6 +7,7 @@ mod admin;
 mod bounce;
 mod client_tls;
 mod dkim;
+mod expect;
 mod files;
 mod hostname;
 mod listener;
@@ -85,6 +86,7 @@ impl Resolver<'_> {
         let queue = self.queue(&file.queue);
         self.warn_about_bounces(&file.queue, &upstreams, &routes, &known);
         let storm = self.storm(&file.storm);
+        let expected = self.expected(&file.expected);
         let admin = self.admin(&file.admin, &addresses);
         let (hostname, ehlo_name) = hostname?;
         self.environment.note_files(&mut self.files);
@@ -104,6 +106,7 @@ impl Resolver<'_> {
             received: file.trace.received.get()?,
             rules: rules?,
             storm: storm?,
+            expected: expected?,
             queue: queue?,
             doctor: DoctorSettings {
                 at_start: file.doctor.at_start.get()?,

@@ -10,7 +10,7 @@ use crate::delivery::{Bounce, Choice, Profile, RouteConditions};
 use crate::dkim::{Selector, SigningKey, Unsigned};
 use crate::inbound;
 use crate::inbound::users::Password;
-use crate::intake::StormOptions;
+use crate::intake::{Expectation, StormOptions};
 use crate::message::SenderPatterns;
 use crate::message::repair::Repairs;
 use crate::message::rewrite::Rules;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub rules: Rules,
     /// `None`: equal mails are not held.
     pub storm: Option<StormOptions>,
+    /// Mail that should come regularly; the names differ.
+    pub expected: Vec<Expectation>,
     pub queue: QueueSettings,
     pub doctor: DoctorSettings,
     /// `None`: it is off.

@@ -2,8 +2,9 @@
 //! the socket, for `waxseal status`, for health and for the metrics.
 
 use crate::delivery::{HoldCause, LaneState, UpstreamState, UpstreamStatus};
+use crate::intake::ExpectedStatus;
 use crate::queue::{HeldLane, Lane, Operator, QueueError, QueueFigures, Statistics, Suspension};
-use crate::text::{briefly, roughly};
+use crate::text::{any_of, briefly, in_words, roughly};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -45,6 +46,8 @@ pub struct LiveStatus {
     pub lanes: Vec<LaneStatus>,
     pub dkim: Vec<DkimKeyStatus>,
     pub certificates: Vec<CertificateStatus>,
+    /// `[[expect]]`
+    pub expected: Vec<ExpectedStatus>,
     pub faults: u64,
 }
 
@@ -247,6 +250,9 @@ impl GatewayStatus {
         if self.counts.damaged > 0 {
             add("damaged", format!("{} recipients are damaged; see `waxseal queue check`", self.counts.damaged));
         }
+        for expected in live.expected.iter().filter(|expected| expected.is_silent) {
+            add("silence", in_silence(expected));
+        }
         for key in live.dkim.iter().filter(|key| key.is_published == Some(false)) {
             let name = format!("{}._domainkey.{}", key.selector, key.domain);
             add("dkim", format!("the DNS record {name} is missing or is not the key's"));
@@ -270,6 +276,13 @@ pub fn is_held(held: &[HeldLane], lane: &str) -> bool {
         Some(name) => name == lane,
         None => !held.except.iter().any(|name| name == lane),
     })
+}
+
+fn in_silence(expected: &ExpectedStatus) -> String {
+    let ExpectedStatus { name, senders, every_seconds, quiet_seconds, .. } = expected;
+    let (quiet, every) = (Duration::from_secs(*quiet_seconds), Duration::from_secs(*every_seconds));
+    let (senders, quiet, every) = (any_of(senders), roughly(quiet), in_words(every));
+    format!("no mail from {senders} for {quiet}; it is expected every {every} ([[expect]] \"{name}\")")
 }
 
 fn left(now: Timestamp, until: Timestamp) -> String {

@@ -15,7 +15,7 @@ use crate::delivery::{Bouncer, Delivery, DeliveryPlan, Routes, SettlementPolicy}
 use crate::dkim::Keyring;
 use crate::inbound::users::Users;
 use crate::inbound::{ListenerOptions, ListenerRole};
-use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, StormWatch};
+use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SilenceWatch, StormWatch};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::observe::long_work::in_place;
@@ -49,6 +49,7 @@ pub(super) struct Generation {
     pub leftovers: Leftovers,
     pub rates: GatewayRates,
     pub storms: Option<StormWatch>,
+    pub expected: SilenceWatch,
     pub users: Users,
     /// In the order of the configuration.
     pub roles: Vec<Arc<ListenerRole<ListenerIntake>>>,
@@ -100,6 +101,7 @@ impl Generation {
             Some(former) if former.settings.storm == settings.storm => former.storms.clone(),
             _ => settings.storm.map(StormWatch::new),
         };
+        let expected = SilenceWatch::new(&settings.expected, former.map(|former| &former.expected));
         let users = match former {
             Some(former) if former.settings.has_logins_of(&settings) => former.users.clone(),
             // Hashing passwords takes a while.
@@ -109,8 +111,19 @@ impl Generation {
         };
         let lanes = delivery.lanes().cloned().collect();
         let plan = Arc::new(DeliveryPlan { deliver: delivery, settlement, bouncer, lanes, metrics });
-        let mut generation =
-            Self { settings, keyring, routes, upstreams, plan, leftovers, rates, storms, users, roles: Vec::new() };
+        let mut generation = Self {
+            settings,
+            keyring,
+            routes,
+            upstreams,
+            plan,
+            leftovers,
+            rates,
+            storms,
+            expected,
+            users,
+            roles: Vec::new(),
+        };
         generation.roles = roles(&generation, foundation);
         Ok(generation)
     }
@@ -139,7 +152,7 @@ impl Generation {
 
 /// What each listener does, in the order of the configuration.
 fn roles(generation: &Generation, foundation: &Foundation) -> Vec<Arc<ListenerRole<ListenerIntake>>> {
-    let Generation { settings, rates, users, storms, .. } = generation;
+    let Generation { settings, rates, users, storms, expected, .. } = generation;
     let role = |(number, typed): (usize, &ListenerSettings)| {
         let options = ListenerOptions {
             rates: rates.on(number, typed),
@@ -149,6 +162,7 @@ fn roles(generation: &Generation, foundation: &Foundation) -> Vec<Arc<ListenerRo
         let pipeline = IntakePipeline {
             rates: options.rates.clone(),
             storms: storms.clone(),
+            expected: expected.clone(),
             metrics: options.metrics.clone(),
             ..listeners::pipeline(settings, typed, &generation.keyring)
         };

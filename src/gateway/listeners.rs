@@ -7,7 +7,7 @@ use crate::inbound::sockets::{self, Ipv4Clients};
 use crate::inbound::{
     BindError, Client, InheritedSockets, Intake, Listener, ListenerOptions, ListenerRole, Received, SubmissionRates,
 };
-use crate::intake::{DirectIntake, IntakePipeline, QueuedIntake, SenderPolicy};
+use crate::intake::{DirectIntake, IntakePipeline, QueuedIntake, SenderPolicy, SilenceWatch};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::observe::metrics::ListenerMetrics;
@@ -146,6 +146,7 @@ pub(super) fn pipeline(settings: &Settings, listener: &ListenerSettings, keyring
         deduplicate: settings.queue.deduplicate,
         rates: SubmissionRates::default(),
         storms: None,
+        expected: SilenceWatch::default(),
         metrics: ListenerMetrics::default(),
         clock: Clock::System,
     }

@@ -1,10 +1,12 @@
 //! What only the running gateway knows, for metrics, health, `waxseal status` and `waxseal queue`. It keeps no part of the
 //! gateway alive and changes nothing.
 
+use super::generation::Generation;
 use crate::config::{Provider, Settings, UpstreamSettings};
 use crate::control::{CertificateStatus, DkimKeyStatus, LaneStatus, LiveStatus, LiveWatch};
 use crate::delivery::{Delivery, LaneLimits, UpstreamStatus};
 use crate::dkim::{DnsRecord, Keyring, SigningKey};
+use crate::intake::SilenceWatch;
 use crate::message::MemoryBudget;
 use crate::observe::{Clock, fault};
 use crate::queue::Backend;
@@ -34,15 +36,17 @@ struct Watched {
     delivery: Weak<Delivery>,
     dkim: Vec<(DkimKeyStatus, DnsRecord)>,
     certificates: Vec<CertificateStatus>,
+    expected: SilenceWatch,
 }
 
 impl WatchedState {
     /// At the start, and after each change of the configuration.
-    pub fn follow(&self, settings: &Settings, keyring: &Keyring, delivery: &Arc<Delivery>) {
-        self.follow_keys(keyring);
+    pub fn follow(&self, generation: &Generation) {
+        self.follow_keys(&generation.keyring);
         let mut watched = self.0.lock();
-        watched.certificates = certificates(settings);
-        watched.delivery = Arc::downgrade(delivery);
+        watched.certificates = certificates(&generation.settings);
+        watched.delivery = Arc::downgrade(&generation.plan.deliver);
+        watched.expected = generation.expected.clone();
     }
 
     /// What is known of a key's record stays.
@@ -92,9 +96,9 @@ impl LiveParts {
             Some(queue) => queue.admit(0).err().map(|error| error.to_string()),
             None => Some("the queue is closed".to_owned()),
         };
-        let (delivery, listeners, certificates) = {
-            let Watched { delivery, listeners, certificates, .. } = &*self.state.0.lock();
-            (delivery.upgrade(), listeners.clone(), certificates.clone())
+        let (delivery, listeners, certificates, expected) = {
+            let Watched { delivery, listeners, certificates, expected, .. } = &*self.state.0.lock();
+            (delivery.upgrade(), listeners.clone(), certificates.clone(), expected.clone())
         };
         let delivery = delivery.map(|delivery| of_delivery(&delivery, &self.limits, now));
         let (upstreams, lanes) = delivery.unwrap_or_default();
@@ -110,6 +114,7 @@ impl LiveParts {
             lanes,
             dkim: self.state.keys(),
             certificates,
+            expected: self.queue.upgrade().map(|queue| expected.statuses(queue.lived())).unwrap_or_default(),
             faults: fault::panics(),
         }
     }

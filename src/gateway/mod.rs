@@ -121,12 +121,13 @@ impl Gateway {
         lanes.begin().await.map_err(unusable)?;
         let limits = LaneLimits::default();
         let watched = WatchedState::default();
-        watched.follow(&generation.settings, &generation.keyring, &generation.plan.deliver);
+        watched.follow(&generation);
         let live = live_watch(&generation.settings, &foundation, (&limits, &watched));
         let current = Current {
             plan: watch::Sender::new(generation.plan.clone()),
             rules: watch::Sender::new(generation.rules()),
             retention: watch::Sender::new(generation.retention()),
+            expected: watch::Sender::new(generation.expected.clone()),
             watched,
         };
         let (reloader, requests) = reload::channel();

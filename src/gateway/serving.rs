@@ -12,6 +12,7 @@ use super::{StopReason, descriptors, part_ended, probe, upstreams};
 use crate::config::{ConfigText, Settings};
 use crate::control::{ControlServer, CurrentRules, LiveWatch, Reloaded};
 use crate::delivery::{Delivery, DeliveryPlan, Dispatcher};
+use crate::intake::SilenceWatch;
 use crate::queue::QueueError;
 use crate::relay::{Deadline, Upstream};
 use crate::sandbox::Sandbox;
@@ -34,6 +35,7 @@ pub(super) struct Current {
     pub plan: watch::Sender<Arc<DeliveryPlan<Delivery>>>,
     pub rules: watch::Sender<CurrentRules>,
     pub retention: watch::Sender<Retention>,
+    pub expected: watch::Sender<SilenceWatch>,
     pub watched: WatchedState,
 }
 
@@ -126,6 +128,8 @@ impl Serving {
         if let Some(storms) = generation.storms.clone() {
             aside.spawn(storms.run(shutdown.clone()));
         }
+        let expected = current.expected.subscribe();
+        aside.spawn(SilenceWatch::run(expected, foundation.queue.clone(), shutdown.clone()));
         let mut dispatcher = JoinSet::new();
         dispatcher.spawn(parts.dispatcher.run(shutdown.clone()));
         let mut listeners = JoinSet::new();
@@ -227,7 +231,8 @@ impl Serving {
         self.current.plan.send_replace(generation.plan.clone());
         self.current.rules.send_replace(generation.rules());
         self.current.retention.send_replace(generation.retention());
-        self.current.watched.follow(&generation.settings, &generation.keyring, &generation.plan.deliver);
+        self.current.expected.send_replace(generation.expected.clone());
+        self.current.watched.follow(&generation);
         if let Some(storms) =
             generation.storms.clone().filter(|_| generation.settings.storm != self.generation.settings.storm)
         {
@@ -292,6 +297,8 @@ impl Serving {
         self.drain(farewell, drain).await;
         self.generation.leftovers.finish(farewell).await;
         let _cut_off_at_the_end = timeout_at(farewell, self.generation.rates.close()).await;
+        let expected = self.generation.expected.close(&*self.foundation.queue);
+        let _cut_off_at_the_end = timeout_at(farewell, expected).await;
         self.generation.upstreams.close(farewell).await;
         self.sandbox_stop.cancel();
         if let Some((_, sandbox)) = self.sandbox {
@@ -358,6 +365,7 @@ fn other_changes(former: &Settings, now: &Generation) -> Vec<String> {
     };
     tell("users or their passwords", former.has_logins_of(settings));
     tell("rewrite rules", format!("{:?}", former.rules) == format!("{:?}", settings.rules));
+    tell("expected mail", former.expected == settings.expected);
     tell("hostname", former.hostname == settings.hostname);
     let changed = settings.files.changed_since(&former.files);
     changes.extend(changed.map(|file| format!("{} is read again", file.display())));

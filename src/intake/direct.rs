@@ -80,9 +80,13 @@ impl DirectIntake {
         log_taken(&accepted, &received.client, "received; its client waits for the delivery");
         let Some(attempted) = without_held(&accepted, held) else {
             let (id, shares) = (accepted.id, [received.share, received.envelope_share]);
-            self.leftovers.hold(accepted, (original, deduplication), storm).await.map_err(|error| refusal(&error))?;
+            self.leftovers
+                .hold(accepted.clone(), (original, deduplication), storm)
+                .await
+                .map_err(|error| refusal(&error))?;
             drop(shares);
             counted.keep();
+            self.pipeline.expected.accepted(&accepted);
             return Err(Reply::new(250, EnhancedCode::new(2, 0, 0), format!("Queued as {id}")));
         };
         // Deliveries under way at a stop are finished, until the drain time is over.
@@ -99,6 +103,7 @@ impl DirectIntake {
         let reply = reply_for(accepted.id, &attempt);
         if reply.is_positive() {
             counted.keep();
+            self.pipeline.expected.accepted(&accepted);
             let shares = [received.share, received.envelope_share];
             self.leftovers.keep(accepted, (original, deduplication), (&attempt, &attempted, storm), shares).await;
         }

@@ -3,7 +3,7 @@
 //! `pipeline` holds what a listener's intake is configured to do, `policy` says who may send what, and `prepare` turns
 //! `Received` into `Accepted`. Then `queued` stores it; or `direct` passes it to delivery while the client waits, puts
 //! the provider's words into the reply, and keeps the remaining recipients. `deduplication` recognises a message that a
-//! client submits again, and `storm` one that equals many before it. The listener sees only `inbound::Intake`. `rerun` applies the current rules to mail that was
+//! client submits again, `storm` one that equals many before it, and `silence` notices mail that does not come. The listener sees only `inbound::Intake`. `rerun` applies the current rules to mail that was
 //! stored before, and `dry_run` shows what would happen to a message.
 
 mod deduplication;
@@ -17,6 +17,7 @@ mod prepare;
 mod queued;
 mod report;
 mod rerun;
+mod silence;
 mod storm;
 
 pub(crate) use deduplication::InProgress;
@@ -28,4 +29,5 @@ pub(crate) use policy::SenderPolicy;
 pub(crate) use prepare::{IntakeReport, Rejection};
 pub(crate) use queued::QueuedIntake;
 pub use rerun::{Ruling, rerun};
+pub use silence::{Expectation, ExpectedStatus, SilenceWatch};
 pub use storm::{StormOptions, StormWatch};

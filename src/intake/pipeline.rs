@@ -1,6 +1,7 @@
 //! What a listener's intake is configured to do with a message, and the check at MAIL. `prepare` does the rest.
 
 use super::policy::SenderPolicy;
+use super::silence::SilenceWatch;
 use super::storm::{StormCheck, StormWatch};
 use crate::inbound::{Client, SubmissionRates, refusal_reason};
 use crate::message::accepted::Accepted;
@@ -33,6 +34,8 @@ pub struct IntakePipeline {
     pub rates: SubmissionRates,
     /// `None`: nothing is held.
     pub storms: Option<StormWatch>,
+    /// What should come regularly.
+    pub expected: SilenceWatch,
     pub metrics: ListenerMetrics,
     pub clock: Clock,
 }

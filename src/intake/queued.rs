@@ -66,6 +66,7 @@ impl QueuedIntake {
                 if let Some(storm) = storm {
                     storm.keep(&accepted, &stored_states);
                 }
+                self.pipeline.expected.accepted(&accepted);
                 log_taken(&accepted, &received.client, "queued");
                 queued_as(accepted.id)
             }

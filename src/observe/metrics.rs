@@ -11,6 +11,7 @@ pub use catalogue::{METRICS, MetricKind, MetricSchema};
 use super::fault;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ struct RegistryInner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     panics: Counter,
+    /// Of each `[[expect]]` since the start: a reload may take one away.
+    expected: Mutex<HashMap<String, [Gauge; 2]>>,
 }
 
 const SOURCE: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -54,7 +57,7 @@ impl MetricsRegistry {
         }
         let handle = recorder.handle();
         let panics = recorder.register_counter(&key(&catalogue::PANICS, &[]), &SOURCE);
-        let registry = Self(Arc::new(RegistryInner { recorder, handle, panics }));
+        let registry = Self(Arc::new(RegistryInner { recorder, handle, panics, expected: Mutex::default() }));
         registry.gauge(&catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         registry
     }
@@ -149,6 +152,19 @@ impl MetricsRegistry {
     pub fn set_certificate_expiry(&self, usage: &str, name: &str, at: i64) {
         #[expect(clippy::cast_precision_loss, reason = "exact for the next million years")]
         self.gauge(&catalogue::CERTIFICATE_EXPIRY, &[usage, name]).set(at as f64);
+    }
+
+    /// All that are configured: name, whether it is silent, and for how long it has been quiet. Of one that a reload took
+    /// away, neither is known.
+    pub fn set_expected<'a>(&self, expected: impl IntoIterator<Item = (&'a str, bool, Duration)>) {
+        let mut known = self.0.expected.lock();
+        known.values().flatten().for_each(|gauge| gauge.set(f64::NAN));
+        for (name, is_silent, quiet_for) in expected {
+            let both = [&catalogue::EXPECTED_SILENT, &catalogue::EXPECTED_QUIET];
+            let gauges = known.entry(name.to_owned()).or_insert_with(|| both.map(|schema| self.gauge(schema, &[name])));
+            gauges[0].set(flag(is_silent));
+            gauges[1].set(quiet_for.as_secs_f64());
+        }
     }
 
     /// `None`: the system does not report it.

@@ -25,6 +25,7 @@ mod doctor;
 mod doctor_dns;
 mod environment;
 mod everything_verifies;
+mod expected_mail;
 mod failover;
 mod first_run;
 

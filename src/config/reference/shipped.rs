@@ -91,6 +91,7 @@ const PARTS: &[Part] = &[
     Part { after: include_str!("ready_rules.toml"), ..Part::new("rewrite", "Rewrite: your own rules for the mail") },
     Part { in_force: true, ..Part::new("trace", "Trace: what a message shows of its path") },
     Part::new("storm", "Storms: many equal mails to one recipient"),
+    Part::new("expect", "Expected mail: a warning when mail that should come does not"),
     Part { in_force: true, ..Part::new("queue", "The queue: what was accepted and is not yet delivered") },
     Part::new("queue.redis", ""),
     Part { in_force: true, ..Part::new("doctor", "Doctor: what is looked at when mail does not arrive") },

@@ -133,6 +133,16 @@ pub const CERTIFICATE_EXPIRY: MetricSchema = gauge(
     &["use", "name"],
     "When a certificate of the gateway expires, in seconds since 1970.",
 );
+pub const EXPECTED_SILENT: MetricSchema = gauge(
+    "waxseal_expected_silent",
+    &["expect"],
+    "1 if no mail has come for longer than `every` of an [[expect]], otherwise 0.",
+);
+pub const EXPECTED_QUIET: MetricSchema = gauge(
+    "waxseal_expected_quiet_seconds",
+    &["expect"],
+    "Time since the last mail of an [[expect]]; if none has come yet, since the first start with it.",
+);
 pub const DISK_FREE: MetricSchema =
     gauge("waxseal_disk_free_bytes", &[], "Free space on the file system of `data_dir`.");
 pub const DISK_FLOOR: MetricSchema =
@@ -178,6 +188,8 @@ pub const METRICS: &[&MetricSchema] = &[
     &QUOTA_USED,
     &DKIM_RECORD_OK,
     &CERTIFICATE_EXPIRY,
+    &EXPECTED_SILENT,
+    &EXPECTED_QUIET,
     &DISK_FREE,
     &DISK_FLOOR,
     &MEMORY_USED,

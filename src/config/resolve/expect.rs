@@ -1,0 +1,60 @@
+//! `[[expect]]`: mail that should come regularly.
+
+use super::Resolver;
+use crate::config::file::ExpectTable;
+use crate::config::input::{Reported, Resolved};
+use crate::intake::Expectation;
+use crate::message::SenderPatterns;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Silences are looked for at most this often.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+impl Resolver<'_> {
+    pub(super) fn expected(&mut self, typed: &[ExpectTable]) -> Resolved<Vec<Expectation>> {
+        let mut taken = HashSet::new();
+        let resolved: Vec<_> = typed.iter().map(|table| self.expectation(table, &mut taken)).collect();
+        resolved.into_iter().collect()
+    }
+
+    fn expectation(&mut self, typed: &ExpectTable, taken: &mut HashSet<String>) -> Resolved<Expectation> {
+        let every = self.expected_interval(typed);
+        let patterns = typed.sender.value().ok_or(Reported)?;
+        let senders = SenderPatterns::parse(patterns.0.iter().map(|pattern| &pattern.0)).map_err(|_| Reported)?;
+        let name = match typed.name.optional()? {
+            Some(_) => self.unique(taken, "[[expect]]", &typed.name)?,
+            None => self.named_by_senders(typed, &senders, taken)?,
+        };
+        Ok(Expectation { name, senders, every: every? })
+    }
+
+    fn expected_interval(&mut self, typed: &ExpectTable) -> Resolved<Duration> {
+        let every = typed.every.get()?;
+        if every < SHORTEST {
+            self.findings
+                .error(&typed.every.place, "`every` is too short: a second is the least")
+                .help("write how often the mail comes, and a margin: \"8d\" for a weekly report");
+            return Err(Reported);
+        }
+        Ok(every)
+    }
+
+    /// The name in the log and the metrics.
+    fn named_by_senders(
+        &mut self,
+        typed: &ExpectTable,
+        senders: &SenderPatterns,
+        taken: &mut HashSet<String>,
+    ) -> Resolved<Arc<str>> {
+        let name = senders.iter().collect::<Vec<_>>().join(", ");
+        if taken.insert(name.clone()) {
+            return Ok(name.into());
+        }
+        self.findings
+            .error(&typed.sender.place, format!("there is another [[expect]] for \"{name}\""))
+            .help("give each a `name`");
+        Err(Reported)
+    }
+}
