@@ -3,6 +3,7 @@
 //! Every command asks a running gateway through its socket; without one, the command takes the data folder's lock and
 //! uses the queue directly. Text from messages stays on its line of a table.
 
+mod adopt;
 mod change;
 mod check;
 mod client;
@@ -56,6 +57,8 @@ pub enum QueueCommand {
     Check(check::QueueCheckArgs),
     /// Build a new database from what can be read of a damaged one, which is kept aside. The gateway must be stopped
     Salvage(salvage::SalvageArgs),
+    /// With a queue in Redis that was lost or restored from an old copy: accept what is there now. The gateway must be stopped
+    Adopt(adopt::AdoptArgs),
 }
 
 pub const AFTER_HELP: &str = "\
@@ -101,6 +104,9 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    if let QueueCommand::Adopt(args) = &command {
+        return runtime.block_on(adopt::run(args, location));
+    }
     let result = runtime.block_on(async {
         let mut client = QueueClient::open(&location).await?;
         let result = if (asks_the_rules(&command) || asks_the_routes(&command)) && !client.has_rules() {
@@ -175,7 +181,9 @@ async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, client: &QueueCl
         QueueCommand::Remove(args) => change::remove(&args, client).await,
         QueueCommand::Hold(args) => hold::hold(&args, file, client).await,
         QueueCommand::Release(args) => hold::release(&args, client).await,
-        QueueCommand::Check(_) | QueueCommand::Salvage(_) => unreachable!("they reach for the files themselves"),
+        QueueCommand::Check(_) | QueueCommand::Salvage(_) | QueueCommand::Adopt(_) => {
+            unreachable!("they have done their work")
+        }
         QueueCommand::Flush(_) => unreachable!("it is a retry by now"),
     }
 }

@@ -43,15 +43,15 @@ settings! {
         private_key: PemSource, optional r#""certs/redis-client.key""#;
         /// The beginning of every key. Gateways with the same prefix in the same database share a queue.
         prefix: KeyPrefix, default r#""wax""#;
-        /// This gateway's name in `waxseal queue instances`. Default: the machine's name.
+        /// This gateway's name in the log and in Redis. Default: the machine's name.
         instance: String, optional r#""gateway-1""#;
         /// The time limit of one command, and of connecting.
         timeout: Duration, default r#""5s""#;
         /// A Redis whose settings can lose mail that was acknowledged with a 250 is refused. true: it is accepted, and every start
         /// says what can be lost.
         accept_data_loss: bool, default "false";
-        /// What happens to new mail while Redis cannot be reached: "off" (clients get a 451 and try again) or "sqlite" (it is
-        /// stored in a database in `data_dir`, and moved into Redis when that is back).
+        /// What happens to new mail while Redis cannot be reached: "off" (clients get a 451 and try again). A local store for
+        /// that time ("sqlite") is not in this version yet.
         fallback: Fallback, default r#""off""#;
     }
 }

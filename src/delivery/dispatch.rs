@@ -153,7 +153,9 @@ impl<C: Deliver> DeliveryRun<C> {
     /// the lease is always settled. Returns whether the message waits again for anybody.
     async fn deliver(self, unbegun: Unbegun, stop: CancellationToken) -> bool {
         fault::provoke("hand-over", &unbegun.leased().accepted.envelope.sender);
-        if stop.is_cancelled() {
+        // Another gateway may have the message by now.
+        let is_lost = !self.dispatcher.queue.still_holds(unbegun.leased().lease);
+        if is_lost || stop.is_cancelled() {
             unbegun.release().await;
             return true;
         }

@@ -5,9 +5,10 @@ use crate::config::{BackendSettings, QueueLocation};
 use crate::observe::Clock;
 use crate::observe::fault::Fault;
 use crate::observe::metrics::QueueMetrics;
-use crate::queue::Backend;
+use crate::queue::redis::{RedisQueue, RedisQueueOptions};
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteOptions, SqliteQueue};
+use crate::queue::{Backend, QueueError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +40,8 @@ impl BackendOptions {
 pub enum BackendError {
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
-    #[error("backend = \"redis\" is not in this version yet; use \"sqlite\": the queue is a file in `data_dir`")]
-    RedisIsMissing,
+    #[error(transparent)]
+    Redis(#[from] QueueError),
     #[error("a fault of the program: {0}")]
     Fault(String),
 }
@@ -61,7 +62,22 @@ pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Ar
             let queue = opened.map_err(|failure| BackendError::Fault(Fault(&failure).to_string()))??;
             Ok(Arc::new(queue))
         }
-        BackendSettings::Redis(_) => Err(BackendError::RedisIsMissing),
+        BackendSettings::Redis(redis) => {
+            let options = RedisQueueOptions::new(*redis, location.data_dir, options.schedule);
+            Ok(Arc::new(RedisQueue::open(options).await?))
+        }
+    }
+}
+
+/// Accepts what Redis holds now as the queue of this data folder, whose lock the caller holds. Returns how many acknowledged
+/// messages are missing; there are none for a database.
+pub async fn adopt(location: QueueLocation, options: BackendOptions) -> Result<u64, BackendError> {
+    match location.backend {
+        BackendSettings::Sqlite => Ok(0),
+        BackendSettings::Redis(redis) => {
+            let options = RedisQueueOptions::new(*redis, location.data_dir, options.schedule);
+            Ok(RedisQueue::adopt(options).await?)
+        }
     }
 }
 

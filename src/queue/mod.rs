@@ -30,7 +30,6 @@ mod handoff;
 pub(crate) mod lifetime;
 mod operator;
 mod quota;
-#[allow(dead_code, reason = "it grows, and cannot be selected yet")]
 pub mod redis;
 pub mod schedule;
 pub mod sqlite;

@@ -58,6 +58,7 @@ mod queue_restarts;
 mod queue_space;
 mod rates;
 mod received_header;
+mod redis_queue;
 mod refused_starts;
 mod relay_certificates;
 mod relay_log;

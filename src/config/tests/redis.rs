@@ -32,9 +32,9 @@ fn a_url_is_enough() {
     let login = options.login.expect("a login");
     assert_eq!((login.user.as_deref(), login.password.reveal()), (Some("wax"), "pass@word"));
     assert!(options.tls.is_some() && options.database == 2);
-    let options = redis("url = \"unix:///run/redis.sock\"\nfallback = \"sqlite\"\naccept_data_loss = true");
+    let options = redis("url = \"unix:///run/redis.sock\"\nfallback = \"off\"\naccept_data_loss = true");
     assert_eq!(options.place, RedisPlace::Single(ServerAddress::Unix("/run/redis.sock".into())));
-    assert!(options.accept_data_loss && options.fallback == Fallback::Sqlite);
+    assert!(options.accept_data_loss && options.fallback == Fallback::Off);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Leases of this and of other instances: renews those that it holds, takes back those of instances that have vanished, and
 //! says whether one may still be used.
 
-use super::answers::{list, text, texts};
+use super::answers::texts;
 use super::commit::RecordChange;
 use super::layout::{MessagePlace, lease_member, split_lease_member};
 use super::record::MessageRecord;
@@ -145,14 +145,6 @@ impl RedisStore {
             info!(count, "messages were leased when this instance ended; they are tried again, and may be duplicates");
         }
         Ok(())
-    }
-
-    /// Whether a shard holds anything, for messages.
-    pub(super) async fn field(&self, key: String, name: &str) -> Result<Option<String>, QueueError> {
-        let mut command = cmd("HMGET");
-        command.arg(key).arg(name);
-        let values = self.link.read(0, vec![command]).await?.pop().map(list).unwrap_or_default();
-        Ok(values.into_iter().next().and_then(text))
     }
 }
 

@@ -4,7 +4,7 @@
 //! within it: one that was delayed on its way and arrives after a later one is refused, and changes nothing. Nothing here
 //! is repeated, because the next request states the whole position again.
 
-use super::answers::{list, number, text, texts};
+use super::answers::{list, number, text};
 use super::layout::Layout;
 use super::link::Link;
 use super::store::RedisStore;
@@ -15,7 +15,7 @@ use crate::rate::shared::{
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,24 +91,6 @@ impl RedisLimits {
         let layout = self.layout();
         [layout.permits(account), layout.rates(account), layout.breakers(account), layout.limited_accounts()]
     }
-}
-
-/// Frees the permits of an instance that is gone for good. If it is not, it counts as new when it asks again.
-pub(super) async fn forget(store: &RedisStore, instance: &str) -> Result<(), QueueError> {
-    let mut members = cmd("SMEMBERS");
-    members.arg(store.layout.limited_accounts());
-    let accounts = store.link.read(0, vec![members]).await?.pop().map(texts).unwrap_or_default();
-    for account in accounts {
-        let layout = &store.layout;
-        let keys =
-            [layout.permits(&account), layout.rates(&account), layout.breakers(&account), layout.limited_accounts()];
-        let arguments = |command: &mut Cmd| {
-            command.arg("").arg(&account).arg(instance).arg(0).arg(0).arg(0).arg(0).arg(0).arg(0).arg(0);
-            command.arg("forget").arg(micros(GONE)).arg(micros(TURN));
-        };
-        store.link.call(0, PERMITS, &keys, arguments).await?;
-    }
-    Ok(())
 }
 
 #[async_trait]

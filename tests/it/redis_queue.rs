@@ -1,0 +1,104 @@
+//! Several gateways, one queue in Redis: any of them accepts, any of them delivers, and the cap is that of all together.
+
+use crate::support::application::{hand_in, mail, numbered, queued_in_front_of, subjects};
+use crate::support::gateway::Gateway;
+use crate::support::provider::Provider;
+use crate::support::redis::RedisServer;
+use crate::support::until;
+use crate::support::upstream::ScriptedUpstream;
+
+const YOU: [&str; 1] = ["you@example.net"];
+
+/// `None` after saying that the test is skipped.
+fn redis() -> Option<RedisServer> {
+    RedisServer::start()
+}
+
+/// Lines of [queue].
+fn in_redis(server: &RedisServer) -> String {
+    format!("backend = \"redis\"\n[queue.redis]\nurl = \"{}\"", server.url())
+}
+
+async fn submit(gateway: &Gateway, subjects: &[String]) {
+    for subject in subjects {
+        let reply = hand_in(gateway.address(), &YOU, &mail(subject)).await;
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_gateway_accepts_and_delivers_and_together_they_keep_the_cap() {
+    let Some(server) = redis() else { return };
+    let scripted = ScriptedUpstream::start().await;
+    let start = || queued_in_front_of(&scripted, "max_connections = 3", &in_redis(&server)).start(1);
+    let gateways = [start(), start()];
+    let all = numbered(40);
+    let (left, right) = all.split_at(20);
+    tokio::join!(submit(&gateways[0], left), submit(&gateways[1], right));
+    until("everything has arrived", || scripted.messages().len() >= all.len()).await;
+    assert_eq!(subjects(&scripted), all, "each once");
+    assert!(scripted.counts().max <= 3, "{:?}", scripted.counts());
+    for gateway in &gateways {
+        let rows = || {
+            let listed = gateway.output(&["queue", "list", "--history"]);
+            String::from_utf8_lossy(&listed.stdout).lines().filter(|line| line.contains("queued as SCRIPTED")).count()
+        };
+        until("each shows the whole queue", || rows() == all.len()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_had_accepted_another_one_delivers() {
+    let Some(server) = redis() else { return };
+    let provider = Provider::away();
+    let setup = || provider.queued("", &in_redis(&server));
+    let first = setup().start(1);
+    submit(&first, &numbered(10)).await;
+    let second = setup().start(1);
+    tokio::task::spawn_blocking(|| first.stop()).await.unwrap();
+    let scripted = provider.start().await;
+    until("the other one delivers", || scripted.messages().len() >= 10).await;
+    assert_eq!(subjects(&scripted), numbered(10));
+    drop(second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_gateway_takes_back_what_it_had_leased() {
+    let Some(server) = redis() else { return };
+    let provider = Provider::away();
+    let gateway = provider.queued("", &in_redis(&server)).start(1);
+    submit(&gateway, &numbered(5)).await;
+    let (_, setup) = tokio::task::spawn_blocking(|| gateway.kill()).await.unwrap();
+    let scripted = provider.start().await;
+    let _again = setup.start(1);
+    until("everything has arrived", || scripted.messages().len() >= 5).await;
+    assert_eq!(subjects(&scripted), numbered(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_can_lose_mail_is_refused_and_one_that_lost_it_is_adopted_on_request() {
+    let Some(server) = redis() else { return };
+    let provider = Provider::away();
+    let setup = || provider.queued("", &in_redis(&server));
+    server.config_set("appendfsync", "everysec");
+    let refused = setup().output(&["run"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("appendfsync"), "{said}");
+    server.config_set("appendfsync", "always");
+
+    let gateway = setup().start(1);
+    submit(&gateway, &numbered(3)).await;
+    let (status, _, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    server.command(&["FLUSHALL"]);
+    let refused = setup.output(&["run"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("waxseal queue adopt") && said.contains('3'), "{said}");
+    let adopted = setup.output(&["queue", "adopt", "--yes"]);
+    assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
+    assert!(String::from_utf8_lossy(&adopted.stdout).contains("3 messages"));
+    let gateway = setup.start(1);
+    submit(&gateway, &numbered(1)).await;
+}
