@@ -66,6 +66,10 @@ impl Thread {
             batch.into_iter().zip(outcomes).for_each(|(call, outcome)| call.answer(outcome));
             self.tend();
         }
+        // A reader may outlive this connection, and would leave the log to the next start.
+        if !self.surroundings.files.has_moved() {
+            let _best_effort = self.empty_log();
+        }
         self.surroundings.files.restore(&self.connection);
     }
 

@@ -102,6 +102,8 @@ impl SqliteStore {
         &self,
         query: impl FnOnce(&Sql<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        // Until the connection is back: the log stays, and the queue is not closed.
+        let _reading = self.surroundings.reading.read();
         if self.writer.is_closed() {
             return Err(Failure::from(QueueError::Closed).into());
         }
@@ -110,10 +112,7 @@ impl SqliteStore {
             Some(connection) => connection,
             None => schema::open_reader(&self.path).map_err(Failure::from)?,
         };
-        let result = {
-            let _the_log_stays = self.surroundings.reading.read();
-            query(&Sql::new(&connection))
-        };
+        let result = query(&Sql::new(&connection));
         let mut readers = self.readers.lock();
         // A connection that failed may be broken.
         if result.is_ok() && readers.len() < READERS {
@@ -303,7 +302,11 @@ impl SqliteStore {
 
     pub(super) fn close(&self) {
         self.writer.shut();
-        self.readers.lock().clear();
+        {
+            // Later ones see that it is closed.
+            let _nobody_reads = self.surroundings.reading.write();
+            self.readers.lock().clear();
+        }
         self.writer.close();
         self.surroundings.files.unlock();
         self.surroundings.reserve.fill();

@@ -132,3 +132,28 @@ async fn an_empty_file_is_a_start_that_was_interrupted() {
     folder.open().put(plain(1, 0)).await.unwrap();
     assert_eq!(folder.open().statistics().await.unwrap().waiting, 1);
 }
+
+/// A reader that came back after the writer had gone left the log behind, and the next start took it for the rest of a crash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_closed_while_it_is_read_leaves_no_log() {
+    for _ in 0..20 {
+        let folder = Folder::new(0);
+        let queue = Arc::new(folder.open());
+        queue.put(plain(1, 0)).await.unwrap();
+        let read = |queue: Arc<SqliteQueue>| async move {
+            for _ in 0..200 {
+                if queue.list(&Filter::default(), None, 10).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let reads: Vec<_> = (0..8).map(|_| tokio::spawn(read(queue.clone()))).collect();
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        queue.close().await;
+        for read in reads {
+            read.await.unwrap();
+        }
+        drop(queue);
+        assert!(crate::queue::sqlite::is_settled(&folder.path()).unwrap());
+    }
+}
