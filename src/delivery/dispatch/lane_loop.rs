@@ -35,7 +35,7 @@ const SWEPT_TOGETHER: usize = 8;
 /// Pause while another lane's message is tried alone.
 const REST: Duration = Duration::from_secs(1);
 
-/// A call of [`Queue::lease`](crate::queue::Queue::lease).
+/// A call of [`Queue::lease`].
 type Leasing = Pin<Box<dyn Future<Output = Result<Vec<Leased>, QueueError>> + Send>>;
 
 /// How a delivery ended.
