@@ -23,11 +23,11 @@ mod upstream;
 mod user;
 
 use super::environment::Environment;
-use super::file::{File, GatewayTable, ListenerTable, StormTable, UnsignedMail, UpstreamTable};
+use super::file::{DoctorTable, File, GatewayTable, ListenerTable, StormTable, UnsignedMail, UpstreamTable};
 use super::file_digests::FileDigests;
 use super::input::{Reported, Resolved, Typed};
 use super::problem::{Findings, Problems, Source};
-use super::settings::{DkimSettings, DoctorSettings, Settings};
+use super::settings::{DkimSettings, DoctorSettings, RouteSettings, Settings};
 use super::value::PatternText;
 use crate::dkim::Unsigned;
 use crate::intake::StormOptions;
@@ -35,6 +35,7 @@ use crate::message::SenderPatterns;
 use crate::observe::log::LogOptions;
 use crate::smtp::Domain;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +49,18 @@ pub struct Resolver<'a> {
     pub files: FileDigests,
 }
 
+fn typed_addresses(listeners: &[ListenerTable]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.address.value().copied()).collect()
+}
+
+fn doctor(typed: &DoctorTable) -> Resolved<DoctorSettings> {
+    Ok(DoctorSettings {
+        at_start: typed.at_start.get()?,
+        dns: typed.dns.optional()?.map(|server| server.0),
+        ignore: typed.ignore.optional()?.unwrap_or_default(),
+    })
+}
+
 impl Resolver<'_> {
     pub fn resolve(&mut self, file: File) -> Resolved<Settings> {
         let hostname = self.hostname(file.gateway.hostname.clone(), has_provider(&file.upstreams));
@@ -56,26 +69,21 @@ impl Resolver<'_> {
         let signs_nothing = file.upstreams.iter().all(upstream::leaves_signing_to_provider);
         let unsigned = self.unsigned(&file.gateway, has_keys, signs_nothing);
         let unsigned_mail = unsigned.as_ref().ok();
-        let has_users = !file.users.is_empty();
         let users = self.users(&file.users);
         let own_domains = own_domains(&dkim, unsigned_mail);
         self.warn_about_senders(&file.gateway.unsigned, has_keys, &file.listeners);
-        let typed_addresses: Vec<_> =
-            file.listeners.iter().filter_map(|listener| listener.address.value().copied()).collect();
-        let listeners = self.listeners(&file.listeners, &own_domains, has_users);
+        let listeners = self.listeners(&file.listeners, &own_domains, !file.users.is_empty());
         self.check_waiting_users(&file.users, &file.listeners);
         self.warn_about_plausible(&listeners, &dkim, unsigned_mail);
-        let addresses: Vec<_> = listeners.iter().map(|listener| listener.options.address).collect();
-        let names: Vec<_> = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let addresses = listeners.iter().map(|listener| listener.options.address).collect::<Vec<_>>();
+        let names = file.upstreams.iter().map(|upstream| upstream.name.clone()).collect::<Vec<_>>();
         let ehlo_name = hostname.as_ref().ok().map(|(_, ehlo_name)| ehlo_name.as_str());
         let upstreams = self.upstreams(&file.upstreams, &addresses, ehlo_name);
-        let logins: Vec<_> = users.iter().map(|user| user.name.clone()).collect();
-        let chosen: Vec<_> = file.rewrites.iter().filter_map(|rule| rule.upstream.value().cloned()).collect();
-        let named = route::RouteNames { upstreams: &names, users: &logins, chosen: &chosen };
-        let routes = self.routes(&file.routes, &named);
+        let logins = users.iter().map(|user| user.name.clone()).collect::<Vec<_>>();
+        let routes = self.routes_of(&file, &names, &logins);
         let repairs = file.repair.repairs();
         let known = rewrite::KnownNames {
-            listeners: &typed_addresses,
+            listeners: &typed_addresses(&file.listeners),
             users: &logins,
             upstreams: &names,
             dkim: &dkim,
@@ -108,17 +116,18 @@ impl Resolver<'_> {
             storm: storm?,
             expected: expected?,
             queue: queue?,
-            doctor: DoctorSettings {
-                at_start: file.doctor.at_start.get()?,
-                dns: file.doctor.dns.optional()?.map(|server| server.0),
-                ignore: file.doctor.ignore.optional()?.unwrap_or_default(),
-            },
+            doctor: doctor(&file.doctor)?,
             admin: admin?,
             log: LogOptions { format: file.log.format.get()?, level: file.log.level.get()?.0 },
             file: None,
             files: std::mem::take(&mut self.files),
             warnings: Problems::new(Arc::new(Source::default()), Vec::new()),
         })
+    }
+
+    fn routes_of(&mut self, file: &File, upstreams: &[Typed<String>], users: &[Arc<str>]) -> Vec<RouteSettings> {
+        let chosen: Vec<_> = file.rewrites.iter().filter_map(|rule| rule.upstream.value().cloned()).collect();
+        self.routes(&file.routes, &route::RouteNames { upstreams, users, chosen: &chosen })
     }
 
     fn path(&self, typed: &Path) -> PathBuf {

@@ -45,7 +45,6 @@ use crate::sandbox::{Sandbox, SandboxError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -123,13 +122,7 @@ impl Gateway {
         let watched = WatchedState::default();
         watched.follow(&generation);
         let live = live_watch(&generation.settings, &foundation, (&limits, &watched));
-        let current = Current {
-            plan: watch::Sender::new(generation.plan.clone()),
-            rules: watch::Sender::new(generation.rules()),
-            retention: watch::Sender::new(generation.retention()),
-            expected: watch::Sender::new(generation.expected.clone()),
-            watched,
-        };
+        let current = Current::of(&generation, watched);
         let (reloader, requests) = reload::channel();
         let control = bind_control(&generation.settings, &queue, hooks(&current, &live, &queue, &reloader));
         let listeners =

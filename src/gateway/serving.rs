@@ -39,6 +39,18 @@ pub(super) struct Current {
     pub watched: WatchedState,
 }
 
+impl Current {
+    pub fn of(generation: &Generation, watched: WatchedState) -> Self {
+        Self {
+            plan: watch::Sender::new(generation.plan.clone()),
+            rules: watch::Sender::new(generation.rules()),
+            retention: watch::Sender::new(generation.retention()),
+            expected: watch::Sender::new(generation.expected.clone()),
+            watched,
+        }
+    }
+}
+
 /// Everything that [`Serving`] starts.
 #[derive(Debug)]
 pub(super) struct Parts {

@@ -189,11 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         loop {
             only_greeted &= matches!(step.next, SessionAction::Command(_) | SessionAction::Close)
                 && step.reply.as_ref().is_none_or(Reply::is_positive);
-            if step.refuses_message()
-                && let Some(reply) = &step.reply
-            {
-                self.options.metrics.refused(refusal_reason(reply));
-            }
+            self.count_refusal(&step);
             if let Some(reply) = step.reply {
                 reply.write_to(&mut self.output);
                 if self.output.len() >= MOST_UNWRITTEN {
@@ -235,6 +231,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 }
                 SessionAction::Close => return Ok(()),
             };
+        }
+    }
+
+    fn count_refusal(&self, step: &SessionStep) {
+        if step.refuses_message()
+            && let Some(reply) = &step.reply
+        {
+            self.options.metrics.refused(refusal_reason(reply));
         }
     }
 

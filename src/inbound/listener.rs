@@ -83,15 +83,9 @@ impl Listener {
         let mut changes = role.clone();
         let log_limiter = Arc::new(LogLimiter::default());
         let in_role = |current: &ListenerRole<I>| {
-            let ListenerRole { options, users, .. } = current;
-            Arc::new(ListenerService {
-                options: options.clone(),
-                users: users.clone(),
-                budget: budget.clone(),
-                role: role.clone(),
-                stop: stop.clone(),
-                log_limiter: log_limiter.clone(),
-            })
+            let (options, users) = (current.options.clone(), current.users.clone());
+            let (budget, stop, log_limiter) = (budget.clone(), stop.clone(), log_limiter.clone());
+            Arc::new(ListenerService { options, users, budget, role: role.clone(), stop, log_limiter })
         };
         let mut service = in_role(&changes.borrow_and_update().clone());
         let mut limits = counter(&service.options, &ConnectionCounter::new(0, 0, 0));
