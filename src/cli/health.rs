@@ -2,12 +2,10 @@
 //! mail and connects to no provider.
 
 use super::queue::{print, print_json};
-use super::run::print_problems;
-use super::{PROBLEM_FOUND, WRONG, complain};
+use super::{PROBLEM_FOUND, complain, queue_location, small_runtime};
 use crate::admin::{AdminOptions, HealthReport};
 use crate::config::{self, ConfigFile, Environment};
 use crate::control::{self, ControlRequest, ControlResponse, GatewayStatus};
-use anyhow::Context as _;
 use clap::Args;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -39,15 +37,11 @@ Without --ready a provider that is away does not count: a restart of the gateway
 Exit status: 0 healthy, 1 not healthy, or no gateway runs, 2 wrong usage or configuration.";
 
 pub fn run(config: &ConfigFile<'_>, args: &HealthArgs) -> anyhow::Result<ExitCode> {
-    let location = match config::queue_location(config, &Environment::of_process()) {
+    let location = match queue_location(config) {
         Ok(location) => location,
-        Err(problems) => {
-            print_problems(&problems);
-            return Ok(ExitCode::from(WRONG));
-        }
+        Err(status) => return Ok(status),
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = small_runtime()?;
     let status = match runtime.block_on(ask_socket(&location.data_dir)) {
         Ok(status) => status,
         // Some file systems have no sockets.

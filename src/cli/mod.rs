@@ -15,14 +15,16 @@ mod status;
 mod suggestions;
 mod user;
 
-use crate::config::{self, CONFIG_VARIABLE, ConfigFile, Environment, shown_path};
+use crate::config::{self, CONFIG_VARIABLE, ConfigFile, Environment, QueueLocation, shown_path};
 use crate::message::MailId;
 use crate::observe::{Redaction, fault};
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
+use tokio::runtime::Runtime;
 
 /// The check found a problem.
 pub const PROBLEM_FOUND: u8 = 1;
@@ -122,6 +124,19 @@ pub fn main() -> ExitCode {
         complain(format_args!("{error:#}"));
         ExitCode::from(WRONG)
     })
+}
+
+/// Where the queue is. If the configuration does not say, its problems are printed, and the exit status comes back.
+fn queue_location(file: &ConfigFile<'_>) -> Result<QueueLocation, ExitCode> {
+    config::queue_location(file, &Environment::of_process()).map_err(|problems| {
+        run::print_problems(&problems);
+        ExitCode::from(WRONG)
+    })
+}
+
+/// For a command that asks one thing after the other.
+fn small_runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
 /// Why a file that an argument names cannot be read.

@@ -21,13 +21,12 @@ mod waiting;
 mod walk;
 
 use super::run::print_problems;
-use super::{PROBLEM_FOUND, WRONG};
+use super::{PROBLEM_FOUND, WRONG, queue_location, small_runtime};
 use crate::cli::complain;
 use crate::config::{self, ConfigFile, Environment, QueueLocation};
 use crate::control::{Blame, ControlRefusal};
 use crate::gateway::backend::database_folder;
 use crate::gateway::current_rules;
-use anyhow::Context as _;
 use clap::Subcommand;
 pub(super) use client::{QueueClient, unexpected};
 use std::io::{ErrorKind, Write as _};
@@ -90,20 +89,16 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
         complain(format_args!("{wrong}"));
         return Ok(ExitCode::from(WRONG));
     }
-    let location = match config::queue_location(file, &Environment::of_process()) {
+    let location = match queue_location(file) {
         Ok(location) => location,
-        Err(problems) => {
-            print_problems(&problems);
-            return Ok(ExitCode::from(WRONG));
-        }
+        Err(status) => return Ok(status),
     };
     match &command {
         QueueCommand::Check(args) => return of_database(&location, |folder| check::run(args, folder)),
         QueueCommand::Salvage(args) => return of_database(&location, |folder| salvage::run(args, folder)),
         _ => {}
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = small_runtime()?;
     if let QueueCommand::Adopt(args) = &command {
         return runtime.block_on(adopt::run(args, location));
     }

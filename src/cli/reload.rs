@@ -1,8 +1,7 @@
 //! `waxseal reload`: asks the running gateway to read its configuration again, and prints what came of it.
 
-use super::{PROBLEM_FOUND, WRONG, complain};
-use crate::cli::run::print_problems;
-use crate::config::{self, ConfigFile, Environment};
+use super::{PROBLEM_FOUND, complain, queue_location, small_runtime};
+use crate::config::ConfigFile;
 use crate::control::{self, ControlRequest, ControlResponse, Reloaded};
 use anyhow::{Context as _, anyhow};
 use std::process::ExitCode;
@@ -21,15 +20,12 @@ within seconds when their content changes.
 Exit status: 0 reloaded, 1 the configuration has a problem and nothing was changed, 2 no gateway answers.";
 
 pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
-    let location = match config::queue_location(file, &Environment::of_process()) {
+    let location = match queue_location(file) {
         Ok(location) => location,
-        Err(problems) => {
-            print_problems(&problems);
-            return Ok(ExitCode::from(WRONG));
-        }
+        Err(status) => return Ok(status),
     };
     let data_dir = location.data_dir.display();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = small_runtime()?;
     let response = runtime
         .block_on(control::ask(&location.data_dir, &ControlRequest::Reload))
         .with_context(|| format!("no gateway that uses {data_dir} answers; is it running, and as this user?"))??;

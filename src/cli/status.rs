@@ -2,9 +2,8 @@
 //! what is wrong. Changes nothing.
 
 use super::queue::{QueueClient, ago, print, print_json, size, unexpected};
-use super::run::print_problems;
-use super::{PROBLEM_FOUND, WRONG};
-use crate::config::{self, ConfigFile, Environment};
+use super::{PROBLEM_FOUND, queue_location, small_runtime};
+use crate::config::ConfigFile;
 use crate::control::{
     ControlRequest, ControlResponse, GatewayStatus, LaneStatus, LiveStatus, StatusProblem, WaitReason,
 };
@@ -12,7 +11,6 @@ use crate::delivery::{UpstreamState, UpstreamStatus};
 use crate::intake::ExpectedStatus;
 use crate::observe::log::Clean;
 use crate::text::briefly;
-use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use std::fmt::Write as _;
@@ -31,15 +29,11 @@ Works beside a running gateway, and says so if none runs.
 Exit status: 0 nothing is wrong, 1 something is (the last lines say what), 2 wrong usage, or no way to the gateway.";
 
 pub fn run(config: &ConfigFile<'_>, args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let location = match config::queue_location(config, &Environment::of_process()) {
+    let location = match queue_location(config) {
         Ok(location) => location,
-        Err(problems) => {
-            print_problems(&problems);
-            return Ok(ExitCode::from(WRONG));
-        }
+        Err(status) => return Ok(status),
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = small_runtime()?;
     let status = runtime.block_on(async {
         let client = QueueClient::open(&location).await?;
         let status = match client.ask(ControlRequest::Status).await? {

@@ -81,7 +81,6 @@ impl Resolver<'_> {
         let upstreams = self.upstreams(&file.upstreams, &addresses, ehlo_name);
         let logins = users.iter().map(|user| user.name.clone()).collect::<Vec<_>>();
         let routes = self.routes_of(&file, &names, &logins);
-        let repairs = file.repair.repairs();
         let known = rewrite::KnownNames {
             listeners: &typed_addresses(&file.listeners),
             users: &logins,
@@ -110,7 +109,7 @@ impl Resolver<'_> {
             dkim,
             upstreams,
             routes,
-            repairs: repairs?,
+            repairs: file.repair.repairs()?,
             received: file.trace.received.get()?,
             rules: rules?,
             storm: storm?,
