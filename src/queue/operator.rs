@@ -189,6 +189,24 @@ pub struct MessageDetails {
     pub has_original: bool,
 }
 
+impl MessageDetails {
+    /// Of a message that was delivered to all recipients, so that only its history is left. Each row with the message's size.
+    pub(super) fn of_history(delivered: Vec<(HistoryRow, u64)>) -> Option<Self> {
+        let (first, size) = delivered.first()?;
+        let row = Row {
+            id: first.id.clone(),
+            received_at: first.received_at,
+            sender: first.sender.clone(),
+            subject: first.subject.clone(),
+            size: *size,
+            message_id: first.message_id.clone(),
+            recipients: Vec::new(),
+        };
+        let delivered = delivered.into_iter().map(|(row, _)| row).collect();
+        Some(Self { row, header: String::new(), attempts: Vec::new(), delivered, has_original: false })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HistoryRow {
     pub cursor: Cursor,

@@ -7,8 +7,7 @@ use super::store::{Loaded, RedisStore};
 use super::times::Times;
 use crate::message::MailId;
 use crate::queue::{
-    Cursor, Filter, HistoryRow, MessageDetails, Page, QueueError, RecipientRow, RecipientState, Row, Suspension,
-    is_message_id,
+    Cursor, Filter, MessageDetails, Page, QueueError, RecipientRow, RecipientState, Row, Suspension, is_message_id,
 };
 use jiff::Timestamp;
 use redis::cmd;
@@ -90,7 +89,7 @@ impl RedisStore {
             Some(place) => self.load_one(place).await?.map(|loaded| (place, loaded)),
             None => None,
         };
-        let Some((place, loaded)) = loaded else { return Ok(shown_from_history(delivered)) };
+        let Some((place, loaded)) = loaded else { return Ok(MessageDetails::of_history(delivered)) };
         let delivered = delivered.into_iter().map(|(row, _)| row).collect();
         let mut command = cmd("HGET");
         command.arg(self.layout.message(place)).arg("head");
@@ -110,22 +109,6 @@ impl RedisStore {
             }
         }))
     }
-}
-
-// If a message was delivered to all recipients, only its history is left.
-fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<MessageDetails> {
-    let (first, size) = delivered.first()?;
-    let row = Row {
-        id: first.id.clone(),
-        received_at: first.received_at,
-        sender: first.sender.clone(),
-        subject: first.subject.clone(),
-        size: *size,
-        message_id: first.message_id.clone(),
-        recipients: Vec::new(),
-    };
-    let delivered = delivered.into_iter().map(|(row, _)| row).collect();
-    Some(MessageDetails { row, header: String::new(), attempts: Vec::new(), delivered, has_original: false })
 }
 
 fn wanted_row(times: &Times, filter: &Filter, place: MessagePlace, loaded: Loaded) -> Option<Row> {

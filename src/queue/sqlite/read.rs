@@ -125,7 +125,7 @@ pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<(R
 
 pub(super) fn show(sql: &Sql<'_>, id: MailId) -> Result<Option<MessageDetails>, Failure> {
     let delivered = delivered(sql, id)?;
-    let Some(message) = key_of(sql, id)? else { return Ok(shown_from_history(delivered)) };
+    let Some(message) = key_of(sql, id)? else { return Ok(MessageDetails::of_history(delivered)) };
     let Some(row) = row(sql, message)? else { return Ok(None) };
     let header = sql.first("SELECT header FROM content WHERE message = ?1", [message], |row| row.get::<_, Vec<u8>>(0));
     let header = match header {
@@ -150,22 +150,6 @@ pub(super) fn show(sql: &Sql<'_>, id: MailId) -> Result<Option<MessageDetails>, 
     let header = String::from_utf8_lossy(&header).into_owned();
     let delivered = delivered.into_iter().map(|(row, _)| row).collect();
     Ok(Some(MessageDetails { row, header, attempts, delivered, has_original: original.is_some() }))
-}
-
-// If a message was delivered to all recipients, only its history is left.
-fn shown_from_history(delivered: Vec<(HistoryRow, u64)>) -> Option<MessageDetails> {
-    let (first, size) = delivered.first()?;
-    let row = Row {
-        id: first.id.clone(),
-        received_at: first.received_at,
-        sender: first.sender.clone(),
-        subject: first.subject.clone(),
-        size: *size,
-        message_id: first.message_id.clone(),
-        recipients: Vec::new(),
-    };
-    let delivered = delivered.into_iter().map(|(row, _)| row).collect();
-    Some(MessageDetails { row, header: String::new(), attempts: Vec::new(), delivered, has_original: false })
 }
 
 pub(super) fn history(sql: &Sql<'_>, before: Option<Cursor>, limit: i64) -> Result<Vec<HistoryRow>, Failure> {
