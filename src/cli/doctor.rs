@@ -5,7 +5,7 @@ mod report;
 mod screen;
 
 use super::queue::QueueClient;
-use super::run::print_problems;
+use super::run::{print_problems, received};
 use super::{PROBLEM_FOUND, WRONG};
 use crate::config::{self, ConfigFile, Environment, QueueLocation, Settings};
 use crate::control::{ControlRequest, ControlResponse};
@@ -20,6 +20,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub const AFTER_HELP: &str = "\
@@ -33,7 +34,7 @@ Every check has a name, such as upstream.tls.name; docs/troubleshooting.md expla
 whose results do not count. It is not meant as a container's health check: it connects to the provider and logs in.
 
 Exit status: 0 nothing is wrong (what is unknown does not count), 1 a check failed or has a warning, 2 wrong usage or
-configuration.";
+configuration; with --watch that of the last whole round, or 130 if Ctrl-C came before the first one ended.";
 
 /// Results that may wait for the screen.
 const PARTS_AHEAD: usize = 16;
@@ -41,6 +42,9 @@ const PARTS_AHEAD: usize = 16;
 /// Between two rounds of --watch: providers count logins.
 const DEFAULT_PAUSE: &str = "60";
 const SHORTEST_PAUSE: u64 = 5;
+
+/// Ctrl-C before the first round of --watch has ended: nothing is known. What shells report for a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, clap::Args)]
 pub struct DoctorArgs {
@@ -80,33 +84,57 @@ pub fn run(file: &ConfigFile<'_>, args: DoctorArgs) -> anyhow::Result<ExitCode> 
 }
 
 async fn rounds(file: &ConfigFile<'_>, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    // Once, for all rounds: a signal that arrives while nothing waits for it is kept for the next wait.
+    let mut interrupt = match args.watch {
+        Some(_) => Some(signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?),
+        None => None,
+    };
     let mut before: Option<Vec<CheckResult>> = None;
     loop {
-        let settings = match config::load(file, &Environment::of_process()) {
-            Ok(settings) => settings,
-            Err(problems) => {
-                if args.json {
-                    report::print_json(&DoctorReport::of(of_problems(&problems)));
-                } else {
-                    print_problems(&problems);
-                }
-                return Ok(ExitCode::from(WRONG));
-            }
+        let results = tokio::select! {
+            biased;
+            () = received(interrupt.as_mut()) => return Ok(last_status(before.as_deref())),
+            round = round(file, args, before.as_deref()) => round?,
         };
-        check_upstream(&settings, args.upstream.as_deref())?;
-        let results = examine(settings, args, before.is_none()).await?;
-        let Some(pause) = args.watch else {
-            return Ok(status(&results));
-        };
-        if let Some(before) = &before {
-            report::print_changes(before, &results, args.json);
-        }
+        let Some(results) = results else { return Ok(ExitCode::from(WRONG)) };
+        let Some(pause) = args.watch else { return Ok(status(&results)) };
         before = Some(results);
         tokio::select! {
+            biased;
+            () = received(interrupt.as_mut()) => return Ok(last_status(before.as_deref())),
             () = tokio::time::sleep(Duration::from_secs(pause)) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(before.as_deref().map_or(ExitCode::SUCCESS, status)),
         }
     }
+}
+
+/// `None`: the configuration cannot be used, and its problems are printed.
+async fn round(
+    file: &ConfigFile<'_>,
+    args: &DoctorArgs,
+    before: Option<&[CheckResult]>,
+) -> anyhow::Result<Option<Vec<CheckResult>>> {
+    let settings = match config::load(file, &Environment::of_process()) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            if args.json {
+                report::print_json(&DoctorReport::of(of_problems(&problems)));
+            } else {
+                print_problems(&problems);
+            }
+            return Ok(None);
+        }
+    };
+    check_upstream(&settings, args.upstream.as_deref())?;
+    let results = examine(settings, args, before.is_none()).await?;
+    if let Some(before) = before {
+        report::print_changes(before, &results, args.json);
+    }
+    Ok(Some(results))
+}
+
+/// Of a watch that was interrupted: that of its last whole round.
+fn last_status(before: Option<&[CheckResult]>) -> ExitCode {
+    before.map_or(ExitCode::from(INTERRUPTED), status)
 }
 
 fn check_upstream(settings: &Settings, wanted: Option<&str>) -> anyhow::Result<()> {

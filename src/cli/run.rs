@@ -159,7 +159,7 @@ fn follow_signals(shutdown: CancellationToken, reload: Arc<Notify>) -> anyhow::R
 }
 
 /// Returns when the signal arrives; without a signal to wait for, it never returns.
-async fn received(signal: Option<&mut Signal>) {
+pub(super) async fn received(signal: Option<&mut Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,

@@ -6,12 +6,15 @@ use crate::support::certificate::{Authority, Issued};
 use crate::support::client::HANG_GUARD;
 use crate::support::dns::DnsServer;
 use crate::support::doctor::{doctor, doctor_beside, doctor_output, publish, world};
+use crate::support::gateway::Setup;
 use crate::support::keys::TestKey;
 use crate::support::ports::ReservedPort;
+use crate::support::running::Running;
 use crate::support::until;
 use crate::support::upstream::{Action, At, Builder, ScriptedUpstream};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use waxseal::dkim::KeyAlgorithm;
@@ -393,35 +396,69 @@ async fn in_a_world_that_is_silent_every_check_ends_by_itself() {
     assert_eq!(scripted.count("MAIL"), 0);
 }
 
+/// A started `doctor --watch`, and its lines.
+fn watching(setup: &Setup) -> (Running, mpsc::Receiver<String>) {
+    let mut command = setup.command(&["doctor", "--watch", "5"]);
+    let mut child = Running::start(command.stdout(Stdio::piped()));
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let (sender, lines) = mpsc::channel(100);
+    // Ends with the child.
+    tokio::task::spawn_blocking(move || {
+        output.lines().map_while(Result::ok).all(|line| sender.blocking_send(line).is_ok());
+    });
+    (child, lines)
+}
+
+async fn line_with(lines: &mut mpsc::Receiver<String>, words: &str) -> String {
+    loop {
+        let line = timeout(HANG_GUARD, lines.recv()).await.expect("a line in time").expect("a line");
+        if line.contains(words) {
+            return line;
+        }
+    }
+}
+
+/// Its exit status after Ctrl-C.
+async fn interrupted(mut child: Running) -> Option<i32> {
+    child.signal("INT");
+    tokio::task::spawn_blocking(move || child.ended().code()).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_tells_what_has_changed_and_ends_with_ctrl_c() {
     let keys = keys();
     let dns = well_published(&keys).await;
     let scripted = ScriptedUpstream::start().await;
     let setup = world(&scripted, &dns, &keys, "");
-    let mut command = setup.command(&["doctor", "--watch", "5"]);
-    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let (sender, mut lines) = mpsc::channel(100);
-    tokio::task::spawn_blocking(move || {
-        output.lines().map_while(Result::ok).all(|line| sender.blocking_send(line).is_ok());
-    });
-    let mut until = async |words: &str| loop {
-        let line = timeout(HANG_GUARD, lines.recv()).await.expect("a line in time").expect("a line");
-        if line.contains(words) {
-            return line;
-        }
-    };
-    until("Nothing is wrong").await;
+    let (child, mut lines) = watching(&setup);
+    line_with(&mut lines, "Nothing is wrong").await;
     dns.forget("_dmarc.example.com");
-    let line = until("dmarc.record").await;
+    let line = line_with(&mut lines, "dmarc.record").await;
     assert!(line.contains("! dmarc.record (example.com)"), "{line}");
     dns.txt("_dmarc.example.com", "v=DMARC1; p=none");
-    assert!(until("dmarc.record").await.contains("\u{2713} dmarc.record"));
-    let pid = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
-    assert_eq!(ended.await.unwrap().code(), Some(0), "the last round was well");
+    assert!(line_with(&mut lines, "dmarc.record").await.contains("\u{2713} dmarc.record"));
+    assert_eq!(interrupted(child).await, Some(0), "the last round was well");
+}
+
+/// A signal was obeyed between two rounds only, and one that came within a round was lost: the watch never ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_a_watch_within_a_round_too() {
+    let keys = keys();
+    let dns = well_published(&keys).await;
+    for (whole_rounds, status) in [(0, 130), (1, 0)] {
+        let scripted = ScriptedUpstream::start().await;
+        if whole_rounds == 0 {
+            scripted.always(At::Greeting, Action::Stall);
+        }
+        let setup = world(&scripted, &dns, &keys, "connect_timeout = \"5m\"");
+        let (child, mut lines) = watching(&setup);
+        if whole_rounds == 1 {
+            line_with(&mut lines, "Nothing is wrong").await;
+            scripted.always(At::Greeting, Action::Stall);
+        }
+        until("a round that has to wait", || scripted.counts().total > whole_rounds).await;
+        assert_eq!(interrupted(child).await, Some(status), "after {whole_rounds} whole rounds");
+    }
 }
 
 /// Every login of a provider, one after the other over one connection.

@@ -2,25 +2,17 @@
 
 use crate::support::application::{hand_in, in_front_of, mail};
 use crate::support::gateway::Setup;
+use crate::support::running::Running;
 use crate::support::upstream::ScriptedUpstream;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Stdio};
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _it_may_have_ended = self.0.kill();
-        let _reap = self.0.wait();
-    }
-}
+use std::process::{ChildStdout, Stdio};
 
 /// The started program, and its address; the log is not read any further.
 fn started(setup: &Setup) -> (Running, BufReader<ChildStdout>, SocketAddr) {
-    let mut gateway = Running(setup.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    drop(gateway.0.stderr.take());
-    let mut log = BufReader::new(gateway.0.stdout.take().unwrap());
+    let mut gateway = Running::start(setup.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    drop(gateway.stderr.take());
+    let mut log = BufReader::new(gateway.stdout.take().unwrap());
     let mut line = String::new();
     while !line.contains("\"listening\"") {
         line.clear();
@@ -42,9 +34,8 @@ async fn mail_is_delivered_and_answered_without_a_log() {
         assert!(reply.starts_with("250 "), "{reply}");
     }
     assert_eq!(scripted.messages().len(), 2);
-    let killed = std::process::Command::new("kill").args(["-TERM", &gateway.0.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    let status = tokio::task::spawn_blocking(move || gateway.0.wait().unwrap()).await.unwrap();
+    gateway.signal("TERM");
+    let status = tokio::task::spawn_blocking(move || gateway.ended()).await.unwrap();
     assert!(status.success(), "{status}");
 }
 

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,6 +16,7 @@ use crate::support::ports::{ReservedPort, greets};
 use crate::support::postfix::{PASSWORD, Postfix, USER};
 use crate::support::real_clients::{Load, smtp_source, smtplib, swaks};
 use crate::support::redis::{Program, RedisServer, Sentinels};
+use crate::support::running::Running;
 
 const AWKWARD: &[u8] = b"From: Reports <reports@example.com>\r\nTo: you@example.net,\r\n\tother@example.org\r\n\
     Bcc: hidden@example.net\r\nSubject: \xc3\xbc \t folded \r\n  twice \r\nX-Empty:\r\n\r\n\
@@ -136,9 +136,9 @@ fn smtp_source_is_content_only_when_every_mail_was_taken() {
         let Some(mut sink) = peers::command("smtp-sink") else { return };
         let account: &[&str] = if peers::is_root() { &["-u", "daemon"] } else { &[] };
         sink.args(account).args(behaviour).args([&address, "100"]);
-        let mut sink = Running(sink.spawn().expect("smtp-sink starts"));
+        let mut sink = Running::start(&mut sink);
         while !greets(port.number) {
-            assert!(sink.0.try_wait().expect("a child").is_none(), "smtp-sink did not start");
+            assert!(sink.try_wait().expect("a child").is_none(), "smtp-sink did not start");
         }
         let sent = smtp_source(&address, &load).expect("it comes with smtp-sink");
         assert_eq!(sent.success, taken, "{sent:?}");
@@ -244,14 +244,4 @@ fn read(path: &Path) -> Vec<u8> {
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path of this test")
-}
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -33,6 +33,7 @@ pub mod provider_servers;
 pub mod real_clients;
 pub mod redis;
 pub mod relay;
+pub mod running;
 pub mod spam_filters;
 pub mod stored;
 pub mod tally;
