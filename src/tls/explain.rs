@@ -67,11 +67,9 @@ pub fn explain_late_alert(error: &io::Error, client: ClientSide<'_>) -> Option<(
     explain_refused_client(error.get_ref()?.downcast_ref::<Error>()?, client)
 }
 
-/// An alert that is about the client's certificate. With TLS 1.2 some servers report its absence by a general one.
-fn explain_refused_client(error: &Error, client: ClientSide<'_>) -> Option<(String, String)> {
+pub(super) fn is_about_client_certificate(alert: AlertDescription) -> bool {
     use AlertDescription::*;
-    let Error::AlertReceived(alert) = error else { return None };
-    let is_about_certificates = matches!(
+    matches!(
         alert,
         CertificateRequired
             | BadCertificate
@@ -82,7 +80,14 @@ fn explain_refused_client(error: &Error, client: ClientSide<'_>) -> Option<(Stri
             | NoCertificate
             | UnknownCA
             | AccessDenied
-    );
+    )
+}
+
+/// An alert that is about the client's certificate. With TLS 1.2 some servers report its absence by a general one.
+fn explain_refused_client(error: &Error, client: ClientSide<'_>) -> Option<(String, String)> {
+    use AlertDescription::*;
+    let Error::AlertReceived(alert) = error else { return None };
+    let is_about_certificates = is_about_client_certificate(*alert);
     match client.certificate {
         None if *alert == CertificateRequired || (client.was_asked && is_about_certificates) => {
             Some(("the server demands a client certificate".to_owned(), MISSING_CERTIFICATE.to_owned()))

@@ -1,5 +1,6 @@
 //! A server's certificate as people recognise it, and the kind of fault that a handshake ended with. Decides nothing.
 
+use super::explain::is_about_client_certificate;
 use super::verify::{Distrust, alternative_names, date};
 use crate::text::cleaned;
 use rustls::pki_types::CertificateDer;
@@ -76,17 +77,7 @@ pub fn fault(error: &io::Error) -> TlsFault {
         | Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => TlsFault::Version,
-        Error::AlertReceived(
-            CertificateRequired
-            | BadCertificate
-            | UnsupportedCertificate
-            | CertificateRevoked
-            | CertificateExpired
-            | CertificateUnknown
-            | NoCertificate
-            | UnknownCA
-            | AccessDenied,
-        ) => TlsFault::Client,
+        Error::AlertReceived(alert) if is_about_client_certificate(*alert) => TlsFault::Client,
         _ => TlsFault::Other,
     }
 }

@@ -11,7 +11,8 @@ use super::store::{Loaded, NextRecord, RedisStore, of_damage, refused};
 use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
 use crate::observe::{Backoff, fault};
-use crate::queue::{Cursor, HandoffSlot, Lane, LeaseId, Leased, QueueError, Settlement, Suspension, detached};
+use crate::queue::detached::{LeaseGuard, deliver_or_release};
+use crate::queue::{Cursor, HandoffSlot, Lane, LeaseId, Leased, QueueError, Settlement, Suspension};
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -52,17 +53,6 @@ pub(super) async fn lease_expired(
     deliver_or_release(async move { owner.claim_expired(&lane, age, after, (limit, octets)).await }).await
 }
 
-async fn deliver_or_release<T: Send + 'static>(
-    claiming: impl Future<Output = Result<(Vec<(Leased, UnreturnedLease)>, T), QueueError>> + Send + 'static,
-) -> Result<(Vec<Leased>, T), QueueError> {
-    let (claimed, more) = detached(claiming).await?;
-    let returned = claimed.into_iter().map(|(leased, lease)| {
-        lease.end();
-        leased
-    });
-    Ok((returned.collect(), more))
-}
-
 /// A lease that its caller does not have yet. It is released when this is dropped before `end`.
 #[derive(Debug)]
 pub(super) struct UnreturnedLease {
@@ -71,7 +61,7 @@ pub(super) struct UnreturnedLease {
     has_ended: bool,
 }
 
-impl UnreturnedLease {
+impl LeaseGuard for UnreturnedLease {
     fn end(mut self) {
         self.has_ended = true;
     }

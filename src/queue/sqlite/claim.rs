@@ -11,7 +11,8 @@ use crate::message::accepted::Accepted;
 use crate::message::{Author, RawMessage};
 use crate::observe::clock::plus;
 use crate::observe::{Backoff, fault};
-use crate::queue::{Cursor, HandoffSlot, Lane, LeaseId, Leased, QueueError, Settlement, detached};
+use crate::queue::detached::{LeaseGuard, deliver_or_release};
+use crate::queue::{Cursor, HandoffSlot, Lane, LeaseId, Leased, QueueError, Settlement};
 use jiff::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -63,21 +64,10 @@ pub(super) async fn lease_expired(
     deliver_or_release(async move { owner.claim_expired(&lane, request).await }).await
 }
 
-async fn deliver_or_release<T: Send + 'static>(
-    claiming: impl Future<Output = Result<(Vec<(Leased, LeaseGuard)>, T), QueueError>> + Send + 'static,
-) -> Result<(Vec<Leased>, T), QueueError> {
-    let (claimed, more) = detached(claiming).await?;
-    let taken = claimed.into_iter().map(|(leased, guard)| {
-        guard.end();
-        leased
-    });
-    Ok((taken.collect(), more))
-}
-
-/// A message that is marked as leased and not yet returned to the caller. If it is dropped before `end`, by a panic or
-/// because the caller is gone, the lease is released; otherwise it would stay until the next start.
+/// A lease that its caller does not have yet. It is released when this is dropped before `end`, by a panic or because the
+/// caller is gone.
 #[derive(Debug)]
-struct LeaseGuard {
+struct UnreturnedLease {
     store: Arc<SqliteStore>,
     lease: LeaseId,
     has_ended: bool,
@@ -85,12 +75,13 @@ struct LeaseGuard {
     is_faulty: bool,
 }
 
-impl LeaseGuard {
-    /// Called once the caller has the lease, or it was released.
+impl LeaseGuard for UnreturnedLease {
     fn end(mut self) {
         self.has_ended = true;
     }
+}
 
+impl UnreturnedLease {
     /// A panic over one message must not affect the others.
     fn unless_it_panics<T>(&mut self, work: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_logged| {
@@ -100,7 +91,7 @@ impl LeaseGuard {
     }
 }
 
-impl Drop for LeaseGuard {
+impl Drop for UnreturnedLease {
     fn drop(&mut self) {
         if let Ok(runtime) = Handle::try_current()
             && !self.has_ended
@@ -123,7 +114,7 @@ impl Drop for LeaseGuard {
 #[derive(Debug)]
 pub(super) struct UnclaimedLease {
     leased: Leased,
-    guard: LeaseGuard,
+    guard: UnreturnedLease,
 }
 
 impl UnclaimedLease {
@@ -149,7 +140,7 @@ impl SqliteStore {
         self: &Arc<Self>,
         lane: &Lane,
         request: lease::LeaseRequest,
-    ) -> Result<Vec<(Leased, LeaseGuard)>, QueueError> {
+    ) -> Result<Vec<(Leased, UnreturnedLease)>, QueueError> {
         loop {
             let request = request.clone();
             let turns = self.turns.clone();
@@ -174,7 +165,7 @@ impl SqliteStore {
         self: &Arc<Self>,
         lane: &Lane,
         request: lease::ExpiredRequest,
-    ) -> Result<(Vec<(Leased, LeaseGuard)>, Option<Cursor>), QueueError> {
+    ) -> Result<(Vec<(Leased, UnreturnedLease)>, Option<Cursor>), QueueError> {
         let reassignment = self.reassignment.lock().clone();
         let (granted, next) =
             self.writer.call(move |work| lease::lease_expired(work, &request, reassignment.as_ref())).await?;
@@ -192,7 +183,7 @@ impl SqliteStore {
         lane: &Lane,
         granted: lease::LeaseRows,
         later: Option<Timestamp>,
-    ) -> (Vec<(Leased, LeaseGuard)>, Option<QueueError>) {
+    ) -> (Vec<(Leased, UnreturnedLease)>, Option<QueueError>) {
         // Recorded before anything can go wrong with one of them.
         let register = |grant: LeaseRow| {
             let positions = grant.positions.clone();
@@ -219,19 +210,19 @@ impl SqliteStore {
         (leased, trouble)
     }
 
-    fn register(self: &Arc<Self>, held: ActiveLease) -> LeaseGuard {
+    fn register(self: &Arc<Self>, held: ActiveLease) -> UnreturnedLease {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
         self.leases.lock().insert(lease, held);
-        LeaseGuard { store: self.clone(), lease, has_ended: false, is_faulty: false }
+        UnreturnedLease { store: self.clone(), lease, has_ended: false, is_faulty: false }
     }
 
     /// `None`: the message is damaged and was set aside.
     async fn attach_content(
         self: &Arc<Self>,
-        guard: LeaseGuard,
+        guard: UnreturnedLease,
         content: Result<Leased, Unreadable>,
         later: Option<Timestamp>,
-    ) -> Result<Option<(Leased, LeaseGuard)>, QueueError> {
+    ) -> Result<Option<(Leased, UnreturnedLease)>, QueueError> {
         let unreadable = match content {
             Ok(leased) => return Ok(Some((leased, guard))),
             Err(unreadable) => unreadable,
@@ -257,8 +248,8 @@ impl SqliteStore {
 
     async fn contents(
         self: &Arc<Self>,
-        grants: Vec<(LeaseRow, LeaseGuard)>,
-    ) -> Vec<(LeaseRow, LeaseGuard, Result<LoadedContent, Unreadable>)> {
+        grants: Vec<(LeaseRow, UnreturnedLease)>,
+    ) -> Vec<(LeaseRow, UnreturnedLease, Result<LoadedContent, Unreadable>)> {
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for (grant, guard) in grants {
@@ -275,7 +266,7 @@ impl SqliteStore {
         }
         let store = self.clone();
         let reading = spawn_blocking(move || {
-            let load = |(grant, mut guard): (LeaseRow, LeaseGuard)| {
+            let load = |(grant, mut guard): (LeaseRow, UnreturnedLease)| {
                 let content = guard.unless_it_panics(|| {
                     let content =
                         store.with_reader(|sql| content::load(sql, &store.bodies, grant.message, grant.id))?;
