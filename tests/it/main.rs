@@ -58,6 +58,8 @@ mod queue_restarts;
 mod queue_space;
 mod rates;
 mod received_header;
+mod redis_chaos;
+mod redis_limits;
 mod redis_queue;
 mod refused_starts;
 mod relay_certificates;

@@ -13,14 +13,6 @@ async fn hand_in_numbered(gateway: &Gateway, count: usize) {
     hand_in_many(gateway.address(), SENDER, "you@example.net", &numbered(count)).await;
 }
 
-/// The most messages that came within any such time.
-fn most_within(scripted: &ScriptedUpstream, length: Duration) -> usize {
-    let mut came: Vec<_> = scripted.messages().iter().map(|message| message.at).collect();
-    came.sort_unstable();
-    let within = |first: usize| came[first..].iter().take_while(|at| **at - came[first] < length).count();
-    (0..came.len()).map(within).max().unwrap_or_default()
-}
-
 /// Every message that waits was looked at, and none could go.
 async fn until_used_up(gateway: &Gateway) {
     gateway.wait_for_line(&["the quota is reached", "\"upstream\":\"company\""]);
@@ -43,8 +35,8 @@ async fn fourteen_a_second_and_three_hundred_a_minute() {
     assert_eq!(subjects(&scripted), numbered(MAILS), "all of them in the end, each once");
     let second = Duration::from_secs(1);
     let minute = Duration::from_secs(60);
-    assert!(most_within(&scripted, second) <= 14, "{} in a second", most_within(&scripted, second));
-    assert!(most_within(&scripted, minute) <= 300, "{} in a minute", most_within(&scripted, minute));
+    assert!(scripted.most_within(second) <= 14, "{} in a second", scripted.most_within(second));
+    assert!(scripted.most_within(minute) <= 300, "{} in a minute", scripted.most_within(minute));
 }
 
 #[tokio::test(flavor = "multi_thread")]

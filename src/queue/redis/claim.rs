@@ -220,8 +220,12 @@ impl RedisStore {
                 return Ok(Claimed::Gone);
             }
             Ok(other) => return Err(refused(&other)),
-            // If it was made, the lease ends by itself.
-            Err(CallError::Unanswered(reason)) => return Err(QueueError::Storage(reason)),
+            Err(CallError::Unanswered(reason)) => {
+                let lease =
+                    FencedLease { place, lane: lane.to_string(), fence, positions: Vec::new(), token: unique() };
+                self.unsure.lock().push(lease);
+                return Err(QueueError::Storage(reason));
+            }
             Err(CallError::NotDone(error)) => return Err(error),
         };
         let positions = after.open_on(lane.as_str()).map(|recipient| recipient.position).collect();

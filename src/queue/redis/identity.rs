@@ -1,14 +1,14 @@
 //! Whether Redis holds the queue that this instance knows, or an older state of it, another one, or nothing: after FLUSHALL,
 //! on an empty master, from an old backup. Pure.
 
-use super::known::{KnownQueue, QueueGeneration};
+use super::known::{AcceptedCount, KnownQueue, QueueGeneration};
 
 /// What one shard says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShardIdentity {
     pub generation: QueueGeneration,
     /// Messages ever accepted there.
-    pub accepted: u64,
+    pub accepted: AcceptedCount,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +38,8 @@ pub(super) fn judge(
 ) -> Result<Option<QueueGeneration>, NotTheQueue> {
     let remembered = known.accepted.get(usize::from(shard)).copied().unwrap_or_default();
     let Some(ShardIdentity { generation: stored, accepted }) = stored else {
-        if remembered > 0 {
-            return Err(NotTheQueue::Gone { missing: remembered });
+        if remembered.all > 0 {
+            return Err(NotTheQueue::Gone { missing: remembered.all });
         }
         return Ok(Some(known.generation.clone().unwrap_or_else(|| QueueGeneration::first(shards))));
     };
@@ -49,14 +49,19 @@ pub(super) fn judge(
     let Some(generation) = &known.generation else { return Ok(None) };
     if stored.queue != generation.queue {
         // Nothing that this instance accepted can be missing, so it does not matter where the other one comes from.
-        return if known.accepted.iter().all(|accepted| *accepted == 0) { Ok(None) } else { Err(NotTheQueue::Other) };
+        return if known.accepted.iter().all(|accepted| accepted.all == 0) {
+            Ok(None)
+        } else {
+            Err(NotTheQueue::Other)
+        };
     }
     if stored.number > generation.number {
         // It was adopted by another instance.
         return Ok(None);
     }
-    if stored.number < generation.number || *accepted < remembered {
-        return Err(NotTheQueue::Older { missing: remembered.saturating_sub(*accepted) });
+    let missing = remembered.missing_in(*accepted);
+    if stored.number < generation.number || missing > 0 {
+        return Err(NotTheQueue::Older { missing });
     }
     Ok(None)
 }
@@ -77,11 +82,17 @@ mod tests {
     #[test]
     fn a_queue_that_lost_mail_is_told_from_a_new_one() {
         let generation = |number| QueueGeneration { queue: "q".into(), number, shards: 1 };
-        let of = |number, accepted| Some(ShardIdentity { generation: generation(number), accepted });
-        let known = KnownQueue { instance: "i".into(), generation: Some(generation(2)), accepted: vec![10] };
+        let count = |all, own| AcceptedCount { all, own };
+        let by = |number, all, own| Some(ShardIdentity { generation: generation(number), accepted: count(all, own) });
+        let of = |number, all| by(number, all, 4);
+        let known = KnownQueue { instance: "i".into(), generation: Some(generation(2)), accepted: vec![count(10, 4)] };
         let fresh = KnownQueue::default();
-        let other = ShardIdentity { generation: QueueGeneration { queue: "x".into(), ..generation(1) }, accepted: 99 };
-        let wide = ShardIdentity { generation: QueueGeneration { shards: 16, ..generation(2) }, accepted: 10 };
+        let other = ShardIdentity {
+            generation: QueueGeneration { queue: "x".into(), ..generation(1) },
+            accepted: count(99, 99),
+        };
+        let wide =
+            ShardIdentity { generation: QueueGeneration { shards: 16, ..generation(2) }, accepted: count(10, 4) };
         for (known, stored, expected) in [
             (&known, of(2, 10), Ok(())),
             (&known, of(2, 11), Ok(())),
@@ -91,12 +102,18 @@ mod tests {
             (&known, None, Err(NotTheQueue::Gone { missing: 10 })),
             (&known, of(2, 9), Err(NotTheQueue::Older { missing: 1 })),
             (&known, of(1, 10), Err(NotTheQueue::Older { missing: 0 })),
+            // Others have accepted more since this one's were lost.
+            (&known, by(2, 99, 1), Err(NotTheQueue::Older { missing: 3 })),
             (&known, Some(other), Err(NotTheQueue::Other)),
             (&known, Some(wide), Err(NotTheQueue::Shards { stored: 16, configured: 1 })),
         ] {
             assert_eq!(judge(known, 0, 1, stored.as_ref()).map(drop), expected, "{stored:?}");
-            let adopted = ShardIdentity { generation: after(known, stored.as_ref(), 1), accepted: 0 };
-            let knows = KnownQueue { generation: Some(adopted.generation.clone()), accepted: vec![0], ..known.clone() };
+            let adopted = ShardIdentity { generation: after(known, stored.as_ref(), 1), accepted: count(0, 0) };
+            let knows = KnownQueue {
+                generation: Some(adopted.generation.clone()),
+                accepted: vec![count(0, 0)],
+                ..known.clone()
+            };
             assert_eq!(judge(&knows, 0, 1, Some(&adopted)), Ok(None), "adopted: {stored:?}");
         }
     }

@@ -17,8 +17,25 @@ pub(super) struct KnownQueue {
     pub instance: String,
     /// `None`: no queue was opened from this folder yet.
     pub generation: Option<QueueGeneration>,
-    /// Messages ever accepted, by shard.
-    pub accepted: Vec<u64>,
+    /// By shard.
+    pub accepted: Vec<AcceptedCount>,
+}
+
+/// How many messages a shard has ever accepted. Those of one instance are counted as well: others, which accept more after
+/// some were lost, would otherwise hide the loss.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AcceptedCount {
+    /// By all instances.
+    pub all: u64,
+    /// By this one.
+    pub own: u64,
+}
+
+impl AcceptedCount {
+    /// How many of these messages are missing where only `stored` are known.
+    pub(super) fn missing_in(self, stored: Self) -> u64 {
+        self.all.saturating_sub(stored.all).max(self.own.saturating_sub(stored.own))
+    }
 }
 
 /// The queue's identity. An operator who adopts another state of it begins another generation.
@@ -81,7 +98,7 @@ impl KnownFile {
     }
 
     /// What a shard says of itself. What was accepted in an earlier generation may be missing, as an operator knows.
-    pub(super) fn learn(&self, shard: u16, generation: QueueGeneration, accepted: u64) {
+    pub(super) fn learn(&self, shard: u16, generation: QueueGeneration, accepted: AcceptedCount) {
         self.change(|known| {
             if known.generation.as_ref() != Some(&generation) {
                 known.generation = Some(generation);
@@ -92,11 +109,12 @@ impl KnownFile {
     }
 
     /// Messages that a shard has accepted, by its own count.
-    pub(super) fn learn_accepted(&self, shard: u16, accepted: u64) {
+    pub(super) fn learn_accepted(&self, shard: u16, accepted: AcceptedCount) {
         self.change(|known| {
             let shard = usize::from(shard);
-            known.accepted.resize(known.accepted.len().max(shard + 1), 0);
-            known.accepted[shard] = known.accepted[shard].max(accepted);
+            known.accepted.resize(known.accepted.len().max(shard + 1), AcceptedCount::default());
+            let known = &mut known.accepted[shard];
+            *known = AcceptedCount { all: known.all.max(accepted.all), own: known.own.max(accepted.own) };
         });
     }
 
@@ -125,12 +143,16 @@ mod tests {
     fn what_was_seen_of_a_queue_is_there_at_the_next_start_and_never_less() {
         let folder = tempfile::tempdir().unwrap();
         let first = KnownFile::open(folder.path()).unwrap();
-        first.learn_accepted(2, 7);
-        first.learn_accepted(2, 5);
+        first.learn_accepted(2, AcceptedCount { all: 7, own: 3 });
+        first.learn_accepted(2, AcceptedCount { all: 5, own: 4 });
         first.change(|known| known.generation = Some(QueueGeneration::first(3)));
         first.keep().unwrap();
+        let none = AcceptedCount::default();
         let again = KnownFile::open(folder.path()).unwrap().read();
-        assert_eq!((&again, again.accepted.as_slice()), (&first.read(), &[0, 0, 7][..]));
+        assert_eq!(
+            (&again, again.accepted.as_slice()),
+            (&first.read(), &[none, none, AcceptedCount { all: 7, own: 4 }][..])
+        );
         let generation = again.generation.unwrap();
         assert_eq!(QueueGeneration::decode(&generation.encode()), Some(generation));
         fs::write(folder.path().join(NAME), "{").unwrap();

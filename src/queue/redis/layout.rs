@@ -51,7 +51,7 @@ impl Layout {
         self.key(place.shard, &format!("m:{}", place.id))
     }
 
-    /// Hash: holds, counters, `gen` identity, `routes`, `routing` and `epoch` of the lanes, `tick` the last position given out,
+    /// Hash: holds, counters, `accepted` and `accepted:<instance>` messages ever accepted, `gen` identity, `routes`, `routing` and `epoch` of the lanes, `tick` the last position given out,
     /// `turn:<lane>` the domain that had its turn last.
     pub(super) fn control(&self, shard: u16) -> String {
         self.key(shard, "ctl")

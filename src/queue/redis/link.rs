@@ -5,7 +5,7 @@
 use super::answers::{list, number, octets, text};
 use super::commit::{Committed, RecordChange};
 use super::identity::{ShardIdentity, judge};
-use super::known::{KnownFile, QueueGeneration};
+use super::known::{AcceptedCount, KnownFile, KnownQueue, QueueGeneration};
 use super::layout::{Layout, hexadecimal};
 use super::node::{CallError, Node};
 use super::options::{RedisOptions, ServerAddress};
@@ -25,6 +25,9 @@ use tracing::warn;
 const A_MOMENT: Duration = Duration::from_millis(100);
 /// For so long a failure to connect answers all calls.
 const NO_USE_YET: Duration = Duration::from_millis(250);
+
+/// In a full Redis, too.
+const ADOPT: &str = "#!lua flags=allow-oom\nreturn redis.call('HSET', KEYS[1], 'gen', ARGV[1])";
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -128,21 +131,24 @@ impl Link {
 
     /// Whether a server holds the queue that this instance knows; creates it in an empty one if nothing can be missing.
     async fn identify(&self, node: &Node, shard: u16) -> Result<(), QueueError> {
-        let stored = self.identity_at(node, shard).await?;
-        match judge(&self.known.read(), shard, self.layout.shards, stored.as_ref()) {
+        // From before the question: a put that is answered meanwhile may not be part of the answer.
+        let known = self.known.read();
+        let mut stored = self.identity_at(node, shard).await?;
+        match judge(&known, shard, self.layout.shards, stored.as_ref()) {
             Ok(None) => {}
             Ok(Some(new)) => {
                 let mut create = cmd("HSETNX");
                 create.arg(self.layout.control(shard)).arg("gen").arg(new.encode());
                 checked(node, node.write(create).await?)?;
                 // Another instance may have been faster.
-                let stored = self.identity_at(node, shard).await?;
-                judge(&self.known.read(), shard, self.layout.shards, stored.as_ref())
+                stored = self.identity_at(node, shard).await?;
+                judge(&known, shard, self.layout.shards, stored.as_ref())
                     .map_err(|error| QueueError::Moved(error.to_string()))?;
             }
             Err(error) => return Err(QueueError::Moved(format!("Redis at {}: {error}", node.address))),
         }
-        if let Some(stored) = self.identity_at(node, shard).await? {
+        if let Some(stored) = stored {
+            say_missing(&known, shard, &stored);
             self.known.learn(shard, stored.generation, stored.accepted);
         }
         Ok(())
@@ -150,11 +156,13 @@ impl Link {
 
     async fn identity_at(&self, node: &Node, shard: u16) -> Result<Option<ShardIdentity>, QueueError> {
         let mut read = cmd("HMGET");
-        read.arg(self.layout.control(shard)).arg("gen").arg("accepted");
+        let own = format!("accepted:{}", self.known.read().instance);
+        read.arg(self.layout.control(shard)).arg("gen").arg("accepted").arg(own);
         let value = node.read(&[read]).await?.pop().unwrap_or(Value::Nil);
         let mut fields = list(checked(node, value)?).into_iter();
         let generation = fields.next().and_then(text).and_then(|stored| QueueGeneration::decode(&stored));
-        let accepted = fields.next().and_then(number).unwrap_or_default();
+        let mut count = || fields.next().and_then(number).unwrap_or_default();
+        let accepted = AcceptedCount { all: count(), own: count() };
         Ok(generation.map(|generation| ShardIdentity { generation, accepted }))
     }
 
@@ -185,12 +193,12 @@ impl Link {
             let node = Node::connect(address, &self.options).await;
             let node = node.map_err(|error| QueueError::Storage(format!("Redis at {address}: {error}")))?;
             let stored = self.identity_at(&node, shard).await?;
-            let accepted = stored.as_ref().map_or(0, |stored| stored.accepted);
+            let accepted = stored.as_ref().map_or_else(AcceptedCount::default, |stored| stored.accepted);
             let remembered = known.accepted.get(usize::from(shard)).copied().unwrap_or_default();
-            missing += remembered.saturating_sub(accepted);
+            missing += remembered.missing_in(accepted);
             let next = next.get_or_insert_with(|| super::identity::after(&known, stored.as_ref(), self.layout.shards));
-            let mut set = cmd("HSET");
-            set.arg(self.layout.control(shard)).arg("gen").arg(next.encode());
+            let mut set = cmd("EVAL");
+            set.arg(ADOPT).arg(1).arg(self.layout.control(shard)).arg(next.encode());
             checked(&node, node.write(set).await?)?;
             adopted.push(accepted);
         }
@@ -292,6 +300,15 @@ impl Link {
         node.set_broken();
         self.servers.lock().await.places.clear();
         sleep(A_MOMENT).await;
+    }
+}
+
+/// After another instance has adopted a state of the queue.
+fn say_missing(known: &KnownQueue, shard: u16, stored: &ShardIdentity) {
+    let remembered = known.accepted.get(usize::from(shard)).copied().unwrap_or_default();
+    let missing = remembered.missing_in(stored.accepted);
+    if missing > 0 && known.generation.as_ref().is_some_and(|generation| generation.queue == stored.generation.queue) {
+        warn!("another instance has adopted the shared queue; {missing} acknowledged messages are missing in it");
     }
 }
 

@@ -73,6 +73,7 @@ pub(super) async fn open(options: RedisQueueOptions) -> Result<RedisStore, Queue
         journal,
         telling: tokio::sync::Mutex::default(),
         unanswered: Mutex::default(),
+        unsure: Mutex::default(),
         put_patience: options.put_patience,
         lease_length: options.lease_length,
         leases: Mutex::default(),

@@ -4,6 +4,7 @@
 use super::bodies;
 use super::commit::{Committed, PUT, RecordChange, StoredContent};
 use super::journal::JournalEntry;
+use super::known::AcceptedCount;
 use super::layout::{MessagePlace, hexadecimal, unique};
 use super::lease::{FencedLease, InstanceLease};
 use super::node::CallError;
@@ -138,7 +139,7 @@ impl RedisStore {
                 change.tell(&format!("{} {lane}", self.instance));
             }
         }
-        change.step("accept");
+        change.step("accept").arg(&self.instance);
         Ok(change)
     }
 
@@ -155,9 +156,10 @@ impl RedisStore {
             let change = change(is_repeated).map_err(PutError::Refused)?;
             let error = match self.link.commit(PUT, &change).await {
                 Ok(Committed::Done(answers)) => {
-                    let accepted = answers.into_iter().flatten().next_back();
-                    let accepted = accepted.and_then(|count| std::str::from_utf8(&count).ok()?.parse().ok());
-                    self.link.known.learn_accepted(put.place.shard, accepted.unwrap_or_default());
+                    let mut counts = answers.iter().flatten().map(|count| parsed(count));
+                    let (all, own) = (counts.next().unwrap_or_default(), counts.next().unwrap_or_default());
+                    let accepted = AcceptedCount { all, own };
+                    self.link.known.learn_accepted(put.place.shard, accepted);
                     return Ok(Some(stored()));
                 }
                 Ok(Committed::Stored) => return Ok(Some(stored())),
@@ -192,4 +194,8 @@ enum PutError {
     Refused(QueueError),
     /// It may be stored.
     GivenUp(QueueError),
+}
+
+fn parsed(count: &[u8]) -> u64 {
+    std::str::from_utf8(count).ok().and_then(|count| count.parse().ok()).unwrap_or_default()
 }

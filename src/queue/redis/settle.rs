@@ -107,10 +107,11 @@ impl RedisStore {
 
     /// Tells Redis what it could not be told before.
     pub(super) async fn replay(&self) -> Result<(), QueueError> {
-        if self.journal.is_empty() {
+        if self.journal.is_empty() && self.unsure.lock().is_empty() {
             return Ok(());
         }
         let _one_at_a_time = self.telling.lock().await;
+        self.take_back_unsure().await?;
         let mut told = Vec::new();
         let mut failed = None;
         for entry in self.journal.entries() {

@@ -5,7 +5,7 @@ use super::answers::{list, number, octets, text};
 use super::commit::{COMMIT, Committed, RecordChange};
 use super::journal::Journal;
 use super::layout::{Layout, MessagePlace, unique};
-use super::lease::InstanceLease;
+use super::lease::{FencedLease, InstanceLease};
 use super::link::Link;
 use super::memory::Memory;
 use super::node::CallError;
@@ -44,6 +44,8 @@ pub(super) struct RedisStore {
     pub telling: tokio::sync::Mutex<()>,
     /// Puts that are not answered; what they stored is not leased here.
     pub unanswered: Mutex<HashSet<MailId>>,
+    /// Leases that were asked for and whose answer was lost.
+    pub unsure: Mutex<Vec<FencedLease>>,
     /// How long a put whose answer is lost is repeated.
     pub put_patience: Duration,
     /// How long a lease lasts if it is not renewed.

@@ -4,6 +4,7 @@
 use super::answers::texts;
 use super::commit::RecordChange;
 use super::layout::{MessagePlace, lease_member, split_lease_member};
+use super::lease::FencedLease;
 use super::record::MessageRecord;
 use super::store::{NextRecord, RedisStore};
 use crate::queue::{Lane, LeaseId, QueueError};
@@ -100,6 +101,28 @@ impl RedisStore {
             warn!(%id, lane, instance, "a lease of another instance has ended; its message is tried again, and may be a duplicate");
         }
         Ok(taken)
+    }
+
+    /// Takes back leases whose answers were lost; nothing was sent under them. The new version of the record keeps a request
+    /// that is still on its way from taking effect.
+    pub(super) async fn take_back_unsure(&self) -> Result<(), QueueError> {
+        loop {
+            let Some(FencedLease { place, lane, fence, .. }) = self.unsure.lock().last().cloned() else {
+                return Ok(());
+            };
+            let make = |mut record: MessageRecord| {
+                let is_waiting =
+                    |record: &MessageRecord| record.jobs.get(&lane).is_some_and(|job| job.state.is_waiting());
+                let is_to_change = record.take_back(&lane, fence, false) || is_waiting(&record);
+                is_to_change.then_some(NextRecord { record, answer: () })
+            };
+            // A damaged record is set aside by the next lease.
+            if self.load_one(place).await?.is_some_and(|loaded| loaded.record.is_ok()) {
+                self.change(place, make, |_, ()| {}).await?;
+            }
+            self.unsure.lock().retain(|lease| (lease.place, lease.fence) != (place, fence));
+            self.wakeups.wake(&[Lane::new(lane)]);
+        }
     }
 
     /// Microseconds since 1970 by the server's clock.

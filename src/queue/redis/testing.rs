@@ -6,9 +6,12 @@ mod peers;
 #[path = "../../../tests/it/support/ports.rs"]
 #[allow(dead_code, reason = "integration tests use the rest")]
 mod ports;
+#[path = "../../../tests/it/support/redis_proxy.rs"]
+mod proxy;
 #[path = "../../../tests/it/support/redis.rs"]
 mod server;
 
+pub(super) use proxy::RedisProxy;
 pub(super) use server::{Program, RedisServer, Sentinels};
 
 use super::options::{Fallback, RedisOptions, RedisPlace, ServerAddress};

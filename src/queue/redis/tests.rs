@@ -4,7 +4,6 @@ mod durability;
 mod leases;
 mod lost_answers;
 mod places;
-mod proxy;
 mod which_queue;
 
 use super::options::{RedisPlace, ServerAddress};

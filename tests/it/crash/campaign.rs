@@ -28,6 +28,24 @@ pub struct Row {
     pub cut_or_mixed: usize,
     /// Mails that were refused at the final dot and arrived anyway.
     pub came_back: usize,
+    /// Connections to the provider at one time.
+    pub most_connections: usize,
+}
+
+impl Row {
+    /// As a line of the table in docs/reliability.md.
+    pub fn print(&self) {
+        println!(
+            "| {} | {} | {} | {} | {} | {} | ≤ {} |",
+            self.fault,
+            self.faults,
+            self.acknowledged,
+            self.delivered,
+            self.lost,
+            self.duplicates,
+            self.duplicates_bound
+        );
+    }
 }
 
 pub struct Campaign {
@@ -75,8 +93,12 @@ impl Campaign {
 
     /// `lines`: of the upstream's table.
     pub fn setup_with(&self, lines: &str) -> Setup {
-        let lines = format!("max_connections = {CAP}\n{lines}");
-        queued_in_front_of(&self.provider, &lines, "min_free_space = \"16 MiB\"")
+        self.setup_in(&format!("max_connections = {CAP}\n{lines}"), "min_free_space = \"16 MiB\"")
+    }
+
+    /// `queue`: lines of [queue].
+    pub fn setup_in(&self, lines: &str, queue: &str) -> Setup {
+        queued_in_front_of(&self.provider, lines, queue)
     }
 
     /// In a folder on a file system that can be damaged.
@@ -102,6 +124,11 @@ impl Campaign {
     /// A fault happened; this is the log of that process.
     pub fn fault(&mut self, log: Vec<String>) {
         self.faults += 1;
+        self.logged(log);
+    }
+
+    /// The log of a process that has ended.
+    pub fn logged(&mut self, log: Vec<String>) {
         self.log.extend(log);
     }
 
@@ -123,17 +150,18 @@ impl Campaign {
     /// Waits until every acknowledged mail has arrived, as far as it ever does; then stops the gateway in an orderly
     /// way.
     pub async fn drain(&mut self, gateway: Gateway) -> Setup {
-        self.drain_running(&gateway).await;
+        self.until_delivered().await;
         let (_status, log, setup) = tokio::task::spawn_blocking(move || gateway.stop()).await.unwrap();
         self.log.extend(log);
         setup
     }
 
-    pub async fn drain_running(&self, _running: &Gateway) {
+    /// Waits until every acknowledged mail has arrived, or nothing has changed for half a minute; the audit then says what
+    /// is missing.
+    pub async fn until_delivered(&self) {
         let wanted: BTreeSet<u64> = self.acknowledged.numbers().into_iter().collect();
         let mut before = usize::MAX;
         let mut idle = 0;
-        // Gives up once nothing has changed for half a minute; the audit then says what is missing.
         while idle < 300 {
             let arrived: BTreeSet<u64> = self.provider.messages().iter().filter_map(number_of).collect();
             let missing = wanted.difference(&arrived).count();
@@ -181,6 +209,7 @@ impl Campaign {
             duplicates_bound: bound,
             unlogged_duplicates: twice.iter().filter(|(number, copies)| is_unlogged(number, copies)).count(),
             cut_or_mixed,
+            most_connections: self.provider.counts().max,
             came_back: self.acknowledged.refused().iter().filter(|number| arrivals.contains_key(number)).count(),
         }
     }

@@ -73,7 +73,7 @@ async fn full_disk(scale: Scale) -> Option<Row> {
     campaign.fault(Vec::new());
     campaign.provider.always(At::Mail, "250 2.1.0 ok");
     let full = campaign.acknowledged.count();
-    campaign.drain_running(&gateway).await;
+    campaign.until_delivered().await;
     // It recovers by itself.
     let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -101,6 +101,11 @@ pub struct Load {
 
 impl Load {
     pub fn start(gateway: SocketAddr, clients: usize, acknowledged: &Arc<Acknowledged>) -> Self {
+        Self::paced(gateway, clients, acknowledged, Duration::ZERO)
+    }
+
+    /// With a pause of each client after each mail.
+    pub fn paced(gateway: SocketAddr, clients: usize, acknowledged: &Arc<Acknowledged>, pause: Duration) -> Self {
         acknowledged.frozen.store(false, Ordering::SeqCst);
         let stop = Arc::new(AtomicBool::new(false));
         let mut set = JoinSet::new();
@@ -109,7 +114,7 @@ impl Load {
             let acknowledged = acknowledged.clone();
             set.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    if session(gateway, &stop, &acknowledged).await.is_none() {
+                    if session(gateway, &stop, &acknowledged, pause).await.is_none() {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 }
@@ -135,10 +140,11 @@ pub async fn hand_in(gateway: SocketAddr, count: usize, acknowledged: &Acknowled
     }
 }
 
-async fn session(gateway: SocketAddr, stop: &AtomicBool, acknowledged: &Acknowledged) -> Option<()> {
+async fn session(gateway: SocketAddr, stop: &AtomicBool, acknowledged: &Acknowledged, pause: Duration) -> Option<()> {
     let mut connection = Connection::open(gateway).await?;
     while !stop.load(Ordering::Relaxed) {
         connection.send(acknowledged).await?;
+        tokio::time::sleep(pause).await;
     }
     Some(())
 }

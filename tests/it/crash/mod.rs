@@ -4,11 +4,11 @@
 //! Each row is a campaign: load, fault, restart, drain, audit. `make crash` runs every row in full and prints the table
 //! of docs/reliability.md; the tests here run the same rows in a short version.
 
-mod campaign;
+pub mod campaign;
 mod damaged;
 mod disk;
 mod kill;
-mod load;
+pub mod load;
 mod moved;
 mod power;
 mod provider;
@@ -39,7 +39,7 @@ impl Scale {
 }
 
 /// Checks that each campaign kept the promise.
-fn assert_kept(row: &Row) {
+pub fn assert_kept(row: &Row) {
     println!("{row:?}");
     assert_eq!(row.lost, 0, "{row:?}");
     assert_eq!(row.cut_or_mixed, 0, "{row:?}");

@@ -137,7 +137,7 @@ async fn row(case: &Case, at_once: bool) -> Option<Row> {
     assert_eq!(campaign.acknowledged.count(), before, "{}: acknowledged afterwards", case.what);
     if at_once {
         campaign.provider.always(At::Mail, "250 2.1.0 ok");
-        campaign.drain_running(&gateway).await;
+        campaign.until_delivered().await;
     }
     let (status, log, setup) = tokio::task::spawn_blocking(move || gateway.stop()).await.unwrap();
     assert!(status.success(), "{status}");

@@ -123,7 +123,7 @@ async fn campaign((lines, end, rest): (usize, End, Rest), scale: Scale) -> Optio
     campaign.provider.always(At::Mail, "250 2.1.0 ok");
     let retried = gateway.output(&["queue", "retry", "--all"]);
     assert!(retried.status.success(), "{retried:?}");
-    campaign.drain_running(&gateway).await;
+    campaign.until_delivered().await;
     if rest == Rest::Free {
         // It recovers by itself.
         let load = Load::start(gateway.address(), CLIENTS, &campaign.acknowledged);

@@ -18,13 +18,6 @@ async fn all(scale: Scale) -> Vec<Row> {
     rows
 }
 
-fn print(row: &Row) {
-    println!(
-        "| {} | {} | {} | {} | {} | {} | ≤ {} |",
-        row.fault, row.faults, row.acknowledged, row.delivered, row.lost, row.duplicates, row.duplicates_bound
-    );
-}
-
 /// Runs in full only on request; the rows' own tests run the short version.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_crash_matrix() {
@@ -34,9 +27,9 @@ async fn the_crash_matrix() {
     println!("| fault | times | acknowledged | delivered | lost | twice | bound |");
     println!("|---|---|---|---|---|---|---|");
     let rows = all(Scale::Full).await;
-    rows.iter().for_each(print);
+    rows.iter().for_each(Row::print);
     let control = power::without_syncs(Scale::Full).await;
-    control.iter().for_each(print);
+    control.iter().for_each(Row::print);
     rows.iter().for_each(assert_kept);
     assert!(control.is_none_or(|row| row.lost > 0), "the negative control must lose mail");
 }

@@ -32,6 +32,7 @@ pub mod provider;
 pub mod provider_servers;
 pub mod real_clients;
 pub mod redis;
+pub mod redis_proxy;
 pub mod relay;
 pub mod running;
 pub mod spam_filters;

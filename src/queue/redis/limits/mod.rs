@@ -26,7 +26,7 @@ const PERMITS: &str = include_str!("permits.lua");
 const RATES: &str = include_str!("rates.lua");
 const BREAKER: &str = include_str!("breaker.lua");
 /// Begins a run of a gateway; a later run has a higher number.
-const BEGIN_RUN: &str = "return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)";
+const BEGIN_RUN: &str = "#!lua flags=allow-oom\nreturn redis.call('HINCRBY', KEYS[1], ARGV[1], 1)";
 
 /// As one gateway uses them. Every key is in shard 0.
 #[derive(Debug)]

@@ -152,7 +152,10 @@ local steps = {
     local stored = redis.call('HMGET', control, 'routes', 'routing')
     if (stored[1] or stored[2] or routes) ~= routes then redis.call('HDEL', control, 'routes', 'routing') end
   end,
-  accept = function() answers[#answers + 1] = whole(redis.call('HINCRBY', control, 'accepted', 1)) end,
+  accept = function()
+    answers[#answers + 1] = whole(redis.call('HINCRBY', control, 'accepted', 1))
+    answers[#answers + 1] = whole(redis.call('HINCRBY', control, 'accepted:' .. take(), 1))
+  end,
   content = function()
     local content = redis.call('HMGET', key(), 'head', 'body')
     answers[#answers + 1] = content[1]

@@ -1,18 +1,22 @@
 //! Puts and outcomes whose answers are lost: nothing that a client was told is stored may be missing, and nothing that it was
 //! told is not stored may be delivered.
 
-use super::proxy::Proxy;
 use super::*;
 use crate::queue::conformance::plain;
+use crate::queue::redis::testing::RedisProxy;
 use crate::queue::{Deduplication, IdempotencyKey, NewMail};
 use tempfile::TempDir;
+
+fn behind(proxy: &RedisProxy) -> RedisPlace {
+    RedisPlace::Single(ServerAddress::Unix(proxy.socket()))
+}
 
 #[tokio::test]
 async fn a_put_whose_answer_is_lost_is_stored_once_and_acknowledged() {
     let server = redis();
-    let proxy = Proxy::before(&server);
+    let proxy = RedisProxy::before(server.socket());
     let folder = TempDir::new().unwrap();
-    let queue = opened(options_at(proxy.place(), folder.path())).await;
+    let queue = opened(options_at(behind(&proxy), folder.path())).await;
     queue.put(plain(0, 0)).await.unwrap();
     for number in 1..=200 {
         proxy.swallow_next();
@@ -25,9 +29,9 @@ async fn a_put_whose_answer_is_lost_is_stored_once_and_acknowledged() {
 #[tokio::test]
 async fn mail_that_was_refused_is_never_leased_whatever_redis_stored_of_it() {
     let server = redis();
-    let proxy = Proxy::before(&server);
+    let proxy = RedisProxy::before(server.socket());
     let folder = TempDir::new().unwrap();
-    let queue = opened(impatient(proxy.place(), folder.path())).await;
+    let queue = opened(impatient(behind(&proxy), folder.path())).await;
     let key = IdempotencyKey([7; 32]);
     let keyed = |number| {
         let deduplication = Some(Deduplication { key, window: Duration::from_secs(600) });
@@ -46,16 +50,16 @@ async fn mail_that_was_refused_is_never_leased_whatever_redis_stored_of_it() {
     assert_eq!(ids_now.iter().map(|leased| leased.accepted.id).collect::<Vec<_>>(), [plain(1, 0).accepted.id]);
     assert_eq!(queue.put_once(keyed(3)).await.unwrap(), None, "what was refused is not known by its key");
     drop(queue);
-    let queue = opened(impatient(proxy.place(), folder.path())).await;
+    let queue = opened(impatient(behind(&proxy), folder.path())).await;
     assert_eq!(ids(&queue).await, BTreeSet::from([plain(1, 0).accepted.id, plain(3, 0).accepted.id]));
 }
 
 #[tokio::test]
 async fn a_refusal_outlives_the_process_that_gave_it() {
     let server = redis();
-    let proxy = Proxy::before(&server);
+    let proxy = RedisProxy::before(server.socket());
     let folder = TempDir::new().unwrap();
-    let queue = opened(impatient(proxy.place(), folder.path())).await;
+    let queue = opened(impatient(behind(&proxy), folder.path())).await;
     queue.put(plain(1, 0)).await.unwrap();
     proxy.swallow_all(true);
     queue.put(plain(2, 0)).await.unwrap_err();

@@ -217,6 +217,14 @@ impl ScriptedUpstream {
         self.shared.places.allow(most);
     }
 
+    /// The most messages that came within any such time.
+    pub fn most_within(&self, length: Duration) -> usize {
+        let mut came: Vec<_> = self.messages().iter().map(|message| message.at).collect();
+        came.sort_unstable();
+        let within = |first: usize| came[first..].iter().take_while(|at| **at - came[first] < length).count();
+        (0..came.len()).map(within).max().unwrap_or_default()
+    }
+
     /// Returns when no connection is open.
     pub async fn until_alone(&self) {
         self.shared.record.until(|counts| counts.now == 0).await;

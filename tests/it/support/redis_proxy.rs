@@ -1,7 +1,7 @@
-//! A proxy in front of a server that breaks connections instead of passing on the answer to a put.
+//! A proxy in front of a Redis that breaks connections instead of passing on the answer to a put. Unit tests include this
+//! file too; it must use nothing else of the tests' support.
+#![allow(dead_code, reason = "unit tests and integration tests each use a part of it")]
 
-use crate::queue::redis::options::{RedisPlace, ServerAddress};
-use crate::queue::redis::testing::RedisServer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,42 +15,62 @@ struct Switches {
     next: AtomicBool,
     /// All of them are.
     all: AtomicBool,
+    /// Every so many; 0: none.
+    every: AtomicUsize,
+    puts: AtomicUsize,
     swallowed: AtomicUsize,
 }
 
-pub(super) struct Proxy {
+#[derive(Debug)]
+pub struct RedisProxy {
     folder: TempDir,
     switches: Arc<Switches>,
 }
 
-impl Proxy {
-    pub(super) fn before(server: &RedisServer) -> Self {
+impl RedisProxy {
+    /// `server`: its Unix socket.
+    pub fn before(server: PathBuf) -> Self {
         let folder = TempDir::new().expect("a folder");
         let listener = UnixListener::bind(folder.path().join("proxy")).expect("a socket");
-        let (to, switches) = (server.socket(), Arc::<Switches>::default());
+        let switches = Arc::<Switches>::default();
         let shared = switches.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, to.clone(), shared.clone()));
+                tokio::spawn(pass(client, server.clone(), shared.clone()));
             }
         });
         Self { folder, switches }
     }
 
-    pub(super) fn place(&self) -> RedisPlace {
-        RedisPlace::Single(ServerAddress::Unix(self.folder.path().join("proxy")))
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("proxy")
     }
 
-    pub(super) fn swallow_next(&self) {
+    pub fn swallow_next(&self) {
         self.switches.next.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn swallow_all(&self, all: bool) {
+    pub fn swallow_all(&self, all: bool) {
         self.switches.all.store(all, Ordering::SeqCst);
     }
 
-    pub(super) fn swallowed(&self) -> usize {
+    /// Groups of commands with a put in them are counted.
+    pub fn swallow_every(&self, every: usize) {
+        self.switches.every.store(every, Ordering::SeqCst);
+    }
+
+    pub fn swallowed(&self) -> usize {
         self.switches.swallowed.load(Ordering::SeqCst)
+    }
+}
+
+impl Switches {
+    fn is_swallowed(&self) -> bool {
+        let number = self.puts.fetch_add(1, Ordering::SeqCst) + 1;
+        let every = self.every.load(Ordering::SeqCst);
+        self.all.load(Ordering::SeqCst)
+            || self.next.swap(false, Ordering::SeqCst)
+            || (every > 0 && number.is_multiple_of(every))
     }
 }
 
@@ -63,7 +83,7 @@ async fn pass(mut client: UnixStream, to: PathBuf, switches: Arc<Switches>) {
             read = client.read(&mut asked) => {
                 let Ok(count @ 1..) = read else { return };
                 let asks_put = asked[..count].windows(7).any(|part| part == b"\r\nput\r\n");
-                is_cut |= asks_put && (switches.all.load(Ordering::SeqCst) || switches.next.swap(false, Ordering::SeqCst));
+                is_cut |= asks_put && switches.is_swallowed();
                 if server.write_all(&asked[..count]).await.is_err() {
                     return;
                 }
