@@ -6,6 +6,7 @@ mod check;
 mod dkim;
 mod doctor;
 mod health;
+mod init;
 mod message_file;
 mod queue;
 mod reload;
@@ -49,6 +50,7 @@ struct Arguments {
 
 const AFTER_HELP: &str = "\
 First steps:
+  waxseal init                      write a configuration for your provider and domain
   waxseal run                       start with the shipped config.toml: mail is kept in a sandbox, not sent
   waxseal check                     look for mistakes in the configuration, without starting anything
   waxseal dkim generate DOMAIN --selector wax1
@@ -58,6 +60,9 @@ Exit status: 0 success, 1 the check or the operation found a problem, 2 wrong us
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
+    /// Set up a first configuration: asks for provider and domain, writes config.toml, the DKIM key and the DNS records.
+    #[command(after_help = init::AFTER_HELP)]
+    Init(Box<init::InitArgs>),
     /// Start the gateway. Stops on SIGTERM or Ctrl-C, after letting mail in progress finish.
     #[command(after_help = run::AFTER_HELP)]
     Run,
@@ -110,6 +115,7 @@ pub fn main() -> ExitCode {
     let path = named.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let config = ConfigFile { path: &path, explicit };
     let result = match arguments.command {
+        CliCommand::Init(args) => init::run(&config, *args),
         CliCommand::Run => run::run(&config),
         CliCommand::Reload => reload::run(&config),
         CliCommand::Check(args) => check::run(&config, &args),

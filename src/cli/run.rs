@@ -83,16 +83,20 @@ async fn watch_key_records(keys: KeyRecords, look_up: RecordLookUp, stop: Cancel
     keys.watch(is_published, stop).await;
 }
 
+pub(super) fn print_problems(problems: &Problems) {
+    eprint!("{}", shown_problems(problems));
+}
+
 /// With marked source lines on a terminal, otherwise on one line each. The errors come first, then the warnings, and each
 /// begins with that word.
-pub(super) fn print_problems(problems: &Problems) {
-    for problem in problems.iter().chain(problems.warnings()) {
-        if std::io::stderr().is_terminal() {
-            eprint!("{problem:#}");
-        } else {
-            eprintln!("{}: {problem}", problem.severity());
-        }
-    }
+pub(super) fn shown_problems(problems: &Problems) -> String {
+    let on_terminal = std::io::stderr().is_terminal();
+    let all = problems.iter().chain(problems.warnings());
+    all.map(|problem| match on_terminal {
+        true => format!("{problem:#}"),
+        false => format!("{}: {problem}\n", problem.severity()),
+    })
+    .collect()
 }
 
 /// What it did is in the log.

@@ -8,6 +8,7 @@ mod doctor;
 mod environment;
 mod file;
 mod file_digests;
+pub mod flags;
 mod input;
 pub mod key_file;
 mod local_networks;

@@ -22,6 +22,8 @@ mod secret;
 mod upstream;
 mod user;
 
+pub use hostname::own_name;
+
 use super::environment::Environment;
 use super::file::{DoctorTable, File, GatewayTable, ListenerTable, StormTable, UnsignedMail, UpstreamTable};
 use super::file_digests::FileDigests;

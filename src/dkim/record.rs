@@ -27,6 +27,11 @@ impl DnsRecord {
         Self { name: key.dns_name(), text }
     }
 
+    /// Any other TXT record. The text must keep the invariant, and the name be without its final dot.
+    pub fn txt(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into() }
+    }
+
     /// Without the final dot.
     pub fn name(&self) -> &str {
         &self.name

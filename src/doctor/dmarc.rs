@@ -3,6 +3,7 @@
 use super::check::CheckResult;
 use super::dns::{DnsAnswer, TxtRecord};
 use super::examination::{Examination, Results};
+use crate::dkim::DnsRecord;
 use crate::observe::CheckId;
 use crate::relay::provider::Signing;
 use mail_auth::common::parse::TxtRecordParser;
@@ -68,8 +69,13 @@ async fn find(exam: &Examination, domain: &str) -> Result<DmarcFound, Box<CheckR
             .evidence(format!("{} has no TXT record of the name _dmarc.{domain}", exam.dns.server))
             .cause("Gmail and Yahoo require one of everybody who sends much, and others trust mail without it less")
             .fix("publish this record; p=none changes nothing for your mail, and reports come to the address")
-            .record(format!("_dmarc.{domain}"), format!("v=DMARC1; p=none; rua=mailto:postmaster@{domain}")),
+            .record(suggested(domain).name(), suggested(domain).text()),
     ))
+}
+
+/// For a domain that has none: it changes nothing for its mail.
+pub fn suggested(domain: &str) -> DnsRecord {
+    DnsRecord::txt(format!("_dmarc.{domain}"), format!("v=DMARC1; p=none; rua=mailto:postmaster@{domain}"))
 }
 
 fn is_dmarc(text: &str) -> bool {
@@ -87,7 +93,7 @@ fn read(domain: &str, at: &str, text: &str) -> Result<DmarcFound, Box<CheckResul
                 .evidence(text)
                 .cause("receivers ignore a record with a mistake, or without p=")
                 .fix("replace it by this one, or correct it")
-                .record(format!("_dmarc.{at}"), format!("v=DMARC1; p=none; rua=mailto:postmaster@{at}")),
+                .record(suggested(at).name(), suggested(at).text()),
         )),
     }
 }

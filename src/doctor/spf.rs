@@ -5,6 +5,7 @@ use super::dns::DnsAnswer;
 use super::examination::{Examination, Results};
 use super::spf_walk::{self, MOST_LOOKUPS, NoSpf, SpfWalk};
 use crate::config::Provider;
+use crate::dkim::DnsRecord;
 use crate::observe::CheckId;
 use crate::relay::provider::ReturnPath;
 use mail_auth::SpfResult;
@@ -155,11 +156,17 @@ fn with_include(text: &str, include: &str) -> String {
     words.join(" ")
 }
 
+/// For a domain that has none. `mechanisms`: who may send, such as `include:_spf.example.net`; may be empty.
+pub fn suggested(domain: &str, mechanisms: &str) -> DnsRecord {
+    let words = ["v=spf1", mechanisms, "~all"].into_iter().filter(|word| !word.is_empty());
+    DnsRecord::txt(domain, words.collect::<Vec<_>>().join(" "))
+}
+
 fn without(exam: &Examination, domain: &str, none: &NoSpf) -> CheckResult {
     let id = CheckId::SpfRecord;
     let wanted = wanted(exam);
     let includes: String = wanted.iter().map(|(_, include)| format!(" include:{include}")).collect();
-    let proposed = format!("v=spf1{includes} ~all");
+    let proposed = suggested(domain, includes.trim_start()).text().to_owned();
     match none {
         NoSpf::Unknown(error) => CheckResult::unknown(id, domain, error.clone()),
         NoSpf::Several(texts) => CheckResult::failed(id, domain, format!("the domain has {} SPF records", texts.len()))

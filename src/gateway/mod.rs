@@ -26,6 +26,7 @@ mod upstreams;
 
 pub(crate) use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
 pub use self::key_records::KeyRecords;
+pub use self::plausible::block as plausible_environment;
 
 use self::admin::{GatewayAdmin, GatewayMetrics};
 use self::generation::{Foundation, Generation};

@@ -17,7 +17,7 @@ pub(super) fn print(settings: &Settings, sender_domain: &str, listeners: &[Bound
 
 /// For the listener that suits Plausible best: one without TLS that others can reach, if there is one. Plausible verifies
 /// the certificate of every server that offers STARTTLS.
-fn block(settings: &Settings, sender_domain: &str, addresses: &[SocketAddr]) -> Option<String> {
+pub fn block(settings: &Settings, sender_domain: &str, addresses: &[SocketAddr]) -> Option<String> {
     let suits = |(listener, address): &(&ListenerSettings, SocketAddr)| {
         (matches!(listener.options.tls, Tls::Off), !address.ip().to_canonical().is_loopback(), address.is_ipv4())
     };

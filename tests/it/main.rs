@@ -32,6 +32,7 @@ mod first_run;
 mod health_and_metrics;
 mod hostile;
 mod hostile_log;
+mod init;
 mod limits;
 mod log_is_gone;
 mod logins;

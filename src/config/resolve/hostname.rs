@@ -32,7 +32,8 @@ impl Resolver<'_> {
     }
 }
 
-fn own_name() -> String {
+/// The host's full name if it has one, else its short name or "localhost".
+pub fn own_name() -> String {
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let name = full_name(&host, &hosts);
