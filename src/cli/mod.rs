@@ -3,10 +3,12 @@
 //! Exit status: 0 success, 1 the check or the operation found a problem, 2 wrong usage or configuration.
 
 mod check;
+mod completions;
 mod dkim;
 mod doctor;
 mod health;
 mod init;
+mod man;
 mod message_file;
 mod queue;
 mod reload;
@@ -89,6 +91,12 @@ enum CliCommand {
     Health(health::HealthArgs),
     /// Logins for applications.
     User(user::UserArgs),
+    /// Print a script with which a shell completes commands and options.
+    #[command(after_help = completions::AFTER_HELP)]
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command to a folder.
+    #[command(after_help = man::AFTER_HELP)]
+    Man(man::ManArgs),
 }
 
 /// Parses the process's arguments and runs the command.
@@ -125,6 +133,8 @@ pub fn main() -> ExitCode {
         CliCommand::Status(args) => status::run(&config, &args),
         CliCommand::Health(args) => health::run(&config, &args),
         CliCommand::User(args) => user::run(&args),
+        CliCommand::Completions(args) => completions::run(&args),
+        CliCommand::Man(args) => man::run(&args),
     };
     result.unwrap_or_else(|error| {
         complain(format_args!("{error:#}"));

@@ -37,6 +37,7 @@ mod limits;
 mod log_is_gone;
 mod logins;
 mod mail_as_it_is_written;
+mod man_and_completions;
 mod open_files;
 mod own_server;
 mod peers_work;
