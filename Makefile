@@ -17,13 +17,14 @@ suite = if cargo nextest --version >/dev/null 2>&1; \
 	else cargo test --locked --no-fail-fast $(1) $(3); \
 	fi
 
-.PHONY: help reference test test-future deliverability peers fmt lint doc deny bench crash hostile fuzz ci
+.PHONY: help deb reference test test-future deliverability peers fmt lint doc deny bench crash hostile fuzz ci
 
 help:
 	@echo "make test   every test, against real peers (fetched below target/peers if missing)"
 	@echo "make test-future  the same tests on a later day: in 400 and in 4000 days (DAYS=\"30 366\")"
 	@echo "make deliverability  the table of docs/deliverability.md, measured again"
 	@echo "make reference  config.toml and docs/configuration.md, written again from the schema in src/config"
+	@echo "make deb    the Debian package, in target/debian"
 	@echo "make fmt    format the code"
 	@echo "make lint   formatting and clippy, warnings are errors"
 	@echo "make doc    the code's documentation, in target/doc; a broken link is an error"
@@ -60,6 +61,13 @@ test-future: peers
 
 reference:
 	WAXSEAL_WRITE_REFERENCE=1 cargo test --quiet --locked --lib the_shipped_files_say_what_the_schema_says
+
+# For arm64 the allocator is built for the largest pages that a kernel may have.
+deb:
+	@tests/peers/cargo-tool deb
+	if [ "$$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi; cargo build --release --locked
+	deploy/debian/prepare target/release/waxseal
+	cargo deb --locked --no-build
 
 deliverability: peers
 	cargo test --quiet --locked --test it deliverability::no_filter -- --nocapture

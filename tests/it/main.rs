@@ -15,6 +15,7 @@ mod configuration_mistakes;
 mod corpus;
 mod crash;
 mod data_folder;
+mod debian_package;
 mod deliverability;
 mod deploy_files;
 mod dialogs;
