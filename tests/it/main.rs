@@ -30,6 +30,7 @@ mod expected_mail;
 mod failover;
 mod first_run;
 
+mod guides;
 mod health_and_metrics;
 mod hostile;
 mod hostile_log;
