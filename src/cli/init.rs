@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-#[allow(rustdoc::broken_intra_doc_links, reason = "[[…]] is a table of the configuration, in a help text")]
+#[allow(rustdoc::broken_intra_doc_links, reason = "[::1] is an address, in a help text")]
 #[derive(Debug, clap::Args)]
 pub struct InitArgs {
     /// The provider that sends your mail; "smtp" is any other server, "sandbox" sends nothing

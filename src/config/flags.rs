@@ -27,6 +27,8 @@ pub fn provider(text: &str) -> Result<&'static Preset, String> {
     };
     match provider::at_host(text).or_else(|| provider::ALL.iter().find(is_meant).copied()) {
         Some(meant) => Err(format!("\"{text}\" is not a valid value; did you mean \"{}\"?", meant.name)),
+        // A typing error has its own help.
+        None if unknown.help.as_ref().is_some_and(|help| help.starts_with("did you mean")) => Err(in_one_line(unknown)),
         None => Err(format!("{}; any other server is \"smtp\"", in_one_line(unknown))),
     }
 }
@@ -95,7 +97,7 @@ mod tests {
             ("mailgun.com", "mailgun"),
         ] {
             let said = provider(typed).expect_err(typed);
-            assert!(said.contains(&format!("did you mean \"{meant}\"?")), "{typed}: {said}");
+            assert!(said.ends_with(&format!("did you mean \"{meant}\"?")), "{typed}: {said}");
         }
         let said = provider("brevo").expect_err("not known");
         assert!(said.contains("\"postmark\"") && said.ends_with("any other server is \"smtp\""), "{said}");

@@ -133,6 +133,25 @@ fn every_page_that_a_guide_links_is_there_and_every_page_is_linked() {
     }
 }
 
+/// `src/relay/pool.rs`, between backticks.
+#[test]
+fn every_file_of_this_project_that_a_page_names_is_there() {
+    const FOLDERS: [&str; 7] = ["deploy/", "docs/", "src/", "tests/", "benches/", "fuzz/", ".ci/"];
+    // The user's own.
+    const TO_BE_MADE: [&str; 2] = ["deploy/waxseal.env", "deploy/plausible.env"];
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for quoted in text.split('`').filter(|quoted| FOLDERS.iter().any(|folder| quoted.starts_with(folder))) {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+            let path: String = quoted.chars().take_while(|c| is_part(*c)).collect();
+            let is_there = root().join(&path).exists() || TO_BE_MADE.contains(&path.as_str());
+            assert!(is_there || quoted.contains('*'), "{}: {path} is not there", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
 /// As GitHub makes them.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
