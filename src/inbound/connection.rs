@@ -110,6 +110,7 @@ where
         options: Arc::clone(&service.options),
         until: (!needs_no_login).then(|| Instant::now() + LONGEST_LOGIN),
         has_sent: false,
+        has_quit: false,
         departure: None,
         stop: service.stop.clone(),
         log_peer: LogPeer { listener: service.options.address, peer, needs_no_login, may_send: needs_no_login },
@@ -136,6 +137,7 @@ where
         service.log_limiter.warn(connection.log_peer, connection.about(), format_args!("{mismatch}"));
     }
     match end {
+        Ok(()) if connection.has_quit && connection.input.bytes().is_empty() => connection.leave().await,
         Ok(()) => Box::pin(connection.close()).await,
         Err(ConnectionEnd::TimedOut) if connection.login_is_overdue() => {
             connection.close_with(Reply::login_overdue()).await
@@ -168,6 +170,8 @@ struct ClientConnection<S> {
     user: Option<Arc<str>>,
     /// The client has submitted a message.
     has_sent: bool,
+    /// The client has said QUIT, and says nothing more.
+    has_quit: bool,
     /// What to log if the client leaves now.
     departure: Option<Mismatch>,
 }
@@ -190,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
             only_greeted &= matches!(step.next, SessionAction::Command(_) | SessionAction::Close)
                 && step.reply.as_ref().is_none_or(Reply::is_positive);
             self.count_refusal(&step);
+            let is_goodbye = step.reply.as_ref().is_some_and(|reply| reply.code() == 221);
             if let Some(reply) = step.reply {
                 reply.write_to(&mut self.output);
                 if self.output.len() >= MOST_UNWRITTEN {
@@ -229,7 +234,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                     }
                     self.unless_stopped(accepting.replied(&reply))?
                 }
-                SessionAction::Close => return Ok(()),
+                SessionAction::Close => {
+                    self.has_quit = is_goodbye;
+                    return Ok(());
+                }
             };
         }
     }
@@ -439,6 +447,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
         self.output.clear();
         reply.write_to(&mut self.output);
         let _best_effort = timeout(Duration::ZERO, self.wire.write_all(&self.output)).await;
+    }
+
+    /// After QUIT. Nothing is left to read, so the system sends the replies and the end without anyone waiting for the client.
+    /// Inside TLS the client's own end may still come.
+    async fn leave(mut self) {
+        if !matches!(self.wire, ClientStream::Plain(_)) {
+            return Box::pin(self.close()).await;
+        }
+        let _over = timeout(LINGER, self.wire.write_all(&self.output)).await;
     }
 
     /// Flushes pending replies and waits briefly until the client has read them.

@@ -317,6 +317,20 @@ async fn a_pipelined_batch_is_answered_in_one_segment() {
     assert_eq!(writes.load(Ordering::Relaxed), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn after_quit_nobody_waits_for_the_client_to_close() {
+    // What follows QUIT has to be read first, or closing would reset the connection before its client has the replies.
+    for (last, lingers) in [(&b"QUIT\r\n"[..], false), (b"QUIT\r\nNOOP\r\n", true)] {
+        let mut talk = Talk::start(options(), &recorder());
+        talk.expect(&["220"]).await;
+        let start = Instant::now();
+        talk.send(last).await;
+        talk.expect(&["221"]).await;
+        talk.serving.await.expect("no panic");
+        assert_eq!(start.elapsed() >= LINGER, lingers, "{}", last.escape_ascii());
+    }
+}
+
 /// Signals that a message has arrived, and keeps it until it is released.
 #[derive(Default)]
 struct Gate {
