@@ -35,6 +35,9 @@ const SIGNED_IF_PRESENT: [&str; 5] =
 /// A name is listed in `h=` for each of its fields; real mail has one.
 const MAX_SAME_NAME: usize = 100;
 
+/// Octets of a DKIM-Signature field with RSA, about.
+const SIGNATURE_ROOM: usize = 1024;
+
 /// Whether a message with a From header has a form that [`seal`] can sign with any key: a message that cannot be signed
 /// today cannot be signed later either.
 pub fn check_sealable(message: &RawMessage) -> Result<(), SealError> {
@@ -94,10 +97,10 @@ pub fn seal(message: &RawMessage, keys: &[Arc<SigningKey>], options: &SealOption
     let covered = SignedFields::new(&block, options)?;
     let body_hash = HashAlgorithm::Sha256.hash(Relaxed.canonical_body(&body, u64::MAX));
     let time = seconds_since_epoch();
-    let mut header = Vec::with_capacity(block.len() + keys.len() * 1024);
+    let mut header = Vec::with_capacity(block.len() + keys.len() * SIGNATURE_ROOM);
     for key in keys {
         let field = SignatureField::new(key, &covered.names, body_hash.as_ref(), time);
-        header.extend_from_slice(sign(key, field, covered.canonical.clone())?.as_bytes());
+        header.extend_from_slice(sign(key, field, &covered.canonical)?.as_bytes());
     }
     header.extend_from_slice(&block);
     let names = keys.iter().map(|key| key.name().clone()).collect();
@@ -114,8 +117,10 @@ fn without_signature(field: &FieldRef<'_>) -> FieldChange {
     if field.is(signature::NAME) { FieldChange::Remove } else { FieldChange::Keep }
 }
 
-fn sign(key: &SigningKey, field: SignatureField, mut canonical: Vec<u8>) -> Result<String, SealError> {
+fn sign(key: &SigningKey, field: SignatureField, covered: &[u8]) -> Result<String, SealError> {
     let own = [(signature::NAME.as_bytes(), field.value())];
+    let mut canonical = Vec::with_capacity(covered.len() + SIGNATURE_ROOM);
+    canonical.extend_from_slice(covered);
     Relaxed.canonicalize_headers(own.into_iter(), &mut canonical);
     match key.signer.sign(canonical.as_slice()) {
         Ok(signature) => Ok(field.complete(&signature)),
@@ -136,8 +141,8 @@ impl SignedFields {
         let rewritten = |name: &str| {
             name != "From" && options.provider_rewrites.iter().any(|rewrite| rewrite.eq_ignore_ascii_case(name))
         };
-        let mut names = Vec::new();
-        let mut canonical = Vec::new();
+        let mut names = Vec::with_capacity(OVERSIGNED.len() * 2);
+        let mut canonical = Vec::with_capacity(block.len());
         let wanted = OVERSIGNED.map(|name| (name, 1)).into_iter().chain(SIGNED_IF_PRESENT.map(|name| (name, 0)));
         for (name, extra) in wanted.filter(|(name, _)| !rewritten(name)) {
             // RFC 6376 §5.4.2: of several, the lowest first.

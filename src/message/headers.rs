@@ -38,8 +38,12 @@ impl<'a> FieldRef<'a> {
     /// The value on one line, without surrounding spaces and tabs. Other control characters stay, because readers
     /// differ on what they are.
     pub fn unfolded(&self) -> Vec<u8> {
-        let line: Vec<u8> = self.value().iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
-        without_spaces_around(&line).to_vec()
+        let mut line = Vec::with_capacity(self.value().len());
+        line.extend(self.value().iter().copied().filter(|byte| !b"\r\n".contains(byte)));
+        line.truncate(without_spaces_behind(&line).len());
+        let text = without_spaces_around(&line).len();
+        line.drain(..line.len() - text);
+        line
     }
 }
 

@@ -62,11 +62,8 @@ const SINGLE: [(&str, IfDifferent); 20] = [
 const MOST: usize = 100;
 
 pub(super) fn unite(message: &mut RawMessage) {
-    for (name, if_different) in SINGLE {
+    for (name, if_different) in repeated(message) {
         let fields: Vec<_> = message.fields_named(name).collect();
-        if !(2..=MOST).contains(&fields.len()) {
-            continue;
-        }
         let values = distinct(&fields);
         let kept = match values.as_slice() {
             [] | [_] => fields.iter().position(|field| !is_empty(field)).unwrap_or(0),
@@ -99,12 +96,21 @@ pub(super) fn unite(message: &mut RawMessage) {
 
 /// Names of fields that occur several times with different values, of which only one will stay.
 pub(super) fn conflicts(message: &RawMessage) -> Vec<&'static str> {
-    let differ = |name: &str| {
-        let fields: Vec<_> = message.fields_named(name).take(MOST + 1).collect();
-        fields.len() <= MOST && distinct(&fields).len() > 1
-    };
-    let decided = SINGLE.iter().filter(|(_, if_different)| *if_different == FirstStays);
-    decided.map(|(name, _)| *name).filter(|name| differ(name)).collect()
+    let differ = |name: &str| distinct(&message.fields_named(name).collect::<Vec<_>>()).len() > 1;
+    let decided = repeated(message).filter(|(_, if_different)| *if_different == FirstStays);
+    decided.map(|(name, _)| name).filter(|name| differ(name)).collect()
+}
+
+/// Those that occur several times, but not so often that it is no mistake. All are counted in one pass, since most mail repeats
+/// none of them.
+fn repeated(message: &RawMessage) -> impl Iterator<Item = (&'static str, IfDifferent)> + use<> {
+    let mut counts = [0; SINGLE.len()];
+    for field in message.fields() {
+        if let Some(at) = SINGLE.iter().position(|(name, _)| field.is(name)) {
+            counts[at] += 1;
+        }
+    }
+    SINGLE.into_iter().zip(counts).filter(|(_, count)| (2..=MOST).contains(count)).map(|(single, _)| single)
 }
 
 fn is_empty(field: &FieldRef<'_>) -> bool {

@@ -74,7 +74,9 @@ pub(super) fn put(work: &Work<'_>, prepared: &PreparedPut) -> Result<PutState, F
             _ => None,
         })
         .collect();
-    note_delivered(work, &summary(mail), &delivered, prepared.lived)?;
+    if !delivered.is_empty() {
+        note_delivered(work, &summary(mail), &delivered, prepared.lived)?;
+    }
     let mut state = PutState::Waiting;
     if is_to_be_kept(mail) {
         let message = put_message(work, prepared)?;
@@ -150,16 +152,16 @@ fn put_message(work: &Work<'_>, prepared: &PreparedPut) -> rusqlite::Result<i64>
 }
 
 fn message_fields(mail: &NewMail) -> MessageFields {
-    let Accepted { origin, marks, envelope, .. } = &*mail.accepted;
-    let Summary { id, received_at, sender, subject, size, .. } = summary(mail);
+    let accepted = &*mail.accepted;
+    let Accepted { origin, marks, envelope, .. } = accepted;
     MessageFields {
-        id,
-        received_at,
-        sender,
+        id: accepted.id.to_string(),
+        received_at: to_column(accepted.received_at),
+        sender: sender(accepted),
         eight_bit: i64::from(envelope.body == BodyType::EightBitMime),
         smtputf8: i64::from(envelope.smtputf8),
-        size,
-        subject,
+        size: signed(accepted.message.size()),
+        subject: mail.subject.clone(),
         listener: origin.listener.as_deref().map(str::to_owned),
         user: origin.user.as_deref().map(str::to_owned),
         marks: marks_to_column(marks),

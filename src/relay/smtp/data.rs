@@ -15,12 +15,14 @@ use tracing::debug;
 
 /// Octets passed to TLS at once.
 const PIECE: usize = 64 * 1024;
+/// For the final dot, and for dots that are doubled in most mail.
+const DOTS: usize = 64;
 
 impl ClientSession<Secured> {
     /// Call this after a 354. Returns the reply to the final dot, whatever it says.
     pub(super) async fn data(&mut self, sealed: &Sealed, deadline: Deadline) -> Result<Reply, Reason> {
         let mut encoder = DotEncoder::default();
-        let mut stuffed = Vec::with_capacity(sealed.message().size().min(2 * PIECE));
+        let mut stuffed = Vec::with_capacity((sealed.message().size() + DOTS).min(2 * PIECE));
         let pieces =
             sealed.message().header().chunks(PIECE).chain([&b"\r\n"[..]]).chain(sealed.message().body().chunks(PIECE));
         for piece in pieces {
