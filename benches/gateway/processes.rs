@@ -74,20 +74,6 @@ impl Processes {
         Cpu::of(&self.list(), group)
     }
 
-    /// SIGTERM to those of this name, and waits for the end of all that was started: a program that was run by another
-    /// ends first.
-    pub fn stop(&mut self, name: &str) {
-        let is_it =
-            |process: &u32| fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|it| it.trim() == name);
-        for process in self.list().into_iter().filter(is_it) {
-            signal(process, rustix::process::Signal::TERM);
-        }
-        let asked = Instant::now();
-        while !self.has_ended() && asked.elapsed() < PATIENCE {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-
     /// SIGKILL to all of them.
     pub fn kill(&mut self) {
         for process in self.list() {

@@ -2,9 +2,8 @@
 
 use super::measure::memory;
 use super::options::Options;
-use super::peers;
 use super::run::{Bed, PATIENCE, Scenario};
-use super::servers::waxseal::Waxseal;
+use super::servers::waxseal::{Waxseal, metric};
 use super::servers::{Place, Running};
 use super::sink::{Certificate, Sink};
 use super::source::{Load, idle, send, send_one_by_one};
@@ -61,14 +60,9 @@ pub fn all(options: &Options, bed: &Bed<'_>, failures: &mut Vec<String>) -> Sing
     let large = large(bed, &waxseal, 2 * 20);
     single.large = large.as_ref().ok().copied();
     kept("25 MiB, 20 at once", large.map(|(rate, memory)| format!("{rate:.1}/s, at most {memory:.0} MiB")));
-    match peers::find("strace") {
-        Some(strace) => {
-            let syncs = syncs(bed, &waxseal, &strace.display().to_string(), options.messages(4 * KIB));
-            single.syncs_per_message = syncs.as_ref().ok().copied();
-            kept("syncs per message, 50x100", syncs.map(|syncs| format!("{syncs:.2}")));
-        }
-        None => println!("syncs per message: SKIPPED, strace is missing: run make peers"),
-    }
+    let syncs = syncs(bed, &waxseal, options.messages(4 * KIB));
+    single.syncs_per_message = syncs.as_ref().ok().copied();
+    kept("syncs per message, 50x100", syncs.map(|syncs| format!("{syncs:.2}")));
     let drain = drain(bed, &waxseal, options.queued(), options.messages(4 * KIB));
     single.drain = drain.as_ref().ok().copied();
     kept(
@@ -154,23 +148,22 @@ fn large(bed: &Bed<'_>, waxseal: &Waxseal, messages: usize) -> Outcome<(f64, f64
     Ok((measured.messages_per_second, measured.peak_memory))
 }
 
-/// strace stops only the calls that it counts.
-fn syncs(bed: &Bed<'_>, waxseal: &Waxseal, strace: &str, messages: usize) -> Outcome<f64> {
+/// Each commit of the queue is one sync, and the gateway counts its commits itself: a tracer would slow it down, and so change
+/// how many operations share one. The first mails, which open the connections, do not count.
+fn syncs(bed: &Bed<'_>, waxseal: &Waxseal, messages: usize) -> Outcome<f64> {
     let (sink, folder) = (Sink::start(), bed.folder());
-    let counts = folder.path().join("syncs");
-    let calls = "trace=fsync,fdatasync,sync_file_range,msync";
-    let output = counts.display().to_string();
-    let wrapper = [strace, "-f", "--seccomp-bpf", "-c", "-U", "calls,name", "-e", calls, "-o", &output];
-    let traced = Waxseal { wrapper: wrapper.map(str::to_owned).to_vec(), ..waxseal.clone() };
-    let mut running = traced.start(&bed.place(folder.path(), &sink, UPSTREAM_CONNECTIONS));
-    sink.expect(messages);
-    send(Load { messages_per_connection: 100, ..load(running.address, 50, messages, 4 * KIB) })?;
-    sink.wait(PATIENCE)?;
-    running.processes.stop("waxseal");
-    let counted = std::fs::read_to_string(&counts).map_err(|e| format!("strace wrote nothing: {e}"))?;
-    let total = counted.lines().find(|line| line.trim_end().ends_with("total"));
-    let total = total.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    Ok(total.ok_or(format!("strace wrote {counted:?}"))? / messages as f64)
+    let port = super::ports::ReservedPort::take().number;
+    let counting = Waxseal { admin_port: Some(port), ..waxseal.clone() };
+    let running = counting.start(&bed.place(folder.path(), &sink, UPSTREAM_CONNECTIONS));
+    let commits_after = |messages: usize| {
+        sink.expect(messages);
+        send(Load { messages_per_connection: 100, ..load(running.address, 50, messages, 4 * KIB) })?;
+        sink.wait(PATIENCE)?;
+        std::thread::park_timeout(10 * SETTLED);
+        metric(port, "waxseal_queue_sync_seconds_count").ok_or("the gateway's metrics do not have it".to_owned())
+    };
+    let before = commits_after(messages / 10)?;
+    Ok((commits_after(messages)? - before) / messages as f64)
 }
 
 /// Queues mail while the provider is away, kills the gateway, lets the provider come back, and starts it again.

@@ -3,7 +3,8 @@
 use super::super::processes::Processes;
 use super::{Place, Running};
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +13,8 @@ use std::process::Command;
 #[derive(Debug, Clone)]
 pub struct Waxseal {
     pub program: PathBuf,
-    /// Run by this one, as in `strace -f`.
-    pub wrapper: Vec<String>,
+    /// Where it serves metrics; `None`: nowhere.
+    pub admin_port: Option<u16>,
     /// "queue" or "direct".
     pub delivery: &'static str,
     /// Clients at once.
@@ -22,7 +23,7 @@ pub struct Waxseal {
 
 impl Waxseal {
     pub fn new(program: &Path) -> Self {
-        Self { program: program.to_owned(), wrapper: Vec::new(), delivery: "queue", max_connections: 1000 }
+        Self { program: program.to_owned(), admin_port: None, delivery: "queue", max_connections: 1000 }
     }
 
     /// In a folder that it has run in before it finds its queue again.
@@ -40,15 +41,15 @@ impl Waxseal {
     }
 
     fn command(&self, folder: &Path) -> Command {
-        let mut words = self.wrapper.clone();
-        words.push(self.program.display().to_string());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["--config", "config.toml", "run"]).current_dir(folder);
+        let mut command = Command::new(&self.program);
+        command.args(["--config", "config.toml", "run"]).current_dir(folder);
         command
     }
 
     fn configuration(&self, place: &Place<'_>) -> String {
         let Place { sink, upstream_connections, .. } = place;
+        let admin =
+            self.admin_port.map(|port| format!("[admin]\naddress = \"127.0.0.1:{port}\"\n")).unwrap_or_default();
         format!(
             "hostname = \"gateway.example.com\"\n\
             [[listener]]\naddress = \"127.0.0.1:0\"\ndelivery = \"{}\"\n\
@@ -56,13 +57,22 @@ impl Waxseal {
             [[dkim]]\ndomain = \"{2}\"\nselector = \"wax1\"\nprivate_key = \"dkim.pem\"\n\
             [[upstream]]\nname = \"sink\"\nprovider = \"smtp\"\nhost = \"127.0.0.1\"\nport = {3}\ntls = \"starttls\"\n\
             ca = \"sink.pem\"\nmax_connections = {upstream_connections}\n\
-            [log]\nformat = \"json\"\n",
+            {admin}[log]\nformat = \"json\"\n",
             self.delivery,
             self.max_connections,
             super::super::mail::DOMAIN,
             sink.port(),
         )
     }
+}
+
+/// A figure of its metrics, by the start of its line. `None`: they cannot be read, or do not have it.
+pub fn metric(admin_port: u16, name: &str) -> Option<f64> {
+    let mut stream = TcpStream::connect(("127.0.0.1", admin_port)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 /// The address that the log names.
