@@ -8,6 +8,7 @@ mod change;
 mod check;
 mod client;
 mod hold;
+mod instances;
 mod list;
 mod listing;
 mod progress;
@@ -17,6 +18,7 @@ mod selection;
 mod show;
 mod table;
 mod text;
+mod transfer;
 mod waiting;
 mod walk;
 
@@ -56,6 +58,14 @@ pub enum QueueCommand {
     Check(check::QueueCheckArgs),
     /// Build a new database from what can be read of a damaged one, which is kept aside. The gateway must be stopped
     Salvage(salvage::SalvageArgs),
+    /// Write the whole queue to a file: messages with their states, held lanes, the history. The gateway may be running
+    Export(transfer::ExportArgs),
+    /// Read a file of `queue export` into the queue. What is there already stays as it is. The gateway must be stopped
+    Import(transfer::ImportArgs),
+    /// With a queue in Redis: the gateways that share it, and what each of them holds
+    Instances(instances::InstancesArgs),
+    /// With a queue in Redis: a gateway is gone for good. What it was sending is tried again, and its connections are free
+    Forget(instances::ForgetArgs),
     /// With a queue in Redis that was lost or restored from an old copy: accept what is there now. The gateway must be stopped
     Adopt(adopt::AdoptArgs),
 }
@@ -73,9 +83,11 @@ Examples:
   waxseal queue release --all --state held --recipient you@example.net
   waxseal queue check
   waxseal queue salvage
+  waxseal queue export /backup/queue.wax
+  waxseal queue import /backup/queue.wax
 
-They work beside a running gateway and while it is stopped, as the user that the gateway runs as; salvage only while it is
-stopped.
+They work beside a running gateway and while it is stopped, as the user that the gateway runs as; salvage, adopt and import only
+while it is stopped.
 
 Exit status: 0 done, 1 a message that is not there, nothing that could be changed, or damage, 2 wrong usage, or no way to
 the queue.";
@@ -99,8 +111,13 @@ pub fn run(command: QueueCommand, file: &ConfigFile<'_>) -> anyhow::Result<ExitC
         _ => {}
     }
     let runtime = small_runtime()?;
-    if let QueueCommand::Adopt(args) = &command {
-        return runtime.block_on(adopt::run(args, location));
+    match &command {
+        QueueCommand::Adopt(args) => return runtime.block_on(adopt::run(args, location)),
+        QueueCommand::Export(args) => {
+            return runtime.block_on(transfer::export(args, location)).or_else(ended_by_the_reader);
+        }
+        QueueCommand::Import(args) => return runtime.block_on(transfer::import(args, location)),
+        _ => {}
     }
     let result = runtime.block_on(async {
         let mut client = QueueClient::open(&location).await?;
@@ -176,9 +193,13 @@ async fn dispatch(command: QueueCommand, file: &ConfigFile<'_>, client: &QueueCl
         QueueCommand::Remove(args) => change::remove(&args, client).await,
         QueueCommand::Hold(args) => hold::hold(&args, file, client).await,
         QueueCommand::Release(args) => hold::release(&args, client).await,
-        QueueCommand::Check(_) | QueueCommand::Salvage(_) | QueueCommand::Adopt(_) => {
-            unreachable!("they have done their work")
-        }
+        QueueCommand::Instances(args) => instances::list(&args, file, client).await,
+        QueueCommand::Forget(args) => instances::forget(&args, client).await,
+        QueueCommand::Check(_)
+        | QueueCommand::Salvage(_)
+        | QueueCommand::Adopt(_)
+        | QueueCommand::Export(_)
+        | QueueCommand::Import(_) => unreachable!("they have done their work"),
         QueueCommand::Flush(_) => unreachable!("it is a retry by now"),
     }
 }

@@ -50,6 +50,8 @@ async fn answer(
             queue.hold(lane.map(Lane::new).as_ref(), held).await?;
             ControlResponse::Overview(overview(queue).await?)
         }
+        ControlRequest::Instances => ControlResponse::Instances(queue.instances().await?),
+        ControlRequest::Forget { instance } => ControlResponse::Forgotten(queue.forget(&instance).await?),
         // Only a running gateway has connections.
         ControlRequest::Examine { .. } => ControlResponse::Examined(None),
     })

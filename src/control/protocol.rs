@@ -5,7 +5,9 @@ use super::status::GatewayStatus;
 use crate::delivery::LaneState;
 use crate::intake::Ruling;
 use crate::message::MailId;
-use crate::queue::{Cursor, Filter, HeldLane, HistoryRow, MessageDetails, Page, QueueError, Statistics};
+use crate::queue::{
+    Cursor, Filter, Forgotten, HeldLane, HistoryRow, InstanceRow, MessageDetails, Page, QueueError, Statistics,
+};
 use crate::relay::UpstreamExamination;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,12 @@ pub enum ControlRequest {
     Hold {
         lane: Option<String>,
         held: bool,
+    },
+    /// The gateways that share the queue.
+    Instances,
+    /// An instance, by its id, is gone for good.
+    Forget {
+        instance: String,
     },
     /// Connects to an upstream with each of its logins, under its permits; sends no mail.
     Examine {
@@ -94,6 +102,7 @@ impl ControlRequest {
         match self {
             Self::Change { what, .. } => matches!(what, Change::Retry { .. } | Change::RetryByRules | Change::Release),
             Self::Hold { held, .. } => !held,
+            Self::Forget { .. } => true,
             _ => false,
         }
     }
@@ -115,6 +124,9 @@ pub enum ControlResponse {
     /// By the domain of the login, if it is one of a domain. `None`: there is no such upstream, or no gateway runs.
     Examined(Option<Vec<ExaminedLogin>>),
     Reloaded(Reloaded),
+    /// `None`: the queue is one gateway's own.
+    Instances(Option<Vec<InstanceRow>>),
+    Forgotten(Forgotten),
     Refused(ControlRefusal),
 }
 

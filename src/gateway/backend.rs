@@ -5,6 +5,7 @@ use crate::config::{BackendSettings, QueueLocation};
 use crate::observe::Clock;
 use crate::observe::fault::Fault;
 use crate::observe::metrics::QueueMetrics;
+use crate::queue::export_file::{ExportError, ExportItem};
 use crate::queue::redis::{RedisQueue, RedisQueueOptions};
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteOptions, SqliteQueue};
@@ -22,6 +23,8 @@ pub struct BackendOptions {
     pub min_free_space: u64,
     pub schedule: Schedule,
     pub metrics: QueueMetrics,
+    /// False: a command.
+    pub is_gateway: bool,
 }
 
 impl BackendOptions {
@@ -32,7 +35,13 @@ impl BackendOptions {
             min_free_space: u64::MAX,
             schedule: Schedule::default(),
             metrics: QueueMetrics::default(),
+            is_gateway: false,
         }
+    }
+
+    /// As for commands; mail that is imported leaves the space that a gateway needs at least.
+    pub fn for_import() -> Self {
+        Self { min_free_space: sqlite::SMALLEST_FLOOR, ..Self::for_commands() }
     }
 }
 
@@ -63,7 +72,9 @@ pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Ar
             Ok(Arc::new(queue))
         }
         BackendSettings::Redis(redis) => {
+            let is_gateway = options.is_gateway;
             let options = RedisQueueOptions::new(*redis, location.data_dir, options.schedule);
+            let options = RedisQueueOptions { is_gateway, ..options };
             Ok(Arc::new(RedisQueue::open(options).await?))
         }
     }
@@ -77,6 +88,22 @@ pub async fn adopt(location: QueueLocation, options: BackendOptions) -> Result<u
         BackendSettings::Redis(redis) => {
             let options = RedisQueueOptions::new(*redis, location.data_dir, options.schedule);
             Ok(RedisQueue::adopt(options).await?)
+        }
+    }
+}
+
+/// Calls `each` with everything that is in the queue, beside a running gateway or without one. `all` learns the number of messages
+/// first. A database is read as it is at one moment; in Redis each message is read by itself.
+pub async fn export(
+    location: QueueLocation,
+    all: impl FnOnce(u64),
+    each: &mut (dyn FnMut(ExportItem) -> io::Result<()> + Send),
+) -> Result<(), ExportError> {
+    match location.backend {
+        BackendSettings::Sqlite => sqlite::export(&location.data_dir, all, each),
+        BackendSettings::Redis(redis) => {
+            let options = RedisQueueOptions::new(*redis, location.data_dir, Schedule::default());
+            RedisQueue::export(RedisQueueOptions { is_gateway: false, ..options }, all, each).await
         }
     }
 }

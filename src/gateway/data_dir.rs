@@ -48,7 +48,7 @@ pub enum DataDirError {
     Foreign { owner: u32 },
 }
 
-pub(super) fn prepare(path: &Path) -> Result<(), DataDirError> {
+pub fn prepare(path: &Path) -> Result<(), DataDirError> {
     let found = match fs::metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::NotFound && path.is_symlink() => return Err(DataDirError::Dangling),

@@ -24,9 +24,11 @@ mod serving;
 mod storage;
 mod upstreams;
 
+pub(crate) use self::data_dir::prepare as prepare_data_dir;
 pub(crate) use self::dry_run::{DryRun, RecipientPreview, ServerNeed, UpstreamPreview};
 pub use self::key_records::KeyRecords;
 pub use self::plausible::block as plausible_environment;
+pub(crate) use self::upstreams::upstreams_by_account;
 
 use self::admin::{GatewayAdmin, GatewayMetrics};
 use self::generation::{Foundation, Generation};

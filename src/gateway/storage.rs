@@ -53,6 +53,7 @@ pub(super) async fn open(
         min_free_space: settings.queue.min_free_space,
         schedule: settings.queue.schedule,
         metrics,
+        is_gateway: true,
     };
     let queue = backend::open(settings.queue_location(), options).await?;
     let unusable = |source: QueueError| StartError::Queue { path: settings.data_dir.clone(), source };

@@ -13,7 +13,7 @@ use crate::sandbox::{self, Sandbox, SandboxLimits};
 use crate::text::host_and_port;
 use crate::tls;
 use aws_lc_rs::digest::{SHA256, digest};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -243,6 +243,15 @@ fn longest_idle(settings: &Settings, account: &str) -> Duration {
     let uses =
         |upstream: &&UpstreamSettings| **upstream.share_limits_with.as_ref().unwrap_or(&upstream.name) == *account;
     settings.upstreams.iter().filter(uses).map(|upstream| upstream.limits.idle_timeout).max().unwrap_or_default()
+}
+
+/// The names of the upstreams that use an account that gateways share, by the account's name.
+pub(crate) fn upstreams_by_account(settings: &Settings) -> BTreeMap<String, Vec<String>> {
+    let mut accounts = BTreeMap::<_, Vec<_>>::new();
+    for upstream in &settings.upstreams {
+        accounts.entry(account_name(&upstream.provider)).or_default().push(upstream.name.to_string());
+    }
+    accounts
 }
 
 /// Identifies the account by host and logins, or by the client certificate if there is no login, so that renaming the table

@@ -17,6 +17,7 @@ mod quotas;
 mod reassignment;
 mod revisions;
 mod suspensions;
+mod transfer;
 mod wakeups;
 mod walk;
 
@@ -32,6 +33,7 @@ pub(crate) use quotas::*;
 pub(crate) use reassignment::*;
 pub(crate) use revisions::*;
 pub(crate) use suspensions::*;
+pub(crate) use transfer::*;
 pub(crate) use wakeups::*;
 pub(crate) use walk::*;
 
@@ -111,6 +113,11 @@ macro_rules! conformance {
             of_many_at_once_with_one_key_one_is_stored,
             a_key_is_known_whatever_became_of_its_mail,
             what_could_not_be_stored_is_not_known,
+            a_message_that_is_taken_out_and_stored_again_is_as_it_was,
+            leased_mail_is_taken_out_as_a_possible_duplicate,
+            only_recipients_that_have_no_mail_yet_are_stored,
+            imported_mail_comes_onto_the_lanes_of_the_routes,
+            keys_and_history_are_imported_once,
             one_that_fails_takes_nobody_with_it,
             a_panic_in_one_operation_is_its_own_failure,
             a_name_that_is_taken_is_refused_and_its_owner_is_unharmed,

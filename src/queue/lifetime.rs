@@ -47,7 +47,7 @@ pub struct Lifetime {
     clock: Clock,
     began: Instant,
     /// The lifetime at `began`.
-    lived: Duration,
+    lived: Mutex<Duration>,
     latest: Timestamp,
     /// When a record was last stored; `None`: not since the start.
     recorded: Mutex<Option<Instant>>,
@@ -63,12 +63,18 @@ impl Lifetime {
         }
         let stop = stop_since(record, now, clock.boot().as_ref(), expire);
         let latest = record.latest.unwrap_or(now).max(now);
-        Self { began, lived: record.lived.saturating_add(stop), latest, clock, recorded: Mutex::default() }
+        Self { began, lived: Mutex::new(record.lived.saturating_add(stop)), latest, clock, recorded: Mutex::default() }
     }
 
-    /// Time since the queue's beginning. Never goes back and never jumps.
+    /// Time since the queue's beginning. Never goes back, and never jumps by itself.
     pub fn now(&self) -> Duration {
-        self.lived.saturating_add(self.elapsed())
+        self.lived.lock().saturating_add(self.elapsed())
+    }
+
+    /// For a queue that several gateways share: another one has counted further.
+    pub fn catch_up(&self, lived: Duration) {
+        let behind = lived.saturating_sub(self.now());
+        *self.lived.lock() += behind;
     }
 
     /// A message of this age or older dates from this time or before.

@@ -26,9 +26,12 @@ use std::time::Duration;
 pub(crate) mod conformance;
 mod deduplication;
 mod detached;
+pub(crate) mod export_file;
 mod handoff;
+mod instances;
 pub(crate) mod lifetime;
 mod operator;
+pub(crate) mod portable;
 mod quota;
 pub mod redis;
 pub mod schedule;
@@ -42,6 +45,7 @@ mod wakeups;
 pub use deduplication::{Deduplication, IdempotencyKey};
 use detached::detached;
 pub(crate) use handoff::{HandoffReceiver, HandoffSlot, Handoffs};
+pub(crate) use instances::{AccountPermits, Forgotten, InstanceRow};
 pub(crate) use operator::{
     Correction, HeldLane, HistoryRow, LaneCounts, MessageDetails, Page, QueueFigures, RecipientRow, Revision, Row,
     Statistics, StoredMail, is_message_id,
@@ -221,6 +225,6 @@ fn domain_of(sender: Option<&str>) -> String {
 
 /// A queue's storage: everything that the parts of a gateway need from a queue. `queue::conformance` says, as tests,
 /// what a backend must do.
-pub trait Backend: Queue + Operator + QuotaLedger {}
+pub trait Backend: Queue + Operator + QuotaLedger + portable::Transfer {}
 
-impl<T: Queue + Operator + QuotaLedger> Backend for T {}
+impl<T: Queue + Operator + QuotaLedger + portable::Transfer> Backend for T {}

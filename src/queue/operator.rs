@@ -1,6 +1,6 @@
 //! What an operator asks of a queue and does to it, for `waxseal queue` and the gateway's own pruning.
 
-use super::{Attempted, Cursor, Delivered, Lane, LaneOf, QueueError};
+use super::{Attempted, Cursor, Delivered, Forgotten, InstanceRow, Lane, LaneOf, QueueError};
 use crate::message::accepted::Accepted;
 use crate::message::{Envelope, MailId, Marks};
 use crate::smtp::Mailbox;
@@ -63,6 +63,16 @@ pub trait Operator: Send + Sync + fmt::Debug + 'static {
 
     /// How many messages wait on this lane, those alone that are due after a moment if one is given. Counts up to `most`.
     async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError>;
+
+    /// The gateways that share the queue. `None`: it is not one that can be shared.
+    async fn instances(&self) -> Result<Option<Vec<InstanceRow>>, QueueError> {
+        Ok(None)
+    }
+
+    /// An instance, by its id, is gone for good: what it had leased waits again, and its connections count no more.
+    async fn forget(&self, _instance: &str) -> Result<Forgotten, QueueError> {
+        Ok(Forgotten::NotShared)
+    }
 }
 
 /// A message as it is stored, with everything that is not settled.
@@ -177,6 +187,9 @@ pub struct RecipientRow {
     /// It was not tried yet, and is not to be tried before it is due.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delayed: bool,
+    /// The name of the instance that sends it at the moment, if several can share the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

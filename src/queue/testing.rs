@@ -40,6 +40,7 @@ pub fn row(number: u32, state: RecipientState) -> Row {
         attempts: number % 5,
         due: waiting.then_some(received_at),
         delayed: false,
+        instance: None,
         reason: (state == RecipientState::Failed)
             .then(|| "upstream \"company\", RCPT TO: 550 5.1.1 no such user".into()),
     };
@@ -225,6 +226,7 @@ impl Operator for MemoryQueue {
             due: Some(now),
             reason: None,
             delayed: false,
+            instance: None,
         };
         row.recipients = lanes.map(recipient).collect();
         let id = row.id.clone();

@@ -55,6 +55,7 @@ mod queue_commands;
 mod queue_damage;
 mod queue_direct;
 mod queue_fairness;
+mod queue_moves;
 mod queue_new_routes;
 mod queue_outages;
 mod queue_recipients;

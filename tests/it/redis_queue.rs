@@ -102,3 +102,48 @@ async fn a_redis_that_can_lose_mail_is_refused_and_one_that_lost_it_is_adopted_o
     let gateway = setup.start(1);
     submit(&gateway, &numbered(1)).await;
 }
+
+/// What `queue instances` says of the one of this name.
+fn instance(gateway: &Gateway, name: &str) -> serde_json::Value {
+    let answer = gateway.output(&["queue", "instances", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+    let rows = listed["instances"].as_array().expect("a list").clone();
+    rows.into_iter().find(|row| row["name"] == name).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_gone_for_good_is_forgotten_and_one_that_runs_is_not() {
+    let Some(server) = redis() else { return };
+    let scripted = ScriptedUpstream::start().await;
+    let start = |name: &str| {
+        let queue = format!("{}\ninstance = \"{name}\"", in_redis(&server));
+        queued_in_front_of(&scripted, "", &queue).start(1)
+    };
+    let (left, right) = (start("left"), start("right"));
+    submit(&left, &numbered(1)).await;
+    until("it is delivered", || !scripted.messages().is_empty()).await;
+    assert_eq!(instance(&right, "left")["is_alive"], true);
+    let table = String::from_utf8_lossy(&right.output(&["queue", "instances"]).stdout).into_owned();
+    assert!(table.contains("right (this one)") && table.contains("company: "), "{table}");
+    for (name, word) in [("left", "runs"), ("nobody", "no instance")] {
+        let refused = right.output(&["queue", "forget", name, "--yes"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(word), "{said}");
+    }
+    let (_, setup) = tokio::task::spawn_blocking(|| left.kill()).await.unwrap();
+    // As if some time had passed.
+    let id = instance(&right, "left")["id"].as_str().expect("an id").to_owned();
+    server.command(&["HSET", "{wax:0}:inst", &id, r#"{"name":"left","seen":1}"#]);
+    let unconfirmed = right.output(&["queue", "forget", "left"]);
+    assert_eq!(unconfirmed.status.code(), Some(2), "there is no terminal to ask on");
+    let forgotten = right.output(&["queue", "forget", "left", "--yes"]);
+    let said = String::from_utf8_lossy(&forgotten.stdout).into_owned();
+    assert!(forgotten.status.success() && said.contains("left is forgotten"), "{said}");
+    assert!(instance(&right, "left").is_null());
+    // Beside no gateway, and it is in the list again once it runs.
+    let listed = setup.output(&["queue", "instances", "--json"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("\"right\""));
+    let _again = setup.start(1);
+    assert_eq!(instance(&right, "left")["is_alive"], true);
+}

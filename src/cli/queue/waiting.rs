@@ -66,7 +66,10 @@ impl<'a> WaitingView<'a> {
     /// A few words, for a table.
     pub fn state(&self, recipient: &RecipientRow) -> String {
         match (recipient.state, self.hold(recipient)) {
-            (RecipientState::Leased, _) => "being sent".to_owned(),
+            (RecipientState::Leased, _) => match &recipient.instance {
+                Some(instance) => format!("being sent by {instance}"),
+                None => "being sent".to_owned(),
+            },
             (RecipientState::Failed, _) => "failed".to_owned(),
             (RecipientState::Damaged, _) => "damaged".to_owned(),
             (_, Some(hold)) => self.words(hold),

@@ -201,6 +201,7 @@ impl Model {
                 due: job.filter(|job| !job.leased).map(|job| job.due),
                 reason: None,
                 delayed: false,
+                instance: None,
             }
         };
         let rows = |message: &Message| message.recipients.iter().map(|recipient| row(message, recipient)).collect();

@@ -178,7 +178,7 @@ impl Walk<'_> {
         let rows: Vec<_> = rows
             .into_iter()
             .map(|row| {
-                let without_reason = |recipient| RecipientRow { reason: None, ..recipient };
+                let without_reason = |recipient| RecipientRow { reason: None, instance: None, ..recipient };
                 (row.id, row.recipients.into_iter().map(without_reason).collect::<Vec<_>>())
             })
             .collect();

@@ -6,6 +6,7 @@ use super::layout::MessagePlace;
 use super::record::{HistoryRecord, MessageRecord};
 use super::store::{Loaded, NextRecord, RedisStore};
 use crate::message::MailId;
+use crate::queue::portable::PortableHistory;
 use crate::queue::{Cursor, HistoryRow, QueueError};
 use redis::cmd;
 use std::time::Duration;
@@ -16,14 +17,14 @@ const STEP: usize = 200;
 const REVOKED_FOR: u64 = 3_600_000;
 
 /// A row with its position and its member in the sorted set.
-struct HistoryMember {
+pub(super) struct HistoryMember {
     position: i64,
     member: String,
     record: HistoryRecord,
 }
 
 /// `<position> <row>`. An unreadable row is left out.
-fn parse(member: String) -> Option<HistoryMember> {
+pub(super) fn parse(member: String) -> Option<HistoryMember> {
     let (position, json) = member.split_once(' ')?;
     let (position, record) = (position.parse().ok()?, serde_json::from_str(json).ok()?);
     Some(HistoryMember { position, member, record })
@@ -39,6 +40,21 @@ fn row_of(HistoryMember { position, record, .. }: HistoryMember) -> HistoryRow {
         subject: record.subject,
         message_id: record.message_id,
         delivery: record.delivery,
+    }
+}
+
+/// `lived`: the queue's own clock now.
+pub(super) fn portable_of(HistoryMember { record, .. }: HistoryMember, lived: u64) -> PortableHistory {
+    PortableHistory {
+        id: record.id,
+        received_at: record.received_at,
+        sender: record.sender,
+        recipients: record.recipients,
+        subject: record.subject,
+        size: record.size,
+        message_id: record.message_id,
+        delivery: record.delivery,
+        ago: lived.saturating_sub(record.lived),
     }
 }
 

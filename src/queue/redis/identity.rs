@@ -85,7 +85,12 @@ mod tests {
         let count = |all, own| AcceptedCount { all, own };
         let by = |number, all, own| Some(ShardIdentity { generation: generation(number), accepted: count(all, own) });
         let of = |number, all| by(number, all, 4);
-        let known = KnownQueue { instance: "i".into(), generation: Some(generation(2)), accepted: vec![count(10, 4)] };
+        let known = KnownQueue {
+            instance: "i".into(),
+            generation: Some(generation(2)),
+            accepted: vec![count(10, 4)],
+            clock: None,
+        };
         let fresh = KnownQueue::default();
         let other = ShardIdentity {
             generation: QueueGeneration { queue: "x".into(), ..generation(1) },

@@ -3,11 +3,16 @@
 //! acknowledged mail.
 
 use super::layout::unique;
+use crate::observe::clock::Boot;
+use crate::queue::lifetime::Record;
+use crate::queue::portable::milliseconds;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const NAME: &str = "redis-queue.json";
 
@@ -19,6 +24,9 @@ pub(super) struct KnownQueue {
     pub generation: Option<QueueGeneration>,
     /// By shard.
     pub accepted: Vec<AcceptedCount>,
+    /// The clock by which mail ages, for a start while Redis is away; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<KnownClock>,
 }
 
 /// How many messages a shard has ever accepted. Those of one instance are counted as well: others, which accept more after
@@ -35,6 +43,29 @@ impl AcceptedCount {
     /// How many of these messages are missing where only `stored` are known.
     pub(super) fn missing_in(self, stored: Self) -> u64 {
         self.all.saturating_sub(stored.all).max(self.own.saturating_sub(stored.own))
+    }
+}
+
+/// As `lifetime::Record`. Durations are in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KnownClock {
+    lived: u64,
+    at: Option<Timestamp>,
+    latest: Option<Timestamp>,
+    boot: Option<(String, u64)>,
+}
+
+impl From<&Record> for KnownClock {
+    fn from(Record { lived, at, latest, boot }: &Record) -> Self {
+        let boot = boot.as_ref().map(|boot| (boot.id.clone(), milliseconds(boot.uptime)));
+        Self { lived: milliseconds(*lived), at: *at, latest: *latest, boot }
+    }
+}
+
+impl From<KnownClock> for Record {
+    fn from(KnownClock { lived, at, latest, boot }: KnownClock) -> Self {
+        let boot = boot.map(|(id, uptime)| Boot { id, uptime: Duration::from_millis(uptime) });
+        Self { lived: Duration::from_millis(lived), at, latest, boot }
     }
 }
 
@@ -73,6 +104,14 @@ pub(super) struct KnownFile {
 
 impl KnownFile {
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
+        let file = Self::peek(data_dir)?;
+        file.known.lock().1 = true;
+        file.keep()?;
+        Ok(file)
+    }
+
+    /// Beside a gateway that uses the folder: it is read, and must not be kept.
+    pub(super) fn peek(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(NAME);
         let known = match fs::read(&path) {
             Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other)?,
@@ -81,9 +120,7 @@ impl KnownFile {
             }
             Err(error) => return Err(error),
         };
-        let file = Self { path, known: Mutex::new((known, true)) };
-        file.keep()?;
-        Ok(file)
+        Ok(Self { path, known: Mutex::new((known, false)) })
     }
 
     pub(super) fn read(&self) -> KnownQueue {

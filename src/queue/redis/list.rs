@@ -11,6 +11,7 @@ use crate::queue::{
 };
 use jiff::Timestamp;
 use redis::cmd;
+use std::collections::BTreeMap;
 
 /// Maximum number of messages that are examined for one page.
 const MAX_LOOKS: usize = 1000;
@@ -19,12 +20,15 @@ const STEP: usize = 200;
 /// Up to so many failed messages are searched by themselves; more are searched among all.
 const MAX_FAILED: usize = 50_000;
 
+type InstanceNames = BTreeMap<String, String>;
+
 impl RedisStore {
     pub(super) async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError> {
         let limit = limit.max(1);
         let mut at = after.map(|Cursor(at)| at);
         let mut rows = Vec::new();
         let mut looks = 0;
+        let names = self.instance_names().await?;
         if let Some(state) = filter.state
             && state != RecipientState::Damaged
             && self.in_state(state).await? == 0
@@ -49,7 +53,7 @@ impl RedisStore {
                     return Ok(Page { rows, next: at.map(Cursor) });
                 }
                 (at, looks) = (Some(order), looks + 1);
-                rows.extend(loaded.and_then(|loaded| wanted_row(&self.times, filter, place, loaded)));
+                rows.extend(loaded.and_then(|loaded| wanted_row((&self.times, &names), filter, place, loaded)));
             }
             if is_searched {
                 return Ok(Page { rows, next: None });
@@ -98,7 +102,7 @@ impl RedisStore {
         let header = String::from_utf8_lossy(&header).into_owned();
         Ok(Some(match loaded.record {
             Ok(record) => MessageDetails {
-                row: row_of(&self.times, &record),
+                row: row_of(&self.times, &self.instance_names().await?, &record),
                 header,
                 attempts: record.attempts.clone(),
                 delivered,
@@ -111,9 +115,14 @@ impl RedisStore {
     }
 }
 
-fn wanted_row(times: &Times, filter: &Filter, place: MessagePlace, loaded: Loaded) -> Option<Row> {
+fn wanted_row(
+    (times, names): (&Times, &InstanceNames),
+    filter: &Filter,
+    place: MessagePlace,
+    loaded: Loaded,
+) -> Option<Row> {
     match loaded.record {
-        Ok(record) => is_wanted(filter, &record).then(|| row_of(times, &record)),
+        Ok(record) => is_wanted(filter, &record).then(|| row_of(times, names, &record)),
         Err(_) => {
             let only_state = Filter { state: filter.state, ..Filter::default() };
             let is_wanted = *filter == only_state && filter.state.is_none_or(|state| state == RecipientState::Damaged);
@@ -167,7 +176,8 @@ fn state_of(record: &MessageRecord, recipient: &super::record::RecipientRecord) 
     }
 }
 
-fn row_of(times: &Times, record: &MessageRecord) -> Row {
+/// `names`: of the instances, by id.
+fn row_of(times: &Times, names: &InstanceNames, record: &MessageRecord) -> Row {
     let recipient = |recipient: &super::record::RecipientRecord| {
         let (suspension, lane) = Suspension::split(&recipient.lane);
         let state = state_of(record, recipient);
@@ -180,6 +190,10 @@ fn row_of(times: &Times, record: &MessageRecord) -> Row {
             due: due.map(|job| times.to_local(job.due)),
             reason: recipient.reason.clone(),
             delayed: suspension == Some(Suspension::Delayed),
+            instance: record.holder(&recipient.lane).filter(|_| state == RecipientState::Leased).map(|id| {
+                // An instance without a name is one that was forgotten.
+                names.get(id).unwrap_or(&id.to_owned()).clone()
+            }),
         }
     };
     Row {

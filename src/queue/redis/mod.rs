@@ -12,6 +12,7 @@ mod connect;
 mod counts;
 mod history;
 mod identity;
+mod instances;
 mod journal;
 mod known;
 mod layout;
@@ -39,12 +40,14 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod times;
+mod transfer;
 mod transitions;
 mod watch;
 mod whole;
 
 pub(crate) use open::RedisQueueOptions;
 
+use super::export_file::{ExportError, ExportItem};
 use super::{
     Cursor, Handoffs, IdempotencyKey, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned,
     Settlement, Wakeups, detached,
@@ -55,6 +58,7 @@ use connect::Task;
 use jiff::Timestamp;
 use limits::RedisLimits;
 use put::PutResult;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use store::RedisStore;
@@ -79,6 +83,16 @@ impl RedisQueue {
     /// messages are missing.
     pub(crate) async fn adopt(options: RedisQueueOptions) -> Result<u64, QueueError> {
         open::adopt(options).await
+    }
+
+    /// Calls `each` with everything that is to be kept, in the order in which it is to be imported. Each message is as it was when
+    /// it was read: the queue is in use meanwhile. `all`: learns the number of messages first.
+    pub(crate) async fn export(
+        options: RedisQueueOptions,
+        all: impl FnOnce(u64),
+        each: &mut (dyn FnMut(ExportItem) -> io::Result<()> + Send),
+    ) -> Result<(), ExportError> {
+        open::peek(options).await?.export(all, each).await
     }
 
     /// Hands the message over to a delivery loop that can begin it at once, or wakes the loops of its lanes.

@@ -17,7 +17,7 @@ use crate::queue::schedule::Schedule;
 use crate::queue::{Handoffs, QueueError, Wakeups};
 use parking_lot::Mutex;
 use redis::cmd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(crate) struct RedisQueueOptions {
     pub lease_length: Duration,
     /// How long a put whose answer is lost is repeated; shorter than clients wait.
     pub put_patience: Duration,
+    /// False: a command, which is not shown among the instances and takes over nothing.
+    pub is_gateway: bool,
     pub schedule: Schedule,
     pub clock: Clock,
 }
@@ -42,33 +44,53 @@ impl RedisQueueOptions {
             schedule,
             lease_length: Duration::from_secs(60),
             put_patience: Duration::from_secs(30),
+            is_gateway: true,
             clock: Clock::System,
         }
     }
 }
 
 pub(super) async fn open(options: RedisQueueOptions) -> Result<RedisStore, QueueError> {
+    let known = KnownFile::open(&options.data_dir).map_err(|error| of_io(&options.data_dir, &error))?;
+    let store = unopened(options, known)?;
+    store.begun().await?;
+    Ok(store)
+}
+
+/// To read what is there, beside a gateway that uses the folder or without one. Nothing is stored.
+pub(super) async fn peek(options: RedisQueueOptions) -> Result<RedisStore, QueueError> {
+    let known = KnownFile::peek(&options.data_dir).map_err(|error| of_io(&options.data_dir, &error))?;
+    let store = unopened(options, known)?;
+    store.look_and_measure().await?;
+    Ok(store)
+}
+
+fn of_io(data_dir: &Path, error: &std::io::Error) -> QueueError {
+    QueueError::Storage(format!("{}: {error}", data_dir.display()))
+}
+
+/// Connects to nothing.
+pub(super) fn unopened(options: RedisQueueOptions, known: KnownFile) -> Result<RedisStore, QueueError> {
     let layout = layout_of(&options.redis);
-    let of_io = |error: std::io::Error| QueueError::Storage(format!("{}: {error}", options.data_dir.display()));
-    let known = KnownFile::open(&options.data_dir).map_err(of_io)?;
-    let journal = Journal::open(&options.data_dir).map_err(of_io)?;
+    let journal = Journal::open(&options.data_dir).map_err(|error| of_io(&options.data_dir, &error))?;
     let instance = known.read().instance;
     let host = || gethostname::gethostname().to_string_lossy().into_owned();
     let name = options.redis.instance.clone().unwrap_or_else(host);
     let link = Link::new(options.redis, layout.clone(), known);
     let times = Times::new(options.clock.clone());
-    let examined = link.look().await?;
-    times.measure(examined.time);
-    link.known.keep().map_err(of_io)?;
-    let record = read_lifetime(&link, &layout).await?;
-    let store = RedisStore {
+    let record = link.known.read().clock.map(Record::from).unwrap_or_default();
+    Ok(RedisStore {
+        has_begun: tokio::sync::OnceCell::new(),
+        clock: options.clock.clone(),
         link,
         layout,
         times,
-        lifetime: Lifetime::resume(&record, options.clock, options.schedule.expire),
+        lifetime: Lifetime::resume(&record, options.clock.clone(), options.schedule.expire),
         schedule: options.schedule,
         instance,
         name,
+        is_gateway: options.is_gateway,
+        started: options.clock.now(),
         memory: Memory::default(),
         journal,
         telling: tokio::sync::Mutex::default(),
@@ -86,13 +108,33 @@ pub(super) async fn open(options: RedisQueueOptions) -> Result<RedisStore, Queue
         routes: Mutex::default(),
         wakeups: Wakeups::default(),
         handoffs: Handoffs::default(),
-    };
-    store.memory.learn(examined.used_memory, examined.max_memory);
-    store.epoch.store(store.counter(0, "epoch").await?.unsigned_abs(), Ordering::Relaxed);
-    store.say_alive().await?;
-    store.replay().await?;
-    store.take_back_own().await?;
-    Ok(store)
+    })
+}
+
+impl RedisStore {
+    /// Nothing is leased before this has returned `Ok` once: it takes back what this instance had leased when it last ended.
+    pub(super) async fn begun(&self) -> Result<(), QueueError> {
+        self.has_begun.get_or_try_init(async || self.begin().await).await.map(drop)
+    }
+
+    async fn begin(&self) -> Result<(), QueueError> {
+        self.look_and_measure().await?;
+        self.link.known.keep().map_err(|error| QueueError::Storage(format!("what is known of the queue: {error}")))?;
+        self.epoch.store(self.counter(0, "epoch").await?.unsigned_abs(), Ordering::Relaxed);
+        self.say_alive().await?;
+        self.replay().await?;
+        self.take_back_own().await
+    }
+
+    async fn look_and_measure(&self) -> Result<(), QueueError> {
+        let examined = self.link.look().await?;
+        self.times.measure(examined.time);
+        self.memory.learn(examined.used_memory, examined.max_memory);
+        let record = read_lifetime(&self.link, &self.layout).await?;
+        let shared = Lifetime::resume(&record, self.clock.clone(), self.schedule.expire);
+        self.lifetime.catch_up(shared.now());
+        Ok(())
+    }
 }
 
 /// The caller holds the lock of the data folder, so no queue is open there.

@@ -6,8 +6,8 @@ use super::record::MessageRecord;
 use super::store::{Loaded, NextRecord, RedisStore};
 use crate::message::MailId;
 use crate::queue::{
-    Correction, Cursor, Filter, HeldLane, HistoryRow, Lane, MessageDetails, Operator, Page, QueueError, QueueFigures,
-    Revision, Statistics, StoredMail, detached,
+    Correction, Cursor, Filter, Forgotten, HeldLane, HistoryRow, InstanceRow, Lane, MessageDetails, Operator, Page,
+    QueueError, QueueFigures, Revision, Statistics, StoredMail, detached,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -113,6 +113,15 @@ impl Operator for RedisQueue {
 
     async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError> {
         self.store.count_waiting(lane, after, most).await
+    }
+
+    async fn instances(&self) -> Result<Option<Vec<InstanceRow>>, QueueError> {
+        self.store.instance_rows().await.map(Some)
+    }
+
+    async fn forget(&self, instance: &str) -> Result<Forgotten, QueueError> {
+        let (store, instance) = (self.store.clone(), instance.to_owned());
+        detached(async move { store.forget_instance(&instance).await }).await
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 /// Pause before a put is repeated.
-const A_MOMENT: Duration = Duration::from_millis(20);
+pub(super) const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// What a put did.
 #[derive(Debug)]
@@ -156,10 +156,7 @@ impl RedisStore {
             let change = change(is_repeated).map_err(PutError::Refused)?;
             let error = match self.link.commit(PUT, &change).await {
                 Ok(Committed::Done(answers)) => {
-                    let mut counts = answers.iter().flatten().map(|count| parsed(count));
-                    let (all, own) = (counts.next().unwrap_or_default(), counts.next().unwrap_or_default());
-                    let accepted = AcceptedCount { all, own };
-                    self.link.known.learn_accepted(put.place.shard, accepted);
+                    self.learn_accepted(put.place.shard, &answers);
                     return Ok(Some(stored()));
                 }
                 Ok(Committed::Stored) => return Ok(Some(stored())),
@@ -178,6 +175,13 @@ impl RedisStore {
             };
             return Err(if is_repeated { PutError::GivenUp(error) } else { PutError::Refused(error) });
         }
+    }
+
+    /// `answers`: of a change that stored a message.
+    pub(super) fn learn_accepted(&self, shard: u16, answers: &[Option<Bytes>]) {
+        let mut counts = answers.iter().flatten().map(|count| parsed(count));
+        let (all, own) = (counts.next().unwrap_or_default(), counts.next().unwrap_or_default());
+        self.link.known.learn_accepted(shard, AcceptedCount { all, own });
     }
 
     /// Whatever was stored of it is removed as soon as Redis can be told, before anything else is leased here.

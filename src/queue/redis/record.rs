@@ -269,6 +269,14 @@ impl MessageRecord {
         leases
     }
 
+    /// The instance that sends it on this lane.
+    pub(super) fn holder(&self, lane: &str) -> Option<&str> {
+        match &self.jobs.get(lane)?.state {
+            JobState::Leased(lease) => Some(&lease.instance),
+            _ => None,
+        }
+    }
+
     /// When its first failed recipient failed.
     pub(super) fn first_failure(&self) -> Option<u64> {
         self.recipients.iter().filter_map(|recipient| recipient.failed_at).min()

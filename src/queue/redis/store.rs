@@ -29,6 +29,9 @@ const LIFETIME: &str = include_str!("scripts/lifetime.lua");
 
 #[derive(Debug)]
 pub(super) struct RedisStore {
+    /// Set when what its last end has left is put in order.
+    pub has_begun: tokio::sync::OnceCell<()>,
+    pub clock: crate::observe::Clock,
     pub link: Link,
     pub layout: Layout,
     pub times: Times,
@@ -38,6 +41,9 @@ pub(super) struct RedisStore {
     pub instance: String,
     /// Its name in lists.
     pub name: String,
+    /// It accepts and delivers mail; false: it is a command, which does not show itself among the instances.
+    pub is_gateway: bool,
+    pub started: jiff::Timestamp,
     pub memory: Memory,
     pub journal: Journal,
     /// Held while the journal is told, so that nothing is told twice at once.
@@ -184,6 +190,7 @@ impl RedisStore {
     pub(super) async fn keep_lifetime(&self, is_forced: bool) -> Result<(), QueueError> {
         let record = if is_forced { Some(self.lifetime.record()) } else { self.lifetime.record_if_due() };
         let Some(record) = record else { return Ok(()) };
+        self.link.known.change(|known| known.clock = Some((&record).into()));
         let keys = [self.layout.lifetime()];
         let optional = |at: Option<jiff::Timestamp>| at.map_or(String::new(), |at| at.to_string());
         let (boot, uptime) =

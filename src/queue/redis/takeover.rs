@@ -132,43 +132,12 @@ impl RedisStore {
         Ok(part(0).saturating_mul(1_000_000).saturating_add(part(1)))
     }
 
-    /// All instances that were ever seen and have not been forgotten, this one among them.
-    pub(super) async fn instances(&self) -> Result<Vec<String>, QueueError> {
-        let mut names = cmd("HKEYS");
-        names.arg(self.layout.instances());
-        Ok(self.link.read(0, vec![names]).await?.pop().map(texts).unwrap_or_default())
-    }
-
-    /// Says that this instance runs: its name, and the time by the server's clock.
-    pub(super) async fn say_alive(&self) -> Result<(), QueueError> {
-        let seen = self.times.to_server(self.times.now());
-        let says = serde_json::json!({ "name": self.name, "seen": seen }).to_string();
-        let keys = [self.layout.instances()];
-        let called = self.link.call(0, ALIVE, &keys, |command| {
-            command.arg(&self.instance).arg(&says);
-        });
-        called.await.map(drop).map_err(QueueError::from)
-    }
-
     /// This instance's process has ended, so nothing that it had leased is being sent.
     pub(super) async fn take_back_own(&self) -> Result<(), QueueError> {
-        let mut count = 0;
-        for shard in self.layout.all_shards() {
-            let mut all = cmd("ZRANGE");
-            all.arg(self.layout.leases(shard, &self.instance)).arg(0).arg(-1);
-            let members = self.link.read(shard, vec![all]).await?.pop().map(texts).unwrap_or_default();
-            for (id, fence, lane) in members.iter().filter_map(|member| split_lease_member(member)) {
-                let make = |mut record: MessageRecord| {
-                    record.take_back(lane, fence, true).then_some(NextRecord { record, answer: () })
-                };
-                count += usize::from(self.change(MessagePlace { shard, id }, make, |_, ()| {}).await?.is_some());
-            }
-        }
+        let (count, _) = self.take_back_all(&self.instance).await?;
         if count > 0 {
             info!(count, "messages were leased when this instance ended; they are tried again, and may be duplicates");
         }
         Ok(())
     }
 }
-
-const ALIVE: &str = "#!lua flags=allow-oom\nreturn redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])";

@@ -1,6 +1,7 @@
 //! The Redis backend against real servers: the conformance suite, and what only a queue in Redis promises.
 
 mod durability;
+mod instances;
 mod leases;
 mod lost_answers;
 mod places;

@@ -27,7 +27,7 @@ async fn watch(store: Weak<RedisStore>) {
     loop {
         ticks.tick().await;
         let Some(store) = store.upgrade().filter(|store| !store.link.is_closed()) else { return };
-        let is_renewal_due = renewed_at.is_none_or(|at| at.elapsed() >= store.lease_length / 3);
+        let is_renewal_due = store.is_gateway && renewed_at.is_none_or(|at| at.elapsed() >= store.lease_length / 3);
         let looked = look(&store, is_renewal_due).await;
         if looked.is_ok() && is_renewal_due {
             renewed_at = Some(Instant::now());

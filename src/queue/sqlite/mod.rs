@@ -11,6 +11,7 @@ mod claim;
 mod content;
 mod deduplication;
 mod envelope;
+mod export;
 mod failure;
 mod identity;
 mod inspect;
@@ -38,11 +39,13 @@ mod store;
 mod suspend;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod wal;
 mod work;
 mod writer;
 
 pub(crate) use check::{Checked, check};
+pub(crate) use export::export;
 pub use open::SqliteOptions;
 pub(crate) use open::{OpenError, exists, is_settled};
 pub(crate) use salvage::{Finding, Salvaged, salvage};

@@ -171,12 +171,23 @@ fn message_fields(mail: &NewMail) -> MessageFields {
 fn put_content(work: &Work<'_>, message: i64, prepared: &PreparedPut) -> rusqlite::Result<()> {
     let content = &prepared.mail.accepted.message;
     let body = (!prepared.body_in_file).then(|| &content.body()[..]);
+    let original = prepared.mail.original.as_ref();
+    let original = original.map(|original| (!prepared.original_in_file).then_some(&original[..]));
+    put_texts(work, message, (content.header(), body, &prepared.digest), original)
+}
+
+/// Header, body and their digest, and the original if there is one; `None` for a part that is in a file.
+pub(super) fn put_texts(
+    work: &Work<'_>,
+    message: i64,
+    (header, body, digest): (&[u8], Option<&[u8]>, &[u8]),
+    original: Option<Option<&[u8]>>,
+) -> rusqlite::Result<()> {
     work.execute(
         "INSERT INTO content (message, header, body, digest) VALUES (?1, ?2, ?3, ?4)",
-        (message, content.header(), body, &prepared.digest),
+        (message, header, body, digest),
     )?;
-    if let Some(original) = &prepared.mail.original {
-        let data = (!prepared.original_in_file).then_some(&original[..]);
+    if let Some(data) = original {
         work.execute("INSERT INTO original (message, data) VALUES (?1, ?2)", (message, data))?;
     }
     Ok(())

@@ -117,6 +117,7 @@ pub(super) fn recipients(sql: &Sql<'_>, message: i64) -> rusqlite::Result<Vec<(R
                 due,
                 reason: row.get(4)?,
                 delayed: suspension == Some(Suspension::Delayed),
+                instance: None,
             };
             Ok((recipient, row.get(5)?))
         },

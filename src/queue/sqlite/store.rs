@@ -44,7 +44,7 @@ pub(super) struct SqliteStore {
     pub(super) lifetime: Arc<Lifetime>,
     pub(super) bodies: Arc<Bodies>,
     path: PathBuf,
-    surroundings: Surroundings,
+    pub(super) surroundings: Surroundings,
     pub(super) cache: Mutex<Cache>,
     pub(super) leases: Mutex<HashMap<LeaseId, ActiveLease>>,
     pub(super) next_lease: AtomicI64,
@@ -184,7 +184,9 @@ impl SqliteStore {
             if octets > 0 {
                 surroundings.files.look()?;
                 let _until_they_are_there = surroundings.space.promise(octets)?;
-                write_files(&bodies, &mail, body_in_file, original_in_file).map_err(|error| of_io(&error))?;
+                let body = body_in_file.then(|| &accepted.message.body()[..]);
+                let original = mail.original.as_deref().filter(|_| original_in_file);
+                write_files(&bodies, accepted.id, body, original).map_err(|error| of_io(&error))?;
             }
             let digest = digest(accepted.message.header(), accepted.message.body());
             Ok(PreparedPut { digest, lived, mail, body_in_file, original_in_file, is_awaited })
@@ -345,13 +347,17 @@ impl SqliteStore {
     }
 }
 
-fn write_files(bodies: &Bodies, mail: &NewMail, body: bool, original: bool) -> std::io::Result<()> {
-    let id = mail.accepted.id;
-    if body {
-        bodies.write((id, BodyFile::Body), mail.accepted.message.body())?;
-    }
-    if let Some(data) = mail.original.as_ref().filter(|_| original) {
-        bodies.write((id, BodyFile::Original), data)?;
+/// The parts of a message that are to be in files of their own.
+pub(super) fn write_files(
+    bodies: &Bodies,
+    id: MailId,
+    body: Option<&[u8]>,
+    original: Option<&[u8]>,
+) -> std::io::Result<()> {
+    for (part, data) in [(BodyFile::Body, body), (BodyFile::Original, original)] {
+        if let Some(data) = data {
+            bodies.write((id, part), data)?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,11 @@ impl<'a> Sql<'a> {
         Self(connection)
     }
 
+    /// For what reads rows that may be damaged, and therefore takes no part in the statements that tests know.
+    pub(super) fn connection(&self) -> &'a Connection {
+        self.0
+    }
+
     pub(super) fn prepare(&self, sql: &'static str) -> rusqlite::Result<CachedStatement<'a>> {
         #[cfg(test)]
         super::tests::plans::saw(sql);

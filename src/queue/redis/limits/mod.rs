@@ -4,19 +4,19 @@
 //! within it: one that was delayed on its way and arrives after a later one is refused, and changes nothing. Nothing here
 //! is repeated, because the next request states the whole position again.
 
-use super::answers::{list, number, text};
+use super::answers::{list, number, text, texts};
 use super::layout::Layout;
 use super::link::Link;
 use super::store::RedisStore;
-use crate::queue::QueueError;
+use crate::queue::{AccountPermits, QueueError};
 use crate::rate::shared::{
     BreakerAnswer, BreakerChange, BreakerRecord, GONE, OpenBreaker, PermitGrant, PermitRequest, RateAnswer,
     RateRequest, RateVerdict, SharedLimits, TURN,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use redis::{Cmd, Value};
-use std::collections::HashSet;
+use redis::{Cmd, Value, cmd};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,11 +86,6 @@ impl RedisLimits {
     async fn call(&self, script: &str, keys: &[String], arguments: impl Fn(&mut Cmd)) -> Result<Value, String> {
         self.link().call(0, script, keys, arguments).await.map_err(|error| words(error.into()))
     }
-
-    fn keys(&self, account: &str) -> [String; 4] {
-        let layout = self.layout();
-        [layout.permits(account), layout.rates(account), layout.breakers(account), layout.limited_accounts()]
-    }
 }
 
 #[async_trait]
@@ -105,7 +100,7 @@ impl SharedLimits for RedisLimits {
             command.arg(u8::from(is_known)).arg(cap).arg(held).arg(need).arg(micros(idle_timeout));
             command.arg(if is_leaving { "leave" } else { "renew" }).arg(micros(GONE)).arg(micros(TURN));
         };
-        let answer = self.call(PERMITS, &self.keys(account), arguments).await?;
+        let answer = self.call(PERMITS, &keys_of(self.layout(), account), arguments).await?;
         let grant = grant_of(answer).ok_or_else(unknown)?;
         let mut known = self.known.lock();
         if is_leaving {
@@ -153,6 +148,48 @@ impl SharedLimits for RedisLimits {
         let may_probe = values.next().and_then(number::<u8>).ok_or_else(unknown)? == 1;
         Ok(BreakerAnswer { record, may_probe })
     }
+}
+
+/// Connections that each instance may have open, by account.
+pub(super) async fn permits(store: &RedisStore) -> Result<BTreeMap<String, Vec<AccountPermits>>, QueueError> {
+    let mut all = BTreeMap::new();
+    for account in accounts(store).await? {
+        for (instance, record) in store.fields(0, store.layout.permits(&account)).await? {
+            let permits = record.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default();
+            // What begins with an exclamation mark is the ledger's own.
+            if permits > 0 && !instance.starts_with('!') {
+                let held: &mut Vec<AccountPermits> = all.entry(instance).or_default();
+                held.push(AccountPermits { account: account.clone(), permits });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Frees the permits of an instance that is gone for good; returns how many. If it is not, it counts as new when it asks again.
+pub(super) async fn forget(store: &RedisStore, instance: &str) -> Result<u64, QueueError> {
+    let held = permits(store).await?.remove(instance).unwrap_or_default();
+    for account in accounts(store).await? {
+        let arguments = |command: &mut Cmd| {
+            command.arg("").arg(&account).arg(instance).arg(0).arg(0).arg(0).arg(0).arg(0).arg(0).arg(0);
+            command.arg("forget").arg(micros(GONE)).arg(micros(TURN));
+        };
+        store.link.call(0, PERMITS, &keys_of(&store.layout, &account), arguments).await?;
+    }
+    Ok(held.iter().map(|account| account.permits).sum())
+}
+
+/// Those of which any instance has permits.
+async fn accounts(store: &RedisStore) -> Result<Vec<String>, QueueError> {
+    let mut members = cmd("SMEMBERS");
+    members.arg(store.layout.limited_accounts());
+    let mut accounts = store.link.read(0, vec![members]).await?.pop().map(texts).unwrap_or_default();
+    accounts.sort_unstable();
+    Ok(accounts)
+}
+
+fn keys_of(layout: &Layout, account: &str) -> [String; 4] {
+    [layout.permits(account), layout.rates(account), layout.breakers(account), layout.limited_accounts()]
 }
 
 fn grant_of(answer: Value) -> Option<PermitGrant> {

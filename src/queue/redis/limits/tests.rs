@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::queue::redis::RedisQueue;
-use crate::queue::redis::answers::texts;
 use crate::queue::redis::options::{RedisPlace, ServerAddress};
 use crate::queue::redis::testing::{RedisServer, options_at};
 use crate::rate::shared::SharedRate;
@@ -11,7 +10,6 @@ use crate::rate::shared::memory::MemoryLedger;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use redis::cmd;
 use tokio::task::JoinSet;
 
 const NAMES: [&str; 3] = ["one", "three", "two"];
@@ -313,22 +311,4 @@ async fn three_gateways_under_load_never_take_more_than_a_rate() {
     loads.join_all().await;
     let taken = taken.load(Ordering::Relaxed);
     assert!((UNITS / 2..=UNITS).contains(&taken), "{taken} of {UNITS}");
-}
-
-/// Frees the permits of an instance that is gone for good. If it is not, it counts as new when it asks again.
-async fn forget(store: &RedisStore, instance: &str) -> Result<(), QueueError> {
-    let mut members = cmd("SMEMBERS");
-    members.arg(store.layout.limited_accounts());
-    let accounts = store.link.read(0, vec![members]).await?.pop().map(texts).unwrap_or_default();
-    for account in accounts {
-        let layout = &store.layout;
-        let keys =
-            [layout.permits(&account), layout.rates(&account), layout.breakers(&account), layout.limited_accounts()];
-        let arguments = |command: &mut Cmd| {
-            command.arg("").arg(&account).arg(instance).arg(0).arg(0).arg(0).arg(0).arg(0).arg(0).arg(0);
-            command.arg("forget").arg(micros(GONE)).arg(micros(TURN));
-        };
-        store.link.call(0, PERMITS, &keys, arguments).await?;
-    }
-    Ok(())
 }

@@ -46,6 +46,8 @@ async fn no_statement_scans_or_sorts_a_table() {
     conformance::mail_that_is_too_old_is_leased_whether_due_or_not(&scene().await).await;
     conformance::nothing_is_forgotten_by_a_clock_that_is_set(&scene().await).await;
     conformance::lanes_are_reassigned_while_mail_is_taken_and_lent(&scene().await).await;
+    conformance::a_message_that_is_taken_out_and_stored_again_is_as_it_was(&scene().await).await;
+    conformance::keys_and_history_are_imported_once(&scene().await).await;
     conformance::a_large_message_is_whole_and_goes_with_its_last_recipient(&scene().await).await;
 
     let folder = Folder::new(0);
