@@ -55,6 +55,7 @@ pub(crate) async fn a_message_that_is_taken_out_and_stored_again_is_as_it_was(ha
     }
     harness.check_statistics().await;
     assert_eq!(harness.rows(&Filter::default(), 9).await, rows);
+    drop(queue);
     harness.crash().await;
     let queue = harness.queue().await;
     for (before, stored, shown) in taken {
