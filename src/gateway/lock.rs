@@ -27,6 +27,12 @@ pub enum LockError {
     Held { path: PathBuf, holder: String },
     #[error("the data folder {path} cannot be locked: {source}")]
     Failed { path: PathBuf, source: io::Error },
+    #[error(
+        "the queue in {path} belongs to the user with the number {owner}, and this is {user}: run this as the user that the \
+         gateway runs as (`sudo -u '#{owner}' waxseal …`), because the gateway could not open the files that another user makes \
+         there"
+    )]
+    OtherUser { path: PathBuf, owner: u32, user: u32 },
 }
 
 impl Lock {
@@ -49,6 +55,13 @@ impl Lock {
         Ok(Self { data_dir: data_dir.to_owned(), folder, file: Mutex::new(file) })
     }
 
+    /// For a command. Files that another user than the gateway's makes beside the database (its write-ahead log, its index)
+    /// would keep the gateway from opening it, so another one is refused, root too.
+    pub fn take_as_owner(data_dir: &Path) -> Result<Self, LockError> {
+        refuse_other_users(data_dir)?;
+        Self::take(data_dir)
+    }
+
     /// Creates the file again if it was deleted, even if a process that was refused has left an empty one.
     pub fn renew(&self) {
         let path = self.data_dir.join(FILE);
@@ -67,6 +80,14 @@ impl Lock {
 }
 
 const FILE: &str = "lock";
+
+/// The gateway's user is the owner of the lock's file, which each gateway makes; without it, that of the folder.
+pub fn refuse_other_users(data_dir: &Path) -> Result<(), LockError> {
+    // What cannot be looked at cannot be opened either, and that error says why.
+    let Ok(found) = fs::metadata(data_dir.join(FILE)).or_else(|_| fs::metadata(data_dir)) else { return Ok(()) };
+    let (owner, user) = (found.uid(), rustix::process::geteuid().as_raw());
+    if owner == user { Ok(()) } else { Err(LockError::OtherUser { path: data_dir.to_owned(), owner, user }) }
+}
 
 fn open(data_dir: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();

@@ -1,9 +1,10 @@
 //! `waxseal queue …` as an operator types it: the same with and without a process that uses the data folder.
 
 use crate::support::gateway::Setup;
+use crate::support::peers;
 use crate::support::stored::{self, Holder, deferred, delivered, failed, put};
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::atomic::Ordering;
@@ -428,4 +429,41 @@ async fn what_a_look_leaves_behind_is_for_the_owner_only() {
         let mode = entry.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}: {mode:o}", entry.path().display());
     }
+}
+
+/// Root looked at the queue of a stopped gateway, and the gateway could not open the files that SQLite had made for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_than_the_gateways_is_refused_and_leaves_no_file_behind() {
+    if !peers::is_root() {
+        eprintln!("skipped: only root can be another user here");
+        return;
+    }
+    let desk = Desk::new(false).await;
+    let data_dir = data_dir(&desk.setup);
+    let found = || {
+        let entries = std::fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut found: Vec<_> = entries.map(|path| (path.clone(), std::fs::metadata(path).unwrap().uid())).collect();
+        found.sort();
+        found
+    };
+    for by_lock in [false, true] {
+        if by_lock {
+            std::fs::write(data_dir.join("lock"), "").unwrap();
+        }
+        let owned = if by_lock { data_dir.join("lock") } else { data_dir.clone() };
+        chown(&owned, Some(65_534), None).unwrap();
+        let before = found();
+        for arguments in
+            [&["list"][..], &["show", desk.id(0)], &["retry", desk.id(0)], &["check"], &["salvage", "--yes"]]
+        {
+            let (status, _, complaints) = desk.run(arguments).await;
+            assert_eq!(status, 2, "{arguments:?}: {complaints}");
+            for words in ["belongs to the user with the number 65534", "sudo -u '#65534'"] {
+                assert!(complaints.contains(words), "{arguments:?}: {complaints}");
+            }
+            assert_eq!(found(), before, "{arguments:?}");
+        }
+        chown(&owned, Some(0), None).unwrap();
+    }
+    assert_eq!(desk.listed(&[]).await.len(), 3, "its own user is let in");
 }

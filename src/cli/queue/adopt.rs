@@ -23,7 +23,7 @@ pub async fn run(args: &AdoptArgs, location: QueueLocation) -> anyhow::Result<Ex
         complain("the queue is a database in `data_dir`: only a queue in Redis can be adopted");
         return Ok(ExitCode::from(WRONG));
     }
-    let _lock = Lock::take(&location.data_dir).context("stop the gateway first")?;
+    let _lock = Lock::take_as_owner(&location.data_dir).context("stop the gateway first")?;
     if !args.yes && !confirmed()? {
         eprintln!("Nothing was changed.");
         return Ok(ExitCode::from(PROBLEM_FOUND));

@@ -4,6 +4,7 @@
 use super::progress::ProgressDisplay;
 use super::{print, print_json};
 use crate::cli::PROBLEM_FOUND;
+use crate::gateway::lock::refuse_other_users;
 use crate::observe::log::Clean;
 use crate::queue::sqlite::{self, Checked, Finding};
 use crate::text::counted;
@@ -21,6 +22,7 @@ pub struct QueueCheckArgs {
 
 pub fn run(args: &QueueCheckArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     refuse_without_a_queue(data_dir)?;
+    refuse_other_users(data_dir)?;
     let mut progress = Watched::start("searching the queue");
     let checked = sqlite::check(data_dir, |done, all| progress.reach(done, all));
     let checked = checked.with_context(|| {

@@ -42,13 +42,14 @@ impl QueueClient {
             if !backend::exists(location).with_context(|| wrong_user(data_dir))? {
                 return Err(no_queue(data_dir));
             }
-            match Lock::take(data_dir) {
+            match Lock::take_as_owner(data_dir) {
                 Ok(lock) => {
                     let queue = backend::open(location.clone(), BackendOptions::for_commands()).await?;
                     return Ok(Self::Folder { queue, rules: CurrentRules::default(), _lock: lock });
                 }
                 Err(LockError::Held { .. }) if tries < CONNECT_ATTEMPTS => tokio::time::sleep(RETRY_INTERVAL).await,
                 Err(LockError::Held { holder, .. }) => return Err(unreachable(data_dir, &holder, &refused)),
+                Err(error @ LockError::OtherUser { .. }) => return Err(error.into()),
                 Err(error) => return Err(error).with_context(|| wrong_user(data_dir)),
             }
         }

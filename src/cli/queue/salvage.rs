@@ -27,7 +27,7 @@ pub struct SalvageArgs {
 
 pub fn run(args: &SalvageArgs, data_dir: &Path) -> anyhow::Result<ExitCode> {
     refuse_without_a_queue(data_dir)?;
-    let _lock = Lock::take(data_dir).context("a salvage needs the queue for itself")?;
+    let _lock = Lock::take_as_owner(data_dir).context("a salvage needs the queue for itself")?;
     if !args.yes && !confirmed(data_dir)? {
         eprintln!("Nothing was changed.");
         return Ok(ExitCode::from(PROBLEM_FOUND));
