@@ -8,8 +8,8 @@ mod explain;
 mod server_certificate;
 mod verify;
 
+pub(crate) use client_certificate::noting_request;
 pub use client_certificate::{ClientCertificate, ClientIdentity};
-pub(crate) use client_certificate::{expires, noting_request};
 pub(crate) use explain::{BROKEN_OFF, ClientSide, explain, explain_late_alert};
 pub(crate) use server_certificate::fault;
 pub use server_certificate::{ServerCertificate, TlsFault};

@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -28,6 +29,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Guard {
     hosts: Vec<String>,
+    /// The gateway's own.
+    hostname: watch::Receiver<String>,
     token: Option<Secret>,
 }
 
@@ -36,8 +39,8 @@ pub struct Guard {
 pub struct LocalAddress(pub SocketAddr);
 
 impl Guard {
-    pub fn new(options: &AdminOptions) -> Arc<Self> {
-        Arc::new(Self { hosts: options.hosts.clone(), token: options.token.clone() })
+    pub fn new(options: &AdminOptions, hostname: watch::Receiver<String>) -> Arc<Self> {
+        Arc::new(Self { hosts: options.hosts.clone(), hostname, token: options.token.clone() })
     }
 
     /// Puts the stack around every route, the fallback included.
@@ -82,7 +85,10 @@ impl Guard {
         match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             // An address is not a name that someone can point elsewhere.
             Ok(ip) => ip.is_loopback() || ip.to_canonical() == local.to_canonical(),
-            Err(_) => host == "localhost" || self.hosts.iter().any(|known| known == host),
+            Err(_) => {
+                let is_own = || self.hostname.borrow().eq_ignore_ascii_case(host);
+                host == "localhost" || self.hosts.iter().any(|known| known == host) || is_own()
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminOptions {
     pub address: SocketAddr,
-    /// Names by which it may be addressed, in lower case; besides its IP address and "localhost".
+    /// Names by which it may be addressed, in lower case; besides its IP address, "localhost" and the gateway's hostname.
     pub hosts: Vec<String>,
     /// What each request must carry; `None`: nothing.
     pub token: Option<Secret>,

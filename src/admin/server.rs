@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -52,15 +52,15 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Needs a tokio runtime.
-    pub fn bind(options: &AdminOptions) -> Result<Self, AdminError> {
+    /// Needs a tokio runtime. `hostname`: by which it may be addressed too; it changes with the configuration.
+    pub fn bind(options: &AdminOptions, hostname: watch::Receiver<String>) -> Result<Self, AdminError> {
         let address = options.address;
         let bound = std::net::TcpListener::bind(address)
             .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
             .and_then(TcpListener::from_std)
             .and_then(|socket| Ok((socket.local_addr()?, socket)));
         match bound {
-            Ok((local_address, socket)) => Ok(Self { socket, local_address, guard: Guard::new(options) }),
+            Ok((local_address, socket)) => Ok(Self { socket, local_address, guard: Guard::new(options, hostname) }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(AdminError::InUse { address }),
             Err(source) => Err(AdminError::Other { address, source }),
         }

@@ -16,7 +16,6 @@ use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use report::DoctorReport;
 use screen::Screen;
-use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,12 +185,6 @@ impl QueueOpener for StoppedQueue {
             anyhow::bail!(
                 "the gateway was not stopped in order, or was of another version: the next start tidies up the queue"
             );
-        }
-        // Files that another user makes beside the database would keep the gateway from opening it.
-        let owner = std::fs::metadata(&self.0.data_dir)?.uid();
-        let user = rustix::process::geteuid().as_raw();
-        if owner != user {
-            anyhow::bail!("{} belongs to uid {owner}, and this is uid {user}", self.0.data_dir.display());
         }
         Ok(Some(Box::new(QueueClient::open(&self.0).await?)))
     }

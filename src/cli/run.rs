@@ -5,12 +5,13 @@ use super::{PROBLEM_FOUND, WRONG, service};
 use crate::cli::complain;
 use crate::config::{ConfigFile, ConfigText, Environment, Problems};
 use crate::dkim::DnsRecord;
-use crate::doctor::RecordLookUp;
+use crate::doctor;
 use crate::gateway::{Gateway, KeyRecords, Reloader, StopReason};
 use crate::inbound::InheritedSockets;
 use crate::observe::{fault, log};
 use anyhow::Context as _;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,6 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let status = runtime.block_on(async {
-        let look_up = RecordLookUp::new(settings.doctor.dns);
         let shutdown = CancellationToken::new();
         let reload = Arc::new(Notify::new());
         follow_signals(shutdown.clone(), reload.clone())?;
@@ -57,7 +57,7 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
                 tokio::spawn(reload_on_signal(reload, gateway.reloader()));
                 tokio::spawn(service::keep_alive());
                 service::ready();
-                tokio::spawn(watch_key_records(gateway.key_records(), look_up, shutdown.clone()));
+                tokio::spawn(watch_key_records(gateway.key_records(), shutdown.clone()));
                 Ok(match gateway.serve(shutdown).await {
                     StopReason::AsAsked => ExitCode::SUCCESS,
                     StopReason::ByItself => ExitCode::from(PROBLEM_FOUND),
@@ -75,11 +75,9 @@ pub fn run(file: &ConfigFile<'_>) -> anyhow::Result<ExitCode> {
     status
 }
 
-async fn watch_key_records(keys: KeyRecords, look_up: RecordLookUp, stop: CancellationToken) {
-    let is_published = |record: DnsRecord| {
-        let look_up = look_up.clone();
-        async move { look_up.is_published(&record).await }
-    };
+async fn watch_key_records(keys: KeyRecords, stop: CancellationToken) {
+    let is_published =
+        |server: Option<SocketAddr>, record: DnsRecord| async move { doctor::is_published(server, &record).await };
     keys.watch(is_published, stop).await;
 }
 

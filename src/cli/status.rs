@@ -5,7 +5,8 @@ use super::queue::{QueueClient, ago, print, print_json, size, unexpected};
 use super::{PROBLEM_FOUND, queue_location, small_runtime};
 use crate::config::ConfigFile;
 use crate::control::{
-    ControlRequest, ControlResponse, GatewayStatus, LaneStatus, LiveStatus, StatusProblem, WaitReason,
+    Blame, ControlRefusal, ControlRequest, ControlResponse, GatewayStatus, LaneStatus, LiveStatus, StatusProblem,
+    WaitReason,
 };
 use crate::delivery::{UpstreamState, UpstreamStatus};
 use crate::intake::ExpectedStatus;
@@ -36,14 +37,23 @@ pub fn run(config: &ConfigFile<'_>, args: &StatusArgs) -> anyhow::Result<ExitCod
     let runtime = small_runtime()?;
     let status = runtime.block_on(async {
         let client = QueueClient::open(&location).await?;
-        let status = match client.ask(ControlRequest::Status).await? {
-            ControlResponse::Status(status) => *status,
-            other => return Err(unexpected(&other)),
-        };
+        let answer = client.ask(ControlRequest::Status).await;
         client.close().await;
-        Ok(status)
+        match answer {
+            Ok(ControlResponse::Status(status)) => Ok(Ok(*status)),
+            Ok(other) => Err(unexpected(&other)),
+            // The gateway runs and says that its queue cannot be read.
+            Err(error) => match error.downcast::<ControlRefusal>()? {
+                refusal if refusal.blame == Blame::Queue => Ok(Err(refusal)),
+                refusal => Err(refusal.into()),
+            },
+        }
     })?;
     let now = Timestamp::now();
+    let status = match status {
+        Ok(status) => status,
+        Err(refusal) => return refused(&refusal, args.json),
+    };
     let problems = status.problems(now);
     if args.json {
         let mut json = serde_json::to_value(&status)?;
@@ -53,6 +63,16 @@ pub fn run(config: &ConfigFile<'_>, args: &StatusArgs) -> anyhow::Result<ExitCod
         print(screen(&status, &problems, now))?;
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEM_FOUND) })
+}
+
+fn refused(refusal: &ControlRefusal, json: bool) -> anyhow::Result<ExitCode> {
+    let problem = StatusProblem { id: "storage", text: format!("the queue cannot be read: {refusal}") };
+    if json {
+        print_json(&serde_json::json!({ "problems": [problem] }))?;
+    } else {
+        print(format!("What is wrong:\n  {}\n", Clean(&problem.text)))?;
+    }
+    Ok(ExitCode::from(PROBLEM_FOUND))
 }
 
 fn screen(status: &GatewayStatus, problems: &[StatusProblem], now: Timestamp) -> String {

@@ -4,6 +4,7 @@
 
 use super::admin::{AdminAddress, AdminHost};
 use super::doctor::DnsServer;
+use super::expect::NotifyAddress;
 use super::patterns::{HeaderPatterns, OneOrMore, UpstreamNames};
 use super::pem_source::PemSource;
 use super::problem::{Findings, Place};
@@ -23,6 +24,7 @@ use super::value::{
 use crate::delivery::Bounce;
 use crate::dkim::Selector;
 use crate::inbound::{AuthMode, LineEndings, OverRate};
+use crate::message::Mark;
 use crate::message::text_pattern::TextPattern;
 use crate::message::trace::ReceivedDetail;
 use crate::observe::CheckId;
@@ -343,6 +345,12 @@ settings! {
         sender: OneOrMore<PatternText>, required r#""reports@example.com""#;
         /// The longest time between two mails that is normal: the interval, and a margin.
         every: Duration, required r#""8d""#;
+        /// Who gets a mail about a silence, one for each. It is signed with the first key and comes from `bounce_sender`; choose
+        /// an address that does not depend on the flow that is expected.
+        notify: NotifyAddress, optional r#""ops@example.net""#;
+        /// The upstream that this mail goes through, so that it arrives when the usual one is the reason for the silence.
+        /// Default: as the routes say.
+        notify_upstream: Mark, optional r#""backup""#;
     }
 }
 

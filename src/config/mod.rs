@@ -6,6 +6,7 @@
 mod admin;
 mod doctor;
 mod environment;
+mod expect;
 mod file;
 mod file_digests;
 pub mod flags;
@@ -49,7 +50,8 @@ pub use settings::{
     UpstreamLogins, UpstreamSettings,
 };
 
-use file::{File, SCHEMA};
+use file::File;
+pub(crate) use file::SCHEMA;
 use masking::Survey;
 use problem::{Findings, Place, Problem, ProblemSeverity, Source};
 use resolve::Resolver;

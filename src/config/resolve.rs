@@ -95,7 +95,7 @@ impl Resolver<'_> {
         let queue = self.queue(&file.queue);
         self.warn_about_bounces(&file.queue, &upstreams, &routes, &known);
         let storm = self.storm(&file.storm);
-        let expected = self.expected(&file.expected);
+        let expected = self.expected(&file.expected, &names);
         let admin = self.admin(&file.admin, &addresses);
         let (hostname, ehlo_name) = hostname?;
         self.environment.note_files(&mut self.files);

@@ -22,6 +22,7 @@ use crate::rate::Rate;
 use crate::relay;
 use crate::relay::provider::{Preset, Signing};
 use crate::smtp::{Domain, ReversePath};
+use crate::tls::ServerCertificate;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl Settings {
         };
         keep("data_dir", self.data_dir == running.data_dir);
         keep("max_memory", self.max_memory == running.max_memory);
-        keep("[queue] backend", self.queue.backend == running.queue.backend);
+        keep("[queue] backend and [queue.redis]", self.queue.backend == running.queue.backend);
         keep("[queue] min_free_space", self.queue.min_free_space == running.queue.min_free_space);
         keep("[queue] retry and expire", self.queue.schedule == running.queue.schedule);
         keep("[log]", self.log == running.log);
@@ -104,6 +105,13 @@ impl Settings {
         self.log = running.log.clone();
         self.admin.clone_from(&running.admin);
         kept
+    }
+
+    /// Octets of memory that the largest message of any listener needs while it comes in, what rules need for it included.
+    pub fn largest_message_needs(&self) -> u64 {
+        let largest = self.listeners.iter().map(|listener| listener.options.max_message_size).max().unwrap_or_default();
+        let for_rules = self.rules.largest_memory_needed(usize::try_from(largest).unwrap_or(usize::MAX)) as u64;
+        largest.saturating_add(inbound::READ_OVERHEAD + for_rules)
     }
 
     /// What happens at intake to mail from a domain without a key. If nothing is signed here at all, no key is
@@ -121,8 +129,8 @@ pub struct ListenerSettings {
     /// The permitted senders, in the envelope and in the From header.
     pub senders: SenderPatterns,
     pub rate: Option<SubmissionRateSettings>,
-    /// When its certificate expires; `None` without TLS.
-    pub certificate_expires: Option<jiff::Timestamp>,
+    /// What it shows to clients; `None` without TLS.
+    pub certificate: Option<ServerCertificate>,
 }
 
 /// Where health and metrics are served.

@@ -52,8 +52,9 @@ async fn answer(
         }
         ControlRequest::Instances => ControlResponse::Instances(queue.instances().await?),
         ControlRequest::Forget { instance } => ControlResponse::Forgotten(queue.forget(&instance).await?),
-        // Only a running gateway has connections.
+        // Only a running gateway has connections and listeners.
         ControlRequest::Examine { .. } => ControlResponse::Examined(None),
+        ControlRequest::Submit { .. } => ControlResponse::Submitted(None),
     })
 }
 

@@ -19,9 +19,9 @@ pub(crate) use client::{ask, connect};
 pub(crate) use execute::execute;
 pub(crate) use protocol::{
     Blame, Change, Changed, ControlRefusal, ControlRequest, ControlResponse, MAX_PAGE, MAX_RULED, Overview, Reloaded,
-    RuledMessage, Which,
+    RuledMessage, SubmissionReply, Which,
 };
-pub use server::{ControlServer, Examiner, GatewayHooks};
+pub use server::{ControlServer, Examiner, GatewayHooks, Submitter};
 pub(crate) use status::{
     CertificateStatus, DkimKeyStatus, GatewayStatus, LaneStatus, StatusProblem, WaitReason, gather, is_held,
 };

@@ -64,6 +64,14 @@ pub enum ControlRequest {
         /// For all of it.
         seconds: u64,
     },
+    /// Hands in a mail as an application does at the first listener, without that listener's TLS and login: who can ask
+    /// this is the gateway's own user. Everything else applies, from the permitted senders on.
+    Submit {
+        sender: String,
+        recipient: String,
+        /// With CRLF line endings.
+        message: String,
+    },
     /// Reads the configuration again.
     Reload,
 }
@@ -127,7 +135,17 @@ pub enum ControlResponse {
     /// `None`: the queue is one gateway's own.
     Instances(Option<Vec<InstanceRow>>),
     Forgotten(Forgotten),
+    /// `None`: no gateway runs, or it has no listener.
+    Submitted(Option<SubmissionReply>),
     Refused(ControlRefusal),
+}
+
+/// What an application would have been told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionReply {
+    pub is_accepted: bool,
+    /// The whole reply.
+    pub text: String,
 }
 
 pub type ExaminedLogin = (Option<String>, Box<UpstreamExamination>);

@@ -5,13 +5,17 @@
 
 use super::change::CurrentRules;
 use super::execute::execute;
-use super::protocol::{Blame, ControlRefusal, ControlRequest, ControlResponse, ExaminedLogin, Reloaded};
+use super::protocol::{
+    Blame, ControlRefusal, ControlRequest, ControlResponse, ExaminedLogin, Reloaded, SubmissionReply,
+};
 use super::socket::{ControlAddress, SOCKET};
 use super::status::{self, LiveStatus, LiveWatch};
 use super::wire::MAX_REQUEST;
+use crate::message::Envelope;
 use crate::observe::Clock;
 use crate::queue::Operator;
 use crate::smtp::{Mailbox, ReversePath};
+use bytes::Bytes;
 use std::fmt;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
@@ -49,6 +53,7 @@ pub struct GatewayHooks {
     /// What only the running gateway knows.
     pub live: LiveWatch,
     pub examiner: Examiner,
+    pub submitter: Submitter,
     pub reload: Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Reloaded> + Send>> + Send + Sync>,
 }
 
@@ -67,6 +72,7 @@ impl Default for GatewayHooks {
             wake: Arc::new(|| {}),
             live: LiveWatch::new(LiveStatus::default),
             examiner: Arc::new(|_, _, _| Box::pin(async { None })),
+            submitter: Arc::new(|_, _| Box::pin(async { None })),
             reload: Arc::new(move || Box::pin(std::future::ready(refused.clone()))),
         }
     }
@@ -76,6 +82,11 @@ impl Default for GatewayHooks {
 pub type Examiner = Arc<dyn Fn(String, Option<ReversePath>, Duration) -> Examining + Send + Sync>;
 
 type Examining = Pin<Box<dyn Future<Output = Option<Vec<ExaminedLogin>>> + Send>>;
+
+/// Called with the envelope and the message of a mail that an operator hands in.
+pub type Submitter = Arc<dyn Fn(Envelope, Bytes) -> Submitting + Send + Sync>;
+
+type Submitting = Pin<Box<dyn Future<Output = Option<SubmissionReply>> + Send>>;
 
 pub struct ControlServer {
     listener: UnixListener,
@@ -210,22 +221,22 @@ impl Conversation {
             // A client that left or stays silent is not worth a log line.
             let Ok(Ok(Some(request))) = request else { return };
             let is_broken = request.is_err();
-            let request = match request {
+            // These two hold up no other answer: they take as long as a provider does.
+            let (response, _held_until_it_is_sent) = match request {
                 Ok(ControlRequest::Examine { upstream, sender, seconds }) => {
-                    let examined = self.examine(upstream, sender.as_deref(), seconds).await;
-                    let sent = timeout(CLIENT_TIMEOUT, send(&mut output, &examined)).await;
-                    if !matches!(sent, Ok(Ok(()))) {
-                        return;
-                    }
-                    continue;
+                    (self.examine(upstream, sender.as_deref(), seconds).await, None)
                 }
-                other => other,
-            };
-            // Held until the answer is sent.
-            let Ok(_permit) = self.answers.acquire().await else { return };
-            let response = match request {
-                Ok(request) => self.answer(request).await,
-                Err(refusal) => ControlResponse::Refused(refusal),
+                Ok(ControlRequest::Submit { sender, recipient, message }) => {
+                    (self.submit(&sender, &recipient, message).await, None)
+                }
+                request => {
+                    let Ok(permit) = self.answers.acquire().await else { return };
+                    let response = match request {
+                        Ok(request) => self.answer(request).await,
+                        Err(refusal) => ControlResponse::Refused(refusal),
+                    };
+                    (response, Some(permit))
+                }
             };
             let sent = timeout(CLIENT_TIMEOUT, send(&mut output, &response)).await;
             if is_broken || !matches!(sent, Ok(Ok(()))) {
@@ -234,7 +245,16 @@ impl Conversation {
         }
     }
 
-    /// Holds up no other answer: it takes as long as a provider does.
+    async fn submit(&self, sender: &str, recipient: &str, message: String) -> ControlResponse {
+        let (Ok(sender), Ok(recipient)) = (Mailbox::parse(sender), Mailbox::parse(recipient)) else {
+            let text = "the sender or the recipient is not a valid address";
+            return ControlResponse::Refused(ControlRefusal::new(Blame::Request, text));
+        };
+        let mut envelope = Envelope::new(ReversePath::Mailbox(sender));
+        envelope.add_recipient(recipient);
+        ControlResponse::Submitted((self.hooks.submitter)(envelope, message.into()).await)
+    }
+
     async fn examine(&self, upstream: String, sender: Option<&str>, seconds: u64) -> ControlResponse {
         let Ok(sender) = sender.map(Mailbox::parse).transpose() else {
             return ControlResponse::Refused(ControlRefusal::new(Blame::Request, "the sender is not a valid address"));

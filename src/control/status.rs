@@ -48,6 +48,9 @@ pub struct LiveStatus {
     pub certificates: Vec<CertificateStatus>,
     /// `[[expect]]`
     pub expected: Vec<ExpectedStatus>,
+    /// Why the configuration that was last read is not in force; `None`: it is.
+    #[serde(default)]
+    pub refused_configuration: Option<String>,
     pub faults: u64,
 }
 
@@ -225,6 +228,13 @@ impl GatewayStatus {
         if let Some(error) = &live.storage {
             add("storage", format!("no mail can be stored: {error}"));
         }
+        if live.storage.is_none() && live.disk_free.is_some_and(|free| free < live.disk_floor.saturating_mul(2)) {
+            let text = "the disk of `data_dir` is nearly full: less than twice `min_free_space` is free";
+            add("disk", text.to_owned());
+        }
+        if let Some(why) = &live.refused_configuration {
+            add("configuration", format!("the configuration cannot be used, and the former one goes on: {why}"));
+        }
         for upstream in live.upstreams.iter().filter(|upstream| !upstream.state.is_well()) {
             let id = if upstream.state == UpstreamState::QuotaReached { "quota" } else { "upstream" };
             let again = upstream.until.map(|until| format!("; next try in {}", left(now, until))).unwrap_or_default();
@@ -287,4 +297,30 @@ fn in_silence(expected: &ExpectedStatus) -> String {
 
 fn left(now: Timestamp, until: Timestamp) -> String {
     briefly((until.as_second() - now.as_second()).max(1).unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(live: LiveStatus) -> Vec<&'static str> {
+        let (counts, figures) = (Statistics::default(), QueueFigures::default());
+        let status = GatewayStatus { version: String::new(), counts, held: Vec::new(), figures, live: Some(live) };
+        status.problems(Timestamp::UNIX_EPOCH).into_iter().map(|problem| problem.id).collect()
+    }
+
+    /// Each has an alert too.
+    #[test]
+    fn a_disk_that_is_nearly_full_and_a_refused_configuration_are_problems() {
+        let disk = |free: Option<u64>| LiveStatus { disk_free: free, disk_floor: 100, ..LiveStatus::default() };
+        for (live, found) in [
+            (disk(Some(200)), &[][..]),
+            (disk(None), &[]),
+            (disk(Some(199)), &["disk"]),
+            (LiveStatus { storage: Some("the disk is full".into()), ..disk(Some(50)) }, &["storage"]),
+            (LiveStatus { refused_configuration: Some("1:1: no".into()), ..disk(None) }, &["configuration"]),
+        ] {
+            assert_eq!(ids(live.clone()), found, "{live:?}");
+        }
+    }
 }

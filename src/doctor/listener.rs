@@ -6,6 +6,9 @@ use super::examination::{Examination, Results};
 use crate::config::ListenerSettings;
 use crate::inbound::{AuthMode, Tls};
 use crate::observe::CheckId;
+use crate::text::counted;
+use crate::tls::ServerCertificate;
+use jiff::Timestamp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +17,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Days before the end of a certificate that are a warning.
+const EXPIRES_SOON: i64 = 14;
 
 /// The gateway address of Docker's default network: what connections to a published port come from.
 const DOCKER_GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1));
@@ -34,6 +40,10 @@ async fn reachable(exam: &Examination, ListenerSettings { options, .. }: &Listen
     let is_implicit = matches!(options.tls, Tls::Implicit(_));
     if options.address.port() == 0 {
         return CheckResult::not_applicable(id, &name, "the system chooses its port at each start");
+    }
+    if options.is_load_balancer(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+        let text = "connections from this machine must begin with a load balancer's PROXY header";
+        return CheckResult::not_applicable(id, &name, text);
     }
     match (greeting(dialled(options.address), is_implicit).await, exam.gateway_runs) {
         (Ok(greeting), true) => CheckResult::ok(id, &name, "it greets").evidence(greeting),
@@ -91,7 +101,7 @@ fn container(ListenerSettings { options, .. }: &ListenerSettings) -> Option<Chec
     })
 }
 
-fn tls(ListenerSettings { options, .. }: &ListenerSettings) -> CheckResult {
+fn tls(ListenerSettings { options, certificate, .. }: &ListenerSettings) -> CheckResult {
     let id = CheckId::ListenerTls;
     let name = options.address.to_string();
     match options.tls {
@@ -104,10 +114,36 @@ fn tls(ListenerSettings { options, .. }: &ListenerSettings) -> CheckResult {
                 )
                 .fix("set tls = \"off\" for this listener: nothing leaves this machine")
         }
-        Tls::StartTls(_) | Tls::Implicit(_) => {
-            CheckResult::ok(id, &name, "TLS is offered; applications verify the certificate for the name that they connect to")
+        Tls::StartTls(_) | Tls::Implicit(_) => match certificate {
+            Some(certificate) => shown(certificate, &name, Timestamp::now()),
+            None => CheckResult::unknown(id, &name, "the certificate cannot be read"),
+        },
+    }
+}
+
+/// Applications verify it for the name that they connect to.
+fn shown(certificate: &ServerCertificate, name: &str, now: Timestamp) -> CheckResult {
+    let id = CheckId::ListenerTls;
+    let evidence =
+        format!("for {}, by {}, until {}", certificate.names.join(", "), certificate.issuer, certificate.end());
+    let renew = "renew it: the gateway notices the new file by itself";
+    match certificate.days_left(now.as_second()) {
+        ..0 => CheckResult::failed(id, name, "the certificate has expired")
+            .cause("no application that verifies it hands in its mail")
+            .fix(renew),
+        days @ 0..EXPIRES_SOON => {
+            CheckResult::warning(id, name, format!("the certificate ends in {}", counted(days.unsigned_abs(), "day"))).fix(renew)
+        }
+        _ if certificate.is_self_signed => CheckResult::warning(id, name, "the certificate is self-signed")
+            .cause("Plausible uses STARTTLS wherever it is offered, does not trust this certificate, and loses its mail")
+            .fix("use a publicly trusted certificate for the name in SMTP_HOST_ADDR, or tls = \"off\" in a network of your own"),
+        days => {
+            let days = counted(days.unsigned_abs(), "more day");
+            let text = format!("TLS is offered, with a certificate for {days}; applications verify it for the name that they connect to");
+            CheckResult::ok(id, name, text)
         }
     }
+    .evidence(evidence)
 }
 
 fn allow(ListenerSettings { options, senders, .. }: &ListenerSettings) -> CheckResult {
@@ -139,6 +175,42 @@ fn allow(ListenerSettings { options, senders, .. }: &ListenerSettings) -> CheckR
         _ => {
             let networks = options.allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             CheckResult::ok(id, &name, format!("clients from {networks} send without a login"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::CheckVerdict;
+
+    #[test]
+    fn a_certificate_that_applications_refuse_is_named() {
+        const NOW: i64 = 1_700_000_000;
+        const DAY: i64 = 24 * 3600;
+        let judged = |is_self_signed: bool, days: i64| {
+            let certificate = ServerCertificate {
+                names: vec!["mail.example.com".into()],
+                issuer: "CN=some authority".into(),
+                is_self_signed,
+                not_before: 0,
+                not_after: NOW + days * DAY,
+            };
+            let now = Timestamp::from_second(NOW).expect("a time");
+            let result = shown(&certificate, "192.0.2.1:2525", now);
+            (result.verdict, result.summary)
+        };
+        for (is_self_signed, days, verdict, words) in [
+            (false, 90, CheckVerdict::Ok, "90 more days"),
+            (false, 14, CheckVerdict::Ok, "14 more days"),
+            (false, 13, CheckVerdict::Warning, "13 days"),
+            (false, 1, CheckVerdict::Warning, "1 day"),
+            (false, -1, CheckVerdict::Failed, "expired"),
+            (true, 90, CheckVerdict::Warning, "self-signed"),
+            (true, -1, CheckVerdict::Failed, "expired"),
+        ] {
+            let (found, summary) = judged(is_self_signed, days);
+            assert!(found == verdict && summary.contains(words), "{is_self_signed} {days}: {found:?} {summary}");
         }
     }
 }

@@ -29,7 +29,7 @@ pub use check::{CheckResult, CheckVerdict};
 pub use configuration::of_problems;
 pub use dmarc::suggested as suggested_dmarc;
 pub use examination::{DoctorRequest, Examination, QueueAccess, QueueOpener};
-pub use published::RecordLookUp;
+pub use published::is_published;
 pub use run::ExaminationPart;
 pub use spf::suggested as suggested_spf;
 

@@ -1,7 +1,9 @@
 //! The test mail that `--send-to` asks for: handed to the running gateway's listener as an application would, and followed
 //! until it is delivered, refused or deferred. The only probe that sends anything.
 //!
-//! The submission is in clear, on this machine, as Plausible's is; the relay's client cannot do that, by its types.
+//! The submission is in clear, on this machine, as Plausible's is; the relay's client cannot do that, by its types. If every
+//! listener asks for TLS or a login, the mail is handed in through the control socket: only hashes of the users' passwords are
+//! known here, and none should have to be known.
 
 use super::check::CheckResult;
 use super::examination::{Examination, QueueAccess, Results};
@@ -42,27 +44,22 @@ pub async fn probe(exam: &Examination, out: &Results) {
             .cause("no [[dkim]] key and no `senders` of a listener says from whom mail comes")
             .fix("name a sender with --from"));
     };
-    let Some(address) = listener(&exam.settings.listeners) else {
-        return put(CheckResult::not_applicable(
-            CheckId::SendAccepted,
-            &subject,
-            "no listener takes mail from this machine without TLS and a login, and doctor has no login",
-        )
-        .fix("add a [[listener]] on 127.0.0.1 with tls = \"off\""));
+    let (place, submitted) = match listener(&exam.settings.listeners) {
+        Some(address) => (address.to_string(), submit(address, from, to).await),
+        None => (HANDED_IN.to_owned(), hand_in(&access, from, to).await),
     };
-    match submit(address, from, to).await {
+    match submitted {
         Err(error) => {
-            put(CheckResult::failed(CheckId::SendAccepted, &subject, format!("{address} does not take the mail"))
+            put(CheckResult::failed(CheckId::SendAccepted, &subject, format!("{place} does not take the mail"))
                 .evidence(error)
                 .cause("the gateway refuses it, or the listener is not reached")
                 .fix("the reply says why; name a sender that is allowed with --from"))
         }
         Ok((reply, queued)) => {
-            let text = format!("{address} has taken the mail from {from}");
-            put(CheckResult::ok(CheckId::SendAccepted, &subject, text).evidence(reply.to_string()));
+            let text = format!("{place} has taken the mail from {from}");
+            put(CheckResult::ok(CheckId::SendAccepted, &subject, text).evidence(reply.clone()));
             put(match queued {
-                None => CheckResult::ok(CheckId::SendOutcome, &subject, "the provider has taken it")
-                    .evidence(reply.to_string()),
+                None => CheckResult::ok(CheckId::SendOutcome, &subject, "the provider has taken it").evidence(reply),
                 Some(id) => follow(&access, id, &subject).await,
             });
         }
@@ -73,11 +70,36 @@ fn listener(listeners: &[ListenerSettings]) -> Option<SocketAddr> {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let options = listeners.iter().map(|listener| &listener.options);
     let usable = options.filter(|options| matches!(options.tls, Tls::Off) && options.address.port() != 0);
-    usable.filter(|options| options.needs_no_login(loopback)).map(|options| dialled(options.address)).next()
+    let plain = usable.filter(|options| options.needs_no_login(loopback) && !options.is_load_balancer(loopback));
+    plain.map(|options| dialled(options.address)).next()
+}
+
+/// Where the mail is handed in if no listener takes it as it comes.
+const HANDED_IN: &str = "the gateway's control socket (each listener asks for TLS, a login or a PROXY header, which is not \
+                         tested by this)";
+
+async fn hand_in(access: &dyn QueueAccess, from: &Mailbox, to: &Mailbox) -> Result<Submitted, String> {
+    let request =
+        ControlRequest::Submit { sender: from.to_string(), recipient: to.to_string(), message: message(from, to) };
+    match access.ask(request).await {
+        Ok(ControlResponse::Submitted(Some(reply))) if reply.is_accepted => {
+            let id = queued_as(&reply.text);
+            Ok((reply.text, id))
+        }
+        Ok(ControlResponse::Submitted(Some(reply))) => Err(reply.text),
+        Ok(_) => Err("the gateway has no listener".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    }
 }
 
 /// The reply to the final dot, and the id under which the mail is queued, if it is.
-async fn submit(address: SocketAddr, from: &Mailbox, to: &Mailbox) -> Result<(Reply, Option<MailId>), String> {
+type Submitted = (String, Option<MailId>);
+
+fn queued_as(reply: &str) -> Option<MailId> {
+    reply.split_once("Queued as ").and_then(|(_, id)| id.trim().parse().ok())
+}
+
+async fn submit(address: SocketAddr, from: &Mailbox, to: &Mailbox) -> Result<Submitted, String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let mut dialogue = Dialogue { stream, input: BytesMut::new(), parser: ReplyParser::default() };
     dialogue.reply("greeting").await?;
@@ -87,9 +109,8 @@ async fn submit(address: SocketAddr, from: &Mailbox, to: &Mailbox) -> Result<(Re
     dialogue.ask("DATA").await?;
     let reply = dialogue.ask(&format!("{}.", message(from, to))).await?;
     let _it_may_close_first = dialogue.ask("QUIT").await;
-    let text = reply.text();
-    let id = text.split_once("Queued as ").and_then(|(_, id)| id.trim().parse().ok());
-    Ok((reply, id))
+    let id = queued_as(&reply.text());
+    Ok((reply.to_string(), id))
 }
 
 /// No line begins with a dot. Date and Message-ID are the gateway's to add, as for an application that forgets them.

@@ -11,6 +11,7 @@ use crate::observe::metrics::{DeliveryMetrics, ListenerMetrics, MetricsRegistry,
 use crate::queue::Operator;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -60,11 +61,15 @@ pub(super) struct GatewayAdmin {
 
 impl GatewayAdmin {
     /// Mail does not depend on it: if nobody chose the address and it is taken, the gateway starts without it.
-    pub fn bind(settings: &Settings, metrics: GatewayMetrics) -> Result<Self, StartError> {
+    ///
+    /// `hostname`: the gateway's, whenever it changes.
+    pub fn bind(
+        settings: &Settings,
+        hostname: watch::Receiver<String>,
+        metrics: GatewayMetrics,
+    ) -> Result<Self, StartError> {
         let Some(typed) = &settings.admin else { return Ok(Self { server: None, metrics }) };
-        let mut options = typed.options.clone();
-        options.hosts.push(settings.hostname.to_ascii_lowercase());
-        let server = match AdminServer::bind(&options) {
+        let server = match AdminServer::bind(&typed.options, hostname) {
             Ok(server) => Some(server),
             Err(error @ AdminError::InUse { .. }) if !typed.is_given => {
                 warn!("{error}; continuing without health and metrics");
@@ -111,9 +116,11 @@ mod tests {
         assert!(!admin.is_given && admin.options.address.port() == 8025, "{admin:?}");
         admin.options.address = taken.local_addr().expect("its address");
         let metrics = GatewayMetrics::new(&settings);
-        assert_eq!(GatewayAdmin::bind(&settings, metrics.clone()).expect("it goes on").address(), None);
+        let hostname = watch::Sender::new(settings.hostname.clone());
+        let bind = |settings: &Settings| GatewayAdmin::bind(settings, hostname.subscribe(), metrics.clone());
+        assert_eq!(bind(&settings).expect("it goes on").address(), None);
         settings.admin.as_mut().expect("still on").is_given = true;
-        let refused = GatewayAdmin::bind(&settings, metrics).expect_err("a choice is kept");
+        let refused = bind(&settings).expect_err("a choice is kept");
         assert!(refused.to_string().contains("set it to \"off\""), "{refused}");
     }
 }

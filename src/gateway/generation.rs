@@ -15,11 +15,14 @@ use crate::delivery::{Bouncer, Delivery, DeliveryPlan, Routes, SettlementPolicy}
 use crate::dkim::Keyring;
 use crate::inbound::users::Users;
 use crate::inbound::{ListenerOptions, ListenerRole};
-use crate::intake::{DirectIntake, InProgress, IntakePipeline, Leftovers, QueuedIntake, SilenceWatch, StormWatch};
+use crate::intake::{
+    DirectIntake, InProgress, IntakePipeline, Leftovers, NoticeWriter, QueuedIntake, SilenceWatch, StormWatch,
+};
 use crate::message::MemoryBudget;
 use crate::observe::Clock;
 use crate::observe::long_work::in_place;
 use crate::queue::Backend;
+use crate::smtp::{Mailbox, ReversePath};
 use std::any::Any;
 use std::sync::{Arc, Weak};
 use tokio_util::sync::CancellationToken;
@@ -97,11 +100,13 @@ impl Generation {
             Some(former) => former.leftovers.under(settlement.clone(), bouncer.clone()),
             None => Leftovers::new(queue.clone(), settlement.clone(), bouncer.clone()),
         };
-        let storms = match former {
-            Some(former) if former.settings.storm == settings.storm => former.storms.clone(),
-            _ => settings.storm.map(StormWatch::new),
-        };
+        let counted = former.and_then(|former| former.storms.as_ref());
+        let storms = settings.storm.map(|options| StormWatch::new(options, counted));
         let expected = SilenceWatch::new(&settings.expected, former.map(|former| &former.expected));
+        let expected = match notice_writer(&settings, &keyring, &settlement, queue) {
+            Some(writer) => expected.notifying(writer),
+            None => expected,
+        };
         let users = match former {
             Some(former) if former.settings.has_logins_of(&settings) => former.users.clone(),
             // Hashing passwords takes a while.
@@ -192,6 +197,27 @@ fn intake(
             cut_off: foundation.cut_off.clone(),
         }),
     }
+}
+
+/// The author is `bounce_sender`, or in the first key's domain, so that it is signed.
+fn notice_writer(
+    settings: &Settings,
+    keyring: &Keyring,
+    settlement: &SettlementPolicy,
+    queue: &Arc<dyn Backend>,
+) -> Option<NoticeWriter> {
+    let domain = keyring.keys().next().map_or_else(|| settings.hostname.clone(), |key| key.domain().to_string());
+    let from = match &settings.queue.bounce_sender {
+        ReversePath::Mailbox(sender) => sender.clone(),
+        ReversePath::Null => Mailbox::parse(&format!("MAILER-DAEMON@{domain}")).ok()?,
+    };
+    Some(NoticeWriter {
+        sender: settings.queue.bounce_sender.clone(),
+        from,
+        hostname: settings.hostname.as_str().into(),
+        settlement: settlement.clone(),
+        queue: queue.clone(),
+    })
 }
 
 fn bouncer(settings: &Settings, settlement: &SettlementPolicy, queue: &Arc<dyn Backend>) -> Bouncer {

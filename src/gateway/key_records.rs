@@ -1,10 +1,11 @@
-//! Whether the DNS has the records of the DKIM keys, looked up again and again while the gateway runs, for metrics and
-//! `waxseal status`. Who looks up is passed in; mail does not depend on it.
+//! Whether the DNS has the records of the DKIM keys, looked up again and again while the gateway runs and after each reload,
+//! for metrics and `waxseal status`. Who looks up is passed in; mail does not depend on it.
 
 use super::live::WatchedState;
 use crate::dkim::DnsRecord;
+use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// The first look-up comes later than the start: by then a network that came up with the gateway works.
@@ -16,22 +17,24 @@ const INTERVAL: Duration = Duration::from_secs(15 * 60);
 pub struct KeyRecords(pub(super) WatchedState);
 
 impl KeyRecords {
-    /// Runs until the stop. `look_up` says whether receivers find this record; `None`: it could not be found out, and what
-    /// was known before stays.
-    pub async fn watch<F>(self, look_up: impl Fn(DnsRecord) -> F, stop: CancellationToken)
+    /// Runs until the stop. `look_up` says whether receivers find this record, by this DNS server (`None`: the system's). If it
+    /// returns `None`, it could not be found out, and what was known before stays.
+    pub async fn watch<F>(self, look_up: impl Fn(Option<SocketAddr>, DnsRecord) -> F, stop: CancellationToken)
     where
         F: Future<Output = Option<bool>>,
     {
         let rounds = async {
-            sleep(FIRST).await;
+            let mut pause = FIRST;
             loop {
-                for record in self.0.key_records() {
+                let _asked_or_due = timeout(pause, self.0.asked_to_look_again()).await;
+                let (server, records) = self.0.key_records();
+                for record in records {
                     let name = record.name().to_owned();
-                    if let Some(is_published) = look_up(record).await {
+                    if let Some(is_published) = look_up(server, record).await {
                         self.0.set_published(&name, is_published);
                     }
                 }
-                sleep(INTERVAL).await;
+                pause = INTERVAL;
             }
         };
         tokio::select! {
@@ -48,6 +51,7 @@ mod tests {
     use crate::smtp::Domain;
     use parking_lot::Mutex;
     use std::sync::Arc;
+    use tokio::time::sleep;
 
     fn key(selector: &str) -> SigningKey {
         let pem = include_str!("../dkim/testdata/ed25519.pem");
@@ -68,7 +72,7 @@ mod tests {
         let watching = tokio::spawn(KeyRecords(state.clone()).watch(
             {
                 let answers = answers.clone();
-                move |record| {
+                move |_, record| {
                     let answer = *answers.lock();
                     let is_one = record.name() == "one._domainkey.example.com";
                     assert!(record.text().starts_with("v=DKIM1; k=ed25519; p="), "{record}");
@@ -94,6 +98,10 @@ mod tests {
             [("one".to_owned(), Some(false)), ("three".to_owned(), None)],
             "a change of keys"
         );
+        *answers.lock() = Some(true);
+        state.look_again();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(published(&state)[0].1, Some(true), "at once when it is asked for");
         stop.cancel();
         watching.await.expect("it ends");
     }

@@ -12,8 +12,11 @@ use crate::observe::{Clock, fault};
 use crate::queue::Backend;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use tokio::sync::Notify;
 
 /// The parts that a look at the gateway needs.
 pub(super) struct LiveParts {
@@ -27,31 +30,49 @@ pub(super) struct LiveParts {
 }
 
 /// What changes while the gateway runs. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct WatchedState(Arc<Mutex<Watched>>);
+#[derive(Clone, Default)]
+pub(super) struct WatchedState {
+    state: Arc<Mutex<Watched>>,
+    /// Somebody should look again at what the DNS has.
+    again: Arc<Notify>,
+}
 
 #[derive(Debug, Default)]
 struct Watched {
     listeners: Vec<String>,
     delivery: Weak<Delivery>,
     dkim: Vec<(DkimKeyStatus, DnsRecord)>,
+    /// `None`: the system's server.
+    dns: Option<SocketAddr>,
     certificates: Vec<CertificateStatus>,
     expected: SilenceWatch,
+    refused: Option<String>,
 }
 
 impl WatchedState {
     /// At the start, and after each change of the configuration.
     pub fn follow(&self, generation: &Generation) {
         self.follow_keys(&generation.keyring);
-        let mut watched = self.0.lock();
+        let mut watched = self.state.lock();
         watched.certificates = certificates(&generation.settings);
         watched.delivery = Arc::downgrade(&generation.plan.deliver);
         watched.expected = generation.expected.clone();
+        watched.dns = generation.settings.doctor.dns;
+    }
+
+    /// An operator may have published what was missing.
+    pub fn look_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// Returns when somebody asked for it since the last time.
+    pub async fn asked_to_look_again(&self) {
+        self.again.notified().await;
     }
 
     /// What is known of a key's record stays.
     pub fn follow_keys(&self, keyring: &Keyring) {
-        let mut watched = self.0.lock();
+        let mut watched = self.state.lock();
         let known = std::mem::take(&mut watched.dkim);
         let key = |key: &Arc<SigningKey>| {
             let record = DnsRecord::of(key);
@@ -64,23 +85,36 @@ impl WatchedState {
     }
 
     pub fn keys(&self) -> Vec<DkimKeyStatus> {
-        self.0.lock().dkim.iter().map(|(key, _)| key.clone()).collect()
+        self.state.lock().dkim.iter().map(|(key, _)| key.clone()).collect()
     }
 
-    pub fn key_records(&self) -> Vec<DnsRecord> {
-        self.0.lock().dkim.iter().map(|(_, record)| record.clone()).collect()
+    /// With the DNS server that is to be asked.
+    pub fn key_records(&self) -> (Option<SocketAddr>, Vec<DnsRecord>) {
+        let watched = self.state.lock();
+        (watched.dns, watched.dkim.iter().map(|(_, record)| record.clone()).collect())
     }
 
     /// `name`: of the record.
     pub fn set_published(&self, name: &str, is_published: bool) {
-        for (key, _) in self.0.lock().dkim.iter_mut().filter(|(_, record)| record.name() == name) {
+        for (key, _) in self.state.lock().dkim.iter_mut().filter(|(_, record)| record.name() == name) {
             key.is_published = Some(is_published);
         }
     }
 
+    /// What became of the configuration that was last read.
+    pub fn set_refused(&self, problems: &[String]) {
+        self.state.lock().refused = problems.first().cloned();
+    }
+
     /// The addresses that are open now; none once the gateway stops.
     pub fn set_listeners(&self, addresses: Vec<String>) {
-        self.0.lock().listeners = addresses;
+        self.state.lock().listeners = addresses;
+    }
+}
+
+impl fmt::Debug for WatchedState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WatchedState").field(&*self.state.lock()).finish()
     }
 }
 
@@ -96,9 +130,9 @@ impl LiveParts {
             Some(queue) => queue.admit(0).err().map(|error| error.to_string()),
             None => Some("the queue is closed".to_owned()),
         };
-        let (delivery, listeners, certificates, expected) = {
-            let Watched { delivery, listeners, certificates, expected, .. } = &*self.state.0.lock();
-            (delivery.upgrade(), listeners.clone(), certificates.clone(), expected.clone())
+        let (delivery, listeners, certificates, expected, refused_configuration) = {
+            let Watched { delivery, listeners, certificates, expected, refused, .. } = &*self.state.state.lock();
+            (delivery.upgrade(), listeners.clone(), certificates.clone(), expected.clone(), refused.clone())
         };
         let delivery = delivery.map(|delivery| of_delivery(&delivery, &self.limits, now));
         let (upstreams, lanes) = delivery.unwrap_or_default();
@@ -115,6 +149,7 @@ impl LiveParts {
             dkim: self.state.keys(),
             certificates,
             expected: self.queue.upgrade().map(|queue| expected.statuses(queue.lived())).unwrap_or_default(),
+            refused_configuration,
             faults: fault::panics(),
         }
     }
@@ -138,10 +173,10 @@ fn certificates(settings: &Settings) -> Vec<CertificateStatus> {
     let status = |usage: &str, name: String, expires: Option<Timestamp>| {
         expires.map(|expires| CertificateStatus { usage: usage.to_owned(), name, expires })
     };
-    let listeners = settings
-        .listeners
-        .iter()
-        .filter_map(|listener| status("listener", listener.options.address.to_string(), listener.certificate_expires));
+    let listeners = settings.listeners.iter().filter_map(|listener| {
+        let expires = listener.certificate.as_ref().and_then(|it| Timestamp::from_second(it.not_after).ok());
+        status("listener", listener.options.address.to_string(), expires)
+    });
     let of_upstream = |upstream: &UpstreamSettings| match &upstream.provider {
         Provider::Smtp { endpoint, .. } => endpoint.client_certificate.as_ref().and_then(|it| it.expires),
         Provider::Sandbox => None,

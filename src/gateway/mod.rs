@@ -22,6 +22,7 @@ mod rates;
 mod reload;
 mod serving;
 mod storage;
+mod submission;
 mod upstreams;
 
 pub(crate) use self::data_dir::prepare as prepare_data_dir;
@@ -127,11 +128,11 @@ impl Gateway {
         let live = live_watch(&generation.settings, &foundation, (&limits, &watched));
         let current = Current::of(&generation, watched);
         let (reloader, requests) = reload::channel();
-        let control = bind_control(&generation.settings, &queue, hooks(&current, &live, &queue, &reloader));
+        let control = bind_control(&generation.settings, &queue, hooks(&current, &live, &foundation, &reloader));
         let listeners =
             listeners::bind(&generation.settings, (&generation.roles, &foundation.inbound), &[], &mut inherited)?;
         inherited.all_claimed()?;
-        let admin = GatewayAdmin::bind(&generation.settings, metrics)?;
+        let admin = GatewayAdmin::bind(&generation.settings, current.hostname.subscribe(), metrics)?;
         descriptors::raise_limit(&generation.settings);
         announce(&generation.settings, &sender_domain, &listeners, &admin);
         let dispatcher = Dispatcher {
@@ -191,7 +192,8 @@ fn part_ended(part: &str) -> StopReason {
 }
 
 /// What operators see of the gateway and ask of it.
-fn hooks(current: &Current, live: &LiveWatch, queue: &Arc<dyn Backend>, reloader: &Reloader) -> GatewayHooks {
+fn hooks(current: &Current, live: &LiveWatch, foundation: &Foundation, reloader: &Reloader) -> GatewayHooks {
+    let Foundation { queue, inbound, .. } = foundation;
     let rules = current.rules.subscribe();
     let woken = queue.clone();
     let reloader = reloader.clone();
@@ -200,6 +202,7 @@ fn hooks(current: &Current, live: &LiveWatch, queue: &Arc<dyn Backend>, reloader
         wake: Arc::new(move || woken.wakeups().retry_now()),
         live: live.clone(),
         examiner: probe::examiner(current.plan.subscribe()),
+        submitter: submission::submitter(current.roles.subscribe(), inbound.clone()),
         reload: Arc::new(move || reloader.reload()),
     }
 }

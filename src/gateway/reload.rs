@@ -3,6 +3,7 @@
 
 use super::generation::{Foundation, Generation};
 use super::listeners::{self, BoundListener};
+use super::storage::MemoryPlan;
 use super::upstreams::{self, SandboxAccess};
 use super::{StartError, keys};
 use crate::config::{ConfigText, Environment, FileDigests, Problems, Settings};
@@ -89,6 +90,10 @@ impl FileWatch {
     }
 }
 
+/// `max_memory` stays until the next start.
+const TOO_LARGE_YET: &str = "`max_message_size` (with what the rules need for such a message) is more than half of the \
+    `max_memory` that the gateway was started with: restart it for both, or reload with a smaller `max_message_size`";
+
 /// What a reload will put in the place of what serves.
 #[derive(Debug)]
 pub(super) struct Successor {
@@ -123,6 +128,9 @@ pub(super) async fn prepare(
 ) -> Result<Successor, Vec<String>> {
     let failed = |error: StartError| vec![error.to_string()];
     let at_next_start = settings.keep_until_next_start(&former.settings);
+    if settings.largest_message_needs() > MemoryPlan::of(&settings).inbound {
+        return Err(vec![TOO_LARGE_YET.to_owned()]);
+    }
     upstreams::refuse_own_listeners(&settings).await.map_err(failed)?;
     let keyring = Arc::new(keys::load(std::mem::take(&mut settings.dkim)).map_err(|error| failed(error.into()))?);
     let new_sandbox = match sandbox {

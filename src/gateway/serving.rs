@@ -2,7 +2,7 @@
 
 use super::admin::GatewayAdmin;
 use super::generation::{Foundation, Generation};
-use super::listeners::{BoundListener, OpenListener};
+use super::listeners::{BoundListener, ListenerIntake, OpenListener};
 use super::live::WatchedState;
 use super::lock::Lock;
 use super::reload::{self, FileWatch, ReloadRequests, Successor, refused};
@@ -12,7 +12,8 @@ use super::{StopReason, descriptors, part_ended, probe, upstreams};
 use crate::config::{ConfigText, Settings};
 use crate::control::{ControlServer, CurrentRules, LiveWatch, Reloaded};
 use crate::delivery::{Delivery, DeliveryPlan, Dispatcher};
-use crate::intake::SilenceWatch;
+use crate::inbound::ListenerRole;
+use crate::intake::{SilenceWatch, StormWatch};
 use crate::queue::QueueError;
 use crate::relay::{Deadline, Upstream};
 use crate::sandbox::Sandbox;
@@ -36,6 +37,11 @@ pub(super) struct Current {
     pub rules: watch::Sender<CurrentRules>,
     pub retention: watch::Sender<Retention>,
     pub expected: watch::Sender<SilenceWatch>,
+    pub storms: watch::Sender<Option<StormWatch>>,
+    /// In the order of the configuration.
+    pub roles: watch::Sender<Vec<Arc<ListenerRole<ListenerIntake>>>>,
+    /// As clients of `[admin]` may address it.
+    pub hostname: watch::Sender<String>,
     pub watched: WatchedState,
 }
 
@@ -46,8 +52,23 @@ impl Current {
             rules: watch::Sender::new(generation.rules()),
             retention: watch::Sender::new(generation.retention()),
             expected: watch::Sender::new(generation.expected.clone()),
+            storms: watch::Sender::new(generation.storms.clone()),
+            roles: watch::Sender::new(generation.roles.clone()),
+            hostname: watch::Sender::new(generation.settings.hostname.clone()),
             watched,
         }
+    }
+
+    fn follow(&self, generation: &Generation) {
+        self.plan.send_replace(generation.plan.clone());
+        self.rules.send_replace(generation.rules());
+        self.retention.send_replace(generation.retention());
+        self.expected.send_replace(generation.expected.clone());
+        self.storms.send_replace(generation.storms.clone());
+        self.roles.send_replace(generation.roles.clone());
+        self.hostname.send_replace(generation.settings.hostname.clone());
+        self.watched.follow(generation);
+        self.watched.look_again();
     }
 }
 
@@ -137,9 +158,7 @@ impl Serving {
         if generation.settings.doctor.at_start {
             aside.spawn(probe::at_start(generation.plan.deliver.clone(), shutdown.clone()));
         }
-        if let Some(storms) = generation.storms.clone() {
-            aside.spawn(storms.run(shutdown.clone()));
-        }
+        aside.spawn(StormWatch::run(current.storms.subscribe(), shutdown.clone()));
         let expected = current.expected.subscribe();
         aside.spawn(SilenceWatch::run(expected, foundation.queue.clone(), shutdown.clone()));
         let mut dispatcher = JoinSet::new();
@@ -190,8 +209,7 @@ impl Serving {
             Ok(text) => self.reload(text).await,
             Err(problems) => refused(problems),
         };
-        self.foundation.metrics.configuration_read(reloaded.problems.is_empty());
-        log(&reloaded, "the configuration");
+        self.note(&reloaded, "the configuration");
         // The client may be gone.
         let _ = answer.send(reloaded);
     }
@@ -200,8 +218,13 @@ impl Serving {
     async fn reload_changed_files(&mut self, files: &[PathBuf]) {
         let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
         let reloaded = self.reload(self.text.clone()).await;
+        self.note(&reloaded, &names.join(", "));
+    }
+
+    fn note(&self, reloaded: &Reloaded, what: &str) {
         self.foundation.metrics.configuration_read(reloaded.problems.is_empty());
-        log(&reloaded, &names.join(", "));
+        self.current.watched.set_refused(&reloaded.problems);
+        log(reloaded, what);
     }
 
     async fn reload(&mut self, text: ConfigText) -> Reloaded {
@@ -229,7 +252,7 @@ impl Serving {
 
     /// Puts the successor in the place of the generation that serves. Nothing here can fail.
     fn replace(&mut self, successor: Successor) -> Vec<String> {
-        let Successor { generation, listeners, sandbox, .. } = successor;
+        let Successor { mut generation, listeners, sandbox, .. } = successor;
         let mut changes = Vec::new();
         if let Some(sandbox) = sandbox {
             self.sandbox = Some(serve_sandbox(sandbox, &self.sandbox_stop));
@@ -240,16 +263,7 @@ impl Serving {
         descriptors::raise_limit(&generation.settings);
         self.replace_listeners(&generation, listeners, &mut changes);
         generation.upstreams.apply_limits();
-        self.current.plan.send_replace(generation.plan.clone());
-        self.current.rules.send_replace(generation.rules());
-        self.current.retention.send_replace(generation.retention());
-        self.current.expected.send_replace(generation.expected.clone());
-        self.current.watched.follow(&generation);
-        if let Some(storms) =
-            generation.storms.clone().filter(|_| generation.settings.storm != self.generation.settings.storm)
-        {
-            self.aside.spawn(storms.run(self.shutdown.clone()));
-        }
+        self.current.follow(&generation);
         self.files.set(generation.settings.files.clone());
         let former = std::mem::replace(&mut self.generation, generation);
         if former.routes.fingerprint() != self.generation.routes.fingerprint() {
@@ -377,6 +391,9 @@ fn other_changes(former: &Settings, now: &Generation) -> Vec<String> {
     };
     tell("users or their passwords", former.has_logins_of(settings));
     tell("rewrite rules", format!("{:?}", former.rules) == format!("{:?}", settings.rules));
+    tell("repairs", former.repairs == settings.repairs);
+    tell("[storm]", former.storm == settings.storm);
+    tell("[queue]", former.queue == settings.queue);
     tell("expected mail", former.expected == settings.expected);
     tell("hostname", former.hostname == settings.hostname);
     let changed = settings.files.changed_since(&former.files);
@@ -399,3 +416,6 @@ fn log(reloaded: &Reloaded, what: &str) {
         warn!("changed in the configuration, and in effect only after a restart: {}", at_next_start.join(", "));
     }
 }
+
+#[cfg(test)]
+mod tests;

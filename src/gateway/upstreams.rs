@@ -60,7 +60,8 @@ pub(super) fn bind_sandbox(settings: &Settings, keyring: &Keyring) -> Result<Opt
         records: records(keyring),
         folder: settings.data_dir.join("sandbox"),
         limits: SandboxLimits::default(),
-        max_message_size: settings.listeners.iter().map(|l| l.options.max_message_size).max().unwrap_or_default(),
+        // What listeners accept may change while it runs; this may not.
+        max_message_size: settings.max_memory / 2,
         clock: Clock::System,
     })?;
     Ok(Some(sandbox))
@@ -86,6 +87,8 @@ struct ConfiguredAccount {
     /// Under which its usage is stored.
     name: Arc<str>,
     max_connections: usize,
+    /// The longest of the upstreams that use it.
+    idle_timeout: Duration,
     rates: Vec<Rate>,
     counting: Counting,
     /// The stored usage, if the rates differ from those so far.
@@ -151,11 +154,13 @@ impl Upstreams {
     }
 
     /// Accounts that were taken over get what this configuration allows them.
-    pub fn apply_limits(&self) {
-        for configured in self.accounts.values() {
-            let ConfiguredAccount { account, max_connections, rates, counting, usage, .. } = configured;
-            account.allow(*max_connections, rates, *counting, usage);
+    pub fn apply_limits(&mut self) {
+        for configured in self.accounts.values_mut() {
+            let ConfiguredAccount { account, max_connections, idle_timeout, rates, counting, usage, .. } = configured;
+            account.allow((*max_connections, *idle_timeout), rates, *counting, usage);
+            usage.clear();
         }
+        self.all().for_each(Upstream::follow_account);
     }
 
     /// Usage of quotas is recorded exactly, and no connection is left, at the deadline at the latest.
@@ -201,6 +206,7 @@ async fn accounts(
         let name: Arc<str> = name.into();
         let counting = upstream.preset.limits.counting;
         let max_connections = upstream.limits.max_connections;
+        let idle_timeout = longest_idle(settings, &upstream.name);
         let rates = upstream.rates.clone();
         let known = former.and_then(|former| former.accounts.values().find(|known| known.name == name));
         let unreadable = |cause| StartError::Quotas { upstream: upstream.name.to_string(), cause };
@@ -216,7 +222,6 @@ async fn accounts(
                 let account = match &shared_limits {
                     // Each gateway has a sandbox of its own.
                     Some(limits) if !matches!(upstream.provider, Provider::Sandbox) => {
-                        let idle_timeout = longest_idle(settings, &upstream.name);
                         let shared = SharedAccount { limits: limits.clone(), name: name.clone(), idle_timeout };
                         Account::shared(max_connections, &rates, counting, shared)
                     }
@@ -232,7 +237,7 @@ async fn accounts(
         };
         accounts.insert(
             upstream.name.clone(),
-            ConfiguredAccount { account, name, max_connections, rates, counting, usage },
+            ConfiguredAccount { account, name, max_connections, idle_timeout, rates, counting, usage },
         );
     }
     Ok(accounts)

@@ -29,5 +29,5 @@ pub(crate) use policy::SenderPolicy;
 pub(crate) use prepare::{IntakeReport, Rejection};
 pub(crate) use queued::QueuedIntake;
 pub use rerun::{Ruling, rerun};
-pub use silence::{Expectation, ExpectedStatus, SilenceWatch};
+pub use silence::{Expectation, ExpectedStatus, NoticeOptions, NoticeWriter, SilenceWatch};
 pub use storm::{StormOptions, StormWatch};

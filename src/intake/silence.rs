@@ -4,7 +4,11 @@
 //! Intake only sets a mark per expectation; a task that looks every few seconds turns marks into times, so a message
 //! costs no clock and no storage. Times are by [`QuotaLedger::lived`]: setting the wall clock neither raises a warning nor
 //! hides a silence. They are stored in that ledger because it is durable with every backend, and because gateways that
-//! share a queue share it: mail that one of them accepts ends the silence for all.
+//! share a queue share it: mail that one of them accepts ends the silence for all. Who is told by mail, and how, is `notice`'s.
+
+mod notice;
+
+pub use notice::{NoticeOptions, NoticeWriter};
 
 use crate::message::SenderPatterns;
 use crate::message::accepted::Accepted;
@@ -37,6 +41,8 @@ pub struct Expectation {
     /// The envelope's sender or the author matches.
     pub senders: SenderPatterns,
     pub every: Duration,
+    /// Who gets a mail about a silence.
+    pub notice: Option<NoticeOptions>,
 }
 
 /// What an operator sees of one.
@@ -54,7 +60,11 @@ pub struct ExpectedStatus {
 
 /// All of them. Clones share the state; the default expects nothing.
 #[derive(Debug, Clone, Default)]
-pub struct SilenceWatch(Arc<[ExpectedMail]>);
+pub struct SilenceWatch {
+    mails: Arc<[ExpectedMail]>,
+    /// `None`: nobody is told by mail.
+    writer: Option<NoticeWriter>,
+}
 
 #[derive(Debug)]
 struct ExpectedMail {
@@ -89,24 +99,31 @@ struct SilenceRecord {
     last: Duration,
     has_come: bool,
     is_silent: bool,
+    /// The mail about this silence is stored.
+    is_notified: bool,
 }
 
 impl SilenceWatch {
     /// What `former` knows of an expectation of the same name is kept.
     pub fn new(expectations: &[Expectation], former: Option<&Self>) -> Self {
         let memory = |name: &str| {
-            let mut known = former.iter().flat_map(|former| former.0.iter());
+            let mut known = former.iter().flat_map(|former| former.mails.iter());
             known.find(|mail| *mail.expectation.name == *name).map(|mail| mail.memory.clone()).unwrap_or_default()
         };
         let expected = expectations
             .iter()
             .map(|expectation| ExpectedMail { memory: memory(&expectation.name), expectation: expectation.clone() });
-        Self(expected.collect())
+        Self { mails: expected.collect(), writer: None }
+    }
+
+    /// With mail about silences.
+    pub fn notifying(self, writer: NoticeWriter) -> Self {
+        Self { writer: Some(writer), ..self }
     }
 
     /// A message was accepted.
     pub(super) fn accepted(&self, message: &Accepted) {
-        for ExpectedMail { expectation, memory } in self.0.iter() {
+        for ExpectedMail { expectation, memory } in self.mails.iter() {
             if !memory.mark.load(Ordering::Relaxed) && expectation.matches(message) {
                 memory.mark.store(true, Ordering::Relaxed);
             }
@@ -133,21 +150,25 @@ impl SilenceWatch {
 
     /// In the order of the configuration; those that are not loaded yet are left out. `now`: by [`QuotaLedger::lived`].
     pub fn statuses(&self, now: Duration) -> Vec<ExpectedStatus> {
-        self.0.iter().filter_map(|mail| mail.status(now)).collect()
+        self.mails.iter().filter_map(|mail| mail.status(now)).collect()
     }
 
     fn pause(&self) -> Duration {
-        let shortest = self.0.iter().map(|mail| mail.expectation.every).min();
+        let shortest = self.mails.iter().map(|mail| mail.expectation.every).min();
         shortest.map_or(LONGEST_LOOK, |every| (every / 20).clamp(SHORTEST_LOOK, LONGEST_LOOK))
     }
 
     async fn look(&self, ledger: &dyn QuotaLedger, look: Look) {
-        for mail in self.0.iter() {
-            let failed = mail.look(ledger, look).await.err();
+        for mail in self.mails.iter() {
+            let failed = mail.look(ledger, self.writer.as_ref(), look).await.err();
             let was_logged = mail.memory.failure_logged.swap(failed.is_some(), Ordering::Relaxed);
             if let Some(error) = failed.filter(|_| !was_logged) {
                 let expect = &*mail.expectation.name;
-                error!(expect, "when expected mail last came could not be read or stored; it is tried again: {error}");
+                error!(
+                    expect,
+                    "when expected mail last came, or a mail about its absence, could not be read or stored; it is tried again: \
+                     {error}"
+                );
             }
         }
     }
@@ -179,6 +200,19 @@ impl Expectation {
         format!("expect:{}", self.name)
     }
 
+    /// Returns whether somebody is notified now.
+    async fn notify(
+        &self,
+        writer: Option<&NoticeWriter>,
+        record: &SilenceRecord,
+        now: Duration,
+    ) -> Result<bool, QueueError> {
+        let (Some(notice), Some(writer)) = (&self.notice, writer) else { return Ok(false) };
+        let silence = notice::Silence { since: record.last, lasts: now.saturating_sub(record.last) };
+        writer.send(self, notice, silence).await?;
+        Ok(true)
+    }
+
     /// `former`: before mail came or `every` passed.
     fn log_change(&self, former: &SilenceRecord, record: &SilenceRecord, now: Duration) {
         let (expect, senders) = (&*self.name, any_of(self.senders.iter()));
@@ -201,7 +235,12 @@ impl Expectation {
 }
 
 impl ExpectedMail {
-    async fn look(&self, ledger: &dyn QuotaLedger, look: Look) -> Result<(), QueueError> {
+    async fn look(
+        &self,
+        ledger: &dyn QuotaLedger,
+        writer: Option<&NoticeWriter>,
+        look: Look,
+    ) -> Result<(), QueueError> {
         let Self { expectation, memory } = self;
         let known = *memory.state.lock();
         let mut state = match known {
@@ -221,8 +260,13 @@ impl ExpectedMail {
         }
         let may_begin = now.saturating_sub(state.began) >= expectation.every.min(LONGEST_GRACE);
         state.record.is_silent = expectation.is_overdue(&state.record, now) && (former.is_silent || may_begin);
+        state.record.is_notified &= state.record.is_silent;
         *memory.state.lock() = Some(state);
         expectation.log_change(&former, &state.record, now);
+        if look == Look::Regular && state.record.is_silent && !state.record.is_notified {
+            state.record.is_notified = expectation.notify(writer, &state.record, now).await?;
+            *memory.state.lock() = Some(state);
+        }
         if state.has_to_be_stored(now, expectation.every, look) {
             ledger.spend(&expectation.key(), vec![state.record.row()], ROW).await?;
             state.stored = Some((state.record, now));
@@ -232,7 +276,7 @@ impl ExpectedMail {
     }
 
     fn status(&self, now: Duration) -> Option<ExpectedStatus> {
-        let Expectation { name, senders, every } = &self.expectation;
+        let Expectation { name, senders, every, .. } = &self.expectation;
         let SilenceState { record, .. } = (*self.memory.state.lock())?;
         // The next look will say so.
         let has_come = self.memory.mark.load(Ordering::Relaxed);
@@ -249,27 +293,31 @@ impl ExpectedMail {
 
 impl SilenceState {
     fn begin(stored: Option<SilenceRecord>, now: Duration) -> Self {
-        let first = SilenceRecord { last: now, has_come: false, is_silent: false };
+        let first = SilenceRecord { last: now, has_come: false, is_silent: false, is_notified: false };
         let record = stored.map_or(first, |stored| SilenceRecord { last: stored.last.min(now), ..stored });
         Self { record, stored: stored.map(|stored| (stored, stored.last)), began: now }
     }
 
     fn has_to_be_stored(&self, now: Duration, every: Duration, look: Look) -> bool {
         let Some((stored, at)) = self.stored else { return true };
-        let SilenceRecord { last, has_come, is_silent } = self.record;
+        let SilenceRecord { last, has_come, is_silent, is_notified } = self.record;
         let is_due = look == Look::Last || now.saturating_sub(at) >= (every / 10).min(BETWEEN_WRITES);
-        (stored.has_come, stored.is_silent) != (has_come, is_silent) || (stored.last != last && is_due)
+        let flags = (stored.has_come, stored.is_silent, stored.is_notified);
+        flags != (has_come, is_silent, is_notified) || (stored.last != last && is_due)
     }
 }
 
 impl SilenceRecord {
-    /// `units`: 1, and 2 if mail has come, and 4 if the silence was logged.
+    /// `units`: 1, and 2 if mail has come, 4 if the silence was logged, and 8 if there was a mail about it.
     fn row(&self) -> QuotaRow {
-        QuotaRow { number: ROW, at: self.last, units: 1 + 2 * u64::from(self.has_come) + 4 * u64::from(self.is_silent) }
+        let flags = [self.has_come, self.is_silent, self.is_notified];
+        let units = flags.into_iter().zip([2, 4, 8]).map(|(flag, unit)| u64::from(flag) * unit).sum::<u64>();
+        QuotaRow { number: ROW, at: self.last, units: 1 + units }
     }
 
     fn of_row(row: &QuotaRow) -> Self {
-        Self { last: row.at, has_come: row.units & 2 != 0, is_silent: row.units & 4 != 0 }
+        let has = |unit: u64| row.units & unit != 0;
+        Self { last: row.at, has_come: has(2), is_silent: has(4), is_notified: has(8) }
     }
 }
 

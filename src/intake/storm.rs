@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, interval};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -38,12 +39,10 @@ pub struct StormOptions {
 
 /// What all listeners share. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct StormWatch(Arc<Watch>);
-
-#[derive(Debug)]
-struct Watch {
+pub struct StormWatch {
     options: StormOptions,
-    state: Mutex<WatchState>,
+    /// Outlives a reload.
+    state: Arc<Mutex<WatchState>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,36 +79,55 @@ pub(super) struct StormCheck {
 }
 
 impl StormWatch {
-    pub fn new(options: StormOptions) -> Self {
-        Self(Arc::new(Watch { options, state: Mutex::default() }))
+    /// What `former` has counted counts on.
+    pub fn new(options: StormOptions, former: Option<&Self>) -> Self {
+        Self { options, state: former.map(|former| former.state.clone()).unwrap_or_default() }
     }
 
     /// Counts a message for each of its recipients. `subject`: decoded.
     pub(super) fn check(&self, accepted: &Accepted, subject: &str) -> StormCheck {
         let now = Instant::now();
-        let mut state = self.0.state.lock();
+        let mut state = self.state.lock();
         let mut check = StormCheck { watch: self.clone(), counted: Vec::new(), held: Vec::new() };
         for recipient in &accepted.envelope.recipients {
             let kind = MailKind::of(&accepted.envelope.sender.to_string(), subject, recipient);
-            check.held.push(state.count(kind, now, self.0.options) > self.0.options.more_than);
+            check.held.push(state.count(kind, now, self.options) > self.options.more_than);
             check.counted.push((kind, now));
         }
         check
     }
 
-    /// Looks for storms that are over until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut looks = interval((self.0.options.within / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK));
+    /// Looks for storms that are over until `stop` is cancelled, by the newest value of `current`. `None`: nothing is held.
+    pub async fn run(mut current: watch::Receiver<Option<Self>>, stop: CancellationToken) {
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return self.end(|_| true, "the gateway stops"),
-                _ = looks.tick() => self.end(|storm| storm.last.elapsed() >= self.0.options.within, "it is over"),
+            let storms = current.borrow_and_update().clone();
+            if let Some(storms) = &storms {
+                storms.end(|storm| storm.last.elapsed() >= storms.options.within, "it is over");
+            }
+            let pause = storms.as_ref().map_or(LONGEST_LOOK, Self::pause);
+            let changed = tokio::select! {
+                () = stop.cancelled() => None,
+                changed = current.changed() => changed.ok(),
+                () = sleep(pause) => continue,
+            };
+            if let (Some(()), Some(_)) = (changed, &*current.borrow()) {
+                continue;
+            }
+            if let Some(storms) = storms {
+                storms.end(|_| true, if changed.is_some() { "[storm] is off now" } else { "the gateway stops" });
+            }
+            if changed.is_none() {
+                return;
             }
         }
     }
 
+    fn pause(&self) -> Duration {
+        (self.options.within / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK)
+    }
+
     fn end(&self, is_over: impl Fn(&Storm) -> bool, why: &str) {
-        let mut state = self.0.state.lock();
+        let mut state = self.state.lock();
         let over: Vec<Storm> = state.storms.extract_if(|_, storm| is_over(storm)).map(|(_, storm)| storm).collect();
         if state.storms.len() < MOST_LOGGED {
             state.more_told = false;
@@ -123,7 +141,7 @@ impl StormWatch {
 
     /// Why such a mail is held.
     fn reason(&self) -> String {
-        let StormOptions { more_than, within } = self.0.options;
+        let StormOptions { more_than, within } = self.options;
         format!(
             "more than {more_than} mails with this sender, subject and recipient within {} ([storm])",
             in_words(within)
@@ -131,7 +149,7 @@ impl StormWatch {
     }
 
     fn log_begin(&self, from: &str, to: &str, lane: &str) {
-        let StormOptions { more_than, within } = self.0.options;
+        let StormOptions { more_than, within } = self.options;
         let (within, which) = (in_words(within), for_a_shell(to));
         warn!(
             %from, %to, %lane,
@@ -200,7 +218,7 @@ impl StormCheck {
         let counted = std::mem::take(&mut self.counted);
         let recipients = accepted.envelope.recipients.iter().zip(initial_states);
         let mut begun = Vec::new();
-        let mut state = self.watch.0.state.lock();
+        let mut state = self.watch.state.lock();
         for ((kind, at), (to, initial_state)) in counted.into_iter().zip(recipients) {
             let InitialState::Held { lane, .. } = initial_state else { continue };
             if let Some(storm) = state.storms.get_mut(&kind) {
@@ -226,7 +244,7 @@ impl Drop for StormCheck {
         if self.counted.is_empty() {
             return;
         }
-        let mut state = self.watch.0.state.lock();
+        let mut state = self.watch.state.lock();
         for (kind, at) in &self.counted {
             state.take_back(*kind, *at);
         }

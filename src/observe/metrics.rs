@@ -2,16 +2,17 @@
 //!
 //! Counters and histograms are registered once, with every value that their labels can have, and recorded through
 //! handles: no look-up, no formatting and no allocation per message. A handle that belongs to no registry does nothing,
-//! so parts can be built without one. Gauges are set when the metrics are read.
+//! so parts can be built without one. Gauges are set when the metrics are read ([`GaugeSnapshot`]).
 
 mod catalogue;
+mod gauges;
 
 pub use catalogue::{METRICS, MetricKind, MetricSchema};
+pub use gauges::GaugeSnapshot;
 
 use super::fault;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -25,8 +26,6 @@ struct RegistryInner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     panics: Counter,
-    /// Of each `[[expect]]` since the start: a reload may take one away.
-    expected: Mutex<HashMap<String, [Gauge; 2]>>,
 }
 
 const SOURCE: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -57,12 +56,12 @@ impl MetricsRegistry {
         }
         let handle = recorder.handle();
         let panics = recorder.register_counter(&key(&catalogue::PANICS, &[]), &SOURCE);
-        let registry = Self(Arc::new(RegistryInner { recorder, handle, panics, expected: Mutex::default() }));
+        let registry = Self(Arc::new(RegistryInner { recorder, handle, panics }));
         registry.gauge(&catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         registry
     }
 
-    /// In the text format of Prometheus.
+    /// In the text format of Prometheus, without the gauges of a [`GaugeSnapshot`].
     pub fn render(&self) -> String {
         self.0.panics.absolute(fault::panics());
         self.0.handle.render()
@@ -111,70 +110,6 @@ impl MetricsRegistry {
 
     pub fn queue(&self) -> QueueMetrics {
         QueueMetrics { sync_seconds: Some(self.histogram(&catalogue::QUEUE_SYNC_SECONDS, &[])) }
-    }
-
-    pub fn set_queue_recipients(&self, lane: &str, state: &str, number: u64) {
-        self.gauge(&catalogue::QUEUE_RECIPIENTS, &[lane, state]).set(from_count(number));
-    }
-
-    pub fn set_queue_oldest(&self, lane: &str, age: Duration) {
-        self.gauge(&catalogue::QUEUE_OLDEST, &[lane]).set(age.as_secs_f64());
-    }
-
-    pub fn set_queue_bytes(&self, octets: u64) {
-        self.gauge(&catalogue::QUEUE_BYTES, &[]).set(from_count(octets));
-    }
-
-    pub fn set_waiting_recipients(&self, upstream: &str, why: &str, number: u64) {
-        self.gauge(&catalogue::WAITING_RECIPIENTS, &[upstream, why]).set(from_count(number));
-    }
-
-    pub fn set_connections(&self, upstream: &str, open: usize, limit: usize) {
-        self.gauge(&catalogue::UPSTREAM_CONNECTIONS, &[upstream]).set(from_count(open as u64));
-        self.gauge(&catalogue::UPSTREAM_CONNECTIONS_LIMIT, &[upstream]).set(from_count(limit as u64));
-    }
-
-    pub fn set_upstream_state(&self, upstream: &str, state: &str, is_current: bool) {
-        self.gauge(&catalogue::UPSTREAM_STATE, &[upstream, state]).set(flag(is_current));
-    }
-
-    /// `window`: as in "1d".
-    pub fn set_quota_used(&self, upstream: &str, window: &str, ratio: f64) {
-        self.gauge(&catalogue::QUOTA_USED, &[upstream, window]).set(ratio);
-    }
-
-    /// `None`: not known.
-    pub fn set_dkim_record(&self, domain: &str, selector: &str, is_ok: Option<bool>) {
-        self.gauge(&catalogue::DKIM_RECORD_OK, &[domain, selector]).set(is_ok.map_or(f64::NAN, flag));
-    }
-
-    /// `usage`: "listener" or "upstream". `at`: seconds since 1970.
-    pub fn set_certificate_expiry(&self, usage: &str, name: &str, at: i64) {
-        #[expect(clippy::cast_precision_loss, reason = "exact for the next million years")]
-        self.gauge(&catalogue::CERTIFICATE_EXPIRY, &[usage, name]).set(at as f64);
-    }
-
-    /// All that are configured: name, whether it is silent, and for how long it has been quiet. Of one that a reload took
-    /// away, neither is known.
-    pub fn set_expected<'a>(&self, expected: impl IntoIterator<Item = (&'a str, bool, Duration)>) {
-        let mut known = self.0.expected.lock();
-        known.values().flatten().for_each(|gauge| gauge.set(f64::NAN));
-        for (name, is_silent, quiet_for) in expected {
-            let both = [&catalogue::EXPECTED_SILENT, &catalogue::EXPECTED_QUIET];
-            let gauges = known.entry(name.to_owned()).or_insert_with(|| both.map(|schema| self.gauge(schema, &[name])));
-            gauges[0].set(flag(is_silent));
-            gauges[1].set(quiet_for.as_secs_f64());
-        }
-    }
-
-    /// `None`: the system does not report it.
-    pub fn set_disk(&self, free: Option<u64>, floor: u64) {
-        self.gauge(&catalogue::DISK_FREE, &[]).set(free.map_or(f64::NAN, from_count));
-        self.gauge(&catalogue::DISK_FLOOR, &[]).set(from_count(floor));
-    }
-
-    pub fn set_memory_used(&self, octets: u64) {
-        self.gauge(&catalogue::MEMORY_USED, &[]).set(from_count(octets));
     }
 
     /// The configuration was read: at the start, and at each reload. `at`: seconds since 1970.

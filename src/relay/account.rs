@@ -84,9 +84,18 @@ impl Account {
         self.gate.usage().await
     }
 
-    /// From now on it may have so many connections and these rates. Usage counts on, and what is under way is not cut off:
-    /// surplus connections are closed when they have carried their message.
-    pub fn allow(&self, connections: usize, rates: &[Rate], counting: Counting, usage: &[QuotaRecord]) {
+    /// From now on it may have so many connections and these rates, and keeps a connection open for so long. Usage counts on,
+    /// and what is under way is not cut off: surplus connections are closed when they have carried their message.
+    pub fn allow(
+        &self,
+        (connections, idle_timeout): (usize, Duration),
+        rates: &[Rate],
+        counting: Counting,
+        usage: &[QuotaRecord],
+    ) {
+        if let Some(ledger) = &self.ledger {
+            ledger.set_idle_timeout(idle_timeout);
+        }
         self.connections.set_cap(connections);
         self.pool.set_cap(connections, self.connections.allowed()).into_iter().for_each(retire);
         self.gate.set_rates(rates, counting, usage);

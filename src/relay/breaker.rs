@@ -117,6 +117,11 @@ impl Breaker {
         Admission::Go(AttemptPass { era: self.era })
     }
 
+    /// From now on.
+    pub fn set_cap(&mut self, cap: usize) {
+        self.cap = cap.max(1);
+    }
+
     /// How many attempts could be under way now.
     pub fn capacity(&self, now: Instant) -> Capacity {
         match self.state {

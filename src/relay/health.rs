@@ -99,6 +99,12 @@ impl Health {
         }
     }
 
+    /// The account allows so many connections from now on.
+    pub(super) fn set_cap(&self, cap: usize) {
+        self.state.lock().breaker.set_cap(cap);
+        self.changed.send_replace(());
+    }
+
     pub(super) fn capacity(&self) -> Capacity {
         self.state.lock().breaker.capacity(Instant::now())
     }

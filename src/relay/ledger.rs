@@ -32,7 +32,6 @@ pub(super) trait FollowsBreaker: Send + Sync {
 pub(super) struct AccountLedger {
     limits: Arc<dyn SharedLimits>,
     account: Arc<str>,
-    pub idle_timeout: Duration,
     state: Mutex<LedgerState>,
     followers: Mutex<Vec<Weak<dyn FollowsBreaker>>>,
     /// A caller needs a permit, or a breaker has changed.
@@ -43,6 +42,8 @@ pub(super) struct AccountLedger {
 
 #[derive(Debug)]
 struct LedgerState {
+    /// The longest time for which a connection of a gateway that is gone may still be open.
+    idle_timeout: Duration,
     share: usize,
     elsewhere: usize,
     good_until: Option<Instant>,
@@ -53,17 +54,30 @@ struct LedgerState {
 
 impl AccountLedger {
     pub(super) fn new(limits: Arc<dyn SharedLimits>, account: Arc<str>, idle_timeout: Duration) -> Arc<Self> {
-        let state =
-            LedgerState { share: 0, elsewhere: 0, good_until: None, trouble: None, unreported: VecDeque::new() };
+        let state = LedgerState {
+            idle_timeout,
+            share: 0,
+            elsewhere: 0,
+            good_until: None,
+            trouble: None,
+            unreported: VecDeque::new(),
+        };
         Arc::new(Self {
             limits,
             account,
-            idle_timeout,
             state: Mutex::new(state),
             followers: Mutex::default(),
             changed: Notify::new(),
             ended: Notify::new(),
         })
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.state.lock().idle_timeout
+    }
+
+    pub(super) fn set_idle_timeout(&self, idle_timeout: Duration) {
+        self.state.lock().idle_timeout = idle_timeout;
     }
 
     /// How many there could be; at least one, so that a gateway whose turn has not come gets into the line.

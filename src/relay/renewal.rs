@@ -66,7 +66,7 @@ impl Renewal {
             cap: pool.cap(),
             held: demand.held,
             need: (in_use + demand.waiting).min(allowed),
-            idle_timeout: self.ledger.idle_timeout,
+            idle_timeout: self.ledger.idle_timeout(),
             is_leaving,
         };
         let sent = Instant::now();

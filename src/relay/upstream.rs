@@ -120,6 +120,11 @@ impl Upstream {
         self.0.account.is(account)
     }
 
+    /// Its account may have another number of connections now.
+    pub fn follow_account(&self) {
+        self.0.health.set_cap(self.0.account.pool.cap());
+    }
+
     pub fn options(&self) -> &UpstreamOptions {
         &self.0.options
     }

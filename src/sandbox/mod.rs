@@ -38,7 +38,7 @@ pub struct SandboxOptions {
     /// The folder for the .eml files; created if missing, mode 0700.
     pub folder: PathBuf,
     pub limits: SandboxLimits,
-    /// In octets; as much as the largest listener accepts.
+    /// In octets; as much as a listener can ever accept.
     pub max_message_size: u64,
     pub clock: Clock,
 }

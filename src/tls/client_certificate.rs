@@ -92,7 +92,7 @@ impl fmt::Debug for ClientIdentity {
 }
 
 /// When a certificate expires.
-pub fn expires(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+fn expires(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
 }

@@ -343,6 +343,43 @@ async fn a_test_mail_goes_through_everything_and_is_followed() {
     assert_eq!(scripted.messages().len(), 1);
 }
 
+/// It was not sent where every listener asks for TLS or a login: doctor has no password, and the configuration only a hash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_mail_needs_neither_tls_nor_a_login_of_a_listener() {
+    let keys = keys();
+    let dns = well_published(&keys).await;
+    let issued = Authority::new().issue(&["localhost"]);
+    let files = "certificate = \"gw.pem\"\nprivate_key = \"gw.key\"\n";
+    for listener in [
+        "auth = \"required\"\n".to_owned(),
+        format!("tls = \"starttls\"\n{files}"),
+        format!("tls = \"implicit\"\nauth = \"required\"\n{files}"),
+        "proxy_protocol = [\"127.0.0.0/8\"]\n".to_owned(),
+    ] {
+        let scripted = ScriptedUpstream::builder().recipient("gone", "550 5.1.1 no such user").start().await;
+        let user = "[[user]]\nname = \"app\"\npassword = { env = \"APP_PASSWORD\" }";
+        let gateway = world(&scripted, &dns, &keys, user)
+            .config_with("[[listener]]\n", &format!("[[listener]]\n{listener}"))
+            .file("gw.pem", &issued.certificate)
+            .file("gw.key", &issued.private_key)
+            .env("APP_PASSWORD", "app-canary-password")
+            .start(1);
+        let send = |to: &'static str, from: &'static str| ["--send-to", to, "--from", from];
+        let report = doctor_beside(&gateway, &send("you@example.net", "reports@example.com")).await;
+        report.assert("send.accepted", "ok", &["control socket", "Queued as"]);
+        report.assert("send.outcome", "ok", &["company", "250 "]);
+        let sent = String::from_utf8_lossy(&scripted.messages()[0].data).into_owned();
+        for part in ["DKIM-Signature: ", "Message-ID: ", "Subject: waxseal test mail"] {
+            assert!(sent.contains(part), "{listener}: {part}\n{sent}");
+        }
+        let report = doctor_beside(&gateway, &send("gone@example.net", "reports@example.com")).await;
+        report.assert("send.outcome", "failed", &["no such user"]);
+        let report = doctor_beside(&gateway, &send("you@example.net", "me@other.example")).await;
+        report.assert("send.accepted", "failed", &["550 "]);
+        assert_eq!(scripted.messages().len(), 1, "{listener}: who may send is checked there too");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_in_the_listeners_place_is_told() {
     let keys = keys();

@@ -1,13 +1,17 @@
 //! `[[expect]]`: mail that should come and does not is a warning in the log, in the metrics and in `waxseal status`, until
 //! it comes again; a restart forgets nothing.
 
-use crate::support::application::{SENDER, hand_in, hand_in_many, in_front_of, mail, queued_in_front_of};
+use crate::support::application::{
+    SENDER, further, hand_in, hand_in_many, in_front_of, mail, queued_in_front_of, subjects,
+};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::upstream::ScriptedUpstream;
+use crate::support::keys::{TestKey, tables, with_files};
+use crate::support::upstream::{At, ScriptedUpstream};
 use crate::support::{eventually, until};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use waxseal::dkim::KeyAlgorithm;
 
 const EXPECT: &str = "[[expect]]\nsender = \"reports@example.com\"\nevery = \"2s\"\n";
 const RARE: &str = "[[expect]]\nname = \"rare\"\nsender = [\"r@example.com\", \"*@example.net\"]\nevery = \"300d\"\n";
@@ -132,9 +136,45 @@ async fn a_restart_and_a_reload_keep_what_has_come() {
         reload(&text.replace(&lines, ""));
         assert_eq!(expected(&gateway).as_array().unwrap().len(), 0);
         let metrics = page(&gateway, "/metrics");
-        assert!(
-            metrics.contains("waxseal_expected_silent{expect=\"rare\"} NaN\n"),
-            "what is not expected is not known: {metrics}"
-        );
+        assert!(!metrics.contains("waxseal_expected_silent{"), "what is not expected has no series: {metrics}");
     });
+}
+
+/// The usual provider may be the reason for the silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silence_is_told_by_one_signed_mail_through_another_upstream_and_its_failure_causes_no_mail() {
+    let company = ScriptedUpstream::start().await;
+    let backup = ScriptedUpstream::builder().once(At::Rcpt, "550 5.1.1 nobody of that name").start().await;
+    let keys = [TestKey::new("wax1", KeyAlgorithm::Ed25519)];
+    let notify = "notify = \"ops@example.net\"\nnotify_upstream = \"backup\"\n";
+    let added = format!("{}{EXPECT}{notify}{}", further("backup", &backup, ""), tables(&keys));
+    let setup = queued_in_front_of(&company, &added, "bounce = \"postmaster@example.net\"")
+        .file("backup.pem", backup.ca())
+        .config_with("unsigned = \"send\"\n", "");
+    let gateway = with_files(setup, &keys).start(1);
+    tokio::task::block_in_place(|| {
+        gateway.wait_for_line(&["queued a mail about the silence", "ops@example.net"]);
+        gateway.wait_for_line(&["nobody of that name"]);
+        assert!(gateway.output(&["status"]).status.code() == Some(1));
+    });
+    hand_in_many(gateway.address(), SENDER, "you@example.net", &["a report".to_owned()]).await;
+    company.until_messages(1).await;
+    backup.until_messages(1).await;
+    let message = String::from_utf8(backup.messages()[0].data.to_vec()).unwrap();
+    for part in [
+        "DKIM-Signature: ",
+        "d=example.com",
+        "From: Mail Gateway <MAILER-DAEMON@example.com>",
+        "To: <ops@example.net>",
+        "Auto-Submitted: auto-generated",
+        "No mail from reports@example.com has come for",
+    ] {
+        assert!(message.contains(part), "{part}\n{message}");
+    }
+    tokio::task::block_in_place(|| {
+        let (_, log, _) = gateway.stop();
+        let (began, told) = (lines(&log, "no mail from reports@example.com for "), lines(&log, "queued a mail about"));
+        assert_eq!(began, told, "one for each silence");
+    });
+    assert_eq!(subjects(&company), ["a report"], "no bounce, and nothing about the silence");
 }

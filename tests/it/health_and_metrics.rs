@@ -4,7 +4,10 @@
 use crate::support::application::{hand_in, hand_in_octets, in_front_of, mail, queued_in_front_of};
 use crate::support::canaries;
 use crate::support::client::Client;
+use crate::support::dns::DnsServer;
+use crate::support::doctor::world;
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::keys::TestKey;
 use crate::support::ports::ReservedPort;
 use crate::support::upstream::{Action, At, ScriptedUpstream};
 use crate::support::{eventually, peers, until};
@@ -14,6 +17,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::time::Duration;
+use waxseal::dkim::KeyAlgorithm;
 
 const TOKEN: &str = "canary-admin-t0ken";
 
@@ -290,6 +294,22 @@ fn beyond_loopback_everything_needs_the_token_and_a_known_host() {
     assert!(gateway.output(&["health"]).status.success());
 }
 
+/// It was the hostname of the start for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hostname_by_which_it_may_be_addressed_follows_a_reload() {
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = in_front_of(&scripted, "").with_admin().start(1);
+    let asked_as = |name: &str| get(admin(&gateway), "/healthz", &format!("Host: {name}\r\n")).0;
+    tokio::task::block_in_place(|| {
+        assert_eq!((asked_as("gateway.example.com"), asked_as("other.example.com")), (200, 421));
+        let path = gateway.folder().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("gateway.example.com", "other.example.com")).unwrap();
+        assert!(gateway.output(&["reload"]).status.success());
+        assert_eq!((asked_as("gateway.example.com"), asked_as("other.example.com")), (421, 200));
+    });
+}
+
 #[test]
 fn a_taken_address_is_named_with_what_to_do() {
     let config = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
@@ -363,4 +383,48 @@ fn every_alert_fires_when_it_should() {
     let Some(mut promtool) = peers::command("promtool") else { return };
     let finished = peers::run(promtool.args(["test", "rules"]).args(&files));
     assert!(finished.success, "{}{}", finished.stdout, finished.stderr);
+}
+
+/// By a DNS server of the test's own, asked again after each reload.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metric_of_a_keys_record_follows_the_dns_and_keeps_what_it_knew_while_there_is_no_answer() {
+    let keys = [TestKey::new("wax1", KeyAlgorithm::Ed25519)];
+    let other = TestKey::new("wax1", KeyAlgorithm::Ed25519);
+    let (name, right) = keys[0].record();
+    let (_, wrong) = other.record();
+    let dns = DnsServer::start().await;
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = world(&scripted, &dns, &keys, "").with_admin().start(1);
+    let metric = || series(&scrape(&gateway))["waxseal_dkim_record_ok{domain=\"example.com\",selector=\"wax1\"}"];
+    tokio::task::block_in_place(|| assert!(metric().is_nan(), "not known yet"));
+    let reload = || assert!(gateway.output(&["reload"]).status.success());
+    let set = |what: &str| {
+        match what {
+            "right" => dns.answer_again(&name).forget(&name).txt(&name, &right),
+            "wrong" => dns.answer_again(&name).forget(&name).txt(&name, &wrong),
+            "missing" => dns.answer_again(&name).forget(&name),
+            "fails" => dns.fail(&name),
+            _ => dns.stay_silent_about(&name),
+        };
+    };
+    for (what, value) in [
+        ("missing", 0.0),
+        ("right", 1.0),
+        ("fails", 1.0),
+        ("wrong", 0.0),
+        ("silent", 0.0),
+        ("fails", 0.0),
+        ("right", 1.0),
+        ("missing", 0.0),
+    ] {
+        set(what);
+        let asked = dns.asked(&name);
+        tokio::task::block_in_place(|| {
+            reload();
+            eventually(&format!("{what} is looked up"), || dns.asked(&name) > asked);
+            eventually(&format!("{what} is {value}"), || metric().to_bits() == f64::to_bits(value));
+            let status = gateway.output(&["status"]);
+            assert_eq!(status.status.code(), Some(i32::from(value < 1.0)), "{what}: {status:?}");
+        });
+    }
 }

@@ -6,12 +6,14 @@ use crate::support::application::{
 use crate::support::certificate::Authority;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::keys::{TestKey, tables, with_files};
 use crate::support::until;
 use crate::support::upstream::ScriptedUpstream;
 use std::net::SocketAddr;
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use waxseal::dkim::KeyAlgorithm;
 
 const YOU: [&str; 1] = ["you@example.net"];
 
@@ -59,6 +61,9 @@ async fn a_wrong_configuration_changes_nothing_and_is_explained() {
     for words in ["config.toml:2:1", "hostnam", "did you mean", "nothing was changed"] {
         assert!(told.contains(words), "{words}: {told}");
     }
+    let status = gateway.output(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(said(&status).contains("the configuration cannot be used, and the former one goes on: config.toml:2:1"));
     gateway.signal("HUP");
     gateway.wait_for_line(&["ERROR", "nothing has changed"]);
     assert!(greeting(gateway.address()).await.contains("gateway.example.com"));
@@ -67,6 +72,7 @@ async fn a_wrong_configuration_changes_nothing_and_is_explained() {
     edit(&gateway, "\nhostnam = \"x\"", "");
     gateway.signal("HUP");
     gateway.wait_for_line(&["was read again", "hostname changed"]);
+    assert_eq!(gateway.output(&["status"]).status.code(), Some(0));
     assert!(greeting(gateway.address()).await.contains("other.example.com"));
 }
 
@@ -272,11 +278,15 @@ async fn a_hundred_reloads_under_load_lose_nothing_and_exceed_no_cap() {
     const CAP: usize = 4;
     let company = ScriptedUpstream::start().await;
     let other = ScriptedUpstream::start().await;
-    let setup: Setup = queued_in_front_of(&company, "max_connections = 4", "").file("other.pem", other.ca());
-    let gateway = setup.start(1);
+    let keys = [TestKey::new("wax1", KeyAlgorithm::Ed25519)];
+    let setup = queued_in_front_of(&company, "max_connections = 4", "").file("other.pem", other.ca());
+    let gateway = with_files(setup, &keys).start(1);
     let stop = Arc::new(AtomicBool::new(false));
     let running = tokio::spawn(load(gateway.address(), stop.clone()));
     let second = further("other", &other, "max_connections = 2");
+    let key = format!("{}[queue]\n", tables(&keys));
+    let small = "[storm]\nmore_than = 10000\n[trace]\nreceived = \"off\"\n[repair]\ndate = false\n[queue]\n";
+    let expect = "[[expect]]\nsender = \"*\"\nevery = \"8d\"\nnotify = \"ops@example.net\"\n[queue]\n";
     let kinds = [
         ("max_connections = 4", "max_connections = 2"),
         ("max_connections = 2", "max_connections = 4\nrate = \"2000/s\""),
@@ -295,6 +305,14 @@ async fn a_hundred_reloads_under_load_lose_nothing_and_exceed_no_cap() {
         ("[[rewrite]]\nset_headers = { X-Seen = \"yes\" }\n[queue]\nkeep_history = \"1d\"\n", "[queue]\n"),
         ("[queue]\n", "[[user]]\nname = \"app\"\npassword = { env = \"PATH\" }\n[queue]\n"),
         ("[[user]]\nname = \"app\"\npassword = { env = \"PATH\" }\n[queue]\n", "[queue]\n"),
+        ("[queue]\n", &key),
+        (&key, "[queue]\n"),
+        ("[queue]\n", small),
+        (small, "[queue]\n"),
+        ("[queue]\n", expect),
+        (expect, "[queue]\n"),
+        ("delivery = \"queue\"\n", "delivery = \"queue\"\nmax_recipients = 7\nrate = \"100000/s\"\n"),
+        ("\nmax_recipients = 7\nrate = \"100000/s\"\n", "\n"),
     ];
     for number in 0..RELOADS {
         let (old, new) = kinds[number % kinds.len()];
@@ -317,6 +335,34 @@ async fn a_hundred_reloads_under_load_lose_nothing_and_exceed_no_cap() {
     let problems: Vec<_> = log.iter().filter(|line| line.contains("\"ERROR\"")).collect();
     assert!(problems.is_empty(), "{problems:#?}");
     assert!(!log.iter().any(|line| line.contains("possible duplicate")));
+}
+
+/// It went on with the limit that it was started with, and refused what the listener had accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_takes_what_a_listener_accepts_after_a_reload() {
+    let config = "unsigned = \"send\"\n[log]\nformat = \"json\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+                  max_message_size = \"1 MiB\"\n[[upstream]]\nname = \"sandbox\"\nprovider = \"sandbox\"\n";
+    let gateway = Setup::new(Some(config)).start(1);
+    let large = mail("large") + &format!("{}\r\n", "x".repeat(70)).repeat(50_000);
+    assert!(hand_in(gateway.address(), &YOU, &large).await.starts_with("552 "));
+    edit(&gateway, "1 MiB", "8 MiB");
+    reload(&gateway).await;
+    assert!(hand_in(gateway.address(), &YOU, &large).await.starts_with("250 "));
+    gateway.wait_for_line(&["kept in the sandbox"]);
+}
+
+/// What was accepted would have waited for memory that there never is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_size_that_needs_more_memory_than_the_gateway_has_is_refused() {
+    let scripted = ScriptedUpstream::start().await;
+    let gateway = in_front_of(&scripted, "").start(1);
+    edit(&gateway, "hostname = ", "max_memory = \"1 GiB\"\nhostname = ");
+    edit(&gateway, "[[listener]]\n", "[[listener]]\nmax_message_size = \"300 MiB\"\n");
+    let output = gateway.output(&["reload"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    for words in ["`max_message_size`", "`max_memory` that the gateway was started with", "restart it"] {
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
 }
 
 #[test]

@@ -13,16 +13,14 @@ const TOKEN: &str = "t0ken-of-the-test";
 const LOCAL: &str = "192.0.2.7:8025";
 
 fn router(token: Option<&str>) -> Router {
-    let options = AdminOptions {
-        address: LOCAL.parse().expect("an address"),
-        hosts: vec!["gateway.example.com".to_owned()],
-        token: token.map(Secret::new),
-    };
+    let options =
+        AdminOptions { address: LOCAL.parse().expect("an address"), hosts: Vec::new(), token: token.map(Secret::new) };
     let listeners = vec!["127.0.0.1:2525".to_owned()];
     let live = LiveWatch::new(move || LiveStatus { listeners: listeners.clone(), ..LiveStatus::default() });
     let queue = Arc::new(MemoryQueue::default());
     let state = AdminState { queue, live, metrics: MetricsRegistry::new(), clock: Clock::System };
-    Guard::new(&options).around(routes::router(state))
+    let hostname = watch::Sender::new("Gateway.Example.com".to_owned());
+    Guard::new(&options, hostname.subscribe()).around(routes::router(state))
 }
 
 /// `headers`: name and value.

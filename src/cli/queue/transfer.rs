@@ -5,7 +5,7 @@ use super::progress::ProgressDisplay;
 use crate::cli::{PROBLEM_FOUND, complain, unreadable};
 use crate::config::QueueLocation;
 use crate::gateway::backend::{self, BackendOptions};
-use crate::gateway::lock::Lock;
+use crate::gateway::lock::{Lock, refuse_other_users};
 use crate::gateway::prepare_data_dir;
 use crate::observe::log::Clean;
 use crate::queue::export_file::{ExportCounts, ExportFileError, ExportItem, ExportReader, ExportWriter};
@@ -97,6 +97,7 @@ pub async fn export(args: &ExportArgs, location: QueueLocation) -> anyhow::Resul
     if !backend::exists(&location).with_context(|| format!("the queue in {} cannot be read", data_dir.display()))? {
         bail!("there is no queue in {}; name the configuration's file with --config", data_dir.display());
     }
+    refuse_other_users(&data_dir)?;
     let ExportTarget { to, file } = ExportTarget::open(&args.file)?;
     let written = write_export(to, location).await;
     let synced = written.and_then(|written| {
@@ -193,7 +194,8 @@ pub async fn import(args: &ImportArgs, location: QueueLocation) -> anyhow::Resul
     }
     let data_dir = location.data_dir.clone();
     prepare_data_dir(&data_dir).with_context(|| format!("the data folder {} cannot be used", data_dir.display()))?;
-    let _lock = Lock::take(&data_dir).context("an import needs the queue for itself: stop the gateway first")?;
+    let _lock =
+        Lock::take_as_owner(&data_dir).context("an import needs the queue for itself: stop the gateway first")?;
     let queue = backend::open(location, BackendOptions::for_import()).await?;
     let mut report = ImportReport::default();
     let progress = ProgressDisplay::start("importing messages", told.map(|told| told.messages));

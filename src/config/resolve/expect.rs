@@ -2,8 +2,8 @@
 
 use super::Resolver;
 use crate::config::file::ExpectTable;
-use crate::config::input::{Reported, Resolved};
-use crate::intake::Expectation;
+use crate::config::input::{Reported, Resolved, Typed};
+use crate::intake::{Expectation, NoticeOptions};
 use crate::message::SenderPatterns;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,21 +13,46 @@ use std::time::Duration;
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Resolver<'_> {
-    pub(super) fn expected(&mut self, typed: &[ExpectTable]) -> Resolved<Vec<Expectation>> {
+    /// `upstreams`: the names of all of them.
+    pub(super) fn expected(
+        &mut self,
+        typed: &[ExpectTable],
+        upstreams: &[Typed<String>],
+    ) -> Resolved<Vec<Expectation>> {
         let mut taken = HashSet::new();
-        let resolved: Vec<_> = typed.iter().map(|table| self.expectation(table, &mut taken)).collect();
+        let resolved: Vec<_> = typed.iter().map(|table| self.expectation(table, upstreams, &mut taken)).collect();
         resolved.into_iter().collect()
     }
 
-    fn expectation(&mut self, typed: &ExpectTable, taken: &mut HashSet<String>) -> Resolved<Expectation> {
+    fn expectation(
+        &mut self,
+        typed: &ExpectTable,
+        upstreams: &[Typed<String>],
+        taken: &mut HashSet<String>,
+    ) -> Resolved<Expectation> {
         let every = self.expected_interval(typed);
+        let notice = self.notice(typed, upstreams);
         let patterns = typed.sender.value().ok_or(Reported)?;
         let senders = SenderPatterns::parse(patterns.0.iter().map(|pattern| &pattern.0)).map_err(|_| Reported)?;
         let name = match typed.name.optional()? {
             Some(_) => self.unique(taken, "[[expect]]", &typed.name)?,
             None => self.named_by_senders(typed, &senders, taken)?,
         };
-        Ok(Expectation { name, senders, every: every? })
+        Ok(Expectation { name, senders, every: every?, notice: notice? })
+    }
+
+    fn notice(&mut self, typed: &ExpectTable, upstreams: &[Typed<String>]) -> Resolved<Option<NoticeOptions>> {
+        self.check_upstream("notify_upstream", &typed.notify_upstream, upstreams);
+        let upstream = typed.notify_upstream.optional()?;
+        let Some(to) = typed.notify.optional()? else {
+            if upstream.is_some() {
+                self.findings
+                    .warning(&typed.notify_upstream.place, "`notify_upstream` has no effect without `notify`")
+                    .help("add notify = \"ops@example.net\", say");
+            }
+            return Ok(None);
+        };
+        Ok(Some(NoticeOptions { to: to.0, upstream }))
     }
 
     fn expected_interval(&mut self, typed: &ExpectTable) -> Resolved<Duration> {

@@ -18,8 +18,7 @@ use crate::message::rewrite::Rules;
 use crate::observe::metrics::ListenerMetrics;
 use crate::smtp::Domain;
 use crate::text::any_of;
-use crate::tls;
-use jiff::Timestamp;
+use crate::tls::{self, ServerCertificate};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +41,7 @@ impl Resolver<'_> {
         has_users: bool,
     ) -> Resolved<ListenerSettings> {
         let tls = self.listener_tls(typed);
-        let certificate_expires = tls.as_ref().ok().and_then(|(_, expires)| *expires);
+        let certificate = tls.as_ref().ok().and_then(|(_, certificate)| certificate.clone());
         self.check_who_may_send(typed, has_users);
         self.check_load_balancers(typed);
         let senders = self.listener_senders(typed, own_domains);
@@ -74,7 +73,7 @@ impl Resolver<'_> {
             delivery: typed.delivery.get()?,
             senders: senders?,
             rate: rate?,
-            certificate_expires,
+            certificate,
         })
     }
 
@@ -92,7 +91,7 @@ impl Resolver<'_> {
     }
 
     /// With the time at which its certificate expires.
-    fn listener_tls(&mut self, typed: &ListenerTable) -> Resolved<(Tls, Option<Timestamp>)> {
+    fn listener_tls(&mut self, typed: &ListenerTable) -> Resolved<(Tls, Option<ServerCertificate>)> {
         match typed.tls.get()? {
             ListenerTls::Off => {
                 for file in [&typed.certificate, &typed.private_key].into_iter().filter(|file| file.is_given()) {
@@ -102,24 +101,20 @@ impl Resolver<'_> {
                 }
                 Ok((Tls::Off, None))
             }
-            ListenerTls::StartTls => {
-                self.server_config(typed).map(|(config, expires)| (Tls::StartTls(config), expires))
-            }
-            ListenerTls::Implicit => {
-                self.server_config(typed).map(|(config, expires)| (Tls::Implicit(config), expires))
-            }
+            ListenerTls::StartTls => self.server_config(typed).map(|(config, shown)| (Tls::StartTls(config), shown)),
+            ListenerTls::Implicit => self.server_config(typed).map(|(config, shown)| (Tls::Implicit(config), shown)),
         }
     }
 
-    fn server_config(&mut self, typed: &ListenerTable) -> Resolved<(Arc<ServerConfig>, Option<Timestamp>)> {
+    fn server_config(&mut self, typed: &ListenerTable) -> Resolved<(Arc<ServerConfig>, Option<ServerCertificate>)> {
         let chain = self.needed_for_tls(typed, "certificate", &typed.certificate);
         let key = self.needed_for_tls(typed, "private_key", &typed.private_key);
         let chain = chain.and_then(|source| self.certificates("certificate", &source, &typed.certificate.place));
         let key = key.and_then(|source| self.private_key("private_key", &source, &typed.private_key.place));
         let chain = chain?;
-        let expires = chain.first().and_then(tls::expires);
+        let shown = chain.first().and_then(ServerCertificate::of);
         match tls::server(chain, key?) {
-            Ok(config) => Ok((config, expires)),
+            Ok(config) => Ok((config, shown)),
             Err(error) => {
                 self.findings.error(&typed.certificate.place, format!("`certificate` cannot be used: {error}"));
                 Err(Reported)

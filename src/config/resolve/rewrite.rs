@@ -44,7 +44,7 @@ impl Resolver<'_> {
                 let actions = if has_problem { Err(Reported) } else { Ok(actions) };
                 self.check_actions(rewrite, &given);
                 let conditions = self.conditions(rewrite, known);
-                self.check_upstream(&rewrite.upstream, known.upstreams);
+                self.check_upstream("upstream", &rewrite.upstream, known.upstreams);
                 if let Some(author) = rewrite.set_from.value() {
                     self.warn_about_a_missing_key(&rewrite.set_from.place, author.address.domain(), known);
                 }
@@ -127,10 +127,10 @@ impl Resolver<'_> {
         Ok(wanted.iter().map(|address| address.to_string().into()).collect())
     }
 
-    fn check_upstream(&mut self, typed: &Typed<Mark>, upstreams: &[Typed<String>]) {
+    pub(super) fn check_upstream(&mut self, key: &str, typed: &Typed<Mark>, upstreams: &[Typed<String>]) {
         let names: Vec<&str> = upstreams.iter().filter_map(|name| name.value().map(String::as_str)).collect();
         if let Some(unknown) = typed.value().filter(|wanted| !names.contains(&wanted.as_str())) {
-            self.unknown_upstream("upstream", unknown.as_str(), typed, &names);
+            self.unknown_upstream(key, unknown.as_str(), typed, &names);
         }
     }
 

@@ -1,10 +1,12 @@
 //! What begins and ends a silence, and what is remembered: by a simulated clock, with SQLite's ledger and one that counts.
 
 use super::*;
+use crate::delivery::{Routes, SettlementPolicy, UNROUTED};
 use crate::message::accepted::Origin;
-use crate::message::{Author, Envelope, MailId, Marks, RawMessage};
+use crate::message::{Author, Envelope, MailId, Mark, Marks, RawMessage};
 use crate::observe::Clock;
 use crate::observe::clock::{EARLIEST, Simulated};
+use crate::queue::Operator as _;
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{SqliteOptions, SqliteQueue};
 use crate::smtp::{Mailbox, ReversePath};
@@ -17,7 +19,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn expectation(name: &str, sender: &str, every: Duration) -> Expectation {
-    Expectation { name: name.into(), senders: SenderPatterns::parse([sender]).expect("a pattern"), every }
+    Expectation { name: name.into(), senders: SenderPatterns::parse([sender]).expect("a pattern"), every, notice: None }
 }
 
 fn weekly() -> Vec<Expectation> {
@@ -266,8 +268,18 @@ impl Machine {
     }
 
     fn open(&self) -> Arc<SqliteQueue> {
+        self.open_in(self.folder.path())
+    }
+
+    fn open_elsewhere(&self) -> Arc<SqliteQueue> {
+        let folder = self.folder.path().join("elsewhere");
+        std::fs::create_dir(&folder).expect("a folder");
+        self.open_in(&folder)
+    }
+
+    fn open_in(&self, folder: &std::path::Path) -> Arc<SqliteQueue> {
         let options = SqliteOptions {
-            data_dir: self.folder.path().to_owned(),
+            data_dir: folder.to_owned(),
             cache_octets: 1 << 20,
             min_free_space: 0,
             schedule: Schedule::default(),
@@ -358,4 +370,106 @@ async fn the_task_looks_follows_a_reload_and_ends() {
     assert_eq!(silent, [true, false]);
     stop.cancel();
     task.await.expect("it ends");
+}
+
+/// To this address through the upstream "backup", and otherwise as the routes say, of which there are none.
+fn writer(queue: &Arc<SqliteQueue>, machine: &Machine) -> NoticeWriter {
+    let clock = Clock::Simulated(machine.clocks.clone());
+    let routes = Arc::new(Routes::new(Vec::new(), vec!["company".into(), "backup".into()]));
+    NoticeWriter {
+        sender: ReversePath::Null,
+        from: Mailbox::parse("MAILER-DAEMON@example.com").expect("an address"),
+        hostname: "gateway.example.com".into(),
+        settlement: SettlementPolicy { schedule: Schedule::default(), routes, clock },
+        queue: queue.clone(),
+    }
+}
+
+fn noticed(upstream: Option<&str>) -> Vec<Expectation> {
+    let notice = NoticeOptions {
+        to: Mailbox::parse("ops@example.net").expect("an address"),
+        upstream: upstream.map(|name| Mark::new(name).expect("a name")),
+    };
+    weekly().into_iter().map(|it| Expectation { notice: Some(notice.clone()), ..it }).collect()
+}
+
+/// How many wait, and on which lanes.
+async fn notices(queue: &SqliteQueue) -> (u64, Vec<String>) {
+    let figures = queue.figures().await.expect("figures");
+    let lanes = figures.lanes.iter().filter(|lane| lane.waiting > 0).map(|lane| lane.lane.clone()).collect();
+    (queue.statistics().await.expect("statistics").waiting, lanes)
+}
+
+#[tokio::test]
+async fn a_silence_is_one_mail_however_many_gateways_notice_it_and_whatever_restarts() {
+    let machine = Machine::new();
+    let queue = machine.open();
+    let expected = noticed(Some("backup"));
+    let gateway = || SilenceWatch::new(&expected, None).notifying(writer(&queue, &machine));
+    let (one, other) = (gateway(), gateway());
+    for watch in [&one, &other] {
+        watch.look(&*queue, Look::Regular).await;
+    }
+    machine.pass(8 * DAY);
+    for _ in 0..3 {
+        assert!(is_silent(&one, &*queue).await && is_silent(&other, &*queue).await, "it does not end its own silence");
+        machine.pass(HOUR);
+    }
+    assert_eq!(notices(&queue).await, (1, vec!["upstream:backup".to_owned()]));
+    let restarted = gateway();
+    assert!(is_silent(&restarted, &*queue).await);
+    assert_eq!(notices(&queue).await.0, 1, "after a restart");
+    restarted.accepted(&report());
+    assert!(!is_silent(&restarted, &*queue).await);
+    machine.pass(8 * DAY);
+    assert!(is_silent(&restarted, &*queue).await);
+    assert_eq!(notices(&queue).await.0, 2, "the next silence");
+    closed(queue).await;
+}
+
+/// The gateway crashed between the mail and the record of it.
+#[tokio::test]
+async fn a_mail_whose_record_was_lost_is_not_sent_again() {
+    let machine = Machine::new();
+    let queue = machine.open();
+    let ledger = Ledger::default();
+    let expected = noticed(None);
+    let gateway = || SilenceWatch::new(&expected, None).notifying(writer(&queue, &machine));
+    gateway().look(&ledger, Look::Regular).await;
+    ledger.pass(8 * DAY);
+    let watch = gateway();
+    watch.look(&ledger, Look::Regular).await;
+    ledger.pass(HOUR);
+    ledger.0.is_broken.store(true, Ordering::Relaxed);
+    watch.look(&ledger, Look::Regular).await;
+    assert_eq!(notices(&queue).await.0, 0, "whether it is a silence is not known");
+    ledger.0.is_broken.store(false, Ordering::Relaxed);
+    watch.look(&ledger, Look::Regular).await;
+    assert_eq!(notices(&queue).await, (1, vec![UNROUTED.to_owned()]));
+    for row in ledger.0.rows.lock().values_mut().flatten() {
+        assert_eq!(row.units & 8, 8);
+        row.units &= !8;
+    }
+    gateway().look(&ledger, Look::Regular).await;
+    assert_eq!(notices(&queue).await.0, 1);
+    closed(queue).await;
+}
+
+/// No space is left: it is stored once there is some.
+#[tokio::test]
+async fn a_mail_that_cannot_be_stored_is_tried_again() {
+    let machine = Machine::new();
+    let queue = machine.open();
+    let ledger = Ledger::default();
+    let expected = noticed(None);
+    let gone = machine.open_elsewhere();
+    closed(gone.clone()).await;
+    let watch = SilenceWatch::new(&expected, None).notifying(writer(&gone, &machine));
+    watch.look(&ledger, Look::Regular).await;
+    ledger.pass(8 * DAY);
+    assert!(is_silent(&watch, &ledger).await, "it is a silence all the same");
+    let watch = SilenceWatch::new(&expected, Some(&watch)).notifying(writer(&queue, &machine));
+    assert!(is_silent(&watch, &ledger).await);
+    assert_eq!(notices(&queue).await.0, 1);
+    closed(queue).await;
 }

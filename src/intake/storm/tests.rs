@@ -31,7 +31,7 @@ fn submit(watch: &StormWatch, sender: &str, subject: &str, recipients: &[&str]) 
 
 #[tokio::test(start_paused = true)]
 async fn one_too_many_is_held_and_other_mail_is_not() {
-    let watch = StormWatch::new(OPTIONS);
+    let watch = StormWatch::new(OPTIONS, None);
     for number in 0..20 {
         assert_eq!(submit(&watch, "a@example.com", "one", &["you@example.net"]), [number >= 3], "{number}");
     }
@@ -53,7 +53,7 @@ async fn one_too_many_is_held_and_other_mail_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_storm_lasts_as_long_as_more_than_the_number_come_within_the_time() {
-    let watch = StormWatch::new(OPTIONS);
+    let watch = StormWatch::new(OPTIONS, None);
     let next = |seconds: u64| {
         let watch = watch.clone();
         async move {
@@ -72,7 +72,7 @@ async fn a_storm_lasts_as_long_as_more_than_the_number_come_within_the_time() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_not_accepted_after_all_does_not_count() {
-    let watch = StormWatch::new(OPTIONS);
+    let watch = StormWatch::new(OPTIONS, None);
     for _ in 0..3 {
         assert_eq!(submit(&watch, "a@example.com", "one", &["you@example.net"]), [false]);
     }
@@ -80,21 +80,22 @@ async fn what_was_not_accepted_after_all_does_not_count() {
     for _ in 0..10 {
         assert!(watch.check(&message, "one").holds(0));
     }
-    assert_eq!(watch.0.state.lock().counted, 3);
-    assert!(watch.0.state.lock().storms.is_empty());
+    assert_eq!(watch.state.lock().counted, 3);
+    assert!(watch.state.lock().storms.is_empty());
     assert_eq!(submit(&watch, "a@example.com", "one", &["me@example.net"]), [false]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_storm_is_counted_until_it_is_over() {
-    let watch = StormWatch::new(OPTIONS);
+    let watch = StormWatch::new(OPTIONS, None);
     for _ in 0..10 {
         submit(&watch, "a@example.com", "one", &["you@example.net"]);
     }
-    let held = |watch: &StormWatch| watch.0.state.lock().storms.values().map(|storm| storm.held).sum::<u64>();
+    let held = |watch: &StormWatch| watch.state.lock().storms.values().map(|storm| storm.held).sum::<u64>();
     assert_eq!(held(&watch), 7);
     let stop = CancellationToken::new();
-    let running = tokio::spawn(watch.clone().run(stop.clone()));
+    let current = watch::Sender::new(Some(watch.clone()));
+    let running = tokio::spawn(StormWatch::run(current.subscribe(), stop.clone()));
     advance(Duration::from_secs(590)).await;
     tokio::task::yield_now().await;
     assert_eq!(held(&watch), 7);
@@ -104,20 +105,51 @@ async fn a_storm_is_counted_until_it_is_over() {
     running.await.expect("it ends");
 }
 
+/// A task for each changed `[storm]` ran until the stop, by the options that it had begun with, and counting began at zero.
+#[tokio::test(start_paused = true)]
+async fn a_reload_changes_the_options_and_keeps_what_is_counted() {
+    let first = StormWatch::new(OPTIONS, None);
+    for number in 0..5 {
+        assert_eq!(submit(&first, "a@example.com", "one", &["you@example.net"]), [number >= 3]);
+    }
+    let current = watch::Sender::new(Some(first.clone()));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(StormWatch::run(current.subscribe(), stop.clone()));
+    let is_storm = |watch: &StormWatch| !watch.state.lock().storms.is_empty();
+    let second = StormWatch::new(StormOptions { more_than: 6, within: Duration::from_secs(60) }, Some(&first));
+    current.send_replace(Some(second.clone()));
+    assert_eq!(submit(&second, "a@example.com", "one", &["you@example.net"]), [false], "the sixth");
+    assert_eq!(submit(&second, "a@example.com", "one", &["you@example.net"]), [true], "the seventh");
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!(is_storm(&second));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!is_storm(&second), "it is over sooner now");
+    for _ in 0..7 {
+        submit(&second, "a@example.com", "one", &["you@example.net"]);
+    }
+    assert!(is_storm(&second));
+    current.send_replace(None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!is_storm(&second), "nothing is held any more");
+    current.send_replace(Some(StormWatch::new(OPTIONS, None)));
+    stop.cancel();
+    running.await.expect("one task, which ends");
+}
+
 /// Neither many kinds nor many mails of few kinds take more than was planned.
 #[tokio::test(start_paused = true)]
 async fn what_is_remembered_is_bounded() {
-    let watch = StormWatch::new(StormOptions { more_than: 5_000, ..OPTIONS });
+    let watch = StormWatch::new(StormOptions { more_than: 5_000, ..OPTIONS }, None);
     for kind in 0..MOST_KINDS + 100 {
         submit(&watch, "a@example.com", &kind.to_string(), &["you@example.net"]);
     }
-    assert_eq!(watch.0.state.lock().seen.len(), MOST_KINDS);
+    assert_eq!(watch.state.lock().seen.len(), MOST_KINDS);
     for kind in 0..60_u32 {
         for _ in 0..10_200 {
-            watch.0.state.lock().count(MailKind([kind as u8; 16]), Instant::now(), watch.0.options);
+            watch.state.lock().count(MailKind([kind as u8; 16]), Instant::now(), watch.options);
         }
     }
-    let state = watch.0.state.lock();
+    let state = watch.state.lock();
     assert!(state.counted <= MOST_COUNTED, "{}", state.counted);
     assert_eq!(state.counted, state.seen.values().map(VecDeque::len).sum::<usize>());
 }

@@ -59,6 +59,7 @@ use crate::message::MailId;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rows::{lived_to_column, to_column};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{SqliteStore, StoredPut};
@@ -71,11 +72,17 @@ pub(crate) fn cover_all(connection: &rusqlite::Connection) -> rusqlite::Result<(
 
 /// Dropping it ends the writer after all requested operations; unsettled leases become possible duplicates at the next
 /// open.
-#[derive(Debug)]
 pub struct SqliteQueue {
     store: Arc<SqliteStore>,
     wakeups: Arc<Wakeups>,
     handoffs: Arc<Handoffs>,
+}
+
+/// Without what is in it.
+impl fmt::Debug for SqliteQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteQueue").finish_non_exhaustive()
+    }
 }
 
 impl SqliteQueue {

@@ -16,6 +16,8 @@ struct Zone {
     failing: BTreeSet<String>,
     silent: BTreeSet<String>,
     is_cut_off: bool,
+    /// Questions, by name.
+    asked: BTreeMap<String, usize>,
 }
 
 pub struct DnsServer {
@@ -63,6 +65,19 @@ impl DnsServer {
         self
     }
 
+    /// The end of [`DnsServer::fail`] and of [`DnsServer::stay_silent_about`].
+    pub fn answer_again(&self, name: &str) -> &Self {
+        let mut zone = self.zone.lock().unwrap();
+        zone.failing.remove(name);
+        zone.silent.remove(name);
+        self
+    }
+
+    /// How often.
+    pub fn asked(&self, name: &str) -> usize {
+        self.zone.lock().unwrap().asked.get(name).copied().unwrap_or_default()
+    }
+
     /// It knows no root servers, and says of every name that it does not exist.
     pub fn cut_off(&self) -> &Self {
         self.zone.lock().unwrap().is_cut_off = true;
@@ -101,9 +116,10 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
 }
 
 impl Zone {
-    fn answer(&self, query: &Message) -> Option<Message> {
+    fn answer(&mut self, query: &Message) -> Option<Message> {
         let question = query.queries.first()?;
         let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+        *self.asked.entry(name.clone()).or_default() += 1;
         if self.silent.contains(&name) {
             return None;
         }
