@@ -92,6 +92,9 @@ fn set_queue(gauges: &GaugeSnapshot, status: &GatewayStatus, live: &LiveStatus, 
         gauges.set_queue_oldest(lane, age.unwrap_or_default());
     }
     gauges.set_queue_bytes(status.figures.octets);
+    if let Some(spool) = &status.spool {
+        gauges.set_queue_spool(spool.recipients, spool.octets);
+    }
 }
 
 /// By the upstream that holds the mail; without one, by the first of the lane.

@@ -50,8 +50,8 @@ settings! {
         /// A Redis whose settings can lose mail that was acknowledged with a 250 is refused. true: it is accepted, and every start
         /// says what can be lost.
         accept_data_loss: bool, default "false";
-        /// What happens to new mail while Redis cannot be reached: "off" (clients get a 451 and try again). A local store for
-        /// that time ("sqlite") is not in this version yet.
+        /// What happens to new mail while Redis cannot be reached: "off": clients get a 451 and try again. "sqlite": it is
+        /// stored in `data_dir`, acknowledged, and moved into Redis when that answers; nothing is delivered meanwhile.
         fallback: Fallback, default r#""off""#;
     }
 }

@@ -59,5 +59,6 @@ async fn answer(
 }
 
 async fn overview(queue: &dyn Operator) -> Result<Overview, QueueError> {
-    Ok(Overview { held: queue.holds().await?, counts: queue.statistics().await?, lanes: None })
+    let (held, counts) = (queue.holds().await?, queue.statistics().await?);
+    Ok(Overview { held, counts, lanes: None, spool: queue.spool().await? })
 }

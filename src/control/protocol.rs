@@ -6,7 +6,8 @@ use crate::delivery::LaneState;
 use crate::intake::Ruling;
 use crate::message::MailId;
 use crate::queue::{
-    Cursor, Filter, Forgotten, HeldLane, HistoryRow, InstanceRow, MessageDetails, Page, QueueError, Statistics,
+    Cursor, Filter, Forgotten, HeldLane, HistoryRow, InstanceRow, MessageDetails, Page, QueueError, SpoolFigures,
+    Statistics,
 };
 use crate::relay::UpstreamExamination;
 use bytes::Bytes;
@@ -157,6 +158,9 @@ pub struct Overview {
     /// What holds the mail of each lane; `None`: no gateway runs.
     #[serde(default)]
     pub lanes: Option<Vec<LaneState>>,
+    /// What waits for Redis in the gateway's spool, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolFigures>,
 }
 
 /// What a reload of the configuration did.

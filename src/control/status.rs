@@ -3,7 +3,7 @@
 
 use crate::delivery::{HoldCause, LaneState, UpstreamState, UpstreamStatus};
 use crate::intake::ExpectedStatus;
-use crate::queue::{HeldLane, Lane, Operator, QueueError, QueueFigures, Statistics, Suspension};
+use crate::queue::{HeldLane, Lane, Operator, QueueError, QueueFigures, SpoolFigures, Statistics, Suspension};
 use crate::text::{any_of, briefly, in_words, roughly};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub struct GatewayStatus {
     pub counts: Statistics,
     pub held: Vec<HeldLane>,
     pub figures: QueueFigures,
+    /// What waits for a shared queue that does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolFigures>,
     /// `None`: no gateway runs.
     pub live: Option<LiveStatus>,
 }
@@ -117,11 +120,12 @@ pub async fn gather(
     let counts = queue.statistics().await?;
     let held = queue.holds().await?;
     let figures = queue.figures().await?;
+    let spool = queue.spool().await?;
     let mut live = live.map(LiveWatch::look);
     for lane in live.iter_mut().flat_map(|live| &mut live.lanes) {
         count(queue, &mut lane.state, now, GatewayStatus::COUNTED).await?;
     }
-    Ok(GatewayStatus { version: env!("CARGO_PKG_VERSION").to_owned(), counts, held, figures, live })
+    Ok(GatewayStatus { version: env!("CARGO_PKG_VERSION").to_owned(), counts, held, figures, spool, live })
 }
 
 /// The states of all lanes, with how many messages wait on each; where they cannot be counted, the states alone.
@@ -234,6 +238,14 @@ impl GatewayStatus {
         }
         if let Some(why) = &live.refused_configuration {
             add("configuration", format!("the configuration cannot be used, and the former one goes on: {why}"));
+        }
+        if let Some(SpoolFigures { away: Some(reason), recipients, .. }) = &self.spool {
+            add(
+                "spool",
+                format!(
+                    "Redis does not answer, nothing is sent, and {recipients} recipients' mail waits in the spool: {reason}"
+                ),
+            );
         }
         for upstream in live.upstreams.iter().filter(|upstream| !upstream.state.is_well()) {
             let id = if upstream.state == UpstreamState::QuotaReached { "quota" } else { "upstream" };

@@ -6,13 +6,14 @@ use crate::observe::Clock;
 use crate::observe::fault::Fault;
 use crate::observe::metrics::QueueMetrics;
 use crate::queue::export_file::{ExportError, ExportItem};
-use crate::queue::redis::{RedisQueue, RedisQueueOptions};
+use crate::queue::redis::{RedisQueue, RedisQueueOptions, SpoolOptions, spool_folder};
 use crate::queue::schedule::Schedule;
 use crate::queue::sqlite::{self, SqliteOptions, SqliteQueue};
 use crate::queue::{Backend, QueueError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use tracing::warn;
 
 /// Options for opening a backend.
 #[derive(Debug, Clone)]
@@ -59,6 +60,14 @@ pub enum BackendError {
 pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Arc<dyn Backend>, BackendError> {
     match location.backend {
         BackendSettings::Sqlite => {
+            let spool = spool_folder(&location.data_dir);
+            if options.is_gateway && sqlite::exists(&spool).unwrap_or(false) {
+                warn!(
+                    spool = %spool.display(),
+                    "the queue was in Redis before, and this folder may hold mail that did not get there; with backend = \"redis\" it is \
+                     moved, or `waxseal queue export` writes it to a file"
+                );
+            }
             let options = SqliteOptions {
                 data_dir: location.data_dir,
                 cache_octets: options.cache_octets,
@@ -72,9 +81,10 @@ pub async fn open(location: QueueLocation, options: BackendOptions) -> Result<Ar
             Ok(Arc::new(queue))
         }
         BackendSettings::Redis(redis) => {
-            let is_gateway = options.is_gateway;
-            let options = RedisQueueOptions::new(*redis, location.data_dir, options.schedule);
-            let options = RedisQueueOptions { is_gateway, ..options };
+            let BackendOptions { is_gateway, min_free_space, metrics, schedule, .. } = options;
+            let spool = SpoolOptions { min_free_space, metrics: metrics.clone() };
+            let options = RedisQueueOptions::new(*redis, location.data_dir, schedule);
+            let options = RedisQueueOptions { is_gateway, spool, metrics, ..options };
             Ok(Arc::new(RedisQueue::open(options).await?))
         }
     }

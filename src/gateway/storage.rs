@@ -23,6 +23,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks for mail that was stored under the former routes.
 const STRAGGLER_INTERVAL: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
+/// Between two looks whether a queue answers again.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How `max_memory` is divided: one half for incoming mail; a quarter for the copies that conversions make just before
 /// sending; and an eighth each for newly stored messages and for messages being delivered.
@@ -101,6 +103,8 @@ impl Lanes {
     pub async fn begin(&mut self) -> Result<(), QueueError> {
         for _ in 0..2 {
             match self.step().await {
+                // Nothing is leased before it is done, and new mail is stored in the spool meanwhile.
+                Err(QueueError::Away(_)) => return Ok(()),
                 // Only delivery frees space, so the gateway starts anyway: mail on lanes that still exist is delivered.
                 Err(QueueError::Full(error)) => {
                     error!(
@@ -129,6 +133,11 @@ impl Lanes {
             match step {
                 Ok(()) => {}
                 Err(QueueError::Closed) => return,
+                // It is said elsewhere that the queue does not answer.
+                Err(QueueError::Away(_)) => tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(AWAY_PAUSE) => {}
+                },
                 Err(error) => {
                     error!("waiting mail cannot be put on the lanes of the current routes; it is tried again: {error}");
                     tokio::select! {

@@ -106,6 +106,8 @@ pub(super) fn refusal(error: &QueueError) -> Reply {
     match error {
         QueueError::Full(_) => Reply::no_space(),
         QueueError::Moved(_) => Reply::queue_moved(),
-        QueueError::Storage(_) | QueueError::Closed | QueueError::NoSuchLease => Reply::storage_trouble(),
+        QueueError::Storage(_) | QueueError::Away(_) | QueueError::Closed | QueueError::NoSuchLease => {
+            Reply::storage_trouble()
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) use handoff::{HandoffReceiver, HandoffSlot, Handoffs};
 pub(crate) use instances::{AccountPermits, Forgotten, InstanceRow};
 pub(crate) use operator::{
     Correction, HeldLane, HistoryRow, LaneCounts, MessageDetails, Page, QueueFigures, RecipientRow, Revision, Row,
-    Statistics, StoredMail, is_message_id,
+    SpoolFigures, Statistics, StoredMail, is_message_id,
 };
 pub use operator::{Filter, Operator, RecipientState};
 pub(crate) use quota::{QuotaLedger, QuotaRow};
@@ -198,6 +198,9 @@ pub enum QueueError {
     /// 451 4.3.0: the next start would not find a message that was stored now.
     #[error("the queue was moved or deleted ({0})")]
     Moved(String),
+    /// 451 4.3.0: a server that the queue is in does not answer; what was asked may have been done.
+    #[error("the queue's storage does not answer ({0})")]
+    Away(String),
     #[error("the queue is closed")]
     Closed,
     /// From `settle`: the lease was settled before.

@@ -64,6 +64,11 @@ pub trait Operator: Send + Sync + fmt::Debug + 'static {
     /// How many messages wait on this lane, those alone that are due after a moment if one is given. Counts up to `most`.
     async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError>;
 
+    /// What waits in the spool of a shared queue. `None`: it has none.
+    async fn spool(&self) -> Result<Option<SpoolFigures>, QueueError> {
+        Ok(None)
+    }
+
     /// The gateways that share the queue. `None`: it is not one that can be shared.
     async fn instances(&self) -> Result<Option<Vec<InstanceRow>>, QueueError> {
         Ok(None)
@@ -172,6 +177,9 @@ pub struct Row {
     /// `None`: the header has none.
     pub message_id: Option<String>,
     pub recipients: Vec<RecipientRow>,
+    /// It is in this gateway's spool, and moves into the shared queue when that can be reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_spooled: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -214,6 +222,7 @@ impl MessageDetails {
             size: *size,
             message_id: first.message_id.clone(),
             recipients: Vec::new(),
+            is_spooled: false,
         };
         let delivered = delivered.into_iter().map(|(row, _)| row).collect();
         Some(Self { row, header: String::new(), attempts: Vec::new(), delivered, has_original: false })
@@ -256,6 +265,18 @@ pub struct QueueFigures {
     pub lanes: Vec<LaneCounts>,
     /// Size of everything that is stored.
     pub octets: u64,
+}
+
+/// What waits in the spool of this gateway because Redis did not answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SpoolFigures {
+    pub recipients: u64,
+    /// Size of everything that is stored.
+    pub octets: u64,
+    /// When the oldest message was received.
+    pub oldest: Option<Timestamp>,
+    /// Why it cannot move; `None`: it moves.
+    pub away: Option<String>,
 }
 
 /// Counts recipients of one lane, each in the state that [`Operator::list`] shows.

@@ -52,6 +52,7 @@ pub fn row(number: u32, state: RecipientState) -> Row {
         size: 4_500,
         message_id: Some(format!("<report-{number}@example.com>")),
         recipients: vec![recipient],
+        is_spooled: false,
     }
 }
 

@@ -147,3 +147,38 @@ async fn a_gateway_that_is_gone_for_good_is_forgotten_and_one_that_runs_is_not()
     let _again = setup.start(1);
     assert_eq!(instance(&right, "left")["is_alive"], true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_fallback_mail_is_taken_without_redis_and_arrives_once_when_it_is_back() {
+    let Some(mut server) = redis() else { return };
+    let scripted = ScriptedUpstream::start().await;
+    let queue = format!("{}\nfallback = \"sqlite\"", in_redis(&server));
+    let setup = queued_in_front_of(&scripted, "", &queue);
+    let checked = setup.output(&["check"]);
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("moved into Redis"), "{checked:?}");
+    let gateway = setup.start(1);
+    let all = numbered(9);
+    submit(&gateway, &all[..3]).await;
+    until("Redis delivers", || scripted.messages().len() == 3).await;
+    server.kill();
+    submit(&gateway, &all[3..6]).await;
+    let said =
+        |gateway: &Gateway, arguments: &[&str]| String::from_utf8_lossy(&gateway.output(arguments).stdout).into_owned();
+    let listed = said(&gateway, &["queue", "list"]);
+    assert!(listed.contains("in the spool") && listed.contains("Redis does not answer"), "{listed}");
+    assert!(said(&gateway, &["status"]).contains("waits in the spool"), "{}", said(&gateway, &["status"]));
+    assert_eq!(scripted.messages().len(), 3, "nothing is delivered from the spool");
+    let (_, setup) = tokio::task::spawn_blocking(|| gateway.kill()).await.unwrap();
+    let listed = setup.output(&["queue", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("3 messages"), "{listed:?}");
+    // It starts without Redis, and so stops.
+    let gateway = setup.start(1);
+    submit(&gateway, &all[6..]).await;
+    let (status, _, setup) = tokio::task::spawn_blocking(|| gateway.stop()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    let gateway = setup.start(1);
+    server.restart();
+    until("all has arrived", || scripted.messages().len() >= all.len()).await;
+    assert_eq!(subjects(&scripted), all, "each once");
+    until("nothing is left", || said(&gateway, &["queue", "list"]).contains("The queue is empty")).await;
+}

@@ -86,6 +86,7 @@ async fn messages(args: &ListArgs, limit: u64, client: &QueueClient, now: Timest
         ("gateway_running", json!(overview.lanes.is_some())),
         ("held", json!(overview.held)),
         ("counts", json!(overview.counts)),
+        ("spool", json!(overview.spool)),
     ];
     print(listing.end(&beside, &below))
 }

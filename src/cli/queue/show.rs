@@ -103,6 +103,9 @@ impl fmt::Display for Details<'_> {
         writeln!(f, "From       {}", Clean(text::sender(&row.sender)))?;
         writeln!(f, "Subject    {}", Clean(&row.subject))?;
         writeln!(f, "Size       {}", text::size(row.size))?;
+        if row.is_spooled {
+            writeln!(f, "Spool      it waits on this gateway, and moves into Redis when that answers")?;
+        }
         if self.shown.has_original {
             writeln!(f, "Original   kept as it was before the rewrite rules")?;
         }

@@ -4,7 +4,7 @@ use super::text;
 use crate::control::Overview;
 use crate::delivery::{HoldCause, LaneObstacle, LaneState};
 use crate::observe::log::Clean;
-use crate::queue::{RecipientRow, RecipientState, Row};
+use crate::queue::{RecipientRow, RecipientState, Row, SpoolFigures};
 use crate::text::briefly;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -133,6 +133,9 @@ impl<'a> WaitingView<'a> {
 
     /// For all recipients: one word if they are in the same state, otherwise the number in each state.
     pub fn message_state(&self, row: &Row) -> String {
+        if row.is_spooled {
+            return "in the spool".to_owned();
+        }
         let mut counted: Vec<(String, u64)> = Vec::new();
         for recipient in &row.recipients {
             // Due times would only distinguish equal states.
@@ -154,13 +157,14 @@ impl<'a> WaitingView<'a> {
 
     /// One line for each cause, with the number of messages that wait for it.
     pub fn summary(&self) -> Vec<String> {
+        let spool = self.overview.spool.iter().filter_map(of_spool);
         let waiting = self.overview.counts.waiting;
         let Some(lanes) = &self.overview.lanes else {
             let lines =
                 (waiting > 0).then(|| format!("The gateway is not running: {} waiting for it.", grouped(waiting)));
-            return lines.into_iter().collect();
+            return spool.chain(lines).collect();
         };
-        lanes.iter().flat_map(|state| self.of_lane(state)).collect()
+        spool.chain(lanes.iter().flat_map(|state| self.of_lane(state))).collect()
     }
 
     fn of_lane(&self, state: &LaneState) -> Vec<String> {
@@ -203,6 +207,23 @@ impl<'a> WaitingView<'a> {
 
     fn left(&self, until: Timestamp) -> String {
         briefly((until.as_second() - self.now.as_second()).max(1).unsigned_abs())
+    }
+}
+
+/// That there is a spool says nothing by itself.
+fn of_spool(SpoolFigures { recipients, away, .. }: &SpoolFigures) -> Option<String> {
+    let waits = match recipients {
+        0 => "No mail waits".to_owned(),
+        1 => "Mail for 1 recipient waits".to_owned(),
+        many => format!("Mail for {} recipients waits", grouped(*many)),
+    };
+    match away {
+        Some(reason) => Some(format!(
+            "Redis does not answer, so only what is in this gateway's spool is shown ({}). {waits} there.",
+            Clean(reason)
+        )),
+        None if *recipients > 0 => Some(format!("{waits} in this gateway's spool, and moves into Redis.")),
+        None => None,
     }
 }
 

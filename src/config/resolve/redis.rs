@@ -11,7 +11,6 @@ use crate::config::reader::Section;
 use crate::config::redis::{RedisTable, SentinelPlace};
 use crate::config::secret::SecretSource;
 use crate::observe::Secret;
-use crate::queue::redis::options::Fallback;
 use crate::queue::redis::options::{RedisLogin, RedisOptions, RedisPlace, RedisTls, ServerAddress};
 use std::time::Duration;
 
@@ -39,12 +38,6 @@ impl Resolver<'_> {
             self.check_what_others_can_reach(typed, access, login.is_some())?;
         }
         let access = access?;
-        if typed.fallback.value() == Some(&Fallback::Sqlite) {
-            self.findings
-                .error(&typed.fallback.place, "fallback = \"sqlite\" is not in this version yet")
-                .help("set \"off\": while Redis is away, clients get a 451 and try again");
-            return Err(Reported);
-        }
         Ok(RedisOptions {
             place: access.place,
             login: login?,

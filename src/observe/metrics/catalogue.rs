@@ -90,11 +90,18 @@ pub const QUEUE_OLDEST: MetricSchema = gauge(
 );
 pub const QUEUE_BYTES: MetricSchema =
     gauge("waxseal_queue_bytes", &[], "Size of the queue's database and of its message files.");
+pub const QUEUE_SPOOL_RECIPIENTS: MetricSchema = gauge(
+    "waxseal_queue_spool_recipients",
+    &[],
+    "Recipients whose mail waits in this gateway's spool until Redis answers; only with `fallback = \"sqlite\"`.",
+);
+pub const QUEUE_SPOOL_BYTES: MetricSchema =
+    gauge("waxseal_queue_spool_bytes", &[], "Size of this gateway's spool; only with `fallback = \"sqlite\"`.");
 pub const QUEUE_SYNC_SECONDS: MetricSchema = histogram(
     "waxseal_queue_sync_seconds",
     &[],
     SHORT,
-    "Duration of a commit of the queue, which includes the sync to the disk.",
+    "Duration of a commit of the queue, which includes the sync to the disk; in Redis: of a change, until it is known to be synced.",
 );
 pub const WAITING_RECIPIENTS: MetricSchema =
     gauge("waxseal_waiting_recipients", &["upstream", "why"], "Waiting recipients by what they wait for.");
@@ -179,6 +186,8 @@ pub const METRICS: &[&MetricSchema] = &[
     &QUEUE_RECIPIENTS,
     &QUEUE_OLDEST,
     &QUEUE_BYTES,
+    &QUEUE_SPOOL_RECIPIENTS,
+    &QUEUE_SPOOL_BYTES,
     &QUEUE_SYNC_SECONDS,
     &WAITING_RECIPIENTS,
     &UPSTREAM_CONNECTIONS,

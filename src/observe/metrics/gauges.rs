@@ -40,6 +40,11 @@ impl GaugeSnapshot {
         self.gauge(&catalogue::QUEUE_BYTES, &[]).set(from_count(octets));
     }
 
+    pub fn set_queue_spool(&self, recipients: u64, octets: u64) {
+        self.gauge(&catalogue::QUEUE_SPOOL_RECIPIENTS, &[]).set(from_count(recipients));
+        self.gauge(&catalogue::QUEUE_SPOOL_BYTES, &[]).set(from_count(octets));
+    }
+
     pub fn set_waiting_recipients(&self, upstream: &str, why: &str, number: u64) {
         self.gauge(&catalogue::WAITING_RECIPIENTS, &[upstream, why]).set(from_count(number));
     }

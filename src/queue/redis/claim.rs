@@ -99,6 +99,14 @@ enum Claimed {
 }
 
 impl RedisStore {
+    async fn may_lease(&self) -> Result<(), QueueError> {
+        self.begun().await?;
+        if self.lanes_are_old.load(Ordering::Relaxed) {
+            return Err(QueueError::Away("it does not know the new routes yet".into()));
+        }
+        Ok(())
+    }
+
     fn register(self: &Arc<Self>, active: InstanceLease) -> UnreturnedLease {
         let lease = LeaseId(self.next_lease.fetch_add(1, Ordering::Relaxed));
         self.leases.lock().insert(lease, active);
@@ -114,6 +122,7 @@ impl RedisStore {
     ) -> Result<Vec<(Leased, UnreturnedLease)>, QueueError> {
         let search = self.searches.lock().entry(lane.to_string()).or_default().clone();
         let _one_at_a_time = search.lock().await;
+        self.may_lease().await?;
         self.replay().await?;
         let mut leased = Vec::new();
         let mut room = octets;
@@ -220,11 +229,11 @@ impl RedisStore {
                 return Ok(Claimed::Gone);
             }
             Ok(other) => return Err(refused(&other)),
-            Err(CallError::Unanswered(reason)) => {
+            Err(CallError::Unanswered(error)) => {
                 let lease =
                     FencedLease { place, lane: lane.to_string(), fence, positions: Vec::new(), token: unique() };
                 self.unsure.lock().push(lease);
-                return Err(QueueError::Storage(reason));
+                return Err(error);
             }
             Err(CallError::NotDone(error)) => return Err(error),
         };
@@ -253,6 +262,7 @@ impl RedisStore {
         after: Option<Cursor>,
         (limit, mut room): (usize, u64),
     ) -> Result<(Vec<(Leased, UnreturnedLease)>, Option<Cursor>), QueueError> {
+        self.may_lease().await?;
         self.replay().await?;
         let before = u64::try_from(self.lifetime.before(age).as_millis()).unwrap_or(u64::MAX);
         let page = self.page_on(lane, after.map(|Cursor(at)| at), MAX_OLD_LOOKS).await?;

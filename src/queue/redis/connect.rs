@@ -89,6 +89,14 @@ fn login(login: Option<&RedisLogin>, database: u32) -> RedisConnectionInfo {
     info
 }
 
+/// A server that answers with something else than TLS, or whose certificate is not accepted, is not one that does not answer.
+fn of_tls(error: io::Error) -> RedisError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => (ErrorKind::InvalidClientConfig, "TLS", error.to_string()).into(),
+        _ => error.into(),
+    }
+}
+
 async fn open(address: &ServerAddress, options: &RedisOptions) -> Result<Box<dyn Stream>, RedisError> {
     match address {
         ServerAddress::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
@@ -99,7 +107,8 @@ async fn open(address: &ServerAddress, options: &RedisOptions) -> Result<Box<dyn
             let name = ServerName::try_from(host.clone()).map_err(|_| {
                 RedisError::from((ErrorKind::InvalidClientConfig, "the server's name cannot be in a certificate"))
             })?;
-            Ok(Box::new(TlsConnector::from(tls.config.clone()).connect(name, stream).await?))
+            let secured = TlsConnector::from(tls.config.clone()).connect(name, stream).await;
+            Ok(Box::new(secured.map_err(of_tls)?))
         }
     }
 }

@@ -122,9 +122,9 @@ impl Layout {
         self.key(0, "inst")
     }
 
-    /// Hash in shard 0: number → `<at> <units>`.
-    pub(super) fn quota(&self, name: &str) -> String {
-        self.key(0, &format!("quota:{name}"))
+    /// Hash in shard 0: number → `<at> <units>`. Each instance has its own.
+    pub(super) fn quota(&self, instance: &str, name: &str) -> String {
+        self.key(0, &format!("quota:{instance}:{name}"))
     }
 
     /// Hash: `<state>:<lane>` → number of recipients.

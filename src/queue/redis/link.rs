@@ -10,6 +10,7 @@ use super::layout::{Layout, hexadecimal};
 use super::node::{CallError, Node};
 use super::options::{RedisOptions, ServerAddress};
 use super::places::locate;
+use crate::observe::metrics::QueueMetrics;
 use crate::queue::QueueError;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use parking_lot::Mutex;
@@ -34,6 +35,8 @@ pub(super) struct Link {
     pub options: RedisOptions,
     pub layout: Layout,
     pub known: KnownFile,
+    /// Records each change that is known to be on the disk.
+    metrics: QueueMetrics,
     servers: tokio::sync::Mutex<Servers>,
     is_closed: AtomicBool,
     /// Since when no connection was lost, or made.
@@ -51,11 +54,12 @@ struct Servers {
 }
 
 impl Link {
-    pub(super) fn new(options: RedisOptions, layout: Layout, known: KnownFile) -> Self {
+    pub(super) fn new(options: RedisOptions, layout: Layout, known: KnownFile, metrics: QueueMetrics) -> Self {
         Self {
             options,
             layout,
             known,
+            metrics,
             servers: tokio::sync::Mutex::default(),
             is_closed: AtomicBool::new(false),
             calm_since: Mutex::new(Instant::now()),
@@ -78,6 +82,14 @@ impl Link {
 
     pub(super) fn trouble(&self) -> Option<QueueError> {
         self.trouble.lock().clone()
+    }
+
+    /// Why no server answers. A server that is weak, or does not hold this queue, answers.
+    pub(super) fn away(&self) -> Option<String> {
+        match self.trouble() {
+            Some(QueueError::Away(reason)) => Some(reason),
+            _ => None,
+        }
     }
 
     /// The server of a shard, which has been examined and holds this queue.
@@ -106,16 +118,15 @@ impl Link {
     }
 
     async fn connect(&self, servers: &mut Servers, shard: u16) -> Result<Arc<Node>, QueueError> {
-        let broken = |reason: String| QueueError::Storage(format!("Redis: {reason}"));
         servers.nodes.retain(|_, node| !node.is_broken());
         if servers.places.is_empty() {
-            servers.places = locate(&self.options, &self.layout).await.map_err(broken)?;
+            servers.places = locate(&self.options, &self.layout).await?;
         }
         let address = servers.places.get(usize::from(shard)).cloned().unwrap_or_else(|| servers.places[0].clone());
         if let Some(node) = servers.nodes.get(&address) {
             return Ok(node.clone());
         }
-        let node = Node::connect(&address, &self.options).await.map_err(|error| broken(error.to_string()))?;
+        let node = Node::connect(&address, &self.options).await.map_err(|error| error.at(&address))?;
         let losses = node.examined.lock().losses.clone();
         if !losses.is_empty() {
             warn!(%address, "acknowledged mail can be lost, which accept_data_loss = true accepts: {}", losses.join("; "));
@@ -173,8 +184,7 @@ impl Link {
             let node = self.node(shard).await?;
             if shard == 0 || first.is_none() {
                 let examined = node.examine(&self.options).await;
-                first =
-                    Some(examined.map_err(|error| QueueError::Storage(format!("Redis at {}: {error}", node.address)))?);
+                first = Some(examined.map_err(|error| error.at(&node.address))?);
             }
             self.identify(&node, shard).await.inspect_err(|_| node.set_broken())?;
         }
@@ -186,12 +196,12 @@ impl Link {
     pub(super) async fn adopt(&self) -> Result<u64, QueueError> {
         let mut missing = 0;
         let known = self.known.read();
-        let places = locate(&self.options, &self.layout).await.map_err(QueueError::Storage)?;
+        let places = locate(&self.options, &self.layout).await?;
         let mut adopted = Vec::new();
         let mut next: Option<QueueGeneration> = None;
         for (shard, address) in self.layout.all_shards().zip(&places) {
             let node = Node::connect(address, &self.options).await;
-            let node = node.map_err(|error| QueueError::Storage(format!("Redis at {address}: {error}")))?;
+            let node = node.map_err(|error| error.at(address))?;
             let stored = self.identity_at(&node, shard).await?;
             let accepted = stored.as_ref().map_or_else(AcceptedCount::default, |stored| stored.accepted);
             let remembered = known.accepted.get(usize::from(shard)).copied().unwrap_or_default();
@@ -235,6 +245,7 @@ impl Link {
 
     /// One change. It is repeated only if it was certainly not done.
     pub(super) async fn commit(&self, script: &'static str, change: &RecordChange<'_>) -> Result<Committed, CallError> {
+        let asked = Instant::now();
         let generation = self.known.read().generation.map(|generation| generation.encode()).unwrap_or_default();
         let value = self.call(change.shard, script, &change.keys, |command| {
             command.arg(&generation).arg(change.shard).arg(change.layout.shards);
@@ -243,6 +254,9 @@ impl Link {
             }
         });
         let committed = committed(value.await?)?;
+        if matches!(committed, Committed::Done(_)) {
+            self.metrics.committed(asked.elapsed());
+        }
         if committed == Committed::OtherIdentity
             && let Ok(node) = self.node(change.shard).await
         {
@@ -274,7 +288,7 @@ impl Link {
                 other => return other,
             }
         }
-        Err(CallError::Unanswered("Redis forgets scripts at once".into()))
+        Err(CallError::Unanswered(QueueError::Storage("Redis forgets scripts at once".into())))
     }
 
     async fn write(&self, shard: u16, command: Cmd) -> Result<Value, CallError> {
@@ -327,6 +341,9 @@ fn checked(node: &Node, value: Value) -> Result<Value, CallError> {
     let details = error.details().unwrap_or_default();
     let refused = match error.code() {
         "OOM" => QueueError::Full("Redis has no memory left (maxmemory)".into()),
+        "READONLY" | "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" | "UNBLOCKED" => {
+            QueueError::Away(format!("Redis at {} is not ready: {} {details}", node.address, error.code()))
+        }
         code => QueueError::Storage(format!("Redis at {} refuses: {code} {details}", node.address)),
     };
     Err(CallError::NotDone(refused))
@@ -360,5 +377,5 @@ fn committed(value: Value) -> Result<Committed, CallError> {
 }
 
 fn unexpected() -> CallError {
-    CallError::Unanswered("Redis gave an answer that this program does not know".into())
+    CallError::Unanswered(QueueError::Storage("Redis gave an answer that this program does not know".into()))
 }

@@ -141,6 +141,7 @@ fn unreadable(id: MailId) -> Row {
         size: 0,
         message_id: None,
         recipients: Vec::new(),
+        is_spooled: false,
     }
 }
 
@@ -204,5 +205,6 @@ fn row_of(times: &Times, names: &InstanceNames, record: &MessageRecord) -> Row {
         size: record.size,
         message_id: record.message_id.clone(),
         recipients: record.recipients.iter().map(recipient).collect(),
+        is_spooled: false,
     }
 }

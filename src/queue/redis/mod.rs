@@ -33,6 +33,7 @@ mod record;
 mod search;
 mod server;
 mod settle;
+mod spool;
 mod store;
 mod takeover;
 #[cfg(test)]
@@ -46,8 +47,10 @@ mod watch;
 mod whole;
 
 pub(crate) use open::RedisQueueOptions;
+pub(crate) use spool::{SpoolOptions, spool_folder};
 
 use super::export_file::{ExportError, ExportItem};
+use super::sqlite;
 use super::{
     Cursor, Handoffs, IdempotencyKey, Lane, LaneOf, LeaseId, Leased, NewMail, Queue, QueueError, Reassigned,
     Settlement, Wakeups, detached,
@@ -57,9 +60,12 @@ use async_trait::async_trait;
 use connect::Task;
 use jiff::Timestamp;
 use limits::RedisLimits;
+use options::Fallback;
 use put::PutResult;
+use spool::Spool;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::RedisStore;
 
@@ -68,15 +74,23 @@ use store::RedisStore;
 pub struct RedisQueue {
     store: Arc<RedisStore>,
     limits: Arc<RedisLimits>,
-    _tasks: [Task; 2],
+    /// New mail while Redis does not answer, if that is configured or was.
+    spool: Option<Arc<Spool>>,
+    _tasks: Vec<Task>,
 }
 
 impl RedisQueue {
+    /// With a spool it is opened although Redis does not answer.
     pub(crate) async fn open(options: RedisQueueOptions) -> Result<Self, QueueError> {
+        let (takes_mail, is_gateway) = (options.redis.fallback == Fallback::Sqlite, options.is_gateway);
+        let spool = Spool::open(&options.data_dir, takes_mail, options.spool.clone(), options.clock.clone()).await?;
         let store = Arc::new(open::open(options).await?);
         let limits = Arc::new(RedisLimits::new(store.clone()));
-        let tasks = watch::start(&store);
-        Ok(Self { store, limits, _tasks: tasks })
+        let mut tasks = Vec::from(watch::start(&store));
+        if let Some(spool) = spool.as_ref().filter(|_| is_gateway) {
+            tasks.push(Task::spawn(spool::empty(Arc::downgrade(&store), Arc::downgrade(spool))));
+        }
+        Ok(Self { store, limits, spool, _tasks: tasks })
     }
 
     /// What Redis holds now is this queue from now on, whatever this instance remembers. Returns how many acknowledged
@@ -92,17 +106,39 @@ impl RedisQueue {
         all: impl FnOnce(u64),
         each: &mut (dyn FnMut(ExportItem) -> io::Result<()> + Send),
     ) -> Result<(), ExportError> {
-        open::peek(options).await?.export(all, each).await
+        let spool = spool_folder(&options.data_dir);
+        let store = open::peek(options).await?;
+        let mut spooled = 0;
+        let exists = sqlite::exists(&spool).map_err(|error| ExportError::Unreadable(error.to_string()))?;
+        if exists {
+            sqlite::export(&spool, |count| spooled = count, &mut *each)?;
+        }
+        store.export(|count| all(count + spooled), each).await
     }
 
     /// Hands the message over to a delivery loop that can begin it at once, or wakes the loops of its lanes.
     async fn store(&self, mail: NewMail, is_once: bool) -> Result<Option<MailId>, QueueError> {
+        let spool = self.spool.as_ref().filter(|spool| spool.takes_mail).cloned();
+        if let Some(spool) = &spool {
+            if is_once && let Some(first) = self.spooled_under(&mail).await? {
+                return Ok(Some(first));
+            }
+            // So that no client waits for a server of which it is known that it does not answer.
+            if self.store.link.away().is_some() {
+                return spool.put(mail, is_once).await;
+            }
+        }
         let store = self.store.clone();
         let accepted = mail.accepted.clone();
         let reserved = |lane: Lane| store.handoffs.reserve(&lane, accepted.memory_needed());
         let slot = mail.only_lane().cloned().and_then(reserved);
         let put = async move {
-            match store.put(&mail, is_once, slot.is_some()).await? {
+            let stored = match (store.put(&mail, is_once, slot.is_some()).await, spool) {
+                // Under the same id, so it does not matter if Redis has it, too.
+                (Err(QueueError::Away(_)), Some(spool)) => return spool.put(mail, is_once).await,
+                (stored, _) => stored?,
+            };
+            match stored {
                 PutResult::Known(first) => return Ok(Some(first)),
                 PutResult::Waiting => store.wakeups.wake(&mail.waiting_lanes()),
                 PutResult::Leased(held) => {
@@ -114,6 +150,29 @@ impl RedisQueue {
             Ok(None)
         };
         detached(put).await
+    }
+}
+
+/// With a spool, what asks Redis about all mail is answered without it while it does not answer.
+impl RedisQueue {
+    async fn unless_away<T: Default>(
+        &self,
+        asked: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
+        if self.spool.is_some() && self.store.link.away().is_some() {
+            return Ok(T::default());
+        }
+        match asked.await {
+            Err(QueueError::Away(_)) if self.spool.is_some() => Ok(T::default()),
+            answer => answer,
+        }
+    }
+
+    async fn spooled_under(&self, mail: &NewMail) -> Result<Option<MailId>, QueueError> {
+        match (&self.spool, &mail.deduplication) {
+            (Some(spool), Some(deduplication)) => spool.stored_under(deduplication.key).await,
+            _ => Ok(None),
+        }
     }
 }
 
@@ -135,12 +194,21 @@ impl Queue for RedisQueue {
     }
 
     async fn stored_under(&self, key: IdempotencyKey) -> Result<Option<MailId>, QueueError> {
-        self.store.stored_under(key).await
+        let Some(spool) = &self.spool else { return self.store.stored_under(key).await };
+        if let Some(first) = spool.stored_under(key).await? {
+            return Ok(Some(first));
+        }
+        self.unless_away(self.store.stored_under(key)).await
     }
 
     fn admit(&self, octets: u64) -> Result<(), QueueError> {
         if self.store.link.is_closed() {
             return Err(QueueError::Closed);
+        }
+        if let Some(spool) = self.spool.as_ref().filter(|spool| spool.takes_mail)
+            && self.store.link.away().is_some()
+        {
+            return spool.queue().admit(octets);
         }
         self.store.link.trouble().map_or(Ok(()), Err)?;
         self.store.memory.admit(octets)
@@ -181,9 +249,18 @@ impl Queue for RedisQueue {
         after: Option<Cursor>,
     ) -> Result<Reassigned, QueueError> {
         let (store, fingerprint) = (self.store.clone(), fingerprint.to_owned());
+        if let Some(spool) = self.spool.as_ref().filter(|_| after.is_none()) {
+            spool.reassign_lanes(&fingerprint, &lane_of).await?;
+        }
         let reassigned = detached(async move {
             match after {
-                None => store.begin_reassignment(&fingerprint, lane_of).await,
+                None => {
+                    store.lanes_are_old.store(true, Ordering::Relaxed);
+                    store.begun().await?;
+                    let begun = store.begin_reassignment(&fingerprint, lane_of).await;
+                    store.lanes_are_old.store(begun.is_err(), Ordering::Relaxed);
+                    begun
+                }
                 Some(after) => store.go_on_reassigning(&fingerprint, lane_of, after).await,
             }
         });
@@ -202,7 +279,12 @@ impl Queue for RedisQueue {
 
     async fn close(&self) {
         // If Redis is away, some seconds of the clock are lost.
-        let _best_effort = self.store.keep_lifetime(true).await;
+        if self.store.link.away().is_none() {
+            let _best_effort = self.store.keep_lifetime(true).await;
+        }
         self.store.link.close();
+        if let Some(spool) = &self.spool {
+            spool.close().await;
+        }
     }
 }

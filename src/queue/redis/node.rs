@@ -3,7 +3,7 @@
 
 use super::connect::{Task, connect};
 use super::options::{RedisOptions, ServerAddress};
-use super::server::{Examined, Proof, Unusable, examine, is_proven, proving};
+use super::server::{Examined, Proof, Unusable, examine, is_proven, plain, proving, unreachable};
 use crate::queue::QueueError;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -23,15 +23,14 @@ const IN_FLIGHT: usize = 2;
 pub(super) enum CallError {
     /// Nothing was done.
     NotDone(QueueError),
-    /// It was done, or it was not.
-    Unanswered(String),
+    /// It was done, or it was not. Why there is no answer.
+    Unanswered(QueueError),
 }
 
 impl From<CallError> for QueueError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::NotDone(error) => error,
-            CallError::Unanswered(reason) => Self::Storage(reason),
+            CallError::NotDone(error) | CallError::Unanswered(error) => error,
         }
     }
 }
@@ -70,7 +69,7 @@ impl Node {
                 "{address} is beyond this machine, and is used with a password and TLS only"
             )));
         }
-        let failed = |error: RedisError| Unusable::Unreachable(format!("{address}: {}", plain(&error)));
+        let failed = |error: RedisError| unreachable(address, &error);
         let (reader, reading) = connect(address, options).await.map_err(failed)?;
         let (writer, writing) = connect(address, options).await.map_err(failed)?;
         let examined = examine(&reader, options, address).await?;
@@ -123,7 +122,9 @@ impl Node {
     /// One change. It is not repeated.
     pub(super) async fn write(&self, command: Cmd) -> Result<Value, CallError> {
         let (answer, answered) = oneshot::channel();
-        let gone = || CallError::Unanswered(format!("the connection to Redis at {} has ended", self.address));
+        let gone = || {
+            CallError::Unanswered(QueueError::Away(format!("the connection to Redis at {} has ended", self.address)))
+        };
         self.changes.send(Waiting { command, answer }).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -163,10 +164,12 @@ impl Sending {
                 let proof = values.split_off(answers.len()).pop().unwrap_or(Value::Nil);
                 match is_proven(self.proof, proof) {
                     Ok(()) => return answers.into_iter().zip(values).for_each(|(to, value)| drop(to.send(Ok(value)))),
-                    Err(error) => CallError::Unanswered(format!("Redis at {}: {error}", self.address)),
+                    Err(error) => {
+                        CallError::Unanswered(QueueError::Storage(format!("Redis at {}: {error}", self.address)))
+                    }
                 }
             }
-            Ok(_) => CallError::Unanswered(format!("Redis at {} gave too few answers", self.address)),
+            Ok(_) => CallError::Unanswered(QueueError::Away(format!("Redis at {} gave too few answers", self.address))),
             Err(error) => unanswered(&self.address, &error),
         };
         self.is_broken.store(true, Ordering::Relaxed);
@@ -181,9 +184,5 @@ fn pipeline_with(pipeline: &mut Pipeline, command: Option<Cmd>) {
 }
 
 fn unanswered(address: &ServerAddress, error: &RedisError) -> CallError {
-    CallError::Unanswered(format!("Redis at {address} did not answer: {}", plain(error)))
-}
-
-fn plain(error: &RedisError) -> String {
-    if error.is_timeout() { "it timed out".to_owned() } else { error.to_string() }
+    CallError::Unanswered(QueueError::Away(format!("Redis at {address} did not answer: {}", plain(error))))
 }

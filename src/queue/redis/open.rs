@@ -7,19 +7,22 @@ use super::known::KnownFile;
 use super::layout::Layout;
 use super::link::Link;
 use super::memory::Memory;
-use super::options::{RedisOptions, RedisPlace};
+use super::options::{Fallback, RedisOptions, RedisPlace};
+use super::spool::SpoolOptions;
 use super::store::RedisStore;
 use super::times::Times;
 use crate::observe::Clock;
 use crate::observe::clock::Boot;
+use crate::observe::metrics::QueueMetrics;
 use crate::queue::lifetime::{Lifetime, Record};
 use crate::queue::schedule::Schedule;
 use crate::queue::{Handoffs, QueueError, Wakeups};
 use parking_lot::Mutex;
 use redis::cmd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
+use tracing::warn;
 
 /// Options for opening a queue in Redis.
 #[derive(Debug, Clone)]
@@ -30,8 +33,11 @@ pub(crate) struct RedisQueueOptions {
     pub lease_length: Duration,
     /// How long a put whose answer is lost is repeated; shorter than clients wait.
     pub put_patience: Duration,
-    /// False: a command, which is not shown among the instances and takes over nothing.
+    /// False: a command, which is not shown among the instances, takes over nothing, and moves nothing from the spool.
     pub is_gateway: bool,
+    pub spool: SpoolOptions,
+    /// Records each change that is known to be on the disk.
+    pub metrics: QueueMetrics,
     pub schedule: Schedule,
     pub clock: Clock,
 }
@@ -45,6 +51,8 @@ impl RedisQueueOptions {
             lease_length: Duration::from_secs(60),
             put_patience: Duration::from_secs(30),
             is_gateway: true,
+            spool: SpoolOptions::default(),
+            metrics: QueueMetrics::default(),
             clock: Clock::System,
         }
     }
@@ -53,7 +61,15 @@ impl RedisQueueOptions {
 pub(super) async fn open(options: RedisQueueOptions) -> Result<RedisStore, QueueError> {
     let known = KnownFile::open(&options.data_dir).map_err(|error| of_io(&options.data_dir, &error))?;
     let store = unopened(options, known)?;
-    store.begun().await?;
+    match store.begun().await {
+        Err(QueueError::Away(reason)) if store.has_spool => {
+            warn!(
+                reason,
+                "Redis does not answer; new mail is stored in the spool, and nothing is delivered until it does"
+            );
+        }
+        begun => begun?,
+    }
     Ok(store)
 }
 
@@ -76,7 +92,8 @@ pub(super) fn unopened(options: RedisQueueOptions, known: KnownFile) -> Result<R
     let instance = known.read().instance;
     let host = || gethostname::gethostname().to_string_lossy().into_owned();
     let name = options.redis.instance.clone().unwrap_or_else(host);
-    let link = Link::new(options.redis, layout.clone(), known);
+    let (has_spool, timeout) = (options.redis.fallback == Fallback::Sqlite, options.redis.timeout);
+    let link = Link::new(options.redis, layout.clone(), known, options.metrics);
     let times = Times::new(options.clock.clone());
     let record = link.known.read().clock.map(Record::from).unwrap_or_default();
     Ok(RedisStore {
@@ -96,7 +113,9 @@ pub(super) fn unopened(options: RedisQueueOptions, known: KnownFile) -> Result<R
         telling: tokio::sync::Mutex::default(),
         unanswered: Mutex::default(),
         unsure: Mutex::default(),
-        put_patience: options.put_patience,
+        // With a spool nobody waits for a server that does not answer.
+        put_patience: if has_spool { options.put_patience.min(timeout) } else { options.put_patience },
+        has_spool,
         lease_length: options.lease_length,
         leases: Mutex::default(),
         next_lease: AtomicI64::new(1),
@@ -104,6 +123,7 @@ pub(super) fn unopened(options: RedisQueueOptions, known: KnownFile) -> Result<R
         turns: Mutex::default(),
         searches: Mutex::default(),
         reassignment: Mutex::default(),
+        lanes_are_old: AtomicBool::new(false),
         epoch: AtomicU64::new(0),
         routes: Mutex::default(),
         wakeups: Wakeups::default(),
@@ -119,6 +139,10 @@ impl RedisStore {
 
     async fn begin(&self) -> Result<(), QueueError> {
         self.look_and_measure().await?;
+        if self.is_gateway {
+            // For a start while Redis is away.
+            self.keep_lifetime(true).await?;
+        }
         self.link.known.keep().map_err(|error| QueueError::Storage(format!("what is known of the queue: {error}")))?;
         self.epoch.store(self.counter(0, "epoch").await?.unsigned_abs(), Ordering::Relaxed);
         self.say_alive().await?;
@@ -142,7 +166,7 @@ pub(super) async fn adopt(options: RedisQueueOptions) -> Result<u64, QueueError>
     let layout = layout_of(&options.redis);
     let known = KnownFile::open(&options.data_dir);
     let known = known.map_err(|error| QueueError::Storage(format!("{}: {error}", options.data_dir.display())))?;
-    Link::new(options.redis, layout, known).adopt().await
+    Link::new(options.redis, layout, known, options.metrics).adopt().await
 }
 
 fn layout_of(options: &RedisOptions) -> Layout {

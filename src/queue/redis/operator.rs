@@ -3,15 +3,17 @@
 use super::RedisQueue;
 use super::commit::RecordChange;
 use super::record::MessageRecord;
+use super::spool::{self, SpoolPage};
 use super::store::{Loaded, NextRecord, RedisStore};
 use crate::message::MailId;
 use crate::queue::{
     Correction, Cursor, Filter, Forgotten, HeldLane, HistoryRow, InstanceRow, Lane, MessageDetails, Operator, Page,
-    QueueError, QueueFigures, Revision, Statistics, StoredMail, detached,
+    QueueError, QueueFigures, Revision, SpoolFigures, Statistics, StoredMail, detached,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::time::Duration;
+use tokio::sync::MutexGuard;
 use tracing::error;
 
 #[async_trait]
@@ -23,26 +25,55 @@ impl Operator for RedisQueue {
     }
 
     async fn holds(&self) -> Result<Vec<HeldLane>, QueueError> {
-        self.store.holds().await
+        self.unless_away(self.store.holds()).await
     }
 
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, QueueError> {
-        self.store.list(filter, after, limit).await
+        let Some(spool) = &self.spool else { return self.store.list(filter, after, limit).await };
+        match spool.list(filter, after, limit).await? {
+            SpoolPage::Some(page) => Ok(page),
+            SpoolPage::Past => {
+                let after = SpoolPage::cursor_behind(after);
+                match self.store.list(filter, after, limit).await {
+                    // What is shown besides says that this is not all.
+                    Err(QueueError::Away(_)) => Ok(Page { rows: Vec::new(), next: None }),
+                    page => page,
+                }
+            }
+        }
     }
 
     async fn show(&self, id: MailId) -> Result<Option<MessageDetails>, QueueError> {
+        if let Some(spool) = &self.spool
+            && let Some(mut shown) = spool.queue().show(id).await?
+        {
+            spool::mark(&mut shown.row);
+            return Ok(Some(shown));
+        }
         self.store.show(id).await
     }
 
     async fn content(&self, id: MailId) -> Result<Option<bytes::Bytes>, QueueError> {
+        if let Some(spool) = &self.spool
+            && let Some(content) = spool.queue().content(id).await?
+        {
+            return Ok(Some(content));
+        }
         let whole = self.store.whole(id).await?;
         Ok(whole.map(|whole| whole.message().to_bytes().into()))
     }
 
     async fn retry(&self, ids: &[MailId], correction: Option<&Correction>, now: Timestamp) -> Result<u64, QueueError> {
+        let Spooled { _still, here, others } = self.spooled(ids).await?;
+        let mut count = match &self.spool {
+            Some(spool) if !here.is_empty() => spool.queue().retry(&here, correction, now).await?,
+            _ => 0,
+        };
+        if others.is_empty() {
+            return Ok(count);
+        }
         self.store.keep_lifetime(false).await?;
-        let mut count = 0;
-        for id in ids {
+        for id in &others {
             let (store, id, correction) = (self.store.clone(), *id, correction.cloned());
             count += detached(async move { store.retry_one(id, correction.as_ref(), now).await }).await?;
             self.store.wakeups.wake_all();
@@ -51,8 +82,12 @@ impl Operator for RedisQueue {
     }
 
     async fn release(&self, ids: &[MailId]) -> Result<u64, QueueError> {
-        let mut count = 0;
-        for id in ids {
+        let Spooled { _still, here, others } = self.spooled(ids).await?;
+        let mut count = match &self.spool {
+            Some(spool) if !here.is_empty() => spool.queue().release(&here).await?,
+            _ => 0,
+        };
+        for id in &others {
             let store = self.store.clone();
             let make = |mut record: MessageRecord| {
                 let released = record.release(store.lived());
@@ -65,10 +100,19 @@ impl Operator for RedisQueue {
     }
 
     async fn stored(&self, id: MailId) -> Result<Option<StoredMail>, QueueError> {
+        if let Some(spool) = &self.spool
+            && let Some(stored) = spool.queue().stored(id).await?
+        {
+            return Ok(Some(stored));
+        }
         self.store.stored(id).await
     }
 
     async fn replace(&self, revision: Revision, now: Timestamp) -> Result<bool, QueueError> {
+        let Spooled { _still, here, .. } = self.spooled(&[revision.id]).await?;
+        if let Some(spool) = self.spool.as_ref().filter(|_| !here.is_empty()) {
+            return spool.queue().replace(revision, now).await;
+        }
         let store = self.store.clone();
         let replaced = detached(async move { store.replace(revision, now).await }).await?;
         self.store.wakeups.wake_all();
@@ -76,8 +120,12 @@ impl Operator for RedisQueue {
     }
 
     async fn remove(&self, ids: &[MailId]) -> Result<u64, QueueError> {
-        let mut count = 0;
-        for id in ids {
+        let Spooled { _still, here, others } = self.spooled(ids).await?;
+        let mut count = match &self.spool {
+            Some(spool) if !here.is_empty() => spool.queue().remove(&here).await?,
+            _ => 0,
+        };
+        for id in &others {
             let Some(place) = self.store.find(*id).await? else { continue };
             let make = |mut record: MessageRecord| {
                 record.jobs.clear();
@@ -100,19 +148,45 @@ impl Operator for RedisQueue {
     }
 
     async fn prune(&self, failed: Duration, history: Duration) -> Result<u64, QueueError> {
-        self.store.prune(failed, history).await
+        let spooled = match &self.spool {
+            Some(spool) => spool.queue().prune(failed, history).await?,
+            None => 0,
+        };
+        Ok(spooled + self.unless_away(self.store.prune(failed, history)).await?)
     }
 
     async fn figures(&self) -> Result<QueueFigures, QueueError> {
-        self.store.figures().await
+        let mut figures = self.unless_away(self.store.figures()).await?;
+        if let Some(spool) = &self.spool {
+            spool.add_to(&mut figures).await?;
+        }
+        Ok(figures)
     }
 
     async fn statistics(&self) -> Result<Statistics, QueueError> {
-        self.store.statistics().await
+        let mut statistics = self.unless_away(self.store.statistics()).await?;
+        if let Some(spool) = &self.spool {
+            let spooled = spool.queue().statistics().await?;
+            statistics.waiting += spooled.waiting;
+            statistics.failed += spooled.failed;
+            statistics.damaged += spooled.damaged;
+        }
+        Ok(statistics)
     }
 
     async fn count_waiting(&self, lane: &Lane, after: Option<Timestamp>, most: u64) -> Result<u64, QueueError> {
-        self.store.count_waiting(lane, after, most).await
+        let counted = self.unless_away(self.store.count_waiting(lane, after, most)).await?;
+        match &self.spool {
+            Some(spool) => Ok(most.min(counted + spool.queue().count_waiting(lane, after, most).await?)),
+            None => Ok(counted),
+        }
+    }
+
+    async fn spool(&self) -> Result<Option<SpoolFigures>, QueueError> {
+        match &self.spool {
+            Some(spool) => spool.figures(self.store.link.away()).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn instances(&self) -> Result<Option<Vec<InstanceRow>>, QueueError> {
@@ -122,6 +196,25 @@ impl Operator for RedisQueue {
     async fn forget(&self, instance: &str) -> Result<Forgotten, QueueError> {
         let (store, instance) = (self.store.clone(), instance.to_owned());
         detached(async move { store.forget_instance(&instance).await }).await
+    }
+}
+
+/// Messages that are to be changed, by where they are.
+struct Spooled<'a> {
+    /// Nothing moves from the spool meanwhile.
+    _still: Option<MutexGuard<'a, ()>>,
+    here: Vec<MailId>,
+    others: Vec<MailId>,
+}
+
+impl RedisQueue {
+    async fn spooled(&self, ids: &[MailId]) -> Result<Spooled<'_>, QueueError> {
+        let Some(spool) = &self.spool else {
+            return Ok(Spooled { _still: None, here: Vec::new(), others: ids.to_vec() });
+        };
+        let still = spool.hold_still().await;
+        let (here, others) = spool.split(ids).await?;
+        Ok(Spooled { _still: Some(still), here, others })
     }
 }
 

@@ -4,10 +4,12 @@ use super::answers::{list, number, text, texts};
 use super::connect::connect;
 use super::layout::Layout;
 use super::options::{RedisOptions, RedisPlace, ServerAddress};
+use super::server::{Unusable, unreachable};
+use crate::queue::QueueError;
 use redis::{Cmd, Pipeline, Value, cmd};
 
 /// The server of each shard.
-pub(super) async fn locate(options: &RedisOptions, layout: &Layout) -> Result<Vec<ServerAddress>, String> {
+pub(super) async fn locate(options: &RedisOptions, layout: &Layout) -> Result<Vec<ServerAddress>, QueueError> {
     match &options.place {
         RedisPlace::Single(address) => Ok(vec![address.clone(); layout.shards.into()]),
         RedisPlace::Sentinel { master, addresses, login } => {
@@ -45,8 +47,9 @@ async fn first_answer<T>(
     options: &RedisOptions,
     commands: &[Cmd],
     read: impl Fn(&ServerAddress, Vec<Value>) -> Result<T, String>,
-) -> Result<T, String> {
+) -> Result<T, QueueError> {
     let mut reasons = Vec::new();
+    let mut is_away = true;
     for address in addresses {
         let asked = async {
             let (mut connection, _driver) = connect(address, options).await?;
@@ -57,15 +60,19 @@ async fn first_answer<T>(
             connection.send_packed_commands(&pipeline, 0, commands.len()).await
         };
         let read = match asked.await {
-            Ok(answers) => read(address, answers),
-            Err(error) => Err(error.to_string()),
+            Ok(answers) => read(address, answers).inspect_err(|_| is_away = false),
+            Err(error) => {
+                is_away &= matches!(unreachable(address, &error), Unusable::Away(_));
+                Err(error.to_string())
+            }
         };
         match read {
             Ok(found) => return Ok(found),
             Err(reason) => reasons.push(format!("{address}: {reason}")),
         }
     }
-    Err(format!("{what} does not answer ({})", reasons.join("; ")))
+    let text = format!("Redis: {what} does not say where the queue is ({})", reasons.join("; "));
+    Err(if is_away { QueueError::Away(text) } else { QueueError::Storage(text) })
 }
 
 /// The numbers of the slots, and then CLUSTER SLOTS: first, last, master, replicas.

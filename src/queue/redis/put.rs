@@ -45,6 +45,7 @@ struct PreparedPut<'a> {
 impl RedisStore {
     /// `is_once`: unless its key is known. `is_awaited`: a delivery loop can begin it at once; the caller hands it over.
     pub(super) async fn put(&self, mail: &NewMail, is_once: bool, is_awaited: bool) -> Result<PutResult, QueueError> {
+        self.begun().await?;
         let lived = self.lived();
         let new = NewRecord::of(mail, lived, |at| self.times.to_server(at))?;
         let message = &mail.accepted.message;
@@ -68,6 +69,8 @@ impl RedisStore {
         self.unanswered.lock().insert(id);
         let stored = self.put_somehow(&put, awaited).await;
         match &stored {
+            // The caller stores it in the spool.
+            Err(PutError::GivenUp(QueueError::Away(_))) if self.has_spool => drop(self.unanswered.lock().remove(&id)),
             // Nobody may lease here what a client was told is not stored, until Redis knows it, too.
             Err(PutError::GivenUp(_)) if self.revoke(&put).is_err() => {}
             _ => drop(self.unanswered.lock().remove(&id)),

@@ -1,4 +1,5 @@
-//! The recorded usage of quotas: one hash for each, in shard 0.
+//! The recorded usage of this gateway's own quotas, those of users and listeners: one hash for each, in shard 0. With a spool they
+//! are kept there, so that a gateway knows them while Redis does not answer.
 
 use super::RedisQueue;
 use super::commit::{COMMIT, RecordChange};
@@ -19,7 +20,10 @@ impl QuotaLedger for RedisQueue {
     }
 
     async fn spent(&self, quota: &str) -> Result<Vec<QuotaRow>, QueueError> {
-        let found = self.store.fields(0, self.store.layout.quota(quota)).await?;
+        if let Some(spool) = self.spool.as_ref().filter(|spool| spool.takes_mail) {
+            return spool.queue().spent(quota).await;
+        }
+        let found = self.store.fields(0, self.store.layout.quota(&self.store.instance, quota)).await?;
         let row = |(number, row): &(String, String)| {
             let (at, units) = row.split_once(' ')?;
             let at = Duration::from_micros(at.parse().ok()?);
@@ -31,8 +35,11 @@ impl QuotaLedger for RedisQueue {
     }
 
     async fn spend(&self, quota: &str, rows: Vec<QuotaRow>, oldest: i64) -> Result<(), QueueError> {
+        if let Some(spool) = self.spool.as_ref().filter(|spool| spool.takes_mail) {
+            return spool.queue().spend(quota, rows, oldest).await;
+        }
         let store = &self.store;
-        let key = store.layout.quota(quota);
+        let key = store.layout.quota(&store.instance, quota);
         let mut change = RecordChange::new(&store.layout, 0);
         for old in self.spent(quota).await?.into_iter().filter(|row| row.number < oldest) {
             change.step("unset").key(key.clone()).arg(old.number);

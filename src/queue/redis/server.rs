@@ -3,8 +3,9 @@
 
 use super::answers::{list, text, texts};
 use super::options::{RedisOptions, ServerAddress};
+use crate::queue::QueueError;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -48,6 +49,9 @@ pub(super) struct Examined {
 /// Why a server is not used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Unusable {
+    /// It does not answer, or not yet.
+    #[error("{0}")]
+    Away(String),
     #[error("{0}")]
     Unreachable(String),
     #[error("it is a replica, not the master")]
@@ -62,6 +66,18 @@ pub(super) enum Unusable {
     Weak(Vec<String>),
 }
 
+impl Unusable {
+    /// `address`: of the server.
+    pub(super) fn at(&self, address: &ServerAddress) -> QueueError {
+        let text = format!("Redis at {address}: {self}");
+        match self {
+            // A replica that was the master, or is about to be.
+            Self::Away(_) | Self::Replica => QueueError::Away(text),
+            _ => QueueError::Storage(text),
+        }
+    }
+}
+
 pub(super) async fn examine(
     connection: &MultiplexedConnection,
     options: &RedisOptions,
@@ -70,11 +86,11 @@ pub(super) async fn examine(
     let mut pipeline = Pipeline::new();
     pipeline.add_command(cmd("INFO")).add_command(cmd("TIME")).add_command(settings());
     let sent = connection.clone().send_packed_commands(&pipeline, 0, 3).await;
-    let answers = sent.map_err(|error| Unusable::Unreachable(format!("{address}: {error}")))?;
+    let answers = sent.map_err(|error| unreachable(address, &error))?;
     let mut answers = answers.into_iter();
     let info = match answers.next() {
         Some(Value::ServerError(error)) if error.code() == "NOPERM" => return Err(Unusable::Forbidden),
-        Some(Value::ServerError(error)) => return Err(Unusable::Unreachable(error.to_string())),
+        Some(Value::ServerError(error)) => return Err(unreachable(address, &error.into())),
         info => fields(&info.and_then(text).unwrap_or_default()),
     };
     let field = |name: &str| info.get(name).map(String::as_str).unwrap_or_default();
@@ -114,6 +130,22 @@ pub(super) async fn examine(
         time: part(0).saturating_mul(1_000_000).saturating_add(part(1)),
         losses,
     })
+}
+
+/// A server that answers with an error, or whose certificate is not accepted, is not away.
+pub(super) fn unreachable(address: &ServerAddress, error: &RedisError) -> Unusable {
+    let text = format!("{address}: {}", plain(error));
+    let is_away = error.is_timeout() || error.is_io_error() || error.is_connection_dropped() || is_busy(error);
+    if is_away { Unusable::Away(text) } else { Unusable::Unreachable(text) }
+}
+
+/// It starts, or is being replaced.
+fn is_busy(error: &RedisError) -> bool {
+    matches!(error.code(), Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"))
+}
+
+pub(super) fn plain(error: &RedisError) -> String {
+    if error.is_timeout() { "it timed out".to_owned() } else { error.to_string() }
 }
 
 /// The command that goes behind a group of changes.

@@ -30,12 +30,12 @@ impl RedisStore {
         let known = (active.held.fence, active.record.clone());
         let ended = self.end(&active.held, Some(known), &mut active.is_unsure, &settlements, due).await;
         let ended = match ended {
-            Err(error @ (QueueError::Storage(_) | QueueError::Moved(_) | QueueError::Full(_))) => {
-                self.note(&active, settlements, due).map_err(|full| {
-                    error!(id = %active.held.place.id, %full, "the outcome of a delivery can be kept nowhere");
-                    error
-                })
-            }
+            Err(
+                error @ (QueueError::Storage(_) | QueueError::Away(_) | QueueError::Moved(_) | QueueError::Full(_)),
+            ) => self.note(&active, settlements, due).map_err(|full| {
+                error!(id = %active.held.place.id, %full, "the outcome of a delivery can be kept nowhere");
+                error
+            }),
             other => other,
         };
         if ended.is_ok() || matches!(ended, Err(QueueError::NoSuchLease)) {

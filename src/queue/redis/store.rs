@@ -52,6 +52,8 @@ pub(super) struct RedisStore {
     pub unanswered: Mutex<HashSet<MailId>>,
     /// Leases that were asked for and whose answer was lost.
     pub unsure: Mutex<Vec<FencedLease>>,
+    /// Mail whose put is not answered is stored in the spool, under the same id.
+    pub has_spool: bool,
     /// How long a put whose answer is lost is repeated.
     pub put_patience: Duration,
     /// How long a lease lasts if it is not renewed.
@@ -66,6 +68,8 @@ pub(super) struct RedisStore {
     pub searches: Mutex<HashMap<String, std::sync::Arc<tokio::sync::Mutex<()>>>>,
     /// Set while mail from before the current routes is moved to its lanes.
     pub reassignment: Mutex<Option<LaneMove>>,
+    /// The routes have changed, and Redis could not be told yet: nothing may be leased.
+    pub lanes_are_old: std::sync::atomic::AtomicBool,
     /// Counts the reassignments of all instances, as this one knows it.
     pub epoch: AtomicU64,
     /// The routes by which this instance puts mail on lanes; `None`: it does not know.

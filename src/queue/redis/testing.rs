@@ -11,8 +11,12 @@ mod proxy;
 #[path = "../../../tests/it/support/redis.rs"]
 mod server;
 
+#[path = "../../../tests/it/support/certificate.rs"]
+#[allow(dead_code, reason = "integration tests use the rest")]
+pub(super) mod certificate;
+
 pub(super) use proxy::RedisProxy;
-pub(super) use server::{Program, RedisServer, Sentinels};
+pub(super) use server::{Program, RedisServer, Sentinels, TlsFiles};
 
 use super::options::{Fallback, RedisOptions, RedisPlace, ServerAddress};
 use super::{RedisQueue, RedisQueueOptions};
@@ -40,6 +44,10 @@ pub(super) fn redis_at(place: RedisPlace) -> RedisOptions {
     }
 }
 
+pub(super) fn reserved_port() -> ports::ReservedPort {
+    ports::ReservedPort::take()
+}
+
 /// An instance with this data folder.
 pub(super) fn options_at(place: RedisPlace, data_dir: &Path) -> RedisQueueOptions {
     RedisQueueOptions::new(redis_at(place), data_dir.to_owned(), Schedule::default())
@@ -49,6 +57,7 @@ pub(super) fn options_at(place: RedisPlace, data_dir: &Path) -> RedisQueueOption
 pub(super) struct OwnServer {
     _server: RedisServer,
     place: RedisPlace,
+    fallback: Fallback,
     data_dir: TempDir,
 }
 
@@ -65,19 +74,32 @@ impl OwnServer {
         Self::at(RedisPlace::Cluster { addresses, shards: 1 }, server)
     }
 
+    pub(super) fn with_spool() -> Self {
+        Self { fallback: Fallback::Sqlite, ..Self::single() }
+    }
+
     pub(super) fn on_socket(server: RedisServer) -> Self {
         Self::at(RedisPlace::Single(ServerAddress::Unix(server.socket())), server)
     }
 
     fn at(place: RedisPlace, server: RedisServer) -> Self {
-        Self { _server: server, place, data_dir: TempDir::new().expect("a folder") }
+        Self { _server: server, place, fallback: Fallback::Off, data_dir: TempDir::new().expect("a folder") }
     }
 }
 
 #[async_trait]
 impl Factory for OwnServer {
     async fn open(&self, clock: Clock) -> Arc<dyn Backend> {
-        let options = RedisQueueOptions { clock, ..options_at(self.place.clone(), self.data_dir.path()) };
-        Arc::new(RedisQueue::open(options).await.expect("opened"))
+        let mut options = RedisQueueOptions { clock, ..options_at(self.place.clone(), self.data_dir.path()) };
+        options.redis.fallback = self.fallback;
+        for _ in 0..100 {
+            match RedisQueue::open(options.clone()).await {
+                Ok(queue) => return Arc::new(queue),
+                // The tasks of the one before hold its folder for a moment.
+                Err(_) if self.fallback == Fallback::Sqlite => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("it does not open");
     }
 }

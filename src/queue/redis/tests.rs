@@ -1,10 +1,13 @@
 //! The Redis backend against real servers: the conformance suite, and what only a queue in Redis promises.
 
+mod cluster_nodes;
 mod durability;
 mod instances;
 mod leases;
 mod lost_answers;
 mod places;
+mod spool;
+mod tls;
 mod which_queue;
 
 use super::options::{RedisPlace, ServerAddress};
@@ -30,6 +33,13 @@ mod cluster {
     use crate::queue::redis::testing::OwnServer;
 
     conformance!(OwnServer::cluster());
+}
+
+mod with_a_spool {
+    use crate::queue::conformance::conformance;
+    use crate::queue::redis::testing::OwnServer;
+
+    conformance!(OwnServer::with_spool());
 }
 
 fn redis() -> RedisServer {
@@ -82,7 +92,7 @@ async fn eventually<T>(what: &str, attempt: impl AsyncFn() -> Option<T>) -> T {
 }
 
 fn is_storage(result: &Result<(), QueueError>) -> bool {
-    matches!(result, Err(QueueError::Storage(_)))
+    matches!(result, Err(QueueError::Storage(_) | QueueError::Away(_)))
 }
 
 fn later() -> Timestamp {

@@ -35,6 +35,12 @@ async fn watch(store: Weak<RedisStore>) {
         let trouble = looked.err().filter(|error| !matches!(error, QueueError::Closed)).map(|error| error.to_string());
         match &trouble {
             // Once, not every second.
+            Some(error) if last.is_none() && store.has_spool && store.link.away().is_some() => {
+                error!(
+                    error,
+                    "Redis does not answer; new mail is stored in the spool, and nothing is delivered until it does"
+                )
+            }
             Some(error) if last.is_none() => {
                 error!(error, "the shared queue cannot be used; mail is refused until it can")
             }
@@ -46,6 +52,7 @@ async fn watch(store: Weak<RedisStore>) {
 }
 
 async fn look(store: &Arc<RedisStore>, is_renewal_due: bool) -> Result<(), QueueError> {
+    store.begun().await?;
     let examined = store.link.look().await?;
     store.times.measure(examined.time);
     store.memory.learn(examined.used_memory, examined.max_memory);

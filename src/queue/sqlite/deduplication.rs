@@ -17,6 +17,18 @@ pub(super) fn stored_under(sql: &Sql<'_>, key: IdempotencyKey, lived: i64) -> Re
     Ok(named.transpose().map_err(|error| QueueError::Storage(error.to_string()))?)
 }
 
+/// A key, the id of its message, and until when it is known.
+pub(super) type KeyRow = (Vec<u8>, String, i64);
+
+/// Those whose time is not over, in their order.
+pub(super) fn after(sql: &Sql<'_>, after: &[u8], lived: i64, most: i64) -> rusqlite::Result<Vec<KeyRow>> {
+    sql.all(
+        "SELECT key, id, until FROM deduplication WHERE key > ?1 AND until > ?2 ORDER BY key LIMIT ?3",
+        (after, lived, most),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )
+}
+
 pub(super) fn remember(
     work: &Work<'_>,
     id: MailId,

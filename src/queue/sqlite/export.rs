@@ -6,7 +6,7 @@ use super::open::DATABASE;
 use super::rows::{from_column, lived_to_column, unsigned};
 use super::transfer::{portable_key, portable_of};
 use super::work::Sql;
-use super::{lifetime, read, schema};
+use super::{deduplication, lifetime, read, schema};
 use crate::message::MailId;
 use crate::observe::Clock;
 use crate::queue::export_file::{ExportError, ExportItem};
@@ -110,12 +110,7 @@ impl Snapshot<'_> {
     ) -> Result<(), ExportError> {
         let mut after = Vec::new();
         loop {
-            let rows = sql.all(
-                "SELECT key, id, until FROM deduplication WHERE key > ?1 ORDER BY key LIMIT ?2",
-                (&after, STEP),
-                |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)),
-            );
-            let rows = rows.map_err(unreadable)?;
+            let rows = deduplication::after(sql, &after, lived, STEP).map_err(unreadable)?;
             let Some((last, ..)) = rows.last() else { return Ok(()) };
             after.clone_from(last);
             for (key, id, until) in rows {

@@ -82,6 +82,7 @@ pub(super) fn row(sql: &Sql<'_>, message: i64) -> Result<Option<Row>, Failure> {
                 size: unsigned(row.get(4)?),
                 message_id: row.get(5)?,
                 recipients: Vec::new(),
+                is_spooled: false,
             })
         },
     )?;

@@ -74,6 +74,30 @@ impl Transfer for SqliteQueue {
     }
 }
 
+/// For what moves messages elsewhere, with what they are remembered by.
+impl SqliteQueue {
+    /// At most so many keys whose time is not over.
+    pub(in crate::queue) async fn keys(&self, most: usize) -> Result<Vec<PortableKey>, QueueError> {
+        let lived = lived_to_column(self.store.lifetime.now());
+        let rows = self.store.read(move |sql| Ok(deduplication::after(sql, &[], lived, signed(most))?)).await?;
+        let portable = |(key, id, until): deduplication::KeyRow| {
+            let (key, id) = (key.as_slice().try_into().ok()?, id.parse().ok()?);
+            portable_key(key, id, until, lived)
+        };
+        Ok(rows.into_iter().filter_map(portable).collect())
+    }
+
+    pub(in crate::queue) async fn forget_keys(&self, keys: Vec<PortableKey>) -> Result<(), QueueError> {
+        let forget = move |work: &Work<'_>| {
+            for known in &keys {
+                known.key().map_or(Ok(()), |key| deduplication::forget(work, known.id, key))?;
+            }
+            Ok(())
+        };
+        self.store.writer.call(forget).await
+    }
+}
+
 impl SqliteStore {
     async fn import(self: Arc<Self>, mail: PortableMail, source: ImportSource) -> Result<Imported, QueueError> {
         let id = mail.id;

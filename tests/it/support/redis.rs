@@ -45,6 +45,30 @@ impl Program {
     }
 }
 
+/// What a server that speaks TLS needs: files in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+    pub ca: PathBuf,
+}
+
+impl TlsFiles {
+    /// As in redis.conf and sentinel.conf; in clear it listens on no port.
+    fn settings(&self, port: &str) -> Vec<(&'static str, String)> {
+        let path = |path: &Path| path.display().to_string();
+        vec![
+            ("port", "0".to_owned()),
+            ("tls-port", port.to_owned()),
+            ("tls-cert-file", path(&self.certificate)),
+            ("tls-key-file", path(&self.private_key)),
+            ("tls-ca-cert-file", path(&self.ca)),
+            ("tls-auth-clients", "no".to_owned()),
+            ("tls-replication", "yes".to_owned()),
+        ]
+    }
+}
+
 #[derive(Debug)]
 pub struct RedisServer {
     program: Program,
@@ -71,6 +95,22 @@ impl RedisServer {
     /// On 127.0.0.1 besides.
     pub fn start_on_port(program: Program, settings: &[(&str, &str)]) -> Option<Self> {
         Self::launch(program, Some(ReservedPort::take()), settings)
+    }
+
+    /// Over TLS alone, on 127.0.0.1. `master`: the port of the server that it replicates.
+    pub fn start_tls(tls: &TlsFiles, master: Option<u16>) -> Option<Self> {
+        let port = ReservedPort::take();
+        let settings = tls.settings(&port.number.to_string());
+        let mut settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let master = master.map(|port| format!("127.0.0.1 {port}"));
+        settings.extend(master.as_deref().map(|master| ("replicaof", master)));
+        let server = Self::launch(Program::Redis, Some(port), &settings)?;
+        if master.is_some() {
+            eventually("the replica follows", || {
+                server.command(&["INFO", "replication"]).contains("master_link_status:up")
+            });
+        }
+        Some(server)
     }
 
     /// A cluster of one server that owns every slot: it refuses scripts whose keys lie in several slots.
@@ -226,6 +266,7 @@ impl Drop for RedisServer {
 pub struct Sentinels {
     processes: Vec<Child>,
     ports: Vec<ReservedPort>,
+    tls: Option<TlsFiles>,
     folder: TempDir,
 }
 
@@ -234,10 +275,15 @@ impl Sentinels {
 
     /// So many of them; a majority decides. The master is away after one second.
     pub fn watch(master: &RedisServer, count: usize) -> Option<Self> {
+        Self::watch_over(master, count, None)
+    }
+
+    /// With `tls` they speak nothing else, to the servers and to each other.
+    pub fn watch_over(master: &RedisServer, count: usize, tls: Option<&TlsFiles>) -> Option<Self> {
         peers::command("redis-sentinel")?;
         let folder = TempDir::new().expect("a folder");
         let ports = (0..count).map(|_| ReservedPort::take()).collect::<Vec<_>>();
-        let mut sentinels = Self { processes: Vec::new(), ports, folder };
+        let mut sentinels = Self { processes: Vec::new(), ports, tls: tls.cloned(), folder };
         for number in 0..count {
             let process = sentinels.launch(number, master.port());
             sentinels.processes.push(process);
@@ -279,12 +325,15 @@ impl Sentinels {
         let own = self.folder.path().join(number.to_string());
         fs::create_dir(&own).expect("a folder");
         let configuration = own.join("sentinel.conf");
-        let text = format!(
+        let mut text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nlogfile sentinel.log\n\
              sentinel monitor {name} 127.0.0.1 {master} {quorum}\n\
              sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 5000\n",
             own.display()
         );
+        for (name, value) in self.tls.iter().flat_map(|tls| tls.settings(&port.to_string())) {
+            writeln!(text, "{name} {value}").expect("written to memory");
+        }
         fs::write(&configuration, text).expect("written");
         let mut command = peers::command("redis-sentinel").expect("it was there");
         command.arg(configuration).stdout(Stdio::null()).stderr(Stdio::null());
@@ -293,6 +342,9 @@ impl Sentinels {
 
     fn ask(&self, number: usize, words: &[&str]) -> Option<String> {
         let mut command: Command = peers::command("redis-cli").expect("it was there");
+        if let Some(tls) = &self.tls {
+            command.arg("--tls").arg("--cacert").arg(&tls.ca);
+        }
         let finished = peers::run(command.args(["-p", &self.ports[number].number.to_string()]).args(words));
         finished.success.then_some(finished.stdout)
     }

@@ -8,7 +8,7 @@ fn at(text: &str) -> Timestamp {
 
 fn overview(held: &[&str]) -> Overview {
     let held = held.iter().map(|lane| HeldLane { lane: Some((*lane).to_owned()), except: Vec::new() }).collect();
-    Overview { held, counts: Statistics { waiting: 7, leased: 1, failed: 2, damaged: 0 }, lanes: None }
+    Overview { held, counts: Statistics { waiting: 7, leased: 1, failed: 2, damaged: 0 }, lanes: None, spool: None }
 }
 
 fn delivered() -> HistoryRow {

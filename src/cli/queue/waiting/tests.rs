@@ -18,7 +18,7 @@ fn lane(obstacle: Option<LaneObstacle>, waiting: u64, later: u64) -> LaneState {
 
 fn overview(lanes: Option<Vec<LaneState>>, held: &[&str]) -> Overview {
     let held = held.iter().map(|lane| HeldLane { lane: Some((*lane).to_owned()), except: Vec::new() }).collect();
-    Overview { held, counts: Statistics { waiting: 2, ..Statistics::default() }, lanes }
+    Overview { held, counts: Statistics { waiting: 2, ..Statistics::default() }, lanes, spool: None }
 }
 
 fn waiting(due: &str) -> RecipientRow {
