@@ -153,6 +153,7 @@ mod tests {
             counts: Default::default(),
             held: Vec::new(),
             figures: Default::default(),
+            spool: None,
             live: Some(live),
         };
         gauges(&status, Timestamp::UNIX_EPOCH).render()

@@ -317,7 +317,8 @@ mod tests {
 
     fn ids(live: LiveStatus) -> Vec<&'static str> {
         let (counts, figures) = (Statistics::default(), QueueFigures::default());
-        let status = GatewayStatus { version: String::new(), counts, held: Vec::new(), figures, live: Some(live) };
+        let status =
+            GatewayStatus { version: String::new(), counts, held: Vec::new(), figures, spool: None, live: Some(live) };
         status.problems(Timestamp::UNIX_EPOCH).into_iter().map(|problem| problem.id).collect()
     }
 
