@@ -1,7 +1,7 @@
 //! How many recipients are on each lane, by state: counted once when the queue is opened, and then kept by the writer
 //! with each commit. In memory only, so a commit writes nothing for it, and nobody counts a long queue to show it.
 
-use super::rows::{DAMAGED, LEASED, WAITING, from_column, unsigned};
+use super::rows::{DAMAGED, LEASED, from_column, tally_of, unsigned};
 use super::work::{LaneTallies, Sql, Tally};
 use crate::queue::{LaneCounts, Suspension};
 use jiff::Timestamp;
@@ -32,24 +32,23 @@ struct Fronts {
 impl LaneCounter {
     /// Counts every recipient. Only for a connection of which no transaction is open.
     pub(super) fn count(connection: &Connection) -> rusqlite::Result<Self> {
+        // Counted here: SQLite would sort all rows in memory to group them.
         let mut statement = connection.prepare(
-            "SELECT recipient.lane, failed_at IS NOT NULL, job.state, COUNT(*) FROM recipient
-             LEFT JOIN job ON job.message = recipient.message AND job.lane = recipient.lane
-             GROUP BY 1, 2, 3",
+            "SELECT recipient.lane, failed_at IS NOT NULL, job.state FROM recipient
+             LEFT JOIN job ON job.message = recipient.message AND job.lane = recipient.lane",
         )?;
-        let mut lanes: HashMap<String, Tally> = HashMap::new();
+        let mut tallies = LaneTallies::default();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (is_failed, state, count): (bool, Option<i64>, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
-            let tally = lanes.entry(row.get(0)?).or_default();
-            match state {
-                _ if is_failed => tally.failed += count,
-                Some(WAITING) => tally.waiting += count,
-                Some(LEASED) => tally.leased += count,
-                _ => tally.damaged += count,
-            }
+            let change = match row.get(2)? {
+                _ if row.get(1)? => Tally { failed: 1, ..Tally::default() },
+                Some(state) => tally_of(state, 1),
+                None => Tally { damaged: 1, ..Tally::default() },
+            };
+            tallies.add(row.get_ref(0)?.as_str()?, change);
         }
         drop(rows);
+        let lanes = tallies.iter().map(|(lane, tally)| (lane.to_owned(), tally)).collect();
         Ok(Self { lanes: Mutex::new(lanes), fronts: Mutex::default() })
     }
 

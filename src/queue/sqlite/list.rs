@@ -4,6 +4,7 @@
 use super::failure::{Failure, is_damage};
 use super::read::{recipients, row};
 use super::rows::{DAMAGED, LEASED, from_column, signed};
+use super::schema::MESSAGE_ID_GROUP;
 use super::work::Sql;
 use crate::queue::operator::without_brackets;
 use crate::queue::{Cursor, Filter, Page, RecipientRow, RecipientState, Row, Suspension};
@@ -13,6 +14,9 @@ const MAX_LOOKS: usize = 1000;
 
 /// Maximum number of rows that one search for candidates examines: a small fraction of a second's work.
 const MAX_ROWS: i64 = 50_000;
+
+/// Maximum number of groups of the Message-IDs' index that one search looks into: one for each 1,024 messages.
+const MAX_GROUPS: usize = 2_000;
 
 pub(super) fn list(sql: &Sql<'_>, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, Failure> {
     let mut at = after.map_or(i64::MIN, |cursor| cursor.0);
@@ -59,7 +63,7 @@ fn candidates(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Resul
     let by_recipient = filter.recipient.is_some() || filter.upstream.is_some();
     let wanted = signed(limit);
     if let Some(message_id) = &filter.message_id {
-        return Ok(Candidates::all(by_message_id(sql, message_id, after, limit)?));
+        return by_message_id(sql, message_id, after, limit);
     }
     let messages = match filter.state {
         None | Some(RecipientState::Waiting | RecipientState::Held | RecipientState::Failed) if by_recipient => {
@@ -126,20 +130,33 @@ fn among_recipients(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) ->
 }
 
 /// In whichever form it was written.
-fn by_message_id(sql: &Sql<'_>, message_id: &str, after: i64, limit: usize) -> Result<Vec<i64>, Failure> {
+fn by_message_id(sql: &Sql<'_>, message_id: &str, after: i64, limit: usize) -> Result<Candidates, Failure> {
     let plain = without_brackets(message_id);
-    let mut messages = Vec::new();
-    for form in [plain, &format!("<{plain}>")] {
-        messages.extend(sql.all(
-            "SELECT key FROM message INDEXED BY message_by_message_id
-             WHERE message_id IS NOT NULL AND message_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
-            (form, after, signed(limit)),
-            |row| row.get::<_, i64>(0),
-        )?);
+    let bracketed = format!("<{plain}>");
+    let (mut messages, mut last) = (Vec::new(), after);
+    for _ in 0..MAX_GROUPS {
+        let following = "SELECT key FROM message WHERE key > ?1 ORDER BY key LIMIT 1";
+        let Some(next) = sql.first(following, [last], |row| row.get::<_, i64>(0))? else {
+            return Ok(Candidates::all(messages));
+        };
+        let group = next.div_euclid(MESSAGE_ID_GROUP);
+        let before = messages.len();
+        for form in [plain, &bracketed] {
+            messages.extend(sql.all(
+                "SELECT key FROM message INDEXED BY message_by_message_id
+                 WHERE message_id IS NOT NULL AND key >> 10 = ?1 AND message_id = ?2 AND key > ?3",
+                (group, form, after),
+                |row| row.get::<_, i64>(0),
+            )?);
+        }
+        messages[before..].sort_unstable();
+        if messages.len() >= limit {
+            messages.truncate(limit);
+            return Ok(Candidates::all(messages));
+        }
+        last = group * MESSAGE_ID_GROUP + (MESSAGE_ID_GROUP - 1);
     }
-    messages.sort_unstable();
-    messages.truncate(limit);
-    Ok(messages)
+    Ok(Candidates { messages, next: Some(last) })
 }
 
 fn by_age(sql: &Sql<'_>, filter: &Filter, after: i64, limit: usize) -> Result<Candidates, Failure> {

@@ -125,6 +125,10 @@ CREATE TABLE quota (
 /// Digests of envelopes, and how many recipients a message still has. Also the queue's own clock, which begins at
 /// thirty days (`lifetime::BEGINNING`) and by which ages are counted. Ages from before this version count as two days
 /// at most, because they come from wall clocks that may have been wrong then or now.
+///
+/// Message-IDs are random. In one index of all of them, each new message would change another page, in a long queue one
+/// that has to be read first. So the index has a group of its own for
+/// each [`MESSAGE_ID_GROUP`] keys, and a search looks into one group after another.
 const VERSION_4: &str = "
 ALTER TABLE message ADD COLUMN recipients INTEGER;
 ALTER TABLE message ADD COLUMN digest BLOB;
@@ -148,7 +152,7 @@ DROP INDEX history_at;
 CREATE INDEX history_lived ON history (lived);
 ALTER TABLE message ADD COLUMN message_id TEXT;
 ALTER TABLE history ADD COLUMN message_id TEXT;
-CREATE INDEX message_by_message_id ON message (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX message_by_message_id ON message (key >> 10, message_id) WHERE message_id IS NOT NULL;
 CREATE TABLE deduplication (
     key BLOB PRIMARY KEY,
     id TEXT NOT NULL,
@@ -159,6 +163,9 @@ CREATE INDEX deduplication_until ON deduplication (until);
 
 /// Milliseconds on a queue's own clock when it begins; events from before the queue existed get earlier values.
 pub(super) const BEGINNING: i64 = 2_592_000_000;
+
+/// Keys in a group of `message_by_message_id`, which is `key >> 10`.
+pub(super) const MESSAGE_ID_GROUP: i64 = 1 << 10;
 
 /// The first version whose rows have digests.
 pub(super) const COVERED: usize = 4;

@@ -76,7 +76,7 @@ pub(super) struct LaneTallies {
 }
 
 impl LaneTallies {
-    fn add(&mut self, lane: &str, change: Tally) {
+    pub(super) fn add(&mut self, lane: &str, change: Tally) {
         match self.lanes.iter_mut().find(|(known, _)| known == lane) {
             Some((_, tally)) => *tally += change,
             None => self.lanes.push((lane.to_owned(), change)),

@@ -1,6 +1,7 @@
 //! Filters over a large queue find rows wherever they are, without examining each message.
 
 use super::Folder;
+use crate::message::MailId;
 use crate::queue::conformance::{after, mail};
 use crate::queue::{Filter, Operator, Queue, RecipientState};
 
@@ -47,4 +48,44 @@ async fn the_last_of_many_is_found_by_any_filter() {
     }
     let young = Filter { received_before: Some(after(0)), ..Filter::default() };
     assert!(queue.list(&young, None, 100).await.unwrap().rows.is_empty());
+}
+
+/// The index has a group for each 1,024 keys.
+#[tokio::test]
+async fn a_message_id_is_found_in_every_part_of_a_long_queue() {
+    let folder = Folder::new(0);
+    let queue = folder.open();
+    queue.put(mail(1, 0, "a@example.com", &["first@example.net"], "a")).await.unwrap();
+    let raw = crate::queue::sqlite::schema::open_writer(&folder.path().join("queue.sqlite")).unwrap();
+    let last = 3_000 * 1024;
+    let copies = [2, 1023, 1024, 1025, 2047, 2048, 5000, 9999, last - 1, last];
+    for key in copies {
+        let id = MailId::new(after(key), 0);
+        let form = if key % 2 == 0 { "<same@example.com>" } else { "same@example.com" };
+        raw.execute(
+            "INSERT INTO message (key, id, received_at, since, sender, eight_bit, smtputf8, size, subject, message_id)
+             SELECT ?1, ?2, received_at, since, sender, 0, 0, 1, '', ?3 FROM message WHERE key = 1",
+            (key, id.as_str(), form),
+        )
+        .unwrap();
+        raw.execute(
+            "INSERT INTO recipient (message, position, address, lane, attempts) VALUES (?1, 0, ?1 || '@example.net', 'a', 0)",
+            [key],
+        )
+        .unwrap();
+    }
+    let expected: Vec<_> = copies.iter().map(|key| format!("{key}@example.net")).collect();
+    for (text, limit) in [("same@example.com", 1), ("<same@example.com>", 3), ("same@example.com", 100)] {
+        let filter = Filter { message_id: Some(text.into()), ..Filter::default() };
+        let (mut found, mut cursor) = (Vec::new(), None);
+        for _ in 0..=copies.len() {
+            let page = queue.list(&filter, cursor, limit).await.unwrap();
+            found.extend(page.rows.into_iter().map(|row| row.recipients[0].address.clone()));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!((found, cursor), (expected.clone(), None), "{text}, {limit} a page");
+    }
 }

@@ -1,12 +1,19 @@
-//! Compares a queue of one million messages with one of a thousand: the cost of a backlog in rate, memory, start and
-//! lists.
+//! Compares a queue of one million messages with one of a thousand: the cost of a backlog in rate, memory, start,
+//! lists, and what a gateway answers about it.
 //!
 //! `make bench`. Both queues are measured in the same run, alternately, each time in a separate process; the ratios
 //! matter. WAXSEAL_BENCH_MESSAGES sets another size, WAXSEAL_BENCH_FOLDER another disk than that of target/.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark ends where it fails")]
+
+#[path = "../../tests/it/support/ports.rs"]
+#[expect(dead_code, reason = "shared with the tests")]
+mod ports;
+mod served;
 
 use jiff::Timestamp;
+use served::{Served, served};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -34,6 +41,8 @@ const MAX_MORE_MEMORY: f64 = 32.0;
 const MAX_START: f64 = 5_000.0;
 /// What a person perceives as immediate.
 const MAX_PAGE: f64 = 100.0;
+/// A small part of the usual 15 s between two scrapes, and of the two CPUs.
+const MAX_SCRAPE: f64 = 20.0;
 
 /// One process's measurements; rates per second, times in milliseconds, memory in MiB.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
@@ -42,6 +51,7 @@ struct Measured {
     puts: f64,
     deliveries: f64,
     page: f64,
+    search: f64,
     memory: f64,
 }
 
@@ -75,12 +85,17 @@ fn compare() -> ExitCode {
         }
     }
     let [small, mut large] = rounds.map(median);
+    let answered = [&queues[0].1, &queues[1].1].map(|path| served(path));
     large.start = start_after_a_kill(&queues[1].1);
-    report(queues[0].0, queues[1].0, small, large)
+    let lines = rows((small, large), answered);
+    report(queues[0].0, queues[1].0, &lines)
 }
 
-fn report(few: u32, many: u32, small: Measured, large: Measured) -> ExitCode {
-    let lines = [
+/// What is measured, with few and with many messages, what is compared, its bound and its unit.
+type Line = (&'static str, f64, f64, f64, f64, &'static str);
+
+fn rows((small, large): (Measured, Measured), [few, many]: [Served; 2]) -> [Line; 9] {
+    [
         ("puts per second", small.puts, large.puts, small.puts / large.puts, MAX_RATIO, "times fewer"),
         (
             "deliveries per second",
@@ -93,10 +108,17 @@ fn report(few: u32, many: u32, small: Measured, large: Measured) -> ExitCode {
         ("peak memory, MiB", small.memory, large.memory, large.memory - small.memory, MAX_MORE_MEMORY, "MiB more"),
         ("start (the large one: after a kill), ms", small.start, large.start, large.start, MAX_START, "ms"),
         ("slowest page of a list, ms", small.page, large.page, large.page, MAX_PAGE, "ms"),
-    ];
+        ("slowest search for a Message-ID, ms", small.search, large.search, large.search, MAX_PAGE, "ms"),
+        ("scrape of /metrics, ms", few.scrape, many.scrape, many.scrape, MAX_SCRAPE, "ms"),
+        ("waxseal status, ms", few.status, many.status, many.status, MAX_PAGE, "ms"),
+        ("waxseal queue list, first page, ms", few.list, many.list, many.list, MAX_PAGE, "ms"),
+    ]
+}
+
+fn report(few: u32, many: u32, lines: &[Line]) -> ExitCode {
     println!("{:40} {few:>12} {many:>12}   {:>10}  bound", "messages waiting", "");
     let mut all_kept = true;
-    for (what, small, large, compared, bound, unit) in lines {
+    for &(what, small, large, compared, bound, unit) in lines {
         let kept = compared <= bound;
         all_kept &= kept;
         let verdict = if kept { "" } else { "   NOT KEPT" };
@@ -115,6 +137,7 @@ fn median(mut rounds: Vec<Measured>) -> Measured {
         puts: middle(|one| one.puts),
         deliveries: middle(|one| one.deliveries),
         page: middle(|one| one.page),
+        search: middle(|one| one.search),
         memory: middle(|one| one.memory),
     }
 }
@@ -185,6 +208,7 @@ fn measure(path: &Path) -> Measured {
         let puts = rate(put(&queue, MEASURED, CLIENTS, Timestamp::now())).await;
         let deliveries = rate(deliver(&queue)).await;
         let page = slowest_page(&queue).await;
+        let search = slowest_search(&queue).await;
         let memory = peak_memory();
         queue.close().await;
         Measured {
@@ -192,6 +216,7 @@ fn measure(path: &Path) -> Measured {
             puts,
             deliveries,
             page: page.as_secs_f64() * 1000.0,
+            search: search.as_secs_f64() * 1000.0,
             memory,
         }
     })
@@ -228,8 +253,10 @@ fn mail(number: u32, received_at: Timestamp) -> NewMail {
         Envelope::new(ReversePath::Mailbox(Mailbox::parse(&format!("reports@d{}.example", number % 100)).unwrap()));
     envelope.add_recipient(Mailbox::parse(&format!("reader{number}@example.net")).unwrap());
     let body = "All is well.\r\n".repeat(BODY / 14);
+    let message_id = message_id(number, received_at);
     let text = format!(
-        "From: <reports@example.com>\r\nTo: <reader{number}@example.net>\r\nSubject: Report {number}\r\n\r\n{body}"
+        "Message-ID: <{message_id}>\r\nFrom: <reports@example.com>\r\nTo: <reader{number}@example.net>\r\n\
+        Subject: Report {number}\r\n\r\n{body}"
     );
     let message = RawMessage::from_data(text.into()).unwrap();
     let author = Author::of(&message).ok();
@@ -250,6 +277,13 @@ fn mail(number: u32, received_at: Timestamp) -> NewMail {
         subject: format!("Report {number}"),
         deduplication: None,
     }
+}
+
+/// In no order, as mail libraries make them.
+fn message_id(number: u32, received_at: Timestamp) -> String {
+    let mut hash = DefaultHasher::new();
+    (number, received_at.as_millisecond()).hash(&mut hash);
+    format!("{:016x}.reports@example.com", hash.finish())
 }
 
 fn lane() -> Lane {
@@ -288,6 +322,19 @@ async fn slowest_page(queue: &SqliteQueue) -> Duration {
             slowest = slowest.max(began.elapsed());
             after = page.next;
         }
+    }
+    slowest
+}
+
+/// The first message's, and one that is not there.
+async fn slowest_search(queue: &SqliteQueue) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for (message_id, expected) in [(message_id(0, start()), 1), ("nowhere@example.com".into(), 0)] {
+        let filter = Filter { message_id: Some(message_id), ..Filter::default() };
+        let began = Instant::now();
+        let page = queue.list(&filter, None, 50).await.unwrap();
+        slowest = slowest.max(began.elapsed());
+        assert!(page.rows.len() <= expected && page.next.is_none());
     }
     slowest
 }
