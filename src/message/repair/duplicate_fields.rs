@@ -101,8 +101,7 @@ pub(super) fn conflicts(message: &RawMessage) -> Vec<&'static str> {
     decided.map(|(name, _)| name).filter(|name| differ(name)).collect()
 }
 
-/// Those that occur several times, but not so often that it is no mistake. All are counted in one pass, since most mail repeats
-/// none of them.
+/// Fields that occur several times, but rarely enough for a mistake. All are counted in one pass, since most mail repeats none.
 fn repeated(message: &RawMessage) -> impl Iterator<Item = (&'static str, IfDifferent)> + use<> {
     let mut counts = [0; SINGLE.len()];
     for field in message.fields() {
