@@ -247,18 +247,9 @@ impl GatewayStatus {
                 ),
             );
         }
-        for upstream in live.upstreams.iter().filter(|upstream| !upstream.state.is_well()) {
-            let id = if upstream.state == UpstreamState::QuotaReached { "quota" } else { "upstream" };
-            let again = upstream.until.map(|until| format!("; next try in {}", left(now, until))).unwrap_or_default();
-            let reason = upstream.reason.as_deref().unwrap_or("it cannot be used");
-            add(id, format!("{}: {reason}{again}", upstream.name));
-        }
-        for (upstream, quota) in live.upstreams.iter().flat_map(|it| it.quotas.iter().map(move |quota| (it, quota))) {
-            if upstream.state.is_well() && quota.ratio() > QUOTA_IS_HIGH {
-                let text =
-                    format!("{}: {} of {} per {} are used", upstream.name, quota.used, quota.limit, quota.window);
-                add("quota", text);
-            }
+        let (well, failing): (Vec<_>, Vec<_>) = live.upstreams.iter().partition(|upstream| upstream.state.is_well());
+        for upstream in failing.into_iter().chain(well) {
+            upstream_problems(upstream, now, &mut add);
         }
         for held in &self.held {
             let lane = held.lane.as_deref().map_or("all lanes are".to_owned(), |lane| format!("lane {lane} is"));
@@ -289,6 +280,19 @@ impl GatewayStatus {
             }
         }
         problems
+    }
+}
+
+fn upstream_problems(upstream: &UpstreamStatus, now: Timestamp, add: &mut impl FnMut(&'static str, String)) {
+    let name = &upstream.name;
+    if !upstream.state.is_well() {
+        let id = if upstream.state == UpstreamState::QuotaReached { "quota" } else { "upstream" };
+        let again = upstream.until.map(|until| format!("; next try in {}", left(now, until))).unwrap_or_default();
+        let reason = upstream.reason.as_deref().unwrap_or("it cannot be used");
+        return add(id, format!("{name}: {reason}{again}"));
+    }
+    for quota in upstream.quotas.iter().filter(|quota| quota.ratio() > QUOTA_IS_HIGH) {
+        add("quota", format!("{name}: {} of {} per {} are used", quota.used, quota.limit, quota.window));
     }
 }
 

@@ -203,10 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
             }
             step = match step.next {
                 SessionAction::Command(session) => {
-                    if self.until.is_some() && !session.is_unauthenticated() {
-                        self.until = None;
-                        self.log_peer.may_send = true;
-                        slot.mark_authenticated();
+                    if !session.is_unauthenticated() {
+                        self.note_login(slot);
                     }
                     self.departure = session.departure().filter(|_| only_greeted);
                     let line = self.line().await?;
@@ -239,6 +237,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                     return Ok(());
                 }
             };
+        }
+    }
+
+    /// From now on the connection may last, and it counts as one that sends.
+    fn note_login(&mut self, slot: &ConnectionSlot) {
+        if self.until.take().is_some() {
+            self.log_peer.may_send = true;
+            slot.mark_authenticated();
         }
     }
 

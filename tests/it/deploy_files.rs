@@ -156,14 +156,14 @@ fn instructions() -> Vec<(String, String)> {
         .collect()
 }
 
+fn all(verb: &str) -> Vec<String> {
+    instructions().into_iter().filter(|(found, _)| found == verb).map(|(_, rest)| rest).collect()
+}
+
 #[test]
-fn the_image_is_made_of_what_is_there_and_runs_commands_that_exist_as_an_ordinary_user() {
+fn the_image_is_made_of_what_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let instructions = instructions();
-    let all = |verb: &str| {
-        instructions.iter().filter(|(found, _)| found == verb).map(|(_, rest)| rest.as_str()).collect::<Vec<_>>()
-    };
-    let [build, run] = all("FROM")[..] else { panic!("two stages") };
+    let [build, run] = &all("FROM")[..] else { panic!("two stages") };
     let minimum = env!("CARGO_PKG_RUST_VERSION");
     assert!(
         build.starts_with(&format!("rust:{minimum}-bookworm AS build")) && run.starts_with("debian:bookworm-slim"),
@@ -194,8 +194,11 @@ fn the_image_is_made_of_what_is_there_and_runs_commands_that_exist_as_an_ordinar
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     let from_build = all("COPY").into_iter().find(|copy| copy.starts_with("--from=build")).expect("the program");
     assert_eq!(from_build, "--from=build /src/target/release/waxseal /usr/local/bin/waxseal");
+}
 
-    let [user] = all("USER")[..] else { panic!("one user") };
+#[test]
+fn the_image_runs_commands_that_exist_as_an_ordinary_user() {
+    let [user] = &all("USER")[..] else { panic!("one user") };
     let (uid, gid) = user.split_once(':').expect("numbers");
     assert!(uid.parse::<u32>().is_ok_and(|uid| uid > 0) && gid.parse::<u32>().is_ok_and(|gid| gid > 0), "{user}");
     assert_eq!(all("ENTRYPOINT"), ["[\"waxseal\"]"]);

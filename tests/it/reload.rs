@@ -272,22 +272,12 @@ async fn load(address: SocketAddr, stop: Arc<AtomicBool>) -> Vec<String> {
     accepted
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_reloads_under_load_lose_nothing_and_exceed_no_cap() {
-    const RELOADS: usize = 100;
-    const CAP: usize = 4;
-    let company = ScriptedUpstream::start().await;
-    let other = ScriptedUpstream::start().await;
-    let keys = [TestKey::new("wax1", KeyAlgorithm::Ed25519)];
-    let setup = queued_in_front_of(&company, "max_connections = 4", "").file("other.pem", other.ca());
-    let gateway = with_files(setup, &keys).start(1);
-    let stop = Arc::new(AtomicBool::new(false));
-    let running = tokio::spawn(load(gateway.address(), stop.clone()));
-    let second = further("other", &other, "max_connections = 2");
-    let key = format!("{}[queue]\n", tables(&keys));
+/// What is replaced by what, one after the other; each is undone by a later one. `second`: the table of another upstream, `key`: of a
+/// DKIM key.
+fn changes(second: &str, key: &str) -> Vec<(String, String)> {
     let small = "[storm]\nmore_than = 10000\n[trace]\nreceived = \"off\"\n[repair]\ndate = false\n[queue]\n";
     let expect = "[[expect]]\nsender = \"*\"\nevery = \"8d\"\nnotify = \"ops@example.net\"\n[queue]\n";
-    let kinds = [
+    [
         ("max_connections = 4", "max_connections = 2"),
         ("max_connections = 2", "max_connections = 4\nrate = \"2000/s\""),
         ("\nrate = \"2000/s\"", ""),
@@ -305,17 +295,33 @@ async fn a_hundred_reloads_under_load_lose_nothing_and_exceed_no_cap() {
         ("[[rewrite]]\nset_headers = { X-Seen = \"yes\" }\n[queue]\nkeep_history = \"1d\"\n", "[queue]\n"),
         ("[queue]\n", "[[user]]\nname = \"app\"\npassword = { env = \"PATH\" }\n[queue]\n"),
         ("[[user]]\nname = \"app\"\npassword = { env = \"PATH\" }\n[queue]\n", "[queue]\n"),
-        ("[queue]\n", &key),
-        (&key, "[queue]\n"),
+        ("[queue]\n", key),
+        (key, "[queue]\n"),
         ("[queue]\n", small),
         (small, "[queue]\n"),
         ("[queue]\n", expect),
         (expect, "[queue]\n"),
         ("delivery = \"queue\"\n", "delivery = \"queue\"\nmax_recipients = 7\nrate = \"100000/s\"\n"),
         ("\nmax_recipients = 7\nrate = \"100000/s\"\n", "\n"),
-    ];
+    ]
+    .map(|(old, new)| (old.to_owned(), new.to_owned()))
+    .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_reloads_under_load_lose_nothing_and_exceed_no_cap() {
+    const RELOADS: usize = 100;
+    const CAP: usize = 4;
+    let company = ScriptedUpstream::start().await;
+    let other = ScriptedUpstream::start().await;
+    let keys = [TestKey::new("wax1", KeyAlgorithm::Ed25519)];
+    let setup = queued_in_front_of(&company, "max_connections = 4", "").file("other.pem", other.ca());
+    let gateway = with_files(setup, &keys).start(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let running = tokio::spawn(load(gateway.address(), stop.clone()));
+    let kinds = changes(&further("other", &other, "max_connections = 2"), &format!("{}[queue]\n", tables(&keys)));
     for number in 0..RELOADS {
-        let (old, new) = kinds[number % kinds.len()];
+        let (old, new) = &kinds[number % kinds.len()];
         edit(&gateway, old, new);
         if number % 2 == 0 {
             reload(&gateway).await;

@@ -335,20 +335,7 @@ pub(super) fn portable_of(found: Inspected, bodies: &Bodies, lived: i64) -> Resu
     let body = content.body.map_or_else(|| from_file(BodyFile::Body), Ok)?;
     let original = found.original.map(|data| data.map_or_else(|| from_file(BodyFile::Original), Ok)).transpose()?;
     let attempts: Vec<Attempted> = found.attempts.iter().filter_map(|row| attempt_of(row)).collect();
-    let recipient = |InspectedRecipient { row, upstream, reason }: InspectedRecipient| {
-        let is_its_own = |attempt: &&Attempted| Some(&attempt.text) == reason.as_ref() && attempt.upstream == upstream;
-        PortableRecipient {
-            position: u32::try_from(row.fields.position).unwrap_or(u32::MAX),
-            failed: row.fields.failed_at.map(ago),
-            attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
-            in_doubt: attempts.iter().filter(is_its_own).any(|attempt| attempt.possible_duplicate),
-            address: row.fields.address,
-            lane: row.fields.lane,
-            upstream,
-            reason,
-        }
-    };
-    let recipients: Vec<_> = found.recipients.into_iter().map(recipient).collect();
+    let recipients = found.recipients.into_iter().map(|recipient| recipient_of(recipient, &attempts, ago)).collect();
     let marks = message.marks.as_deref().map(serde_json::from_str).transpose();
     let mut mail = PortableMail {
         id,
@@ -382,6 +369,22 @@ pub(super) fn portable_of(found: Inspected, bodies: &Bodies, lived: i64) -> Resu
     }
     mail.check()?;
     Ok(mail)
+}
+
+/// `ago`: how long before now something was, in milliseconds of the queue's own clock.
+fn recipient_of(found: InspectedRecipient, attempts: &[Attempted], ago: impl Fn(i64) -> u64) -> PortableRecipient {
+    let InspectedRecipient { row, upstream, reason } = found;
+    let is_its_own = |attempt: &&Attempted| Some(&attempt.text) == reason.as_ref() && attempt.upstream == upstream;
+    PortableRecipient {
+        position: u32::try_from(row.fields.position).unwrap_or(u32::MAX),
+        failed: row.fields.failed_at.map(ago),
+        attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+        in_doubt: attempts.iter().filter(is_its_own).any(|attempt| attempt.possible_duplicate),
+        address: row.fields.address,
+        lane: row.fields.lane,
+        upstream,
+        reason,
+    }
 }
 
 /// message, number, at, upstream, text, possible_duplicate
