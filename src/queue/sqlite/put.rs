@@ -4,7 +4,7 @@ use super::deduplication;
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
 use super::rows::{
-    LEASED, Summary, is_held, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on,
+    LEASED, NewMessageRow, Summary, is_held, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on,
 };
 use super::space::PAGE;
 use super::work::{Tally, Work};
@@ -127,28 +127,15 @@ fn put_message(work: &Work<'_>, prepared: &PreparedPut) -> rusqlite::Result<i64>
         .filter(|initial_state| !matches!(initial_state, InitialState::Delivered(_)))
         .count();
     let digest = fields.digest(&prepared.digest);
-    let key = work.first(
-        "INSERT INTO message (id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject, listener, user, marks,
-         recipients, digest, message_id) VALUES (?1, ?2, ?13, ?13, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?14) RETURNING key",
-        (
-            fields.id,
-            fields.received_at,
-            fields.sender,
-            fields.eight_bit,
-            fields.smtputf8,
-            fields.size,
-            fields.subject,
-            fields.listener,
-            fields.user,
-            fields.marks,
-            signed(kept),
-            digest,
-            prepared.lived,
-            message_id(prepared.mail.accepted.message.header()),
-        ),
-        |row| row.get(0),
-    )?;
-    key.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    let row = NewMessageRow {
+        fields,
+        since: prepared.lived,
+        lived: prepared.lived,
+        recipients: signed(kept),
+        digest,
+        message_id: message_id(prepared.mail.accepted.message.header()),
+    };
+    row.insert(work)
 }
 
 fn message_fields(mail: &NewMail) -> MessageFields {

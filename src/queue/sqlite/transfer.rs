@@ -7,8 +7,8 @@ use super::failure::{Failure, of_io};
 use super::inspect::{Inspected, InspectedRecipient, Inspector};
 use super::put::{digest, put_texts};
 use super::rows::{
-    DAMAGED, LEASED, WAITING, from_column, from_lived, key_of, lived_to_column, marks_to_column, note_attempts, signed,
-    to_column, unsigned,
+    DAMAGED, LEASED, NewMessageRow, WAITING, from_column, from_lived, key_of, lived_to_column, marks_to_column,
+    note_attempts, signed, to_column, unsigned,
 };
 use super::space::PAGE;
 use super::store::{SqliteStore, write_files};
@@ -207,30 +207,15 @@ impl PreparedImport {
         };
         let digest = fields.digest(&self.digest);
         let since = |age: u64| self.lived.saturating_sub(signed(age));
-        let key = work.first(
-            "INSERT INTO message (id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject, listener, user,
-             marks, recipients, digest, message_id)
-             VALUES (?1, ?2, ?13, ?14, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?15) RETURNING key",
-            (
-                fields.id,
-                fields.received_at,
-                fields.sender,
-                fields.eight_bit,
-                fields.smtputf8,
-                fields.size,
-                fields.subject,
-                fields.listener,
-                fields.user,
-                fields.marks,
-                signed(mail.recipients.len()),
-                digest,
-                since(mail.age),
-                since(mail.accepted),
-                message_id(&mail.content.header),
-            ),
-            |row| row.get(0),
-        )?;
-        key.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        let row = NewMessageRow {
+            fields,
+            since: since(mail.age),
+            lived: since(mail.accepted),
+            recipients: signed(mail.recipients.len()),
+            digest,
+            message_id: message_id(&mail.content.header),
+        };
+        row.insert(work)
     }
 
     fn store_recipient(
