@@ -195,11 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 && step.reply.as_ref().is_none_or(Reply::is_positive);
             self.count_refusal(&step);
             let is_goodbye = step.reply.as_ref().is_some_and(|reply| reply.code() == 221);
-            if let Some(reply) = step.reply {
-                reply.write_to(&mut self.output);
-                if self.output.len() >= MOST_UNWRITTEN {
-                    self.flush().await?;
-                }
+            if let Some(reply) = &step.reply {
+                self.reply(reply).await?;
             }
             step = match step.next {
                 SessionAction::Command(session) => {
@@ -238,6 +235,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientConnection<S> {
                 }
             };
         }
+    }
+
+    /// Sent at once only if much is waiting to be written; otherwise before the client is waited for.
+    async fn reply(&mut self, reply: &Reply) -> Result<(), ConnectionEnd> {
+        reply.write_to(&mut self.output);
+        if self.output.len() >= MOST_UNWRITTEN {
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// From now on the connection may last, and it counts as one that sends.

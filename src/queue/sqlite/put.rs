@@ -208,7 +208,12 @@ fn put_recipients(
         };
         attempts.extend(attempt);
         let recipient = RecipientFields { position, address, lane: lane.to_string(), failed_at };
-        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, (attempt, reason))?;
+        let progress = RecipientProgress {
+            attempts: attempt.is_some().into(),
+            upstream: attempt.and_then(|attempt| attempt.upstream.as_deref()),
+            reason: reason.map(String::as_str),
+        };
+        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, &progress)?;
         if let Some(due) = due {
             let job = (lane.clone(), due, attempt.is_some_and(|attempt| attempt.possible_duplicate));
             // Hundreds of recipients on one lane share one job.
@@ -230,7 +235,7 @@ fn put_leased(work: &Work<'_>, message: i64, mail: &NewMail, lane: &Lane) -> rus
     let domain = domain_of(sender(&mail.accepted).as_deref());
     for (position, address, _) in recipients(mail) {
         let recipient = RecipientFields { position, address, lane: lane.to_string(), failed_at: None };
-        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, (None, None))?;
+        put_recipient(work, (message, mail.accepted.id.as_str()), &recipient, &RecipientProgress::default())?;
         work.count(lane.as_str(), Tally { leased: 1, ..Tally::default() });
     }
     work.execute(
@@ -240,12 +245,20 @@ fn put_leased(work: &Work<'_>, message: i64, mail: &NewMail, lane: &Lane) -> rus
     Ok(())
 }
 
+/// What was tried for a recipient before it is put in. Not under its digest.
+#[derive(Debug, Default)]
+pub(super) struct RecipientProgress<'a> {
+    pub attempts: u32,
+    pub upstream: Option<&'a str>,
+    pub reason: Option<&'a str>,
+}
+
 /// `message`: its key and its id.
 pub(super) fn put_recipient(
     work: &Work<'_>,
     (message, id): (i64, &str),
     recipient: &RecipientFields,
-    (attempt, reason): (Option<&Attempted>, Option<&String>),
+    progress: &RecipientProgress<'_>,
 ) -> rusqlite::Result<()> {
     work.execute(
         "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason, digest)
@@ -256,9 +269,9 @@ pub(super) fn put_recipient(
             &recipient.address,
             &recipient.lane,
             recipient.failed_at,
-            attempt.is_some(),
-            attempt.and_then(|attempt| attempt.upstream.as_deref()),
-            reason,
+            progress.attempts,
+            progress.upstream,
+            progress.reason,
             recipient.digest(id),
         ),
     )?;

@@ -207,7 +207,7 @@ fn put_recipients(
     for (position, (recipient, lane)) in (0..).zip(envelope.recipients.iter().zip(lanes)) {
         let recipient =
             RecipientFields { position, address: recipient.to_string(), lane: lane.to_string(), failed_at: None };
-        put_recipient(work, (message, revision.id.as_str()), &recipient, (None, None))?;
+        put_recipient(work, (message, revision.id.as_str()), &recipient, &RecipientProgress::default())?;
         // Hundreds of recipients on one lane share one job.
         if last != Some(lane) {
             wait_on(work, message, lane.as_str(), &domain, now, possible_duplicate)?;

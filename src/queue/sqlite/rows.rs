@@ -217,6 +217,37 @@ pub(super) struct Summary {
     pub message_id: Option<String>,
 }
 
+impl Summary {
+    /// `recipients`: those that have it, as JSON. `lived`: when, by the queue's own clock.
+    pub(super) fn insert(
+        &self,
+        work: &Work<'_>,
+        recipients: &str,
+        delivery: &Delivered,
+        lived: i64,
+    ) -> rusqlite::Result<()> {
+        work.execute(
+            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds, lived,
+             message_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            (
+                &self.id,
+                self.received_at,
+                &self.sender,
+                recipients,
+                &self.subject,
+                self.size,
+                to_column(delivery.at),
+                &delivery.upstream,
+                &delivery.reply,
+                signed(delivery.milliseconds),
+                lived,
+                &self.message_id,
+            ),
+        )?;
+        Ok(())
+    }
+}
+
 /// Writes one row for each distinct reply.
 pub(super) fn note_delivered(
     work: &Work<'_>,
@@ -235,24 +266,8 @@ pub(super) fn note_delivered(
         }
     }
     for (delivery, recipients) in groups {
-        work.execute(
-            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds, lived,
-             message_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            (
-                &summary.id,
-                summary.received_at,
-                &summary.sender,
-                serde_json::to_string(&recipients).unwrap_or_default(),
-                &summary.subject,
-                summary.size,
-                to_column(delivery.at),
-                &delivery.upstream,
-                &delivery.reply,
-                signed(delivery.milliseconds),
-                lived,
-                &summary.message_id,
-            ),
-        )?;
+        let recipients = serde_json::to_string(&recipients).unwrap_or_default();
+        summary.insert(work, &recipients, delivery, lived)?;
     }
     Ok(())
 }

@@ -5,10 +5,10 @@ use super::bodies::{Bodies, BodyFile, MAX_INLINE};
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::{Failure, of_io};
 use super::inspect::{Inspected, InspectedRecipient, Inspector};
-use super::put::{digest, put_texts};
+use super::put::{RecipientProgress, digest, put_recipient, put_texts};
 use super::rows::{
-    DAMAGED, LEASED, NewMessageRow, WAITING, from_column, from_lived, key_of, lived_to_column, marks_to_column,
-    note_attempts, signed, to_column, unsigned,
+    DAMAGED, LEASED, NewMessageRow, Summary, WAITING, from_column, from_lived, key_of, lived_to_column,
+    marks_to_column, note_attempts, signed, to_column, unsigned,
 };
 use super::space::PAGE;
 use super::store::{SqliteStore, write_files};
@@ -229,21 +229,9 @@ impl PreparedImport {
         let failed_at = failed.map(|failed| self.lived.saturating_sub(signed(failed)));
         let fields =
             RecipientFields { position: i64::from(*position), address: address.clone(), lane: lane.clone(), failed_at };
-        work.execute(
-            "INSERT INTO recipient (message, position, address, lane, failed_at, attempts, upstream, reason, digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            (
-                message,
-                fields.position,
-                &fields.address,
-                &fields.lane,
-                failed_at,
-                attempts,
-                upstream,
-                reason,
-                fields.digest(mail.id.as_str()),
-            ),
-        )?;
+        let progress =
+            RecipientProgress { attempts: *attempts, upstream: upstream.as_deref(), reason: reason.as_deref() };
+        put_recipient(work, (message, mail.id.as_str()), &fields, &progress)?;
         let is_set_aside = mail.jobs.get(lane).is_some_and(|job| job.set_aside);
         let tally = match failed {
             Some(_) => Tally { failed: 1, ..Tally::default() },
@@ -280,24 +268,15 @@ fn import_history(work: &Work<'_>, rows: &[PortableHistory], lived: i64) -> Resu
         if is_known.is_some() {
             continue;
         }
-        work.execute(
-            "INSERT INTO history (id, received_at, sender, recipients, subject, size, at, upstream, reply, milliseconds, lived,
-             message_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            (
-                row.id.as_str(),
-                to_column(row.received_at),
-                &row.sender,
-                recipients,
-                &row.subject,
-                signed(row.size),
-                to_column(row.delivery.at),
-                &row.delivery.upstream,
-                &row.delivery.reply,
-                signed(row.delivery.milliseconds),
-                lived.saturating_sub(signed(row.ago)),
-                &row.message_id,
-            ),
-        )?;
+        let summary = Summary {
+            id: row.id.to_string(),
+            received_at: to_column(row.received_at),
+            sender: row.sender.clone(),
+            subject: row.subject.clone(),
+            size: signed(row.size),
+            message_id: row.message_id.clone(),
+        };
+        summary.insert(work, &recipients, &row.delivery, lived.saturating_sub(signed(row.ago)))?;
         added += 1;
     }
     Ok(added)
