@@ -4,13 +4,13 @@ use super::deduplication;
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::Failure;
 use super::rows::{
-    LEASED, NewMessageRow, Summary, is_held, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on,
+    LEASED, Summary, is_held, marks_to_column, note_attempts, note_delivered, signed, to_column, wait_on,
 };
 use super::space::PAGE;
 use super::work::{Tally, Work};
 use crate::message::accepted::Accepted;
 use crate::message::message_id;
-use crate::queue::{Attempted, InitialState, Lane, NewMail, QueueError, Suspension, domain_of};
+use crate::queue::{InitialState, Lane, NewMail, QueueError, Suspension, domain_of};
 use crate::smtp::command::BodyType;
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -243,6 +243,49 @@ fn put_leased(work: &Work<'_>, message: i64, mail: &NewMail, lane: &Lane) -> rus
         (message, lane.as_str(), domain, due, LEASED),
     )?;
     Ok(())
+}
+
+/// A message that is put in: from an application, or from another queue.
+#[derive(Debug)]
+pub(super) struct NewMessageRow {
+    pub fields: MessageFields,
+    /// Milliseconds of the queue's own clock, as `lived`: what its age counts from.
+    pub since: i64,
+    pub lived: i64,
+    pub recipients: i64,
+    pub digest: Vec<u8>,
+    pub message_id: Option<String>,
+}
+
+impl NewMessageRow {
+    /// Returns its key.
+    pub(super) fn insert(self, work: &Work<'_>) -> rusqlite::Result<i64> {
+        let fields = self.fields;
+        let key = work.first(
+            "INSERT INTO message (id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject, listener, user,
+             marks, recipients, digest, message_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) RETURNING key",
+            (
+                fields.id,
+                fields.received_at,
+                self.since,
+                self.lived,
+                fields.sender,
+                fields.eight_bit,
+                fields.smtputf8,
+                fields.size,
+                fields.subject,
+                fields.listener,
+                fields.user,
+                fields.marks,
+                self.recipients,
+                self.digest,
+                self.message_id,
+            ),
+            |row| row.get(0),
+        )?;
+        key.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
 }
 
 /// What was tried for a recipient before it is put in. Not under its digest.

@@ -8,7 +8,7 @@ use super::failure::{Failure, is_damage};
 use super::lease::read_message;
 use super::lifetime;
 use super::operate::{jobs_of, uncount_failed};
-use super::put::{digest, put_recipient};
+use super::put::{RecipientProgress, digest, put_recipient};
 use super::rows::{
     LEASED, bad_text, has_failed_in_doubt, key_of, lived_to_column, marks_to_column, signed, tally_of, wait_on,
 };

@@ -2,7 +2,6 @@
 //! share.
 
 use super::bodies::{BodyFile, BodyName};
-use super::envelope::MessageFields;
 use super::work::{Sql, Tally, Work};
 use crate::message::accepted::Origin;
 use crate::message::{MailId, Marks};
@@ -128,49 +127,6 @@ pub(super) fn has_failed_in_doubt(sql: &Sql<'_>, message: i64, lane: Option<&str
         |_| Ok(()),
     )?;
     Ok(in_doubt.is_some())
-}
-
-/// A message that is put in: from an application, or from another queue.
-#[derive(Debug)]
-pub(super) struct NewMessageRow {
-    pub fields: MessageFields,
-    /// Milliseconds of the queue's own clock, as `lived`: what its age counts from.
-    pub since: i64,
-    pub lived: i64,
-    pub recipients: i64,
-    pub digest: Vec<u8>,
-    pub message_id: Option<String>,
-}
-
-impl NewMessageRow {
-    /// Returns its key.
-    pub(super) fn insert(self, work: &Work<'_>) -> rusqlite::Result<i64> {
-        let fields = self.fields;
-        let key = work.first(
-            "INSERT INTO message (id, received_at, since, lived, sender, eight_bit, smtputf8, size, subject, listener, user,
-             marks, recipients, digest, message_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) RETURNING key",
-            (
-                fields.id,
-                fields.received_at,
-                self.since,
-                self.lived,
-                fields.sender,
-                fields.eight_bit,
-                fields.smtputf8,
-                fields.size,
-                fields.subject,
-                fields.listener,
-                fields.user,
-                fields.marks,
-                self.recipients,
-                self.digest,
-                self.message_id,
-            ),
-            |row| row.get(0),
-        )?;
-        key.ok_or(rusqlite::Error::QueryReturnedNoRows)
-    }
 }
 
 pub(super) fn note_attempts(work: &Work<'_>, message: i64, attempts: &[&Attempted]) -> rusqlite::Result<()> {

@@ -5,10 +5,10 @@ use super::bodies::{Bodies, BodyFile, MAX_INLINE};
 use super::envelope::{MessageFields, RecipientFields};
 use super::failure::{Failure, of_io};
 use super::inspect::{Inspected, InspectedRecipient, Inspector};
-use super::put::{RecipientProgress, digest, put_recipient, put_texts};
+use super::put::{NewMessageRow, RecipientProgress, digest, put_recipient, put_texts};
 use super::rows::{
-    DAMAGED, LEASED, NewMessageRow, Summary, WAITING, from_column, from_lived, key_of, lived_to_column,
-    marks_to_column, note_attempts, signed, to_column, unsigned,
+    DAMAGED, LEASED, Summary, WAITING, from_column, from_lived, key_of, lived_to_column, marks_to_column,
+    note_attempts, signed, to_column, unsigned,
 };
 use super::space::PAGE;
 use super::store::{SqliteStore, write_files};
